@@ -1,0 +1,63 @@
+# make run: serve the echo example. make test: all tests. make check: style and types.
+# Needs python3 (3.11 or newer, with venv and pip); make test also npm, for clients no one here wrote.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE := build/node
+LISTEN ?= 127.0.0.1:8000
+TESTS ?=
+
+.PHONY: run test check format coverage node-peers clean
+
+run: $(VENV)/.run
+	@echo 'Talk to it from another terminal:'
+	@echo '  raw:       nc $(subst :, ,$(LISTEN))            (type a line; Ctrl-C ends it)'
+	@echo '  WebSocket: $(BIN)/python -m websockets ws://$(LISTEN)'
+	@echo 'Ctrl-C here stops it.'
+	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
+
+test: $(VENV)/.dev node-peers
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/.dev node-peers
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
+
+# The files are marks: they are older than pyproject.toml when its dependencies may have changed.
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'wsraw needs Python 3.11 or newer: make PYTHON=python3.12 …'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# Node's `ws`: a WebSocket client that shares no line with ours.
+node-peers: $(NODE)/node_modules/ws/package.json
+
+$(NODE)/node_modules/ws/package.json:
+	@command -v npm >/dev/null \
+		|| { echo 'The tests need Node with npm (its ws package is a client in them): install nodejs and npm.'; exit 1; }
+	mkdir -p $(NODE)
+	npm install --silent --no-audit --no-fund --no-save --prefix $(NODE) ws@8
+
+clean:
+	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,153 @@
+"""A whole run as a child process: `wsraw run …`, its log, and the processes it started."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from deadline import UNIT, eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "wsraw", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, so that the package is found from any folder."""
+    path = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), path]))}
+
+
+def wsraw(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30 * UNIT,
+        check=False,
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return not Path("/proc/self/stat").exists()
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class Running:
+    """`wsraw run` on a free port. Leaving the block kills what is left, and fails if the run did
+    not take its children along."""
+
+    def __init__(
+        self, *arguments: str, cwd: Path | None = None, listen: Sequence[str] = ()
+    ) -> None:
+        options = [f"--listen={address}" for address in listen or ["127.0.0.1:0"]]
+        self.process = subprocess.Popen(
+            command("run", "--log-level=debug", *options, *arguments),
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        try:
+            eventually(lambda: not any(map(is_alive, self.pids())), f"all to be gone\n{self}")
+        finally:
+            for pid in filter(is_alive, self.pids()):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self._reader.join()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    # --- the log ---
+
+    def line(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait for the count-th line in which the pattern is found."""
+
+        def look() -> re.Match[str] | None:
+            found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
+            return found[count - 1] if len(found) >= count else None
+
+        try:
+            found = eventually(look, pattern)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self}") from None
+        assert found is not None
+        return found
+
+    def ready(self) -> Running:
+        """Wait until clients can be served."""
+        self.line(r"listening on .*; ready")
+        return self
+
+    @property
+    def port(self) -> int:
+        """Where the first listener is."""
+        return int(self.line(r"listening on \w+://[^ ]+:(\d+)")[1])
+
+    # --- the processes ---
+
+    def pids(self, name: str = "(?:gateway|worker [0-9]+)") -> list[int]:
+        """Of all children of that name that were ever started."""
+        pattern = f"debug wsraw: {name} started, pid ([0-9]+)"
+        return [int(match[1]) for line in list(self.lines) if (match := re.search(pattern, line))]
+
+    def pid(self, name: str) -> int:
+        """Wait for the pid of a child."""
+        return int(self.line(f"debug wsraw: {name} started, pid ([0-9]+)")[1])
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            code = self.process.wait(30 * UNIT)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end\n{self}") from None
+        self._reader.join()
+        return code

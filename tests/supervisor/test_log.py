@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from wsraw.supervisor.log import LEVELS, Log
+
+
+def lines(stream: io.StringIO) -> list[str]:
+    """Without their times."""
+    found = stream.getvalue().splitlines()
+    for line in found:
+        time, space = line[:8], line[8]
+        assert time.replace(":", "").isdigit()
+        assert space == " "
+    return [line[9:] for line in found]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_it_shows_what_it_should(level: str) -> None:
+    stream = io.StringIO()
+    log = Log(stream, level)
+    for each in LEVELS:
+        log.say(each, "text")
+    assert lines(stream) == [f"{each} wsraw: text" for each in LEVELS[LEVELS.index(level) :]]
+
+
+def test_a_childs_lines_are_always_shown() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "error")
+    log.relay("worker 1", "a print")
+    log.relay("gateway", "warning: it says: so")
+    log.relay("gateway", "no level: here")
+    log.relay("worker 2", "")
+    assert lines(stream) == [
+        "info worker 1: a print",
+        "warning gateway: it says: so",
+        "info gateway: no level: here",
+        "info worker 2: ",
+    ]
+
+
+def test_a_closed_stream_does_not_matter() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "info")
+    stream.close()
+    log.say("error", "unheard")

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from deadline import eventually
+
+from wsraw.supervisor import process as module
+from wsraw.supervisor.process import Process, reason
+
+WAIT_FOR_STDIN = "import sys; sys.stdin.read(); print('the parent is gone')"
+
+
+class Child:
+    """A child process that runs Python code, and what is heard of it, in order."""
+
+    def __init__(
+        self, code: str, variables: Mapping[str, str] | None = None, keep: tuple[int, ...] = ()
+    ) -> None:
+        self.heard: list[str | int] = []
+        self.gone = threading.Event()
+        self.process = Process(
+            [sys.executable, "-c", code],
+            variables or {},
+            on_line=self.heard.append,
+            on_exit=self.handle_exit,
+            keep_open=keep,
+        )
+
+    def handle_exit(self, code: int) -> None:
+        self.heard.append(code)
+        self.gone.set()
+
+    def wait(self) -> list[str | int]:
+        eventually(self.gone.is_set, "the exit to be told")
+        return self.heard
+
+
+@pytest.fixture
+def start() -> Iterator[type[Child]]:
+    children: list[Child] = []
+
+    class Started(Child):
+        def __init__(self, *args: object, **more: object) -> None:
+            super().__init__(*args, **more)  # type: ignore[arg-type]
+            children.append(self)
+
+    yield Started
+    for child in children:
+        child.process.kill()
+        child.wait()
+
+
+def test_lines_come_in_order_and_before_the_exit(start: type[Child]) -> None:
+    code = "import sys\nfor n in range(500): print(n, file=(sys.stderr if n % 2 else sys.stdout), "
+    child = start(code + "flush=True)\nsys.exit(7)")
+    assert child.wait() == [*(str(n) for n in range(500)), 7]
+
+
+def test_the_last_line_needs_no_end(start: type[Child]) -> None:
+    assert start("print('half', end='')").wait() == ["half", 0]
+
+
+def test_a_long_line_is_cut(start: type[Child]) -> None:
+    size = module.LONGEST_LINE * 2 + 5
+    *lines, code = start(f"print('x' * {size})").wait()
+    assert code == 0
+    assert [len(str(line)) for line in lines] == [module.LONGEST_LINE, module.LONGEST_LINE, 5]
+
+
+def test_output_need_not_be_text(start: type[Child]) -> None:
+    child = start(r"import sys; sys.stdout.buffer.write(b'\xff\xfe\r\n\x00\n')")
+    assert child.wait() == ["\ufffd\ufffd", "\x00", 0]
+
+
+def test_a_child_hears_that_it_may_go(start: type[Child]) -> None:
+    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=1);"
+    child = start(ignores + WAIT_FOR_STDIN)
+    eventually(lambda: child.heard, "its first line")
+    child.process.terminate()
+    assert child.wait() == ["up", "the parent is gone", 0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
+def test_a_child_that_does_not_listen_gets_sigterm(start: type[Child]) -> None:
+    child = start("import time; print('up', flush=True); time.sleep(600)")
+    eventually(lambda: child.heard, "its first line")
+    child.process.terminate()
+    assert child.wait() == ["up", -signal.SIGTERM]
+
+
+def test_kill_is_certain(start: type[Child]) -> None:
+    child = start("import time; print('up', flush=True); time.sleep(600)")
+    eventually(lambda: child.heard, "its first line")
+    if sys.platform != "win32":
+        os.kill(child.process.pid, signal.SIGSTOP)
+    child.process.kill()
+    assert child.wait()[0] == "up"
+    assert child.wait()[1] != 0
+
+
+def test_words_to_a_dead_child_are_lost_in_silence(start: type[Child]) -> None:
+    child = start("pass")
+    child.wait()
+    child.process.terminate()
+    child.process.kill()
+
+
+def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(start: type[Child]) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)"
+    )
+    child = start(code)
+    pid, exit_code = child.wait()
+    os.kill(int(pid), signal.SIGTERM)
+    assert exit_code == 0
+
+
+def test_what_cannot_be_started_raises() -> None:
+    with pytest.raises(OSError):
+        Process(["/no/such/program"], {}, on_line=print, on_exit=print)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+def test_ctrl_c_does_not_reach_it(start: type[Child]) -> None:
+    child = start("import os; print(os.getpgrp())")
+    group, _ = child.wait()
+    assert int(group) == child.process.pid != os.getpgrp()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
+def test_it_inherits_the_lock_and_nothing_else(start: type[Child], tmp_path: Path) -> None:
+    kept = os.open(tmp_path, os.O_RDONLY)
+    other = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(other, True)
+    code = "import os\nfor n in (KEPT, OTHER):\n try: os.fstat(n); print('open')\n"
+    code += " except OSError: print('closed')"
+    child = start(code.replace("KEPT", str(kept)).replace("OTHER", str(other)), keep=(kept,))
+    os.close(kept)
+    os.close(other)
+    assert child.wait() == ["open", "closed", 0]
+
+
+def test_the_environment_is_ours_less_that_of_another_run(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSRAW_TOKEN", "of a run that we are a worker of")
+    monkeypatch.setenv("PLAIN", "kept")
+    code = "import os; print(os.environ.get('WSRAW_TOKEN'), os.environ['PLAIN'], os.environ['NEW'])"
+    assert start(code, {"NEW": "given"}).wait() == ["None kept given", 0]
+
+
+@pytest.mark.parametrize(
+    ("code", "killed", "words"),
+    [
+        (0, False, "exited"),
+        (1, False, "exited with code 1"),
+        (3, False, "exited with code 3: it cannot"),
+        (0xC0000005, False, "exited with code 0xc0000005"),
+        (-11, False, "was killed by SIGSEGV"),
+        (-250, False, "was killed by signal 250"),
+    ],
+)
+def test_the_reason_in_words(code: int, killed: bool, words: str) -> None:
+    assert reason(code, {3: "it cannot"}, killed=killed) == words
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_sigkill_is_guessed_at_only_if_it_was_not_ours() -> None:
+    assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
+    assert reason(-9, {}, killed=True) == "was killed by SIGKILL"

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from deadline import eventually
+from running import Running, is_alive
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these tests speak in signals")
+
+HANDLERS = """
+import os, sys
+print("up as", os.getpid())
+def on_message(msg, con):
+    print("got", msg["data"])
+    return msg
+"""
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> str:
+    file = tmp_path / "handlers.py"
+    file.write_text(HANDLERS)
+    return str(file)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(handlers: str) -> Iterator[Start]:
+    runs: list[Running] = []
+
+    def begin(*arguments: str, count: int = 1) -> Running:
+        run = Running("--workers", f"{handlers}:{count}", *arguments)
+        runs.append(run)
+        return run
+
+    yield begin
+    for run in runs:
+        with run:
+            pass
+
+
+def echo(run: Running) -> bytes:
+    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        client.sendall(b"hello")
+        return client.recv(100)
+
+
+# --- start ---
+
+
+def test_it_says_where_it_listens_once_it_serves(start: Start) -> None:
+    run = start(count=2).ready()
+    line = run.line("listening on").string
+    address = f"127.0.0.1:{run.port}"
+    assert f"listening on ws://{address} and tcp://{address} (2 workers, handlers.py)" in line
+    assert echo(run) == b"hello"
+    run.send(signal.SIGTERM)
+    run.wait()
+    assert sum("listening on" in line for line in run.lines) == 1
+
+
+def test_without_handlers_events_are_printed() -> None:
+    with Running() as run:
+        run.ready()
+        assert "no handlers: events are printed" in str(run)
+        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+            client.sendall(b"hello")
+            run.line("worker 1: .*hello")
+
+
+def test_what_workers_print_has_their_name(start: Start) -> None:
+    run = start(count=2).ready()
+    for n in (1, 2):
+        assert int(run.line(f"info worker {n}: up as ([0-9]+)")[1]) == run.pid(f"worker {n}")
+
+
+def test_workers_do_not_see_what_they_need_not(handlers: str) -> None:
+    Path(handlers).write_text(
+        "import os, sys\n"
+        "print('seen:', sorted(n for n in os.environ if n.startswith('WSRAW')), "
+        "[n for n in ('click', 'websockets', 'wsraw.loop', 'wsraw.cli') if n in sys.modules])\n"
+    )
+    with Running("--workers", handlers) as run:
+        assert run.line("seen: (.*)")[1] == "[] []"
+
+
+# --- death ---
+
+
+def test_a_killed_worker_is_replaced(start: Start) -> None:
+    run = start().ready()
+    os.kill(run.pid("worker 1"), signal.SIGKILL)
+    run.line(r"worker 1 was killed by SIGKILL \(perhaps out of memory\?\); starting another")
+    run.line("worker 2: up as")
+    assert echo(run) == b"hello"
+
+
+def test_a_killed_gateway_is_replaced_and_its_workers_stay(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Running("--workers", str(tmp_path / "handlers.py"), listen=[f"127.0.0.1:{port}"]) as run:
+        run.ready()
+        worker = run.pid("worker 1")
+        os.kill(run.pid("gateway"), signal.SIGKILL)
+        run.line("the gateway is up", 2)
+        assert run.line("the gateway is up, .* epoch ([0-9]+)", 2)[1] == "2"
+        assert echo(run) == b"hello"
+        assert is_alive(worker)
+        assert len(run.pids("worker [0-9]+")) == 1
+
+
+def test_a_worker_that_cannot_start_is_given_up(handlers: str) -> None:
+    Path(handlers).write_text("import os\nos._exit(7)\n")
+    with Running("--workers", handlers) as run:
+        assert run.wait() == 1
+        assert "exited with code 7" in str(run)
+        assert "giving up" in str(run)
+
+
+# --- stop ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_in_good_order(start: Start, number: signal.Signals) -> None:
+    run = start(count=2).ready()
+    run.pid("worker 2")
+    run.send(number)
+    assert run.wait() == 0
+    assert not any(map(is_alive, run.pids()))
+    assert "Traceback" not in str(run)
+    assert "killing" not in str(run)
+
+
+def test_clients_are_let_go(start: Start) -> None:
+    run = start().ready()
+    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        run.send(signal.SIGTERM)
+        assert client.recv(100) == b""
+    assert run.wait() == 0
+
+
+def test_a_handler_may_finish(handlers: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    Path(handlers).write_text(
+        "import os, time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        "    return 'finished'\n"
+    )
+    with Running("--workers", handlers) as run:
+        run.ready()
+        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+            client.sendall(b"hello")
+            run.line("in the handler")
+            run.send(signal.SIGTERM)
+            run.line("SIGTERM: stopping")
+            gate.touch()
+            assert client.recv(100) == b"finished"
+        assert run.wait() == 0
+
+
+def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: str) -> None:
+    Path(handlers).write_text(
+        "import signal, time\n"
+        "def on_message(msg, con):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    print('in the handler')\n"
+        "    while True: time.sleep(1)\n"
+    )
+    with Running("--workers", handlers, "--stop-timeout", "0.5") as run:
+        run.ready()
+        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+            client.sendall(b"hello")
+            run.line("in the handler")
+            run.send(signal.SIGTERM)
+            assert run.wait() == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_stops_at_once(handlers: str, number: signal.Signals, code: int) -> None:
+    Path(handlers).write_text(
+        "import time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        "    while True: time.sleep(1)\n"
+    )
+    with Running("--workers", handlers) as run:
+        run.ready()
+        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+            client.sendall(b"hello")
+            run.line("in the handler")
+            run.send(number)
+            run.line("stopping; once more")
+            run.send(number)
+            assert run.wait() == code
+        assert not any(map(is_alive, run.pids()))
+
+
+def test_a_signal_before_it_is_up(start: Start) -> None:
+    run = start()
+    run.pid("gateway")
+    run.send(signal.SIGTERM)
+    assert run.wait() == 0
+
+
+# --- nobody is orphaned ---
+
+
+def test_a_killed_supervisor_leaves_nobody(start: Start) -> None:
+    run = start(count=2).ready()
+    run.pid("worker 2")
+    run.send(signal.SIGKILL)
+    run.process.wait()
+    eventually(lambda: not any(map(is_alive, run.pids())), "everybody to be gone")
+
+
+def test_not_even_one_that_hangs(handlers: str) -> None:
+    Path(handlers).write_text(
+        "def on_message(msg, con):\n    print('in the handler')\n    while True: pass\n"
+    )
+    with Running("--workers", handlers) as run:
+        run.ready()
+        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+            client.sendall(b"hello")
+            run.line("in the handler")
+            run.send(signal.SIGKILL)
+            run.process.wait()
+            eventually(lambda: not any(map(is_alive, run.pids())), "all to be gone", units=30)
+
+
+def test_a_supervisor_killed_while_children_start(start: Start) -> None:
+    run = start()
+    run.pid("gateway")
+    run.send(signal.SIGKILL)
+    run.process.wait()
+    eventually(lambda: not any(map(is_alive, run.pids())), "everybody to be gone")
+
+
+# --- the run folder ---
+
+
+def test_a_second_run_in_a_folder_is_refused(start: Start, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    run = start("--run-dir", folder).ready()
+    second = start("--run-dir", folder)
+    assert second.wait() == 2
+    assert "in use by another run" in str(second)
+    run.send(signal.SIGTERM)
+    assert run.wait() == 0
+    third = start("--run-dir", folder).ready()
+    assert third.line("epoch ([0-9]+)")[1] == "2", "ids of the first run never come again"
+
+
+def test_a_daemon_that_a_handler_starts_does_not_hold_the_folder(
+    handlers: str, tmp_path: Path
+) -> None:
+    Path(handlers).write_text(
+        "import os\nprint('daemon', os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '600'))\n"
+    )
+    folder = str(tmp_path / "run")
+    with Running("--workers", handlers, "--run-dir", folder) as run:
+        run.ready()
+        daemon = int(run.line("daemon ([0-9]+)")[1])
+        try:
+            run.send(signal.SIGTERM)
+            assert run.wait() == 0
+            with Running("--workers", handlers, "--run-dir", folder) as second:
+                second.ready()
+                os.kill(int(second.line("daemon ([0-9]+)")[1]), signal.SIGKILL)
+        finally:
+            os.kill(daemon, signal.SIGKILL)
+
+
+def test_a_worker_by_hand_finds_the_token(start: Start, handlers: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = start("--run-dir", str(folder)).ready()
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert f"link ipc://{folder}/link.sock" in str(run)
+    run.send(signal.SIGTERM)
+    run.wait()
+    assert not (folder / "token").exists()

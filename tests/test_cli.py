@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import wsraw
+
+from wsraw import cli
+from wsraw import settings as s
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> str:
+    file = tmp_path / "handlers.py"
+    file.write_text("def on_message(msg, con):\n    return msg\n")
+    return str(file)
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+# --- help ---
+
+
+def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option in s.options():
+        assert f"--{option.name.replace('_', '-')}" in text
+        # Click breaks long words; enough of the meaning shows that it is the right one.
+        assert " ".join(option.meaning.split()[:3]) in text
+    assert "[default: 127.0.0.1:8000]" in text
+    assert "[default: deflate]" in text
+    assert "[default: 20.0; x>=0]" in text
+
+
+def test_no_command_shows_help_and_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "Usage: wsraw" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("wsraw ")
+
+
+def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["gateway"]) == 2
+
+
+# --- wrong use: one line, exit code not zero ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["serve"], "wsraw: No such command 'serve'"),
+        (["run", "--colour"], "wsraw: No such option '--colour'"),
+        (["run", "handlers.py"], "wsraw: Got unexpected extra argument"),
+        (["run", "--ping-interval", "soon"], "wsraw: Invalid value for '--ping-interval': 'soon'"),
+        (["run", "--ping-interval", "-1"], "wsraw: Invalid value for '--ping-interval': -1"),
+        (["run", "--ping-interval", "inf"], "wsraw: --ping-interval: inf is no length of time"),
+        (["run", "--dispatch", "some"], "wsraw: Invalid value for '--dispatch': 'some'"),
+        (["run", "--listen", "8000"], "wsraw: --listen: '8000': write HOST:PORT"),
+        (["run", "--listen", "h:99999"], "wsraw: --listen: 'h:99999': the port must be"),
+        (["run", "--workers", "none.py"], "wsraw: none.py: there is no such handlers file"),
+        (["run", "--workers", "none.py:2"], "wsraw: none.py: there is no such handlers file"),
+        (["run", "--workers", "a.py:0"], "wsraw: --workers: 'a.py:0': the number of processes"),
+        (["run", "--workers", "."], "wsraw: . is not a file"),
+        (["worker", "x.py"], "wsraw: Missing option '--connect'"),
+        (["worker", "none.py", "--connect", "ipc://x"], "wsraw: none.py: there is no such"),
+    ],
+)
+def test_wrong_use_gives_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(line)
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_a_worker_needs_an_endpoint_and_a_token(
+    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["worker", handlers, "--connect", "here"]) == 2
+    assert "write ipc://DIR/link.sock or tcp://HOST:PORT" in capsys.readouterr().err
+    assert cli.main(["worker", handlers, "--connect", "tcp://127.0.0.1:1"]) == 2
+    assert "give --token or WSRAW_TOKEN" in capsys.readouterr().err
+    assert cli.main(["worker", handlers, "--connect", f"ipc://{tmp_path}/link.sock"]) == 2
+    assert "is `wsraw run` up there" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "win32" and os.geteuid() == 0, reason="root may read all")
+def test_handlers_that_cannot_be_read(handlers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chmod(handlers, 0)
+    assert cli.main(["run", "--workers", handlers]) == 2
+    assert "check its permissions" in capsys.readouterr().err
+
+
+@posix
+def test_a_run_folder_open_to_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o755)
+    assert cli.main(["run", "--run-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("wsraw: --run-dir")
+    assert "chmod 700" in told
+    assert told.count("\n") == 1
+
+
+@posix
+def test_a_run_folder_with_a_long_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--run-dir", str(tmp_path / ("x" * 100))]) == 2
+    assert "choose a shorter --run-dir" in capsys.readouterr().err
+
+
+# --- wrong use that a child finds out ---
+
+
+def test_a_port_in_use(taken: str, handlers: str) -> None:
+    done = wsraw("run", "--workers", handlers, "--listen", taken)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert f"cannot listen on {taken}: the address is in use" in done.stderr
+
+
+def test_an_address_of_another_machine(handlers: str) -> None:
+    done = wsraw("run", "--workers", handlers, "--listen", "192.0.2.1:8000")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "this machine has no such address" in done.stderr
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "win32" and os.geteuid() == 0, reason="root may")
+def test_a_privileged_port(handlers: str) -> None:
+    done = wsraw("run", "--workers", handlers, "--listen", "127.0.0.1:1")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "choose a port above 1023" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("def on_message(:\n", "SyntaxError"),
+        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("1 / 0\n", "ZeroDivisionError"),
+    ],
+)
+def test_handlers_that_do_not_load_show_their_traceback_once(
+    tmp_path: Path, code: str, line: str
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(code)
+    done = wsraw("run", "--workers", f"{file}:3", "--listen", "127.0.0.1:0")
+    assert done.returncode == 3
+    assert done.stderr.count(line) == 1
+    assert str(file) in done.stderr
+
+
+def test_a_module_of_the_users_folder_does_not_stand_in_for_one_of_ours(tmp_path: Path) -> None:
+    for name in ("selectors", "zmq", "signal", "websockets"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    (tmp_path / "broken.py").write_text("def on_message(:\n")
+    done = wsraw("run", "--workers", "broken.py", "--listen", "127.0.0.1:0", cwd=tmp_path)
+    assert "SyntaxError" in done.stderr
+    assert "wrong module" not in done.stderr

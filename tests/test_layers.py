@@ -1,0 +1,151 @@
+"""The arrows of the package, enforced: who may import what, and what "Sans-I/O." means."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "wsraw"
+
+IO_MODULES = {
+    "os",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "zmq",
+}
+
+FOLDERS = {"gateway", "supervisor", "workers"}
+
+ALLOWED = {
+    "messages": set(),
+    "settings": set(),
+    "loop": set(),
+    "link": {"messages"},
+    "gateway": {"link", "loop", "messages", "settings"},
+    "supervisor": {"loop", "messages", "settings", ""},
+    "workers": {"link", "messages", "settings"},
+    "": {"workers"},
+    "cli": {"settings", "supervisor", "workers"},
+    "child": {"settings", "gateway", "workers"},
+    "__main__": {"cli", "child"},
+}
+"""Part → parts it may import beside itself; "" is the package's own __init__."""
+
+DOORS = {
+    "click": {"cli"},
+    "websockets": {"gateway.websocket"},
+    "msgspec": {"messages", "settings"},
+}
+"""Third-party package → the only modules that may import it. zmq has one door a process: below."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+TREES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+
+
+def imports(tree: ast.AST, *, for_types: bool = True) -> set[str]:
+    """Dotted names of everything imported anywhere in the tree, also inside functions; at will
+    without what is imported for type checkers alone."""
+    found: set[str] = set()
+    unseen = set()
+    for node in ast.walk(tree):
+        if (
+            not for_types
+            and isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
+            unseen.update(id(each) for each in ast.walk(node))
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            assert node.module is not None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                is_module = name.removeprefix("wsraw.") in TREES
+                found.add(name if is_module else node.module)
+    return found
+
+
+def own_imports(name: str, *, for_types: bool = True) -> set[str]:
+    """The modules of wsraw that a module imports, without the `wsraw.`; "" is the package."""
+    return {
+        found.removeprefix("wsraw").removeprefix(".")
+        for found in imports(TREES[name], for_types=for_types)
+        if found == "wsraw" or found.startswith("wsraw.")
+    }
+
+
+def part(name: str) -> str:
+    return name.split(".")[0]
+
+
+def sans_io(tree: ast.Module) -> bool:
+    return (ast.get_docstring(tree) or "").startswith("Sans-I/O.")
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_sans_io_modules_do_no_io(name: str) -> None:
+    if sans_io(TREES[name]):
+        tops = {found.split(".")[0] for found in imports(TREES[name])}
+        assert not tops & IO_MODULES
+        for found in own_imports(name, for_types=False):
+            assert sans_io(TREES[found]), f"{name} is Sans-I/O, {found} is not"
+
+
+@pytest.mark.parametrize("name", ["messages", "link", "settings", "supervisor.policy"])
+def test_the_machines_carry_the_mark(name: str) -> None:
+    assert sans_io(TREES[name])
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_imports_only_go_down(name: str) -> None:
+    others = {part(found) for found in own_imports(name)} - {part(name)}
+    assert others <= ALLOWED[part(name)]
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_one_package_one_door(name: str) -> None:
+    tops = {found.split(".")[0] for found in imports(TREES[name])}
+    for package, doors in DOORS.items():
+        assert package not in tops or name in doors
+
+
+def test_zmq_has_one_door_a_process() -> None:
+    users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
+    assert sorted(part(name) for name in users) == ["gateway", "supervisor", "workers"]
+
+
+def test_no_import_circles() -> None:
+    graph = {name: own_imports(name) - {name} for name in TREES}
+    # A module of a package imports that package's __init__ by the way.
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" → ".join(reversed(error.args[1]))) from None
+
+
+def test_these_tests_see_the_imports() -> None:
+    """The failing twin: what is forbidden above is found where it is allowed."""
+    assert {"zmq", "signal", "os"} <= imports(TREES["supervisor.supervisor"])
+    assert "click" in imports(TREES["cli"])
+    assert {"supervisor.policy", "supervisor.process", "loop"} <= own_imports(
+        "supervisor.supervisor"
+    )

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw import settings as s
+from wsraw.settings import Listen, Settings
+
+
+def test_no_options_are_the_defaults() -> None:
+    assert s.from_options({}) == Settings()
+
+
+def test_options_are_taken() -> None:
+    settings = s.from_options({"ping_interval": 3, "listen": ["[::1]:0"], "deflate": False})
+    assert settings.ping_interval == 3.0
+    assert settings.listen == ("[::1]:0",)
+    assert settings.deflate is False
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"ping_interval": -1}, "ping_interval: Expected `float` >= 0.0"),
+        ({"ping_interval": math.nan}, "ping_interval"),
+        ({"stop_timeout": math.inf}, "stop_timeout: inf is no length of time"),
+        ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
+        ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
+        ({"deflate": "yes"}, "deflate: Expected `bool`"),
+        ({"colour": "red"}, "colour: there is no such setting"),
+        ({"listen": []}, "listen: at least one"),
+        ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
+        ({"workers": ["a.py", "b.py"]}, "workers: one handlers file a run"),
+        ({"workers": ["a.py:0"]}, "workers: 'a.py:0': the number of processes"),
+        ({"low_water_mark": 9, "high_water_mark": 8}, "low_water_mark (9) must not be above"),
+    ],
+)
+def test_wrong_options_give_one_line(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        s.from_options(values)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_carries_settings_unchanged() -> None:
+    settings = s.from_options({"listen": ["unix:/tmp/ä"], "stop_timeout": 0.5, "workers": ["x:2"]})
+    assert s.from_json(s.to_json(settings)) == settings
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"ping_interval": -1}', "[]"])
+def test_json_that_is_no_settings_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not settings"):
+        s.from_json(text)
+
+
+def test_with_run_dir_changes_that_alone() -> None:
+    settings = Settings(stop_timeout=3.0)
+    assert s.with_run_dir(settings, "/x") == Settings(stop_timeout=3.0, run_dir="/x")
+
+
+# --- listen ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:8000", Listen(name="", host="127.0.0.1", port=8000)),
+        ("localhost:0", Listen(name="", host="localhost", port=0)),
+        ("[::1]:65535", Listen(name="", host="::1", port=65535)),
+        ("unix:/run/x.sock", Listen(name="", path="/run/x.sock")),
+        ("raw://h:1", Listen(name="", host="h", port=1, protocol="raw")),
+        ("ws://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
+        ("websocket://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
+        ("raw://unix:x", Listen(name="", path="x", protocol="raw")),
+        (
+            "h:1?first_byte_timeout=0.5&plain_http=health",
+            Listen(name="", host="h", port=1, first_byte_timeout=0.5, plain_http="health"),
+        ),
+    ],
+)
+def test_listen_is_read(text: str, expected: Listen) -> None:
+    listen = s.parse_listen(text)
+    for field in Listen.__struct_fields__:
+        assert getattr(listen, field) == (text if field == "name" else getattr(expected, field))
+
+
+def test_listen_takes_from_settings_what_it_does_not_say() -> None:
+    settings = Settings(first_byte_timeout=2.0, plain_http="reject")
+    assert s.parse_listen("h:1", settings).first_byte_timeout == 2.0
+    assert s.parse_listen("h:1?plain_http=raw", settings).plain_http == "raw"
+    assert s.parse_listen("h:1?plain_http=raw", settings).first_byte_timeout == 2.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8000",
+        ":8000",
+        "h:",
+        "h:x",
+        "h:-1",
+        "h:65536",
+        "h:²",
+        "::1:8000",
+        "[]:80",
+        "unix:",
+        "http://h:1",
+        "wss://h:1",
+        "h:1?colour=red",
+        "h:1?plain_http=maybe",
+        "h:1?first_byte_timeout=soon",
+        "h:1?first_byte_timeout=-1",
+        "h:1?first_byte_timeout=inf",
+        "h:1?first_byte_timeout=",
+    ],
+)
+def test_a_wrong_listen_is_refused_with_its_own_words(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        s.parse_listen(text)
+    assert str(caught.value).startswith(f"listen: {text!r}: ")
+
+
+@given(st.text())
+def test_any_listen_is_read_or_refused(text: str) -> None:
+    try:
+        assert s.parse_listen(text).name == text
+    except ValueError as error:
+        assert str(error).startswith("listen: ")
+
+
+# --- workers ---
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "count"),
+    [
+        ("handlers.py", "handlers.py", 1),
+        ("handlers.py:4", "handlers.py", 4),
+        ("dir/a:b.py", "dir/a:b.py", 1),
+        (r"C:\handlers.py", r"C:\handlers.py", 1),
+        (r"C:\handlers.py:12", r"C:\handlers.py", 12),
+        ("x:²", "x:²", 1),
+    ],
+)
+def test_workers_are_read(text: str, file: str, count: int) -> None:
+    assert s.parse_workers(text) == (file, count)
+
+
+@pytest.mark.parametrize("text", ["", ":4", "h.py:0", "h.py:1001"])
+def test_wrong_workers_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="workers: "):
+        s.parse_workers(text)
+
+
+# --- the generated rest ---
+
+
+def test_every_setting_is_an_option_with_a_meaning() -> None:
+    options = s.options()
+    assert [option.name for option in options] == list(Settings.__struct_fields__)
+    for option in options:
+        assert option.default == getattr(Settings(), option.name)
+        assert option.meaning.endswith(".")
+
+
+def test_options_know_their_kind_and_bounds() -> None:
+    options = {option.name: option for option in s.options()}
+    assert options["listen"].kind == "texts"
+    assert options["run_dir"].kind == "text"
+    assert options["deflate"].kind == "switch"
+    assert options["max_message_size"].kind == "count"
+    assert options["max_message_size"].minimum == 1
+    assert options["memory_limit"].minimum == 0
+    assert options["ping_interval"].kind == "number"
+    assert options["dispatch"].choices == ("any", "sticky")
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    rows = s.table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(Settings.__struct_fields__)
+
+
+def test_an_unknown_name_has_no_meaning() -> None:
+    with pytest.raises(KeyError):
+        s.describe("colour")

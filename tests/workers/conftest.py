@@ -1,0 +1,278 @@
+"""A worker's machine and the gateway's end of its link, with a fake wire between: no sockets.
+And, for the shells, a real worker process with a ROUTER of the tests at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+
+from wsraw import messages as m
+from wsraw.link import GatewayLink, LinkState, WorkerLink, who
+from wsraw.workers import api, handlers
+from wsraw.workers.connection import Connection
+from wsraw.workers.runtime import Runtime
+
+EPOCH = 3
+TOKEN = "sesame"
+FIRST_ID = EPOCH << m.ID_EPOCH_SHIFT | 5000
+T = TypeVar("T")
+
+
+def con_id(n: int, epoch: int = EPOCH) -> int:
+    return epoch << m.ID_EPOCH_SHIFT | n
+
+
+def connect(n: int, **fields: Any) -> m.OnConnect:
+    return m.OnConnect(0, con_id(n), {"Protocol": "websocket server"}, **fields)
+
+
+def message(n: int, data: bytes, type: str = "text", **fields: Any) -> m.OnMessage:
+    return m.OnMessage(0, con_id(n), data, type, **fields)
+
+
+def closed(n: int, code: int = 1000, reason: str = "", cause: str = "peer") -> m.OnClose:
+    return m.OnClose(0, con_id(n), code, reason, cause)
+
+
+def take_acks(gateway: GatewayLink, batch: bytes) -> list[Any]:
+    """What a batch commands, its acks taken. Fails if the session would not take it."""
+    dropped = gateway.dropped
+    records = gateway.receive(batch)
+    assert gateway.dropped == dropped, "the batch acks what is not in flight"
+    for record in records:
+        if isinstance(record, m.Ack):
+            gateway.acked(record)
+    return [record for record in records if not isinstance(record, m.Ack)]
+
+
+class Pair:
+    """Both ends of a link, and the handlers."""
+
+    def __init__(self, file: Path, on_exception: str) -> None:
+        loaded = handlers.load(str(file))
+        self.module: ModuleType = sys.modules[file.stem]
+        link = WorkerLink(pool="p", token=TOKEN, instance="i", language="test", concurrency=1)
+        self.runtime = Runtime(link, loaded, on_exception, threading.get_ident)
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        api.install(self.runtime, lambda function, args: self.calls.append((function, args)))
+        self.gateway: GatewayLink
+        self.begin_session(1)
+
+    def begin_session(self, session: int, epoch: int = EPOCH) -> None:
+        self.gateway = GatewayLink(b"identity", m.gateway_decoder())
+        self.runtime.receive(who())
+        (hello,) = self.gateway.receive(self.sent())
+        first = epoch << m.ID_EPOCH_SHIFT | 5000
+        self.gateway.welcome(hello, session, epoch, range(first, first + 2000))
+        self.tell()
+
+    def sent(self) -> bytes:
+        batch = self.runtime.link.data_to_send()
+        assert batch is not None, "the worker has nothing to say"
+        return batch
+
+    def tell(self) -> None:
+        batch = self.gateway.data_to_send()
+        assert batch is not None
+        self.runtime.receive(batch)
+
+    def notice(self, record: m.Record) -> None:
+        self.gateway.notice(record)
+        self.tell()
+
+    def deliver(self, *events: m.Event) -> None:
+        for event in events:
+            self.gateway.deliver(event, None, 0, 0.0)
+        self.tell()
+
+    def commands(self) -> list[Any]:
+        """What the worker has to say beside acks."""
+        batch = self.runtime.link.data_to_send()
+        return [] if batch is None else take_acks(self.gateway, batch)
+
+    def run(self, *events: m.Event) -> list[Any]:
+        """Deliver, handle, and give what was commanded. All is acked then."""
+        self.deliver(*events)
+        queue = self.runtime.queue
+        while queue:
+            if self.runtime.is_async(queue[0]):
+                asyncio.run(self.runtime.handle_async(queue.popleft()))
+            else:
+                self.runtime.handle(queue.popleft())
+        commands = self.commands()
+        assert not self.gateway.in_flight
+        return commands
+
+    def con(self, n: int) -> Connection:
+        return self.runtime.connection(con_id(n))
+
+    def __getattr__(self, name: str) -> Any:
+        """A variable of the handlers file."""
+        return getattr(self.module, name)
+
+
+@pytest.fixture
+def clean_modules() -> Iterator[None]:
+    """Handlers files put themselves into sys.modules and sys.path."""
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, clean_modules: None) -> Callable[..., Pair]:
+    """Make a pair with the handlers of a source text."""
+
+    def make(source: str, on_exception: str = "close") -> Pair:
+        file = tmp_path / "user_handlers.py"
+        file.write_text(textwrap.dedent(source), encoding="utf-8")
+        return Pair(file, on_exception)
+
+    return make
+
+
+class Process:
+    """A worker process, as the supervisor would start it, and the gateway it talks to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.context = zmq.Context()
+        self.router = self.bind("tcp://127.0.0.1:*")
+        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.gateway = GatewayLink(b"", m.gateway_decoder())
+        self.sessions = 0
+        self.commands: list[Any] = []
+        self.child: subprocess.Popen[str]
+
+    def bind(self, endpoint: str) -> zmq.Socket[bytes]:
+        router = self.context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.LINGER, 0)
+        router.bind(endpoint)
+        return router
+
+    def start(self, source: str, *, settings: str = "{}", prelude: str = "") -> None:
+        """Spawn it. `prelude` is run in the process before wsraw's main."""
+        file = self.folder / "user_handlers.py"
+        file.write_text(textwrap.dedent(source), encoding="utf-8")
+        environment = {
+            **os.environ,
+            "WSRAW_PARENT": str(os.getpid()),
+            "WSRAW_STDIN": "1",
+            "WSRAW_ENDPOINT": self.endpoint,
+            "WSRAW_TOKEN": TOKEN,
+            "WSRAW_POOL": "p",
+            "WSRAW_SETTINGS": settings,
+        }
+        start = f"{prelude}\nimport sys\nfrom wsraw.child import main\nsys.exit(main())"
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", start, "worker", str(file)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def receive(self) -> bytes | None:
+        """The next batch of the worker, if one comes soon; () and probes are empty."""
+        if not self.router.poll(50 * UNIT):
+            return None
+        self.gateway.identity, batch = self.router.recv_multipart()
+        return batch
+
+    def tell(self) -> None:
+        batch = self.gateway.data_to_send()
+        if batch is not None:
+            self.router.send_multipart([self.gateway.identity, batch])
+
+    def welcome(self, epoch: int = EPOCH) -> m.Hello:
+        """Ask whoever comes for its hello, and begin a session."""
+        self.gateway = GatewayLink(b"", m.gateway_decoder())
+        self.until(lambda: self.receive() is not None, "the worker's probe")
+        self.router.send_multipart([self.gateway.identity, who()])
+        hellos: list[Any] = []
+        while not hellos:
+            batch = self.until(self.receive, "hello")
+            hellos = self.gateway.receive(batch)
+        self.sessions += 1
+        self.gateway.welcome(hellos[0], self.sessions, epoch, range(con_id(5000), con_id(7000)))
+        self.gateway.window = 1000
+        self.tell()
+        hello: m.Hello = hellos[0]
+        return hello
+
+    def deliver(self, *events: m.Event) -> None:
+        for event in events:
+            self.gateway.deliver(event, None, 0, 0.0)
+        self.tell()
+
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        def or_its_end() -> T:
+            value = condition()
+            if not value and self.child.poll() is not None:
+                raise AssertionError(f"{what}: the worker has ended: {self.child.communicate()}")
+            return value
+
+        return eventually(or_its_end, what)
+
+    def pump(self, condition: Callable[[], Any], what: str) -> None:
+        """Take what the worker says until the condition holds."""
+
+        def step() -> bool:
+            if condition():
+                return True
+            batch = self.receive()
+            if batch:
+                self.commands += take_acks(self.gateway, batch)
+                self.tell()
+            return bool(condition())
+
+        eventually(step, what)
+
+    def all_acked(self) -> bool:
+        return not self.gateway.in_flight
+
+    def said_bye(self) -> bool:
+        return any(isinstance(record, m.Bye) for record in self.commands)
+
+    def sent(self) -> list[bytes]:
+        return [record.data for record in self.commands if isinstance(record, m.Send)]
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the process's own end: exit code, stdout, stderr."""
+        # Not communicate at once: that would close stdin, which is a way to end it.
+        code = self.child.wait(timeout=15 * UNIT)
+        out, err = self.child.communicate()
+        return code, out, err
+
+    def close(self) -> None:
+        if hasattr(self, "child"):
+            self.child.kill()
+            self.child.communicate()
+        self.router.close()
+        self.context.term()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    """A process that is not yet started; `process.start(source)` does."""
+    made = Process(tmp_path)
+    yield made
+    made.close()
+
+
+__all__ = ["LinkState", "Pair", "Process"]

@@ -1,0 +1,361 @@
+"""Worker processes, as the supervisor starts them, against a ROUTER of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+from deadline import eventually
+
+from wsraw import messages as m
+
+from .conftest import EPOCH, TOKEN, Process, closed, con_id, connect, message
+
+ECHO = """
+def on_message(msg, con):
+    return msg
+"""
+
+ASYNC_ECHO = """
+async def on_message(msg, con):
+    return msg
+"""
+
+BOTH = pytest.mark.parametrize("source", [ECHO, ASYNC_ECHO], ids=["plain", "asyncio"])
+
+
+@BOTH
+def test_echo_and_drain(process: Process, source: str) -> None:
+    process.start(source + "def on_stop():\n    print('stopped')\n")
+    hello = process.welcome()
+    assert (hello.token, hello.pool, hello.version) == (TOKEN, "p", m.PROTOCOL_VERSION)
+    process.deliver(connect(1), *(message(1, b"%d" % n) for n in range(500)))
+    process.pump(process.all_acked, "500 echoes")
+    assert process.sent() == [b"%d" % n for n in range(500)]
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, out, err = process.end()
+    assert (code, out, err) == (0, "stopped\n", "")
+
+
+def test_what_the_process_carries(process: Process) -> None:
+    """No click, no websockets, nothing of the gateway; asyncio only for async handlers."""
+    process.start(
+        """
+        import os, sys
+        from wsraw import publish
+
+        def on_start():
+            names = [n for n in sys.modules if n.split(".")[0] in ("websockets", "click")
+                     or n.startswith(("wsraw.gateway", "wsraw.supervisor", "wsraw.loop", "asyncio"))]
+            publish("found", repr((names, [n for n in os.environ if n.startswith("WSRAW_")])))
+        """
+    )
+    process.welcome()
+    process.pump(lambda: process.commands, "what on_start publishes")
+    assert process.commands[0].data == b"([], [])"
+
+
+@BOTH
+def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
+    process.start(source)
+    process.until(process.receive, "the hello") if False else None
+    process.until(lambda: process.receive() is not None, "the probe")
+    process.router.send_multipart(
+        [process.gateway.identity, m.encode([0, m.Refused(0, 0, "its token is wrong")])]
+    )
+    code, _, err = process.end()
+    assert code == 4
+    assert "its token is wrong" in err
+
+
+def test_a_file_that_does_not_load(process: Process) -> None:
+    process.start("def on_message(msg, con)\n    return msg\n")
+    code, _, err = process.end()
+    assert code == 3
+    assert "SyntaxError" in err and "user_handlers.py" in err and "importlib" not in err
+
+
+@BOTH
+def test_on_start_that_raises(process: Process, source: str) -> None:
+    process.start(source + "def on_start():\n    1 / 0\n")
+    process.welcome()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 1
+    assert "on_start raised" in err and "ZeroDivisionError" in err
+
+
+WAITING = """
+import os, time
+def on_message(msg, con):
+    con.send("begun"); flush()
+    while not os.path.exists(msg["data"]):
+        time.sleep(0.001)
+    return "done"
+from wsraw import flush
+"""
+
+ASYNC_WAITING = WAITING.replace("def on", "async def on").replace("time.sleep", "await sleep") + (
+    "from asyncio import sleep\n"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
+def test_sigterm_lets_the_running_handler_finish(process: Process, source: str) -> None:
+    process.start(source, settings='{"concurrency": 1}')
+    process.welcome()
+    gate = process.folder / "gate"
+    process.deliver(message(1, str(gate).encode()), message(2, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    process.child.send_signal(signal.SIGTERM)
+    process.child.send_signal(signal.SIGINT)  # The terminal's; not for a spawned worker.
+    gate.touch()
+    process.pump(process.said_bye, "bye")
+    assert process.sent() == [b"begun", b"done"]
+    # The second event was not begun: it goes back with the end of the session.
+    assert [entry.event.con for entry in process.gateway.in_flight.values()] == [con_id(2)]
+    assert process.end()[0] == 0
+
+
+@BOTH
+def test_it_ends_with_its_supervisor(process: Process, source: str) -> None:
+    process.start(source)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.child.stdin is not None
+    process.child.stdin.close()
+    process.child.stdin = None
+    process.pump(process.said_bye, "bye")
+    assert process.end()[0] == 0
+
+
+def test_it_ends_with_its_supervisor_even_if_a_handler_hangs(process: Process) -> None:
+    process.start(
+        WAITING, prelude="import wsraw.workers.worker as worker\nworker.ORPHAN_GRACE = 0.2"
+    )
+    process.welcome()
+    process.deliver(message(1, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    assert process.child.stdin is not None
+    process.child.stdin.close()
+    process.child.stdin = None
+    code, _, err = process.end()
+    assert code == 1
+    assert "the supervisor is gone" in err
+
+
+@BOTH
+def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
+    process.start(source + "def on_start():\n    print('started')\n")
+    first = process.welcome()
+    process.deliver(connect(1), message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.router.close()
+    process.router = process.bind(process.endpoint)
+    again = process.welcome(EPOCH + 1)
+    assert again.instance == first.instance
+    assert again.held == [con_id(1)]
+    process.deliver(message(2, b"y"))
+    process.pump(process.all_acked, "the ack of the new session")
+    assert process.sent() == [b"x", b"y"]
+    process.gateway.drain(30)
+    process.tell()
+    assert process.end()[:2] == (0, "started\n")
+
+
+@BOTH
+def test_timers_and_threads(process: Process, source: str) -> None:
+    process.start(
+        source
+        + """
+import threading
+from wsraw import call_soon, every, publish
+
+def work():
+    try:
+        publish("thread", "directly")
+    except RuntimeError as error:
+        call_soon(publish, "thread", str(error))
+
+def on_start():
+    threading.Thread(target=work).start()
+
+@every(0.01)
+def tick():
+    publish("tick", "tick")
+
+@every(0.01)
+def bad():
+    raise ValueError("tick failed")
+"""
+    )
+    process.welcome()
+
+    def groups() -> list[str]:
+        return [record.group for record in process.commands if isinstance(record, m.Publish)]
+
+    process.pump(lambda: groups().count("tick") > 2 and "thread" in groups(), "ticks and thread")
+    (thread,) = (r for r in process.commands if isinstance(r, m.Publish) and r.group == "thread")
+    assert b"wsraw.call_soon" in thread.data
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 0
+    assert "every raised" in err and "tick failed" in err
+
+
+def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> None:
+    process.start(
+        WAITING.replace("while", "time.sleep(0.002)\n    while"),
+    )
+    process.welcome()
+    (process.folder / "there").touch()
+    process.deliver(
+        message(1, str(process.folder / "there").encode()),
+        message(2, str(process.folder / "gate").encode()),
+    )
+    process.pump(lambda: len(process.gateway.in_flight) == 1, "the ack of the first")
+    (process.folder / "gate").touch()
+    process.pump(process.all_acked, "the ack of the second")
+
+
+def test_async_handlers_wait_together_but_one_connection_in_order(process: Process) -> None:
+    """The first of connection 1 waits for connection 2: a shell that serves one after the other
+    would hang; the second of connection 1 must still come after the first."""
+    process.start(
+        """
+        import asyncio
+        event = None
+
+        async def on_start():
+            global event
+            event = asyncio.Event()
+
+        async def on_message(msg, con):
+            if msg["data"] == "wait":
+                await event.wait()
+            if msg["data"] == "set":
+                event.set()
+            return msg["data"]
+
+        def on_close(con):
+            con.send("closed")
+        """
+    )
+    assert process.welcome().concurrency == 100
+    process.deliver(
+        message(1, b"wait"), message(1, b"second"), message(1, b"third"), closed(1),
+        message(2, b"first of 2"), message(2, b"set"),
+    )  # fmt: skip
+    process.pump(process.all_acked, "all acks")
+    sends = [r for r in process.commands if isinstance(r, m.Send)]
+    of_1 = [r.data for r in sends if r.con == con_id(1)]
+    of_2 = [r.data for r in sends if r.con == con_id(2)]
+    assert of_1 == [b"wait", b"second", b"third", b"closed"]
+    assert of_2 == [b"first of 2", b"set"]
+    assert sends[0].con == con_id(2)
+
+
+def test_no_more_async_handlers_at_once_than_allowed(process: Process) -> None:
+    process.start(
+        """
+        import asyncio
+        running = most = 0
+
+        async def on_message(msg, con):
+            global running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            return str(most)
+        """,
+        settings='{"concurrency": 3}',
+    )
+    process.welcome()
+    process.deliver(*(message(n, b"x") for n in range(1, 100)))
+    process.pump(process.all_acked, "all acks")
+    assert max(map(int, process.sent())) == 3
+
+
+def test_a_task_that_outlives_its_handler(process: Process) -> None:
+    """Its commands go out at once; while the handler runs they belong to the event."""
+    process.start(
+        """
+        import asyncio
+        tasks = set()
+
+        async def later(con, gate):
+            con.send("with the event")
+            await gate.wait()
+            con.send("after the event")
+
+        async def on_message(msg, con):
+            gate = asyncio.Event()
+            task = asyncio.create_task(later(con, gate))
+            tasks.add(task)
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.01, gate.set)
+            con.send("handler")
+        """
+    )
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.sent() == [b"with the event", b"handler"]
+    process.pump(lambda: len(process.sent()) == 3, "the task's send")
+    assert process.sent()[2] == b"after the event"
+
+
+def test_drain_waits_for_async_handlers(process: Process) -> None:
+    process.start(ASYNC_WAITING)
+    process.welcome()
+    gate = process.folder / "gate"
+    process.deliver(message(1, str(gate).encode()), message(1, str(gate).encode()))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    process.gateway.drain(30)
+    process.tell()
+    gate.touch()
+    process.pump(process.said_bye, "bye")
+    assert process.sent() == [b"begun", b"done"] * 2
+    assert process.all_acked()
+    assert process.end()[0] == 0
+
+
+def test_no_gateway_for_a_while(process: Process) -> None:
+    """It says so once, and goes on waiting."""
+    process.router.close()
+    process.start(ECHO, prelude="import wsraw.workers.shell as shell\nshell.WARN_AFTER = 0.05")
+    assert process.child.stderr is not None
+    assert "waiting for a gateway at tcp://127.0.0.1" in process.child.stderr.readline()
+    process.router = process.bind(process.endpoint)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+
+
+@BOTH
+def test_a_batch_of_many_megabytes(process: Process, source: str) -> None:
+    process.start(source)
+    process.welcome()
+    process.deliver(*(message(n, b"x" * 1_000_000, "binary") for n in range(1, 9)))
+    process.pump(process.all_acked, "the acks")
+    assert [len(data) for data in process.sent()] == [1_000_000] * 8
+
+
+def test_the_process_is_not_there_any_more(process: Process) -> None:
+    """The failing twin of all that wait for an end: a worker that nobody ends stays."""
+    process.start(ECHO)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.child.poll() is None
+    os.kill(process.child.pid, signal.SIGTERM)
+    eventually(lambda: process.child.poll() is not None, "its end")

@@ -1,0 +1,46 @@
+"""wsraw: WebSocket and raw TCP clients on one port, their handlers in worker processes.
+
+These are the names that a handlers file imports; docs/handlers.md explains them. They are loaded
+when they are asked for, as the gateway and the supervisor have no use for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsraw.workers.api import (
+        call_soon,
+        connection,
+        flush,
+        join,
+        leave,
+        open_client_connection,
+        publish,
+        send_message,
+    )
+    from wsraw.workers.connection import Connection
+    from wsraw.workers.handlers import every
+
+__all__ = [
+    "Connection",
+    "call_soon",
+    "connection",
+    "every",
+    "flush",
+    "join",
+    "leave",
+    "open_client_connection",
+    "publish",
+    "send_message",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from wsraw.workers import api, connection, handlers
+
+    homes = {"Connection": connection, "every": handlers}
+    value = globals()[name] = getattr(homes.get(name, api), name)
+    return value

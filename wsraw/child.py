@@ -1,0 +1,81 @@
+"""I/O. How a spawned process begins: it ties its life to its parent's, then becomes what it is.
+
+`python -m wsraw gateway` or `python -m wsraw worker [FILE]`, with everything else in the
+environment; what is secret there, or would mislead a process that a handler starts, is taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+from wsraw import settings as settings_module
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Run the gateway or a worker as the environment says; returns the exit code."""
+    parent = int(os.environ.pop("WSRAW_PARENT"))
+    lock = os.environ.pop("WSRAW_LOCK", "")
+    if lock:
+        # Held by us, yet not by what a handler may start: a daemon that outlives the run would
+        # keep the next one out.
+        os.set_inheritable(int(lock), False)
+    settings = settings_module.from_json(os.environ.pop("WSRAW_SETTINGS"))
+    _log_to_stderr(settings.log_level)
+    kind, *rest = sys.argv[1:]
+    if kind == "gateway":
+        from wsraw.gateway import gateway
+
+        return gateway.main(
+            settings,
+            os.environ.pop("WSRAW_CONTROL"),
+            os.environ.pop("WSRAW_CONTROL_TOKEN"),
+            int(os.environ.pop("WSRAW_EPOCH")),
+        )
+    _die_with(parent)
+    from wsraw.workers import worker
+
+    return worker.main(
+        rest[0] if rest else None,
+        os.environ.pop("WSRAW_ENDPOINT"),
+        os.environ.pop("WSRAW_TOKEN"),
+        os.environ.pop("WSRAW_POOL"),
+        settings,
+    )
+
+
+class _Line(logging.Formatter):
+    """`level: text`, as the supervisor's log reads it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+def _log_to_stderr(level: str) -> None:
+    """What wsraw itself logs. The root logger is left to the handlers file."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    ours = logging.getLogger("wsraw")
+    ours.setLevel(level.upper())
+    ours.addHandler(handler)
+    ours.propagate = False
+
+
+def _die_with(parent: int) -> None:
+    """Linux: be told when the parent dies, however it dies. For workers: their handlers may keep
+    them from seeing the end of stdin, which tells it everywhere (on Windows a job object does).
+
+    SIGTERM, not SIGKILL: a worker finishes its handler, and what hangs is killed by the gateway.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        # It died before we asked, and the signal will never come.
+        sys.exit(1)

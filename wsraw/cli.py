@@ -1,0 +1,182 @@
+"""I/O. The command line: click, and nothing else. Each command imports the one folder it needs.
+
+Wrong use gives one line that says what to do, and exit code 2 (or 3, where a child process found
+that it cannot even begin).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from wsraw import settings as settings_module
+from wsraw.settings import Option, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+METAVARS = {"listen": "ADDRESS", "workers": "FILE[:N]", "run_dir": "FOLDER"}
+WRONG_USE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `wsraw` command; returns its exit code."""
+    try:
+        code = cli.main(args=arguments, prog_name="wsraw", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return WRONG_USE
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" ({context.command_path} --help)" if context else ""
+        click.echo(f"wsraw: {error.format_message()}{where}", err=True)
+        return error.exit_code
+    except click.Abort:
+        return 130
+    return int(code or 0)
+
+
+class WrongUse(click.ClickException):
+    """Ends a command with one line."""
+
+    exit_code = WRONG_USE
+
+
+def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Show the version and leave."""
+    if wanted:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("wsraw")
+        except metadata.PackageNotFoundError:
+            version = "of a source tree that is not installed"
+        click.echo(f"wsraw {version}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version)
+def cli() -> None:
+    """WebSocket and raw TCP clients on one port, their handlers in worker processes."""
+
+
+def setting_options(command: F) -> F:
+    """One option for each setting; settings.py says the rest."""
+    for option in reversed(settings_module.options()):
+        command = _option(option)(command)
+    return command
+
+
+def _option(option: Option) -> Callable[[F], F]:
+    dashed = option.name.replace("_", "-")
+    flag = f"--{dashed}"
+    if option.kind == "switch":
+        flag = f"--{dashed}/--no-{dashed}"
+    kind: Any = {
+        "text": str,
+        "texts": str,
+        "switch": bool,
+        "choice": click.Choice(option.choices),
+        "count": click.IntRange(min=option.minimum),
+        "number": click.FloatRange(min=option.minimum),
+    }[option.kind]
+    return click.option(
+        flag,
+        option.name,
+        type=kind,
+        multiple=option.kind == "texts",
+        default=option.default,
+        show_default=option.default not in ((), ""),
+        metavar=METAVARS.get(option.name),
+        help=option.meaning,
+    )
+
+
+@cli.command()
+@setting_options
+def run(**values: Any) -> int:
+    """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
+    settings = _settings(values)
+    for text in settings.workers:
+        _check_file(settings_module.parse_workers(text)[0])
+    from wsraw.supervisor import supervisor
+
+    try:
+        return supervisor.run(settings)
+    except supervisor.CannotStart as error:
+        raise WrongUse(str(error)) from error
+
+
+@cli.command()
+@click.argument("file")
+@click.option(
+    "--connect",
+    "endpoint",
+    metavar="ENDPOINT",
+    required=True,
+    help="Where the gateway's link is, as `wsraw run` shows it: ipc://DIR/link.sock or "
+    "tcp://HOST:PORT.",
+)
+@click.option(
+    "--token",
+    envvar="WSRAW_TOKEN",
+    help="What lets a worker in. Default: WSRAW_TOKEN, else DIR/token beside an ipc:// endpoint.",
+)
+@click.option("--pool", default="default", show_default=True, help="The pool this worker joins.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Events handled at the same time; 0: 1 for plain handlers, 100 for async ones.",
+)
+def worker(file: str, endpoint: str, token: str | None, pool: str, concurrency: int) -> int:
+    """Run one worker with the handlers of FILE, by hand."""
+    _check_file(file)
+    if not endpoint.startswith(("ipc://", "tcp://")):
+        raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
+    token = token or _token_beside(endpoint)
+    os.environ.pop("WSRAW_TOKEN", None)
+    from wsraw.workers import worker as runtime
+
+    return runtime.main(file, endpoint, token, pool, Settings(concurrency=concurrency))
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    try:
+        return settings_module.from_options(values)
+    except ValueError as error:
+        name, colon, rest = str(error).partition(": ")
+        option = "--" + name.replace("_", "-") if colon and name in values else name
+        raise WrongUse(f"{option}{colon}{rest}") from error
+
+
+def _check_file(file: str) -> None:
+    if not os.path.exists(file):
+        raise WrongUse(f"{file}: there is no such handlers file")
+    if not os.path.isfile(file):
+        raise WrongUse(f"{file} is not a file; name the Python file that holds the handlers")
+    if not os.access(file, os.R_OK):
+        raise WrongUse(f"{file} cannot be read; check its permissions")
+
+
+def _token_beside(endpoint: str) -> str:
+    if not endpoint.startswith("ipc://"):
+        raise WrongUse("no token: give --token or WSRAW_TOKEN (it stands in RUN_DIR/token)")
+    path = os.path.join(os.path.dirname(endpoint.removeprefix("ipc://")), "token")
+    try:
+        with open(path, encoding="ascii") as stream:
+            return stream.read().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it holds no token"
+        raise WrongUse(
+            f"no token: {path}: {reason}; is `wsraw run` up there, and yours?"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

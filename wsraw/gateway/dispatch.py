@@ -1,0 +1,273 @@
+"""Sans-I/O. Which worker hears which connection: in flight, parked, moved, given back.
+
+The rules (docs/worker-protocol.md has them with their reasons):
+
+- One connection, one worker at a time. While events of it are in flight, its next ones go to the
+  same worker or wait.
+- When nothing of it is in flight, it stays with its last worker while that one has room and is not
+  stuck, else it goes to the one with the least outstanding. `sticky` pools never move it while its
+  worker lives.
+- One connection takes at most half a window; parked connections are served in turn.
+- A worker that leaves gives its events back, in order, to the front of their connections.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wsraw import messages as m
+from wsraw.gateway.flow import Flow
+from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
+from wsraw.link import InFlight, LinkState
+
+
+class Dispatcher:
+    """Events of connections in, events to workers out."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self.talked: set[Worker] = set()
+        """Workers that have something to be sent; the shell takes them once a turn."""
+
+    # --- events in ---
+
+    def take(self, route: Route, event: m.Event, now: float) -> None:
+        """An event of a connection: to its worker, or parked until there is one with room."""
+        if type(event) is m.OnMessage:
+            if route.deaf:
+                return
+            size = len(event.data) + EVENT_COST
+        else:
+            size = EVENT_COST
+        self._flow.add(route, size)
+        if route.parked:
+            route.parked.append((event, size))
+            return
+        worker: Worker | None
+        if route.in_flight:
+            worker = route.holder
+            assert worker is not None
+            if (
+                2 * route.in_flight < worker.window
+                and worker.state is LinkState.READY
+                and worker.has_room(size)
+            ):
+                self._deliver(route, worker, event, size, now)
+                return
+        else:
+            # Whoever waits already comes first.
+            worker = None if route.pool.waiting else self._choose(route, size, now)
+            if worker is not None:
+                self._deliver(route, worker, event, size, now)
+                return
+        route.parked.append((event, size))
+        self._queue(route)
+
+    def _choose(self, route: Route, size: int, now: float) -> Worker | None:
+        """The worker for a connection that has nothing in flight, or None: wait."""
+        pool = route.pool
+        last = route.holder
+        alone = len(pool.workers) == 1
+        if last is not None and last.state is LinkState.READY:
+            if last.has_room(size) and (alone or pool.sticky or not last.is_stuck(now)):
+                return last
+            if pool.sticky:
+                return None
+        best: Worker | None = None
+        stuck: Worker | None = None
+        for worker in pool.workers:
+            if not worker.has_room(size):
+                continue
+            if not alone and worker.is_stuck(now):
+                # Better than nothing, if nobody else has room.
+                stuck = worker
+            elif best is None or self._load(pool, worker) < self._load(pool, best):
+                best = worker
+        return best or stuck
+
+    @staticmethod
+    def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
+        outstanding, connections = len(worker.in_flight), len(worker.connections)
+        # sticky: whoever comes late gets its share of the connections that come after it.
+        return (connections, outstanding) if pool.sticky else (outstanding, connections)
+
+    def _deliver(self, route: Route, worker: Worker, event: m.Event, size: int, now: float) -> None:
+        if route.holder is not worker:
+            self._move(route, worker, attach=route.heard and type(event) is not m.OnConnect)
+        route.heard = True
+        route.in_flight += 1
+        worker.deliver(event, route, size, now)
+        self.talked.add(worker)
+
+    def _move(self, route: Route, worker: Worker, attach: bool) -> None:
+        """Give a connection with nothing in flight to another worker, its state with it."""
+        self.detach(route)
+        route.holder = worker
+        worker.connections.add(route)
+        if attach:
+            con = route.con
+            worker.notice(m.Attach(route.id, con.inf, route.state, route.version, con.about))
+
+    def hold(self, route: Route, worker: Worker) -> None:
+        """A worker that opened a connection holds it from the beginning."""
+        route.heard = True
+        route.holder = worker
+        worker.connections.add(route)
+
+    def detach(self, route: Route) -> None:
+        """Tell the holder, if any, to forget the connection."""
+        holder, route.holder = route.holder, None
+        if holder is not None:
+            holder.connections.discard(route)
+            if holder.state is not LinkState.GONE:
+                holder.notice(m.Detach(route.id))
+                self.talked.add(holder)
+
+    # --- acks ---
+
+    def acked(self, worker: Worker, ack: m.Ack) -> list[InFlight]:
+        """Events that are handled: out of flight and out of the accounts."""
+        worker.fresh_acks = True
+        self.talked.add(worker)
+        flow = self._flow
+        entries = worker.acked(ack)
+        for entry in entries:
+            route: Route = entry.owner
+            route.in_flight -= 1
+            flow.remove(route, entry.size)
+            if route.parked and not route.queued:
+                self._queue(route)
+        return entries
+
+    def drop_messages(self, route: Route) -> None:
+        """The handler has closed it: parked messages will not be heard any more."""
+        route.deaf = True
+        kept = []
+        for event, size in route.parked:
+            if type(event) is m.OnMessage:
+                self._flow.remove(route, size)
+            else:
+                kept.append((event, size))
+        route.parked.clear()
+        route.parked.extend(kept)
+
+    # --- parked connections, in turn ---
+
+    def _queue(self, route: Route, front: bool = False) -> None:
+        if route.queued:
+            return
+        holder = route.holder
+        ready = holder is not None and holder.state is LinkState.READY
+        if route.in_flight and not ready:
+            # It moves when its last event is acked; `acked` queues it then.
+            return
+        if holder is not None and ready and (route.in_flight or route.pool.sticky):
+            queue = holder.bound
+        else:
+            queue = route.pool.waiting
+        if front:
+            queue.appendleft(route)
+        else:
+            queue.append(route)
+        route.queued = True
+
+    def dispatch(self, pool: Pool, now: float) -> None:
+        """Once a turn: learn from the acks, then give room to those who wait, in turn."""
+        workers = pool.workers
+        for worker in workers:
+            if worker.fresh_acks:
+                worker.fresh_acks = False
+                worker.measure(now)
+        waiting = pool.waiting
+        for worker in workers:
+            while worker.bound and self._serve_bound(worker, now):
+                if waiting:
+                    # Those who wait for anybody must not wait for all who wait for this one.
+                    self._serve_waiting(pool, now)
+        while waiting and self._serve_waiting(pool, now):
+            pass
+
+    def _serve_bound(self, worker: Worker, now: float) -> bool:
+        """Serve the first of those who wait for this worker; False when it has no room."""
+        route = worker.bound[0]
+        size = route.parked[0][1] if route.parked else 0
+        if not worker.has_room(size):
+            return False
+        worker.bound.popleft()
+        route.queued = False
+        # Half a window is its share; beyond that its next ack queues it again.
+        if route.parked and (not route.in_flight or 2 * route.in_flight < worker.window):
+            self._deliver_parked(route, worker, now)
+        return True
+
+    def _serve_waiting(self, pool: Pool, now: float) -> bool:
+        """Serve the first of those who wait for anybody; False when nobody has room."""
+        route = pool.waiting[0]
+        worker = self._choose(route, route.parked[0][1], now) if route.parked else None
+        if route.parked and worker is None:
+            return False
+        pool.waiting.popleft()
+        route.queued = False
+        if worker is not None:
+            self._deliver_parked(route, worker, now)
+        return True
+
+    def _deliver_parked(self, route: Route, worker: Worker, now: float) -> None:
+        event, size = route.parked.popleft()
+        self._deliver(route, worker, event, size, now)
+        if route.parked:
+            self._queue(route)
+
+    # --- workers come and go ---
+
+    def join(self, pool: Pool, worker: Worker) -> None:
+        """A worker is READY: it takes load at once."""
+        pool.workers.append(worker)
+        self.talked.add(worker)
+
+    def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
+        """No new events for it. Its connections move as their last events are acked."""
+        if worker in pool.workers:
+            pool.workers.remove(worker)
+        worker.drain(deadline)
+        self.talked.add(worker)
+        self._release_bound(worker)
+
+    def leave(self, pool: Pool, worker: Worker, died: bool) -> None:
+        """Its session is over: what it held goes back, in order, to the front of its connections.
+
+        With `died`, an event may have been handled in part: its delivery count says so.
+        """
+        if worker in pool.workers:
+            pool.workers.remove(worker)
+        routes: dict[Route, None] = {}
+        for entry in reversed(worker.end()):
+            route: Route = entry.owner
+            route.in_flight -= 1
+            if route.deaf and type(entry.event) is m.OnMessage:
+                self._flow.remove(route, entry.size)
+                continue
+            entry.event.delivery += died
+            route.parked.appendleft((entry.event, entry.size))
+            routes[route] = None
+        for route in worker.connections:
+            route.holder = None
+        worker.connections.clear()
+        self._release_bound(worker)
+        for route in routes:
+            self._queue(route, front=True)
+        self.talked.discard(worker)
+
+    def _release_bound(self, worker: Worker) -> None:
+        bound, worker.bound = worker.bound, deque()
+        for route in bound:
+            route.queued = False
+            if route.parked:
+                self._queue(route)
+
+    def forget(self, route: Route) -> None:
+        """The connection's on_close is acked, or nobody has heard of it."""
+        self.detach(route)
+        for _, size in route.parked:
+            self._flow.remove(route, size)
+        route.parked.clear()

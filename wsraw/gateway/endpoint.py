@@ -1,0 +1,234 @@
+"""I/O. One connection's socket: reads, writes, waits, closes. It decides nothing.
+
+A socket outlives its connection a little: output is flushed, our side is shut, and what the peer
+still sends is read and thrown away until it closes too. Closing at once would answer that data with
+a reset, which can destroy the last bytes we sent before the peer has read them (RFC 9112, section
+9.6; nginx calls it lingering close).
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Final
+
+from wsraw.gateway.connection import Connection, ConnectionState
+
+if TYPE_CHECKING:
+    from wsraw.gateway.sockets import Sockets
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
+
+KEEPALIVE_IDLE: Final = 60
+"""Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
+
+# struct linger: two shorts on Windows, two ints elsewhere.
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Endpoint:
+    """A socket and the connection that lives on it."""
+
+    __slots__ = (
+        "_owner",
+        "_timer_at",
+        "con",
+        "eof",
+        "lingering",
+        "reading",
+        "sock",
+        "watched",
+        "writing",
+    )
+
+    def __init__(self, owner: Sockets, sock: socket.socket, con: Connection) -> None:
+        self._owner = owner
+        self.sock = sock
+        self.con = con
+        con.shell = self
+        self.reading = True
+        self.writing = False
+        self.eof = False
+        self.lingering = False
+        self.watched = (False, False)
+        self._timer_at = math.inf
+
+    # --- readiness ---
+
+    def handle(self, readable: bool, writable: bool) -> None:
+        """The loop's call. Closing waits for before_sleep."""
+        if writable:
+            self._owner.dirty.add(self.con)
+        if readable:
+            if self.reading:
+                self._read()
+            else:
+                self._look_for_error()
+
+    def _read(self) -> None:
+        owner, con = self._owner, self.con
+        now = owner.loop.now
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+            return
+        if self.lingering:
+            if not data:
+                self.eof = True
+                owner.dirty.add(con)
+            return
+        if data:
+            events = con.receive_data(data, now)
+            if events:
+                owner.router.take(con, events, now)
+            if con.output_size or con.state is not ConnectionState.OPEN:
+                owner.dirty.add(con)
+        else:
+            self.eof = True
+            self.reading = False
+            owner.router.receive_eof(con, now)
+            owner.dirty.add(con)
+
+    def _look_for_error(self) -> None:
+        """Not reading, and yet readable: the peer is gone, or both sides are shut."""
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error or not self.eof:
+            self._lost("connection reset by peer")
+        else:
+            self._owner.dirty.add(self.con)
+
+    def _lost(self, why: str) -> None:
+        self.eof = True
+        self.reading = False
+        con = self.con
+        self._owner.router.take(con, con.lost(why, self._owner.loop.now), self._owner.loop.now)
+        self._owner.doomed.append(self)
+
+    # --- writing, once a turn ---
+
+    def flush(self) -> None:
+        """Write what there is in one go; leftovers alone wait for writability."""
+        owner, con = self._owner, self.con
+        if con.output_size:
+            now = owner.loop.now
+            try:
+                size = self.sock.send(con.data_to_send())
+            except (BlockingIOError, InterruptedError):
+                size = 0
+            except OSError as error:
+                self._lost(error.strerror or str(error))
+                return
+            events = con.written(size, now)
+            if events:
+                owner.router.take(con, events, now)
+            if con.route is not None:
+                owner.router.wrote(con.route, size)
+            writing = con.output_size > 0
+            if writing is not self.writing:
+                self.writing = writing
+                self.watch()
+        if con.state is ConnectionState.CLOSED:
+            self._finish()
+            return
+        if con.state is ConnectionState.CLOSING and not self.reading:
+            # What comes now is no event any more, but the peer's close frame is waited for.
+            self.judge_reading()
+        if con.deadline < self._timer_at:
+            self._arm(con.deadline)
+
+    def judge_reading(self) -> None:
+        """Read, unless the router has paused it, or there is nothing more to come."""
+        con = self.con
+        paused = con.route is not None and con.route.pauses
+        if con.state is ConnectionState.CLOSING:
+            paused = con.half_closed
+        self.reading = not self.eof and not paused
+        self.watch()
+
+    def watch(self) -> None:
+        """Tell the loop what we wait for now."""
+        wanted = (self.reading and not self.eof, self.writing)
+        if wanted != self.watched:
+            self.watched = wanted
+            self._owner.loop.watch(self.sock, self.handle, read=wanted[0], write=wanted[1])
+
+    # --- time ---
+
+    def _arm(self, when: float) -> None:
+        self._timer_at = when
+        self._owner.loop.call_at(when, self._handle_timer)
+
+    def _handle_timer(self) -> None:
+        owner, con = self._owner, self.con
+        now = owner.loop.now
+        if self.sock.fileno() < 0:
+            return
+        if now < self._timer_at:
+            # An earlier deadline was armed and is gone; this timer was for another one.
+            return
+        self._timer_at = math.inf
+        if self.lingering:
+            owner.doomed.append(self)
+            return
+        if con.deadline <= now:
+            events = con.handle_timeout(now)
+            if events:
+                owner.router.take(con, events, now)
+        owner.dirty.add(con)
+
+    # --- the end ---
+
+    def _finish(self) -> None:
+        """The connection is over; see to its last bytes."""
+        con = self.con
+        if con.reset or (self.eof and not con.output_size):
+            self._owner.doomed.append(self)
+            return
+        if not self.lingering:
+            self.lingering = True
+            self.reading = not self.eof
+            self._arm(self._owner.loop.now + self._owner.settings.close_timeout)
+            if con.output_size and not self.writing:
+                self.writing = True
+        if not con.output_size:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._owner.doomed.append(self)
+                return
+        self.watch()
+
+    def close(self) -> None:
+        """Free the descriptor; with a reset if the connection asks for it, or output is left."""
+        con = self.con
+        self._owner.loop.unwatch(self.sock)
+        if con.reset or con.output_size:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass
+        self.sock.close()
+        con.shell = None
+
+
+def tune(sock: socket.socket) -> None:
+    """Options that every client socket gets. Raises OSError if the peer is gone already.
+
+    WebSockets have their ping; TCP's own keepalive is what raw connections have instead.
+    """
+    sock.setblocking(False)
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    # Replies are written once a turn, whole: Nagle's delay would only wait for nothing.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)

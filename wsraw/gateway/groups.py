@@ -1,0 +1,40 @@
+"""Sans-I/O. Which connections are in which group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from wsraw.gateway.route import Route
+
+
+class Groups:
+    """Members by group; a group exists while it has any. Members are in the order they joined."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, dict[Route, None]] = {}
+
+    def join(self, route: Route, group: str) -> None:
+        """Joining twice is joining once."""
+        if route.groups is None:
+            route.groups = set()
+        route.groups.add(group)
+        self._members.setdefault(group, {})[route] = None
+
+    def leave(self, route: Route, group: str) -> None:
+        """Leaving what one is not in is fine."""
+        if route.groups is not None:
+            route.groups.discard(group)
+        members = self._members.get(group)
+        if members is not None:
+            members.pop(route, None)
+            if not members:
+                del self._members[group]
+
+    def forget(self, route: Route) -> None:
+        """The connection is gone: it leaves all its groups."""
+        for group in list(route.groups or ()):
+            self.leave(route, group)
+
+    def members(self, group: str) -> Collection[Route]:
+        """Who is in the group now."""
+        return self._members.get(group, {}).keys()

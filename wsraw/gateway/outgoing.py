@@ -1,0 +1,143 @@
+"""Sans-I/O. Data on its way to connections: fragments, groups framed once, the output's bound.
+
+An unfinished fragmented message belongs to the session that began it; other data for that
+connection waits behind it, in the connection's account, and a message that is not finished in time
+ends the connection (1011). Output has a bound: past it a slow reader is closed (1008), unless what
+overflows was published and the setting `overflow` allows to drop that; a message is never written
+in part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Final
+
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.flow import Flow
+from wsraw.gateway.route import EVENT_COST, Route, Worker
+from wsraw.gateway.websocket import frame_message
+
+FRAGMENT_TIMEOUT: Final = 30.0
+"""Seconds within which a fragmented message must be finished."""
+
+
+class Outgoing:
+    """Sends and publishes of workers, in their order of arrival at the gateway."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        limit: int,
+        policy: str,
+        dirty: set[Connection],
+        overflow: Callable[[Route, float], None],
+    ) -> None:
+        self._flow = flow
+        self._limit = limit
+        self._policy = policy
+        self._dirty = dirty
+        self._overflow = overflow
+        self.fragmented: set[Route] = set()
+        self.dropped = 0
+        """Published messages that a slow reader did not get, where the policy allows it."""
+
+    def send(self, route: Route, worker: Worker | None, send: m.Send, now: float) -> str | None:
+        """Queue one frame or chunk; returns why it is refused, if it is."""
+        if route.fragment is not None or not send.final:
+            late, why = self._hold_back(route, worker, send, now)
+            if late or why is not None:
+                return why
+        con = route.con
+        why = con.send(send.data, send.type, send.final, now)
+        if why is not None:
+            if route.fragment is not None:
+                self.forget(route)
+            return why
+        self._dirty.add(con)
+        if con.output_size > self._limit:
+            self._overflow(route, now)
+        elif route.fragment is not None and send.final:
+            self._finish_fragment(route, now)
+        return None
+
+    def _hold_back(
+        self, route: Route, worker: Worker | None, send: m.Send, now: float
+    ) -> tuple[bool, str | None]:
+        """Whether a frame must wait for somebody else's fragmented message."""
+        if route.con.kind == "raw":
+            return False, None
+        if route.fragment is None:
+            if worker is not None:
+                route.fragment = worker
+                route.fragment_since = now
+                worker.ties.add(route)
+                self.fragmented.add(route)
+            return False, None
+        if route.fragment is worker:
+            return False, None
+        if route.late_sends is None:
+            route.late_sends = deque()
+        route.late_sends.append((worker, send))
+        self._flow.add(route, len(send.data) + EVENT_COST)
+        if route.held > self._limit:
+            self._overflow(route, now)
+        return True, None
+
+    def _finish_fragment(self, route: Route, now: float) -> None:
+        route.fragment = None
+        self.fragmented.discard(route)
+        late, route.late_sends = route.late_sends, None
+        while late:
+            worker, send = late.popleft()
+            self._flow.remove(route, len(send.data) + EVENT_COST)
+            self.send(route, worker, send, now)
+            if route.fragment is not None and late:
+                # One of those that waited began a fragmented message: the rest waits for that.
+                route.late_sends = late
+                return
+
+    def forget(self, route: Route) -> None:
+        """The connection is gone."""
+        route.fragment = None
+        route.late_sends = None
+        self.fragmented.discard(route)
+
+    def unfinished(self, now: float) -> list[Route]:
+        """Connections whose fragmented message has taken too long."""
+        return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
+
+    def publish(
+        self, members: Collection[Route], excluded: set[int], publish: m.Publish, now: float
+    ) -> str | None:
+        """Send to all of a group; framed once for all that share the way their frames are made."""
+        data, kind = publish.data, publish.type
+        if kind == "text":
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                return f"text that is not UTF-8: {error.reason} at byte {error.start}"
+        frames: dict[object, bytes] = {}
+        for route in list(members):
+            if route.id in excluded:
+                continue
+            con = route.con
+            if self._policy == "drop-newest" and con.output_size + len(data) > self._limit:
+                self.dropped += 1
+                continue
+            key = con.framing_key
+            if key is None or route.fragment is not None:
+                self.send(route, None, m.Send(route.id, data, kind), now)
+                continue
+            frame = frames.get(key)
+            if frame is None:
+                frame = frames[key] = frame_message(key, data, kind)
+            con.send_framed(frame)
+            self._dirty.add(con)
+            if con.output_size > self._limit:
+                if self._policy == "drop-oldest":
+                    self.dropped += con.drop_oldest_framed(self._limit)
+                if con.output_size > self._limit:
+                    self._overflow(route, now)
+        return None

@@ -1,0 +1,93 @@
+"""Sans-I/O. Bytes that wait for a connection's socket."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WRITE_SIZE: Final = 256 * 1024
+"""Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""
+
+
+class Framed(bytes):
+    """A published message, framed once for many connections.
+
+    The type says which of the waiting chunks a slow reader may go without.
+    """
+
+    __slots__ = ()
+
+
+class Output:
+    """Chunks in order; only the first one can have been written in part."""
+
+    __slots__ = ("_sent", "output", "output_size")
+
+    def __init__(self) -> None:
+        self.output: list[bytes] = []
+        self.output_size = 0
+        """Bytes that wait."""
+        self._sent = 0
+
+    def append(self, chunk: bytes) -> None:
+        """Queue a chunk; an empty one is no output."""
+        if chunk:
+            self.output.append(chunk)
+            self.output_size += len(chunk)
+
+    def data_to_send(self) -> bytes | memoryview:
+        """What to write next: all of it, or the first WRITE_SIZE bytes and a little more."""
+        output, sent = self.output, self._sent
+        if len(output) == 1 and not sent:
+            return output[0]
+        if not output:
+            return b""
+        first = memoryview(output[0])[sent:]
+        if len(output) == 1 or len(first) >= WRITE_SIZE:
+            return first
+        if self.output_size <= WRITE_SIZE:
+            return b"".join((first, *output[1:]))
+        chunks: list[bytes | memoryview] = [first]
+        size = len(first)
+        for chunk in output[1:]:
+            if size >= WRITE_SIZE:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+        return b"".join(chunks)
+
+    def take_written(self, size: int) -> None:
+        """The first `size` bytes of `data_to_send` have been written."""
+        output = self.output
+        self.output_size -= size
+        if not self.output_size:
+            output.clear()
+            self._sent = 0
+            return
+        size += self._sent
+        whole = 0
+        while size >= len(output[whole]):
+            size -= len(output[whole])
+            whole += 1
+        del output[:whole]
+        self._sent = size
+
+    def drop_output(self) -> None:
+        """Nobody will read it."""
+        self.output.clear()
+        self.output_size = self._sent = 0
+
+    def drop_oldest_framed(self, limit: int) -> int:
+        """Drop the oldest published messages until `limit` bytes or none are left.
+
+        Returns how many; a message that has been written in part stays.
+        """
+        output = self.output
+        dropped = 0
+        index = 1 if self._sent else 0
+        while self.output_size > limit and index < len(output):
+            if type(output[index]) is Framed:
+                self.output_size -= len(output.pop(index))
+                dropped += 1
+            else:
+                index += 1
+        return dropped

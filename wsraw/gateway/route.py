@@ -1,0 +1,153 @@
+"""Sans-I/O. What the router knows of connections, workers and pools. State lives once: here.
+
+Who may change what: dispatch.py changes holder, in flight and parked; flow.py the accounts and the
+pauses; router.py the rest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from wsraw import messages as m
+from wsraw.link import GatewayLink
+
+if TYPE_CHECKING:
+    from wsraw.gateway.connection import Connection
+
+EVENT_COST: Final = 256
+"""Bytes that an event costs us beside its data; so that floods of empty messages count too."""
+
+ID_RANGE: Final = 4096
+"""Connection ids a worker is given at a time, for `open`."""
+
+# Why reading from a connection is paused; a connection reads only when no bit is set.
+PAUSED_OWN: Final = 1
+"""More of its own bytes are held than the high-water mark."""
+PAUSED_COUPLED: Final = 2
+"""A connection coupled to it has too much unwritten output."""
+PAUSED_MEMORY: Final = 4
+"""All connections together hold too much, and it is among the fullest."""
+PAUSED_STOPPING: Final = 8
+"""The gateway is stopping: nothing new is taken."""
+
+
+class Worker(GatewayLink):
+    """A link as the router sees it: its connections, and those that wait for this worker alone."""
+
+    def __init__(self, identity: bytes, decoder: m.Decoder, now: float) -> None:
+        super().__init__(identity, decoder)
+        self.since = now
+        self.connections: set[Route] = set()
+        self.bound: deque[Route] = deque()
+        """Connections with parked events whose earlier ones are in flight here, taken in turn."""
+        self.ids: list[IdRange] = []
+        self.ties: set[Route] = set()
+        """Connections it opened, owns, or is in the middle of a fragmented message to."""
+        self.fresh_acks = False
+
+
+class IdRange:
+    """A range of connection ids given to one session; each may be opened once."""
+
+    __slots__ = ("_first", "_used")
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._used = bytearray(ID_RANGE)
+
+    def take(self, con: int) -> bool:
+        """True once for each id of the range."""
+        index = con - self._first
+        if 0 <= index < ID_RANGE and not self._used[index]:
+            self._used[index] = 1
+            return True
+        return False
+
+
+class Pool:
+    """Workers that run the same handlers, and the connections that wait for any of them."""
+
+    def __init__(self, name: str, sticky: bool) -> None:
+        self.name = name
+        self.sticky = sticky
+        self.workers: list[Worker] = []
+        """Those that take events: READY, not draining."""
+        self.waiting: deque[Route] = deque()
+
+
+class Route:
+    """A connection's place in the router. Who hears it, what waits, what it weighs."""
+
+    __slots__ = (
+        "con",
+        "couples",
+        "deaf",
+        "fragment",
+        "fragment_since",
+        "gone",
+        "groups",
+        "heard",
+        "held",
+        "holder",
+        "id",
+        "in_flight",
+        "late_sends",
+        "marks",
+        "name",
+        "opener",
+        "output_counted",
+        "over",
+        "owner",
+        "parked",
+        "paused_since",
+        "pauses",
+        "pool",
+        "queued",
+        "since",
+        "state",
+        "version",
+        "written",
+    )
+
+    def __init__(self, con: Connection, pool: Pool, now: float) -> None:
+        self.con = con
+        self.id = con.id
+        self.pool = pool
+        self.since = now
+        self.gone = False
+        """Forgotten: whatever its connection still reports interests nobody."""
+        # dispatch
+        self.holder: Worker | None = None
+        self.in_flight = 0
+        self.parked: deque[tuple[m.Event, int]] = deque()
+        self.queued = False
+        """Stands in pool.waiting or in its holder's bound queue."""
+        self.heard = False
+        """A worker has been sent an event of it, or has opened it."""
+        self.deaf = False
+        """A handler has closed it: its messages are of no interest any more."""
+        # flow
+        self.held = 0
+        """Bytes parked and in flight."""
+        self.output_counted = 0
+        self.pauses = 0
+        self.paused_since = 0.0
+        self.over = False
+        """Its output has been above the high-water mark and not yet below the low one."""
+        self.couples: set[Route] | None = None
+        # commands
+        self.state = b""
+        self.version = 0
+        self.groups: set[str] | None = None
+        self.name: str | None = None
+        self.opener: Worker | None = None
+        self.owner: Worker | None = None
+        """The session it ends with: opened outside any event, and without a name."""
+        self.fragment: Worker | None = None
+        """The session in the middle of a fragmented message to it."""
+        self.fragment_since = 0.0
+        self.late_sends: deque[tuple[Worker | None, m.Send]] | None = None
+        """What waits until that message is finished."""
+        self.marks: list[tuple[int, Worker, int]] | None = None
+        self.written = 0

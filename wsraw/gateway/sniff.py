@@ -1,0 +1,103 @@
+"""Sans-I/O. Raw, WebSocket, plain HTTP or not yet known: from the first bytes alone.
+
+- The first byte that cannot belong to ``GET `` makes a connection raw.
+- Behind ``GET ``, the first line decides: if it is no ``GET target HTTP/1.x`` when it ends, or has
+  not ended within MAX_LINE, it is raw.
+- Once that line is valid the connection is HTTP and can never be raw by accident: a handler must
+  not be given half a request, cookies and all, as data. The complete head says whether it asks for an
+  upgrade to ``websocket``.
+
+How the bytes were cut on their way changes nothing: limits are counted from the first byte, not
+judged at the end of a read. Each byte is looked at a bounded number of times, so that a client that
+sends single bytes costs no more than one that does not.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+MAX_LINE: Final = 8 * 1024
+"""Bytes of the first line, its end included; nginx and Apache allow as much."""
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of the whole head; Apache and Node stop at 16 KiB, but cookies can be large."""
+
+_METHOD: Final = b"GET "
+
+# The target may hold bytes that no URL may: such a request is wrong HTTP, and still not raw data.
+_REQUEST_LINE: Final = re.compile(rb"GET [\x21-\x7e\x80-\xff]+ HTTP/1\.[0-9]\r?\n")
+
+# A lone LF ends a line too (RFC 9112, section 2.2).
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_UPGRADE: Final = re.compile(rb"\nupgrade:([^\n]*)", re.IGNORECASE)
+
+
+class Verdict(Enum):
+    """What the bytes so far say."""
+
+    UNKNOWN = "unknown"
+    """They can still become anything."""
+    RAW = "raw"
+    HTTP = "http"
+    """The request line is valid, the head is not complete."""
+    WEBSOCKET = "websocket"
+    """The head is complete and asks for an upgrade to websocket."""
+    PLAIN_HTTP = "plain http"
+    """The head is complete and does not."""
+    TOO_BIG = "too big"
+    """HTTP, but the head does not end within MAX_HEAD."""
+
+
+class Sniffer:
+    """Holds the first bytes of one connection until they say what it is."""
+
+    __slots__ = ("_seen", "buffer", "head_size", "verdict")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        """All bytes so far, to be replayed."""
+        self.verdict = Verdict.UNKNOWN
+        self.head_size = 0
+        """Where the head ends in `buffer`, once it is complete."""
+        self._seen = 0
+
+    def receive_data(self, data: bytes) -> Verdict:
+        """Add bytes; the verdict is the same for any cut of the same bytes."""
+        self.buffer += data
+        if self.verdict is Verdict.UNKNOWN:
+            self._judge_line()
+        if self.verdict is Verdict.HTTP:
+            self._judge_head()
+        return self.verdict
+
+    def _judge_line(self) -> None:
+        buffer = self.buffer
+        if not _METHOD.startswith(buffer[:4]):
+            self.verdict = Verdict.RAW
+            return
+        end = buffer.find(b"\n", self._seen, MAX_LINE)
+        if end >= 0:
+            valid = _REQUEST_LINE.fullmatch(buffer, 0, end + 1)
+            self.verdict = Verdict.HTTP if valid else Verdict.RAW
+            self._seen = end
+        elif len(buffer) >= MAX_LINE:
+            self.verdict = Verdict.RAW
+        else:
+            self._seen = len(buffer)
+
+    def _judge_head(self) -> None:
+        buffer = self.buffer
+        end = _HEAD_END.search(buffer, self._seen, MAX_HEAD)
+        if end is not None:
+            self.head_size = end.end()
+            self.verdict = Verdict.PLAIN_HTTP
+            for tokens in _UPGRADE.findall(buffer, 0, self.head_size):
+                if any(token.strip().lower() == b"websocket" for token in tokens.split(b",")):
+                    self.verdict = Verdict.WEBSOCKET
+        elif len(buffer) >= MAX_HEAD:
+            self.verdict = Verdict.TOO_BIG
+        else:
+            # An end can begin with the last two bytes that are here.
+            self._seen = max(self._seen, len(buffer) - 2)

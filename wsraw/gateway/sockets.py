@@ -1,0 +1,136 @@
+"""I/O. All the gateway's client sockets: listening, being dialled, and standing."""
+
+from __future__ import annotations
+
+import socket
+
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.dialler import Dialler
+from wsraw.gateway.endpoint import Endpoint, tune
+from wsraw.gateway.listener import Listener, printable
+from wsraw.gateway.router import Router
+from wsraw.loop import Loop
+from wsraw.settings import Listen, Settings
+
+
+class Sockets:
+    """Endpoints and listeners. What a turn has marked is worked off at its end."""
+
+    def __init__(self, loop: Loop, router: Router, settings: Settings) -> None:
+        self.loop = loop
+        self.router = router
+        self.settings = settings
+        self.dirty: set[Connection] = router.dirty
+        """Connections with output to write, a close to finish or a deadline to arm."""
+        self.doomed: list[Endpoint] = []
+        self.endpoints: set[Endpoint] = set()
+        self.listeners: list[Listener] = []
+        self._dialler = Dialler(loop, self._connected, self._failed)
+
+    # --- sockets come ---
+
+    def listen(self, listen: Listen) -> None:
+        """Open a listener. Raises OSError with a text that says what to do."""
+        self.listeners.append(Listener(self.loop, listen, self._accepted))
+
+    def judge_listeners(self, now: float) -> None:
+        """Accept while there is room."""
+        room = not self.router.flow.crowded
+        for listener in self.listeners:
+            listener.judge(room, now)
+
+    def close_listeners(self) -> None:
+        """No new connections from here on."""
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []
+
+    def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
+        try:
+            tune(sock)
+        except OSError:
+            sock.close()
+            return
+        now = self.loop.now
+        about = {"peer": printable(address), "listener": listen.name}
+        con = Connection.accepted(self.router.new_id(), listen, self.settings, about, now)
+        self._add(sock, con)
+        self.router.take(con, con.opened_events(now), now)
+
+    def dial(self) -> None:
+        """Begin to connect what workers have asked to open."""
+        if self.router.to_dial:
+            routes, self.router.to_dial = self.router.to_dial, []
+            for route in routes:
+                self._dialler.dial(route.con)
+
+    def _connected(self, con: Connection, sock: socket.socket) -> None:
+        now = self.loop.now
+        self._add(sock, con)
+        self.router.take(con, con.connected(now), now)
+
+    def _failed(self, con: Connection, why: str) -> None:
+        now = self.loop.now
+        self.router.take(con, con.connect_failed(why, now), now)
+
+    def _add(self, sock: socket.socket, con: Connection) -> None:
+        endpoint = Endpoint(self, sock, con)
+        self.endpoints.add(endpoint)
+        endpoint.judge_reading()
+        self.dirty.add(con)
+
+    # --- end of a turn ---
+
+    def apply_pauses(self) -> None:
+        """Stop and go on reading as the router has decided."""
+        changed = self.router.flow.changed
+        if not changed:
+            return
+        now = self.loop.now
+        batch = list(changed)
+        changed.clear()
+        for route in batch:
+            con = route.con
+            endpoint: Endpoint | None = con.shell
+            if endpoint is None or endpoint.lingering:
+                continue
+            if route.pauses:
+                con.pause(now)
+            else:
+                self.router.take(con, con.resume(now), now)
+                self.dirty.add(con)
+            endpoint.judge_reading()
+
+    def flush(self) -> None:
+        """Write each dirty connection once, then close what is over: never inside a callback."""
+        dirty = self.dirty
+        if dirty:
+            batch = list(dirty)
+            dirty.clear()
+            for con in batch:
+                endpoint: Endpoint | None = con.shell
+                if endpoint is not None:
+                    endpoint.flush()
+        if self.doomed:
+            doomed, self.doomed = self.doomed, []
+            for endpoint in doomed:
+                if endpoint in self.endpoints:
+                    self.endpoints.discard(endpoint)
+                    endpoint.close()
+
+    # --- stop ---
+
+    def close_unannounced(self) -> None:
+        """Those that no handler has heard of, as they have not said what they are."""
+        now = self.loop.now
+        for endpoint in self.endpoints:
+            if endpoint.con.route is None:
+                endpoint.con.close(1001, "the server is going away", "going-away", now)
+                self.dirty.add(endpoint.con)
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        self.close_listeners()
+        for endpoint in self.endpoints:
+            endpoint.close()
+        self.endpoints.clear()

@@ -1,0 +1,38 @@
+"""Sans-I/O. What `open` may dial: ``host:port``, ``tcp://``, ``ws://``, ``unix:``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Target(NamedTuple):
+    """Where to connect: `path` for a unix socket, else host and port."""
+
+    host: str
+    port: int
+    path: str
+
+
+def parse_target(target: str) -> Target:
+    """Raises ValueError, with what to write instead, for what cannot be dialled."""
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        if target.startswith("unix:"):
+            return Target("", 0, target.removeprefix("unix:"))
+        scheme, rest = "tcp", target
+    if scheme in ("tls", "wss"):
+        raise ValueError(f"cannot open {target!r}: TLS is not built in this version")
+    if scheme not in ("tcp", "ws", "unix"):
+        raise ValueError(f"cannot open {target!r}: write host:port, tcp://, ws:// or unix:")
+    if scheme == "unix":
+        return Target("", 0, rest)
+    # The path of a ws:// target belongs to the handshake, not to the dialling.
+    authority = rest.partition("/")[0].partition("?")[0]
+    host, colon, port = authority.rpartition(":")
+    if not colon and scheme == "ws":
+        host, port = authority, "80"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"cannot open {target!r}: write it as host:port")
+    return Target(host, int(port), "")

@@ -1,0 +1,455 @@
+"""Sans-I/O. Both ends of the worker link: hello, credit, ack, drain.
+
+The life of a session, at both ends::
+
+    NEW ──hello/welcome──▶ READY ──drain──▶ DRAINING ──bye──▶ GONE
+     ▲                       │                  │
+     └──── a new gateway ────┴──────────────────┘   (worker end: the next `who` begins anew)
+
+Three rules carry the promises; docs/worker-protocol.md has all of them with their reasons:
+
+- Commands travel with their ack, in one batch: a dead worker leaves both or neither.
+- A session number fences: a batch of another session, or one that acks what this session does not
+  hold, is dropped whole.
+- Little work is outstanding: the window is what a worker does in 5 ms, so that a move, a drain or
+  a death has little to wait for or to repeat.
+
+Neither end raises on what the other one sent. Time comes in as `now`, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, Final
+
+from wsraw import messages as m
+
+WORK_AHEAD: Final = 0.005
+"""Seconds of work that may wait at a worker: enough to hide the round trip, little to wait for."""
+
+FIRST_WINDOW: Final = 4
+"""Events a worker of unknown speed is trusted with."""
+
+WINDOW_BYTES: Final = 1024 * 1024
+"""Bytes in flight at one worker; one event may always go, whatever its size."""
+
+LARGEST_WINDOW: Final = 10_000
+"""Events in flight at one worker, however fast it is."""
+
+STUCK_AFTER: Final = 0.020
+"""A worker whose oldest event is older than this (or four of its events) gets nothing new."""
+
+
+IDS_LOW: Final = 1024
+"""Ids left of a worker's range when it asks for the next one."""
+
+
+class LinkState(Enum):
+    """Where a session is in its life."""
+
+    NEW = "new"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Outbox:
+    """What one event's handler has commanded so far; it goes out with the event's ack."""
+
+    __slots__ = ("records", "seq", "session")
+
+    def __init__(self, session: int, seq: int) -> None:
+        self.session = session
+        self.seq = seq
+        self.records: list[m.Record] = []
+
+
+class WorkerLink:
+    """The worker's end. Bytes of the gateway in, records out; commands and acks in, bytes out."""
+
+    def __init__(
+        self,
+        *,
+        pool: str,
+        token: str,
+        instance: str,
+        language: str,
+        concurrency: int = 1,
+        window: int = LARGEST_WINDOW,
+    ) -> None:
+        self.state = LinkState.NEW
+        self.session = 0
+        self.epoch = 0
+        self.held: set[int] = set()
+        self._pool = pool
+        self._token = token
+        self._instance = instance
+        self._language = language
+        self._concurrency = concurrency
+        self._window = window
+        self._decoder = m.worker_decoder()
+        self._hello_due = False
+        self._records: list[m.Record] = []
+        self._acks: list[list[int]] = []
+        self._ids: deque[tuple[int, int]] = deque()
+        self._ids_left = 0
+
+    # --- bytes in ---
+
+    def receive(self, data: bytes) -> list[Any]:
+        """Events and notices for the shell, in order. `who` is answered here, nothing raises."""
+        if not data:
+            return []
+        try:
+            session, records, _ = self._decoder.decode(data)
+        except m.LinkError:
+            return []
+        if session == self.session and session:
+            kinds = m.OnMessage
+            # The hot path: a batch of messages has no record that is ours to look at.
+            for record in records:
+                if type(record) is not kinds:
+                    return self._receive_each(session, records)
+            return records
+        return self._receive_each(session, records)
+
+    def _receive_each(self, session: int, records: Iterable[Any]) -> list[Any]:
+        passed = []
+        for record in records:
+            kind = type(record)
+            if kind is m.Who:
+                # A gateway that does not know us: whatever we had with another one is over.
+                self._end_session()
+                self._hello_due = True
+                continue
+            if kind is m.Welcome:
+                self._begin_session(record)
+            elif session != self.session or record is None:
+                continue
+            elif kind is m.OnConnect or kind is m.Attach:
+                self.held.add(record.con)
+            elif kind is m.Detach:
+                self.held.discard(record.con)
+            elif kind is m.Answer and record.ref == 0:
+                # Our own query for ids; refs of the shell begin at 1.
+                self._add_ids(*record.value)
+                continue
+            elif kind is m.Drain and self.state is LinkState.READY:
+                self.state = LinkState.DRAINING
+            passed.append(record)
+        return passed
+
+    def _begin_session(self, welcome: m.Welcome) -> None:
+        self._end_session()
+        self.state = LinkState.READY
+        self.session = welcome.session
+        self.epoch = welcome.epoch
+        self._add_ids(welcome.first, welcome.last)
+
+    def _end_session(self) -> None:
+        """The outboxes of handlers that still run die with their session: see `done`."""
+        self.state = LinkState.NEW
+        self.session = 0
+        self._records = []
+        self._acks = []
+        self._ids.clear()
+        self._ids_left = 0
+
+    def _add_ids(self, first: int, last: int) -> None:
+        self._ids.append((first, last))
+        self._ids_left += last - first + 1
+
+    # --- intents in ---
+
+    def outbox(self, event: m.Event) -> Outbox:
+        """The outbox of an event that `receive` gave in this session."""
+        return Outbox(self.session, event.seq)
+
+    def done(self, outbox: Outbox) -> bool:
+        """The handler has returned: its commands, then its ack. False if its session is over.
+
+        To discard the commands of a handler that failed, clear ``outbox.records`` first.
+        """
+        if outbox.session != self.session:
+            return False
+        if outbox.records:
+            self._records += outbox.records
+        seq = outbox.seq
+        acks = self._acks
+        if acks and acks[-1][1] + 1 == seq:
+            acks[-1][1] = seq
+        else:
+            acks.append([seq, seq])
+        return True
+
+    def flush(self, outbox: Outbox) -> None:
+        """Send an event's commands ahead of its ack; after a crash they can happen twice."""
+        if outbox.session == self.session:
+            self._records += outbox.records
+        outbox.records = []
+
+    def command(self, record: m.Record) -> bool:
+        """A command that belongs to no event: goes out at once, at most once. False if no session
+        stands to carry it."""
+        if self.state in (LinkState.NEW, LinkState.GONE):
+            return False
+        self._records.append(record)
+        return True
+
+    def new_id(self) -> int:
+        """An id for `open`, out of the session's range. Raises LookupError when no session stands
+        or the range is used up."""
+        if not self._ids:
+            raise LookupError("no connection ids: the gateway is away, or gave none yet")
+        first, last = self._ids.popleft()
+        if first < last:
+            self._ids.appendleft((first + 1, last))
+        self._ids_left -= 1
+        if self._ids_left == IDS_LOW:
+            self.command(m.Query(0, "ids"))
+        self.held.add(first)
+        return first
+
+    def bye(self) -> None:
+        """Everything is acked: the session ends with the next batch."""
+        self._records.append(m.Bye())
+        self.state = LinkState.GONE
+
+    # --- bytes out ---
+
+    def data_to_send(self) -> bytes | None:
+        """The next batch, or None. Commands stand before all acks: the batch takes effect whole."""
+        if self._hello_due:
+            self._hello_due = False
+            hello = m.Hello(
+                m.PROTOCOL_VERSION,
+                self._pool,
+                self._instance,
+                self._language,
+                self._token,
+                self._window,
+                self._concurrency,
+                sorted(self.held),
+            )
+            return m.encode([0, hello])
+        if not self._records and not self._acks:
+            return None
+        last = self._records.pop() if self.state is LinkState.GONE else None
+        batch = [self.session, *self._records, *(m.Ack(first, last) for first, last in self._acks)]
+        if last is not None:
+            batch.append(last)
+        self._records = []
+        self._acks = []
+        return m.encode(batch)
+
+
+class InFlight:
+    """An event that a worker holds unacked, and whose it is."""
+
+    __slots__ = ("event", "owner", "sent_at", "size")
+
+    def __init__(self, event: m.Event, owner: Any, size: int, sent_at: float) -> None:
+        self.event = event
+        self.owner = owner
+        self.size = size
+        self.sent_at = sent_at
+
+
+class GatewayLink:
+    """The gateway's end: one session with one worker, known by its ROUTER identity.
+
+    `owner` of an event is the router's business; here it is only kept.
+    """
+
+    def __init__(self, identity: bytes, decoder: m.Decoder) -> None:
+        self.identity = identity
+        self.state = LinkState.NEW
+        self.session = 0
+        self.worker = 0
+        self.pool = ""
+        self.instance = ""
+        self.language = ""
+        self.concurrency = 1
+        self.in_flight: dict[int, InFlight] = {}
+        self.in_flight_bytes = 0
+        self.window = FIRST_WINDOW
+        self.largest = LARGEST_WINDOW
+        self.service_time = 0.0
+        self.batches = 0
+        self.dropped = 0
+        self._decoder = decoder
+        self._next_seq = 1
+        self._out: list[m.Record] = []
+        self._busy_since = 0.0
+        self._last_ack = 0.0
+        self._acked = 0
+        self._last_acked_seq = 0
+        self._grow_after = 0
+
+    # --- bytes in ---
+
+    def receive(self, data: bytes) -> list[Any]:
+        """The records of a batch, in order, None for those left out (the worker is told).
+
+        A batch of another session, or one that acks what we do not hold, gives nothing at all.
+        Raises LinkError for what is no batch: the session cannot go on.
+        """
+        session, records, wrong = self._decoder.decode(data)
+        if self.state is LinkState.NEW:
+            return [record for record in records if type(record) is m.Hello]
+        if session != self.session or not self._holds_all(records):
+            self.dropped += 1
+            return []
+        self.batches += 1
+        for index, why in wrong:
+            self.refuse(index, why)
+        return records
+
+    def _holds_all(self, records: list[Any]) -> bool:
+        """Whether every acked seq is in flight, once. Never loops over a range it was given."""
+        seen: set[int] = set()
+        for record in records:
+            if type(record) is m.Ack:
+                if not 0 <= record.last - record.first < len(self.in_flight):
+                    return False
+                seqs = range(record.first, record.last + 1)
+                for seq in seqs:
+                    if seq not in self.in_flight:
+                        return False
+                if seen and not seen.isdisjoint(seqs):
+                    return False
+                seen.update(seqs)
+        return True
+
+    def acked(self, ack: m.Ack) -> list[InFlight]:
+        """Take the events of an ack of this batch out of flight, in order."""
+        taken = []
+        for seq in range(ack.first, ack.last + 1):
+            entry = self.in_flight.pop(seq)
+            self.in_flight_bytes -= entry.size
+            taken.append(entry)
+        self._acked += len(taken)
+        self._last_acked_seq = max(self._last_acked_seq, ack.last)
+        return taken
+
+    # --- the dialog ---
+
+    def welcome(self, hello: m.Hello, session: int, epoch: int, ids: range) -> None:
+        """The hello was good: the session begins, NEW → READY."""
+        self.state = LinkState.READY
+        self.session = session
+        self.pool = hello.pool
+        self.instance = hello.instance
+        self.language = hello.language
+        self.concurrency = max(1, min(hello.concurrency, LARGEST_WINDOW))
+        self.largest = max(1, min(hello.window, LARGEST_WINDOW))
+        self.window = min(FIRST_WINDOW, self.largest)
+        self._out = [
+            m.Welcome(
+                m.PROTOCOL_VERSION,
+                session,
+                epoch,
+                ids[0],
+                ids[-1],
+                self.largest,
+                {"state": m.STATE_LIMIT, "window_bytes": WINDOW_BYTES},
+            )
+        ]
+
+    def notice(self, record: m.Record) -> None:
+        """Queue a notice; it keeps its place among the events."""
+        self._out.append(record)
+
+    def refuse(self, index: int, why: str) -> None:
+        """Tell the worker that a record of its current batch was left out."""
+        self._out.append(m.Refused(self.batches, index, why))
+
+    def drain(self, deadline: float) -> None:
+        """No more events from here on, READY → DRAINING."""
+        if self.state is LinkState.READY:
+            self.state = LinkState.DRAINING
+            self._out.append(m.Drain(deadline))
+
+    def end(self) -> list[InFlight]:
+        """The session is over, for whatever reason: what was in flight comes back, in order."""
+        self.state = LinkState.GONE
+        back = list(self.in_flight.values())
+        self.in_flight.clear()
+        self.in_flight_bytes = 0
+        self._out = []
+        return back
+
+    # --- credit ---
+
+    def has_room(self, size: int) -> bool:
+        """Whether one more event of `size` bytes fits the window."""
+        in_flight = len(self.in_flight)
+        return in_flight < self.window and (
+            not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES
+        )
+
+    def is_stuck(self, now: float) -> bool:
+        """Its oldest event takes unusually long, and it has no hand free for another."""
+        if len(self.in_flight) < self.concurrency:
+            return False
+        oldest = next(iter(self.in_flight.values())).sent_at
+        if self.concurrency == 1 and oldest < self._last_ack:
+            oldest = self._last_ack
+        return now - oldest > max(STUCK_AFTER, 4 * self.service_time)
+
+    def deliver(self, event: m.Event, owner: Any, size: int, now: float) -> None:
+        """Number an event and put it in flight. The caller has asked for room."""
+        seq = event.seq = self._next_seq
+        self._next_seq = seq + 1
+        if not self.in_flight:
+            self._busy_since = now
+        self.in_flight[seq] = InFlight(event, owner, size, now)
+        self.in_flight_bytes += size
+        self._out.append(event)
+
+    def measure(self, now: float) -> None:
+        """Learn the service time from the acks since the last call; once a turn, as batches of one
+        turn share its `now`.
+
+        The spacing of acks, not their latency: a hundred async handlers that wait 100 ms each serve
+        a thousand events a second. While the worker was empty in between, the spacing holds a round
+        trip too; such a sample may raise the window, never lower it.
+        """
+        if not self._acked:
+            return
+        was_empty = self._busy_since >= self._last_ack
+        since = self._busy_since if was_empty else self._last_ack
+        spacing = max((now - since) / self._acked, 1e-7)
+        target = min(self.largest, self.concurrency + int(WORK_AHEAD / spacing))
+        self.service_time = spacing
+        if target < self.window:
+            if not was_empty:
+                self.window = target
+        elif self._last_acked_seq >= self._grow_after:
+            # At most doubled per round trip: what was sent since the last growth has come back.
+            self.window = min(target, 2 * self.window)
+            self._grow_after = self._next_seq
+        self._acked = 0
+        self._last_ack = now
+
+    # --- bytes out ---
+
+    def data_to_send(self) -> bytes | None:
+        """All records since the last call as one batch, or None."""
+        if not self._out:
+            return None
+        batch = m.encode([self.session, *self._out])
+        self._out = []
+        return batch
+
+
+def who() -> bytes:
+    """The batch that asks an unknown identity for its hello."""
+    return m.encode([0, m.Who()])
+
+
+def refusal(why: str) -> bytes:
+    """The batch that tells a worker why it is not let in."""
+    return m.encode([0, m.Refused(0, 0, why)])

@@ -1,0 +1,216 @@
+"""I/O. One non-blocking loop: selectors, timers, before_sleep. It knows nothing of wsraw.
+
+One turn, one order: wait; handle what is readable or writable; run the timers that are due;
+before_sleep. Timers come after reading on purpose: what has already arrived must be seen before a
+deadline is judged.
+
+`now` is the loop's clock. It is taken once a turn, and it stands still while the process itself did
+(SIGSTOP, a laptop's lid, a starved machine): a process that was away for 40 seconds must not
+conclude that everybody else was.
+"""
+
+from __future__ import annotations
+
+import heapq
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+AWAY_AFTER: Final = 0.5
+"""A wait or a turn that took so many seconds more than it should is time the process was away."""
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds; also how often connections that the platform cannot watch for errors are looked at."""
+
+TURN_TIME_ALLOWED: Final = 2.0
+"""A turn that works longer than this (seconds) was stopped, not busy."""
+
+
+class Timer:
+    """A callback at a time of the loop's clock; it can be cancelled, and runs at most once."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+        self.when = when
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """Never run. The heap forgets it when its time comes."""
+        self.callback = None
+
+
+class Handler(Protocol):
+    """What is called when a watched descriptor is ready."""
+
+    def __call__(self, readable: bool, writable: bool) -> object:
+        """The descriptor is ready; nothing may be closed here."""
+
+
+class Loop:
+    """A select loop. All methods belong to its own thread, except `call_soon_threadsafe`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._away = 0.0
+        self.now = clock()
+        self.before_sleep: Callable[[float], bool] | None = None
+        """Called at the end of each turn with `now`; True forbids to sleep in the next wait."""
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = 0
+        self._calls: deque[Callable[[], object]] = deque()
+        self._running = False
+        self._deaf: dict[Any, Handler] = {}
+        self._look_timer: Timer | None = None
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self.watch(self._wakened, self._handle_wake, read=True)
+
+    # --- descriptors ---
+
+    def watch(
+        self, fileobj: Any, handler: Handler, *, read: bool = False, write: bool = False
+    ) -> None:
+        """Call handler(readable, writable) when ready. Call again to change the interest.
+
+        With neither, the descriptor is watched for errors alone: the handler is called with
+        readable=True when the peer is gone. Raises OSError or ValueError for a bad descriptor.
+        """
+        self._deaf.pop(fileobj, None)
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        if not events:
+            self._watch_for_errors(fileobj, handler)
+            return
+        try:
+            self._selector.modify(fileobj, events, handler)
+        except KeyError:
+            self._selector.register(fileobj, events, handler)
+
+    def unwatch(self, fileobj: Any) -> None:
+        """Forget a descriptor; must come before it is closed. Unknown ones are fine."""
+        self._deaf.pop(fileobj, None)
+        try:
+            self._selector.unregister(fileobj)
+        except KeyError:
+            pass
+
+    def _watch_for_errors(self, fileobj: Any, handler: Handler) -> None:
+        """The one place that knows how to hear only a reset: selectors refuses events = 0."""
+        epoll = getattr(self._selector, "_selector", None)
+        if isinstance(self._selector, getattr(selectors, "EpollSelector", ())) and epoll:
+            # epoll always reports EPOLLERR and EPOLLHUP, asked for or not (epoll_ctl(2)); the
+            # selector keeps the key, so that the event finds its handler.
+            self.watch(fileobj, handler, read=True)
+            epoll.modify(fileobj.fileno() if hasattr(fileobj, "fileno") else fileobj, 0)
+            return
+        try:
+            self._selector.unregister(fileobj)
+        except KeyError:
+            pass
+        self._deaf[fileobj] = handler
+        if self._look_timer is None:
+            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
+
+    def _look_at_deaf(self) -> None:
+        """kqueue, poll and select: once a second, ask each for its pending error."""
+        self._look_timer = None
+        for fileobj, handler in list(self._deaf.items()):
+            if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                handler(True, False)
+        if self._deaf:
+            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
+
+    # --- time and calls ---
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Run callback in the first turn in which `now` has reached `when`."""
+        timer = Timer(when, callback)
+        self._order += 1
+        heapq.heappush(self._timers, (when, self._order, timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Run callback in `delay` seconds."""
+        return self.call_at(self.now + delay, callback)
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Run callback in the next turn, and wake the loop; for threads and signal handlers."""
+        self._calls.append(callback)
+        try:
+            self._waker.send(b"\0")
+        except (BlockingIOError, OSError):
+            # Full: a wake-up is already on its way. Closed: the loop is over.
+            pass
+
+    def _handle_wake(self, readable: bool, writable: bool) -> None:
+        try:
+            while self._wakened.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    # --- turns ---
+
+    def run(self) -> None:
+        """Take turns until `stop`. Exceptions of callbacks end the loop: they are our bugs."""
+        self._running = True
+        may_sleep = True
+        while self._running:
+            may_sleep = self.turn(may_sleep)
+
+    def stop(self) -> None:
+        """End `run` after this turn."""
+        self._running = False
+
+    def turn(self, may_sleep: bool = True) -> bool:
+        """One turn; returns whether the next one may sleep. For `run`, and for tests."""
+        timeout = self._timeout() if may_sleep else 0.0
+        before = self._clock() - self._away
+        ready = self._selector.select(timeout)
+        self.now = now = self._skip_absence(before + timeout)
+        for key, mask in ready:
+            # A handler must not close what another key of this turn stands for: before_sleep does.
+            key.data(bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE))
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
+        self._run_timers(now)
+        busy = self.before_sleep(now) if self.before_sleep is not None else False
+        self._skip_absence(now + TURN_TIME_ALLOWED)
+        return not busy
+
+    def _skip_absence(self, expected: float) -> float:
+        """The loop's clock now, less what it is later than `expected` beyond doubt."""
+        now = self._clock() - self._away
+        if now > expected + AWAY_AFTER:
+            self._away += now - expected
+            now = expected
+        return now
+
+    def _timeout(self) -> float:
+        if self._calls:
+            return 0.0
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return LONGEST_SLEEP
+        return min(LONGEST_SLEEP, max(0.0, self._timers[0][0] - (self._clock() - self._away)))
+
+    def _run_timers(self, now: float) -> None:
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()
+
+    def close(self) -> None:
+        """Free the selector and the waker. The loop is over."""
+        self._selector.close()
+        self._waker.close()
+        self._wakened.close()

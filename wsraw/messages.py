@@ -1,0 +1,490 @@
+"""Sans-I/O. Every record that crosses a process border, as msgspec structs.
+
+One ZeroMQ message is one frame is one MessagePack array. On the worker link it is
+``[session, record, record, …]``, on the control link ``[token, record, record, …]``; the records
+are applied in order. A record is an array: its tag, then its fields. It grows by appending fields
+only: msgspec ignores trailing items it does not know and fills missing ones with their default.
+
+The tables of docs/worker-protocol.md are made from this file (``python -m wsraw.messages``).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+"""Spoken by hello and welcome; raised only when an old peer would misunderstand a new one."""
+
+ID_EPOCH_SHIFT: Final = 36
+"""A connection id is ``epoch << 36 | n``; below 2**53, so that every language can hold it."""
+
+STATE_LIMIT: Final = 64 * 1024
+"""The most bytes of ``con.state`` that the gateway keeps for a connection."""
+
+
+class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):
+    """What all records share: an array on the wire, and no cycles for the collector to look for."""
+
+
+# --- gateway → worker: events. They carry a seq, and are acked when their handler has returned. ---
+
+
+class OnConnect(Record, tag="on_connect"):
+    """Event: a connection is established. `inf` is what the peer sent, `about` what we know."""
+
+    seq: int
+    con: int
+    inf: dict[str, str]
+    verdict: bool = False
+    delivery: int = 1
+    about: dict[str, Any] = {}
+
+
+class OnMessage(Record, tag="on_message"):
+    """Event: data came; for a WebSocket one frame. `type` is `text`, `binary` or `raw`."""
+
+    seq: int
+    con: int
+    data: bytes
+    type: str
+    final: bool = True
+    delivery: int = 1
+
+
+class OnError(Record, tag="on_error"):
+    """Event: something went wrong with a connection; on_close follows."""
+
+    seq: int
+    con: int
+    message: str
+    delivery: int = 1
+
+
+class OnClose(Record, tag="on_close"):
+    """Event: the last of a connection. `cause` says who ended it: see docs/handlers.md."""
+
+    seq: int
+    con: int
+    code: int
+    reason: str
+    cause: str
+    delivery: int = 1
+
+
+Event: TypeAlias = OnConnect | OnMessage | OnError | OnClose
+
+# --- gateway → worker: notices. No seq, no ack; a worker ignores those it does not know. ---
+
+
+class Who(Record, tag="who"):
+    """Notice: say hello. Sent once to an identity that the gateway does not know."""
+
+
+class Welcome(Record, tag="welcome"):
+    """Notice: the session begins. `first`..`last` are the connection ids that `open` may use."""
+
+    version: int
+    session: int
+    epoch: int
+    first: int
+    last: int
+    window: int
+    limits: dict[str, int] = {}
+
+
+class Attach(Record, tag="attach"):
+    """Notice: what you must know of a connection before its next event."""
+
+    con: int
+    inf: dict[str, str] | None
+    state: bytes
+    version: int
+    about: dict[str, Any] = {}
+
+
+class Detach(Record, tag="detach"):
+    """Notice: forget that connection; it closed, or it moved to another worker."""
+
+    con: int
+
+
+class Drain(Record, tag="drain"):
+    """Notice: no more events come; finish, ack, say bye. `deadline` is seconds from now."""
+
+    deadline: float
+
+
+class Refused(Record, tag="refused"):
+    """Notice: record `index` (from 0) of your batch number `batch` (from 1) was left out."""
+
+    batch: int
+    index: int
+    why: str
+
+
+class Reached(Record, tag="reached"):
+    """Notice: the output of `con` that stood before your `mark` has been written."""
+
+    con: int
+    ref: int
+
+
+class Answer(Record, tag="answer"):
+    """Notice: the answer to your `query` of the same `ref`."""
+
+    ref: int
+    value: Any = None
+
+
+class Opened(Record, tag="opened"):
+    """Notice: your named `open` of `asked` found `con` standing already; use that."""
+
+    asked: int
+    con: int
+
+
+Notice: TypeAlias = Who | Welcome | Attach | Detach | Drain | Refused | Reached | Answer | Opened
+
+# --- worker → gateway ---
+
+
+class Hello(Record, tag="hello"):
+    """Answer to `who`. `held` lists the connections that this worker still holds."""
+
+    version: int
+    pool: str
+    instance: str
+    language: str
+    token: str
+    window: int
+    concurrency: int
+    held: list[int] = []
+
+
+class Ack(Record, tag="ack"):
+    """The handlers of events `first`..`last` have returned; their commands stand before this."""
+
+    first: int
+    last: int
+
+
+class Accept(Record, tag="accept"):
+    """Before the 101: let it in, with this subprotocol."""
+
+    con: int
+    subprotocol: str | None = None
+
+
+class Reject(Record, tag="reject"):
+    """Before the 101: answer this HTTP status instead."""
+
+    con: int
+    status: int
+    reason: str = ""
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+class Send(Record, tag="send"):
+    """Send data. `type` is `text` or `binary`; a raw connection takes both as bytes."""
+
+    con: int
+    data: bytes
+    type: str = "binary"
+    final: bool = True
+
+
+class Open(Record, tag="open"):
+    """Open a connection under an id of your range. `during`: the connection whose event asks."""
+
+    con: int
+    target: str
+    protocol: str = "raw"
+    url: str = "/"
+    host: str = ""
+    orig: str = ""
+    options: dict[str, Any] = {}
+
+
+class Close(Record, tag="close"):
+    """Close with a code (RFC 6455, section 7.4) and a reason of at most 123 bytes."""
+
+    con: int
+    code: int = 1000
+    reason: str = ""
+
+
+class State(Record, tag="state"):
+    """Keep these bytes for the connection; they come back with `attach` wherever it goes."""
+
+    con: int
+    data: bytes
+
+
+class Join(Record, tag="join"):
+    """Put a connection into a group."""
+
+    con: int
+    group: str
+
+
+class Leave(Record, tag="leave"):
+    """Take a connection out of a group."""
+
+    con: int
+    group: str
+
+
+class Publish(Record, tag="publish"):
+    """Send to all members of a group. Option `except`: ids that do not get it."""
+
+    group: str
+    data: bytes
+    type: str = "binary"
+    options: dict[str, Any] = {}
+
+
+class Couple(Record, tag="couple"):
+    """Join the flow control of two connections: full output of one pauses reading of the other."""
+
+    con: int
+    other: int
+
+
+class Splice(Record, tag="splice"):
+    """Join two connections inside the gateway (reserved)."""
+
+    con: int
+    other: int
+
+
+class Mark(Record, tag="mark"):
+    """Tell me (`reached`) when what stands in this connection's output now has been written."""
+
+    con: int
+    ref: int
+
+
+class Query(Record, tag="query"):
+    """Ask: `ids` (a new range for open), `members` of the group `arg`. The reply is `answer`."""
+
+    ref: int
+    what: str
+    arg: str = ""
+
+
+class Bye(Record, tag="bye"):
+    """The last record of a session: everything is acked."""
+
+
+Command: TypeAlias = (
+    Hello
+    | Ack
+    | Accept
+    | Reject
+    | Send
+    | Open
+    | Close
+    | State
+    | Join
+    | Leave
+    | Publish
+    | Couple
+    | Splice
+    | Mark
+    | Query
+    | Bye
+)
+
+# --- supervisor → gateway ---
+
+
+class Spawned(Record, tag="spawned"):
+    """A worker process was started; its hello will carry this token."""
+
+    n: int
+    token: str
+    pid: int
+
+
+class Exited(Record, tag="exited"):
+    """That worker process is gone, and why, in words."""
+
+    n: int
+    reason: str
+
+
+class DrainWorker(Record, tag="drain"):
+    """Let that worker finish and leave; no new events for it."""
+
+    n: int
+    deadline: float
+
+
+class Stop(Record, tag="stop"):
+    """No new connections, let handlers finish, close the clients with 1001, then stop."""
+
+    deadline: float
+
+
+# --- gateway → supervisor ---
+
+
+class Listening(Record, tag="listening"):
+    """The gateway is up: where clients connect, and where workers do."""
+
+    addresses: list[str]
+    endpoint: str
+    epoch: int
+    pid: int
+
+
+class Ready(Record, tag="ready"):
+    """Worker `n` has said hello and takes events."""
+
+    n: int
+
+
+class Left(Record, tag="left"):
+    """The session of worker `n` is over: it said bye, or its death is certain."""
+
+    n: int
+
+
+class Kill(Record, tag="kill"):
+    """Please end that worker process; `why` goes to the log."""
+
+    n: int
+    why: str
+
+
+class Stopped(Record, tag="stopped"):
+    """The answer to `stop`: every client is gone and every worker has been heard out."""
+
+
+FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Stop
+FromGateway: TypeAlias = Listening | Ready | Left | Kill | Stopped
+
+# --- bytes ---
+
+
+class LinkError(Exception):
+    """What the other end of a link sent is no batch at all: not an array, no session in front."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""Encode one batch: a list of the session (or token) and its records. Raises msgspec errors only
+when our own side hands in what cannot be encoded."""
+
+
+class Decoder:
+    """Decode batches of one direction. Raises LinkError for what is no batch.
+
+    The whole batch is decoded at once; msgspec then fails all of it for one wrong field, so only
+    after a failure it is decoded record by record, and what is wrong is named by its index.
+    """
+
+    def __init__(self, head: type, records: Any) -> None:
+        self._head = head
+        self._batch: Any = msgspec.msgpack.Decoder(list[head | records])  # type: ignore[valid-type]
+        self._raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
+        self._one = msgspec.msgpack.Decoder(records)
+
+    def decode(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
+        """Head, records, and (index, why) of each one left out; None stands in its place."""
+        try:
+            batch = self._batch.decode(data)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return self._decode_one_by_one(data)
+        # A head among the records, or a record as head: the slow path says which.
+        if not batch or type(batch[0]) is not self._head:
+            raise LinkError("a batch begins with its session")
+        head: Any = batch.pop(0)
+        for record in batch:
+            if type(record) is self._head:
+                return self._decode_one_by_one(data)
+        return head, batch, []
+
+    def _decode_one_by_one(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
+        try:
+            raws = self._raws.decode(data)
+            head: Any = msgspec.msgpack.decode(raws[0], type=self._head)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, IndexError) as error:
+            raise LinkError(f"not an array of records: {error}") from error
+        records: list[Any] = []
+        wrong: list[tuple[int, str]] = []
+        for index, raw in enumerate(raws[1:]):
+            try:
+                records.append(self._one.decode(raw))
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                try:
+                    records.append(self._one.decode(_with_binary_data(raw)))
+                except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError):
+                    records.append(None)
+                    wrong.append((index, str(error)))
+        return head, records, wrong
+
+
+_DATA_FIELD: Final = {"send": 2, "state": 2, "publish": 2, "reject": 5}
+
+
+def _with_binary_data(raw: msgspec.Raw) -> bytes:
+    """The same record with its data as MessagePack ``bin``, where it came as ``str``.
+
+    PHP, Lua and others have one string type and write it as ``str``, whether it is UTF-8 or not;
+    msgspec refuses ``str | bytes`` in one field, and invalid UTF-8 in a ``str``. Raises LookupError
+    where the record has no such field.
+    """
+    parts = [bytes(part) for part in msgspec.msgpack.decode(raw, type=list[msgspec.Raw])]
+    field = _DATA_FIELD[msgspec.msgpack.decode(parts[0], type=str)]
+    part = parts[field]
+    first = part[0]
+    # The four ways to write a str: fixstr, str 8, str 16, str 32 (MessagePack specification).
+    skip = 1 if 0xA0 <= first <= 0xBF else {0xD9: 2, 0xDA: 3, 0xDB: 5}[first]
+    parts[field] = encode(part[skip:])
+    return _array_head(len(parts)) + b"".join(parts)
+
+
+def _array_head(count: int) -> bytes:
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+
+
+def worker_decoder() -> Decoder:
+    """Decodes what the gateway says to a worker."""
+    return Decoder(int, Event | Notice)
+
+
+def gateway_decoder() -> Decoder:
+    """Decodes what a worker says to the gateway."""
+    return Decoder(int, Command)
+
+
+def tables() -> str:
+    """The record tables of docs/worker-protocol.md, made from the structs above."""
+    parts = []
+    for title, union in (
+        ("Gateway → worker: events", Event),
+        ("Gateway → worker: notices", Notice),
+        ("Worker → gateway", Command),
+        ("Supervisor → gateway", FromSupervisor),
+        ("Gateway → supervisor", FromGateway),
+    ):
+        parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
+        for struct in union.__args__:
+            fields = ", ".join(
+                f"`{field.name}`" + ("" if field.required else "?")
+                for field in msgspec.structs.fields(struct)
+            )
+            tag = struct.__struct_config__.tag
+            meaning = " ".join((struct.__doc__ or "").split())
+            parts.append(f"| `{tag}` | {fields or '–'} | {meaning} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(tables())

@@ -1,0 +1,346 @@
+"""Sans-I/O. Every setting once: name, type, default, meaning.
+
+The command line and the docs are made from here.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+Seconds = Annotated[float, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run can be told. Times are seconds, sizes are bytes; 0 switches a time off."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH; may be "
+            "repeated. raw:// or ws:// in front fixes the protocol; ?name=value behind it sets "
+            "first_byte_timeout or plain_http for this listener alone."
+        ),
+    ] = ("127.0.0.1:8000",)
+    workers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Handlers file, and how many processes run it: handlers.py or "
+            "handlers.py:4. Without it every event is printed."
+        ),
+    ] = ()
+    run_dir: Annotated[
+        str, Meta(description="Folder for the link's sockets; private. Default: a fresh one.")
+    ] = ""
+    dispatch: Annotated[
+        Literal["any", "sticky"],
+        Meta(
+            description="any: an idle connection may move to a less busy worker, its state with "
+            "it. sticky: a connection stays with its worker while that one lives."
+        ),
+    ] = "any"
+    concurrency: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Events a worker may handle at the same time; 0 means 1 for plain "
+            "handlers and 100 for async ones.",
+        ),
+    ] = 0
+    on_exception: Annotated[
+        Literal["close", "keep"],
+        Meta(description="What becomes of a connection whose handler raised."),
+    ] = "close"
+    messages: Annotated[
+        Literal["frames", "whole"],
+        Meta(
+            description="frames: on_message for each WebSocket frame. whole: fragments are joined "
+            "first."
+        ),
+    ] = "frames"
+    plain_http: Annotated[
+        Literal["raw", "reject", "health"],
+        Meta(
+            description="An HTTP request without Upgrade: websocket is raw data; or answered 426; "
+            "or answered 200 for health checks."
+        ),
+    ] = "raw"
+    first_byte_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="A client silent for so long after connecting is raw, for protocols in "
+            "which the server speaks first."
+        ),
+    ] = 0.0
+    handshake_timeout: Annotated[
+        Seconds, Meta(description="The longest a client may take to send its HTTP head.")
+    ] = 10.0
+    connect_timeout: Annotated[
+        Seconds, Meta(description="The longest an opened connection may take until it stands.")
+    ] = 10.0
+    close_timeout: Annotated[
+        Seconds, Meta(description="The longest wait for the peer's half of a close.")
+    ] = 10.0
+    ping_interval: Annotated[
+        Seconds, Meta(description="A WebSocket silent for so long is sent a ping.")
+    ] = 20.0
+    ping_timeout: Annotated[
+        Seconds, Meta(description="One that stays silent for so long after it is closed (1011).")
+    ] = 20.0
+    max_message_size: Annotated[
+        Bytes, Meta(description="The largest WebSocket message, after decompression (1009).")
+    ] = MIB
+    deflate: Annotated[bool, Meta(description="Offer permessage-deflate.")] = True
+    high_water_mark: Annotated[
+        Bytes,
+        Meta(description="Bytes held for one connection above which reading from it pauses."),
+    ] = 256 * KIB
+    low_water_mark: Annotated[
+        Bytes, Meta(description="Bytes held for one connection below which reading resumes.")
+    ] = 64 * KIB
+    output_limit: Annotated[
+        Bytes,
+        Meta(description="Output bytes of one connection above which it is closed (1008)."),
+    ] = 4 * MIB
+    overflow: Annotated[
+        Literal["close", "drop-newest", "drop-oldest"],
+        Meta(
+            description="At that bound: close the slow reader, or drop the newest or oldest "
+            "published messages for it. What was sent to it alone is never dropped."
+        ),
+    ] = "close"
+    memory_limit: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes held for all connections: above 80 % no new ones, above 100 % the "
+            "fullest outputs are closed (1013); 0 means a quarter of this machine's memory.",
+        ),
+    ] = 0
+    worker_wait_timeout: Annotated[
+        Seconds,
+        Meta(description="The longest a new connection waits for a worker (1013, raw: reset)."),
+    ] = 30.0
+    pause_timeout: Annotated[
+        Seconds,
+        Meta(description="The longest reading may stay paused; then 1013, cause stalled."),
+    ] = 120.0
+    stop_timeout: Annotated[
+        Seconds, Meta(description="The longest a stop waits for handlers and clients.")
+    ] = 30.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="What the log shows.")
+    ] = "info"
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """One listener, as `parse_listen` reads it from the `listen` setting."""
+
+    name: str
+    """As the user wrote it; what `con.listener` shows."""
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    """Of a unix socket; then host and port are unused."""
+    protocol: Literal["any", "raw", "websocket"] = "any"
+    first_byte_timeout: Seconds = 0.0
+    plain_http: Literal["raw", "reject", "health"] = "raw"
+
+
+class Option(msgspec.Struct, frozen=True):
+    """A setting as the command line needs it."""
+
+    name: str
+    kind: Literal["text", "texts", "choice", "switch", "count", "number"]
+    default: Any
+    meaning: str
+    minimum: int = 0
+    """Of a count or a number."""
+    choices: tuple[str, ...] = ()
+
+
+# --- making and carrying settings ---
+
+
+def from_options(options: Mapping[str, Any]) -> Settings:
+    """Settings from names and values, all checked. Raises ValueError with a line for the user."""
+    settings: Settings = _convert(options, Settings)
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: {value} is no length of time; 0 switches a time off")
+    if settings.low_water_mark > settings.high_water_mark:
+        raise ValueError(
+            f"low_water_mark ({settings.low_water_mark}) must not be above "
+            f"high_water_mark ({settings.high_water_mark})"
+        )
+    if not settings.listen:
+        raise ValueError("listen: at least one HOST:PORT is needed")
+    for text in settings.listen:
+        parse_listen(text, settings)
+    if len(settings.workers) > 1:
+        raise ValueError("workers: one handlers file a run; import the others from it")
+    for text in settings.workers:
+        parse_workers(text)
+    return settings
+
+
+def with_run_dir(settings: Settings, run_dir: str) -> Settings:
+    """The same settings with the run folder that was chosen."""
+    return msgspec.structs.replace(settings, run_dir=run_dir)
+
+
+def to_json(settings: Settings) -> str:
+    """For the environment of a child process."""
+    return msgspec.json.encode(settings).decode()
+
+
+def from_json(text: str) -> Settings:
+    """The settings that `to_json` wrote. Raises ValueError for anything else."""
+    try:
+        return msgspec.json.decode(text, type=Settings)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not settings: {error}") from error
+
+
+def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
+    for name in values:
+        if name not in kind.__struct_fields__:
+            raise ValueError(f"{name}: there is no such setting")
+    try:
+        return msgspec.convert(dict(values), kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`")
+        raise ValueError(f"{name}: {what}" if name else what) from error
+
+
+# --- the two settings that are more than a value ---
+
+_PROTOCOLS: Final = {"raw": "raw", "ws": "websocket", "websocket": "websocket"}
+_OF_LISTENER: Final = ("first_byte_timeout", "plain_http")
+
+
+def parse_listen(text: str, settings: Settings | None = None) -> Listen:
+    """Read one `listen` value; what it does not say comes from `settings`.
+
+    Raises ValueError with a line that says what to write instead.
+    """
+    settings = settings or Settings()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        rest, protocol = text, "any"
+    elif scheme in _PROTOCOLS:
+        protocol = _PROTOCOLS[scheme]
+    elif scheme in ("tls", "wss"):
+        raise ValueError(f"listen: {text!r}: TLS is not built yet; put a TLS proxy in front")
+    else:
+        raise ValueError(f"listen: {text!r}: in front may stand raw:// or ws://, not {scheme}://")
+    address, _, query = rest.partition("?")
+    place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
+    asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _OF_LISTENER:
+            raise ValueError(f"listen: {text!r}: behind ? may stand {' or '.join(_OF_LISTENER)}")
+        asked[name] = value
+    try:
+        asked["first_byte_timeout"] = float(asked["first_byte_timeout"])
+        if not math.isfinite(asked["first_byte_timeout"]):
+            raise ValueError("Expected seconds")
+        listen: Listen = _convert({"name": text, "protocol": protocol, **place, **asked}, Listen)
+    except ValueError as error:
+        raise ValueError(f"listen: {text!r}: {error}") from error
+    return listen
+
+
+def _parse_unix(text: str, address: str) -> dict[str, Any]:
+    path = address.removeprefix("unix:")
+    if not path:
+        raise ValueError(f"listen: {text!r}: write unix:PATH")
+    return {"path": path}
+
+
+def _parse_tcp(text: str, address: str) -> dict[str, Any]:
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"listen: {text!r}: write an IPv6 address in brackets, as in [::1]:8000")
+    if not colon or not host:
+        raise ValueError(
+            f"listen: {text!r}: write HOST:PORT, as in 127.0.0.1:8000 (0.0.0.0 or [::] as HOST "
+            "for every network of this machine)"
+        )
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"listen: {text!r}: the port must be a number from 0 to 65535")
+    return {"host": host, "port": int(port)}
+
+
+def parse_workers(text: str) -> tuple[str, int]:
+    """Read a `workers` value: file and number of processes. Raises ValueError if it is wrong."""
+    file, colon, count = text.rpartition(":")
+    # A colon may belong to the path (C:\handlers.py); what follows the last one must be a number.
+    if not colon or not (count.isascii() and count.isdigit()):
+        file, count = text, "1"
+    if not file:
+        raise ValueError(f"workers: {text!r}: write FILE or FILE:N, as in handlers.py:4")
+    if not 1 <= int(count) <= 1000:
+        raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to 1000")
+    return file, int(count)
+
+
+# --- what the CLI and the docs are made from ---
+
+
+def options() -> list[Option]:
+    """Every setting, in order, as the command line needs it."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return [_option(field, hints[field.name]) for field in msgspec.structs.fields(Settings)]
+
+
+def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
+    meaning = describe(field.name)
+    # Annotated[Annotated[float, …], …] is flat: the type first, then every Meta.
+    kind, *metas = get_args(hint)
+    if get_origin(kind) is Literal:
+        return Option(field.name, "choice", field.default, meaning, choices=get_args(kind))
+    if get_origin(kind) is tuple:
+        return Option(field.name, "texts", field.default, meaning)
+    if kind is bool:
+        return Option(field.name, "switch", field.default, meaning)
+    if kind is str:
+        return Option(field.name, "text", field.default, meaning)
+    minimum = max((meta.ge for meta in metas if meta.ge is not None), default=0)
+    return Option(field.name, "count" if kind is int else "number", field.default, meaning, minimum)
+
+
+def describe(name: str) -> str:
+    """The meaning of a setting, for help texts and docs. Raises KeyError for an unknown name."""
+    hint = get_type_hints(Settings, include_extras=True)[name]
+    texts = [meta.description for meta in get_args(hint)[1:] if meta.description]
+    return " ".join(texts)
+
+
+def table() -> str:
+    """The settings table of docs/operations.md."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for field in msgspec.structs.fields(Settings):
+        default = (
+            field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        )
+        rows.append(f"| `{field.name}` | `{default!r}` | {describe(field.name)} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

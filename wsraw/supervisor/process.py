@@ -1,0 +1,157 @@
+"""I/O. Child processes: spawn, tell to leave, kill, reap; and the reason of an exit in words.
+
+Nobody is orphaned (docs/worker-protocol.md, rule 19), however this process ends: each child's stdin
+is a pipe that only we hold, so its end tells the child that we are gone; on Linux it also gets a
+signal (child.py), on Windows all are in a job object that dies with us. Children stand in a process
+group of their own: Ctrl-C in a terminal must reach the supervisor alone, which then decides.
+
+A pipe cannot be selected on Windows, so each child has two threads everywhere: one reads its
+output, one waits for its end. They are the only threads here, and they touch nothing but the log
+and the callback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import wsraw
+
+LONGEST_LINE: Final = 64 * 1024
+"""Bytes of a line of output; a longer one is cut into several."""
+
+LAST_WORDS: Final = 1.0
+"""Seconds to read what a dead child wrote. A process of its own that lives on may hold the pipe."""
+
+OWN_VARIABLES: Final = "WSRAW_"
+"""What the names of variables begin with that one run says to its own children."""
+
+
+class Process:
+    """One child process.
+
+    `on_line(text)` and `on_exit(code)` are called in threads, all lines before the exit. A slow
+    `on_line` slows the child that writes, and nobody else. Raises OSError if it cannot be started.
+
+    Must be made in the main thread: on Linux the child is told of the end of the *thread* that
+    made it (prctl(2), PR_SET_PDEATHSIG).
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        *,
+        on_line: Callable[[str], object],
+        on_exit: Callable[[int], object],
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        options: dict[str, Any] = {}
+        if sys.platform == "win32":
+            options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+        else:
+            options["process_group"] = 0
+            options["pass_fds"] = tuple(keep_open)
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._process = subprocess.Popen(
+            command,
+            env=_environment(variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+        self.pid = self._process.pid
+        if sys.platform == "win32":
+            from wsraw.supervisor import job
+
+            job.add(self.pid)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def terminate(self) -> None:
+        """Ask it to leave: the end of its stdin, and SIGTERM where that exists."""
+        self._close_stdin()
+        if sys.platform == "win32":
+            # terminate() would be kill() there; this is the nearest to a polite word.
+            with _gone_is_fine():
+                self._process.send_signal(signal.CTRL_BREAK_EVENT)
+        else:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now. A stopped process dies of this, too."""
+        with _gone_is_fine():
+            self._process.kill()
+
+    def _close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        with _gone_is_fine():
+            self._process.stdin.close()
+
+    def _read(self) -> None:
+        output: IO[bytes] | None = self._process.stdout
+        assert output is not None
+        with output:
+            while line := output.readline(LONGEST_LINE):
+                self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+
+    def _wait(self) -> None:
+        code = self._process.wait()
+        self._reader.join(LAST_WORDS)
+        self._close_stdin()
+        self._on_exit(code)
+
+
+class _gone_is_fine:  # noqa: N801
+    """A child may leave at any moment, so also just before we speak to it."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+        return kind is not None and issubclass(kind, OSError)
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of a child of wsraw's own (child.py)."""
+    # -P: a module of the user's folder must not stand in for one of ours, or of Python's.
+    return [sys.executable, "-P", "-m", "wsraw", *arguments]
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Ours, less what belongs to a run that we may be part of ourselves."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)
+    }
+    environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")
+    home = Path(wsraw.__file__).resolve().parent.parent
+    if home == Path.cwd():
+        # A source tree that is not installed: -P has taken it out of the child's path.
+        path = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{home}{os.pathsep}{path}" if path else str(home)
+    environment.update(variables)
+    return environment
+
+
+def reason(code: int, meanings: Mapping[int, str], *, killed: bool = False) -> str:
+    """How a process ended, to stand behind its name. `killed`: it was we who killed it."""
+    if code == 0:
+        return "exited"
+    if code > 0:
+        # Windows tells crashes as NTSTATUS, which are known by their hexadecimal form.
+        number = str(code) if code < 0x80000000 else hex(code)
+        return f"exited with code {number}" + (f": {meanings[code]}" if code in meanings else "")
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    guess = " (perhaps out of memory?)" if name == "SIGKILL" and not killed else ""
+    return f"was killed by {name}{guess}"

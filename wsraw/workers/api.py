@@ -1,0 +1,155 @@
+"""Sans-I/O. The functions that a handlers file imports from wsraw; they reach the one runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from wsraw import messages as m
+from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
+
+if TYPE_CHECKING:
+    from wsraw.workers.runtime import Runtime
+
+SEED_HOST: Final = "127.0.0.1:8000"
+SEED_ORIG: Final = "http://localhost"
+
+
+class _During:
+    """Stands for the connection whose event is being handled."""
+
+    def __repr__(self) -> str:
+        return "DURING"
+
+
+DURING: Final = _During()
+
+CallSoon = Callable[[Callable[..., Any], tuple[Any, ...]], None]
+_installed: tuple[Runtime, CallSoon] | None = None
+
+
+def install(runtime: Runtime, call_soon: CallSoon) -> None:
+    """Make this the worker that the functions below speak for. One process, one worker."""
+    global _installed
+    _installed = runtime, call_soon
+
+
+def _runtime() -> Runtime:
+    if _installed is None:
+        raise RuntimeError("this works in a wsraw worker, while its handlers run")
+    return _installed[0]
+
+
+def send_message(msg: Message, con: Connection | int) -> None:
+    """Send to a connection: `str` as text, bytes as binary, or a mapping with data, type, final.
+
+    The same as ``con.send(msg)``.
+    """
+    connection(con).send(msg)
+
+
+def open_client_connection(
+    target: str,
+    protocol: str = "raw",
+    url: str = "/",
+    host: str = SEED_HOST,
+    orig: str = SEED_ORIG,
+    *,
+    name: str | None = None,
+    couple: Connection | int | _During | None = DURING,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Iterable[str] | None = None,
+    connect_timeout: float | None = None,
+) -> Connection:
+    """Open a connection to another server; it is returned at once and can be sent to at once.
+
+    What happens to it comes as events like those of any other. If it cannot be opened, that is an
+    on_error and an on_close.
+
+    `target`: ``host:port``, ``tcp://host:port``, ``unix:path`` or ``ws://host:port/path``, which
+    means protocol `websocket` and gives `url` and `host` where these are not given. `url`, `host`,
+    `orig`: the request's path, its Host and its Origin, for a WebSocket. `headers`: more of them.
+    `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
+    setting when None. `name`: there is one of each name; opening it again gives the one that
+    stands. `couple`: the connection that is not read while this one cannot write, and the other way
+    round; by default the one whose event is being handled, None for no coupling.
+
+    Raises ValueError for an unknown protocol and ConnectionError while no gateway is there.
+    """
+    if target.startswith(("ws://", "wss://")):
+        parts = urlsplit(target)
+        protocol = "websocket"
+        if url == "/":
+            url = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if host == SEED_HOST:
+            host = parts.netloc.rpartition("@")[2]
+    if protocol not in ("raw", "websocket"):
+        raise ValueError(f"protocol {protocol!r} is neither 'raw' nor 'websocket'")
+    options: dict[str, Any] = {}
+    if name is not None:
+        options["name"] = name
+    if couple is None:
+        options["couple"] = None
+    elif not isinstance(couple, _During):
+        options["couple"] = to_id(couple)
+    if headers:
+        options["headers"] = dict(headers)
+    if subprotocols:
+        options["subprotocols"] = list(subprotocols)
+    if connect_timeout is not None:
+        options["connect_timeout"] = float(connect_timeout)
+    fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
+    return _runtime().open(fields, options)
+
+
+def connection(con: Connection | int) -> Connection:
+    """The connection of that id, whichever worker serves it, so that it can be sent to or closed.
+
+    Raises TypeError for what is no id. Whether it is still there only its events can tell.
+    """
+    if isinstance(con, Connection):
+        return con
+    return _runtime().connection(to_id(con))
+
+
+def join(group: str, con: Connection | int) -> None:
+    """Put a connection into a group. The same as ``con.join(group)``."""
+    connection(con).join(group)
+
+
+def leave(group: str, con: Connection | int) -> None:
+    """Take a connection out of a group. The same as ``con.leave(group)``."""
+    connection(con).leave(group)
+
+
+def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()) -> None:
+    """Send a message to all connections of a group, whichever workers serve them.
+
+    `exclude`: connections that do not get it. Raises TypeError or ValueError for what is no whole
+    message.
+    """
+    data, type_, final = parse_message(msg)
+    if not final:
+        raise ValueError("only a whole message can be published; this one has final=False")
+    ids = to_ids(exclude)
+    options = {"except": ids} if ids else {}
+    _runtime().command(m.Publish(group, data, type_, options))
+
+
+def flush() -> None:
+    """Send what the current handler has commanded so far, before it returns.
+
+    For a handler that takes long. After a crash of the worker these commands can happen twice.
+    """
+    _runtime().flush()
+
+
+def call_soon(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function in the thread of the handlers, between them; for threads.
+
+    What it commands goes out at once. It may be ``async def`` where handlers are.
+    """
+    if _installed is None:
+        raise RuntimeError("this works in a wsraw worker, while its handlers run")
+    _installed[1](function, args)

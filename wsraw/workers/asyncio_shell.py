@@ -1,0 +1,236 @@
+"""I/O. Async handlers: many connections at once, one event at a time for each, on a real asyncio
+loop.
+
+ZeroMQ's descriptor is edge-triggered: it says that something has changed, once. Therefore all that
+waits is received, and after each send the socket is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from wsraw import messages as m
+from wsraw.workers.connection import Connection
+from wsraw.workers.dealer import Bell, Dealer
+from wsraw.workers.handlers import take_timers
+from wsraw.workers.runtime import Runtime
+from wsraw.workers.shell import LAST_BATCH, SEND_AFTER, Due, Shell, Stopper
+
+BATCHES_PER_TURN: Final = 16
+"""Batches received before other callbacks of the loop get their turn."""
+
+RETRY_SEND: Final = 0.05
+"""Seconds after which a batch that the gateway did not take is tried again."""
+
+
+class AsyncioShell(Shell):
+    """Callbacks of one loop: readable → events → tasks → send."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        dealer: Dealer,
+        stopper: Stopper,
+        endpoint: str,
+        bell: Bell,
+        concurrency: int,
+    ) -> None:
+        super().__init__(runtime, dealer, stopper, endpoint)
+        self._bell = bell
+        self._concurrency = concurrency
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        """The loop itself holds tasks weakly only."""
+        self._started = False
+        self._starting = False
+        self._advancing = False
+        self._send_due = False
+        self._unsent: bytes | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._over: asyncio.Event
+
+    def run(self) -> int:
+        """Serve until the gateway or a signal ends it. Returns the exit code."""
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(self._main())
+        self.dealer.close(after_bye=True)
+        return self.exit_code()
+
+    async def _main(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self.runtime.output_ready = self._schedule_send
+        self.runtime.send_now = self._send
+        loop.add_reader(self._bell.reader, self._handle_bell)
+        loop.add_reader(self.dealer.fd, self._handle_readable)
+        loop.call_later(max(0.0, self.warn_if_alone(time.monotonic())), self._warn_if_alone)
+        self._handle_readable()
+        # A signal that came before the loop stood.
+        self._handle_bell()
+        await self._over.wait()
+        on_stop = self.runtime.handlers.on_stop
+        if on_stop is not None and self._started and not self.failed:
+            await self.runtime.call_async("on_stop", on_stop)
+        self.runtime.bye()
+        give_up = loop.time() + LAST_BATCH
+        self._send()
+        while self._unsent is not None and loop.time() < give_up:
+            await asyncio.sleep(RETRY_SEND)
+            self._send()
+        loop.remove_reader(self.dealer.fd)
+        loop.remove_reader(self._bell.reader)
+
+    def _warn_if_alone(self) -> None:
+        self.warn_if_alone(time.monotonic())
+
+    # --- in ---
+
+    def _handle_bell(self) -> None:
+        self._bell.quiet()
+        calls = self.stopper.calls
+        for _ in range(len(calls)):
+            function, args = calls.popleft()
+            self._spawn(self._call("call_soon", function, *args))
+        self._end_if_over()
+
+    def _handle_readable(self) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            batch = self.dealer.receive()
+            if batch is None:
+                break
+            self.runtime.receive(batch)
+        else:
+            self._loop.call_soon(self._handle_readable)
+        self._advance()
+        self._schedule_send()
+
+    def _advance(self) -> None:
+        """Start what can be started."""
+        if not self._started and not self._starting and self.runtime.is_ready:
+            self._starting = True
+            self._spawn(self._start())
+        if self._started and not self._advancing:
+            # An eager task may end, and advance, before its start has returned.
+            self._advancing = True
+            self._start_events()
+            self._advancing = False
+        self._end_if_over()
+
+    async def _start(self) -> None:
+        on_start = self.runtime.handlers.on_start
+        if on_start is not None:
+            self.failed = not await self.runtime.call_async("on_start", on_start)
+        self._started = True
+        now = self._loop.time()
+        for timer in take_timers():
+            due = Due(timer, now)
+            self._loop.call_at(due.when, self._tick, due)
+        self._loop.call_soon(self._advance)
+
+    def _start_events(self) -> None:
+        runtime = self.runtime
+        queue, meet = runtime.queue, runtime.meet
+        clock = time.monotonic
+        send_by = clock() + SEND_AFTER
+        while queue and self._running < self._concurrency and not self._is_stopping():
+            event = queue.popleft()
+            con = meet(event.con)
+            if con._waiting is not None:
+                con._waiting.append(event)
+            elif runtime.is_async(event):
+                con._waiting = deque()
+                self._running += 1
+                self._spawn(self._serve(con, event))
+            else:
+                runtime.handle(event)
+                if clock() >= send_by:
+                    self._send()
+                    self._loop.call_soon(self._advance)
+                    return
+
+    async def _serve(self, con: Connection, event: m.Event) -> None:
+        """One event; then its connection's next one has its turn, in a task of its own."""
+        await self.runtime.handle_async(event)
+        if not self._send_due:
+            self._schedule_send()
+        waiting = con._waiting
+        if waiting and not self._is_stopping():
+            self._hold(self._loop.create_task(self._serve(con, waiting.popleft())))
+            return
+        con._waiting = None
+        self._running -= 1
+        if self.runtime.queue and not self._advancing:
+            self._loop.call_soon(self._advance)
+
+    # --- tasks ---
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if sys.version_info >= (3, 12):
+            # Most handlers return without waiting: then no turn of the loop is needed.
+            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)
+        else:
+            task = self._loop.create_task(coroutine)
+        if not task.done():
+            self._hold(task)
+
+    def _hold(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._release)
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._end_if_over()
+
+    async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
+        await self.runtime.call_async(what, function, *args)
+
+    def _tick(self, due: Due) -> None:
+        if not (self._is_stopping() or self.runtime.is_draining):
+            self._spawn(self._run_timer(due))
+
+    async def _run_timer(self, due: Due) -> None:
+        await self.runtime.call_async("every", due.timer.function)
+        due.advance(self._loop.time())
+        self._loop.call_at(due.when, self._tick, due)
+
+    # --- the end ---
+
+    def _is_stopping(self) -> bool:
+        return self.stopper.asked or self.failed
+
+    def _end_if_over(self) -> None:
+        if self.is_over() and not self._tasks:
+            self._over.set()
+
+    # --- out ---
+
+    def _schedule_send(self) -> None:
+        """At the end of this turn of the loop, so that handlers done in one turn share a batch."""
+        if not self._send_due:
+            self._send_due = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._send_due = False
+        if self._unsent is None:
+            self._unsent = self.runtime.link.data_to_send()
+        while self._unsent is not None:
+            if not self.dealer.send(self._unsent):
+                self._send_due = True
+                self._loop.call_later(RETRY_SEND, self._send)
+                break
+            self._unsent = self.runtime.link.data_to_send()
+        if self.dealer.is_readable():
+            self._loop.call_soon(self._handle_readable)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        # The Proactor loop has no add_reader, which ZeroMQ's descriptor needs.
+        return asyncio.SelectorEventLoop()
+    return asyncio.new_event_loop()

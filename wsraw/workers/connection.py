@@ -1,0 +1,315 @@
+"""Sans-I/O. What a handler holds: con.send, con.close, con.state.
+
+A `Connection` does nothing itself. It writes commands for its owner, the runtime, which knows whose
+event is being handled and therefore in which outbox a command belongs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import msgspec
+
+from wsraw import messages as m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Data: TypeAlias = str | bytes | bytearray | memoryview
+Message: TypeAlias = Data | Mapping[str, Any]
+"""What can be sent: `str` is text, bytes are binary; or a mapping with data, type and final."""
+
+CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+"""The codes below 3000 that may stand in a close frame (RFC 6455, section 7.4.1, and its registry).
+3000 to 4999 are free for libraries and applications."""
+
+# What is unusual about a connection, as bits: the hot path asks once whether there is anything.
+DEAF: Final = 1
+"""A handler ended it: its further messages are acked unseen, only on_close is heard."""
+ATTACHED: Final = 2
+"""It came from another worker: on_attach is due before its next event."""
+CLOSED: Final = 4
+"""Its on_close has come."""
+
+
+class _Unread:
+    """Stands for a state that was not yet decoded. None is a state like any other."""
+
+
+UNREAD: Final = _Unread()
+
+
+class Owner(Protocol):
+    """What a connection needs of the runtime."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the gateway that we talk to; 0 before the first."""
+
+    def command(self, record: m.Record) -> None:
+        """Put a command into the outbox of the current event, or send it at once."""
+
+    def reads_state(self, con: Connection) -> None:
+        """Look at the state again when the current event is done. Raises LookupError."""
+
+    def sets_state(self, con: Connection) -> None:
+        """The state was set. Raises RuntimeError when that cannot be kept."""
+
+
+class Connection:
+    """One connection, accepted or opened, WebSocket or raw; equal to any other of the same id.
+
+    Its methods may be called for connections that other workers serve, too; what is not known here
+    of such a one (its `inf`, its `state`) is empty or raises.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_flags",
+        "_held",
+        "_kept",
+        "_kind",
+        "_opened_in",
+        "_owner",
+        "_saved",
+        "_state",
+        "_waiting",
+        "about",
+        "close_cause",
+        "close_code",
+        "close_reason",
+        "delivery",
+        "id",
+        "inf",
+    )
+
+    def __init__(self, owner: Owner, con: int) -> None:
+        self.id = con
+        """An integer that no other connection ever gets; it may be stored and sent anywhere."""
+        self.inf: dict[str, str] = {}
+        """What the peer sent at the handshake, as on_connect shows it."""
+        self.about: dict[str, Any] = {}
+        """What the gateway knows beside that: peer, listener, subprotocol, …"""
+        self.delivery = 1
+        """Of the current event: above 1 when a worker died while it handled that event before."""
+        self.close_code = 0
+        """In on_close: the code of RFC 6455, section 7.4; 1006 when no close frame came."""
+        self.close_reason = ""
+        """In on_close: the text that came with the code."""
+        self.close_cause = ""
+        """In on_close: who or what ended the connection, in one word (docs/handlers.md)."""
+        self._owner = owner
+        self._flags = 0
+        self._held = False
+        self._kind = ""
+        self._opened_in = 0
+        self._kept = b""
+        self._saved = b""
+        self._state: Any = UNREAD
+        self._waiting: deque[m.Event] | None = None
+
+    # --- what is known of it ---
+
+    @property
+    def kind(self) -> str:
+        """`websocket` or `raw`; empty when not known here."""
+        if not self._kind:
+            protocol = self.inf.get("Protocol", "")
+            self._kind = str(self.about.get("kind", "")) or protocol.partition(" ")[0]
+        return self._kind
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end; empty when not known here."""
+        return str(self.about.get("peer", ""))
+
+    @property
+    def listener(self) -> str:
+        """The listener that accepted it, as the user wrote it; empty for an opened one."""
+        return str(self.about.get("listener", ""))
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The WebSocket subprotocol that was agreed on, if any."""
+        value = self.about.get("subprotocol")
+        return None if value is None else str(value)
+
+    @property
+    def closed(self) -> bool:
+        """A handler here has closed it, its on_close has come here, or its gateway is gone."""
+        epoch = self._owner.epoch
+        return bool(self._flags & (DEAF | CLOSED)) or (
+            epoch != 0 and self.id >> m.ID_EPOCH_SHIFT != epoch
+        )
+
+    # --- commands ---
+
+    def send(self, msg: Message, type: str | None = None, final: bool | None = None) -> None:
+        """Send text (`str`), binary (bytes) or a mapping with `data`, `type` and `final`.
+
+        `type` is `text` or `binary`; a raw connection sends both as bytes. ``final=False`` sends a
+        fragment of a WebSocket message; the next one continues it. A connection that is closed
+        already drops it in silence: that race cannot be avoided. Raises TypeError or ValueError for
+        what is no message, and RuntimeError in a thread: see `wsraw.call_soon`.
+        """
+        if type is None and final is None:
+            kind = msg.__class__
+            if kind is bytes:
+                self._owner.command(m.Send(self.id, msg))  # type: ignore[arg-type]
+                return
+            if kind is str:
+                self._owner.command(m.Send(self.id, msg.encode(), "text"))  # type: ignore[union-attr]
+                return
+        data, type, final = parse_message(msg, type, final)
+        self._owner.command(m.Send(self.id, data, type, final))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close it, after what was sent before. Of its events only on_close is heard from now on.
+
+        Raises ValueError for a code that may not be sent (RFC 6455, section 7.4).
+        """
+        if code not in CLOSE_CODES and not 3000 <= code <= 4999:
+            raise ValueError(f"{code} is no close code that may be sent; 1000 is a normal close")
+        self._owner.command(m.Close(self.id, code, reason))
+        self._flags |= DEAF
+
+    def join(self, group: str) -> None:
+        """Put it into a group: it gets what is published to that."""
+        self._owner.command(m.Join(self.id, group))
+
+    def leave(self, group: str) -> None:
+        """Take it out of a group. A connection that closes leaves by itself."""
+        self._owner.command(m.Leave(self.id, group))
+
+    def couple(self, other: Connection | int) -> None:
+        """Join the flow control of two connections: while one cannot write, the other is not read.
+
+        This is the default between a connection and those opened while its event is handled.
+        """
+        self._owner.command(m.Couple(self.id, to_id(other)))
+
+    # --- state ---
+
+    @property
+    def state(self) -> Any:
+        """A value that stays with the connection wherever it is served; None at first.
+
+        Anything that MessagePack can hold, at most 64 KiB; a connection inside it becomes its id
+        (``wsraw.connection(id)`` gives it back). Set it or change it in place while handling an
+        event of this connection, or in the worker that opened it; it is kept when the event is
+        done. Raises LookupError when another worker serves the connection; setting raises
+        RuntimeError where the value could not be kept, TypeError or ValueError when it cannot be
+        encoded or is too long.
+        """
+        self._owner.reads_state(self)
+        value = self._state
+        if value is UNREAD:
+            value = self._state = decode_state(self._saved)
+        return value
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        data = encode_state(value)
+        before = self._saved, self._state
+        # Encoded at once, so that the error stands where the mistake is, and read back on demand,
+        # so that a handler sees the same (ids, lists) whether or not the connection has moved.
+        self._saved, self._state = data, UNREAD
+        try:
+            self._owner.sets_state(self)
+        except RuntimeError:
+            self._saved, self._state = before
+            raise
+
+    # --- identity ---
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Connection) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{' '.join(filter(None, ('Connection', str(self.id), self.kind, self.peer)))}>"
+
+
+def parse_message(
+    msg: Message, type: str | None = None, final: bool | None = None
+) -> tuple[bytes, str, bool]:
+    """A message as (data, type, final). Raises TypeError or ValueError, with what is expected."""
+    data: Any = msg
+    if isinstance(msg, (dict, Mapping)):  # dict first: an abstract class is slow to ask.
+        known = 0
+        if "data" in msg:
+            data = msg["data"]
+            known = 1
+        if "type" in msg:
+            type = msg["type"] if type is None else type
+            known += 1
+        if "final" in msg:
+            final = msg["final"] if final is None else final
+            known += 1
+        if data is msg or known != len(msg):
+            raise ValueError(f"a message has data, type and final, not {sorted(map(str, msg))}")
+    if isinstance(data, str):
+        encoded, natural = data.encode(), "text"
+    elif isinstance(data, bytes):
+        encoded, natural = data, "binary"
+    elif isinstance(data, (bytearray, memoryview)):
+        encoded, natural = bytes(data), "binary"
+    elif hasattr(data, "__await__"):
+        raise TypeError("a coroutine is no message: is an await or an async def missing?")
+    else:
+        raise TypeError(f"cannot send {_name_of(data)}: str, bytes or a mapping with data")
+    if type is None or type == "raw":
+        type = natural
+    elif type not in ("text", "binary"):
+        raise ValueError(f"type {type!r} is neither 'text' nor 'binary'")
+    return encoded, type, True if final is None else bool(final)
+
+
+def _name_of(value: object) -> str:
+    return value.__class__.__name__
+
+
+def to_id(con: Connection | int) -> int:
+    """The id of a connection that is given as such or by its id. Raises TypeError."""
+    if isinstance(con, Connection):
+        return con.id
+    if isinstance(con, int) and not isinstance(con, bool):
+        return con
+    raise TypeError(f"neither a connection nor its id: {con!r}")
+
+
+def to_ids(cons: Iterable[Connection | int]) -> list[int]:
+    """The ids of many. Raises TypeError."""
+    if isinstance(cons, Connection):
+        return [cons.id]
+    return [to_id(con) for con in cons]
+
+
+def _connection_as_id(value: Any) -> int:
+    if isinstance(value, Connection):
+        return value.id
+    raise TypeError(f"con.state cannot hold {_name_of(value)}")
+
+
+_state_encoder = msgspec.msgpack.Encoder(enc_hook=_connection_as_id)
+_state_decoder = msgspec.msgpack.Decoder()
+
+
+def encode_state(value: Any) -> bytes:
+    """The bytes of a state. Raises TypeError or ValueError for what cannot be kept."""
+    if value is None:
+        return b""
+    data = _state_encoder.encode(value)
+    if len(data) > m.STATE_LIMIT:
+        size = len(data)
+        raise ValueError(f"con.state would have {size} bytes; at most {m.STATE_LIMIT} are kept")
+    return data
+
+
+def decode_state(data: bytes) -> Any:
+    """The state of those bytes; None when there are none."""
+    return _state_decoder.decode(data) if data else None

@@ -1,0 +1,148 @@
+"""I/O. The worker's socket to the gateway, and the bell that wakes whoever waits at it.
+
+The door to ZeroMQ of a worker process.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+import zmq
+
+LARGEST_BATCH: Final = 64 * 1024 * 1024
+"""Bytes; what is longer is not from our gateway."""
+
+BATCHES_HELD: Final = 100
+"""Batches that ZeroMQ may hold for us. The window bounds the events in them long before."""
+
+BYE_LINGER: Final = 2000
+"""Milliseconds that the last batch may take to leave; else the gateway would repeat its events."""
+
+HEARTBEAT: Final = 5000
+"""Milliseconds between ZMTP heartbeats, on tcp only. On ipc the supervisor knows of deaths, and a
+process that was stopped for a while is not dead."""
+
+HEARTBEAT_EXPIRY: Final = 20_000
+"""Milliseconds of silence after which a tcp link is made anew."""
+
+
+class Bell:
+    """Wakes a poll from a thread or a signal handler. A socket pair: Windows cannot poll pipes."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    @property
+    def reader(self) -> int:
+        """The descriptor to be polled."""
+        return self._reader.fileno()
+
+    @property
+    def writer(self) -> int:
+        """The descriptor for ``signal.set_wakeup_fd``."""
+        return self._writer.fileno()
+
+    def ring(self) -> None:
+        """Wake it. From any thread."""
+        try:
+            self._writer.send(b"\0")
+        except OSError:
+            pass  # Full: it rings already. Closed: there is nobody to be woken.
+
+    def quiet(self) -> None:
+        """It was heard."""
+        try:
+            while self._reader.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Give both descriptors back."""
+        self._reader.close()
+        self._writer.close()
+
+
+class Dealer:
+    """A DEALER socket connected to the gateway; libzmq reconnects it forever by itself."""
+
+    def __init__(self, endpoint: str, bell: Bell) -> None:
+        """Raises OSError (zmq.ZMQError) for an endpoint that cannot be one."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._bell = bell
+        # No routing id of our own: two workers of one name would merge, or one be ignored.
+        for option, value in (
+            # With IMMEDIATE nothing waits for a gateway that is away, and the probe is sent on
+            # every connect: a new gateway hears of an idle worker, and stale batches vanish.
+            (zmq.IMMEDIATE, 1),
+            (zmq.PROBE_ROUTER, 1),
+            (zmq.LINGER, 0),
+            (zmq.RCVHWM, BATCHES_HELD),
+            (zmq.SNDHWM, BATCHES_HELD),
+            (zmq.MAXMSGSIZE, LARGEST_BATCH),
+            (zmq.RECONNECT_IVL, 100),
+            (zmq.RECONNECT_IVL_MAX, 1000),
+        ):
+            self._socket.setsockopt(option, value)
+        if endpoint.startswith("tcp://"):
+            self._socket.setsockopt(zmq.IPV6, 1)
+            self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT)
+            self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_EXPIRY)
+            self._socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_EXPIRY)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    @property
+    def fd(self) -> int:
+        """For add_reader. Edge-triggered: silent about what was there before; see `is_readable`."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def is_readable(self) -> bool:
+        """Whether a batch is waiting. To be asked before every sleep at `fd`, after sends too: a
+        send may take in the signal of an arrival."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def receive(self) -> bytes | None:
+        """The next batch, or None."""
+        try:
+            return self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def send(self, batch: bytes) -> bool:
+        """Hand a batch over; False if the gateway is away or does not keep up."""
+        try:
+            self._socket.send(batch, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def wait(self, seconds: float, *, to_send: bool = False) -> bool:
+        """Wait until a batch can be received (or sent), the bell rings, or the time is over.
+
+        True if there is a batch to receive.
+        """
+        interest = zmq.POLLIN | zmq.POLLOUT if to_send else zmq.POLLIN
+        milliseconds = -1 if seconds == float("inf") else max(0, int(seconds * 1000 + 0.999))
+        readable = False
+        for who, what in zmq.zmq_poll(
+            [(self._socket, interest), (self._bell.reader, zmq.POLLIN)], milliseconds
+        ):
+            if who == self._bell.reader:
+                self._bell.quiet()
+            else:
+                readable = bool(what & zmq.POLLIN)
+        return readable
+
+    def close(self, *, after_bye: bool = False) -> None:
+        """Close; after the bye wait until it has left."""
+        self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
+        self._socket.close()
+        self._context.term()

@@ -1,0 +1,170 @@
+"""Load a handlers file, find and check its on_* functions."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Final, TypeVar
+
+Handler = Callable[..., Any]
+F = TypeVar("F", bound=Callable[[], Any])
+
+SIGNATURES: Final = {
+    "on_connect": ("inf", "con"),
+    "on_message": ("msg", "con"),
+    "on_error": ("error_message", "con"),
+    "on_close": ("con",),
+    "on_attach": ("con",),
+    "on_start": (),
+    "on_stop": (),
+}
+"""What may stand in a handlers file, and what each function is called with. All are optional."""
+
+
+class LoadError(Exception):
+    """A handlers file does not load. Its text is for the user: a sentence, or a traceback."""
+
+
+class Timer:
+    """A function that is called again and again. Plain data; the shells keep the time."""
+
+    __slots__ = ("function", "is_async", "seconds")
+
+    def __init__(self, seconds: float, function: Callable[[], Any]) -> None:
+        self.seconds = seconds
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+
+
+_timers: list[Timer] | None = None
+"""Where `every` puts its timers; None when the time for that is over."""
+
+
+def every(seconds: float) -> Callable[[F], F]:
+    """Call the decorated function every so many seconds, in each worker, beside the events.
+
+    The first call comes after that time; a call that would overlap the one before waits for it.
+    What it commands goes out at once. For use while the file loads, or in on_start. Raises
+    ValueError when `seconds` is not above 0, RuntimeError when it is too late.
+    """
+    if not seconds > 0:
+        raise ValueError(f"every({seconds!r}): the seconds must be above 0")
+
+    def add(function: F) -> F:
+        if _timers is None:
+            raise RuntimeError("every() is for the time while the handlers file loads, or on_start")
+        check_arity(function, f"every({seconds})", ())
+        _timers.append(Timer(seconds, function))
+        return function
+
+    return add
+
+
+def take_timers() -> list[Timer]:
+    """All timers so far. From now on `every` raises."""
+    global _timers
+    timers, _timers = _timers or [], None
+    return timers
+
+
+class Handlers:
+    """The functions of a handlers file; None for those that it does not have."""
+
+    def __init__(self, module: ModuleType) -> None:
+        functions = {name: find(module, name, args) for name, args in SIGNATURES.items()}
+        self.on_connect = functions["on_connect"]
+        self.on_message = functions["on_message"]
+        self.on_error = functions["on_error"]
+        self.on_close = functions["on_close"]
+        self.on_attach = functions["on_attach"]
+        self.on_start = functions["on_start"]
+        self.on_stop = functions["on_stop"]
+        self.awaited = frozenset(filter(inspect.iscoroutinefunction, functions.values()))
+        """Those that are ``async def``."""
+        self.is_async = bool(self.awaited) or any(timer.is_async for timer in _timers or ())
+        """Whether there is any, timers included: then they need an asyncio loop."""
+
+
+def find(module: ModuleType, name: str, args: tuple[str, ...]) -> Handler | None:
+    """The function of that name, or None. Raises LoadError when it cannot be a handler."""
+    function = getattr(module, name, None)
+    if function is None:
+        return None
+    if not callable(function):
+        raise LoadError(f"{name} of {module.__file__} is no function")
+    check_arity(function, name, args)
+    return function  # type: ignore[no-any-return]
+
+
+def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
+    """Raises LoadError unless the function can be called with those arguments, and returns once."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise LoadError(f"{name} contains a yield; a handler returns once{_where(function)}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # A callable without a signature: it will say so itself.
+    try:
+        signature.bind(*args)
+    except TypeError:
+        raise LoadError(
+            f"{name}{signature} cannot be called as {name}({', '.join(args)}){_where(function)}"
+        ) from None
+
+
+def _where(function: Handler) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+
+
+def load(file: str | None) -> Handlers:
+    """Run a handlers file and take its functions; without a file, those that print every event.
+
+    The file's folder stands first on sys.path, as for a script. Raises LoadError.
+    """
+    global _timers
+    _timers = []
+    if file is None:
+        from wsraw.workers import show
+
+        return Handlers(show)
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise LoadError(f"there is no handlers file {file}")
+    name = _module_name(path)
+    sys.path.insert(0, str(path.parent))
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs: dataclasses, pickle and typing look their module up by name.
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise LoadError(_traceback(error, str(path))) from error
+    return Handlers(module)
+
+
+def _module_name(path: Path) -> str:
+    """Its own name, unless that would hide another module: it may be called json.py."""
+    name = path.stem
+    if name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
+        return "wsraw_handlers_" + "".join(c if c.isalnum() else "_" for c in name)
+    return name
+
+
+def _traceback(error: BaseException, path: str) -> str:
+    """The traceback from the user's file on: how we came there is no help."""
+    own: TracebackType | None = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename != path:
+        own = own.tb_next
+    return "".join(traceback.format_exception(type(error), error, own)).rstrip()

@@ -1,0 +1,451 @@
+"""Sans-I/O. The machine of a worker: batches in, handlers called, commands and acks out.
+
+Both shells drive it the same way: `receive` what came, `handle` (or await `handle_async`) what is
+in `queue`, send `link.data_to_send()`. The machine knows which event is being handled, and so in
+which outbox a command belongs:
+
+- in a plain handler: `turn`, as nothing else runs meanwhile;
+- in an async handler, and in what it calls: the context's turn, as long as that is not done;
+- else none: the command goes out at once, without an ack, at most once.
+
+A connection belongs to this worker from its on_connect, its attach or our own open until its
+detach, or the end of the session. A new session knows nothing: what it needs comes with attach.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from wsraw import messages as m
+from wsraw.link import LinkState, Outbox, WorkerLink
+from wsraw.workers.connection import ATTACHED, CLOSED, DEAF, UNREAD, Connection, encode_state
+
+if TYPE_CHECKING:
+    from wsraw.workers.handlers import Handlers
+
+log = logging.getLogger("wsraw.worker")
+
+INTERNAL_ERROR: Final = 1011
+"""How a connection is closed whose handler raised (RFC 6455, section 7.4.1)."""
+
+
+class Turn(Outbox):
+    """The outbox of one event, and the connections whose state its handler has looked at."""
+
+    __slots__ = ("done", "event", "seen")
+
+    def __init__(self, session: int, event: m.Event) -> None:
+        super().__init__(session, event.seq)
+        self.event = event
+        self.done = False
+        self.seen: list[Connection] = []
+
+    def begin(self, session: int, event: m.Event) -> None:
+        """Serve the next event: plain handlers run one after the other and share a turn."""
+        self.session = session
+        self.seq = event.seq
+        self.event = event
+
+
+_turn: ContextVar[Turn | None] = ContextVar("wsraw_turn", default=None)
+
+
+class Runtime:
+    """One worker's connections, and the event that is being handled.
+
+    `get_ident` names the calling thread: only the one that made the runtime may command.
+    """
+
+    def __init__(
+        self, link: WorkerLink, handlers: Handlers, on_exception: str, get_ident: Callable[[], int]
+    ) -> None:
+        self.link = link
+        self.handlers = handlers
+        self.queue: deque[m.Event] = deque()
+        """Events that wait for their handler, in order."""
+        self.turn: Turn | None = None
+        """That of the plain handler that runs now."""
+        self.connections: dict[int, Connection] = {}
+        self.shut_out = ""
+        """Why the gateway does not let us in; empty while it does."""
+        self.output_ready: Callable[[], None] = _nothing
+        """Called when a command wants to go out at once."""
+        self.send_now: Callable[[], None] = _nothing
+        """Called by `flush`: what the link holds is to be sent before it returns."""
+        self._plain = Turn(0, m.OnError(0, 0, ""))
+        self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
+        self._keep = on_exception == "keep"
+        self._get_ident = get_ident
+        self._ident = get_ident()
+        self._on_message = handlers.on_message
+        self._functions = {
+            m.OnConnect: handlers.on_connect,
+            m.OnMessage: handlers.on_message,
+            m.OnError: handlers.on_error,
+            m.OnClose: handlers.on_close,
+        }
+
+    @property
+    def epoch(self) -> int:
+        """That of the gateway we talk to; 0 before the first."""
+        return self.link.epoch
+
+    # --- bytes in ---
+
+    def receive(self, data: bytes) -> None:
+        """Take one batch: notices take effect now, events wait in `queue`."""
+        for record in self.link.receive(data):
+            kind = type(record)
+            if kind is m.OnMessage or kind in self._functions:
+                self.queue.append(record)
+            elif kind is m.Attach:
+                self._attach(record)
+            elif kind is m.Detach:
+                self._detach(record)
+            elif kind is m.Welcome:
+                self._forget_all()
+            elif kind is m.Opened:
+                self._opened(record)
+            elif kind is m.Refused:
+                self._refused(record)
+
+    def _attach(self, attach: m.Attach) -> None:
+        con = self.meet(attach.con)
+        if attach.inf is not None:
+            con.inf = attach.inf
+        con.about = attach.about
+        con._saved = con._kept = attach.state
+        con._state = UNREAD
+        con._flags |= ATTACHED
+
+    def _detach(self, detach: m.Detach) -> None:
+        con = self.connections.pop(detach.con, None)
+        if con is not None:
+            con._held = False
+
+    def _forget_all(self) -> None:
+        """Events of an earlier session come again, to whom the gateway chooses."""
+        self.queue.clear()
+        for con in self.connections.values():
+            con._held = False
+            if con._waiting is not None:
+                con._waiting.clear()
+        self.connections.clear()
+
+    def _opened(self, opened: m.Opened) -> None:
+        """Our named `open` found one standing: the connection we gave out is that one."""
+        con = self.connections.pop(opened.asked, None)
+        self.link.held.discard(opened.asked)
+        if con is not None:
+            con._held = False
+            con.id = opened.con
+            self._known.setdefault(opened.con, con)
+
+    def _refused(self, refused: m.Refused) -> None:
+        if refused.batch == 0:
+            self.shut_out = refused.why
+        else:
+            log.warning("the gateway has left out a command of ours: %s", refused.why)
+
+    def meet(self, con_id: int) -> Connection:
+        """The connection of that id, now ours. Somebody may hold it from an earlier time."""
+        con = self.connections.get(con_id)
+        if con is None:
+            con = self.connections[con_id] = self.connection(con_id)
+            con._flags = 0
+            con._held = True
+        return con
+
+    def connection(self, con_id: int) -> Connection:
+        """The connection of that id, whoever serves it: one object for each id."""
+        con = self.connections.get(con_id) or self._known.get(con_id)
+        if con is None:
+            con = self._known[con_id] = Connection(self, con_id)
+        return con
+
+    # --- events ---
+
+    def is_async(self, event: m.Event) -> bool:
+        """Whether the handlers of this event have to be awaited."""
+        return (
+            self._functions[type(event)] in self.handlers.awaited
+            or self.handlers.on_attach in self.handlers.awaited
+        )
+
+    def handle(self, event: m.Event) -> None:
+        """Call the plain handler of an event; its commands and its ack are with the link then."""
+        con = self.connections.get(event.con) or self.meet(event.con)
+        turn = self.turn = self._plain
+        turn.begin(self.link.session, event)
+        con.delivery = event.delivery
+        try:
+            if con._flags and self._is_unheard(con, event):
+                pass
+            elif type(event) is m.OnMessage:
+                if self._on_message is not None:
+                    reply = self._on_message(to_msg(event), con)
+                    if reply is not None:
+                        con.send(reply)
+            else:
+                returned = self._call(event, con)
+                if returned is not None:
+                    check_returned(returned)
+            if turn.seen:
+                self._save(turn)
+        except BaseException as error:
+            self._failed(turn, con, error)
+        self.turn = None
+        if not self.link.done(turn):
+            self._discard(turn)
+        elif turn.records:
+            turn.records = []
+
+    async def handle_async(self, event: m.Event) -> None:
+        """Await the handler of an event, in a task of its own; plain ones may be among them."""
+        con = self.connections.get(event.con) or self.meet(event.con)
+        turn = Turn(self.link.session, event)
+        _turn.set(turn)
+        con.delivery = event.delivery
+        try:
+            if con._flags & ATTACHED:
+                con._flags &= ~ATTACHED
+                if self.handlers.on_attach is not None:
+                    returned = self.handlers.on_attach(con)
+                    if hasattr(returned, "__await__"):
+                        await returned
+            if not (con._flags and self._is_unheard(con, event)):
+                reply = self._call(event, con)
+                if hasattr(reply, "__await__"):
+                    reply = await reply
+                if reply is not None and type(event) is m.OnMessage:
+                    con.send(reply)
+            if turn.seen:
+                self._save(turn)
+        except BaseException as error:
+            self._failed(turn, con, error)
+        turn.done = True
+        if not self.link.done(turn):
+            self._discard(turn)
+
+    def _is_unheard(self, con: Connection, event: m.Event) -> bool:
+        """What is unusual about a connection; True if its handler must not see this event."""
+        if con._flags & ATTACHED:
+            con._flags &= ~ATTACHED
+            if self.handlers.on_attach is not None:
+                check_returned(self.handlers.on_attach(con))
+        return bool(con._flags & DEAF) and type(event) is not m.OnClose
+
+    def _call(self, event: m.Event, con: Connection) -> Any:
+        """Call the handler of an event; what it returned."""
+        function = self._functions[type(event)]
+        if isinstance(event, m.OnMessage):
+            return function(to_msg(event), con) if function is not None else None
+        if isinstance(event, m.OnConnect):
+            con.inf, con.about = event.inf, event.about
+            return function(event.inf, con) if function is not None else None
+        if isinstance(event, m.OnError):
+            return function(event.message, con) if function is not None else None
+        con._flags |= CLOSED
+        con.close_code, con.close_reason = event.code, event.reason
+        con.close_cause = event.cause
+        return function(con) if function is not None else None
+
+    def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
+        """A handler raised: nothing that it commanded happens, the event counts as handled."""
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            # The process is being ended: the event is not handled, another worker will do it.
+            self.turn = None
+            raise error
+        name = type(turn.event).__struct_config__.tag
+        self.report(f"{name} of connection {con.id} (delivery {turn.event.delivery})", error)
+        self._discard(turn)
+        if not self._keep and type(turn.event) is not m.OnClose:
+            turn.records = [m.Close(con.id, INTERNAL_ERROR, "internal error")]
+            con._flags |= DEAF
+
+    def _discard(self, turn: Turn) -> None:
+        """What a handler has commanded will not happen: nor will we believe that it has."""
+        for record in turn.records:
+            if type(record) is m.Close:
+                closed = self.connections.get(record.con)
+                if closed is not None:
+                    closed._flags &= ~DEAF
+            elif type(record) is m.Open:
+                self.link.held.discard(record.con)
+                opened = self.connections.pop(record.con, None)
+                if opened is not None:
+                    opened._held = False
+                    opened._flags |= CLOSED
+        turn.records = []
+        for con in turn.seen:
+            con._saved, con._state = con._kept, UNREAD
+
+    # --- beside the events ---
+
+    def call(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
+        """Call a plain function of the user that belongs to no event. False if it raised."""
+        try:
+            check_returned(function(*args))
+        except Exception as error:
+            self.report(what, error)
+            return False
+        return True
+
+    async def call_async(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
+        """The same for one that may have to be awaited."""
+        try:
+            returned = function(*args)
+            if hasattr(returned, "__await__"):
+                await returned
+        except Exception as error:
+            self.report(what, error)
+            return False
+        return True
+
+    def report(self, what: str, error: BaseException) -> None:
+        """The traceback of the user's code into the log."""
+        trace = _from_handler_on(error.__traceback__)
+        log.error("%s raised", what, exc_info=(type(error), error, trace))
+
+    # --- commands ---
+
+    def command(self, record: m.Record) -> None:
+        """Put it where it belongs: see the module's docstring. Raises RuntimeError in a thread."""
+        turn = self.turn
+        if turn is None or self._get_ident() != self._ident:
+            turn = self._current()
+        if turn is not None:
+            turn.records.append(record)
+        elif self.link.command(record):
+            self.output_ready()
+        else:
+            log.debug("the gateway is away; lost: %r", record)
+
+    def _current(self) -> Turn | None:
+        if self._get_ident() != self._ident:
+            raise RuntimeError("a thread cannot do this itself: use wsraw.call_soon(function, …)")
+        turn = self.turn
+        if turn is None:
+            turn = _turn.get()
+            if turn is not None and turn.done:
+                return None
+        return turn
+
+    def open(self, fields: dict[str, Any], options: dict[str, Any]) -> Connection:
+        """Open a connection; it can be used at once. Raises ConnectionError without a gateway."""
+        turn = self._current()
+        try:
+            con_id = self.link.new_id()
+        except LookupError as error:
+            raise ConnectionError(f"nothing can be opened now: {error}") from None
+        if turn is not None:
+            options["during"] = turn.event.con
+        con = self.meet(con_id)
+        con._kind = fields["protocol"]
+        con._opened_in = self.link.session
+        self.command(m.Open(con_id, **fields, options=options))
+        return con
+
+    def flush(self) -> None:
+        """Send what the current event's handler has commanded so far, ahead of its ack."""
+        turn = self._current()
+        if turn is not None:
+            if turn.seen:
+                self._save(turn)
+            self.link.flush(turn)
+        self.send_now()
+
+    # --- state ---
+
+    def reads_state(self, con: Connection) -> None:
+        """Whoever reads it may change it in place: look again when the event is done."""
+        turn = self._current()
+        if not con._held and not (turn is not None and turn.event.con == con.id):
+            raise LookupError(f"{con!r}: its state is with the worker that serves it, not here")
+        if turn is not None and con not in turn.seen and self._keeps_state(con, turn):
+            turn.seen.append(con)
+
+    def sets_state(self, con: Connection) -> None:
+        """Keep what was set: with the event's ack, or at once when there is no event."""
+        turn = self._current()
+        if not self._keeps_state(con, turn):
+            raise RuntimeError(
+                f"{con!r}: con.state is set in an event of that connection, "
+                "or by the worker that has opened it"
+            )
+        if turn is None:
+            con._kept = con._saved
+            self.command(m.State(con.id, con._saved))
+        elif con not in turn.seen:
+            turn.seen.append(con)
+
+    def _keeps_state(self, con: Connection, turn: Turn | None) -> bool:
+        """The gateway takes a state only from whom no other can overtake."""
+        if turn is not None and turn.event.con == con.id:
+            return True
+        return con._held and con._opened_in == self.link.session != 0
+
+    def _save(self, turn: Turn) -> None:
+        """Command what has changed. Raises TypeError or ValueError for what cannot be kept."""
+        for con in turn.seen:
+            data = con._saved if con._state is UNREAD else encode_state(con._state)
+            if data != con._kept:
+                turn.records.append(m.State(con.id, data))
+        for con in turn.seen:
+            if con._state is not UNREAD:
+                con._saved, con._state = encode_state(con._state), UNREAD
+            con._kept = con._saved
+        turn.seen = []
+
+    # --- the end ---
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a session stands."""
+        return self.link.state in (LinkState.READY, LinkState.DRAINING)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the gateway wants us to finish; no new events come."""
+        return self.link.state is LinkState.DRAINING
+
+    def bye(self) -> None:
+        """What was handled is acked; what was not goes back to the gateway."""
+        self.queue.clear()
+        if self.is_ready:
+            self.link.bye()
+
+
+def to_msg(event: m.OnMessage) -> dict[str, Any]:
+    """What on_message is called with. Text comes as `str`; a raw message has data only."""
+    kind = event.type
+    if kind == "text":
+        return {"type": "text", "data": event.data.decode(), "final": event.final}
+    if kind == "raw":
+        return {"data": event.data}
+    return {"type": kind, "data": event.data, "final": event.final}
+
+
+def check_returned(value: object) -> None:
+    """Raises TypeError for a coroutine that nobody will await."""
+    if hasattr(value, "__await__"):
+        if hasattr(value, "close"):
+            value.close()
+        raise TypeError("a plain handler returned a coroutine: write it as async def")
+
+
+def _from_handler_on(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without our own frames above the user's."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,101 @@
+"""I/O. What both shells have in common: the parts of a worker, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsraw.workers.dealer import Bell, Dealer
+from wsraw.workers.handlers import Timer
+from wsraw.workers.runtime import Runtime
+
+log = logging.getLogger("wsraw.worker")
+
+SEND_AFTER: Final = 0.001
+"""Seconds that an ack may wait for the handlers behind it; so no worker looks stuck that is not."""
+
+LAST_BATCH: Final = 2.0
+"""Seconds that a gateway which does not read is given to take our last batch."""
+
+WARN_AFTER: Final = 5.0
+"""Seconds without a gateway after which we say what we are waiting for."""
+
+EXIT_STOPPED: Final = 0
+EXIT_START_FAILED: Final = 1
+EXIT_SHUT_OUT: Final = 4
+"""The gateway does not let us in."""
+
+
+class Stopper:
+    """How the rest of the process, signals and threads, reaches a running shell."""
+
+    def __init__(self, bell: Bell) -> None:
+        self.asked = False
+        self.calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.ring = bell.ring
+
+    def stop(self) -> None:
+        """Finish the running handlers, say bye, and end."""
+        self.asked = True
+        self.ring()
+
+    def call_soon(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Call a function in the thread of the handlers, between them."""
+        self.calls.append((function, args))
+        self.ring()
+
+
+class Due:
+    """When a timer is due. What was missed is skipped: no burst after a long handler."""
+
+    __slots__ = ("timer", "when")
+
+    def __init__(self, timer: Timer, now: float) -> None:
+        self.timer = timer
+        self.when = now + timer.seconds
+
+    def advance(self, now: float) -> None:
+        """It was called; when again?"""
+        self.when = max(self.when + self.timer.seconds, now)
+
+
+class Shell:
+    """A worker's parts."""
+
+    def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper, endpoint: str) -> None:
+        self.runtime = runtime
+        self.dealer = dealer
+        self.stopper = stopper
+        self.failed = False
+        """on_start has raised: there is no use in going on."""
+        self._endpoint = endpoint
+        self._warn_at = time.monotonic() + WARN_AFTER
+
+    def is_over(self) -> bool:
+        """Whether nothing more is to be started."""
+        runtime = self.runtime
+        return (
+            self.stopper.asked
+            or self.failed
+            or bool(runtime.shut_out)
+            or (runtime.is_draining and not runtime.queue)
+        )
+
+    def warn_if_alone(self, now: float) -> float:
+        """Say once that no gateway answers. When to ask again, as seconds from now."""
+        if self.runtime.is_ready:
+            self._warn_at = float("inf")
+        elif now >= self._warn_at:
+            self._warn_at = float("inf")
+            log.warning("waiting for a gateway at %s", self._endpoint)
+        return self._warn_at - now
+
+    def exit_code(self) -> int:
+        """What the process ends with; says why, where that is not obvious."""
+        if self.runtime.shut_out:
+            log.error("the gateway does not let this worker in: %s", self.runtime.shut_out)
+            return EXIT_SHUT_OUT
+        return EXIT_START_FAILED if self.failed else EXIT_STOPPED

@@ -1,0 +1,27 @@
+"""The handlers of a run without a handlers file: every event is printed, nothing is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsraw.workers.connection import Connection
+
+
+def on_connect(inf: dict[str, str], con: Connection) -> None:
+    """Who came, and with what."""
+    print(f"{con!r} on_connect {inf}")
+
+
+def on_message(msg: dict[str, Any], con: Connection) -> None:
+    """What it sent."""
+    print(f"{con!r} on_message {msg}")
+
+
+def on_error(error_message: str, con: Connection) -> None:
+    """What went wrong."""
+    print(f"{con!r} on_error {error_message}")
+
+
+def on_close(con: Connection) -> None:
+    """How it ended."""
+    print(f"{con!r} on_close {con.close_code} {con.close_reason!r} {con.close_cause}")

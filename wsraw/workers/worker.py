@@ -1,0 +1,139 @@
+"""I/O. The worker process: DEALER, event in → handler → commands out.
+
+Two thin shells over one machine (runtime.py): plain_shell.py for plain handlers on a blocking poll,
+asyncio_shell.py if any of them is ``async def``. Here stands what comes before and around them.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import logging
+import os
+import platform
+import secrets
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Final
+
+from wsraw.link import WorkerLink
+from wsraw.settings import Settings
+from wsraw.workers import api, handlers
+from wsraw.workers.dealer import Bell, Dealer
+from wsraw.workers.runtime import Runtime
+from wsraw.workers.shell import Shell, Stopper
+
+log = logging.getLogger("wsraw.worker")
+
+ASYNC_CONCURRENCY: Final = 100
+"""Events that async handlers work on at the same time, unless the setting says otherwise."""
+
+ORPHAN_GRACE: Final = 5.0
+"""Seconds that a handler has left when the supervisor is gone; nobody else could end it then."""
+
+EXIT_WRONG_ENDPOINT: Final = 2
+EXIT_DOES_NOT_LOAD: Final = 3
+"""The handlers file does not load: trying again would not help."""
+
+
+def main(file: str | None, endpoint: str, token: str, pool: str, settings: Settings) -> int:
+    """Run a worker until the gateway or a signal ends it; returns the exit code.
+
+    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin does,
+    and leaves SIGINT to the supervisor, as a terminal sends it to everybody.
+    """
+    faulthandler.enable()
+    _line_buffer(settings.log_level)
+    bell = Bell()
+    stopper = Stopper(bell)
+    if os.environ.pop("WSRAW_STDIN", "") == "1":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _watch_stdin(stopper)
+    try:
+        loaded = handlers.load(file)
+    except handlers.LoadError as error:
+        print(error, file=sys.stderr, flush=True)
+        return EXIT_DOES_NOT_LOAD
+    concurrency = settings.concurrency or ASYNC_CONCURRENCY if loaded.is_async else 1
+    link = WorkerLink(
+        pool=pool,
+        token=token,
+        instance=secrets.token_hex(8),
+        language=f"python/{platform.python_version()}",
+        concurrency=concurrency,
+    )
+    runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
+    api.install(runtime, stopper.call_soon)
+    try:
+        dealer = Dealer(endpoint, bell)
+    except OSError as error:
+        print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
+        return EXIT_WRONG_ENDPOINT
+    _stop_on_signals(stopper, bell)
+    shell: Shell
+    if loaded.is_async:
+        # Here, as asyncio costs a plain worker 30 ms at start.
+        from wsraw.workers.asyncio_shell import AsyncioShell
+
+        shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, concurrency)
+    else:
+        from wsraw.workers.plain_shell import PlainShell
+
+        shell = PlainShell(runtime, dealer, stopper, endpoint)
+    return shell.run()
+
+
+def _line_buffer(log_level: str) -> None:
+    """Each line of a handler's print, and of our log, is seen when it is written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    ours = logging.getLogger("wsraw")
+    ours.setLevel(log_level.upper())
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        ours.addHandler(handler)
+        # A handlers file that configures the root logger must not get our lines twice.
+        ours.propagate = False
+
+
+def _stop_on_signals(stopper: Stopper, bell: Bell) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        # The second one is for those who cannot wait for the handler.
+        signal.signal(number, signal.SIG_DFL)
+        stopper.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, stop)
+    # Python runs signal handlers between bytecodes: a poll inside ZeroMQ or select must be woken.
+    signal.set_wakeup_fd(bell.writer, warn_on_full_buffer=False)
+
+
+def _watch_stdin(stopper: Stopper) -> None:
+    """End with the supervisor: its end of the pipe closes however it dies."""
+    ours = os.dup(0)
+    os.set_inheritable(ours, False)
+    # A handler, or a program it starts, must not take what is not meant for it.
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+    def wait_for_eof() -> None:
+        try:
+            while os.read(ours, 4096):
+                pass
+        except OSError:
+            pass
+        stopper.stop()
+        time.sleep(ORPHAN_GRACE)
+        print("the supervisor is gone, and a handler does not end", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_eof, name="wsraw-stdin", daemon=True).start()
