@@ -1,4 +1,7 @@
-"""Everything that comes goes back as it came: text as text, binary as binary, raw as raw."""
+"""Everything that comes goes back as it came: text as text, binary as binary, raw as raw.
+
+wsraw run --workers examples/echo.py
+"""
 
 
 def on_message(msg, con):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "wsraw", *arguments]
+    """As the `wsraw` script does it: nothing is imported from the current folder."""
+    return [sys.executable, "-P", "-m", "wsraw", *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -27,10 +29,12 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), path]))}
 
 
-def wsraw(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself."""
+def wsraw(
+    *arguments: str, cwd: Path | None = None, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself; `before` is a command that runs it."""
     return subprocess.run(
-        command(*arguments),
+        [*before, *command(*arguments)],
         cwd=cwd,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -61,11 +65,13 @@ class Running:
     def __init__(
         self, *arguments: str, cwd: Path | None = None, listen: Sequence[str] = ()
     ) -> None:
+        # A run that is killed cannot remove its run folder; so it makes it in one of ours.
+        self._folder = tempfile.TemporaryDirectory(prefix="run-")
         options = [f"--listen={address}" for address in listen or ["127.0.0.1:0"]]
         self.process = subprocess.Popen(
             command("run", "--log-level=debug", *options, *arguments),
             cwd=cwd,
-            env=environment(),
+            env=environment() | {"TMPDIR": self._folder.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -99,6 +105,7 @@ class Running:
             self._reader.join()
             assert self.process.stderr is not None
             self.process.stderr.close()
+            self._folder.cleanup()
 
     def __str__(self) -> str:
         return "\n".join(self.lines)

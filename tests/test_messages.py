@@ -66,7 +66,11 @@ def test_records_grow_by_appending_fields() -> None:
 
 def test_the_control_link_has_a_token_in_front() -> None:
     decoder = m.Decoder(str, m.FromSupervisor)
-    assert decoder.decode(batch(m.Exited(3, "x"), head="secret")) == ("secret", [m.Exited(3, "x")], [])
+    assert decoder.decode(batch(m.Exited(3, "x"), head="secret")) == (
+        "secret",
+        [m.Exited(3, "x")],
+        [],
+    )
     with pytest.raises(m.LinkError):
         decoder.decode(batch(m.Exited(3, "x"), head=7))
 
@@ -203,10 +207,10 @@ def test_a_string_as_data_heals_nothing_else() -> None:
     assert (records, len(left_out)) == ([None], 1)
 
 
-@pytest.mark.parametrize("extra", [10, 11, 12, 13, 65_532, 65_533, 70_000])
+@pytest.mark.parametrize("extra", [10, 11, 65_530, 65_531, 70_000])
 def test_string_data_with_many_fields_of_a_later_version(extra: int) -> None:
     """The array head is written anew: in one, three or five bytes."""
-    assert decode(batch(["send", 5, "s", *[0] * 0, "text", True, *[0] * extra])) == (
+    assert decode(batch(["send", 5, "s", "text", True, *[0] * extra])) == (
         7,
         [m.Send(5, b"s", "text", True)],
         [],
@@ -222,7 +226,11 @@ def test_what_a_worker_hears_is_not_healed() -> None:
 # --- anything ---
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text()
     | st.binary(),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,

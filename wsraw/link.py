@@ -100,7 +100,8 @@ class WorkerLink:
 
     def receive(self, data: bytes) -> list[Any]:
         """Events and notices for the shell, in order. `who` is answered here, nothing raises."""
-        if not data:
+        if not data or self.state is LinkState.GONE:
+            # After bye nothing is ours any more; a `who` must not begin what nobody will serve.
             return []
         try:
             session, records, _ = self._decoder.decode(data)
@@ -134,7 +135,7 @@ class WorkerLink:
                 self.held.discard(record.con)
             elif kind is m.Answer and record.ref == 0:
                 # Our own query for ids; refs of the shell begin at 1.
-                self._add_ids(*record.value)
+                self._receive_ids(record.value)
                 continue
             elif kind is m.Drain and self.state is LinkState.READY:
                 self.state = LinkState.DRAINING
@@ -157,6 +158,11 @@ class WorkerLink:
         self._ids.clear()
         self._ids_left = 0
 
+    def _receive_ids(self, value: Any) -> None:
+        match value:
+            case [int(first), int(last)] if first <= last:
+                self._add_ids(first, last)
+
     def _add_ids(self, first: int, last: int) -> None:
         self._ids.append((first, last))
         self._ids_left += last - first + 1
@@ -172,7 +178,7 @@ class WorkerLink:
 
         To discard the commands of a handler that failed, clear ``outbox.records`` first.
         """
-        if outbox.session != self.session:
+        if outbox.session != self.session or self.state is LinkState.GONE:
             return False
         if outbox.records:
             self._records += outbox.records
@@ -186,7 +192,7 @@ class WorkerLink:
 
     def flush(self, outbox: Outbox) -> None:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
-        if outbox.session == self.session:
+        if outbox.session == self.session and self.state is not LinkState.GONE:
             self._records += outbox.records
         outbox.records = []
 
@@ -213,8 +219,10 @@ class WorkerLink:
         return first
 
     def bye(self) -> None:
-        """Everything is acked: the session ends with the next batch."""
-        self._records.append(m.Bye())
+        """The session ends with the next batch; handlers that still run are not heard any more."""
+        if self.session and self.state is not LinkState.GONE:
+            self._records.append(m.Bye())
+        self._hello_due = False
         self.state = LinkState.GONE
 
     # --- bytes out ---
@@ -285,6 +293,8 @@ class GatewayLink:
         self._busy_since = 0.0
         self._last_ack = 0.0
         self._acked = 0
+        self._sample_since = 0.0
+        self._was_empty = False
         self._last_acked_seq = 0
         self._grow_after = 0
 
@@ -326,6 +336,10 @@ class GatewayLink:
     def acked(self, ack: m.Ack) -> list[InFlight]:
         """Take the events of an ack of this batch out of flight, in order."""
         taken = []
+        if not self._acked:
+            # Now, as an event that goes out later in this turn may begin a new time of being busy.
+            self._was_empty = self._busy_since >= self._last_ack
+            self._sample_since = self._busy_since if self._was_empty else self._last_ack
         for seq in range(ack.first, ack.last + 1):
             entry = self.in_flight.pop(seq)
             self.in_flight_bytes -= entry.size
@@ -419,13 +433,11 @@ class GatewayLink:
         """
         if not self._acked:
             return
-        was_empty = self._busy_since >= self._last_ack
-        since = self._busy_since if was_empty else self._last_ack
-        spacing = max((now - since) / self._acked, 1e-7)
+        spacing = max((now - self._sample_since) / self._acked, 1e-7)
         target = min(self.largest, self.concurrency + int(WORK_AHEAD / spacing))
         self.service_time = spacing
         if target < self.window:
-            if not was_empty:
+            if not self._was_empty:
                 self.window = target
         elif self._last_acked_seq >= self._grow_after:
             # At most doubled per round trip: what was sent since the last growth has come back.

@@ -25,6 +25,10 @@ AWAY_AFTER: Final = 0.5
 LONGEST_SLEEP: Final = 1.0
 """Seconds; also how often connections that the platform cannot watch for errors are looked at."""
 
+# As globals: they are asked for twice for each ready descriptor.
+READ: Final = selectors.EVENT_READ
+WRITE: Final = selectors.EVENT_WRITE
+
 TURN_TIME_ALLOWED: Final = 2.0
 """A turn that works longer than this (seconds) was stopped, not busy."""
 
@@ -56,7 +60,7 @@ class Loop:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._away = 0.0
-        self.now = clock()
+        self.now = self._seen = clock()
         self.before_sleep: Callable[[float], bool] | None = None
         """Called at the end of each turn with `now`; True forbids to sleep in the next wait."""
         self._selector = selectors.DefaultSelector()
@@ -81,7 +85,9 @@ class Loop:
         With neither, the descriptor is watched for errors alone: the handler is called with
         readable=True when the peer is gone. Raises OSError or ValueError for a bad descriptor.
         """
-        self._deaf.pop(fileobj, None)
+        if self._deaf.pop(fileobj, None) is not None:
+            # With epoll the selector believes that it reads; it would not tell epoll to do so.
+            self.unwatch(fileobj)
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if not events:
             self._watch_for_errors(fileobj, handler)
@@ -107,6 +113,7 @@ class Loop:
             # selector keeps the key, so that the event finds its handler.
             self.watch(fileobj, handler, read=True)
             epoll.modify(fileobj.fileno() if hasattr(fileobj, "fileno") else fileobj, 0)
+            self._deaf[fileobj] = handler
             return
         try:
             self._selector.unregister(fileobj)
@@ -169,18 +176,19 @@ class Loop:
 
     def turn(self, may_sleep: bool = True) -> bool:
         """One turn; returns whether the next one may sleep. For `run`, and for tests."""
-        timeout = self._timeout() if may_sleep else 0.0
-        before = self._clock() - self._away
+        # Between two turns passes no time: what did was absence.
+        before = self._skip_absence(self._seen)
+        timeout = self._timeout(before) if may_sleep else 0.0
         ready = self._selector.select(timeout)
         self.now = now = self._skip_absence(before + timeout)
         for key, mask in ready:
             # A handler must not close what another key of this turn stands for: before_sleep does.
-            key.data(bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE))
+            key.data((mask & READ) != 0, (mask & WRITE) != 0)
         for _ in range(len(self._calls)):
             self._calls.popleft()()
         self._run_timers(now)
         busy = self.before_sleep(now) if self.before_sleep is not None else False
-        self._skip_absence(now + TURN_TIME_ALLOWED)
+        self._seen = self._skip_absence(now + TURN_TIME_ALLOWED)
         return not busy
 
     def _skip_absence(self, expected: float) -> float:
@@ -191,14 +199,14 @@ class Loop:
             now = expected
         return now
 
-    def _timeout(self) -> float:
+    def _timeout(self, now: float) -> float:
         if self._calls:
             return 0.0
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:
             return LONGEST_SLEEP
-        return min(LONGEST_SLEEP, max(0.0, self._timers[0][0] - (self._clock() - self._away)))
+        return min(LONGEST_SLEEP, max(0.0, self._timers[0][0] - now))
 
     def _run_timers(self, now: float) -> None:
         due = []

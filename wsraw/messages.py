@@ -450,7 +450,11 @@ def _with_binary_data(raw: msgspec.Raw) -> bytes:
 
 
 def _array_head(count: int) -> bytes:
-    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    if count < 16:
+        return bytes((0x90 | count,))
+    if count < 1 << 16:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def worker_decoder() -> Decoder:

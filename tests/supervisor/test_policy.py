@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from wsraw.supervisor import policy as p
-from wsraw.supervisor.policy import ChildState, Phase, Policy, Step
+from wsraw.supervisor.life import Child, ChildState
+from wsraw.supervisor.policy import Phase, Policy
 
 ENDPOINT = "ipc:///run/link.sock"
 
@@ -56,36 +57,15 @@ class Run:
         return self
 
     @property
-    def gateway(self) -> p.Child:
+    def gateway(self) -> Child:
         return self.policy.gateway
 
     @property
-    def worker(self) -> p.Child:
+    def worker(self) -> Child:
         return self.policy.workers[0]
 
-    def exit(self, child: p.Child, code: int = -9, reason: str = "was killed") -> list[p.Action]:
+    def exit(self, child: Child, code: int = -9, reason: str = "was killed") -> list[p.Action]:
         return self.do(self.policy.exited(child, code, reason, self.now))
-
-
-# --- the table ---
-
-
-@pytest.mark.parametrize("state", ChildState)
-@pytest.mark.parametrize("step", Step)
-def test_the_table_and_its_complement(state: ChildState, step: Step) -> None:
-    child = p.Child("x.py")
-    child.state = state
-    if (state, step) in p.TRANSITIONS:
-        child.take(step)
-        assert child.state is p.TRANSITIONS[state, step]
-    else:
-        with pytest.raises(KeyError):
-            child.take(step)
-        assert child.state is state
-
-
-def test_failed_is_final() -> None:
-    assert not [step for step in Step if (ChildState.FAILED, step) in p.TRANSITIONS]
 
 
 # --- start: left to right ---
@@ -325,6 +305,14 @@ def test_the_deadline_of_a_stop() -> None:
     assert run.exit(run.gateway, 0) == [p.Finish(0)]
 
 
+def test_workers_get_no_grace_beyond_the_deadline() -> None:
+    run = Run(1, stop_timeout=7.0).up()
+    run.do(run.policy.stop(run.now))
+    run.pass_time(7.0)
+    assert run.do(run.policy.stopped(run.now)) == [p.Terminate(run.worker)]
+    assert run.pass_time(p.STOP_MARGIN) == [p.Kill(run.worker)]
+
+
 def test_a_stop_without_deadline_waits() -> None:
     run = Run(1, stop_timeout=0.0).up()
     assert run.do(run.policy.stop(run.now)) == [p.TellStop(p.FOREVER)]
@@ -396,8 +384,8 @@ class World(RuleBasedStateMachine):
         chance = random.Random(0)
         self.policy = Policy(["a.py"] * 3, 10.0, chance.random)
         self.now = 0.0
-        self.processes: set[p.Child] = set()
-        self.killed: set[p.Child] = set()
+        self.processes: set[Child] = set()
+        self.killed: set[Child] = set()
         self.numbers: set[tuple[bool, int]] = set()
         self.finished: int | None = None
         self.stopping = False

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from deadline import eventually
+from running import environment
 
 from wsraw.supervisor import process as module
 from wsraw.supervisor.process import Process, reason
-
-WAIT_FOR_STDIN = "import sys; sys.stdin.read(); print('the parent is gone')"
 
 
 class Child:
@@ -78,20 +79,34 @@ def test_output_need_not_be_text(start: type[Child]) -> None:
     assert child.wait() == ["\ufffd\ufffd", "\x00", 0]
 
 
-def test_a_child_hears_that_it_may_go(start: type[Child]) -> None:
-    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=1);"
-    child = start(ignores + WAIT_FOR_STDIN)
-    eventually(lambda: child.heard, "its first line")
-    child.process.terminate()
-    assert child.wait() == ["up", "the parent is gone", 0]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
-def test_a_child_that_does_not_listen_gets_sigterm(start: type[Child]) -> None:
-    child = start("import time; print('up', flush=True); time.sleep(600)")
+def test_a_child_hears_that_it_may_go_and_not_that_we_are_gone(start: type[Child]) -> None:
+    child = start("import sys; print('up', flush=True); sys.stdin.read(); print('you are gone')")
     eventually(lambda: child.heard, "its first line")
     child.process.terminate()
     assert child.wait() == ["up", -signal.SIGTERM]
+
+
+def test_a_child_hears_that_its_parent_is_gone() -> None:
+    """Its parent is a process of its own here, which is killed."""
+    child = "import sys; print('up', flush=True); sys.stdin.read(); open(sys.argv[1], 'w')"
+    code = (
+        "import sys, time\n"
+        "from wsraw.supervisor.process import Process\n"
+        f"Process([sys.executable, '-c', {child!r}, sys.argv[1]], {{}},"
+        " on_line=lambda line: print(line, flush=True), on_exit=print)\n"
+        "time.sleep(600)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "mark"
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code, str(mark)], env=environment(), stdout=subprocess.PIPE
+        )
+        with parent:
+            assert parent.stdout is not None
+            assert parent.stdout.readline().strip() == b"up"
+            parent.kill()
+        eventually(mark.exists, "the child to hear of it")
 
 
 def test_kill_is_certain(start: type[Child]) -> None:

@@ -161,8 +161,25 @@ class Process:
     def bind(self, endpoint: str) -> zmq.Socket[bytes]:
         router = self.context.socket(zmq.ROUTER)
         router.setsockopt(zmq.LINGER, 0)
-        router.bind(endpoint)
+        try:
+            router.bind(endpoint)
+        except zmq.ZMQError:
+            router.close()
+            raise
         return router
+
+    def restart_gateway(self) -> None:
+        """Another gateway at the same endpoint."""
+        self.router.close()
+
+        def bind() -> bool:
+            try:
+                self.router = self.bind(self.endpoint)
+            except zmq.ZMQError:  # libzmq closes the old one in its own thread.
+                return False
+            return True
+
+        eventually(bind, "the endpoint to be free")
 
     def start(self, source: str, *, settings: str = "{}", prelude: str = "") -> None:
         """Spawn it. `prelude` is run in the process before wsraw's main."""
@@ -233,13 +250,14 @@ class Process:
         """Take what the worker says until the condition holds."""
 
         def step() -> bool:
-            if condition():
-                return True
-            batch = self.receive()
-            if batch:
-                self.commands += take_acks(self.gateway, batch)
-                self.tell()
-            return bool(condition())
+            while not condition():
+                batch = self.receive()
+                if batch is None:
+                    return False
+                if batch:
+                    self.commands += take_acks(self.gateway, batch)
+                    self.tell()
+            return True
 
         eventually(step, what)
 

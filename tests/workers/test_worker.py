@@ -49,8 +49,9 @@ def test_what_the_process_carries(process: Process) -> None:
         from wsraw import publish
 
         def on_start():
-            names = [n for n in sys.modules if n.split(".")[0] in ("websockets", "click")
-                     or n.startswith(("wsraw.gateway", "wsraw.supervisor", "wsraw.loop", "asyncio"))]
+            foreign = ("websockets", "click", "asyncio",
+                       "wsraw.gateway", "wsraw.supervisor", "wsraw.loop")
+            names = [name for name in sys.modules if name.startswith(foreign)]
             publish("found", repr((names, [n for n in os.environ if n.startswith("WSRAW_")])))
         """
     )
@@ -62,7 +63,6 @@ def test_what_the_process_carries(process: Process) -> None:
 @BOTH
 def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
     process.start(source)
-    process.until(process.receive, "the hello") if False else None
     process.until(lambda: process.receive() is not None, "the probe")
     process.router.send_multipart(
         [process.gateway.identity, m.encode([0, m.Refused(0, 0, "its token is wrong")])]
@@ -114,12 +114,43 @@ def test_sigterm_lets_the_running_handler_finish(process: Process, source: str) 
     process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
     process.child.send_signal(signal.SIGTERM)
     process.child.send_signal(signal.SIGINT)  # The terminal's; not for a spawned worker.
+    process.child.send_signal(signal.SIGTERM)  # What it gets when its supervisor dies.
     gate.touch()
     process.pump(process.said_bye, "bye")
     assert process.sent() == [b"begun", b"done"]
     # The second event was not begun: it goes back with the end of the session.
     assert [entry.event.con for entry in process.gateway.in_flight.values()] == [con_id(2)]
     assert process.end()[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@BOTH
+def test_sigterm_after_the_bye_is_no_death(process: Process, source: str) -> None:
+    """The supervisor sends it to all that are still there; some are just ending."""
+    process.start(source)
+    process.welcome()
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    while process.child.poll() is None:
+        process.child.send_signal(signal.SIGTERM)
+    assert process.end()[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
+def test_by_hand_a_second_signal_does_not_wait(process: Process, source: str) -> None:
+    process.start(source, prelude="import os\ndel os.environ['WSRAW_STDIN']")
+    process.welcome()
+    process.deliver(message(1, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+
+    def is_gone() -> bool:
+        process.child.send_signal(signal.SIGINT)
+        return process.child.poll() is not None
+
+    eventually(is_gone, "its end")
+    assert process.end()[0] == -signal.SIGINT
 
 
 @BOTH
@@ -156,8 +187,7 @@ def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
     first = process.welcome()
     process.deliver(connect(1), message(1, b"x"))
     process.pump(process.all_acked, "the ack")
-    process.router.close()
-    process.router = process.bind(process.endpoint)
+    process.restart_gateway()
     again = process.welcome(EPOCH + 1)
     assert again.instance == first.instance
     assert again.held == [con_id(1)]
@@ -335,7 +365,7 @@ def test_no_gateway_for_a_while(process: Process) -> None:
     process.start(ECHO, prelude="import wsraw.workers.shell as shell\nshell.WARN_AFTER = 0.05")
     assert process.child.stderr is not None
     assert "waiting for a gateway at tcp://127.0.0.1" in process.child.stderr.readline()
-    process.router = process.bind(process.endpoint)
+    process.restart_gateway()
     process.welcome()
     process.deliver(message(1, b"x"))
     process.pump(process.all_acked, "the ack")

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wsraw import messages as m
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CONNECTING, OPEN, Connection
+from wsraw.gateway.reopener import Reopening
 from wsraw.gateway.route import Route, Worker
 
 if TYPE_CHECKING:
     from wsraw.gateway.router import Router
 
 log = logging.getLogger("wsraw.gateway")
+
+
+ALIASES_KEPT: Final = 10_000
+"""Ids under which standing connections were asked for; the oldest goes when there are more."""
 
 
 class Commands:
@@ -57,6 +62,21 @@ class Commands:
             del self._names[route.pool.name, route.name]
             self._aliases = {a: con for a, con in self._aliases.items() if con != route.id}
 
+    def succeed(self, route: Route, successor: Route) -> None:
+        """The name now means the successor; so do the ids under which others have opened it."""
+        if route.name is None:
+            return
+        self._names[route.pool.name, route.name] = successor
+        for asked, con in self._aliases.items():
+            if con == route.id:
+                self._aliases[asked] = successor.id
+
+    def _alias(self, asked: int, standing: Route) -> None:
+        """Until the worker has read our `opened`, it uses the id that it asked with."""
+        self._aliases[asked] = standing.id
+        if len(self._aliases) > ALIASES_KEPT:
+            del self._aliases[next(iter(self._aliases))]
+
     def _route(self, con: int) -> Route | str | None:
         """The connection, None if it is closed already, or why there can be none."""
         route = self._router.routes.get(self._aliases.get(con, con) if self._aliases else con)
@@ -88,15 +108,15 @@ class Commands:
         return route  # type: ignore[return-value]
 
     def _open(self, worker: Worker, open_: m.Open, now: float) -> str | None:
-        if not any(ids.take(open_.con) for ids in worker.ids):
+        if not worker.take_id(open_.con):
             return f"connection {open_.con} is not of this session's range, or was opened before"
         pool = self._router.pool(worker.pool)
         name = open_.options.get("name")
         if name is not None and not isinstance(name, str):
             return "the option name must be a string"
         standing = self._names.get((pool.name, name)) if name else None
-        if standing is not None:
-            self._aliases[open_.con] = standing.id
+        if standing is not None and standing.con.state in (CONNECTING, OPEN):
+            self._alias(open_.con, standing)
             worker.notice(m.Opened(open_.con, standing.id))
             self._router.dispatcher.talked.add(worker)
             return None
@@ -108,6 +128,8 @@ class Commands:
         if name:
             route.name = name
             self._names[pool.name, name] = route
+        if open_.options.get("reconnect"):
+            route.reopening = Reopening(open_, 0, now)
         during = self._router.routes.get(_id_option(open_, "during"))
         couple = (
             self._router.routes.get(_id_option(open_, "couple"))

@@ -95,6 +95,7 @@ class Connection(Output):
 
     __slots__ = (
         "_announced",
+        "_announces_raw",
         "_close_asked",
         "_drained",
         "_early",
@@ -159,6 +160,8 @@ class Connection(Output):
         """For the router."""
         self.state = CONNECTING if opened else SNIFFING
         self._announced = opened
+        self._announces_raw = False
+        """An opened raw connection has no on_connect (the seed); one that reconnects needs it."""
         self._tcp_stands = not opened
         self._listen: Listen | None = None
         self._sniffer: Sniffer | None = None
@@ -204,6 +207,7 @@ class Connection(Output):
         self = cls(con_id, settings, about, opened=True)
         self.target = open_.target
         about["target"] = open_.target
+        self._announces_raw = bool(open_.options.get("reconnect"))
         timeout = open_.options.get("connect_timeout", settings.connect_timeout)
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
             self._wrong = "the option connect_timeout must be a number of seconds"
@@ -282,6 +286,8 @@ class Connection(Output):
             for opcode, data, final in self._early:
                 self.append(ws.frame(opcode, data, final))
             self._early.clear()
+        elif self._announces_raw:
+            events = self._announce()
         self._timeout = self.settings.ping_interval if ws is not None else 0.0
         self._last_heard = now
         self._arm(now)
@@ -364,7 +370,8 @@ class Connection(Output):
         ws = self._websocket
         if ws is None or self.half_closed:
             return []
-        ws.receive_data(data)
+        for start in range(0, len(data), SLICE):
+            ws.receive_data(data[start : start + SLICE])
         self._collect(ws)
         if not ws.ended:
             return []
@@ -476,14 +483,18 @@ class Connection(Output):
         ws = self._websocket
         if ws is None:
             return []
-        frames = ws.receive_data(data)
-        if ws.opened:
-            events = self._stand(now) + self._to_events(frames)
-            if ws.output or ws.ended:
-                self._after_frames(ws, events)
-            return events + self._close_as_asked(now)
-        if ws.ended:
-            return self._end(1006, "", "connect-failed", ws.error)
+        for start in range(0, len(data), SLICE):
+            frames = ws.receive_data(data[start : start + SLICE])
+            if ws.opened:
+                events = self._stand(now) + self._to_events(frames)
+                if ws.output or ws.ended:
+                    self._after_frames(ws, events)
+                rest = data[start + SLICE :]
+                if rest:
+                    events += self.receive_data(rest, now)
+                return events + self._close_as_asked(now)
+            if ws.ended:
+                return self._end(1006, "", "connect-failed", ws.error)
         return []
 
     # --- time ---
@@ -557,7 +568,6 @@ class Connection(Output):
         if self.paused:
             self.paused = False
             self._last_heard = now
-            self._ping_sent = -math.inf
             if self.state is not CLOSED and self.state is not CLOSING:
                 self._arm(now)
         return self._parse_held(now) if self._held else []
@@ -623,7 +633,8 @@ class Connection(Output):
             self._timeout = self.settings.close_timeout
             self._arm(now)
             held, self._held = self._held, b""
-            return self._receive_while_closing(held) if held else []
+            events = self._receive_while_closing(held)
+            return events + self.receive_eof(now) if self._eof_held else events
         if state is CONNECTING and (self.output_size or self._early) and cause == "handler":
             self._close_asked = self._close_asked or (code, reason, cause)
             return []
@@ -668,7 +679,6 @@ class Connection(Output):
     def _end(self, code: int, reason: str, cause: str, message: str = "") -> list[Event]:
         self._step(Step.END)
         self.deadline = math.inf
-        self.paused = False
         self.close_code, self.close_reason, self.close_cause = code, reason, cause
         self._sniffer = None
         self._held = b""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import tune
 from wsraw.gateway.listener import printable
 from wsraw.gateway.resolver import Address, Resolver
@@ -40,6 +40,8 @@ class Dialler:
 
     def dial(self, con: Connection) -> None:
         """Begin. The connection's deadline (connect_timeout) ends it at the latest."""
+        if con.state is CLOSED:
+            return
         attempt = _Attempt(self._loop, self, con)
         self.attempts.add(attempt)
         try:

@@ -39,7 +39,11 @@ class Dispatcher:
             size = len(event.data) + EVENT_COST
         else:
             size = EVENT_COST
-        self._flow.add(route, size)
+        flow = self._flow
+        flow.total += size
+        route.held += size
+        if route.held + route.output_counted > flow.high:
+            flow.judge(route)
         if route.parked:
             route.parked.append((event, size))
             return
@@ -135,7 +139,8 @@ class Dispatcher:
             route: Route = entry.owner
             route.in_flight -= 1
             flow.remove(route, entry.size)
-            if route.parked and not route.queued:
+            if route.parked and (route.queue is None or not route.in_flight):
+                # With nothing in flight it need not wait for this worker any more.
                 self._queue(route)
         return entries
 
@@ -154,22 +159,24 @@ class Dispatcher:
     # --- parked connections, in turn ---
 
     def _queue(self, route: Route, front: bool = False) -> None:
-        if route.queued:
-            return
         holder = route.holder
         ready = holder is not None and holder.state is LinkState.READY
         if route.in_flight and not ready:
             # It moves when its last event is acked; `acked` queues it then.
+            route.queue = None
             return
         if holder is not None and ready and (route.in_flight or route.pool.sticky):
             queue = holder.bound
         else:
             queue = route.pool.waiting
+        if route.queue is queue:
+            return
         if front:
             queue.appendleft(route)
         else:
             queue.append(route)
-        route.queued = True
+        # Where it stood before it is a leftover now: found at the front of a queue, it is left out.
+        route.queue = queue
 
     def dispatch(self, pool: Pool, now: float) -> None:
         """Once a turn: learn from the acks, then give room to those who wait, in turn."""
@@ -190,11 +197,13 @@ class Dispatcher:
     def _serve_bound(self, worker: Worker, now: float) -> bool:
         """Serve the first of those who wait for this worker; False when it has no room."""
         route = worker.bound[0]
-        size = route.parked[0][1] if route.parked else 0
-        if not worker.has_room(size):
+        if route.queue is not worker.bound:
+            worker.bound.popleft()
+            return True
+        if route.parked and not worker.has_room(route.parked[0][1]):
             return False
         worker.bound.popleft()
-        route.queued = False
+        route.queue = None
         # Half a window is its share; beyond that its next ack queues it again.
         if route.parked and (not route.in_flight or 2 * route.in_flight < worker.window):
             self._deliver_parked(route, worker, now)
@@ -203,11 +212,14 @@ class Dispatcher:
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
         """Serve the first of those who wait for anybody; False when nobody has room."""
         route = pool.waiting[0]
+        if route.queue is not pool.waiting:
+            pool.waiting.popleft()
+            return True
         worker = self._choose(route, route.parked[0][1], now) if route.parked else None
         if route.parked and worker is None:
             return False
         pool.waiting.popleft()
-        route.queued = False
+        route.queue = None
         if worker is not None:
             self._deliver_parked(route, worker, now)
         return True
@@ -244,30 +256,33 @@ class Dispatcher:
         for entry in reversed(worker.end()):
             route: Route = entry.owner
             route.in_flight -= 1
+            routes[route] = None
             if route.deaf and type(entry.event) is m.OnMessage:
                 self._flow.remove(route, entry.size)
                 continue
             entry.event.delivery += died
             route.parked.appendleft((entry.event, entry.size))
-            routes[route] = None
         for route in worker.connections:
             route.holder = None
         worker.connections.clear()
         self._release_bound(worker)
         for route in routes:
-            self._queue(route, front=True)
+            if route.parked:
+                self._queue(route, front=True)
         self.talked.discard(worker)
 
     def _release_bound(self, worker: Worker) -> None:
         bound, worker.bound = worker.bound, deque()
         for route in bound:
-            route.queued = False
-            if route.parked:
-                self._queue(route)
+            if route.queue is bound:
+                route.queue = None
+                if route.parked:
+                    self._queue(route)
 
     def forget(self, route: Route) -> None:
         """The connection's on_close is acked, or nobody has heard of it."""
         self.detach(route)
+        route.queue = None
         for _, size in route.parked:
             self._flow.remove(route, size)
         route.parked.clear()

@@ -14,10 +14,11 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
-from wsraw.gateway.connection import Connection, ConnectionState
+from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, Connection
 
 if TYPE_CHECKING:
     from wsraw.gateway.sockets import Sockets
+    from wsraw.loop import Timer
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
@@ -34,6 +35,7 @@ class Endpoint:
 
     __slots__ = (
         "_owner",
+        "_timer",
         "_timer_at",
         "con",
         "eof",
@@ -54,6 +56,7 @@ class Endpoint:
         self.eof = False
         self.lingering = False
         self.watched = (False, False)
+        self._timer: Timer | None = None
         self._timer_at = math.inf
 
     # --- readiness ---
@@ -87,7 +90,7 @@ class Endpoint:
             events = con.receive_data(data, now)
             if events:
                 owner.router.take(con, events, now)
-            if con.output_size or con.state is not ConnectionState.OPEN:
+            if con.output_size or con.state is not OPEN:
                 owner.dirty.add(con)
         else:
             self.eof = True
@@ -127,16 +130,20 @@ class Endpoint:
             events = con.written(size, now)
             if events:
                 owner.router.take(con, events, now)
-            if con.route is not None:
-                owner.router.wrote(con.route, size)
+            route = con.route
+            if route is not None:
+                # Nearly always everything was taken at once, and nobody need be told.
+                route.written += size
+                if con.output_size or route.output_counted or route.marks:
+                    owner.router.wrote(route)
             writing = con.output_size > 0
             if writing is not self.writing:
                 self.writing = writing
                 self.watch()
-        if con.state is ConnectionState.CLOSED:
+        if con.state is CLOSED:
             self._finish()
             return
-        if con.state is ConnectionState.CLOSING and not self.reading:
+        if con.state is CLOSING and not self.reading:
             # What comes now is no event any more, but the peer's close frame is waited for.
             self.judge_reading()
         if con.deadline < self._timer_at:
@@ -146,7 +153,7 @@ class Endpoint:
         """Read, unless the router has paused it, or there is nothing more to come."""
         con = self.con
         paused = con.route is not None and con.route.pauses
-        if con.state is ConnectionState.CLOSING:
+        if con.state is CLOSING:
             paused = con.half_closed
         self.reading = not self.eof and not paused
         self.watch()
@@ -161,17 +168,15 @@ class Endpoint:
     # --- time ---
 
     def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer_at = when
-        self._owner.loop.call_at(when, self._handle_timer)
+        self._timer = self._owner.loop.call_at(when, self._handle_timer)
 
     def _handle_timer(self) -> None:
         owner, con = self._owner, self.con
         now = owner.loop.now
-        if self.sock.fileno() < 0:
-            return
-        if now < self._timer_at:
-            # An earlier deadline was armed and is gone; this timer was for another one.
-            return
+        self._timer = None
         self._timer_at = math.inf
         if self.lingering:
             owner.doomed.append(self)
@@ -207,6 +212,9 @@ class Endpoint:
     def close(self) -> None:
         """Free the descriptor; with a reset if the connection asks for it, or output is left."""
         con = self.con
+        if self._timer is not None:
+            # Else it would hold what is over until it is due: under an attack that is most of it.
+            self._timer.cancel()
         self._owner.loop.unwatch(self.sock)
         if con.reset or con.output_size:
             try:

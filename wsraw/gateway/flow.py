@@ -48,6 +48,10 @@ class Flow:
         """Bytes of an event came into the account."""
         route.held += size
         self.total += size
+        self.judge(route)
+
+    def judge(self, route: Route) -> None:
+        """Pause it above the high-water mark."""
         if route.held + route.output_counted > self.high and not route.pauses & PAUSED_OWN:
             self.pause(route, PAUSED_OWN)
 
@@ -60,6 +64,9 @@ class Flow:
 
     def output_changed(self, route: Route) -> None:
         """The connection's unwritten output has grown or shrunk."""
+        if route.gone:
+            # Its last bytes may outlive it by a close_timeout; they are in no account any more.
+            return
         output = route.con.output_size
         self.total += output - route.output_counted
         route.output_counted = output

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -55,7 +56,8 @@ class Gateway:
     def __init__(self, settings: Settings, control: str, token: str, epoch: int) -> None:
         self.settings = settings
         self.loop = Loop()
-        self.router = Router(settings, epoch, settings.memory_limit or _quarter_of_memory())
+        memory = settings.memory_limit or _quarter_of_memory()
+        self.router = Router(settings, epoch, memory, random.random)
         self.sockets = Sockets(self.loop, self.router, settings)
         self._context = new_context()
         self._wire = WorkerWire(self._context, settings.run_dir)
@@ -103,7 +105,7 @@ class Gateway:
         router, sockets = self.router, self.sockets
         router.flow.now = now
         self._drained = self._wire.drain(self._receive, DRAIN_BUDGET)
-        if self._control is not None:
+        if self._control is not None and self._control.pending():
             self._listen_to_supervisor(now)
         if self._dying:
             self._judge_dying(now)

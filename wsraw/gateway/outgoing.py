@@ -56,6 +56,9 @@ class Outgoing:
                 self.forget(route)
             return why
         self._dirty.add(con)
+        if con.shell is None:
+            # Not connected yet: no write will tell that its output has grown.
+            self._flow.output_changed(route)
         if con.output_size > self._limit:
             self._overflow(route, now)
         elif route.fragment is not None and send.final:

@@ -14,6 +14,7 @@ from wsraw.link import GatewayLink
 
 if TYPE_CHECKING:
     from wsraw.gateway.connection import Connection
+    from wsraw.gateway.reopener import Reopening
 
 EVENT_COST: Final = 256
 """Bytes that an event costs us beside its data; so that floods of empty messages count too."""
@@ -46,21 +47,32 @@ class Worker(GatewayLink):
         """Connections it opened, owns, or is in the middle of a fragmented message to."""
         self.fresh_acks = False
 
+    def take_id(self, con: int) -> bool:
+        """True once for each id that this session was given to open with."""
+        for ids in self.ids:
+            if ids.take(con):
+                if not ids.left:
+                    self.ids.remove(ids)
+                return True
+        return False
+
 
 class IdRange:
     """A range of connection ids given to one session; each may be opened once."""
 
-    __slots__ = ("_first", "_used")
+    __slots__ = ("_first", "_used", "left")
 
     def __init__(self, first: int) -> None:
         self._first = first
         self._used = bytearray(ID_RANGE)
+        self.left = ID_RANGE
 
     def take(self, con: int) -> bool:
         """True once for each id of the range."""
         index = con - self._first
         if 0 <= index < ID_RANGE and not self._used[index]:
             self._used[index] = 1
+            self.left -= 1
             return True
         return False
 
@@ -83,6 +95,7 @@ class Route:
         "con",
         "couples",
         "deaf",
+        "dial_at",
         "fragment",
         "fragment_since",
         "gone",
@@ -103,7 +116,8 @@ class Route:
         "paused_since",
         "pauses",
         "pool",
-        "queued",
+        "queue",
+        "reopening",
         "since",
         "state",
         "version",
@@ -121,8 +135,9 @@ class Route:
         self.holder: Worker | None = None
         self.in_flight = 0
         self.parked: deque[tuple[m.Event, int]] = deque()
-        self.queued = False
-        """Stands in pool.waiting or in its holder's bound queue."""
+        self.queue: deque[Route] | None = None
+        """Where it waits: pool.waiting or a worker's bound queue. In any other queue it is a
+        leftover."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
         self.deaf = False
@@ -142,6 +157,10 @@ class Route:
         self.groups: set[str] | None = None
         self.name: str | None = None
         self.opener: Worker | None = None
+        self.reopening: Reopening | None = None
+        """Set where its end is followed by a successor."""
+        self.dial_at = 0.0
+        """When the shell may dial it."""
         self.owner: Worker | None = None
         """The session it ends with: opened outside any event, and without a name."""
         self.fragment: Worker | None = None

@@ -13,16 +13,18 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.commands import Commands
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.dispatch import Dispatcher
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
 from wsraw.gateway.outgoing import Outgoing
+from wsraw.gateway.reopener import Reopener
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.link import LinkState
 from wsraw.settings import Settings
@@ -39,7 +41,13 @@ BANNED_KEPT: Final = 1000
 class Router:
     """All of the gateway's decisions; see the module's docstring."""
 
-    def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        epoch: int,
+        memory_limit: int,
+        random: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self.settings = settings
         self.epoch = epoch
         self.flow = Flow(settings, memory_limit)
@@ -63,6 +71,7 @@ class Router:
         self._decoder = m.gateway_decoder()
         self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
         self._commands = Commands(self)
+        self._reopener = Reopener(self, random)
 
     # --- connections ---
 
@@ -90,6 +99,8 @@ class Router:
             return
         for event in events:
             self.dispatcher.take(route, event, now)
+        if route.reopening is not None and con.state is CLOSED:
+            self._reopener.ended(route, now)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Route:
         """Give a connection its place."""
@@ -111,6 +122,10 @@ class Router:
             self.take(route.con, route.con.drained(now), now)
             self.dirty.add(route.con)
 
+    def succeed(self, route: Route, successor: Route) -> None:
+        """A connection that was opened by name has a successor."""
+        self._commands.succeed(route, successor)
+
     def forget(self, route: Route) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
         route.gone = True
@@ -118,8 +133,9 @@ class Router:
         self.outgoing.forget(route)
         self.flow.forget(route)
         self.groups.forget(route)
-        if route.opener is not None:
-            route.opener.ties.discard(route)
+        for worker in (route.opener, route.owner):
+            if worker is not None:
+                worker.ties.discard(route)
         self.routes.pop(route.id, None)
         self._commands.forget(route)
 
@@ -131,6 +147,7 @@ class Router:
     def abort(self, route: Route, code: int, cause: str, message: str, now: float) -> None:
         """The gateway ends a connection at once."""
         self.take(route.con, route.con.abort(code, "", cause, message, now), now)
+        self.flow.output_changed(route)
         self.dirty.add(route.con)
 
     # --- bytes of workers ---
@@ -160,6 +177,9 @@ class Router:
             if record is None:
                 continue
             why = apply(worker, record, now)
+            if worker.state is LinkState.GONE:
+                # It has said bye: what stands behind that is nobody's.
+                break
             if why is not None:
                 worker.refuse(index, why)
                 self.dispatcher.talked.add(worker)
@@ -249,9 +269,8 @@ class Router:
 
     # --- the shell's reports ---
 
-    def wrote(self, route: Route, size: int) -> None:
-        """So many bytes of a connection's output are with the kernel."""
-        route.written += size
+    def wrote(self, route: Route) -> None:
+        """Some of a connection's output is with the kernel, and some may be left."""
         self.flow.output_changed(route)
         if route.marks:
             reached = [mark for mark in route.marks if mark[0] <= route.written]
@@ -282,16 +301,14 @@ class Router:
         if not route.pool.workers:
             # Nobody is there to take its events: no fault of the connection's.
             route.paused_since = now
-        elif (
-            0 < self.settings.pause_timeout < now - route.paused_since and not self.stopping
-        ):
+        elif 0 < self.settings.pause_timeout < now - route.paused_since and not self.stopping:
             route.paused_since = now
             self.close(route, 1013, "stalled", "stalled", now)
 
     def _judge_wait(self, route: Route, now: float) -> None:
         """Established connections stay while no worker is ready; new ones wait so long."""
         wait = self.settings.worker_wait_timeout
-        if route.heard or not wait or now - route.since <= wait:
+        if route.heard or route.gone or not wait or now - route.since <= wait:
             return
         con = route.con
         if con.kind == "websocket":

@@ -4,8 +4,8 @@
 - Behind ``GET ``, the first line decides: if it is no ``GET target HTTP/1.x`` when it ends, or has
   not ended within MAX_LINE, it is raw.
 - Once that line is valid the connection is HTTP and can never be raw by accident: a handler must
-  not be given half a request, cookies and all, as data. The complete head says whether it asks for an
-  upgrade to ``websocket``.
+  not be given half a request, cookies and all, as data. The complete head says whether it asks for
+  an upgrade to ``websocket``.
 
 How the bytes were cut on their way changes nothing: limits are counted from the first byte, not
 judged at the end of a read. Each byte is looked at a bounded number of times, so that a client that

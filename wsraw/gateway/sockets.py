@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.dialler import Dialler
@@ -62,7 +63,10 @@ class Sockets:
         if self.router.to_dial:
             routes, self.router.to_dial = self.router.to_dial, []
             for route in routes:
-                self._dialler.dial(route.con)
+                if route.dial_at > self.loop.now:
+                    self.loop.call_at(route.dial_at, partial(self._dialler.dial, route.con))
+                else:
+                    self._dialler.dial(route.con)
 
     def _connected(self, con: Connection, sock: socket.socket) -> None:
         now = self.loop.now

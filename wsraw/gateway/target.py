@@ -18,18 +18,21 @@ def parse_target(target: str) -> Target:
     scheme, separator, rest = target.partition("://")
     if not separator:
         if target.startswith("unix:"):
-            return Target("", 0, target.removeprefix("unix:"))
-        scheme, rest = "tcp", target
+            scheme, rest = "unix", target.removeprefix("unix:")
+        else:
+            scheme, rest = "tcp", target
     if scheme in ("tls", "wss"):
         raise ValueError(f"cannot open {target!r}: TLS is not built in this version")
     if scheme not in ("tcp", "ws", "unix"):
         raise ValueError(f"cannot open {target!r}: write host:port, tcp://, ws:// or unix:")
     if scheme == "unix":
+        if not rest:
+            raise ValueError(f"cannot open {target!r}: write it as unix:PATH")
         return Target("", 0, rest)
     # The path of a ws:// target belongs to the handshake, not to the dialling.
     authority = rest.partition("/")[0].partition("?")[0]
     host, colon, port = authority.rpartition(":")
-    if not colon and scheme == "ws":
+    if scheme == "ws" and (not colon or authority.endswith("]")):
         host, port = authority, "80"
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

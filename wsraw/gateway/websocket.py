@@ -133,7 +133,7 @@ class _Receiver(Protocol):
     def _receive_fragment(self, data: bytes, final: bool) -> None:
         self._size += len(data)
         if self._size > self._limit:
-            raise PayloadTooBig(len(data), self._limit, self._size - len(data))
+            raise PayloadTooBig(self._size, self._limit)
         kind = self._type
         if kind == "text":
             # A code point cut by the border of a frame waits for its other half.
@@ -152,6 +152,9 @@ class _Receiver(Protocol):
             self._whole.clear()
 
     def fail(self, code: int, reason: str = "") -> None:
+        if code == 1009:
+            # The library knows of frames only.
+            reason = f"message of more than {self._limit} bytes"
         self.ended = True
         self.failure = int(code), reason
         super().fail(code, reason)
@@ -380,14 +383,17 @@ class WebSocket:
     # --- sending ---
 
     def check(self, data: bytes, type_: str, final: bool) -> int:
-        """The opcode of the next data frame. Raises RefusedError, and then no data can follow in the
-        message that was under way: it must be ended with the connection."""
+        """The opcode of the next data frame.
+
+        Raises RefusedError. If that comes in the middle of a message, the message cannot be
+        finished any more and everything after it is refused: the connection must be closed.
+        """
         unfinished = self._unfinished
         if unfinished:
             opcode = 0
             if type_ != unfinished:
                 self._unfinished = _BROKEN
-                raise RefusedError(f"a message of type {unfinished} is not finished")
+                raise RefusedError(f"the {unfinished} message before it is not finished")
         elif type_ == "text":
             opcode = 1
         elif type_ == "binary":
@@ -453,7 +459,7 @@ class WebSocket:
         self._protocol.send_close(code, text)
 
 
-_BROKEN: Final = "that was cut short"
+_BROKEN: Final = "refused"
 
 
 def close_refusal(code: int) -> str | None:

@@ -1,14 +1,8 @@
 """Sans-I/O. What the supervisor decides: exits, news and the time in, spawn and stop out.
 
-The life of a child::
+The life of a child is in life.py. What leads it there:
 
-    DEAD ──spawn──▶ STARTING ──ready──▶ READY ──stop──▶ STOPPING ──exit──▶ DEAD
-                        │                 │
-                        └──────exit───────┴──▶ DEAD ──give up──▶ FAILED
-
-A child begins DEAD, and comes back from it after a pause that doubles with each early death. The
-rules beside the table:
-
+- Restart: a dead child comes back after a pause that doubles with each early death in a row.
 - Start left to right: the gateway; when it listens, one worker; when any worker has been ready, all
   others. So a handlers file that does not load shows its traceback once, not N times.
 - Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
@@ -25,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from wsraw.supervisor.life import Child, ChildState, Step
 
 FIRST_BACKOFF: Final = 0.1
 """Seconds; doubled with each early death in a row."""
@@ -51,44 +47,6 @@ DOES_NOT_LOAD: Final = 3
 trying again would fail again."""
 
 
-class ChildState(Enum):
-    """Where a child is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    DEAD = "dead"
-    FAILED = "failed"
-
-
-class Step(Enum):
-    """What can happen to a child."""
-
-    SPAWN = "spawn"
-    BE_READY = "ready"
-    STOP = "stop"
-    EXIT = "exit"
-    GIVE_UP = "give up"
-
-
-S = ChildState
-
-TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
-    (S.DEAD, Step.SPAWN): S.STARTING,
-    (S.STARTING, Step.BE_READY): S.READY,
-    # A worker says hello again to each new gateway, and its news may cross our stop.
-    (S.READY, Step.BE_READY): S.READY,
-    (S.STOPPING, Step.BE_READY): S.STOPPING,
-    (S.STARTING, Step.STOP): S.STOPPING,
-    (S.READY, Step.STOP): S.STOPPING,
-    (S.STOPPING, Step.STOP): S.STOPPING,
-    (S.STARTING, Step.EXIT): S.DEAD,
-    (S.READY, Step.EXIT): S.DEAD,
-    (S.STOPPING, Step.EXIT): S.DEAD,
-    (S.DEAD, Step.GIVE_UP): S.FAILED,
-}
-
-
 class Phase(Enum):
     """Where the run is: STOPPING waits for the gateway's word, ENDING for exits alone."""
 
@@ -96,30 +54,6 @@ class Phase(Enum):
     STOPPING = "stopping"
     ENDING = "ending"
     OVER = "over"
-
-
-class Child:
-    """A place in the run: the gateway, or one of the workers. `n` counts its processes."""
-
-    __slots__ = ("early_deaths", "file", "kill_at", "n", "ready_at", "spawn_at", "state")
-
-    def __init__(self, file: str | None) -> None:
-        self.file = file
-        self.state = ChildState.DEAD
-        self.n = 0
-        self.early_deaths = 0
-        self.spawn_at = 0.0
-        self.ready_at: float | None = None
-        self.kill_at: float | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether a process stands behind it."""
-        return self.state in (S.STARTING, S.READY, S.STOPPING)
-
-    def take(self, step: Step) -> None:
-        """Raises KeyError for a step that is not in the table: a fault of ours."""
-        self.state = TRANSITIONS[self.state, step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +145,7 @@ class Policy:
 
     def listening(self, endpoint: str, now: float) -> list[Action]:
         """The gateway is up, and workers find it at `endpoint`."""
-        if self.gateway.state is S.DEAD:
+        if self.gateway.state is ChildState.DEAD:
             # The last word of one that has died meanwhile.
             return []
         self.gateway.take(Step.BE_READY)
@@ -228,7 +162,7 @@ class Policy:
         child = self.worker(n)
         if child is not None:
             child.take(Step.BE_READY)
-            if child.state is S.READY:
+            if child.state is ChildState.READY:
                 child.ready_at = now
                 child.kill_at = None
                 self.has_been_up = True
@@ -251,7 +185,7 @@ class Policy:
 
     def exited(self, child: Child, code: int, reason: str, now: float) -> list[Action]:
         """A process is gone; `reason` tells it in words."""
-        was_asked = child.state is S.STOPPING
+        was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
         child.kill_at = None
         self._killed.discard(child)
@@ -271,7 +205,7 @@ class Policy:
         """Stop in good order."""
         if self.phase is not Phase.RUNNING:
             return []
-        if self.gateway.state is not S.READY:
+        if self.gateway.state is not ChildState.READY:
             self._end()
             return self._decide(now)
         self.phase = Phase.STOPPING
@@ -338,12 +272,12 @@ class Policy:
 
     def _waiting(self) -> list[Child]:
         """The children that only the clock keeps from being spawned."""
-        if self.gateway.state is S.DEAD:
+        if self.gateway.state is ChildState.DEAD:
             return [self.gateway]
-        if self.gateway.state is not S.READY:
+        if self.gateway.state is not ChildState.READY:
             return []
         workers = self.workers if self.has_been_up else self.workers[:1]
-        return [child for child in workers if child.state is S.DEAD]
+        return [child for child in workers if child.state is ChildState.DEAD]
 
     def _spawn(self, child: Child) -> None:
         child.take(Step.SPAWN)
@@ -379,7 +313,7 @@ class Policy:
     def _give_up(self, child: Child, code: int, now: float) -> None:
         child.take(Step.GIVE_UP)
         self._exit_code = code
-        if self.gateway.state is S.READY:
+        if self.gateway.state is ChildState.READY:
             self._actions.append(TellStop(0.0))
         self._end()
 
@@ -391,6 +325,9 @@ class Policy:
     def _ask_to_leave(self, child: Child, now: float) -> None:
         child.take(Step.STOP)
         child.kill_at = now + GRACE
+        if child is not self.gateway and self._stop_at is not None:
+            # What has had its stop_timeout gets no more grace on top.
+            child.kill_at = max(now, min(child.kill_at, self._stop_at))
         self._actions.append(Terminate(child))
 
     def _kill(self, child: Child) -> None:

@@ -78,12 +78,12 @@ class Process:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def terminate(self) -> None:
-        """Ask it to leave: the end of its stdin, and SIGTERM where that exists."""
-        self._close_stdin()
+        """Ask it to leave. The end of its stdin stays the word for "your parent is gone"."""
         if sys.platform == "win32":
-            # terminate() would be kill() there; this is the nearest to a polite word.
+            # terminate() would be kill() there, and a Ctrl-Break needs a console: so both words.
             with _gone_is_fine():
                 self._process.send_signal(signal.CTRL_BREAK_EVENT)
+            self._close_stdin()
         else:
             self._process.terminate()
 

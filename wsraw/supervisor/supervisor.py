@@ -5,7 +5,6 @@ It does no work for clients; it must stay alive and simple.
 
 from __future__ import annotations
 
-import hmac
 import os
 import random
 import secrets
@@ -15,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import zmq
-
 from wsraw import messages as m
 from wsraw import settings as settings_module
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
 from wsraw.supervisor import policy as p
+from wsraw.supervisor.control import Control, ControlError
 from wsraw.supervisor.folder import Folder, FolderError
+from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.process import Process, command, reason
 
@@ -37,8 +36,6 @@ MEANINGS: Final = {
 
 BATCHES_A_TURN: Final = 100
 """Of the gateway: more wait for the next turn, so that signals and exits get theirs."""
-
-LARGEST_BATCH: Final = 1024 * 1024
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -70,44 +67,29 @@ class Supervisor:
             settings_module.with_run_dir(settings, str(self._folder.path))
         )
         self._loop = Loop()
-        self._context = zmq.Context()
-        self._control = self._context.socket(zmq.ROUTER)
-        self._control.setsockopt(zmq.LINGER, 0)
-        self._control.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._control.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
-        self._control_endpoint = self._bind_control()
-        self._decoder = m.Decoder(str, m.FromGateway)
+        try:
+            self._control = Control(self._folder.path)
+        except ControlError as error:
+            self._loop.close()
+            self._folder.close()
+            raise CannotStart(f"run folder {error}") from error
         self._standalone_token = secrets.token_hex(16)
-        self._gateway_token = ""
-        self._gateway_identity: bytes | None = None
         self._endpoint = ""
         self._addresses: list[str] = []
         self._tokens: dict[int, str] = {}
-        self._processes: dict[p.Child, Process] = {}
-        self._killed: set[p.Child] = set()
+        self._processes: dict[Child, Process] = {}
+        self._killed: set[Child] = set()
         self._timer: Timer | None = None
         self._signals = 0
         self._code = 0
         self._announced = False
-
-    def _bind_control(self) -> str:
-        if zmq.has("ipc"):
-            endpoint = f"ipc://{self._folder.path / 'control.sock'}"
-        else:
-            endpoint = "tcp://127.0.0.1:*"
-        try:
-            self._control.bind(endpoint)
-        except zmq.ZMQError as error:
-            self._close()
-            raise CannotStart(f"run folder {self._folder.path}: {error.strerror}") from error
-        return self._control.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def run(self) -> int:
         """Serve; returns the exit code. Only in the main thread, for the signals' sake."""
         old = {number: signal.signal(number, self._catch) for number in _stop_signals()}
         try:
             self._folder.write_token(self._standalone_token)
-            self._loop.watch(self._control.getsockopt(zmq.FD), _ignore, read=True)
+            self._loop.watch(self._control.fd, _ignore, read=True)
             self._loop.before_sleep = self._before_sleep
             self._act(self._policy.start(self._loop.now))
             self._loop.run()
@@ -126,7 +108,6 @@ class Supervisor:
     def _close(self) -> None:
         self._loop.close()
         self._control.close()
-        self._context.term()
         self._folder.close()
 
     # --- signals: the handler only enqueues ---
@@ -156,7 +137,7 @@ class Supervisor:
                 case p.Spawn(child):
                     self._spawn(child)
                 case p.TellStop(deadline):
-                    self._tell(m.Stop(deadline))
+                    self._control.tell(m.Stop(deadline))
                 case p.Terminate(child):
                     self._processes[child].terminate()
                 case p.Kill(child):
@@ -178,7 +159,7 @@ class Supervisor:
     def _tick(self) -> None:
         self._act(self._policy.tick(self._loop.now))
 
-    def _spawn(self, child: p.Child) -> None:
+    def _spawn(self, child: Child) -> None:
         name = self._policy.name(child)
         variables = {
             "WSRAW_PARENT": str(os.getpid()),
@@ -188,18 +169,16 @@ class Supervisor:
         }
         if child is self._policy.gateway:
             arguments = ["gateway"]
-            self._gateway_token = secrets.token_hex(16)
-            self._gateway_identity = None
             variables |= {
-                "WSRAW_CONTROL": self._control_endpoint,
-                "WSRAW_CONTROL_TOKEN": self._gateway_token,
+                "WSRAW_CONTROL": self._control.endpoint,
+                "WSRAW_CONTROL_TOKEN": self._control.expect(),
                 "WSRAW_EPOCH": str(self._folder.next_epoch()),
             }
         else:
             arguments = ["worker"] if child.file is None else ["worker", child.file]
             token = self._tokens[child.n] = secrets.token_hex(16)
             # Before it can speak: its hello must find the token known.
-            self._tell(m.Spawned(child.n, token, 0))
+            self._control.tell(m.Spawned(child.n, token, 0))
             variables |= {
                 "WSRAW_ENDPOINT": self._endpoint,
                 "WSRAW_TOKEN": token,
@@ -221,83 +200,60 @@ class Supervisor:
         self._processes[child] = process
         self._log.say("debug", f"{name} started, pid {process.pid}")
         if child is not self._policy.gateway:
-            self._tell(m.Spawned(child.n, self._tokens[child.n], process.pid))
+            self._control.tell(m.Spawned(child.n, self._tokens[child.n], process.pid))
 
-    def _handle_exit(self, child: p.Child, code: int) -> None:
+    def _handle_exit(self, child: Child, code: int) -> None:
         del self._processes[child]
         kind = "gateway" if child is self._policy.gateway else "worker"
         why = reason(code, MEANINGS[kind], killed=child in self._killed)
         self._killed.discard(child)
         self._bury(child, code, why)
 
-    def _bury(self, child: p.Child, code: int, why: str) -> None:
+    def _bury(self, child: Child, code: int, why: str) -> None:
         if child is self._policy.gateway:
-            self._gateway_identity = None
+            self._control.forget()
         else:
             del self._tokens[child.n]
-            self._tell(m.Exited(child.n, why))
+            self._control.tell(m.Exited(child.n, why))
         self._act(self._policy.exited(child, code, why, self._loop.now))
 
     # --- the gateway ---
 
-    def _tell(self, *records: m.FromSupervisor) -> None:
-        """To the gateway, if there is one: a new one is told everything when it listens."""
-        if self._gateway_identity is None:
-            return
-        batch = m.encode([self._gateway_token, *records])
-        try:
-            self._control.send_multipart([self._gateway_identity, batch], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            # It died a moment ago; its exit is on the way, and the next one is told anew.
-            pass
-
     def _before_sleep(self, now: float) -> bool:
-        """Drain the control socket. Its descriptor is edge-triggered, and a send of ours may have
-        swallowed the edge of what came in: so ask before every sleep, whatever woke us."""
+        """Hear the gateway out, up to a budget; True if there may be more."""
         for _ in range(BATCHES_A_TURN):
             try:
-                frames = self._control.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+                records = self._control.receive()
+            except m.LinkError as error:
+                self._log.say("error", f"the control link was sent no batch: {error}")
+                continue
+            if records is None:
                 return False
-            self._receive(frames, now)
+            for record in records:
+                self._hear(record, now)
         return True
 
-    def _receive(self, frames: list[bytes], now: float) -> None:
-        if len(frames) != 2:
-            return
-        identity, batch = frames
-        try:
-            token, records, wrong = self._decoder.decode(batch)
-        except m.LinkError as error:
-            self._log.say("error", f"the control endpoint was sent no batch: {error}")
-            return
-        if not hmac.compare_digest(token.encode(), self._gateway_token.encode()):
-            # The last word of a gateway that is gone, or not a gateway at all.
-            return
-        for index, why in wrong:
-            self._log.say("error", f"record {index} of the gateway: {why}")
-        for record in records:
-            match record:
-                case m.Listening():
-                    self._handle_listening(identity, record, now)
-                case m.Ready(n):
-                    self._act(self._policy.ready(n, now))
-                    self._announce()
-                case m.Left(n):
-                    self._act(self._policy.left(n, now))
-                case m.Kill(n, why):
-                    self._act(self._policy.kill_asked(n, why, now))
-                case m.Stopped():
-                    self._act(self._policy.stopped(now))
+    def _hear(self, record: m.FromGateway, now: float) -> None:
+        match record:
+            case m.Listening():
+                self._handle_listening(record, now)
+            case m.Ready(n):
+                self._act(self._policy.ready(n, now))
+                self._announce()
+            case m.Left(n):
+                self._act(self._policy.left(n, now))
+            case m.Kill(n, why):
+                self._act(self._policy.kill_asked(n, why, now))
+            case m.Stopped():
+                self._act(self._policy.stopped(now))
 
-    def _handle_listening(self, identity: bytes, news: m.Listening, now: float) -> None:
-        self._gateway_identity = identity
+    def _handle_listening(self, news: m.Listening, now: float) -> None:
         self._endpoint = news.endpoint
         self._addresses = news.addresses
         self._log.say(
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
-        self._tell(
+        self._control.tell(
             m.Spawned(0, self._standalone_token, 0),
             *(
                 m.Spawned(child.n, self._tokens[child.n], self._processes[child].pid)
@@ -342,4 +298,4 @@ def _in_words(protocol: str, address: str) -> str:
 
 
 def _ignore(readable: bool, writable: bool) -> None:
-    """To wake up was all; `_before_sleep` reads."""
+    """To wake up was all: `_before_sleep` reads (Control.fd says why)."""

@@ -61,6 +61,7 @@ def open_client_connection(
     headers: Mapping[str, str] | None = None,
     subprotocols: Iterable[str] | None = None,
     connect_timeout: float | None = None,
+    reconnect: bool = False,
 ) -> Connection:
     """Open a connection to another server; it is returned at once and can be sent to at once.
 
@@ -71,9 +72,12 @@ def open_client_connection(
     means protocol `websocket` and gives `url` and `host` where these are not given. `url`, `host`,
     `orig`: the request's path, its Host and its Origin, for a WebSocket. `headers`: more of them.
     `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
-    setting when None. `name`: there is one of each name; opening it again gives the one that
-    stands. `couple`: the connection that is not read while this one cannot write, and the other way
-    round; by default the one whose event is being handled, None for no coupling.
+    setting when None. `reconnect`: when it ends and nobody here wanted that, another one is opened
+    after a while (0.5 s at first, up to 30 s, with jitter); it is a new connection with a new id,
+    which takes over the name, and on_connect tells of it, for raw ones too. `name`: there is one of
+    each name; opening it again gives the one that stands. `couple`: the connection that is not read
+    while this one cannot write, and the other way round; by default the one whose event is being
+    handled, None for no coupling.
 
     Raises ValueError for an unknown protocol and ConnectionError while no gateway is there.
     """
@@ -100,6 +104,8 @@ def open_client_connection(
     if connect_timeout is not None:
         options["connect_timeout"] = float(connect_timeout)
     fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
+    if reconnect:
+        options["reconnect"] = True
     return _runtime().open(fields, options)
 
 

@@ -8,6 +8,7 @@ waits is received, and after each send the socket is asked again.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import time
 from collections import deque
@@ -51,6 +52,7 @@ class AsyncioShell(Shell):
         self._advancing = False
         self._send_due = False
         self._unsent: bytes | None = None
+        self._context: contextvars.Context
         self._loop: asyncio.AbstractEventLoop
         self._over: asyncio.Event
 
@@ -63,6 +65,7 @@ class AsyncioShell(Shell):
 
     async def _main(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._over = asyncio.Event()
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
@@ -160,7 +163,10 @@ class AsyncioShell(Shell):
             self._schedule_send()
         waiting = con._waiting
         if waiting and not self._is_stopping():
-            self._hold(self._loop.create_task(self._serve(con, waiting.popleft())))
+            serving = self._serve(con, waiting.popleft())
+            # What a handler puts into its context is not for the next event.
+            context = self._context.copy()
+            self._hold(self._loop.create_task(serving, context=context))
             return
         con._waiting = None
         self._running -= 1

@@ -91,7 +91,7 @@ class Connection:
         self.inf: dict[str, str] = {}
         """What the peer sent at the handshake, as on_connect shows it."""
         self.about: dict[str, Any] = {}
-        """What the gateway knows beside that: peer, listener, subprotocol, …"""
+        """What the gateway knows beside that: peer, listener, target, subprotocol, …"""
         self.delivery = 1
         """Of the current event: above 1 when a worker died while it handled that event before."""
         self.close_code = 0
@@ -129,6 +129,11 @@ class Connection:
     def listener(self) -> str:
         """The listener that accepted it, as the user wrote it; empty for an opened one."""
         return str(self.about.get("listener", ""))
+
+    @property
+    def target(self) -> str:
+        """What was opened, as the handler wrote it; empty for an accepted connection."""
+        return str(self.about.get("target", ""))
 
     @property
     def subprotocol(self) -> str | None:

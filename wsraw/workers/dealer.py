@@ -70,7 +70,7 @@ class Dealer:
     """A DEALER socket connected to the gateway; libzmq reconnects it forever by itself."""
 
     def __init__(self, endpoint: str, bell: Bell) -> None:
-        """Raises OSError (zmq.ZMQError) for an endpoint that cannot be one."""
+        """Raises OSError for an endpoint that cannot be one."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._bell = bell
@@ -95,9 +95,9 @@ class Dealer:
             self._socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_EXPIRY)
         try:
             self._socket.connect(endpoint)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self.close()
-            raise
+            raise OSError(error.errno, error.strerror) from None
 
     @property
     def fd(self) -> int:

@@ -348,6 +348,7 @@ class Runtime:
             options["during"] = turn.event.con
         con = self.meet(con_id)
         con._kind = fields["protocol"]
+        con.about = {"target": fields["target"]}
         con._opened_in = self.link.session
         self.command(m.Open(con_id, **fields, options=options))
         return con

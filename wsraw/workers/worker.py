@@ -49,7 +49,8 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
     _line_buffer(settings.log_level)
     bell = Bell()
     stopper = Stopper(bell)
-    if os.environ.pop("WSRAW_STDIN", "") == "1":
+    is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
+    if is_spawned:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _watch_stdin(stopper)
     try:
@@ -72,7 +73,7 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
     except OSError as error:
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT
-    _stop_on_signals(stopper, bell)
+    _stop_on_signals(stopper, bell, is_spawned)
     shell: Shell
     if loaded.is_async:
         # Here, as asyncio costs a plain worker 30 ms at start.
@@ -83,7 +84,13 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
         from wsraw.workers.plain_shell import PlainShell
 
         shell = PlainShell(runtime, dealer, stopper, endpoint)
-    return shell.run()
+    code = shell.run()
+    # Python gives signals their default back before it ends: one that comes then, when all is said,
+    # would make a death of it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    bell.close()
+    return code
 
 
 def _line_buffer(log_level: str) -> None:
@@ -101,10 +108,12 @@ def _line_buffer(log_level: str) -> None:
         ours.propagate = False
 
 
-def _stop_on_signals(stopper: Stopper, bell: Bell) -> None:
+def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
-        # The second one is for those who cannot wait for the handler.
-        signal.signal(number, signal.SIG_DFL)
+        if not is_spawned:
+            # The second one is for those who cannot wait for the handler. A supervisor that cannot
+            # wait has SIGKILL; a second SIGTERM tells of its death.
+            signal.signal(number, signal.SIG_DFL)
         stopper.stop()
 
     signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,76 @@
+"""A chat: WebSocket and raw clients in one room, and the web page for it, all on one port.
+
+    wsraw run --workers examples/chat.py:2
+
+Then open http://127.0.0.1:8000/ in a browser, or talk to it with `nc 127.0.0.1 8000`.
+
+Who is in the room is known to the gateway (groups), what a client has sent of a line to the
+connection (con.state). So any worker can serve any client at any time.
+"""
+
+from pathlib import Path
+
+from wsraw import publish
+
+PAGE = Path(__file__).with_name("chat.html").read_bytes()
+LONGEST_LINE = 4096
+
+
+def on_connect(inf, con):
+    if inf["Protocol"] != "raw":
+        enter(con)
+
+
+def on_message(msg, con):
+    data = msg["data"]
+    if con.state is None:
+        # A raw client speaks for the first time. A browser that asks for a page is one, too.
+        if is_http(data):
+            answer_http(data, con)
+            return
+        enter(con)
+    if isinstance(data, str):
+        # A WebSocket message is a line. It may come in several frames, as a raw line may.
+        data = data.encode() + (b"\n" if msg["final"] else b"")
+    elif "type" in msg:
+        con.close(1003, "text only")
+        return
+    *lines, con.state["rest"] = (con.state["rest"] + data).split(b"\n")
+    if len(con.state["rest"]) > LONGEST_LINE:
+        con.close(1009, "that line is too long")
+        return
+    for line in lines:
+        text = line.decode(errors="replace").strip()
+        if text:
+            say(f"{con.state['name']}: {text}")
+
+
+def on_close(con):
+    if con.state is not None:
+        say(f"{con.state['name']} has left")
+
+
+def enter(con):
+    con.state = {"name": f"guest {con.id % 2**36}", "rest": b""}
+    con.join(con.kind)
+    say(f"{con.state['name']} has come")
+
+
+def say(text):
+    publish("websocket", text)
+    publish("raw", text + "\n")
+
+
+def is_http(data):
+    return data.startswith(b"GET ") and b" HTTP/1." in data.partition(b"\n")[0]
+
+
+def answer_http(data, con):
+    found = data.split()[1] == b"/"
+    status, body = ("200 OK", PAGE) if found else ("404 Not Found", b"")
+    con.send(
+        f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    con.send(body)
+    con.close()

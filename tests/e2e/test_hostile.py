@@ -1,0 +1,272 @@
+"""What a client can send must neither end the gateway, nor stay in it, nor disturb others."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from deadline import eventually
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    frame,
+    has_traceback,
+    linux,
+    read_frame,
+    read_head,
+    receive_all,
+    serve,
+)
+
+pytestmark = linux
+
+MIB = 1 << 20
+TIMES = 2000
+GROWTH = 16 * MIB
+"""What allocators keep; the attacks send many times as much, and a leak of 8 KiB each shows."""
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Serving]:
+    with serve(ECHO, workers=2) as serving:
+        # The first of each kind make caches, buffers and pools what they stay.
+        for attack in ATTACKS:
+            for n in range(100):
+                attack(serving, random.Random(n))
+        yield serving
+        assert len(serving.run.pids()) == 3, "somebody had to be started again"
+
+
+class Bystander:
+    """A verified echo connection of each kind, at work all the time."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._over = threading.Event()
+        self._errors: list[BaseException] = []
+        self.echoes = 0
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Bystander:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if self._errors and error[0] is None:
+            raise self._errors[0]
+
+    def _run(self) -> None:
+        try:
+            with self._serving.ws() as web, self._serving.tcp() as raw:
+                while not self._over.is_set():
+                    text = f"{self.echoes:08d}"
+                    web.send(text)
+                    raw.sendall(text.encode())
+                    assert web.recv(TIMEOUT) == text
+                    assert raw.recv(100) == text.encode()
+                    self.echoes += 1
+        except BaseException as error:
+            self._errors.append(error)
+
+
+def leave(sock: socket.socket, rng: random.Random) -> None:
+    """With a reset, a FIN, or both sides shut at once."""
+    how = rng.randrange(3)
+    try:
+        if how == 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif how == 1:
+            sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        # The gateway was faster.
+        pass
+    sock.close()
+
+
+def push(sock: socket.socket, data: bytes) -> None:
+    try:
+        sock.sendall(data)
+    except (ConnectionResetError, BrokenPipeError):
+        # It has heard enough.
+        pass
+
+
+def random_bytes(serving: Serving, rng: random.Random) -> None:
+    sock = serving.tcp()
+    push(sock, rng.randbytes(rng.randrange(3000)))
+    leave(sock, rng)
+
+
+def half_handshake(serving: Serving, rng: random.Random) -> None:
+    sock = serving.tcp()
+    push(sock, UPGRADE[: rng.randrange(len(UPGRADE))])
+    leave(sock, rng)
+
+
+def damaged_handshake(serving: Serving, rng: random.Random) -> None:
+    head = bytearray(UPGRADE)
+    for _ in range(rng.randrange(1, 4)):
+        head[rng.randrange(len(head))] = rng.randrange(256)
+    sock = serving.tcp()
+    push(sock, bytes(head) + frame(1, b"x"))
+    leave(sock, rng)
+
+
+def long_head(serving: Serving, rng: random.Random) -> None:
+    line = b"X-Padding: " + b"p" * rng.choice([80, 8000, 70_000]) + b"\r\n"
+    sock = serving.tcp()
+    push(sock, UPGRADE[:-2] + line * (MIB // len(line)) + b"\r\n")
+    leave(sock, rng)
+
+
+def huge(size: int) -> bytes:
+    return b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + b"data"
+
+
+WRONG_FRAMES: dict[str, tuple[bytes, int]] = {
+    "reserved opcode": (frame(3, b"x"), 1002),
+    "reserved control opcode": (frame(11, b"x"), 1002),
+    "RSV1 without deflate": (frame(0, b"x", first=0xC1), 1002),
+    "RSV2": (frame(0, b"x", first=0xA1), 1002),
+    "RSV3 and all": (frame(0, b"x", first=0xF1), 1002),
+    "unmasked": (b"\x81\x01x", 1002),
+    "length of 2**63": (huge(1 << 63), 1009),
+    "length of 2**62": (huge(1 << 62), 1009),
+    "length of 1 GiB": (huge(1 << 30), 1009),
+    "limit in fragments": (frame(2, bytes(MIB), final=False) + frame(0, b"x"), 1009),
+    "text that is not UTF-8": (frame(1, b"\xff"), 1007),
+    "text cut in a code point": (frame(1, b"\xe2\x82"), 1007),
+    "surrogate in fragments": (frame(1, b"\xed", final=False) + frame(0, b"\xa0\x80"), 1007),
+    "continuation of nothing": (frame(0, b"x"), 1002),
+    "message in a message": (frame(1, b"x", final=False) + frame(1, b"y"), 1002),
+    "fragmented ping": (frame(9, b"x", final=False), 1002),
+    "long ping": (frame(9, b"x" * 126), 1002),
+    "close of one byte": (frame(8, b"\x03"), 1002),
+    "close code 999": (frame(8, b"\x03\xe7"), 1002),
+    "close code 1005": (frame(8, b"\x03\xed"), 1002),
+    "close code 5000": (frame(8, b"\x13\x88"), 1002),
+    "close reason not UTF-8": (frame(8, b"\x03\xe8\xff"), 1007),
+}
+
+
+def bad_frames(serving: Serving, rng: random.Random) -> None:
+    sock = serving.tcp()
+    push(sock, UPGRADE + frame(1, b"hello"))
+    if rng.random() < 0.5:
+        read_head(sock)
+    wrong = rng.choice(list(WRONG_FRAMES.values()))[0]
+    push(sock, wrong)
+    push(sock, rng.randbytes(rng.randrange(200)))
+    leave(sock, rng)
+
+
+def random_frames(serving: Serving, rng: random.Random) -> None:
+    sock = serving.tcp()
+    offer = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    push(sock, rng.choice([UPGRADE, offer]))
+    read_head(sock)
+    for _ in range(rng.randrange(1, 6)):
+        data = rng.randbytes(rng.choice([0, 1, 2, 125, 126, 4000, 70_000]))
+        first = rng.choice([rng.randrange(256), 0xC1, 0xC2, 0x81, 0x89, 0x02, 0x80])
+        push(sock, frame(0, data, first=first))
+    leave(sock, rng)
+
+
+STAGES = [
+    b"",
+    b"G",
+    b"raw data",
+    b"raw data" * 10_000,
+    UPGRADE[:60],
+    UPGRADE,
+    UPGRADE + frame(1, b"hello"),
+    UPGRADE + frame(1, b"hello")[:1],
+    UPGRADE + frame(1, b"hello")[:-2],
+    UPGRADE + frame(1, b"hello", final=False),
+    UPGRADE + frame(2, bytes(200_000)),
+    UPGRADE + frame(2, bytes(200_000))[:-1],
+    UPGRADE + frame(9, b"ping") * 100,
+    UPGRADE + frame(8, b"\x03\xe8"),
+    UPGRADE + frame(8, b"\x03\xe8")[:-1],
+    UPGRADE + frame(1, b"hello") + frame(8, b"\x03\xe8"),
+    UPGRADE + frame(8, b"\x03\xe8") + frame(1, b"too late"),
+]
+
+
+def every_stage(serving: Serving, rng: random.Random) -> None:
+    sock = serving.tcp()
+    push(sock, rng.choice(STAGES))
+    if rng.random() < 0.3:
+        # Some go only once the gateway has had its turn.
+        sock.settimeout(0.001)
+        try:
+            sock.recv(10)
+        except OSError:
+            pass
+    leave(sock, rng)
+
+
+Attack = Callable[[Serving, random.Random], None]
+ATTACKS: list[Attack] = [
+    random_bytes,
+    half_handshake,
+    damaged_handshake,
+    long_head,
+    bad_frames,
+    random_frames,
+    every_stage,
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
+def test_thousands_leave_no_trace(serving: Serving, attack: Attack) -> None:
+    gateway = serving.gateway
+    eventually(lambda: is_settled(serving), "the warm-up to be over")
+    descriptors, memory = serving.descriptors(), serving.rss()
+    rng = random.Random(attack.__name__)
+    with Bystander(serving) as bystander:
+        for _ in range(TIMES):
+            attack(serving, rng)
+        echoes = bystander.echoes
+        eventually(lambda: bystander.echoes > echoes, "the bystander to be served")
+    eventually(
+        lambda: serving.descriptors() <= descriptors,
+        "the descriptors to be free again",
+        units=30,
+    )
+    assert serving.gateway == gateway
+    assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
+    assert not has_traceback(str(serving)), str(serving)
+
+
+def is_settled(serving: Serving) -> bool:
+    """Listener, link, control link and what Python keeps: without clients they are few."""
+    return serving.descriptors() < 40
+
+
+@pytest.mark.parametrize("name", WRONG_FRAMES)
+def test_a_wrong_frame_is_told_what_it_is(serving: Serving, name: str) -> None:
+    wrong, code = WRONG_FRAMES[name]
+    with serving.tcp() as sock:
+        sock.sendall(UPGRADE)
+        read_head(sock)
+        sock.sendall(wrong)
+        first, data = read_frame(sock)
+        while first != 0x88:
+            first, data = read_frame(sock)
+        assert int.from_bytes(data[:2], "big") == code
+        assert receive_all(sock) == b""
+
+
+def test_a_megabyte_of_headers_is_431(serving: Serving) -> None:
+    with serving.tcp() as sock:
+        push(sock, UPGRADE[:-2] + (b"X-Padding: " + b"p" * 1000 + b"\r\n") * 1000)
+        assert receive_all(sock).startswith(b"HTTP/1.1 431 ")

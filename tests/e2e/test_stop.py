@@ -1,0 +1,170 @@
+"""How a run ends: in good order, at once, and when it is torn apart. Nobody is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, receive_exactly, serve
+from running import is_alive
+from websockets.exceptions import ConnectionClosed
+
+Write = Callable[[str], Path]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+SLOW = """
+    from pathlib import Path
+
+    def on_message(msg, con):
+        print("handling", flush=True)
+        while not Path(__file__).with_name("go").exists():
+            time.sleep(0.01)
+        return "finished"
+
+    import time
+"""
+
+HANGS = """
+    import signal, threading
+
+    def on_message(msg, con):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("hanging", flush=True)
+        while True:
+            threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_says_goodbye(number: int) -> None:
+    with serve(ECHO, workers=2) as serving:
+        with serving.ws() as client, serving.tcp() as sock, serving.tcp() as silent:
+            client.send("here")
+            assert client.recv(TIMEOUT) == "here"
+            sock.sendall(b"here")
+            assert receive_exactly(sock, 4) == b"here"
+            serving.run.send(number)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+            assert sock.recv(1) == b""
+            assert silent.recv(1) == b""
+            sock.close()
+            silent.close()
+            assert serving.run.wait() == 0
+
+
+def test_a_slow_handler_finishes_and_its_reply_arrives(handlers: Write) -> None:
+    file = handlers(SLOW)
+    with serve(file) as serving, serving.ws() as client, serving.tcp() as sock:
+        client.send("work")
+        serving.run.line("handling")
+        sock.sendall(b"work")
+        serving.run.send(signal.SIGTERM)
+        serving.run.line("SIGTERM: stopping")
+        # New clients are not let in any more.
+        eventually(lambda: is_refused(serving), "the listener to be closed")
+        file.with_name("go").touch()
+        assert client.recv(TIMEOUT) == "finished"
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        assert receive_exactly(sock, 100) in (b"finished", b"")
+        sock.close()
+        assert serving.run.wait() == 0
+
+
+def is_refused(serving: Serving) -> bool:
+    try:
+        serving.tcp().close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_stops_at_once(handlers: Write, number: int, code: int) -> None:
+    with serve(handlers(HANGS)) as serving, serving.tcp() as sock:
+        sock.sendall(b"hang")
+        serving.run.line("hanging")
+        serving.run.send(number)
+        serving.run.line("stopping")
+        serving.run.send(number)
+        assert serving.run.wait() == code
+        assert_gone(serving)
+
+
+def test_a_handler_that_hangs_is_waited_for_no_longer_than_said(handlers: Write) -> None:
+    with serve(handlers(HANGS), "--stop-timeout=1") as serving:
+        with serving.tcp() as sock:
+            sock.sendall(b"hang")
+            serving.run.line("hanging")
+            serving.run.send(signal.SIGTERM)
+            # How a stop ends that had to kill is not said anywhere; that it ends is.
+            serving.run.wait()
+            assert_gone(serving)
+
+
+@pytest.mark.parametrize("state", ["idle", "hanging", "stopped"])
+def test_a_killed_supervisor_leaves_nobody(handlers: Write, state: str) -> None:
+    with serve(handlers(HANGS) if state == "hanging" else ECHO, workers=2) as serving:
+        with serving.ws() as client:
+            client.send("x")
+            if state == "hanging":
+                serving.run.line("hanging")
+            else:
+                assert client.recv(TIMEOUT) == "x"
+            if state == "stopped":
+                os.kill(serving.worker(1), signal.SIGSTOP)
+            pids = serving.run.pids()
+            assert len(pids) == 3
+            serving.run.process.kill()
+            serving.run.process.wait()
+            eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}", units=20)
+
+
+def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:
+    """The terminal signals its whole foreground process group, not only the supervisor."""
+    with serve(ECHO) as serving, serving.ws() as client:
+        client.send("here")
+        assert client.recv(TIMEOUT) == "here"
+        group = os.getpgid(serving.run.process.pid)
+        members = [pid for pid in serving.run.pids() if os.getpgid(pid) == group]
+        for pid in [*members, serving.run.process.pid]:
+            os.kill(pid, signal.SIGINT)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        assert serving.run.wait() == 0
+
+
+def test_a_killed_gateway_is_replaced_and_workers_come_back() -> None:
+    with serve(ECHO, workers=2, listen=["127.0.0.1:0"]) as serving:
+        workers = [serving.worker(1), serving.worker(2)]
+        with serving.tcp() as sock:
+            sock.sendall(b"x")
+            assert receive_exactly(sock, 1) == b"x"
+            os.kill(serving.gateway, signal.SIGKILL)
+            with pytest.raises(OSError) if sys.platform == "win32" else nothing():
+                assert sock.recv(1) == b""
+        serving.run.line("gateway started", 2)
+        serving.run.line("the gateway is up", 2)
+        # Port 0 is another one now; the log says nothing of it yet, so look at the socket itself.
+        eventually(lambda: all(map(is_alive, workers)), "the workers to live on", units=UNIT)
+        serving.run.line("worker 1 is ready", 2)
+        serving.run.line("worker 2 is ready", 2)
+
+
+def nothing():
+    import contextlib
+
+    return contextlib.nullcontext()

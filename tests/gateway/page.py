@@ -1,0 +1,288 @@
+"""What the page promises: a model of the link's contract that knows nothing of how it is kept.
+
+It sees only what crosses the wire. Batches that leave the gateway are checked; batches that reach it
+are taken or dropped as the rules say, and their commands tell what each peer must receive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from typing import Any
+
+from wsraw import messages as m
+
+RANKS = {m.OnConnect: 0, m.OnMessage: 1, m.OnError: 2, m.OnClose: 3}
+
+MARK = re.compile(rb"<[^>]*>")
+UNFINISHED_MARK = re.compile(rb"<[^>]*$")
+
+
+class Sent:
+    """An event that a session was given."""
+
+    def __init__(self, con: Con, session: Session, rank: int, place: int, offset: int, end: int):
+        self.con = con
+        self.session = session
+        self.rank = rank
+        self.place = place
+        """How many events of the connection came before it."""
+        self.offset = offset
+        """Where its data begins in what the peer has said."""
+        self.end = end
+
+
+class Session:
+    """A session as the wire shows it."""
+
+    def __init__(self, number: int, identity: bytes, instance: str) -> None:
+        self.number = number
+        self.identity = identity
+        self.instance = instance
+        self.alive = True
+        self.sent: dict[int, Sent] = {}
+        self.unacked: set[int] = set()
+        self.known: set[int] = set()
+        """Connections it may be given events of: it was told what it must know."""
+
+
+class Con:
+    """A connection as its peer and the wire see it."""
+
+    def __init__(self, con: int, *, opened: bool = False, websocket: bool = False) -> None:
+        self.id = con
+        self.opened = opened
+        self.websocket = websocket
+        self.opener: Session | None = None
+        self.said = bytearray()
+        self.received = bytearray()
+        self.expected = bytearray()
+        self.acked = 0
+        self.offset = 0
+        self.rank = -1
+        self.outstanding: deque[Sent] = deque()
+        self.deliveries: Counter[tuple[int, int]] = Counter()
+        self.seen: set[tuple[int, int]] = set()
+        self.state = b""
+        self.base = 0
+        """What its opener put into the state; each event handled counts one up from there."""
+        self.closes = 0
+        self.was_closed = False
+        """A handler has closed it: not all that its peer said is echoed, nor counted."""
+        self.spoiled = False
+        """A worker has lied about it."""
+        self.fragment: Session | None = None
+        self.late: list[tuple[Session | None, bytes, bool]] = []
+
+    # --- what it must receive ---
+
+    def send(self, session: Session | None, data: bytes, final: bool) -> None:
+        """A command to send took effect; session None: it was published."""
+        self.late.append((session, data, final))
+        if self.fragment in (None, session):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Data waits behind somebody else's unfinished message, and for nothing else."""
+        index = 0
+        while index < len(self.late):
+            session, data, final = self.late[index]
+            if self.fragment is not None and session is not self.fragment:
+                index += 1
+                continue
+            del self.late[index]
+            self.expected += data
+            if self.websocket and session is not None:
+                self.fragment = None if final else session
+            index = 0
+
+    def check_received(self) -> None:
+        """What the peer has got is what took effect, in order, and echoes what it has said."""
+        assert self.expected.startswith(self.received), (
+            f"{self.id} received {bytes(self.received)!r}, not {bytes(self.expected)!r}"
+        )
+        if self.spoiled:
+            return
+        echoed = UNFINISHED_MARK.sub(b"", MARK.sub(b"", self.received))
+        assert self.said.startswith(echoed), (
+            f"{self.id} was echoed {echoed!r}, having said {bytes(self.said)!r}"
+        )
+        marks = [mark for mark in MARK.findall(self.received) if not mark.startswith(b"<f")]
+        assert len(marks) == len(set(marks)), f"{self.id} received something twice: {marks}"
+
+
+class Page:
+    """All sessions and connections; what the wire shows goes in, a broken promise raises."""
+
+    def __init__(self) -> None:
+        self.cons: dict[int, Con] = {}
+        self.sessions: dict[int, Session] = {}
+        self.groups: dict[str, dict[int, None]] = {}
+        self.counts: Counter[str] = Counter()
+        self._from_gateway = m.worker_decoder()
+        self._from_worker = m.gateway_decoder()
+
+    def session_of(self, identity: bytes) -> Session | None:
+        """The session that stands with an identity."""
+        for session in self.sessions.values():
+            if session.alive and session.identity == identity:
+                return session
+        return None
+
+    # --- what leaves the gateway ---
+
+    def leaves(self, identity: bytes, data: bytes) -> None:
+        """A batch of a session on its way to a worker."""
+        number, records, wrong = self._from_gateway.decode(data)
+        assert not wrong
+        session = self.sessions[number]
+        assert session.alive, "a batch for a session that is over"
+        assert session.identity == identity
+        for record in records:
+            kind = type(record)
+            if kind in RANKS:
+                self._event(session, record)
+            elif kind is m.Attach:
+                self._attach(session, record)
+            elif kind is m.Detach:
+                assert record.con in session.known, "a detach of what it does not hold"
+                session.known.discard(record.con)
+            elif kind is m.Welcome:
+                assert record.session == number
+                assert not session.sent
+
+    def _attach(self, session: Session, attach: m.Attach) -> None:
+        con = self.cons[attach.con]
+        assert attach.con not in session.known, "attached twice"
+        assert attach.state == con.state, f"{con.id}: {attach.state!r}, not {con.state!r}"
+        assert attach.inf is not None and attach.inf.get("Protocol")
+        session.known.add(attach.con)
+        self.counts["moves"] += 1
+
+    def _event(self, session: Session, event: Any) -> None:
+        assert event.seq == len(session.sent) + 1, "a gap in the numbers"
+        con = self.cons[event.con]
+        last = con.outstanding[-1] if con.outstanding else None
+        assert last is None or last.session is session, f"{con.id} is at two workers"
+        rank = RANKS[type(event)]
+        before = last.rank if last else con.rank
+        assert rank > before or rank == before == 1, f"{con.id}: {event} out of order"
+        offset = end = last.end if last else con.offset
+        if rank == 1:
+            end += len(event.data)
+            assert con.said[offset:end] == event.data, f"{con.id}: {event.data!r} at {offset}"
+        if event.con not in session.known:
+            assert rank == 0, f"{con.id}: {event} without an attach"
+            assert not con.state, f"{con.id}: its state was not attached"
+            session.known.add(event.con)
+        if before < 0 and not con.opened:
+            assert rank == 0, "no on_connect"
+        key = (rank, offset)
+        assert event.delivery >= 1 + con.deliveries[key]
+        if key in con.seen:
+            self.counts["redeliveries"] += 1
+        con.seen.add(key)
+        sent = Sent(con, session, rank, con.acked + len(con.outstanding), offset, end)
+        con.outstanding.append(sent)
+        session.sent[event.seq] = sent
+        session.unacked.add(event.seq)
+        self.counts["events"] += 1
+
+    # --- what reaches the gateway ---
+
+    def reaches(self, identity: bytes, data: bytes) -> list[m.Open]:
+        """A batch of a worker; what it opens, if the batch counts."""
+        session = self.session_of(identity)
+        try:
+            number, records, _ = self._from_worker.decode(data)
+        except m.LinkError:
+            return []
+        if session is None or number != session.number:
+            self.counts["late batches"] += bool(number)
+            return []
+        acked = [r for r in records if type(r) is m.Ack]
+        held = len(session.unacked)
+        honest = all(0 <= ack.last - ack.first < held for ack in acked)
+        acks = [seq for ack in acked for seq in range(ack.first, ack.last + 1)] if honest else []
+        if not honest or len(acks) != len(set(acks)) or not session.unacked.issuperset(acks):
+            self.counts["dropped batches"] += 1
+            return []
+        opened = []
+        for record in records:
+            if not session.alive:
+                break
+            if type(record) is m.Open:
+                if record.con in self.cons:
+                    continue
+                opened.append(record)
+                con = self.cons[record.con] = Con(record.con, opened=True)
+                con.opener = session
+                session.known.add(con.id)
+            else:
+                self._command(session, record)
+        return opened
+
+    def _command(self, session: Session, record: Any) -> None:
+        kind = type(record)
+        if kind is m.Ack:
+            for seq in range(record.first, record.last + 1):
+                self._ack(session, seq)
+        elif kind is m.Publish:
+            for con in self.groups.get(record.group, ()):
+                self.cons[con].send(None, record.data, True)
+        elif kind is m.Bye:
+            self.end(session)
+        elif kind in (m.Send, m.State, m.Close, m.Join, m.Leave):
+            con = self.cons.get(record.con)
+            if con is None or con.closes:
+                return
+            if kind is m.Send:
+                con.send(session, record.data, record.final)
+            elif kind is m.Close:
+                con.was_closed = True
+            elif kind is m.Join:
+                self.groups.setdefault(record.group, {})[con.id] = None
+            elif kind is m.Leave:
+                self.groups.get(record.group, {}).pop(con.id, None)
+            elif con.id in session.known and (con.outstanding or con.opener is session):
+                con.state = record.data
+                if not con.outstanding and not con.acked:
+                    con.base = int(record.data)
+
+    def _ack(self, session: Session, seq: int) -> None:
+        session.unacked.discard(seq)
+        sent = session.sent[seq]
+        con = sent.con
+        if con.spoiled:
+            con.outstanding.remove(sent)
+        else:
+            assert con.outstanding.popleft() is sent, f"{con.id} was handled out of order"
+        con.acked += 1
+        con.rank = max(con.rank, sent.rank)
+        con.offset = max(con.offset, sent.end)
+        if sent.rank == 3:
+            con.closes += 1
+            for members in self.groups.values():
+                members.pop(con.id, None)
+        self.counts["acks"] += 1
+
+    # --- the ends of sessions ---
+
+    def begin(self, number: int, identity: bytes, instance: str) -> None:
+        """A hello was taken. A process has one session: its old one is over."""
+        for session in list(self.sessions.values()):
+            if session.alive and session.instance == instance:
+                self.end(session)
+        assert number not in self.sessions, "a session number was used twice"
+        self.sessions[number] = Session(number, identity, instance)
+        self.counts["sessions"] += 1
+
+    def end(self, session: Session, died: bool = False) -> None:
+        """What it holds unacked will be handled by another."""
+        session.alive = False
+        for seq in session.unacked:
+            sent = session.sent[seq]
+            sent.con.outstanding.clear()
+            sent.con.deliveries[sent.rank, sent.offset] += died
+        session.unacked.clear()
+        session.known.clear()

@@ -1,0 +1,215 @@
+"""Clients and servers at the other side of the gateway, and their sockets without a network."""
+
+from __future__ import annotations
+
+import math
+
+from tests.gateway.page import MARK, Con
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection, ConnectionState
+from wsraw.gateway.router import Router
+from wsraw.settings import Settings
+
+NO_DEFLATE = Settings(deflate=False, ping_interval=0.0, max_message_size=1 << 30)
+
+
+class Socket:
+    """What endpoint.py does with a socket, with buffers in the kernel's place."""
+
+    def __init__(self, router: Router, con: Connection) -> None:
+        self.router = router
+        self.con = con
+        con.shell = self
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        self.peer_closed = False
+        self.shut = False
+        self.closed = False
+        self.reset = False
+        self.eof = False
+        self.reading = True
+        self.lingering = False
+        self.linger_until = math.inf
+
+    @property
+    def readable(self) -> bool:
+        """Whether the loop would call `read`."""
+        waiting = bool(self.incoming) or (self.peer_closed and not self.eof)
+        return not self.closed and self.reading and waiting
+
+    def read(self, size: int, now: float) -> None:
+        """One recv."""
+        data = bytes(self.incoming[:size])
+        del self.incoming[:size]
+        con = self.con
+        if self.lingering:
+            if not data:
+                self.eof = True
+                self.flush(0, now)
+        elif data:
+            self.router.take(con, con.receive_data(data, now), now)
+        else:
+            self.eof = True
+            self.reading = False
+            self.router.receive_eof(con, now)
+
+    def lost(self, why: str, now: float) -> None:
+        """The socket has failed."""
+        self.router.take(self.con, self.con.lost(why, now), now)
+        self._close()
+
+    def judge_pause(self, now: float) -> None:
+        """The router has changed its mind about reading."""
+        con = self.con
+        if self.closed or self.lingering:
+            return
+        if con.route.pauses:
+            con.pause(now)
+        else:
+            self.router.take(con, con.resume(now), now)
+        self.judge_reading()
+
+    def judge_reading(self) -> None:
+        """Read, unless it is paused, or there is nothing more to come."""
+        con = self.con
+        paused = bool(con.route is not None and con.route.pauses)
+        if con.state is ConnectionState.CLOSING:
+            paused = con.half_closed
+        self.reading = not self.eof and not paused
+
+    def flush(self, size: int, now: float) -> None:
+        """One send, of which the kernel takes at most `size` bytes; then what follows from it."""
+        con = self.con
+        if self.closed:
+            return
+        if con.output_size:
+            data = bytes(con.data_to_send()[:size])
+            self.outgoing += data
+            self.router.take(con, con.written(len(data), now), now)
+            route = con.route
+            if route is not None:
+                route.written += len(data)
+                if con.output_size or route.output_counted or route.marks:
+                    self.router.wrote(route)
+        if con.state is ConnectionState.CLOSED:
+            self._finish(now)
+        elif con.state is ConnectionState.CLOSING and not self.reading:
+            self.judge_reading()
+
+    def handle_timeout(self, now: float) -> None:
+        """Time has passed."""
+        con = self.con
+        if self.lingering:
+            if now >= self.linger_until:
+                self._close()
+        elif not self.closed and now >= con.deadline:
+            self.router.take(con, con.handle_timeout(now), now)
+            if con.state is ConnectionState.CLOSED:
+                self.flush(0, now)
+
+    def _finish(self, now: float) -> None:
+        con = self.con
+        if con.reset or (self.eof and not con.output_size):
+            self._close()
+            return
+        if not self.lingering:
+            self.lingering = True
+            self.reading = not self.eof
+            self.linger_until = now + con.settings.close_timeout
+        if not con.output_size:
+            self.shut = True
+
+    def _close(self) -> None:
+        self.closed = True
+        self.reset = self.con.reset or bool(self.con.output_size)
+        self.con.shell = None
+
+
+class Peer:
+    """A raw or WebSocket peer that says numbered lines, and keeps what it is told."""
+
+    def __init__(self, page: Con, socket: Socket) -> None:
+        self.page = page
+        self.socket = socket
+        self.left = False
+        self.was_reset = False
+        self.left_in_peace = False
+        self._lines = 0
+        self._websocket: Connection | None = None
+        if page.websocket:
+            open_ = m.Open(0, "here:1", "websocket", host="here")
+            self._websocket = Connection.dialled(0, open_, NO_DEFLATE, {}, 0.0)
+            self._websocket.connected(0.0)
+            self._pass_on(0.0)
+
+    @property
+    def gone(self) -> bool:
+        """Neither side has anything to say any more."""
+        return self.socket.closed and not self.socket.outgoing
+
+    @property
+    def can_say(self) -> bool:
+        """It has not said goodbye."""
+        return not self.left and not self.socket.closed and (
+            self._websocket is None or self._websocket.state is ConnectionState.OPEN
+        )
+
+    def say(self, padding: int, now: float) -> None:
+        """Send one line."""
+        self._lines += 1
+        line = b"%x%s\n" % (self._lines, b"." * padding)
+        self.page.said += line
+        if self._websocket is None:
+            self.socket.incoming += line
+        else:
+            self._websocket.send(line, "binary", True, now)
+            self._pass_on(now)
+
+    def leave(self, now: float) -> None:
+        """Half-close; a WebSocket says so in a frame."""
+        self.left = True
+        if self._websocket is None:
+            self.socket.peer_closed = True
+        else:
+            self.left_in_peace = (
+                self.page.received == self.page.expected
+                and MARK.sub(b"", bytes(self.page.received)) == self.page.said
+            )
+            self._websocket.close(1000, "", "peer", now)
+            self._pass_on(now)
+
+    def reset(self, now: float) -> None:
+        """Vanish."""
+        self.left = self.was_reset = True
+        self.socket.incoming.clear()
+        self.socket.outgoing.clear()
+        if not self.socket.closed:
+            self.socket.lost("connection reset by peer", now)
+
+    def receive(self, now: float) -> None:
+        """Take what the gateway has written."""
+        socket = self.socket
+        data = bytes(socket.outgoing)
+        socket.outgoing.clear()
+        if self._websocket is None:
+            self.page.received += data
+        else:
+            for event in self._websocket.receive_data(data, now) if data else ():
+                if type(event) is m.OnMessage:
+                    self.page.received += event.data
+                assert type(event) is not m.OnError, event
+            self._pass_on(now)
+        if socket.shut or (
+            self._websocket is not None and self._websocket.state is ConnectionState.CLOSED
+        ):
+            # Both sides are done, or it must not wait for us for ever.
+            socket.peer_closed = True
+            self.left = True
+
+    def _pass_on(self, now: float) -> None:
+        con = self._websocket
+        assert con is not None
+        while con.output_size:
+            data = bytes(con.data_to_send())
+            self.socket.incoming += data
+            con.written(len(data), now)

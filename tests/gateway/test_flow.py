@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stage import Stage, route_of
+
+from wsraw.gateway.flow import Flow
+from wsraw.gateway.route import (
+    PAUSED_COUPLED,
+    PAUSED_MEMORY,
+    PAUSED_OWN,
+    PAUSED_STOPPING,
+    Route,
+)
+from wsraw.settings import Settings
+
+HIGH, LOW, LIMIT = 1000, 200, 10_000
+
+
+def flow(**settings: int) -> Flow:
+    marks = {"high_water_mark": HIGH, "low_water_mark": LOW, **settings}
+    return Flow(Settings(**marks), LIMIT)  # type: ignore[arg-type]
+
+
+def new_route() -> Route:
+    """A route in a router of its own; its accounts are those of the flow under test alone."""
+    route = route_of(Stage().raw(b"", protocol="raw"))
+    route.held = 0
+    return route
+
+
+def set_output(flow: Flow, route: Route, size: int) -> None:
+    con = route.con
+    con.drop_output()
+    con.append(b"x" * size)
+    flow.output_changed(route)
+
+
+def taken(flow: Flow) -> set[Route]:
+    changed = set(flow.changed)
+    flow.changed.clear()
+    return changed
+
+
+# --- one connection ---
+
+
+def test_above_the_high_mark_it_pauses_and_at_the_low_one_it_resumes() -> None:
+    f, route = flow(), new_route()
+    f.add(route, HIGH)
+    assert (route.pauses, taken(f)) == (0, set())
+    f.add(route, 1)
+    assert (route.pauses, taken(f), f.paused) == (PAUSED_OWN, {route}, {route})
+    f.remove(route, HIGH - LOW)
+    assert (route.pauses, taken(f)) == (PAUSED_OWN, set())
+    f.remove(route, 1)
+    assert (route.pauses, taken(f), f.paused) == (0, {route}, set())
+    assert f.total == route.held == LOW
+
+
+def test_output_counts_in_the_same_account() -> None:
+    f, route = flow(), new_route()
+    f.add(route, HIGH // 2)
+    set_output(f, route, HIGH // 2)
+    assert not route.pauses
+    set_output(f, route, HIGH // 2 + 1)
+    assert route.pauses == PAUSED_OWN
+    assert f.total == HIGH + 1
+    f.remove(route, HIGH // 2)
+    assert route.pauses == PAUSED_OWN
+    set_output(f, route, LOW)
+    assert not route.pauses
+    assert f.total == LOW
+
+
+def test_events_resume_it_only_when_the_output_allows_it() -> None:
+    f, route = flow(), new_route()
+    f.add(route, HIGH + 1)
+    set_output(f, route, LOW + 1)
+    f.remove(route, HIGH + 1)
+    assert route.pauses == PAUSED_OWN
+    set_output(f, route, LOW)
+    assert not route.pauses
+
+
+def test_the_low_mark_is_never_above_the_high_one() -> None:
+    f, route = flow(high_water_mark=100, low_water_mark=5000), new_route()
+    f.add(route, 101)
+    f.remove(route, 1)
+    assert not route.pauses
+    f.add(route, 1)
+    assert route.pauses
+
+
+def test_a_pause_is_dated_when_it_begins() -> None:
+    f, route = flow(), new_route()
+    f.now = 5.0
+    f.pause(route, PAUSED_MEMORY)
+    f.now = 6.0
+    f.pause(route, PAUSED_OWN)
+    assert route.paused_since == 5.0
+    f.resume(route, PAUSED_MEMORY)
+    assert f.paused == {route}
+    f.resume(route, PAUSED_OWN)
+    f.resume(route, PAUSED_OWN)
+    f.pause(route, PAUSED_OWN)
+    assert route.paused_since == 6.0
+
+
+# --- couples ---
+
+
+def test_output_of_one_pauses_reading_of_the_other() -> None:
+    f, one, other = flow(), new_route(), new_route()
+    f.couple(one, other)
+    set_output(f, one, HIGH)
+    assert not other.pauses
+    set_output(f, one, HIGH + 1)
+    assert other.pauses == PAUSED_COUPLED
+    assert one.pauses == PAUSED_OWN
+    set_output(f, one, LOW + 1)
+    assert other.pauses == PAUSED_COUPLED
+    set_output(f, one, LOW)
+    assert (one.pauses, other.pauses) == (0, 0)
+
+
+def test_events_of_one_do_not_pause_the_other() -> None:
+    f, one, other = flow(), new_route(), new_route()
+    f.couple(one, other)
+    f.add(one, 5 * HIGH)
+    f.output_changed(one)
+    assert not other.pauses, "there is no deadlock, as each depends on the other's output alone"
+
+
+def test_a_couple_joined_late_pauses_at_once() -> None:
+    f, one, other = flow(), new_route(), new_route()
+    set_output(f, one, HIGH + 1)
+    f.couple(one, other)
+    assert other.pauses == PAUSED_COUPLED
+
+
+def test_any_of_several_couples_holds_it() -> None:
+    f, one, two, other = flow(), new_route(), new_route(), new_route()
+    f.couple(one, other)
+    f.couple(other, two)
+    for route in (one, two):
+        set_output(f, route, HIGH + 1)
+    set_output(f, one, 0)
+    assert other.pauses == PAUSED_COUPLED
+    set_output(f, two, 0)
+    assert not other.pauses
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_who_is_gone_holds_nobody(over: bool) -> None:
+    f, one, other = flow(), new_route(), new_route()
+    f.couple(one, other)
+    set_output(f, one, HIGH + 1 if over else 1)
+    f.add(one, 50)
+    assert bool(other.pauses) == over
+    f.forget(one)
+    assert not other.pauses
+    assert other.couples == set()
+    assert f.total == 0
+    assert f.paused == set()
+    set_output(f, other, HIGH + 1)
+    assert not one.pauses & PAUSED_COUPLED
+
+
+def test_who_is_gone_weighs_nothing_whatever_is_still_written() -> None:
+    f, route = flow(), new_route()
+    set_output(f, route, HIGH + 1)
+    route.gone = True
+    f.forget(route)
+    set_output(f, route, HIGH)
+    assert (f.total, f.paused, f.changed) == (0, set(), set())
+
+
+# --- memory ---
+
+
+def test_the_memory_limit_in_three_steps() -> None:
+    f = flow(high_water_mark=LIMIT)
+    small, large, output = new_route(), new_route(), new_route()
+    routes = [small, large, output]
+    f.add(small, LOW)
+    f.add(large, 4000)
+    set_output(f, output, 3800)
+    assert f.total == 0.8 * LIMIT
+    assert f.judge_memory(routes) == []
+    assert not f.crowded
+    f.add(large, 1)
+    assert f.judge_memory(routes) == []
+    assert f.crowded, "above 80 % no new ones"
+    assert [r.pauses for r in routes] == [0, PAUSED_MEMORY, PAUSED_MEMORY]
+    f.add(large, 2000)
+    assert f.judge_memory(routes) == [output], "above 100 % the fullest output goes"
+    f.forget(output)
+    assert f.judge_memory(routes) == []
+    assert not f.crowded
+    assert large.pauses == 0
+
+
+def test_crowded_ends_well_below_where_it_began() -> None:
+    f, route = flow(high_water_mark=LIMIT), new_route()
+    f.add(route, 8001)
+    f.judge_memory([route])
+    f.remove(route, 1000)
+    f.judge_memory([route])
+    assert f.crowded
+    f.remove(route, 1)
+    f.judge_memory([route])
+    assert not f.crowded
+    f.add(route, 1000)
+    f.judge_memory([route])
+    assert (f.crowded, route.pauses) == (False, 0)
+
+
+def test_only_as_many_are_closed_as_it_takes() -> None:
+    f = flow(high_water_mark=LIMIT)
+    routes = [new_route() for _ in range(4)]
+    for route, size in zip(routes, (2000, 5000, 4000, 1000), strict=True):
+        set_output(f, route, size)
+    assert f.judge_memory(routes) == [routes[1]]
+    f.add(routes[0], 4000)
+    assert f.judge_memory(routes) == [routes[1], routes[2]]
+
+
+def test_parked_events_alone_close_nobody() -> None:
+    f, route = flow(high_water_mark=LIMIT), new_route()
+    f.add(route, 2 * LIMIT)
+    assert f.judge_memory([route]) == []
+    assert route.pauses
+
+
+def test_what_memory_has_paused_may_be_paused_for_more() -> None:
+    f, route, other = flow(), new_route(), new_route()
+    f.add(other, 8001)
+    f.add(route, HIGH + 1)
+    f.judge_memory([route, other])
+    assert route.pauses == PAUSED_OWN | PAUSED_MEMORY
+    f.forget(other)
+    f.judge_memory([route])
+    assert route.pauses == PAUSED_OWN
+
+
+def test_stop_reading_lasts() -> None:
+    f, route = flow(), new_route()
+    f.stop_reading([route])
+    f.add(route, HIGH + 1)
+    f.remove(route, HIGH + 1)
+    assert route.pauses == PAUSED_STOPPING
+
+
+# --- anything ---
+
+step = st.tuples(
+    st.sampled_from(["add", "remove", "output", "couple", "forget"]),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 3 * HIGH),
+)
+
+
+@given(st.lists(step, max_size=40))
+def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, int]]) -> None:
+    f = flow()
+    routes = [new_route() for _ in range(4)]
+    for kind, n, other, size in steps:
+        route = routes[n]
+        if kind == "add":
+            f.add(route, size)
+        elif kind == "remove":
+            f.remove(route, min(size, route.held))
+        elif kind == "output":
+            set_output(f, route, size)
+        elif kind == "couple" and n != other:
+            f.couple(route, routes[other])
+        elif kind == "forget":
+            f.forget(route)
+            routes[n] = new_route()
+        assert f.total == sum(r.held + r.output_counted for r in routes)
+        assert f.paused == {r for r in routes if r.pauses}
+        for r in routes:
+            weight = r.held + r.output_counted
+            assert weight <= HIGH or r.pauses & PAUSED_OWN
+            assert weight > LOW or not r.pauses & PAUSED_OWN
+            assert bool(r.pauses & PAUSED_COUPLED) == any(o.over for o in r.couples or ())
+            assert r.over or r.output_counted <= HIGH
+            assert not r.over or r.output_counted > LOW

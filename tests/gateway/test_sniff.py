@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw.gateway.sniff import MAX_HEAD, MAX_LINE, Sniffer, Verdict
+
+GET = b"GET / HTTP/1.1\r\n"
+UPGRADE = GET + b"Upgrade: websocket\r\n\r\n"
+
+VERDICTS = [
+    (b"", Verdict.UNKNOWN),
+    (b"G", Verdict.UNKNOWN),
+    (b"GET ", Verdict.UNKNOWN),
+    (b"GET / HTTP/1.1", Verdict.UNKNOWN),
+    (b"g", Verdict.RAW),
+    (b"GET\n", Verdict.RAW),
+    (b"GET  HTTP/1.1\r\n", Verdict.RAW),
+    (b"GET / HTTP/1.1 \r\n", Verdict.RAW),
+    (b"GET / HTTP/1.11\r\n", Verdict.RAW),
+    (b"GET / http/1.1\r\n", Verdict.RAW),
+    (b"GET / HTTP/1.1\r\r\n", Verdict.RAW),
+    (b"GET /a b HTTP/1.1\r\n", Verdict.RAW),
+    (GET, Verdict.HTTP),
+    (b"GET / HTTP/1.1\n", Verdict.HTTP),
+    (b"GET /\xe9 HTTP/1.1\n", Verdict.HTTP),
+    (GET + b"\r", Verdict.HTTP),
+    (GET + b"\r\n", Verdict.PLAIN_HTTP),
+    (GET + b"\n", Verdict.PLAIN_HTTP),
+    (GET + b"A: b\n\r\n", Verdict.PLAIN_HTTP),
+    (GET + b"Upgrade: websockets\r\n\r\n", Verdict.PLAIN_HTTP),
+    (GET + b"X-Upgrade: websocket\r\n\r\n", Verdict.PLAIN_HTTP),
+    (GET + b"A: b\r\n\r\nUpgrade: websocket\r\n\r\n", Verdict.PLAIN_HTTP),
+    (UPGRADE, Verdict.WEBSOCKET),
+    (GET + b"upgrade:h2c,WEBSOCKET \n\n", Verdict.WEBSOCKET),
+    (GET + b"Upgrade: h2c\r\nUpgrade: websocket\r\n\r\n", Verdict.WEBSOCKET),
+]
+
+
+@pytest.mark.parametrize(("data", "verdict"), VERDICTS)
+def test_whole_and_byte_by_byte(data: bytes, verdict: Verdict) -> None:
+    assert Sniffer().receive_data(data) is verdict
+    sniffer = Sniffer()
+    for i in range(len(data)):
+        sniffer.receive_data(data[i : i + 1])
+    assert sniffer.verdict is verdict
+    assert sniffer.buffer == data
+
+
+def of_length(size: int, line: bytes = b"GET /%s HTTP/1.1\r\n") -> bytes:
+    return line % (b"a" * (size - len(line) + 2))
+
+
+def test_the_longest_line_is_http_and_one_byte_more_is_raw() -> None:
+    assert Sniffer().receive_data(of_length(MAX_LINE)) is Verdict.HTTP
+    assert Sniffer().receive_data(of_length(MAX_LINE + 1)) is Verdict.RAW
+    sniffer = Sniffer()
+    assert sniffer.receive_data(of_length(MAX_LINE + 1)[: MAX_LINE - 1]) is Verdict.UNKNOWN
+    assert sniffer.receive_data(b"a") is Verdict.RAW
+
+
+def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
+    head = GET + b"Upgrade: websocket\r\n" + of_length(MAX_HEAD - len(UPGRADE), b"A: %s\r\n")
+    longest = head + b"\r\n"
+    assert len(longest) == MAX_HEAD
+    assert Sniffer().receive_data(longest + b"behind") is Verdict.WEBSOCKET
+    assert Sniffer().receive_data(head + b"a\r\n\r\n") is Verdict.TOO_BIG
+    assert Sniffer().receive_data(GET + b"a" * 10 * MAX_HEAD) is Verdict.TOO_BIG
+
+
+def test_where_the_head_ends() -> None:
+    sniffer = Sniffer()
+    sniffer.receive_data(UPGRADE + b"\x81\x80")
+    assert sniffer.buffer[sniffer.head_size :] == b"\x81\x80"
+
+
+heads = st.lists(
+    st.sampled_from(
+        [b"GET ", b"GE", b"/", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b"Upgrade: websocket", b"a: b"]
+    )
+    | st.binary(max_size=5)
+).map(b"".join)
+
+
+@given(heads | heads.map(lambda rest: GET + rest), st.lists(st.integers(0, 80)))
+def test_any_cut_same_verdict(data: bytes, cuts: list[int]) -> None:
+    whole, cut = Sniffer(), Sniffer()
+    whole.receive_data(data)
+    last = 0
+    for end in [*sorted(cuts), len(data)]:
+        if last < end <= len(data):
+            cut.receive_data(data[last:end])
+            last = end
+    assert (cut.verdict, cut.head_size, cut.buffer) == (whole.verdict, whole.head_size, data)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw.gateway.target import parse_target
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("example.org:80", ("example.org", 80, "")),
+        ("127.0.0.1:65535", ("127.0.0.1", 65535, "")),
+        ("[::1]:8000", ("::1", 8000, "")),
+        ("tcp://h:1", ("h", 1, "")),
+        ("tcp://[fe80::1%lo]:1", ("fe80::1%lo", 1, "")),
+        ("ws://h:9/chat?room=1", ("h", 9, "")),
+        ("ws://h", ("h", 80, "")),
+        ("ws://h/chat", ("h", 80, "")),
+        ("ws://h?room=a:b", ("h", 80, "")),
+        ("ws://[::1]:9/", ("::1", 9, "")),
+        ("ws://[::1]/chat", ("::1", 80, "")),
+        ("ws://[::1]", ("::1", 80, "")),
+        ("unix:/tmp/s", ("", 0, "/tmp/s")),
+        ("unix:s", ("", 0, "s")),
+        ("unix:///tmp/s", ("", 0, "/tmp/s")),
+        ("unix://s", ("", 0, "s")),
+    ],
+)
+def test_what_can_be_dialled(text: str, target: tuple[str, int, str]) -> None:
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("", "host:port"),
+        ("h", "host:port"),
+        (":80", "host:port"),
+        ("h:", "host:port"),
+        ("h:0", "host:port"),
+        ("h:65536", "host:port"),
+        ("h:-1", "host:port"),
+        ("h:+1", "host:port"),
+        ("h:1x", "host:port"),
+        ("h: 1", "host:port"),
+        ("h:²", "host:port"),
+        ("h:٣", "host:port"),
+        ("[]:80", "host:port"),
+        ("tcp://h", "host:port"),
+        ("tcp://:80", "host:port"),
+        ("ws://", "host:port"),
+        ("ws:///chat", "host:port"),
+        ("ws://h:x/", "host:port"),
+        ("unix:", "unix:"),
+        ("unix://", "unix:"),
+        ("tls://h:1", "TLS"),
+        ("wss://h/", "TLS"),
+        ("http://h/", "ws://"),
+        ("udp://h:1", "tcp://"),
+        ("://h:1", "tcp://"),
+    ],
+)
+def test_what_cannot_be_dialled_says_what_to_write(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"cannot open {text!r}")) as error:
+        parse_target(text)
+    assert advice in str(error.value)
+
+
+@given(st.text() | st.builds("{}{}:{}".format, st.sampled_from(["", "tcp://", "ws://"]), st.text(),
+                             st.text("0123456789", max_size=7)))  # fmt: skip
+def test_any_text_is_a_target_or_a_value_error(text: str) -> None:
+    try:
+        host, port, path = parse_target(text)
+    except ValueError:
+        return
+    assert bool(path) != bool(host and 0 < port < 65536)

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+
+from wsraw.gateway.wire import MAX_BATCH, RECEIVE_QUEUE, ControlWire, Sent, WorkerWire, new_context
+from wsraw.loop import Loop
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context = new_context()
+    yield context
+    # Sockets that a test has left open are closed, so that a failure does not hang here.
+    context.destroy(linger=0)
+
+
+@pytest.fixture(params=["ipc", "tcp"] if sys.platform != "win32" else ["tcp"])
+def wire(request: pytest.FixtureRequest, context: Context, tmp_path: Path) -> Iterator[WorkerWire]:
+    wire = WorkerWire(context, str(tmp_path) if request.param == "ipc" else "")
+    yield wire
+    wire.close()
+
+
+class Peers:
+    """Workers' sockets; a context of their own, as in another process."""
+
+    def __init__(self) -> None:
+        self.context: Context = zmq.Context()
+
+    def connect(self, wire: WorkerWire, probe: bool = True, **options: int | bytes) -> Socket:
+        socket = self.context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.PROBE_ROUTER, int(probe))
+        for name, value in options.items():
+            socket.set(getattr(zmq, name), value)
+        socket.connect(wire.endpoint)
+        return socket
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    peers = Peers()
+    yield peers
+    peers.context.destroy(linger=0)
+
+
+Message = tuple[bytes, bytes]
+
+
+def receive(wire: WorkerWire, until: Callable[[list[Message]], object]) -> list[Message]:
+    got: list[Message] = []
+
+    def drained() -> object:
+        wire.drain(lambda identity, data: got.append((identity, data)), 100)
+        return until(got)
+
+    eventually(drained)
+    return got
+
+
+def first(wire: WorkerWire) -> bytes:
+    """The identity of the first worker that is heard of."""
+    return receive(wire, lambda got: got)[0][0]
+
+
+def hear(socket: Socket) -> bytes:
+    assert socket.poll(int(20_000 * UNIT)), "nothing came"
+    return socket.recv()
+
+
+# --- receiving ---
+
+
+def test_a_worker_is_heard_of_before_it_says_anything(wire: WorkerWire, peers: Peers) -> None:
+    peers.connect(wire)
+    [(identity, data)] = receive(wire, lambda got: got)
+    assert identity
+    assert data == b""
+
+
+def test_each_worker_is_heard_in_order_under_its_own_identity(
+    wire: WorkerWire, peers: Peers
+) -> None:
+    sockets = [peers.connect(wire, probe=False) for _ in range(3)]
+    for socket, name in zip(sockets, b"abc", strict=True):
+        for n in range(50):
+            socket.send(bytes((name, n)))
+    got = receive(wire, lambda got: len(got) == 150)
+    by_identity: dict[bytes, list[bytes]] = {}
+    for identity, data in got:
+        by_identity.setdefault(identity, []).append(data)
+    expected = [[bytes((name, n)) for n in range(50)] for name in b"abc"]
+    assert sorted(by_identity.values()) == expected
+
+
+def test_the_budget_bounds_a_drain(wire: WorkerWire, peers: Peers) -> None:
+    socket = peers.connect(wire, probe=False)
+    for n in range(5):
+        socket.send(b"%d" % n)
+    got: list[bytes] = []
+    while len(got) < 4:
+        wire.drain(lambda _, data: got.append(data), 1)
+    eventually(wire.pending)
+    assert not wire.drain(lambda _, data: got.append(data), 1), "it may be that more wait"
+    assert wire.drain(lambda _, data: got.append(data), 1)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+    assert not wire.pending()
+
+
+@pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
+def test_more_frames_than_one_are_no_batch(
+    wire: WorkerWire, peers: Peers, frames: list[bytes]
+) -> None:
+    peers.connect(wire, probe=False).send_multipart(frames)
+    [(_, data)] = receive(wire, lambda got: got)
+    assert data == b"\xc1", "a byte that MessagePack never uses"
+
+
+def test_an_identity_of_the_worker_s_own_choice_is_not_heard(
+    wire: WorkerWire, peers: Peers
+) -> None:
+    """With it two workers could be taken for one; libzmq's own begin with a zero byte."""
+    chosen = peers.connect(wire, ROUTING_ID=b"worker-1")
+    chosen.send(b"chosen")
+    assert hear_all(wire, peers) == [b"", b"last"]
+
+
+def hear_all(wire: WorkerWire, peers: Peers) -> list[bytes]:
+    """What has come in up to the words of one more worker, and a round after that."""
+    peers.connect(wire).send(b"last")
+    got = receive(wire, lambda got: (got[-1:] or [(b"", b"")])[0][1] == b"last")
+    peers.connect(wire, probe=False).send(b"really the last")
+    got += receive(wire, lambda got: got)
+    return [data for _, data in got if data != b"really the last"]
+
+
+# --- sending ---
+
+
+def test_what_is_sent_arrives_in_order(wire: WorkerWire, peers: Peers) -> None:
+    socket = peers.connect(wire)
+    identity = first(wire)
+    for n in range(100):
+        assert wire.send(identity, b"%d" % n) is Sent.OK
+    assert [hear(socket) for _ in range(100)] == [b"%d" % n for n in range(100)]
+
+
+def test_to_whom_nobody_knows_is_gone_not_lost_in_silence(wire: WorkerWire) -> None:
+    assert wire.send(b"\0who?", b"x") is Sent.GONE
+
+
+def test_a_worker_that_has_closed_is_gone(wire: WorkerWire, peers: Peers) -> None:
+    socket = peers.connect(wire)
+    identity = first(wire)
+    socket.close(0)
+    eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
+
+
+def test_gone_comes_before_the_last_words_are_read(wire: WorkerWire, peers: Peers) -> None:
+    """So death is certain only after one more drain."""
+    socket = peers.connect(wire)
+    identity = first(wire)
+    for n in range(200):
+        socket.send(b"%d" % n)
+    socket.close(int(5000 * UNIT))
+    eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
+    got = receive(wire, lambda got: len(got) == 200)
+    assert [data for _, data in got] == [b"%d" % n for n in range(200)]
+
+
+def test_a_worker_that_does_not_read_is_full(wire: WorkerWire, peers: Peers) -> None:
+    socket = peers.connect(wire, RCVHWM=1)
+    identity = first(wire)
+    batch = bytes(64 * 1024)
+    sent = 0
+    while (result := wire.send(identity, batch)) is Sent.OK:
+        sent += 1
+        assert sent < 10_000, "nothing bounds it"
+    assert result is Sent.FULL
+    for _ in range(sent):
+        assert hear(socket) == batch
+    eventually(lambda: wire.send(identity, b"x") is Sent.OK)
+
+
+def test_a_worker_that_sends_without_end_must_wait(wire: WorkerWire, peers: Peers) -> None:
+    socket = peers.connect(wire, SNDHWM=1)
+    first(wire)
+    sent = 0
+    try:
+        while sent < 100 * RECEIVE_QUEUE:
+            if not socket.poll(200, zmq.POLLOUT):
+                break
+            socket.send(bytes(10_000), zmq.NOBLOCK)
+            sent += 1
+    except zmq.Again:
+        pass
+    assert sent < 10 * RECEIVE_QUEUE
+
+
+def test_a_batch_that_is_too_large_ends_the_link(wire: WorkerWire, peers: Peers) -> None:
+    large, other = peers.connect(wire), peers.connect(wire)
+    receive(wire, lambda got: len(got) == 2)
+    large.send(bytes(MAX_BATCH + 1))
+    other.send(b"still here")
+    got = receive(wire, lambda got: b"still here" in [data for _, data in got])
+    assert all(len(data) <= MAX_BATCH for _, data in got)
+
+
+# --- the descriptor ---
+
+
+def test_an_edge_that_a_send_has_eaten_is_found_by_asking(wire: WorkerWire, peers: Peers) -> None:
+    """The wait that follows would be silent: `pending` is what a turn asks before it sleeps."""
+    socket = peers.connect(wire)
+    identity = first(wire)
+    missed = 0
+    for n in range(300):
+        socket.send(b"reply %d" % n)
+        # A send processes what the descriptor has announced, and takes the announcement with it.
+        while not wire.pending():
+            wire.send(identity, b"x")
+        got: list[bytes] = []
+        assert wire.drain(lambda _, data, got=got: got.append(data), 10)  # type: ignore[misc]
+        assert got == [b"reply %d" % n]
+        missed += not wire.pending()
+    assert missed == 300
+
+
+def test_a_loop_that_asks_before_it_sleeps_misses_nothing(wire: WorkerWire, peers: Peers) -> None:
+    loop = Loop()
+    socket = peers.connect(wire)
+    identity = first(wire)
+    got: list[bytes] = []
+
+    def before_sleep(now: float) -> bool:
+        # One at a time leaves the rest behind an edge that does not come again.
+        wire.drain(lambda _, data: got.append(data), 1)
+        wire.send(identity, b"x")
+        return wire.pending()
+
+    loop.watch(wire.fd, lambda readable, writable: None, read=True)
+    loop.before_sleep = before_sleep
+    for n in range(20):
+        socket.send_multipart([b"%d" % n])
+    may_sleep = True
+    begin = loop.now
+    while len(got) < 20:
+        may_sleep = loop.turn(may_sleep)
+        assert loop.now - begin < 20 * UNIT
+    assert got == [b"%d" % n for n in range(20)]
+    loop.close()
+
+
+# --- where it listens ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets in libzmq there")
+def test_the_socket_file_is_for_its_owner_alone(context: Context, tmp_path: Path) -> None:
+    wire = WorkerWire(context, str(tmp_path))
+    assert wire.endpoint == f"ipc://{tmp_path / 'link.sock'}"
+    assert stat.S_IMODE((tmp_path / "link.sock").stat().st_mode) == 0o600
+    wire.close()
+
+
+def test_without_a_folder_it_listens_on_this_machine_alone(context: Context) -> None:
+    wire = WorkerWire(context, "")
+    assert wire.endpoint.startswith("tcp://127.0.0.1:")
+    assert not wire.endpoint.endswith(":0")
+    wire.close()
+
+
+# --- the supervisor ---
+
+
+def test_the_control_link(context: Context) -> None:
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    control = ControlWire(context, f"tcp://127.0.0.1:{port}")
+    assert control.receive() is None
+    assert not control.pending()
+    control.send(b"hello")
+    assert router.poll(int(20_000 * UNIT))
+    identity, said = router.recv_multipart()
+    assert said == b"hello"
+    router.send_multipart([identity, b"answer"])
+    eventually(control.pending)
+    assert control.receive() == b"answer"
+    assert control.receive() is None
+    control.send(b"last words")
+    control.close()
+    assert router.poll(int(20_000 * UNIT))
+    assert router.recv_multipart() == [identity, b"last words"]
+    router.close(0)
+
+
+def test_a_control_link_without_supervisor_does_not_wait(context: Context) -> None:
+    control = ControlWire(context, "tcp://127.0.0.1:9")
+    for _ in range(5000):
+        control.send(b"x")
+    assert control.receive() is None
+    control._socket.set(zmq.LINGER, 0)
+    control.close()

@@ -1,0 +1,140 @@
+"""Two ends of a link and a fake wire between them: a worker process without sockets.
+
+The wire keeps the order of each link and nothing else: how long a batch takes, and whether it
+arrives at all after the link was lost, is the test's choice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from wsraw import messages as m
+from wsraw.link import LinkState, Outbox, WorkerLink
+
+EVENTS = (m.OnConnect, m.OnMessage, m.OnError, m.OnClose)
+
+
+class Task:
+    """A handler that runs, or will: its event, its outbox, and what it is about to remember."""
+
+    def __init__(self, event: Any, outbox: Outbox) -> None:
+        self.event = event
+        self.outbox = outbox
+        self.state: bytes | None = None
+
+
+class Process:
+    """A worker process: its end of the link, and what a runtime around it must do."""
+
+    def __init__(
+        self, instance: str, token: str, *, concurrency: int = 1, window: int = 8
+    ) -> None:
+        self.link = WorkerLink(
+            pool="default",
+            token=token,
+            instance=instance,
+            language="test",
+            concurrency=concurrency,
+            window=window,
+        )
+        self.instance = instance
+        self.concurrency = concurrency
+        self.identity = b""
+        self.inbox: deque[bytes] = deque()
+        """What the gateway has sent and this process has not read."""
+        self.wire: deque[bytes] = deque()
+        """What this process has sent and the gateway has not read."""
+        self.queue: deque[Task] = deque()
+        self.running: list[Task] = []
+        self.states: dict[int, bytes] = {}
+        self.deaf: set[int] = set()
+        self.refused: list[m.Refused] = []
+        self.draining = False
+        self.alive = True
+
+    def connect(self, identity: bytes) -> deque[bytes]:
+        """A fresh link, as after a network break. Gives what was still on the old wire.
+
+        The first thing a ROUTER hears of it is an empty message (PROBE_ROUTER).
+        """
+        late, self.wire = self.wire, deque([b""])
+        self.inbox = deque()
+        self.identity = identity
+        return late
+
+    def receive(self) -> list[Any]:
+        """Read one batch of the inbox; gives its records."""
+        session = self.link.session
+        records = self.link.receive(self.inbox.popleft())
+        if self.link.session != session:
+            # Events of a session that is over come again, to whom the gateway chooses; and what
+            # was known of connections comes with them.
+            self.queue.clear()
+            self.states.clear()
+            self.deaf.clear()
+        attached = set()
+        for record in records:
+            if isinstance(record, EVENTS):
+                if type(record) is m.OnConnect and record.con not in attached:
+                    self.states[record.con] = b""
+                self.queue.append(Task(record, self.link.outbox(record)))
+            elif type(record) is m.Attach:
+                attached.add(record.con)
+                self.states[record.con] = record.state
+                self.deaf.discard(record.con)
+            elif type(record) is m.Detach:
+                self.states.pop(record.con, None)
+                self.deaf.discard(record.con)
+            elif type(record) is m.Refused:
+                self.refused.append(record)
+            elif type(record) is m.Drain:
+                self.draining = True
+        return records
+
+    def startable(self) -> list[Task]:
+        """Events whose handler may start: one at a time, or with concurrency one a connection."""
+        if len(self.running) >= self.concurrency:
+            return []
+        busy = {task.event.con for task in self.running}
+        found = []
+        for task in self.queue:
+            if task.event.con not in busy:
+                found.append(task)
+            busy.add(task.event.con)
+            if self.concurrency == 1:
+                break
+        return found
+
+    def start(self, task: Task) -> None:
+        """Its handler runs from here on."""
+        self.queue.remove(task)
+        self.running.append(task)
+
+    def finish(self, task: Task) -> bool:
+        """Its handler returns. False if its session is over, and nothing of it counts."""
+        self.running.remove(task)
+        if task.state is not None:
+            task.outbox.records.append(m.State(task.event.con, task.state))
+        if not self.link.done(task.outbox):
+            return False
+        if task.state is not None:
+            self.states[task.event.con] = task.state
+        return True
+
+    def put(self) -> bool:
+        """Put what there is to send on the wire; after a drain, the bye and the end."""
+        if (
+            self.draining
+            and self.link.state is LinkState.DRAINING
+            and not self.queue
+            and not self.running
+        ):
+            self.link.bye()
+        data = self.link.data_to_send()
+        if data is None:
+            return False
+        self.wire.append(data)
+        if self.link.state is LinkState.GONE:
+            self.alive = False
+        return True

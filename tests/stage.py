@@ -1,0 +1,196 @@
+"""A router with workers and connections around it, all in one thread and without a wire.
+
+Time is a number. What the gateway says to a worker arrives with `turn`, what a worker says to the
+gateway at once; pairs.py has the wire with its delays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.route import Route, Worker
+from wsraw.gateway.router import Router
+from wsraw.link import LinkState, WorkerLink
+from wsraw.settings import Listen, Settings
+
+TOKEN = "token"
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Mate:
+    """A worker: its end of the link, and what it has heard."""
+
+    def __init__(self, stage: Stage, link: WorkerLink, identity: bytes) -> None:
+        self.stage = stage
+        self.link = link
+        self.identity = identity
+        self.heard: list[Any] = []
+
+    @property
+    def end(self) -> Worker:
+        """The gateway's end of the same link."""
+        return self.stage.router.workers[self.identity]
+
+    @property
+    def events(self) -> list[Any]:
+        """What it has heard and not yet acked, in order."""
+        return [record for record in self.heard if hasattr(record, "seq")]
+
+    def take(self, kind: type[Any]) -> list[Any]:
+        """Everything of that kind, which is then out of `heard`."""
+        taken = [record for record in self.heard if type(record) is kind]
+        self.heard = [record for record in self.heard if type(record) is not kind]
+        return taken
+
+    def ack(self, *events: Any, commands: tuple[m.Record, ...] = ()) -> None:
+        """The handlers of these events (of all, if none is named) have returned."""
+        done = [*events] or self.events
+        for event in done:
+            self.heard.remove(event)
+            outbox = self.link.outbox(event)
+            outbox.records.extend(commands)
+            commands = ()
+            assert self.link.done(outbox)
+        self.flush()
+
+    def work(self) -> list[Any]:
+        """Ack whatever comes until nothing more comes; all of it, in order."""
+        seen = []
+        self.stage.turn()
+        while events := self.events:
+            seen += events
+            self.ack()
+            self.stage.turn()
+        return seen
+
+    def say(self, *records: m.Record) -> None:
+        """Commands that belong to no event."""
+        for record in records:
+            assert self.link.command(record)
+        self.flush()
+
+    def say_raw(self, *records: Any) -> None:
+        """A batch of this session, whatever is in it."""
+        self.stage.receive(self.identity, m.encode([self.link.session, *records]))
+
+    def refused(self, record: Any) -> str:
+        """Say one record; why it was refused, or ""."""
+        self.say_raw(record)
+        self.stage.turn()
+        return " ".join(refused.why for refused in self.take(m.Refused))
+
+    def flush(self) -> None:
+        """What its link has to say goes to the gateway."""
+        data = self.link.data_to_send()
+        if data is not None:
+            self.stage.receive(self.identity, data)
+
+
+class Stage:
+    """The router and its surroundings."""
+
+    def __init__(self, memory_limit: int = 1 << 30, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.router = Router(self.settings, 1, memory_limit)
+        self.router.spawned(m.Spawned(0, TOKEN, 0))
+        self.now = 0.0
+        self.mates: list[Mate] = []
+        self._identities = itertools.count(1)
+
+    # --- workers ---
+
+    def worker(self, **changes: Any) -> Mate:
+        """A worker that has said hello and heard welcome."""
+        n = next(self._identities)
+        asked: dict[str, Any] = {
+            "pool": "default", "token": TOKEN, "instance": f"i{n}", "language": "test",
+        }  # fmt: skip
+        mate = Mate(self, WorkerLink(**{**asked, **changes}), b"\0%d" % n)
+        self.mates.append(mate)
+        self.receive(mate.identity, b"")
+        self.turn()
+        self.turn()
+        return mate
+
+    def receive(self, identity: bytes, data: bytes) -> None:
+        """A message of a worker comes in."""
+        self.router.receive(identity, data, self.now)
+
+    def turn(self) -> None:
+        """The end of a turn: batches and replies go out, and are heard at once."""
+        out = [(worker.identity, batch) for worker, batch in self.router.batches(self.now)]
+        out += self.router.replies
+        self.router.replies = []
+        for identity, batch in out:
+            for mate in self.mates:
+                if mate.identity == identity:
+                    mate.heard += mate.link.receive(batch)
+                    mate.flush()
+
+    def run(self, seconds: float) -> None:
+        """Time passes; once a second it is judged."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 1.0
+            self.router.flow.now = self.now
+            self.router.tick(self.now)
+        self.turn()
+
+    # --- connections ---
+
+    def raw(self, data: bytes = b"hello", **listen: Any) -> Connection:
+        """An accepted raw connection and what it says first."""
+        con = Connection.accepted(
+            self.router.new_id(), Listen(name="test", **listen), self.settings, {}, self.now
+        )
+        self.router.take(con, con.opened_events(self.now), self.now)
+        if data:
+            self.say(con, data)
+        return con
+
+    def websocket(self) -> Connection:
+        """An accepted WebSocket, its 101 written."""
+        con = self.raw(HANDSHAKE)
+        assert con.kind == "websocket"
+        self.write(con)
+        return con
+
+    def say(self, con: Connection, data: bytes) -> None:
+        """The peer sends."""
+        self.router.take(con, con.receive_data(data, self.now), self.now)
+
+    def hang_up(self, con: Connection) -> None:
+        """The peer resets the connection."""
+        self.router.take(con, con.lost("connection reset by peer", self.now), self.now)
+
+    def write(self, con: Connection, size: int | None = None) -> bytes:
+        """The socket takes this much of the output, or all; as the gateway's endpoint does."""
+        taken = bytearray()
+        while con.output_size and (size is None or len(taken) < size):
+            chunk = bytes(con.data_to_send())
+            if size is not None:
+                chunk = chunk[: size - len(taken)]
+            taken += chunk
+            self.router.take(con, con.written(len(chunk), self.now), self.now)
+            con.route.written += len(chunk)
+        if con.route is not None:
+            self.router.wrote(con.route)
+        return bytes(taken)
+
+
+def route_of(con: Connection) -> Route:
+    """Its place in the router."""
+    route = con.route
+    assert isinstance(route, Route)
+    return route
+
+
+def is_over(mate: Mate) -> bool:
+    """Whether the gateway has ended its session."""
+    return mate.identity not in mate.stage.router.workers or mate.end.state is LinkState.NEW

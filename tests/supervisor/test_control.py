@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from deadline import eventually
+
+from wsraw import messages as m
+from wsraw.supervisor.control import Control, ControlError
+
+NEWS = m.Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    control = Control(tmp_path)
+    yield control
+    control.close()
+
+
+class Gateway:
+    """The other end: a DEALER that says what it is told to say."""
+
+    def __init__(self, control: Control) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(control.endpoint)
+        self._decoder = m.Decoder(str, m.FromSupervisor)
+
+    def say(self, *frames: bytes) -> None:
+        self._socket.send_multipart(frames)
+
+    def hear(self) -> tuple[str, list[object]]:
+        assert self._socket.poll(10_000), "nothing was said"
+        token, records, wrong = self._decoder.decode(self._socket.recv())
+        assert not wrong
+        return token, records
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+@pytest.fixture
+def gateway(control: Control) -> Iterator[Gateway]:
+    gateway = Gateway(control)
+    yield gateway
+    gateway.close()
+
+
+def test_both_hear_each_other(control: Control, gateway: Gateway) -> None:
+    token = control.expect()
+    control.tell(m.Stop(1.0))
+    gateway.say(m.encode([token, NEWS, m.Ready(3)]))
+    assert eventually(control.receive) == [NEWS, m.Ready(3)]
+    control.tell(m.Spawned(1, "t", 0), m.Stop(2.0))
+    assert gateway.hear() == (token, [m.Spawned(1, "t", 0), m.Stop(2.0)]), "not what came too early"
+    assert control.receive() is None
+
+
+def test_a_wrong_token_is_not_heard(control: Control, gateway: Gateway) -> None:
+    old = control.expect()
+    token = control.expect()
+    assert token != old
+    for wrong in (old, "", "ä"):
+        gateway.say(m.encode([wrong, m.Stopped()]))
+    gateway.say(m.encode([token, NEWS]))
+    assert eventually(control.receive) == [NEWS]
+    assert control.receive() is None
+
+
+def test_nobody_is_heard_before_a_gateway_is_expected(control: Control, gateway: Gateway) -> None:
+    gateway.say(m.encode(["", m.Stopped()]))
+    gateway.say(b"\xc1")
+    with pytest.raises(m.LinkError):
+        eventually(control.receive)
+
+
+def test_frames_that_are_no_batch_are_skipped(control: Control, gateway: Gateway) -> None:
+    token = control.expect()
+    gateway.say(m.encode([token, m.Stopped()]), b"more")
+    gateway.say(m.encode([token, ["unheard of"], m.Left(1)]))
+    assert eventually(control.receive) == [m.Left(1)]
+
+
+def test_a_gateway_that_died_is_not_spoken_to(control: Control, gateway: Gateway) -> None:
+    token = control.expect()
+    gateway.say(m.encode([token, NEWS]))
+    eventually(control.receive)
+    gateway.close()
+    control.tell(m.Stop(1.0))
+    control.forget()
+    control.tell(m.Stop(1.0))
+    new = Gateway(control)
+    token = control.expect()
+    new.say(m.encode([token, NEWS]))
+    assert eventually(control.receive) == [NEWS]
+    control.tell(m.Stop(2.0))
+    assert new.hear() == (token, [m.Stop(2.0)])
+    new.close()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="No such file"):
+        Control(tmp_path / "none")

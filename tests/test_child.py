@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from deadline import UNIT
+from running import command, environment
+
+from wsraw import settings as s
+
+
+def child(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Spawn a child as the supervisor does, with nobody at its other ends."""
+    given = {
+        "WSRAW_PARENT": str(os.getpid()),
+        "WSRAW_SETTINGS": s.to_json(s.Settings(listen=("192.0.2.1:1",))),
+        "WSRAW_STDIN": "1",
+    }
+    return subprocess.run(
+        command(*arguments),
+        env=environment() | given | variables,
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30 * UNIT,
+        check=False,
+    )
+
+
+WORKER = {"WSRAW_ENDPOINT": "tcp://127.0.0.1:9", "WSRAW_TOKEN": "t", "WSRAW_POOL": "default"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_parent_that_is_gone_before_we_ask() -> None:
+    done = child("worker", "/no/such/handlers.py", **WORKER, WSRAW_PARENT="1")
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_it_becomes_a_worker() -> None:
+    done = child("worker", "/no/such/handlers.py", **WORKER)
+    assert done.returncode == 3
+    assert "/no/such/handlers.py" in done.stderr
+
+
+def test_it_becomes_a_gateway() -> None:
+    control = {"WSRAW_CONTROL": "", "WSRAW_CONTROL_TOKEN": "t", "WSRAW_EPOCH": "1"}
+    done = child("gateway", **control)
+    assert done.returncode == 3
+    assert "cannot listen on 192.0.2.1:1" in done.stderr
+
+
+def test_settings_that_are_none_end_it() -> None:
+    assert child("worker", WSRAW_SETTINGS="{").returncode == 1

@@ -1,0 +1,742 @@
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsraw import link
+from wsraw import messages as m
+from wsraw.link import (
+    FIRST_WINDOW,
+    IDS_LOW,
+    LARGEST_WINDOW,
+    STUCK_AFTER,
+    WINDOW_BYTES,
+    GatewayLink,
+    LinkState,
+    WorkerLink,
+)
+
+SESSION = 9
+CON = 1 << m.ID_EPOCH_SHIFT | 5
+
+
+def message(con: int = CON, data: bytes = b"x") -> m.OnMessage:
+    return m.OnMessage(0, con, data, "raw")
+
+
+def worker_end(**changes: Any) -> WorkerLink:
+    asked: dict[str, Any] = {"pool": "p", "token": "t", "instance": "i", "language": "l"}
+    return WorkerLink(**{**asked, **changes})
+
+
+def hello(**changes: Any) -> m.Hello:
+    asked: dict[str, Any] = {
+        "version": m.PROTOCOL_VERSION, "pool": "p", "instance": "i", "language": "l",
+        "token": "t", "window": LARGEST_WINDOW, "concurrency": 1,
+    }  # fmt: skip
+    return m.Hello(**{**asked, **changes})
+
+
+def gateway_end(**changes: Any) -> GatewayLink:
+    end = GatewayLink(b"id", m.gateway_decoder())
+    end.welcome(hello(**changes), SESSION, 1, range(100, 200))
+    end.data_to_send()
+    return end
+
+
+def sent(end: WorkerLink | GatewayLink) -> list[Any] | None:
+    """What an end sends now: its session, then its records."""
+    data = end.data_to_send()
+    if data is None:
+        return None
+    decoder = m.gateway_decoder() if isinstance(end, WorkerLink) else m.worker_decoder()
+    session, records, wrong = decoder.decode(data)
+    assert not wrong
+    return [session, *records]
+
+
+def to_worker(*records: m.Record, session: int = SESSION) -> bytes:
+    return m.encode([session, *records])
+
+
+def to_gateway(*records: m.Record, session: int = SESSION) -> bytes:
+    return m.encode([session, *records])
+
+
+WELCOME = m.Welcome(1, SESSION, 1, 100, 5000, 10)
+
+
+def ready_worker() -> WorkerLink:
+    end = worker_end()
+    end.receive(link.who())
+    end.data_to_send()
+    end.receive(to_worker(WELCOME))
+    return end
+
+
+# --- the life of a session, worker end ---
+
+EVENT = m.OnMessage(1, CON, b"x", "raw")
+
+
+def who(end: WorkerLink) -> object:
+    return end.receive(link.who())
+
+
+def welcome(end: WorkerLink) -> object:
+    return end.receive(to_worker(WELCOME))
+
+
+def drain(end: WorkerLink) -> object:
+    return end.receive(to_worker(m.Drain(1.0), session=end.session or SESSION))
+
+
+def bye(end: WorkerLink) -> object:
+    return end.bye()
+
+
+N, R, D, G = LinkState.NEW, LinkState.READY, LinkState.DRAINING, LinkState.GONE
+
+LISTED = {
+    (N, welcome): R,
+    (R, welcome): R,
+    (R, who): N,
+    (R, drain): D,
+    (R, bye): G,
+    (D, who): N,
+    (D, welcome): R,
+    (D, bye): G,
+}
+"""All moves; in every other pair of state and step the state stays."""
+
+STEPS = (who, welcome, drain, bye)
+
+
+def worker_in(state: LinkState) -> WorkerLink:
+    if state is N:
+        return worker_end()
+    end = ready_worker()
+    if state is D:
+        drain(end)
+    elif state is G:
+        bye(end)
+    assert end.state is state
+    return end
+
+
+@pytest.mark.parametrize(("state", "step"), LISTED)
+def test_listed_moves(state: LinkState, step: Callable[[WorkerLink], object]) -> None:
+    end = worker_in(state)
+    step(end)
+    assert end.state is LISTED[state, step]
+
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        (state, step)
+        for state in LinkState
+        for step in STEPS
+        if (state, step) not in LISTED and (state, step) != (N, bye)
+    ],
+)
+def test_all_other_moves_stay(state: LinkState, step: Callable[[WorkerLink], object]) -> None:
+    end = worker_in(state)
+    step(end)
+    assert end.state is state
+
+
+def test_who_after_bye_is_not_answered() -> None:
+    """A gateway forgets a session that said bye; asked again, the worker must not come back."""
+    end = ready_worker()
+    end.bye()
+    assert sent(end) == [SESSION, m.Bye()]
+    end.receive(link.who())
+    assert sent(end) is None
+
+
+def test_a_worker_that_says_bye_unasked_says_no_hello() -> None:
+    end = worker_end()
+    end.receive(link.who())
+    end.bye()
+    assert not any(isinstance(record, m.Hello) for record in sent(end) or ())
+    assert end.state is G
+
+
+# --- the dialog, worker end ---
+
+
+def test_who_is_answered_with_hello_once() -> None:
+    end = worker_end(window=50, concurrency=3)
+    assert sent(end) is None
+    end.receive(link.who())
+    assert sent(end) == [0, m.Hello(1, "p", "i", "l", "t", 50, 3, [])]
+    assert sent(end) is None
+
+
+def test_hello_says_what_is_still_held() -> None:
+    end = ready_worker()
+    end.receive(
+        to_worker(
+            m.OnConnect(1, CON, {}),
+            m.Attach(CON + 1, None, b"", 0),
+            m.Attach(CON + 2, {}, b"", 0),
+            m.Detach(CON + 1),
+        )
+    )
+    own = end.new_id()
+    end.receive(link.who())
+    assert sent(end) == [0, hello(held=sorted([CON, CON + 2, own]))]
+
+
+def test_events_and_notices_are_passed_on_in_order() -> None:
+    end = ready_worker()
+    records = [
+        m.Attach(CON, {}, b"s", 1),
+        EVENT,
+        m.OnClose(2, CON, 1000, "", "peer"),
+        m.Detach(CON),
+    ]
+    assert end.receive(to_worker(*records)) == records
+    assert end.receive(to_worker(EVENT, EVENT)) == [EVENT, EVENT]
+
+
+def test_welcome_is_passed_on() -> None:
+    assert worker_end().receive(to_worker(WELCOME)) == [WELCOME]
+
+
+@pytest.mark.parametrize("session", [0, SESSION - 1, SESSION + 1])
+def test_what_another_session_says_is_dropped(session: int) -> None:
+    end = ready_worker()
+    assert end.receive(to_worker(EVENT, session=session)) == []
+    assert end.receive(to_worker(m.OnConnect(1, CON, {}), session=session)) == []
+    assert end.held == set()
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", m.encode([True]), b"\x91" * 10_000])
+def test_a_worker_survives_what_is_no_batch(data: bytes) -> None:
+    end = ready_worker()
+    assert end.receive(data) == []
+    assert end.state is R
+
+
+def test_an_unknown_notice_is_ignored() -> None:
+    end = ready_worker()
+    assert end.receive(m.encode([SESSION, ["a later version's"], EVENT])) == [EVENT]
+
+
+def test_a_refusal_reaches_who_has_no_session() -> None:
+    [refused] = worker_end().receive(link.refusal("wrong token"))
+    assert refused == m.Refused(0, 0, "wrong token")
+
+
+# --- outboxes ---
+
+
+def test_commands_travel_with_their_ack() -> None:
+    end = ready_worker()
+    outbox = end.outbox(EVENT)
+    outbox.records.append(m.Send(CON, b"a"))
+    assert sent(end) is None, "the handler has not returned"
+    assert end.done(outbox)
+    assert sent(end) == [SESSION, m.Send(CON, b"a"), m.Ack(1, 1)]
+    assert sent(end) is None
+
+
+def test_acks_in_a_row_are_one_record() -> None:
+    end = ready_worker()
+    for seq in (4, 5, 6, 9, 8, 10):
+        end.done(link.Outbox(SESSION, seq))
+    assert sent(end) == [SESSION, m.Ack(4, 6), m.Ack(9, 9), m.Ack(8, 8), m.Ack(10, 10)]
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["who, welcome", "welcome"])
+def test_an_outbox_dies_with_its_session(asked: bool) -> None:
+    end = ready_worker()
+    outbox, done = end.outbox(EVENT), end.outbox(EVENT)
+    outbox.records.append(m.Send(CON, b"late"))
+    end.done(done)
+    end.command(m.Send(CON, b"early"))
+    if asked:
+        end.receive(link.who())
+        assert [type(record) for record in sent(end) or ()] == [int, m.Hello]
+    end.receive(to_worker(m.Welcome(1, SESSION + 1, 1, 9000, 9999, 10), session=SESSION + 1))
+    assert sent(end) is None, "what was not yet sent belonged to the old session"
+    assert not end.done(outbox)
+    end.flush(outbox)
+    assert sent(end) is None
+
+
+def test_flush_sends_ahead_and_only_once() -> None:
+    end = ready_worker()
+    outbox = end.outbox(EVENT)
+    outbox.records.append(m.Send(CON, b"a"))
+    end.flush(outbox)
+    assert sent(end) == [SESSION, m.Send(CON, b"a")]
+    outbox.records.append(m.Send(CON, b"b"))
+    end.done(outbox)
+    assert sent(end) == [SESSION, m.Send(CON, b"b"), m.Ack(1, 1)]
+
+
+def test_a_command_of_no_event_needs_a_session() -> None:
+    end = ready_worker()
+    assert end.command(m.Join(CON, "g"))
+    assert sent(end) == [SESSION, m.Join(CON, "g")]
+    assert not worker_end().command(m.Join(CON, "g"))
+    end.bye()
+    assert not end.command(m.Join(CON, "g"))
+
+
+def test_bye_is_the_last_record_behind_all_acks() -> None:
+    end = ready_worker()
+    end.command(m.Join(CON, "g"))
+    end.done(end.outbox(EVENT))
+    end.bye()
+    assert sent(end) == [SESSION, m.Join(CON, "g"), m.Ack(1, 1), m.Bye()]
+
+
+def test_a_handler_that_returns_after_bye_changes_nothing() -> None:
+    end = ready_worker()
+    early, late = end.outbox(EVENT), end.outbox(EVENT)
+    early.records.append(m.Send(CON, b"early"))
+    end.bye()
+    end.done(early)
+    assert (sent(end) or [])[-1] == m.Bye()
+    end.done(late)
+    assert sent(end) is None
+
+
+# --- ids for open ---
+
+
+def test_ids_come_from_the_range_and_more_are_asked_for_in_time() -> None:
+    end = worker_end()
+    end.receive(to_worker(m.Welcome(1, SESSION, 1, 100, 100 + 4095, 10)))
+    ids = [end.new_id() for _ in range(4096 - IDS_LOW - 1)]
+    assert sent(end) is None
+    ids.append(end.new_id())
+    assert sent(end) == [SESSION, m.Query(0, "ids")]
+    assert end.receive(to_worker(m.Answer(0, [9000, 9001]))) == [], "that was no shell's question"
+    ids += [end.new_id() for _ in range(IDS_LOW + 2)]
+    assert ids == [*range(100, 4196), 9000, 9001]
+    with pytest.raises(LookupError):
+        end.new_id()
+
+
+def test_no_ids_without_a_session() -> None:
+    with pytest.raises(LookupError):
+        worker_end().new_id()
+    end = ready_worker()
+    end.receive(link.who())
+    with pytest.raises(LookupError):
+        end.new_id()
+
+
+def test_the_answer_to_a_shell_is_passed_on() -> None:
+    assert ready_worker().receive(to_worker(m.Answer(1, [2, 3]))) == [m.Answer(1, [2, 3])]
+
+
+@pytest.mark.parametrize("value", [None, 5, [], [1], ["a", "b"], [1, 2, 3], {"a": 1}])
+def test_a_worker_survives_a_wrong_answer(value: Any) -> None:
+    assert ready_worker().receive(to_worker(m.Answer(0, value))) == []
+
+
+# --- gateway end: the dialog ---
+
+
+def test_welcome_begins_the_session() -> None:
+    end = GatewayLink(b"id", m.gateway_decoder())
+    assert end.state is N
+    end.welcome(hello(window=50, concurrency=3), SESSION, 2, range(100, 200))
+    limits = {"state": m.STATE_LIMIT, "window_bytes": WINDOW_BYTES}
+    assert sent(end) == [SESSION, m.Welcome(1, SESSION, 2, 100, 199, 50, limits)]
+    assert (end.state, end.window, end.concurrency) == (R, FIRST_WINDOW, 3)
+
+
+@pytest.mark.parametrize(
+    ("window", "concurrency", "largest", "first", "hands"),
+    [
+        (0, 0, 1, 1, 1),
+        (-5, -5, 1, 1, 1),
+        (2, 1, 2, 2, 1),
+        (2**40, 2**40, LARGEST_WINDOW, FIRST_WINDOW, LARGEST_WINDOW),
+    ],
+)
+def test_what_hello_asks_for_is_bounded(
+    window: int, concurrency: int, largest: int, first: int, hands: int
+) -> None:
+    end = gateway_end(window=window, concurrency=concurrency)
+    assert (end.largest, end.window, end.concurrency) == (largest, first, hands)
+
+
+def test_before_hello_only_hello_is_heard() -> None:
+    end = GatewayLink(b"id", m.gateway_decoder())
+    late = to_gateway(m.Send(CON, b"x"), m.Ack(1, 1), session=SESSION - 1)
+    assert end.receive(late) == []
+    assert end.receive(to_gateway(m.Ack(1, 1), hello(), session=0)) == [hello()]
+    with pytest.raises(m.LinkError):
+        end.receive(b"\xc1")
+
+
+def test_events_are_numbered_without_gaps_and_keep_their_place() -> None:
+    end = gateway_end()
+    one, two = message(), message()
+    end.deliver(one, None, 1, 0.0)
+    end.notice(m.Attach(CON, {}, b"", 0))
+    end.deliver(two, None, 1, 0.0)
+    assert (one.seq, two.seq) == (1, 2)
+    assert sent(end) == [SESSION, one, m.Attach(CON, {}, b"", 0), two]
+    assert sent(end) is None
+
+
+def test_drain_is_said_once() -> None:
+    end = gateway_end()
+    end.drain(3.0)
+    end.drain(3.0)
+    assert end.state is D
+    assert sent(end) == [SESSION, m.Drain(3.0)]
+
+
+@pytest.mark.parametrize("state", [N, D, G])
+def test_only_a_ready_session_drains(state: LinkState) -> None:
+    end = gateway_end()
+    end.state = state
+    end.drain(3.0)
+    assert (end.state, sent(end)) == (state, None)
+
+
+def test_the_end_gives_back_in_order_what_was_in_flight() -> None:
+    end = gateway_end()
+    for owner in "abcd":
+        end.deliver(message(), owner, 10, 0.0)
+    end.acked(m.Ack(2, 2))
+    assert [entry.owner for entry in end.end()] == ["a", "c", "d"]
+    assert (end.state, end.in_flight, end.in_flight_bytes) == (G, {}, 0)
+    assert sent(end) is None, "nobody is there to hear it"
+
+
+# --- gateway end: fencing ---
+
+
+def in_flight(count: int) -> GatewayLink:
+    end = gateway_end()
+    for _ in range(count):
+        end.deliver(message(), None, 1, 0.0)
+    end.data_to_send()
+    return end
+
+
+@pytest.mark.parametrize(
+    "acks",
+    [
+        [(1, 1)], [(1, 3)], [(3, 3), (1, 2)], [(2, 2)], [],
+    ],
+)  # fmt: skip
+def test_a_batch_that_acks_what_is_held_is_taken(acks: list[tuple[int, int]]) -> None:
+    end = in_flight(3)
+    records = [m.Send(CON, b"x"), *(m.Ack(*ack) for ack in acks)]
+    assert end.receive(to_gateway(*records)) == records
+    assert (end.batches, end.dropped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "acks",
+    [
+        [(0, 0)], [(4, 4)], [(0, 1)], [(1, 4)], [(3, 2)], [(1, 1), (1, 1)], [(1, 2), (2, 3)],
+        [(2, 3), (1, 2)], [(1, 2**64 - 1)], [(-1, 2**64 - 1)], [(-(2**63), 2**64 - 1)], [(-2, -1)],
+        [(1, 3), (1, 3)],
+    ],
+)  # fmt: skip
+def test_a_batch_that_acks_what_is_not_held_is_dropped_whole(acks: list[tuple[int, int]]) -> None:
+    end = in_flight(3)
+    batch = to_gateway(m.Send(CON, b"x"), *(m.Ack(*ack) for ack in acks))
+    assert end.receive(batch) == []
+    assert (end.batches, end.dropped, len(end.in_flight)) == (0, 1, 3)
+
+
+def test_a_seq_is_acked_once() -> None:
+    end = in_flight(3)
+    end.acked(m.Ack(1, 2))
+    assert end.receive(to_gateway(m.Ack(2, 2))) == []
+    assert end.receive(to_gateway(m.Ack(3, 3))) == [m.Ack(3, 3)]
+
+
+@pytest.mark.parametrize("session", [0, SESSION - 1, SESSION + 1])
+def test_a_batch_of_another_session_is_dropped_whole(session: int) -> None:
+    end = in_flight(1)
+    assert end.receive(to_gateway(m.Ack(1, 1), session=session)) == []
+    assert end.dropped == 1
+
+
+def test_wrong_records_are_refused_by_batch_and_index() -> None:
+    end = in_flight(1)
+    end.receive(to_gateway())
+    assert end.receive(m.encode([SESSION, m.Ack(1, 1), ["nope"], m.Bye()])) == [
+        m.Ack(1, 1),
+        None,
+        m.Bye(),
+    ]
+    said = sent(end)
+    assert said is not None
+    assert (said[1].batch, said[1].index) == (2, 1)
+
+
+def test_a_wrong_ack_is_no_ack() -> None:
+    end = in_flight(1)
+    assert end.receive(m.encode([SESSION, ["ack", "1", "1"], m.Send(CON, b"x")]))[0] is None
+    assert len(end.in_flight) == 1
+
+
+# --- the window ---
+
+
+def test_the_window_bounds_events() -> None:
+    end = gateway_end()
+    for _ in range(FIRST_WINDOW):
+        assert end.has_room(1)
+        end.deliver(message(), None, 1, 0.0)
+    assert not end.has_room(1)
+    end.acked(m.Ack(2, 2))
+    assert end.has_room(1)
+
+
+def test_the_window_bounds_bytes_but_one_event_may_always_go() -> None:
+    end = gateway_end()
+    assert end.has_room(10 * WINDOW_BYTES)
+    end.deliver(message(), None, WINDOW_BYTES - 10, 0.0)
+    assert end.has_room(10)
+    assert not end.has_room(11)
+    end.acked(m.Ack(1, 1))
+    assert end.in_flight_bytes == 0
+    assert end.has_room(WINDOW_BYTES + 1)
+
+
+ROUND_TRIP = 0.0003
+"""Between two processes of one machine."""
+
+
+class Simulation:
+    """A worker with so many hands, each busy for `service` seconds with an event; time is a number.
+
+    Events are supplied as fast as the window lets them, or `gap` seconds apart. One turn of the
+    gateway is one arrival of acks.
+    """
+
+    def __init__(self, service: float, hands: int = 1, gap: float = 0.0) -> None:
+        self.end = gateway_end(concurrency=hands)
+        self.service = service
+        self.now = 0.0
+        self._gap = gap
+        self._next_event = 0.0
+        self._hands = [0.0] * hands
+        self._acks: list[tuple[float, int]] = []
+        self.windows: list[int] = []
+
+    def turn(self) -> None:
+        end = self.end
+        while end.has_room(1) and self._next_event <= self.now:
+            self._next_event = self.now + self._gap
+            event = message()
+            end.deliver(event, None, 1, self.now)
+            start = max(heapq.heappop(self._hands), self.now + ROUND_TRIP / 2)
+            heapq.heappush(self._hands, start + self.service)
+            # A worker sends what it has before the next handler if that is older than 1 ms.
+            heapq.heappush(self._acks, (start + self.service + ROUND_TRIP / 2, event.seq))
+        end.data_to_send()
+        self.now = max(self.now, self._acks[0][0]) if self._acks else self._next_event
+        # Acks that arrive within one turn of the loop are seen together.
+        until = self.now + 0.0001
+        while self._acks and self._acks[0][0] <= until:
+            seq = heapq.heappop(self._acks)[1]
+            end.acked(m.Ack(seq, seq))
+        self.now = until
+        end.measure(self.now)
+        self.windows.append(end.window)
+
+    def run(self, turns: int = 300) -> int:
+        for _ in range(turns):
+            self.turn()
+        return self.end.window
+
+
+@pytest.mark.parametrize(
+    ("service", "hands", "at_least", "at_most"),
+    [
+        (5e-6, 1, 500, 1500),
+        (0.001, 1, 4, 7),
+        (0.050, 1, 1, 1),
+        (0.100, 100, 100, 120),
+        (0.001, 10, 40, 70),
+    ],
+    ids=["5 µs", "1 ms", "50 ms", "100 async handlers of 100 ms", "10 of 1 ms"],
+)
+def test_the_window_finds_five_milliseconds_of_work(
+    service: float, hands: int, at_least: int, at_most: int
+) -> None:
+    simulation = Simulation(service, hands)
+    simulation.run()
+    assert all(at_least <= window <= at_most for window in simulation.windows[-50:])
+
+
+def test_async_handlers_that_wait_serve_a_thousand_events_a_second() -> None:
+    """Latency taken for service time would strangle them to ten."""
+    simulation = Simulation(0.100, 100)
+    simulation.run()
+    begin, first = simulation.now, simulation.end._next_seq
+    simulation.run(500)
+    served = simulation.end._next_seq - first
+    assert served / (simulation.now - begin) > 900
+
+
+def test_the_window_at_most_doubles_per_round_trip() -> None:
+    simulation = Simulation(5e-6)
+    simulation.run(200)
+    pairs = zip([FIRST_WINDOW, *simulation.windows], simulation.windows, strict=False)
+    assert all(after <= 2 * before for before, after in pairs)
+
+
+def test_the_window_grows_once_in_a_round_trip() -> None:
+    end = gateway_end()
+    for _ in range(4):
+        end.deliver(message(), None, 1, 0.0)
+    windows = []
+    for seq in (1, 2, 3, 4):
+        end.acked(m.Ack(seq, seq))
+        end.measure(seq * 1e-5)
+        windows.append(end.window)
+    assert windows == [8, 8, 8, 8], "these four were sent before the first growth"
+
+
+def test_the_window_falls_at_once() -> None:
+    simulation = Simulation(5e-6)
+    simulation.run(200)
+    assert simulation.end.window > 500
+    end, now = simulation.end, simulation.now
+    first = next(iter(end.in_flight), end._next_seq)
+    while end.has_room(1):
+        end.deliver(message(), None, 1, now)
+    end.acked(m.Ack(first, first))
+    end.measure(now + 0.050)
+    end.acked(m.Ack(first + 1, first + 1))
+    end.measure(now + 0.100)
+    assert end.window == 1
+
+
+def test_a_worker_that_was_empty_may_raise_the_window_but_never_lower_it() -> None:
+    """One event a round trip tells how long the way is, not how long the handler takes."""
+    end = gateway_end()
+    now = 0.0
+    for seq in range(1, 20):
+        end.deliver(message(), None, 1, now)
+        now += 0.030
+        end.acked(m.Ack(seq, seq))
+        end.measure(now)
+        now += 1.0
+    assert end.window == FIRST_WINDOW
+
+
+def test_an_event_sent_in_the_turn_of_the_ack_does_not_make_a_slow_worker_fast() -> None:
+    """The last ack empties the worker, and in the same turn, before it is measured, its next event
+    goes out (a raw connection's on_close): that turn holds no time, and yet one ack."""
+    end = gateway_end()
+    now = 0.0
+    for seq in range(1, 40):
+        if seq == 1:
+            end.deliver(message(), None, 1, now)
+        now += 0.050
+        end.acked(m.Ack(seq, seq))
+        end.deliver(message(), None, 1, now)
+        end.measure(now)
+    assert end.service_time == pytest.approx(0.050)
+    assert end.window <= FIRST_WINDOW
+
+
+def test_a_turn_without_acks_teaches_nothing() -> None:
+    end = gateway_end()
+    end.deliver(message(), None, 1, 0.0)
+    end.measure(5.0)
+    assert (end.window, end.service_time) == (FIRST_WINDOW, 0.0)
+
+
+def test_the_window_stays_below_what_the_worker_asked_for() -> None:
+    end = gateway_end(window=10)
+    simulation = Simulation(5e-6)
+    simulation.end = end
+    assert simulation.run() == 10
+
+
+# --- stuck ---
+
+
+def test_a_plain_worker_is_stuck_after_20_ms() -> None:
+    end = gateway_end()
+    assert not end.is_stuck(99.0)
+    end.deliver(message(), None, 1, 1.0)
+    assert not end.is_stuck(1.0 + STUCK_AFTER - 0.001)
+    assert end.is_stuck(1.0 + STUCK_AFTER + 0.001)
+
+
+def test_a_plain_worker_is_stuck_since_its_last_ack() -> None:
+    """What waits behind the first one has not been begun."""
+    end = gateway_end()
+    end.deliver(message(), None, 1, 1.0)
+    end.deliver(message(), None, 1, 1.0)
+    end.acked(m.Ack(1, 1))
+    end.measure(1.019)
+    assert not end.is_stuck(1.030)
+    assert end.is_stuck(1.019 + 4 * 0.019 + 0.001)
+
+
+def test_a_slow_handler_may_take_four_times_its_time() -> None:
+    end = gateway_end()
+    end.service_time = 0.050
+    end.deliver(message(), None, 1, 1.0)
+    assert not end.is_stuck(1.199)
+    assert end.is_stuck(1.201)
+
+
+def test_an_async_worker_with_a_free_hand_is_not_stuck() -> None:
+    end = gateway_end(concurrency=2)
+    end.deliver(message(), None, 1, 1.0)
+    assert not end.is_stuck(99.0)
+    end.deliver(message(), None, 1, 98.0)
+    assert end.is_stuck(99.0), "its oldest event is 98 s old, and no hand is free"
+
+
+def test_an_async_worker_is_stuck_by_its_oldest_event_whatever_else_it_acks() -> None:
+    end = gateway_end(concurrency=2)
+    for _ in range(4):
+        end.deliver(message(), None, 1, 1.0)
+    end.acked(m.Ack(2, 2))
+    end.measure(1.015)
+    assert end.is_stuck(1.0 + 4 * end.service_time + 0.001)
+
+
+# --- both ends ---
+
+
+def test_both_ends_through_a_session_and_the_next() -> None:
+    worker = worker_end()
+    for session in (1, 2):
+        gateway = GatewayLink(b"id", m.gateway_decoder())
+        worker.receive(link.who())
+        [said] = gateway.receive(worker.data_to_send() or b"")
+        gateway.welcome(said, session, 1, range(100, 200))
+        worker.receive(gateway.data_to_send() or b"")
+        assert worker.session == gateway.session == session
+        gateway.deliver(message(), "owner", 1, 0.0)
+        [event] = worker.receive(gateway.data_to_send() or b"")
+        outbox = worker.outbox(event)
+        outbox.records.append(m.Send(event.con, event.data))
+        worker.done(outbox)
+        gateway.drain(1.0)
+        worker.receive(gateway.data_to_send() or b"")
+        assert worker.state is gateway.state is D
+        worker.bye()
+        records = gateway.receive(worker.data_to_send() or b"")
+        assert records == [m.Send(CON, b"x"), m.Ack(1, 1), m.Bye()]
+        assert [entry.owner for entry in gateway.acked(records[1])] == ["owner"]
+        worker = worker_end()

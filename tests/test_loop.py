@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from deadline import eventually
+
+from wsraw import loop as loop_module
+from wsraw.loop import AWAY_AFTER, TURN_TIME_ALLOWED, Loop
+
+JUMP = 40.0
+"""Seconds that a process was stopped."""
+
+LONGEST_SLEEP = 0.05
+
+SELECTORS = [
+    getattr(selectors, name)
+    for name in ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
+    if hasattr(selectors, name)
+]
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(params=SELECTORS, ids=lambda kind: kind.__name__)
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """A loop on each selector that this platform has; it looks at the deaf more often."""
+    monkeypatch.setattr(selectors, "DefaultSelector", request.param)
+    monkeypatch.setattr(loop_module, "LONGEST_SLEEP", LONGEST_SLEEP)
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two ends of a TCP connection; the first is not blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far = server.accept()[0]
+    near.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+class Heard:
+    """A handler that remembers its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[bool, bool]] = []
+
+    def __call__(self, readable: bool, writable: bool) -> None:
+        self.calls.append((readable, writable))
+
+
+def turns_until(loop: Loop, condition: Callable[[], object]) -> None:
+    """Take turns until the condition holds; each waits a second at most."""
+
+    def turn() -> object:
+        loop.turn(not condition())
+        return condition()
+
+    eventually(turn)
+
+
+def nothing_within_a_turn(loop: Loop, heard: Heard) -> None:
+    """What the kernel knows of already would be seen by a turn that does not wait."""
+    heard.calls.clear()
+    loop.turn(False)
+    assert not heard.calls
+
+
+# --- descriptors ---
+
+
+def test_readable_and_writable(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = Heard()
+    loop.watch(near, heard, read=True)
+    nothing_within_a_turn(loop, heard)
+    far.send(b"x")
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[-1] == (True, False)
+    loop.watch(near, heard, write=True)
+    heard.calls.clear()
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[-1] == (False, True)
+    loop.watch(near, heard, read=True, write=True)
+    heard.calls.clear()
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[-1] == (True, True)
+
+
+def test_watching_again_replaces_the_handler(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    first, second = Heard(), Heard()
+    loop.watch(near, first, read=True)
+    loop.watch(near, second, read=True)
+    far.send(b"x")
+    turns_until(loop, lambda: second.calls)
+    assert not first.calls
+
+
+def test_unwatched_is_forgotten(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = Heard()
+    loop.watch(near, heard, read=True)
+    loop.unwatch(near)
+    loop.unwatch(near)
+    far.send(b"x")
+    near.setblocking(True)
+    near.recv(1, socket.MSG_PEEK)
+    nothing_within_a_turn(loop, heard)
+
+
+def test_a_bad_descriptor_is_an_error(loop: Loop, pair: Pair) -> None:
+    near, _ = pair
+    near.close()
+    with pytest.raises((OSError, ValueError)):
+        loop.watch(near, Heard(), read=True)
+
+
+# --- watching for errors alone: a connection whose reading is paused ---
+
+
+def paused(loop: Loop, near: socket.socket) -> Heard:
+    heard = Heard()
+    loop.watch(near, heard, read=True)
+    loop.watch(near, heard)
+    return heard
+
+
+def test_data_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = paused(loop, near)
+    far.send(b"x")
+    near.setblocking(True)
+    near.recv(1, socket.MSG_PEEK)
+    nothing_within_a_turn(loop, heard)
+
+
+def test_a_half_close_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = paused(loop, near)
+    far.shutdown(socket.SHUT_WR)
+    near.setblocking(True)
+    near.recv(1, socket.MSG_PEEK)
+    nothing_within_a_turn(loop, heard)
+
+
+def test_a_reset_is_noticed_by_a_paused_one(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = paused(loop, near)
+    reset(far)
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[0][0]
+
+
+def test_a_reset_is_noticed_by_one_that_was_never_read_from(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = Heard()
+    loop.watch(near, heard)
+    reset(far)
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[0][0]
+
+
+def test_a_reset_of_an_unwatched_one_is_not(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = paused(loop, near)
+    loop.unwatch(near)
+    reset(far)
+    after = []
+    loop.call_later(2.5 * LONGEST_SLEEP, lambda: after.append(1))
+    turns_until(loop, lambda: after)
+    assert not heard.calls
+
+
+def test_a_resumed_one_hears_what_came_meanwhile(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = paused(loop, near)
+    far.send(b"x")
+    loop.turn(False)
+    loop.watch(near, heard, read=True)
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[-1] == (True, False)
+
+
+def test_paused_and_resumed_many_times(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    heard = Heard()
+    for interest in [
+        (True, False),
+        (False, False),
+        (False, True),
+        (False, False),
+        (True, True),
+    ] * 3:
+        loop.watch(near, heard, read=interest[0], write=interest[1])
+    loop.watch(near, heard)
+    loop.watch(near, heard, read=True)
+    nothing_within_a_turn(loop, heard)
+    far.send(b"x")
+    turns_until(loop, lambda: heard.calls)
+    assert heard.calls[-1] == (True, False)
+
+
+# --- timers ---
+
+
+class Clock:
+    """A clock that a test moves; `jump_at` makes its n-th reading, and all later ones, late."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.readings = 0
+        self.jump_at = -1
+
+    def __call__(self) -> float:
+        if self.readings == self.jump_at:
+            self.time += JUMP
+        self.readings += 1
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def still(clock: Clock) -> Iterator[Loop]:
+    """A loop whose clock only the test moves."""
+    loop = Loop(clock)
+    yield loop
+    loop.close()
+
+
+def test_timers_run_in_the_order_of_their_times(still: Loop, clock: Clock) -> None:
+    ran: list[str] = []
+    start = still.now
+    for name, delay in (("c", 0.3), ("a", 0.1), ("b", 0.2), ("a2", 0.1), ("later", 0.41)):
+        still.call_at(start + delay, lambda name=name: ran.append(name))  # type: ignore[misc]
+    clock.time += 0.4
+    still.turn(False)
+    assert ran == ["a", "a2", "b", "c"]
+    clock.time += 0.02
+    still.turn(False)
+    assert ran[4:] == ["later"]
+
+
+def test_a_timer_runs_once_and_not_before_its_time(still: Loop, clock: Clock) -> None:
+    ran: list[float] = []
+    still.call_later(0.3, lambda: ran.append(still.now))
+    clock.time += 0.29
+    still.turn(False)
+    assert ran == []
+    clock.time += 0.02
+    still.turn(False)
+    still.turn(False)
+    assert ran == [pytest.approx(100.31)]
+
+
+def test_a_cancelled_timer_never_runs(still: Loop, clock: Clock) -> None:
+    ran: list[str] = []
+    second = still.call_later(0.2, lambda: ran.append("second"))
+    still.call_later(0.1, second.cancel)
+    still.call_later(0.3, lambda: ran.append("third"))
+    clock.time += 0.4
+    still.turn(False)
+    assert ran == ["third"]
+    second.cancel()
+
+
+def test_a_timer_that_a_timer_starts_waits_for_the_next_turn(still: Loop, clock: Clock) -> None:
+    ran: list[str] = []
+    still.call_later(0.1, lambda: still.call_later(0.0, lambda: ran.append("x")))
+    clock.time += 0.2
+    still.turn(False)
+    assert ran == []
+    still.turn(False)
+    assert ran == ["x"]
+
+
+def test_a_timer_ends_the_wait(loop: Loop) -> None:
+    ran: list[int] = []
+    loop.call_later(0.02, lambda: ran.append(1))
+    loop.call_later(3600.0, lambda: ran.append(2)).cancel()
+    turns_until(loop, lambda: ran)
+    assert ran == [1]
+
+
+def test_reading_comes_before_timers_and_before_sleep_comes_last(loop: Loop, pair: Pair) -> None:
+    """What has already arrived must be seen before a deadline is judged."""
+    near, far = pair
+    order: list[str] = []
+
+    def read(readable: bool, writable: bool) -> None:
+        near.recv(100)
+        order.append("read")
+
+    loop.watch(near, read, read=True)
+    far.send(b"x")
+    near.setblocking(True)
+    near.recv(1, socket.MSG_PEEK)
+    near.setblocking(False)
+    loop.call_at(loop.now, lambda: order.append("timer"))
+    loop.call_soon_threadsafe(lambda: order.append("call"))
+    loop.before_sleep = lambda now: bool(order.append("before sleep"))
+    loop.turn(False)
+    assert order == ["read", "call", "timer", "before sleep"]
+
+
+# --- absence ---
+
+
+def test_a_stop_during_the_wait_stops_the_clock(still: Loop, clock: Clock) -> None:
+    ran: list[int] = []
+    still.call_later(10.0, lambda: ran.append(1))
+    clock.jump_at = clock.readings + 1
+    before = still.now
+    still.turn(False)
+    assert not ran
+    assert still.now - before <= AWAY_AFTER
+
+
+def test_a_stop_in_a_handler_stops_the_clock(still: Loop, clock: Clock) -> None:
+    ran: list[int] = []
+    still.call_later(10.0, lambda: ran.append(1))
+
+    def stopped(now: float) -> bool:
+        clock.time += JUMP
+        return False
+
+    before = still.now
+    still.before_sleep = stopped
+    still.turn(False)
+    still.before_sleep = None
+    still.turn(False)
+    assert not ran
+    assert still.now - before <= AWAY_AFTER + TURN_TIME_ALLOWED
+
+
+@pytest.mark.parametrize("reading", range(16))
+@pytest.mark.parametrize("may_sleep", [True, False])
+def test_a_stop_anywhere_stops_the_clock(
+    still: Loop, clock: Clock, reading: int, may_sleep: bool
+) -> None:
+    """SIGSTOP comes between any two instructions: the jump is laid before each reading."""
+    ran: list[int] = []
+    still.call_later(10.0, lambda: ran.append(1))
+    still.call_soon_threadsafe(lambda: None)
+    begin, still.before_sleep = still.now, lambda now: False
+    clock.jump_at = clock.readings + reading
+    while clock.readings <= clock.jump_at + 8:
+        still.call_soon_threadsafe(lambda: None)
+        still.turn(may_sleep)
+    assert clock.time >= begin + JUMP
+    assert still.now - begin <= AWAY_AFTER + TURN_TIME_ALLOWED
+    assert not ran
+
+
+def test_time_that_really_passes_is_not_lost(still: Loop, clock: Clock) -> None:
+    """The twin: a busy loop, with turns of half a second, keeps time."""
+    still.before_sleep = lambda now: True
+    ran: list[float] = []
+    still.call_later(5.0, lambda: ran.append(clock.time))
+
+    def work(now: float) -> bool:
+        clock.time += 0.4
+        return False
+
+    still.before_sleep = work
+    while not ran:
+        still.turn(False)
+    assert ran[0] - 100.0 == pytest.approx(5.0, abs=0.9)
+
+
+# --- other threads, run and stop ---
+
+
+def test_a_call_of_another_thread_wakes_the_loop(loop: Loop) -> None:
+    threads: list[int] = []
+
+    def post() -> None:
+        for _ in range(1000):
+            loop.call_soon_threadsafe(lambda: threads.append(threading.get_ident()))
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    turns_until(loop, lambda: len(threads) == 1000)
+    thread.join()
+    assert set(threads) == {threading.get_ident()}
+
+
+def test_more_wake_ups_than_the_waker_holds(loop: Loop) -> None:
+    ran: list[int] = []
+    for _ in range(20_000):
+        loop.call_soon_threadsafe(lambda: ran.append(1))
+    turns_until(loop, lambda: len(ran) == 20_000)
+
+
+def test_a_call_that_calls_waits_for_the_next_turn(loop: Loop) -> None:
+    ran: list[str] = []
+    loop.call_soon_threadsafe(lambda: loop.call_soon_threadsafe(lambda: ran.append("x")))
+    loop.turn()
+    assert ran == []
+    loop.turn()
+    assert ran == ["x"]
+
+
+def test_a_call_after_the_end_is_harmless() -> None:
+    loop = Loop()
+    loop.close()
+    loop.call_soon_threadsafe(lambda: None)
+
+
+def test_run_ends_with_stop_and_a_busy_turn_is_followed_by_one_that_does_not_wait(
+    loop: Loop,
+) -> None:
+    turns = 0
+
+    def before_sleep(now: float) -> bool:
+        nonlocal turns
+        turns += 1
+        if turns == 500:
+            loop.stop()
+        return True
+
+    loop.before_sleep = before_sleep
+    begin = loop.now
+    loop.run()
+    assert turns == 500
+    assert loop.now - begin < 500 * LONGEST_SLEEP / 5
+
+
+def test_an_exception_of_a_callback_ends_run(loop: Loop) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    loop.call_later(0.0, fail)
+    with pytest.raises(ZeroDivisionError):
+        loop.run()

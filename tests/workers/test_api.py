@@ -1,0 +1,154 @@
+"""The names that a handlers file imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import wsraw
+from wsraw import messages as m
+from wsraw.workers import api
+
+from .conftest import FIRST_ID, Pair, con_id, message
+
+MakePair = Callable[..., Pair]
+
+SEED = {"url": "/", "host": "127.0.0.1:8000", "orig": "http://localhost"}
+
+
+def test_all_names_are_there() -> None:
+    for name in wsraw.__all__:
+        assert callable(getattr(wsraw, name))
+    with pytest.raises(AttributeError):
+        _ = wsraw.nothing_of_that_name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("args", "fields"),
+    [
+        (("h:1",), {"target": "h:1", "protocol": "raw", **SEED}),
+        (("h:1", "websocket"), {"target": "h:1", "protocol": "websocket", **SEED}),
+        (
+            ("h:1", "websocket", "/u", "host", "orig"),
+            {"target": "h:1", "protocol": "websocket", "url": "/u", "host": "host", "orig": "orig"},
+        ),
+        (
+            ("ws://h:1/path?query",),
+            {
+                "target": "ws://h:1/path?query",
+                "protocol": "websocket",
+                "url": "/path?query",
+                "host": "h:1",
+                "orig": SEED["orig"],
+            },
+        ),
+        (
+            ("ws://h:1", "raw", "/given", "given"),
+            {
+                "target": "ws://h:1",
+                "protocol": "websocket",
+                "url": "/given",
+                "host": "given",
+                "orig": SEED["orig"],
+            },
+        ),
+        (("unix:/run/x",), {"target": "unix:/run/x", "protocol": "raw", **SEED}),
+    ],
+)
+def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> None:
+    p = pair("")
+    con = wsraw.open_client_connection(*args)
+    assert (con.kind, con.target) == (fields["protocol"], fields["target"])
+    assert p.commands() == [m.Open(FIRST_ID, **fields)]
+
+
+def test_options_of_open(pair: MakePair) -> None:
+    p = pair("")
+    wsraw.open_client_connection(
+        "h:1", name="n", couple=7, headers={"A": "b"}, subprotocols=("x", "y"), connect_timeout=2
+    )
+    wsraw.open_client_connection("h:1", couple=None)
+    assert [open_.options for open_ in p.commands()] == [
+        {
+            "name": "n",
+            "couple": 7,
+            "headers": {"A": "b"},
+            "subprotocols": ["x", "y"],
+            "connect_timeout": 2.0,
+        },
+        {"couple": None},
+    ]
+
+
+def test_open_says_in_whose_event(pair: MakePair) -> None:
+    p = pair(
+        "from wsraw import open_client_connection\n"
+        "def on_message(msg, con): open_client_connection('h:1')\n"
+    )
+    (open_,) = p.run(message(1, b"x"))
+    assert open_.options == {"during": con_id(1)}
+
+
+def test_wrong_protocol(pair: MakePair) -> None:
+    pair("")
+    with pytest.raises(ValueError, match="'http'"):
+        wsraw.open_client_connection("h:1", "http")
+
+
+def test_the_functions_are_the_methods(pair: MakePair) -> None:
+    p = pair("")
+    con = wsraw.connection(con_id(1))
+    wsraw.send_message("x", con)
+    wsraw.send_message({"data": b"x", "final": False}, con_id(1))
+    wsraw.join("g", con)
+    wsraw.leave("g", con_id(1))
+    assert p.commands() == [
+        m.Send(con_id(1), b"x", "text"),
+        m.Send(con_id(1), b"x", "binary", False),
+        m.Join(con_id(1), "g"),
+        m.Leave(con_id(1), "g"),
+    ]
+
+
+def test_publish(pair: MakePair) -> None:
+    p = pair("")
+    con = wsraw.connection(con_id(1))
+    wsraw.publish("g", "x")
+    wsraw.publish("g", {"data": "x", "type": "binary"}, exclude=[con, con_id(2)])
+    wsraw.publish("g", b"x", exclude=(c for c in [con]))
+    with pytest.raises(ValueError, match="final"):
+        wsraw.publish("g", {"data": "x", "final": False})
+    assert p.commands() == [
+        m.Publish("g", b"x", "text"),
+        m.Publish("g", b"x", "binary", {"except": [con_id(1), con_id(2)]}),
+        m.Publish("g", b"x", "binary", {"except": [con_id(1)]}),
+    ]
+
+
+def test_connection(pair: MakePair) -> None:
+    pair("")
+    con = wsraw.connection(con_id(1))
+    assert wsraw.connection(con) is con
+    assert wsraw.connection(con_id(1)) is con
+    with pytest.raises(TypeError):
+        wsraw.connection("1")  # type: ignore[arg-type]
+
+
+def test_call_soon(pair: MakePair) -> None:
+    p = pair("")
+    wsraw.call_soon(print, 1, 2)
+    assert p.calls == [(print, (1, 2))]
+
+
+def test_outside_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_installed", None)
+    for function, *args in (
+        (wsraw.publish, "g", "x"),
+        (wsraw.connection, 1),
+        (wsraw.open_client_connection, "h:1"),
+        (wsraw.call_soon, print),
+        (wsraw.flush,),
+    ):
+        with pytest.raises(RuntimeError, match="in a wsraw worker"):
+            function(*args)  # type: ignore[operator]

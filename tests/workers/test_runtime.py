@@ -1,0 +1,587 @@
+"""The machine, with the gateway's end of the link at the other side of a fake wire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from wsraw import messages as m
+
+from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
+
+MakePair = Callable[..., Pair]
+
+RECORD = """
+heard = []
+def on_connect(inf, con): heard.append(("on_connect", inf, con.id))
+def on_message(msg, con): heard.append(("on_message", msg, con.id))
+def on_error(error_message, con): heard.append(("on_error", error_message, con.id))
+def on_close(con):
+    heard.append(("on_close", con.close_code, con.close_reason, con.close_cause, con.closed))
+"""
+
+
+# --- events ---
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_every_event_comes_as_the_seed_says(pair: MakePair, word: str) -> None:
+    p = pair(RECORD.replace("def", word))
+    p.run(
+        connect(1),
+        message(1, "grün".encode()),
+        message(1, b"\xff", "binary", final=False),
+        message(1, b"\xfe", "raw"),
+        m.OnError(0, con_id(1), "broken"),
+        closed(1, 1002, "why", "protocol-error"),
+    )
+    con = con_id(1)
+    assert p.heard == [
+        ("on_connect", {"Protocol": "websocket server"}, con),
+        ("on_message", {"type": "text", "data": "grün", "final": True}, con),
+        ("on_message", {"type": "binary", "data": b"\xff", "final": False}, con),
+        ("on_message", {"data": b"\xfe"}, con),
+        ("on_error", "broken", con),
+        ("on_close", 1002, "why", "protocol-error", True),
+    ]
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_events_without_a_handler_are_acked(pair: MakePair, word: str) -> None:
+    p = pair(f"{word} on_start(): pass\n")
+    events = [connect(1), message(1, b"x"), m.OnError(0, con_id(1), "e"), closed(1)]
+    assert p.run(*events) == []
+    assert p.con(1).closed
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("returned", "sends"),
+    [
+        ("msg", [("x", "text", True)]),
+        ("'yes'", [("yes", "text", True)]),
+        ("b'yes'", [("yes", "binary", True)]),
+        ("{'data': 'part', 'final': False}", [("part", "text", False)]),
+        ("None", []),
+        ("''", [("", "text", True)]),
+    ],
+)
+def test_a_returned_value_is_the_reply(
+    pair: MakePair, word: str, returned: str, sends: list[tuple[str, str, bool]]
+) -> None:
+    p = pair(f"{word} on_message(msg, con): return {returned}\n")
+    assert p.run(message(1, b"x")) == [
+        m.Send(con_id(1), data.encode(), type, final) for data, type, final in sends
+    ]
+
+
+def test_only_on_message_replies(pair: MakePair) -> None:
+    p = pair("def on_connect(inf, con): return 'x'\ndef on_close(con): return 'x'\n")
+    assert p.run(connect(1), closed(1)) == []
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_delivery_is_that_of_the_event(pair: MakePair, word: str) -> None:
+    p = pair(f"{word} on_message(msg, con): return str(con.delivery)\n")
+    sends = p.run(message(1, b"x", delivery=3), message(1, b"x"))
+    assert [send.data for send in sends] == [b"3", b"1"]
+
+
+# --- rule 1: commands with their ack ---
+
+
+def test_commands_stand_before_the_ack_of_their_event(pair: MakePair) -> None:
+    p = pair("def on_message(msg, con): con.send('a'); con.send('b')\n")
+    p.deliver(message(1, b"x"))
+    p.runtime.handle(p.runtime.queue.popleft())
+    _, *records = m.gateway_decoder().decode(p.sent())[1]
+    assert [type(record).__name__ for record in records] == ["Send", "Ack"]
+
+
+def test_an_unfinished_async_handler_says_nothing(pair: MakePair) -> None:
+    p = pair(
+        """
+        import asyncio
+        async def on_message(msg, con):
+            con.send("first")
+            await gate.wait()
+            con.send("second")
+        """
+    )
+
+    async def scenario() -> None:
+        p.module.gate = asyncio.Event()
+        p.deliver(message(1, b"x"))
+        task = asyncio.create_task(p.runtime.handle_async(p.runtime.queue.popleft()))
+        await asyncio.sleep(0)
+        assert p.commands() == []
+        p.gate.set()
+        await task
+        assert [send.data for send in p.commands()] == [b"first", b"second"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_flush_sends_before_the_handler_returns(pair: MakePair, word: str) -> None:
+    p = pair(
+        f"""
+        from wsraw import flush
+        {word} on_message(msg, con):
+            con.send("early")
+            flush()
+            con.send("late")
+        """
+    )
+    batches = []
+    p.runtime.send_now = lambda: batches.append(p.commands())
+    assert p.run(message(1, b"x")) == [m.Send(con_id(1), b"late", "text")]
+    assert batches == [[m.Send(con_id(1), b"early", "text")]]
+
+
+def test_commands_outside_events_go_out_at_once(pair: MakePair) -> None:
+    p = pair("")
+    ready = []
+    p.runtime.output_ready = lambda: ready.append(True)
+    p.con(9).send("x")
+    assert ready
+    assert p.commands() == [m.Send(con_id(9), b"x", "text")]
+
+
+def test_a_thread_cannot_command(pair: MakePair) -> None:
+    p = pair("def on_message(msg, con): run(con.send, 'from a thread')\n")
+    caught = []
+
+    def run(function: Callable[..., None], *args: object) -> None:
+        def body() -> None:
+            with pytest.raises(RuntimeError, match="call_soon"):
+                function(*args)
+            caught.append(True)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+
+    p.module.run = run
+    assert p.run(message(1, b"x")) == []
+    assert caught
+
+
+# --- exceptions ---
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_handler_that_raises(pair: MakePair, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    p = pair(
+        f"""
+        heard = []
+        {word} on_message(msg, con):
+            heard.append(msg["data"])
+            con.send("not this")
+            raise ValueError("oh")
+        {word} on_close(con): heard.append("on_close")
+        """
+    )
+    logging.getLogger("wsraw").propagate = True
+    assert p.run(message(1, b"1"), message(1, b"2"), closed(1)) == [
+        m.Close(con_id(1), 1011, "internal error")
+    ]
+    assert p.heard == ["1", "on_close"]
+    (record,) = caplog.records
+    assert record.getMessage() == f"on_message of connection {con_id(1)} (delivery 1) raised"
+    assert record.exc_info is not None and record.exc_info[2] is not None
+    assert record.exc_info[2].tb_frame.f_code.co_filename.endswith("user_handlers.py")
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_handler_that_raises_may_keep_its_connection(pair: MakePair, word: str) -> None:
+    p = pair(
+        f"""
+        {word} on_message(msg, con):
+            if msg["data"] == "bad":
+                con.send("not this")
+                con.close()
+                raise ValueError("oh")
+            return msg["data"]
+        """,
+        on_exception="keep",
+    )
+    assert p.run(message(1, b"bad"), message(1, b"good")) == [m.Send(con_id(1), b"good", "text")]
+    assert not p.con(1).closed
+
+
+def test_on_close_that_raises_closes_nothing(pair: MakePair) -> None:
+    p = pair("def on_close(con): 1 / 0\n")
+    assert p.run(closed(1)) == []
+
+
+@pytest.mark.parametrize("what", ["raise SystemExit", "return 3", "con.send(None)", "con.close(9)"])
+def test_what_else_counts_as_raising(pair: MakePair, what: str) -> None:
+    p = pair(f"def on_message(msg, con): {what}\n")
+    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+
+
+def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
+    p = pair(
+        "import asyncio\n"
+        "async def on_message(msg, con):\n"
+        "    asyncio.current_task().cancel()\n"
+        "    await asyncio.sleep(0)\n"
+    )
+    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+
+
+def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import open_client_connection
+        def on_message(msg, con):
+            global opened
+            opened = open_client_connection("h:1")
+            opened.state = 1
+            raise ValueError
+        """
+    )
+    p.run(message(1, b"x"))
+    assert p.opened.closed
+    assert p.opened.id not in p.runtime.link.held
+
+
+# --- rule 17: who closes hears no more ---
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_after_close_only_on_close_is_heard(pair: MakePair, word: str) -> None:
+    p = pair(
+        f"""
+        heard = []
+        {word} on_message(msg, con):
+            heard.append(msg["data"])
+            con.close(4000, "enough")
+        {word} on_error(error_message, con): heard.append("on_error")
+        {word} on_close(con): heard.append("on_close")
+        """
+    )
+    commands = p.run(
+        message(1, b"1"),
+        message(1, b"2"),
+        m.OnError(0, con_id(1), "e"),
+        closed(1),
+        message(2, b"3"),
+    )
+    assert p.heard == ["1", "on_close", "3"]
+    assert commands == [m.Close(con_id(n), 4000, "enough") for n in (1, 2)]
+
+
+def test_closing_another_one_silences_that(pair: MakePair) -> None:
+    p = pair(
+        f"""
+        from wsraw import connection
+        heard = []
+        def on_message(msg, con):
+            heard.append(con.id)
+            connection({con_id(2)}).close()
+        """
+    )
+    p.run(connect(2), message(1, b"x"), message(2, b"x"), message(1, b"x"))
+    assert p.heard == [con_id(1)] * 2
+
+
+# --- state ---
+
+
+def attach(n: int, state: bytes = b"", version: int = 1) -> m.Attach:
+    return m.Attach(con_id(n), {"Protocol": "raw"}, state, version, {"peer": "1.2.3.4:5"})
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_state_travels(pair: MakePair, word: str) -> None:
+    p = pair(
+        f"""
+        {word} on_connect(inf, con): con.state = {{"n": 0, "who": con}}
+        {word} on_message(msg, con):
+            con.state["n"] += 1
+            return repr(con.state)
+        """
+    )
+    states = [r for r in p.run(connect(1)) if isinstance(r, m.State)]
+    assert len(states) == 1
+    send, state = p.run(message(1, b"x"))
+    # A connection inside is its id from the beginning, whether or not it has moved.
+    assert send.data.decode() == repr({"n": 1, "who": con_id(1)})
+    p.notice(m.Detach(con_id(1)))
+    p.notice(attach(1, state.data, 2))
+    send, state = p.run(message(1, b"x"))
+    assert send.data.decode() == repr({"n": 2, "who": con_id(1)})
+
+
+def test_a_state_that_did_not_change_is_not_sent(pair: MakePair) -> None:
+    p = pair(
+        """
+        def on_message(msg, con):
+            if msg["data"] == "set":
+                con.state = [1]
+            assert con.state in (None, [1])
+        """
+    )
+    assert p.run(message(1, b"look")) == []
+    assert len(p.run(message(1, b"set"))) == 1
+    assert p.run(message(1, b"set"), message(1, b"look")) == []
+
+
+def test_a_handler_that_raises_has_set_no_state(pair: MakePair) -> None:
+    p = pair(
+        """
+        def on_message(msg, con):
+            if msg["data"] == "show":
+                return repr(con.state)
+            con.state = (con.state or []) + [msg["data"]]
+            con.state.append(1)
+            if msg["data"] == "bad":
+                raise ValueError
+        """,
+        on_exception="keep",
+    )
+    p.run(message(1, b"good"), message(1, b"bad"))
+    assert p.run(message(1, b"show"))[0].data == b"['good', 1]"
+
+
+@pytest.mark.parametrize("value", ["'x' * 65536", "object()", "[object()]", "{con: lambda: 0}"])
+def test_a_state_that_cannot_be_kept_is_an_error_where_it_is_set(
+    pair: MakePair, value: str
+) -> None:
+    p = pair(
+        f"""
+        def on_message(msg, con):
+            try:
+                con.state = {value}
+            except (TypeError, ValueError):
+                return repr(con.state)
+        """
+    )
+    assert p.run(message(1, b"x")) == [m.Send(con_id(1), b"None", "text")]
+
+
+def test_a_state_that_grew_too_long_is_an_error_of_the_handler(pair: MakePair) -> None:
+    p = pair(
+        """
+        def on_message(msg, con):
+            con.state = []
+            con.state.append("x" * 65536)
+        """
+    )
+    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+
+
+def test_state_of_others(pair: MakePair) -> None:
+    """Readable if it is served here, settable only by whom no other can overtake."""
+    p = pair(
+        """
+        from wsraw import connection
+        def on_connect(inf, con): con.state = con.id
+        def on_message(msg, con):
+            other = connection(int(msg["data"]))
+            try:
+                con.send(repr(other.state))
+                other.state = 2
+            except (LookupError, RuntimeError) as error:
+                con.send(type(error).__name__)
+        """
+    )
+    p.run(connect(2))
+    here, elsewhere = con_id(2), con_id(3)
+    commands = p.run(message(1, str(here).encode()), message(1, str(elsewhere).encode()))
+    assert [c.data.decode() for c in commands] == [str(here), "RuntimeError", "LookupError"]
+
+
+def test_state_of_what_this_worker_opened(pair: MakePair) -> None:
+    """Set with the event that opens it, and at once outside of any."""
+    p = pair(
+        """
+        from wsraw import open_client_connection
+        def on_message(msg, con):
+            global up
+            up = open_client_connection("h:1")
+            up.state = {"down": con}
+            con.state = {"up": up}
+        """
+    )
+    kinds = [type(r).__name__ for r in p.run(message(1, b"x"))]
+    assert kinds == ["Open", "State", "State"]
+    p.up.state = 5
+    (state,) = p.commands()
+    assert (state.con, state.data) == (p.up.id, b"\x05")
+
+
+def test_flush_sends_the_state_too(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import flush
+        def on_message(msg, con):
+            con.state = 1
+            flush()
+            con.state = 1
+        """
+    )
+    assert p.run(message(1, b"x")) == [m.State(con_id(1), b"\x01")]
+
+
+# --- connections come and go ---
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_on_attach_comes_before_the_next_event(pair: MakePair, word: str) -> None:
+    p = pair(
+        f"""
+        {word} on_attach(con): con.send(f"attached {{con.peer}} {{con.kind}} {{con.state}}")
+        def on_message(msg, con): return msg
+        """
+    )
+    p.notice(attach(1, b"\x07"))
+    assert p.commands() == []
+    assert [c.data for c in p.run(message(1, b"a", "raw"), message(1, b"b", "raw"))] == [
+        b"attached 1.2.3.4:5 raw 7",
+        b"a",
+        b"b",
+    ]
+
+
+def test_a_connection_that_returns_is_the_same_object(pair: MakePair) -> None:
+    p = pair("")
+    p.run(connect(1))
+    kept = p.con(1)
+    p.notice(m.Detach(con_id(1)))
+    with pytest.raises(LookupError):
+        _ = kept.state
+    p.notice(attach(1, b"\x01"))
+    assert p.con(1) is kept
+    assert kept.state == 1
+
+
+def test_a_detached_connection_is_not_kept_alive(pair: MakePair) -> None:
+    import gc
+    import weakref
+
+    p = pair("")
+    p.run(connect(1))
+    there = weakref.ref(p.con(1))
+    assert there() is not None
+    p.notice(m.Detach(con_id(1)))
+    gc.collect()
+    assert there() is None
+
+
+def test_a_named_open_that_stands_already(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import open_client_connection
+        def on_message(msg, con):
+            global feed
+            feed = open_client_connection("h:1", name="feed")
+            return str(con == feed)
+        """
+    )
+    opened, send = p.run(message(1, b"x"))
+    assert send.data == b"False"
+    p.notice(m.Opened(opened.con, con_id(77)))
+    assert p.feed.id == con_id(77)
+    assert p.feed == p.con(77)
+    assert opened.con not in p.runtime.link.held
+
+
+# --- sessions ---
+
+
+def test_a_new_session_drops_what_was_not_handled(pair: MakePair) -> None:
+    p = pair(RECORD)
+    p.deliver(message(1, b"old"))
+    p.begin_session(2)
+    p.run(message(1, b"new"))
+    assert [what[1]["data"] for what in p.heard] == ["new"]
+
+
+def test_a_handler_that_outlives_its_session_commands_nothing(pair: MakePair) -> None:
+    p = pair(
+        """
+        from wsraw import open_client_connection
+        async def on_message(msg, con):
+            global opened
+            await gate.wait()
+            opened = open_client_connection("h:1")
+            con.close()
+            con.send("too late")
+        """
+    )
+
+    async def scenario() -> None:
+        p.module.gate = asyncio.Event()
+        p.deliver(message(1, b"x"))
+        task = asyncio.create_task(p.runtime.handle_async(p.runtime.queue.popleft()))
+        await asyncio.sleep(0)
+        p.begin_session(2)
+        p.gate.set()
+        await task
+
+    asyncio.run(scenario())
+    assert p.runtime.link.data_to_send() is None
+    assert p.opened.closed
+
+
+def test_a_new_gateway_has_other_connections(pair: MakePair) -> None:
+    p = pair("")
+    p.run(connect(1))
+    con = p.con(1)
+    assert not con.closed
+    p.begin_session(1, EPOCH + 1)
+    assert con.closed
+    with pytest.raises(LookupError):
+        _ = con.state
+    assert p.runtime.connections == {}
+
+
+def test_nothing_can_be_opened_without_a_gateway(pair: MakePair) -> None:
+    from wsraw import messages, open_client_connection
+
+    p = pair("")
+    p.runtime.receive(messages.encode([0, messages.Who()]))
+    with pytest.raises(ConnectionError):
+        open_client_connection("h:1")
+    p.con(1).send("lost, as it belongs to no event")
+    p.sent()  # the hello
+    assert p.runtime.link.data_to_send() is None
+
+
+def test_what_was_not_handled_goes_back_at_bye(pair: MakePair) -> None:
+    p = pair(RECORD)
+    p.deliver(message(1, b"1"), message(1, b"2"))
+    p.runtime.handle(p.runtime.queue.popleft())
+    p.runtime.bye()
+    assert p.commands() == [m.Bye()]
+    assert len(p.gateway.in_flight) == 1
+
+
+def test_refusals(pair: MakePair, caplog: pytest.LogCaptureFixture) -> None:
+    p = pair("")
+    logging.getLogger("wsraw").propagate = True
+    p.gateway.batches = 4
+    p.gateway.refuse(0, "because")
+    p.tell()
+    assert "because" in caplog.text
+    assert not p.runtime.shut_out
+    p.runtime.receive(m.encode([0, m.Who(), m.Refused(0, 0, "its token is wrong")]))
+    assert p.runtime.shut_out == "its token is wrong"
+
+
+def test_ids_come_from_the_range_of_the_session(pair: MakePair) -> None:
+    from wsraw import open_client_connection
+
+    pair("")
+    assert [open_client_connection("h:1").id for _ in range(3)] == [
+        FIRST_ID,
+        FIRST_ID + 1,
+        FIRST_ID + 2,
+    ]

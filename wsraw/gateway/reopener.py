@@ -1,0 +1,76 @@
+"""Sans-I/O. Connections opened with `reconnect`: when one ends, its successor is on the way.
+
+The successor is a connection of its own, with a new id: the old one has had its on_close, and what
+a peer knew of it is lost. It takes over the name and the worker; sends to it wait until it stands,
+and on_connect says that it does, for raw ones too. Each attempt that fails is told like any other
+connection's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.route import Route
+from wsraw.link import LinkState
+
+if TYPE_CHECKING:
+    from wsraw.gateway.router import Router
+
+FIRST_DELAY: Final = 0.5
+"""Seconds before the first new attempt; doubled for each one that fails."""
+
+LONGEST_DELAY: Final = 30.0
+
+STABLE_AFTER: Final = 10.0
+"""A connection that stood so many seconds was no failure: its end begins a new count."""
+
+WANTED: Final = {"handler", "going-away", "owner-left"}
+"""Causes that mean somebody wanted it to end."""
+
+
+class Reopening:
+    """What a connection's successor needs to know."""
+
+    __slots__ = ("attempts", "begun", "open")
+
+    def __init__(self, open_: m.Open, attempts: int, begun: float) -> None:
+        self.open = open_
+        self.attempts = attempts
+        self.begun = begun
+
+
+class Reopener:
+    """Opens successors, with backoff and jitter so that thousands do not come back at once."""
+
+    def __init__(self, router: Router, random: Callable[[], float]) -> None:
+        self._router = router
+        self._random = random
+
+    def ended(self, route: Route, now: float) -> None:
+        """A connection that may have a successor is closed."""
+        reopening, route.reopening = route.reopening, None
+        router = self._router
+        if reopening is None or router.stopping or route.con.close_cause in WANTED:
+            return
+        attempts = 0 if now - reopening.begun > STABLE_AFTER else reopening.attempts
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**attempts) * (0.5 + self._random() / 2)
+        about = {"reconnects": attempts + 1}
+        con = Connection.dialled(
+            router.new_id(), reopening.open, router.settings, about, now + delay
+        )
+        successor = router.add(con, route.pool, now)
+        successor.reopening = Reopening(reopening.open, attempts + 1, now + delay)
+        successor.dial_at = now + delay
+        successor.name = route.name
+        if route.owner is not None and route.owner.state is not LinkState.GONE:
+            successor.owner = route.owner
+            route.owner.ties.add(successor)
+        holder = route.holder
+        if holder is not None and holder.state is LinkState.READY:
+            router.dispatcher.hold(successor, holder)
+        successor.heard = True
+        router.succeed(route, successor)
+        router.to_dial.append(successor)
