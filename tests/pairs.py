@@ -73,14 +73,11 @@ class Process:
             self.queue.clear()
             self.states.clear()
             self.deaf.clear()
-        attached = set()
         for record in records:
             if isinstance(record, EVENTS):
-                if type(record) is m.OnConnect and record.con not in attached:
-                    self.states[record.con] = b""
+                self.states.setdefault(record.con, b"")
                 self.queue.append(Task(record, self.link.outbox(record)))
             elif type(record) is m.Attach:
-                attached.add(record.con)
                 self.states[record.con] = record.state
                 self.deaf.discard(record.con)
             elif type(record) is m.Detach:

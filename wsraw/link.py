@@ -303,11 +303,13 @@ class GatewayLink:
     def receive(self, data: bytes) -> list[Any]:
         """The records of a batch, in order, None for those left out (the worker is told).
 
+        Without a session in front only a hello counts, and then it is all that is given.
         A batch of another session, or one that acks what we do not hold, gives nothing at all.
         Raises LinkError for what is no batch: the session cannot go on.
         """
         session, records, wrong = self._decoder.decode(data)
-        if self.state is LinkState.NEW:
+        if self.state is LinkState.NEW or not session:
+            # Of a session that stands, a hello says that the worker knows nothing of it any more.
             return [record for record in records if type(record) is m.Hello]
         if session != self.session or not self._holds_all(records):
             self.dropped += 1

@@ -11,6 +11,7 @@ The tables of docs/worker-protocol.md are made from this file (``python -m wsraw
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -369,6 +370,16 @@ FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Stop
 FromGateway: TypeAlias = Listening | Ready | Left | Kill | Stopped
 
 # --- bytes ---
+
+
+def value_encoder(substitute: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+    """An encoder of plain values (`con.state`); `substitute` gives what stands for another object,
+    or raises TypeError."""
+    return msgspec.msgpack.Encoder(enc_hook=substitute).encode
+
+
+decode_value: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
+"""The value that such bytes hold."""
 
 
 class LinkError(Exception):

@@ -61,6 +61,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["close", "keep"],
         Meta(description="What becomes of a connection whose handler raised."),
     ] = "close"
+    subprotocols: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="WebSocket subprotocols that the handlers speak, best first; the first one "
+            "that a client offers is agreed on. May be repeated."
+        ),
+    ] = ()
     messages: Annotated[
         Literal["frames", "whole"],
         Meta(

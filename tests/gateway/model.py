@@ -78,6 +78,8 @@ class Config(NamedTuple):
     memory_limit: int = 1_000_000
     lies: bool = False
     """Whether workers ack what they have not handled."""
+    survivors: bool = False
+    """Whether the workers that stand at the end must see everything through by themselves."""
 
 
 class World:
@@ -241,8 +243,15 @@ class World:
         if b % 4 == 0:
             self.router.take(con, con.connect_failed("refused", self.now), self.now)
         elif route.id in self.page.cons:
-            self.peers.append(Peer(self.page.cons[route.id], Socket(self.router, con)))
+            peer = Peer(self.page.cons[route.id], Socket(self.router, con))
+            self.peers.append(peer)
             self.router.take(con, con.connected(self.now), self.now)
+            if peer.page.websocket:
+                for _ in range(3):
+                    peer.socket.flush(65536, self.now)
+                    peer.receive(self.now)
+                    if peer.socket.readable:
+                        peer.socket.read(65536, self.now)
 
     def pass_time(self, a: int, b: int) -> None:
         """Nothing happens for a while."""
@@ -288,10 +297,10 @@ class World:
         """A worker starts a handler."""
         process = self._pick_process(a, Process.startable)
         if process is not None:
-            task = pick(process.startable(), b // 64)
+            task = pick(process.startable(), b // 32)
             assert task is not None
             process.start(task)
-            self._handle(process, task, b % 64)
+            self._handle(process, task, b % 32)
 
     def finish(self, a: int, b: int) -> None:
         """A handler returns."""
@@ -326,7 +335,7 @@ class World:
                 process.receive()
             for task in process.startable()[:1]:
                 process.start(task)
-                self._handle(process, task, b % 64)
+                self._handle(process, task, b % 32)
             if process.running:
                 process.finish(process.running[b % len(process.running)])
             self._put(process)
@@ -375,11 +384,18 @@ class World:
             outbox.records.append(m.Publish("room", b"<p" + mark + b">"))
         elif b in (10, 11):
             self._open(process, task, b"<" + mark + b">", named=b == 11)
-        elif b in (12, 13):
+        elif b == 18:
+            self._open(process, task, b"<" + mark + b">", protocol="websocket")
+        elif b in (12, 13, 16, 17):
             heard = [c for c in self.page.cons.values() if c.seen and not c.opened]
             other = pick(heard, sent.offset + b)
-            if other is not None:
-                outbox.records.append(m.Send(other.id, b"<s" + mark + b">", "binary", True))
+            if other is not None and b < 16:
+                outbox.records.append(m.Send(other.id, b"<s" + mark + b">"))
+            elif other is not None and other.websocket:
+                outbox.records.append(m.Send(other.id, b"<f", "binary", False))
+                if b == 17:
+                    process.link.flush(outbox)
+                outbox.records.append(m.Send(other.id, mark + b">"))
         elif b == 14:
             if outbox.session == process.link.session:
                 process.deaf.add(con.id)
@@ -398,7 +414,15 @@ class World:
             )
         task.state = b"%d" % (seen + 1)
 
-    def _open(self, process: Process, task: Task, greeting: bytes, *, named: bool) -> None:
+    def _open(
+        self,
+        process: Process,
+        task: Task,
+        greeting: bytes,
+        *,
+        named: bool = False,
+        protocol: str = "raw",
+    ) -> None:
         try:
             new = process.link.new_id()
         except LookupError:
@@ -407,7 +431,7 @@ class World:
         if named:
             options["name"] = "feed"
         records = task.outbox.records
-        records.append(m.Open(new, "there:1", options=options))
+        records.append(m.Open(new, "there:1", protocol, options=options))
         if not named:
             records.append(m.Send(new, greeting))
             records.append(m.State(new, b"1000"))
@@ -472,7 +496,7 @@ class World:
         if process is None:
             return
         session = self.page.session_of(process.identity)
-        kind = b % 8
+        kind = b % 10
         if kind == 0:
             process.wire.append((b"\xc1", b"\x00", b"\x90", b"no batch")[b // 8 % 4])
             self._shut_out(process)
@@ -491,6 +515,8 @@ class World:
                 [["send", "wrong"], ["no such"], m.Open(other, "there:1"), m.Splice(1, 2)],
                 [m.Send(other, b"<never>"), m.Ack(seqs[-1] + 10**6, 5)],
                 [m.Hello(1, "default", process.instance, "test", TOKEN, 1, 1)],
+                [m.Bye(), m.Query(1, "ids"), m.Send(other, b"<never>")],
+                [m.Bye(), *(m.Ack(seq, seq) for seq in sorted(session.unacked)[:1])],
             ][kind - 1]
             process.wire.append(m.encode([session.number, *records]))
             self._rude.add(process)
@@ -531,16 +557,20 @@ class World:
         for worker in self.router.workers.values():
             size = 0
             for entry in worker.in_flight.values():
-                in_flight[entry.owner] += 1
                 size += entry.size
-                assert entry.owner.holder is worker
+                if not entry.owner.gone:
+                    in_flight[entry.owner] += 1
+                    assert entry.owner.holder is worker
+                else:
+                    # Its on_close was acked before.
+                    assert self.page.cons[entry.owner.id].spoiled, "in flight, and yet forgotten"
             assert worker.in_flight_bytes == size
         for route in self.router.routes.values():
             assert route.in_flight == in_flight.pop(route, 0)
             assert not route.gone
             assert route.held >= 0 <= route.output_counted
             total += route.held + route.output_counted
-        assert not in_flight, "in flight, and yet forgotten"
+        assert not in_flight
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
         standing = {s.identity for s in self.page.sessions.values() if s.alive}
         with_session = {
@@ -565,8 +595,10 @@ class World:
     # --- the end: everything flows ---
 
     def finish_all(self) -> None:
-        """Late batches, then one good worker: every promise is kept in the end."""
+        """Late batches, and a good worker more: every promise is kept in the end."""
         for process in list(self.processes):
+            if self.config.survivors and process not in self._rude:
+                continue
             session = self.page.session_of(process.identity)
             worker = self.router.workers.get(process.identity)
             if worker is not None:
@@ -574,12 +606,12 @@ class World:
                     self.page.end(session)
                 self.router.end_session(worker, self.now)
             self._gone(process)
-        good = self._arrive(1, 100)
+        self._arrive(1, 100)
         everyone = {peer.page: peer for peer in self.peers}
         quiet = 0
         while quiet < 60:
             before = self._progress()
-            self._let_flow(good)
+            self._let_flow()
             everyone.update((peer.page, peer) for peer in self.peers)
             quiet = 0 if self._progress() != before else quiet + 1
             if not self.router.routes and not self.peers and not self.dialling:
@@ -593,7 +625,7 @@ class World:
         received = sum(len(peer.page.received) for peer in self.peers)
         return self.page.counts["acks"], received, len(self.peers), len(self.router.routes)
 
-    def _let_flow(self, good: Process) -> None:
+    def _let_flow(self) -> None:
         self.now += 0.01
         while self.dialling:
             self.dialled(0, 1)
@@ -608,16 +640,19 @@ class World:
                 if not peer.page.websocket or peer.page.offset == len(peer.page.said):
                     peer.leave(self.now)
         self.turn()
-        while good.inbox:
-            good.receive()
-        for _ in range(20):
-            if good.startable():
-                task = good.startable()[0]
-                good.start(task)
-                self._handle(good, task, 0)
-                good.finish(task)
-        self._put(good)
-        for identity, wire in [*self.late, (good.identity, good.wire)]:
+        for process in list(self.processes):
+            while process.inbox:
+                process.receive()
+            for task in list(process.running):
+                process.finish(task)
+            for _ in range(20):
+                if process.startable():
+                    task = process.startable()[0]
+                    process.start(task)
+                    self._handle(process, task, 0)
+                    process.finish(task)
+            self._put(process)
+        for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
             while wire:
                 self._receive(identity, wire.popleft())
         self._bury()
@@ -666,6 +701,7 @@ def random_config(choose: random.Random) -> Config:
         output_limit=choose.choice((2000, 6000, 1_000_000)),
         memory_limit=choose.choice((15_000, 1_000_000)),
         lies=choose.random() < 0.2,
+        survivors=choose.random() < 0.5,
     )
 
 

@@ -8,7 +8,7 @@ from tests.gateway.page import MARK, Con
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection, ConnectionState
 from wsraw.gateway.router import Router
-from wsraw.settings import Settings
+from wsraw.settings import Listen, Settings
 
 NO_DEFLATE = Settings(deflate=False, ping_interval=0.0, max_message_size=1 << 30)
 
@@ -137,10 +137,14 @@ class Peer:
         self._lines = 0
         self._websocket: Connection | None = None
         if page.websocket:
-            open_ = m.Open(0, "here:1", "websocket", host="here")
-            self._websocket = Connection.dialled(0, open_, NO_DEFLATE, {}, 0.0)
-            self._websocket.connected(0.0)
-            self._pass_on(0.0)
+            if page.opened:
+                listen = Listen(name="there", protocol="websocket")
+                self._websocket = Connection.accepted(0, listen, NO_DEFLATE, {}, 0.0)
+            else:
+                open_ = m.Open(0, "here:1", "websocket", host="here")
+                self._websocket = Connection.dialled(0, open_, NO_DEFLATE, {}, 0.0)
+                self._websocket.connected(0.0)
+                self._pass_on(0.0)
 
     @property
     def gone(self) -> bool:

@@ -45,7 +45,7 @@ def test_a_name_is_looked_up_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> No
     threads: set[int] = set()
     real = socket.getaddrinfo
 
-    def watched(host: str, port: int, *, type: int, flags: int) -> Any:  # noqa: A002
+    def watched(host: str, port: int, *, type: int, flags: int) -> Any:
         if not flags & socket.AI_NUMERICHOST:
             threads.add(threading.get_ident())
         return real(host, port, type=type, flags=flags)

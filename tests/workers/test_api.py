@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import wsraw
 from wsraw import messages as m
-from wsraw.workers import api
+from wsraw.workers import api, handlers
+from wsraw.workers.connection import Connection
 
 from .conftest import FIRST_ID, Pair, con_id, message
 
@@ -22,6 +26,19 @@ def test_all_names_are_there() -> None:
         assert callable(getattr(wsraw, name))
     with pytest.raises(AttributeError):
         _ = wsraw.nothing_of_that_name  # type: ignore[attr-defined]
+
+
+def test_the_docs_know_all_of_them() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text("utf-8")
+    for name, args in handlers.SIGNATURES.items():
+        assert f"{name}({', '.join(args)})" in text
+    for name in wsraw.__all__:
+        assert re.search(rf"\b{name}\b", text), name
+    for name in vars(Connection):
+        if not name.startswith("_"):
+            assert f"con.{name}" in text, name
+    for name in inspect.signature(wsraw.open_client_connection).parameters:
+        assert f"`{name}`" in text, name
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,27 @@ def test_no_more_async_handlers_at_once_than_allowed(process: Process) -> None:
     assert max(map(int, process.sent())) == 3
 
 
+def test_each_event_has_a_context_of_its_own(process: Process) -> None:
+    process.start(
+        """
+        import asyncio
+        from contextvars import ContextVar
+        who = ContextVar("who", default="nobody")
+
+        async def on_message(msg, con):
+            con.send(who.get())
+            who.set(msg["data"])
+            await asyncio.sleep(0)
+            con.send(who.get())
+        """,
+        settings='{"concurrency": 2}',
+    )
+    process.welcome()
+    process.deliver(*(message(n, b"me") for n in (1, 1, 2, 3, 3, 4, 1)))
+    process.pump(process.all_acked, "all acks")
+    assert process.sent() == [b"nobody", b"me"] * 7
+
+
 def test_a_task_that_outlives_its_handler(process: Process) -> None:
     """Its commands go out at once; while the handler runs they belong to the event."""
     process.start(

@@ -465,7 +465,7 @@ class Connection(Output):
     def _upgrade(self, sniffer: Sniffer, now: float) -> list[Event]:
         self._step(Step.UPGRADE)
         self.kind = "websocket"
-        self._websocket = ws = WebSocket.server(self.settings)
+        self._websocket = ws = WebSocket.server(self.settings, self.settings.subprotocols)
         ws.accept(bytes(sniffer.buffer[: sniffer.head_size]))
         self._collect(ws)
         if not ws.opened:

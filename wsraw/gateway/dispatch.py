@@ -97,7 +97,9 @@ class Dispatcher:
 
     def _deliver(self, route: Route, worker: Worker, event: m.Event, size: int, now: float) -> None:
         if route.holder is not worker:
-            self._move(route, worker, attach=route.heard and type(event) is not m.OnConnect)
+            # on_connect brings all there is to know, unless its opener has set the state before.
+            known = type(event) is m.OnConnect and not route.version
+            self._move(route, worker, attach=route.heard and not known)
         route.heard = True
         route.in_flight += 1
         worker.deliver(event, route, size, now)
@@ -138,6 +140,9 @@ class Dispatcher:
         for entry in entries:
             route: Route = entry.owner
             route.in_flight -= 1
+            if route.gone:
+                # Its on_close was acked before this: a worker's mistake, but not our accounts'.
+                continue
             flow.remove(route, entry.size)
             if route.parked and (route.queue is None or not route.in_flight):
                 # With nothing in flight it need not wait for this worker any more.
@@ -256,6 +261,8 @@ class Dispatcher:
         for entry in reversed(worker.end()):
             route: Route = entry.owner
             route.in_flight -= 1
+            if route.gone:
+                continue
             routes[route] = None
             if route.deaf and type(entry.event) is m.OnMessage:
                 self._flow.remove(route, entry.size)

@@ -12,13 +12,12 @@ import math
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, Connection
-
-if TYPE_CHECKING:
-    from wsraw.gateway.sockets import Sockets
-    from wsraw.loop import Timer
+from wsraw.gateway.router import Router
+from wsraw.loop import Loop, Timer
+from wsraw.settings import Settings
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
@@ -28,6 +27,16 @@ KEEPALIVE_IDLE: Final = 60
 
 # struct linger: two shorts on Windows, two ints elsewhere.
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Owner(Protocol):
+    """What all endpoints share; see sockets.py."""
+
+    loop: Loop
+    router: Router
+    settings: Settings
+    dirty: set[Connection]
+    doomed: list[Endpoint]
 
 
 class Endpoint:
@@ -46,7 +55,7 @@ class Endpoint:
         "writing",
     )
 
-    def __init__(self, owner: Sockets, sock: socket.socket, con: Connection) -> None:
+    def __init__(self, owner: Owner, sock: socket.socket, con: Connection) -> None:
         self._owner = owner
         self.sock = sock
         self.con = con
@@ -136,6 +145,8 @@ class Endpoint:
                 route.written += size
                 if con.output_size or route.output_counted or route.marks:
                     owner.router.wrote(route)
+            if self.lingering and size:
+                self._linger()
             writing = con.output_size > 0
             if writing is not self.writing:
                 self.writing = writing
@@ -198,9 +209,8 @@ class Endpoint:
         if not self.lingering:
             self.lingering = True
             self.reading = not self.eof
-            self._arm(self._owner.loop.now + self._owner.settings.close_timeout)
-            if con.output_size and not self.writing:
-                self.writing = True
+            self.writing = con.output_size > 0
+            self._linger()
         if not con.output_size:
             try:
                 self.sock.shutdown(socket.SHUT_WR)
@@ -208,6 +218,11 @@ class Endpoint:
                 self._owner.doomed.append(self)
                 return
         self.watch()
+
+    def _linger(self) -> None:
+        """The clock of the goodbye: it runs while nothing moves."""
+        if self._owner.settings.close_timeout:
+            self._arm(self._owner.loop.now + self._owner.settings.close_timeout)
 
     def close(self) -> None:
         """Free the descriptor; with a reset if the connection asks for it, or output is left."""

@@ -33,19 +33,22 @@ class Outgoing:
         policy: str,
         dirty: set[Connection],
         overflow: Callable[[Route, float], None],
+        cut_short: Callable[[Route, float], None],
     ) -> None:
         self._flow = flow
         self._limit = limit
         self._policy = policy
         self._dirty = dirty
         self._overflow = overflow
+        self._cut_short = cut_short
         self.fragmented: set[Route] = set()
         self.dropped = 0
         """Published messages that a slow reader did not get, where the policy allows it."""
 
     def send(self, route: Route, worker: Worker | None, send: m.Send, now: float) -> str | None:
         """Queue one frame or chunk; returns why it is refused, if it is."""
-        if route.fragment is not None or not send.final:
+        under_way = route.fragment is not None
+        if under_way or not send.final:
             late, why = self._hold_back(route, worker, send, now)
             if late or why is not None:
                 return why
@@ -54,6 +57,9 @@ class Outgoing:
         if why is not None:
             if route.fragment is not None:
                 self.forget(route)
+                if under_way:
+                    # What has been sent of that message cannot be taken back, nor finished.
+                    self._cut_short(route, now)
             return why
         self._dirty.add(con)
         if con.shell is None:
@@ -140,7 +146,11 @@ class Outgoing:
             self._dirty.add(con)
             if con.output_size > self._limit:
                 if self._policy == "drop-oldest":
+                    size = con.output_size
                     self.dropped += con.drop_oldest_framed(self._limit)
+                    # As good as written, for those who wait for what stands behind it.
+                    route.written += size - con.output_size
+                    self._flow.output_changed(route)
                 if con.output_size > self._limit:
                     self._overflow(route, now)
         return None

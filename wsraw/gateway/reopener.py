@@ -9,15 +9,12 @@ connection's end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from wsraw import messages as m
 from wsraw.gateway.connection import Connection
-from wsraw.gateway.route import Route
+from wsraw.gateway.route import Reopening, Route
+from wsraw.gateway.table import Table
 from wsraw.link import LinkState
-
-if TYPE_CHECKING:
-    from wsraw.gateway.router import Router
 
 FIRST_DELAY: Final = 0.5
 """Seconds before the first new attempt; doubled for each one that fails."""
@@ -31,37 +28,29 @@ WANTED: Final = {"handler", "going-away", "owner-left"}
 """Causes that mean somebody wanted it to end."""
 
 
-class Reopening:
-    """What a connection's successor needs to know."""
-
-    __slots__ = ("attempts", "begun", "open")
-
-    def __init__(self, open_: m.Open, attempts: int, begun: float) -> None:
-        self.open = open_
-        self.attempts = attempts
-        self.begun = begun
-
-
 class Reopener:
     """Opens successors, with backoff and jitter so that thousands do not come back at once."""
 
-    def __init__(self, router: Router, random: Callable[[], float]) -> None:
-        self._router = router
+    def __init__(self, table: Table, random: Callable[[], float]) -> None:
+        self._table = table
         self._random = random
 
-    def ended(self, route: Route, now: float) -> None:
-        """A connection that may have a successor is closed."""
+    def reopen(self, now: float) -> None:
+        """Once a turn: open the successors of those that have ended."""
+        ended, self._table.ended = self._table.ended, []
+        for route in ended:
+            self._reopen(route, now)
+
+    def _reopen(self, route: Route, now: float) -> None:
         reopening, route.reopening = route.reopening, None
-        router = self._router
-        if reopening is None or router.stopping or route.con.close_cause in WANTED:
+        table = self._table
+        if reopening is None or table.stopping or route.con.close_cause in WANTED:
             return
         attempts = 0 if now - reopening.begun > STABLE_AFTER else reopening.attempts
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**attempts) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
-        con = Connection.dialled(
-            router.new_id(), reopening.open, router.settings, about, now + delay
-        )
-        successor = router.add(con, route.pool, now)
+        con = Connection.dialled(table.new_id(), reopening.open, table.settings, about, now + delay)
+        successor = table.add(con, route.pool, now)
         successor.reopening = Reopening(reopening.open, attempts + 1, now + delay)
         successor.dial_at = now + delay
         successor.name = route.name
@@ -70,7 +59,7 @@ class Reopener:
             route.owner.ties.add(successor)
         holder = route.holder
         if holder is not None and holder.state is LinkState.READY:
-            router.dispatcher.hold(successor, holder)
+            table.dispatcher.hold(successor, holder)
         successor.heard = True
-        router.succeed(route, successor)
-        router.to_dial.append(successor)
+        table.succeed(route, successor)
+        table.to_dial.append(successor)

@@ -31,7 +31,8 @@ class Resolver:
         """Call `answer` in the loop's thread; at once when `host` is an address already."""
         try:
             found = _look_up(host, port, socket.AI_NUMERICHOST)
-        except OSError:
+        except (OSError, UnicodeError):
+            # No address. A name that cannot be (RFC 5890: a label of 64 bytes) is told below.
             pass
         else:
             answer(found, "")

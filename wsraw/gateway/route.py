@@ -14,7 +14,6 @@ from wsraw.link import GatewayLink
 
 if TYPE_CHECKING:
     from wsraw.gateway.connection import Connection
-    from wsraw.gateway.reopener import Reopening
 
 EVENT_COST: Final = 256
 """Bytes that an event costs us beside its data; so that floods of empty messages count too."""
@@ -75,6 +74,17 @@ class IdRange:
             self.left -= 1
             return True
         return False
+
+
+class Reopening:
+    """What a connection's successor needs to know."""
+
+    __slots__ = ("attempts", "begun", "open")
+
+    def __init__(self, open_: m.Open, attempts: int, begun: float) -> None:
+        self.open = open_
+        self.attempts = attempts
+        self.begun = begun
 
 
 class Pool:

@@ -1,8 +1,7 @@
 """Sans-I/O. Events of connections in, commands of workers in; what sockets and links must do, out.
 
-The shell asks after each turn: `dirty` connections have output to write or a close to finish,
-`to_dial` are to be connected, `flow.changed` have a pause to apply, `batches()` go to workers,
-`to_supervisor` to the supervisor.
+After each turn `batches()` go to workers, `replies` to those who have no session, `to_supervisor`
+to the supervisor; table.py says what there is to do for the sockets.
 
 Bad input is data. A wrong record is left out and `refused` by its number, the rest applies; what is
 no batch at all ends the session.
@@ -19,13 +18,9 @@ from typing import Final
 from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.commands import Commands
-from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.dispatch import Dispatcher
-from wsraw.gateway.flow import Flow
-from wsraw.gateway.groups import Groups
-from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.reopener import Reopener
-from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
+from wsraw.gateway.route import Route, Worker
+from wsraw.gateway.table import Table
 from wsraw.link import LinkState
 from wsraw.settings import Settings
 
@@ -38,7 +33,7 @@ BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
 
 
-class Router:
+class Router(Table):
     """All of the gateway's decisions; see the module's docstring."""
 
     def __init__(
@@ -48,107 +43,17 @@ class Router:
         memory_limit: int,
         random: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self.settings = settings
-        self.epoch = epoch
-        self.flow = Flow(settings, memory_limit)
-        self.dispatcher = Dispatcher(self.flow)
-        self.routes: dict[int, Route] = {}
-        self.pools: dict[str, Pool] = {}
+        super().__init__(settings, epoch, memory_limit)
         self.workers: dict[bytes, Worker] = {}
         self.tokens: dict[str, int] = {}
-        self.dirty: set[Connection] = set()
-        self.to_dial: list[Route] = []
         self.to_supervisor: list[m.FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
         """(identity, batch) for those who have no session."""
-        self.stopping = False
-        self.outgoing = Outgoing(
-            self.flow, settings.output_limit, settings.overflow, self.dirty, self._overflow
-        )
-        self.groups = Groups()
         self._sessions = 0
-        self.next_id = 1
         self._decoder = m.gateway_decoder()
         self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
-        self._commands = Commands(self)
+        self._commands = Commands(self, self._leave)
         self._reopener = Reopener(self, random)
-
-    # --- connections ---
-
-    def new_id(self) -> int:
-        """An id for an accepted connection; ids are never reused while a gateway lives."""
-        n = self.next_id
-        self.next_id = n + 1
-        return self.epoch << m.ID_EPOCH_SHIFT | n
-
-    def pool(self, name: str = "default") -> Pool:
-        """The pool of that name, made at first mention."""
-        pool = self.pools.get(name)
-        if pool is None:
-            pool = self.pools[name] = Pool(name, self.settings.dispatch == "sticky")
-        return pool
-
-    def take(self, con: Connection, events: list[m.Event], now: float) -> None:
-        """Events of a connection, in order. Its first one gives it a place here."""
-        route: Route | None = con.route
-        if route is None:
-            if not events:
-                return
-            route = self.add(con, self.pool(), now)
-        elif route.gone:
-            return
-        for event in events:
-            self.dispatcher.take(route, event, now)
-        if route.reopening is not None and con.state is CLOSED:
-            self._reopener.ended(route, now)
-
-    def add(self, con: Connection, pool: Pool, now: float) -> Route:
-        """Give a connection its place."""
-        route = con.route = self.routes[con.id] = Route(con, pool, now)
-        if self.stopping:
-            self.flow.stop_reading((route,))
-        return route
-
-    def receive_eof(self, con: Connection, now: float) -> None:
-        """The peer has half-closed; a raw connection ends when what it sent is handled."""
-        self.take(con, con.receive_eof(now), now)
-        route: Route | None = con.route
-        if route is not None and con.half_closed:
-            self.judge_half_closed(route, now)
-
-    def judge_half_closed(self, route: Route, now: float) -> None:
-        """It ends when nothing of it is parked or in flight."""
-        if not route.in_flight and not route.parked:
-            self.take(route.con, route.con.drained(now), now)
-            self.dirty.add(route.con)
-
-    def succeed(self, route: Route, successor: Route) -> None:
-        """A connection that was opened by name has a successor."""
-        self._commands.succeed(route, successor)
-
-    def forget(self, route: Route) -> None:
-        """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
-        route.gone = True
-        self.dispatcher.forget(route)
-        self.outgoing.forget(route)
-        self.flow.forget(route)
-        self.groups.forget(route)
-        for worker in (route.opener, route.owner):
-            if worker is not None:
-                worker.ties.discard(route)
-        self.routes.pop(route.id, None)
-        self._commands.forget(route)
-
-    def close(self, route: Route, code: int, reason: str, cause: str, now: float) -> None:
-        """The gateway itself closes a connection, in order."""
-        self.take(route.con, route.con.close(code, reason, cause, now), now)
-        self.dirty.add(route.con)
-
-    def abort(self, route: Route, code: int, cause: str, message: str, now: float) -> None:
-        """The gateway ends a connection at once."""
-        self.take(route.con, route.con.abort(code, "", cause, message, now), now)
-        self.flow.output_changed(route)
-        self.dirty.add(route.con)
 
     # --- bytes of workers ---
 
@@ -213,13 +118,6 @@ class Router:
                 found = number
         return found
 
-    def new_range(self, worker: Worker) -> range:
-        """Connection ids for a session to open with."""
-        first = self.epoch << m.ID_EPOCH_SHIFT | self.next_id
-        self.next_id += ID_RANGE
-        worker.ids.append(IdRange(first))
-        return range(first, first + ID_RANGE)
-
     def _ban(self, worker: Worker, why: str, now: float) -> None:
         log.error("%s is shut out: %s", self.name_of(worker), why)
         self.replies.append((worker.identity, link.refusal(why)))
@@ -249,6 +147,10 @@ class Router:
         if worker.worker:
             self.to_supervisor.append(m.Left(worker.worker))
 
+    def _leave(self, worker: Worker, now: float) -> None:
+        log.info("%s has left", self.name_of(worker))
+        self.end_session(worker, now)
+
     def name_of(self, worker: Worker) -> str:
         """How the log calls a worker."""
         if worker.worker:
@@ -257,6 +159,8 @@ class Router:
 
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
         """End of a turn: room is given to those who wait, then each worker gets one batch."""
+        if self.ended:
+            self._reopener.reopen(now)
         for pool in self.pools.values():
             self.dispatcher.dispatch(pool, now)
         talked, self.dispatcher.talked = self.dispatcher.talked, set()
@@ -267,18 +171,7 @@ class Router:
                 out.append((worker, data))
         return out
 
-    # --- the shell's reports ---
-
-    def wrote(self, route: Route) -> None:
-        """Some of a connection's output is with the kernel, and some may be left."""
-        self.flow.output_changed(route)
-        if route.marks:
-            reached = [mark for mark in route.marks if mark[0] <= route.written]
-            route.marks = [mark for mark in route.marks if mark[0] > route.written]
-            for _, worker, ref in reached:
-                if worker.state is not LinkState.GONE:
-                    worker.notice(m.Reached(route.id, ref))
-                    self.dispatcher.talked.add(worker)
+    # --- time ---
 
     def tick(self, now: float) -> None:
         """Once a second: what is judged by the clock, after all reading of this turn."""
@@ -317,12 +210,6 @@ class Router:
             con.abort(1013, "", "no-worker", "no worker is ready", now)
         self.dirty.add(con)
         self.forget(route)
-
-    def _overflow(self, route: Route, now: float) -> None:
-        """A slow reader: its output has passed the bound."""
-        message = f"more than {self.settings.output_limit} bytes of output wait for it"
-        self.dispatcher.drop_messages(route)
-        self.abort(route, 1008, "overflow", message, now)
 
     # --- the supervisor's words ---
 

@@ -60,6 +60,10 @@ class WorkerWire:
         try:
             for _ in range(budget):
                 frames = recv(zmq.NOBLOCK)
+                if frames[0][0]:
+                    # An identity of its own choice: two workers with the same would be one for us.
+                    # libzmq's begin with a zero byte, and nobody can choose those.
+                    continue
                 # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
                 receive(frames[0], frames[1] if len(frames) == 2 else b"\xc1")
         except zmq.Again:

@@ -163,10 +163,7 @@ class AsyncioShell(Shell):
             self._schedule_send()
         waiting = con._waiting
         if waiting and not self._is_stopping():
-            serving = self._serve(con, waiting.popleft())
-            # What a handler puts into its context is not for the next event.
-            context = self._context.copy()
-            self._hold(self._loop.create_task(serving, context=context))
+            self._spawn(self._serve(con, waiting.popleft()), is_nested=True)
             return
         con._waiting = None
         self._running -= 1
@@ -175,18 +172,18 @@ class AsyncioShell(Shell):
 
     # --- tasks ---
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        if sys.version_info >= (3, 12):
-            # Most handlers return without waiting: then no turn of the loop is needed.
-            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], is_nested: bool = False) -> None:
+        # What a handler puts into its context is not for the next event's.
+        context = self._context.copy()
+        if sys.version_info >= (3, 12) and not is_nested:
+            # Most handlers return without waiting: then no turn of the loop is needed. Not from
+            # within another one: a long queue would become a deep stack.
+            task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
         else:
-            task = self._loop.create_task(coroutine)
+            task = self._loop.create_task(coroutine, context=context)
         if not task.done():
-            self._hold(task)
-
-    def _hold(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._release)
+            self._tasks.add(task)
+            task.add_done_callback(self._release)
 
     def _release(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-import msgspec
-
 from wsraw import messages as m
 
 if TYPE_CHECKING:
@@ -300,15 +298,14 @@ def _connection_as_id(value: Any) -> int:
     raise TypeError(f"con.state cannot hold {_name_of(value)}")
 
 
-_state_encoder = msgspec.msgpack.Encoder(enc_hook=_connection_as_id)
-_state_decoder = msgspec.msgpack.Decoder()
+_encode_value = m.value_encoder(_connection_as_id)
 
 
 def encode_state(value: Any) -> bytes:
     """The bytes of a state. Raises TypeError or ValueError for what cannot be kept."""
     if value is None:
         return b""
-    data = _state_encoder.encode(value)
+    data = _encode_value(value)
     if len(data) > m.STATE_LIMIT:
         size = len(data)
         raise ValueError(f"con.state would have {size} bytes; at most {m.STATE_LIMIT} are kept")
@@ -317,4 +314,4 @@ def encode_state(value: Any) -> bytes:
 
 def decode_state(data: bytes) -> Any:
     """The state of those bytes; None when there are none."""
-    return _state_decoder.decode(data) if data else None
+    return m.decode_value(data) if data else None

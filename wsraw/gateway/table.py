@@ -1,0 +1,199 @@
+"""Sans-I/O. The table of connections: each one's place, its id, its name, and how it is ended.
+
+What the shell asks for after each turn: `dirty` connections have output to write or a close to
+finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.dispatch import Dispatcher
+from wsraw.gateway.flow import Flow
+from wsraw.gateway.groups import Groups
+from wsraw.gateway.outgoing import Outgoing
+from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
+from wsraw.link import LinkState
+from wsraw.settings import Settings
+
+ALIASES_KEPT: Final = 10_000
+"""Ids under which standing connections were asked for; the oldest goes when there are more."""
+
+
+class Table:
+    """All connections that have a place, and what they share."""
+
+    def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.flow = Flow(settings, memory_limit)
+        self.dispatcher = Dispatcher(self.flow)
+        self.groups = Groups()
+        self.routes: dict[int, Route] = {}
+        self.pools: dict[str, Pool] = {}
+        self.dirty: set[Connection] = set()
+        self.to_dial: list[Route] = []
+        self.ended: list[Route] = []
+        """Those that are over and may have a successor."""
+        self.outgoing = Outgoing(
+            self.flow,
+            settings.output_limit,
+            settings.overflow,
+            self.dirty,
+            self._overflow,
+            self.cut_short,
+        )
+        self.stopping = False
+        self.unknown_ids = 0
+        """Commands for connections that were closed already: the normal race."""
+        self.next_id = 1
+        self._names: dict[tuple[str, str], Route] = {}
+        self._aliases: dict[int, int] = {}
+
+    # --- ids and names ---
+
+    def new_id(self) -> int:
+        """An id for an accepted connection; ids are never reused while a gateway lives."""
+        n = self.next_id
+        self.next_id = n + 1
+        return self.epoch << m.ID_EPOCH_SHIFT | n
+
+    def new_range(self, worker: Worker) -> range:
+        """Connection ids for a session to open with."""
+        first = self.epoch << m.ID_EPOCH_SHIFT | self.next_id
+        self.next_id += ID_RANGE
+        worker.ids.append(IdRange(first))
+        return range(first, first + ID_RANGE)
+
+    def find(self, con: int) -> Route | str | None:
+        """The connection, None if it is closed already, or why there can be none."""
+        route = self.routes.get(self._aliases.get(con, con) if self._aliases else con)
+        if route is not None:
+            return route
+        if con >> m.ID_EPOCH_SHIFT == self.epoch and (
+            0 < con & ((1 << m.ID_EPOCH_SHIFT) - 1) < self.next_id
+        ):
+            self.unknown_ids += 1
+            return None
+        if 0 < con >> m.ID_EPOCH_SHIFT < self.epoch:
+            # Of an earlier gateway: closed when that one ended.
+            self.unknown_ids += 1
+            return None
+        return f"connection {con} was never given out"
+
+    def succeed(self, route: Route, successor: Route) -> None:
+        """The name now means the successor; so do the ids under which others have opened it."""
+        if route.name is None:
+            return
+        self._names[route.pool.name, route.name] = successor
+        for asked, con in self._aliases.items():
+            if con == route.id:
+                self._aliases[asked] = successor.id
+
+    def alias(self, asked: int, standing: Route) -> None:
+        """Until the worker has read our `opened`, it uses the id that it asked with."""
+        self._aliases[asked] = standing.id
+        if len(self._aliases) > ALIASES_KEPT:
+            del self._aliases[next(iter(self._aliases))]
+
+    def standing(self, pool: Pool, name: str) -> Route | None:
+        """The connection that was opened by that name, unless it is on its way out."""
+        route = self._names.get((pool.name, name))
+        return route if route is not None and route.con.state in (CONNECTING, OPEN) else None
+
+    def give_name(self, route: Route, name: str) -> None:
+        """There is one connection of each name in a pool."""
+        route.name = name
+        self._names[route.pool.name, name] = route
+
+    # --- places ---
+
+    def pool(self, name: str = "default") -> Pool:
+        """The pool of that name, made at first mention."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = Pool(name, self.settings.dispatch == "sticky")
+        return pool
+
+    def take(self, con: Connection, events: list[m.Event], now: float) -> None:
+        """Events of a connection, in order. Its first one gives it a place here."""
+        route: Route | None = con.route
+        if route is None:
+            if not events:
+                return
+            route = self.add(con, self.pool(), now)
+        elif route.gone:
+            return
+        for event in events:
+            self.dispatcher.take(route, event, now)
+        if route.reopening is not None and con.state is CLOSED:
+            self.ended.append(route)
+
+    def add(self, con: Connection, pool: Pool, now: float) -> Route:
+        """Give a connection its place."""
+        route = con.route = self.routes[con.id] = Route(con, pool, now)
+        if self.stopping:
+            self.flow.stop_reading((route,))
+        return route
+
+    def receive_eof(self, con: Connection, now: float) -> None:
+        """The peer has half-closed; a raw connection ends when what it sent is handled."""
+        self.take(con, con.receive_eof(now), now)
+        route: Route | None = con.route
+        if route is not None and con.half_closed:
+            self.judge_half_closed(route, now)
+
+    def judge_half_closed(self, route: Route, now: float) -> None:
+        """It ends when nothing of it is parked or in flight."""
+        if not route.in_flight and not route.parked:
+            self.take(route.con, route.con.drained(now), now)
+            self.dirty.add(route.con)
+
+    def forget(self, route: Route) -> None:
+        """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
+        route.gone = True
+        self.dispatcher.forget(route)
+        self.outgoing.forget(route)
+        self.flow.forget(route)
+        self.groups.forget(route)
+        for worker in (route.opener, route.owner):
+            if worker is not None:
+                worker.ties.discard(route)
+        self.routes.pop(route.id, None)
+        if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
+            del self._names[route.pool.name, route.name]
+            self._aliases = {a: con for a, con in self._aliases.items() if con != route.id}
+
+    def close(self, route: Route, code: int, reason: str, cause: str, now: float) -> None:
+        """The gateway itself closes a connection, in order."""
+        self.take(route.con, route.con.close(code, reason, cause, now), now)
+        self.dirty.add(route.con)
+
+    def abort(self, route: Route, code: int, cause: str, message: str, now: float) -> None:
+        """The gateway ends a connection at once."""
+        self.take(route.con, route.con.abort(code, "", cause, message, now), now)
+        self.flow.output_changed(route)
+        self.dirty.add(route.con)
+
+    def wrote(self, route: Route) -> None:
+        """Some of a connection's output is with the kernel, and some may be left."""
+        self.flow.output_changed(route)
+        if route.marks:
+            reached = [mark for mark in route.marks if mark[0] <= route.written]
+            route.marks = [mark for mark in route.marks if mark[0] > route.written]
+            for _, worker, ref in reached:
+                if worker.state is not LinkState.GONE:
+                    worker.notice(m.Reached(route.id, ref))
+                    self.dispatcher.talked.add(worker)
+
+    def cut_short(self, route: Route, now: float) -> None:
+        """A fragmented message to it will never be finished."""
+        self.close(route, 1011, "a message was cut short", "handler", now)
+
+    def _overflow(self, route: Route, now: float) -> None:
+        """A slow reader: its output has passed the bound."""
+        message = f"more than {self.settings.output_limit} bytes of output wait for it"
+        self.dispatcher.drop_messages(route)
+        self.abort(route, 1008, "overflow", message, now)
