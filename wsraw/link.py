@@ -464,6 +464,6 @@ def who() -> bytes:
     return m.encode([0, m.Who()])
 
 
-def refusal(why: str) -> bytes:
-    """The batch that tells a worker why it is not let in."""
-    return m.encode([0, m.Refused(0, 0, why)])
+def refusal(why: str, session: int = 0) -> bytes:
+    """The batch that tells a worker why it is shut out, from the beginning or out of a session."""
+    return m.encode([session, m.Refused(0, 0, why)])

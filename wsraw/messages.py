@@ -85,7 +85,8 @@ class Who(Record, tag="who"):
 
 
 class Welcome(Record, tag="welcome"):
-    """Notice: the session begins. `first`..`last` are the connection ids that `open` may use."""
+    """Notice: the session begins. `first`..`last` are the connection ids that `open` may use;
+    `window` is the most events that will ever be in flight, as agreed with hello."""
 
     version: int
     session: int
@@ -278,7 +279,7 @@ class Query(Record, tag="query"):
 
 
 class Bye(Record, tag="bye"):
-    """The last record of a session: everything is acked."""
+    """The last record of a session; what is not acked by then goes to others."""
 
 
 Command: TypeAlias = (

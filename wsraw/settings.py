@@ -53,8 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="Events a worker may handle at the same time; 0 means 1 for plain "
-            "handlers and 100 for async ones.",
+            description="Events that async handlers may work on at the same time in one worker; "
+            "0 means 100. Plain handlers take one at a time.",
         ),
     ] = 0
     on_exception: Annotated[

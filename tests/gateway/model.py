@@ -66,6 +66,24 @@ HARM = {"half_close", "reset", "lose", "drain", "open_outside", "garbage", "lie"
 """What some histories do without."""
 
 
+HABITS = (
+    "flush",
+    "fragments here",
+    "fragments here flushed",
+    "fragments there",
+    "fragments there flushed",
+    "send there",
+    "join",
+    "leave",
+    "publish",
+    "open",
+    "open named",
+    "open websocket",
+    "close",
+)
+"""What handlers do beside their echo."""
+
+
 class Config(NamedTuple):
     """What a history runs with."""
 
@@ -76,6 +94,7 @@ class Config(NamedTuple):
     high_water_mark: int = 3000
     output_limit: int = 6000
     memory_limit: int = 1_000_000
+    habits: tuple[str, ...] = ()
     lies: bool = False
     """Whether workers ack what they have not handled."""
     survivors: bool = False
@@ -201,13 +220,12 @@ class World:
 
     def _receive(self, identity: bytes, data: bytes) -> None:
         router, page = self.router, self.page
-        had_session = page.session_of(identity) is not None
         opened = page.reaches(identity, data)
         router.receive(identity, data, self.now)
         worker = router.workers.get(identity)
         if worker is not None and worker not in self._watched:
             self._watch(worker)
-        if worker is not None and not had_session and worker.state is LinkState.READY:
+        if worker is not None and worker.session and worker.session not in page.sessions:
             page.begin(worker.session, identity, worker.instance)
         for open_ in opened:
             if open_.con not in router.routes:
@@ -356,6 +374,7 @@ class World:
     def _handle(self, process: Process, task: Task, b: int) -> None:
         """The handler: echo, count in the state, and sometimes more."""
         event, outbox = task.event, task.outbox
+        habit = pick([*self.config.habits, "", ""], b) or ""
         session = self.page.sessions.get(outbox.session)
         if session is None or event.seq not in session.sent:
             return
@@ -364,45 +383,53 @@ class World:
         if event.con in process.deaf and type(event) is m.OnMessage:
             return
         self._count(process, task, sent)
+        # Handlers that run side by side in a session share its fragmented messages, and must not.
+        alone = process.concurrency == 1
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
-        if b == 1:
+        if habit == "flush":
             outbox.records.append(m.Send(con.id, b"<f" + mark + b">"))
             process.link.flush(outbox)
+        elif "there" in habit:
+            # Before the echo, as a flush may repeat all that stands before it.
+            self._send_there(process, task, mark, habit)
         if type(event) is m.OnMessage:
-            if b in (2, 3) and con.websocket:
+            if habit.startswith("fragments here") and con.websocket:
                 # The first half goes ahead: a batch of others can come between.
                 half = len(event.data) // 2
                 outbox.records.append(m.Send(con.id, event.data[:half], "binary", False))
-                if b == 3:
+                if habit.endswith("flushed") and alone:
                     process.link.flush(outbox)
-                outbox.records.append(m.Send(con.id, event.data[half:], "binary", True))
+                outbox.records.append(m.Send(con.id, event.data[half:]))
             else:
                 outbox.records.append(m.Send(con.id, event.data))
-        if b in (4, 5, 6):
+        if habit == "join":
             outbox.records.append(m.Join(con.id, "room"))
-        elif b in (7, 8, 9):
+        elif habit == "leave":
+            outbox.records.append(m.Leave(con.id, "room"))
+        elif habit == "publish":
             outbox.records.append(m.Publish("room", b"<p" + mark + b">"))
-        elif b in (10, 11):
-            self._open(process, task, b"<" + mark + b">", named=b == 11)
-        elif b == 18:
-            self._open(process, task, b"<" + mark + b">", protocol="websocket")
-        elif b in (12, 13, 16, 17):
-            heard = [c for c in self.page.cons.values() if c.seen and not c.opened]
-            other = pick(heard, sent.offset + b)
-            if other is not None and b < 16:
-                outbox.records.append(m.Send(other.id, b"<s" + mark + b">"))
-            elif other is not None and other.websocket:
-                outbox.records.append(m.Send(other.id, b"<f", "binary", False))
-                if b == 17:
-                    process.link.flush(outbox)
-                outbox.records.append(m.Send(other.id, mark + b">"))
-        elif b == 14:
+        elif habit.startswith("open"):
+            self._open(process, task, b"<" + mark + b">", habit)
+        elif habit == "close":
             if outbox.session == process.link.session:
                 process.deaf.add(con.id)
             con.was_closed = True
             outbox.records.append(m.Close(con.id))
-        elif b == 15:
-            outbox.records.append(m.Leave(con.id, "room"))
+
+    def _send_there(self, process: Process, task: Task, mark: bytes, habit: str) -> None:
+        """To another connection, whoever serves it."""
+        heard = [c for c in self.page.cons.values() if c.seen and not c.opened and not c.closes]
+        con = pick(heard, task.event.seq)
+        outbox = task.outbox
+        if con is None:
+            return
+        if habit == "send there":
+            outbox.records.append(m.Send(con.id, b"<s" + mark + b">"))
+        elif con.websocket:
+            outbox.records.append(m.Send(con.id, b"<f", "binary", False))
+            if habit.endswith("flushed") and process.concurrency == 1:
+                process.link.flush(outbox)
+            outbox.records.append(m.Send(con.id, mark + b">"))
 
     def _count(self, process: Process, task: Task, sent: Sent) -> None:
         con = sent.con
@@ -414,25 +441,19 @@ class World:
             )
         task.state = b"%d" % (seen + 1)
 
-    def _open(
-        self,
-        process: Process,
-        task: Task,
-        greeting: bytes,
-        *,
-        named: bool = False,
-        protocol: str = "raw",
-    ) -> None:
+    def _open(self, process: Process, task: Task, greeting: bytes, habit: str) -> None:
         try:
             new = process.link.new_id()
         except LookupError:
             return
         options: dict[str, Any] = {"during": task.event.con}
-        if named:
-            options["name"] = "feed"
+        protocol = "websocket" if habit == "open websocket" else "raw"
         records = task.outbox.records
-        records.append(m.Open(new, "there:1", protocol, options=options))
-        if not named:
+        if habit == "open named":
+            options["name"] = "feed"
+            records.append(m.Open(new, "there:1", options=options))
+        else:
+            records.append(m.Open(new, "there:1", protocol, options=options))
             records.append(m.Send(new, greeting))
             records.append(m.State(new, b"1000"))
             process.states[new] = b"1000"
@@ -514,7 +535,7 @@ class World:
                 [m.State(elsewhere.id, b"wrong"), m.Send(2**50, b"<never>"), m.Mark(other, 1)],
                 [["send", "wrong"], ["no such"], m.Open(other, "there:1"), m.Splice(1, 2)],
                 [m.Send(other, b"<never>"), m.Ack(seqs[-1] + 10**6, 5)],
-                [m.Hello(1, "default", process.instance, "test", TOKEN, 1, 1)],
+                [m.Query(1, "ids"), m.Hello(1, "default", "other", "test", TOKEN, 1, 1)],
                 [m.Bye(), m.Query(1, "ids"), m.Send(other, b"<never>")],
                 [m.Bye(), *(m.Ack(seq, seq) for seq in sorted(session.unacked)[:1])],
             ][kind - 1]
@@ -634,11 +655,8 @@ class World:
                 peer.socket.read(65536, self.now)
             peer.socket.flush(65536, self.now)
             peer.receive(self.now)
-            if peer.can_say and (
-                not peer.page.websocket or len(peer.page.received) >= len(peer.page.expected)
-            ):
-                if not peer.page.websocket or peer.page.offset == len(peer.page.said):
-                    peer.leave(self.now)
+            if peer.can_say and self._is_done(peer):
+                peer.leave(self.now)
         self.turn()
         for process in list(self.processes):
             while process.inbox:
@@ -649,7 +667,7 @@ class World:
                 if process.startable():
                     task = process.startable()[0]
                     process.start(task)
-                    self._handle(process, task, 0)
+                    self._handle(process, task, -1)
                     process.finish(task)
             self._put(process)
         for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
@@ -657,6 +675,13 @@ class World:
                 self._receive(identity, wire.popleft())
         self._bury()
         self.check()
+
+    def _is_done(self, peer: Peer) -> bool:
+        """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
+        con = peer.page
+        if not con.websocket or con.spoiled:
+            return True
+        return len(con.received) >= len(con.expected) and con.offset == len(con.said)
 
     def _check_end(self, everyone: dict[Con, Peer]) -> None:
         router = self.router
@@ -700,6 +725,7 @@ def random_config(choose: random.Random) -> Config:
         high_water_mark=choose.choice((1200, 3000, 100_000)),
         output_limit=choose.choice((2000, 6000, 1_000_000)),
         memory_limit=choose.choice((15_000, 1_000_000)),
+        habits=tuple(choose.choices(HABITS, k=choose.choice((0, 3, 6)))),
         lies=choose.random() < 0.2,
         survivors=choose.random() < 0.5,
     )

@@ -155,7 +155,7 @@ class Page:
         con = self.cons[attach.con]
         assert attach.con not in session.known, "attached twice"
         assert attach.state == con.state, f"{con.id}: {attach.state!r}, not {con.state!r}"
-        assert attach.inf is not None and attach.inf.get("Protocol")
+        assert con.opened or (attach.inf and attach.inf["Protocol"])
         session.known.add(attach.con)
         self.counts["moves"] += 1
 
@@ -274,7 +274,7 @@ class Page:
     def begin(self, number: int, identity: bytes, instance: str) -> None:
         """A hello was taken. A process has one session: its old one is over."""
         for session in list(self.sessions.values()):
-            if session.alive and session.instance == instance:
+            if session.alive and (session.instance == instance or session.identity == identity):
                 self.end(session)
         assert number not in self.sessions, "a session number was used twice"
         self.sessions[number] = Session(number, identity, instance)

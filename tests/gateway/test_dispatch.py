@@ -65,6 +65,8 @@ def test_while_events_are_in_flight_the_next_ones_go_to_the_same_worker() -> Non
     stage = Stage()
     mates = [stage.worker() for _ in range(3)]
     [con] = established(stage)
+    for mate in mates:
+        set_window(mate, 4)
     for data in (b"1", b"2", b"3", b"4", b"5"):
         stage.say(con, data)
     stage.turn()
@@ -82,6 +84,7 @@ def test_a_later_event_never_overtakes_one_that_waits() -> None:
     stage = Stage()
     mate = stage.worker()
     [con] = established(stage)
+    set_window(mate, 4)
     for data in (b"1", b"2", b"3"):
         stage.say(con, data)
     stage.turn()
@@ -267,8 +270,8 @@ def test_nothing_in_flight_means_that_any_worker_will_do() -> None:
     """
     stage = Stage()
     slow = stage.worker()
-    slow.end.window = 4
     w, x, v = established(stage, 3)
+    set_window(slow, 4)
     for con, count in ((x, 1), (w, 1), (v, 2)):
         for n in range(count):
             stage.say(con, b"%d" % n)
@@ -277,9 +280,7 @@ def test_nothing_in_flight_means_that_any_worker_will_do() -> None:
     stage.say(x, b"x waits")
     idle = stage.worker()
     stage.turn()
-    slow.end.window = slow.end.largest = 4
     slow.ack(next(event for event in slow.events if event.con == x.id))
-    slow.end.window = 4
     stage.turn()
     assert data_of(slow, w) == [b"0", b"w waits"]
     stage.now = 10.0
@@ -348,7 +349,8 @@ def test_sticky_gives_new_connections_to_who_has_the_fewest() -> None:
     stage.worker()
     established(stage, 10)
     late = stage.worker()
-    established(stage, 10)
+    for _ in range(10):
+        established(stage)
     assert len(late.end.connections) == 10
 
 
@@ -419,6 +421,7 @@ def test_what_it_held_comes_back_in_order_and_before_what_waits() -> None:
     stage = Stage()
     dead = stage.worker()
     a, b = established(stage, 2)
+    set_window(dead, 4)
     for n in range(4):
         stage.say(a, b"a%d" % n)
         stage.say(b, b"b%d" % n)

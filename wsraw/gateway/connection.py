@@ -683,6 +683,8 @@ class Connection(Output):
         self._sniffer = None
         self._held = b""
         self._early.clear()
+        if self._websocket is not None:
+            self._websocket.release()
         if not self._announced:
             return []
         end: list[Event] = [OnClose(0, self.id, code, reason, cause)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -75,7 +76,9 @@ class _Attempt:
         self._addresses: list[Address] = []
         self._sock: socket.socket | None = None
         self._over = False
-        self._timer: Timer = loop.call_at(con.deadline, partial(self.fail, "timed out"))
+        self._timer: Timer | None = None
+        if con.deadline < math.inf:
+            self._timer = loop.call_at(con.deadline, partial(self.fail, "timed out"))
 
     def resolved(self, addresses: list[Address], why: str) -> None:
         """The name has these addresses, or none."""
@@ -96,7 +99,8 @@ class _Attempt:
                 code = sock.connect_ex(address)
             except OSError as error:
                 code = error.errno or errno.EIO
-            if code in UNDER_WAY:
+            # A unix socket says EAGAIN when the backlog is full, and is not under way then.
+            if code in UNDER_WAY and not (code == errno.EAGAIN and isinstance(address, str)):
                 self._sock = sock
                 self._loop.watch(sock, partial(self._handle, address), write=True)
                 return
@@ -124,7 +128,8 @@ class _Attempt:
 
     def _end(self) -> None:
         self._over = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._sock is not None:
             self._loop.unwatch(self._sock)
             self._sock.close()

@@ -24,24 +24,18 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw import messages as m
-from wsraw.gateway.route import Worker
+from wsraw.gateway.links import Links
 from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
-from wsraw.gateway.wire import ControlWire, Sent, WorkerWire, new_context
-from wsraw.link import LinkState
+from wsraw.gateway.stop import Stop
+from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
 from wsraw.loop import Loop
 from wsraw.settings import Settings, parse_listen
 
 log = logging.getLogger("wsraw.gateway")
 
-DRAIN_BUDGET: Final = 256
-"""Batches read from workers in a turn, so that a flood of commands does not starve the sockets."""
-
 TICK: Final = 1.0
 """Seconds between two looks at what is judged by the clock."""
-
-DEATH_CERTAIN_AFTER: Final = 0.25
-"""Seconds after a worker's exit was reported within which its last batches must have come."""
 
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
@@ -51,7 +45,7 @@ EXIT_CANNOT_START: Final = 3
 
 
 class Gateway:
-    """The process's parts, and the stop of it."""
+    """The process's parts, joined in one turn."""
 
     def __init__(self, settings: Settings, control: str, token: str, epoch: int) -> None:
         self.settings = settings
@@ -59,22 +53,17 @@ class Gateway:
         memory = settings.memory_limit or _quarter_of_memory()
         self.router = Router(settings, epoch, memory, random.random)
         self.sockets = Sockets(self.loop, self.router, settings)
+        self.stopping = Stop(self.loop, self.router, self.sockets)
         self._context = new_context()
         self._wire = WorkerWire(self._context, settings.run_dir)
+        self._links = Links(self.loop, self.router, self._wire)
         self._control = ControlWire(self._context, control) if control else None
+        self._decoder = m.Decoder(str, m.FromSupervisor)
         self._token = token
-        self._epoch = epoch
-        self._unsent: dict[Worker, list[bytes]] = {}
-        self._dying: dict[Worker, float] = {}
         self._pids: dict[int, int] = {}
-        self._phases: list[Callable[[float], bool]] = []
-        self._stop_deadline = 0.0
-        self._drained = True
-        self.loop.watch(self._wire.fd, _wake, read=True)
         if self._control is not None:
             self.loop.watch(self._control.fd, _wake, read=True)
         self.loop.before_sleep = self._before_sleep
-        self._decoder = m.Decoder(str, m.FromSupervisor)
 
     def start(self) -> None:
         """Open the listeners and tell the supervisor. Raises OSError with advice."""
@@ -82,13 +71,14 @@ class Gateway:
             self.sockets.listen(parse_listen(text, self.settings))
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
-            m.Listening(addresses, self._wire.endpoint, self._epoch, os.getpid())
+            m.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
         )
         self._tick()
 
-    def run(self) -> None:
-        """Serve until stopped."""
-        self.loop.run()
+    def _tick(self) -> None:
+        self._links.ask_unwatched()
+        self.router.tick(self.loop.now)
+        self.loop.call_later(TICK, self._tick)
 
     def close(self) -> None:
         """Free everything."""
@@ -102,121 +92,37 @@ class Gateway:
     # --- one turn ---
 
     def _before_sleep(self, now: float) -> bool:
-        router, sockets = self.router, self.sockets
+        router, sockets, links, control = self.router, self.sockets, self._links, self._control
         router.flow.now = now
-        self._drained = self._wire.drain(self._receive, DRAIN_BUDGET)
-        if self._control is not None and self._control.pending():
-            self._listen_to_supervisor(now)
-        if self._dying:
-            self._judge_dying(now)
+        links.drain()
+        if control is not None and control.pending():
+            self._listen_to_supervisor(control, now)
+        links.judge_dying(now)
         sockets.dial()
         sockets.apply_pauses()
-        for worker, batch in router.batches(now):
-            self._send(worker, batch)
-        if router.replies:
-            for identity, reply in router.replies:
-                self._wire.send(identity, reply)
-            router.replies.clear()
+        links.send(now)
         sockets.flush()
-        if self._phases:
-            self._judge_stop(now)
+        if self.stopping.under_way and self.stopping.judge(now):
+            self.loop.stop()
         sockets.judge_listeners(now)
         if router.to_supervisor:
-            self._tell_supervisor()
+            records, router.to_supervisor = router.to_supervisor, []
+            if control is not None:
+                control.send(m.encode([self._token, *records]))
         # What flushing has brought about (an on_close, a resume) is for a turn that does not wait.
         return bool(
-            not self._drained
-            or sockets.dirty
+            sockets.dirty
             or sockets.doomed
             or router.dispatcher.talked
             or router.flow.changed
-            or self._wire.pending()
-            or (self._control is not None and self._control.pending())
+            or links.pending()
+            or (control is not None and control.pending())
         )
-
-    def _receive(self, identity: bytes, data: bytes) -> None:
-        self.router.receive(identity, data, self.loop.now)
-
-    def _send(self, worker: Worker, batch: bytes) -> None:
-        unsent = self._unsent.get(worker)
-        if unsent is not None:
-            unsent.append(batch)
-            return
-        sent = self._wire.send(worker.identity, batch)
-        if sent is Sent.FULL:
-            # The window bounds what can gather here; it goes out in order once there is room.
-            self._unsent[worker] = [batch]
-            self.loop.call_later(0.01, self._send_rest)
-        elif sent is Sent.GONE:
-            self._lost(worker)
-
-    def _send_rest(self) -> None:
-        for worker, batches in list(self._unsent.items()):
-            while batches:
-                sent = self._wire.send(worker.identity, batches[0])
-                if sent is Sent.FULL:
-                    break
-                batches.pop(0)
-                if sent is Sent.GONE:
-                    self._lost(worker)
-            if not batches or worker.state is LinkState.GONE:
-                del self._unsent[worker]
-        if self._unsent:
-            self.loop.call_later(0.01, self._send_rest)
-
-    def _tick(self) -> None:
-        now = self.loop.now
-        for worker in list(self.router.workers.values()):
-            if not worker.worker and worker.state is not LinkState.NEW:
-                # Nobody reports the exit of a worker started by hand: a batch of no records asks.
-                self._send(worker, m.encode([worker.session]))
-        self.router.tick(now)
-        self.loop.call_later(TICK, self._tick)
-
-    # --- death of a worker: certain, or not at all ---
-
-    def _lost(self, worker: Worker) -> None:
-        """EHOSTUNREACH. Its last batches may still wait to be read; for one that was spawned, its
-        exit must be reported too."""
-        if not worker.worker:
-            self._dying.setdefault(worker, self.loop.now)
-
-    def _exited(self, exited: m.Exited, now: float) -> None:
-        self._pids.pop(exited.n, None)
-        worker = self.router.worker_number(exited.n)
-        if worker is not None:
-            self._dying[worker] = now
-
-    def _judge_dying(self, now: float) -> None:
-        """Dead = it exited (or its link is lost), and a send says EHOSTUNREACH, and after that one
-        drain ended in nothing left to read. Until then its acks count."""
-        gone = []
-        for worker, since in list(self._dying.items()):
-            if worker.state is LinkState.GONE:
-                # It had said bye, or the drain just now brought its end.
-                del self._dying[worker]
-            elif (
-                self._wire.send(worker.identity, m.encode([worker.session])) is Sent.GONE
-                or now - since > DEATH_CERTAIN_AFTER
-            ):
-                gone.append(worker)
-        if gone:
-            self._drained = self._wire.drain(self._receive, DRAIN_BUDGET)
-        for worker in gone:
-            if self._drained and worker.state is not LinkState.GONE:
-                died = bool(worker.worker)
-                log.warning("%s is gone; its events go to others", self.router.name_of(worker))
-                self.router.end_session(worker, now, died=died)
-            if worker.state is LinkState.GONE:
-                self._dying.pop(worker, None)
-        if self._dying:
-            self.loop.call_later(0.002, _nothing)
 
     # --- the supervisor ---
 
-    def _listen_to_supervisor(self, now: float) -> None:
-        assert self._control is not None
-        while (data := self._control.receive()) is not None:
+    def _listen_to_supervisor(self, control: ControlWire, now: float) -> None:
+        while (data := control.receive()) is not None:
             try:
                 token, records, _ = self._decoder.decode(data)
             except m.LinkError as error:
@@ -226,72 +132,28 @@ class Gateway:
                 log.error("a batch with a wrong token on the control link was dropped")
                 continue
             for record in records:
-                if isinstance(record, m.Spawned):
-                    self.router.spawned(record)
-                    if record.pid:
-                        self._pids[record.n] = record.pid
-                elif isinstance(record, m.Exited):
-                    self._exited(record, now)
-                elif isinstance(record, m.DrainWorker):
-                    worker = self.router.worker_number(record.n)
-                    if worker is not None:
-                        self.router.drain(worker, record.deadline)
-                elif isinstance(record, m.Stop):
-                    self.stop(record.deadline)
+                self._obey(record, now)
 
-    def _tell_supervisor(self) -> None:
-        records = self.router.to_supervisor
-        self.router.to_supervisor = []
-        if self._control is not None:
-            self._control.send(m.encode([self._token, *records]))
-
-    # --- stop ---
-
-    def stop(self, deadline: float) -> None:
-        """No new connections; handlers finish; clients get 1001; workers leave; then we do."""
-        if self._phases:
-            return
-        now = self.loop.now
-        self._stop_deadline = now + deadline
-        self.loop.call_at(self._stop_deadline, _nothing)
-        self.sockets.close_listeners()
-        self.router.stop()
-        self._phases = [self._finish_events, self._close_clients, self._drain_workers]
-
-    def _judge_stop(self, now: float) -> None:
-        while self._phases and self._phases[0](now):
-            self._phases.pop(0)
-        if not self._phases:
-            self.router.to_supervisor.append(m.Stopped())
-            self._tell_supervisor()
-            self.loop.stop()
-
-    def _out_of_time(self, now: float) -> bool:
-        return now >= self._stop_deadline
-
-    def _finish_events(self, now: float) -> bool:
-        if not (self.router.is_quiet() or self._out_of_time(now)):
-            return False
-        self.sockets.close_unannounced()
-        self.router.close_all(now)
-        return True
-
-    def _close_clients(self, now: float) -> bool:
-        waiting = self.router.is_waited_for() or self.sockets.endpoints
-        return not waiting or self._out_of_time(now)
-
-    def _drain_workers(self, now: float) -> bool:
-        busy = False
-        for worker in list(self.router.workers.values()):
-            if worker.state is LinkState.READY:
-                self.router.drain(worker, max(0.0, self._stop_deadline - now))
-            busy = busy or worker.state is not LinkState.NEW
-        return not busy or self._out_of_time(now)
+    def _obey(self, record: m.FromSupervisor | None, now: float) -> None:
+        match record:
+            case m.Spawned():
+                self.router.spawned(record)
+                if record.pid:
+                    self._pids[record.n] = record.pid
+            case m.Exited():
+                self._pids.pop(record.n, None)
+                self._links.exited(record.n, now)
+            case m.DrainWorker():
+                worker = self.router.worker_number(record.n)
+                if worker is not None:
+                    self.router.drain(worker, record.deadline)
+            case m.Stop():
+                self.stopping.begin(record.deadline)
 
     def orphaned(self) -> None:
         """The supervisor is gone: say goodbye to everybody, and leave nobody behind."""
         log.error("the supervisor is gone; stopping")
-        self.stop(ORPHAN_STOP)
+        self.stopping.begin(ORPHAN_STOP)
 
     def kill_spawned(self) -> None:
         """Workers we were told of that are still there although their supervisor is not."""
@@ -304,10 +166,6 @@ class Gateway:
 
 def _wake(readable: bool, writable: bool) -> None:
     """The descriptor only ends the wait: the turn itself drains the socket."""
-
-
-def _nothing() -> None:
-    """A timer that only ends the wait."""
 
 
 def _quarter_of_memory() -> int:
@@ -350,7 +208,7 @@ def main(settings: Settings, control: str, token: str, epoch: int) -> int:
         gateway.start()
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        print(f"wsraw: {text}", file=sys.stderr, flush=True)
+        print(f"error: {text}", file=sys.stderr, flush=True)
         gateway.close()
         return EXIT_CANNOT_START
     orphan = threading.Event()
@@ -365,9 +223,11 @@ def main(settings: Settings, control: str, token: str, epoch: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(
         signal.SIGTERM,
-        lambda *_: gateway.loop.call_soon_threadsafe(lambda: gateway.stop(settings.stop_timeout)),
+        lambda *_: gateway.loop.call_soon_threadsafe(
+            lambda: gateway.stopping.begin(settings.stop_timeout)
+        ),
     )
-    gateway.run()
+    gateway.loop.run()
     gateway.close()
     if orphan.is_set():
         gateway.kill_spawned()

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -110,7 +111,8 @@ def _bind_unix(path: str) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # A socket file that nobody listens on is left from a run that was killed.
-        if os.path.exists(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
+        # (Connecting to a file of another kind is refused in the same words.)
+        if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -122,10 +124,21 @@ def _bind_unix(path: str) -> socket.socket:
     return sock
 
 
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _bind_tcp(listen: Listen) -> socket.socket:
-    found = socket.getaddrinfo(
-        listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:
+        # A label that is empty or longer than 63 bytes never gets as far as a name server.
+        raise socket.gaierror(socket.EAI_NONAME, f"no name: {error}") from error
     family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

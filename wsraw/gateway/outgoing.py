@@ -18,6 +18,10 @@ from wsraw.gateway.connection import Connection
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Route, Worker
 from wsraw.gateway.websocket import frame_message
+from wsraw.link import LinkState
+
+FRAME_HEAD: Final = 14
+"""The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
 
 FRAGMENT_TIMEOUT: Final = 30.0
 """Seconds within which a fragmented message must be finished."""
@@ -95,23 +99,30 @@ class Outgoing:
         return True, None
 
     def _finish_fragment(self, route: Route, now: float) -> None:
-        route.fragment = None
-        self.fragmented.discard(route)
         late, route.late_sends = route.late_sends, None
-        while late:
-            worker, send = late.popleft()
+        self.forget(route)
+        # One of those that waited may begin a fragmented message: the rest of it follows at once,
+        # and what is not of it waits again, in order.
+        for worker, send in late or ():
             self._flow.remove(route, len(send.data) + EVENT_COST)
             self.send(route, worker, send, now)
-            if route.fragment is not None and late:
-                # One of those that waited began a fragmented message: the rest waits for that.
-                route.late_sends = late
-                return
+        if route.fragment is not None and route.fragment.state is LinkState.GONE:
+            # Begun by a worker that left before its turn came; nobody will finish it.
+            self.forget(route)
+            self._cut_short(route, now)
 
     def forget(self, route: Route) -> None:
-        """The connection is gone."""
-        route.fragment = None
-        route.late_sends = None
+        """No message is under way any more, and nothing waits behind it."""
+        worker, route.fragment = route.fragment, None
+        if worker is not None and worker is not route.opener and worker is not route.owner:
+            worker.ties.discard(route)
         self.fragmented.discard(route)
+        late, route.late_sends = route.late_sends, None
+        for _, send in late or ():
+            self._flow.remove(route, len(send.data) + EVENT_COST)
+
+    def _is_full(self, con: Connection, size: int) -> bool:
+        return con.output_size + size > self._limit
 
     def unfinished(self, now: float) -> list[Route]:
         """Connections whose fragmented message has taken too long."""
@@ -132,16 +143,19 @@ class Outgoing:
             if route.id in excluded:
                 continue
             con = route.con
-            if self._policy == "drop-newest" and con.output_size + len(data) > self._limit:
-                self.dropped += 1
-                continue
             key = con.framing_key
             if key is None or route.fragment is not None:
-                self.send(route, None, m.Send(route.id, data, kind), now)
+                if self._policy == "drop-newest" and self._is_full(con, len(data) + FRAME_HEAD):
+                    self.dropped += 1
+                else:
+                    self.send(route, None, m.Send(route.id, data, kind), now)
                 continue
             frame = frames.get(key)
             if frame is None:
                 frame = frames[key] = frame_message(key, data, kind)
+            if self._policy == "drop-newest" and self._is_full(con, len(frame)):
+                self.dropped += 1
+                continue
             con.send_framed(frame)
             self._dirty.add(con)
             if con.output_size > self._limit:

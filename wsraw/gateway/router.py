@@ -60,23 +60,27 @@ class Router(Table):
     def receive(self, identity: bytes, data: bytes, now: float) -> None:
         """One ZeroMQ message of a worker. Nothing it holds can raise."""
         worker = self.workers.get(identity)
+        known = worker is not None
         if worker is None:
             if identity in self._banned:
                 return
             worker = self.workers[identity] = Worker(identity, self._decoder, now)
-            self.replies.append((identity, link.who()))
-        if not data:
-            return
         try:
-            records = worker.receive(data)
+            # PROBE_ROUTER sends an empty message.
+            records = worker.receive(data) if data else []
         except m.LinkError as error:
             self._ban(worker, f"sent what is no batch: {error}", now)
             return
-        if worker.state is LinkState.NEW:
-            for hello in records:
-                self._hello(worker, hello, now)
-                return
+        if records and type(records[0]) is m.Hello:
+            if worker.state is not LinkState.NEW:
+                # It was asked twice, and has begun anew: what it had is over.
+                self.end_session(worker, now)
+                worker = self.workers[identity] = Worker(identity, self._decoder, now)
+            self._hello(worker, records[0], now)
             return
+        if not known:
+            # Only now: a `who` behind its welcome would end its session at the worker alone.
+            self.replies.append((identity, link.who()))
         apply = self._commands.apply
         for index, record in enumerate(records):
             if record is None:
@@ -120,7 +124,7 @@ class Router(Table):
 
     def _ban(self, worker: Worker, why: str, now: float) -> None:
         log.error("%s is shut out: %s", self.name_of(worker), why)
-        self.replies.append((worker.identity, link.refusal(why)))
+        self.replies.append((worker.identity, link.refusal(why, worker.session)))
         self._banned.append(worker.identity)
         if worker.worker:
             self.to_supervisor.append(m.Kill(worker.worker, why))
@@ -133,7 +137,7 @@ class Router(Table):
             worker.state = LinkState.GONE
             return
         self.dispatcher.leave(self.pool(worker.pool), worker, died)
-        for route in worker.ties:
+        for route in list(worker.ties):
             if route.opener is worker:
                 route.opener = None
             if route.gone:
@@ -217,6 +221,10 @@ class Router(Table):
         """Expect a worker with that token. Number 0 is the token of workers started by hand."""
         self.tokens = {t: n for t, n in self.tokens.items() if n != spawned.n or not n}
         self.tokens[spawned.token] = spawned.n
+
+    def exited(self, n: int) -> None:
+        """Worker `n` is gone; should its hello still be on the way, nobody must answer it."""
+        self.tokens = {token: number for token, number in self.tokens.items() if number != n}
 
     def worker_number(self, n: int) -> Worker | None:
         """The worker that the supervisor knows as `n`, while its session lasts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
 from wsraw.gateway.listener import Listener, printable
@@ -131,6 +131,10 @@ class Sockets:
             if endpoint.con.route is None:
                 endpoint.con.close(1001, "the server is going away", "going-away", now)
                 self.dirty.add(endpoint.con)
+
+    def unwritten(self) -> bool:
+        """Whether some connection is not over, or has output left."""
+        return any(e.con.output_size or e.con.state is not CLOSED for e in self.endpoints)
 
     def close(self) -> None:
         """Close every socket at once."""

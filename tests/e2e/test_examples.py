@@ -1,0 +1,300 @@
+"""Each example with two workers and real clients."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import EXAMPLES, TIMEOUT, Serving, linux, receive_all, receive_exactly, serve
+from e2e.upstream import raw_upstream, web_upstream
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.server import ServerConnection
+
+MIB = 1 << 20
+
+
+class Lines:
+    """A plain socket that is read line by line."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._file = sock.makefile("rb")
+
+    def read(self) -> str:
+        return self._file.readline().decode().rstrip("\n")
+
+    def until(self, text: str) -> None:
+        while (line := self.read()) != text:
+            assert line, f"the end instead of {text!r}"
+
+    def close(self) -> None:
+        self._file.close()
+
+
+# --- chat ---
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[Serving]:
+    with serve(EXAMPLES / "chat.py", workers=2) as serving:
+        yield serving
+
+
+def until(client: ClientConnection, ending: str) -> str:
+    while not (text := client.recv(TIMEOUT)).endswith(ending):
+        pass
+    assert isinstance(text, str)
+    return text
+
+
+def test_chat_is_one_room_for_both_kinds(chat: Serving) -> None:
+    with chat.ws() as ann:
+        ann_name = until(ann, " has come").removesuffix(" has come")
+        chat_with(chat, ann, ann_name)
+
+
+def chat_with(chat: Serving, ann: ClientConnection, ann_name: str) -> None:
+    with chat.ws() as ben, chat.tcp() as sock:
+        until(ann, " has come")
+        lines = Lines(sock)
+        # Parts of a line wait for its end, wherever they are handled.
+        for part in (b"he", b"llo fr", b"om raw\nand ", b"again\n"):
+            sock.sendall(part)
+        for client in (ann, ben):
+            line = until(client, ": hello from raw")
+            raw_name = line.removesuffix(": hello from raw")
+            assert client.recv(TIMEOUT) == f"{raw_name}: and again"
+        lines.until(f"{raw_name}: and again")
+        ann.send("hello from web")
+        assert until(ben, "hello from web") == f"{ann_name}: hello from web"
+        lines.until(f"{ann_name}: hello from web")
+        ann.close()
+        lines.until(f"{ann_name} has left")
+        assert until(ben, "has left") == f"{ann_name} has left"
+        lines.close()
+
+
+def test_chat_serves_its_page(chat: Serving) -> None:
+    host, port = chat.addresses[0]
+    done = subprocess.run(
+        ["curl", "-sS", "-f", f"http://{host}:{port}/"],
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert done.stdout == (EXAMPLES / "chat.html").read_bytes()
+
+
+# --- feed ---
+
+
+def test_feed_opens_one_connection_for_all_workers_and_clients() -> None:
+    go, over = threading.Event(), threading.Event()
+
+    def handle(connection: ServerConnection) -> None:
+        # Nothing says when a client has joined, but that something comes.
+        while not go.wait(0.05):
+            connection.send("soon")
+        for n in range(100):
+            connection.send(f"price {n}")
+        over.wait(TIMEOUT)
+
+    with web_upstream(handle) as upstream:
+        feed = {"FEED": f"ws://127.0.0.1:{upstream.port}/"}
+        with serve(EXAMPLES / "feed.py", workers=2, env=feed) as serving:
+            with serving.ws() as one, serving.ws() as two, serving.tcp() as raw:
+                raw.sendall(b"me, too")
+                for client in (one, two):
+                    assert client.recv(TIMEOUT) == "soon"
+                assert receive_exactly(raw, 4) == b"soon"
+                go.set()
+                prices = [f"price {n}" for n in range(100)]
+                for client in (one, two):
+                    while (first := client.recv(TIMEOUT)) == "soon":
+                        pass
+                    assert [first, *(client.recv(TIMEOUT) for _ in range(99))] == prices
+                over.set()
+                wanted = "".join(prices)
+                got = receive_exactly(raw, len(wanted)).decode()
+                while got.startswith("soon"):
+                    got = got[4:] + receive_exactly(raw, 4).decode()
+                assert got == wanted
+        assert upstream.came == 1
+
+
+# --- the converters ---
+
+SIZE = 64 * MIB
+CHUNK = bytes(range(256)) * 256
+ALLOWED = 24 * MIB
+"""What the gateway may grow by: kernel buffers are not its own, the marks are 256 KiB."""
+
+
+def numbered(n: int) -> bytes:
+    return n.to_bytes(8, "big") + CHUNK[8:]
+
+
+def digest_of_all() -> str:
+    digest = hashlib.sha256()
+    for n in range(SIZE // len(CHUNK)):
+        digest.update(numbered(n))
+    return digest.hexdigest()
+
+
+def digest_of(read: Callable[[], bytes]) -> str:
+    digest, size = hashlib.sha256(), 0
+    while size < SIZE and (data := read()):
+        digest.update(data)
+        size += len(data)
+    assert size == SIZE
+    return digest.hexdigest()
+
+
+class Sleeper:
+    """Watches the gateway's memory while a reader sleeps; ends it when nothing moves any more."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._before = serving.rss()
+        self.sent = 0
+
+    def sleep(self) -> None:
+        still_since, last = time.monotonic(), -1
+        while time.monotonic() - still_since < 0.5 * UNIT:
+            if self.sent != last:
+                still_since, last = time.monotonic(), self.sent
+            time.sleep(0.01)
+        assert 0 < self.sent < SIZE, "the writer was not paused"
+        self.check()
+
+    def check(self) -> None:
+        grown = self._serving.rss() - self._before
+        assert grown < ALLOWED, f"{grown / MIB:.1f} MiB more"
+
+
+@linux
+@pytest.mark.parametrize("who_sleeps", ["client", "upstream"])
+@pytest.mark.parametrize("example", ["raw_to_web", "web_to_raw"])
+def test_64_mib_through_a_reader_that_sleeps(example: str, who_sleeps: str) -> None:
+    wanted = digest_of_all()
+    found: list[str] = []
+    sleepers: list[Sleeper] = []
+    ready = threading.Event()
+
+    def push(send: Callable[[bytes], object]) -> None:
+        assert ready.wait(TIMEOUT)
+        for n in range(SIZE // len(CHUNK)):
+            send(numbered(n))
+            sleepers[0].sent += len(CHUNK)
+
+    def pull(read: Callable[[], bytes]) -> None:
+        assert ready.wait(TIMEOUT)
+        sleepers[0].sleep()
+        found.append(digest_of(read))
+        sleepers[0].check()
+
+    upstream_does = push if who_sleeps == "client" else pull
+    client_does = pull if who_sleeps == "client" else push
+
+    def raw_end(sock: socket.socket, do: Callable[..., None]) -> None:
+        sock.settimeout(4 * TIMEOUT)
+        do((lambda: sock.recv(1 << 16)) if do is pull else sock.sendall)
+
+    def web_end(connection: ServerConnection | ClientConnection, do: Callable[..., None]) -> None:
+        do((lambda: connection.recv(4 * TIMEOUT)) if do is pull else connection.send)
+
+    done = threading.Event()
+    if example == "raw_to_web":
+
+        def serve_web(connection: ServerConnection) -> None:
+            web_end(connection, upstream_does)
+            done.wait(4 * TIMEOUT)
+
+        upstream_server = web_upstream(serve_web)
+        scheme = "ws://"
+    else:
+
+        def serve_raw(sock: socket.socket) -> None:
+            raw_end(sock, upstream_does)
+            done.wait(4 * TIMEOUT)
+
+        upstream_server = raw_upstream(serve_raw)
+        scheme = ""
+    with upstream_server as upstream:
+        env = {"TARGET": f"{scheme}127.0.0.1:{upstream.port}"}
+        with serve(EXAMPLES / f"{example}.py", workers=2, env=env) as serving:
+            sleepers.append(Sleeper(serving))
+            try:
+                if example == "raw_to_web":
+                    with serving.tcp() as sock:
+                        if who_sleeps == "client":
+                            sock.sendall(b"wake up")
+                        ready.set()
+                        raw_end(sock, client_does)
+                        eventually(lambda: found, "the other end", units=60)
+                else:
+                    with serving.ws(compression=None, max_queue=2) as client:
+                        ready.set()
+                        web_end(client, client_does)
+                        eventually(lambda: found, "the other end", units=60)
+            finally:
+                ready.set()
+                done.set()
+    assert found == [wanted]
+
+
+def test_web_to_raw_talks_and_ends_both_ways() -> None:
+    def handle(sock: socket.socket) -> None:
+        while (data := sock.recv(4096)) and data != b"quit":
+            sock.sendall(data)
+
+    with raw_upstream(handle) as upstream:
+        env = {"TARGET": f"127.0.0.1:{upstream.port}"}
+        with serve(EXAMPLES / "web_to_raw.py", workers=2, env=env) as serving:
+            with serving.ws() as client:
+                client.send("text")
+                assert client.recv(TIMEOUT) == b"text"
+                client.send("quit")
+                with pytest.raises(ConnectionClosed) as closed:
+                    client.recv(TIMEOUT)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1000
+            with serving.ws() as client:
+                client.send(b"more")
+                assert client.recv(TIMEOUT) == b"more"
+            # Leaving that one must end its raw connection too, else the upstream's thread hangs.
+
+
+def test_raw_to_web_talks_and_ends_both_ways() -> None:
+    def handle(connection: ServerConnection) -> None:
+        for message in connection:
+            if message == b"quit":
+                return
+            connection.send(message)
+
+    with web_upstream(handle) as upstream:
+        env = {"TARGET": f"ws://127.0.0.1:{upstream.port}/"}
+        with serve(EXAMPLES / "raw_to_web.py", workers=2, env=env) as serving:
+            with serving.tcp() as sock:
+                sock.sendall(b"bytes")
+                assert receive_exactly(sock, 5) == b"bytes"
+                sock.sendall(b"quit")
+                assert receive_all(sock) == b""
+
+
+def test_a_converter_whose_target_is_down_ends_its_client() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with serve(EXAMPLES / "web_to_raw.py", env={"TARGET": f"127.0.0.1:{port}"}) as serving:
+        with serving.ws() as client:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "connect-failed")
+        serving.run.line("refused")

@@ -1,0 +1,99 @@
+"""More connections than there are descriptors: who is in stays served, others wait."""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import ECHO, TIMEOUT, Serving, linux, receive_exactly, serve
+
+pytestmark = linux
+
+LIMIT = 120
+
+LIMITED = f"""
+import resource
+
+resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
+"""
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> dict[str, str]:
+    """An environment in which every Python has few descriptors."""
+    if "sitecustomize" in sys.modules:
+        pytest.skip("this Python has a sitecustomize of its own")
+    (tmp_path / "sitecustomize.py").write_text(LIMITED)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def served_of(socks: list[socket.socket], wait: float) -> set[socket.socket]:
+    """Those that a byte comes back to within that time."""
+    for sock in socks:
+        sock.sendall(b"x")
+    served: set[socket.socket] = set()
+    until = time.monotonic() + wait
+    while len(served) < len(socks) and (left := until - time.monotonic()) > 0:
+        for sock in select.select(set(socks) - served, [], [], left)[0]:
+            assert sock.recv(1) == b"x"
+            served.add(sock)
+    return served
+
+
+def test_more_connections_than_descriptors(limited: dict[str, str]) -> None:
+    with serve(ECHO, env=limited) as serving:
+        socks = [serving.tcp() for _ in range(LIMIT + 30)]
+        try:
+            check(serving, socks)
+        finally:
+            for sock in socks:
+                sock.close()
+
+
+def check(serving: Serving, socks: list[socket.socket]) -> None:
+    line = serving.run.line(r"cannot accept on .*")[0]
+    assert "Too many open files" in line
+    assert "ulimit -n" in line
+    inside = served_of(socks, UNIT)
+    outside = set(socks) - inside
+    assert LIMIT - 60 < len(inside) < LIMIT
+    # Those that are in stay served, again and again.
+    for _ in range(3):
+        assert served_of(list(inside), TIMEOUT) == inside
+    # They leave, and those that wait come in; their byte has waited with them.
+    for sock in inside:
+        sock.close()
+    for sock in outside:
+        assert receive_exactly(sock, 1) == b"x"
+    with serving.ws() as client:
+        client.send("in again")
+        assert client.recv(TIMEOUT) == "in again"
+    # Said once in a while, not at each try.
+    assert str(serving).count("cannot accept on") <= 3
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, resource
+if not os.environ.get("LIMITED"):
+    os.environ["LIMITED"] = "1"
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, 1000))
+"""
+    )
+    with serve(ECHO, env={"PYTHONPATH": str(tmp_path)}) as serving:
+        limits = Path(f"/proc/{serving.gateway}/limits").read_text()
+        row = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+        assert row.split()[3:5] == ["1000", "1000"]
+        socks = [serving.tcp() for _ in range(2 * LIMIT)]
+        for sock in socks:
+            sock.sendall(b"y")
+        for sock in socks:
+            assert receive_exactly(sock, 1) == b"y"
+            sock.close()
+        eventually(lambda: serving.descriptors() < LIMIT, "all to be free again")

@@ -1,0 +1,266 @@
+"""What handlers are promised, through real processes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import TIMEOUT, receive_all, receive_exactly, serve
+from e2e.upstream import raw_upstream
+from websockets.exceptions import ConnectionClosedError
+
+Write = Callable[[str], Path]
+
+
+def test_what_handlers_print_is_in_the_log_with_their_name(handlers: Write) -> None:
+    text = """
+    import sys
+
+    def on_message(msg, con):
+        print("said", msg["data"])
+        print("complained", file=sys.stderr)
+        sys.stdout.write("no line end")
+        return "done"
+
+    def on_stop():
+        print("last words")
+    """
+    with serve(handlers(text)) as serving:
+        with serving.ws() as client:
+            client.send("aloud – żółw")
+            assert client.recv(TIMEOUT) == "done"
+            serving.run.line(r"\d\d:\d\d:\d\d info worker 1: said aloud – żółw$")
+            serving.run.line(r"info worker 1: complained$")
+    assert "no line end" in str(serving)
+    assert "info worker 1: " in next(line for line in serving.run.lines if "last words" in line)
+
+
+def test_without_handlers_every_event_is_printed_and_nothing_answered() -> None:
+    with serve(None) as serving:
+        with serving.tcp() as sock:
+            sock.sendall(b"hello")
+            serving.run.line(r"worker 1: .*on_connect .*'Protocol': 'raw'")
+            serving.run.line(r"worker 1: .*on_message .*b'hello'")
+            sock.shutdown(socket.SHUT_WR)
+            assert receive_all(sock) == b""
+            serving.run.line(r"worker 1: .*on_close 1000 '' eof")
+        with serving.ws(path="/there", additional_headers={"X-Mine": "yes"}) as client:
+            client.send("text")
+            serving.run.line(r"on_connect .*'url': '/there'.*'Protocol': 'websocket server'")
+            serving.run.line(r"'X-Mine': 'yes'")
+            serving.run.line(r"on_message \{.*'text'")
+            client.close(4000, "so long")
+            serving.run.line(r"on_close 4000 'so long' peer")
+
+
+def test_a_hundred_async_handlers_wait_at_the_same_time(handlers: Write) -> None:
+    text = """
+    import asyncio
+
+    waiting = 0
+    most = 0
+
+    async def on_message(msg, con):
+        global waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        # All of a hundred must be here before any may leave: this proves that they are.
+        while most < 100:
+            await asyncio.sleep(0.01)
+        waiting -= 1
+        return msg
+    """
+    with serve(handlers(text)) as serving:
+        socks = [serving.tcp() for _ in range(100)]
+        for n, sock in enumerate(socks):
+            sock.sendall(b"%03d" % n)
+        for n, sock in enumerate(socks):
+            assert receive_exactly(sock, 3) == b"%03d" % n
+            sock.close()
+
+
+def test_async_handlers_keep_the_order_of_a_connection(handlers: Write) -> None:
+    text = """
+    import asyncio, random
+
+    async def on_message(msg, con):
+        await asyncio.sleep(random.random() / 100)
+        return msg
+    """
+    with serve(handlers(text), workers=2) as serving, serving.ws() as one, serving.ws() as two:
+        for n in range(50):
+            one.send(f"{n}")
+            two.send(f"{n}")
+        for client in (one, two):
+            assert [client.recv(TIMEOUT) for _ in range(50)] == [f"{n}" for n in range(50)]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_exception_closes_its_connection_alone(handlers: Write, kind: str) -> None:
+    text = f"""
+    {kind} on_message(msg, con):
+        con.send("never seen")
+        if msg["data"] == "break":
+            raise ValueError("broken on purpose")
+    """
+    with serve(handlers(text), tracebacks=True) as serving:
+        with serving.ws() as client, serving.ws() as other:
+            client.send("break")
+            with pytest.raises(ConnectionClosedError) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1011
+            serving.run.line("worker 1: .*Traceback")
+            serving.run.line("ValueError: broken on purpose")
+            other.send("fine")
+            assert other.recv(TIMEOUT) == "never seen"
+        assert len(serving.run.pids("worker 1")) == 1
+
+
+def test_an_exception_may_keep_its_connection(handlers: Write) -> None:
+    text = """
+    def on_message(msg, con):
+        con.send("discarded")
+        if msg["data"] == "break":
+            raise ValueError("broken on purpose")
+        return "kept"
+    """
+    with serve(handlers(text), "--on-exception=keep", tracebacks=True) as serving:
+        with serving.ws() as client:
+            client.send("break")
+            client.send("go on")
+            assert [client.recv(TIMEOUT), client.recv(TIMEOUT)] == ["discarded", "kept"]
+
+
+def test_a_returned_value_is_the_reply(handlers: Write) -> None:
+    text = """
+    def on_message(msg, con):
+        return {"str": "text", "bytes": b"bin", "none": None,
+                "dict": {"type": "text", "data": "part", "final": True}}[msg["data"]]
+    """
+    with serve(handlers(text)) as serving, serving.ws() as client:
+        for word in ("str", "none", "bytes", "dict"):
+            client.send(word)
+        assert [client.recv(TIMEOUT) for _ in range(3)] == ["text", b"bin", "part"]
+
+
+def test_state_goes_where_its_connection_goes(handlers: Write) -> None:
+    text = """
+    import os, time
+
+    def on_message(msg, con):
+        con.state = (con.state or 0) + 1
+        if msg["data"] == "slow":
+            time.sleep(0.2)
+        return f"{con.state} {os.getpid()}"
+    """
+    with serve(handlers(text), workers=2) as serving, ExitStack() as stack:
+        clients = [stack.enter_context(serving.ws()) for _ in range(4)]
+        seen: dict[int, set[str]] = {n: set() for n in range(4)}
+        count = 0
+
+        def turn() -> bool:
+            # While one worker is busy, the connections that it has served go to the other.
+            nonlocal count
+            count += 1
+            clients[count % 4].send("slow")
+            for n, client in enumerate(clients):
+                client.send("quick")
+            for n, client in enumerate(clients):
+                for _ in range(2 if n == count % 4 else 1):
+                    state, pid = str(client.recv(TIMEOUT)).split()
+                    seen[n].add(pid)
+                    states[n] += 1
+                    assert int(state) == states[n]
+            return any(len(pids) == 2 for pids in seen.values())
+
+        states = [0] * 4
+        eventually(turn, "a connection to be served by both workers", units=30)
+
+
+def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    text = f"""
+    from wsraw import open_client_connection
+
+    def on_message(msg, con):
+        open_client_connection(msg["data"], connect_timeout=1)
+
+    def on_error(error_message, con):
+        print("on_error", con.target, error_message)
+
+    def on_close(con):
+        print("on_close", con.target, con.close_cause)
+    """
+    with serve(handlers(text)) as serving, serving.ws() as client:
+        for target in (f"127.0.0.1:{port}", "no-such-host.invalid:1", "unix:/no/such/socket"):
+            client.send(target)
+            serving.run.line(f"on_error {target} .+")
+            serving.run.line(f"on_close {target} connect-failed")
+        client.send(f"ws://127.0.0.1:{port}/")
+        serving.run.line(f"on_close ws://127.0.0.1:{port}/ connect-failed")
+        for line in ("nonsense", "wss://127.0.0.1:1/"):
+            client.send(line)
+            serving.run.line(f"on_error {line} .+")
+
+
+def test_a_named_connection_is_opened_once_for_all_workers(handlers: Write) -> None:
+    text = """
+    import os
+    from wsraw import open_client_connection
+
+    def on_start():
+        global upstream
+        upstream = open_client_connection(os.environ["UPSTREAM"], name="one")
+
+    def on_message(msg, con):
+        if msg["data"] == "use":
+            upstream.send(f"{os.getpid()}\\n")
+        elif con.id != upstream.id:
+            con.send(str(upstream.id))
+    """
+    got: list[bytes] = []
+
+    def handle(sock: socket.socket) -> None:
+        while data := sock.recv(100):
+            got.append(data)
+
+    with raw_upstream(handle) as upstream:
+        env = {"UPSTREAM": f"127.0.0.1:{upstream.port}"}
+        with serve(handlers(text), workers=2, env=env) as serving:
+            pids = {str(serving.worker(n)).encode() for n in (1, 2)}
+
+            def used_by_both() -> bool:
+                with ExitStack() as stack:
+                    for _ in range(4):
+                        stack.enter_context(serving.ws()).send("use")
+                return pids <= set(b"".join(got).split())
+
+            eventually(used_by_both, "both workers to have used it")
+            assert upstream.came == 1
+
+
+def test_a_slow_handler_does_not_hold_up_the_others(handlers: Write) -> None:
+    text = """
+    import time
+
+    def on_message(msg, con):
+        if msg["data"] == "slow":
+            time.sleep(1.5)
+        return msg
+    """
+    with serve(handlers(text), workers=2) as serving:
+        with serving.ws() as slow, serving.ws() as quick:
+            slow.send("slow")
+            began = time.monotonic()
+            for n in range(100):
+                quick.send(f"{n}")
+                assert quick.recv(TIMEOUT) == f"{n}"
+            assert time.monotonic() - began < 1.4 * UNIT
+            assert slow.recv(TIMEOUT) == "slow"

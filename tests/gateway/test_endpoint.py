@@ -1,0 +1,495 @@
+from __future__ import annotations
+
+import selectors
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from deadline import eventually
+from stage import HANDSHAKE, Mate, Stage, route_of
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.gateway.endpoint import KEEPALIVE_IDLE, READ_SIZE, Endpoint, tune
+from wsraw.gateway.sockets import Sockets
+from wsraw.loop import Loop
+from wsraw.settings import parse_listen
+
+STEP = 0.4
+"""Seconds that a turn may take and the loop's clock still believes it."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Served:
+    """A gateway without its ZeroMQ: real sockets, the router, and a worker in the same thread."""
+
+    def __init__(self, listen: str = "127.0.0.1:0", **settings: Any) -> None:
+        self.stage = Stage(**settings)
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
+        self.sockets.listen(parse_listen(listen, self.stage.settings))
+        self.loop.before_sleep = self._before_sleep
+        self.mate: Mate = self.stage.worker()
+        self.working = True
+        """Whether the worker acks what it hears."""
+        self.handle: Callable[[Any], tuple[m.Record, ...]] = lambda event: ()
+        self.heard: list[Any] = []
+        self.clients: list[socket.socket] = []
+
+    def _before_sleep(self, now: float) -> bool:
+        self.stage.now = self.stage.router.flow.now = now
+        self.sockets.dial()
+        self.sockets.apply_pauses()
+        self.stage.turn()
+        if self.working:
+            for event in self.mate.events:
+                self.heard.append(event)
+                self.mate.ack(event, commands=self.handle(event))
+        self.stage.turn()
+        self.sockets.flush()
+        self.sockets.judge_listeners(now)
+        return False
+
+    def turn(self, seconds: float = 0.0) -> None:
+        self.clock.time += seconds
+        self.loop.turn(False)
+
+    def until(self, condition: Callable[[], Any], seconds: float = 0.0) -> Any:
+        def turn() -> Any:
+            self.turn(seconds)
+            return condition()
+
+        return eventually(turn)
+
+    def connect(self, small: bool = False) -> socket.socket:
+        host, port = self.sockets.listeners[0].address.rsplit(":", 1)
+        sock = socket.socket()
+        if small:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.turn()
+        before = set(self.sockets.endpoints)
+        sock.connect((host, int(port)))
+        sock.setblocking(False)
+        self.clients.append(sock)
+        self.until(lambda: self.sockets.endpoints - before)
+        return sock
+
+    @property
+    def endpoint(self) -> Endpoint:
+        [endpoint] = self.sockets.endpoints
+        return endpoint
+
+    @property
+    def con(self) -> Connection:
+        return self.endpoint.con
+
+    def kinds(self) -> list[type[Any]]:
+        return [type(event) for event in self.heard]
+
+    def data(self) -> bytes:
+        return b"".join(event.data for event in self.heard if type(event) is m.OnMessage)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.sockets.close()
+        self.loop.close()
+
+
+@pytest.fixture(params=["DefaultSelector", "SelectSelector"])
+def serve(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Served]]:
+    """Makes gateways, on this platform's own selector and on the one that every platform has."""
+    monkeypatch.setattr(selectors, "DefaultSelector", getattr(selectors, request.param))
+    made: list[Served] = []
+
+    def serve(**settings: Any) -> Served:
+        made.append(Served(**settings))
+        return made[-1]
+
+    yield serve
+    for served in made:
+        served.close()
+
+
+Serve = Callable[..., Served]
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def receive(served: Served, client: socket.socket, size: int, seconds: float = 0.0) -> bytes:
+    """Exactly so many bytes."""
+    got = bytearray()
+
+    def read() -> bool:
+        try:
+            data = client.recv(size - len(got))
+            assert data, f"closed after {len(got)} bytes"
+            got.extend(data)
+        except BlockingIOError:
+            pass
+        return len(got) == size
+
+    served.until(read, seconds)
+    return bytes(got)
+
+
+def receive_all(served: Served, client: socket.socket, seconds: float = 0.0) -> bytes:
+    """All bytes up to EOF; raises ConnectionResetError for a reset."""
+    got = bytearray()
+
+    def read() -> bool:
+        while True:
+            try:
+                data = client.recv(65536)
+            except BlockingIOError:
+                return False
+            if not data:
+                return True
+            got.extend(data)
+
+    served.until(read, seconds)
+    return bytes(got)
+
+
+def echo(event: Any) -> tuple[m.Record, ...]:
+    return (m.Send(event.con, event.data),) if type(event) is m.OnMessage else ()
+
+
+# --- in and out ---
+
+
+def test_what_comes_in_goes_out(serve: Serve) -> None:
+    served = serve()
+    served.handle = echo
+    client = served.connect()
+    for n in range(5):
+        client.send(b"message %d" % n)
+        assert receive(served, client, 9) == b"message %d" % n
+    assert not served.endpoint.writing
+
+
+def test_one_connection_takes_a_bounded_part_of_a_turn(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    sent = 0
+    while True:
+        try:
+            sent += client.send(bytes(1 << 20))
+        except BlockingIOError:
+            break
+    assert sent > READ_SIZE
+    before = 0
+    while before < sent:
+        served.turn()
+        assert len(served.data()) - before <= READ_SIZE
+        before = len(served.data())
+
+
+def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -> None:
+    served = serve()
+    answer = b"".join(b"%07d\n" % n for n in range(400_000))
+    served.handle = lambda event: (
+        tuple(m.Send(event.con, answer[n : n + 40_000]) for n in range(0, len(answer), 40_000))
+        if type(event) is m.OnMessage
+        else ()
+    )
+    client = served.connect(small=True)
+    client.send(b"go")
+    served.until(lambda: served.endpoint.writing)
+    assert served.con.route.pauses, "its output is above the high-water mark"
+    assert receive(served, client, len(answer)) == answer
+    served.until(lambda: not served.endpoint.writing)
+    assert served.con.output_size == 0
+    assert not served.con.route.pauses
+    assert served.stage.router.flow.total == 0
+
+
+# --- pauses ---
+
+
+def test_reading_pauses_and_resumes_and_nothing_is_lost(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = served.connect()
+    data = b"".join(b"%07d\n" % n for n in range(2_000_000))
+    sent = 0
+
+    def push() -> None:
+        nonlocal sent
+        try:
+            while sent < len(data):
+                sent += client.send(data[sent : sent + 65536])
+        except BlockingIOError:
+            pass
+
+    for _ in range(200):
+        push()
+        served.turn()
+    assert sent < len(data)
+    assert not served.endpoint.reading
+    assert served.con.route.held <= served.stage.settings.high_water_mark + 2 * READ_SIZE
+    served.working = True
+
+    def done() -> bool:
+        push()
+        return len(served.data()) == len(data)
+
+    served.until(done)
+    assert served.data() == data
+    assert served.endpoint.reading
+
+
+def paused(served: Served) -> socket.socket:
+    client = served.connect()
+    client.send(b"x")
+    served.until(lambda: served.con.route and served.mate.events)
+    served.stage.router.flow.pause(route_of(served.con), 4)
+    served.turn()
+    assert not served.endpoint.reading
+    return client
+
+
+def test_a_reset_is_noticed_while_reading_is_paused(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    reset(paused(served))
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.working = True
+    served.until(lambda: served.kinds()[-1:] == [m.OnClose])
+    assert served.heard[-1].cause == "lost"
+
+
+def test_what_came_during_a_pause_is_read_after_it(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = paused(served)
+    client.send(b"more")
+    for _ in range(5):
+        served.turn(STEP)
+    served.stage.router.flow.resume(route_of(served.con), 4)
+    served.working = True
+    served.until(lambda: served.data() == b"xmore")
+
+
+def test_an_opened_one_that_begins_paused_is_watched_too(serve: Serve) -> None:
+    served = serve()
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        con = served.mate.link.new_id()
+        served.mate.say(m.Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
+        route = served.stage.router.routes[con]
+        served.stage.router.flow.pause(route, 2)
+        served.until(lambda: route.con.shell)
+        assert not served.endpoint.reading
+        reset(upstream.accept()[0])
+        served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: m.OnClose in served.kinds())
+
+
+# --- ends ---
+
+
+def test_a_half_closed_client_gets_its_answer(serve: Serve) -> None:
+    """printf hi | nc"""
+    served = serve()
+    served.working = False
+    served.handle = echo
+    client = served.connect()
+    client.send(b"hi")
+    client.shutdown(socket.SHUT_WR)
+    for _ in range(10):
+        served.turn()
+    served.working = True
+    assert receive_all(served, client) == b"hi"
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.kinds() == [m.OnConnect, m.OnMessage, m.OnClose]
+    assert served.heard[-1].cause == "eof"
+
+
+def close_after(size: int) -> Callable[[Any], tuple[m.Record, ...]]:
+    return lambda event: (
+        (m.Send(event.con, b"x" * size), m.Close(event.con)) if type(event) is m.OnMessage else ()
+    )
+
+
+@pytest.mark.parametrize("close_timeout", [10.0, 0.0])
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_closing_loses_no_last_bytes(serve: Serve, size: int, close_timeout: float) -> None:
+    """The client still sends when we close; closing at once would answer that with a reset."""
+    served = serve(close_timeout=close_timeout)
+    served.handle = close_after(size)
+    client = served.connect(small=True)
+    client.send(b"go")
+    served.until(lambda: served.con.state is CLOSED)
+    for _ in range(3):
+        client.send(b"still talking")
+        served.turn()
+    assert receive_all(served, client) == b"x" * size
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.kinds() == [m.OnConnect, m.OnMessage, m.OnClose]
+
+
+def test_who_never_closes_its_side_is_cut_off_in_time(serve: Serve) -> None:
+    served = serve(close_timeout=10.0)
+    served.handle = close_after(5)
+    client = served.connect()
+    client.send(b"go")
+    assert receive_all(served, client) == b"x" * 5
+    for _ in range(int(9 / STEP)):
+        served.turn(STEP)
+    assert served.sockets.endpoints
+    for _ in range(int(2 / STEP)):
+        served.turn(STEP)
+    assert not served.sockets.endpoints
+
+
+def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
+    served = serve(close_timeout=2.0)
+    served.handle = close_after(3_000_000)
+    client = served.connect(small=True)
+    client.send(b"go")
+    served.until(lambda: served.con.state is CLOSED)
+    begin = served.clock.time
+    assert receive(served, client, 3_000_000, STEP / 40) == b"x" * 3_000_000
+    assert served.clock.time - begin > 2.0, "the reader was not slow"
+
+
+def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
+    """Its twin."""
+    served = serve(close_timeout=2.0)
+    served.handle = close_after(3_000_000)
+    client = served.connect(small=True)
+    client.send(b"go")
+    served.until(lambda: not served.sockets.endpoints, STEP / 4)
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+
+
+def test_an_abort_is_a_reset(serve: Serve) -> None:
+    served = serve(output_limit=1000)
+    served.handle = close_after(1001)
+    client = served.connect()
+    client.send(b"go")
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+    assert not served.sockets.endpoints
+    assert served.kinds() == [m.OnConnect, m.OnMessage, m.OnError, m.OnClose]
+    assert served.heard[-1].cause == "overflow"
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"raw", b"GET / HTTP/1.1\r\nHost:", HANDSHAKE])
+@pytest.mark.parametrize("way", ["reset", "fin"])
+def test_a_client_that_goes_at_any_stage_leaves_nothing(
+    serve: Serve, said: bytes, way: str
+) -> None:
+    served = serve()
+    client = served.connect()
+    if said:
+        client.send(said)
+        served.turn()
+    if way == "reset":
+        reset(client)
+    else:
+        client.close()
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: not served.stage.router.routes)
+    assert served.kinds().count(m.OnConnect) == served.kinds().count(m.OnClose)
+    assert served.stage.router.flow.total == 0
+    assert not served.sockets.dirty
+    for _ in range(100):
+        served.turn(STEP)
+
+
+def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(HANDSHAKE)
+    served.until(lambda: served.con.route)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(served, client, 1)
+    served.stage.router.flow.pause(route_of(served.con), 4)
+    served.turn()
+    served.mate.say(m.Close(served.con.id, 4000, "done"))
+    assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"
+    client.send(b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
+    assert receive_all(served, client) == b""
+    served.until(lambda: m.OnClose in served.kinds())
+    assert served.heard[-1].code == 4000
+
+
+# --- time ---
+
+
+def test_a_deadline_of_the_connection(serve: Serve) -> None:
+    served = serve(handshake_timeout=10.0)
+    client = served.connect()
+    client.send(b"GET / HTTP/1.1\r\n")
+    for _ in range(int(9.5 / STEP)):
+        served.turn(STEP)
+    assert served.con.state is not CLOSED
+    answer = receive_all(served, client, STEP)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> None:
+    served = serve(ping_interval=5.0, ping_timeout=5.0)
+    client = served.connect()
+    client.send(HANDSHAKE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(served, client, 1)
+    for _ in range(4):
+        assert receive(served, client, 2, STEP) == b"\x89\x00"
+        client.send(b"\x8a\x80\x00\x00\x00\x00")
+    assert receive(served, client, 2, STEP) == b"\x89\x00"
+    rest = receive_all(served, client, STEP)
+    assert rest[2:4] == (1011).to_bytes(2), "the last ping was not answered"
+
+
+def test_a_client_that_has_gone_leaves_no_timer(serve: Serve) -> None:
+    served = serve(handshake_timeout=1000.0)
+    for _ in range(50):
+        client = served.connect()
+        client.send(b"G")
+        served.turn()
+        reset(client)
+        served.until(lambda: not served.sockets.endpoints)
+    timers = [timer for _, _, timer in served.loop._timers if timer.callback is not None]
+    assert len(timers) <= 2
+
+
+# --- options ---
+
+
+def test_tune() -> None:
+    with socket.socket() as sock:
+        tune(sock)
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            assert idle == KEEPALIVE_IDLE
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+def test_tune_a_unix_socket() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        tune(sock)
+        assert not sock.getblocking()

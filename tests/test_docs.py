@@ -1,0 +1,464 @@
+"""The docs against the code: tables, links, names, options, numbers, and the code in them, run.
+
+`python tests/test_docs.py` writes the generated tables anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+from running import ROOT, Running, command, environment
+
+from wsraw import cli, link
+from wsraw import messages as m
+from wsraw import settings as s
+from wsraw.gateway import gateway, links, listener, websocket, wire
+from wsraw.supervisor import folder, policy, process
+from wsraw.workers import dealer, handlers
+
+README = ROOT / "README.md"
+PROTOCOL = ROOT / "docs/worker-protocol.md"
+OPERATIONS = ROOT / "docs/operations.md"
+HANDLERS = ROOT / "docs/handlers.md"
+WALK = ROOT / "docs/walk.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+GENERATED = {
+    "records": (PROTOCOL, m.tables),
+    "settings": (OPERATIONS, s.table),
+}
+
+
+def by_name(path: Path) -> str:
+    return path.name
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced code of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text("utf-8"), re.M | re.S)
+
+
+def shell_lines(path: Path) -> list[str]:
+    return [line for block in blocks(path, "sh") for line in block.splitlines()]
+
+
+# --- generated tables ---
+
+
+def region(text: str, name: str) -> re.Match[str]:
+    found = re.search(
+        rf"(?<=\n)(<!-- {name}: .*? -->\n)(.*?)(<!-- end of {name} -->\n)", text, re.S
+    )
+    assert found, f"no marks for {name}"
+    return found
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_tables_are_up_to_date(name: str) -> None:
+    path, table = GENERATED[name]
+    written = region(path.read_text("utf-8"), name)[2]
+    assert written.strip() == table().strip(), "stale; run: python tests/test_docs.py"
+
+
+def refresh() -> None:
+    for name, (path, table) in GENERATED.items():
+        text = path.read_text("utf-8")
+        found = region(text, name)
+        fresh = f"{found[1]}\n{table().strip()}\n\n{found[3]}"
+        path.write_text(text[: found.start()] + fresh + text[found.end() :], "utf-8")
+
+
+# --- links ---
+
+
+def anchors(path: Path) -> set[str]:
+    """What can stand behind `#`: headings as GitHub spells them, and ids set by hand."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.M | re.S)
+    found = set(re.findall(r'<a id="([^"]+)">', text))
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        kept = re.sub(r"[^\w\- ]", "", heading.lower())
+        found.add(kept.replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_links_resolve(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        assert place.exists(), f"{path.name}: {target}"
+        if anchor:
+            assert anchor in anchors(place), f"{path.name}: {target}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = README.read_text("utf-8")
+    for path in PAGES[1:]:
+        assert f"({path.relative_to(ROOT).as_posix()})" in text
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("option", s.options(), ids=lambda option: option.name)
+def test_every_setting_is_mentioned(option: s.Option) -> None:
+    assert f"`{option.name}`" in OPERATIONS.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "struct", [*m.Event.__args__, *m.Notice.__args__, *m.Command.__args__], ids=lambda c: c.__name__
+)
+def test_every_record_of_the_link_is_mentioned(struct: type[m.Record]) -> None:
+    tag = struct.__struct_config__.tag
+    assert f"| `{tag}` |" in PROTOCOL.read_text("utf-8")
+
+
+def test_the_examples_are_those_that_are_there() -> None:
+    shown = re.findall(r"\(examples/(\w+\.py)\)", README.read_text("utf-8"))
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def defined(path: Path) -> set[str]:
+    """Classes, functions and methods of a module."""
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef)
+            }
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+    return names
+
+
+def test_the_walk_passes_what_is_there() -> None:
+    text = WALK.read_text("utf-8")
+    steps = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", text)
+    assert len(steps) > 20
+    for file, name in steps:
+        assert name in defined(ROOT / "wsraw" / file), f"{file} {name}"
+    for file in re.findall(r"`([\w/]+\.py)`", text):
+        assert (ROOT / "wsraw" / file).is_file(), file
+
+
+def test_causes_are_those_of_the_handlers_page() -> None:
+    known = set(re.findall(r"^\| `([a-z-]+)` \|", HANDLERS.read_text("utf-8"), re.M))
+    section = OPERATIONS.read_text("utf-8").partition("## Why a connection ended")[2]
+    shown = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.M))
+    assert shown
+    assert shown <= known
+
+
+# --- commands ---
+
+
+def options(command: str) -> set[str]:
+    parameters = cli.cli.commands[command].params
+    return {name for each in parameters for name in (*each.opts, *each.secondary_opts)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_options_exist(path: Path) -> None:
+    known = options("run") | options("worker")
+    for option in re.findall(r"(?<![-\w])--[a-z][a-z-]+", path.read_text("utf-8")):
+        assert option in known, f"{path.name}: {option}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_commands_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
+        assert target in targets, f"{path.name}: make {target}"
+    for module in re.findall(r"python3? -m ([\w.]+)", text):
+        if module != "venv":
+            found = importlib.util.find_spec(module)
+            assert found is not None, f"{path.name}: -m {module}"
+            if found.submodule_search_locations:
+                assert importlib.util.find_spec(f"{module}.__main__"), f"{path.name}: -m {module}"
+    for line in shell_lines(path):
+        words = shlex.split(line, comments=True)
+        if words and Path(words[0]).name == "wsraw":
+            command = words[1]
+            shown = {word for word in words if word.startswith("--")}
+            assert shown <= options(command), line
+
+
+def test_settings_in_commands_are_accepted() -> None:
+    """Every `--listen` that the docs show, with the files replaced by one that exists."""
+    shown = re.findall(r"^\| (`[^|]+`) \|", OPERATIONS.read_text("utf-8"), re.M)
+    addresses = [
+        address
+        for cell in shown
+        for address in re.findall(r"`([^`]+)`", cell)
+        if ":" in address and not address.startswith("on ")
+    ]
+    assert len(addresses) >= 8
+    for address in addresses:
+        s.from_options({"listen": (address,)})
+
+
+# --- numbers ---
+
+MIB = s.MIB
+
+
+@pytest.mark.parametrize(
+    ("path", "phrase"),
+    [
+        (OPERATIONS, f"| `high_water_mark`, {s.Settings().high_water_mark // s.KIB} KiB |"),
+        (OPERATIONS, f"at `low_water_mark`, {s.Settings().low_water_mark // s.KIB} KiB"),
+        (OPERATIONS, f"| `output_limit`, {s.Settings().output_limit // MIB} MiB of output |"),
+        (OPERATIONS, f"| `max_message_size`, {s.Settings().max_message_size // MIB} MiB |"),
+        (OPERATIONS, f"| `pause_timeout`, {s.Settings().pause_timeout:g} s |"),
+        (OPERATIONS, f"above `stop_timeout` ({s.Settings().stop_timeout:g} s)"),
+        (OPERATIONS, f"A line longer than {process.LONGEST_LINE // s.KIB} KiB is cut"),
+        (OPERATIONS, f"after {policy.FIRST_BACKOFF} s at first"),
+        (OPERATIONS, f"up to {policy.LONGEST_BACKOFF:g} s"),
+        (OPERATIONS, f"| {policy.DOES_NOT_LOAD} | the handlers file does not load"),
+        (OPERATIONS, "died six times in a row" if policy.INTENSITY == 5 else "?"),
+        (OPERATIONS, "half a second at a time" if listener.ACCEPT_PAUSE == 0.5 else "?"),
+        (OPERATIONS, "five seconds" if gateway.ORPHAN_STOP == 5 else "?"),
+        (OPERATIONS, f"may have {folder.LONGEST_SOCKET_PATH} bytes"),
+        (README, f"before `--pause-timeout` ({s.Settings().pause_timeout:g} s)"),
+        (README, f"pauses that grow to {policy.LONGEST_BACKOFF:g} s"),
+        (PROTOCOL, f"This is version {m.PROTOCOL_VERSION}."),
+        (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
+        (PROTOCOL, f"| `MAXMSGSIZE` = {dealer.LARGEST_BATCH // MIB} MiB |"),
+        (PROTOCOL, f"`MAXMSGSIZE` = {wire.MAX_BATCH // MIB} MiB, `RCVHWM` = {wire.RECEIVE_QUEUE}"),
+        (PROTOCOL, f"`HEARTBEAT_IVL` = {dealer.HEARTBEAT // 1000} s"),
+        (PROTOCOL, f"`HEARTBEAT_TIMEOUT` = {dealer.HEARTBEAT_EXPIRY // 1000} s"),
+        (PROTOCOL, f"`LINGER` = {dealer.BYE_LINGER} ms"),
+        (PROTOCOL, f"as you\ndo in {link.WORK_AHEAD * 1000:g} ms"),
+        (PROTOCOL, f"and {link.WINDOW_BYTES // MIB} MiB; one"),
+        (PROTOCOL, f"It begins with {link.FIRST_WINDOW}"),
+        (PROTOCOL, f"older than {link.STUCK_AFTER * 1000:g} ms"),
+        (PROTOCOL, f"cut at {link.LARGEST_WINDOW:,}"),
+        (PROTOCOL, f"or {links.DEATH_CERTAIN_AFTER * 1000:g} ms have passed"),
+    ],
+)
+def test_numbers_are_those_of_the_code(path: Path, phrase: str) -> None:
+    text = " ".join(path.read_text("utf-8").split())
+    assert " ".join(phrase.split()) in text
+
+
+def test_close_codes() -> None:
+    shown = "1000, 1001, 1002, 1003, 1007 to 1014, or 3000 to 4999"
+    assert f"**`close`**: {shown}." in PROTOCOL.read_text("utf-8")
+    for code in range(5100):
+        may = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+        assert (websocket.close_refusal(code) is None) is may, code
+
+
+# --- code, run ---
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Running]:
+    with Running(f"--workers={ROOT / 'examples/echo.py'}") as run:
+        yield run.ready()
+
+
+def test_the_raw_client_of_the_readme(echo: Running) -> None:
+    (line,) = [line for line in shell_lines(README) if "-c" in line]
+    _, option, code = shlex.split(line)
+    assert option == "-c"
+    assert "8000" in code
+    done = subprocess.run(
+        [sys.executable, option, code.replace("8000", str(echo.port))],
+        capture_output=True,
+        timeout=30 * UNIT,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [b"hello"]
+
+
+def test_the_websocket_client_of_the_readme(echo: Running) -> None:
+    (line,) = [line for line in shell_lines(README) if "ws://" in line]
+    _, *arguments, url = shlex.split(line)
+    with subprocess.Popen(
+        [sys.executable, *arguments, url.replace("8000", str(echo.port))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        said: list[bytes] = []
+        reader = threading.Thread(
+            target=lambda out: said.extend(iter(lambda: out.read1(4096), b"")),
+            args=(client.stdout,),
+        )
+        reader.start()
+        try:
+            client.stdin.write(b"hello\n")
+            client.stdin.flush()
+            eventually(lambda: b"< hello" in b"".join(said), "the echo")
+        finally:
+            client.stdin.close()
+            try:
+                client.wait(30 * UNIT)
+            finally:
+                client.kill()
+                reader.join()
+
+
+def test_the_handlers_of_the_readme(tmp_path: Path) -> None:
+    (source,) = blocks(README, "python")
+    file = tmp_path / "handlers.py"
+    file.write_text(source, "utf-8")
+    with Running(f"--workers={file}:2") as run:
+        run.ready()
+        address = "127.0.0.1", run.port
+        with (
+            socket.create_connection(address, 30 * UNIT) as one,
+            socket.create_connection(address, 30 * UNIT) as other,
+        ):
+            for number in (1, 2):
+                one.sendall(b"hello")
+                text = receive(one, rf"message {number} of \d+: b'hello'")
+            other.sendall(b"there")
+            theirs = receive(other, r"message 1 of \d+: b'there'")
+            assert receive(one, r"message 1 of \d+: b'there'") == theirs
+            assert text.split()[3] != theirs.split()[3], "two connections, two ids"
+
+
+def receive(sock: socket.socket, pattern: str) -> str:
+    """Read what fits the pattern, and nothing else."""
+    data = ""
+    while not re.fullmatch(pattern, data):
+        piece = sock.recv(4096)
+        assert piece, f"the end, after {data!r}"
+        data += piece.decode()
+        assert len(data) < 200, data
+    return data
+
+
+def test_the_handlers_of_the_readme_load(tmp_path: Path) -> None:
+    (source,) = blocks(README, "python")
+    file = tmp_path / "of_the_readme.py"
+    file.write_text(source, "utf-8")
+    path = list(sys.path)
+    try:
+        loaded = handlers.load(str(file))
+    finally:
+        sys.path[:] = path
+        sys.modules.pop(file.stem, None)
+    assert loaded.on_connect is not None
+    assert loaded.on_message is not None
+    assert loaded.on_close is None
+    assert not loaded.is_async
+
+
+class Served:
+    """A gateway as a process of its own. We are its supervisor, and start no worker."""
+
+    def __init__(self, run_dir: Path) -> None:
+        settings = s.Settings(listen=("127.0.0.1:0",), run_dir=str(run_dir))
+        self._context = zmq.Context()
+        self._control = self._context.socket(zmq.ROUTER)
+        self._control.setsockopt(zmq.LINGER, 0)
+        self._control.setsockopt(zmq.RCVTIMEO, int(30_000 * UNIT))
+        self._control.bind("tcp://127.0.0.1:*")
+        self.process = subprocess.Popen(
+            command("gateway"),
+            env=environment()
+            | {
+                "WSRAW_PARENT": str(os.getpid()),
+                "WSRAW_SETTINGS": s.to_json(settings),
+                "WSRAW_CONTROL": self._control.getsockopt_string(zmq.LAST_ENDPOINT),
+                "WSRAW_CONTROL_TOKEN": "control",
+                "WSRAW_EPOCH": "1",
+            },
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Served:
+        decoder = m.Decoder(str, m.FromGateway)
+        self._identity, batch = self._control.recv_multipart()
+        (listening,) = decoder.decode(batch)[1]
+        self.port = int(listening.addresses[0].rpartition(":")[2])
+        self.endpoint = listening.endpoint
+        self._tell(m.Spawned(0, "secret", 0))
+        return self
+
+    def _tell(self, record: m.Record) -> None:
+        self._control.send_multipart([self._identity, m.encode(["control", record])])
+
+    def stop(self) -> int:
+        self._tell(m.Stop(10 * UNIT))
+        return self.process.wait(30 * UNIT)
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._control.close()
+        self._context.term()
+
+
+def small_worker(served: Served, token: str) -> subprocess.Popen[bytes]:
+    (source,) = blocks(PROTOCOL, "python")
+    return subprocess.Popen(
+        [sys.executable, "-c", source],
+        env=environment() | {"WSRAW_ENDPOINT": served.endpoint, "WSRAW_TOKEN": token},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
+    with Served(tmp_path) as served, small_worker(served, "secret") as worker:
+        try:
+            with socket.create_connection(("127.0.0.1", served.port), 30 * UNIT) as sock:
+                # More than any window: without acks it would end early.
+                for number in range(100):
+                    sock.sendall(b"hello %d" % number)
+                    assert sock.recv(100) == b"HELLO %d" % number
+                assert served.stop() == 0
+                assert sock.recv(100) == b""
+            said, _ = worker.communicate(timeout=30 * UNIT)
+            assert (worker.returncode, said) == (0, b""), "drain, then bye"
+        finally:
+            worker.kill()
+
+
+def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> None:
+    with Served(tmp_path) as served, small_worker(served, "guess") as worker:
+        try:
+            said, _ = worker.communicate(timeout=30 * UNIT)
+            assert b"its token is wrong" in said
+        finally:
+            worker.kill()
+
+
+def test_the_bytes_of_the_protocol() -> None:
+    (text,) = blocks(PROTOCOL, "text")
+    written = [bytes.fromhex(part.splitlines()[1]) for part in text.strip().split("\n\n")]
+    con = 1 << m.ID_EPOCH_SHIFT | 1
+    assert f" {con}," in text
+    who, message, answer = written
+    assert who == link.who()
+    number, *records = m.worker_decoder().decode(message)
+    assert (number, records[0]) == (7, [m.OnMessage(3, con, b"hi", "text")])
+    assert m.encode([7, m.OnMessage(3, con, b"hi", "text")]) == message
+    assert m.encode([7, m.Send(con, b"HI", "text"), m.Ack(3, 3)]) == answer
+
+
+if __name__ == "__main__":
+    refresh()

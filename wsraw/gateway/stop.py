@@ -1,0 +1,85 @@
+"""I/O. How a gateway stops: no new clients, handlers finish, the others get 1001, workers leave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from wsraw import messages as m
+from wsraw.gateway.router import Router
+from wsraw.gateway.sockets import Sockets
+from wsraw.link import LinkState
+from wsraw.loop import Loop
+
+log = logging.getLogger("wsraw.gateway")
+
+
+GOODBYE: Final = 1.0
+"""Seconds that clients are given to close their side once everything has been written to them."""
+
+
+class Stop:
+    """Phases, each of which lasts until it is through or time is up."""
+
+    def __init__(self, loop: Loop, router: Router, sockets: Sockets) -> None:
+        self._loop = loop
+        self._router = router
+        self._sockets = sockets
+        self._phases: list[Callable[[float], bool]] = []
+        self._deadline = 0.0
+        self._said_at = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether `judge` is to be called each turn."""
+        return bool(self._phases)
+
+    def begin(self, deadline: float) -> None:
+        """Take at most `deadline` seconds from now. A second call changes nothing."""
+        if self._phases:
+            return
+        self._deadline = self._loop.now + deadline
+        self._loop.call_at(self._deadline, lambda: None)
+        self._sockets.close_listeners()
+        self._router.stop()
+        self._phases = [self._finish_events, self._close_clients, self._drain_workers]
+
+    def judge(self, now: float) -> bool:
+        """Go on as far as possible; True when everybody is gone, and the supervisor is to know."""
+        while self._phases and (self._phases[0](now)):
+            self._phases.pop(0)
+        if self._phases:
+            return False
+        self._router.to_supervisor.append(m.Stopped())
+        return True
+
+    def _is_late(self, now: float) -> bool:
+        return now >= self._deadline
+
+    def _finish_events(self, now: float) -> bool:
+        if not self._router.is_quiet() and not self._is_late(now):
+            return False
+        self._sockets.close_unannounced()
+        self._router.close_all(now)
+        self._said_at = now
+        return True
+
+    def _close_clients(self, now: float) -> bool:
+        if self._is_late(now):
+            return True
+        if self._router.is_waited_for() or self._sockets.unwritten():
+            self._said_at = now
+            return False
+        # All is said. A raw client that never closes its side must not hold us up for long.
+        if self._sockets.endpoints and now < self._said_at + GOODBYE:
+            self._loop.call_at(self._said_at + GOODBYE, lambda: None)
+            return False
+        return True
+
+    def _drain_workers(self, now: float) -> bool:
+        workers = [w for w in self._router.workers.values() if w.state is not LinkState.NEW]
+        for worker in workers:
+            if worker.state is LinkState.READY:
+                self._router.drain(worker, max(0.0, self._deadline - now))
+        return not workers or self._is_late(now)
