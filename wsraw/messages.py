@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import msgspec
 
@@ -326,6 +326,12 @@ class DrainWorker(Record, tag="drain"):
     deadline: float
 
 
+class Status(Record, tag="status"):
+    """How are you? The answer is `report` with the same `ref`."""
+
+    ref: int
+
+
 class Stop(Record, tag="stop"):
     """No new connections, let handlers finish, close the clients with 1001, then stop."""
 
@@ -351,24 +357,61 @@ class Ready(Record, tag="ready"):
 
 
 class Left(Record, tag="left"):
-    """The session of worker `n` is over: it said bye, or its death is certain."""
+    """The session of worker `n` is over: it said bye, or its death is certain. `acked` events were
+    handled in it."""
 
     n: int
+    acked: int = 0
 
 
 class Kill(Record, tag="kill"):
-    """Please end that worker process; `why` goes to the log."""
+    """Please end that worker process; `why` goes to the log. With `abort` it is asked to show its
+    stack first."""
 
     n: int
     why: str
+    abort: bool = False
+
+
+class Recycle(Record, tag="recycle"):
+    """Please replace that worker in good order; `why` goes to the log."""
+
+    n: int
+    why: str
+
+
+class Report(Record, tag="report"):
+    """The answer to `status`: connections, workers, accounts."""
+
+    ref: int
+    data: dict[str, Any]
 
 
 class Stopped(Record, tag="stopped"):
     """The answer to `stop`: every client is gone and every worker has been heard out."""
 
 
-FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Stop
-FromGateway: TypeAlias = Listening | Ready | Left | Kill | Stopped
+FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop
+FromGateway: TypeAlias = Listening | Ready | Left | Kill | Recycle | Report | Stopped
+
+# --- command line ↔ supervisor ---
+
+
+class Do(Record, tag="do"):
+    """Do what a command of the command line says: `status`, `reload`, `scale`, …"""
+
+    ref: int
+    what: str
+    args: list[str] = []
+
+
+class Done(Record, tag="done"):
+    """The answer to `do`: whether it worked, a text for people, data for programs."""
+
+    ref: int
+    ok: bool
+    text: str = ""
+    data: Any = None
 
 # --- bytes ---
 
@@ -488,9 +531,10 @@ def tables() -> str:
         ("Worker → gateway", Command),
         ("Supervisor → gateway", FromSupervisor),
         ("Gateway → supervisor", FromGateway),
+        ("Command line ↔ supervisor", Do | Done),
     ):
         parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
-        for struct in union.__args__:
+        for struct in get_args(union):
             fields = ", ".join(
                 f"`{field.name}`" + ("" if field.required else "?")
                 for field in msgspec.structs.fields(struct)

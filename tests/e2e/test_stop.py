@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, receive_exactly, serve
+from deadline import eventually
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    assert_gone,
+    frame,
+    read_head,
+    receive_exactly,
+    serve,
+)
 from running import is_alive
 from websockets.exceptions import ConnectionClosed
 
@@ -148,23 +160,57 @@ def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:
 
 
 def test_a_killed_gateway_is_replaced_and_workers_come_back() -> None:
-    with serve(ECHO, workers=2, listen=["127.0.0.1:0"]) as serving:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with serve(ECHO, workers=2, listen=[f"127.0.0.1:{port}"]) as serving:
+        run = serving.run
         workers = [serving.worker(1), serving.worker(2)]
         with serving.tcp() as sock:
             sock.sendall(b"x")
             assert receive_exactly(sock, 1) == b"x"
             os.kill(serving.gateway, signal.SIGKILL)
-            with pytest.raises(OSError) if sys.platform == "win32" else nothing():
-                assert sock.recv(1) == b""
-        serving.run.line("gateway started", 2)
-        serving.run.line("the gateway is up", 2)
-        # Port 0 is another one now; the log says nothing of it yet, so look at the socket itself.
-        eventually(lambda: all(map(is_alive, workers)), "the workers to live on", units=UNIT)
-        serving.run.line("worker 1 is ready", 2)
-        serving.run.line("worker 2 is ready", 2)
+            assert sock.recv(1) == b""
+        run.line("the gateway is up", 2)
+        run.line("worker 1 is ready", 2)
+        run.line("worker 2 is ready", 2)
+        with serving.ws() as client:
+            client.send("new")
+            assert client.recv(TIMEOUT) == "new"
+        # The same processes: a worker outlives its gateway.
+        assert run.pids("worker [0-9]+") == workers
 
 
-def nothing():
-    import contextlib
+def test_a_stop_under_load_answers_what_it_has_taken() -> None:
+    """What comes before the goodbye is complete and in order, up to some point."""
+    with serve(ECHO, workers=2) as serving, ExitStack() as stack:
+        clients = [stack.enter_context(serving.ws()) for _ in range(10)]
+        for n in range(300):
+            for client in clients:
+                client.send(f"{n}")
+            if n == 200:
+                serving.run.send(signal.SIGTERM)
+                break
+        for client in clients:
+            got = []
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    got.append(client.recv(TIMEOUT))
+            assert got == [f"{n}" for n in range(len(got))]
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+        assert serving.run.wait() == 0
 
-    return contextlib.nullcontext()
+
+def test_a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read(handlers: Write) -> None:
+    text = """
+    def on_message(msg, con):
+        return b"x" * 3_000_000
+    """
+    with serve(handlers(text), "--stop-timeout=2") as serving:
+        with serving.tcp() as sock, serving.tcp() as deaf:
+            sock.sendall(b"big")
+            assert sock.recv(1) == b"x"
+            deaf.sendall(UPGRADE + frame(1, b"big"))
+            read_head(deaf)
+            serving.run.send(signal.SIGTERM)
+            assert serving.run.wait() == 0

@@ -147,7 +147,7 @@ class World:
             return
         listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
         con = Connection.accepted(self.router.new_id(), listen, self.settings, {}, self.now)
-        page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 3 == 0 and b % 3 != 2)
+        page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
         self.peers.append(Peer(page_con, Socket(self.router, con)))
         self.router.take(con, con.opened_events(self.now), self.now)
         if page_con.websocket:
@@ -374,7 +374,7 @@ class World:
     def _handle(self, process: Process, task: Task, b: int) -> None:
         """The handler: echo, count in the state, and sometimes more."""
         event, outbox = task.event, task.outbox
-        habit = pick([*self.config.habits, "", ""], b) or ""
+        habit = pick([*self.config.habits, ""], b) or ""
         session = self.page.sessions.get(outbox.session)
         if session is None or event.seq not in session.sent:
             return
@@ -388,7 +388,7 @@ class World:
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
         if habit == "flush":
             outbox.records.append(m.Send(con.id, b"<f" + mark + b">"))
-            process.link.flush(outbox)
+            self._flush(process, outbox)
         elif "there" in habit:
             # Before the echo, as a flush may repeat all that stands before it.
             self._send_there(process, task, mark, habit)
@@ -398,7 +398,7 @@ class World:
                 half = len(event.data) // 2
                 outbox.records.append(m.Send(con.id, event.data[:half], "binary", False))
                 if habit.endswith("flushed") and alone:
-                    process.link.flush(outbox)
+                    self._flush(process, outbox)
                 outbox.records.append(m.Send(con.id, event.data[half:]))
             else:
                 outbox.records.append(m.Send(con.id, event.data))
@@ -416,6 +416,10 @@ class World:
             con.was_closed = True
             outbox.records.append(m.Close(con.id))
 
+    def _flush(self, process: Process, outbox: link.Outbox) -> None:
+        process.link.flush(outbox)
+        process.put()
+
     def _send_there(self, process: Process, task: Task, mark: bytes, habit: str) -> None:
         """To another connection, whoever serves it."""
         heard = [c for c in self.page.cons.values() if c.seen and not c.opened and not c.closes]
@@ -428,7 +432,7 @@ class World:
         elif con.websocket:
             outbox.records.append(m.Send(con.id, b"<f", "binary", False))
             if habit.endswith("flushed") and process.concurrency == 1:
-                process.link.flush(outbox)
+                self._flush(process, outbox)
             outbox.records.append(m.Send(con.id, mark + b">"))
 
     def _count(self, process: Process, task: Task, sent: Sent) -> None:
@@ -599,7 +603,11 @@ class World:
         }
         assert standing == with_session
         for peer in self.peers:
-            peer.page.check_received()
+            con = peer.page
+            con.check_received()
+            if peer.socket.con.close_cause == "handler" and not con.was_closed:
+                assert con.fragment, f"{con.id} was closed, and no handler has asked for it"
+                con.was_closed = True
         self.peers = [peer for peer in self.peers if not peer.gone]
 
     def _check_nobody_starves(self) -> None:
@@ -725,7 +733,7 @@ def random_config(choose: random.Random) -> Config:
         high_water_mark=choose.choice((1200, 3000, 100_000)),
         output_limit=choose.choice((2000, 6000, 1_000_000)),
         memory_limit=choose.choice((15_000, 1_000_000)),
-        habits=tuple(choose.choices(HABITS, k=choose.choice((0, 3, 6)))),
+        habits=tuple(choose.choices(HABITS, k=choose.choice((0, 2, 2, 6)))),
         lies=choose.random() < 0.2,
         survivors=choose.random() < 0.5,
     )

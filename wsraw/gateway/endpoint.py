@@ -64,7 +64,7 @@ class Endpoint:
         self.writing = False
         self.eof = False
         self.lingering = False
-        self.watched = (False, False)
+        self.watched: tuple[bool, bool] | None = None
         self._timer: Timer | None = None
         self._timer_at = math.inf
 

@@ -1,0 +1,333 @@
+"""A connection's life as its handlers see it, whatever its client does; and what bounds it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    frame,
+    linux,
+    posix,
+    read_frame,
+    read_head,
+    receive_all,
+    receive_exactly,
+    serve,
+)
+from websockets.exceptions import ConnectionClosedError
+
+Write = Callable[[str], Path]
+MIB = 1 << 20
+
+DIARY = """
+    import os
+
+    diary = open(f"{__file__}.{os.getpid()}", "a", buffering=1)
+
+    def on_connect(inf, con):
+        diary.write(f"{con.id} connect\\n")
+
+    def on_message(msg, con):
+        diary.write(f"{con.id} message\\n")
+        return msg
+
+    def on_close(con):
+        diary.write(f"{con.id} close\\n")
+"""
+
+
+def lives(file: Path) -> dict[str, list[str]]:
+    """What each connection lived through. A worker writes in order; each has its own diary."""
+    found: dict[str, list[str]] = {}
+    for diary in file.parent.glob(f"{file.name}.*"):
+        for line in diary.read_text().splitlines():
+            con, what = line.split()
+            found.setdefault(con, []).append(what)
+    return found
+
+
+def abandon(serving: Serving, rng: random.Random) -> None:
+    """Come, perhaps say something, leave somehow."""
+    sock = serving.tcp()
+    web = rng.random() < 0.5
+    data = UPGRADE + rng.randrange(3) * frame(1, b"hello") if web else b"hello" * rng.randrange(3)
+    sock.sendall(data)
+    if web and rng.random() < 0.5:
+        read_head(sock)
+        if rng.random() < 0.5:
+            sock.sendall(frame(8, b"\x03\xe8"))
+    how = rng.randrange(3)
+    if how == 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    elif how == 1:
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(TIMEOUT)
+        try:
+            receive_all(sock)
+        except ConnectionResetError:
+            pass
+    sock.close()
+
+
+@linux
+@pytest.mark.parametrize("dispatch", ["any", "sticky"])
+def test_each_connection_is_closed_once_for_its_handler(handlers: Write, dispatch: str) -> None:
+    file = handlers(DIARY)
+    with serve(file, f"--dispatch={dispatch}", workers=3) as serving:
+        rng = random.Random(dispatch)
+        threads = [
+            threading.Thread(
+                target=lambda seed=seed: [abandon(serving, random.Random(seed * 1000 + n))
+                                          for n in range(200)]
+            )
+            for seed in (rng.randrange(1000) for _ in range(3))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        def counts() -> Counter[str]:
+            return Counter(what for life in lives(file).values() for what in set(life))
+
+        eventually(lambda: counts()["connect"] == counts()["close"] > 100, "all to be closed")
+    for con, life in lives(file).items():
+        assert life.count("connect") == 1, (con, life)
+        assert life.count("close") == 1, (con, life)
+
+
+@linux
+def test_a_close_is_not_lost_with_its_worker(handlers: Write) -> None:
+    file = handlers(DIARY)
+    with serve(file, workers=2) as serving:
+        rng = random.Random(1)
+        for _ in range(4):
+            for _ in range(60):
+                abandon(serving, rng)
+            os.kill(serving.run.pids("worker [0-9]+")[-1], signal.SIGKILL)
+            for _ in range(60):
+                abandon(serving, rng)
+            started = len(serving.run.pids("worker [0-9]+"))
+            eventually(lambda n=started: str(serving).count(" is ready (") >= n, "a new worker")
+
+        def unfinished() -> list[str]:
+            return [con for con, life in lives(file).items() if "close" not in life]
+
+        eventually(lambda: not unfinished(), "all to be closed")
+
+
+# --- raw, half-closed ---
+
+
+def test_half_close_waits_for_a_slow_handler(handlers: Write) -> None:
+    text = """
+    import time
+
+    def on_message(msg, con):
+        time.sleep(0.5)
+        return b"answer"
+
+    def on_close(con):
+        print("cause", con.close_cause)
+    """
+    with serve(handlers(text)) as serving:
+        with serving.tcp() as sock:
+            sock.sendall(b"question")
+            sock.shutdown(socket.SHUT_WR)
+            assert receive_all(sock) == b"answer"
+        serving.run.line("cause eof")
+
+
+def test_the_handlers_close_comes_after_what_it_sent(handlers: Write) -> None:
+    text = """
+    def on_message(msg, con):
+        con.send(b"y" * 2_000_000)
+        con.close()
+    """
+    with serve(handlers(text)) as serving:
+        with serving.tcp() as sock:
+            sock.sendall(b"go")
+            assert receive_all(sock) == b"y" * 2_000_000
+        with serving.ws() as client:
+            client.send("go")
+            assert client.recv(TIMEOUT) == b"y" * 2_000_000
+
+
+# --- clocks ---
+
+QUICK = ["--ping-interval=0.4", "--ping-timeout=0.4"]
+
+
+def test_who_does_not_answer_pings_is_closed() -> None:
+    with serve(ECHO, *QUICK) as serving, serving.tcp() as dead, serving.ws() as alive:
+        dead.sendall(UPGRADE)
+        read_head(dead)
+        frames = []
+        while not frames or frames[-1][0] != 0x88:
+            frames.append(read_frame(dead))
+        assert frames[0][0] == 0x89
+        assert int.from_bytes(frames[-1][1][:2], "big") == 1011
+        alive.send("still here")
+        assert alive.recv(TIMEOUT) == "still here"
+
+
+@posix
+@pytest.mark.parametrize("who", ["worker 1", "gateway"])
+def test_a_pause_is_not_a_death(who: str) -> None:
+    """No ping is answered meanwhile, as nobody reads; that is nobody's fault."""
+    with serve(ECHO, *QUICK) as serving, serving.ws(compression=None) as client:
+        client.send("before")
+        assert client.recv(TIMEOUT) == "before"
+        pid = serving.run.pid(who)
+        os.kill(pid, signal.SIGSTOP)
+        count = 100
+        pusher = threading.Thread(
+            target=lambda: [client.send(b"z" * 50_000) for _ in range(count)]
+        )
+        pusher.start()
+        time.sleep(2.5)  # Longer than both clocks together: that is what is tested.
+        os.kill(pid, signal.SIGCONT)
+        for _ in range(count):
+            assert client.recv(TIMEOUT) == b"z" * 50_000
+        pusher.join()
+
+
+# --- bounds ---
+
+
+def deflated(data: bytes) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@linux
+def test_a_deflate_bomb_is_1009_and_costs_little() -> None:
+    bomb = deflated(bytes(60 * MIB))
+    assert len(bomb) < 100_000
+    with serve(ECHO) as serving:
+        before = serving.rss()
+        offer = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        for _ in range(20):
+            with serving.tcp() as sock:
+                sock.sendall(offer)
+                assert b"permessage-deflate" in read_head(sock)
+                sock.sendall(frame(2, bomb, first=0xC2))
+                first, data = read_frame(sock)
+                assert (first, int.from_bytes(data[:2], "big")) == (0x88, 1009)
+        assert serving.rss() - before < 16 * MIB
+
+
+@linux
+def test_small_frames_of_deflate_do_not_pile_up() -> None:
+    """Each message is within the limit; together they are a thousand times what was sent."""
+    message = frame(2, deflated(bytes(MIB)), first=0xC2)
+    with serve(ECHO) as serving:
+        before = serving.rss()
+        offer = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        with serving.tcp() as sock:
+            sock.sendall(offer)
+            read_head(sock)
+            # 200 MiB once inflated; its echoes are not read for a while.
+            sender = threading.Thread(target=sock.sendall, args=(message * 200,))
+            sender.start()
+            until = time.monotonic() + 2 * UNIT
+            most = 0
+            while time.monotonic() < until:
+                most = max(most, serving.rss())
+                time.sleep(0.02)
+            assert most - before < 24 * MIB, f"{(most - before) / MIB:.1f} MiB more"
+            size = 0
+            for _ in range(200):
+                size += len(inflate(*read_frame(sock)))
+            assert size == 200 * MIB
+            sender.join()
+
+
+def inflate(first: int, data: bytes) -> bytes:
+    assert first & 0x8F == 0x82
+    if not first & 0x40:
+        return data
+    return zlib.decompressobj(-15).decompress(data + b"\x00\x00\xff\xff")
+
+
+@linux
+def test_a_published_flood_ends_the_reader_that_sleeps_and_nobody_else(handlers: Write) -> None:
+    text = """
+    from wsraw import publish
+
+    def on_connect(inf, con):
+        con.join("all")
+        con.send("in")
+
+    def on_message(msg, con):
+        publish("all", msg["data"])
+    """
+    with serve(handlers(text)) as serving:
+        before = serving.rss()
+        with serving.tcp() as asleep, serving.ws(compression=None) as awake:
+            assert awake.recv(TIMEOUT) == "in"
+            asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            asleep.sendall(UPGRADE)
+            read_head(asleep)
+            assert read_frame(asleep) == (0x81, b"in")
+            for n in range(300):
+                awake.send(b"%03d" % n + bytes(100_000))
+                data = awake.recv(TIMEOUT)
+                assert isinstance(data, bytes)
+                assert data[:3] == b"%03d" % n
+            assert serving.rss() - before < 24 * MIB
+            # It was closed for that, and what it gets is never a part of a frame without an end.
+            with pytest.raises((ConnectionResetError, ValueError)):
+                while True:
+                    first, data = read_frame(asleep)
+                    if first == 0x88:
+                        assert int.from_bytes(data[:2], "big") == 1008
+                        raise ConnectionResetError
+
+
+def test_fragments_are_joined_on_demand(handlers: Write) -> None:
+    text = """
+    def on_message(msg, con):
+        return f"{len(msg['data'])} {msg['final']}"
+    """
+    with serve(handlers(text), "--messages=whole") as serving, serving.ws() as client:
+        client.send(["a" * 10, "b" * 20, "c" * 30])
+        assert client.recv(TIMEOUT) == "60 True"
+        client.send(["a" * (MIB // 2)] * 3)
+        with pytest.raises(ConnectionClosedError) as closed:
+            client.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+def test_a_flood_of_output_of_a_worker_is_cut_into_lines(handlers: Write) -> None:
+    text = """
+    import sys
+
+    def on_message(msg, con):
+        sys.stdout.write("w" * 1_000_000)
+        print()
+        print("after that")
+        return msg
+    """
+    with serve(handlers(text)) as serving, serving.tcp() as sock:
+        sock.sendall(b"x")
+        assert receive_exactly(sock, 1) == b"x"
+        serving.run.line("worker 1: after that")
+    assert str(serving).count("w" * 60_000) >= 10
