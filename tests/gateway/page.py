@@ -1,6 +1,6 @@
 """What the page promises: a model of the link's contract that knows nothing of how it is kept.
 
-It sees only what crosses the wire. Batches that leave the gateway are checked; batches that reach it
+It sees only what crosses the wire. Batches that leave the gateway are checked; those that reach it
 are taken or dropped as the rules say, and their commands tell what each peer must receive.
 """
 
@@ -54,6 +54,8 @@ class Con:
         self.opened = opened
         self.websocket = websocket
         self.opener: Session | None = None
+        self.owner: Session | None = None
+        """The session it ends with."""
         self.said = bytearray()
         self.received = bytearray()
         self.expected = bytearray()
@@ -220,6 +222,8 @@ class Page:
                     record.con, opened=True, websocket=record.protocol == "websocket"
                 )
                 con.opener = session
+                if "during" not in record.options:
+                    con.owner = session
                 session.known.add(con.id)
             else:
                 self._command(session, record)
