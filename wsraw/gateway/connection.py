@@ -227,6 +227,13 @@ class Connection(Output):
         self._arm(now)
         return self
 
+    @classmethod
+    def buried(cls, con_id: int, settings: Settings) -> Connection:
+        """What stands for a connection that ended with an earlier gateway."""
+        self = cls(con_id, settings, {}, opened=True)
+        self.state = CLOSED
+        return self
+
     # --- how it begins ---
 
     def opened_events(self, now: float) -> list[Event]:
