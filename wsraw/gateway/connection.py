@@ -234,6 +234,12 @@ class Connection(Output):
         self.state = CLOSED
         return self
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have come and are no event yet."""
+        parser = self._websocket.unfinished if self._websocket is not None else 0
+        return parser + len(self._held)
+
     # --- how it begins ---
 
     def opened_events(self, now: float) -> list[Event]:

@@ -137,6 +137,7 @@ class Route:
         "queue",
         "reopening",
         "since",
+        "unfinished",
         "state",
         "version",
         "written",
@@ -164,6 +165,8 @@ class Route:
         self.held = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
+        self.unfinished = 0
+        """Bytes of an incomplete message, as last weighed."""
         self.pauses = 0
         self.paused_since = 0.0
         self.over = False
