@@ -137,8 +137,8 @@ class Route:
         "queue",
         "reopening",
         "since",
-        "unfinished",
         "state",
+        "unfinished",
         "version",
         "written",
     )
