@@ -78,7 +78,7 @@ class Flow:
         if route.gone:
             # Its last bytes may outlive it by a close_timeout; they are in no account any more.
             return
-        output = route.con.output_size
+        output = route.con.output_size + route.con.early_size
         self.total += output - route.output_counted
         route.output_counted = output
         if route.held + output > self.high:
