@@ -99,7 +99,6 @@ class Connection(Output):
         "_close_asked",
         "_drained",
         "_early",
-        "_early_size",
         "_eof_held",
         "_held",
         "_last_heard",
@@ -117,6 +116,7 @@ class Connection(Output):
         "close_code",
         "close_reason",
         "deadline",
+        "early_size",
         "half_closed",
         "id",
         "inf",
@@ -169,7 +169,8 @@ class Connection(Output):
         self._timeout = 0.0
         self._wrong = ""
         self._early: list[tuple[int, bytes, bool]] = []
-        self._early_size = 0
+        self.early_size = 0
+        """Bytes that wait for an opened WebSocket to stand; they count as output."""
         self._close_asked: tuple[int, str, str] | None = None
         self._last_heard = 0.0
         self._ping_sent = -math.inf
@@ -226,6 +227,19 @@ class Connection(Output):
                 self._wrong = f"protocol {open_.protocol!r} is neither raw nor websocket"
         self._arm(now)
         return self
+
+    @classmethod
+    def buried(cls, con_id: int, settings: Settings) -> Connection:
+        """What stands for a connection that ended with an earlier gateway."""
+        self = cls(con_id, settings, {}, opened=True)
+        self.state = CLOSED
+        return self
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have come and are no event yet."""
+        parser = self._websocket.unfinished if self._websocket is not None else 0
+        return parser + len(self._held)
 
     # --- how it begins ---
 
@@ -286,6 +300,7 @@ class Connection(Output):
             for opcode, data, final in self._early:
                 self.append(ws.frame(opcode, data, final))
             self._early.clear()
+            self.early_size = 0
         elif self._announces_raw:
             events = self._announce()
         self._timeout = self.settings.ping_interval if ws is not None else 0.0
@@ -589,8 +604,6 @@ class Connection(Output):
             return None
         if state is CLOSING:
             return None
-        if state is CONNECTING and self._early_size + len(data) > self.settings.output_limit:
-            return f"more than {self.settings.output_limit} bytes wait for it to stand"
         try:
             opcode = ws.check(data, type_, final)
         except RefusedError as why:
@@ -599,7 +612,7 @@ class Connection(Output):
             self.append(ws.frame(opcode, data, final))
         else:
             self._early.append((opcode, data, final))
-            self._early_size += len(data)
+            self.early_size += len(data)
         return None
 
     @property
@@ -683,6 +696,7 @@ class Connection(Output):
         self._sniffer = None
         self._held = b""
         self._early.clear()
+        self.early_size = 0
         if self._websocket is not None:
             self._websocket.release()
         if not self._announced:

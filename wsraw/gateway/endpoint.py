@@ -99,6 +99,8 @@ class Endpoint:
             events = con.receive_data(data, now)
             if events:
                 owner.router.take(con, events, now)
+            elif con.route is not None:
+                owner.router.flow.unfinished.add(con.route)
             if con.output_size or con.state is not OPEN:
                 owner.dirty.add(con)
         else:

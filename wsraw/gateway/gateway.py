@@ -14,17 +14,21 @@ Deadlines are judged after reading, and a turn that begins late moves them (see 
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import os
 import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from wsraw import messages as m
+from wsraw.gateway.dead_letters import FILE_NAME
 from wsraw.gateway.links import Links
+from wsraw.gateway.report import report
 from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
 from wsraw.gateway.stop import Stop
@@ -105,6 +109,8 @@ class Gateway:
         if self.stopping.under_way and self.stopping.judge(now):
             self.loop.stop()
         sockets.judge_listeners(now)
+        if router.dead_letters:
+            self._write_dead_letters()
         if router.to_supervisor:
             records, router.to_supervisor = router.to_supervisor, []
             if control is not None:
@@ -118,6 +124,18 @@ class Gateway:
             or links.pending()
             or (control is not None and control.pending())
         )
+
+    def _write_dead_letters(self) -> None:
+        letters, self.router.dead_letters = self.router.dead_letters, []
+        if not self.settings.run_dir:
+            return
+        path = os.path.join(self.settings.run_dir, FILE_NAME)
+        try:
+            with open(path, "a", encoding="utf-8", opener=_private) as stream:
+                for letter in letters:
+                    stream.write(json.dumps({"time": time.time(), **letter}) + "\n")
+        except OSError as error:
+            log.error("a dead letter could not be written to %s: %s", path, error)
 
     # --- the supervisor ---
 
@@ -147,6 +165,9 @@ class Gateway:
                 worker = self.router.worker_number(record.n)
                 if worker is not None:
                     self.router.drain(worker, record.deadline)
+            case m.Status():
+                data = report(self.router, len(self.sockets.endpoints), now)
+                self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)
 
@@ -162,6 +183,11 @@ class Gateway:
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             except OSError:
                 pass
+
+
+def _private(path: str, flags: int) -> int:
+    # What clients have sent is nobody else's business.
+    return os.open(path, flags, 0o600)
 
 
 def _wake(readable: bool, writable: bool) -> None:

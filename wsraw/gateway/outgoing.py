@@ -66,10 +66,10 @@ class Outgoing:
                     self._cut_short(route, now)
             return why
         self._dirty.add(con)
-        if con.shell is None:
-            # Not connected yet: no write will tell that its output has grown.
+        if con.shell is None or con.early_size:
+            # It does not stand yet: no write will tell that its output has grown.
             self._flow.output_changed(route)
-        if con.output_size > self._limit:
+        if con.output_size + con.early_size > self._limit:
             self._overflow(route, now)
         elif route.fragment is not None and send.final:
             self._finish_fragment(route, now)

@@ -29,7 +29,9 @@ class Table:
         self.settings = settings
         self.epoch = epoch
         self.flow = Flow(settings, memory_limit)
-        self.dispatcher = Dispatcher(self.flow)
+        self.dispatcher = Dispatcher(
+            self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
+        )
         self.groups = Groups()
         self.routes: dict[int, Route] = {}
         self.pools: dict[str, Pool] = {}
