@@ -179,10 +179,13 @@ class Ground:
         def checked(event: Any, route: Any, size: int, now: float) -> None:
             count = len(worker.in_flight)
             assert worker.state is LinkState.READY, "an event for one that takes none"
-            assert count < worker.window <= worker.largest, "more than the window"
-            assert not count or worker.in_flight_bytes + size <= link.WINDOW_BYTES
             before = route.in_flight - 1
-            assert not before or 2 * before < worker.window, "more than half a window"
+            if worker.isolated:
+                assert not count, "a suspect is not alone"
+            else:
+                assert count < worker.window <= worker.largest, "more than the window"
+                assert not count or worker.in_flight_bytes + size <= link.WINDOW_BYTES
+                assert not before or 2 * before < worker.window, "more than half a window"
             assert before == sum(entry.owner is route for entry in worker.in_flight.values())
             deliver(event, route, size, now)
 
@@ -209,7 +212,8 @@ class Ground:
                         peer.socket.read(65536, self.now)
 
     def pass_time(self, a: int, b: int) -> None:
-        """Nothing happens for a while."""
+        """Nothing happens for a while; before it sleeps the gateway ends its turn."""
+        self.turn()
         self.now += (0.001, 0.03, 1.0, 9.0, 31.0, 125.0)[b % 6]
         for peer in self.peers:
             peer.socket.handle_timeout(self.now)
@@ -220,6 +224,26 @@ class Ground:
                     route.con, route.con.connect_failed("timed out", self.now), self.now
                 )
         self.router.tick(self.now)
+        self._see_hung()
+        self._see_poison()
+
+    def _see_hung(self) -> None:
+        """The router has given up workers whose handlers take too long."""
+        for session in self.page.sessions.values():
+            if session.alive and session.identity not in self.router.workers:
+                assert session.unacked, "a worker that has nothing to do was given up"
+                self.page.counts["hung"] += 1
+                self.page.end(session, died=True)
+
+    def _see_poison(self) -> None:
+        """Events that have killed too often are heard no more, and end their connections."""
+        for letter in self.router.dead_letters:
+            con = self.page.cons[letter["con"]]
+            assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
+            con.spoiled = True
+            con.buried = letter["event"] == "on_close"
+            self.page.counts["poison"] += 1
+        self.router.dead_letters.clear()
 
     # --- what must be true at any time ---
 
@@ -281,10 +305,14 @@ class Ground:
 
     def _check_nobody_starves(self) -> None:
         """After a turn no connection waits while one who could serve it has nothing to do."""
-        idle = [w for pool in self.router.pools.values() for w in pool.workers if not w.in_flight]
+        workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
+        idle = [worker for worker in workers if not worker.in_flight and not worker.isolated]
         for route in self.router.routes.values():
             if route.parked and not route.in_flight:
                 assert route.queue is not None, f"{route.id} waits for nobody"
+                if route.queue is route.pool.suspects:
+                    assert any(w.in_flight for w in workers) or not workers, "a suspect waits"
+                    continue
                 holder = route.holder
                 bound = self.config.sticky and holder is not None
                 bound = bound and holder in route.pool.workers

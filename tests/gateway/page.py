@@ -72,7 +72,11 @@ class Con:
         self.was_closed = False
         """A handler has closed it: not all that its peer said is echoed, nor counted."""
         self.spoiled = False
-        """A worker has lied about it."""
+        """A worker has lied about it, or an event of it was poison: not all of it is handled."""
+        self.buried = False
+        """Its on_close was poison."""
+        self.deaths = 0
+        """Workers that died with an event of it in flight."""
         self.fragment: Session | None = None
         self.late: list[tuple[Session | None, bytes, bool]] = []
 
@@ -179,7 +183,7 @@ class Page:
             assert not con.state, f"{con.id}: its state was not attached"
             session.known.add(event.con)
         if before < 0 and not con.opened:
-            assert rank == 0, "no on_connect"
+            assert rank == 0 or con.spoiled, "no on_connect"
         key = (rank, offset)
         assert event.delivery >= 1 + con.deliveries[key]
         if key in con.seen:
@@ -291,5 +295,6 @@ class Page:
             sent = session.sent[seq]
             sent.con.outstanding.clear()
             sent.con.deliveries[sent.rank, sent.offset] += died
+            sent.con.deaths += died
         session.unacked.clear()
         session.known.clear()

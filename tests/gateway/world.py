@@ -149,6 +149,7 @@ class World(Ground):
             if session is not None:
                 self.page.end(session, died=dead)
             self.router.end_session(worker, self.now, died=dead)
+            self._see_poison()
         if dead:
             self._gone(process)
             if mode == 1:
@@ -338,6 +339,7 @@ class World(Ground):
         for con in self.page.cons.values():
             assert not con.outstanding
             told = bool(con.seen) or con.opened
+            told = told and not con.buried
             assert con.closes == told, f"{con.id} was closed {con.closes} times"
             peer = everyone.get(con)
             if peer is None or con.spoiled or con.was_closed:

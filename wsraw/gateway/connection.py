@@ -87,6 +87,9 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, Step], ConnectionState]] = {
     (CLOSING, Step.END): CLOSED,
 }
 
+GOOD_ENDS: Final = (1000, 1001)
+"""Close codes that end a raw connection with FIN; any other is a fault, and resets it."""
+
 _FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
 
 
@@ -117,6 +120,7 @@ class Connection(Output):
         "close_reason",
         "deadline",
         "early_size",
+        "ends_with_reset",
         "half_closed",
         "id",
         "inf",
@@ -152,6 +156,8 @@ class Connection(Output):
         self.half_closed = False
         """A raw peer has sent EOF; what it sent is still being handled."""
         self.paused = False
+        self.ends_with_reset = False
+        """To be reset once all is written: a raw peer has no other way to hear of a fault."""
         self.reset = False
         """To be cut off at once: no more is written, and the peer gets a reset."""
         self.shell: Any = None
@@ -656,7 +662,17 @@ class Connection(Output):
         if state is CONNECTING:
             self._cut()
             return self._end(1006, "", cause)
+        self.ends_with_reset = code not in GOOD_ENDS and self.kind == "raw"
         return self._end(code, reason, cause)
+
+    def close_now(
+        self, code: int, reason: str, cause: str, message: str, now: float
+    ) -> list[Event]:
+        """Close without writing what waits, but tell why: a WebSocket gets its close frame."""
+        if self.state is not OPEN or self._websocket is None:
+            return self.abort(code, reason, cause, message, now)
+        self.drop_waiting()
+        return [OnError(0, self.id, message), *self.close(code, reason, cause, now)]
 
     def abort(self, code: int, reason: str, cause: str, message: str, now: float) -> list[Event]:
         """End at once, with a reset: what is queued is not written any more."""

@@ -213,6 +213,13 @@ class Dispatcher:
         while waiting and self._serve_waiting(pool, now):
             pass
 
+    def sweep(self, pool: Pool) -> None:
+        """Leave out those who do not wait any more; `dispatch` does so while it serves."""
+        waiting = pool.waiting
+        live = [route for route in waiting if route.queue is waiting]
+        waiting.clear()
+        waiting.extend(live)
+
     def _serve_suspects(self, pool: Pool, now: float) -> None:
         """Each suspect alone to a worker that holds nothing; then those workers rejoin."""
         suspects = pool.suspects
@@ -322,6 +329,7 @@ class Dispatcher:
             route: Route = entry.owner
             route.in_flight -= 1
             if route.gone:
+                self._suspicion.clear(entry.event)
                 continue
             routes[route] = None
             event = entry.event

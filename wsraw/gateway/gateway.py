@@ -44,6 +44,8 @@ TICK: Final = 1.0
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
 
+OPEN_MAX: Final = 10_240
+
 EXIT_CANNOT_START: Final = 3
 """Exit code when it cannot listen: trying again would not help."""
 
@@ -209,11 +211,16 @@ def _raise_descriptor_limit() -> None:
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    # macOS says that there is no limit and then takes no more than OPEN_MAX.
+    for limit in (hard, OPEN_MAX):
+        if soft == limit:
+            return
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (ValueError, OSError) as error:
-            log.warning("open files stay limited to %d: %s", soft, error)
+            log.warning("open files cannot be limited to %d: %s", limit, error)
+        else:
+            return
 
 
 def _watch_stdin(on_eof: Callable[[], object]) -> None:

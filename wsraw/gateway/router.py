@@ -242,7 +242,14 @@ class Router(Table):
             if worker.state is not LinkState.NEW:
                 self._judge_worker(worker, now)
         for route in self.flow.judge_memory(self.routes.values()):
-            self.abort(route, 1013, "memory", "the server is out of memory", now)
+            why = "the server is out of memory"
+            if route.unfinished > route.output_counted:
+                # What it has sent goes on to be parsed until it is gone: no goodbye.
+                con = route.con
+                self.take(con, con.abort(1013, "", "memory", why, now), now)
+                self.dirty[con] = None
+            else:
+                self.abort(route, 1013, "memory", why, now)
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
@@ -250,6 +257,7 @@ class Router(Table):
             self._judge_pause(route, now)
         for pool in self.pools.values():
             if not pool.workers:
+                self.dispatcher.sweep(pool)
                 for route in list(pool.waiting):
                     self._judge_wait(route, now)
 
@@ -290,7 +298,7 @@ class Router(Table):
             con.close(1013, "no worker is ready", "no-worker", now)
         else:
             con.abort(1013, "", "no-worker", "no worker is ready", now)
-        self.dirty.add(con)
+        self.dirty[con] = None
         self.forget(route)
 
     # --- the supervisor's words ---
