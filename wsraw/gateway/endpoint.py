@@ -100,7 +100,7 @@ class Endpoint:
             connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
             if connecting:
-                self._judge_standing(now)
+                self.judge_standing(now)
             if events:
                 owner.router.take(con, events, now)
             elif con.route is not None:
@@ -113,7 +113,7 @@ class Endpoint:
             owner.router.receive_eof(con, now)
             owner.dirty[con] = None
 
-    def _judge_standing(self, now: float) -> None:
+    def judge_standing(self, now: float) -> None:
         """A pause does not hold up a handshake: its clock would run against us. It begins now."""
         con = self.con
         if con.state is OPEN and con.route is not None and con.route.pauses:
@@ -127,8 +127,9 @@ class Endpoint:
         whatever still waits to be read: so it is not watched until we read or write again.
         """
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._lost(os.strerror(error))
+        is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
+        if error or not (self.eof or is_unix):
+            self._lost(os.strerror(error) if error else "connection reset by peer")
         else:
             self._owner.loop.unwatch(self.sock)
             self.watched = None

@@ -78,6 +78,7 @@ class Sockets:
         now = self.loop.now
         self._add(sock, con)
         self.router.take(con, con.connected(now), now)
+        con.shell.judge_standing(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now

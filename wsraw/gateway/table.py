@@ -208,10 +208,12 @@ class Table:
     def _overflow(self, route: Route, now: float) -> None:
         """A slow reader: its output has passed the bound."""
         self.write_out(route.con)
-        if route.con.output_size + route.con.early_size <= self.settings.output_limit:
+        limit = self.settings.output_limit
+        late = route.late_sends and route.held > limit
+        if not late and route.con.output_size + route.con.early_size <= limit:
             # It was our batch that was large, not its reading that is slow.
             return
-        message = f"more than {self.settings.output_limit} bytes of output wait for it"
+        message = f"more than {limit} bytes of output wait for it"
         self.dispatcher.drop_messages(route)
         self.abort(route, 1008, "overflow", message, now)
 
