@@ -128,7 +128,7 @@ def test_a_worker_that_cannot_start_is_given_up(handlers: str) -> None:
 # --- stop ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_in_good_order(start: Start, number: signal.Signals) -> None:
     run = start(count=2).ready()
     run.pid("worker 2")
