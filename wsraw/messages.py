@@ -413,6 +413,7 @@ class Done(Record, tag="done"):
     text: str = ""
     data: Any = None
 
+
 # --- bytes ---
 
 

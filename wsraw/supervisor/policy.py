@@ -170,12 +170,8 @@ class Policy:
             child.why_killed = ""
         if self.phase is Phase.RUNNING:
             self._judge_exit(child, code, reason, was_asked, was_ready_at, now)
-        elif child is self.gateway:
-            if self.phase is Phase.STOPPING:
-                self._say("warning", f"the gateway {reason} before its clients were told")
-                self._end()
-        elif code != 0:
-            self._say("info", f"{self.name(child)} {reason}")
+        else:
+            self._see_off(child, code, reason)
         return self._decide(now)
 
     # --- inputs: what is asked for ---
@@ -321,6 +317,17 @@ class Policy:
             self._spawned += 1
             child.n = self._spawned
         self._do(a.Spawn(child))
+
+    def _see_off(self, child: Child, code: int, reason: str) -> None:
+        """An exit while everybody is leaving."""
+        if child in self.pool.leaving:
+            self.pool.leaving.remove(child)
+        if child is not self.gateway:
+            if code != 0:
+                self._say("info", f"{self.name(child)} {reason}")
+        elif self.phase is Phase.STOPPING:
+            self._say("warning", f"the gateway {reason} before its clients were told")
+            self._end()
 
     def _judge_exit(
         self,

@@ -186,6 +186,7 @@ class Supervisor:
                 case a.Spawn(child):
                     self._spawn(child)
                 case a.Drain(child, deadline):
+                    self._log.say("debug", f"draining {self.policy.name(child)}")
                     self.control.tell(m.DrainWorker(child.n, deadline))
                 case a.TellStop(deadline):
                     self._stop_listening()
