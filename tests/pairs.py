@@ -27,9 +27,7 @@ class Task:
 class Process:
     """A worker process: its end of the link, and what a runtime around it must do."""
 
-    def __init__(
-        self, instance: str, token: str, *, concurrency: int = 1, window: int = 8
-    ) -> None:
+    def __init__(self, instance: str, token: str, *, concurrency: int = 1, window: int = 8) -> None:
         self.link = WorkerLink(
             pool="default",
             token=token,
@@ -45,6 +43,8 @@ class Process:
         """What the gateway has sent and this process has not read."""
         self.wire: deque[bytes] = deque()
         """What this process has sent and the gateway has not read."""
+        self.sent: list[bytes] = []
+        """All it has ever sent."""
         self.queue: deque[Task] = deque()
         self.running: list[Task] = []
         self.states: dict[int, bytes] = {}
@@ -132,6 +132,7 @@ class Process:
         if data is None:
             return False
         self.wire.append(data)
+        self.sent.append(data)
         if self.link.state is LinkState.GONE:
             self.alive = False
         return True

@@ -464,7 +464,15 @@ def test_a_seq_is_acked_once() -> None:
     assert end.receive(to_gateway(m.Ack(3, 3))) == [m.Ack(3, 3)]
 
 
-@pytest.mark.parametrize("session", [0, SESSION - 1, SESSION + 1])
+def test_a_hello_in_a_session_that_stands_is_heard() -> None:
+    """The worker knows nothing of that session any more."""
+    end = in_flight(1)
+    assert end.receive(to_gateway(m.Ack(1, 1), hello(), session=0)) == [hello()]
+    assert end.receive(to_gateway(m.Ack(1, 1), session=0)) == []
+    assert len(end.in_flight) == 1
+
+
+@pytest.mark.parametrize("session", [SESSION - 1, SESSION + 1, -1, 2**64 - 1])
 def test_a_batch_of_another_session_is_dropped_whole(session: int) -> None:
     end = in_flight(1)
     assert end.receive(to_gateway(m.Ack(1, 1), session=session)) == []

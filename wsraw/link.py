@@ -290,6 +290,9 @@ class GatewayLink:
         self._decoder = decoder
         self._next_seq = 1
         self._out: list[m.Record] = []
+        self.acked_events = 0
+        self.samples: deque[float] = deque(maxlen=256)
+        """Service times of late, in seconds, one for each turn that brought acks."""
         self._busy_since = 0.0
         self._last_ack = 0.0
         self._acked = 0
@@ -347,6 +350,7 @@ class GatewayLink:
             self.in_flight_bytes -= entry.size
             taken.append(entry)
         self._acked += len(taken)
+        self.acked_events += len(taken)
         self._last_acked_seq = max(self._last_acked_seq, ack.last)
         return taken
 
@@ -406,14 +410,37 @@ class GatewayLink:
             not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES
         )
 
+    @property
+    def isolated(self) -> bool:
+        """Takes nothing but what is delivered to it without asking for room."""
+        return self.window == 0
+
+    def isolate(self) -> None:
+        """Close the window."""
+        self.window = 0
+
+    def rejoin(self) -> None:
+        """Open the window again; it has to be learned anew."""
+        self.window = min(FIRST_WINDOW, self.largest)
+
+    def oldest_age(self, now: float) -> float:
+        """Seconds that the event lasts which is being handled for the longest time; 0 without.
+
+        With one hand an event begins when the one before it is acked; with more, each counts by
+        itself.
+        """
+        if not self.in_flight:
+            return 0.0
+        oldest = next(iter(self.in_flight.values())).sent_at
+        if self.concurrency == 1 and oldest < self._last_ack:
+            oldest = self._last_ack
+        return now - oldest
+
     def is_stuck(self, now: float) -> bool:
         """Its oldest event takes unusually long, and it has no hand free for another."""
         if len(self.in_flight) < self.concurrency:
             return False
-        oldest = next(iter(self.in_flight.values())).sent_at
-        if self.concurrency == 1 and oldest < self._last_ack:
-            oldest = self._last_ack
-        return now - oldest > max(STUCK_AFTER, 4 * self.service_time)
+        return self.oldest_age(now) > max(STUCK_AFTER, 4 * self.service_time)
 
     def deliver(self, event: m.Event, owner: Any, size: int, now: float) -> None:
         """Number an event and put it in flight. The caller has asked for room."""
@@ -438,7 +465,10 @@ class GatewayLink:
         spacing = max((now - self._sample_since) / self._acked, 1e-7)
         target = min(self.largest, self.concurrency + int(WORK_AHEAD / spacing))
         self.service_time = spacing
-        if target < self.window:
+        self.samples.append(spacing)
+        if self.isolated:
+            pass
+        elif target < self.window:
             if not self._was_empty:
                 self.window = target
         elif self._last_acked_seq >= self._grow_after:

@@ -68,6 +68,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "that a client offers is agreed on. May be repeated."
         ),
     ] = ()
+    delivery: Annotated[
+        Literal["at-least-once", "at-most-once"],
+        Meta(
+            description="What becomes of the messages that a worker held when it died: they go to "
+            "another one, or they are not repeated and their connections are closed."
+        ),
+    ] = "at-least-once"
+    max_deliveries: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Deaths of workers after which an event that was handled alone in the last "
+            "one goes to the dead letters, and its connection is closed (1011).",
+        ),
+    ] = 3
+    handler_timeout: Annotated[
+        Seconds,
+        Meta(description="The longest a handler may take; then its worker is killed as hung."),
+    ] = 30.0
+    max_events: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Events after which a worker is replaced in good order, give or take 10 %.",
+        ),
+    ] = 0
     messages: Annotated[
         Literal["frames", "whole"],
         Meta(

@@ -307,9 +307,11 @@ def test_an_unfinished_head_ends_with_408_and_is_never_data() -> None:
 
 
 def test_a_wrong_version_is_told_the_right_one(echo: Serving) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        with echo.ws(additional_headers={"Sec-WebSocket-Version": "8"}):
-            pass
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        echo.ws(additional_headers={"Sec-WebSocket-Version": "8"}),
+    ):
+        pass
     assert refused.value.response.status_code in (400, 426)
 
 

@@ -107,24 +107,28 @@ def test_feed_opens_one_connection_for_all_workers_and_clients() -> None:
 
     with web_upstream(handle) as upstream:
         feed = {"FEED": f"ws://127.0.0.1:{upstream.port}/"}
-        with serve(EXAMPLES / "feed.py", workers=2, env=feed) as serving:
-            with serving.ws() as one, serving.ws() as two, serving.tcp() as raw:
-                raw.sendall(b"me, too")
-                for client in (one, two):
-                    assert client.recv(TIMEOUT) == "soon"
-                assert receive_exactly(raw, 4) == b"soon"
-                go.set()
-                prices = [f"price {n}" for n in range(100)]
-                for client in (one, two):
-                    while (first := client.recv(TIMEOUT)) == "soon":
-                        pass
-                    assert [first, *(client.recv(TIMEOUT) for _ in range(99))] == prices
-                over.set()
-                wanted = "".join(prices)
-                got = receive_exactly(raw, len(wanted)).decode()
-                while got.startswith("soon"):
-                    got = got[4:] + receive_exactly(raw, 4).decode()
-                assert got == wanted
+        with (
+            serve(EXAMPLES / "feed.py", workers=2, env=feed) as serving,
+            serving.ws() as one,
+            serving.ws() as two,
+            serving.tcp() as raw,
+        ):
+            raw.sendall(b"me, too")
+            for client in (one, two):
+                assert client.recv(TIMEOUT) == "soon"
+            assert receive_exactly(raw, 4) == b"soon"
+            go.set()
+            prices = [f"price {n}" for n in range(100)]
+            for client in (one, two):
+                while (first := client.recv(TIMEOUT)) == "soon":
+                    pass
+                assert [first, *(client.recv(TIMEOUT) for _ in range(99))] == prices
+            over.set()
+            wanted = "".join(prices)
+            got = receive_exactly(raw, len(wanted)).decode()
+            while got.startswith("soon"):
+                got = got[4:] + receive_exactly(raw, 4).decode()
+            assert got == wanted
         assert upstream.came == 1
 
 
@@ -280,12 +284,14 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
 
     with web_upstream(handle) as upstream:
         env = {"TARGET": f"ws://127.0.0.1:{upstream.port}/"}
-        with serve(EXAMPLES / "raw_to_web.py", workers=2, env=env) as serving:
-            with serving.tcp() as sock:
-                sock.sendall(b"bytes")
-                assert receive_exactly(sock, 5) == b"bytes"
-                sock.sendall(b"quit")
-                assert receive_all(sock) == b""
+        with (
+            serve(EXAMPLES / "raw_to_web.py", workers=2, env=env) as serving,
+            serving.tcp() as sock,
+        ):
+            sock.sendall(b"bytes")
+            assert receive_exactly(sock, 5) == b"bytes"
+            sock.sendall(b"quit")
+            assert receive_all(sock) == b""
 
 
 def test_a_converter_whose_target_is_down_ends_its_client() -> None:

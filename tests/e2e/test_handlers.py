@@ -30,12 +30,11 @@ def test_what_handlers_print_is_in_the_log_with_their_name(handlers: Write) -> N
     def on_stop():
         print("last words")
     """
-    with serve(handlers(text)) as serving:
-        with serving.ws() as client:
-            client.send("aloud – żółw")
-            assert client.recv(TIMEOUT) == "done"
-            serving.run.line(r"\d\d:\d\d:\d\d info worker 1: said aloud – żółw$")
-            serving.run.line(r"info worker 1: complained$")
+    with serve(handlers(text)) as serving, serving.ws() as client:
+        client.send("aloud – żółw")
+        assert client.recv(TIMEOUT) == "done"
+        serving.run.line(r"\d\d:\d\d:\d\d info worker 1: said aloud – żółw$")
+        serving.run.line(r"info worker 1: complained$")
     assert "no line end" in str(serving)
     assert "info worker 1: " in next(line for line in serving.run.lines if "last words" in line)
 
@@ -130,11 +129,13 @@ def test_an_exception_may_keep_its_connection(handlers: Write) -> None:
             raise ValueError("broken on purpose")
         return "kept"
     """
-    with serve(handlers(text), "--on-exception=keep", tracebacks=True) as serving:
-        with serving.ws() as client:
-            client.send("break")
-            client.send("go on")
-            assert [client.recv(TIMEOUT), client.recv(TIMEOUT)] == ["discarded", "kept"]
+    with (
+        serve(handlers(text), "--on-exception=keep", tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
+        client.send("break")
+        client.send("go on")
+        assert [client.recv(TIMEOUT), client.recv(TIMEOUT)] == ["discarded", "kept"]
 
 
 def test_a_returned_value_is_the_reply(handlers: Write) -> None:
@@ -191,7 +192,7 @@ def test_state_goes_where_its_connection_goes(handlers: Write) -> None:
 def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    text = f"""
+    text = """
     from wsraw import open_client_connection
 
     def on_message(msg, con):
@@ -260,12 +261,15 @@ def test_a_slow_handler_does_not_hold_up_the_others(handlers: Write) -> None:
             time.sleep(1.5)
         return msg
     """
-    with serve(handlers(text), workers=2) as serving:
-        with serving.ws() as slow, serving.ws() as quick:
-            slow.send("slow")
-            began = time.monotonic()
-            for n in range(100):
-                quick.send(f"{n}")
-                assert quick.recv(TIMEOUT) == f"{n}"
-            assert time.monotonic() - began < 1.4 * UNIT
-            assert slow.recv(TIMEOUT) == "slow"
+    with (
+        serve(handlers(text), workers=2) as serving,
+        serving.ws() as slow,
+        serving.ws() as quick,
+    ):
+        slow.send("slow")
+        began = time.monotonic()
+        for n in range(100):
+            quick.send(f"{n}")
+            assert quick.recv(TIMEOUT) == f"{n}"
+        assert time.monotonic() - began < 1.4 * UNIT
+        assert slow.recv(TIMEOUT) == "slow"

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,9 @@ def test_each_connection_is_closed_once_for_its_handler(handlers: Write, dispatc
         rng = random.Random(dispatch)
         threads = [
             threading.Thread(
-                target=lambda seed=seed: [abandon(serving, random.Random(seed * 1000 + n))
-                                          for n in range(200)]
+                target=lambda seed=seed: [
+                    abandon(serving, random.Random(seed * 1000 + n)) for n in range(200)
+                ]
             )
             for seed in (rng.randrange(1000) for _ in range(3))
         ]
@@ -197,9 +199,7 @@ def test_a_pause_is_not_a_death(who: str) -> None:
         pid = serving.run.pid(who)
         os.kill(pid, signal.SIGSTOP)
         count = 100
-        pusher = threading.Thread(
-            target=lambda: [client.send(b"z" * 50_000) for _ in range(count)]
-        )
+        pusher = threading.Thread(target=lambda: [client.send(b"z" * 50_000) for _ in range(count)])
         pusher.start()
         time.sleep(2.5)  # Longer than both clocks together: that is what is tested.
         os.kill(pid, signal.SIGCONT)
@@ -331,3 +331,39 @@ def test_a_flood_of_output_of_a_worker_is_cut_into_lines(handlers: Write) -> Non
         assert receive_exactly(sock, 1) == b"x"
         serving.run.line("worker 1: after that")
     assert str(serving).count("w" * 60_000) >= 10
+
+
+def is_standing(sock: socket.socket) -> bool:
+    """Whether the other end has neither closed nor reset it; what it sent is thrown away."""
+    sock.setblocking(False)
+    try:
+        while sock.recv(4096):
+            pass
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def test_messages_that_are_never_finished_count_as_memory() -> None:
+    """What the parser holds is part of the total, and so bounded by the limit (rule 6)."""
+    limit = 32 * MIB
+    with (
+        serve(ECHO, f"--memory-limit={limit}") as serving,
+        ExitStack() as stack,
+        serving.ws() as client,
+    ):
+        socks = [stack.enter_context(serving.tcp()) for _ in range(150)]
+        for sock in socks:
+            try:
+                sock.sendall(UPGRADE + frame(2, bytes(MIB))[:-1])
+            except OSError:
+                # It is full, and says so; TimeoutError: it does not read from this one.
+                pass
+        eventually(
+            lambda: sum(map(is_standing, socks)) * MIB <= limit,
+            f"some of {len(socks)} MiB to be let go of, with a limit of {limit // MIB}",
+        )
+        client.send("not my fault")
+        assert client.recv(TIMEOUT) == "not my fault"

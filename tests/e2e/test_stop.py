@@ -55,22 +55,26 @@ HANGS = """
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_says_goodbye(number: int) -> None:
-    with serve(ECHO, workers=2) as serving:
-        with serving.ws() as client, serving.tcp() as sock, serving.tcp() as silent:
-            client.send("here")
-            assert client.recv(TIMEOUT) == "here"
-            sock.sendall(b"here")
-            assert receive_exactly(sock, 4) == b"here"
-            serving.run.send(number)
-            with pytest.raises(ConnectionClosed) as closed:
-                client.recv(TIMEOUT)
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1001
-            assert sock.recv(1) == b""
-            assert silent.recv(1) == b""
-            sock.close()
-            silent.close()
-            assert serving.run.wait() == 0
+    with (
+        serve(ECHO, workers=2) as serving,
+        serving.ws() as client,
+        serving.tcp() as sock,
+        serving.tcp() as silent,
+    ):
+        client.send("here")
+        assert client.recv(TIMEOUT) == "here"
+        sock.sendall(b"here")
+        assert receive_exactly(sock, 4) == b"here"
+        serving.run.send(number)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        assert sock.recv(1) == b""
+        assert silent.recv(1) == b""
+        sock.close()
+        silent.close()
+        assert serving.run.wait() == 0
 
 
 def test_a_slow_handler_finishes_and_its_reply_arrives(handlers: Write) -> None:
@@ -115,32 +119,33 @@ def test_a_second_signal_stops_at_once(handlers: Write, number: int, code: int) 
 
 
 def test_a_handler_that_hangs_is_waited_for_no_longer_than_said(handlers: Write) -> None:
-    with serve(handlers(HANGS), "--stop-timeout=1") as serving:
-        with serving.tcp() as sock:
-            sock.sendall(b"hang")
-            serving.run.line("hanging")
-            serving.run.send(signal.SIGTERM)
-            # How a stop ends that had to kill is not said anywhere; that it ends is.
-            serving.run.wait()
-            assert_gone(serving)
+    with serve(handlers(HANGS), "--stop-timeout=1") as serving, serving.tcp() as sock:
+        sock.sendall(b"hang")
+        serving.run.line("hanging")
+        serving.run.send(signal.SIGTERM)
+        # How a stop ends that had to kill is not said anywhere; that it ends is.
+        serving.run.wait()
+        assert_gone(serving)
 
 
 @pytest.mark.parametrize("state", ["idle", "hanging", "stopped"])
 def test_a_killed_supervisor_leaves_nobody(handlers: Write, state: str) -> None:
-    with serve(handlers(HANGS) if state == "hanging" else ECHO, workers=2) as serving:
-        with serving.ws() as client:
-            client.send("x")
-            if state == "hanging":
-                serving.run.line("hanging")
-            else:
-                assert client.recv(TIMEOUT) == "x"
-            if state == "stopped":
-                os.kill(serving.worker(1), signal.SIGSTOP)
-            pids = serving.run.pids()
-            assert len(pids) == 3
-            serving.run.process.kill()
-            serving.run.process.wait()
-            eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}", units=20)
+    with (
+        serve(handlers(HANGS) if state == "hanging" else ECHO, workers=2) as serving,
+        serving.ws() as client,
+    ):
+        client.send("x")
+        if state == "hanging":
+            serving.run.line("hanging")
+        else:
+            assert client.recv(TIMEOUT) == "x"
+        if state == "stopped":
+            os.kill(serving.worker(1), signal.SIGSTOP)
+        pids = serving.run.pids()
+        assert len(pids) == 3
+        serving.run.process.kill()
+        serving.run.process.wait()
+        eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}", units=20)
 
 
 def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:
@@ -206,11 +211,14 @@ def test_a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read(handlers:
     def on_message(msg, con):
         return b"x" * 3_000_000
     """
-    with serve(handlers(text), "--stop-timeout=2") as serving:
-        with serving.tcp() as sock, serving.tcp() as deaf:
-            sock.sendall(b"big")
-            assert sock.recv(1) == b"x"
-            deaf.sendall(UPGRADE + frame(1, b"big"))
-            read_head(deaf)
-            serving.run.send(signal.SIGTERM)
-            assert serving.run.wait() == 0
+    with (
+        serve(handlers(text), "--stop-timeout=2") as serving,
+        serving.tcp() as sock,
+        serving.tcp() as deaf,
+    ):
+        sock.sendall(b"big")
+        assert sock.recv(1) == b"x"
+        deaf.sendall(UPGRADE + frame(1, b"big"))
+        read_head(deaf)
+        serving.run.send(signal.SIGTERM)
+        assert serving.run.wait() == 0

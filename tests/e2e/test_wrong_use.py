@@ -13,6 +13,7 @@ from deadline import UNIT
 from e2e.serving import ECHO
 from running import command, environment, wsraw
 
+
 def complaint(*arguments: str, code: int) -> str:
     """The one line that it says; the log's own lines may stand around it."""
     done = wsraw("run", *arguments)

@@ -1,6 +1,6 @@
 """What the page promises: a model of the link's contract that knows nothing of how it is kept.
 
-It sees only what crosses the wire. Batches that leave the gateway are checked; batches that reach it
+It sees only what crosses the wire. Batches that leave the gateway are checked; those that reach it
 are taken or dropped as the rules say, and their commands tell what each peer must receive.
 """
 
@@ -54,6 +54,8 @@ class Con:
         self.opened = opened
         self.websocket = websocket
         self.opener: Session | None = None
+        self.owner: Session | None = None
+        """The session it ends with."""
         self.said = bytearray()
         self.received = bytearray()
         self.expected = bytearray()
@@ -70,7 +72,11 @@ class Con:
         self.was_closed = False
         """A handler has closed it: not all that its peer said is echoed, nor counted."""
         self.spoiled = False
-        """A worker has lied about it."""
+        """A worker has lied about it, or an event of it was poison: not all of it is handled."""
+        self.buried = False
+        """Its on_close was poison."""
+        self.deaths = 0
+        """Workers that died with an event of it in flight."""
         self.fragment: Session | None = None
         self.late: list[tuple[Session | None, bytes, bool]] = []
 
@@ -177,7 +183,7 @@ class Page:
             assert not con.state, f"{con.id}: its state was not attached"
             session.known.add(event.con)
         if before < 0 and not con.opened:
-            assert rank == 0, "no on_connect"
+            assert rank == 0 or con.spoiled, "no on_connect"
         key = (rank, offset)
         assert event.delivery >= 1 + con.deliveries[key]
         if key in con.seen:
@@ -220,6 +226,8 @@ class Page:
                     record.con, opened=True, websocket=record.protocol == "websocket"
                 )
                 con.opener = session
+                if "during" not in record.options:
+                    con.owner = session
                 session.known.add(con.id)
             else:
                 self._command(session, record)
@@ -287,5 +295,6 @@ class Page:
             sent = session.sent[seq]
             sent.con.outstanding.clear()
             sent.con.deliveries[sent.rank, sent.offset] += died
+            sent.con.deaths += died
         session.unacked.clear()
         session.known.clear()

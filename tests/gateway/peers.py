@@ -154,8 +154,10 @@ class Peer:
     @property
     def can_say(self) -> bool:
         """It has not said goodbye."""
-        return not self.left and not self.socket.closed and (
-            self._websocket is None or self._websocket.state is ConnectionState.OPEN
+        return (
+            not self.left
+            and not self.socket.closed
+            and (self._websocket is None or self._websocket.state is ConnectionState.OPEN)
         )
 
     def say(self, padding: int, now: float) -> None:

@@ -456,7 +456,7 @@ def test_deliveries_add_up() -> None:
         mate = stage.worker()
         stage.turn()
         assert [event.delivery for event in mate.events] == [delivery, delivery]
-        stage.router.end_session(mate.end, stage.now, died=True)
+        stage.router.end_session(mate.end, stage.now, died=True, counts=False)
     assert route_of(con).holder is None
 
 
@@ -469,7 +469,10 @@ def test_a_repeated_on_connect_needs_no_attach() -> None:
     heir = stage.worker()
     stage.turn()
     assert heir.take(m.Attach) == []
-    assert [type(event) for event in heir.events] == [m.OnConnect, m.OnMessage]
+    assert [type(event) for event in heir.events] == [m.OnConnect], "one suspect at a time"
+    heir.ack()
+    stage.turn()
+    assert [type(event) for event in heir.events] == [m.OnMessage]
 
 
 def test_on_connect_that_was_acked_is_not_repeated() -> None:
@@ -583,3 +586,45 @@ def test_the_window_grows_with_a_fast_worker_and_order_holds() -> None:
     assert heard == [b"%d" % n for n in range(total)]
     assert 50 < mate.end.window <= LARGEST_WINDOW
     assert mate.end.state is LinkState.READY
+
+
+# --- who comes first, and where to ---
+
+
+def test_who_waits_already_comes_before_who_comes_now() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    first, waiting, late = established(stage, 3)
+    set_window(mate, 1)
+    stage.say(first, b"first")
+    stage.say(waiting, b"waiting")
+    stage.turn()
+    mate.ack()
+    # There is room now, and nobody has been served yet.
+    stage.say(late, b"late")
+    assert [event.data for event in mate.work()] == [b"waiting", b"late"]
+
+
+def test_a_new_connection_avoids_a_stuck_worker_even_if_the_others_have_more_to_do() -> None:
+    stage = Stage()
+    stuck, busy = stage.worker(), stage.worker()
+    stage.say(established_at(stage, stuck), b"takes long")
+    cons = [established_at(stage, busy) for _ in range(2)]
+    stage.turn()
+    stage.now = 10.0
+    for con in cons:
+        stage.say(con, b"just begun")
+    new = stage.raw(b"", protocol="raw")
+    stage.turn()
+    assert route_of(new).holder is busy.end
+    assert (len(stuck.events), len(busy.events)) == (1, 3)
+
+
+def test_sticky_counts_connections_before_what_is_outstanding() -> None:
+    stage = Stage(dispatch="sticky")
+    many, few = stage.worker(), stage.worker()
+    for _ in range(3):
+        established_at(stage, many)
+    stage.say(established_at(stage, few), b"x")
+    new = stage.raw(b"", protocol="raw")
+    assert route_of(new).holder is few.end

@@ -74,11 +74,11 @@ class Served:
 
         return eventually(turn)
 
-    def connect(self, small: bool = False) -> socket.socket:
+    def connect(self, buffer: int = 0) -> socket.socket:
         host, port = self.sockets.listeners[0].address.rsplit(":", 1)
         sock = socket.socket()
-        if small:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.turn()
         before = set(self.sockets.endpoints)
         sock.connect((host, int(port)))
@@ -211,7 +211,7 @@ def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -
         if type(event) is m.OnMessage
         else ()
     )
-    client = served.connect(small=True)
+    client = served.connect(buffer=8192)
     client.send(b"go")
     served.until(lambda: served.endpoint.writing)
     assert served.con.route.pauses, "its output is above the high-water mark"
@@ -335,7 +335,7 @@ def test_closing_loses_no_last_bytes(serve: Serve, size: int, close_timeout: flo
     """The client still sends when we close; closing at once would answer that with a reset."""
     served = serve(close_timeout=close_timeout)
     served.handle = close_after(size)
-    client = served.connect(small=True)
+    client = served.connect(buffer=8192)
     client.send(b"go")
     served.until(lambda: served.con.state is CLOSED)
     for _ in range(3):
@@ -364,21 +364,24 @@ def test_who_never_closes_its_side_is_cut_off_in_time(serve: Serve) -> None:
 def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
     served = serve(close_timeout=2.0, output_limit=MUCH)
     served.handle = close_after(MUCH)
-    client = served.connect(small=True)
+    client = served.connect(buffer=256 * 1024)
     client.send(b"go")
     served.until(lambda: served.con.state is CLOSED)
     begin = served.clock.time
-    got = receive(served, client, MUCH // 2, STEP / 40)
+    got = 0
+    while served.con.output_size:
+        # Time passes only with what is read, so that a slow machine is not taken for a slow peer.
+        got += len(receive(served, client, 50_000))
+        served.turn(0.02)
     assert served.clock.time - begin > 2.0, "the reader was not slow"
-    assert served.con.output_size, "the kernel has taken everything"
-    assert got + receive_all(served, client, STEP / 40) == b"x" * MUCH
+    assert got + len(receive_all(served, client)) == MUCH
 
 
 def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
     """Its twin."""
     served = serve(close_timeout=2.0, output_limit=MUCH)
     served.handle = close_after(MUCH)
-    client = served.connect(small=True)
+    client = served.connect(buffer=8192)
     client.send(b"go")
     served.until(lambda: not served.sockets.endpoints, STEP / 4)
     with pytest.raises(ConnectionResetError):
@@ -387,7 +390,8 @@ def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
 
 def test_an_abort_is_a_reset(serve: Serve) -> None:
     served = serve(output_limit=1000)
-    served.handle = close_after(1001)
+    # More than the kernel takes while nobody reads.
+    served.handle = close_after(64_000_000)
     client = served.connect()
     client.send(b"go")
     with pytest.raises(ConnectionResetError):
@@ -412,7 +416,7 @@ def test_a_client_that_goes_at_any_stage_leaves_nothing(
         reset(client)
     else:
         client.close()
-    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: not served.sockets.endpoints)
     served.until(lambda: not served.stage.router.routes)
     assert served.kinds().count(m.OnConnect) == served.kinds().count(m.OnClose)
     assert served.stage.router.flow.total == 0

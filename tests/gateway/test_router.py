@@ -131,7 +131,7 @@ def test_a_worker_that_has_said_hello_is_not_forgotten() -> None:
 def test_who_cannot_be_let_in_is_told_and_then_dropped_unread(said: bytes) -> None:
     stage = Stage()
     stage.receive(b"\0a", said)
-    [_, (identity, refusal)] = stage.router.replies
+    [(identity, refusal)] = stage.router.replies
     _, [refused], _ = m.worker_decoder().decode(refusal)
     assert (identity, type(refused)) == (b"\0a", m.Refused)
     assert refused.why
@@ -164,7 +164,7 @@ def test_garbage_in_a_session_ends_it_and_kills_a_spawned_worker() -> None:
     assert kinds == [m.Ready, m.Kill, m.Left]
     other = stage.worker()
     stage.turn()
-    assert [type(event) for event in other.events] == [m.OnConnect, m.OnMessage]
+    assert [type(event) for event in other.events] == [m.OnConnect], "one suspect at a time"
     assert other.events[0].con == con.id
 
 
@@ -187,9 +187,36 @@ def test_the_same_process_on_a_new_link_ends_its_old_session() -> None:
     again = stage.worker(instance="same")
     assert is_over(mate)
     stage.turn()
-    assert [event.delivery for event in again.events] == [1, 1], "nobody died"
+    assert [event.delivery for event in again.events] == [2, 2], "both at once: nobody died"
     again.ack(commands=(m.Send(con.id, b"x"),))
     assert stage.write(con) == b"x"
+
+
+def test_a_hello_on_the_same_link_begins_anew() -> None:
+    """A worker that was asked twice has thrown away what it had."""
+    stage = Stage()
+    mate = stage.worker()
+    stage.raw()
+    stage.turn()
+    old = mate.end
+    mate.heard.clear()
+    stage.receive(mate.identity, m.encode([0, hello()]))
+    assert old.state is LinkState.GONE
+    assert mate.end is not old
+    assert [(type(event), event.delivery) for event in mate.work()] == [
+        (m.OnConnect, 1),
+        (m.OnMessage, 1),
+    ]
+    assert not mate.end.in_flight
+
+
+def test_a_hello_behind_other_records_is_none() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say_raw(m.Query(1, "members"), hello())
+    stage.turn()
+    assert mate.end.state is LinkState.READY
+    assert [refused.index for refused in mate.take(m.Refused)] == [1]
 
 
 def test_bye_ends_the_session_and_the_supervisor_hears_of_it() -> None:
@@ -306,7 +333,7 @@ def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [m.Accept(OLD), m.Reject(OLD, 403), m.Splice(OLD, OLD), hello()],
+    "record", [m.Accept(OLD), m.Reject(OLD, 403), m.Splice(OLD, OLD)],
     ids=lambda record: type(record).__name__,
 )  # fmt: skip
 def test_what_is_not_built_is_refused(record: m.Record) -> None:
@@ -772,7 +799,7 @@ def test_those_a_worker_has_heard_of_stay() -> None:
 
 
 def test_reading_that_stays_paused_ends_the_connection() -> None:
-    stage = Stage(pause_timeout=120.0)
+    stage = Stage(pause_timeout=120.0, handler_timeout=0.0)
     mate = stage.worker()
     con = stage.raw(b"x" * 300_000)
     stage.turn()

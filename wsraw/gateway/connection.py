@@ -87,6 +87,9 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, Step], ConnectionState]] = {
     (CLOSING, Step.END): CLOSED,
 }
 
+GOOD_ENDS: Final = (1000, 1001)
+"""Close codes that end a raw connection with FIN; any other is a fault, and resets it."""
+
 _FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
 
 
@@ -99,7 +102,6 @@ class Connection(Output):
         "_close_asked",
         "_drained",
         "_early",
-        "_early_size",
         "_eof_held",
         "_held",
         "_last_heard",
@@ -117,6 +119,8 @@ class Connection(Output):
         "close_code",
         "close_reason",
         "deadline",
+        "early_size",
+        "ends_with_reset",
         "half_closed",
         "id",
         "inf",
@@ -152,6 +156,8 @@ class Connection(Output):
         self.half_closed = False
         """A raw peer has sent EOF; what it sent is still being handled."""
         self.paused = False
+        self.ends_with_reset = False
+        """To be reset once all is written: a raw peer has no other way to hear of a fault."""
         self.reset = False
         """To be cut off at once: no more is written, and the peer gets a reset."""
         self.shell: Any = None
@@ -169,7 +175,8 @@ class Connection(Output):
         self._timeout = 0.0
         self._wrong = ""
         self._early: list[tuple[int, bytes, bool]] = []
-        self._early_size = 0
+        self.early_size = 0
+        """Bytes that wait for an opened WebSocket to stand; they count as output."""
         self._close_asked: tuple[int, str, str] | None = None
         self._last_heard = 0.0
         self._ping_sent = -math.inf
@@ -226,6 +233,19 @@ class Connection(Output):
                 self._wrong = f"protocol {open_.protocol!r} is neither raw nor websocket"
         self._arm(now)
         return self
+
+    @classmethod
+    def buried(cls, con_id: int, settings: Settings) -> Connection:
+        """What stands for a connection that ended with an earlier gateway."""
+        self = cls(con_id, settings, {}, opened=True)
+        self.state = CLOSED
+        return self
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have come and are no event yet."""
+        parser = self._websocket.unfinished if self._websocket is not None else 0
+        return parser + len(self._held)
 
     # --- how it begins ---
 
@@ -286,6 +306,7 @@ class Connection(Output):
             for opcode, data, final in self._early:
                 self.append(ws.frame(opcode, data, final))
             self._early.clear()
+            self.early_size = 0
         elif self._announces_raw:
             events = self._announce()
         self._timeout = self.settings.ping_interval if ws is not None else 0.0
@@ -589,8 +610,6 @@ class Connection(Output):
             return None
         if state is CLOSING:
             return None
-        if state is CONNECTING and self._early_size + len(data) > self.settings.output_limit:
-            return f"more than {self.settings.output_limit} bytes wait for it to stand"
         try:
             opcode = ws.check(data, type_, final)
         except RefusedError as why:
@@ -599,7 +618,7 @@ class Connection(Output):
             self.append(ws.frame(opcode, data, final))
         else:
             self._early.append((opcode, data, final))
-            self._early_size += len(data)
+            self.early_size += len(data)
         return None
 
     @property
@@ -643,7 +662,17 @@ class Connection(Output):
         if state is CONNECTING:
             self._cut()
             return self._end(1006, "", cause)
+        self.ends_with_reset = code not in GOOD_ENDS and self.kind == "raw"
         return self._end(code, reason, cause)
+
+    def close_now(
+        self, code: int, reason: str, cause: str, message: str, now: float
+    ) -> list[Event]:
+        """Close without writing what waits, but tell why: a WebSocket gets its close frame."""
+        if self.state is not OPEN or self._websocket is None:
+            return self.abort(code, reason, cause, message, now)
+        self.drop_waiting()
+        return [OnError(0, self.id, message), *self.close(code, reason, cause, now)]
 
     def abort(self, code: int, reason: str, cause: str, message: str, now: float) -> list[Event]:
         """End at once, with a reset: what is queued is not written any more."""
@@ -683,6 +712,7 @@ class Connection(Output):
         self._sniffer = None
         self._held = b""
         self._early.clear()
+        self.early_size = 0
         if self._websocket is not None:
             self._websocket.release()
         if not self._announced:

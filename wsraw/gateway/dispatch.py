@@ -8,7 +8,8 @@ The rules (docs/worker-protocol.md has them with their reasons):
   stuck, else it goes to the one with the least outstanding. `sticky` pools never move it while its
   worker lives.
 - One connection takes at most half a window; parked connections are served in turn.
-- A worker that leaves gives its events back, in order, to the front of their connections.
+- A worker that leaves gives its events back, in order, to the front of their connections. If it
+  died they are suspects (suspicion.py): each goes alone to a worker that takes nothing else.
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ from collections import deque
 from wsraw import messages as m
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
+from wsraw.gateway.suspicion import Suspicion
 from wsraw.link import InFlight, LinkState
 
 
 class Dispatcher:
     """Events of connections in, events to workers out."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, max_deliveries: int, repeat: bool) -> None:
         self._flow = flow
+        self._suspicion = Suspicion(max_deliveries)
+        self._repeat = repeat
+        self.poisoned: list[tuple[Route, m.Event, int]] = []
+        """Events that have killed, and how many workers; taken out of their connections."""
+        self.bereaved: list[Route] = []
+        """Connections whose messages died with a worker and are not to be repeated."""
         self.talked: set[Worker] = set()
         """Workers that have something to be sent; the shell takes them once a turn."""
 
@@ -135,11 +143,13 @@ class Dispatcher:
         """Events that are handled: out of flight and out of the accounts."""
         worker.fresh_acks = True
         self.talked.add(worker)
-        flow = self._flow
+        flow, suspicion = self._flow, self._suspicion
         entries = worker.acked(ack)
         for entry in entries:
             route: Route = entry.owner
             route.in_flight -= 1
+            if suspicion:
+                suspicion.clear(entry.event)
             if route.gone:
                 # Its on_close was acked before this: a worker's mistake, but not our accounts'.
                 continue
@@ -155,7 +165,7 @@ class Dispatcher:
         kept = []
         for event, size in route.parked:
             if type(event) is m.OnMessage:
-                self._flow.remove(route, size)
+                self._drop(route, event, size)
             else:
                 kept.append((event, size))
         route.parked.clear()
@@ -170,7 +180,9 @@ class Dispatcher:
             # It moves when its last event is acked; `acked` queues it then.
             route.queue = None
             return
-        if holder is not None and ready and (route.in_flight or route.pool.sticky):
+        if self._suspicion and not route.in_flight and route.parked[0][0] in self._suspicion:
+            queue = route.pool.suspects
+        elif holder is not None and ready and (route.in_flight or route.pool.sticky):
             queue = holder.bound
         else:
             queue = route.pool.waiting
@@ -190,6 +202,8 @@ class Dispatcher:
             if worker.fresh_acks:
                 worker.fresh_acks = False
                 worker.measure(now)
+        if pool.suspects or pool.isolated:
+            self._serve_suspects(pool, now)
         waiting = pool.waiting
         for worker in workers:
             while worker.bound and self._serve_bound(worker, now):
@@ -198,6 +212,52 @@ class Dispatcher:
                     self._serve_waiting(pool, now)
         while waiting and self._serve_waiting(pool, now):
             pass
+
+    def sweep(self, pool: Pool) -> None:
+        """Leave out those who do not wait any more; `dispatch` does so while it serves."""
+        waiting = pool.waiting
+        live = [route for route in waiting if route.queue is waiting]
+        waiting.clear()
+        waiting.extend(live)
+
+    def _serve_suspects(self, pool: Pool, now: float) -> None:
+        """Each suspect alone to a worker that holds nothing; then those workers rejoin."""
+        suspects = pool.suspects
+        while suspects:
+            route = suspects[0]
+            if route.queue is not suspects or not route.parked:
+                suspects.popleft()
+                if route.queue is suspects:
+                    route.queue = None
+                continue
+            worker = self._isolated_worker(pool, now)
+            if worker is None:
+                return
+            suspects.popleft()
+            route.queue = None
+            self._deliver_parked(route, worker, now)
+        # All are given out; who handles none of them takes part again.
+        for worker in list(pool.isolated):
+            if not any(entry.event in self._suspicion for entry in worker.in_flight.values()):
+                worker.rejoin()
+                pool.isolated.remove(worker)
+
+    def _isolated_worker(self, pool: Pool, now: float) -> Worker | None:
+        """A worker that holds nothing and takes nothing else, or None: wait for one."""
+        for worker in pool.isolated:
+            if not worker.in_flight:
+                return worker
+        if all(worker.is_stuck(now) for worker in pool.isolated):
+            # None yet, or each takes its time: one more, the one that is empty first.
+            others = [worker for worker in pool.workers if not worker.isolated]
+            if others:
+                worker = min(others, key=lambda worker: len(worker.in_flight))
+                worker.isolate()
+                pool.isolated.append(worker)
+                self._release_bound(worker)
+                if not worker.in_flight:
+                    return worker
+        return None
 
     def _serve_bound(self, worker: Worker, now: float) -> bool:
         """Serve the first of those who wait for this worker; False when it has no room."""
@@ -244,31 +304,47 @@ class Dispatcher:
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
         """No new events for it. Its connections move as their last events are acked."""
+        worker.drain(deadline)
+        self.withdraw(pool, worker)
+        self.talked.add(worker)
+
+    def withdraw(self, pool: Pool, worker: Worker) -> None:
+        """Nothing new for it, and it need not know."""
         if worker in pool.workers:
             pool.workers.remove(worker)
-        worker.drain(deadline)
-        self.talked.add(worker)
+        if worker in pool.isolated:
+            pool.isolated.remove(worker)
         self._release_bound(worker)
 
-    def leave(self, pool: Pool, worker: Worker, died: bool) -> None:
+    def leave(self, pool: Pool, worker: Worker, died: bool, counts: bool) -> None:
         """Its session is over: what it held goes back, in order, to the front of its connections.
 
-        With `died`, an event may have been handled in part: its delivery count says so.
+        With `died`, an event may have been handled in part: its delivery count says so. With
+        `counts`, one of them may be what it died of.
         """
-        if worker in pool.workers:
-            pool.workers.remove(worker)
+        alone = worker in pool.isolated and len(worker.in_flight) == 1
+        self.withdraw(pool, worker)
         routes: dict[Route, None] = {}
         for entry in reversed(worker.end()):
             route: Route = entry.owner
             route.in_flight -= 1
             if route.gone:
+                self._suspicion.clear(entry.event)
                 continue
             routes[route] = None
-            if route.deaf and type(entry.event) is m.OnMessage:
+            event = entry.event
+            event.delivery += died
+            deaths = self._suspicion.died(entry, alone) if counts else 0
+            if deaths:
                 self._flow.remove(route, entry.size)
-                continue
-            entry.event.delivery += died
-            route.parked.appendleft((entry.event, entry.size))
+                self.poisoned.append((route, event, deaths))
+            elif route.deaf and type(event) is m.OnMessage:
+                self._drop(route, event, entry.size)
+            elif died and not self._repeat and type(event) is not m.OnClose:
+                self._drop(route, event, entry.size)
+                self.bereaved.append(route)
+            else:
+                route.parked.appendleft((event, entry.size))
         for route in worker.connections:
             route.holder = None
         worker.connections.clear()
@@ -277,6 +353,10 @@ class Dispatcher:
             if route.parked:
                 self._queue(route, front=True)
         self.talked.discard(worker)
+
+    def _drop(self, route: Route, event: m.Event, size: int) -> None:
+        self._suspicion.clear(event)
+        self._flow.remove(route, size)
 
     def _release_bound(self, worker: Worker) -> None:
         bound, worker.bound = worker.bound, deque()
@@ -290,6 +370,6 @@ class Dispatcher:
         """The connection's on_close is acked, or nobody has heard of it."""
         self.detach(route)
         route.queue = None
-        for _, size in route.parked:
-            self._flow.remove(route, size)
+        for event, size in route.parked:
+            self._drop(route, event, size)
         route.parked.clear()

@@ -9,12 +9,13 @@ a reset, which can destroy the last bytes we sent before the peer has read them 
 from __future__ import annotations
 
 import math
+import os
 import socket
 import struct
 import sys
 from typing import Final, Protocol
 
-from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, Connection
+from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.router import Router
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
@@ -35,7 +36,7 @@ class Owner(Protocol):
     loop: Loop
     router: Router
     settings: Settings
-    dirty: set[Connection]
+    dirty: dict[Connection, None]
     doomed: list[Endpoint]
 
 
@@ -73,7 +74,7 @@ class Endpoint:
     def handle(self, readable: bool, writable: bool) -> None:
         """The loop's call. Closing waits for before_sleep."""
         if writable:
-            self._owner.dirty.add(self.con)
+            self._owner.dirty[self.con] = None
         if readable:
             if self.reading:
                 self._read()
@@ -93,27 +94,45 @@ class Endpoint:
         if self.lingering:
             if not data:
                 self.eof = True
-                owner.dirty.add(con)
+                owner.dirty[con] = None
             return
         if data:
+            connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
+            if connecting:
+                self.judge_standing(now)
             if events:
                 owner.router.take(con, events, now)
+            elif con.route is not None:
+                owner.router.flow.unfinished.add(con.route)
             if con.output_size or con.state is not OPEN:
-                owner.dirty.add(con)
+                owner.dirty[con] = None
         else:
             self.eof = True
             self.reading = False
             owner.router.receive_eof(con, now)
-            owner.dirty.add(con)
+            owner.dirty[con] = None
+
+    def judge_standing(self, now: float) -> None:
+        """A pause does not hold up a handshake: its clock would run against us. It begins now."""
+        con = self.con
+        if con.state is OPEN and con.route is not None and con.route.pauses:
+            con.pause(now)
+            self.judge_reading()
 
     def _look_for_error(self) -> None:
-        """Not reading, and yet readable: the peer is gone, or both sides are shut."""
+        """Not reading, and yet readable: an error, or the peer has hung up.
+
+        A hang-up is reported for ever, and a unix socket does so as soon as its peer has closed,
+        whatever still waits to be read: so it is not watched until we read or write again.
+        """
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error or not self.eof:
-            self._lost("connection reset by peer")
+        is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
+        if error or not (self.eof or is_unix):
+            self._lost(os.strerror(error) if error else "connection reset by peer")
         else:
-            self._owner.dirty.add(self.con)
+            self._owner.loop.unwatch(self.sock)
+            self.watched = None
 
     def _lost(self, why: str) -> None:
         self.eof = True
@@ -160,12 +179,22 @@ class Endpoint:
         if con.deadline < self._timer_at:
             self._arm(con.deadline)
 
+    def write_out(self) -> None:
+        """Write as much as the kernel takes; for those whose output is about to be too much."""
+        con = self.con
+        before = con.output_size + 1
+        while con.output_size < before and con.output_size and con.state is not CLOSED:
+            before = con.output_size
+            self.flush()
+
     def judge_reading(self) -> None:
         """Read, unless the router has paused it, or there is nothing more to come."""
         con = self.con
         paused = con.route is not None and con.route.pauses
         if con.state is CLOSING:
             paused = con.half_closed
+        elif con.state is CONNECTING:
+            paused = False
         self.reading = not self.eof and not paused
         self.watch()
 
@@ -196,14 +225,14 @@ class Endpoint:
             events = con.handle_timeout(now)
             if events:
                 owner.router.take(con, events, now)
-        owner.dirty.add(con)
+        owner.dirty[con] = None
 
     # --- the end ---
 
     def _finish(self) -> None:
         """The connection is over; see to its last bytes."""
         con = self.con
-        if con.reset or (self.eof and not con.output_size):
+        if con.reset or (not con.output_size and (self.eof or con.ends_with_reset)):
             self._owner.doomed.append(self)
             return
         if not self.lingering:
@@ -231,7 +260,7 @@ class Endpoint:
             # Else it would hold what is over until it is due: under an attack that is most of it.
             self._timer.cancel()
         self._owner.loop.unwatch(self.sock)
-        if con.reset or con.output_size:
+        if con.reset or con.output_size or con.ends_with_reset:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             except OSError:

@@ -2,8 +2,8 @@
 
 Everything has a bound in bytes, and nothing is dropped: above the high-water mark reading from
 that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
-connection: parked events, events in flight, unwritten output. (A frame not yet complete is bounded
-by `max_message_size` and cannot count: a pause would keep it from ever completing.)
+connection: parked events, events in flight, unwritten output. A frame or message that is not yet
+complete counts in the total alone: a pause would keep it from ever completing.
 
 Two connections that are coupled share their pressure: unwritten output of one pauses reading of the
 other. There is no deadlock beyond TCP's own, as each pause depends only on the other's *output*.
@@ -30,6 +30,15 @@ RELIEVED: Final = 0.7
 """Share of the memory limit below which that ends."""
 
 
+WORTH_WEIGHING: Final = 4096
+"""Bytes of an incomplete message below which a connection is not looked at again."""
+
+
+def _unsettled(route: Route) -> int:
+    """What closing the connection would free, and no handler has a claim to."""
+    return route.output_counted + route.unfinished
+
+
 class Flow:
     """Accounts and pauses. The shell takes `changed` once a turn and applies `route.pauses`."""
 
@@ -42,6 +51,8 @@ class Flow:
         self.crowded = False
         self.changed: set[Route] = set()
         self.paused: set[Route] = set()
+        self.unfinished: set[Route] = set()
+        """Connections whose last read has not completed a message."""
         self.now = 0.0
 
     def add(self, route: Route, size: int) -> None:
@@ -67,7 +78,7 @@ class Flow:
         if route.gone:
             # Its last bytes may outlive it by a close_timeout; they are in no account any more.
             return
-        output = route.con.output_size
+        output = route.con.output_size + route.con.early_size
         self.total += output - route.output_counted
         route.output_counted = output
         if route.held + output > self.high:
@@ -91,6 +102,7 @@ class Flow:
         route.couples = None
         self.changed.discard(route)
         self.paused.discard(route)
+        self.unfinished.discard(route)
 
     def couple(self, one: Route, other: Route) -> None:
         """Join the flow control of two connections."""
@@ -125,7 +137,8 @@ class Flow:
 
     def judge_memory(self, routes: Collection[Route]) -> list[Route]:
         """Once a second: pause the fullest while we are crowded; give those to close (1013)."""
-        if self.total <= self.memory_limit * (RELIEVED if self.crowded else CROWDED):
+        total = self.total + self._weigh_unfinished()
+        if total <= self.memory_limit * (RELIEVED if self.crowded else CROWDED):
             if self.crowded:
                 self.crowded = False
                 for route in list(self.paused):
@@ -135,15 +148,26 @@ class Flow:
         for route in routes:
             if route.held + route.output_counted > self.low:
                 self.pause(route, PAUSED_MEMORY)
-        excess = self.total - self.memory_limit
+        excess = total - self.memory_limit
         doomed = []
         if excess > 0:
-            for route in sorted(routes, key=lambda route: route.output_counted, reverse=True):
-                if excess <= 0 or not route.output_counted:
+            for route in sorted(routes, key=_unsettled, reverse=True):
+                if excess <= 0 or not _unsettled(route):
                     break
                 doomed.append(route)
-                excess -= route.output_counted
+                excess -= _unsettled(route)
         return doomed
+
+    def _weigh_unfinished(self) -> int:
+        """Bytes of incomplete messages. Those whose last reads were complete hold next to none."""
+        total = 0
+        for route in list(self.unfinished):
+            route.unfinished = route.con.unfinished
+            if route.unfinished < WORTH_WEIGHING:
+                self.unfinished.discard(route)
+                route.unfinished = 0
+            total += route.unfinished
+        return total
 
     def stop_reading(self, routes: Iterable[Route]) -> None:
         """The gateway is stopping: nothing new comes in from anyone."""

@@ -14,17 +14,21 @@ Deadlines are judged after reading, and a turn that begins late moves them (see 
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import os
 import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw import messages as m
+from wsraw.gateway.dead_letters import FILE_NAME
 from wsraw.gateway.links import Links
+from wsraw.gateway.report import report
 from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
 from wsraw.gateway.stop import Stop
@@ -40,6 +44,8 @@ TICK: Final = 1.0
 
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
+
+OPEN_MAX: Final = 10_240
 
 EXIT_CANNOT_START: Final = 3
 """Exit code when it cannot listen: trying again would not help."""
@@ -108,6 +114,8 @@ class Gateway:
         if self.stopping.under_way and self.stopping.judge(now):
             self.loop.stop()
         sockets.judge_listeners(now)
+        if router.dead_letters:
+            self._write_dead_letters()
         if router.to_supervisor:
             records, router.to_supervisor = router.to_supervisor, []
             if control is not None:
@@ -121,6 +129,18 @@ class Gateway:
             or links.pending()
             or (control is not None and control.pending())
         )
+
+    def _write_dead_letters(self) -> None:
+        letters, self.router.dead_letters = self.router.dead_letters, []
+        if not self.settings.run_dir:
+            return
+        path = os.path.join(self.settings.run_dir, FILE_NAME)
+        try:
+            with open(path, "a", encoding="utf-8", opener=_private) as stream:
+                for letter in letters:
+                    stream.write(json.dumps({"time": time.time(), **letter}) + "\n")
+        except OSError as error:
+            log.error("a dead letter could not be written to %s: %s", path, error)
 
     # --- the supervisor ---
 
@@ -150,6 +170,9 @@ class Gateway:
                 worker = self.router.worker_number(record.n)
                 if worker is not None:
                     self.router.drain(worker, record.deadline)
+            case m.Status():
+                data = report(self.router, len(self.sockets.endpoints), now)
+                self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)
 
@@ -165,6 +188,11 @@ class Gateway:
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             except OSError:
                 pass
+
+
+def _private(path: str, flags: int) -> int:
+    # What clients have sent is nobody else's business.
+    return os.open(path, flags, 0o600)
 
 
 def _wake(readable: bool, writable: bool) -> None:
@@ -186,11 +214,16 @@ def _raise_descriptor_limit() -> None:
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    # macOS says that there is no limit and then takes no more than OPEN_MAX.
+    for limit in (hard, OPEN_MAX):
+        if soft == limit:
+            return
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (ValueError, OSError) as error:
-            log.warning("open files stay limited to %d: %s", soft, error)
+            log.warning("open files cannot be limited to %d: %s", limit, error)
+        else:
+            return
 
 
 def _watch_stdin(on_eof: Callable[[], object]) -> None:

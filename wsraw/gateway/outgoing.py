@@ -35,7 +35,7 @@ class Outgoing:
         flow: Flow,
         limit: int,
         policy: str,
-        dirty: set[Connection],
+        dirty: dict[Connection, None],
         overflow: Callable[[Route, float], None],
         cut_short: Callable[[Route, float], None],
     ) -> None:
@@ -65,11 +65,11 @@ class Outgoing:
                     # What has been sent of that message cannot be taken back, nor finished.
                     self._cut_short(route, now)
             return why
-        self._dirty.add(con)
-        if con.shell is None:
-            # Not connected yet: no write will tell that its output has grown.
+        self._dirty[con] = None
+        if con.shell is None or con.early_size:
+            # It does not stand yet: no write will tell that its output has grown.
             self._flow.output_changed(route)
-        if con.output_size > self._limit:
+        if con.output_size + con.early_size > self._limit:
             self._overflow(route, now)
         elif route.fragment is not None and send.final:
             self._finish_fragment(route, now)
@@ -157,7 +157,9 @@ class Outgoing:
                 self.dropped += 1
                 continue
             con.send_framed(frame)
-            self._dirty.add(con)
+            self._dirty[con] = None
+            if con.shell is None:
+                self._flow.output_changed(route)
             if con.output_size > self._limit:
                 if self._policy == "drop-oldest":
                     size = con.output_size

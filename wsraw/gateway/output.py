@@ -71,6 +71,14 @@ class Output:
         del output[:whole]
         self._sent = size
 
+    def drop_waiting(self) -> None:
+        """Nobody will get it, but for a chunk that was written in part: that must be whole."""
+        if self._sent:
+            del self.output[1:]
+            self.output_size = len(self.output[0]) - self._sent
+        else:
+            self.drop_output()
+
     def drop_output(self) -> None:
         """Nobody will read it."""
         self.output.clear()

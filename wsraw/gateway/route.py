@@ -45,6 +45,10 @@ class Worker(GatewayLink):
         self.ties: set[Route] = set()
         """Connections it opened, owns, or is in the middle of a fragmented message to."""
         self.fresh_acks = False
+        self.quota = 0.0
+        """Events after which it is replaced; 0: never."""
+        self.condemned = False
+        """It hangs: its process is to be killed; what it still acks counts."""
 
     def take_id(self, con: int) -> bool:
         """True once for each id that this session was given to open with."""
@@ -96,6 +100,10 @@ class Pool:
         self.workers: list[Worker] = []
         """Those that take events: READY, not draining."""
         self.waiting: deque[Route] = deque()
+        self.suspects: deque[Route] = deque()
+        """Connections whose next event was held by a worker that died."""
+        self.isolated: list[Worker] = []
+        """Workers that take such events, one at a time and nothing else."""
 
 
 class Route:
@@ -130,6 +138,7 @@ class Route:
         "reopening",
         "since",
         "state",
+        "unfinished",
         "version",
         "written",
     )
@@ -156,6 +165,8 @@ class Route:
         self.held = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
+        self.unfinished = 0
+        """Bytes of an incomplete message, as last weighed."""
         self.pauses = 0
         self.paused_since = 0.0
         self.over = False

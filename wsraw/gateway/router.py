@@ -13,11 +13,13 @@ import hmac
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.commands import Commands
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.dead_letters import dead_letter
 from wsraw.gateway.reopener import Reopener
 from wsraw.gateway.route import Route, Worker
 from wsraw.gateway.table import Table
@@ -54,6 +56,11 @@ class Router(Table):
         self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
         self._commands = Commands(self, self._leave)
         self._reopener = Reopener(self, random)
+        self._random = random
+        self._buried: set[int] = set()
+        self.dead_letters: list[dict[str, Any]] = []
+        """For the shell to write down."""
+        self.dead_letters_total = 0
 
     # --- bytes of workers ---
 
@@ -105,14 +112,26 @@ class Router(Table):
         for other in list(self.workers.values()):
             if other is not worker and other.instance == hello.instance:
                 # The same process on a new connection: its old session is over, nobody died.
-                self.end_session(other, now)
+                self.end_session(other, now, died=True, counts=False)
         worker.worker = number
+        worker.quota = self.settings.max_events * (0.9 + self._random() / 5)
         self._sessions += 1
         worker.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
         self.dispatcher.join(self.pool(worker.pool), worker)
         log.info("%s is ready (%s)", self.name_of(worker), worker.language)
         if number:
             self.to_supervisor.append(m.Ready(number))
+        self._bury(worker, hello.held, now)
+
+    def _bury(self, worker: Worker, held: list[int], now: float) -> None:
+        """Connections of a gateway that died: each gets its on_close once, as an ordinary event."""
+        for con_id in held:
+            if con_id >> m.ID_EPOCH_SHIFT < self.epoch and con_id not in self._buried:
+                self._buried.add(con_id)
+                con = Connection.buried(con_id, self.settings)
+                route = self.add(con, self.pool(worker.pool), now)
+                self.dispatcher.hold(route, worker)
+                self.take(con, [m.OnClose(0, con_id, 1006, "", "gateway-died")], now)
 
     def _number(self, token: str) -> int | None:
         found = None
@@ -128,15 +147,23 @@ class Router(Table):
         self._banned.append(worker.identity)
         if worker.worker:
             self.to_supervisor.append(m.Kill(worker.worker, why))
-        self.end_session(worker, now)
+        self.end_session(worker, now, died=True)
 
-    def end_session(self, worker: Worker, now: float, *, died: bool = False) -> None:
-        """A session is over: its events go back, what it owned is closed, its messages are cut."""
+    def end_session(
+        self, worker: Worker, now: float, *, died: bool = False, counts: bool = True
+    ) -> None:
+        """A session is over: its events go back, what it owned is closed, its messages are cut.
+
+        With `died`, events may have been handled in part. That death counts against them, unless
+        the worker was told to leave, or has only changed its link (`counts` false).
+        """
+        counts = counts and died and worker.state is LinkState.READY
         self.workers.pop(worker.identity, None)
         if worker.state is LinkState.NEW:
             worker.state = LinkState.GONE
             return
-        self.dispatcher.leave(self.pool(worker.pool), worker, died)
+        self.dispatcher.leave(self.pool(worker.pool), worker, died, counts)
+        self._mourn(now)
         for route in list(worker.ties):
             if route.opener is worker:
                 route.opener = None
@@ -149,7 +176,36 @@ class Router(Table):
                 self.close(route, 1001, "its worker has left", "owner-left", now)
         worker.ties.clear()
         if worker.worker:
-            self.to_supervisor.append(m.Left(worker.worker))
+            self.to_supervisor.append(m.Left(worker.worker, worker.acked_events))
+
+    def _mourn(self, now: float) -> None:
+        """What a death means for connections: poison, or messages that are not repeated."""
+        dispatcher = self.dispatcher
+        poisoned, dispatcher.poisoned = dispatcher.poisoned, []
+        for route, event, deaths in poisoned:
+            log.error(
+                "connection %d: its %s has killed %d workers; see the dead letters",
+                route.id,
+                type(event).__struct_config__.tag,
+                deaths,
+            )
+            self.dead_letters.append(dead_letter(route, event, deaths))
+            self.dead_letters_total += 1
+            if type(event) is m.OnClose:
+                self.forget(route)
+            else:
+                self._cut_off(route, "poison", "it was not handled", now)
+        bereaved, dispatcher.bereaved = dispatcher.bereaved, []
+        for route in bereaved:
+            self._cut_off(route, "worker-died", "its worker died", now)
+
+    def _cut_off(self, route: Route, cause: str, reason: str, now: float) -> None:
+        """1011 for a WebSocket, a reset for raw: nobody must believe that all is well."""
+        self.dispatcher.drop_messages(route)
+        if route.con.kind == "websocket":
+            self.close(route, 1011, reason, cause, now)
+        else:
+            self.abort(route, 1011, cause, "", now)
 
     def _leave(self, worker: Worker, now: float) -> None:
         log.info("%s has left", self.name_of(worker))
@@ -182,8 +238,18 @@ class Router(Table):
         for worker in list(self.workers.values()):
             if worker.state is LinkState.NEW and now - worker.since > HELLO_TIMEOUT:
                 del self.workers[worker.identity]
+        for worker in list(self.workers.values()):
+            if worker.state is not LinkState.NEW:
+                self._judge_worker(worker, now)
         for route in self.flow.judge_memory(self.routes.values()):
-            self.abort(route, 1013, "memory", "the server is out of memory", now)
+            why = "the server is out of memory"
+            if route.unfinished > route.output_counted:
+                # What it has sent goes on to be parsed until it is gone: no goodbye.
+                con = route.con
+                self.take(con, con.abort(1013, "", "memory", why, now), now)
+                self.dirty[con] = None
+            else:
+                self.abort(route, 1013, "memory", why, now)
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
@@ -191,8 +257,28 @@ class Router(Table):
             self._judge_pause(route, now)
         for pool in self.pools.values():
             if not pool.workers:
+                self.dispatcher.sweep(pool)
                 for route in list(pool.waiting):
                     self._judge_wait(route, now)
+
+    def _judge_worker(self, worker: Worker, now: float) -> None:
+        """Whether it hangs, or has done enough."""
+        age = worker.oldest_age(now)
+        if 0 < self.settings.handler_timeout < age and not worker.condemned:
+            worker.condemned = True
+            worker.isolate()
+            why = f"its handler has run for {age:.0f} s"
+            self.dispatcher.withdraw(self.pool(worker.pool), worker)
+            if worker.worker:
+                self.to_supervisor.append(m.Kill(worker.worker, why, abort=True))
+            else:
+                log.error("%s hangs: %s", self.name_of(worker), why)
+                self.end_session(worker, now, died=True)
+        elif 0 < worker.quota < worker.acked_events and worker.state is LinkState.READY:
+            worker.quota = 0.0
+            if worker.worker:
+                why = f"it has handled {worker.acked_events} events"
+                self.to_supervisor.append(m.Recycle(worker.worker, why))
 
     def _judge_pause(self, route: Route, now: float) -> None:
         if not route.pool.workers:
@@ -212,7 +298,7 @@ class Router(Table):
             con.close(1013, "no worker is ready", "no-worker", now)
         else:
             con.abort(1013, "", "no-worker", "no worker is ready", now)
-        self.dirty.add(con)
+        self.dirty[con] = None
         self.forget(route)
 
     # --- the supervisor's words ---

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from itertools import islice
+from typing import Final
 
-from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.gateway.connection import CLOSED, CONNECTING, Connection
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
 from wsraw.gateway.listener import Listener
@@ -13,6 +15,9 @@ from wsraw.gateway.router import Router
 from wsraw.listen import printable
 from wsraw.loop import Loop
 from wsraw.settings import Listen, Settings
+
+WRITE_BUDGET: Final = 512
+"""Connections that are written to in a turn; in the order in which they became dirty."""
 
 
 class Sockets:
@@ -22,11 +27,12 @@ class Sockets:
         self.loop = loop
         self.router = router
         self.settings = settings
-        self.dirty: set[Connection] = router.dirty
+        self.dirty: dict[Connection, None] = router.dirty
         """Connections with output to write, a close to finish or a deadline to arm."""
         self.doomed: list[Endpoint] = []
         self.endpoints: set[Endpoint] = set()
         self.listeners: list[Listener] = []
+        router.write_out = _write_out
         self._dialler = Dialler(loop, self._connected, self._failed)
 
     # --- sockets come ---
@@ -74,6 +80,7 @@ class Sockets:
         now = self.loop.now
         self._add(sock, con)
         self.router.take(con, con.connected(now), now)
+        con.shell.judge_standing(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now
@@ -83,7 +90,7 @@ class Sockets:
         endpoint = Endpoint(self, sock, con)
         self.endpoints.add(endpoint)
         endpoint.judge_reading()
-        self.dirty.add(con)
+        self.dirty[con] = None
 
     # --- end of a turn ---
 
@@ -101,18 +108,24 @@ class Sockets:
             if endpoint is None or endpoint.lingering:
                 continue
             if route.pauses:
-                con.pause(now)
+                if con.state is not CONNECTING:
+                    con.pause(now)
             else:
                 self.router.take(con, con.resume(now), now)
-                self.dirty.add(con)
+                self.dirty[con] = None
             endpoint.judge_reading()
 
     def flush(self) -> None:
-        """Write each dirty connection once, then close what is over: never inside a callback."""
+        """Write each dirty connection once, then close what is over: never inside a callback.
+
+        After a message to a large group the rest is for the next turns: those who are in it must
+        not hold up those who are not.
+        """
         dirty = self.dirty
         if dirty:
-            batch = list(dirty)
-            dirty.clear()
+            batch = list(islice(dirty, WRITE_BUDGET))
+            for con in batch:
+                del dirty[con]
             for con in batch:
                 endpoint: Endpoint | None = con.shell
                 if endpoint is not None:
@@ -132,7 +145,7 @@ class Sockets:
         for endpoint in self.endpoints:
             if endpoint.con.route is None:
                 endpoint.con.close(1001, "the server is going away", "going-away", now)
-                self.dirty.add(endpoint.con)
+                self.dirty[endpoint.con] = None
 
     def unwritten(self) -> bool:
         """Whether some connection is not over, or has output left."""
@@ -144,3 +157,9 @@ class Sockets:
         for endpoint in self.endpoints:
             endpoint.close()
         self.endpoints.clear()
+
+
+def _write_out(con: Connection) -> None:
+    endpoint: Endpoint | None = con.shell
+    if endpoint is not None:
+        endpoint.write_out()

@@ -6,6 +6,8 @@ finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Final
 
 from wsraw import messages as m
@@ -29,11 +31,13 @@ class Table:
         self.settings = settings
         self.epoch = epoch
         self.flow = Flow(settings, memory_limit)
-        self.dispatcher = Dispatcher(self.flow)
+        self.dispatcher = Dispatcher(
+            self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
+        )
         self.groups = Groups()
         self.routes: dict[int, Route] = {}
         self.pools: dict[str, Pool] = {}
-        self.dirty: set[Connection] = set()
+        self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Route] = []
         self.ended: list[Route] = []
         """Those that are over and may have a successor."""
@@ -45,6 +49,8 @@ class Table:
             self._overflow,
             self.cut_short,
         )
+        self.write_out: Callable[[Connection], None] = _nobody_writes
+        """The shell's: write what a connection has waiting, if the kernel takes it."""
         self.stopping = False
         self.unknown_ids = 0
         """Commands for connections that were closed already: the normal race."""
@@ -149,7 +155,7 @@ class Table:
         """It ends when nothing of it is parked or in flight."""
         if not route.in_flight and not route.parked:
             self.take(route.con, route.con.drained(now), now)
-            self.dirty.add(route.con)
+            self.dirty[route.con] = None
 
     def forget(self, route: Route) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
@@ -162,6 +168,7 @@ class Table:
             if worker is not None:
                 worker.ties.discard(route)
         self.routes.pop(route.id, None)
+        self._answer_marks(route, math.inf)
         if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
             del self._names[route.pool.name, route.name]
             self._aliases = {a: con for a, con in self._aliases.items() if con != route.id}
@@ -169,24 +176,30 @@ class Table:
     def close(self, route: Route, code: int, reason: str, cause: str, now: float) -> None:
         """The gateway itself closes a connection, in order."""
         self.take(route.con, route.con.close(code, reason, cause, now), now)
-        self.dirty.add(route.con)
+        self.dirty[route.con] = None
 
     def abort(self, route: Route, code: int, cause: str, message: str, now: float) -> None:
-        """The gateway ends a connection at once."""
-        self.take(route.con, route.con.abort(code, "", cause, message, now), now)
+        """The gateway ends a connection without writing what waits for it."""
+        reason = message if len(message) < 100 else ""
+        self.take(route.con, route.con.close_now(code, reason, cause, message, now), now)
         self.flow.output_changed(route)
-        self.dirty.add(route.con)
+        self.dirty[route.con] = None
 
     def wrote(self, route: Route) -> None:
         """Some of a connection's output is with the kernel, and some may be left."""
         self.flow.output_changed(route)
         if route.marks:
-            reached = [mark for mark in route.marks if mark[0] <= route.written]
-            route.marks = [mark for mark in route.marks if mark[0] > route.written]
-            for _, worker, ref in reached:
-                if worker.state is not LinkState.GONE:
-                    worker.notice(m.Reached(route.id, ref))
-                    self.dispatcher.talked.add(worker)
+            self._answer_marks(route, route.written)
+
+    def _answer_marks(self, route: Route, written: float) -> None:
+        """Tell those who wait for output that has been written, or never will be."""
+        marks, route.marks = route.marks or [], []
+        for mark in marks:
+            if mark[0] > written:
+                route.marks.append(mark)
+            elif mark[1].state is not LinkState.GONE:
+                mark[1].notice(m.Reached(route.id, mark[2]))
+                self.dispatcher.talked.add(mark[1])
 
     def cut_short(self, route: Route, now: float) -> None:
         """A fragmented message to it will never be finished."""
@@ -194,6 +207,16 @@ class Table:
 
     def _overflow(self, route: Route, now: float) -> None:
         """A slow reader: its output has passed the bound."""
-        message = f"more than {self.settings.output_limit} bytes of output wait for it"
+        self.write_out(route.con)
+        limit = self.settings.output_limit
+        late = route.late_sends and route.held > limit
+        if not late and route.con.output_size + route.con.early_size <= limit:
+            # It was our batch that was large, not its reading that is slow.
+            return
+        message = f"more than {limit} bytes of output wait for it"
         self.dispatcher.drop_messages(route)
         self.abort(route, 1008, "overflow", message, now)
+
+
+def _nobody_writes(con: Connection) -> None:
+    """Until there is a shell."""

@@ -367,6 +367,12 @@ class WebSocket:
             self.close_code = int(protocol.close_rcvd.code)
             self.close_reason = protocol.close_rcvd.reason
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a frame, or of a message to be joined, that are not complete yet."""
+        protocol = self._protocol
+        return len(protocol.reader.buffer) + len(protocol._whole or b"")
+
     def release(self) -> None:
         """Nothing more will be received. Frees at once what was, with the half of a message in it.
 

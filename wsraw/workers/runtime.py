@@ -79,6 +79,9 @@ class Runtime:
         self.send_now: Callable[[], None] = _nothing
         """Called by `flush`: what the link holds is to be sent before it returns."""
         self._plain = Turn(0, m.OnError(0, 0, ""))
+        self._bereft: dict[int, Connection] = {}
+        """Those of a gateway that died, until their on_close."""
+        self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
         self._keep = on_exception == "keep"
         self._get_ident = get_ident
@@ -132,6 +135,11 @@ class Runtime:
     def _forget_all(self) -> None:
         """Events of an earlier session come again, to whom the gateway chooses."""
         self.queue.clear()
+        if self.link.epoch != self._epoch_known:
+            # Each of them gets its on_close from the new gateway, which knows neither their inf
+            # nor their state.
+            self._epoch_known = self.link.epoch
+            self._bereft.update(self.connections)
         for con in self.connections.values():
             con._held = False
             if con._waiting is not None:
@@ -157,7 +165,8 @@ class Runtime:
         """The connection of that id, now ours. Somebody may hold it from an earlier time."""
         con = self.connections.get(con_id)
         if con is None:
-            con = self.connections[con_id] = self.connection(con_id)
+            con = self._bereft.pop(con_id, None) or self.connection(con_id)
+            self.connections[con_id] = con
             con._flags = 0
             con._held = True
         return con

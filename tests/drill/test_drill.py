@@ -1,0 +1,124 @@
+"""The drill against the real thing, and what the command line makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from deadline import eventually
+from drill.faulty import faulty
+from running import command, environment, is_alive, wsraw
+
+SMALL = ("--websockets=20", "--raw=5", "--rate=1000", "--workers=2")
+QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+
+
+def test_workers_are_killed_and_replaced_and_nothing_is_lost() -> None:
+    done = wsraw(
+        "drill",
+        *SMALL,
+        "--seconds=4",
+        "--kill-every=0.4",
+        "--stop-every=1.5",
+        "--stop-for=0.5",
+        "--reload-every=1.5",
+        "--json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["breaches"] == []
+    assert data["sent"] == data["answered"] == 4000
+    assert data["closes_checked"]
+    assert data["kills"] >= 2
+    assert data["restarts"] >= 2
+    assert data["stops"] >= 1
+    assert data["reloads"] >= 1
+
+
+def test_hangs_cost_no_one_but_who_sent_them() -> None:
+    done = wsraw("drill", *SMALL, *QUIET, "--seconds=2", "--hang-every=1.5", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["hangs"] == data["dead_letters"] == 1
+    assert data["disconnected_as_promised"] == {"poison": 1}
+
+
+def test_at_most_once_disconnects_for_the_right_cause() -> None:
+    done = wsraw(
+        "drill",
+        *SMALL,
+        "--delivery=at-most-once",
+        "--seconds=3",
+        "--kill-every=0.2",
+        "--stop-every=0",
+        "--reload-every=0",
+        "--rate=4000",
+        "--json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert set(data["disconnected_as_promised"]) == {"worker-died"}
+    assert data["sent"] == data["answered"] + data["cut_off"]
+
+
+def test_a_breach_is_exit_code_1() -> None:
+    with faulty(lambda n, data: [data] if n != 3 else [data, data]) as port:
+        done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "breach: 25 doubled" in done.stdout
+    assert "note: load only" in done.stdout
+    assert "note: no witness" in done.stdout
+
+
+def test_no_breach_is_exit_code_0() -> None:
+    with faulty() as port:
+        done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("no breach\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--connect=nowhere"], "HOST:PORT"),
+        (["--websockets=0", "--raw=0"], "both 0"),
+        (["--size=8"], "--size"),
+        (["--seconds=0"], "--seconds"),
+        (["--run-dir=/tmp"], "--connect"),
+        (["--log=/nowhere/at/all"], "--log"),
+        (["--connect=127.0.0.1:1"], "refused"),
+        (["--connect=127.0.0.1:1", "--run-dir=/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_use(options: list[str], said: str) -> None:
+    done = wsraw("drill", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    drill = subprocess.Popen(
+        command("drill", *SMALL, *QUIET, "--seconds=600", f"--log={log}"),
+        env=environment() | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        found = eventually(
+            lambda: log.exists() and re.search(r"ready, pid (\d+)", log.read_text("utf-8"))
+        )
+        assert found
+        run = int(found[1])
+        assert is_alive(run)
+    finally:
+        drill.kill()
+        drill.wait()
+    eventually(lambda: not is_alive(run), "the run to end", units=30)

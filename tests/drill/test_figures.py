@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from wsraw.drill.figures import Histogram, Pause
+
+
+def test_percentiles_of_known_latencies() -> None:
+    histogram = Histogram()
+    for n in range(1, 1001):
+        histogram.add(n / 1000)
+    assert histogram.percentile(0.5) == pytest.approx(0.5, rel=0.02)
+    assert histogram.percentile(0.99) == pytest.approx(0.99, rel=0.02)
+    assert histogram.percentile(1) == histogram.longest == 1.0
+    assert histogram.count == 1000
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-6, 63e-6, 64e-6, 127e-6, 128e-6, 0.0123, 7.5, 900.0])
+def test_one_latency_is_told_within_its_error(seconds: float) -> None:
+    histogram = Histogram()
+    histogram.add(seconds)
+    histogram.add(10_000.0)
+    assert seconds <= histogram.percentile(0.5) + 2e-6 <= seconds * 1.016 + 4e-6
+
+
+def test_no_latency_at_all() -> None:
+    assert math.isnan(Histogram().percentile(0.5))
+
+
+def test_a_pause_is_counted_only_while_an_answer_is_due() -> None:
+    pause = Pause()
+    pause.due(1.0)
+    pause.due(2.0)
+    pause.arrived(4.0, more=True)
+    assert pause.longest == 3.0
+    pause.arrived(5.0, more=False)
+    pause.due(100.0)
+    pause.arrived(101.0, more=False)
+    assert pause.longest == 3.0
+
+
+def test_what_never_comes_is_a_pause_too() -> None:
+    pause = Pause()
+    pause.give_up(50.0)
+    assert pause.longest == 0.0
+    pause.due(60.0)
+    pause.give_up(90.0)
+    assert pause.longest == 30.0

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from wsraw.drill.plan import Plan, PlanError
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("localhost:80", ("localhost", 80)), ("[::1]:8000", ("::1", 8000))],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert Plan(connect=text).address() == address
+
+
+@pytest.mark.parametrize("text", ["8000", ":8000", "host:", "host:x", "host:0", "host:65536"])
+def test_no_addresses(text: str) -> None:
+    with pytest.raises(PlanError, match="HOST:PORT"):
+        Plan(connect=text)
+
+
+def test_plans_that_cannot_be_done() -> None:
+    with pytest.raises(PlanError, match="both 0"):
+        Plan(websockets=0, raw=0)
+    with pytest.raises(PlanError, match="--connect"):
+        Plan(run_dir="/tmp/x")

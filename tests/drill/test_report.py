@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from wsraw.drill.plan import Plan
+from wsraw.drill.report import Report, as_counts
+
+
+def report(**changed: Any) -> Report:
+    """A drill without a breach, and what is changed in it."""
+    values: dict[str, Any] = dict.fromkeys(Report.__dataclass_fields__, 0)
+    values |= {
+        "plan": Plan(),
+        "seconds": 10.0,
+        "sent": 50_000,
+        "answered": 50_000,
+        "disconnected": {},
+        "disconnected_as_promised": {},
+        "refused": {},
+        "closes_checked": True,
+        "failures": [],
+        "notes": [],
+    }
+    return Report(**values | changed)
+
+
+def row(text: str, name: str) -> str:
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(name))
+    return line
+
+
+def test_no_breach() -> None:
+    found = report()
+    assert found.breaches() == []
+    assert found.table().endswith("no breach")
+    assert "<-" not in found.table()
+    assert found.offered == found.achieved == 5000
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "said"),
+    [
+        ({"lost": 2}, "lost", "2 lost"),
+        ({"doubled": 2}, "doubled", "2 doubled"),
+        ({"reordered": 2}, "reordered", "2 reordered"),
+        ({"corrupted": 2}, "corrupted", "2 corrupted"),
+        ({"disconnected": {"poison": 2}}, "poison", "2 disconnected"),
+        ({"refused": {"connect: no": 2}}, "connect: no", "2 connects refused"),
+        ({"closes_missing": 2}, "on_close missing", "2 on_close missing"),
+        ({"closes_doubled": 2}, "on_close doubled", "2 on_close doubled"),
+        ({"states_lost": 2}, "con.state lost", "2 con.state lost"),
+        ({"dead_letters": 2}, "dead letters", "2 dead letters, not 0"),
+        ({"dead_letters_expected": 2}, "dead letters", "0 dead letters, not 2"),
+        ({"answered": 0}, "messages answered", "nothing answered"),
+    ],
+)
+def test_breaches_are_marked_and_said(changed: dict[str, Any], name: str, said: str) -> None:
+    found = report(**changed)
+    assert found.breaches() == [said]
+    assert row(found.table(), name).endswith("<-")
+    assert found.table().endswith(f"breach: {said}")
+
+
+@pytest.mark.parametrize("changed", [{"hangs_unfinished": 1}, {"failures": ["reload: refused"]}])
+def test_breaches_without_a_row(changed: dict[str, Any]) -> None:
+    assert len(report(**changed).breaches()) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"disconnected_as_promised": {"worker-died": 5}, "cut_off": 7},
+        {"dead_letters": None},
+        {"restarts": None},
+        {"dead_letters": 3, "dead_letters_expected": 3},
+    ],
+)
+def test_what_is_promised_or_not_known_is_no_breach(changed: dict[str, Any]) -> None:
+    found = report(**changed)
+    assert found.breaches() == []
+    assert "<-" not in found.table()
+
+
+def test_json_has_all_figures_and_no_nan() -> None:
+    data = json.loads(report(latency_p99=math.nan, lost=1).json(), parse_constant=pytest.fail)
+    assert data["latency_p99"] is None
+    assert data["breaches"] == ["1 lost"]
+    assert data["achieved_rate"] == 5000
+    assert data["plan"]["websockets"] == 200
+    assert set(Report.__dataclass_fields__) < set(data)
+
+
+def test_as_counts() -> None:
+    assert as_counts(["a", "b", "a"]) == {"a": 2, "b": 1}

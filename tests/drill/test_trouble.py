@@ -1,0 +1,120 @@
+"""Trouble for processes that are real, in a run that is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+
+from wsraw.drill import trouble as t
+from wsraw.drill.plan import Plan
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"
+)
+
+
+class Sleepers:
+    """Workers that do nothing, and are replaced by nobody."""
+
+    def __init__(self, count: int) -> None:
+        self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]
+        self.bystander = subprocess.Popen(["sleep", "600"])
+        self.reloads = 0
+        self.scaled: list[int] = []
+        self.refuses = False
+
+    def workers(self) -> Sequence[int]:
+        return [process.pid for process in self.processes if process.poll() is None]
+
+    def reload(self) -> None:
+        if self.refuses:
+            raise t.TroubleError("reload: no")
+        self.reloads += 1
+
+    def scale(self, count: int) -> None:
+        self.scaled.append(count)
+
+    def stopped(self) -> list[int]:
+        return [pid for pid in self.workers() if _state(pid) == "T"]
+
+    def close(self) -> None:
+        for process in (*self.processes, self.bystander):
+            process.kill()
+            process.wait()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def sleepers() -> Iterator[Sleepers]:
+    made = Sleepers(4)
+    yield made
+    made.close()
+
+
+def plan(**every: float) -> Plan:
+    never = dict.fromkeys(("kill_every", "stop_every", "reload_every", "scale_every"), 0.0)
+    return Plan(**never | every)  # type: ignore[arg-type]
+
+
+def test_kills_until_nobody_is_left(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(kill_every=0.01), sleepers)
+    trouble.start()
+    eventually(lambda: not sleepers.workers(), "all to be killed")
+    trouble.stop()
+    # A dead one that nobody has reaped can be chosen once more; there, a run would have reaped.
+    assert trouble.kills >= 4
+    assert sleepers.bystander.poll() is None
+    assert trouble.failures == []
+
+
+def test_stops_and_goes_on(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(stop_every=0.01, stop_for=0.1 * UNIT), sleepers)
+    trouble.start()
+    eventually(sleepers.stopped, "one to be stopped")
+    eventually(lambda: not sleepers.stopped(), "it to go on")
+    trouble.stop()
+    assert trouble.stops >= 1
+
+
+def test_nobody_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(stop_every=0.01, stop_for=600), sleepers)
+    trouble.start()
+    eventually(sleepers.stopped, "one to be stopped")
+    trouble.stop()
+    eventually(lambda: not sleepers.stopped(), "it to go on")
+    assert len(sleepers.workers()) == 4
+
+
+def test_reloads_and_changes_scale(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(reload_every=0.01, scale_every=0.01), sleepers)
+    trouble.start()
+    eventually(lambda: sleepers.reloads >= 2 and len(sleepers.scaled) >= 3)
+    trouble.stop()
+    assert trouble.reloads == sleepers.reloads
+    assert sleepers.scaled[:3] == [3, 4, 3]
+    assert trouble.kills == trouble.stops == 0
+
+
+def test_what_is_refused_is_a_failure(sleepers: Sleepers) -> None:
+    sleepers.refuses = True
+    trouble = t.Trouble(plan(reload_every=0.01), sleepers)
+    trouble.start()
+    eventually(lambda: trouble.failures)
+    trouble.stop()
+    assert trouble.reloads == 0
+    assert set(trouble.failures) == {"reload: no"}
+
+
+def test_no_trouble_at_all(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(), sleepers)
+    trouble.start()
+    trouble.stop()
+    assert len(sleepers.workers()) == 4

@@ -1,0 +1,319 @@
+"""The gateway's side of the model check: the router as its shells drive it, and the peers."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any, NamedTuple
+
+from tests.gateway.habits import pick
+from tests.gateway.page import Con, Page
+from tests.gateway.peers import Peer, Socket
+from tests.pairs import Process
+from wsraw import link
+from wsraw import messages as m
+from wsraw.gateway.connection import CONNECTING, OPEN, Connection
+from wsraw.gateway.route import EVENT_COST, Route, Worker
+from wsraw.gateway.router import Router
+from wsraw.link import LinkState
+from wsraw.settings import Listen, Settings
+
+TOKEN = "token"
+MOST_PEERS = 6
+
+
+class Config(NamedTuple):
+    """What a history runs with."""
+
+    sticky: bool = False
+    concurrency: int = 1
+    window: int = 8
+    window_bytes: int = 4096
+    high_water_mark: int = 3000
+    output_limit: int = 6000
+    memory_limit: int = 1_000_000
+    habits: tuple[str, ...] = ()
+    lies: bool = False
+    """Whether workers ack what they have not handled."""
+    survivors: bool = False
+    """Whether the workers that stand at the end must see everything through by themselves."""
+
+
+class Ground:
+    """A gateway without sockets, and its peers; and what must be true of them at any time."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.settings = Settings(
+            dispatch="sticky" if config.sticky else "any",
+            high_water_mark=config.high_water_mark,
+            low_water_mark=config.high_water_mark // 4,
+            output_limit=config.output_limit,
+            deflate=False,
+        )
+        self._window_bytes = link.WINDOW_BYTES
+        link.WINDOW_BYTES = config.window_bytes  # type: ignore[misc]
+        self.now = 1000.0
+        self.router = Router(self.settings, 1, config.memory_limit)
+        self.router.spawned(m.Spawned(0, TOKEN, 0))
+        self.page = Page()
+        self.peers: list[Peer] = []
+        self.dialling: list[Route] = []
+        self.processes: list[Process] = []
+        self.late: list[tuple[bytes, deque[bytes]]] = []
+        self.steps = 0
+        self._names = 0
+        self._watched: set[Worker] = set()
+        self._rude: set[Process] = set()
+
+    def close(self) -> None:
+        """Give back what was borrowed."""
+        link.WINDOW_BYTES = self._window_bytes  # type: ignore[misc]
+
+    def step(self, name: str, a: int, b: int) -> None:
+        """Let one thing happen, if it can, and look at everything."""
+        self.steps += 1
+        self.now += 0.0002
+        getattr(self, name)(a, b)
+        self.check()
+
+    # --- peers ---
+
+    def accept(self, a: int, b: int) -> None:
+        """A client connects."""
+        if sum(not peer.gone for peer in self.peers) >= MOST_PEERS:
+            return
+        listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
+        con = Connection.accepted(self.router.new_id(), listen, self.settings, {}, self.now)
+        page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
+        self.peers.append(Peer(page_con, Socket(self.router, con)))
+        self.router.take(con, con.opened_events(self.now), self.now)
+        if page_con.websocket:
+            # Its handshake at once: one that is late is none, and its bytes are data.
+            self.peers[-1].socket.read(65536, self.now)
+
+    def say(self, a: int, b: int) -> None:
+        """A peer sends something."""
+        peer = pick([peer for peer in self.peers if peer.can_say], a)
+        if peer is not None:
+            peer.say((0, 0, 30, 700)[b % 4], self.now)
+
+    def half_close(self, a: int, b: int) -> None:
+        """A peer has said everything."""
+        peer = pick([peer for peer in self.peers if peer.can_say], a)
+        if peer is not None:
+            peer.leave(self.now)
+
+    def reset(self, a: int, b: int) -> None:
+        """A peer is gone without a word."""
+        peer = pick([peer for peer in self.peers if not peer.gone], a)
+        if peer is not None:
+            peer.reset(self.now)
+
+    def read(self, a: int, b: int) -> None:
+        """The gateway reads from a socket."""
+        peer = pick([peer for peer in self.peers if peer.socket.readable], a)
+        if peer is not None:
+            peer.socket.read((1, 7, 400, 65536)[b % 4], self.now)
+
+    def write(self, a: int, b: int) -> None:
+        """The gateway writes to a socket."""
+        peer = pick([peer for peer in self.peers if not peer.gone], a)
+        if peer is not None:
+            peer.socket.flush((3, 100, 65536)[b % 3], self.now)
+            peer.receive(self.now)
+
+    # --- the gateway ---
+
+    def turn(self, a: int = 0, b: int = 0) -> None:
+        """The end of a turn, in the gateway's order."""
+        router = self.router
+        router.flow.now = self.now
+        self.dialling += router.to_dial
+        router.to_dial.clear()
+        for route in list(router.flow.changed):
+            router.flow.changed.discard(route)
+            if route.con.shell is not None:
+                route.con.shell.judge_pause(self.now)
+        for worker, data in router.batches(self.now):
+            self.page.leaves(worker.identity, data)
+            self._to_process(worker.identity, data)
+        for identity, data in router.replies:
+            self._to_process(identity, data)
+        router.replies.clear()
+        router.dirty.clear()
+        self._check_nobody_starves()
+
+    def _to_process(self, identity: bytes, data: bytes) -> None:
+        for process in self.processes:
+            if process.identity == identity and process.alive:
+                process.inbox.append(data)
+
+    def to_gateway(self, a: int, b: int = 0) -> None:
+        """One batch of some wire reaches the gateway, late ones included."""
+        wires = [(p.identity, p.wire) for p in self.processes] + self.late
+        chosen = pick([wire for wire in wires if wire[1]], a)
+        if chosen is not None:
+            self._receive(chosen[0], chosen[1].popleft())
+
+    def _receive(self, identity: bytes, data: bytes) -> None:
+        router, page = self.router, self.page
+        opened = page.reaches(identity, data)
+        router.receive(identity, data, self.now)
+        worker = router.workers.get(identity)
+        if worker is not None and worker not in self._watched:
+            self._watch(worker)
+        if worker is not None and worker.session and worker.session not in page.sessions:
+            page.begin(worker.session, identity, worker.instance)
+        for open_ in opened:
+            if open_.con not in router.routes:
+                # One of that name stands already.
+                del page.cons[open_.con]
+                for session in page.sessions.values():
+                    session.known.discard(open_.con)
+
+    def _watch(self, worker: Worker) -> None:
+        """Look at each delivery as it is made: the window is right only at that moment."""
+        self._watched.add(worker)
+        deliver = worker.deliver
+
+        def checked(event: Any, route: Any, size: int, now: float) -> None:
+            count = len(worker.in_flight)
+            assert worker.state is LinkState.READY, "an event for one that takes none"
+            before = route.in_flight - 1
+            if worker.isolated:
+                assert not count, "a suspect is not alone"
+            else:
+                assert count < worker.window <= worker.largest, "more than the window"
+                assert not count or worker.in_flight_bytes + size <= link.WINDOW_BYTES
+                assert not before or 2 * before < worker.window, "more than half a window"
+            assert before == sum(entry.owner is route for entry in worker.in_flight.values())
+            deliver(event, route, size, now)
+
+        worker.deliver = checked  # type: ignore[method-assign]
+
+    def dialled(self, a: int, b: int) -> None:
+        """A connection that a worker has opened stands, or fails."""
+        route = pick(self.dialling, a)
+        if route is None:
+            return
+        self.dialling.remove(route)
+        con = route.con
+        if b % 4 == 0:
+            self.router.take(con, con.connect_failed("refused", self.now), self.now)
+        elif route.id in self.page.cons:
+            peer = Peer(self.page.cons[route.id], Socket(self.router, con))
+            self.peers.append(peer)
+            self.router.take(con, con.connected(self.now), self.now)
+            if peer.page.websocket:
+                for _ in range(3):
+                    peer.socket.flush(65536, self.now)
+                    peer.receive(self.now)
+                    if peer.socket.readable:
+                        peer.socket.read(65536, self.now)
+
+    def pass_time(self, a: int, b: int) -> None:
+        """Nothing happens for a while; before it sleeps the gateway ends its turn."""
+        self.turn()
+        self.now += (0.001, 0.03, 1.0, 9.0, 31.0, 125.0)[b % 6]
+        for peer in self.peers:
+            peer.socket.handle_timeout(self.now)
+        for route in list(self.dialling):
+            if route.con.deadline <= self.now:
+                self.dialling.remove(route)
+                self.router.take(
+                    route.con, route.con.connect_failed("timed out", self.now), self.now
+                )
+        self.router.tick(self.now)
+        self._see_hung()
+        self._see_poison()
+
+    def _see_hung(self) -> None:
+        """The router has given up workers whose handlers take too long."""
+        for session in self.page.sessions.values():
+            if session.alive and session.identity not in self.router.workers:
+                assert session.unacked, "a worker that has nothing to do was given up"
+                self.page.counts["hung"] += 1
+                self.page.end(session, died=True)
+
+    def _see_poison(self) -> None:
+        """Events that have killed too often are heard no more, and end their connections."""
+        for letter in self.router.dead_letters:
+            con = self.page.cons[letter["con"]]
+            assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
+            con.spoiled = True
+            con.buried = letter["event"] == "on_close"
+            self.page.counts["poison"] += 1
+        self.router.dead_letters.clear()
+
+    # --- what must be true at any time ---
+
+    def check(self) -> None:
+        """The accounts are right, and nobody has received what was not for him."""
+        flow, total = self.router.flow, 0
+        in_flight: Counter[Any] = Counter()
+        held: Counter[Any] = Counter()
+        for worker in self.router.workers.values():
+            size = 0
+            for entry in worker.in_flight.values():
+                size += entry.size
+                if not entry.owner.gone:
+                    in_flight[entry.owner] += 1
+                    held[entry.owner] += entry.size
+                    assert entry.owner.holder is worker
+                else:
+                    # Its on_close was acked before.
+                    assert self.page.cons[entry.owner.id].spoiled, "in flight, and yet forgotten"
+            assert worker.in_flight_bytes == size
+        for route in self.router.routes.values():
+            assert route.in_flight == in_flight.pop(route, 0)
+            assert not route.gone
+            held[route] += sum(size for _, size in route.parked)
+            held[route] += sum(len(s.data) + EVENT_COST for _, s in route.late_sends or ())
+            assert route.held == held[route]
+            assert route.output_counted >= 0
+            total += route.held + route.output_counted
+        assert not in_flight
+        assert flow.total == total, f"{flow.total} bytes in all, not {total}"
+        standing = {s.identity for s in self.page.sessions.values() if s.alive}
+        with_session = {
+            w.identity for w in self.router.workers.values() if w.state is not LinkState.NEW
+        }
+        assert standing == with_session
+        self._check_closed()
+        for peer in self.peers:
+            peer.page.check_received()
+        self.peers = [peer for peer in self.peers if not peer.gone]
+
+    def _check_closed(self) -> None:
+        """Connections end when they must, and not without a reason."""
+        for route in self.router.routes.values():
+            con, page = route.con, self.page.cons.get(route.id)
+            standing = con.state in (CONNECTING, OPEN)
+            if page is None:
+                continue
+            if con.close_cause == "handler" and not page.was_closed:
+                assert page.fragment, f"{page.id} was closed, and no handler has asked for it"
+                page.was_closed = True
+            if page.fragment is not None and not page.fragment.alive:
+                assert not standing, f"{page.id} stands with a message cut short"
+            if page.owner is not None and not page.owner.alive:
+                assert not standing, f"{page.id} stands and its owner has left"
+            if con.close_cause == "eof":
+                assert not con.output_size, f"{page.id} ended before its output was written"
+        room = {route.id for route in self.router.groups.members("room")}
+        assert room == set(self.page.groups.get("room", ()))
+
+    def _check_nobody_starves(self) -> None:
+        """After a turn no connection waits while one who could serve it has nothing to do."""
+        workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
+        idle = [worker for worker in workers if not worker.in_flight and not worker.isolated]
+        for route in self.router.routes.values():
+            if route.parked and not route.in_flight:
+                assert route.queue is not None, f"{route.id} waits for nobody"
+                if route.queue is route.pool.suspects:
+                    assert any(w.in_flight for w in workers) or not workers, "a suspect waits"
+                    continue
+                holder = route.holder
+                bound = self.config.sticky and holder is not None
+                bound = bound and holder in route.pool.workers
+                assert holder not in idle if bound else not idle, f"{route.id} waits for nothing"

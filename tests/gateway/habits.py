@@ -1,0 +1,144 @@
+"""What handlers do in the model check, beside their echo: what a worker may command, at worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tests.gateway.page import Con, Page, Sent
+from tests.pairs import Process, Task
+from wsraw import messages as m
+
+T = TypeVar("T")
+
+HABITS = (
+    "flush",
+    "fragments here",
+    "fragments here flushed",
+    "fragments there",
+    "fragments there flushed",
+    "send there",
+    "join",
+    "leave",
+    "publish",
+    "open",
+    "open named",
+    "open websocket",
+    "close",
+)
+"""Each may be used or not in a history."""
+
+
+def pick(choices: Sequence[T], number: int) -> T | None:
+    """One of them, or None if there are none."""
+    return choices[number % len(choices)] if choices else None
+
+
+class Handler:
+    """A user's code: it echoes, counts in the state, and has a habit."""
+
+    def __init__(self, page: Page, process: Process, task: Task, habit: str) -> None:
+        self._page = page
+        self._process = process
+        self._task = task
+        self._habit = habit
+        self._records = task.outbox.records
+
+    def run(self) -> None:
+        """Handle the event."""
+        event, con = self._task.event, None
+        session = self._page.sessions.get(self._task.outbox.session)
+        if session is None or event.seq not in session.sent:
+            return
+        sent = session.sent[event.seq]
+        con = sent.con
+        if event.con in self._process.deaf and type(event) is m.OnMessage:
+            return
+        self._count(sent)
+        mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
+        # Before the echo, as a flush may repeat all that stands before it.
+        if self._habit == "flush":
+            self._records.append(m.Send(con.id, b"<f" + mark + b">"))
+            self._flush()
+        elif "there" in self._habit:
+            self._send_there(mark)
+        if type(event) is m.OnMessage:
+            self._echo(con, event.data)
+        self._do_more(con, mark)
+
+    def _count(self, sent: Sent) -> None:
+        con, process, task = sent.con, self._process, self._task
+        seen = int(process.states.get(con.id, b"") or b"0")
+        if not con.was_closed and not con.spoiled and task.outbox.session == process.link.session:
+            assert seen == con.base + sent.place, (
+                f"{con.id}: event {sent.place} of base {con.base} was given the state {seen}"
+            )
+        task.state = b"%d" % (seen + 1)
+
+    def _echo(self, con: Con, data: bytes) -> None:
+        if self._habit.startswith("fragments here") and con.websocket:
+            half = len(data) // 2
+            self._records.append(m.Send(con.id, data[:half], "binary", False))
+            if self._habit.endswith("flushed"):
+                self._flush_fragment()
+            self._records.append(m.Send(con.id, data[half:]))
+        else:
+            self._records.append(m.Send(con.id, data))
+
+    def _send_there(self, mark: bytes) -> None:
+        """To another connection, whoever serves it."""
+        heard = [c for c in self._page.cons.values() if c.seen and not c.opened and not c.closes]
+        con = pick(heard, self._task.event.seq)
+        if con is None:
+            return
+        if self._habit == "send there":
+            self._records.append(m.Send(con.id, b"<s" + mark + b">"))
+        elif con.websocket:
+            self._records.append(m.Send(con.id, b"<f", "binary", False))
+            if self._habit.endswith("flushed"):
+                self._flush_fragment()
+            self._records.append(m.Send(con.id, mark + b">"))
+
+    def _do_more(self, con: Con, mark: bytes) -> None:
+        habit, records = self._habit, self._records
+        if habit == "join":
+            records.append(m.Join(con.id, "room"))
+        elif habit == "leave":
+            records.append(m.Leave(con.id, "room"))
+        elif habit == "publish":
+            records.append(m.Join(con.id, "room"))
+            records.append(m.Publish("room", b"<p" + mark + b">"))
+        elif habit.startswith("open"):
+            # Long enough to count as pressure while nobody reads it.
+            self._open(b"<" + mark + b"." * 1500 + b">")
+        elif habit == "close":
+            if self._task.outbox.session == self._process.link.session:
+                self._process.deaf.add(con.id)
+            con.was_closed = True
+            records.append(m.Close(con.id))
+
+    def _open(self, greeting: bytes) -> None:
+        try:
+            new = self._process.link.new_id()
+        except LookupError:
+            return
+        options: dict[str, Any] = {"during": self._task.event.con}
+        if self._habit == "open named":
+            options["name"] = "feed"
+            self._records.append(m.Open(new, "there:1", options=options))
+            return
+        protocol = "websocket" if self._habit == "open websocket" else "raw"
+        self._records.append(m.Open(new, "there:1", protocol, options=options))
+        self._records.append(m.Send(new, greeting))
+        self._records.append(m.State(new, b"1000"))
+        self._process.states[new] = b"1000"
+
+    def _flush_fragment(self) -> None:
+        # Handlers that run side by side in a session share its fragmented messages: they must not.
+        if self._process.concurrency == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._process.link.flush(self._task.outbox)
+        self._records = self._task.outbox.records
+        self._process.put()

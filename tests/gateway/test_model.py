@@ -1,0 +1,119 @@
+"""The model check, short: hypothesis looks for a history that breaks a promise of the link.
+
+The long form is ``python -m tests.gateway.model --steps 100000``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from tests.gateway.ground import Config
+from tests.gateway.habits import HABITS
+from tests.gateway.model import HARM, STEPS, failure, random_config, random_steps, run, shorten
+from tests.gateway.world import World
+from wsraw.gateway.dispatch import Dispatcher
+
+CONFIGS = st.builds(
+    Config,
+    sticky=st.booleans(),
+    concurrency=st.sampled_from((1, 3)),
+    window=st.sampled_from((1, 2, 8)),
+    window_bytes=st.sampled_from((600, 1 << 20)),
+    high_water_mark=st.sampled_from((1200, 100_000)),
+    output_limit=st.sampled_from((2000, 1_000_000)),
+    memory_limit=st.sampled_from((15_000, 1_000_000)),
+    habits=st.lists(st.sampled_from(HABITS), max_size=3).map(tuple),
+    lies=st.booleans(),
+    survivors=st.booleans(),
+)
+OFTEN = [name for name, weight in STEPS.items() for _ in range(min(weight, 3))]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The router warns of what workers send here, thousands of times."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+class Machine(RuleBasedStateMachine):
+    """Steps as rules; in the end everything must flow."""
+
+    world: World
+
+    @initialize(config=CONFIGS, harm=st.sets(st.sampled_from(sorted(HARM))))
+    def begin(self, config: Config, harm: set[str]) -> None:
+        self.harm = harm
+        self.world = World(config)
+        self.world.step("arrive", 0, 0)
+
+    @rule(name=st.sampled_from(OFTEN), a=st.integers(0, 7), b=st.integers(0, 255))
+    def step(self, name: str, a: int, b: int) -> None:
+        if name not in HARM or name in self.harm:
+            self.world.step(name, a, b)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            try:
+                self.world.finish_all()
+            finally:
+                self.world.close()
+
+
+class TestMachine(Machine.TestCase):  # type: ignore[misc]
+    """What hypothesis finds; the same histories in each run, so that a failure is yours."""
+
+    settings = settings(
+        max_examples=60,
+        stateful_step_count=60,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_long_histories(seed: int) -> None:
+    choose = random.Random(f"ci.{seed}")
+    config = random_config(choose)
+    counts = run(config, list(random_steps(choose, 1500))).page.counts
+    assert counts["acks"] and counts["sessions"]
+
+
+def test_histories_of_no_known_seed() -> None:
+    seed = random.randrange(10**9)
+    for number in range(10):
+        choose = random.Random(f"{seed}.{number}")
+        config, steps = random_config(choose), list(random_steps(choose, 300))
+        if failure(config, steps) is not None:
+            print(f"seed {seed}.{number}: {config}", *shorten(config, steps), sep="\n    ")
+            run(config, steps)
+
+
+def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers for one connection: found, and told in a few steps."""
+
+    def forgets_its_holder(
+        self: Dispatcher, route: object, *args: object, **kwargs: object
+    ) -> None:
+        route.holder = None  # type: ignore[attr-defined]
+        move(self, route, *args, **kwargs)  # type: ignore[arg-type]
+
+    move = Dispatcher._move
+    monkeypatch.setattr(Dispatcher, "_move", forgets_its_holder)
+    config = Config()
+    for seed in range(50):
+        steps = list(random_steps(random.Random(seed), 300))
+        if failure(config, steps) is not None:
+            assert len(shorten(config, steps)) < 60
+            return
+    pytest.fail("a router that forgets who holds a connection was not caught")

@@ -1,0 +1,355 @@
+"""The workers' side of the model check: they come, work, lie, get lost and leave; and the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.gateway.ground import TOKEN, Ground
+from tests.gateway.habits import Handler, pick
+from tests.gateway.page import MARK, Con, Session
+from tests.gateway.peers import Peer
+from tests.pairs import Process, Task
+from wsraw import messages as m
+from wsraw.gateway.route import Route
+from wsraw.link import LinkState
+
+MOST_PROCESSES = 4
+
+
+class World(Ground):
+    """Everything, and every step that it can take."""
+
+    # --- workers ---
+
+    def arrive(self, a: int, b: int) -> None:
+        """A new worker process connects."""
+        if len(self.processes) < MOST_PROCESSES:
+            self._arrive(self.config.concurrency, (self.config.window, 2)[b % 5 == 4])
+
+    def _arrive(self, concurrency: int, window: int) -> Process:
+        self._names += 1
+        process = Process(f"i{self._names}", TOKEN, concurrency=concurrency, window=window)
+        process.connect(self._new_identity())
+        self.processes.append(process)
+        return process
+
+    def _new_identity(self) -> bytes:
+        self._names += 1
+        return b"id%d" % self._names
+
+    def _pick_process(self, a: int, useful: Callable[[Process], object]) -> Process | None:
+        return pick([process for process in self.processes if useful(process)], a)
+
+    def to_worker(self, a: int, b: int = 0) -> None:
+        """A worker reads one batch."""
+        process = self._pick_process(a, lambda process: process.inbox)
+        if process is not None:
+            process.receive()
+
+    def start(self, a: int, b: int) -> None:
+        """A worker starts a handler."""
+        process = self._pick_process(a, Process.startable)
+        if process is not None:
+            task = pick(process.startable(), b // 32)
+            assert task is not None
+            process.start(task)
+            self._handle(process, task, b % 32)
+
+    def finish(self, a: int, b: int) -> None:
+        """A handler returns."""
+        process = self._pick_process(a, lambda process: process.running)
+        if process is not None:
+            task = pick(process.running, b)
+            assert task is not None
+            self._finish(process, task)
+
+    def _finish(self, process: Process, task: Task) -> None:
+        if not process.finish(task):
+            self.page.counts["outboxes thrown away"] += 1
+
+    def put(self, a: int, b: int = 0) -> None:
+        """A worker sends what it has."""
+        process = self._pick_process(a, lambda process: True)
+        if process is not None:
+            self._put(process)
+
+    def _put(self, process: Process) -> None:
+        assert not process.refused or process in self._rude, process.refused
+        process.put()
+        if not process.alive:
+            self._gone(process)
+
+    def _gone(self, process: Process) -> None:
+        process.alive = False
+        self.processes.remove(process)
+        self.late.append((process.identity, process.wire))
+
+    def work(self, a: int, b: int) -> None:
+        """A worker reads, handles one event and sends."""
+        process = self._pick_process(a, lambda p: p.inbox or p.queue or p.running)
+        if process is not None:
+            while process.inbox:
+                process.receive()
+            for task in process.startable()[:1]:
+                process.start(task)
+                self._handle(process, task, b % 32)
+            if process.running:
+                self._finish(process, process.running[b % len(process.running)])
+            self._put(process)
+
+    def flow(self, a: int, b: int) -> None:
+        """What is on the way arrives, in both directions."""
+        for peer in self.peers:
+            if peer.socket.readable:
+                peer.socket.read(65536, self.now)
+            if b & 1:
+                peer.socket.flush(65536, self.now)
+                peer.receive(self.now)
+        for process in list(self.processes):
+            while process.wire:
+                self._receive(process.identity, process.wire.popleft())
+        self.turn()
+
+    def _handle(self, process: Process, task: Task, number: int) -> None:
+        habit = pick([*self.config.habits, ""], number) or ""
+        Handler(self.page, process, task, habit).run()
+
+    def open_outside(self, a: int, b: int) -> None:
+        """A timer of a worker opens a connection: it ends with its session."""
+        process = self._pick_process(a, lambda p: p.link.state is LinkState.READY)
+        if process is not None:
+            new = process.link.new_id()
+            process.link.command(m.Open(new, "there:1"))
+            process.states[new] = b""
+
+    # --- workers leave ---
+
+    def drain(self, a: int, b: int) -> None:
+        """The supervisor wants a worker to leave."""
+        worker = pick([w for w in self.router.workers.values() if w.state is LinkState.READY], a)
+        if worker is not None:
+            self.router.drain(worker, 30.0)
+
+    def lose(self, a: int, b: int) -> None:
+        """The link of a worker is lost, or the worker is."""
+        self._bury()
+        process = self._pick_process(a, lambda p: p.running) if b & 32 else None
+        process = process or self._pick_process(a, lambda process: True)
+        if process is None:
+            return
+        if b & 1:
+            process.put()
+        mode = (b >> 1) % 5
+        dead = mode < 2
+        worker = self.router.workers.get(process.identity)
+        session = self.page.session_of(process.identity)
+        if mode != 4 and worker is not None:
+            # In mode 4 the gateway hears of it by the hello on the new link.
+            if session is not None:
+                self.page.end(session, died=dead)
+            self.router.end_session(worker, self.now, died=dead)
+            self._see_poison()
+        if dead:
+            self._gone(process)
+            if mode == 1:
+                self.late.pop()
+        elif mode == 2 and worker is not None:
+            pass  # The link stays up: `who` comes back on it as soon as the worker says something.
+        else:
+            old = process.identity
+            self.late.append((old, process.connect(self._new_identity())))
+        if not dead and b & 32:
+            # And back at once, while its handlers still run.
+            process.wire.append(b"")
+            for _ in range(2):
+                while process.wire:
+                    self._receive(process.identity, process.wire.popleft())
+                self.turn()
+                while process.inbox:
+                    process.receive()
+                process.put()
+
+    def _bury(self) -> None:
+        """Sessions whose other end is gone; a late hello can begin one, too."""
+        identities = {process.identity for process in self.processes}
+        for worker in list(self.router.workers.values()):
+            if worker.identity not in identities:
+                session = self.page.session_of(worker.identity)
+                if session is not None:
+                    self.page.end(session)
+                self.router.end_session(worker, self.now)
+
+    def garbage(self, a: int, b: int) -> None:
+        """A worker sends what no worker should."""
+        process = self._pick_process(a, lambda process: True)
+        if process is None:
+            return
+        session = self.page.session_of(process.identity)
+        kinds = self._wrong_records(session, b // 16) if session is not None else []
+        kind = b % 16
+        if kind == 0:
+            process.wire.append((b"\xc1", b"\x00", b"\x90", b"no batch")[b // 16 % 4])
+            self._shut_out(process)
+        elif session is not None:
+            records = kinds[kind % len(kinds)]
+            process.wire.append(m.encode([session.number, *records]))
+        self._rude.add(process)
+
+    def repeat(self, a: int, b: int) -> None:
+        """A worker sends again what it has sent in another session."""
+        process = self._pick_process(a, lambda process: process.sent)
+        if process is None or not process.link.session:
+            return
+        own = m.encode(process.link.session)
+        again = pick([said for said in process.sent if said[1:2] not in (b"\x00", own)], b)
+        if again is not None:
+            process.wire.append(again)
+            self._rude.add(process)
+
+    def _wrong_records(self, session: Session, number: int) -> list[list[Any]]:
+        cons = self.page.cons
+        other = pick([con for con in cons if con not in session.known], number) or 0
+        elsewhere = pick([con for con in cons.values() if con.outstanding], number)
+        if elsewhere is None or elsewhere.outstanding[0].session is session:
+            elsewhere = Con(2**50)
+        opened = pick([con.id for con in cons.values() if con.opener is session], number) or other
+        acked = max(set(session.sent) - session.unacked, default=0)
+        unacked = min(session.unacked, default=0)
+        never = m.Send(other, b"<never>")
+        return [
+            [m.Ack(acked, acked), never],
+            [m.Ack(1, 2**40), never],
+            [m.Ack(10**6, 10**6), m.Close(other)],
+            [m.Ack(unacked, unacked), m.Ack(unacked, unacked), never],
+            [m.Ack(acked + 10**6, 5), never],
+            [m.State(elsewhere.id, b"wrong"), m.Send(2**50, b"<never>"), m.Mark(other, 1)],
+            [["send", "wrong"], ["no such"], m.Splice(1, 2)],
+            [m.Open(opened, "there:1"), m.Open(other, "there:1")],
+            [m.Query(1, "ids"), m.Hello(1, "default", "other", "test", TOKEN, 1, 1)],
+            [m.Bye(), m.Query(1, "ids"), never],
+            [m.Bye(), m.Ack(unacked, unacked)] if unacked else [m.Bye()],
+        ]
+
+    def _shut_out(self, process: Process) -> None:
+        """Its last batch ends the session; nothing of that identity is heard again."""
+        while process.wire:
+            data = process.wire.popleft()
+            session = self.page.session_of(process.identity)
+            if not process.wire and session is not None:
+                self.page.end(session)
+            self._receive(process.identity, data)
+        assert process.identity not in self.router.workers
+        self._gone(process)
+
+    def lie(self, a: int, b: int) -> None:
+        """A worker acks what it has not handled, in an order of its own."""
+        if not self.config.lies:
+            return
+        process = self._pick_process(a, lambda process: process.queue)
+        session = process and self.page.session_of(process.identity)
+        if process is None or session is None or process.link.session != session.number:
+            return
+        ends = [task for task in process.queue if type(task.event) is m.OnClose]
+        task = pick((b & 1 and ends) or list(process.queue), b // 2)
+        assert task is not None
+        for each in process.queue:
+            if each.event.con == task.event.con:
+                session.sent[each.event.seq].con.spoiled = True
+        process.queue.remove(task)
+        process.running.append(task)
+        process.finish(task)
+
+    # --- the end: everything flows ---
+
+    def finish_all(self) -> None:
+        """Late batches, and a good worker more: every promise is kept in the end."""
+        for process in list(self.processes):
+            if self.config.survivors and process not in self._rude:
+                continue
+            session = self.page.session_of(process.identity)
+            worker = self.router.workers.get(process.identity)
+            if worker is not None:
+                if session is not None:
+                    self.page.end(session)
+                self.router.end_session(worker, self.now)
+            self._gone(process)
+        self._arrive(1, 100)
+        everyone = {peer.page: peer for peer in self.peers}
+        quiet = 0
+        while quiet < 60:
+            before = self._progress()
+            self._let_flow()
+            everyone.update((peer.page, peer) for peer in self.peers)
+            quiet = 0 if self._progress() != before else quiet + 1
+            if not self.router.routes and not self.peers and not self.dialling:
+                break
+            if quiet > 10:
+                self.now += 1
+                self.pass_time(0, 0)
+        self._check_end(everyone)
+
+    def _progress(self) -> tuple[int, ...]:
+        received = sum(len(peer.page.received) for peer in self.peers)
+        return self.page.counts["acks"], received, len(self.peers), len(self.router.routes)
+
+    def _let_flow(self) -> None:
+        self.now += 0.01
+        while self.dialling:
+            self.dialled(0, 1)
+        for peer in self.peers:
+            while peer.socket.readable:
+                peer.socket.read(65536, self.now)
+            peer.socket.flush(65536, self.now)
+            peer.receive(self.now)
+            if peer.can_say and self._is_done(peer):
+                peer.leave(self.now)
+        self.turn()
+        for process in list(self.processes):
+            while process.inbox:
+                process.receive()
+            for task in list(process.running):
+                process.finish(task)
+            for _ in range(20):
+                if process.startable():
+                    task = process.startable()[0]
+                    process.start(task)
+                    self._handle(process, task, -1)
+                    process.finish(task)
+            self._put(process)
+        for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
+            while wire:
+                self._receive(identity, wire.popleft())
+        self._bury()
+        self.check()
+
+    def _is_done(self, peer: Peer) -> bool:
+        """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
+        con = peer.page
+        if not con.websocket or con.spoiled:
+            return True
+        return len(con.received) >= len(con.expected) and con.offset == len(con.said)
+
+    def _check_end(self, everyone: dict[Con, Peer]) -> None:
+        router = self.router
+        assert not router.routes, f"left over: {[dump(r) for r in router.routes.values()]}"
+        assert not router.flow.total
+        assert not any(worker.in_flight for worker in router.workers.values())
+        assert not router.flow.paused
+        for con in self.page.cons.values():
+            assert not con.outstanding
+            told = bool(con.seen) or con.opened
+            told = told and not con.buried
+            assert con.closes == told, f"{con.id} was closed {con.closes} times"
+            peer = everyone.get(con)
+            if peer is None or con.spoiled or con.was_closed:
+                continue
+            # What a WebSocket says or is sent after it has said goodbye may be lost.
+            if peer.socket.con.close_cause == "eof" or peer.left_in_peace:
+                echoed = MARK.sub(b"", bytes(con.received))
+                assert echoed == con.said, f"{con.id} was not echoed all that it had said"
+
+
+def dump(route: Route) -> str:
+    """What there is to know of a connection that did not end."""
+    return str({name: getattr(route, name) for name in Route.__slots__})

@@ -1,0 +1,38 @@
+"""Sans-I/O. What is kept of an event that kills workers."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from wsraw import messages as m
+from wsraw.gateway.route import Route
+
+FILE_NAME = "dead-letters.jsonl"
+"""In the run folder: one JSON object a line."""
+
+
+def dead_letter(route: Route, event: m.Event, deaths: int) -> dict[str, Any]:
+    """All that a person needs to find out why; `data` is base64."""
+    con = route.con
+    letter: dict[str, Any] = {
+        "con": route.id,
+        "kind": con.kind,
+        "event": type(event).__struct_config__.tag,
+        "deaths": deaths,
+        "deliveries": event.delivery - 1,
+        "about": con.about,
+        "inf": con.inf,
+        "state": base64.b64encode(route.state).decode(),
+    }
+    if isinstance(event, m.OnMessage):
+        letter |= {
+            "type": event.type,
+            "final": event.final,
+            "data": base64.b64encode(event.data).decode(),
+        }
+    elif isinstance(event, m.OnError):
+        letter["message"] = event.message
+    elif isinstance(event, m.OnClose):
+        letter |= {"code": event.code, "reason": event.reason, "cause": event.cause}
+    return letter

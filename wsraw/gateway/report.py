@@ -1,0 +1,60 @@
+"""Sans-I/O. How a gateway is: what `wsraw status` shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from wsraw.gateway.route import Worker
+from wsraw.gateway.router import Router
+from wsraw.link import LinkState
+
+
+def report(router: Router, sockets: int, now: float) -> dict[str, Any]:
+    """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open."""
+    kinds = Counter(route.con.kind or "unknown" for route in router.routes.values())
+    opened = sum(route.con.opened for route in router.routes.values())
+    return {
+        "epoch": router.epoch,
+        "sockets": sockets,
+        "connections": {
+            "websocket": kinds["websocket"],
+            "raw": kinds["raw"],
+            "opened": opened,
+            "total": len(router.routes),
+        },
+        "parked": sum(len(route.parked) for route in router.routes.values()),
+        "paused": len(router.flow.paused),
+        "bytes": router.flow.total,
+        "memory_limit": router.flow.memory_limit,
+        "crowded": router.flow.crowded,
+        "unknown_ids": router.unknown_ids,
+        "dropped": router.outgoing.dropped,
+        "dead_letters": router.dead_letters_total,
+        "workers": [
+            _worker(worker, now)
+            for worker in router.workers.values()
+            if worker.state is not LinkState.NEW
+        ],
+    }
+
+
+def _worker(worker: Worker, now: float) -> dict[str, Any]:
+    samples = sorted(worker.samples)
+    return {
+        "n": worker.worker,
+        "instance": worker.instance,
+        "language": worker.language,
+        "pool": worker.pool,
+        "state": "hung" if worker.condemned else worker.state.value,
+        "session": worker.session,
+        "connections": len(worker.connections),
+        "in_flight": len(worker.in_flight),
+        "in_flight_bytes": worker.in_flight_bytes,
+        "oldest": worker.oldest_age(now),
+        "window": worker.window,
+        "acked": worker.acked_events,
+        "batches_dropped": worker.dropped,
+        "service_p50": samples[len(samples) // 2] if samples else 0.0,
+        "service_p99": samples[len(samples) * 99 // 100] if samples else 0.0,
+    }

@@ -1,0 +1,39 @@
+"""Sans-I/O. Events that were in flight at a worker when it died: which of them killed it?
+
+In a batch nobody can tell. So all of them are suspects, and each is given again, one at a time, to
+a worker that holds nothing else: an ack clears it, a death while it was alone is conclusive. After
+`max_deliveries` deaths, the last of them alone, an event is poison. The innocent ones wait for as
+long as it takes to clear those before them, which is a round trip each.
+"""
+
+from __future__ import annotations
+
+from wsraw import messages as m
+from wsraw.link import InFlight
+
+
+class Suspicion:
+    """Deaths by event. Events are told apart as objects: each is cleared before it is freed."""
+
+    def __init__(self, max_deliveries: int) -> None:
+        self._max_deliveries = max_deliveries
+        self._deaths: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._deaths)
+
+    def __contains__(self, event: m.Event) -> bool:
+        return id(event) in self._deaths
+
+    def clear(self, event: m.Event) -> None:
+        """It was handled, or nobody will hear it any more."""
+        self._deaths.pop(id(event), None)
+
+    def died(self, entry: InFlight, alone: bool) -> int:
+        """A worker died that held it. The count of deaths if that makes it poison, else 0."""
+        deaths = self._deaths.get(id(entry.event), 0) + 1
+        if alone and deaths >= self._max_deliveries:
+            self.clear(entry.event)
+            return deaths
+        self._deaths[id(entry.event)] = deaths
+        return 0
