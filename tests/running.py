@@ -71,7 +71,7 @@ class Running:
         self.process = subprocess.Popen(
             command("run", "--log-level=debug", *options, *arguments),
             cwd=cwd,
-            env=environment() | {"TMPDIR": self._folder.name},
+            env=environment() | dict.fromkeys(["TMPDIR", "XDG_RUNTIME_DIR"], self._folder.name),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

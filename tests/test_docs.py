@@ -26,7 +26,7 @@ from wsraw import cli, link
 from wsraw import messages as m
 from wsraw import settings as s
 from wsraw.gateway import gateway, links, listener, websocket, wire
-from wsraw.supervisor import folder, policy, process
+from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
 from wsraw.workers import dealer, handlers
 
 README = ROOT / "README.md"
@@ -174,7 +174,7 @@ def options(command: str) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
 def test_options_exist(path: Path) -> None:
-    known = options("run") | options("worker")
+    known = {name for command in cli.cli.commands for name in options(command)}
     for option in re.findall(r"(?<![-\w])--[a-z][a-z-]+", path.read_text("utf-8")):
         assert option in known, f"{path.name}: {option}"
 
@@ -228,15 +228,20 @@ MIB = s.MIB
         (OPERATIONS, f"| `pause_timeout`, {s.Settings().pause_timeout:g} s |"),
         (OPERATIONS, f"above `stop_timeout` ({s.Settings().stop_timeout:g} s)"),
         (OPERATIONS, f"A line longer than {process.LONGEST_LINE // s.KIB} KiB is cut"),
-        (OPERATIONS, f"after {policy.FIRST_BACKOFF} s at first"),
-        (OPERATIONS, f"up to {policy.LONGEST_BACKOFF:g} s"),
+        (OPERATIONS, f"is started again after {restarts.FIRST_BACKOFF} s"),
+        (OPERATIONS, f"up to {restarts.LONGEST_BACKOFF:g} s"),
+        (OPERATIONS, "within a second of that" if restarts.STABLE_AFTER == 1 else "?"),
+        (OPERATIONS, "a second later SIGKILL" if policy.ABORT_GRACE == 1 else "?"),
+        (OPERATIONS, f"dies within {pool.SETTLE} s of that"),
+        (OPERATIONS, "answer within a second" if requests.REPORT_TIMEOUT == 1 else "?"),
+        (OPERATIONS, "below once a second" if supervisor.LOOK_AT_FILES == 1 else "?"),
+        (OPERATIONS, "every five seconds" if supervisor.LOOK_AT_MEMORY == 5 else "?"),
         (OPERATIONS, f"| {policy.DOES_NOT_LOAD} | the handlers file does not load"),
-        (OPERATIONS, "died six times in a row" if policy.INTENSITY == 5 else "?"),
         (OPERATIONS, "half a second at a time" if listener.ACCEPT_PAUSE == 0.5 else "?"),
         (OPERATIONS, "five seconds" if gateway.ORPHAN_STOP == 5 else "?"),
         (OPERATIONS, f"may have {folder.LONGEST_SOCKET_PATH} bytes"),
         (README, f"before `--pause-timeout` ({s.Settings().pause_timeout:g} s)"),
-        (README, f"pauses that grow to {policy.LONGEST_BACKOFF:g} s"),
+        (README, f"pauses that grow to {restarts.LONGEST_BACKOFF:g} s"),
         (PROTOCOL, f"This is version {m.PROTOCOL_VERSION}."),
         (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
         (PROTOCOL, f"| `MAXMSGSIZE` = {dealer.LARGEST_BATCH // MIB} MiB |"),

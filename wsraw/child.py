@@ -35,6 +35,7 @@ def main() -> int:
             os.environ.pop("WSRAW_CONTROL"),
             os.environ.pop("WSRAW_CONTROL_TOKEN"),
             int(os.environ.pop("WSRAW_EPOCH")),
+            [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
         )
     _die_with(parent)
     from wsraw.workers import worker

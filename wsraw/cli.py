@@ -6,6 +6,7 @@ that it cannot even begin).
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ from wsraw.settings import Option, Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 METAVARS = {"listen": "ADDRESS", "workers": "FILE[:N]", "run_dir": "FOLDER"}
+FAILED = 1
 WRONG_USE = 2
+DOES_NOT_LOAD = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +46,18 @@ class WrongUse(click.ClickException):
     """Ends a command with one line."""
 
     exit_code = WRONG_USE
+
+
+class Failed(click.ClickException):
+    """Wanted and not done: one line, too."""
+
+    exit_code = FAILED
+
+
+class CannotWork(click.ClickException):
+    """Nor would it later."""
+
+    exit_code = DOES_NOT_LOAD
 
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -107,8 +122,130 @@ def run(**values: Any) -> int:
 
     try:
         return supervisor.run(settings)
+    except supervisor.CannotListen as error:
+        raise CannotWork(str(error)) from error
     except supervisor.CannotStart as error:
         raise WrongUse(str(error)) from error
+
+
+# --- commands to a run ---
+
+
+def run_dir_option(command: F) -> F:
+    """Which run is meant."""
+    return click.option(
+        "--run-dir",
+        metavar="FOLDER",
+        default="",
+        help="The run folder of the run that is meant. Default: the only one of yours.",
+    )(command)
+
+
+def timeout_option(seconds: float) -> Callable[[F], F]:
+    """How long to wait for the answer."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        default=seconds,
+        show_default=True,
+        help="The longest wait for the answer, in seconds; 0 waits as long as it takes.",
+    )
+
+
+def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
+    """Ask the run; returns what `done` says."""
+    from wsraw.supervisor import client
+
+    try:
+        folder = client.find(run_dir)
+        done = client.ask(folder, what, args, timeout)
+        if what in ("stop", "drain") and done.ok:
+            client.wait_until_gone(folder, timeout)
+    except client.NoRunError as error:
+        raise WrongUse(str(error)) from error
+    except TimeoutError as error:
+        raise Failed(f"{what}: {error}") from error
+    return done
+
+
+def _do(run_dir: str, what: str, args: Sequence[str], timeout: float) -> int:
+    done = _ask(run_dir, what, args, timeout)
+    click.echo(done.text if done.ok else f"wsraw: {what}: {done.text}", err=not done.ok)
+    return 0 if done.ok else FAILED
+
+
+@cli.command()
+@run_dir_option
+@timeout_option(10.0)
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object.")
+def status(run_dir: str, timeout: float, as_json: bool) -> int:
+    """Show how a run is: its gateway, its workers, its connections."""
+    from wsraw.supervisor import status as shown
+
+    done = _ask(run_dir, "status", (), timeout)
+    if not done.ok:
+        raise Failed(f"status: {done.text}")
+    click.echo(json.dumps(done.data) if as_json else shown.table(done.data))
+    return 0
+
+
+@cli.command()
+@run_dir_option
+@timeout_option(120.0)
+def reload(run_dir: str, timeout: float) -> int:
+    """Replace all workers, one after the other, by new ones that load the handlers file anew."""
+    return _do(run_dir, "reload", (), timeout)
+
+
+@cli.command()
+@click.argument("workers", metavar="N|POOL=N")
+@run_dir_option
+@timeout_option(120.0)
+def scale(workers: str, run_dir: str, timeout: float) -> int:
+    """Run N workers from here on; those that are too many finish and leave."""
+    return _do(run_dir, "scale", (workers,), timeout)
+
+
+@cli.command()
+@run_dir_option
+@timeout_option(0.0)
+def stop(run_dir: str, timeout: float) -> int:
+    """Stop a run in good order, within its stop_timeout."""
+    return _do(run_dir, "stop", (), timeout)
+
+
+@cli.command()
+@run_dir_option
+@timeout_option(0.0)
+def drain(run_dir: str, timeout: float) -> int:
+    """Stop a run without a deadline: handlers take the time they need."""
+    return _do(run_dir, "drain", (), timeout)
+
+
+@cli.command("dead-letters")
+@click.argument("number", type=click.IntRange(min=1), required=False)
+@run_dir_option
+def dead_letters(number: int | None, run_dir: str) -> int:
+    """List the events that killed workers; with a NUMBER show that one whole."""
+    from wsraw.supervisor import letters
+
+    try:
+        file = letters.find(run_dir)
+        found = letters.read(file)
+    except letters.NoLettersError as error:
+        raise WrongUse(str(error)) from error
+    except OSError as error:
+        raise WrongUse(f"{file}: {error.strerror}") from error
+    if number is None:
+        for n, letter in enumerate(found, 1):
+            click.echo(letters.line(n, letter))
+        if not found:
+            click.echo(f"no dead letters in {file.parent}")
+    elif number > len(found):
+        raise WrongUse(f"{file} holds {len(found)} dead letters")
+    else:
+        click.echo(letters.whole(found[number - 1]))
+    return 0
 
 
 @cli.command()

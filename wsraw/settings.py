@@ -171,6 +171,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: Annotated[
         Seconds, Meta(description="The longest a stop waits for handlers and clients.")
     ] = 30.0
+    drain_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="The longest a worker that is replaced may take to finish its handlers; "
+            "then it is killed."
+        ),
+    ] = 30.0
+    reload: Annotated[
+        bool,
+        Meta(
+            description="Reload when the handlers file changes, or another *.py file in its "
+            "folder or below."
+        ),
+    ] = False
+    max_memory: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of memory (RSS) above which a worker is replaced in good order; "
+            "where there is /proc.",
+        ),
+    ] = 0
+    restart_intensity: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Deaths at the start, within restart_period, above which workers are in a "
+            "crash loop.",
+        ),
+    ] = 5
+    restart_period: Annotated[
+        Seconds, Meta(description="The time in which restart_intensity deaths are counted.")
+    ] = 30.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="What the log shows.")
     ] = "info"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -13,7 +12,9 @@ from typing import Any
 import pytest
 from deadline import UNIT, eventually
 
-from wsraw.gateway.listener import ACCEPT_BUDGET, Listener, printable
+from wsraw import listen as listening
+from wsraw.gateway.listener import ACCEPT_BUDGET, Listener
+from wsraw.listen import printable
 from wsraw.loop import Loop
 from wsraw.settings import Listen
 
@@ -35,10 +36,10 @@ class Accepting:
             listener.judge(self.room, now)
         return False
 
-    def listen(self, **asked: Any) -> Listener:
+    def listen(self, given: socket.socket | None = None, **asked: Any) -> Listener:
         listen = Listen(**{"name": "test", "host": "127.0.0.1", **asked})
         listener = Listener(
-            self.loop, listen, lambda *new: self.accepted.append(new)  # type: ignore[arg-type]
+            self.loop, listen, lambda *new: self.accepted.append(new), given  # type: ignore[arg-type]
         )  # fmt: skip
         self.listeners.append(listener)
         self.loop.turn(False)
@@ -83,21 +84,6 @@ def test_accepts_over_both_protocols(gate: Accepting, host: str, shown: str) -> 
         assert client.recv(1) == b"x"
 
 
-def test_ipv6_is_ipv6_alone(gate: Accepting) -> None:
-    """Else [::]:8000 and 0.0.0.0:8000 could not be listened on together."""
-    six = gate.listen(host="::")
-    four = gate.listen(host="0.0.0.0", port=port_of(six))
-    assert port_of(four) == port_of(six)
-
-
-def test_a_name_is_looked_up(gate: Accepting) -> None:
-    assert printable_host(gate.listen(host="localhost")) in ("127.0.0.1", "[::1]")
-
-
-def printable_host(listener: Listener) -> str:
-    return listener.address.rpartition(":")[0]
-
-
 @unix_only
 def test_a_unix_socket_and_its_file(gate: Accepting, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
@@ -113,83 +99,19 @@ def test_a_unix_socket_and_its_file(gate: Accepting, tmp_path: Path) -> None:
 
 
 @unix_only
-def test_a_socket_file_of_a_run_that_was_killed_is_replaced(
-    gate: Accepting, tmp_path: Path
-) -> None:
+def test_a_given_socket_is_accepted_from_and_its_file_left(gate: Accepting, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(path)
-    assert gate.listen(host="", path=path).address == f"unix:{path}"
-
-
-@unix_only
-@pytest.mark.parametrize("link", [False, True], ids=["file", "link to a file"])
-def test_a_file_that_is_no_socket_is_left_alone(
-    gate: Accepting, tmp_path: Path, link: bool
-) -> None:
-    path, precious = tmp_path / "s", tmp_path / "precious"
-    (precious if link else path).write_text("precious")
-    if link:
-        path.symlink_to(precious)
-    with pytest.raises(OSError, match=r"cannot listen on test: the address is in use"):
-        gate.listen(host="", path=str(path))
-    assert path.read_text() == "precious"
-
-
-@unix_only
-def test_a_unix_socket_in_use(gate: Accepting, tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    gate.listen(host="", path=path)
-    with pytest.raises(OSError, match="in use") as error:
-        gate.listen(host="", path=path)
-    assert error.value.errno == errno.EADDRINUSE
-    assert os.path.exists(path)
-
-
-# --- wrong use: one line that says what to do ---
-
-
-def test_a_port_in_use(gate: Accepting) -> None:
-    port = port_of(gate.listen())
-    with pytest.raises(OSError) as error:
-        gate.listen(name="127.0.0.1:8000", port=port)
-    assert error.value.errno == errno.EADDRINUSE
-    assert error.value.strerror == (
-        "cannot listen on 127.0.0.1:8000: the address is in use; stop the other program or choose "
-        "another port"
-    )
-
-
-@pytest.mark.parametrize(
-    ("asked", "advice"),
-    [
-        ({"host": "no-such-name.invalid"}, "write an address of this machine"),
-        ({"host": "a" * 64}, "write an address of this machine"),
-        ({"host": "a..b"}, "write an address of this machine"),
-        ({"host": "192.0.2.1"}, "this machine has no such address"),
-        ({"host": "", "path": "no/such/folder/s"}, "No such file"),
-        ({"host": "", "path": "x" * 300}, "too long"),
-    ],
-)
-def test_advice(gate: Accepting, asked: dict[str, Any], advice: str) -> None:
-    if "path" in asked and not hasattr(socket, "AF_UNIX"):
-        advice = "no unix sockets"
-    with pytest.raises(OSError) as error:
-        gate.listen(**asked)
-    assert (error.value.strerror or "").startswith("cannot listen on test: ")
-    assert advice in (error.value.strerror or "")
-
-
-def test_a_privileged_port(gate: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who runs the tests may be allowed to: then the kernel's refusal is put in."""
-
-    class Refusing(socket.socket):
-        def bind(self, address: Any) -> None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(socket, "socket", Refusing)
-    with pytest.raises(OSError, match="not permitted; choose a port above 1023"):
-        gate.listen(port=80)
+    ours = listening.bind(Listen(name="test", path=path))
+    given = listening.adopt(os.dup(ours.fileno()))
+    listener = gate.listen(given, host="", path=path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        gate.until(lambda: gate.accepted)
+    gate.listeners.remove(listener)
+    listener.close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    ours.close()
 
 
 # --- bounds ---
@@ -289,20 +211,3 @@ def test_an_aborted_connection_is_no_trouble(
         socket.create_connection(("127.0.0.1", port)).close()
     gate.until(lambda: len(gate.accepted) == 10)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-# --- addresses ---
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        (("127.0.0.1", 80), "127.0.0.1:80"),
-        (("::1", 80, 0, 0), "[::1]:80"),
-        ("/tmp/s", "unix:/tmp/s"),
-        ("", "unix"),
-        (b"\0abstract", "unix"),
-    ],
-)
-def test_printable(address: object, shown: str) -> None:
-    assert printable(address) == shown

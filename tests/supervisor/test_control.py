@@ -8,7 +8,7 @@ import zmq
 from deadline import eventually
 
 from wsraw import messages as m
-from wsraw.supervisor.control import Control, ControlError
+from wsraw.supervisor.control import Asked, Control, ControlError
 
 NEWS = m.Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
@@ -28,7 +28,7 @@ class Gateway:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(control.endpoint)
-        self._decoder = m.Decoder(str, m.FromSupervisor)
+        self._decoder = m.Decoder(str, m.FromSupervisor | m.Done)
 
     def say(self, *frames: bytes) -> None:
         self._socket.send_multipart(frames)
@@ -101,6 +101,39 @@ def test_a_gateway_that_died_is_not_spoken_to(control: Control, gateway: Gateway
     control.tell(m.Stop(2.0))
     assert new.hear() == (token, [m.Stop(2.0)])
     new.close()
+
+
+# --- the command line ---
+
+
+def test_the_command_line_is_answered(control: Control, gateway: Gateway) -> None:
+    token = control.expect()
+    client = Gateway(control)
+    client.say(m.encode([control.client_token, m.Do(7, "scale", ["3"])]))
+    asked = eventually(control.receive)
+    assert asked is not None
+    assert isinstance(asked[0], Asked)
+    assert asked[0].do == m.Do(7, "scale", ["3"])
+    gateway.say(m.encode([token, NEWS]))
+    eventually(control.receive)
+    control.tell(m.Stop(1.0))
+    control.answer(asked[0].who, m.Done(7, True, "3 workers"))
+    assert client.hear() == (control.client_token, [m.Done(7, True, "3 workers")])
+    assert gateway.hear() == (token, [m.Stop(1.0)])
+    client.close()
+    control.answer(asked[0].who, m.Done(7, True))
+
+
+def test_each_token_says_who_speaks(control: Control, gateway: Gateway) -> None:
+    """A command that is no gateway's news, and the other way round."""
+    token = control.expect()
+    gateway.say(m.encode([control.client_token, m.Stopped()]))
+    assert eventually(lambda: control.receive() is not None)
+    gateway.say(m.encode([token, m.Do(1, "stop"), m.Stopped()]))
+    assert eventually(control.receive) == [m.Stopped()]
+    gateway.say(m.encode(["guess", m.Do(1, "stop")]))
+    gateway.say(m.encode([token, NEWS]))
+    assert eventually(control.receive) == [NEWS]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

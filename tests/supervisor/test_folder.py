@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
+from wsraw.supervisor import folder as folders
 from wsraw.supervisor.folder import EPOCHS, LONGEST_SOCKET_PATH, Folder, FolderError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and owners are POSIX's")
@@ -25,6 +28,108 @@ def test_a_fresh_folder_is_private_and_goes_away() -> None:
     folder.next_epoch()
     folder.close()
     assert not folder.path.exists()
+
+
+# --- folders that nobody has named ---
+
+
+@pytest.fixture
+def own_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return folders.base()
+
+
+def test_fresh_folders_lie_together(own_base: Path) -> None:
+    one, two = Folder(""), Folder("")
+    assert one.path.parent == two.path.parent == own_base
+    if sys.platform != "win32":
+        assert mode(own_base) == 0o700
+    assert folders.fresh_folders() == sorted([one.path, two.path])
+    one.close()
+    assert own_base.exists()
+    two.close()
+    assert not own_base.exists(), "the last one takes it along"
+    assert folders.fresh_folders() == []
+
+
+def test_a_runtime_folder_that_is_not_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    assert folders.base().parent == Path(tempfile.gettempdir())
+
+
+@posix
+def test_a_link_that_somebody_has_laid_is_not_followed(own_base: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    own_base.symlink_to(elsewhere)
+    with pytest.raises(FolderError, match="belongs to another user"):
+        Folder("")
+    assert list(elsewhere.iterdir()) == []
+
+
+@posix
+def test_a_base_open_to_others_is_refused(own_base: Path) -> None:
+    own_base.mkdir(mode=0o755)
+    with pytest.raises(FolderError, match="chmod 700"):
+        Folder("")
+
+
+def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
+    folder = Folder("")
+    letters = folder.path / folders.DEAD_LETTERS
+    letters.touch()
+    folder.write_control("abc", "ipc://x")
+    assert folder.close() == letters
+    assert not (folder.path / folders.CONTROL).exists()
+    assert not folders.is_live(folder.path)
+
+
+# --- who is there ---
+
+
+def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert not folders.is_live(path)
+    folder = Folder(str(path))
+    assert folders.is_live(path)
+    assert folders.is_live(path), "to ask takes nothing away"
+    folder.close()
+    assert not folders.is_live(path)
+
+
+def test_who_only_asks_does_not_keep_a_run_out(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    Folder(path).close()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.002):
+            folders.is_live(Path(path))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(50):
+            Folder(path).close()
+    finally:
+        over.set()
+        asking.join()
+
+
+def test_the_secrets_of_the_command_line(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    folder.write_control("abc", "ipc://x")
+    file = folder.path / folders.CONTROL
+    assert file.read_text() == "abc\nipc://x\n"
+    if sys.platform != "win32":
+        assert mode(file) == 0o600
+    folder.close()
+    assert not file.exists()
+
+
+# --- a folder of the user's ---
 
 
 def test_a_users_folder_stays_with_its_epoch(tmp_path: Path) -> None:

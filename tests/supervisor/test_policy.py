@@ -1,79 +1,27 @@
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from supervisor.acting import ENDPOINT, Run
 
+from wsraw.settings import Settings
+from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import Phase, Policy
-
-ENDPOINT = "ipc:///run/link.sock"
-
-
-class Run:
-    """A policy with a clock, and the actions it took; processes are what it spawned."""
-
-    def __init__(self, workers: int = 1, stop_timeout: float = 30.0, luck: float = 1.0) -> None:
-        self.policy = Policy([f"{n}.py" for n in range(workers)], stop_timeout, lambda: luck)
-        self.now = 100.0
-        self.actions: list[p.Action] = []
-
-    def do(self, *actions: list[p.Action]) -> list[p.Action]:
-        """What was done, without the log lines; those stay in `said`."""
-        self.actions = list(itertools.chain(*actions))
-        return [action for action in self.actions if not isinstance(action, p.Say)]
-
-    @property
-    def said(self) -> str:
-        return "\n".join(a.text for a in self.actions if isinstance(a, p.Say))
-
-    def pass_time(self, seconds: float) -> list[p.Action]:
-        """Let time pass, ticking when asked to."""
-        until = self.now + seconds
-        done: list[p.Action] = []
-        said: list[p.Action] = []
-        while (wake := self.policy.wake_at()) is not None and wake <= until:
-            self.now = max(self.now, wake)
-            done += self.do(self.policy.tick(self.now))
-            said += self.actions
-            assert self.policy.wake_at() != wake, "a tick must use up its time"
-        self.now = until
-        self.actions = said
-        return done
-
-    def up(self) -> Run:
-        """Bring gateway and all workers to READY."""
-        self.do(self.policy.start(self.now))
-        self.do(self.policy.listening(ENDPOINT, self.now))
-        self.do(self.policy.ready(1, self.now))
-        for child in self.policy.workers[1:]:
-            self.do(self.policy.ready(child.n, self.now))
-        return self
-
-    @property
-    def gateway(self) -> Child:
-        return self.policy.gateway
-
-    @property
-    def worker(self) -> Child:
-        return self.policy.workers[0]
-
-    def exit(self, child: Child, code: int = -9, reason: str = "was killed") -> list[p.Action]:
-        return self.do(self.policy.exited(child, code, reason, self.now))
-
+from wsraw.supervisor.pool import GRACE
+from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER
 
 # --- start: left to right ---
 
 
 def test_the_gateway_comes_first() -> None:
     run = Run(2)
-    assert run.do(run.policy.start(run.now)) == [p.Spawn(run.gateway)]
+    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
     assert run.pass_time(1000) == []
 
 
@@ -81,10 +29,10 @@ def test_then_one_worker_then_all() -> None:
     run = Run(3)
     run.do(run.policy.start(run.now))
     first, second, third = run.policy.workers
-    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [p.Spawn(first)]
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
     assert run.pass_time(1000) == []
     assert not run.policy.has_been_up
-    assert run.do(run.policy.ready(1, run.now)) == [p.Spawn(second), p.Spawn(third)]
+    assert run.do(run.policy.ready(1, run.now)) == [a.Spawn(second), a.Spawn(third)]
     assert run.policy.has_been_up
     assert [child.n for child in run.policy.workers] == [1, 2, 3]
 
@@ -99,7 +47,7 @@ def test_a_dead_worker_comes_back_under_a_new_number() -> None:
     assert "worker 1 was killed; starting another in 0.1 s" in run.said
     assert run.policy.worker(1) is None
     assert run.pass_time(0.09) == []
-    assert run.pass_time(0.02) == [p.Spawn(run.worker)]
+    assert run.pass_time(0.02) == [a.Spawn(run.worker)]
     assert run.worker.n == 3
     assert run.policy.worker(3) is run.worker
 
@@ -107,8 +55,7 @@ def test_a_dead_worker_comes_back_under_a_new_number() -> None:
 def test_a_dead_gateway_comes_back_and_workers_stay() -> None:
     run = Run(2).up()
     run.pass_time(10)
-    assert run.exit(run.gateway) == []
-    assert run.pass_time(0.2) == [p.Spawn(run.gateway)]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.worker.state is ChildState.READY
 
@@ -117,55 +64,208 @@ def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
     run = Run(1).up()
     run.exit(run.gateway)
     run.pass_time(1)
-    assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [p.Terminate(run.worker)]
-    assert run.exit(run.worker, 0) == [p.Spawn(run.worker)]
+    assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [a.Terminate(run.worker)]
+    assert run.exit(run.worker, 0) == [a.Spawn(run.worker)]
 
 
 def test_a_worker_that_dies_without_a_gateway_waits_for_it() -> None:
     run = Run(1).up()
-    run.exit(run.gateway)
-    run.exit(run.worker)
-    assert run.pass_time(5) == [p.Spawn(run.gateway)]
-    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [p.Spawn(run.worker)]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert run.exit(run.worker) == []
+    assert run.pass_time(5) == []
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(run.worker)]
 
 
-def backoffs(run: Run, deaths: int) -> Iterator[float]:
-    for _ in range(deaths):
-        run.exit(run.worker, 1, "exited with code 1")
-        wake = run.policy.wake_at()
-        assert wake is not None
-        yield wake - run.now
-        run.pass_time(wake - run.now + 1e-6)
+def deaths(run: Run, child: Child, count: int, ready_for: float | None = None) -> list[float]:
+    """Let a child die so often as soon as it can; how long it was not there each time."""
+    delays = []
+    for _ in range(count):
+        if ready_for is not None:
+            run.do(run.policy.ready(child.n, run.now))
+            run.pass_time(ready_for)
+        run.exit(child, 1, "exited with code 1")
+        died_at = run.now
+        while child.state is ChildState.DEAD:
+            wake = run.policy.wake_at(run.now)
+            assert wake is not None
+            run.pass_time(wake - run.now + 1e-6)
+        delays.append(run.now - died_at)
+    return delays
 
 
-def test_backoff_doubles_up_to_its_limit() -> None:
-    run = Run(1).up()
-    delays = list(backoffs(run, 40))
-    assert delays[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
-    assert delays[-1] == pytest.approx(p.LONGEST_BACKOFF)
+def test_backoff_doubles_with_each_death_at_the_start() -> None:
+    run = Run(1, restart_intensity=100).up()
+    run.pass_time(10)
+    delays = deaths(run, run.worker, 40)
+    assert delays[:5] == pytest.approx([0.1, 0.1, 0.2, 0.4, 0.8], abs=0.01)
+    assert delays[-1] == pytest.approx(LONGEST_BACKOFF, abs=0.01)
     assert [round(delay, 3) for delay in delays] == sorted(round(delay, 3) for delay in delays)
     assert run.policy.phase is Phase.RUNNING
 
 
 def test_jitter_halves_it_at_most() -> None:
-    lucky = list(backoffs(Run(1, luck=0.0).up(), 3))
-    assert lucky == pytest.approx([0.05, 0.1, 0.2])
+    run = Run(1, luck=0.0).up()
+    assert deaths(run, run.worker, 3) == pytest.approx([0.05, 0.1, 0.2], abs=0.01)
 
 
 def test_a_stable_time_forgives() -> None:
     run = Run(1).up()
-    list(backoffs(run, 5))
-    run.do(run.policy.ready(run.worker.n, run.now))
-    run.pass_time(p.STABLE_AFTER)
-    assert list(backoffs(run, 1)) == pytest.approx([0.1])
+    deaths(run, run.worker, 4)
+    assert deaths(run, run.worker, 1, ready_for=STABLE_AFTER) == pytest.approx([0.1], abs=0.01)
 
 
 def test_a_short_life_does_not() -> None:
     run = Run(1).up()
-    list(backoffs(run, 2))
+    deaths(run, run.worker, 2)
+    delays = deaths(run, run.worker, 1, ready_for=STABLE_AFTER * 0.9)
+    assert delays == pytest.approx([0.4], abs=0.01)
+
+
+def test_a_short_life_in_which_something_was_handled_is_told_later() -> None:
+    """The gateway's word comes when the exit has been judged."""
+    run = Run(1).up()
+    deaths(run, run.worker, 3)
+    n = run.worker.n
+    run.do(run.policy.ready(n, run.now))
+    run.exit(run.worker)
+    assert run.pass_time(0.1) == []
+    run.do(run.policy.left(n, 5, run.now))
+    assert run.pass_time(0.1) == [a.Spawn(run.worker)]
+
+
+def test_one_that_handled_nothing_is_not_pardoned() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 3)
+    n = run.worker.n
+    run.do(run.policy.ready(n, run.now))
+    run.exit(run.worker)
+    run.do(run.policy.left(n, 0, run.now))
+    assert run.pass_time(0.7) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.worker)]
+
+
+def test_the_first_restart_of_a_gateway_does_not_wait() -> None:
+    run = Run(1).up()
+    run.pass_time(10)
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert "starting another at once" in run.said
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)], "the first death at the start"
+    assert run.exit(run.gateway) == []
+    assert run.pass_time(0.21) == [a.Spawn(run.gateway)]
+
+
+# --- crash loop ---
+
+
+def test_a_crash_loop_is_told_and_goes_on_slowly() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 6)  # The first of them was no death at the start.
+    assert not run.policy.is_looping
+    assert run.exit(run.worker, 1) == []
+    assert run.policy.is_looping
+    assert "crash loop: more than 5 deaths at the start within 30 s" in run.said
+    assert run.policy.phase is Phase.RUNNING
+    assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.worker)]
+    run.exit(run.worker, 1)
+    assert "crash loop:" not in run.said, "once is enough"
+    assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
+
+
+def test_it_counts_all_workers_together() -> None:
+    run = Run(3).up()
+    run.pass_time(10)
+    for child in run.policy.workers:
+        deaths(run, child, 3)
+    assert run.policy.is_looping
+
+
+def test_it_is_over_when_one_works() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 6)
+    assert run.policy.is_looping
     run.do(run.policy.ready(run.worker.n, run.now))
-    run.pass_time(p.STABLE_AFTER * 0.9)
-    assert list(backoffs(run, 1)) == pytest.approx([0.4])
+    run.pass_time(STABLE_AFTER * 0.9)
+    assert run.policy.is_looping
+    run.pass_time(STABLE_AFTER * 0.2)
+    assert not run.policy.is_looping
+    assert "the crash loop is over" in run.said
+
+
+def test_workers_that_were_there_before_prove_nothing() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 7)
+    run.pass_time(1000)
+    assert run.policy.is_looping
+
+
+def test_others_that_are_killed_meanwhile_come_back_soon() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 7)
+    run.exit(run.policy.workers[1])
+    assert run.pass_time(0.11) == [a.Spawn(run.policy.workers[1])]
+
+
+def test_deaths_that_are_long_ago_do_not_count() -> None:
+    run = Run(1, restart_intensity=1, restart_period=5.0).up()
+    for _ in range(5):
+        deaths(run, run.worker, 1)
+        run.pass_time(5.0)
+    assert not run.policy.is_looping
+
+
+def test_a_kill_drill_is_no_crash_loop() -> None:
+    """One of four is killed every half second, sometimes before it is ready."""
+    run = Run(4).up()
+    chance = random.Random(1)
+    for _ in range(400):
+        living = [child for child in run.policy.workers if child.alive]
+        child = chance.choice(living)
+        n, was_ready = child.n, child.state is ChildState.READY
+        run.exit(child)
+        run.do(run.policy.left(n, 5 if was_ready else 0, run.now))
+        run.pass_time(0.3)
+        for child in run.policy.workers:
+            if child.state is ChildState.STARTING:
+                run.do(run.policy.ready(child.n, run.now))
+        run.pass_time(0.2)
+        assert not run.policy.is_looping
+
+
+def test_a_reload_tries_at_once() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 6)
+    run.exit(run.worker, 1)
+    assert run.do(run.policy.reload(run.now)) == [a.Spawn(run.worker)]
+    assert not run.policy.is_looping
+
+
+# --- kill ---
+
+
+def test_one_that_hangs_shows_its_stack_first() -> None:
+    run = Run(1).up()
+    why = "its handler has run for 30 s"
+    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [a.Abort(run.worker)]
+    assert "aborting worker 1: its handler has run for 30 s" in run.said
+    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [], "once"
+    assert run.pass_time(p.ABORT_GRACE - 0.1) == []
+    assert run.pass_time(0.2) == [a.Kill(run.worker)]
+    run.exit(run.worker)
+    assert f"worker 1 was killed ({why}); starting another" in run.said
+    assert run.worker.last_reason == f"was killed ({why})"
+    assert run.worker.restarts == 1
+
+
+def test_an_abort_is_not_forgotten_over_a_hello() -> None:
+    run = Run(1).up()
+    run.do(run.policy.kill_asked(1, "it hangs", True, run.now))
+    run.do(run.policy.left(1, 3, run.now))
+    run.do(run.policy.ready(1, run.now))
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
 
 
 # --- boot failure ---
@@ -175,21 +275,21 @@ def test_handlers_that_do_not_load_end_the_run() -> None:
     run = Run(2)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
-    assert run.exit(run.worker, 3) == [p.TellStop(0.0), p.Terminate(run.gateway)]
+    assert run.exit(run.worker, 3) == [a.TellStop(0.0), a.Terminate(run.gateway)]
     assert run.worker.state is ChildState.FAILED
-    assert run.exit(run.gateway, 0) == [p.Finish(3)]
+    assert run.exit(run.gateway, 0) == [a.Finish(3)]
 
 
 def test_later_it_is_a_death_like_others() -> None:
     run = Run(1).up()
     assert run.exit(run.worker, 3) == []
-    assert run.pass_time(1) == [p.Spawn(run.worker)]
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
 
 
 def test_a_gateway_that_cannot_listen_ends_the_run() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
-    assert run.exit(run.gateway, 3) == [p.Finish(3)]
+    assert run.exit(run.gateway, 3) == [a.Finish(3)]
     assert run.said == "", "the gateway has said it better"
 
 
@@ -197,8 +297,7 @@ def test_a_gateway_that_has_listened_is_tried_again() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
-    assert run.exit(run.gateway, 3) == []
-    assert run.pass_time(1) == [p.Spawn(run.gateway)]
+    assert run.exit(run.gateway, 3) == [a.Spawn(run.gateway)]
 
 
 @pytest.mark.parametrize("who", ["gateway", "worker"])
@@ -208,15 +307,15 @@ def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     if who == "worker":
         run.do(run.policy.listening(ENDPOINT, run.now))
     child = getattr(run, who)
-    for _ in range(p.INTENSITY):
-        assert run.exit(child, 1) == []
-        assert run.pass_time(60) == [p.Spawn(child)]
+    for _ in range(5):
+        spawned = run.exit(child, 1) + run.pass_time(2)
+        assert spawned == [a.Spawn(child)]
     done = run.exit(child, 1)
     assert "giving up" in run.said
     if who == "worker":
-        assert done == [p.TellStop(0.0), p.Terminate(run.gateway)]
+        assert done == [a.TellStop(0.0), a.Terminate(run.gateway)]
         done = run.exit(run.gateway, 0)
-    assert done == [p.Finish(1)]
+    assert done == [a.Finish(1)]
 
 
 # --- what the gateway says of workers ---
@@ -226,35 +325,39 @@ def test_news_of_unknown_workers_is_nothing() -> None:
     run = Run(1).up()
     for n in (0, 2, -1):
         assert run.do(run.policy.ready(n, run.now)) == []
-        assert run.do(run.policy.left(n, run.now)) == []
-        assert run.do(run.policy.kill_asked(n, "why", run.now)) == []
+        assert run.do(run.policy.left(n, 0, run.now)) == []
+        assert run.do(run.policy.kill_asked(n, "why", False, run.now)) == []
 
 
 def test_a_gateway_may_have_a_worker_killed() -> None:
     run = Run(1).up()
-    assert run.do(run.policy.kill_asked(1, "it sent no batch", run.now)) == [p.Kill(run.worker)]
+    assert run.do(run.policy.kill_asked(1, "it sent no batch", False, run.now)) == [
+        a.Kill(run.worker)
+    ]
     assert "killing worker 1: it sent no batch" in run.said
     run.exit(run.worker)
-    assert run.pass_time(1) == [p.Spawn(run.worker)]
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
 
 
 def test_one_that_left_but_does_not_leave_is_killed() -> None:
     run = Run(1).up()
-    assert run.do(run.policy.left(1, run.now)) == []
-    assert run.pass_time(p.GRACE - 0.1) == []
-    assert run.pass_time(0.2) == [p.Kill(run.worker)]
+    assert run.do(run.policy.left(1, 0, run.now)) == []
+    assert run.pass_time(GRACE - 0.1) == []
+    assert run.pass_time(0.2) == [a.Kill(run.worker)]
 
 
 def test_one_that_left_and_said_hello_again_lives() -> None:
     run = Run(1).up()
-    run.do(run.policy.left(1, run.now))
+    run.do(run.policy.left(1, 0, run.now))
     run.do(run.policy.ready(1, run.now))
     assert run.pass_time(1000) == []
 
 
 def test_listening_of_a_dead_gateway_is_nothing() -> None:
     run = Run(1).up()
+    deaths(run, run.gateway, 1)
     run.exit(run.gateway)
+    assert run.gateway.state is ChildState.DEAD
     assert run.do(run.policy.listening("tcp://other:1", run.now)) == []
 
 
@@ -263,25 +366,25 @@ def test_listening_of_a_dead_gateway_is_nothing() -> None:
 
 def test_stop_in_good_order() -> None:
     run = Run(2).up()
-    assert run.do(run.policy.stop(run.now)) == [p.TellStop(30.0)]
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
     assert run.policy.phase is Phase.STOPPING
     one, two = run.policy.workers
     assert run.exit(one, 0) == []
     assert run.exit(two, 0) == []
-    assert run.do(run.policy.stopped(run.now)) == [p.Terminate(run.gateway)]
-    assert run.exit(run.gateway, 0) == [p.Finish(0)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
 def test_workers_that_linger_end_before_the_gateway() -> None:
     run = Run(2).up()
     run.do(run.policy.stop(run.now))
     one, two = run.policy.workers
-    assert run.do(run.policy.stopped(run.now)) == [p.Terminate(one), p.Terminate(two)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(one), a.Terminate(two)]
     assert run.exit(one, -15) == []
-    assert run.pass_time(p.GRACE) == [p.Kill(two)]
-    assert run.exit(two, -9) == [p.Terminate(run.gateway)]
-    assert run.pass_time(p.GRACE) == [p.Kill(run.gateway)]
-    assert run.exit(run.gateway, -9) == [p.Finish(0)]
+    assert run.pass_time(GRACE) == [a.Kill(two)]
+    assert run.exit(two, -9) == [a.Terminate(run.gateway)]
+    assert run.pass_time(GRACE) == [a.Kill(run.gateway)]
+    assert run.exit(run.gateway, -9) == [a.Finish(0)]
 
 
 def test_a_gateway_that_leaves_first_is_fine() -> None:
@@ -289,72 +392,82 @@ def test_a_gateway_that_leaves_first_is_fine() -> None:
     run.do(run.policy.stop(run.now))
     run.do(run.policy.stopped(run.now))
     assert run.exit(run.gateway, 0) == []
-    assert run.exit(run.worker, 0) == [p.Finish(0)]
+    assert run.exit(run.worker, 0) == [a.Finish(0)]
 
 
 def test_the_deadline_of_a_stop() -> None:
     run = Run(2, stop_timeout=7.0).up()
-    assert run.do(run.policy.stop(run.now)) == [p.TellStop(7.0)]
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
     one, two = run.policy.workers
     assert run.pass_time(7.0) == []
     done = run.pass_time(p.STOP_MARGIN)
-    assert [action for action in done if isinstance(action, p.Kill)] == [p.Kill(one), p.Kill(two)]
+    assert [action for action in done if isinstance(action, a.Kill)] == [a.Kill(one), a.Kill(two)]
     assert not [action for action in done if getattr(action, "child", None) is run.gateway]
     assert run.exit(one) == []
-    assert run.exit(two) == [p.Terminate(run.gateway)]
-    assert run.exit(run.gateway, 0) == [p.Finish(0)]
+    assert run.exit(two) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
 def test_workers_get_no_grace_beyond_the_deadline() -> None:
     run = Run(1, stop_timeout=7.0).up()
     run.do(run.policy.stop(run.now))
     run.pass_time(7.0)
-    assert run.do(run.policy.stopped(run.now)) == [p.Terminate(run.worker)]
-    assert run.pass_time(p.STOP_MARGIN) == [p.Kill(run.worker)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.worker)]
+    assert run.pass_time(p.STOP_MARGIN) == [a.Kill(run.worker)]
 
 
 def test_a_stop_without_deadline_waits() -> None:
     run = Run(1, stop_timeout=0.0).up()
-    assert run.do(run.policy.stop(run.now)) == [p.TellStop(p.FOREVER)]
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(a.FOREVER)]
     assert run.pass_time(100_000) == []
+
+
+def test_a_drain_that_is_to_hurry_after_all() -> None:
+    run = Run(1, stop_timeout=7.0).up()
+    assert run.do(run.policy.stop(run.now, 0.0)) == [a.TellStop(a.FOREVER)]
+    assert run.pass_time(1000) == []
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
+    assert run.do(run.policy.stop(run.now, 0.0)) == [], "never later"
+    assert a.Kill(run.worker) in run.pass_time(7.0 + p.STOP_MARGIN)
 
 
 def test_a_stop_before_the_gateway_is_up() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
-    assert run.do(run.policy.stop(run.now)) == [p.Terminate(run.gateway)]
-    assert run.exit(run.gateway, -15) == [p.Finish(0)]
+    assert run.do(run.policy.stop(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, -15) == [a.Finish(0)]
 
 
 def test_a_stop_while_everybody_is_dead() -> None:
     run = Run(1).up()
+    deaths(run, run.gateway, 1)
     run.exit(run.gateway)
     run.exit(run.worker)
-    assert run.do(run.policy.stop(run.now)) == [p.Finish(0)]
+    assert run.do(run.policy.stop(run.now)) == [a.Finish(0)]
 
 
 def test_a_gateway_that_dies_while_stopping() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
-    assert run.exit(run.gateway) == [p.Terminate(run.worker)]
+    assert run.exit(run.gateway) == [a.Terminate(run.worker)]
     assert "before its clients were told" in run.said
-    assert run.exit(run.worker, 0) == [p.Finish(0)]
+    assert run.exit(run.worker, 0) == [a.Finish(0)]
 
 
 def test_nobody_is_restarted_while_stopping() -> None:
     run = Run(2).up()
     run.do(run.policy.stop(run.now))
     run.exit(run.worker)
-    assert not [a for a in run.pass_time(1000) if isinstance(a, p.Spawn)]
+    assert not [each for each in run.pass_time(1000) if isinstance(each, a.Spawn)]
 
 
 def test_the_second_signal_kills_at_once() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
     killed = run.do(run.policy.stop_now(143, run.now))
-    assert killed == [p.Kill(run.worker), p.Kill(run.gateway)]
+    assert killed == [a.Kill(run.worker), a.Kill(run.gateway)]
     assert run.exit(run.worker) == []
-    assert run.exit(run.gateway) == [p.Finish(143)]
+    assert run.exit(run.gateway) == [a.Finish(143)]
 
 
 def test_a_ready_that_crosses_a_stop_changes_nothing() -> None:
@@ -382,20 +495,23 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         chance = random.Random(0)
-        self.policy = Policy(["a.py"] * 3, 10.0, chance.random)
+        settings = Settings(stop_timeout=10.0, drain_timeout=4.0)
+        self.policy = Policy("a.py", 3, settings, chance.random)
         self.now = 0.0
         self.processes: set[Child] = set()
         self.killed: set[Child] = set()
         self.numbers: set[tuple[bool, int]] = set()
+        self.wanted = 3
+        self.waiting: set[str] = set()
         self.finished: int | None = None
         self.stopping = False
         self.take(self.policy.start(self.now))
 
-    def take(self, actions: list[p.Action]) -> None:
+    def take(self, actions: list[a.Action]) -> None:
         for action in actions:
             assert self.finished is None, "nothing comes after the end"
             match action:
-                case p.Spawn(child):
+                case a.Spawn(child):
                     assert not self.stopping
                     assert child not in self.processes, "one place, one process"
                     is_gateway = child is self.policy.gateway
@@ -404,14 +520,26 @@ class World(RuleBasedStateMachine):
                     assert (is_gateway, child.n) not in self.numbers, "never reused"
                     self.numbers.add((is_gateway, child.n))
                     self.processes.add(child)
-                case p.Terminate(child):
+                case a.Terminate(child):
                     assert child in self.processes
-                case p.Kill(child):
+                case a.Kill(child):
                     assert child in self.processes
                     self.killed.add(child)
-                case p.TellStop():
+                case a.Abort(child):
+                    assert child in self.processes
+                case a.Drain(child):
+                    assert child in self.processes
+                    assert child.state is ChildState.STOPPING
+                    assert child not in self.policy.workers, "its place is another's"
+                case a.Settled(what, ok):
+                    if ok:
+                        assert what in self.waiting
+                        assert all(c.state is ChildState.READY for c in self.policy.workers)
+                        assert {*self.policy.workers, self.policy.gateway} >= self.processes
+                    self.waiting.discard(what)
+                case a.TellStop():
                     assert self.policy.gateway in self.processes
-                case p.Finish(code):
+                case a.Finish(code):
                     assert not self.processes
                     self.finished = code
         if self.policy.phase is not Phase.RUNNING:
@@ -424,13 +552,13 @@ class World(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.take(self.policy.tick(self.now))
-        wake = self.policy.wake_at()
+        wake = self.policy.wake_at(self.now)
         assert wake is None or wake > self.now, "a tick must not ask for itself"
 
     @living
     @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -9, -15]))
     def exit(self, data: st.DataObject, code: int) -> None:
-        order = [*self.policy.workers, self.policy.gateway]
+        order = [*self.policy.pool.everybody(), self.policy.gateway]
         child = data.draw(st.sampled_from([c for c in order if c in self.processes]))
         self.processes.discard(child)
         self.killed.discard(child)
@@ -449,12 +577,47 @@ class World(RuleBasedStateMachine):
     @lasting
     @rule(n=st.integers(0, 12))
     def left(self, n: int) -> None:
-        self.take(self.policy.left(n, self.now))
+        self.take(self.policy.left(n, n % 3, self.now))
+
+    @lasting
+    @rule(n=st.integers(0, 12), abort=st.booleans())
+    def kill_asked(self, n: int, abort: bool) -> None:
+        self.take(self.policy.kill_asked(n, "so", abort, self.now))
+
+    @lasting
+    @rule(up=st.booleans())
+    def get_ready(self, up: bool) -> None:
+        """What a machine in good order does: else little of what is below comes about."""
+        if self.policy.gateway.state is ChildState.STARTING:
+            self.take(self.policy.listening("a", self.now))
+        for child in list(self.policy.pool.everybody()):
+            if child.state is ChildState.STARTING:
+                self.take(self.policy.ready(child.n, self.now))
+        if up:
+            for child in list(self.policy.pool.leaving):
+                self.processes.discard(child)
+                self.killed.discard(child)
+                self.take(self.policy.exited(child, 0, "exited", self.now))
+
+    @lasting
+    @rule()
+    def reload(self) -> None:
+        if not self.stopping:
+            self.waiting.add("reload")
+        self.take(self.policy.reload(self.now))
+
+    @lasting
+    @rule(count=st.integers(0, 5))
+    def scale(self, count: int) -> None:
+        if not self.stopping:
+            self.wanted = max(1, count)
+            self.waiting.add("scale")
+        self.take(self.policy.scale(count, self.now))
 
     @lasting
     @rule(n=st.integers(0, 12))
-    def kill_asked(self, n: int) -> None:
-        self.take(self.policy.kill_asked(n, "so", self.now))
+    def recycle(self, n: int) -> None:
+        self.take(self.policy.recycle(n, "old", self.now))
 
     @lasting
     @rule()
@@ -470,8 +633,15 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def who_lives_is_known(self) -> None:
-        alive = {c for c in (*self.policy.workers, self.policy.gateway) if c.alive}
+        everybody = [*self.policy.pool.everybody(), self.policy.gateway]
+        assert len(everybody) == len(set(everybody)), "nobody stands in two places"
+        alive = {c for c in everybody if c.alive}
         assert alive == self.processes
+        assert len(self.policy.workers) == self.wanted
+        if not self.stopping:
+            replaced = self.policy.pool.replaced
+            assert (replaced is None) == (self.policy.pool.successor is None)
+            assert replaced is None or replaced in self.policy.workers
         assert (self.policy.phase is Phase.OVER) == (self.finished is not None)
 
     def teardown(self) -> None:
@@ -483,7 +653,7 @@ class World(RuleBasedStateMachine):
                 self.killed.discard(child)
                 self.processes.discard(child)
                 self.take(self.policy.exited(child, -9, "was killed", self.now))
-            wake = self.policy.wake_at()
+            wake = self.policy.wake_at(self.now)
             if self.finished is not None or (wake is None and not self.killed):
                 break
             self.now = max(self.now, wake or 0.0)

@@ -119,10 +119,35 @@ def test_kill_is_certain(start: type[Child]) -> None:
     assert child.wait()[1] != 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGABRT that a handler could hear")
+def test_an_abort_shows_the_stack(start: type[Child]) -> None:
+    code = "import faulthandler, time\nfaulthandler.enable()\nprint('up', flush=True)\n"
+    child = start(code + "def hang():\n    while True: time.sleep(1)\nhang()")
+    eventually(lambda: child.heard, "its first line")
+    child.process.abort()
+    *lines, exit_code = child.wait()
+    assert exit_code == -signal.SIGABRT
+    assert any("in hang" in str(line) for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_its_memory(start: type[Child]) -> None:
+    code = "x = bytearray(100_000_000); print('up', flush=True); import time; time.sleep(600)"
+    child = start(code)
+    eventually(lambda: child.heard, "its first line")
+    memory = child.process.memory()
+    assert memory is not None
+    assert 100_000_000 < memory < 200_000_000
+    child.process.kill()
+    child.wait()
+    assert child.process.memory() is None
+
+
 def test_words_to_a_dead_child_are_lost_in_silence(start: type[Child]) -> None:
     child = start("pass")
     child.wait()
     child.process.terminate()
+    child.process.abort()
     child.process.kill()
 
 

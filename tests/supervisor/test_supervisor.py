@@ -125,10 +125,26 @@ def test_a_worker_that_cannot_start_is_given_up(handlers: str) -> None:
         assert "giving up" in str(run)
 
 
+def test_a_crash_loop_keeps_gateway_and_connections(handlers: str, start: Start) -> None:
+    run = start("--restart-intensity", "1").ready()
+    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        worker = run.pid("worker 1")
+        Path(handlers).write_text("import os\nos._exit(7)\n")
+        os.kill(worker, signal.SIGKILL)
+        run.line("crash loop: more than 1 deaths at the start within 30 s")
+        client.sendall(b"still here")
+        Path(handlers).write_text(HANDLERS)
+        run.send(signal.SIGHUP)
+        assert client.recv(100) == b"still here"
+    run.line("the crash loop is over|reloaded: 1 worker")
+
+
 # --- stop ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_in_good_order(start: Start, number: signal.Signals) -> None:
     run = start(count=2).ready()
     run.pid("worker 2")

@@ -12,9 +12,9 @@ from typing import Final
 
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import tune
-from wsraw.gateway.listener import printable
 from wsraw.gateway.resolver import Address, Resolver
 from wsraw.gateway.target import parse_target
+from wsraw.listen import printable
 from wsraw.loop import Loop, Timer
 
 UNDER_WAY: Final = {

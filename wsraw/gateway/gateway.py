@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw import messages as m
@@ -33,6 +33,7 @@ from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
+from wsraw.listen import adopt
 from wsraw.loop import Loop
 from wsraw.settings import Settings, parse_listen
 
@@ -71,10 +72,12 @@ class Gateway:
             self.loop.watch(self._control.fd, _wake, read=True)
         self.loop.before_sleep = self._before_sleep
 
-    def start(self) -> None:
-        """Open the listeners and tell the supervisor. Raises OSError with advice."""
-        for text in self.settings.listen:
-            self.sockets.listen(parse_listen(text, self.settings))
+    def start(self, given: Sequence[int] = ()) -> None:
+        """Listen and tell the supervisor. `given` are descriptors of its sockets, one for each
+        listener; without them they are opened here. Raises OSError with advice."""
+        for index, text in enumerate(self.settings.listen):
+            sock = adopt(given[index]) if given else None
+            self.sockets.listen(parse_listen(text, self.settings), sock)
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
             m.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
@@ -233,12 +236,14 @@ def _watch_stdin(on_eof: Callable[[], object]) -> None:
     on_eof()
 
 
-def main(settings: Settings, control: str, token: str, epoch: int) -> int:
+def main(
+    settings: Settings, control: str, token: str, epoch: int, given: Sequence[int] = ()
+) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code."""
     _raise_descriptor_limit()
     gateway = Gateway(settings, control, token, epoch)
     try:
-        gateway.start()
+        gateway.start(given)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         print(f"error: {text}", file=sys.stderr, flush=True)

@@ -10,8 +10,9 @@ from typing import Final
 from wsraw.gateway.connection import CLOSED, CONNECTING, Connection
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
-from wsraw.gateway.listener import Listener, printable
+from wsraw.gateway.listener import Listener
 from wsraw.gateway.router import Router
+from wsraw.listen import printable
 from wsraw.loop import Loop
 from wsraw.settings import Listen, Settings
 
@@ -36,9 +37,10 @@ class Sockets:
 
     # --- sockets come ---
 
-    def listen(self, listen: Listen) -> None:
-        """Open a listener. Raises OSError with a text that says what to do."""
-        self.listeners.append(Listener(self.loop, listen, self._accepted))
+    def listen(self, listen: Listen, given: socket.socket | None) -> None:
+        """Accept from a socket that we were given, or open one. Raises OSError with a text that
+        says what to do."""
+        self.listeners.append(Listener(self.loop, listen, self._accepted, given))
 
     def judge_listeners(self, now: float) -> None:
         """Accept while there is room."""

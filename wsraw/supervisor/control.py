@@ -1,7 +1,9 @@
-"""I/O. The control link: what the supervisor and its gateway say to each other.
+"""I/O. The control link: what the supervisor and its gateway say to each other, and what the
+command line asks.
 
-The supervisor binds, so that each new gateway finds it. A batch is `[token, record, …]`; the token
-is new for each gateway and known to nobody else.
+The supervisor binds, so that each new gateway finds it. A batch is `[token, record, …]`. The
+gateway's token is new for each gateway and known to nobody else; the command line's stands in the
+run folder.
 """
 
 from __future__ import annotations
@@ -9,30 +11,42 @@ from __future__ import annotations
 import hmac
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import zmq
 
 from wsraw import messages as m
 
-LARGEST_BATCH: Final = 1024 * 1024
-"""Bytes; a gateway says little."""
+LARGEST_BATCH: Final = 4 * 1024 * 1024
+"""Bytes; the longest that is said here is the report of a thousand workers."""
+
+LAST_WORDS: Final = 500
+"""Milliseconds: how long what was said last may take to go out."""
 
 
 class ControlError(Exception):
     """There is no control link; the text says why."""
 
 
+class Asked(NamedTuple):
+    """What somebody at the command line wants; the answer goes to `who`."""
+
+    who: bytes
+    do: m.Do
+
+
 class Control:
     """The supervisor's end. Raises ControlError when the endpoint cannot be bound."""
 
     def __init__(self, folder: Path) -> None:
+        self.client_token = secrets.token_hex(16)
+        """Lets commands of the command line in."""
         self._token = secrets.token_hex(16)
         self._gateway: bytes | None = None
-        self._decoder = m.Decoder(str, m.FromGateway)
+        self._decoder = m.Decoder(str, m.FromGateway | m.Do)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.LINGER, LAST_WORDS)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
         try:
@@ -57,9 +71,9 @@ class Control:
         """The gateway is gone."""
         self._gateway = None
 
-    def receive(self) -> list[m.FromGateway] | None:
-        """What the gateway says in its next batch; None if there is none. Raises LinkError for
-        what is no batch."""
+    def receive(self) -> list[m.FromGateway | Asked] | None:
+        """What is said in the next batch, by the gateway or the command line; None if there is
+        none. Raises LinkError for what is no batch."""
         while True:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -70,21 +84,27 @@ class Control:
             token, records, _ = self._decoder.decode(frames[1])
             if hmac.compare_digest(token.encode(), self._token.encode()):
                 self._gateway = frames[0]
-                return [record for record in records if record is not None]
+                return [r for r in records if r is not None and not isinstance(r, m.Do)]
+            if hmac.compare_digest(token.encode(), self.client_token.encode()):
+                return [Asked(frames[0], record) for record in records if isinstance(record, m.Do)]
 
     def tell(self, *records: m.FromSupervisor) -> None:
         """Say it to the gateway, if there is one: a new one must be told everything anyway."""
-        if self._gateway is None:
-            return
+        if self._gateway is not None:
+            self._send(self._gateway, m.encode([self._token, *records]))
+
+    def answer(self, who: bytes, done: m.Done) -> None:
+        """Answer the command line; it may be gone meanwhile."""
+        self._send(who, m.encode([self.client_token, done]))
+
+    def _send(self, to: bytes, data: bytes) -> None:
         try:
-            self._socket.send_multipart(
-                [self._gateway, m.encode([self._token, *records])], zmq.NOBLOCK
-            )
+            self._socket.send_multipart([to, data], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # It died a moment ago; its exit is on the way.
+            # It died a moment ago; if it is the gateway, its exit is on the way.
             pass
 
     def close(self) -> None:
-        """Free the socket."""
+        """Free the socket, once what was said is out."""
         self._socket.close()
         self._context.term()

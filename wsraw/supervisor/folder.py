@@ -1,11 +1,14 @@
-"""I/O. The run folder: private, locked, with the sockets, the epoch and the token in it."""
+"""I/O. The run folder: private, locked, with the sockets, the epoch and the tokens in it."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
+import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,15 @@ LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
 """Bytes of sun_path without its closing zero (unix(7); macOS has 104)."""
 
 LONGEST_NAME: Final = "control.sock"
+
+CONTROL: Final = "control-token"
+"""What commands of the command line need: the token, and on a second line the endpoint."""
+
+DEAD_LETTERS: Final = "dead-letters.jsonl"
+"""Written by the gateway. A folder that holds it is not removed."""
+
+ASKING: Final = 0.1
+"""Seconds for which a lock may be in the hands of somebody who only asks."""
 
 EPOCHS: Final = 1 << 17
 """A connection id keeps 17 bits for the epoch: 53 that every language can hold, less 36."""
@@ -25,16 +37,16 @@ class FolderError(Exception):
 class Folder:
     """The run folder, made and locked. Raises FolderError.
 
-    Without a path a fresh one is made, and removed at the end.
+    Without a path a fresh one is made under `base()`, and removed at the end.
     """
 
     def __init__(self, path: str) -> None:
         self._is_ours = not path
         if path:
             self.path = Path(path).absolute()
-            self._make()
+            _make(self.path, "--run-dir")
         else:
-            self.path = Path(tempfile.mkdtemp(prefix="wsraw-"))
+            self.path = _make_fresh()
         try:
             self._check_length()
             self.lock = self._lock()
@@ -42,23 +54,6 @@ class Folder:
             self._remove_ours()
             raise
         self.token_file = self.path / "token"
-
-    def _make(self) -> None:
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = self.path.stat()
-        except OSError as error:
-            raise FolderError(
-                f"--run-dir {self.path}: {error.strerror}; choose a folder that you may write to"
-            ) from error
-        if sys.platform != "win32":
-            # Whoever can reach the sockets in it can try to be a worker.
-            if status.st_uid != os.geteuid():
-                raise FolderError(f"--run-dir {self.path} belongs to another user; choose your own")
-            if status.st_mode & 0o077:
-                raise FolderError(
-                    f"--run-dir {self.path} is open to other users; chmod 700 {self.path}"
-                )
 
     def _check_length(self) -> None:
         if sys.platform == "win32":
@@ -83,21 +78,16 @@ class Folder:
                 f"run folder {self.path}: {error.strerror}; choose a --run-dir that you may "
                 "write to"
             ) from error
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        until = time.monotonic() + ASKING
+        while not (taken := _take(lock)) and time.monotonic() < until:
+            # Perhaps somebody only asks whether we are there (`is_live`).
+            time.sleep(ASKING / 10)
+        if not taken:
             os.close(lock)
             raise FolderError(
                 f"run folder {self.path} is in use by another run; stop that one, or choose "
                 "another --run-dir"
-            ) from error
+            )
         return lock
 
     def next_epoch(self) -> int:
@@ -120,26 +110,127 @@ class Folder:
 
     def write_token(self, token: str) -> None:
         """Leave the token for workers that are started by hand. Raises FolderError."""
-        try:
-            self.token_file.unlink(missing_ok=True)
-            descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-                stream.write(token + "\n")
-        except OSError as error:
-            raise FolderError(f"{self.token_file}: {error.strerror}") from error
+        _write_secret(self.token_file, token)
 
-    def close(self) -> None:
+    def write_control(self, token: str, endpoint: str) -> None:
+        """Leave the token and the endpoint for commands of the command line. Raises FolderError."""
+        _write_secret(self.path / CONTROL, f"{token}\n{endpoint}")
+
+    def close(self) -> Path | None:
         """Leave nothing behind but the epoch and the lock's file, and those only if the folder is
-        the user's. The lock goes last, so that no next run sees us clean up its files."""
-        for name in ("token", "link.sock", LONGEST_NAME):
+        the user's. The lock goes last, so that no next run sees us clean up its files. Returns the
+        file of dead letters for which a folder of our own is kept."""
+        for name in ("token", CONTROL, "link.sock", LONGEST_NAME):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError:
                 # Windows, or a folder that was taken away: nothing depends on it.
                 pass
+        letters = self.path / DEAD_LETTERS
+        kept = letters if self._is_ours and letters.exists() else None
         os.close(self.lock)
-        self._remove_ours()
+        if kept is None:
+            self._remove_ours()
+        return kept
 
     def _remove_ours(self) -> None:
         if self._is_ours:
             shutil.rmtree(self.path, ignore_errors=True)
+            try:
+                # If it was the last one.
+                self.path.parent.rmdir()
+            except OSError:
+                pass
+
+
+# --- folders that nobody has named ---
+
+
+def base() -> Path:
+    """Where fresh run folders of this user are."""
+    user = getpass.getuser() if sys.platform == "win32" else str(os.geteuid())
+    places = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()]
+    for place in places:
+        if place and os.access(place, os.W_OK | os.X_OK):
+            break
+    return Path(place, f"wsraw-{user}")
+
+
+def _make_fresh() -> Path:
+    while True:
+        _make(base(), "run folder")
+        try:
+            return Path(tempfile.mkdtemp(prefix="", dir=base()))
+        except FileNotFoundError:
+            # Another run has just ended, and has taken the empty folder along.
+            continue
+        except OSError as error:
+            raise FolderError(f"run folder {base()}: {error.strerror}; give a --run-dir") from error
+
+
+def _make(path: Path, what: str) -> None:
+    """Make sure of a folder that nobody else can look into. Raises FolderError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A link that somebody else has laid into a folder open to all must not lead us on.
+        status = path.stat() if what == "--run-dir" else path.lstat()
+    except OSError as error:
+        raise FolderError(
+            f"{what} {path}: {error.strerror}; choose a folder that you may write to"
+        ) from error
+    if sys.platform != "win32":
+        # Whoever can reach the sockets in it can try to be a worker.
+        if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
+            raise FolderError(f"{what} {path} belongs to another user; choose your own")
+        if status.st_mode & 0o077:
+            raise FolderError(f"{what} {path} is open to other users; chmod 700 {path}")
+
+
+def _write_secret(file: Path, text: str) -> None:
+    try:
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    except OSError as error:
+        raise FolderError(f"{file}: {error.strerror}") from error
+
+
+# --- what others ask ---
+
+
+def is_live(path: Path) -> bool:
+    """Whether a run holds the lock of that folder."""
+    try:
+        lock = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _take(lock, shared=True)
+    finally:
+        os.close(lock)
+
+
+def fresh_folders() -> list[Path]:
+    """The folders under `base()`, live or not."""
+    try:
+        return sorted(path for path in base().iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _take(lock: int, *, shared: bool = False) -> bool:
+    """Lock the file of that descriptor; False if somebody holds it. Closing it lets go."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            # Two that only ask must not find each other.
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -54,16 +54,44 @@ TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
 class Child:
     """A place in the run: the gateway, or one of the workers. `n` counts its processes."""
 
-    __slots__ = ("early_deaths", "file", "kill_at", "n", "ready_at", "spawn_at", "state")
+    __slots__ = (
+        "early_deaths",
+        "file",
+        "is_proved",
+        "kill_at",
+        "last_reason",
+        "n",
+        "outdated",
+        "ready_at",
+        "replace_at",
+        "restarts",
+        "spawn_at",
+        "spawned_at",
+        "state",
+        "why_killed",
+    )
 
     def __init__(self, file: str | None) -> None:
         self.file = file
         self.state = ChildState.DEAD
         self.n = 0
         self.early_deaths = 0
+        """In a row: see restarts.py."""
+        self.restarts = 0
+        """How often it died and was started again, of itself."""
+        self.last_reason = ""
+        """Of the last of those deaths, in words."""
         self.spawn_at = 0.0
+        self.spawned_at = 0.0
         self.ready_at: float | None = None
+        self.is_proved = False
+        """It has been up for long enough to say that it works."""
         self.kill_at: float | None = None
+        self.why_killed = ""
+        """Why it is to be killed at `kill_at`, or was killed; "" is no more than bad manners."""
+        self.outdated = ""
+        """Why its process is to be replaced by a new one; "" for no reason."""
+        self.replace_at = 0.0
 
     @property
     def alive(self) -> bool:

@@ -1,43 +1,32 @@
 """Sans-I/O. What the supervisor decides: exits, news and the time in, spawn and stop out.
 
-The life of a child is in life.py. What leads it there:
+The life of a child is in life.py, replacing workers in pool.py, and restarts.py says when a death
+counts. What leads a child through its life:
 
-- Restart: a dead child comes back after a pause that doubles with each early death in a row.
 - Start left to right: the gateway; when it listens, one worker; when any worker has been ready, all
   others. So a handlers file that does not load shows its traceback once, not N times.
 - Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
-  up it ends the run, and so do `INTENSITY` early deaths in a row.
+  up it ends the run, and so does a crash loop.
 - Once the run has been up nothing gives up: a database that is away for an hour, or a port that is
-  held by another process, is waited for.
+  held by another process, is waited for. The gateway and its connections stay meanwhile.
 - Stop right to left: the gateway lets workers finish and clients go, then says so; then workers
   end, then the gateway. A deadline stands over each step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from wsraw.settings import Settings
+from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
+from wsraw.supervisor.pool import GRACE, Pool
+from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER, Restarts
 
-FIRST_BACKOFF: Final = 0.1
-"""Seconds; doubled with each early death in a row."""
-
-LONGEST_BACKOFF: Final = 30.0
-
-STABLE_AFTER: Final = 1.0
-"""Seconds of being ready after which a death is no crash loop: somebody killed it."""
-
-INTENSITY: Final = 5
-"""Early deaths in a row that a run survives which has never been up."""
-
-GRACE: Final = 5.0
-"""Seconds a child has to leave after it was told to, before it is killed."""
-
-FOREVER: Final = 1e6
-"""Seconds: the deadline of a stop that has none. In milliseconds it still fits a C int."""
+ABORT_GRACE: Final = 1.0
+"""Seconds between SIGABRT, at which a worker writes down its stack, and SIGKILL."""
 
 STOP_MARGIN: Final = 1.0
 """Seconds that the supervisor grants the gateway beyond the deadline it gave it."""
@@ -45,6 +34,8 @@ STOP_MARGIN: Final = 1.0
 DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
+
+MOST_WORKERS: Final = 1000
 
 
 class Phase(Enum):
@@ -56,75 +47,41 @@ class Phase(Enum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Start a process for this child; its `n` is new."""
-
-    child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class TellStop:
-    """Tell the gateway to stop within `deadline` seconds; 0 is at once."""
-
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Terminate:
-    """Ask the process of this child to leave."""
-
-    child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the process of this child now."""
-
-    child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """A line for the log."""
-
-    level: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Everything is over: leave with this exit code."""
-
-    code: int
-
-
-Action = Spawn | TellStop | Terminate | Kill | Say | Finish
-
-
 class Policy:
     """The decisions of one run. Each input returns the actions to take, in order.
 
-    `files` has one entry a worker, None for the handlers that print. `random` gives numbers from
-    0 to 1: children that died together must not come back together.
+    `file` is None for the handlers that print. `random` gives numbers from 0 to 1.
     """
 
     def __init__(
-        self, files: Sequence[str | None], stop_timeout: float, random: Callable[[], float]
+        self, file: str | None, count: int, settings: Settings, random: Callable[[], float]
     ) -> None:
         self.gateway = Child(None)
-        self.workers = [Child(file) for file in files]
+        self.pool = Pool(file, count, settings.drain_timeout, self._do)
         self.phase = Phase.RUNNING
         self.has_been_up = False
-        self._stop_timeout = stop_timeout
-        self._random = random
+        self.restarts = Restarts(settings.restart_intensity, settings.restart_period, random)
+        self.gateway_restarts = Restarts(
+            settings.restart_intensity, settings.restart_period, random, at_once=True
+        )
+        self._settings = settings
         self._endpoint = ""
         self._listened = False
         self._spawned = 0
         self._stop_at: float | None = None
         self._exit_code = 0
         self._killed: set[Child] = set()
-        self._actions: list[Action] = []
+        self._actions: list[a.Action] = []
+
+    @property
+    def workers(self) -> list[Child]:
+        """The places there are to be."""
+        return self.pool.workers
+
+    @property
+    def is_looping(self) -> bool:
+        """Whether the gateway or the workers are in a crash loop."""
+        return self.restarts.is_looping or self.gateway_restarts.is_looping
 
     def name(self, child: Child) -> str:
         """What the log calls it."""
@@ -132,18 +89,18 @@ class Policy:
 
     def worker(self, n: int) -> Child | None:
         """The worker whose living process has this number."""
-        for child in self.workers:
+        for child in self.pool.everybody():
             if child.n == n and child.alive:
                 return child
         return None
 
-    # --- inputs ---
+    # --- inputs: what processes do ---
 
-    def start(self, now: float) -> list[Action]:
+    def start(self, now: float) -> list[a.Action]:
         """The run begins."""
         return self._decide(now)
 
-    def listening(self, endpoint: str, now: float) -> list[Action]:
+    def listening(self, endpoint: str, now: float) -> list[a.Action]:
         """The gateway is up, and workers find it at `endpoint`."""
         if self.gateway.state is ChildState.DEAD:
             # The last word of one that has died meanwhile.
@@ -157,52 +114,101 @@ class Policy:
         self._endpoint = endpoint
         return self._decide(now)
 
-    def ready(self, n: int, now: float) -> list[Action]:
+    def ready(self, n: int, now: float) -> list[a.Action]:
         """A worker has said hello."""
         child = self.worker(n)
         if child is not None:
             child.take(Step.BE_READY)
             if child.state is ChildState.READY:
                 child.ready_at = now
-                child.kill_at = None
+                if not child.why_killed:
+                    child.kill_at = None
                 self.has_been_up = True
+            elif self.phase is Phase.RUNNING:
+                self.pool.ready(child, now)
         return self._decide(now)
 
-    def left(self, n: int, now: float) -> list[Action]:
+    def left(self, n: int, acked: int, now: float) -> list[a.Action]:
         """A worker's session is over; its process has little time to follow, or to say hello."""
         child = self.worker(n)
-        if child is not None and child.kill_at is None:
+        if child is None:
+            if acked and self.restarts.pardon(n, now):
+                self._say_loop_is_over()
+            return self._decide(now)
+        if acked and not child.is_proved and self.restarts.prove(child):
+            self._say_loop_is_over()
+        if child.kill_at is None or child.kill_at > now + GRACE:
             child.kill_at = now + GRACE
+            child.why_killed = ""
         return self._decide(now)
 
-    def kill_asked(self, n: int, why: str, now: float) -> list[Action]:
-        """The gateway wants a worker dead."""
+    def kill_asked(self, n: int, why: str, abort: bool, now: float) -> list[a.Action]:
+        """The gateway wants a worker dead. With `abort` it is to show its stack first."""
         child = self.worker(n)
-        if child is not None:
+        if child is None or child in self._killed:
+            return self._decide(now)
+        if not abort:
             self._say("warning", f"killing {self.name(child)}: {why}")
+            child.why_killed = why
             self._kill(child)
+        elif child.why_killed != why:
+            self._say("warning", f"aborting {self.name(child)}: {why}")
+            child.why_killed = why
+            child.kill_at = now + ABORT_GRACE
+            self._do(a.Abort(child))
         return self._decide(now)
 
-    def exited(self, child: Child, code: int, reason: str, now: float) -> list[Action]:
+    def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
         """A process is gone; `reason` tells it in words."""
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
         child.kill_at = None
         self._killed.discard(child)
         child.take(Step.EXIT)
+        if child.why_killed:
+            reason = f"{reason} ({child.why_killed})"
+            child.why_killed = ""
         if self.phase is Phase.RUNNING:
-            if not was_asked:
-                self._bury(child, code, reason, was_ready_at, now)
-        elif child is self.gateway:
-            if self.phase is Phase.STOPPING:
-                self._say("warning", f"the gateway {reason} before its clients were told")
-                self._end()
-        elif code != 0:
-            self._say("info", f"{self.name(child)} {reason}")
+            self._judge_exit(child, code, reason, was_asked, was_ready_at, now)
+        else:
+            self._see_off(child, code, reason)
         return self._decide(now)
 
-    def stop(self, now: float) -> list[Action]:
-        """Stop in good order."""
+    # --- inputs: what is asked for ---
+
+    def reload(self, now: float) -> list[a.Action]:
+        """Replace all workers, one after the other."""
+        if self.phase is Phase.RUNNING:
+            self.restarts.reset()
+            self.pool.reload(now)
+        return self._decide(now)
+
+    def scale(self, count: int, now: float) -> list[a.Action]:
+        """So many workers from here on, at least one."""
+        if self.phase is Phase.RUNNING:
+            self.pool.scale(max(1, min(count, MOST_WORKERS)), now)
+        return self._decide(now)
+
+    def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
+        """Replace one worker in good order."""
+        child = self.worker(n)
+        if self.phase is Phase.RUNNING and child is not None and self.pool.recycle(child, why, now):
+            self._say("info", f"replacing {self.name(child)}: {why}")
+        return self._decide(now)
+
+    def stop(self, now: float, timeout: float | None = None) -> list[a.Action]:
+        """Stop in good order, within `timeout` seconds; 0 waits for ever. Default: the setting.
+
+        Asked again, only a deadline that comes sooner changes anything.
+        """
+        if timeout is None:
+            timeout = self._settings.stop_timeout
+        stop_at = now + timeout + STOP_MARGIN if timeout else None
+        if self.phase is Phase.STOPPING:
+            if stop_at is not None and (self._stop_at is None or stop_at < self._stop_at):
+                self._stop_at = stop_at
+                self._do(a.TellStop(timeout))
+            return self._decide(now)
         if self.phase is not Phase.RUNNING:
             return []
         if self.gateway.state is not ChildState.READY:
@@ -211,12 +217,11 @@ class Policy:
         self.phase = Phase.STOPPING
         for child in self._living_workers():
             child.take(Step.STOP)
-        if self._stop_timeout:
-            self._stop_at = now + self._stop_timeout + STOP_MARGIN
-        self._actions.append(TellStop(self._stop_timeout or FOREVER))
+        self._stop_at = stop_at
+        self._do(a.TellStop(timeout or a.FOREVER))
         return self._decide(now)
 
-    def stop_now(self, code: int, now: float) -> list[Action]:
+    def stop_now(self, code: int, now: float) -> list[a.Action]:
         """Stop at once, with this exit code."""
         self._exit_code = code
         self._end()
@@ -224,28 +229,34 @@ class Policy:
             child.kill_at = now
         return self._decide(now)
 
-    def stopped(self, now: float) -> list[Action]:
+    def stopped(self, now: float) -> list[a.Action]:
         """The gateway has let everybody go."""
         if self.phase is Phase.STOPPING:
             self._end()
         return self._decide(now)
 
-    def tick(self, now: float) -> list[Action]:
+    # --- time ---
+
+    def tick(self, now: float) -> list[a.Action]:
         """The time of `wake_at` has come."""
         return self._decide(now)
 
-    def wake_at(self) -> float | None:
+    def wake_at(self, now: float) -> float | None:
         """When `tick` must be called at the latest."""
         times = [child.kill_at for child in self._living() if child.kill_at is not None]
         if self.phase is Phase.STOPPING and self._stop_at is not None:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
             times += [child.spawn_at for child in self._waiting()]
+            times += [at for _, at in self._unproved()]
+            step = self.pool.wake_at(now)
+            if step is not None:
+                times.append(step)
         return min(times, default=None)
 
     # --- decisions ---
 
-    def _decide(self, now: float) -> list[Action]:
+    def _decide(self, now: float) -> list[a.Action]:
         if self.phase is Phase.STOPPING and self._stop_at is not None and now >= self._stop_at:
             self._say("warning", "the stop_timeout is over: killing the workers that are left")
             self._end()
@@ -258,15 +269,20 @@ class Policy:
                     self._ask_to_leave(child, now)
         for child in self._living():
             if child.kill_at is not None and now >= child.kill_at:
-                self._say("debug", f"killing {self.name(child)}")
+                why = f": {child.why_killed}" if child.why_killed else ""
+                self._say("warning" if why else "debug", f"killing {self.name(child)}{why}")
                 self._kill(child)
         if self.phase is Phase.RUNNING:
+            for child, proved_at in self._unproved():
+                if now >= proved_at and self._restarts_of(child).prove(child):
+                    self._say_loop_is_over()
+            self.pool.advance(now)
             for child in self._waiting():
                 if now >= child.spawn_at:
-                    self._spawn(child)
+                    self._spawn(child, now)
         if self.phase is Phase.ENDING and not self._living():
             self.phase = Phase.OVER
-            self._actions.append(Finish(self._exit_code))
+            self._do(a.Finish(self._exit_code))
         actions, self._actions = self._actions, []
         return actions
 
@@ -276,45 +292,111 @@ class Policy:
             return [self.gateway]
         if self.gateway.state is not ChildState.READY:
             return []
-        workers = self.workers if self.has_been_up else self.workers[:1]
+        workers = list(self.pool.wanted()) if self.has_been_up else self.workers[:1]
         return [child for child in workers if child.state is ChildState.DEAD]
 
-    def _spawn(self, child: Child) -> None:
+    def _unproved(self) -> list[tuple[Child, float]]:
+        """Children that are ready, and when that will have lasted long enough."""
+        return [
+            (child, child.ready_at + STABLE_AFTER)
+            for child in (self.gateway, *self.pool.wanted())
+            if not child.is_proved
+            and child.state is ChildState.READY
+            and child.ready_at is not None
+        ]
+
+    def _spawn(self, child: Child, now: float) -> None:
         child.take(Step.SPAWN)
+        child.spawned_at = now
+        child.is_proved = False
+        # Whatever was wrong with the process before it: it is another one now.
+        child.outdated = ""
         if child is self.gateway:
             child.n += 1
         else:
             self._spawned += 1
             child.n = self._spawned
-        self._actions.append(Spawn(child))
+        self._do(a.Spawn(child))
 
-    def _bury(
-        self, child: Child, code: int, reason: str, was_ready_at: float | None, now: float
+    def _see_off(self, child: Child, code: int, reason: str) -> None:
+        """An exit while everybody is leaving."""
+        if child in self.pool.leaving:
+            self.pool.leaving.remove(child)
+        if child is not self.gateway:
+            if code != 0:
+                self._say("info", f"{self.name(child)} {reason}")
+        elif self.phase is Phase.STOPPING:
+            self._say("warning", f"the gateway {reason} before its clients were told")
+            self._end()
+
+    def _judge_exit(
+        self,
+        child: Child,
+        code: int,
+        reason: str,
+        was_asked: bool,
+        was_ready_at: float | None,
+        now: float,
     ) -> None:
-        """An exit that nobody asked for: when to try again, or whether at all."""
+        """What an exit in the midst of the run is: somebody's wish, a boot failure, or a death."""
         name = self.name(child)
-        if was_ready_at is not None and now - was_ready_at >= STABLE_AFTER:
-            child.early_deaths = 0
+        if not was_asked:
+            child.restarts += 1
+            child.last_reason = reason
+        if child is not self.gateway and self.pool.exited(child):
+            if not was_asked:
+                self._say("warning", f"{name} {reason}; the one that was to replace it takes over")
+            elif code:
+                self._say("info", f"{name} {reason}")
+            return
+        if was_asked:
+            return
         boot = not (self._listened if child is self.gateway else self.has_been_up)
         if boot and code == DOES_NOT_LOAD:
             # The child has said why, in a better line than ours could be.
             self._give_up(child, DOES_NOT_LOAD, now)
             return
-        if boot and child.early_deaths >= INTENSITY:
-            self._say("error", f"{name} {reason}: {INTENSITY + 1} times in a row; giving up")
+        is_successor = child is self.pool.successor
+        if code == DOES_NOT_LOAD and child is not self.gateway:
+            if self.pool.does_not_load(child, reason, now):
+                self._say("error", f"{name} {reason}; the old workers go on")
+            if is_successor:
+                return
+        self._bury(child, reason, was_ready_at, boot, now)
+
+    def _bury(
+        self, child: Child, reason: str, was_ready_at: float | None, boot: bool, now: float
+    ) -> None:
+        """A death: when to try again, or whether at all."""
+        name = self.name(child)
+        began = self._restarts_of(child).bury(child, was_ready_at, now)
+        most, period = self._settings.restart_intensity, self._settings.restart_period
+        if began and boot:
+            self._say(
+                "error",
+                f"{name} {reason}: more than {most} such deaths within {period:g} s; giving up",
+            )
             self._give_up(child, 1, now)
             return
-        backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(child.early_deaths, 16))
-        backoff *= 0.5 + self._random() / 2
-        child.early_deaths += 1
-        child.spawn_at = now + backoff
-        self._say("warning", f"{name} {reason}; starting another in {backoff:.1f} s")
+        wait = child.spawn_at - now
+        when = f"in {wait:.1f} s" if wait else "at once"
+        self._say("warning", f"{name} {reason}; starting another {when}")
+        if began:
+            self._say(
+                "error",
+                f"crash loop: more than {most} deaths at the start within {period:g} s. "
+                f"Connections stay; trying again every {LONGEST_BACKOFF:g} s. "
+                "`wsraw reload` tries at once",
+            )
+
+    def _restarts_of(self, child: Child) -> Restarts:
+        return self.gateway_restarts if child is self.gateway else self.restarts
 
     def _give_up(self, child: Child, code: int, now: float) -> None:
         child.take(Step.GIVE_UP)
         self._exit_code = code
         if self.gateway.state is ChildState.READY:
-            self._actions.append(TellStop(0.0))
+            self._do(a.TellStop(0.0))
         self._end()
 
     def _end(self) -> None:
@@ -328,19 +410,25 @@ class Policy:
         if child is not self.gateway and self._stop_at is not None:
             # What has had its stop_timeout gets no more grace on top.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
-        self._actions.append(Terminate(child))
+        self._do(a.Terminate(child))
 
     def _kill(self, child: Child) -> None:
         child.kill_at = None
         self._killed.add(child)
-        self._actions.append(Kill(child))
+        self._do(a.Kill(child))
 
     def _living_workers(self) -> list[Child]:
-        return [child for child in self.workers if child.alive]
+        return [child for child in self.pool.everybody() if child.alive]
 
     def _living(self) -> list[Child]:
         """Right to left: the gateway comes last."""
-        return [child for child in (*self.workers, self.gateway) if child.alive]
+        return [child for child in (*self.pool.everybody(), self.gateway) if child.alive]
+
+    def _do(self, action: a.Action) -> None:
+        self._actions.append(action)
 
     def _say(self, level: str, text: str) -> None:
-        self._actions.append(Say(level, text))
+        self._do(a.Say(level, text))
+
+    def _say_loop_is_over(self) -> None:
+        self._say("info", "the crash loop is over")

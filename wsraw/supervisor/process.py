@@ -92,6 +92,22 @@ class Process:
         with _gone_is_fine():
             self._process.kill()
 
+    def abort(self) -> None:
+        """End it, its stack in the log: Python's faulthandler writes it at SIGABRT."""
+        if sys.platform == "win32":
+            self.kill()
+        else:
+            with _gone_is_fine():
+                self._process.send_signal(signal.SIGABRT)
+
+    def memory(self) -> int | None:
+        """Bytes of memory it holds (RSS); None where the platform does not say, or it is gone."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]
+        except (OSError, IndexError):
+            return None
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
         with _gone_is_fine():

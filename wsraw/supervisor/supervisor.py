@@ -9,37 +9,44 @@ import os
 import random
 import secrets
 import signal
+import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from wsraw import listen as listening
 from wsraw import messages as m
 from wsraw import settings as settings_module
 from wsraw.loop import Loop, Timer
-from wsraw.settings import Settings
+from wsraw.settings import Listen, Settings
+from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
-from wsraw.supervisor.control import Control, ControlError
+from wsraw.supervisor import status
+from wsraw.supervisor.children import Children
+from wsraw.supervisor.control import Asked, Control, ControlError
 from wsraw.supervisor.folder import Folder, FolderError
-from wsraw.supervisor.life import Child
+from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.process import Process, command, reason
-
-MEANINGS: Final = {
-    "gateway": {p.DOES_NOT_LOAD: "it cannot listen"},
-    "worker": {
-        p.DOES_NOT_LOAD: "its handlers file does not load",
-        4: "the gateway did not let it in",
-    },
-}
-"""What exit codes of our own children say."""
+from wsraw.supervisor.requests import Requests
+from wsraw.supervisor.watch import Watch
 
 BATCHES_A_TURN: Final = 100
-"""Of the gateway: more wait for the next turn, so that signals and exits get theirs."""
+"""Of the control link: more wait for the next turn, so that signals and exits get theirs."""
+
+LOOK_AT_FILES: Final = 1.0
+"""Seconds between two looks at the handlers' files, with `reload`."""
+
+LOOK_AT_MEMORY: Final = 5.0
+"""Seconds between two looks at the memory of workers, with `max_memory`."""
 
 
 class CannotStart(Exception):  # noqa: N818
     """The run cannot begin; the text says what to do."""
+
+
+class CannotListen(CannotStart):
+    """A listener cannot be opened: trying again would fail again."""
 
 
 def run(settings: Settings) -> int:
@@ -52,178 +59,220 @@ class Supervisor:
 
     def __init__(self, settings: Settings, log: Log) -> None:
         """Raises CannotStart, and then leaves nothing behind."""
-        files: list[str | None] = []
+        file, count = None, 1
         for text in settings.workers:
             file, count = settings_module.parse_workers(text)
-            files += [file] * count
         self._settings = settings
         self._log = log
-        self._policy = p.Policy(files or [None], settings.stop_timeout, random.random)
+        self._file = file
+        self.policy = p.Policy(file, count, settings, random.random)
         try:
             self._folder = Folder(settings.run_dir)
         except FolderError as error:
             raise CannotStart(str(error)) from error
-        self._child_settings = settings_module.to_json(
-            settings_module.with_run_dir(settings, str(self._folder.path))
-        )
-        self._loop = Loop()
+        self._sockets: list[tuple[socket.socket, Listen]] = []
+        self.loop = Loop()
         try:
-            self._control = Control(self._folder.path)
-        except ControlError as error:
-            self._loop.close()
+            self._listen()
+            self.control = Control(self._folder.path)
+        except (OSError, ControlError) as error:
+            self._stop_listening()
+            self.loop.close()
             self._folder.close()
-            raise CannotStart(f"run folder {error}") from error
+            if isinstance(error, ControlError):
+                raise CannotStart(f"run folder {error}") from error
+            raise CannotListen(error.strerror or str(error)) from error
+        run_settings = settings_module.with_run_dir(settings, str(self._folder.path))
+        self._children = Children(
+            {"WSRAW_SETTINGS": settings_module.to_json(run_settings)},
+            self._folder.lock,
+            log,
+            self.loop.call_soon_threadsafe,
+            self._bury,
+        )
+        self._requests = Requests(self)
         self._standalone_token = secrets.token_hex(16)
         self._endpoint = ""
         self._addresses: list[str] = []
-        self._tokens: dict[int, str] = {}
-        self._processes: dict[Child, Process] = {}
-        self._killed: set[Child] = set()
+        self._epoch = 0
         self._timer: Timer | None = None
+        self._begun = self.loop.now
         self._signals = 0
         self._code = 0
         self._announced = False
 
+    # --- the listening sockets: ours, where a gateway can inherit them ---
+
+    def _listen(self) -> None:
+        if listening.CAN_BE_INHERITED:
+            for text in self._settings.listen:
+                listen = settings_module.parse_listen(text, self._settings)
+                self._sockets.append((listening.bind(listen), listen))
+
+    def _stop_listening(self) -> None:
+        """From here on a connect is refused: nobody would accept it."""
+        for sock, listen in self._sockets:
+            listening.close(sock, listen)
+        self._sockets = []
+
+    # --- the run ---
+
     def run(self) -> int:
         """Serve; returns the exit code. Only in the main thread, for the signals' sake."""
-        old = {number: signal.signal(number, self._catch) for number in _stop_signals()}
+        old = {number: signal.signal(number, self._catch) for number in _signals()}
         try:
             self._folder.write_token(self._standalone_token)
-            self._loop.watch(self._control.fd, _ignore, read=True)
-            self._loop.before_sleep = self._before_sleep
-            self._act(self._policy.start(self._loop.now))
-            self._loop.run()
+            self._folder.write_control(self.control.client_token, self.control.endpoint)
+            self.loop.watch(self.control.fd, _ignore, read=True)
+            self.loop.before_sleep = self._before_sleep
+            if self._settings.reload and self._file is not None:
+                watch = Watch(Path(self._file))
+                self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
+            if self._settings.max_memory:
+                self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
+            self.act(self.policy.start(self.loop.now))
+            self.loop.run()
         except FolderError as error:
             raise CannotStart(str(error)) from error
         finally:
-            # After an error of our own, too: what lives is told by the end of its stdin, but
-            # `kill` is certain.
-            for process in self._processes.values():
-                process.kill()
+            self._children.kill_all()
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._close()
         return self._code
 
     def _close(self) -> None:
-        self._loop.close()
-        self._control.close()
-        self._folder.close()
+        self._stop_listening()
+        self.loop.close()
+        self.control.close()
+        kept = self._folder.close()
+        if kept:
+            self._log.say("warning", f"dead letters are kept: {kept}")
 
     # --- signals: the handler only enqueues ---
 
     def _catch(self, number: int, frame: object) -> None:
-        self._loop.call_soon_threadsafe(partial(self.handle_signal, number))
+        self.loop.call_soon_threadsafe(partial(self.handle_signal, number))
 
     def handle_signal(self, number: int) -> None:
-        """The first one stops in good order, the second at once."""
+        """Of those that stop, the first one does it in good order, the second at once."""
         name = signal.Signals(number).name
+        now = self.loop.now
+        if name == "SIGHUP":
+            self._log.say("info", "SIGHUP: reloading")
+            self.act(self.policy.reload(now))
+            return
+        if name in ("SIGTTIN", "SIGTTOU"):
+            count = max(1, len(self.policy.workers) + (1 if name == "SIGTTIN" else -1))
+            self._log.say("info", f"{name}: scaling to {count}")
+            self.act(self.policy.scale(count, now))
+            return
         self._signals += 1
-        now = self._loop.now
         if self._signals == 1:
             self._log.say("info", f"{name}: stopping; once more stops at once")
-            self._act(self._policy.stop(now))
+            self.act(self.policy.stop(now))
         elif self._signals == 2:
             self._log.say("warning", f"{name} again: stopping at once")
-            self._act(self._policy.stop_now(128 + number, now))
+            self.act(self.policy.stop_now(128 + number, now))
 
     # --- the policy's decisions ---
 
-    def _act(self, actions: list[p.Action]) -> None:
+    def act(self, actions: list[a.Action]) -> None:
+        """Do what the policy has decided."""
         for action in actions:
             match action:
-                case p.Say(level, text):
+                case a.Say(level, text):
                     self._log.say(level, text)
-                case p.Spawn(child):
+                case a.Spawn(child):
                     self._spawn(child)
-                case p.TellStop(deadline):
-                    self._control.tell(m.Stop(deadline))
-                case p.Terminate(child):
-                    self._processes[child].terminate()
-                case p.Kill(child):
-                    self._killed.add(child)
-                    self._processes[child].kill()
-                case p.Finish(code):
+                case a.Drain(child, deadline):
+                    self._log.say("debug", f"draining {self.policy.name(child)}")
+                    self.control.tell(m.DrainWorker(child.n, deadline))
+                case a.TellStop(deadline):
+                    self._stop_listening()
+                    self.control.tell(m.Stop(deadline))
+                case a.Terminate(child):
+                    self._children.terminate(child)
+                case a.Abort(child):
+                    self._children.abort(child)
+                case a.Kill(child):
+                    self._children.kill(child)
+                case a.Settled(what, ok, text):
+                    self._settle(what, ok, text)
+                case a.Finish(code):
                     self._code = code
-                    self._loop.stop()
+                    self._requests.finish(code)
+                    self.loop.stop()
         self._arm()
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        when = self._policy.wake_at()
+        when = self.policy.wake_at(self.loop.now)
         if when is not None:
-            self._timer = self._loop.call_at(when, self._tick)
+            self._timer = self.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
-        self._act(self._policy.tick(self._loop.now))
+        self.act(self.policy.tick(self.loop.now))
+
+    def _settle(self, what: str, ok: bool, text: str) -> None:
+        if ok:
+            self._log.say("info", text if what == "reload" else f"scaled to {text}")
+        elif self._children.last_words:
+            text = f"{text}\n{self._children.last_words}"
+        self._requests.settled(what, ok, text)
 
     def _spawn(self, child: Child) -> None:
-        name = self._policy.name(child)
-        variables = {
-            "WSRAW_PARENT": str(os.getpid()),
-            "WSRAW_LOCK": str(self._folder.lock),
-            "WSRAW_STDIN": "1",
-            "WSRAW_SETTINGS": self._child_settings,
-        }
-        if child is self._policy.gateway:
-            arguments = ["gateway"]
-            variables |= {
-                "WSRAW_CONTROL": self._control.endpoint,
-                "WSRAW_CONTROL_TOKEN": self._control.expect(),
+        name = self.policy.name(child)
+        if child is self.policy.gateway:
+            variables = {
+                "WSRAW_CONTROL": self.control.endpoint,
+                "WSRAW_CONTROL_TOKEN": self.control.expect(),
                 "WSRAW_EPOCH": str(self._folder.next_epoch()),
             }
-        else:
-            arguments = ["worker"] if child.file is None else ["worker", child.file]
-            token = self._tokens[child.n] = secrets.token_hex(16)
-            # Before it can speak: its hello must find the token known.
-            self._control.tell(m.Spawned(child.n, token, 0))
-            variables |= {
-                "WSRAW_ENDPOINT": self._endpoint,
-                "WSRAW_TOKEN": token,
-                "WSRAW_POOL": "default",
-            }
-        post = self._loop.call_soon_threadsafe
-        try:
-            process = Process(
-                command(*arguments),
-                variables,
-                on_line=partial(self._log.relay, name),
-                on_exit=lambda code: post(partial(self._handle_exit, child, code)),
-                keep_open=[self._folder.lock],
-            )
-        except OSError as error:
-            why = f"could not be started: {error.strerror or error}"
-            post(partial(self._bury, child, 1, why))
+            sockets = [sock.fileno() for sock, _ in self._sockets]
+            self._children.spawn_gateway(child, name, variables, sockets)
             return
-        self._processes[child] = process
-        self._log.say("debug", f"{name} started, pid {process.pid}")
-        if child is not self._policy.gateway:
-            self._control.tell(m.Spawned(child.n, self._tokens[child.n], process.pid))
-
-    def _handle_exit(self, child: Child, code: int) -> None:
-        del self._processes[child]
-        kind = "gateway" if child is self._policy.gateway else "worker"
-        why = reason(code, MEANINGS[kind], killed=child in self._killed)
-        self._killed.discard(child)
-        self._bury(child, code, why)
+        token = self._children.new_token(child)
+        # Before it can speak: its hello must find the token known.
+        self.control.tell(m.Spawned(child.n, token, 0))
+        if self._children.spawn_worker(child, name, self._endpoint):
+            self.control.tell(m.Spawned(child.n, token, self._children.pid(child) or 0))
 
     def _bury(self, child: Child, code: int, why: str) -> None:
-        if child is self._policy.gateway:
-            self._control.forget()
+        if child is self.policy.gateway:
+            self.control.forget()
         else:
-            del self._tokens[child.n]
-            self._control.tell(m.Exited(child.n, why))
-        self._act(self._policy.exited(child, code, why, self._loop.now))
+            self.control.tell(m.Exited(child.n, why))
+        self.act(self.policy.exited(child, code, why, self.loop.now))
 
-    # --- the gateway ---
+    # --- what is looked at by the clock ---
+
+    def _look_at_files(self, watch: Watch) -> None:
+        changed = watch.changed()
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            self._log.say("info", f"{changed[0].name}{more} changed: reloading")
+            self.act(self.policy.reload(self.loop.now))
+        self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
+
+    def _look_at_memory(self) -> None:
+        most = self._settings.max_memory
+        for child in list(self.policy.workers):
+            memory = self._children.memory(child) or 0
+            if memory > most and child.state is ChildState.READY:
+                why = f"it holds {memory} bytes of memory, more than max_memory"
+                self.act(self.policy.recycle(child.n, why, self.loop.now))
+        self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
+
+    # --- the gateway, and the command line ---
 
     def _before_sleep(self, now: float) -> bool:
-        """Hear the gateway out, up to a budget; True if there may be more."""
+        """Hear them out, up to a budget; True if there may be more."""
         for _ in range(BATCHES_A_TURN):
             try:
-                records = self._control.receive()
+                records = self.control.receive()
             except m.LinkError as error:
                 self._log.say("error", f"the control link was sent no batch: {error}")
                 continue
@@ -233,68 +282,90 @@ class Supervisor:
                 self._hear(record, now)
         return True
 
-    def _hear(self, record: m.FromGateway, now: float) -> None:
+    def _hear(self, record: m.FromGateway | Asked, now: float) -> None:
         match record:
+            case Asked():
+                self._requests.handle(record)
             case m.Listening():
                 self._handle_listening(record, now)
             case m.Ready(n):
-                self._act(self._policy.ready(n, now))
+                self.act(self.policy.ready(n, now))
                 self._announce()
-            case m.Left(n):
-                self._act(self._policy.left(n, now))
-            case m.Kill(n, why):
-                self._act(self._policy.kill_asked(n, why, now))
+            case m.Left(n, acked):
+                self.act(self.policy.left(n, acked, now))
+            case m.Kill(n, why, abort):
+                self.act(self.policy.kill_asked(n, why, abort, now))
+            case m.Recycle(n, why):
+                self.act(self.policy.recycle(n, why, now))
+            case m.Report(ref, data):
+                self._requests.report(ref, data)
             case m.Stopped():
-                self._act(self._policy.stopped(now))
+                self.act(self.policy.stopped(now))
 
     def _handle_listening(self, news: m.Listening, now: float) -> None:
         self._endpoint = news.endpoint
         self._addresses = news.addresses
+        self._epoch = news.epoch
         self._log.say(
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
-        self._control.tell(
+        children = self._children
+        self.control.tell(
             m.Spawned(0, self._standalone_token, 0),
             *(
-                m.Spawned(child.n, self._tokens[child.n], self._processes[child].pid)
-                for child in self._policy.workers
-                if child in self._processes
+                m.Spawned(child.n, children.token(child), children.pid(child) or 0)
+                for child in self.policy.pool.everybody()
+                if child in children
             ),
         )
-        self._act(self._policy.listening(news.endpoint, now))
+        self.act(self.policy.listening(news.endpoint, now))
 
     def _announce(self) -> None:
         """Once, when the first worker is ready: what a user waits for."""
-        if self._announced or not self._policy.has_been_up:
+        if self._announced or not self.policy.has_been_up:
             return
         self._announced = True
-        workers = self._policy.workers
-        what = "worker" if len(workers) == 1 else "workers"
-        file = Path(workers[0].file).name if workers[0].file else "no handlers: events are printed"
-        where = " and ".join(
-            _in_words(settings_module.parse_listen(text).protocol, address)
-            for text, address in zip(self._settings.listen, self._addresses, strict=False)
-        )
+        count = len(self.policy.workers)
+        what = "worker" if count == 1 else "workers"
+        file = Path(self._file).name if self._file else "no handlers: events are printed"
+        where = " and ".join(self._urls())
         self._log.say(
             "info",
-            f"listening on {where} ({len(workers)} {what}, {file}); "
+            f"listening on {where} ({count} {what}, {file}); "
             f"ready, pid {os.getpid()}, link {self._endpoint}",
         )
 
+    def _urls(self) -> list[str]:
+        """What a client is told of the listeners."""
+        return [
+            url
+            for text, address in zip(self._settings.listen, self._addresses, strict=False)
+            for url in _urls_of(settings_module.parse_listen(text).protocol, address)
+        ]
 
-def _stop_signals() -> list[signal.Signals]:
-    """Those that mean: stop. nohup ignores SIGHUP on purpose, so it stays ignored."""
-    names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"]
+    def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
+        """How the run is; `report` is the gateway's part."""
+        return {
+            "run_dir": str(self._folder.path),
+            "pid": os.getpid(),
+            "age": self.loop.now - self._begun,
+            "listen": self._urls(),
+            **status.of_run(self.policy, self._children, report, self.loop.now),
+        }
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that say something to us. nohup ignores SIGHUP on purpose, so it stays ignored."""
+    names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU"]
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _in_words(protocol: str, address: str) -> str:
-    """An address as a client is told it."""
+def _urls_of(protocol: str, address: str) -> list[str]:
     if address.startswith("unix:"):
-        return address
+        return [address]
     schemes = {"any": ("ws", "tcp"), "websocket": ("ws",), "raw": ("tcp",)}[protocol]
-    return " and ".join(f"{scheme}://{address}" for scheme in schemes)
+    return [f"{scheme}://{address}" for scheme in schemes]
 
 
 def _ignore(readable: bool, writable: bool) -> None:

@@ -1,0 +1,226 @@
+"""The command line speaks to a run: status, stop, drain, and who is meant."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deadline import eventually
+from e2e.asking import ask, done, status, until_ready
+from e2e.serving import ECHO, assert_gone, posix, serve
+from running import Running, command, environment, wsraw
+
+Write = Callable[[str], Path]
+
+
+def test_status_knows_the_processes() -> None:
+    with serve(ECHO, workers=2) as serving:
+        data = status(serving)
+        assert data["pid"] == serving.run.process.pid
+        assert data["run_dir"] == str(serving.folder)
+        assert data["listen"][0] == serving.url().rstrip("/")
+        assert data["gateway"]["pid"] == serving.gateway
+        assert data["crash_loop"] is False
+        assert [worker["pid"] for worker in data["workers"]] == [
+            serving.worker(1), serving.worker(2),
+        ]  # fmt: skip
+        text = done(serving, "status")
+        assert f"gateway: ready, pid {serving.gateway}" in text
+
+
+@posix
+def test_status_tells_of_deaths() -> None:
+    with serve(ECHO, workers=2) as serving:
+        os.kill(serving.worker(1), signal.SIGSEGV)
+        serving.run.line("worker 3 is ready")
+        (dead,) = [worker for worker in until_ready(serving, 2) if worker["restarts"]]
+        assert (dead["n"], dead["last_reason"]) == (3, "was killed by SIGSEGV")
+        assert "worker 3: the last one was killed by SIGSEGV" in done(serving, "status")
+
+
+@posix
+def test_status_shows_the_rest_when_the_gateway_does_not_answer() -> None:
+    with serve(ECHO) as serving:
+        os.kill(serving.gateway, signal.SIGSTOP)
+        try:
+            data = status(serving)
+        finally:
+            os.kill(serving.gateway, signal.SIGCONT)
+        assert data["gateway"]["answers"] is False
+        assert data["workers"][0]["pid"] == serving.worker(1)
+
+
+def test_stop() -> None:
+    with serve(ECHO, workers=2) as serving, serving.ws() as client:
+        assert done(serving, "stop") == "stopped, exit code 0\n"
+        assert_gone(serving)
+        with pytest.raises(Exception, match="going away"):
+            client.recv(15)
+        assert serving.run.wait() == 0
+
+
+def test_a_stop_comes_back_when_the_folder_is_free(tmp_path: Path) -> None:
+    folder = f"--run-dir={tmp_path / 'run'}"
+    for _ in range(3):
+        with Running(f"--workers={ECHO}", folder) as run:
+            run.ready()
+            assert wsraw("stop", folder).returncode == 0
+            assert run.wait() == 0
+
+
+def test_a_drain_waits_for_handlers_beyond_any_deadline(handlers: Write, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    text = f"""
+        import os, time
+        def on_message(msg, con):
+            print("in the handler")
+            while not os.path.exists({str(gate)!r}): time.sleep(0.01)
+            return "finished"
+    """
+    with serve(handlers(text), "--stop-timeout=0.5") as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("in the handler")
+        told = ask(serving, "drain", "--timeout=2.5")
+        assert told.returncode == 1, "it goes on"
+        assert "no answer within 2.5 s" in told.stderr
+        assert serving.run.process.poll() is None
+        assert "the run is draining" not in told.stdout
+        gate.touch()
+        assert client.recv(15) == "finished"
+        assert serving.run.wait() == 0
+
+
+def test_a_stop_shortens_a_drain(handlers: Write) -> None:
+    text = """
+        import time
+        def on_message(msg, con):
+            print("in the handler")
+            while True: time.sleep(1)
+    """
+    with serve(handlers(text), "--stop-timeout=1") as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("in the handler")
+        assert ask(serving, "drain", "--timeout=1").returncode == 1
+        assert ask(serving, "reload").returncode == 1, "the run is stopping"
+        done(serving, "stop")
+        assert serving.run.wait() == 0
+
+
+# --- which run ---
+
+
+def alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that finds the run by itself, among those of this folder."""
+    return subprocess.run(
+        command(*arguments),
+        env=environment() | {"XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def folder_of(run: Running) -> Path:
+    return Path(run.line(r"link ipc://(\S+)/link.sock")[1])
+
+
+@posix
+def test_the_only_run_is_found_and_several_are_listed() -> None:
+    with Running(f"--workers={ECHO}") as one:
+        one.ready()
+        base = folder_of(one).parent.parent
+        assert alone(base, "status").returncode == 0
+        dead = base / f"wsraw-{os.geteuid()}" / "dead"
+        dead.mkdir()
+        (dead / "lock").touch()
+        assert alone(base, "status").returncode == 0, "one that is over is none"
+        folder = base / f"wsraw-{os.geteuid()}" / "second"
+        with Running(f"--workers={ECHO}", f"--run-dir={folder}") as two:
+            two.ready()
+            told = alone(base, "status")
+            assert told.returncode == 2
+            assert "there are 2 runs; choose one with --run-dir" in told.stderr
+            assert str(folder_of(one)) in told.stderr
+            assert str(folder) in told.stderr
+            two.send(signal.SIGTERM)
+            assert two.wait() == 0
+        assert alone(base, "stop").returncode == 0
+        assert one.wait() == 0
+        assert alone(base, "status").returncode == 2
+
+
+@pytest.mark.parametrize("what", ["status", "reload", "stop", "drain"])
+def test_no_run(what: str, tmp_path: Path) -> None:
+    told = alone(tmp_path, what)
+    assert told.returncode == 2
+    assert told.stderr.startswith("wsraw: no run in ")
+    assert told.stderr.count("\n") == 1
+    told = wsraw(what, "--run-dir", str(tmp_path))
+    assert told.returncode == 2
+    assert f"no run in {tmp_path}" in told.stderr
+
+
+@posix
+def test_a_run_that_is_killed_while_it_is_asked(handlers: Write) -> None:
+    text = """
+        import time
+        def on_message(msg, con):
+            print("in the handler")
+            time.sleep(600)
+    """
+    with serve(handlers(text)) as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("in the handler")
+        asking = subprocess.Popen(
+            command("drain", "--run-dir", str(serving.folder)),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        with asking:
+            eventually(lambda: "listening on" in str(serving))
+            serving.run.send(signal.SIGKILL)
+            serving.run.process.wait()
+            assert asking.wait(60) == 2
+            assert asking.stderr is not None
+            assert "wsraw: " in asking.stderr.read()
+        eventually(lambda: asking.returncode is not None)
+
+
+@posix
+def test_only_who_may_read_the_token_is_answered() -> None:
+    with serve(ECHO) as serving:
+        assert serving.folder is not None
+        file = serving.folder / "control-token"
+        assert file.stat().st_mode & 0o777 == 0o600
+        token, endpoint = file.read_text().splitlines()
+        file.write_text(f"{'0' * len(token)}\n{endpoint}\n")
+        told = ask(serving, "stop", "--timeout=1")
+        assert told.returncode == 1
+        assert "no answer within 1 s" in told.stderr
+        file.write_text(f"{token}\n{endpoint}\n")
+        until_ready(serving, 1)
+
+
+def test_dead_letters_keep_the_folder(tmp_path: Path) -> None:
+    with serve(ECHO) as serving:
+        assert serving.folder is not None
+        letters = serving.folder / "dead-letters.jsonl"
+        letters.write_text('{"event": "on_message"}\n')
+        serving.run.send(signal.SIGTERM)
+        assert serving.run.wait() == 0
+        serving.run.line(f"dead letters are kept: {letters}")
+        left = {path.name for path in serving.folder.iterdir()}
+        assert left == {"dead-letters.jsonl", "epoch", "lock"}
+        told = ask(serving, "dead-letters")
+        assert told.returncode == 0
+        assert "on_message" in told.stdout
+        letters.unlink()
+        for path in serving.folder.iterdir():
+            path.unlink()
+        serving.folder.rmdir()

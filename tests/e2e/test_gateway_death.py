@@ -1,0 +1,156 @@
+"""A gateway or a supervisor that is killed: who is refused, who is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import ECHO, TIMEOUT, Serving, posix, receive_exactly, serve
+from running import is_alive
+
+pytestmark = posix
+
+KILLS = 5
+
+
+class Knocker(threading.Thread):
+    """Connects again and again, from before the death until after it."""
+
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        super().__init__(daemon=True)
+        self.address = address
+        self.connects = 0
+        self.over = threading.Event()
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        while not self.over.wait(0.002):
+            try:
+                self.knock().close()
+            except OSError as error:
+                self.error = error
+                return
+            self.connects += 1
+
+    def knock(self) -> socket.socket:
+        if isinstance(self.address, str):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(TIMEOUT)
+            sock.connect(self.address)
+            return sock
+        return socket.create_connection(self.address, TIMEOUT)
+
+
+def echo(serving: Serving, n: int) -> None:
+    with serving.tcp(n) as sock:
+        sock.sendall(b"hello")
+        assert receive_exactly(sock, 5) == b"hello"
+
+
+def kill_gateway(serving: Serving, count: int) -> None:
+    old = serving.gateway
+    os.kill(old, signal.SIGKILL)
+    serving.run.line("the gateway is up", count + 1)
+    assert serving.gateway != old
+
+
+def test_no_connect_is_refused_while_a_gateway_is_replaced(tmp_path: Path) -> None:
+    listen = ["127.0.0.1:0", f"unix:{tmp_path / 's'}", "raw://127.0.0.1:0"]
+    with serve(ECHO, workers=2, listen=listen) as serving:
+        knockers = [Knocker(address) for address in serving.addresses]
+        for knocker in knockers:
+            knocker.start()
+        for count in range(1, KILLS + 1):
+            kill_gateway(serving, count)
+            for n in range(3):
+                echo(serving, n)
+            # It has proved itself after a second; one that dies before that is waited for longer.
+            serving.run.line("is ready", 2 + 2 * count)
+        for knocker in knockers:
+            knocker.over.set()
+            knocker.join()
+            assert knocker.error is None
+            assert knocker.connects > KILLS
+        assert len(serving.run.pids("worker [0-9]+")) == 2, "workers live on"
+
+
+def test_a_connect_during_the_death_is_served_by_the_next() -> None:
+    with serve(ECHO) as serving:
+        gateway = serving.gateway
+        os.kill(gateway, signal.SIGSTOP)
+        with serving.tcp() as sock:
+            # It stands in the kernel's queue, which the next gateway inherits.
+            sock.sendall(b"hello")
+            os.kill(gateway, signal.SIGKILL)
+            assert receive_exactly(sock, 5) == b"hello"
+
+
+def test_the_first_restart_does_not_wait() -> None:
+    with serve(ECHO) as serving:
+        os.kill(serving.gateway, signal.SIGKILL)
+        line = serving.run.line("gateway was killed by SIGKILL.*; starting another (.*)")
+        assert line[1] == "at once"
+        serving.run.line("the gateway is up", 2)
+
+
+def test_after_a_stop_connects_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with serve(ECHO, listen=["127.0.0.1:0", f"unix:{path}"]) as serving:
+        with serving.ws() as client:
+            client.send("x")
+            serving.run.send(signal.SIGTERM)
+            assert serving.run.wait() == 0
+        with pytest.raises(ConnectionRefusedError):
+            serving.tcp()
+        assert not path.exists()
+
+
+def test_during_a_stop_connects_are_refused(tmp_path: Path) -> None:
+    """Nobody would accept them: not to be left in a queue."""
+    gate = tmp_path / "gate"
+    file = tmp_path / "handlers.py"
+    file.write_text(
+        "import os, time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    )
+    with serve(file) as serving, serving.tcp() as busy:
+        busy.sendall(b"x")
+        serving.run.line("in the handler")
+        serving.run.send(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                serving.tcp().close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        eventually(refused)
+        gate.touch()
+        assert serving.run.wait() == 0
+
+
+def test_a_killed_supervisor_leaves_nobody_under_load() -> None:
+    for _ in range(KILLS):
+        with serve(ECHO, workers=2) as serving:
+            knocker = Knocker(serving.addresses[0])
+            knocker.start()
+            with serving.ws() as client:
+                for n in range(20):
+                    client.send(str(n))
+                serving.run.send(signal.SIGKILL)
+                serving.run.process.wait()
+                eventually(
+                    lambda: not any(map(is_alive, serving.run.pids())),
+                    "everybody to be gone",
+                    units=20 * UNIT,
+                )
+            knocker.over.set()
+            knocker.join()

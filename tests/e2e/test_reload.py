@@ -1,0 +1,196 @@
+"""Reload: new handlers for connections that stand, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from deadline import eventually
+from e2e.asking import ask, done, status, until_ready, while_serving
+from e2e.load import Client, Load, RawClient, WebClient, echo
+from e2e.serving import ECHO, Serving, assert_gone, linux, posix, serve
+from running import is_alive
+
+Write = Callable[[str], Path]
+
+ANSWERS = """
+    import helper
+    def on_message(msg, con):
+        return {answer!r} + helper.MORE
+"""
+
+
+def answers(handlers: Write, answer: str, more: str = "") -> Path:
+    file = handlers(ANSWERS.format(answer=answer))
+    # Else a second version of the same length in the same second is taken from the bytecode cache.
+    (file.parent / "helper.py").write_text(f"MORE = {more!r}  # {answer}{'#' * len(answer)}\n")
+    return file
+
+
+def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
+    with serve(answers(handlers, "old"), workers=2) as serving, serving.ws() as client:
+        client.send("x")
+        assert client.recv(15) == "old"
+        old = [serving.worker(n) for n in (1, 2)]
+        answers(handlers, "renewed")
+        assert done(serving, "reload") == "reloaded: 2 workers\n"
+        assert not any(map(is_alive, old)), "done is done"
+        client.send("x")
+        assert client.recv(15) == "renewed"
+        assert [worker["restarts"] for worker in status(serving)["workers"]] == [0, 0]
+
+
+@posix
+def test_sighup_reloads(handlers: Write) -> None:
+    with serve(answers(handlers, "old")) as serving, serving.ws() as client:
+        answers(handlers, "renewed")
+        serving.run.send(signal.SIGHUP)
+        serving.run.line("SIGHUP: reloading")
+        serving.run.line("reloaded: 1 worker")
+        client.send("x")
+        assert client.recv(15) == "renewed"
+
+
+def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write) -> None:
+    with (
+        serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
+        handlers("def on_message(msg, con):\n    return 1 +\n")
+        told = ask(serving, "reload")
+        assert told.returncode == 1
+        assert "reload: refused: the new worker exited with code 3: its handlers file does" in (
+            told.stderr
+        )
+        assert "2 old ones stay" in told.stderr
+        assert "SyntaxError" in told.stderr, "the reason, too"
+        client.send("x")
+        assert client.recv(15) == "old"
+        assert [worker["n"] for worker in until_ready(serving, 2)] == [1, 2]
+        answers(handlers, "mended")
+        done(serving, "reload")
+        client.send("x")
+        assert client.recv(15) == "mended"
+
+
+def test_handlers_that_die_right_after_their_start_replace_nobody(handlers: Write) -> None:
+    with (
+        serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
+        serving.ws() as client,
+    ):
+        handlers("def on_start():\n    raise OSError('no database')\n")
+        told = ask(serving, "reload", "--timeout=2")
+        assert told.returncode == 1
+        assert "no answer within 2 s" in told.stderr
+        assert sorted(w["n"] for w in status(serving)["workers"])[:2] == [1, 2]
+        client.send("x")
+        assert client.recv(15) == "old"
+        answers(handlers, "mended")
+        done(serving, "reload")
+        client.send("x")
+        assert client.recv(15) == "mended"
+
+
+def test_files_that_change_reload_by_themselves(handlers: Write) -> None:
+    with serve(answers(handlers, "old"), "--reload") as serving, serving.ws() as client:
+        answers(handlers, "old", " and new")
+        serving.run.line(r"helper.py changed: reloading|handlers.py and 1 more changed: reloading")
+
+        def renewed() -> bool:
+            client.send("x")
+            return client.recv(15) == "old and new"
+
+        eventually(renewed)
+
+
+def test_a_handler_may_finish_first(handlers: Write, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    text = f"""
+        import os, time
+        def on_message(msg, con):
+            print("in the handler")
+            while not os.path.exists({str(gate)!r}): time.sleep(0.01)
+            return str(os.getpid())
+    """
+    with serve(handlers(text)) as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("in the handler")
+        serving.run.send(signal.SIGHUP)
+        serving.run.line("draining worker 1")
+        gate.touch()
+        assert client.recv(15) == str(serving.worker(1))
+        serving.run.line("reloaded: 1 worker")
+        client.send("y")
+        assert client.recv(15) == str(serving.worker(2))
+
+
+def test_one_that_does_not_finish_is_killed_at_the_deadline(handlers: Write) -> None:
+    text = """
+        import time
+        def on_message(msg, con):
+            print("in the handler of", con.delivery)
+            while con.delivery == 1: time.sleep(1)
+            return "again"
+    """
+    with serve(handlers(text), "--drain-timeout=1") as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("in the handler of 1")
+        done(serving, "reload")
+        serving.run.line("killing worker 1: it has not finished within drain_timeout")
+        assert client.recv(15) == "again"
+        assert status(serving)["workers"][0]["restarts"] == 0
+
+
+# --- under load ---
+
+
+def clients() -> list[Client]:
+    return [kind(64, 0.02, echo) for kind in [WebClient] * 15 + [RawClient] * 5]
+
+
+@linux
+def test_reloads_lose_double_and_reorder_nothing() -> None:
+    with serve(ECHO, workers=2) as serving:
+        asyncio.run(reload_again_and_again(serving))
+
+
+async def reload_again_and_again(serving: Serving) -> None:
+    async with Load(clients()) as load:
+        await load.start(serving)
+        await load.more(500)
+        for _ in range(5):
+            await while_serving(serving, "reload")
+            await load.more(100)
+        await load.finish()
+
+
+@linux
+def test_reloads_during_reloads_and_deaths_of_workers_lose_nothing() -> None:
+    with serve(ECHO, workers=3) as serving:
+        asyncio.run(reload_and_kill(serving))
+
+
+async def reload_and_kill(serving: Serving) -> None:
+    async with Load(clients()) as load:
+        await load.start(serving)
+        await load.more(300)
+        asked = [asyncio.create_task(while_serving(serving, "reload")) for _ in range(3)]
+        for _ in range(3):
+            await load.more(50)
+            living = [pid for pid in serving.run.pids("worker [0-9]+") if is_alive(pid)]
+            os.kill(living[0], signal.SIGKILL)
+        assert await asyncio.gather(*asked) == ["reloaded: 3 workers\n"] * 3
+        await load.more(200)
+        await load.finish()
+
+
+def test_a_stop_in_the_midst_of_a_reload(handlers: Write) -> None:
+    with serve(ECHO, workers=3) as serving:
+        serving.run.send(signal.SIGHUP)
+        serving.run.line("worker 4 started")
+        serving.run.send(signal.SIGTERM)
+        assert serving.run.wait() == 0
+        assert_gone(serving)

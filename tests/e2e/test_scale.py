@@ -1,0 +1,111 @@
+"""Scale at run time, and recycling: workers come and go, connections stay."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from deadline import eventually
+from e2e.asking import ask, done, status, until_ready, while_serving
+from e2e.load import Client, Load, RawClient, WebClient, echo
+from e2e.serving import ECHO, Serving, linux, posix, serve
+
+Write = Callable[[str], Path]
+
+PID = """
+    import os, time
+    def on_message(msg, con):
+        time.sleep(0.02)
+        return str(os.getpid())
+"""
+
+
+def test_up_and_down(handlers: Write) -> None:
+    with serve(ECHO) as serving, serving.ws() as client:
+        assert done(serving, "scale", "3") == "3 workers\n"
+        assert [worker["n"] for worker in until_ready(serving, 3)] == [1, 2, 3]
+        assert done(serving, "scale", "default=1") == "1 worker\n"
+        assert [worker["n"] for worker in until_ready(serving, 1)] == [1]
+        client.send("still here")
+        assert client.recv(15) == "still here"
+
+
+def test_late_joiners_take_load_at_once(handlers: Write) -> None:
+    with serve(handlers(PID)) as serving, ExitStack() as stack:
+        clients = [stack.enter_context(serving.ws()) for _ in range(8)]
+        done(serving, "scale", "2")
+        seen = set()
+        # The first round may be in the window of the first worker, before that was measured.
+        for _ in range(5):
+            for client in clients:
+                client.send("x")
+            seen |= {client.recv(15) for client in clients}
+        assert str(serving.worker(2)) in seen, "connections that stood before it came"
+
+
+def test_numbers_that_cannot_be() -> None:
+    with serve(ECHO) as serving:
+        for wrong, why in (
+            ("0", "must be from 1 to"),
+            ("many", "must be from 1 to"),
+            ("web=2", "there is no pool 'web'"),
+        ):
+            told = ask(serving, "scale", wrong)
+            assert told.returncode == 1
+            assert why in told.stderr
+            assert told.stderr.count("\n") == 1
+        until_ready(serving, 1)
+
+
+@posix
+def test_signals() -> None:
+    with serve(ECHO, workers=2) as serving:
+        serving.run.send(signal.SIGTTIN)
+        until_ready(serving, 3)
+        serving.run.line("SIGTTIN: scaling to 3")
+        for n in (1, 2, 3):
+            serving.run.send(signal.SIGTTOU)
+            serving.run.line("SIGTTOU: scaling to", n)
+        assert len(until_ready(serving, 1)) == 1, "never below one"
+
+
+@linux
+def test_scaling_loses_nothing() -> None:
+    with serve(ECHO, workers=1) as serving:
+        asyncio.run(scale_up_and_down(serving))
+
+
+async def scale_up_and_down(serving: Serving) -> None:
+    clients: list[Client] = [kind(64, 0.02, echo) for kind in [WebClient] * 15 + [RawClient] * 5]
+    async with Load(clients) as load:
+        await load.start(serving)
+        for count in ("4", "1", "3", "2"):
+            await load.more(100)
+            await while_serving(serving, "scale", count)
+        await load.more(200)
+        await load.finish()
+
+
+@linux
+def test_a_worker_that_holds_too_much_memory_is_replaced(handlers: Write) -> None:
+    text = """
+        hoard = []
+        def on_message(msg, con):
+            hoard.append(bytearray(200_000_000))
+            return "fat"
+    """
+    with (
+        serve(handlers(text), "--max-memory=150000000", workers=2) as serving,
+        serving.ws() as client,
+    ):
+        client.send("x")
+        assert client.recv(15) == "fat"
+        serving.run.line(r"replacing worker [12]: it holds \d+ bytes of memory")
+        eventually(lambda: sum(w["n"] for w in until_ready(serving, 2)) > 3, units=30)
+        assert all(each["rss"] < 150_000_000 for each in status(serving)["workers"])
+        assert [each["restarts"] for each in status(serving)["workers"]] == [0, 0]
+        client.send("x")
+        assert client.recv(15) == "fat"

@@ -1,0 +1,65 @@
+"""A policy with a clock, and the actions it took."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from wsraw.settings import Settings
+from wsraw.supervisor import actions as a
+from wsraw.supervisor.life import Child
+from wsraw.supervisor.policy import Policy
+
+ENDPOINT = "ipc:///run/link.sock"
+
+
+class Run:
+    """A policy with a clock, and the actions it took; processes are what it spawned."""
+
+    def __init__(self, workers: int = 1, luck: float = 1.0, **settings: Any) -> None:
+        self.policy = Policy("x.py", workers, Settings(**settings), lambda: luck)
+        self.now = 100.0
+        self.actions: list[a.Action] = []
+
+    def do(self, *actions: list[a.Action]) -> list[a.Action]:
+        """What was done, without the log lines; those stay in `said`."""
+        self.actions = list(itertools.chain(*actions))
+        return [action for action in self.actions if not isinstance(action, a.Say)]
+
+    @property
+    def said(self) -> str:
+        return "\n".join(each.text for each in self.actions if isinstance(each, a.Say))
+
+    def pass_time(self, seconds: float) -> list[a.Action]:
+        """Let time pass, ticking when asked to."""
+        until = self.now + seconds
+        done: list[a.Action] = []
+        said: list[a.Action] = []
+        while (wake := self.policy.wake_at(self.now)) is not None and wake <= until:
+            self.now = max(self.now, wake)
+            done += self.do(self.policy.tick(self.now))
+            said += self.actions
+            assert self.policy.wake_at(self.now) != wake, "a tick must use up its time"
+        self.now = until
+        self.actions = said
+        return done
+
+    def up(self) -> Run:
+        """Bring gateway and all workers to READY."""
+        self.do(self.policy.start(self.now))
+        self.do(self.policy.listening(ENDPOINT, self.now))
+        self.do(self.policy.ready(1, self.now))
+        for child in self.policy.workers[1:]:
+            self.do(self.policy.ready(child.n, self.now))
+        return self
+
+    @property
+    def gateway(self) -> Child:
+        return self.policy.gateway
+
+    @property
+    def worker(self) -> Child:
+        return self.policy.workers[0]
+
+    def exit(self, child: Child, code: int = -9, reason: str = "was killed") -> list[a.Action]:
+        return self.do(self.policy.exited(child, code, reason, self.now))

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from supervisor.acting import Run
+
+from wsraw.supervisor import status
+from wsraw.supervisor.life import Child
+
+REPORT: dict[str, Any] = {
+    "epoch": 1,
+    "sockets": 3,
+    "connections": {"websocket": 2, "raw": 1, "opened": 0, "total": 3},
+    "parked": 4,
+    "paused": 5,
+    "bytes": 2048,
+    "memory_limit": 1 << 30,
+    "crowded": False,
+    "unknown_ids": 6,
+    "dropped": 0,
+    "dead_letters": 7,
+    "workers": [
+        {
+            "n": 1, "instance": "aa", "language": "python/3", "state": "ready", "connections": 3,
+            "in_flight": 2, "in_flight_bytes": 99, "oldest": 0.25, "window": 8, "acked": 1000,
+            "service_p50": 0.00002, "service_p99": 0.002,
+        },
+        {"n": 0, "instance": "bb", "language": "lua", "state": "ready", "in_flight": 1},
+        {"n": 77, "instance": "cc", "state": "ready"},
+    ],
+}  # fmt: skip
+
+
+class Processes:
+    """Every living child has a process."""
+
+    def pid(self, child: Child) -> int | None:
+        return 4000 + child.n if child.alive else None
+
+    def memory(self, child: Child) -> int | None:
+        return 20 << 20 if child.alive else None
+
+
+def told(run: Run, report: dict[str, Any] | None = REPORT) -> dict[str, Any]:
+    head = {"run_dir": "/run/x", "pid": 9, "age": 61.0, "listen": ["ws://h:1", "tcp://h:1"]}
+    return {**head, **status.of_run(run.policy, Processes(), report, run.now)}
+
+
+def test_both_halves_are_joined() -> None:
+    run = Run(2).up()
+    run.pass_time(5)
+    data = told(run)
+    one, two = data["workers"]
+    assert (one["n"], one["state"], one["pid"], one["age"]) == (1, "ready", 4001, 5.0)
+    assert (one["in_flight"], one["oldest"], one["window"]) == (2, 0.25, 8)
+    assert (one["service_p50"], one["service_p99"]) == (0.00002, 0.002)
+    assert (two["n"], two["in_flight"]) == (2, None), "the gateway has not said"
+    assert data["gateway"]["dead_letters"] == 7
+    assert data["gateway"]["answers"] is True
+    assert [each["language"] for each in data["by_hand"]] == ["lua"]
+
+
+def test_the_keys_stay_whoever_answers() -> None:
+    run = Run(2).up()
+    full, empty = told(run), told(run, None)
+    assert full.keys() == empty.keys()
+    assert full["gateway"].keys() == empty["gateway"].keys()
+    assert full["workers"][0].keys() == empty["workers"][0].keys()
+    assert empty["gateway"]["answers"] is False
+
+
+def test_restarts_and_the_reason_of_the_last() -> None:
+    run = Run(1).up()
+    run.pass_time(5)
+    run.exit(run.worker, -11, "was killed by SIGSEGV")
+    (worker,) = told(run)["workers"]
+    assert worker["state"] == "dead"
+    assert worker["starts_in"] == pytest.approx(0.1)
+    assert (worker["pid"], worker["age"]) == (None, None)
+    assert (worker["restarts"], worker["last_reason"]) == (1, "was killed by SIGSEGV")
+    run.pass_time(5)
+    run.do(run.policy.ready(2, run.now))
+    run.do(run.policy.reload(run.now))
+    run.do(run.policy.ready(3, run.now))
+    run.pass_time(1)
+    data = told(run)
+    assert [each["state"] for each in data["workers"]] == ["ready", "draining"]
+    assert data["workers"][0]["restarts"] == 1, "a place keeps its history"
+    assert data["reloading"]
+
+
+def test_one_that_hangs() -> None:
+    run = Run(1).up()
+    report = {"workers": [{**REPORT["workers"][0], "state": "hung"}]}
+    assert told(run, report)["workers"][0]["state"] == "hung"
+
+
+def test_a_crash_loop() -> None:
+    run = Run(1, restart_intensity=0).up()
+    run.exit(run.worker)
+    data = told(run)
+    assert data["crash_loop"] is True
+    assert "CRASH LOOP" in status.table(data)
+
+
+def test_the_table() -> None:
+    run = Run(2).up()
+    run.pass_time(5)
+    run.exit(run.worker, -11, "was killed by SIGSEGV")
+    text = status.table(told(run))
+    assert "run folder /run/x, pid 9, up 1.0 min" in text
+    assert "listening on ws://h:1 and tcp://h:1" in text
+    assert "gateway: ready, pid 4001, up 5.0 s, restarts 0, memory 20.0 MiB" in text
+    assert "connections: 2 websocket, 1 raw, 0 opened, 3 total" in text
+    assert "held 2.0 KiB of 1.0 GiB" in text
+    assert "dead, starts in 0 s" in text
+    assert "by hand" in text
+    assert "worker 1: the last one was killed by SIGSEGV" in text
+    rows = [line for line in text.splitlines() if line[:1] in "w12b"]
+    assert len({line.find("ready") for line in rows if "ready" in line}) == 1, "columns"
+
+
+def test_the_table_without_the_gateway() -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    text = status.table({**told(run, None), "listen": []})
+    assert "it does not answer" in text
+    assert "listening on nothing yet" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"), (0, "0"), (0.00002, "0.02 ms"), (0.002, "2 ms"), (0.0347, "35 ms"),
+        (1.0, "1.0 s"), (90, "1.5 min"), (7200, "2.0 h"), (86400, "1.0 d"),
+    ],
+)  # fmt: skip
+def test_times(seconds: float | None, shown: str) -> None:
+    assert status._time(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB")]
+)
+def test_sizes(size: int | None, shown: str) -> None:
+    assert status._size(size) == shown

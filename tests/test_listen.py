@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import environment
+
+from wsraw.listen import adopt, bind, close, printable
+from wsraw.settings import Listen
+
+unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+
+Open = Callable[..., socket.socket]
+
+
+@pytest.fixture
+def listen() -> Iterator[Open]:
+    opened: list[tuple[socket.socket, Listen]] = []
+
+    def begin(**asked: Any) -> socket.socket:
+        setting = Listen(**{"name": "test", "host": "127.0.0.1", **asked})
+        sock = bind(setting)
+        opened.append((sock, setting))
+        return sock
+
+    yield begin
+    for sock, setting in opened:
+        close(sock, setting)
+
+
+def port_of(sock: socket.socket) -> int:
+    port = sock.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def test_it_does_not_block(listen: Open) -> None:
+    with pytest.raises(BlockingIOError):
+        listen().accept()
+
+
+def test_ipv6_is_ipv6_alone(listen: Open) -> None:
+    """Else [::]:8000 and 0.0.0.0:8000 could not be listened on together."""
+    six = listen(host="::")
+    four = listen(host="0.0.0.0", port=port_of(six))
+    assert port_of(four) == port_of(six)
+
+
+def test_a_name_is_looked_up(listen: Open) -> None:
+    assert listen(host="localhost").getsockname()[0] in ("127.0.0.1", "::1")
+
+
+@unix_only
+def test_a_socket_file_of_a_run_that_was_killed_is_replaced(listen: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    assert listen(host="", path=path).getsockname() == path
+
+
+@unix_only
+@pytest.mark.parametrize("link", [False, True], ids=["file", "link to a file"])
+def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, link: bool) -> None:
+    path, precious = tmp_path / "s", tmp_path / "precious"
+    (precious if link else path).write_text("precious")
+    if link:
+        path.symlink_to(precious)
+    with pytest.raises(OSError, match=r"cannot listen on test: the address is in use"):
+        listen(host="", path=str(path))
+    assert path.read_text() == "precious"
+
+
+@unix_only
+def test_a_unix_socket_in_use(listen: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    listen(host="", path=path)
+    with pytest.raises(OSError, match="in use") as error:
+        listen(host="", path=path)
+    assert error.value.errno == errno.EADDRINUSE
+    assert os.path.exists(path)
+
+
+# --- wrong use: one line that says what to do ---
+
+
+def test_a_port_in_use(listen: Open) -> None:
+    port = port_of(listen())
+    with pytest.raises(OSError) as error:
+        listen(name="127.0.0.1:8000", port=port)
+    assert error.value.errno == errno.EADDRINUSE
+    assert error.value.strerror == (
+        "cannot listen on 127.0.0.1:8000: the address is in use; stop the other program or choose "
+        "another port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"host": "no-such-name.invalid"}, "write an address of this machine"),
+        ({"host": "a" * 64}, "write an address of this machine"),
+        ({"host": "a..b"}, "write an address of this machine"),
+        ({"host": "192.0.2.1"}, "this machine has no such address"),
+        ({"host": "", "path": "no/such/folder/s"}, "No such file"),
+        ({"host": "", "path": "x" * 300}, "too long"),
+    ],
+)
+def test_advice(listen: Open, asked: dict[str, Any], advice: str) -> None:
+    if "path" in asked and not hasattr(socket, "AF_UNIX"):
+        advice = "no unix sockets"
+    with pytest.raises(OSError) as error:
+        listen(**asked)
+    assert (error.value.strerror or "").startswith("cannot listen on test: ")
+    assert advice in (error.value.strerror or "")
+
+
+def test_a_privileged_port(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests may be allowed to: then the kernel's refusal is put in."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(OSError, match="not permitted; choose a port above 1023"):
+        listen(port=80)
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        ("/tmp/s", "unix:/tmp/s"),
+        ("", "unix"),
+        (b"\0abstract", "unix"),
+    ],
+)
+def test_printable(address: object, shown: str) -> None:
+    assert printable(address) == shown
+
+
+# --- inherited ---
+
+
+@unix_only
+def test_its_file_goes_with_it(tmp_path: Path) -> None:
+    setting = Listen(name="test", path=str(tmp_path / "s"))
+    sock = bind(setting)
+    assert os.path.exists(setting.path)
+    close(sock, setting)
+    assert not os.path.exists(setting.path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
+def test_a_child_accepts_from_what_its_parent_bound(listen: Open) -> None:
+    sock = listen()
+    code = (
+        "import os, select, sys\nfrom wsraw.listen import adopt\n"
+        "sock = adopt(int(sys.argv[1]))\nassert not os.get_inheritable(sock.fileno())\n"
+        "select.select([sock], [], [])\nsock.accept()[0].sendall(b'mine')"
+    )
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(sock.fileno())],
+            pass_fds=[sock.fileno()],
+            env=environment(),
+        ) as child,
+        socket.create_connection(sock.getsockname()) as client,
+    ):
+        assert client.recv(10) == b"mine"
+        child.wait()
+
+
+def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        with pytest.raises(OSError):
+            adopt(descriptor)
+    finally:
+        os.close(descriptor)

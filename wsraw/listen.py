@@ -1,0 +1,122 @@
+"""I/O. Listening sockets: bound with advice. The supervisor opens them where a child can inherit
+them, so that no connect is refused while a gateway is replaced; elsewhere the gateway does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from typing import Final
+
+from wsraw.settings import Listen
+
+BACKLOG: Final = 4096
+"""Connections the kernel may hold for us; it caps this at its own limit (somaxconn)."""
+
+CAN_BE_INHERITED: Final = sys.platform != "win32"
+"""Windows passes sockets on by duplicating them for a process that already runs."""
+
+
+def bind(listen: Listen) -> socket.socket:
+    """A socket that listens, and never blocks. Raises OSError with a text that says what to do."""
+    try:
+        sock = _bind_unix(listen.path) if listen.path else _bind_tcp(listen)
+    except OSError as error:
+        raise OSError(error.errno, _advice(listen, error)) from error
+    sock.setblocking(False)
+    return sock
+
+
+def adopt(descriptor: int) -> socket.socket:
+    """A socket that our parent has bound. Raises OSError if it is none."""
+    os.set_inheritable(descriptor, False)
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def close(sock: socket.socket, listen: Listen) -> None:
+    """For who bound it: the file of a unix socket goes with it."""
+    sock.close()
+    if listen.path:
+        try:
+            os.unlink(listen.path)
+        except OSError:
+            pass
+
+
+def _bind_unix(path: str) -> socket.socket:
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # A socket file that nobody listens on is left from a run that was killed.
+        # (Connecting to a file of another kind is refused in the same words.)
+        if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _bind_tcp(listen: Listen) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:
+        # A label that is empty or longer than 63 bytes never gets as far as a name server.
+        raise socket.gaierror(socket.EAI_NONAME, f"no name: {error}") from error
+    family, _, _, _, address = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # There SO_REUSEADDR means that two programs may share the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # Connections of the last run in TIME_WAIT must not keep this one from binding.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _advice(listen: Listen, error: OSError) -> str:
+    what = f"cannot listen on {listen.name}"
+    if isinstance(error, socket.gaierror):
+        return f"{what}: {error.strerror}; write an address of this machine, or a name it knows"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}: the address is in use; stop the other program or choose another port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{what}: not permitted; choose a port above 1023, or a folder you may write to"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all it has"
+    return f"{what}: {error.strerror or error}"
+
+
+def printable(address: object) -> str:
+    """A socket address as people write it."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
+    return f"unix:{address}" if isinstance(address, str) and address else "unix"

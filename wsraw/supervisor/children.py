@@ -1,0 +1,164 @@
+"""I/O. The processes behind the children: what each is told at its start, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from wsraw.supervisor.life import Child
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.process import Process, command, reason
+
+MEANINGS: Final = {
+    "gateway": {3: "it cannot listen"},
+    "worker": {
+        3: "its handlers file does not load",
+        4: "the gateway did not let it in",
+    },
+}
+"""What exit codes of our own children say."""
+
+LAST_LINES: Final = 20
+"""Of each process: when it does not load, they say why."""
+
+Ended = Callable[[Child, int, str], object]
+"""Called with the child, its exit code, and the reason in words."""
+
+
+class Children:
+    """Spawns, signals and reaps. `post` runs a function in the supervisor's loop: `ended` is called
+    there."""
+
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        lock: int,
+        log: Log,
+        post: Callable[[Callable[[], object]], object],
+        ended: Ended,
+    ) -> None:
+        self.last_words = ""
+        """What the process said whose exit was reported last."""
+        self._variables = {
+            "WSRAW_PARENT": str(os.getpid()),
+            "WSRAW_LOCK": str(lock),
+            "WSRAW_STDIN": "1",
+            **variables,
+        }
+        self._lock = lock
+        self._log = log
+        self._post = post
+        self._ended = ended
+        self._processes: dict[Child, Process] = {}
+        self._tokens: dict[Child, str] = {}
+        self._killed: set[Child] = set()
+
+    def __contains__(self, child: Child) -> bool:
+        return child in self._processes
+
+    def pid(self, child: Child) -> int | None:
+        """Its process, while there is one."""
+        process = self._processes.get(child)
+        return process.pid if process is not None else None
+
+    def memory(self, child: Child) -> int | None:
+        """Bytes (RSS); None if nobody knows."""
+        process = self._processes.get(child)
+        return process.memory() if process is not None else None
+
+    def token(self, child: Child) -> str:
+        """What lets this worker in; of its present process alone."""
+        return self._tokens[child]
+
+    # --- birth ---
+
+    def new_token(self, child: Child) -> str:
+        """Before a worker is spawned: its hello must find the token known."""
+        token = self._tokens[child] = secrets.token_hex(16)
+        return token
+
+    def spawn_gateway(
+        self, child: Child, name: str, variables: Mapping[str, str], sockets: list[int]
+    ) -> bool:
+        """Start a gateway on these listening sockets; none: it opens its own. False if it could
+        not be started, which is reported as an exit."""
+        given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
+        return self._spawn(child, name, "gateway", ["gateway"], {**variables, **given}, sockets)
+
+    def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
+        """Start a worker, for which there is a token. False if that failed, as above."""
+        arguments = ["worker"] if child.file is None else ["worker", child.file]
+        variables = {
+            "WSRAW_ENDPOINT": endpoint,
+            "WSRAW_TOKEN": self._tokens[child],
+            "WSRAW_POOL": "default",
+        }
+        return self._spawn(child, name, "worker", arguments, variables, [])
+
+    def _spawn(
+        self,
+        child: Child,
+        name: str,
+        kind: str,
+        arguments: list[str],
+        variables: Mapping[str, str],
+        keep_open: list[int],
+    ) -> bool:
+        lines: deque[str] = deque(maxlen=LAST_LINES)
+
+        def hear(line: str) -> None:
+            lines.append(line)
+            self._log.relay(name, line)
+
+        try:
+            process = Process(
+                command(*arguments),
+                {**self._variables, **variables},
+                on_line=hear,
+                on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
+                keep_open=[self._lock, *keep_open],
+            )
+        except OSError as error:
+            why = f"could not be started: {error.strerror or error}"
+            self._post(partial(self._ended, child, 1, why))
+            return False
+        self._processes[child] = process
+        self._log.say("debug", f"{name} started, pid {process.pid}")
+        return True
+
+    # --- death ---
+
+    def _bury(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
+        del self._processes[child]
+        self._tokens.pop(child, None)
+        why = reason(code, MEANINGS[kind], killed=child in self._killed)
+        self._killed.discard(child)
+        self.last_words = "\n".join(lines)
+        self._ended(child, code, why)
+
+    def terminate(self, child: Child) -> None:
+        """Ask it to leave. What could not even be started is as good as gone."""
+        if child in self._processes:
+            self._processes[child].terminate()
+
+    def abort(self, child: Child) -> None:
+        """Have it show its stack, and end."""
+        if child in self._processes:
+            self._killed.add(child)
+            self._processes[child].abort()
+
+    def kill(self, child: Child) -> None:
+        """End it now."""
+        if child in self._processes:
+            self._killed.add(child)
+            self._processes[child].kill()
+
+    def kill_all(self) -> None:
+        """After an error of our own, too: what lives is told by the end of its stdin, but a kill is
+        certain."""
+        for process in self._processes.values():
+            process.kill()

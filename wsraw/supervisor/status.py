@@ -1,0 +1,230 @@
+"""Sans-I/O. How a run is: for programs as a dict whose keys stay, for people as a table."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from wsraw.supervisor.life import Child, ChildState
+from wsraw.supervisor.policy import Policy
+
+OF_WORKERS: Final = (
+    "connections",
+    "in_flight",
+    "in_flight_bytes",
+    "oldest",
+    "window",
+    "acked",
+    "service_p50",
+    "service_p99",
+)
+"""What the gateway knows of a worker; null when it does not answer."""
+
+OF_GATEWAY: Final = (
+    "epoch",
+    "sockets",
+    "connections",
+    "parked",
+    "paused",
+    "bytes",
+    "memory_limit",
+    "crowded",
+    "unknown_ids",
+    "dropped",
+    "dead_letters",
+)
+
+
+class Processes(Protocol):
+    """Who knows the processes behind children."""
+
+    def pid(self, child: Child) -> int | None:
+        """Its process, while there is one."""
+
+    def memory(self, child: Child) -> int | None:
+        """Bytes (RSS); None if nobody knows."""
+
+
+def of_run(
+    policy: Policy, processes: Processes, report: dict[str, Any] | None, now: float
+) -> dict[str, Any]:
+    """Plain values; times in seconds, sizes in bytes. `report` is the gateway's, None if it does
+    not answer."""
+    known = report or {}
+    by_number = {each["n"]: each for each in known.get("workers", ()) if each.get("n")}
+    pool = policy.pool
+    return {
+        "phase": policy.phase.value,
+        "workers_wanted": len(pool.workers),
+        "reloading": pool.is_reloading,
+        "crash_loop": policy.is_looping,
+        "gateway": {
+            **_of_child(policy.gateway, processes, now),
+            "answers": report is not None,
+            **{key: known.get(key) for key in OF_GATEWAY},
+        },
+        "workers": [
+            _of_worker(policy, child, processes, by_number.get(child.n, {}), now)
+            for child in pool.everybody()
+        ],
+        "by_hand": [
+            {
+                "instance": each.get("instance"),
+                "language": each.get("language"),
+                "state": each.get("state"),
+                **{key: each.get(key) for key in OF_WORKERS},
+            }
+            for each in known.get("workers", ())
+            if not each.get("n")
+        ],
+    }
+
+
+def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
+    return {
+        "n": child.n,
+        "state": child.state.value,
+        "pid": processes.pid(child),
+        "age": now - child.spawned_at if child.alive else None,
+        "starts_in": max(0.0, child.spawn_at - now) if child.state is ChildState.DEAD else None,
+        "restarts": child.restarts,
+        "last_reason": child.last_reason,
+        "rss": processes.memory(child),
+    }
+
+
+def _of_worker(
+    policy: Policy, child: Child, processes: Processes, known: dict[str, Any], now: float
+) -> dict[str, Any]:
+    told = {**_of_child(child, processes, now), **{key: known.get(key) for key in OF_WORKERS}}
+    if child in policy.pool.leaving:
+        told["state"] = "draining"
+    elif known.get("state") == "hung":
+        told["state"] = "hung"
+    return told
+
+
+# --- for people ---
+
+
+def table(data: dict[str, Any]) -> str:
+    """The same for a terminal."""
+    gateway = data["gateway"]
+    lines = [
+        f"run folder {data['run_dir']}, pid {data['pid']}, up {_time(data['age'])}",
+        f"listening on {' and '.join(data['listen']) or 'nothing yet'}",
+    ]
+    if data["phase"] != "running":
+        lines.append(f"the run is {data['phase']}")
+    if data["crash_loop"]:
+        lines.append("CRASH LOOP: what is started dies at once; see the log")
+    if data["reloading"]:
+        lines.append("reloading")
+    lines += ["", _gateway(gateway)]
+    if gateway["answers"]:
+        lines += _connections(gateway)
+    else:
+        lines.append("  it does not answer; what it knows is not shown")
+    lines += ["", *_workers(data)]
+    for who in (gateway, *data["workers"]):
+        if who["last_reason"]:
+            name = "gateway" if who is gateway else f"worker {who['n']}"
+            lines.append(f"{name}: the last one {who['last_reason']}")
+    return "\n".join(lines)
+
+
+def _gateway(gateway: dict[str, Any]) -> str:
+    return (
+        f"gateway: {gateway['state']}, pid {gateway['pid'] or '-'}, up {_time(gateway['age'])}, "
+        f"restarts {gateway['restarts']}, memory {_size(gateway['rss'])}"
+    )
+
+
+def _connections(gateway: dict[str, Any]) -> list[str]:
+    kinds = gateway["connections"] or {}
+    of_kinds = ", ".join(f"{value} {key}" for key, value in kinds.items())
+    return [
+        f"  connections: {of_kinds}",
+        f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
+        f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
+        f"unknown ids {gateway['unknown_ids']}, dead letters {gateway['dead_letters']}",
+    ]
+
+
+HEADINGS: Final = (
+    "worker",
+    "state",
+    "pid",
+    "up",
+    "restarts",
+    "in flight",
+    "oldest",
+    "p50",
+    "p99",
+    "window",
+    "memory",
+)
+
+
+def _workers(data: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for who in data["workers"]:
+        state = who["state"]
+        if who["starts_in"] is not None:
+            state = f"{state}, starts in {who['starts_in']:.0f} s"
+        name = str(who["n"]) if who["n"] else "-"
+        rows.append(_row(name, state, who, who["pid"], who["age"], who["restarts"], who["rss"]))
+    for who in data["by_hand"]:
+        rows.append(_row("by hand", str(who["state"]), who, None, None, None, None))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _row(
+    name: str,
+    state: str,
+    who: dict[str, Any],
+    pid: int | None,
+    age: float | None,
+    restarts: int | None,
+    memory: int | None,
+) -> tuple[str, ...]:
+    return (
+        name,
+        state,
+        _count(pid),
+        _time(age),
+        _count(restarts),
+        _count(who["in_flight"]),
+        _time(who["oldest"]),
+        _time(who["service_p50"]),
+        _time(who["service_p99"]),
+        _count(who["window"]),
+        _size(memory),
+    )
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if not seconds:
+        return "0"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "-"
+    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= length:
+            return f"{size / length:.1f} {unit}"
+    return f"{size} B"
