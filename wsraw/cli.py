@@ -19,6 +19,9 @@ from wsraw.settings import Option, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TIME = click.FloatRange(min=0)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+COUNT = click.IntRange(min=1, max=1000)
 METAVARS = {"listen": "ADDRESS", "workers": "FILE[:N]", "run_dir": "FOLDER"}
 FAILED = 1
 WRONG_USE = 2
@@ -281,6 +284,94 @@ def worker(file: str, endpoint: str, token: str | None, pool: str, concurrency: 
     from wsraw.workers import worker as runtime
 
     return runtime.main(file, endpoint, token, pool, Settings(concurrency=concurrency))
+
+
+@cli.command()
+@click.option(
+    "--connect",
+    metavar="HOST:PORT",
+    default="",
+    help="Drill the run that listens there. Default: one of our own, on a free port.",
+)
+@click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    default="",
+    help="The run folder of that run; without it there is load, and no trouble.",
+)
+@click.option("--seconds", type=POSITIVE, default=30, show_default=True, help="How long.")
+@click.option(
+    "--workers", type=COUNT, default=4, show_default=True, help="Workers of a run of our own."
+)
+@click.option(
+    "--websockets",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="WebSocket connections.",
+)
+@click.option(
+    "--raw", type=click.IntRange(min=0), default=50, show_default=True, help="Raw connections."
+)
+@click.option(
+    "--rate",
+    type=POSITIVE,
+    default=5000,
+    show_default=True,
+    help="Messages a second on all connections together, whatever the run does.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=16),
+    default=64,
+    show_default=True,
+    help="Bytes of a message.",
+)
+@click.option(
+    "--kill-every", type=TIME, default=0.5, show_default=True, help="Seconds between two kill -9."
+)
+@click.option(
+    "--hang-every",
+    type=TIME,
+    default=0,
+    show_default=True,
+    help="Seconds between two messages that hang their worker.",
+)
+@click.option(
+    "--stop-every", type=TIME, default=10, show_default=True, help="Seconds between two SIGSTOP."
+)
+@click.option(
+    "--stop-for", type=TIME, default=2, show_default=True, help="Seconds until its SIGCONT."
+)
+@click.option(
+    "--reload-every", type=TIME, default=5, show_default=True, help="Seconds between two reloads."
+)
+@click.option(
+    "--scale-every",
+    type=TIME,
+    default=0,
+    show_default=True,
+    help="Seconds between two changes of scale: one worker fewer, then as many as before.",
+)
+@click.option(
+    "--delivery",
+    type=click.Choice(["at-least-once", "at-most-once"]),
+    default="at-least-once",
+    show_default=True,
+    help="What the run promises; at-most-once may disconnect clients of a worker that died.",
+)
+@click.option("--log", metavar="FILE", default="", help="Write the log of our own run there.")
+@click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
+def drill(as_json: bool, **values: Any) -> int:
+    """Serve verified clients while workers are killed, stopped and replaced, and show that nothing
+    is lost, doubled, out of order or disconnected. Times of 0 mean never. Exit code 1: it was."""
+    from wsraw.drill import drill as drills
+    from wsraw.drill.plan import Plan, PlanError
+
+    try:
+        return drills.main(Plan(**values), as_json)
+    except (PlanError, drills.CannotDrill) as error:
+        raise WrongUse(str(error)) from error
 
 
 def _settings(values: dict[str, Any]) -> Settings:

@@ -51,7 +51,11 @@ class CannotListen(CannotStart):
 
 def run(settings: Settings) -> int:
     """Serve until a signal; returns the exit code. Raises CannotStart."""
-    return Supervisor(settings, Log(sys.stderr, settings.log_level)).run()
+    log = Log(sys.stderr, settings.log_level)
+    try:
+        return Supervisor(settings, log).run()
+    finally:
+        log.close()
 
 
 class Supervisor:

@@ -1,0 +1,34 @@
+"""The handlers file of the drill's own run: an echo that can hang, and that tells of each end.
+
+It keeps the first bytes of each connection in `con.state`, so that on_close shows whether the state
+has moved along through every death.
+"""
+
+import time
+from typing import Any
+
+from wsraw import Connection, publish
+from wsraw.drill.record import HEADER
+
+WATCH = "wsraw drill: watch"
+HANG = "wsraw drill: hang"
+
+
+def on_message(msg: dict[str, Any], con: Connection) -> Any:
+    """Echo it, unless it is one of the two words to us."""
+    data = msg["data"]
+    if data == WATCH:
+        con.join(WATCH)
+        return f"{WATCH} {con.peer}"
+    while data == HANG:
+        time.sleep(60)
+    kept = con.state or b""
+    if len(kept) < HEADER:
+        con.state = kept + (data.encode() if isinstance(data, str) else data)[: HEADER - len(kept)]
+    return msg
+
+
+def on_close(con: Connection) -> None:
+    """Tell the witness: who, why, and what was kept of it."""
+    kept = (con.state or b"").decode("ascii", "backslashreplace") or "-"
+    publish(WATCH, f"{con.peer} {con.close_code} {con.close_cause} {kept}")

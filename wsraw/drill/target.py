@@ -1,0 +1,55 @@
+"""I/O. The run that is troubled, through its control endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from wsraw.drill.trouble import TroubleError
+from wsraw.supervisor import client
+
+STATUS_TIMEOUT: Final = 10.0
+CHANGE_TIMEOUT: Final = 60.0
+"""Seconds for a reload or a change of scale. Both wait for workers that are stopped just then."""
+
+
+class Controlled:
+    """A run, by its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def status(self) -> dict[str, Any]:
+        """What `wsraw status --json` shows. Raises TroubleError."""
+        data: dict[str, Any] = self._ask("status", (), STATUS_TIMEOUT)
+        return data
+
+    def workers(self) -> Sequence[int]:
+        """The pids of its workers that are, or were, ready. Raises TroubleError.
+
+        One that is starting holds nothing yet. To kill it would look like a file that crashes at
+        once, and show no more than that the run then waits longer and longer.
+        """
+        return [
+            worker["pid"]
+            for worker in self.status()["workers"]
+            if worker["pid"] and worker["state"] != "starting"
+        ]
+
+    def reload(self) -> None:
+        """Replace all workers. Raises TroubleError."""
+        self._ask("reload", (), CHANGE_TIMEOUT)
+
+    def scale(self, count: int) -> None:
+        """Have so many workers. Raises TroubleError."""
+        self._ask("scale", (str(count),), CHANGE_TIMEOUT)
+
+    def _ask(self, what: str, args: Sequence[str], timeout: float) -> Any:
+        try:
+            done = client.ask(self._folder, what, args, timeout)
+        except (client.NoRunError, TimeoutError) as error:
+            raise TroubleError(f"{what}: {error}") from error
+        if not done.ok:
+            raise TroubleError(f"{what}: {done.text}")
+        return done.data
