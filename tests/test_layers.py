@@ -35,7 +35,8 @@ ALLOWED = {
     "supervisor": {"listen", "loop", "messages", "settings", ""},
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
-    "cli": {"settings", "supervisor", "workers"},
+    "drill": {"loop", "settings", "supervisor", ""},
+    "cli": {"drill", "settings", "supervisor", "workers"},
     "child": {"settings", "gateway", "workers"},
     "__main__": {"cli", "child"},
 }

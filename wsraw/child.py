@@ -20,7 +20,7 @@ def main() -> int:
     """Run the gateway or a worker as the environment says; returns the exit code."""
     parent = int(os.environ.pop("WSRAW_PARENT"))
     lock = os.environ.pop("WSRAW_LOCK", "")
-    if lock:
+    if lock and sys.platform != "win32":
         # Held by us, yet not by what a handler may start: a daemon that outlives the run would
         # keep the next one out.
         os.set_inheritable(int(lock), False)

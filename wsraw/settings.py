@@ -17,6 +17,9 @@ from msgspec import Meta
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
 
+ONE_READ: Final = 64 * KIB
+"""The most that is read from a connection in a turn."""
+
 Seconds = Annotated[float, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=1)]
 
@@ -249,6 +252,12 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError(
             f"low_water_mark ({settings.low_water_mark}) must not be above "
             f"high_water_mark ({settings.high_water_mark})"
+        )
+    least = settings.high_water_mark + ONE_READ
+    if settings.output_limit < least:
+        raise ValueError(
+            f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
+            f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
         )
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")

@@ -322,7 +322,7 @@ class Dispatcher:
         With `died`, an event may have been handled in part: its delivery count says so. With
         `counts`, one of them may be what it died of.
         """
-        alone = worker in pool.isolated and len(worker.in_flight) == 1
+        alone = worker.isolated and len(worker.in_flight) == 1
         self.withdraw(pool, worker)
         routes: dict[Route, None] = {}
         for entry in reversed(worker.end()):

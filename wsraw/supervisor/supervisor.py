@@ -41,6 +41,10 @@ LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two looks at the memory of workers, with `max_memory`."""
 
 
+ONE_WISH: Final = 0.25
+"""Seconds within which a second signal is the first one over again."""
+
+
 class CannotStart(Exception):  # noqa: N818
     """The run cannot begin; the text says what to do."""
 
@@ -102,6 +106,7 @@ class Supervisor:
         self._timer: Timer | None = None
         self._begun = self.loop.now
         self._signals = 0
+        self._signalled_at = 0.0
         self._code = 0
         self._announced = False
 
@@ -173,8 +178,12 @@ class Supervisor:
             return
         self._signals += 1
         if self._signals == 1:
+            self._signalled_at = now
             self._log.say("info", f"{name}: stopping; once more stops at once")
             self.act(self.policy.stop(now))
+        elif now - self._signalled_at < ONE_WISH:
+            # GNU timeout signals the process and then its group; so do some service managers.
+            self._signals = 1
         elif self._signals == 2:
             self._log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
