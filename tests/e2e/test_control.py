@@ -224,3 +224,39 @@ def test_dead_letters_keep_the_folder(tmp_path: Path) -> None:
         for path in serving.folder.iterdir():
             path.unlink()
         serving.folder.rmdir()
+
+
+@posix
+def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) -> None:
+    text = """
+        import time
+        def on_message(msg, con):
+            while con.delivery == 1: time.sleep(0.01)
+            return "again"
+    """
+    with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
+        client.send("x")
+        assert client.recv(15) == "again"
+        serving.run.line("aborting worker 1: its handler has run for")
+        serving.run.line("info worker 1: .*in on_message")
+        (worker,) = until_ready(serving, 1)
+        assert worker["last_reason"].startswith("was killed by SIGABRT (its handler has run for")
+
+
+@posix
+def test_a_dead_letter_is_counted_and_shown(handlers: Write) -> None:
+    text = """
+        import os, signal
+        def on_message(msg, con):
+            if msg["data"] == "boom": os.kill(os.getpid(), signal.SIGKILL)
+            return msg
+    """
+    with serve(handlers(text), workers=2) as serving, serving.ws() as client:
+        client.send("boom")
+        with pytest.raises(Exception, match="1011"):
+            client.recv(30)
+        assert status(serving)["gateway"]["dead_letters"] == 1
+        assert "b'boom'" in done(serving, "dead-letters")
+        assert "data: b'boom'" in done(serving, "dead-letters", "1")
+        assert serving.folder is not None
+        (serving.folder / "dead-letters.jsonl").unlink()

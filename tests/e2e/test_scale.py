@@ -109,3 +109,15 @@ def test_a_worker_that_holds_too_much_memory_is_replaced(handlers: Write) -> Non
         assert [each["restarts"] for each in status(serving)["workers"]] == [0, 0]
         client.send("x")
         assert client.recv(15) == "fat"
+
+
+def test_a_worker_that_has_handled_enough_is_replaced(handlers: Write) -> None:
+    with serve(ECHO, "--max-events=50") as serving, serving.ws() as client:
+        for n in range(100):
+            client.send(str(n))
+            assert client.recv(15) == str(n)
+        serving.run.line(r"replacing worker 1: it has handled \d+ events")
+        (worker,) = until_ready(serving, 1)
+        assert (worker["n"], worker["restarts"]) == (2, 0)
+        client.send("x")
+        assert client.recv(15) == "x"
