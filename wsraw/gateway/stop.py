@@ -36,11 +36,14 @@ class Stop:
         return bool(self._phases)
 
     def begin(self, deadline: float) -> None:
-        """Take at most `deadline` seconds from now. A second call changes nothing."""
+        """Take at most `deadline` seconds from now. A second call can only make it sooner."""
+        when = self._loop.now + deadline
+        if self._phases:
+            when = min(when, self._deadline)
+        self._deadline = when
+        self._loop.call_at(when, lambda: None)
         if self._phases:
             return
-        self._deadline = self._loop.now + deadline
-        self._loop.call_at(self._deadline, lambda: None)
         self._sockets.close_listeners()
         self._router.stop()
         self._phases = [self._finish_events, self._close_clients, self._drain_workers]
