@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from deadline import UNIT, eventually
+
+from wsraw.supervisor.supervisor import ONE_WISH
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -149,6 +152,11 @@ class Running:
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
+
+    def send_again(self, number: int) -> None:
+        """A signal that is not taken for the one before."""
+        time.sleep(2 * ONE_WISH)
+        self.send(number)
 
     def wait(self) -> int:
         """Wait for the end; returns the exit code."""

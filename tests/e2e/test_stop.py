@@ -113,7 +113,7 @@ def test_a_second_signal_stops_at_once(handlers: Write, number: int, code: int) 
         serving.run.line("hanging")
         serving.run.send(number)
         serving.run.line("stopping")
-        serving.run.send(number)
+        serving.run.send_again(number)
         assert serving.run.wait() == code
         assert_gone(serving)
 

@@ -218,7 +218,7 @@ def test_a_second_signal_stops_at_once(handlers: str, number: signal.Signals, co
             run.line("in the handler")
             run.send(number)
             run.line("stopping; once more")
-            run.send(number)
+            run.send_again(number)
             assert run.wait() == code
         assert not any(map(is_alive, run.pids()))
 

@@ -41,7 +41,7 @@ LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two looks at the memory of workers, with `max_memory`."""
 
 
-ONE_WISH: Final = 0.25
+ONE_WISH: Final = 0.1
 """Seconds within which a second signal is the first one over again."""
 
 
