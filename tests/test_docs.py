@@ -25,14 +25,17 @@ from running import ROOT, Running, command, environment
 from wsraw import cli, link
 from wsraw import messages as m
 from wsraw import settings as s
-from wsraw.gateway import gateway, links, listener, websocket, wire
+from wsraw.gateway import connection, gateway, links, listener, websocket, wire
 from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
-from wsraw.workers import dealer, handlers
+from wsraw.supervisor import log as supervisor_log
+from wsraw.supervisor.life import ChildState
+from wsraw.workers import dealer, handlers, worker
 
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs/worker-protocol.md"
 OPERATIONS = ROOT / "docs/operations.md"
 HANDLERS = ROOT / "docs/handlers.md"
+DRILL = ROOT / "docs/drill.md"
 WALK = ROOT / "docs/walk.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -156,10 +159,34 @@ def test_the_walk_passes_what_is_there() -> None:
         assert (ROOT / "wsraw" / file).is_file(), file
 
 
+def first_column(text: str) -> set[str]:
+    return set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M))
+
+
+def causes() -> set[str]:
+    section = HANDLERS.read_text("utf-8").partition("### on_close(con)")[2]
+    return first_column(section.partition("### ")[0])
+
+
+@pytest.mark.parametrize("cause", sorted(causes()))
+def test_causes_are_those_of_the_code(cause: str) -> None:
+    files = (ROOT / "wsraw/gateway").glob("*.py")
+    assert any(f'"{cause}"' in file.read_text("utf-8") for file in files)
+
+
+def test_states_of_workers_are_those_of_the_code() -> None:
+    text = OPERATIONS.read_text("utf-8")
+    found = re.search(r"For each worker: its state \(([^)]+)\)", text)
+    assert found
+    # A worker that FAILED ends the run; the last two are made in status.py and report.py.
+    known = {state.value for state in ChildState} - {"failed"} | {"draining", "hung"}
+    assert set(re.findall(r"`(\w+)`", found[1])) == known
+
+
 def test_causes_are_those_of_the_handlers_page() -> None:
-    known = set(re.findall(r"^\| `([a-z-]+)` \|", HANDLERS.read_text("utf-8"), re.M))
+    known = causes()
     section = OPERATIONS.read_text("utf-8").partition("## Why a connection ended")[2]
-    shown = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.M))
+    shown = first_column(section)
     assert shown
     assert shown <= known
 
@@ -197,6 +224,35 @@ def test_commands_exist(path: Path) -> None:
             command = words[1]
             shown = {word for word in words if word.startswith("--")}
             assert shown <= options(command), line
+
+
+@pytest.mark.parametrize("path", PAGES, ids=by_name)
+def test_commands_in_the_text_exist(path: Path) -> None:
+    for shown in re.findall(r"`wsraw\s([^`]+)`", path.read_text("utf-8")):
+        command, *words = shlex.split(shown)
+        assert command in cli.cli.commands, shown
+        flags = {word for word in words if word.startswith("--")}
+        assert flags <= options(command), shown
+
+
+@pytest.mark.parametrize("command", cli.cli.commands)
+def test_every_command_is_shown(command: str) -> None:
+    text = OPERATIONS.read_text("utf-8")
+    assert re.search(rf"^wsraw {command}\b|`wsraw {command}\b", text, re.M)
+
+
+def test_the_options_of_the_drill() -> None:
+    """The table has each of them, with its default."""
+    section = DRILL.read_text("utf-8").partition("## Options")[2].partition("\n## ")[0]
+    shown: dict[str, str] = {}
+    for names, values in re.findall(r"^\| (`--[^|]+`) \| ([^|]*)\|", section, re.M):
+        flags = re.findall(r"`(--[a-z-]+)`", names)
+        defaults = values.strip().split(", ") if values.strip() else [""] * len(flags)
+        shown |= dict(zip(flags, defaults, strict=True))
+    drill = cli.cli.commands["drill"]
+    known = {each.opts[0]: str(each.default or "0") for each in drill.params}
+    known |= dict.fromkeys(("--connect", "--run-dir", "--log", "--json"), "")
+    assert shown == known
 
 
 def test_settings_in_commands_are_accepted() -> None:
@@ -239,6 +295,19 @@ MIB = s.MIB
         (OPERATIONS, f"| {policy.DOES_NOT_LOAD} | the handlers file does not load"),
         (OPERATIONS, "half a second at a time" if listener.ACCEPT_PAUSE == 0.5 else "?"),
         (OPERATIONS, "five seconds" if gateway.ORPHAN_STOP == 5 else "?"),
+        (OPERATIONS, "is ended with them" if worker.ORPHAN_GRACE == gateway.ORPHAN_STOP else "?"),
+        (OPERATIONS, f"{supervisor_log.LINES_KEPT:,} lines are kept"),
+        (OPERATIONS, "with 1000 and 1001" if connection.GOOD_ENDS == (1000, 1001) else "?"),
+        (OPERATIONS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
+        (HANDLERS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
+        (HANDLERS, f"than `handler_timeout` ({s.Settings().handler_timeout:g} s; 0:"),
+        (HANDLERS, f"`max_deliveries` ({s.Settings().max_deliveries}) workers have died"),
+        (README, f"After `--handler-timeout` ({s.Settings().handler_timeout:g} s)"),
+        (README, f"*dead letter* after {s.Settings().max_deliveries} deaths"),
+        (PROTOCOL, f"has `handler_timeout` ({s.Settings().handler_timeout:g} s;"),
+        (PROTOCOL, f"seen `max_deliveries` ({s.Settings().max_deliveries}) deaths"),
+        (PROTOCOL, "SIGABRT, a second later SIGKILL" if policy.ABORT_GRACE == 1 else "?"),
+        (PROTOCOL, "looked at once a second" if gateway.TICK == 1 else "?"),
         (OPERATIONS, f"may have {folder.LONGEST_SOCKET_PATH} bytes"),
         (README, f"before `--pause-timeout` ({s.Settings().pause_timeout:g} s)"),
         (README, f"pauses that grow to {restarts.LONGEST_BACKOFF:g} s"),
