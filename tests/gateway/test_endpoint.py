@@ -40,7 +40,7 @@ class Served:
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
-        self.sockets.listen(parse_listen(listen, self.stage.settings))
+        self.sockets.listen(parse_listen(listen, self.stage.settings), None)
         self.loop.before_sleep = self._before_sleep
         self.mate: Mate = self.stage.worker()
         self.working = True

@@ -15,12 +15,16 @@ The rules (docs/worker-protocol.md has them with their reasons):
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from wsraw import messages as m
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
 from wsraw.gateway.suspicion import Suspicion
 from wsraw.link import InFlight, LinkState
+
+REHOMED: Final = 200
+"""Connections that are given to another worker in a turn, after theirs has left."""
 
 
 class Dispatcher:
@@ -204,6 +208,8 @@ class Dispatcher:
                 worker.measure(now)
         if pool.suspects or pool.isolated:
             self._serve_suspects(pool, now)
+        if pool.homeless:
+            self._rehome(pool)
         waiting = pool.waiting
         for worker in workers:
             while worker.bound and self._serve_bound(worker, now):
@@ -212,6 +218,20 @@ class Dispatcher:
                     self._serve_waiting(pool, now)
         while waiting and self._serve_waiting(pool, now):
             pass
+
+    def _rehome(self, pool: Pool) -> None:
+        """Give connections of those who left to others before they say anything.
+
+        Somebody must hold each of them: should the gateway die, it lives on in what workers hold,
+        and only so gets its on_close.
+        """
+        workers = [worker for worker in pool.workers if not worker.isolated]
+        for _ in range(min(len(pool.homeless), REHOMED) if workers else 0):
+            route = pool.homeless.popleft()
+            if route.heard and route.holder is None and not route.gone and not route.parked:
+                worker = min(workers, key=lambda worker: len(worker.connections))
+                self._move(route, worker, attach=True)
+                self.talked.add(worker)
 
     def sweep(self, pool: Pool) -> None:
         """Leave out those who do not wait any more; `dispatch` does so while it serves."""
@@ -347,6 +367,8 @@ class Dispatcher:
                 route.parked.appendleft((event, entry.size))
         for route in worker.connections:
             route.holder = None
+            if not route.gone:
+                pool.homeless.append(route)
         worker.connections.clear()
         self._release_bound(worker)
         for route in routes:

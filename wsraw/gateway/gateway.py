@@ -124,8 +124,7 @@ class Gateway:
         return bool(
             sockets.dirty
             or sockets.doomed
-            or router.dispatcher.talked
-            or router.flow.changed
+            or router.is_restless
             or links.pending()
             or (control is not None and control.pending())
         )

@@ -102,6 +102,8 @@ class Pool:
         self.waiting: deque[Route] = deque()
         self.suspects: deque[Route] = deque()
         """Connections whose next event was held by a worker that died."""
+        self.homeless: deque[Route] = deque()
+        """Connections whose worker has left, and that may be quiet for long."""
         self.isolated: list[Worker] = []
         """Workers that take such events, one at a time and nothing else."""
 

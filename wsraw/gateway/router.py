@@ -231,6 +231,14 @@ class Router(Table):
                 out.append((worker, data))
         return out
 
+    @property
+    def is_restless(self) -> bool:
+        """Whether the next turn has something to do in any case."""
+        return bool(self.dispatcher.talked or self.flow.changed) or any(
+            pool.homeless and not all(worker.isolated for worker in pool.workers)
+            for pool in self.pools.values()
+        )
+
     # --- time ---
 
     def tick(self, now: float) -> None:
