@@ -1,4 +1,5 @@
 # make run: serve the echo example. make test: all tests. make check: style and types.
+# make soak: the long runs.
 # Needs python3 (3.11 or newer, with venv and pip) and make.
 
 PYTHON ?= python3
@@ -7,8 +8,10 @@ BIN := $(VENV)/bin
 NODE := build/node
 LISTEN ?= 127.0.0.1:8000
 TESTS ?=
+SEED ?= 1
 
-.PHONY: run test check format coverage node-peers clean
+
+.PHONY: run test soak check format coverage node-peers clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -19,6 +22,13 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev node-peers
 	$(BIN)/python -m pytest $(TESTS)
+
+# The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
+# supervisor under load, two minutes of everything that can happen to workers.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.gateway.model --steps 1000000 --seed $(SEED)
+	WSRAW_SOAK=50 $(BIN)/python -m pytest -q tests/e2e/test_gateway_death.py
+	$(BIN)/wsraw drill --seconds 120
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from deadline import UNIT, eventually
-from e2e.serving import ECHO, TIMEOUT, Serving, posix, receive_exactly, serve
+from e2e.asking import done
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    Serving,
+    posix,
+    receive_exactly,
+    serve,
+)
 from running import is_alive
 
 pytestmark = posix
 
-KILLS = 5
+KILLS = int(os.environ.get("WSRAW_SOAK", "4"))
+"""Of a gateway, and of a supervisor: `make soak` sets more."""
 
 
 class Knocker(threading.Thread):
@@ -79,6 +90,42 @@ def test_no_connect_is_refused_while_a_gateway_is_replaced(tmp_path: Path) -> No
         assert len(serving.run.pids("worker [0-9]+")) == 2, "workers live on"
 
 
+CLOSES = """
+import wsraw
+def on_message(msg, con):
+    con.state = "known"
+    return msg
+def on_close(con):
+    print(f"closed {con.id} {con.close_cause} {con.close_code}")
+"""
+
+
+def test_every_connection_of_a_dead_gateway_gets_its_on_close_once(tmp_path: Path) -> None:
+    """Busy and idle ones, also those whose worker was replaced since they last said anything."""
+    file = tmp_path / "handlers.py"
+    file.write_text(CLOSES)
+    with serve(file, workers=3) as serving, ExitStack() as stack:
+        expected = 0
+        for count in range(1, KILLS + 1):
+            clients = [stack.enter_context(serving.tcp()) for _ in range(30)]
+            for sock in clients:
+                sock.sendall(b"hello")
+                assert receive_exactly(sock, 5) == b"hello"
+            if count % 2:
+                done(serving, "reload")
+            for sock in clients[:10]:
+                sock.sendall(b"hello")
+                assert receive_exactly(sock, 5) == b"hello"
+            kill_gateway(serving, count)
+            expected += len(clients)
+            closed = r"closed (\d+) gateway-died 1006"
+            serving.run.line(closed, expected)
+            echo(serving, 0)
+            serving.run.line(r"closed \d+ (eof|peer|lost)", count)
+        ids = re.findall(closed, str(serving))
+        assert len(ids) == len(set(ids)) == expected
+
+
 def test_a_connect_during_the_death_is_served_by_the_next() -> None:
     with serve(ECHO) as serving:
         gateway = serving.gateway
@@ -138,7 +185,7 @@ def test_during_a_stop_connects_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_supervisor_leaves_nobody_under_load() -> None:
-    for _ in range(3):
+    for _ in range(KILLS):
         with serve(ECHO, workers=2) as serving:
             knocker = Knocker(serving.addresses[0])
             knocker.start()
