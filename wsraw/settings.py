@@ -181,6 +181,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "then it is killed."
         ),
     ] = 30.0
+    start_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="The longest a worker may take to load its handlers file and say hello; "
+            "then it is killed, and another is started."
+        ),
+    ] = 60.0
     reload: Annotated[
         bool,
         Meta(

@@ -94,6 +94,34 @@ def test_handlers_that_die_right_after_their_start_replace_nobody(handlers: Writ
         assert client.recv(15) == "mended"
 
 
+def test_a_file_that_hangs_is_left_at_the_next_reload(handlers: Write) -> None:
+    with serve(answers(handlers, "old"), workers=2) as serving, serving.ws() as client:
+        handlers("import time\nprint('loading')\ntime.sleep(600)\n")
+        assert "no answer within 1 s" in ask(serving, "reload", "--timeout=1").stderr
+        serving.run.line("loading")
+        answers(handlers, "mended")
+        assert done(serving, "reload") == "reloaded: 2 workers\n"
+        client.send("x")
+        assert client.recv(15) == "mended"
+
+
+def test_a_start_that_takes_too_long_is_tried_again(handlers: Write) -> None:
+    options = ["--start-timeout=2", "--max-events=1"]
+    with serve(answers(handlers, "old"), *options) as serving, serving.ws() as client:
+        handlers("import time\nprint('loading')\ntime.sleep(600)\n")
+        client.send("x")
+        assert client.recv(15) == "old"
+        serving.run.line("aborting worker 2: it has not said hello in 2 s")
+        answers(handlers, "mended")
+        serving.run.line("draining worker 1")
+
+        def mended() -> bool:
+            client.send("x")
+            return client.recv(15) == "mended"
+
+        eventually(mended)
+
+
 def test_files_that_change_reload_by_themselves(handlers: Write) -> None:
     with serve(answers(handlers, "old"), "--reload") as serving, serving.ws() as client:
         answers(handlers, "old", " and new")

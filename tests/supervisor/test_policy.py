@@ -26,7 +26,7 @@ def test_the_gateway_comes_first() -> None:
 
 
 def test_then_one_worker_then_all() -> None:
-    run = Run(3)
+    run = Run(3, start_timeout=0.0)
     run.do(run.policy.start(run.now))
     first, second, third = run.policy.workers
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
@@ -266,6 +266,125 @@ def test_an_abort_is_not_forgotten_over_a_hello() -> None:
     run.do(run.policy.left(1, 3, run.now))
     run.do(run.policy.ready(1, run.now))
     assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+
+
+@pytest.mark.parametrize("news_first", [True, False])
+def test_why_it_was_killed_outlives_the_end_of_its_session(news_first: bool) -> None:
+    run = Run(1).up()
+    why = "it sent no batch"
+    if news_first:
+        run.do(run.policy.left(1, 0, run.now))
+    assert run.do(run.policy.kill_asked(1, why, False, run.now)) == [a.Kill(run.worker)]
+    run.do(run.policy.left(1, 0, run.now))
+    assert run.pass_time(2 * GRACE) == [], "it is being killed already"
+    run.exit(run.worker)
+    assert run.worker.last_reason == f"was killed ({why})"
+
+
+# --- no hello ---
+
+
+def lose_gateway(run: Run) -> None:
+    run.exit(run.gateway)
+    run.pass_time(1)
+    run.do(run.policy.listening(ENDPOINT, run.now))
+
+
+def test_one_that_does_not_find_the_new_gateway_hangs() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    run.pass_time(10)
+    one, two = run.policy.workers
+    lose_gateway(run)
+    assert run.do(run.policy.ready(two.n, run.now)) == []
+    assert run.pass_time(7.0 + p.HELLO_MARGIN - 0.1) == []
+    assert run.pass_time(0.2) == [a.Abort(one)]
+    why = "it has not said hello to the new gateway"
+    assert f"aborting worker 1: {why}" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(one)]
+    run.exit(one)
+    assert one.last_reason == f"was killed ({why})"
+    assert [type(each) for each in run.pass_time(1)] == [a.Spawn]
+
+
+def test_its_hello_clears_that_deadline_and_no_other() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    one, two = run.policy.workers
+    lose_gateway(run)
+    run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now))
+    run.do(run.policy.ready(one.n, run.now))
+    run.do(run.policy.ready(two.n, run.now))
+    assert run.pass_time(1000) == [a.Kill(one)]
+
+
+def test_one_that_is_being_killed_is_not_aborted_for_that() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    one, two = run.policy.workers
+    lose_gateway(run)
+    run.pass_time(7.0 + p.HELLO_MARGIN - 0.5)
+    assert run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now)) == [a.Abort(one)]
+    assert run.do(run.policy.kill_asked(two.n, "it errs", False, run.now)) == [a.Kill(two)]
+    assert run.pass_time(100) == [a.Kill(one)]
+    run.exit(one)
+    assert one.last_reason == "was killed (it hangs)"
+
+
+def test_a_gateway_that_says_so_twice_is_no_new_one() -> None:
+    run = Run(1).up()
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(1000) == []
+
+
+def test_the_time_to_a_hello_is_not_that_of_a_gateway_that_is_gone() -> None:
+    run = Run(1, handler_timeout=7.0).up()
+    run.pass_time(10)
+    lose_gateway(run)
+    run.pass_time(10)
+    run.exit(run.gateway)
+    assert run.pass_time(1000) == []
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(7.0) == []
+    assert run.pass_time(p.HELLO_MARGIN) == [a.Abort(run.worker)]
+
+
+def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
+    run = Run(1, handler_timeout=0.0).up()
+    lose_gateway(run)
+    assert run.pass_time(100_000) == []
+
+
+def test_one_that_does_not_come_up_is_an_early_death() -> None:
+    run = Run(1, start_timeout=7.0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(6.9) == []
+    assert run.pass_time(0.2) == [a.Abort(run.worker)]
+    assert "aborting worker 1: it has not said hello in 7 s" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+    run.exit(run.worker)
+    assert run.worker.last_reason == "was killed (it has not said hello in 7 s)"
+    assert run.worker.early_deaths == 1
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
+    run.do(run.policy.ready(run.worker.n, run.now))
+    assert run.pass_time(1000) == []
+
+
+def test_those_that_never_come_up_are_a_crash_loop() -> None:
+    run = Run(1, start_timeout=1.0, restart_period=1000.0).up()
+    run.pass_time(10)
+    run.exit(run.worker)
+    while not run.policy.is_looping:
+        for action in run.pass_time(1):
+            if isinstance(action, a.Kill):
+                run.exit(action.child)
+        assert run.now < 1000
+    assert run.worker.early_deaths == 6
+
+
+def test_a_start_without_a_limit() -> None:
+    run = Run(1, start_timeout=0.0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(100_000) == []
 
 
 # --- boot failure ---

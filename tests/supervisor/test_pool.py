@@ -45,7 +45,7 @@ def ready_workers(run: Run) -> int:
 
 
 def test_a_reload_replaces_one_after_the_other() -> None:
-    run = up(2, drain_timeout=7.0)
+    run = up(2, drain_timeout=7.0, start_timeout=0.0)
     one, two = run.policy.workers
     (spawn,) = run.do(run.policy.reload(run.now))
     assert isinstance(spawn, a.Spawn)
@@ -132,15 +132,59 @@ def test_no_other_is_drained_while_a_new_one_is_down() -> None:
 
 def test_a_reload_during_a_reload_begins_anew_after_the_current_one() -> None:
     run = up(2)
-    first = run.do(run.policy.reload(run.now))
+    (first,) = run.do(run.policy.reload(run.now))
+    run.do(run.policy.ready(first.child.n, run.now))
     assert run.do(run.policy.reload(run.now)) == []
-    done = replace(run, first)
+    done = replace(run, [first])
     numbers = {3}
     while not isinstance(done[-1], a.Settled):
         numbers.add(done[-1].child.n)
         done = replace(run, done)
     assert numbers == {3, 4, 5}, "worker 3 may have loaded the old file"
     assert sorted(child.n for child in run.policy.workers) == [4, 5]
+
+
+def test_a_successor_that_is_not_up_goes_at_a_second_reload() -> None:
+    run = up(1)
+    (first,) = run.do(run.policy.reload(run.now))
+    terminate, second = run.do(run.policy.reload(run.now))
+    assert terminate == a.Terminate(first.child)
+    assert isinstance(second, a.Spawn)
+    assert second.child.n == 3
+    assert run.pass_time(GRACE) == [a.Kill(first.child)]
+    assert run.exit(first.child) == []
+    assert not run.policy.is_looping
+    assert settled(replace(run, [second])).ok
+    assert run.worker is second.child
+
+
+@pytest.mark.parametrize("has_been_up", [True, False])
+def test_a_worker_that_is_not_up_goes_at_a_reload(has_been_up: bool) -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    if has_been_up:
+        run.do(run.policy.ready(1, run.now))
+        run.exit(run.worker)
+        run.pass_time(1)
+    old = run.worker
+    assert old.state is ChildState.STARTING
+    terminate, spawn = run.do(run.policy.reload(run.now))
+    assert terminate == a.Terminate(old)
+    assert spawn == a.Spawn(run.worker)
+    assert run.worker is not old
+    assert run.worker.restarts == old.restarts == has_been_up
+    assert run.do(run.policy.ready(run.worker.n, run.now)) == []
+    assert settled(run.exit(old, -15)).ok
+
+
+def test_a_successor_that_does_not_come_up_is_tried_again() -> None:
+    run = up(1, start_timeout=7.0)
+    (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
+    assert run.pass_time(7.0) == [a.Abort(spawn.child)]
+    run.exit(spawn.child)
+    assert run.pass_time(1) == [spawn]
+    assert replace(run, [spawn]) == []
 
 
 def test_an_old_one_that_dies_meanwhile_is_succeeded() -> None:

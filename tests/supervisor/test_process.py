@@ -21,9 +21,15 @@ class Child:
     """A child process that runs Python code, and what is heard of it, in order."""
 
     def __init__(
-        self, code: str, variables: Mapping[str, str] | None = None, keep: tuple[int, ...] = ()
+        self,
+        code: str,
+        variables: Mapping[str, str] | None = None,
+        keep: tuple[int, ...] = (),
+        explained: tuple[int, ...] = (),
     ) -> None:
-        self.heard: list[str | int] = []
+        self.heard: list[str] = []
+        self.code = 0
+        self.heard_before_exit = 0
         self.gone = threading.Event()
         self.process = Process(
             [sys.executable, "-c", code],
@@ -31,15 +37,19 @@ class Child:
             on_line=self.heard.append,
             on_exit=self.handle_exit,
             keep_open=keep,
+            explained=explained,
         )
 
     def handle_exit(self, code: int) -> None:
-        self.heard.append(code)
+        self.code = code
+        self.heard_before_exit = len(self.heard)
         self.gone.set()
 
     def wait(self) -> list[str | int]:
+        """Its lines and its exit code."""
         eventually(self.gone.is_set, "the exit to be told")
-        return self.heard
+        eventually(lambda: self.process.hear_out(0), "the end of its output")
+        return [*self.heard, self.code]
 
 
 @pytest.fixture
@@ -57,10 +67,27 @@ def start() -> Iterator[type[Child]]:
         child.wait()
 
 
-def test_lines_come_in_order_and_before_the_exit(start: type[Child]) -> None:
-    code = "import sys\nfor n in range(500): print(n, file=(sys.stderr if n % 2 else sys.stdout), "
-    child = start(code + "flush=True)\nsys.exit(7)")
-    assert child.wait() == [*(str(n) for n in range(500)), 7]
+LINES = (
+    "import sys\nfor n in range(500): print(n, file=(sys.stderr if n % 2 else sys.stdout), "
+    "flush=True)\nsys.exit(7)"
+)
+
+
+def test_lines_come_in_order(start: type[Child]) -> None:
+    assert start(LINES).wait() == [*(str(n) for n in range(500)), 7]
+
+
+def test_what_explains_an_exit_comes_before_it(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_WORDS", 60.0)
+    late = "import time; time.sleep(0.5); print('late')"
+    child = start(
+        f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {late!r}])\nsys.exit(7)",
+        explained=(7,),
+    )
+    assert child.wait() == ["late", 7]
+    assert child.heard_before_exit == 1
 
 
 def test_the_last_line_needs_no_end(start: type[Child]) -> None:
@@ -151,16 +178,27 @@ def test_words_to_a_dead_child_are_lost_in_silence(start: type[Child]) -> None:
     child.process.kill()
 
 
-def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(start: type[Child]) -> None:
-    code = (
-        "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "print(child.pid, flush=True)"
-    )
-    child = start(code)
-    pid, exit_code = child.wait()
-    os.kill(int(pid), signal.SIGTERM)
-    assert exit_code == 0
+GRANDCHILD = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(child.pid, flush=True)\n"
+    "sys.exit(7)"
+)
+
+
+@pytest.mark.parametrize("explained", [(), (7,)])
+def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch, explained: tuple[int, ...]
+) -> None:
+    # Longer than the test would wait, where it must not be waited for at all.
+    monkeypatch.setattr(module, "LAST_WORDS", 0.1 if explained else 600.0)
+    child = start(GRANDCHILD, explained=explained)
+    eventually(child.gone.is_set, "the exit to be told")
+    eventually(lambda: child.heard, "its first line")
+    assert not child.process.hear_out(0), "the pipe is held"
+    os.kill(int(child.heard[0]), signal.SIGTERM)
+    assert child.code == 7
+    child.wait()
 
 
 def test_what_cannot_be_started_raises() -> None:

@@ -68,6 +68,9 @@ class Gateway:
         self._decoder = m.Decoder(str, m.FromSupervisor)
         self._token = token
         self._pids: dict[int, int] = {}
+        self._introduced = self._control is None
+        """The supervisor has told us of its workers: before that nobody's hello can be judged."""
+        self._tick_due = False
         if self._control is not None:
             self.loop.watch(self._control.fd, _wake, read=True)
         self.loop.before_sleep = self._before_sleep
@@ -85,8 +88,7 @@ class Gateway:
         self._tick()
 
     def _tick(self) -> None:
-        self._links.ask_unwatched()
-        self.router.tick(self.loop.now)
+        self._tick_due = True
         self.loop.call_later(TICK, self._tick)
 
     def close(self) -> None:
@@ -103,10 +105,16 @@ class Gateway:
     def _before_sleep(self, now: float) -> bool:
         router, sockets, links, control = self.router, self.sockets, self._links, self._control
         router.flow.now = now
-        links.drain()
         if control is not None and control.pending():
             self._listen_to_supervisor(control, now)
+        if self._introduced:
+            links.drain()
         links.judge_dying(now)
+        if self._tick_due:
+            # After reading: an ack that has come must not be missed.
+            self._tick_due = False
+            links.ask_unwatched()
+            router.tick(now)
         sockets.dial()
         sockets.apply_pauses()
         links.send(now)
@@ -125,7 +133,7 @@ class Gateway:
             sockets.dirty
             or sockets.doomed
             or router.is_restless
-            or links.pending()
+            or (self._introduced and links.pending())
             or (control is not None and control.pending())
         )
 
@@ -153,6 +161,7 @@ class Gateway:
             if not hmac.compare_digest(token.encode(), self._token.encode()):
                 log.error("a batch with a wrong token on the control link was dropped")
                 continue
+            self._introduced = True
             for record in records:
                 self._obey(record, now)
 

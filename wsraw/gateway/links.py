@@ -42,6 +42,7 @@ class Links:
         self._wire = wire
         self._unsent: dict[Worker, list[bytes]] = {}
         self._dying: dict[Worker, float] = {}
+        self._look_at = 0.0
         self.drained = True
         """Whether the last drain has read all that there was."""
         loop.watch(wire.fd, _wake, read=True)
@@ -139,8 +140,9 @@ class Links:
                     log.warning("%s is gone; its events go to others", self._router.name_of(worker))
                     self._router.end_session(worker, now, died=True)
         self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
-        if self._dying:
-            self._loop.call_later(LOOK_AGAIN, _nothing)
+        if self._dying and now >= self._look_at:
+            self._look_at = now + LOOK_AGAIN
+            self._loop.call_at(self._look_at, _nothing)
 
     def pending(self) -> bool:
         """Whether there is more to read: to be asked after every send, before every sleep."""

@@ -124,7 +124,11 @@ class Router(Table):
         self._bury(worker, hello.held, now)
 
     def _bury(self, worker: Worker, held: list[int], now: float) -> None:
-        """Connections of a gateway that died: each gets its on_close once, as an ordinary event."""
+        """Connections of a gateway that died: each gets its on_close once, as an ordinary event.
+
+        Of all others the worker is told to forget them: they were buried already, or they have
+        moved while it was away.
+        """
         for con_id in held:
             if con_id >> m.ID_EPOCH_SHIFT < self.epoch and con_id not in self._buried:
                 self._buried.add(con_id)
@@ -132,6 +136,8 @@ class Router(Table):
                 route = self.add(con, self.pool(worker.pool), now)
                 self.dispatcher.hold(route, worker)
                 self.take(con, [m.OnClose(0, con_id, 1006, "", "gateway-died")], now)
+            else:
+                worker.notice(m.Detach(con_id))
 
     def _number(self, token: str) -> int | None:
         found = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Final
 
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.process import Process, command, reason
+from wsraw.supervisor.policy import DOES_NOT_LOAD
+from wsraw.supervisor.process import LAST_WORDS, Process, command, reason
 
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
@@ -42,7 +44,7 @@ class Children:
         ended: Ended,
     ) -> None:
         self.last_words = ""
-        """What the process said whose exit was reported last."""
+        """What the process said whose exit was reported last; complete if it does not load."""
         self._variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_LOCK": str(lock),
@@ -54,6 +56,8 @@ class Children:
         self._post = post
         self._ended = ended
         self._processes: dict[Child, Process] = {}
+        self._talking: list[Process] = []
+        """Dead, but with output that is not read to its end yet."""
         self._tokens: dict[Child, str] = {}
         self._killed: set[Child] = set()
 
@@ -121,6 +125,7 @@ class Children:
                 on_line=hear,
                 on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
                 keep_open=[self._lock, *keep_open],
+                explained=(DOES_NOT_LOAD,),
             )
         except OSError as error:
             why = f"could not be started: {error.strerror or error}"
@@ -133,7 +138,8 @@ class Children:
     # --- death ---
 
     def _bury(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
-        del self._processes[child]
+        process = self._processes.pop(child)
+        self._talking = [each for each in (*self._talking, process) if not each.hear_out(0)]
         self._tokens.pop(child, None)
         why = reason(code, MEANINGS[kind], killed=child in self._killed)
         self._killed.discard(child)
@@ -162,3 +168,9 @@ class Children:
         certain."""
         for process in self._processes.values():
             process.kill()
+
+    def hear_out(self) -> None:
+        """Before our own end: what children said last shall be in the log."""
+        until = time.monotonic() + LAST_WORDS
+        for process in (*self._talking, *self._processes.values()):
+            process.hear_out(max(0.0, until - time.monotonic()))

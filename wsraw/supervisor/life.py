@@ -57,6 +57,7 @@ class Child:
     __slots__ = (
         "early_deaths",
         "file",
+        "hello_by",
         "is_proved",
         "kill_at",
         "last_reason",
@@ -86,6 +87,8 @@ class Child:
         self.ready_at: float | None = None
         self.is_proved = False
         """It has been up for long enough to say that it works."""
+        self.hello_by: float | None = None
+        """Until when a worker must have said hello: after its start, or to a new gateway."""
         self.kill_at: float | None = None
         self.why_killed = ""
         """Why it is to be killed at `kill_at`, or was killed; "" is no more than bad manners."""

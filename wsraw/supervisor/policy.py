@@ -28,6 +28,10 @@ from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER, Restarts
 ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker writes down its stack, and SIGKILL."""
 
+HELLO_MARGIN: Final = 5.0
+"""Seconds beyond handler_timeout in which a worker must have found a new gateway: until then it may
+be in a handler that is in order."""
+
 STOP_MARGIN: Final = 1.0
 """Seconds that the supervisor grants the gateway beyond the deadline it gave it."""
 
@@ -105,6 +109,7 @@ class Policy:
         if self.gateway.state is ChildState.DEAD:
             # The last word of one that has died meanwhile.
             return []
+        is_new = self.gateway.state is ChildState.STARTING
         self.gateway.take(Step.BE_READY)
         self.gateway.ready_at = now
         self._listened = True
@@ -112,6 +117,9 @@ class Policy:
             for child in self._living_workers():
                 self._ask_to_leave(child, now)
         self._endpoint = endpoint
+        if is_new:
+            for child in self._living_workers():
+                self._expect_hello(child, now)
         return self._decide(now)
 
     def ready(self, n: int, now: float) -> list[a.Action]:
@@ -119,6 +127,7 @@ class Policy:
         child = self.worker(n)
         if child is not None:
             child.take(Step.BE_READY)
+            child.hello_by = None
             if child.state is ChildState.READY:
                 child.ready_at = now
                 if not child.why_killed:
@@ -137,6 +146,9 @@ class Policy:
             return self._decide(now)
         if acked and not child.is_proved and self.restarts.prove(child):
             self._say_loop_is_over()
+        if child in self._killed:
+            # Its session ends because it dies, and why it has to is known.
+            return self._decide(now)
         if child.kill_at is None or child.kill_at > now + GRACE:
             child.kill_at = now + GRACE
             child.why_killed = ""
@@ -152,19 +164,20 @@ class Policy:
             child.why_killed = why
             self._kill(child)
         elif child.why_killed != why:
-            self._say("warning", f"aborting {self.name(child)}: {why}")
-            child.why_killed = why
-            child.kill_at = now + ABORT_GRACE
-            self._do(a.Abort(child))
+            self._abort(child, why, now)
         return self._decide(now)
 
     def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
         """A process is gone; `reason` tells it in words."""
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
-        child.kill_at = None
+        child.kill_at = child.hello_by = None
         self._killed.discard(child)
         child.take(Step.EXIT)
+        if child is self.gateway:
+            # There is nobody to say hello to; `listening` sets it anew.
+            for worker in self.pool.everybody():
+                worker.hello_by = None
         if child.why_killed:
             reason = f"{reason} ({child.why_killed})"
             child.why_killed = ""
@@ -244,6 +257,7 @@ class Policy:
     def wake_at(self, now: float) -> float | None:
         """When `tick` must be called at the latest."""
         times = [child.kill_at for child in self._living() if child.kill_at is not None]
+        times += [at for _, at in self._awaited()]
         if self.phase is Phase.STOPPING and self._stop_at is not None:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
@@ -267,6 +281,9 @@ class Policy:
             for child in self._living_workers() or self._living():
                 if child.kill_at is None and child not in self._killed:
                     self._ask_to_leave(child, now)
+        for child, hello_by in self._awaited():
+            if now >= hello_by:
+                self._give_up_on_hello(child, now)
         for child in self._living():
             if child.kill_at is not None and now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""
@@ -295,6 +312,33 @@ class Policy:
         workers = list(self.pool.wanted()) if self.has_been_up else self.workers[:1]
         return [child for child in workers if child.state is ChildState.DEAD]
 
+    def _awaited(self) -> list[tuple[Child, float]]:
+        """Workers that have to say hello, and until when. What leaves has a deadline anyway."""
+        return [
+            (child, child.hello_by)
+            for child in self.pool.everybody()
+            if child.state in (ChildState.STARTING, ChildState.READY) and child.hello_by is not None
+        ]
+
+    def _expect_hello(self, child: Child, now: float) -> None:
+        """From a worker that starts, or that must find a new gateway."""
+        if child.state is ChildState.STARTING:
+            timeout = self._settings.start_timeout
+            child.hello_by = now + timeout if timeout else None
+        elif child.state is ChildState.READY:
+            timeout = self._settings.handler_timeout
+            child.hello_by = now + timeout + HELLO_MARGIN if timeout else None
+
+    def _give_up_on_hello(self, child: Child, now: float) -> None:
+        child.hello_by = None
+        if child in self._killed or child.why_killed:
+            return
+        if child.state is ChildState.READY:
+            why = "it has not said hello to the new gateway"
+        else:
+            why = f"it has not said hello in {self._settings.start_timeout:g} s"
+        self._abort(child, why, now)
+
     def _unproved(self) -> list[tuple[Child, float]]:
         """Children that are ready, and when that will have lasted long enough."""
         return [
@@ -316,6 +360,7 @@ class Policy:
         else:
             self._spawned += 1
             child.n = self._spawned
+            self._expect_hello(child, now)
         self._do(a.Spawn(child))
 
     def _see_off(self, child: Child, code: int, reason: str) -> None:
@@ -411,6 +456,12 @@ class Policy:
             # What has had its stop_timeout gets no more grace on top.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
         self._do(a.Terminate(child))
+
+    def _abort(self, child: Child, why: str, now: float) -> None:
+        self._say("warning", f"aborting {self.name(child)}: {why}")
+        child.why_killed = why
+        child.kill_at = now + ABORT_GRACE
+        self._do(a.Abort(child))
 
     def _kill(self, child: Child) -> None:
         child.kill_at = None

@@ -63,8 +63,19 @@ class Pool:
     # --- what is asked for ---
 
     def reload(self, now: float) -> None:
-        """Replace all. Asked again on the way, it begins anew after the current one."""
+        """Replace all. What has not come up yet goes at once, as it may never do so and may have
+        read the old file; a successor that has is replaced after the current step."""
         self.is_reloading = True
+        new = self.successor
+        if new is not None and new.state is not ChildState.READY:
+            self._retire(new, now)
+            self.successor = self.replaced = None
+        for place, child in enumerate(self.workers):
+            if child.state is ChildState.STARTING and child is not self.replaced:
+                fresh = self.workers[place] = Child(child.file)
+                fresh.restarts = child.restarts
+                fresh.last_reason = child.last_reason
+                self._retire(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
             child.replace_at = now

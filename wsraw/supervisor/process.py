@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -27,7 +27,8 @@ LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line of output; a longer one is cut into several."""
 
 LAST_WORDS: Final = 1.0
-"""Seconds to read what a dead child wrote. A process of its own that lives on may hold the pipe."""
+"""Seconds to read what a dead child wrote, where that is waited for. A process of its own that
+lives on may hold the pipe."""
 
 OWN_VARIABLES: Final = "WSRAW_"
 """What the names of variables begin with that one run says to its own children."""
@@ -36,8 +37,10 @@ OWN_VARIABLES: Final = "WSRAW_"
 class Process:
     """One child process.
 
-    `on_line(text)` and `on_exit(code)` are called in threads, all lines before the exit. A slow
-    `on_line` slows the child that writes, and nobody else. Raises OSError if it cannot be started.
+    `on_line(text)` and `on_exit(code)` are called in threads. An exit is told at once, and lines
+    may come after it; with a code in `explained` it waits for the lines that say why, up to
+    `LAST_WORDS`. A slow `on_line` slows the child that writes, and nobody else. Raises OSError if
+    it cannot be started.
 
     Must be made in the main thread: on Linux the child is told of the end of the *thread* that
     made it (prctl(2), PR_SET_PDEATHSIG).
@@ -51,6 +54,7 @@ class Process:
         on_line: Callable[[str], object],
         on_exit: Callable[[int], object],
         keep_open: Sequence[int] = (),
+        explained: Collection[int] = (),
     ) -> None:
         options: dict[str, Any] = {}
         if sys.platform == "win32":
@@ -60,6 +64,7 @@ class Process:
             options["pass_fds"] = tuple(keep_open)
         self._on_line = on_line
         self._on_exit = on_exit
+        self._explained = explained
         self._process = subprocess.Popen(
             command,
             env=_environment(variables),
@@ -108,6 +113,12 @@ class Process:
             return None
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def hear_out(self, timeout: float) -> bool:
+        """Wait until all of its output has been read, so many seconds. False if there may be more
+        to come."""
+        self._reader.join(timeout)
+        return not self._reader.is_alive()
+
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
         with _gone_is_fine():
@@ -122,7 +133,8 @@ class Process:
 
     def _wait(self) -> None:
         code = self._process.wait()
-        self._reader.join(LAST_WORDS)
+        if code in self._explained:
+            self._reader.join(LAST_WORDS)
         self._close_stdin()
         self._on_exit(code)
 

@@ -145,6 +145,7 @@ class Supervisor:
             raise CannotStart(str(error)) from error
         finally:
             self._children.kill_all()
+            self._children.hear_out()
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._close()

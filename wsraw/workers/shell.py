@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,9 @@ log = logging.getLogger("wsraw.worker")
 
 SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for the handlers behind it; so no worker looks stuck that is not."""
+
+LEAVE_WITHIN: Final = 5.0
+"""Seconds that a spawned worker waits for the gateway's drain once it should end."""
 
 LAST_BATCH: Final = 2.0
 """Seconds that a gateway which does not read is given to take our last batch."""
@@ -34,8 +38,19 @@ class Stopper:
 
     def __init__(self, bell: Bell) -> None:
         self.asked = False
+        self.in_session: Callable[[], bool] = bool
         self.calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.ring = bell.ring
+
+    def leave(self) -> None:
+        """The supervisor is gone, or tells all to end: the gateway will drain us when clients have
+        been told, so that their on_close finds somebody. Without a session, end now."""
+        if not self.in_session():
+            self.stop()
+            return
+        timer = threading.Timer(LEAVE_WITHIN, self.stop)
+        timer.daemon = True
+        timer.start()
 
     def stop(self) -> None:
         """Finish the running handlers, say bye, and end."""

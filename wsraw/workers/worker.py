@@ -24,7 +24,7 @@ from wsraw.settings import Settings
 from wsraw.workers import api, handlers
 from wsraw.workers.dealer import Bell, Dealer
 from wsraw.workers.runtime import Runtime
-from wsraw.workers.shell import Shell, Stopper
+from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
 
 log = logging.getLogger("wsraw.worker")
 
@@ -67,6 +67,7 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
         concurrency=concurrency,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
+    stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
         dealer = Dealer(endpoint, bell)
@@ -114,7 +115,9 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
             # The second one is for those who cannot wait for the handler. A supervisor that cannot
             # wait has SIGKILL; a second SIGTERM tells of its death.
             signal.signal(number, signal.SIG_DFL)
-        stopper.stop()
+            stopper.stop()
+        else:
+            stopper.leave()
 
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -140,8 +143,8 @@ def _watch_stdin(stopper: Stopper) -> None:
                 pass
         except OSError:
             pass
-        stopper.stop()
-        time.sleep(ORPHAN_GRACE)
+        stopper.leave()
+        time.sleep(LEAVE_WITHIN + ORPHAN_GRACE)
         print("the supervisor is gone, and a handler does not end", file=sys.stderr, flush=True)
         os._exit(1)
 
