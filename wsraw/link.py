@@ -78,6 +78,7 @@ class WorkerLink:
         language: str,
         concurrency: int = 1,
         window: int = LARGEST_WINDOW,
+        starting: bool = False,
     ) -> None:
         self.state = LinkState.NEW
         self.session = 0
@@ -89,6 +90,8 @@ class WorkerLink:
         self._language = language
         self._concurrency = concurrency
         self._window = window
+        self._starting = starting
+        self._nudge = False
         self._decoder = m.worker_decoder()
         self._hello_due = False
         self._records: list[m.Record] = []
@@ -155,6 +158,7 @@ class WorkerLink:
         self.session = 0
         self._records = []
         self._acks = []
+        self._nudge = False
         self._ids.clear()
         self._ids_left = 0
 
@@ -204,6 +208,12 @@ class WorkerLink:
         self._records.append(record)
         return True
 
+    def started(self) -> None:
+        """A worker that said `starting` is: a batch says so, if only an empty one."""
+        if self._starting:
+            self._starting = False
+            self._nudge = bool(self.session)
+
     def new_id(self) -> int:
         """An id for `open`, out of the session's range. Raises LookupError when no session stands
         or the range is used up."""
@@ -240,10 +250,12 @@ class WorkerLink:
                 self._window,
                 self._concurrency,
                 sorted(self.held),
+                self._starting,
             )
             return m.encode([0, hello])
-        if not self._records and not self._acks:
+        if not self._records and not self._acks and not self._nudge:
             return None
+        self._nudge = False
         last = self._records.pop() if self.state is LinkState.GONE else None
         batch = [self.session, *self._records, *(m.Ack(first, last) for first, last in self._acks)]
         if last is not None:

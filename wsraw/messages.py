@@ -154,7 +154,8 @@ Notice: TypeAlias = Who | Welcome | Attach | Detach | Drain | Refused | Reached 
 
 
 class Hello(Record, tag="hello"):
-    """Answer to `who`. `held` lists the connections that this worker still holds."""
+    """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`
+    it takes events from its first batch on, which may be empty; without, at once."""
 
     version: int
     pool: str
@@ -164,6 +165,7 @@ class Hello(Record, tag="hello"):
     window: int
     concurrency: int
     held: list[int] = []
+    starting: bool = False
 
 
 class Ack(Record, tag="ack"):

@@ -47,6 +47,8 @@ class Worker(GatewayLink):
         self.fresh_acks = False
         self.quota = 0.0
         """Events after which it is replaced; 0: never."""
+        self.starting = False
+        """It has a session, and is not ready for events before its first batch."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
 

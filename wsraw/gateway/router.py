@@ -88,6 +88,8 @@ class Router(Table):
         if not known:
             # Only now: a `who` behind its welcome would end its session at the worker alone.
             self.replies.append((identity, link.who()))
+        if worker.starting and worker.batches:
+            self._ready(worker)
         apply = self._commands.apply
         for index, record in enumerate(records):
             if record is None:
@@ -117,11 +119,20 @@ class Router(Table):
         worker.quota = self.settings.max_events * (0.9 + self._random() / 5)
         self._sessions += 1
         worker.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
+        worker.starting = hello.starting
+        if worker.starting:
+            self.dispatcher.talked.add(worker)
+        else:
+            self._ready(worker)
+        self._bury(worker, hello.held, now)
+
+    def _ready(self, worker: Worker) -> None:
+        """It takes events."""
+        worker.starting = False
         self.dispatcher.join(self.pool(worker.pool), worker)
         log.info("%s is ready (%s)", self.name_of(worker), worker.language)
-        if number:
-            self.to_supervisor.append(m.Ready(number))
-        self._bury(worker, hello.held, now)
+        if worker.worker:
+            self.to_supervisor.append(m.Ready(worker.worker))
 
     def _bury(self, worker: Worker, held: list[int], now: float) -> None:
         """Connections of a gateway that died: each gets its on_close once, as an ordinary event.

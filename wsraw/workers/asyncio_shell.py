@@ -128,6 +128,7 @@ class AsyncioShell(Shell):
         on_start = self.runtime.handlers.on_start
         if on_start is not None:
             self.failed = not await self.runtime.call_async("on_start", on_start)
+            self._started_well()
         self._started = True
         now = self._loop.time()
         for timer in take_timers():

@@ -48,6 +48,7 @@ class PlainShell(Shell):
         on_start = self.runtime.handlers.on_start
         if on_start is not None:
             self.failed = not self.runtime.call("on_start", on_start)
+            self._started_well()
         now = time.monotonic()
         self._due = [Due(timer, now) for timer in take_timers()]
 

@@ -89,6 +89,12 @@ class Shell:
         self._endpoint = endpoint
         self._warn_at = time.monotonic() + WARN_AFTER
 
+    def _started_well(self) -> None:
+        """on_start is through: only now the gateway may count on us, and send events."""
+        if not self.failed:
+            self.runtime.link.started()
+            self.runtime.output_ready()
+
     def is_over(self) -> bool:
         """Whether nothing more is to be started."""
         runtime = self.runtime

@@ -65,6 +65,7 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
         instance=secrets.token_hex(8),
         language=f"python/{platform.python_version()}",
         concurrency=concurrency,
+        starting=loaded.on_start is not None,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
     stopper.in_session = lambda: runtime.is_ready
