@@ -119,14 +119,14 @@ def test_a_close_is_not_lost_with_its_worker(handlers: Write) -> None:
     file = handlers(DIARY)
     with serve(file, workers=2) as serving:
         rng = random.Random(1)
-        for _ in range(4):
+        serving.run.line(r" is ready \(", 2)
+        for killed in range(1, 5):
             for _ in range(60):
                 abandon(serving, rng)
             os.kill(serving.run.pids("worker [0-9]+")[-1], signal.SIGKILL)
             for _ in range(60):
                 abandon(serving, rng)
-            started = len(serving.run.pids("worker [0-9]+"))
-            eventually(lambda n=started: str(serving).count(" is ready (") >= n, "a new worker")
+            serving.run.line(r" is ready \(", 2 + killed)
 
         def unfinished() -> list[str]:
             return [con for con, life in lives(file).items() if "close" not in life]
