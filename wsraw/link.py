@@ -450,8 +450,10 @@ class GatewayLink:
 
     def is_stuck(self, now: float) -> bool:
         """Its oldest event takes unusually long, and it has no hand free for another."""
-        if len(self.in_flight) < self.concurrency:
-            return False
+        return len(self.in_flight) >= self.concurrency and self.is_slow(now)
+
+    def is_slow(self, now: float) -> bool:
+        """Its oldest event takes unusually long."""
         return self.oldest_age(now) > max(STUCK_AFTER, 4 * self.service_time)
 
     def deliver(self, event: m.Event, owner: Any, size: int, now: float) -> None:

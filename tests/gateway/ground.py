@@ -163,7 +163,7 @@ class Ground:
         if worker is not None and worker not in self._watched:
             self._watch(worker)
         if worker is not None and worker.session and worker.session not in page.sessions:
-            page.begin(worker.session, identity, worker.instance)
+            page.begin(worker.session, identity, worker.instance, data)
         for open_ in opened:
             if open_.con not in router.routes:
                 # One of that name stands already.

@@ -35,7 +35,7 @@ class Sent:
 class Session:
     """A session as the wire shows it."""
 
-    def __init__(self, number: int, identity: bytes, instance: str) -> None:
+    def __init__(self, number: int, identity: bytes, instance: str, claimed: set[int]) -> None:
         self.number = number
         self.identity = identity
         self.instance = instance
@@ -44,6 +44,8 @@ class Session:
         self.unacked: set[int] = set()
         self.known: set[int] = set()
         """Connections it may be given events of: it was told what it must know."""
+        self.claimed = claimed
+        """What its hello says it holds; it is told to forget what is not its own any more."""
 
 
 class Con:
@@ -151,8 +153,10 @@ class Page:
             elif kind is m.Attach:
                 self._attach(session, record)
             elif kind is m.Detach:
-                assert record.con in session.known, "a detach of what it does not hold"
+                both = session.known | session.claimed
+                assert record.con in both, "a detach of what it does not hold"
                 session.known.discard(record.con)
+                session.claimed.discard(record.con)
             elif kind is m.Welcome:
                 assert record.session == number
                 assert not session.sent
@@ -279,13 +283,15 @@ class Page:
 
     # --- the ends of sessions ---
 
-    def begin(self, number: int, identity: bytes, instance: str) -> None:
+    def begin(self, number: int, identity: bytes, instance: str, hello: bytes) -> None:
         """A hello was taken. A process has one session: its old one is over."""
         for session in list(self.sessions.values()):
             if session.alive and (session.instance == instance or session.identity == identity):
                 self.end(session)
         assert number not in self.sessions, "a session number was used twice"
-        self.sessions[number] = Session(number, identity, instance)
+        records = self._from_worker.decode(hello)[1]
+        claimed = {con for record in records if type(record) is m.Hello for con in record.held}
+        self.sessions[number] = Session(number, identity, instance, claimed)
         self.counts["sessions"] += 1
 
     def end(self, session: Session, died: bool = False) -> None:

@@ -218,6 +218,10 @@ class Dispatcher:
                     self._serve_waiting(pool, now)
         while waiting and self._serve_waiting(pool, now):
             pass
+        # Those just served may have more, and room for it where they are now.
+        for worker in workers:
+            while worker.bound and self._serve_bound(worker, now):
+                pass
 
     def _rehome(self, pool: Pool) -> None:
         """Give connections of those who left to others before they say anything.
@@ -267,10 +271,11 @@ class Dispatcher:
         for worker in pool.isolated:
             if not worker.in_flight:
                 return worker
-        if all(worker.is_stuck(now) for worker in pool.isolated):
-            # None yet, or each takes its time: one more, the one that is empty first.
+        if all(worker.is_slow(now) for worker in pool.isolated):
+            # None yet, or each takes its time: one more, the one that is empty first; but somebody
+            # must be left for those who are beyond suspicion.
             others = [worker for worker in pool.workers if not worker.isolated]
-            if others:
+            if len(others) > bool(pool.isolated):
                 worker = min(others, key=lambda worker: len(worker.in_flight))
                 worker.isolate()
                 pool.isolated.append(worker)
