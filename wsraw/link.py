@@ -268,13 +268,15 @@ class WorkerLink:
 class InFlight:
     """An event that a worker holds unacked, and whose it is."""
 
-    __slots__ = ("event", "owner", "sent_at", "size")
+    __slots__ = ("event", "left", "owner", "sent_at", "size")
 
     def __init__(self, event: m.Event, owner: Any, size: int, sent_at: float) -> None:
         self.event = event
         self.owner = owner
         self.size = size
         self.sent_at = sent_at
+        self.left = True
+        """False, once the session is over, for an event that has never left the gateway."""
 
 
 class GatewayLink:
@@ -407,7 +409,10 @@ class GatewayLink:
     def end(self) -> list[InFlight]:
         """The session is over, for whatever reason: what was in flight comes back, in order."""
         self.state = LinkState.GONE
+        waiting = {id(record) for record in self._out}
         back = list(self.in_flight.values())
+        for entry in back:
+            entry.left = id(entry.event) not in waiting
         self.in_flight.clear()
         self.in_flight_bytes = 0
         self._out = []

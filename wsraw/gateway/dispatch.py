@@ -358,14 +358,14 @@ class Dispatcher:
                 continue
             routes[route] = None
             event = entry.event
-            event.delivery += died
-            deaths = self._suspicion.died(entry, alone) if counts else 0
+            event.delivery += died and entry.left
+            deaths = self._suspicion.died(entry, alone) if counts and entry.left else 0
             if deaths:
                 self._flow.remove(route, entry.size)
                 self.poisoned.append((route, event, deaths))
             elif route.deaf and type(event) is m.OnMessage:
                 self._drop(route, event, entry.size)
-            elif died and not self._repeat and type(event) is not m.OnClose:
+            elif died and entry.left and not self._repeat and type(event) is not m.OnClose:
                 self._drop(route, event, entry.size)
                 self.bereaved.append(route)
             else:
