@@ -141,6 +141,10 @@ class Loop:
         heapq.heappush(self._timers, (when, self._order, timer))
         return timer
 
+    def wake_at(self, when: float) -> None:
+        """Take a turn then, at the latest; what there is to do, before_sleep finds."""
+        self.call_at(when, _nothing)
+
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Run callback in `delay` seconds."""
         return self.call_at(self.now + delay, callback)
@@ -222,3 +226,7 @@ class Loop:
         self._selector.close()
         self._waker.close()
         self._wakened.close()
+
+
+def _nothing() -> None:
+    """A timer that only ends the wait."""

@@ -142,7 +142,7 @@ class Links:
         self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
         if self._dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
-            self._loop.call_at(self._look_at, _nothing)
+            self._loop.wake_at(self._look_at)
 
     def pending(self) -> bool:
         """Whether there is more to read: to be asked after every send, before every sleep."""
@@ -151,7 +151,3 @@ class Links:
 
 def _wake(readable: bool, writable: bool) -> None:
     """The descriptor only ends the wait: the turn itself drains the socket."""
-
-
-def _nothing() -> None:
-    """A timer that only ends the wait."""

@@ -78,7 +78,7 @@ class Listener:
         now = self._loop.now
         self._exhausted_until = now + ACCEPT_PAUSE
         # Only to wake the loop; `judge` does the rest.
-        self._loop.call_at(self._exhausted_until, lambda: None)
+        self._loop.wake_at(self._exhausted_until)
         if now - self._complained_at >= COMPLAIN_EVERY:
             self._complained_at = now
             log.error(

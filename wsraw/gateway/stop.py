@@ -41,7 +41,7 @@ class Stop:
         if self._phases:
             when = min(when, self._deadline)
         self._deadline = when
-        self._loop.call_at(when, lambda: None)
+        self._loop.wake_at(when)
         if self._phases:
             return
         self._sockets.close_listeners()
@@ -76,7 +76,7 @@ class Stop:
             return False
         # All is said. A raw client that never closes its side must not hold us up for long.
         if self._sockets.endpoints and now < self._said_at + GOODBYE:
-            self._loop.call_at(self._said_at + GOODBYE, lambda: None)
+            self._loop.wake_at(self._said_at + GOODBYE)
             return False
         return True
 
