@@ -256,6 +256,9 @@ def test_a_dead_letter_is_counted_and_shown(handlers: Write) -> None:
         with pytest.raises(Exception, match="1011"):
             client.recv(30)
         assert status(serving)["gateway"]["dead_letters"] == 1
+        os.kill(serving.gateway, signal.SIGKILL)
+        serving.run.line("the gateway is up", 2)
+        assert status(serving)["gateway"]["dead_letters"] == 1, "it outlives the gateway"
         assert "b'boom'" in done(serving, "dead-letters")
         assert "data: b'boom'" in done(serving, "dead-letters", "1")
         assert serving.folder is not None

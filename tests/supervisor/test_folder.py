@@ -86,6 +86,57 @@ def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
     assert not folders.is_live(folder.path)
 
 
+# --- what killed runs have left ---
+
+
+def kill_a_run(own_base: Path) -> Path:
+    """A run in a process of its own, which is killed; its folder."""
+    code = "from wsraw.supervisor.folder import Folder; f = Folder(''); print(f.path); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        path = Path(child.stdout.readline().strip())
+        child.kill()
+    return path
+
+
+@posix
+def test_the_next_run_removes_what_a_killed_one_has_left(own_base: Path) -> None:
+    left = kill_a_run(own_base)
+    (left / "token").touch()
+    assert left.parent == own_base
+    live = Folder("")
+    assert not left.exists()
+    other = Folder("")
+    assert live.path.exists(), "one that lives is left alone"
+    live.close()
+    other.close()
+
+
+@posix
+def test_dead_letters_are_never_removed(own_base: Path) -> None:
+    left = kill_a_run(own_base)
+    (left / folders.DEAD_LETTERS).write_text("{}\n{}\n")
+    Folder("").close()
+    assert folders.count_dead_letters(left) == 2
+    assert folders.count_dead_letters(own_base) == 0
+    assert not folders.is_live(left)
+
+
+def test_a_folder_that_is_just_being_made_is_not_removed(own_base: Path) -> None:
+    Folder("").close()
+    own_base.mkdir(mode=0o700)
+    young, old, full = (own_base / name for name in ("young", "old", "full"))
+    for path in (young, old, full):
+        path.mkdir()
+    (full / "mine").touch()
+    for path in (old, full):
+        os.utime(path, (0, 0))
+    folders.clear_leftovers()
+    assert (young.exists(), old.exists(), full.exists()) == (True, False, True)
+
+
 # --- who is there ---
 
 

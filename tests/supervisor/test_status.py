@@ -19,7 +19,6 @@ REPORT: dict[str, Any] = {
     "crowded": False,
     "unknown_ids": 6,
     "dropped": 0,
-    "dead_letters": 7,
     "workers": [
         {
             "n": 1, "instance": "aa", "language": "python/3", "state": "ready", "connections": 3,
@@ -44,7 +43,7 @@ class Processes:
 
 def told(run: Run, report: dict[str, Any] | None = REPORT) -> dict[str, Any]:
     head = {"run_dir": "/run/x", "pid": 9, "age": 61.0, "listen": ["ws://h:1", "tcp://h:1"]}
-    return {**head, **status.of_run(run.policy, Processes(), report, run.now)}
+    return {**head, **status.of_run(run.policy, Processes(), report, 7, run.now)}
 
 
 def test_both_halves_are_joined() -> None:
@@ -126,6 +125,7 @@ def test_the_table_without_the_gateway() -> None:
     run.do(run.policy.start(run.now))
     text = status.table({**told(run, None), "listen": []})
     assert "it does not answer" in text
+    assert "dead letters 7" in text, "they are in a file"
     assert "listening on nothing yet" in text
 
 

@@ -397,6 +397,34 @@ def test_drain_waits_for_async_handlers(process: Process) -> None:
     assert process.end()[0] == 0
 
 
+CALLED_SOON = """
+    import asyncio, wsraw
+    async def forever():
+        try:
+            await asyncio.sleep(600)
+        finally:
+            print("cancelled")
+    def on_stop():
+        print("on_stop")
+    async def on_message(msg, con):
+        wsraw.call_soon(forever)
+        await asyncio.sleep(0)
+        return msg
+"""
+
+
+def test_what_call_soon_has_started_is_cancelled_at_the_end(process: Process) -> None:
+    process.start(CALLED_SOON)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye, long before the deadline")
+    code, out, err = process.end()
+    assert (code, out.split(), err) == (0, ["cancelled", "on_stop"], "")
+
+
 def test_no_gateway_for_a_while(process: Process) -> None:
     """It says so once, and goes on waiting."""
     process.router.close()

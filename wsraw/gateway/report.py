@@ -30,7 +30,6 @@ def report(router: Router, sockets: int, now: float) -> dict[str, Any]:
         "crowded": router.flow.crowded,
         "unknown_ids": router.unknown_ids,
         "dropped": router.outgoing.dropped,
-        "dead_letters": router.dead_letters_total,
         "workers": [
             _worker(worker, now)
             for worker in router.workers.values()

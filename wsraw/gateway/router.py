@@ -60,7 +60,6 @@ class Router(Table):
         self._buried: set[int] = set()
         self.dead_letters: list[dict[str, Any]] = []
         """For the shell to write down."""
-        self.dead_letters_total = 0
 
     # --- bytes of workers ---
 
@@ -207,7 +206,6 @@ class Router(Table):
                 deaths,
             )
             self.dead_letters.append(dead_letter(route, event, deaths))
-            self.dead_letters_total += 1
             if type(event) is m.OnClose:
                 self.forget(route)
             else:
@@ -300,7 +298,8 @@ class Router(Table):
                 log.error("%s hangs: %s", self.name_of(worker), why)
                 self.end_session(worker, now, died=True)
         elif 0 < worker.quota < worker.acked_events and worker.state is LinkState.READY:
-            worker.quota = 0.0
+            # The supervisor may not do it just now; then it is asked again a tenth later.
+            worker.quota = worker.acked_events + self.settings.max_events / 10
             if worker.worker:
                 why = f"it has handled {worker.acked_events} events"
                 self.to_supervisor.append(m.Recycle(worker.worker, why))

@@ -26,6 +26,9 @@ DEAD_LETTERS: Final = "dead-letters.jsonl"
 ASKING: Final = 0.1
 """Seconds for which a lock may be in the hands of somebody who only asks."""
 
+FRESH: Final = 60.0
+"""Seconds for which a folder without a lock may be one that another run is just making."""
+
 EPOCHS: Final = 1 << 17
 """A connection id keeps 17 bits for the epoch: 53 that every language can hold, less 36."""
 
@@ -37,7 +40,8 @@ class FolderError(Exception):
 class Folder:
     """The run folder, made and locked. Raises FolderError.
 
-    Without a path a fresh one is made under `base()`, and removed at the end.
+    Without a path a fresh one is made under `base()`, and removed at the end. A supervisor that is
+    killed cannot do that: the next run of the same user does it.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,6 +50,7 @@ class Folder:
             self.path = Path(path).absolute()
             _make(self.path, "--run-dir")
         else:
+            clear_leftovers()
             self.path = _make_fresh()
         try:
             self._check_length()
@@ -217,6 +222,52 @@ def fresh_folders() -> list[Path]:
         return sorted(path for path in base().iterdir() if path.is_dir())
     except OSError:
         return []
+
+
+def clear_leftovers() -> None:
+    """Remove the fresh folders of runs whose supervisor was killed.
+
+    Not a task for the gateway that outlives its supervisor: it may be killed in the same moment, and
+    it cannot know whether a worker still uses the folder. The lock does: who gets it is alone.
+    """
+    for path in fresh_folders():
+        try:
+            lock = os.open(path / "lock", os.O_RDWR)
+        except FileNotFoundError:
+            _clear_unlocked(path)
+            continue
+        except OSError:
+            continue
+        if not _take(lock):
+            os.close(lock)
+            continue
+        keeps = (path / DEAD_LETTERS).exists()
+        if sys.platform == "win32":
+            # What is open cannot be removed there.
+            os.close(lock)
+        if not keeps:
+            shutil.rmtree(path, ignore_errors=True)
+        if sys.platform != "win32":
+            os.close(lock)
+
+
+def _clear_unlocked(path: Path) -> None:
+    """One that was killed before it had a lock, unless it is being made now."""
+    try:
+        if time.time() - path.stat().st_mtime > FRESH:
+            path.rmdir()
+    except OSError:
+        # Gone, or it holds something that is not ours.
+        pass
+
+
+def count_dead_letters(path: Path) -> int:
+    """How many dead letters stand in that folder, of whichever gateway."""
+    try:
+        with open(path / DEAD_LETTERS, "rb") as lines:
+            return sum(1 for _ in lines)
+    except OSError:
+        return 0
 
 
 def _take(lock: int, *, shared: bool = False) -> bool:

@@ -30,7 +30,6 @@ OF_GATEWAY: Final = (
     "crowded",
     "unknown_ids",
     "dropped",
-    "dead_letters",
 )
 
 
@@ -45,10 +44,14 @@ class Processes(Protocol):
 
 
 def of_run(
-    policy: Policy, processes: Processes, report: dict[str, Any] | None, now: float
+    policy: Policy,
+    processes: Processes,
+    report: dict[str, Any] | None,
+    dead_letters: int,
+    now: float,
 ) -> dict[str, Any]:
     """Plain values; times in seconds, sizes in bytes. `report` is the gateway's, None if it does
-    not answer."""
+    not answer. `dead_letters` are those in the run folder, which outlive a gateway."""
     known = report or {}
     by_number = {each["n"]: each for each in known.get("workers", ()) if each.get("n")}
     pool = policy.pool
@@ -61,6 +64,7 @@ def of_run(
             **_of_child(policy.gateway, processes, now),
             "answers": report is not None,
             **{key: known.get(key) for key in OF_GATEWAY},
+            "dead_letters": dead_letters,
         },
         "workers": [
             _of_worker(policy, child, processes, by_number.get(child.n, {}), now)
@@ -124,6 +128,7 @@ def table(data: dict[str, Any]) -> str:
         lines += _connections(gateway)
     else:
         lines.append("  it does not answer; what it knows is not shown")
+    lines.append(f"  dead letters {gateway['dead_letters']}")
     lines += ["", *_workers(data)]
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:
@@ -146,7 +151,7 @@ def _connections(gateway: dict[str, Any]) -> list[str]:
         f"  connections: {of_kinds}",
         f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
         f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
-        f"unknown ids {gateway['unknown_ids']}, dead letters {gateway['dead_letters']}",
+        f"unknown ids {gateway['unknown_ids']}",
     ]
 
 

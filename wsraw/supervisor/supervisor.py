@@ -25,7 +25,7 @@ from wsraw.supervisor import policy as p
 from wsraw.supervisor import status
 from wsraw.supervisor.children import Children
 from wsraw.supervisor.control import Asked, Control, ControlError
-from wsraw.supervisor.folder import Folder, FolderError
+from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.requests import Requests
@@ -364,7 +364,13 @@ class Supervisor:
             "pid": os.getpid(),
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
-            **status.of_run(self.policy, self._children, report, self.loop.now),
+            **status.of_run(
+                self.policy,
+                self._children,
+                report,
+                count_dead_letters(self._folder.path),
+                self.loop.now,
+            ),
         }
 
 

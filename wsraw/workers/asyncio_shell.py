@@ -47,6 +47,8 @@ class AsyncioShell(Shell):
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()
         """The loop itself holds tasks weakly only."""
+        self._background: set[asyncio.Task[None]] = set()
+        """Those of call_soon. Nobody waits for them: when all else is done they are cancelled."""
         self._started = False
         self._starting = False
         self._advancing = False
@@ -76,6 +78,7 @@ class AsyncioShell(Shell):
         # A signal that came before the loop stood.
         self._handle_bell()
         await self._over.wait()
+        await self._cancel_background()
         on_stop = self.runtime.handlers.on_stop
         if on_stop is not None and self._started and not self.failed:
             await self.runtime.call_async("on_stop", on_stop)
@@ -98,7 +101,7 @@ class AsyncioShell(Shell):
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            self._spawn(self._call("call_soon", function, *args))
+            self._spawn(self._call("call_soon", function, *args), is_background=True)
         self._end_if_over()
 
     def _handle_readable(self) -> None:
@@ -173,7 +176,12 @@ class AsyncioShell(Shell):
 
     # --- tasks ---
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], is_nested: bool = False) -> None:
+    def _spawn(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        is_nested: bool = False,
+        is_background: bool = False,
+    ) -> None:
         # What a handler puts into its context is not for the next event's.
         context = self._context.copy()
         if sys.version_info >= (3, 12) and not is_nested:
@@ -182,7 +190,12 @@ class AsyncioShell(Shell):
             task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
         else:
             task = self._loop.create_task(coroutine, context=context)
-        if not task.done():
+        if task.done():
+            return
+        if is_background:
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        else:
             self._tasks.add(task)
             task.add_done_callback(self._release)
 
@@ -210,6 +223,16 @@ class AsyncioShell(Shell):
     def _end_if_over(self) -> None:
         if self.is_over() and not self._tasks:
             self._over.set()
+
+    async def _cancel_background(self) -> None:
+        """As asyncio.run does it when main has returned. Before on_stop, which may close what they
+        use."""
+        # What has just been asked for shall at least begin: it may be done with that.
+        await asyncio.sleep(0)
+        while self._background:
+            for task in self._background:
+                task.cancel()
+            await asyncio.wait(self._background)
 
     # --- out ---
 

@@ -1,0 +1,142 @@
+"""Children with real processes; what they are told at their start is tested end to end."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import UNIT
+
+from wsraw.supervisor import children as c
+from wsraw.supervisor import process
+from wsraw.supervisor.life import Child
+from wsraw.supervisor.log import Log
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell, and signals")
+
+
+class Nursery:
+    """Children whose processes are shell scripts, and what was heard of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.stream = io.StringIO()
+        self.log = Log(self.stream, "debug")
+        self.posted: list[Callable[[], object]] = []
+        self.ended: list[tuple[Child, int, str]] = []
+        self.script = "exit"
+        monkeypatch.setattr(c, "command", lambda *_: ["sh", "-c", self.script])
+        self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+        self.children = c.Children(
+            {}, self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
+        )
+
+    def spawn(self, script: str) -> Child:
+        self.script = script
+        child = Child("x.py")
+        self.children.new_token(child)
+        assert self.children.spawn_worker(child, "worker 1", "ipc://x")
+        return child
+
+    def bury(self) -> None:
+        """As the supervisor's loop would: run what was posted, one exit."""
+        until = time.monotonic() + 15 * UNIT
+        while not self.posted:
+            assert time.monotonic() < until, "it does not end"
+            time.sleep(0.005)
+        self.posted.pop(0)()
+
+    def close(self) -> str:
+        self.children.kill_all()
+        os.close(self.lock)
+        self.log.close()
+        return self.stream.getvalue()
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Nursery:
+    return Nursery(monkeypatch, tmp_path)
+
+
+@posix
+def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -> None:
+    child = nursery.spawn("exit 4")
+    assert child in nursery.children
+    nursery.bury()
+    [(who, code, why)] = nursery.ended
+    assert (who, code) == (child, 4)
+    assert why == "exited with code 4: the gateway did not let it in"
+    assert child not in nursery.children
+    assert nursery.children.pid(child) is None
+    nursery.close()
+
+
+@posix
+@pytest.mark.parametrize(("ours", "guess"), [(True, ""), (False, " (perhaps out of memory?)")])
+def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: str) -> None:
+    child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
+    if ours:
+        nursery.children.kill(child)
+    nursery.bury()
+    assert nursery.ended[0][2] == f"was killed by SIGKILL{guess}"
+    nursery.close()
+
+
+@posix
+def test_what_does_not_load_has_said_why_when_its_exit_is_told(nursery: Nursery) -> None:
+    nursery.spawn("echo one; echo two; exit 3")
+    nursery.bury()
+    assert nursery.children.last_words == "one\ntwo"
+    nursery.close()
+
+
+@posix
+def test_hear_out_waits_for_what_the_dead_have_said(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is slow here, so that the last line comes long after the exit was told."""
+    read = process.Process._read
+
+    def slowly(self: Any) -> None:
+        time.sleep(0.3 * UNIT)
+        read(self)
+
+    monkeypatch.setattr(process.Process, "_read", slowly)
+    nursery.spawn("echo last words; exit 1")
+    nursery.bury()
+    assert nursery.ended
+    nursery.children.hear_out()
+    assert "last words" in nursery.close()
+
+
+@posix
+def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "LAST_WORDS", 0.05)
+    nursery.spawn("sleep 600 & echo $! >&1; exit 0")
+    nursery.bury()
+    began = time.monotonic()
+    nursery.children.hear_out()
+    nursery.children.hear_out()
+    assert time.monotonic() - began < 5 * UNIT
+    pids: Sequence[str] = [line.rsplit(" ", 1)[-1] for line in nursery.close().splitlines()]
+    subprocess.run(["kill", pids[-1]], check=True)
+
+
+def test_what_cannot_be_started_is_an_exit(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "command", lambda *_: ["/nowhere/at/all"])
+    child = Child(None)
+    assert not nursery.children.spawn_gateway(child, "gateway", {}, [])
+    nursery.bury()
+    assert nursery.ended[0][:2] == (child, 1)
+    assert nursery.ended[0][2].startswith("could not be started: ")
+    nursery.close()
