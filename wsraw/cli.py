@@ -354,6 +354,20 @@ def worker(file: str, endpoint: str, token: str | None, pool: str, concurrency: 
     help="Seconds between two changes of scale: one worker fewer, then as many as before.",
 )
 @click.option(
+    "--kill-gateway-every",
+    type=TIME,
+    default=0,
+    show_default=True,
+    help="Seconds between two kill -9 of the gateway, once it has proved itself.",
+)
+@click.option(
+    "--kill-supervisor-every",
+    type=TIME,
+    default=0,
+    show_default=True,
+    help="Seconds between two kill -9 of the supervisor; the drill starts its run again.",
+)
+@click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),
     default="at-least-once",

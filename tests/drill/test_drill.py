@@ -67,6 +67,41 @@ def test_at_most_once_disconnects_for_the_right_cause() -> None:
     assert data["sent"] == data["answered"] + data["cut_off"]
 
 
+ENDS = {
+    "lost",
+    "doubled",
+    "reordered",
+    "corrupted",
+    "closes_missing",
+    "closes_doubled",
+    "states_lost",
+}
+
+
+def test_a_gateway_that_is_killed_takes_its_connections_and_nothing_else() -> None:
+    done = wsraw("drill", *SMALL, *QUIET, "--seconds=6", "--kill-gateway-every=2", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["gateway_kills"] >= 1
+    assert data["closes_checked"]
+    assert {data[name] for name in ENDS} == {0}
+    assert data["disconnected"] == data["refused"] == {}
+    assert set(data["disconnected_with_gateway"]) == {"gateway-died"}
+    assert data["disconnected_with_gateway"]["gateway-died"] >= 25
+    assert data["unsent"] + data["sent"] == 6000
+    assert data["answered"] + data["cut_off"] == data["sent"]
+
+
+def test_a_supervisor_that_is_killed_leaves_nobody_and_the_drill_goes_on() -> None:
+    done = wsraw("drill", *SMALL, *QUIET, "--seconds=5", "--kill-supervisor-every=2", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["supervisor_kills"] >= 1
+    assert {data[name] for name in ENDS} == {0}
+    assert data["failures"] == []
+    assert set(data["disconnected_with_gateway"]) == {"going-away"}
+
+
 def test_a_breach_is_exit_code_1() -> None:
     with faulty(lambda n, data: [data] if n != 3 else [data, data]) as port:
         done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
@@ -93,6 +128,7 @@ def test_no_breach_is_exit_code_0() -> None:
         (["--run-dir=/tmp"], "--connect"),
         (["--log=/nowhere/at/all"], "--log"),
         (["--connect=127.0.0.1:1"], "refused"),
+        (["--connect=127.0.0.1:1", "--kill-supervisor-every=1"], "leave out --connect"),
         (["--connect=127.0.0.1:1", "--run-dir=/nowhere"], "/nowhere"),
     ],
 )

@@ -90,3 +90,37 @@ def test_who_may_be_disconnected(
     wrong, expected = ends.disconnected(delivery)
     assert (expected if promised else wrong).total() == 1
     assert (wrong if promised else expected).total() == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "lost"),
+    [
+        ("eof", "gateway-died", True),
+        ("connection reset by peer", "gateway-died", True),
+        ("1001 the server is going away", "going-away", True),
+        ("eof", "worker-died", False),
+        ("1011 internal error", "gateway-died", False),
+        ("1008", "", False),
+    ],
+)
+def test_who_is_lost_with_a_gateway(how: str, cause: str, lost: bool) -> None:
+    for dies in (True, False):
+        ends = Ends(gateway_dies=dies)
+        ends.ended(life(how))
+        ends.told(told(cause))
+        ends.settle()
+        wrong, expected = ends.disconnected("at-least-once")
+        assert ends.lost().total() == (1 if dies and lost else 0)
+        assert wrong.total() == (0 if dies and lost else 1)
+        assert not expected
+        assert counts(ends) == (0, 0, 0)
+
+
+def test_what_nobody_held_is_a_breach_unless_workers_die_too() -> None:
+    for unheld in (True, False):
+        ends = Ends(True, unheld)
+        ends.ended(life("eof"))
+        ends.ended(life("", name="a:2"))
+        ends.settle()
+        assert ends.closes_unheld == (1 if unheld else 0)
+        assert ends.closes_missing == (1 if unheld else 2), "one was closed in order"

@@ -24,3 +24,8 @@ def test_plans_that_cannot_be_done() -> None:
         Plan(websockets=0, raw=0)
     with pytest.raises(PlanError, match="--connect"):
         Plan(run_dir="/tmp/x")
+    with pytest.raises(PlanError, match="leave out --connect"):
+        Plan(connect="h:1", kill_supervisor_every=1.0)
+    for name in ("kill_gateway_every", "kill_supervisor_every"):
+        with pytest.raises(PlanError, match="lost with it"):
+            Plan(hang_every=1.0, **{name: 1.0})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def report(**changed: Any) -> Report:
         "answered": 50_000,
         "disconnected": {},
         "disconnected_as_promised": {},
+        "disconnected_with_gateway": {},
         "refused": {},
         "closes_checked": True,
         "failures": [],
@@ -74,6 +76,7 @@ def test_breaches_without_a_row(changed: dict[str, Any]) -> None:
     "changed",
     [
         {"disconnected_as_promised": {"worker-died": 5}, "cut_off": 7},
+        {"disconnected_with_gateway": {"gateway-died": 5}, "cut_off": 7, "closes_unheld": 1},
         {"dead_letters": None},
         {"restarts": None},
         {"dead_letters": 3, "dead_letters_expected": 3},
@@ -96,3 +99,16 @@ def test_json_has_all_figures_and_no_nan() -> None:
 
 def test_as_counts() -> None:
     assert as_counts(["a", "b", "a"]) == {"a": 2, "b": 1}
+
+
+def test_the_rows_of_gateways_are_there_when_they_die() -> None:
+    assert "gateway" not in report().table()
+    text = report(
+        plan=Plan(kill_gateway_every=1.0),
+        gateway_kills=3,
+        disconnected_with_gateway={"gateway-died": 5},
+        connects_lost=2,
+    ).table()
+    for line in ("disconnected with a gateway +5", "connects lost with a gateway +2"):
+        assert re.search(line, text)
+    assert re.search("kills of the gateway +3", text)

@@ -27,14 +27,26 @@ class Sleepers:
         self.reloads = 0
         self.scaled: list[int] = []
         self.refuses = False
+        self.refused = 0
+        self.supervisor_kills = 0
 
     def workers(self) -> Sequence[int]:
         return [process.pid for process in self.processes if process.poll() is None]
 
     def reload(self) -> None:
         if self.refuses:
+            self.refused += 1
             raise t.TroubleError("reload: no")
         self.reloads += 1
+
+    def gateway(self) -> int:
+        return self.processes[0].pid if self.processes[0].poll() is None else 0
+
+    def kill_supervisor(self) -> None:
+        self.supervisor_kills += 1
+        self.refuses = True
+        eventually(lambda: self.refused, "a reload to be refused")
+        self.refuses = False
 
     def scale(self, count: int) -> None:
         self.scaled.append(count)
@@ -118,3 +130,32 @@ def test_no_trouble_at_all(sleepers: Sleepers) -> None:
     trouble.start()
     trouble.stop()
     assert len(sleepers.workers()) == 4
+
+
+def test_the_gateway_alone_is_killed(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(kill_gateway_every=0.01), sleepers)
+    trouble.start()
+    eventually(lambda: not sleepers.gateway(), "the gateway to be killed")
+    trouble.stop()
+    assert trouble.gateway_kills >= 1
+    assert len(sleepers.workers()) == 3
+    assert trouble.failures == []
+
+
+def test_what_is_refused_while_the_supervisor_is_dead_is_no_failure(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
+    trouble.start()
+    eventually(lambda: trouble.supervisor_kills, "a supervisor to be killed")
+    trouble.stop()
+    assert sleepers.refused
+    assert trouble.supervisor_kills == sleepers.supervisor_kills
+    assert trouble.failures == []
+
+
+def test_after_the_load_only_workers_are_in_trouble(sleepers: Sleepers) -> None:
+    trouble = t.Trouble(plan(reload_every=0.01, kill_gateway_every=0.05), sleepers)
+    trouble.start()
+    trouble.calm()
+    eventually(lambda: trouble.reloads > 20)
+    trouble.stop()
+    assert trouble.gateway_kills == 0

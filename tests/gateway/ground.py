@@ -314,6 +314,6 @@ class Ground:
                     assert any(w.in_flight for w in workers) or not workers, "a suspect waits"
                     continue
                 holder = route.holder
-                bound = self.config.sticky and holder is not None
+                bound = (self.config.sticky or route.buried) and holder is not None
                 bound = bound and holder in route.pool.workers
                 assert holder not in idle if bound else not idle, f"{route.id} waits for nothing"

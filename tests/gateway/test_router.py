@@ -986,3 +986,51 @@ def test_nothing_that_a_worker_says_raises_or_spoils_the_accounts(steps: list[An
         assert all(route.held >= 0 and route.in_flight >= 0 for route in routes)
         assert stage.router.flow.total == sum(r.held + r.output_counted for r in routes)
     stage.worker().say(m.Join(connections[0].id, "g"))
+
+
+def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
+    """It alone knows the inf and the state: no other one, however busy it is."""
+    stage = Stage()
+    idle = stage.worker()
+    held = [OLD + n for n in range(20)]
+    stage.receive(b"\0x", m.encode([0, hello(window=2, held=held)]))
+    worker = stage.router.workers[b"\0x"]
+    heard = []
+    while worker.in_flight or worker.bound:
+        heard += [entry.event for entry in worker.in_flight.values()]
+        first, *_, last = [*worker.in_flight, *worker.in_flight]
+        stage.receive(b"\0x", m.encode([worker.session, m.Ack(first, last)]))
+        stage.turn()
+    assert [event.con for event in heard] == held
+    assert idle.events == []
+    assert not stage.router.routes
+
+
+def test_whose_holder_dies_is_told_to_another() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    stage.receive(b"\0x", m.encode([0, hello(held=[OLD])]))
+    stage.turn()
+    stage.router.end_session(stage.router.workers[b"\0x"], stage.now, died=True)
+    stage.turn()
+    (close,) = mate.events
+    assert (close.con, close.cause, close.delivery) == (OLD, "gateway-died", 2)
+
+
+def test_a_recycle_that_is_not_done_is_asked_for_again() -> None:
+    stage = Stage(max_events=10)
+    stage.router.spawned(m.Spawned(3, "third", 0))
+    mate = stage.worker(token="third")
+    con = stage.raw()
+
+    def asked(events: int) -> int:
+        for _ in range(events):
+            stage.say(con, b"x")
+            mate.work()
+        stage.run(1)
+        return sum(isinstance(record, m.Recycle) for record in stage.router.to_supervisor)
+
+    assert asked(5) == 0
+    assert asked(7) == 1
+    assert asked(0) == 1, "not each second"
+    assert asked(2) == 2

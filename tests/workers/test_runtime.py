@@ -585,3 +585,17 @@ def test_ids_come_from_the_range_of_the_session(pair: MakePair) -> None:
         FIRST_ID + 1,
         FIRST_ID + 2,
     ]
+
+
+def test_an_end_that_was_handled_before_says_so(pair: MakePair) -> None:
+    """The gateway died before it had the ack: the next one cannot know."""
+    at = pair(
+        """
+        seen = []
+        def on_close(con): seen.append((con.close_cause, con.delivery))
+        """
+    )
+    at.run(connect(1), closed(1, cause="peer"))
+    at.begin_session(2, epoch=EPOCH + 1)
+    at.run(closed(1, code=1006, cause="gateway-died"))
+    assert at.seen == [("peer", 1), ("gateway-died", 2)]

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from wsraw.drill.ledger import Ledger
 from wsraw.drill.load import Load, LoadError
 from wsraw.drill.plan import Plan
 from wsraw.drill.report import Report, as_counts
-from wsraw.drill.run import Run, RunError, dead_letters
+from wsraw.drill.run import Run, RunError
 from wsraw.drill.trouble import CAN_STOP, Trouble, TroubleError
 from wsraw.loop import Loop
+from wsraw.supervisor.folder import count_dead_letters
 
 BREACH: Final = 1
 INTERRUPTED: Final = 130
@@ -50,7 +52,7 @@ def drill(plan: Plan, progress: Progress | None = None, timeouts: float = 1.0) -
         return _drill(plan, plan.address(), folder, progress, timeouts)
     run = Run(plan)
     try:
-        report = _drill(plan, run.address, run.folder, progress, timeouts)
+        report = _drill(plan, run.address, run.folder, progress, timeouts, run)
         unexpected = report.dead_letters != report.dead_letters_expected
         code = run.stop(keep_folder=unexpected)
     except BaseException:
@@ -58,6 +60,8 @@ def drill(plan: Plan, progress: Progress | None = None, timeouts: float = 1.0) -
         raise
     if code:
         report.failures.append(f"the run ended with code {code}:\n{run.last_lines()}")
+    if run.orphaned:
+        report.failures.append("a process of the run is left at its end")
     if unexpected:
         report.notes.append(f"the dead letters are in {run.folder}")
     report.restarts = run.deaths
@@ -70,17 +74,19 @@ def _drill(
     folder: Path | None,
     progress: Progress | None,
     timeouts: float,
+    run: Run | None = None,
 ) -> Report:
     loop = Loop()
-    load = Load(plan, address, loop, timeouts)
+    ledger = Ledger(run.ledger) if run is not None and plan.everybody_dies else None
+    load = Load(plan, address, loop, timeouts, ledger)
     trouble: Trouble | None = None
     before = 0
     if folder is not None:
-        before = dead_letters(folder)
+        before = count_dead_letters(folder)
         # Only here: a load alone needs no ZeroMQ.
         from wsraw.drill.target import Controlled
 
-        target = Controlled(folder)
+        target = Controlled(folder, run)
         target.workers()
         trouble = Trouble(plan, target)
     old = signal.signal(
@@ -89,7 +95,10 @@ def _drill(
     if progress is not None:
         progress.begin(loop, load, trouble)
     try:
-        load.run(trouble.start if trouble is not None else _nothing)
+        if trouble is not None:
+            load.run(trouble.start, trouble.calm)
+        else:
+            load.run()
     finally:
         if trouble is not None:
             trouble.stop()
@@ -99,7 +108,7 @@ def _drill(
             progress.end()
     report = _report(plan, load, trouble)
     if folder is not None:
-        report.dead_letters = dead_letters(folder) - before
+        report.dead_letters = count_dead_letters(folder) - before
     return report
 
 
@@ -117,9 +126,11 @@ def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
         notes.append("nobody was stopped: this platform has no SIGSTOP")
     if trouble is None:
         notes.append("load only: without the run folder the workers are not known")
-    if load.witness is None:
+    if plan.everybody_dies and load.ledger is None:
+        notes.append("on_close is not checked: the witness would die with the gateway")
+    elif not load.hears_ends:
         notes.append("no witness: the run has other handlers than the drill's, or is far away")
-    checked = load.witness is not None
+    checked = load.hears_ends
     hangs = hanger.sent if hanger is not None else 0
     unfinished = int(hanger is not None and hanger.busy)
     return Report(
@@ -135,10 +146,13 @@ def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
         cut_off=load.cut_off,
         disconnected=dict(wrong),
         disconnected_as_promised=dict(promised),
+        disconnected_with_gateway=dict(load.ends.lost()),
         refused=as_counts(load.refused),
+        connects_lost=load.connects_lost,
         closes_checked=checked,
         closes_missing=load.ends.closes_missing if checked else 0,
         closes_doubled=load.ends.closes_doubled if checked else 0,
+        closes_unheld=load.ends.closes_unheld if checked else 0,
         states_lost=load.ends.states_lost if checked else 0,
         longest_pause=load.pause.longest,
         longest_pause_of_a_connection=load.connection_pause,
@@ -152,6 +166,8 @@ def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
         stops=trouble.stops if trouble is not None else 0,
         reloads=trouble.reloads if trouble is not None else 0,
         scales=trouble.scales if trouble is not None else 0,
+        gateway_kills=trouble.gateway_kills if trouble is not None else 0,
+        supervisor_kills=trouble.supervisor_kills if trouble is not None else 0,
         restarts=None,
         dead_letters=None,
         # At most once: the message that hung is not repeated, so it is no poison either.
@@ -191,6 +207,8 @@ class Progress:
         )
         if trouble is not None:
             text += f", {trouble.kills} kills, {trouble.stops} stops, {trouble.reloads} reloads"
+            if load.plan.everybody_dies:
+                text += f", {trouble.gateway_kills + trouble.supervisor_kills} kills from above"
         if self._terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:

@@ -36,9 +36,17 @@ class Told:
 
 
 class Ends:
-    """All ends of a drill. An address can come again, so ends are matched in order."""
+    """All ends of a drill. An address can come again, so ends are matched in order.
 
-    def __init__(self) -> None:
+    `gateway_dies`: connections may be lost with it. `unheld`: a connection that was just without a
+    worker then gets no on_close (docs/operations.md, Restarts).
+    """
+
+    def __init__(self, gateway_dies: bool = False, unheld: bool = False) -> None:
+        self.closes_unheld = 0
+        """Lost with a gateway, and nobody was told: no breach where workers die, too."""
+        self._gateway_dies = gateway_dies
+        self._unheld = unheld
         self.lives: list[Life] = []
         self.closes_missing = 0
         self.closes_doubled = 0
@@ -67,21 +75,46 @@ class Ends:
         for name, lives in self._lives.items():
             heard = self._told[name]
             expected = lives if len(heard) >= len(lives) else [x for x in lives if x.heard_of]
-            self.closes_missing += max(0, len(expected) - len(heard))
+            missing = max(0, len(expected) - len(heard))
+            if self._unheld and missing:
+                unheld = min(missing, sum(self._is_lost(life) for life in expected))
+                self.closes_unheld += unheld
+                missing -= unheld
+            self.closes_missing += missing
             self.closes_doubled += max(0, len(heard) - len(expected))
             for life, told in zip(expected, heard, strict=False):
                 life.cause, life.kept = told.cause, told.kept
                 self.states_lost += bool(life.header) and life.header != life.kept
 
     def disconnected(self, delivery: str) -> tuple[Counter[str], Counter[str]]:
-        """How often which cause disconnected a client: where it should not, and where it may."""
+        """How often which cause disconnected a client: where it should not, and where it may.
+        Those that were lost with a gateway are in neither."""
         wrong: Counter[str] = Counter()
         expected: Counter[str] = Counter()
         for life in self.lives:
-            if life.how:
+            if life.how and not self._is_lost(life):
                 may = _may_end(life, delivery)
                 (expected if may else wrong)[life.cause or life.how] += 1
         return wrong, expected
+
+    def lost(self) -> Counter[str]:
+        """Those that were lost with a gateway, by cause."""
+        return Counter(
+            life.cause or life.how for life in self.lives if life.how and self._is_lost(life)
+        )
+
+    def _is_lost(self, life: Life) -> bool:
+        """Cut off without a word, or told that the server goes away, as by a gateway whose
+        supervisor is dead."""
+        if life.cause not in ("", "gateway-died", "going-away"):
+            return False
+        return self.may_be_lost(life.how)
+
+    def may_be_lost(self, how: str) -> bool:
+        """Whether it looks to the client as if its gateway had gone."""
+        return self._gateway_dies and how.startswith(
+            ("eof", "connection reset", "broken pipe", "1001")
+        )
 
 
 def _may_end(life: Life, delivery: str) -> bool:

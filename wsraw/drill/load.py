@@ -16,6 +16,7 @@ from typing import Final
 from wsraw.drill.clients import Address, Client, Hanger, Verified, Witness
 from wsraw.drill.ends import Ends, Life
 from wsraw.drill.figures import Histogram, Pause
+from wsraw.drill.ledger import Ledger
 from wsraw.drill.plan import Plan
 from wsraw.drill.record import HEADER, Checker, Findings
 from wsraw.loop import Loop, Timer
@@ -52,13 +53,21 @@ class Phase(Enum):
 class Load:
     """The load of one drill. After `run` the figures stand in the attributes."""
 
-    def __init__(self, plan: Plan, address: Address, loop: Loop, timeouts: float = 1.0) -> None:
-        """`timeouts` stretches or shortens all time limits."""
+    def __init__(
+        self,
+        plan: Plan,
+        address: Address,
+        loop: Loop,
+        timeouts: float = 1.0,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """`timeouts` stretches or shortens all time limits. `ledger` is where the handlers write
+        down each end; without it a witness is told."""
         self.loop = loop
         self.plan = plan
         self.phase = Phase.GREETING
         self.findings = Findings()
-        self.ends = Ends()
+        self.ends = Ends(plan.everybody_dies, plan.workers_die)
         self.latency = Histogram()
         self.pause = Pause()
         self.connection_pause = 0.0
@@ -71,6 +80,8 @@ class Load:
         """Unanswered when their connection was closed."""
         self.refused: list[str] = []
         """Connects that failed after the load had begun."""
+        self.connects_lost = 0
+        """Those that failed because the drill had killed their gateway, or the whole run."""
         self.late = 0.0
         """The longest that a message was sent after it was due: our own fault."""
         self.started = self.stopped = 0.0
@@ -78,7 +89,9 @@ class Load:
         self.clients = [
             Verified(self, address, kind, number, plan.size) for number, kind in enumerate(kinds)
         ]
-        self.witness: Witness | None = Witness(self, address)
+        self.ledger = ledger
+        # Where gateways die a witness would die with them.
+        self.witness = None if plan.everybody_dies else Witness(self, address)
         self.witness_lost = ""
         """How the witness was disconnected, if it was."""
         self.hanger: Hanger | None = Hanger(self, address) if plan.hang_every else None
@@ -93,12 +106,19 @@ class Load:
         self._last_answer = 0.0
         self._timer: Timer | None = None
         self._on_load: Callable[[], object] = lambda: None
+        self._on_sent: Callable[[], object] = lambda: None
         self._error = ""
         self._interrupted = False
 
-    def run(self, on_load: Callable[[], object] = lambda: None) -> None:
-        """Do it. `on_load` is called when the first message is due. Raises LoadError."""
+    def run(
+        self,
+        on_load: Callable[[], object] = lambda: None,
+        on_sent: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Do it. `on_load` is called when the first message is due, `on_sent` after the last one.
+        Raises LoadError."""
         self._on_load = on_load
+        self._on_sent = on_sent
         self.loop.before_sleep = self._before_sleep
         self._enter(Phase.GREETING, OPEN_TIMEOUT)
         self._open(*self._specials())
@@ -150,16 +170,15 @@ class Load:
         self._timer = None
 
     def _look_at_greeting(self, now: float) -> None:
-        if self.witness is not None and self.witness.answered:
+        if self.witness is not None:
+            if not self.witness.answered:
+                if now >= self._until:
+                    self._fail("the server does not answer")
+                return
             if self.witness.watching != self.witness.name:
                 # Other handlers, or an address translation: it cannot tell who is who.
                 self.witness.abort()
                 self.witness = None
-        elif now < self._until:
-            return
-        else:
-            self._fail("the server does not answer")
-            return
         if self.hanger is not None and self.witness is None:
             self._fail("to hang workers, the run must use the drill's own handlers")
             return
@@ -201,6 +220,7 @@ class Load:
         if self._slot >= self._slots or self._interrupted:
             self.stopped = time.monotonic()
             self._enter(Phase.ANSWERS)
+            self._on_sent()
         return started + self._slot / rate - now
 
     def _look_for_answers(self, now: float) -> None:
@@ -223,7 +243,7 @@ class Load:
         self._hear_witness()
         clients: list[Client] = [*self.clients, *([self.hanger] if self.hanger else [])]
         standing = [client for client in clients if client.stands]
-        heard = self.witness is None or self.ends.all_told()
+        heard = not self.hears_ends or self.ends.all_told()
         if (standing or not heard) and now < self._until:
             return
         for client in standing:
@@ -262,11 +282,20 @@ class Load:
             self._end_life(client, "" if client.closed_in_order else how)
         else:
             self._connecting -= 1
-            self.refused.append(how)
+            self._handle_refusal(how)
         if self.phase in (Phase.GREETING, Phase.OPENING):
             self._fail(how)
         elif self.phase is Phase.LOAD and client is not self.witness:
             self.loop.call_later(RECONNECT_AFTER, partial(self._reopen, client))
+
+    def _handle_refusal(self, how: str) -> None:
+        """A connect that failed. While the gateway is replaced none is refused; but one may be
+        accepted, and be lost with it."""
+        was_accepted = not how.startswith("connect: ")
+        if self.plan.kill_supervisor_every or (was_accepted and self.plan.everybody_dies):
+            self.connects_lost += 1
+        else:
+            self.refused.append(how)
 
     def _reopen(self, client: Client) -> None:
         if self.phase is Phase.LOAD:
@@ -284,9 +313,9 @@ class Load:
             answered = checker.expected > checker.first
             sent = checker.next > checker.first
             header = checker.record(checker.first)[:HEADER].decode() if answered else ""
-            self.ends.ended(
-                Life(client.kind, client.name, header, sent or client.kind == "websocket", how)
-            )
+            # What a gateway took along had perhaps not reached a worker.
+            heard_of = answered if self.ends.may_be_lost(how) else sent or client.kind != "raw"
+            self.ends.ended(Life(client.kind, client.name, header, heard_of, how))
             # What was overtaken, or is missing though nothing cut it off, is lost.
             lost = checker.overtaken if how and how != NOT_CLOSED else checker.outstanding
             self.lost += lost
@@ -294,7 +323,15 @@ class Load:
             self._outstanding -= checker.outstanding
             client.pause.give_up(time.monotonic())
 
+    @property
+    def hears_ends(self) -> bool:
+        """Whether we are told of each on_close."""
+        return self.witness is not None or self.ledger is not None
+
     def _hear_witness(self) -> None:
+        if self.ledger is not None:
+            for told in self.ledger.read():
+                self.ends.told(told)
         if self.witness is not None:
             for told in self.witness.told:
                 self.ends.told(told)

@@ -30,6 +30,8 @@ class Plan:
     stop_for: float = 2.0
     reload_every: float = 5.0
     scale_every: float = 0.0
+    kill_gateway_every: float = 0.0
+    kill_supervisor_every: float = 0.0
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
     """Of a run of our own, if there are hangs."""
@@ -41,6 +43,16 @@ class Plan:
         """How many are verified."""
         return self.websockets + self.raw
 
+    @property
+    def everybody_dies(self) -> bool:
+        """Whether connections are lost with their gateway, which nothing could keep."""
+        return bool(self.kill_gateway_every or self.kill_supervisor_every)
+
+    @property
+    def workers_die(self) -> bool:
+        """Whether there is other trouble beside that."""
+        return bool(self.kill_every or self.stop_every or self.reload_every or self.scale_every)
+
     def __post_init__(self) -> None:
         """Raises PlanError."""
         if not self.connections:
@@ -49,6 +61,16 @@ class Plan:
             self.address()
         elif self.run_dir:
             raise PlanError("--run-dir needs --connect HOST:PORT of the same run")
+        if self.connect and self.kill_supervisor_every:
+            raise PlanError(
+                "--kill-supervisor-every is for a run of the drill's own, which it can start "
+                "again: leave out --connect"
+            )
+        if self.hang_every and self.everybody_dies:
+            raise PlanError(
+                "--hang-every with a gateway that dies: the message that hangs is lost with it; "
+                "leave one of them out"
+            )
 
     def address(self) -> tuple[str, int]:
         """Host and port of `connect`. Raises PlanError."""

@@ -29,12 +29,19 @@ class Report:
     """Cause → how many clients, where none should be."""
     disconnected_as_promised: dict[str, int]
     """Cause → how many, where the delivery mode or a hang asked for it."""
+    disconnected_with_gateway: dict[str, int]
+    """Cause → how many, where the drill has killed their gateway, or that one's supervisor."""
     refused: dict[str, int]
     """Why a connect failed → how often."""
+    connects_lost: int
+    """Connects that failed because their gateway was killed after it had accepted them, or because
+    the supervisor was, and its sockets with it."""
     closes_checked: bool
     """Whether there was a witness; else the next three say nothing."""
     closes_missing: int
     closes_doubled: int
+    closes_unheld: int
+    """Not told, as no worker held those connections when their gateway was killed."""
     states_lost: int
     longest_pause: float
     longest_pause_of_a_connection: float
@@ -48,6 +55,8 @@ class Report:
     stops: int
     reloads: int
     scales: int
+    gateway_kills: int
+    supervisor_kills: int
     restarts: int | None
     """Deaths of workers that were followed by another one; None if nobody knows."""
     dead_letters: int | None
@@ -81,7 +90,8 @@ class Report:
             "hangs without an end": self.hangs_unfinished,
         }
         found = [f"{count} {what}" for what, count in counts.items() if count]
-        if not self.disconnected and not self.disconnected_as_promised and self.cut_off:
+        ended = self.disconnected or self.disconnected_as_promised or self.disconnected_with_gateway
+        if self.cut_off and not ended:
             found.append(f"{self.cut_off} cut off")
         if self.dead_letters is not None and self.dead_letters != self.dead_letters_expected:
             found.append(f"{self.dead_letters} dead letters, not {self.dead_letters_expected}")
@@ -127,6 +137,7 @@ class Report:
             _count("corrupted", self.corrupted),
             *_causes("disconnected", self.disconnected, True),
             *_causes("disconnected as promised", self.disconnected_as_promised, False),
+            *self._rows_of_gateways(),
             ("unanswered on those", f"{self.cut_off}", False),
             *_causes("connects refused", self.refused, True),
             _count("on_close missing", self.closes_missing, checked),
@@ -150,9 +161,23 @@ class Report:
                 self.dead_letters not in (None, self.dead_letters_expected),
             ),
         ]
+        if plan.everybody_dies:
+            rows += [
+                ("kills of the gateway", f"{self.gateway_kills}", False),
+                ("kills of the supervisor", f"{self.supervisor_kills}", False),
+            ]
         if self.unsent:
             rows.insert(3, ("not sent while disconnected", f"{self.unsent}", False))
         return rows
+
+    def _rows_of_gateways(self) -> list[tuple[str, str, bool]]:
+        if not self.plan.everybody_dies:
+            return []
+        return [
+            *_causes("disconnected with a gateway", self.disconnected_with_gateway, False),
+            ("connects lost with a gateway", f"{self.connects_lost}", False),
+            ("on_close of what nobody held", f"{self.closes_unheld}", False),
+        ]
 
 
 def as_counts(found: list[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import IO, Any, Final
@@ -16,14 +17,19 @@ from typing import IO, Any, Final
 import wsraw
 from wsraw import settings as settings_module
 from wsraw.drill.clients import Address
+from wsraw.drill.ledger import VARIABLE
 from wsraw.drill.plan import Plan
+from wsraw.supervisor import folder as folders
+
+ORPHAN_TIMEOUT: Final = 20.0
+"""Seconds after the end of a supervisor within which the last process of its run must be gone."""
 
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 60.0
 LAST_LINES: Final = 30
 """Of the log, shown where the run did not begin or end as it should."""
 
-DEAD_LETTERS: Final = "dead-letters.jsonl"
+ECHO: Final = Path(__file__).with_name("echo.py")
 
 
 class RunError(Exception):
@@ -36,10 +42,14 @@ class Run:
     Raises RunError when it does not come up.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, handlers: Path = ECHO) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="wsraw-drill-"))
+        self.ledger = self.folder / "ledger"
+        """Where on_close is written down, if gateways die (ledger.py)."""
         self.deaths = 0
         """Workers that died of something, as the log tells."""
+        self.orphaned = False
+        """Whether a process was left at the end."""
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._address: Address | None = None
         self._up = threading.Event()
@@ -49,14 +59,29 @@ class Run:
                 self._log = open(plan.log, "w", 1, encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise RunError(f"--log {plan.log}: {error.strerror}") from error
-        self._process: subprocess.Popen[str] = subprocess.Popen(
-            [sys.executable, "-P", "-m", "wsraw.drill.child", _settings(plan, self.folder)],
+        self._plan = plan
+        self._handlers = handlers
+        self._process: subprocess.Popen[str]
+        self._reader: threading.Thread
+        self._start("127.0.0.1:0")
+        assert self._address is not None
+        self.address: Address = self._address
+
+    def _start(self, listen: str) -> None:
+        environment = _environment()
+        if self._plan.everybody_dies:
+            environment[VARIABLE] = str(self.ledger)
+        settings = _settings(self._plan, self.folder, self._handlers, listen)
+        self._address = None
+        self._up.clear()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "wsraw.drill.child", settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            env=_environment(),
+            env=environment,
             **_own_group(),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -65,7 +90,29 @@ class Run:
         if self._address is None:
             self.kill()
             raise RunError("the run did not come up:\n" + self.last_lines())
-        self.address: Address = self._address
+
+    def begin_anew(self) -> None:
+        """Kill the supervisor, see everybody go, and start it again at the same address. Raises
+        RunError."""
+        self._process.kill()
+        self._process.wait()
+        left = self.is_left()
+        self._reader.join(STOP_TIMEOUT)
+        self._close_stdin()
+        if left:
+            raise RunError("a process of the run is left after the death of its supervisor")
+        host, port = self.address
+        self._start(f"{host}:{port}")
+
+    def is_left(self) -> bool:
+        """Whether a process of the run is left after the supervisor's end. All of them hold its
+        lock (docs/worker-protocol.md, rule 19)."""
+        until = time.monotonic() + ORPHAN_TIMEOUT
+        while folders.is_live(self.folder):
+            if time.monotonic() > until:
+                return True
+            time.sleep(0.01)
+        return False
 
     def last_lines(self) -> str:
         """The end of its log."""
@@ -85,8 +132,6 @@ class Run:
                         self._up.set()
                 elif re.search(r" warning wsraw: worker \d+ ", line):
                     self.deaths += 1
-        if self._log is not None:
-            self._log.close()
         self._up.set()
 
     def stop(self, keep_folder: bool) -> int:
@@ -98,9 +143,16 @@ class Run:
             self.kill()
             return self._process.returncode
         self._reader.join(STOP_TIMEOUT)
+        self._close_log()
+        self.orphaned = self.is_left()
         if not keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
         return code
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
@@ -116,22 +168,14 @@ class Run:
         self._process.wait()
         self._reader.join(STOP_TIMEOUT)
         self._close_stdin()
+        self._close_log()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def dead_letters(folder: Path) -> int:
-    """How many dead letters that run has written."""
-    try:
-        with open(folder / DEAD_LETTERS, "rb") as lines:
-            return sum(1 for _ in lines)
-    except OSError:
-        return 0
-
-
-def _settings(plan: Plan, folder: Path) -> str:
+def _settings(plan: Plan, folder: Path, handlers: Path, listen: str) -> str:
     options: dict[str, Any] = {
-        "listen": ("127.0.0.1:0",),
-        "workers": (f"{Path(__file__).with_name('echo.py')}:{plan.workers}",),
+        "listen": (listen,),
+        "workers": (f"{handlers}:{plan.workers}",),
         "run_dir": str(folder),
         "delivery": plan.delivery,
     }

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from wsraw.drill.run import Run, RunError
 from wsraw.drill.trouble import TroubleError
 from wsraw.supervisor import client
+from wsraw.supervisor.restarts import STABLE_AFTER
 
 STATUS_TIMEOUT: Final = 10.0
 CHANGE_TIMEOUT: Final = 60.0
@@ -17,8 +19,10 @@ CHANGE_TIMEOUT: Final = 60.0
 class Controlled:
     """A run, by its folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: Run | None = None) -> None:
+        """`run` is the same one, if it is the drill's own."""
         self._folder = folder
+        self._run = run
 
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` shows. Raises TroubleError."""
@@ -36,6 +40,23 @@ class Controlled:
             for worker in self.status()["workers"]
             if worker["pid"] and worker["state"] != "starting"
         ]
+
+    def gateway(self) -> int:
+        """The pid of its gateway, once that has proved itself; else 0. Raises TroubleError.
+
+        As with workers: one that is killed before that would look like one that cannot start.
+        """
+        gateway = self.status()["gateway"]
+        proved = gateway["state"] == "ready" and gateway["age"] > 1.5 * STABLE_AFTER
+        return gateway["pid"] or 0 if proved else 0
+
+    def kill_supervisor(self) -> None:
+        """Kill that, and begin anew. Raises TroubleError."""
+        assert self._run is not None
+        try:
+            self._run.begin_anew()
+        except RunError as error:
+            raise TroubleError(str(error)) from error
 
     def reload(self) -> None:
         """Replace all workers. Raises TroubleError."""

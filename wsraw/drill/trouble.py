@@ -1,4 +1,5 @@
-"""I/O. The trouble: workers killed, stopped and replaced at given rates, each in a thread.
+"""I/O. The trouble: workers killed, stopped and replaced at given rates, each in a thread; and who
+is above them killed, too.
 
 Only processes that the run itself names as its workers are touched, and a name is asked for anew
 each time.
@@ -30,6 +31,12 @@ class Target(Protocol):
     def workers(self) -> Sequence[int]:
         """The pids of its worker processes now."""
 
+    def gateway(self) -> int:
+        """The pid of its gateway; 0 if that is not up, or not for long enough to be killed."""
+
+    def kill_supervisor(self) -> None:
+        """Kill that, and begin anew; returns when clients are served again."""
+
     def reload(self) -> None:
         """Replace all workers; returns when that is done."""
 
@@ -49,19 +56,26 @@ class Trouble:
         self.stops = 0
         self.reloads = 0
         self.scales = 0
+        self.gateway_kills = 0
+        self.supervisor_kills = 0
         self.failures: list[str] = []
         """What was asked for and did not happen, in words."""
         self._plan = plan
         self._target = target
         self._random = random.Random(seed)
         self._over = threading.Event()
+        self._is_load_over = threading.Event()
+        self._supervisor_deaths = 0
+        """Begun; whoever asks the run for something meanwhile may be refused."""
         self._threads = [
-            threading.Thread(target=self._repeat, args=(every, act), daemon=True)
-            for every, act in (
-                (plan.kill_every, self._kill),
-                (plan.stop_every if CAN_STOP else 0.0, self._stop),
-                (plan.reload_every, self._reload),
-                (plan.scale_every, self._scale),
+            threading.Thread(target=self._repeat, args=(every, act, until), daemon=True)
+            for every, act, until in (
+                (plan.kill_every, self._kill, self._over),
+                (plan.stop_every if CAN_STOP else 0.0, self._stop, self._over),
+                (plan.reload_every, self._reload, self._over),
+                (plan.scale_every, self._scale, self._over),
+                (plan.kill_gateway_every, self._kill_gateway, self._is_load_over),
+                (plan.kill_supervisor_every, self._kill_supervisor, self._is_load_over),
             )
             if every
         ]
@@ -71,9 +85,15 @@ class Trouble:
         for thread in self._threads:
             thread.start()
 
+    def calm(self) -> None:
+        """The load is over. Trouble of workers goes on; but what is still to be heard, and the
+        goodbyes, need a gateway."""
+        self._is_load_over.set()
+
     def stop(self) -> None:
         """End it, and wait until what is under way is over; nobody stays stopped."""
         self._over.set()
+        self._is_load_over.set()
         until = time.monotonic() + JOIN_TIMEOUT
         for thread in self._threads:
             if thread.ident is not None:
@@ -81,17 +101,19 @@ class Trouble:
                 if thread.is_alive():
                     self.failures.append("a reload or a change of scale did not end")
 
-    def _repeat(self, every: float, act: Callable[[], None]) -> None:
+    def _repeat(self, every: float, act: Callable[[], None], until: threading.Event) -> None:
         beat = time.monotonic()
         while True:
             # A beat that is missed, as by a reload that takes long, is skipped.
             beat = max(beat + every, time.monotonic())
-            if self._over.wait(beat - time.monotonic()):
+            if until.wait(beat - time.monotonic()):
                 break
+            deaths = self._supervisor_deaths
             try:
                 act()
             except TroubleError as error:
-                self.failures.append(str(error))
+                if deaths == self._supervisor_deaths and not deaths % 2:
+                    self.failures.append(str(error))
 
     def _kill(self) -> None:
         if self._signal(self._choose(), KILL):
@@ -110,6 +132,21 @@ class Trouble:
             alive = True
         if alive:
             self._signal(pid, signal.SIGCONT)
+
+    def _kill_gateway(self) -> None:
+        if self._signal(self._target.gateway(), KILL):
+            self.gateway_kills += 1
+
+    def _kill_supervisor(self) -> None:
+        # Odd while it is dead.
+        self._supervisor_deaths += 1
+        try:
+            self._target.kill_supervisor()
+        except TroubleError as error:
+            # Here, as it is one in any case.
+            self.failures.append(str(error))
+        self._supervisor_deaths += 1
+        self.supervisor_kills += 1
 
     def _reload(self) -> None:
         self._target.reload()

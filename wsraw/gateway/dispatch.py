@@ -85,9 +85,10 @@ class Dispatcher:
         last = route.holder
         alone = len(pool.workers) == 1
         if last is not None and last.state is LinkState.READY:
-            if last.has_room(size) and (alone or pool.sticky or not last.is_stuck(now)):
+            sticky = pool.sticky or route.buried
+            if last.has_room(size) and (alone or sticky or not last.is_stuck(now)):
                 return last
-            if pool.sticky:
+            if sticky:
                 return None
         best: Worker | None = None
         stuck: Worker | None = None
@@ -184,12 +185,13 @@ class Dispatcher:
             # It moves when its last event is acked; `acked` queues it then.
             route.queue = None
             return
+        pool = route.pool
         if self._suspicion and not route.in_flight and route.parked[0][0] in self._suspicion:
-            queue = route.pool.suspects
-        elif holder is not None and ready and (route.in_flight or route.pool.sticky):
+            queue = pool.suspects
+        elif holder is not None and ready and (route.in_flight or pool.sticky or route.buried):
             queue = holder.bound
         else:
-            queue = route.pool.waiting
+            queue = pool.waiting
         if route.queue is queue:
             return
         if front:

@@ -114,6 +114,7 @@ class Route:
     """A connection's place in the router. Who hears it, what waits, what it weighs."""
 
     __slots__ = (
+        "buried",
         "con",
         "couples",
         "deaf",
@@ -161,6 +162,9 @@ class Route:
         self.queue: deque[Route] | None = None
         """Where it waits: pool.waiting or a worker's bound queue. In any other queue it is a
         leftover."""
+        self.buried = False
+        """It ended with an earlier gateway. What is known of it, its state too, is with the worker
+        that held it: its on_close is for that one, as long as it lives."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
         self.deaf = False

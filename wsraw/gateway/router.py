@@ -144,6 +144,7 @@ class Router(Table):
                 self._buried.add(con_id)
                 con = Connection.buried(con_id, self.settings)
                 route = self.add(con, self.pool(worker.pool), now)
+                route.buried = True
                 self.dispatcher.hold(route, worker)
                 self.take(con, [m.OnClose(0, con_id, 1006, "", "gateway-died")], now)
             else:

@@ -227,8 +227,8 @@ def fresh_folders() -> list[Path]:
 def clear_leftovers() -> None:
     """Remove the fresh folders of runs whose supervisor was killed.
 
-    Not a task for the gateway that outlives its supervisor: it may be killed in the same moment, and
-    it cannot know whether a worker still uses the folder. The lock does: who gets it is alone.
+    Not a task for the gateway that outlives its supervisor: it may be killed in the same moment,
+    and it cannot know whether a worker still uses the folder. Who gets the lock is alone.
     """
     for path in fresh_folders():
         try:

@@ -261,6 +261,9 @@ class Runtime:
         if isinstance(event, m.OnError):
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
+        if con.close_cause:
+            # Handled before, and the gateway died before it had our ack.
+            con.delivery = event.delivery + 1
         con.close_code, con.close_reason = event.code, event.reason
         con.close_cause = event.cause
         return function(con) if function is not None else None
