@@ -991,6 +991,7 @@ def test_nothing_that_a_worker_says_raises_or_spoils_the_accounts(steps: list[An
 def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
     """It alone knows the inf and the state: no other one, however busy it is."""
     stage = Stage()
+    stage.router.epoch = 2
     idle = stage.worker()
     held = [OLD + n for n in range(20)]
     stage.receive(b"\0x", m.encode([0, hello(window=2, held=held)]))
@@ -1008,6 +1009,7 @@ def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
 
 def test_whose_holder_dies_is_told_to_another() -> None:
     stage = Stage()
+    stage.router.epoch = 2
     mate = stage.worker()
     stage.receive(b"\0x", m.encode([0, hello(held=[OLD])]))
     stage.turn()

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from wsraw import messages as m
+from wsraw.gateway.suspicion import Suspicion
+from wsraw.link import InFlight
+
+
+def event() -> m.OnMessage:
+    return m.OnMessage(1, 7, b"x", "raw")
+
+
+def entry(of: m.Event) -> InFlight:
+    return InFlight(of, None, 1, 0.0)
+
+
+def test_poison_is_the_last_of_so_many_deaths_alone() -> None:
+    suspicion, one = Suspicion(3), entry(event())
+    assert [suspicion.died(one, alone) for alone in (True, False, False)] == [0, 0, 0]
+    assert one.event in suspicion
+    assert suspicion.died(one, True) == 4, "all deaths are told, those in company too"
+    assert one.event not in suspicion
+    assert not suspicion
+
+
+def test_exactly_so_many() -> None:
+    suspicion, one = Suspicion(2), entry(event())
+    assert (suspicion.died(one, True), suspicion.died(one, True)) == (0, 2)
+    assert Suspicion(1).died(one, True) == 1
+    assert Suspicion(1).died(one, False) == 0
+
+
+def test_events_are_told_apart_even_if_they_are_equal() -> None:
+    suspicion, one, other = Suspicion(2), event(), event()
+    assert one == other
+    suspicion.died(entry(one), False)
+    assert (one in suspicion, other in suspicion) == (True, False)
+    suspicion.clear(other)
+    assert suspicion
+    suspicion.clear(one)
+    assert not suspicion
+    assert suspicion.died(entry(one), True) == 0, "an ack forgets the deaths before"
