@@ -24,11 +24,18 @@ test: $(VENV)/.dev node-peers
 	$(BIN)/python -m pytest $(TESTS)
 
 # The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
-# supervisor under load, two minutes of everything that can happen to workers.
+# supervisor under load, two minutes each of everything that can happen to workers and to those above
+# them, 100 reloads in a row, and a handler that burns CPU.
+CALM := --kill-every 0 --stop-every 0 --reload-every 0
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.gateway.model --steps 1000000 --seed $(SEED)
-	WSRAW_SOAK=50 $(BIN)/python -m pytest -q tests/e2e/test_gateway_death.py
+	WSRAW_SOAK=50 $(BIN)/python -m pytest -q -o faulthandler_timeout=3600 tests/e2e/test_gateway_death.py
 	$(BIN)/wsraw drill --seconds 120
+	$(BIN)/wsraw drill --seconds 120 --delivery at-most-once
+	$(BIN)/wsraw drill --seconds 120 $(CALM) --kill-gateway-every 2
+	$(BIN)/wsraw drill --seconds 120 $(CALM) --kill-supervisor-every 5
+	$(BIN)/python benchmarks/reloads.py
+	$(BIN)/python benchmarks/burn.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

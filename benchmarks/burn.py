@@ -1,0 +1,101 @@
+"""One handler burns 500 ms of CPU every 2 s: what do the others notice of it?
+
+Two workers, 64 WebSocket connections, 640 messages a second; the same with and without a 65th
+connection that asks for the burning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsraw.drill.clients import Client
+from wsraw.drill.load import Load
+from wsraw.drill.plan import Plan
+from wsraw.drill.run import Run
+from wsraw.drill.stream import TEXT
+from wsraw.loop import Loop
+
+HANDLERS = Path(__file__).with_name("burning.py")
+EVERY = 2.0
+BOUND = 3.0
+"""How many times longer the 99th percentile may be."""
+
+
+class Burner(Client):
+    """Asks for the burning every EVERY seconds. It is not one of those that are measured."""
+
+    def __init__(self, loop: Loop, address: tuple[str, int]) -> None:
+        self.loop = loop
+        self.burnt = 0
+        super().__init__(self, address, "websocket")
+
+    def handle_stands(self, client: Any) -> None:
+        """Begin."""
+        self._ask()
+
+    def handle_end(self, client: Any, how: str) -> None:
+        """It must not be."""
+        sys.exit(f"the one who burns was disconnected: {how}")
+
+    def _ask(self) -> None:
+        self.send_frame(TEXT, b"burn")
+        self.loop.call_later(EVERY, self._ask)
+
+    def handle_record(self, opcode: int, data: bytes) -> None:
+        """It has burnt."""
+        self.burnt += 1
+
+
+def measure(plan: Plan, burn: bool) -> tuple[Load, int]:
+    """The load, and how often a handler has burnt meanwhile."""
+    run = Run(plan, HANDLERS)
+    try:
+        loop = Loop()
+        load = Load(plan, run.address, loop)
+        burner = Burner(loop, run.address)
+        load.run(burner.open if burn else lambda: None)
+        burner.abort()
+        loop.close()
+        if run.stop(keep_folder=False):
+            sys.exit("the run did not end well:\n" + run.last_lines())
+        return load, burner.burnt
+    finally:
+        run.kill()
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--quick", action="store_true", help="three seconds, no bound in time")
+    options = parser.parse_args()
+    seconds = 3.0 if options.quick else options.seconds
+    plan = Plan(seconds=seconds, workers=2, websockets=64, raw=0, rate=640.0)
+    without, _ = measure(plan, burn=False)
+    burnt, times = measure(plan, burn=True)
+    found = []
+    for load, name in ((without, "without"), (burnt, "with")):
+        p50, p99 = load.latency.percentile(0.5), load.latency.percentile(0.99)
+        print(
+            f"{name + ' burning':<16} p50 {p50 * 1000:.2f} ms  p99 {p99 * 1000:.2f} ms  "
+            f"max {load.latency.longest * 1000:.1f} ms  {load.findings.answered} answered"
+        )
+        wrong, _ = load.ends.disconnected("at-least-once")
+        faults = load.lost + load.findings.doubled + load.findings.reordered + wrong.total()
+        if faults or load.findings.answered != load.sent:
+            found.append(f"{name} burning: lost, doubled, out of order or disconnected")
+    ratio = burnt.latency.percentile(0.99) / without.latency.percentile(0.99)
+    print(f"p99 with burning is {ratio:.2f} times that without (at most {BOUND:g}); burnt {times}x")
+    if not times:
+        found.append("nothing burnt")
+    if ratio > BOUND and not options.quick:
+        found.append("the others are held up")
+    print("breach: " + "; ".join(found) if found else "no breach")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Reloads in a row under load: is anybody held up by more than the start of so many processes?
+
+The control run has the same load and starts idle Python processes instead, as many and as often as
+the reloads have started workers. The longest pause is the longest time without any answer while
+some were due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from wsraw.drill.load import Load
+from wsraw.drill.plan import Plan
+from wsraw.drill.run import Run
+from wsraw.drill.target import Controlled
+from wsraw.loop import Loop
+
+BOUND = 0.030
+"""Seconds that the pause may be longer than that of the control run."""
+
+Disturb = Callable[[Controlled], None]
+
+
+def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
+    """The load, for as long as `disturb` takes, and how long that was."""
+    run = Run(plan)
+    try:
+        loop = Loop()
+        load = Load(plan, run.address, loop)
+        took: list[float] = []
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            began = time.monotonic()
+            try:
+                disturb(Controlled(run.folder))
+            except BaseException as error:
+                failed.append(error)
+            took.append(time.monotonic() - began)
+            loop.call_soon_threadsafe(load.interrupt)
+
+        thread = threading.Thread(target=work, daemon=True)
+        load.run(thread.start)
+        thread.join()
+        loop.close()
+        if failed:
+            raise failed[0]
+        if run.stop(keep_folder=False):
+            sys.exit("the run did not end well:\n" + run.last_lines())
+        return load, took[0]
+    finally:
+        run.kill()
+
+
+def breaches(load: Load) -> list[str]:
+    """What must not be."""
+    wrong, _ = load.ends.disconnected("at-least-once")
+    found = {
+        "lost": load.lost,
+        "doubled": load.findings.doubled,
+        "reordered": load.findings.reordered,
+        "corrupted": load.findings.corrupted,
+        "disconnected": wrong.total(),
+        "connects refused": len(load.refused),
+        "on_close missing": load.ends.closes_missing,
+        "on_close doubled": load.ends.closes_doubled,
+        "con.state lost": load.ends.states_lost,
+        "answered too few": int(not load.findings.answered),
+    }
+    return [f"{count} {what}" for what, count in found.items() if count]
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reloads", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=2000.0)
+    parser.add_argument("--quick", action="store_true", help="three reloads, no bound in time")
+    options = parser.parse_args()
+    count = 3 if options.quick else options.reloads
+    plan = Plan(
+        seconds=3600, workers=options.workers, websockets=50, raw=10,
+        rate=500.0 if options.quick else options.rate,
+    )  # fmt: skip
+
+    def reload(target: Controlled) -> None:
+        for _ in range(count):
+            target.reload()
+
+    load, took = under_load(plan, reload)
+    starts = count * options.workers
+
+    def start_idle(target: Controlled) -> None:
+        beat = time.monotonic()
+        for _ in range(starts):
+            beat += took / starts
+            idle = subprocess.Popen(
+                [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert idle.stdout is not None
+            idle.stdout.readline()
+            time.sleep(max(0.0, beat - time.monotonic()))
+            idle.communicate()
+
+    control, _ = under_load(plan, start_idle)
+    more = load.pause.longest - control.pause.longest
+    found = breaches(load) + [f"{what} in the control run" for what in breaches(control)]
+    print(f"{count} reloads of {options.workers} workers in {took:.1f} s")
+    print(
+        f"messages answered        {load.findings.answered} (control {control.findings.answered})"
+    )
+    print(f"longest pause            {load.pause.longest * 1000:.1f} ms")
+    print(
+        f"longest pause, control   {control.pause.longest * 1000:.1f} ms ({starts} idle processes)"
+    )
+    print(f"difference               {more * 1000:.1f} ms (at most {BOUND * 1000:.0f})")
+    if more > BOUND and not options.quick:
+        found.append(f"a pause {more * 1000:.1f} ms longer than that of the control run")
+    print("breach: " + "; ".join(found) if found else "no breach")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

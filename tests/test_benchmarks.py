@@ -1,0 +1,27 @@
+"""The benchmarks run, and find nothing wrong; how fast they are is not for a test to say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from deadline import UNIT
+from running import ROOT, environment
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("reloads.py", "3 reloads of 2 workers"), ("burn.py", "with burning")]
+)
+def test_quick(script: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, "--quick"],
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120 * UNIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
+    assert done.stdout.endswith("no breach\n")
