@@ -362,6 +362,14 @@ def test_abort_after_the_end_still_cuts() -> None:
     assert not con.output_size
 
 
+def test_its_error_is_told_once_even_if_it_is_aborted_while_it_says_goodbye() -> None:
+    con = websocket()
+    con.send(b"unwritten", "binary", True, 0.0)
+    assert con.close_now(1008, "", "overflow", "too slow", 0.0) == [OnError(0, 7, "too slow")]
+    assert con.abort(1013, "", "memory", "full", 0.0) == [OnClose(0, 7, 1006, "", "overflow")]
+    assert con.reset
+
+
 # --- ping ---
 
 

@@ -241,9 +241,11 @@ def test_what_waits_behind_a_message_is_bounded(mates: tuple[Mate, Mate]) -> Non
     one.say(*pieces(con.id, b"a", finish=False))
     for _ in range(50):
         two.say(m.Send(con.id, b"x" * 100, "text"))
+        assert stage.router.flow.total < 4000, "it waits for a connection that is on its way out"
     assert con.close_cause == "overflow"
-    for mate in (one, two):
-        mate.work()
+    stage.hang_up(con)
+    seen = [event for mate in (one, two) for event in mate.work()]
+    assert [type(event) for event in seen] == [m.OnError, m.OnClose], "told once, whatever came late"
     assert stage.router.flow.total == 0
 
 

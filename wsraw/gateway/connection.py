@@ -103,6 +103,7 @@ class Connection(Output):
         "_drained",
         "_early",
         "_eof_held",
+        "_failed",
         "_held",
         "_last_heard",
         "_listen",
@@ -185,6 +186,8 @@ class Connection(Output):
         self._held = b""
         self._eof_held = False
         self._drained = False
+        self._failed = False
+        """Its on_error has been told, and its on_close is still to come."""
 
     @classmethod
     def accepted(
@@ -672,12 +675,18 @@ class Connection(Output):
         if self.state is not OPEN or self._websocket is None:
             return self.abort(code, reason, cause, message, now)
         self.drop_waiting()
+        self._failed = True
         return [OnError(0, self.id, message), *self.close(code, reason, cause, now)]
 
     def abort(self, code: int, reason: str, cause: str, message: str, now: float) -> list[Event]:
         """End at once, with a reset: what is queued is not written any more."""
         self._cut()
-        return [] if self.state is CLOSED else self._end(code, reason, cause, message)
+        if self.state is CLOSED:
+            return []
+        if self._failed:
+            # It ends for what it was told to end for; a second on_error would be out of order.
+            return self._end(1006, "", self.close_cause)
+        return self._end(code, reason, cause, message)
 
     # --- bytes out ---
 

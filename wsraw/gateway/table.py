@@ -215,6 +215,8 @@ class Table:
             return
         message = f"more than {limit} bytes of output wait for it"
         self.dispatcher.drop_messages(route)
+        # What waits behind somebody's unfinished message is output too: it goes with the rest.
+        self.outgoing.forget(route)
         self.abort(route, 1008, "overflow", message, now)
 
 
