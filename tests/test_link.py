@@ -192,6 +192,35 @@ def test_hello_says_what_is_still_held() -> None:
     assert sent(end) == [0, hello(held=sorted([CON, CON + 2, own]))]
 
 
+def test_what_it_has_handled_the_end_of_is_held_no_more() -> None:
+    """Should the gateway die before its detach comes, the next one would tell the end again."""
+    end = ready_worker()
+    other = CON + 1
+    end.receive(to_worker(m.OnConnect(1, CON, {}), m.OnConnect(2, other, {})))
+    [event] = end.receive(to_worker(m.OnClose(3, CON, 1000, "", "peer")))
+    assert end.held == {CON, other}, "not yet handled"
+    end.done(end.outbox(event))
+    assert end.held == {other}
+
+
+def test_an_end_that_was_handled_too_late_is_told_again() -> None:
+    end = ready_worker()
+    [event] = end.receive(to_worker(m.OnClose(3, CON, 1000, "", "peer")))
+    end.held.add(CON)
+    outbox = end.outbox(event)
+    end.receive(link.who())
+    assert not end.done(outbox)
+    assert end.held == {CON}
+
+
+def test_a_question_older_than_the_session_is_not_answered() -> None:
+    end = ready_worker()
+    end.receive(link.who())
+    end.receive(to_worker(m.Welcome(1, SESSION + 1, 1, 100, 5000, 10), session=SESSION + 1))
+    assert end.session == SESSION + 1
+    assert end.data_to_send() is None
+
+
 def test_events_and_notices_are_passed_on_in_order() -> None:
     end = ready_worker()
     records = [

@@ -96,6 +96,8 @@ class WorkerLink:
         self._hello_due = False
         self._records: list[m.Record] = []
         self._acks: list[list[int]] = []
+        self._ends: dict[int, int] = {}
+        """Connections by the seq of their on_close: it is the end of them, once it is handled."""
         self._ids: deque[tuple[int, int]] = deque()
         self._ids_left = 0
 
@@ -136,6 +138,8 @@ class WorkerLink:
                 self.held.add(record.con)
             elif kind is m.Detach:
                 self.held.discard(record.con)
+            elif kind is m.OnClose:
+                self._ends[record.seq] = record.con
             elif kind is m.Answer and record.ref == 0:
                 # Our own query for ids; refs of the shell begin at 1.
                 self._receive_ids(record.value)
@@ -147,6 +151,8 @@ class WorkerLink:
 
     def _begin_session(self, welcome: m.Welcome) -> None:
         self._end_session()
+        # A `who` that was read and not yet answered is older than this session.
+        self._hello_due = False
         self.state = LinkState.READY
         self.session = welcome.session
         self.epoch = welcome.epoch
@@ -158,6 +164,7 @@ class WorkerLink:
         self.session = 0
         self._records = []
         self._acks = []
+        self._ends.clear()
         self._nudge = False
         self._ids.clear()
         self._ids_left = 0
@@ -187,6 +194,9 @@ class WorkerLink:
         if outbox.records:
             self._records += outbox.records
         seq = outbox.seq
+        if self._ends and seq in self._ends:
+            # Should the gateway die before its detach comes, the next one must not be told of it.
+            self.held.discard(self._ends.pop(seq))
         acks = self._acks
         if acks and acks[-1][1] + 1 == seq:
             acks[-1][1] = seq

@@ -245,7 +245,7 @@ def test_what_waits_behind_a_message_is_bounded(mates: tuple[Mate, Mate]) -> Non
     assert con.close_cause == "overflow"
     stage.hang_up(con)
     seen = [event for mate in (one, two) for event in mate.work()]
-    assert [type(event) for event in seen] == [m.OnError, m.OnClose], "told once, whatever came late"
+    assert [type(event) for event in seen] == [m.OnError, m.OnClose], "told once"
     assert stage.router.flow.total == 0
 
 

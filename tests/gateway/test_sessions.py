@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from stage import Stage
+from stage import TOKEN, Stage
 
 from wsraw import messages as m
 from wsraw.gateway.dispatch import REHOMED
+from wsraw.gateway.router import Router
 from wsraw.link import LinkState
+from wsraw.settings import Settings
 
 
 def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> None:
@@ -34,6 +36,66 @@ def test_one_that_is_not_takes_events_at_once() -> None:
     stage.raw()
     stage.turn()
     assert mate.events
+
+
+def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
+    stage = Stage()
+    stage.router.spawned(m.Spawned(3, "third", 0))
+    mate = stage.worker(token="third", starting=True)
+    stage.router.drain(mate.end, 30.0)
+    mate.link.started()
+    mate.flush()
+    stage.raw()
+    stage.turn()
+    assert mate.events == []
+    assert stage.router.to_supervisor == [], "nor is it ready"
+
+
+def test_a_sticky_connection_does_not_wait_for_one_that_is_to_be_killed() -> None:
+    stage = Stage(dispatch="sticky", handler_timeout=5.0)
+    stage.router.spawned(m.Spawned(3, "third", 0))
+    hangs = stage.worker(token="third")
+    con = stage.raw()
+    stage.turn()
+    heir = stage.worker()
+    stage.run(7.0)
+    assert [type(letter) for letter in stage.router.to_supervisor] == [m.Ready, m.Kill]
+    hangs.ack()
+    stage.say(con, b"more")
+    stage.turn()
+    assert [event.data for event in heir.events] == [b"more"]
+
+
+def test_no_session_has_the_number_of_one_of_another_gateway() -> None:
+    """An async handler may outlive its gateway; what it acks then is nobody's."""
+    numbers = []
+    for epoch in (1, 2):
+        router = Router(Settings(), epoch, 1 << 30)
+        router.spawned(m.Spawned(0, TOKEN, 0))
+        for instance in ("a", "b"):
+            hello = m.Hello(m.PROTOCOL_VERSION, "default", instance, "test", TOKEN, 1, 1)
+            router.receive(instance.encode(), m.encode([0, hello]), 0.0)
+        numbers += [worker.session for worker in router.workers.values()]
+    assert len(set(numbers)) == 4
+    assert max(numbers) < 2**53, "every language must be able to hold it"
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+def test_what_a_worker_had_that_begins_anew_may_be_handled_in_part(delivery: str) -> None:
+    stage = Stage(delivery=delivery)
+    mate = stage.worker()
+    con = stage.raw()
+    stage.turn()
+    assert mate.events
+    mate.heard.clear()
+    mate.link.receive(m.encode([0, m.Who()]))
+    mate.flush()
+    stage.turn()
+    if delivery == "at-least-once":
+        assert mate.events[0].delivery == 2
+    else:
+        assert [type(event) for event in mate.events] == [m.OnClose]
+        assert con.close_cause == "worker-died"
 
 
 def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:

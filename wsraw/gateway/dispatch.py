@@ -84,7 +84,7 @@ class Dispatcher:
         pool = route.pool
         last = route.holder
         alone = len(pool.workers) == 1
-        if last is not None and last.state is LinkState.READY:
+        if last is not None and last.state is LinkState.READY and not last.condemned:
             sticky = pool.sticky or route.buried
             if last.has_room(size) and (alone or sticky or not last.is_stuck(now)):
                 return last
@@ -180,7 +180,8 @@ class Dispatcher:
 
     def _queue(self, route: Route, front: bool = False) -> None:
         holder = route.holder
-        ready = holder is not None and holder.state is LinkState.READY
+        # One that is about to be killed for its hanging takes nothing any more, whatever it acks.
+        ready = holder is not None and holder.state is LinkState.READY and not holder.condemned
         if route.in_flight and not ready:
             # It moves when its last event is acked; `acked` queues it then.
             route.queue = None

@@ -51,7 +51,8 @@ class Router(Table):
         self.to_supervisor: list[m.FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
         """(identity, batch) for those who have no session."""
-        self._sessions = 0
+        # Not from 1 again: a handler may outlive its gateway, and must not ack to the next one.
+        self._sessions = epoch << m.ID_EPOCH_SHIFT
         self._decoder = m.gateway_decoder()
         self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
         self._commands = Commands(self, self._leave)
@@ -79,8 +80,8 @@ class Router(Table):
             return
         if records and type(records[0]) is m.Hello:
             if worker.state is not LinkState.NEW:
-                # It was asked twice, and has begun anew: what it had is over.
-                self.end_session(worker, now)
+                # It was asked twice, and has begun anew: what it had is over, handled or in part.
+                self.end_session(worker, now, died=True, counts=False)
                 worker = self.workers[identity] = Worker(identity, self._decoder, now)
             self._hello(worker, records[0], now)
             return
@@ -88,7 +89,10 @@ class Router(Table):
             # Only now: a `who` behind its welcome would end its session at the worker alone.
             self.replies.append((identity, link.who()))
         if worker.starting and worker.batches:
-            self._ready(worker)
+            worker.starting = False
+            if worker.state is LinkState.READY:
+                # Else it was told to leave before it was through with its start.
+                self._ready(worker)
         apply = self._commands.apply
         for index, record in enumerate(records):
             if record is None:
@@ -127,7 +131,6 @@ class Router(Table):
 
     def _ready(self, worker: Worker) -> None:
         """It takes events."""
-        worker.starting = False
         self.dispatcher.join(self.pool(worker.pool), worker)
         log.info("%s is ready (%s)", self.name_of(worker), worker.language)
         if worker.worker:
