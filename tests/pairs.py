@@ -27,7 +27,16 @@ class Task:
 class Process:
     """A worker process: its end of the link, and what a runtime around it must do."""
 
-    def __init__(self, instance: str, token: str, *, concurrency: int = 1, window: int = 8) -> None:
+    def __init__(
+        self,
+        instance: str,
+        token: str,
+        *,
+        concurrency: int = 1,
+        window: int = 8,
+        number: int = 0,
+        starting: bool = False,
+    ) -> None:
         self.link = WorkerLink(
             pool="default",
             token=token,
@@ -35,7 +44,11 @@ class Process:
             language="test",
             concurrency=concurrency,
             window=window,
+            starting=starting,
         )
+        self.token = token
+        self.number = number
+        """What the supervisor calls it; 0 if it was started by hand."""
         self.instance = instance
         self.concurrency = concurrency
         self.identity = b""
@@ -49,6 +62,8 @@ class Process:
         self.running: list[Task] = []
         self.states: dict[int, bytes] = {}
         self.deaf: set[int] = set()
+        self.heard: set[int] = set()
+        """Connections it knows of and has not seen the end of, through all sessions."""
         self.refused: list[m.Refused] = []
         self.draining = False
         self.alive = True
@@ -76,13 +91,22 @@ class Process:
         for record in records:
             if isinstance(record, EVENTS):
                 self.states.setdefault(record.con, b"")
+                if type(record) is m.OnConnect:
+                    self.heard.add(record.con)
                 self.queue.append(Task(record, self.link.outbox(record)))
             elif type(record) is m.Attach:
                 self.states[record.con] = record.state
+                self.heard.add(record.con)
                 self.deaf.discard(record.con)
             elif type(record) is m.Detach:
                 self.states.pop(record.con, None)
                 self.deaf.discard(record.con)
+                self.heard.discard(record.con)
+            elif type(record) is m.Opened:
+                # One of that name stands: the one it asked for never was.
+                self.states.pop(record.asked, None)
+                self.link.held.discard(record.asked)
+                self.heard.discard(record.asked)
             elif type(record) is m.Refused:
                 self.refused.append(record)
             elif type(record) is m.Drain:
@@ -114,7 +138,13 @@ class Process:
         if task.state is not None:
             task.outbox.records.append(m.State(task.event.con, task.state))
         if not self.link.done(task.outbox):
+            for record in task.outbox.records:
+                if type(record) is m.Open:
+                    self.link.held.discard(record.con)
+                    self.heard.discard(record.con)
             return False
+        if type(task.event) is m.OnClose:
+            self.heard.discard(task.event.con)
         if task.state is not None:
             self.states[task.event.con] = task.state
         return True

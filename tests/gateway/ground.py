@@ -6,7 +6,7 @@ from collections import Counter, deque
 from typing import Any, NamedTuple
 
 from tests.gateway.habits import pick
-from tests.gateway.page import Con, Page
+from tests.gateway.page import Con, Page, Session
 from tests.gateway.peers import Peer, Socket
 from tests.pairs import Process
 from wsraw import link
@@ -34,6 +34,12 @@ class Config(NamedTuple):
     habits: tuple[str, ...] = ()
     lies: bool = False
     """Whether workers ack what they have not handled."""
+    delivery: str = "at-least-once"
+    spawned: bool = False
+    """Whether a supervisor starts the workers, and reports their exits."""
+    deflate: bool = False
+    stops: bool = False
+    """Whether the gateway is stopped in the end; else all peers leave by themselves."""
     survivors: bool = False
     """Whether the workers that stand at the end must see everything through by themselves."""
 
@@ -48,14 +54,14 @@ class Ground:
             high_water_mark=config.high_water_mark,
             low_water_mark=config.high_water_mark // 4,
             output_limit=config.output_limit,
-            deflate=False,
+            deflate=config.deflate,
+            delivery=config.delivery,
         )
         self._window_bytes = link.WINDOW_BYTES
         link.WINDOW_BYTES = config.window_bytes  # type: ignore[misc]
         self.now = 1000.0
-        self.router = Router(self.settings, 1, config.memory_limit)
-        self.router.spawned(m.Spawned(0, TOKEN, 0))
-        self.page = Page()
+        self.page = Page(config.delivery == "at-least-once")
+        self.router = self._new_router()
         self.peers: list[Peer] = []
         self.dialling: list[Route] = []
         self.processes: list[Process] = []
@@ -64,6 +70,16 @@ class Ground:
         self._names = 0
         self._watched: set[Worker] = set()
         self._rude: set[Process] = set()
+        self.exits: list[Process] = []
+        """Spawned ones that are gone, and the supervisor has not said so yet."""
+        self.exited: set[int] = set()
+        self._letters: dict[int, deque[Session]] = {}
+        """Sessions of each spawned worker that the supervisor has not heard the end of."""
+
+    def _new_router(self) -> Router:
+        router = Router(self.settings, self.page.epoch, self.config.memory_limit)
+        router.spawned(m.Spawned(0, TOKEN, 0))
+        return router
 
     def close(self) -> None:
         """Give back what was borrowed."""
@@ -80,12 +96,12 @@ class Ground:
 
     def accept(self, a: int, b: int) -> None:
         """A client connects."""
-        if sum(not peer.gone for peer in self.peers) >= MOST_PEERS:
+        if sum(not peer.gone for peer in self.peers) >= MOST_PEERS or self.router.stopping:
             return
         listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
         con = Connection.accepted(self.router.new_id(), listen, self.settings, {}, self.now)
         page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
-        self.peers.append(Peer(page_con, Socket(self.router, con)))
+        self.peers.append(Peer(page_con, Socket(self.router, con), self.config.deflate))
         self.router.take(con, con.opened_events(self.now), self.now)
         if page_con.websocket:
             # Its handshake at once: one that is late is none, and its bytes are data.
@@ -128,13 +144,17 @@ class Ground:
         """The end of a turn, in the gateway's order."""
         router = self.router
         router.flow.now = self.now
-        self.dialling += router.to_dial
-        router.to_dial.clear()
         for route in list(router.flow.changed):
             router.flow.changed.discard(route)
             if route.con.shell is not None:
                 route.con.shell.judge_pause(self.now)
-        for worker, data in router.batches(self.now):
+        batches = router.batches(self.now)
+        for route in router.to_dial:
+            if route.id not in self.page.cons:
+                self._succeed(route)
+        self.dialling += router.to_dial
+        router.to_dial.clear()
+        for worker, data in batches:
             self.page.leaves(worker.identity, data)
             self._to_process(worker.identity, data)
         for identity, data in router.replies:
@@ -142,6 +162,15 @@ class Ground:
         router.replies.clear()
         router.dirty.clear()
         self._check_nobody_starves()
+
+    def _succeed(self, route: Route) -> None:
+        """The router has opened a connection by itself."""
+        assert "open reconnecting" in self.config.habits
+        con = self.page.cons[route.id] = Con(
+            route.id, opened=True, websocket=route.con.kind == "websocket"
+        )
+        con.successor = True
+        self.page.counts["reconnects"] += 1
 
     def _to_process(self, identity: bytes, data: bytes) -> None:
         for process in self.processes:
@@ -163,13 +192,24 @@ class Ground:
         if worker is not None and worker not in self._watched:
             self._watch(worker)
         if worker is not None and worker.session and worker.session not in page.sessions:
-            page.begin(worker.session, identity, worker.instance, data)
+            self._began(worker, data)
         for open_ in opened:
             if open_.con not in router.routes:
                 # One of that name stands already.
                 del page.cons[open_.con]
                 for session in page.sessions.values():
                     session.known.discard(open_.con)
+
+    def _began(self, worker: Worker, data: bytes) -> None:
+        assert worker.worker not in self.exited, "a session with one that is dead"
+        session = self.page.begin(worker.session, worker.identity, worker.instance, data)
+        session.worker = worker.worker
+        if worker.worker:
+            self._letters.setdefault(worker.worker, deque()).append(session)
+        for process in self.processes:
+            if process.identity == worker.identity and process not in self._rude:
+                assert session.claimed >= process.heard, "it does not say all that it holds"
+                assert session.claimed <= process.heard, "it says that it holds what it has ended"
 
     def _watch(self, worker: Worker) -> None:
         """Look at each delivery as it is made: the window is right only at that moment."""
@@ -179,6 +219,7 @@ class Ground:
         def checked(event: Any, route: Any, size: int, now: float) -> None:
             count = len(worker.in_flight)
             assert worker.state is LinkState.READY, "an event for one that takes none"
+            assert not worker.starting and not worker.condemned, "an event for one that takes none"
             before = route.in_flight - 1
             if worker.isolated:
                 assert not count, "a suspect is not alone"
@@ -193,7 +234,7 @@ class Ground:
 
     def dialled(self, a: int, b: int) -> None:
         """A connection that a worker has opened stands, or fails."""
-        route = pick(self.dialling, a)
+        route = pick([route for route in self.dialling if route.dial_at <= self.now], a)
         if route is None:
             return
         self.dialling.remove(route)
@@ -201,7 +242,7 @@ class Ground:
         if b % 4 == 0:
             self.router.take(con, con.connect_failed("refused", self.now), self.now)
         elif route.id in self.page.cons:
-            peer = Peer(self.page.cons[route.id], Socket(self.router, con))
+            peer = Peer(self.page.cons[route.id], Socket(self.router, con), self.config.deflate)
             self.peers.append(peer)
             self.router.take(con, con.connected(self.now), self.now)
             if peer.page.websocket:
@@ -229,8 +270,9 @@ class Ground:
 
     def _see_hung(self) -> None:
         """The router has given up workers whose handlers take too long."""
-        for session in self.page.sessions.values():
+        for session in list(self.page.sessions.values()):
             if session.alive and session.identity not in self.router.workers:
+                assert not session.worker, "its process was not killed"
                 assert session.unacked, "a worker that has nothing to do was given up"
                 self.page.counts["hung"] += 1
                 self.page.end(session, died=True)
@@ -242,6 +284,8 @@ class Ground:
             assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
             con.spoiled = True
             con.buried = letter["event"] == "on_close"
+            if con.buried:
+                self.page.leave_groups(con)
             self.page.counts["poison"] += 1
         self.router.dead_letters.clear()
 
@@ -298,16 +342,22 @@ class Ground:
                 assert not standing, f"{page.id} stands with a message cut short"
             if page.owner is not None and not page.owner.alive:
                 assert not standing, f"{page.id} stands and its owner has left"
+            if page.bereaved:
+                assert not standing, f"{page.id} stands and its messages are lost"
             if con.close_cause == "eof":
                 assert not con.output_size, f"{page.id} ended before its output was written"
         room = {route.id for route in self.router.groups.members("room")}
-        assert room == set(self.page.groups.get("room", ()))
+        members = set(self.page.groups.get("room", ()))
+        assert room == members, f"{room} are in the room, not {members}"
 
     def _check_nobody_starves(self) -> None:
         """After a turn no connection waits while one who could serve it has nothing to do."""
         workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
         idle = [worker for worker in workers if not worker.in_flight and not worker.isolated]
+        present = any(not worker.isolated for worker in workers)
         for route in self.router.routes.values():
+            if present and route.heard and not route.parked and self.page.cons[route.id].seen:
+                assert route.holder is not None, f"nobody holds {route.id}"
             if route.parked and not route.in_flight:
                 assert route.queue is not None, f"{route.id} waits for nobody"
                 if route.queue is route.pool.suspects:

@@ -23,6 +23,7 @@ HABITS = (
     "publish",
     "open",
     "open named",
+    "open reconnecting",
     "open websocket",
     "close",
 )
@@ -122,9 +123,14 @@ class Handler:
             new = self._process.link.new_id()
         except LookupError:
             return
+        self._process.heard.add(new)
         options: dict[str, Any] = {"during": self._task.event.con}
         if self._habit == "open named":
             options["name"] = "feed"
+            self._records.append(m.Open(new, "there:1", options=options))
+            return
+        if self._habit == "open reconnecting":
+            options |= {"name": "feed again", "reconnect": True}
             self._records.append(m.Open(new, "there:1", options=options))
             return
         protocol = "websocket" if self._habit == "open websocket" else "raw"

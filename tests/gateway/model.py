@@ -47,6 +47,9 @@ STEPS = {
     "garbage": 1,
     "repeat": 1,
     "lie": 3,
+    "supervise": 8,
+    "impostor": 0.5,
+    "gateway_dies": 0.7,
     "pass_time": 2,
 }
 """What can happen, and how often it does."""
@@ -61,6 +64,8 @@ HARM = {
     "garbage",
     "repeat",
     "lie",
+    "impostor",
+    "gateway_dies",
     "pass_time",
 }
 """What some histories do without."""
@@ -86,6 +91,10 @@ def random_config(choose: random.Random) -> Config:
         ),
         lies=choose.random() < 0.2,
         survivors=choose.random() < 0.5,
+        delivery="at-most-once" if choose.random() < 0.25 else "at-least-once",
+        spawned=choose.random() < 0.5,
+        deflate=choose.random() < 0.2,
+        stops=choose.random() < 0.3,
     )
 
 

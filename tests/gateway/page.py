@@ -31,6 +31,11 @@ class Sent:
         """Where its data begins in what the peer has said."""
         self.end = end
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """The same for each delivery of an event. Only of messages there are several."""
+        return self.rank, self.offset if self.rank == 1 else 0
+
 
 class Session:
     """A session as the wire shows it."""
@@ -40,6 +45,9 @@ class Session:
         self.identity = identity
         self.instance = instance
         self.alive = True
+        self.worker = 0
+        """The supervisor's number of it."""
+        self.acked = 0
         self.sent: dict[int, Sent] = {}
         self.unacked: set[int] = set()
         self.known: set[int] = set()
@@ -77,6 +85,14 @@ class Con:
         """A worker has lied about it, or an event of it was poison: not all of it is handled."""
         self.buried = False
         """Its on_close was poison."""
+        self.bereaved = False
+        """A message or more of it died with a worker, and may not be repeated."""
+        self.before = False
+        """It was another gateway's, and no worker has told this one of it."""
+        self.handed_on = False
+        """It was another gateway's; this one has been told, and owes it an on_close."""
+        self.successor = False
+        """Opened by the gateway in place of one that has ended: no worker was told of it."""
         self.deaths = 0
         """Workers that died with an event of it in flight."""
         self.fragment: Session | None = None
@@ -104,6 +120,23 @@ class Con:
                 self.fragment = None if final else session
             index = 0
 
+    def outlive(self) -> None:
+        """Its gateway has died: of all that there was only an on_close can follow."""
+        self.before, self.handed_on = True, False
+        self.outstanding.clear()
+        self.late.clear()
+        self.opener = self.owner = self.fragment = None
+
+    def hand_on(self) -> None:
+        """A worker has told a new gateway of it. That one knows no state, and nothing is known."""
+        self.before, self.handed_on = False, True
+        self.opened = True
+        self.state = b""
+        self.base = -self.acked
+        self.rank = -1
+        self.closes = self.deaths = 0
+        self.deliveries.clear()
+
     def check_received(self) -> None:
         """What the peer has got is what took effect, in order, and echoes what it has said."""
         assert self.expected.startswith(self.received), (
@@ -122,7 +155,9 @@ class Con:
 class Page:
     """All sessions and connections; what the wire shows goes in, a broken promise raises."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeats: bool = True) -> None:
+        self.repeats = repeats
+        self.epoch = 1
         self.cons: dict[int, Con] = {}
         self.sessions: dict[int, Session] = {}
         self.groups: dict[str, dict[int, None]] = {}
@@ -154,7 +189,8 @@ class Page:
                 self._attach(session, record)
             elif kind is m.Detach:
                 both = session.known | session.claimed
-                assert record.con in both, "a detach of what it does not hold"
+                known = record.con in both or self.cons[record.con].successor
+                assert known, "a detach of what it does not hold"
                 session.known.discard(record.con)
                 session.claimed.discard(record.con)
             elif kind is m.Welcome:
@@ -182,18 +218,21 @@ class Page:
             end += len(event.data)
             right = con.said[offset:end] == event.data or con.spoiled
             assert right, f"{con.id}: {event.data!r} at {offset}"
+        assert rank == 3 or not con.handed_on, f"{con.id}: {event} after its gateway's death"
+        assert rank >= 2 or not con.bereaved, f"{con.id}: {event} after some that were lost"
         if event.con not in session.known:
-            assert rank == 0, f"{con.id}: {event} without an attach"
+            assert rank == 0 or con.successor, f"{con.id}: {event} without an attach"
             assert not con.state, f"{con.id}: its state was not attached"
             session.known.add(event.con)
         if before < 0 and not con.opened:
-            assert rank == 0 or con.spoiled, "no on_connect"
-        key = (rank, offset)
-        assert event.delivery >= 1 + con.deliveries[key]
+            assert rank == 0 or con.spoiled or con.bereaved, "no on_connect"
+        sent = Sent(con, session, rank, con.acked + len(con.outstanding), offset, end)
+        key = sent.key
+        right = event.delivery == 1 + con.deliveries[key] or con.spoiled
+        assert right, f"{con.id}: {event}, after {con.deliveries[key]} deaths"
         if key in con.seen:
             self.counts["redeliveries"] += 1
         con.seen.add(key)
-        sent = Sent(con, session, rank, con.acked + len(con.outstanding), offset, end)
         con.outstanding.append(sent)
         session.sent[event.seq] = sent
         session.unacked.add(event.seq)
@@ -249,7 +288,7 @@ class Page:
             self.end(session)
         elif kind in (m.Send, m.State, m.Close, m.Join, m.Leave):
             con = self.cons.get(record.con)
-            if con is None or con.closes:
+            if con is None or con.closes or con.before:
                 return
             if kind is m.Send:
                 con.send(session, record.data, record.final)
@@ -273,26 +312,51 @@ class Page:
         else:
             assert con.outstanding.popleft() is sent, f"{con.id} was handled out of order"
         con.acked += 1
+        session.acked += 1
         con.rank = max(con.rank, sent.rank)
         con.offset = max(con.offset, sent.end)
         if sent.rank == 3:
             con.closes += 1
-            for members in self.groups.values():
-                members.pop(con.id, None)
+            self.leave_groups(con)
         self.counts["acks"] += 1
+
+    def leave_groups(self, con: Con) -> None:
+        """It has ended."""
+        for members in self.groups.values():
+            members.pop(con.id, None)
 
     # --- the ends of sessions ---
 
-    def begin(self, number: int, identity: bytes, instance: str, hello: bytes) -> None:
-        """A hello was taken. A process has one session: its old one is over."""
+    def begin(self, number: int, identity: bytes, instance: str, hello: bytes) -> Session:
+        """A hello was taken. A process has one session: its old one is over, and what was given in
+        it may have been handled in part."""
         for session in list(self.sessions.values()):
             if session.alive and (session.instance == instance or session.identity == identity):
-                self.end(session)
+                self.end(session, died=True)
         assert number not in self.sessions, "a session number was used twice"
         records = self._from_worker.decode(hello)[1]
         claimed = {con for record in records if type(record) is m.Hello for con in record.held}
-        self.sessions[number] = Session(number, identity, instance, claimed)
+        session = self.sessions[number] = Session(number, identity, instance, claimed)
         self.counts["sessions"] += 1
+        for number in claimed:
+            if number >> m.ID_EPOCH_SHIFT < self.epoch:
+                con = self.cons.setdefault(number, Con(number))
+                if con.before or not con.handed_on:
+                    con.hand_on()
+                    session.known.add(number)
+                    self.counts["handed on"] += 1
+        return session
+
+    def gateway_died(self) -> None:
+        """Everything it knew is lost; only what workers hold lives on."""
+        self.epoch += 1
+        self.groups.clear()
+        self.counts["gateway deaths"] += 1
+        for session in self.sessions.values():
+            if session.alive:
+                self.end(session)
+        for con in self.cons.values():
+            con.outlive()
 
     def end(self, session: Session, died: bool = False) -> None:
         """What it holds unacked will be handled by another."""
@@ -300,7 +364,10 @@ class Page:
         for seq in session.unacked:
             sent = session.sent[seq]
             sent.con.outstanding.clear()
-            sent.con.deliveries[sent.rank, sent.offset] += died
+            sent.con.deliveries[sent.key] += died
             sent.con.deaths += died
+            if died and not self.repeats and sent.rank != 3 and not sent.con.bereaved:
+                sent.con.bereaved = True
+                self.counts["bereaved"] += 1
         session.unacked.clear()
         session.known.clear()

@@ -10,7 +10,10 @@ from wsraw.gateway.connection import Connection, ConnectionState
 from wsraw.gateway.router import Router
 from wsraw.settings import Listen, Settings
 
-NO_DEFLATE = Settings(deflate=False, ping_interval=0.0, max_message_size=1 << 30)
+OURS = {
+    deflate: Settings(deflate=deflate, ping_interval=0.0, max_message_size=1 << 30)
+    for deflate in (False, True)
+}
 
 
 class Socket:
@@ -128,7 +131,7 @@ class Socket:
 class Peer:
     """A raw or WebSocket peer that says numbered lines, and keeps what it is told."""
 
-    def __init__(self, page: Con, socket: Socket) -> None:
+    def __init__(self, page: Con, socket: Socket, deflate: bool = False) -> None:
         self.page = page
         self.socket = socket
         self.left = False
@@ -139,10 +142,10 @@ class Peer:
         if page.websocket:
             if page.opened:
                 listen = Listen(name="there", protocol="websocket")
-                self._websocket = Connection.accepted(0, listen, NO_DEFLATE, {}, 0.0)
+                self._websocket = Connection.accepted(0, listen, OURS[deflate], {}, 0.0)
             else:
                 open_ = m.Open(0, "here:1", "websocket", host="here")
-                self._websocket = Connection.dialled(0, open_, NO_DEFLATE, {}, 0.0)
+                self._websocket = Connection.dialled(0, open_, OURS[deflate], {}, 0.0)
                 self._websocket.connected(0.0)
                 self._pass_on(0.0)
 

@@ -11,7 +11,8 @@ from tests.gateway.page import MARK, Con, Session
 from tests.gateway.peers import Peer
 from tests.pairs import Process, Task
 from wsraw import messages as m
-from wsraw.gateway.route import Route
+from wsraw.gateway.connection import CLOSING, CONNECTING, OPEN
+from wsraw.gateway.route import Route, Worker
 from wsraw.link import LinkState
 
 MOST_PROCESSES = 4
@@ -19,6 +20,9 @@ MOST_PROCESSES = 4
 
 class World(Ground):
     """Everything, and every step that it can take."""
+
+    _has_said_goodbye = False
+    """Stopping, the gateway has closed what stood."""
 
     # --- workers ---
 
@@ -29,7 +33,18 @@ class World(Ground):
 
     def _arrive(self, concurrency: int, window: int) -> Process:
         self._names += 1
-        process = Process(f"i{self._names}", TOKEN, concurrency=concurrency, window=window)
+        name, number, token = f"i{self._names}", 0, TOKEN
+        if self.config.spawned:
+            number, token = self._names, f"token {self._names}"
+            self.router.spawned(m.Spawned(number, token, 0))
+        process = Process(
+            name,
+            token,
+            concurrency=concurrency,
+            window=window,
+            number=number,
+            starting=self.config.spawned and number % 2 == 0,
+        )
         process.connect(self._new_identity())
         self.processes.append(process)
         return process
@@ -76,6 +91,8 @@ class World(Ground):
 
     def _put(self, process: Process) -> None:
         assert not process.refused or process in self._rude, process.refused
+        if process.link.state is LinkState.READY:
+            process.link.started()
         process.put()
         if not process.alive:
             self._gone(process)
@@ -84,6 +101,8 @@ class World(Ground):
         process.alive = False
         self.processes.remove(process)
         self.late.append((process.identity, process.wire))
+        if process.number:
+            self.exits.append(process)
 
     def work(self, a: int, b: int) -> None:
         """A worker reads, handles one event and sends."""
@@ -120,6 +139,7 @@ class World(Ground):
         process = self._pick_process(a, lambda p: p.link.state is LinkState.READY)
         if process is not None:
             new = process.link.new_id()
+            process.heard.add(new)
             process.link.command(m.Open(new, "there:1"))
             process.states[new] = b""
 
@@ -143,13 +163,10 @@ class World(Ground):
         mode = (b >> 1) % 5
         dead = mode < 2
         worker = self.router.workers.get(process.identity)
-        session = self.page.session_of(process.identity)
-        if mode != 4 and worker is not None:
-            # In mode 4 the gateway hears of it by the hello on the new link.
-            if session is not None:
-                self.page.end(session, died=dead)
-            self.router.end_session(worker, self.now, died=dead)
-            self._see_poison()
+        if mode != 4 and worker is not None and not (dead and process.number):
+            # In mode 4 the gateway hears of it by the hello on the new link; and of the death of
+            # those that were spawned the supervisor tells.
+            self._end(worker, died=True)
         if dead:
             self._gone(process)
             if mode == 1:
@@ -170,15 +187,104 @@ class World(Ground):
                     process.receive()
                 process.put()
 
+    def _end(self, worker: Worker, died: bool) -> None:
+        """The gateway takes a session for over."""
+        session = self.page.session_of(worker.identity)
+        held = {sent.con for sent in session.sent.values()} if session is not None else set()
+        standing = [
+            route.con
+            for con in held
+            if (route := self.router.routes.get(con.id)) is not None
+            and route.con.state in (CONNECTING, OPEN)
+        ]
+        if session is not None:
+            self.page.end(session, died=died)
+        self.router.end_session(worker, self.now, died=died)
+        for con in standing:
+            if self.page.cons[con.id].bereaved:
+                assert con.close_cause == "worker-died" or con.state is CLOSING, con.close_cause
+        self._see_poison()
+
     def _bury(self) -> None:
         """Sessions whose other end is gone; a late hello can begin one, too."""
-        identities = {process.identity for process in self.processes}
+        identities = {process.identity for process in (*self.processes, *self.exits)}
         for worker in list(self.router.workers.values()):
             if worker.identity not in identities:
-                session = self.page.session_of(worker.identity)
-                if session is not None:
-                    self.page.end(session)
-                self.router.end_session(worker, self.now)
+                self._end(worker, died=True)
+
+    # --- the supervisor ---
+
+    def supervise(self, a: int, b: int) -> None:
+        """The supervisor reads its letters, kills, and reports one exit."""
+        self._read_letters()
+        process = pick(self.exits, a)
+        if process is not None:
+            self._report_exit(process, heard_out=bool(b & 1))
+
+    def _report_exit(self, process: Process, heard_out: bool) -> None:
+        """As links.py does: an exit is told, and then its death becomes certain."""
+        self.exits.remove(process)
+        self.exited.add(process.number)
+        worker = self.router.worker_number(process.number)
+        self.router.exited(process.number)
+        if heard_out:
+            for identity, wire in self.late:
+                while identity == process.identity and wire:
+                    self._receive(identity, wire.popleft())
+        if worker is not None and worker.state is not LinkState.GONE:
+            self._end(worker, died=True)
+        assert self.page.session_of(process.identity) is None, "one that is dead has a session"
+
+    def _read_letters(self) -> None:
+        letters, self.router.to_supervisor = self.router.to_supervisor, []
+        for letter in letters:
+            assert self.config.spawned, letter
+            if type(letter) is m.Left:
+                session = self._letters[letter.n].popleft()
+                assert not session.alive, "it has not left"
+                assert letter.acked == session.acked, "wrongly counted"
+            elif type(letter) is m.Ready:
+                assert self._letters[letter.n], "ready, and without a session"
+            elif type(letter) is m.Kill:
+                self.page.counts["kills"] += 1
+                for process in list(self.processes):
+                    if process.number == letter.n:
+                        self._gone(process)
+
+    def impostor(self, a: int, b: int) -> None:
+        """Somebody with a wrong token, or with that of a process that is dead."""
+        identity, token = self._new_identity(), "wrong"
+        if b & 1 and self.exited:
+            token = f"token {max(self.exited)}"
+        claimed = list(self.page.cons)
+        hello = m.Hello(m.PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
+        told = len(self.router.replies)
+        if b & 2:
+            self.router.receive(identity, b"", self.now)
+        for said in (m.encode([0, hello]), b"", m.encode([1, m.Bye()]), m.encode([0, hello])):
+            self.router.receive(identity, said, self.now)
+            assert identity not in self.router.workers
+        assert len(self.router.replies) == told + 1 + bool(b & 2), "it is told, and told once"
+
+    # --- the gateway dies ---
+
+    def gateway_dies(self, a: int, b: int) -> None:
+        """All sockets are gone, and all that was on its way; the next gateway begins with nothing.
+
+        Its supervisor tells it of the workers that it has, and links connect anew by themselves.
+        """
+        self.page.gateway_died()
+        self.router = self._new_router()
+        self._has_said_goodbye = False
+        self.peers, self.dialling, self.late = [], [], []
+        self._watched.clear()
+        self._letters.clear()
+        self.exited.update(process.number for process in self.exits)
+        self.exits.clear()
+        for process in self.processes:
+            if process.number:
+                self.router.spawned(m.Spawned(process.number, process.token, 0))
+            process.connect(self._new_identity())
 
     def garbage(self, a: int, b: int) -> None:
         """A worker sends what no worker should."""
@@ -201,11 +307,16 @@ class World(Ground):
         process = self._pick_process(a, lambda process: process.sent)
         if process is None or not process.link.session:
             return
-        own = m.encode(process.link.session)
-        again = pick([said for said in process.sent if said[1:2] not in (b"\x00", own)], b)
+        own = (0, process.link.session)
+        again = pick([said for said in process.sent if self._session_of(said) not in own], b)
         if again is not None:
             process.wire.append(again)
             self._rude.add(process)
+
+    def _session_of(self, batch: bytes) -> int:
+        return int(self._decoder.decode(batch)[0])
+
+    _decoder = m.gateway_decoder()
 
     def _wrong_records(self, session: Session, number: int) -> list[list[Any]]:
         cons = self.page.cons
@@ -237,7 +348,7 @@ class World(Ground):
             data = process.wire.popleft()
             session = self.page.session_of(process.identity)
             if not process.wire and session is not None:
-                self.page.end(session)
+                self.page.end(session, died=True)
             self._receive(process.identity, data)
         assert process.identity not in self.router.workers
         self._gone(process)
@@ -267,12 +378,9 @@ class World(Ground):
         for process in list(self.processes):
             if self.config.survivors and process not in self._rude:
                 continue
-            session = self.page.session_of(process.identity)
             worker = self.router.workers.get(process.identity)
-            if worker is not None:
-                if session is not None:
-                    self.page.end(session)
-                self.router.end_session(worker, self.now)
+            if worker is not None and not process.number:
+                self._end(worker, died=True)
             self._gone(process)
         self._arrive(1, 100)
         everyone = {peer.page: peer for peer in self.peers}
@@ -280,6 +388,8 @@ class World(Ground):
         while quiet < 60:
             before = self._progress()
             self._let_flow()
+            if self.config.stops:
+                self._stop()
             everyone.update((peer.page, peer) for peer in self.peers)
             quiet = 0 if self._progress() != before else quiet + 1
             if not self.router.routes and not self.peers and not self.dialling:
@@ -287,6 +397,12 @@ class World(Ground):
             if quiet > 10:
                 self.now += 1
                 self.pass_time(0, 0)
+        if self.config.stops:
+            for _ in range(10):
+                self._stop()
+                self._let_flow()
+            sessions = [w for w in self.router.workers.values() if w.state is not LinkState.NEW]
+            assert not sessions, "stopped, and a worker has not left"
         self._check_end(everyone)
 
     def _progress(self) -> tuple[int, ...]:
@@ -295,7 +411,10 @@ class World(Ground):
 
     def _let_flow(self) -> None:
         self.now += 0.01
-        while self.dialling:
+        for process in list(self.exits):
+            self._report_exit(process, heard_out=True)
+        self._read_letters()
+        while any(route.dial_at <= self.now for route in self.dialling):
             self.dialled(0, 1)
         for peer in self.peers:
             while peer.socket.readable:
@@ -316,12 +435,39 @@ class World(Ground):
                     process.start(task)
                     self._handle(process, task, -1)
                     process.finish(task)
+            if not self.router.stopping:
+                self._end_reconnects(process)
             self._put(process)
         for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
             while wire:
                 self._receive(identity, wire.popleft())
         self._bury()
         self.check()
+
+    def _end_reconnects(self, process: Process) -> None:
+        """Only a handler, or a stop, ends those that come back by themselves."""
+        if process.link.state is LinkState.READY:
+            for route in self.router.routes.values():
+                if route.reopening is not None and route.con.state in (CONNECTING, OPEN):
+                    process.link.command(m.Close(route.id))
+
+    def _stop(self) -> None:
+        """As stop.py does it, phase by phase."""
+        router = self.router
+        if not router.stopping:
+            router.stop()
+            self.page.counts["stops"] += 1
+        elif not self._has_said_goodbye:
+            if router.is_quiet():
+                self._has_said_goodbye = True
+                for peer in self.peers:
+                    if peer.socket.con.route is None:
+                        peer.reset(self.now)
+                router.close_all(self.now)
+        elif not router.is_waited_for():
+            for worker in list(router.workers.values()):
+                if worker.state is LinkState.READY:
+                    router.drain(worker, 30.0)
 
     def _is_done(self, peer: Peer) -> bool:
         """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
@@ -338,11 +484,15 @@ class World(Ground):
         assert not router.flow.paused
         for con in self.page.cons.values():
             assert not con.outstanding
+            if con.before:
+                # Nobody who is left has heard of it.
+                assert con.closes <= 1
+                continue
             told = bool(con.seen) or con.opened
             told = told and not con.buried
             assert con.closes == told, f"{con.id} was closed {con.closes} times"
             peer = everyone.get(con)
-            if peer is None or con.spoiled or con.was_closed:
+            if peer is None or con.spoiled or con.was_closed or con.bereaved:
                 continue
             # What a WebSocket says or is sent after it has said goodbye may be lost.
             if peer.socket.con.close_cause == "eof" or peer.left_in_peace:
