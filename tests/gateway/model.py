@@ -24,6 +24,9 @@ from tests.gateway.world import World
 
 Step = tuple[str, int, int]
 
+SHORTEN = 60.0
+"""Seconds that a failing history may be shortened: it can be repeated, and a run must end."""
+
 STEPS = {
     "accept": 4,
     "say": 30,
@@ -121,13 +124,22 @@ def run(config: Config, steps: list[Step]) -> World:
     return world
 
 
-def shorten(config: Config, steps: list[Step]) -> list[Step]:
-    """Leave out what the failure does not need."""
+def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]:
+    """The history of that number; the same for the same seed, wherever it runs."""
+    choose = random.Random(f"{seed}.{number}")
+    return random_config(choose), list(random_steps(choose, length))
+
+
+def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list[Step]:
+    """Leave out what the failure does not need; as far as it gets in that time."""
+    until = time.monotonic() + seconds
     wanted = failure(config, steps)
     size = len(steps) // 2
     while size:
         start = 0
         while start < len(steps):
+            if time.monotonic() > until:
+                return steps
             shorter = steps[:start] + steps[start + size :]
             if failure(config, shorter) == wanted:
                 steps = shorter
@@ -135,6 +147,15 @@ def shorten(config: Config, steps: list[Step]) -> list[Step]:
                 start += size
         size //= 2
     return steps
+
+
+def tell(seed: object, number: int, length: int) -> str:
+    """What a person needs who has to find out why a history fails: how to repeat it, and its
+    shortest form."""
+    config, steps = history(seed, number, length)
+    again = f"python -m tests.gateway.model --seed {seed} --history {number} --length {length}"
+    steps = shorten(config, steps)
+    return "\n".join((again, str(config), *(f"    {step}," for step in steps)))
 
 
 def failure(config: Config, steps: list[Step]) -> tuple[str, int] | None:
@@ -151,7 +172,8 @@ def main() -> int:
     """Run until so many steps are done, or a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
+    parser.add_argument("--seed", default=None, help="default: another one each time")
+    parser.add_argument("--history", type=int, default=None, help="only the one of this number")
     parser.add_argument("--length", type=int, default=500, help="steps of one history")
     given = parser.parse_args()
     logging.disable()
@@ -159,23 +181,18 @@ def main() -> int:
     counts: Counter[str] = Counter()
     began = time.monotonic()
     while counts["steps"] < given.steps:
-        choose = random.Random(f"{seed}.{counts['histories']}")
-        config = random_config(choose)
-        steps = list(random_steps(choose, given.length))
+        number = counts["histories"] if given.history is None else given.history
+        config, steps = history(seed, number, given.length)
         try:
             world = run(config, steps)
         except Exception:
-            print(f"seed {seed}, history {counts['histories']}: {config}")
-            steps = shorten(config, steps)
-            for step in steps:
-                print(f"    {step},")
-            try:
-                run(config, steps)
-            except Exception:
-                traceback.print_exc(file=sys.stdout)
+            traceback.print_exc(file=sys.stdout)
+            print(tell(seed, number, given.length))
             return 1
         counts.update(world.page.counts)
         counts.update(histories=1, steps=len(steps))
+        if given.history is not None:
+            break
     spent = time.monotonic() - began
     print(f"seed {seed}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
     print(f"{spent:.1f} s, {counts['steps'] / spent:.0f} steps/s: every promise kept")

@@ -460,6 +460,8 @@ class World(Ground):
         elif not self._has_said_goodbye:
             if router.is_quiet():
                 self._has_said_goodbye = True
+                for con in self.page.cons.values():
+                    assert not con.outstanding, "stopped before it was handled"
                 for peer in self.peers:
                     if peer.socket.con.route is None:
                         peer.reset(self.now)
