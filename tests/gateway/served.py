@@ -1,0 +1,102 @@
+"""A gateway without its ZeroMQ, turn by turn."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from deadline import eventually
+from stage import Mate, Stage
+
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.endpoint import Endpoint
+from wsraw.gateway.sockets import Sockets
+from wsraw.loop import Loop
+from wsraw.settings import parse_listen
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Served:
+    """A gateway without its ZeroMQ: real sockets, the router, and a worker in the same thread."""
+
+    def __init__(self, listen: str = "127.0.0.1:0", **settings: Any) -> None:
+        self.stage = Stage(**settings)
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
+        self.sockets.listen(parse_listen(listen, self.stage.settings), None)
+        self.loop.before_sleep = self._before_sleep
+        self.mate: Mate = self.stage.worker()
+        self.working = True
+        """Whether the worker acks what it hears."""
+        self.handle: Callable[[Any], tuple[m.Record, ...]] = lambda event: ()
+        self.heard: list[Any] = []
+        self.clients: list[socket.socket] = []
+
+    def _before_sleep(self, now: float) -> bool:
+        self.stage.now = self.stage.router.flow.now = now
+        self.sockets.dial()
+        self.sockets.apply_pauses()
+        self.stage.turn()
+        if self.working:
+            for event in self.mate.events:
+                self.heard.append(event)
+                self.mate.ack(event, commands=self.handle(event))
+        self.stage.turn()
+        self.sockets.flush()
+        self.sockets.judge_listeners(now)
+        return False
+
+    def turn(self, seconds: float = 0.0) -> None:
+        self.clock.time += seconds
+        self.loop.turn(False)
+
+    def until(self, condition: Callable[[], Any], seconds: float = 0.0) -> Any:
+        def turn() -> Any:
+            self.turn(seconds)
+            return condition()
+
+        return eventually(turn)
+
+    def connect(self, buffer: int = 0) -> socket.socket:
+        host, port = self.sockets.listeners[0].address.rsplit(":", 1)
+        sock = socket.socket()
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.turn()
+        before = set(self.sockets.endpoints)
+        sock.connect((host, int(port)))
+        sock.setblocking(False)
+        self.clients.append(sock)
+        self.until(lambda: self.sockets.endpoints - before)
+        return sock
+
+    @property
+    def endpoint(self) -> Endpoint:
+        [endpoint] = self.sockets.endpoints
+        return endpoint
+
+    @property
+    def con(self) -> Connection:
+        return self.endpoint.con
+
+    def kinds(self) -> list[type[Any]]:
+        return [type(event) for event in self.heard]
+
+    def data(self) -> bytes:
+        return b"".join(event.data for event in self.heard if type(event) is m.OnMessage)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.sockets.close()
+        self.loop.close()

@@ -1,0 +1,88 @@
+"""The process's parts that need no supervisor; the rest is tested end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deadline import UNIT
+
+from wsraw import messages as m
+from wsraw.gateway import gateway as g
+from wsraw.gateway.dead_letters import FILE_NAME
+from wsraw.settings import Settings
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[g.Gateway]:
+    made = g.Gateway(Settings(run_dir=str(tmp_path), listen=("127.0.0.1:0",)), "", "", 7)
+    yield made
+    made.close()
+
+
+def test_it_says_where_it_listens(gateway: g.Gateway) -> None:
+    gateway.start()
+    [news] = gateway.router.to_supervisor
+    assert isinstance(news, m.Listening)
+    assert (news.epoch, news.pid) == (7, os.getpid())
+    [address] = news.addresses
+    host, port = address.rsplit(":", 1)
+    socket.create_connection((host, int(port)), 5).close()
+
+
+def test_an_address_that_is_taken_ends_it_with_a_code_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listen = f"127.0.0.1:{sock.getsockname()[1]}"
+        settings = Settings(run_dir=str(tmp_path), listen=(listen,))
+        assert g.main(settings, "", "", 1) == g.EXIT_CANNOT_START
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_dead_letters_are_added_to_a_private_file(gateway: g.Gateway, tmp_path: Path) -> None:
+    for n in (1, 2):
+        gateway.router.dead_letters.append({"con": n})
+        gateway.loop.turn(False)
+        assert gateway.router.dead_letters == []
+    file = tmp_path / FILE_NAME
+    letters = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [letter["con"] for letter in letters] == [1, 2]
+    assert all(letter["time"] > 1e9 for letter in letters)
+    if sys.platform != "win32":
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_is_gone_is_no_end(
+    gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    gateway.router.dead_letters.append({"con": 1})
+    gateway._write_dead_letters()
+    assert "could not be written" in caplog.text
+
+
+def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
+    one, two = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) for _ in range(2))
+    try:
+        gateway._obey(m.Spawned(1, "a", one.pid), 0.0)
+        gateway._obey(m.Spawned(2, "b", two.pid), 0.0)
+        gateway._obey(m.Exited(2, "exited"), 0.0)
+        gateway.kill_spawned()
+        assert one.wait(15 * UNIT)
+        assert two.poll() is None, "its number may be somebody else's by now"
+        gateway.kill_spawned()
+    finally:
+        for each in (one, two):
+            each.kill()
+            each.communicate()
+
+
+def test_a_quarter_of_memory_is_a_sensible_figure() -> None:
+    assert 1 << 24 < g._quarter_of_memory() < 1 << 50

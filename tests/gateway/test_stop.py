@@ -1,0 +1,89 @@
+"""How a gateway stops, with real sockets and a worker in the same thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from deadline import eventually
+from gateway.served import Served
+
+from wsraw import messages as m
+from wsraw.gateway.stop import GOODBYE, Stop
+from wsraw.link import LinkState
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.close()
+
+
+def stop_of(served: Served) -> Stop:
+    return Stop(served.loop, served.stage.router, served.sockets)
+
+
+def said(served: Served) -> list[m.FromGateway]:
+    return [word for word in served.stage.router.to_supervisor if isinstance(word, m.Stopped)]
+
+
+def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Served) -> None:
+    served.working = False
+    client = served.connect()
+    client.sendall(b"hello")
+    served.until(lambda: len(served.mate.events) == 2)
+    stop = stop_of(served)
+    assert not stop.under_way
+    stop.begin(30.0)
+    assert served.sockets.listeners == []
+    assert not stop.judge(served.loop.now)
+    assert served.con.close_cause == "", "nobody is closed while a handler runs"
+    served.working = True
+    served.until(lambda: not served.mate.events)
+    assert not stop.judge(served.loop.now)
+    assert served.con.close_cause == "going-away"
+    served.until(lambda: m.OnClose in served.kinds())
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+    assert not stop.judge(served.loop.now)
+    assert served.mate.end.state is LinkState.DRAINING
+    assert said(served) == []
+    served.mate.say(m.Bye())
+    assert stop.judge(served.loop.now)
+    assert len(said(served)) == 1
+
+
+def test_the_deadline_ends_each_phase(served: Served) -> None:
+    served.working = False
+    served.connect().sendall(b"hello")
+    served.until(lambda: served.mate.events)
+    stop = stop_of(served)
+    stop.begin(5.0)
+    assert not stop.judge(served.loop.now + 4.9)
+    assert stop.judge(served.loop.now + 5.0)
+    assert served.con.close_cause == "going-away"
+
+
+def test_a_second_call_can_only_make_it_sooner(served: Served) -> None:
+    stop = stop_of(served)
+    stop.begin(5.0)
+    stop.begin(9.0)
+    assert not stop.judge(served.loop.now + 4.9), "the worker is still there"
+    stop.begin(1.0)
+    assert stop.judge(served.loop.now + 1.0)
+
+
+def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -> None:
+    served.connect().sendall(b"hello")
+    served.until(lambda: len(served.heard) == 2)
+    stop = stop_of(served)
+    stop.begin(30.0)
+    stop.judge(served.loop.now)
+    served.until(lambda: m.OnClose in served.kinds())
+    eventually(lambda: served.turn() or not served.sockets.unwritten())
+    stop.judge(served.loop.now)
+    assert served.sockets.endpoints, "its side is open"
+    assert served.mate.end.state is LinkState.READY
+    stop.judge(served.loop.now + GOODBYE)
+    assert served.mate.end.state is LinkState.DRAINING
