@@ -86,8 +86,11 @@ def test_a_gateway_that_is_killed_takes_its_connections_and_nothing_else() -> No
     assert data["closes_checked"]
     assert {data[name] for name in ENDS} == {0}
     assert data["disconnected"] == data["refused"] == {}
-    assert set(data["disconnected_with_gateway"]) == {"gateway-died"}
-    assert data["disconnected_with_gateway"]["gateway-died"] >= 25
+    # Those that had no answer yet may have been with the gateway alone: no handler was told.
+    lost = data["disconnected_with_gateway"]
+    assert set(lost) <= {"gateway-died", "eof", "connection reset by peer", "broken pipe"}
+    assert lost["gateway-died"] > 0
+    assert sum(lost.values()) >= 25
     assert data["unsent"] + data["sent"] == 6000
     assert data["answered"] + data["cut_off"] == data["sent"]
 
