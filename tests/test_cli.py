@@ -40,7 +40,8 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
         assert " ".join(option.meaning.split()[:3]) in text
     assert "[default: 127.0.0.1:8000]" in text
     assert "[default: deflate]" in text
-    assert "[default: 20.0; x>=0]" in text
+    assert "[default: 20s]" in text
+    assert "[default: 256KiB]" in text
 
 
 def test_no_command_shows_help_and_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,9 +67,11 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         (["serve"], "wsraw: No such command 'serve'"),
         (["run", "--colour"], "wsraw: No such option '--colour'"),
         (["run", "handlers.py"], "wsraw: Got unexpected extra argument"),
-        (["run", "--ping-interval", "soon"], "wsraw: Invalid value for '--ping-interval': 'soon'"),
-        (["run", "--ping-interval", "-1"], "wsraw: Invalid value for '--ping-interval': -1"),
-        (["run", "--ping-interval", "inf"], "wsraw: --ping-interval: inf is no length of time"),
+        (["run", "--ping-interval", "soon"], "wsraw: --ping-interval: 'soon' is no length of time"),
+        (["run", "--ping-interval", "-1"], "wsraw: --ping-interval: '-1' is no length of"),
+        (["run", "--ping-interval", "inf"], "wsraw: --ping-interval: 'inf' is no length of"),
+        (["run", "--max-events", "some"], "wsraw: Invalid value for '--max-events': 'some'"),
+        (["run", "--config", "none.toml"], "wsraw: none.toml: there is no such configuration"),
         (["run", "--dispatch", "some"], "wsraw: Invalid value for '--dispatch': 'some'"),
         (["run", "--listen", "8000"], "wsraw: --listen: '8000': write HOST:PORT"),
         (["run", "--listen", "h:99999"], "wsraw: --listen: 'h:99999': the port must be"),

@@ -27,7 +27,9 @@ FOLDERS = {"gateway", "supervisor", "workers"}
 
 ALLOWED = {
     "messages": set(),
-    "settings": set(),
+    "units": set(),
+    "settings": {"units"},
+    "configuration": {"settings"},
     "loop": set(),
     "listen": {"settings"},
     "link": {"messages"},
@@ -36,7 +38,7 @@ ALLOWED = {
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
     "drill": {"loop", "settings", "supervisor", ""},
-    "cli": {"drill", "settings", "supervisor", "workers"},
+    "cli": {"configuration", "drill", "settings", "supervisor", "workers"},
     "child": {"settings", "gateway", "workers"},
     "__main__": {"cli", "child"},
 }
@@ -118,6 +120,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "messages",
         "link",
         "settings",
+        "units",
         *(f"supervisor.{name}" for name in ("policy", "life", "pool", "restarts", "status")),
     ],
 )

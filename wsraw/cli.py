@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from wsraw import configuration
 from wsraw import settings as settings_module
 from wsraw.settings import Option, Settings
 
@@ -23,6 +25,7 @@ TIME = click.FloatRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 COUNT = click.IntRange(min=1, max=1000)
 METAVARS = {"listen": "ADDRESS", "workers": "FILE[:N]", "run_dir": "FOLDER"}
+OF_KINDS = {"size": "SIZE", "time": "TIME"}
 FAILED = 1
 WRONG_USE = 2
 DOES_NOT_LOAD = 3
@@ -86,7 +89,13 @@ def setting_options(command: F) -> F:
     """One option for each setting; settings.py says the rest."""
     for option in reversed(settings_module.options()):
         command = _option(option)(command)
-    return command
+    return click.option(
+        "--config",
+        metavar="FILE",
+        envvar="WSRAW_CONFIG",
+        help="Settings in TOML. The environment (WSRAW_ and a setting's name in capitals) goes "
+        "before it, the command line before both.",
+    )(command)
 
 
 def _option(option: Option) -> Callable[[F], F]:
@@ -101,24 +110,31 @@ def _option(option: Option) -> Callable[[F], F]:
         "choice": click.Choice(option.choices),
         "count": click.IntRange(min=option.minimum),
         "number": click.FloatRange(min=option.minimum),
+        # With or without a unit; settings.py reads them wherever they stand.
+        "size": str,
+        "time": str,
     }[option.kind]
+    default = option.default
+    if option.kind in OF_KINDS:
+        default = settings_module.toml(option, default).strip('"')
     return click.option(
         flag,
         option.name,
         type=kind,
         multiple=option.kind == "texts",
-        default=option.default,
+        default=default,
         show_default=option.default not in ((), ""),
-        metavar=METAVARS.get(option.name),
+        metavar=METAVARS.get(option.name, OF_KINDS.get(option.kind)),
         help=option.meaning,
     )
 
 
 @cli.command()
 @setting_options
-def run(**values: Any) -> int:
+@click.pass_context
+def run(context: click.Context, /, **_: Any) -> int:
     """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
-    settings = _settings(values)
+    settings = _gather(context).settings
     for text in settings.workers:
         _check_file(settings_module.parse_workers(text)[0])
     from wsraw.supervisor import supervisor
@@ -128,6 +144,31 @@ def run(**values: Any) -> int:
     except supervisor.CannotListen as error:
         raise CannotWork(str(error)) from error
     except supervisor.CannotStart as error:
+        raise WrongUse(str(error)) from error
+
+
+@cli.command("settings")
+@setting_options
+@click.pass_context
+def show_settings(context: click.Context, /, **_: Any) -> int:
+    """Show every setting that a `wsraw run` with these options would have, and where it was said.
+
+    What is shown is TOML, and can be a file for --config.
+    """
+    click.echo(configuration.show(_gather(context), os.getcwd()))
+    return 0
+
+
+def _gather(context: click.Context) -> configuration.Configuration:
+    """All settings; of the command line only what was really said there."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name != "config" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    try:
+        return configuration.gather(given, os.environ, context.params["config"] or "")
+    except configuration.ConfigurationError as error:
         raise WrongUse(str(error)) from error
 
 
@@ -386,15 +427,6 @@ def drill(as_json: bool, **values: Any) -> int:
         return drills.main(Plan(**values), as_json)
     except (PlanError, drills.CannotDrill) as error:
         raise WrongUse(str(error)) from error
-
-
-def _settings(values: dict[str, Any]) -> Settings:
-    try:
-        return settings_module.from_options(values)
-    except ValueError as error:
-        name, colon, rest = str(error).partition(": ")
-        option = "--" + name.replace("_", "-") if colon and name in values else name
-        raise WrongUse(f"{option}{colon}{rest}") from error
 
 
 def _check_file(file: str) -> None:

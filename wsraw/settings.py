@@ -5,14 +5,20 @@ The command line and the docs are made from here.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
+
+from wsraw import units
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -20,12 +26,18 @@ MIB: Final = 1024 * 1024
 ONE_READ: Final = 64 * KIB
 """The most that is read from a connection in a turn."""
 
-Seconds = Annotated[float, Meta(ge=0)]
-Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, extra={"unit": "time"})]
+Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
+Bytes = Annotated[int, Meta(ge=1, extra={"unit": "size"})]
+IS_PATH: Final = {"path": True}
+"""Of a setting whose value, or what it begins with, is a path."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run can be told. Times are seconds, sizes are bytes; 0 switches a time off."""
+    """What a run can be told. Times are seconds, sizes are bytes; 0 switches a time off.
+
+    configuration.py gathers them; a size may come as `256KiB` and a time as `5m`.
+    """
 
     listen: Annotated[
         tuple[str, ...],
@@ -39,11 +51,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Handlers file, and how many processes run it: handlers.py or "
-            "handlers.py:4. Without it every event is printed."
+            "handlers.py:4. Without it every event is printed.",
+            extra=IS_PATH,
         ),
     ] = ()
     run_dir: Annotated[
-        str, Meta(description="Folder for the link's sockets; private. Default: a fresh one.")
+        str,
+        Meta(
+            description="Folder for the link's sockets; private. Default: a fresh one.",
+            extra=IS_PATH,
+        ),
     ] = ""
     dispatch: Annotated[
         Literal["any", "sticky"],
@@ -156,9 +173,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "close"
     memory_limit: Annotated[
-        int,
+        Size,
         Meta(
-            ge=0,
             description="Bytes held for all connections: above 80 % no new ones, above 100 % the "
             "fullest outputs are closed (1013); 0 means a quarter of this machine's memory.",
         ),
@@ -196,9 +212,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     max_memory: Annotated[
-        int,
+        Size,
         Meta(
-            ge=0,
             description="Bytes of memory (RSS) above which a worker is replaced in good order; "
             "where there is /proc.",
         ),
@@ -234,27 +249,25 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Option(msgspec.Struct, frozen=True):
-    """A setting as the command line needs it."""
+    """A setting as the command line, the environment and the docs need it."""
 
     name: str
-    kind: Literal["text", "texts", "choice", "switch", "count", "number"]
+    kind: Literal["text", "texts", "choice", "switch", "count", "number", "size", "time"]
     default: Any
     meaning: str
     minimum: int = 0
     """Of a count or a number."""
     choices: tuple[str, ...] = ()
+    is_path: bool = False
 
 
 # --- making and carrying settings ---
 
 
 def from_options(options: Mapping[str, Any]) -> Settings:
-    """Settings from names and values, all checked. Raises ValueError with a line for the user."""
-    settings: Settings = _convert(options, Settings)
-    for name in settings.__struct_fields__:
-        value = getattr(settings, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}: {value} is no length of time; 0 switches a time off")
+    """Settings from names and values, all checked. Raises ValueError with a line for the user,
+    which begins with the name of a setting."""
+    settings: Settings = _convert({name: read(name, options[name]) for name in options}, Settings)
     if settings.low_water_mark > settings.high_water_mark:
         raise ValueError(
             f"low_water_mark ({settings.low_water_mark}) must not be above "
@@ -277,6 +290,53 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def read(name: str, value: Any) -> Any:
+    """A value of a setting, checked by itself. Raises ValueError with a line for the user.
+
+    A size or a time may be a text with a unit, a list of texts may be one text.
+    """
+    known = _by_name().get(name)
+    if known is None:
+        raise ValueError(f"{name}: there is no such setting{did_you_mean(name)}")
+    if isinstance(value, str):
+        try:
+            if known.kind == "size":
+                value = units.parse_size(value)
+            elif known.kind == "time":
+                value = units.parse_time(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if known.kind == "texts":
+            value = (value,)
+    try:
+        settings: Settings = _convert({name: value}, Settings)
+    except ValueError as error:
+        hint = {
+            "size": units.SIZE_HINT,
+            "time": units.TIME_HINT,
+            "switch": "write true or false",
+            "choice": f"write {' or '.join(known.choices)}",
+        }.get(known.kind)
+        raise ValueError(f"{error}; {hint}" if hint else str(error)) from error
+    value = getattr(settings, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        what = "length of time; 0 switches a time off" if known.kind == "time" else "number"
+        raise ValueError(f"{name}: {value} is no {what}")
+    return value
+
+
+def nearest(name: str, cutoff: float = 0.6) -> str | None:
+    """The setting that somebody may have meant, if there is one so much alike (0 to 1)."""
+    near = get_close_matches(re.sub(r"[^a-z0-9]", "_", name.lower()), names(), 1, cutoff)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str) -> str:
+    """What to put behind "there is no such setting"."""
+    near = nearest(name)
+    return f"; did you mean {near}?" if near else ""
+
+
 def with_run_dir(settings: Settings, run_dir: str) -> Settings:
     """The same settings with the run folder that was chosen."""
     return msgspec.structs.replace(settings, run_dir=run_dir)
@@ -296,9 +356,6 @@ def from_json(text: str) -> Settings:
 
 
 def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
-    for name in values:
-        if name not in kind.__struct_fields__:
-            raise ValueError(f"{name}: there is no such setting")
     try:
         return msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:
@@ -310,6 +367,8 @@ def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
 # --- the two settings that are more than a value ---
 
 _PROTOCOLS: Final = {"raw": "raw", "ws": "websocket", "websocket": "websocket"}
+SCHEMES: Final = (*_PROTOCOLS, "tls", "wss")
+"""What may stand in front of an address."""
 _OF_LISTENER: Final = ("first_byte_timeout", "plain_http")
 
 
@@ -385,42 +444,75 @@ def parse_workers(text: str) -> tuple[str, int]:
 
 
 def options() -> list[Option]:
-    """Every setting, in order, as the command line needs it."""
+    """Every setting, in order."""
+    return list(_by_name().values())
+
+
+def names() -> tuple[str, ...]:
+    """The names of all settings, in order."""
+    return tuple(_by_name())
+
+
+def option(name: str) -> Option:
+    """The setting of that name. Raises KeyError if there is none."""
+    return _by_name()[name]
+
+
+@cache
+def _by_name() -> dict[str, Option]:
     hints = get_type_hints(Settings, include_extras=True)
-    return [_option(field, hints[field.name]) for field in msgspec.structs.fields(Settings)]
+    fields = msgspec.structs.fields(Settings)
+    return {field.name: _option(field, hints[field.name]) for field in fields}
 
 
 def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
-    meaning = describe(field.name)
     # Annotated[Annotated[float, …], …] is flat: the type first, then every Meta.
     kind, *metas = get_args(hint)
+    extra: dict[str, Any] = {}
+    for meta in metas:
+        extra.update(meta.extra or {})
+    what: Any
     if get_origin(kind) is Literal:
-        return Option(field.name, "choice", field.default, meaning, choices=get_args(kind))
-    if get_origin(kind) is tuple:
-        return Option(field.name, "texts", field.default, meaning)
-    if kind is bool:
-        return Option(field.name, "switch", field.default, meaning)
-    if kind is str:
-        return Option(field.name, "text", field.default, meaning)
-    minimum = max((meta.ge for meta in metas if meta.ge is not None), default=0)
-    return Option(field.name, "count" if kind is int else "number", field.default, meaning, minimum)
+        what = "choice"
+    elif get_origin(kind) is tuple:
+        what = "texts"
+    else:
+        plain = {bool: "switch", str: "text", int: "count", float: "number"}
+        what = extra.get("unit", plain[kind])
+    return Option(
+        field.name,
+        what,
+        field.default,
+        " ".join(meta.description for meta in metas if meta.description),
+        max((meta.ge for meta in metas if meta.ge is not None), default=0),
+        get_args(kind) if what == "choice" else (),
+        extra.get("path", False),
+    )
 
 
-def describe(name: str) -> str:
-    """The meaning of a setting, for help texts and docs. Raises KeyError for an unknown name."""
-    hint = get_type_hints(Settings, include_extras=True)[name]
-    texts = [meta.description for meta in get_args(hint)[1:] if meta.description]
-    return " ".join(texts)
+def toml(option: Option, value: Any) -> str:
+    """A value as it can stand in a TOML file."""
+    if option.kind == "texts":
+        return f"[{', '.join(map(_quote, value))}]"
+    if option.kind == "switch":
+        return str(value).lower()
+    if option.kind == "size":
+        shown = units.show_size(value)
+        return shown if shown.isdigit() else _quote(shown)
+    if option.kind == "time":
+        return _quote(units.show_time(value))
+    return str(value) if option.kind in ("count", "number") else _quote(value)
+
+
+def _quote(text: str) -> str:
+    # JSON escapes as TOML does, but for one character.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def table() -> str:
     """The settings table of docs/operations.md."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for field in msgspec.structs.fields(Settings):
-        default = (
-            field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-        )
-        rows.append(f"| `{field.name}` | `{default!r}` | {describe(field.name)} |")
+    rows += [f"| `{o.name}` | `{toml(o, o.default)}` | {o.meaning} |" for o in options()]
     return "\n".join(rows) + "\n"
 
 

@@ -1,0 +1,244 @@
+"""I/O. Where settings come from: the command line, over the environment, over a file in TOML, over
+defaults. What is wrong is refused in one line that says where it stands.
+
+A variable of the environment is WSRAW_ and the name of a setting in capitals. Other variables that
+begin so are none of ours (Kubernetes makes a WSRAW_PORT for a service named wsraw), unless they
+nearly have such a name: then somebody has mistyped it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, Final, NamedTuple
+
+from wsraw import settings as settings_module
+from wsraw.settings import Option, Settings
+
+PREFIX: Final = "WSRAW_"
+
+NEARLY: Final = 0.9
+"""How alike two names are of which one is the other, mistyped."""
+
+LARGEST: Final = 1 << 20
+"""Bytes of a file; one that is larger is no configuration."""
+
+_WORDS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+class ConfigurationError(ValueError):
+    """Nothing to run with: one line for the user."""
+
+
+class Configuration(NamedTuple):
+    """Settings, and where each that is not at its default was said."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+
+def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "") -> Configuration:
+    """Settings in force. `given` is what the command line says, `path` the file, if there is one.
+
+    Raises ConfigurationError.
+    """
+    file = _File(path) if path else None
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file is not None:
+        for name, value in file.values.items():
+            values[name] = file.read(name, value)
+            sources[name] = file.place(name)
+    for name, variable in _variables(environ).items():
+        values[name] = _from_text(name, variable, environ[variable])
+        sources[name] = variable
+    for name, value in given.items():
+        sources[name] = _flag(name)
+        values[name] = _blame(sources[name], name, value)
+    try:
+        return Configuration(settings_module.from_options(values), sources)
+    except ValueError as error:
+        raise ConfigurationError(_located(str(error), sources)) from error
+
+
+def show(configuration: Configuration, folder: str) -> str:
+    """All settings as TOML, each with where it was said; relative paths are made those of
+    `folder`, so that the text can be put into a file anywhere."""
+    lines = []
+    for option in settings_module.options():
+        value = _anchored(option, getattr(configuration.settings, option.name), Path(folder))
+        text = f"{option.name} = {settings_module.toml(option, value)}"
+        lines.append(f"{text}  # {configuration.sources.get(option.name, 'default')}")
+    return "\n".join(lines)
+
+
+# --- the file ---
+
+
+class _File:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(LARGEST + 1)
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"{path}: there is no such configuration file") from error
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+        if len(data) > LARGEST:
+            raise ConfigurationError(f"{path}: more than {LARGEST} bytes; it is no configuration")
+        try:
+            # A BOM is what some editors on Windows leave; TOML knows no such thing.
+            self.text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise ConfigurationError(f"{path}:{line}: this is not UTF-8") from error
+        try:
+            self.values = tomllib.loads(self.text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            what, _, place = str(error).partition(" (at ")
+            found = re.match(r"line ([0-9]+)", place)
+            line = int(found[1]) if found else self.text.count("\n") + 1
+            raise ConfigurationError(f"{path}:{line}: this is no TOML: {what}") from error
+
+        self._lines = _lines_of_keys(self.text)
+
+    def read(self, name: str, value: Any) -> Any:
+        """One value, checked; a relative path in it is relative to the file."""
+        if _is_table(value) or (isinstance(value, list) and value and _is_table(value[0])):
+            known = settings_module.names()
+            why = "there is no such table" + settings_module.did_you_mean(name)
+            if name in known:
+                why = f"this is no table; write {name} = …"
+            raise ConfigurationError(f"{self.place(name)}: {name}: {why}")
+        value = _blame(self.place(name), name, value)
+        return _anchored(settings_module.option(name), value, Path(self.path).absolute().parent)
+
+    def place(self, name: str) -> str:
+        """File and line of a key."""
+        return f"{self.path}:{self._lines.get(name, 1)}"
+
+
+def _lines_of_keys(text: str) -> dict[str, int]:
+    """Where each key at the top, or table, begins.
+
+    tomllib does not tell. But every statement of TOML is TOML by itself, and no part of one is: so
+    lines are added to a statement until it can be read.
+    """
+    lines = text.splitlines(keepends=True)
+    places: dict[str, int] = {}
+    start = 0
+    in_table = False
+    for end in range(1, len(lines) + 1):
+        try:
+            known = tomllib.loads("".join(lines[start:end]))
+        except tomllib.TOMLDecodeError:
+            continue
+        while start < end and lines[start].lstrip()[:1] in ("", "#"):
+            start += 1
+        is_header = start < end and lines[start].lstrip().startswith("[")
+        if is_header or not in_table:
+            for name in known:
+                places.setdefault(name, start + 1)
+        in_table = in_table or is_header
+        start = end
+    return places
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
+    """The same with its relative paths made those of `folder`."""
+    if option.name == "listen":
+        return tuple(_anchored_address(text, folder) for text in value)
+    if not option.is_path:
+        return value
+    if isinstance(value, tuple):
+        return tuple(str(folder / text) for text in value)
+    return str(folder / value) if value else value
+
+
+def _anchored_address(text: str, folder: PurePath) -> str:
+    before, unix, path = text.partition("unix:")
+    if not path or before not in ("", *(f"{scheme}://" for scheme in settings_module.SCHEMES)):
+        return text
+    return f"{before}{unix}{folder / path}"
+
+
+# --- the environment ---
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Names of settings and of the variables that say them; an empty one says nothing."""
+    known = settings_module.names()
+    found = {}
+    for variable in environ:
+        # Windows has them in capitals only; elsewhere case counts.
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or not environ[variable]:
+            continue
+        if name in known:
+            found[name] = variable
+            continue
+        near = settings_module.nearest(name, NEARLY)
+        if near is not None:
+            raise ConfigurationError(
+                f"{variable}: there is no such setting; did you mean {PREFIX}{near.upper()}?"
+            )
+    return found
+
+
+def _from_text(name: str, variable: str, text: str) -> Any:
+    option = settings_module.option(name)
+    value: Any = text
+    if option.kind == "texts":
+        value = tuple(text.split())
+    elif option.kind == "switch":
+        value = _WORDS.get(text.lower(), text)
+    elif option.kind in ("count", "number"):
+        try:
+            value = int(text) if option.kind == "count" else float(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{variable}: {text!r} is no number") from error
+    return _blame(variable, name, value)
+
+
+# --- who is to blame ---
+
+
+def _blame(where: str, name: str, value: Any) -> Any:
+    """One value, checked; what is wrong with it is said of the place that it came from."""
+    try:
+        return settings_module.read(name, value)
+    except ValueError as error:
+        raise ConfigurationError(_at(where, name, str(error))) from error
+
+
+def _at(where: str, name: str, message: str) -> str:
+    """A file has a line, on which the name stands; elsewhere the place itself is a name."""
+    if ":" in where:
+        return f"{where}: {message}"
+    return where + message.removeprefix(name)
+
+
+def _located(message: str, sources: Mapping[str, str]) -> str:
+    """A message about settings that do not fit each other, with where the first of them that was
+    set at all was said."""
+    for word in re.findall(r"[a-z_]+", message):
+        where = sources.get(word)
+        if where is not None:
+            if message.startswith(word):
+                return _at(where, word, message)
+            return f"{where}: {message}"
+    return message
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
