@@ -349,7 +349,7 @@ def echo() -> Iterator[Running]:
 
 
 def test_the_raw_client_of_the_readme(echo: Running) -> None:
-    (line,) = [line for line in shell_lines(README) if "-c" in line]
+    (line,) = [line for line in shell_lines(README) if " -c " in line]
     _, option, code = shlex.split(line)
     assert option == "-c"
     assert "8000" in code

@@ -23,6 +23,9 @@ from wsraw import units
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
 
+MOST_HEADERS: Final = 128
+"""What the library behind the handshake takes."""
+
 ONE_READ: Final = 64 * KIB
 """The most that is read from a connection in a turn."""
 
@@ -135,9 +138,84 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "which the server speaks first."
         ),
     ] = 0.0
+    silence_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="A client that has sent nothing for so long after connecting is cut off, "
+            "where first_byte_timeout does not make it raw."
+        ),
+    ] = 60.0
     handshake_timeout: Annotated[
-        Seconds, Meta(description="The longest a client may take to send its HTTP head.")
+        Seconds, Meta(description="The longest a client may take to send its HTTP head (408).")
     ] = 10.0
+    max_header_size: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="The largest HTTP head of a client, its first line included (431).",
+            extra={"unit": "size"},
+        ),
+    ] = 16 * KIB
+    max_header_count: Annotated[
+        int,
+        Meta(ge=1, le=MOST_HEADERS, description="The most headers that it may have (431)."),
+    ] = 100
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Connections at the same time, above which new clients are refused (503, "
+            "raw: reset); 0 means as many as there are descriptors for, less a tenth.",
+        ),
+    ] = 0
+    max_connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="The same for one IPv4 address, or one IPv6 network of 64 bits (429, raw: "
+            "reset). Loopback and unix sockets are not counted. 0: no bound.",
+        ),
+    ] = 1024
+    message_rate: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Messages (WebSocket frames, or reads of a raw connection) that a client "
+            "may send in a second, on average; 0: as many as it likes.",
+        ),
+    ] = 0.0
+    byte_rate: Annotated[
+        Size,
+        Meta(
+            description="Bytes that a client may send in a second, on average; 0: as many as it "
+            "likes."
+        ),
+    ] = 0
+    rate_burst: Annotated[
+        Seconds,
+        Meta(description="So many seconds' worth of both rates may come at once after a silence."),
+    ] = 1.0
+    rate_action: Annotated[
+        Literal["pause", "close"],
+        Meta(
+            description="Who sends more is not read from until its average is right again, or is "
+            "closed (1008)."
+        ),
+    ] = "pause"
+    idle_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="A client to and from which no data has gone for so long is closed (1001); "
+            "pings are no data. It may take a fifth longer."
+        ),
+    ] = 0.0
+    write_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="A connection that has taken nothing of its waiting output for so long is "
+            "closed (1008)."
+        ),
+    ] = 60.0
     connect_timeout: Annotated[
         Seconds, Meta(description="The longest an opened connection may take until it stands.")
     ] = 10.0

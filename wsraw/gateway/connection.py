@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from wsraw.gateway.output import Output
 from wsraw.gateway.sniff import Sniffer, Verdict
@@ -126,6 +126,7 @@ class Connection(Output):
         "id",
         "inf",
         "kind",
+        "limit",
         "opened",
         "paused",
         "reset",
@@ -161,6 +162,8 @@ class Connection(Output):
         """To be reset once all is written: a raw peer has no other way to hear of a fault."""
         self.reset = False
         """To be cut off at once: no more is written, and the peer gets a reset."""
+        self.limit = ""
+        """The setting whose bound has ended it, for the shell to count."""
         self.shell: Any = None
         """For the owner of the socket."""
         self.route: Any = None
@@ -192,16 +195,15 @@ class Connection(Output):
     @classmethod
     def accepted(
         cls, con_id: int, listen: Listen, settings: Settings, about: dict[str, Any], now: float
-    ) -> Connection:
+    ) -> Self:
         """A connection that a listener has accepted; `opened_events` comes next."""
         self = cls(con_id, settings, about, opened=False)
         self._listen = listen
-        self._sniffer = Sniffer()
-        # Only a listener for WebSockets can blame those who say nothing.
+        self._sniffer = Sniffer(settings.max_header_size, settings.max_header_count)
         self._timeout = (
             settings.handshake_timeout
             if listen.protocol == "websocket"
-            else listen.first_byte_timeout
+            else listen.first_byte_timeout or settings.silence_timeout
         )
         self._arm(now)
         return self
@@ -243,6 +245,12 @@ class Connection(Output):
         self = cls(con_id, settings, {}, opened=True)
         self.state = CLOSED
         return self
+
+    @property
+    def who(self) -> str:
+        """How the log calls it."""
+        peer = self.about.get("peer") or self.target
+        return f"connection {self.id} ({peer})" if peer else f"connection {self.id}"
 
     @property
     def unfinished(self) -> int:
@@ -361,6 +369,8 @@ class Connection(Output):
         cause = "peer"
         if ws.error:
             cause = _FAILURES.get(ws.close_code, "protocol-error")
+            if ws.close_code == 1009:
+                self.limit = "max_message_size"
         events += self._end(ws.close_code, ws.close_reason, cause, ws.error)
 
     def _collect(self, ws: WebSocket) -> None:
@@ -471,7 +481,11 @@ class Connection(Output):
         if verdict is Verdict.WEBSOCKET:
             return self._upgrade(sniffer, now)
         if verdict is Verdict.TOO_BIG:
+            self.limit = "max_header_size"
             return self._answer(431, "the request head is too long")
+        if verdict is Verdict.TOO_MANY:
+            self.limit = "max_header_count"
+            return self._answer(431, "the request has too many headers")
         if self._only_websocket():
             if verdict is Verdict.PLAIN_HTTP:
                 return self._answer(426, "a WebSocket is needed here")
@@ -550,8 +564,14 @@ class Connection(Output):
         sniffer = self._sniffer
         assert sniffer is not None
         if sniffer.verdict is Verdict.HTTP:
+            self.limit = "handshake_timeout"
             return self._answer(408, "the request did not come in time")
         if self._only_websocket():
+            self.limit = "handshake_timeout"
+            self._cut()
+            return self._end(1006, "", "handshake-timeout")
+        if not sniffer.buffer and not (self._listen and self._listen.first_byte_timeout):
+            self.limit = "silence_timeout"
             self._cut()
             return self._end(1006, "", "handshake-timeout")
         return self._become_raw(bytes(sniffer.buffer))

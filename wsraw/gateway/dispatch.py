@@ -51,6 +51,7 @@ class Dispatcher:
             size = len(event.data) + EVENT_COST
         else:
             size = EVENT_COST
+        route.active = True
         flow = self._flow
         flow.total += size
         route.held += size

@@ -47,6 +47,7 @@ class Endpoint:
         "_owner",
         "_timer",
         "_timer_at",
+        "address",
         "con",
         "eof",
         "lingering",
@@ -61,6 +62,8 @@ class Endpoint:
         self.sock = sock
         self.con = con
         con.shell = self
+        self.address: str | bytes | None = None
+        """What its peer is counted as."""
         self.reading = True
         self.writing = False
         self.eof = False
@@ -232,6 +235,9 @@ class Endpoint:
     def _finish(self) -> None:
         """The connection is over; see to its last bytes."""
         con = self.con
+        if con.limit:
+            limit, con.limit = con.limit, ""
+            self._owner.router.limits.hit(limit, self._owner.loop.now, con.who)
         if con.reset or (not con.output_size and (self.eof or con.ends_with_reset)):
             self._owner.doomed.append(self)
             return

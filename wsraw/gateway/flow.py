@@ -53,6 +53,9 @@ class Flow:
         self.paused: set[Route] = set()
         self.unfinished: set[Route] = set()
         """Connections whose last read has not completed a message."""
+        self.unwritten: dict[Route, tuple[int, float]] = {}
+        """Connections with output that the kernel has not taken: how far they were, and since
+        when they are no further."""
         self.now = 0.0
 
     def add(self, route: Route, size: int) -> None:
@@ -81,6 +84,10 @@ class Flow:
         output = route.con.output_size + route.con.early_size
         self.total += output - route.output_counted
         route.output_counted = output
+        if not output:
+            self.unwritten.pop(route, None)
+        elif route not in self.unwritten:
+            self.unwritten[route] = (route.written - route.skipped, self.now)
         if route.held + output > self.high:
             if not route.pauses & PAUSED_OWN:
                 self.pause(route, PAUSED_OWN)
@@ -103,6 +110,7 @@ class Flow:
         self.changed.discard(route)
         self.paused.discard(route)
         self.unfinished.discard(route)
+        self.unwritten.pop(route, None)
 
     def couple(self, one: Route, other: Route) -> None:
         """Join the flow control of two connections."""

@@ -26,7 +26,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw import messages as m
+from wsraw.gateway.admission import most_connections
 from wsraw.gateway.dead_letters import FILE_NAME
+from wsraw.gateway.descriptors import raise_limit
 from wsraw.gateway.links import Links
 from wsraw.gateway.report import report
 from wsraw.gateway.router import Router
@@ -45,8 +47,6 @@ TICK: Final = 1.0
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
 
-OPEN_MAX: Final = 10_240
-
 EXIT_CANNOT_START: Final = 3
 """Exit code when it cannot listen: trying again would not help."""
 
@@ -54,12 +54,14 @@ EXIT_CANNOT_START: Final = 3
 class Gateway:
     """The process's parts, joined in one turn."""
 
-    def __init__(self, settings: Settings, control: str, token: str, epoch: int) -> None:
+    def __init__(
+        self, settings: Settings, control: str, token: str, epoch: int, most: int = 0
+    ) -> None:
         self.settings = settings
         self.loop = Loop()
         memory = settings.memory_limit or _quarter_of_memory()
         self.router = Router(settings, epoch, memory, random.random)
-        self.sockets = Sockets(self.loop, self.router, settings)
+        self.sockets = Sockets(self.loop, self.router, settings, most)
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self._context = new_context()
         self._wire = WorkerWire(self._context, settings.run_dir)
@@ -179,7 +181,8 @@ class Gateway:
                 if worker is not None:
                     self.router.drain(worker, record.deadline)
             case m.Status():
-                data = report(self.router, len(self.sockets.endpoints), now)
+                sockets = self.sockets
+                data = report(self.router, len(sockets.endpoints), sockets.admission.most, now)
                 self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)
@@ -215,25 +218,6 @@ def _quarter_of_memory() -> int:
         return 1 << 30
 
 
-def _raise_descriptor_limit() -> None:
-    """Each connection is a descriptor: take all that we may have."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS says that there is no limit and then takes no more than OPEN_MAX.
-    for limit in (hard, OPEN_MAX):
-        if soft == limit:
-            return
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        except (ValueError, OSError) as error:
-            log.warning("open files cannot be limited to %d: %s", limit, error)
-        else:
-            return
-
-
 def _watch_stdin(on_eof: Callable[[], object]) -> None:
     """Our parent holds the other end of stdin: its end is the parent's."""
     try:
@@ -248,8 +232,11 @@ def main(
     settings: Settings, control: str, token: str, epoch: int, given: Sequence[int] = ()
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code."""
-    _raise_descriptor_limit()
-    gateway = Gateway(settings, control, token, epoch)
+    descriptors = raise_limit()
+    if settings.max_connections > descriptors:
+        text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
+        log.warning(text, settings.max_connections, descriptors)
+    gateway = Gateway(settings, control, token, epoch, most_connections(descriptors))
     try:
         gateway.start(given)
     except (OSError, ValueError) as error:

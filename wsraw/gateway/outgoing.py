@@ -57,6 +57,7 @@ class Outgoing:
             if late or why is not None:
                 return why
         con = route.con
+        route.active = True
         why = con.send(send.data, send.type, send.final, now)
         if why is not None:
             if route.fragment is not None:
@@ -157,6 +158,7 @@ class Outgoing:
                 self.dropped += 1
                 continue
             con.send_framed(frame)
+            route.active = True
             self._dirty[con] = None
             if con.shell is None:
                 self._flow.output_changed(route)
@@ -166,6 +168,7 @@ class Outgoing:
                     self.dropped += con.drop_oldest_framed(self._limit)
                     # As good as written, for those who wait for what stands behind it.
                     route.written += size - con.output_size
+                    route.skipped += size - con.output_size
                     self._flow.output_changed(route)
                 if con.output_size > self._limit:
                     self._overflow(route, now)

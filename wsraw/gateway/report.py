@@ -10,13 +10,15 @@ from wsraw.gateway.router import Router
 from wsraw.link import LinkState
 
 
-def report(router: Router, sockets: int, now: float) -> dict[str, Any]:
-    """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open."""
+def report(router: Router, sockets: int, most: int, now: float) -> dict[str, Any]:
+    """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open, `most` how
+    many may be."""
     kinds = Counter(route.con.kind or "unknown" for route in router.routes.values())
     opened = sum(route.con.opened for route in router.routes.values())
     return {
         "epoch": router.epoch,
         "sockets": sockets,
+        "max_connections": most,
         "connections": {
             "websocket": kinds["websocket"],
             "raw": kinds["raw"],
@@ -29,6 +31,7 @@ def report(router: Router, sockets: int, now: float) -> dict[str, Any]:
         "memory_limit": router.flow.memory_limit,
         "crowded": router.flow.crowded,
         "unknown_ids": router.unknown_ids,
+        "limits": dict(router.limits.counts),
         "dropped": router.outgoing.dropped,
         "workers": [
             _worker(worker, now)

@@ -30,6 +30,8 @@ PAUSED_MEMORY: Final = 4
 """All connections together hold too much, and it is among the fullest."""
 PAUSED_STOPPING: Final = 8
 """The gateway is stopping: nothing new is taken."""
+PAUSED_RATE: Final = 16
+"""It has sent more in a second than it may."""
 
 
 class Worker(GatewayLink):
@@ -114,6 +116,7 @@ class Route:
     """A connection's place in the router. Who hears it, what waits, what it weighs."""
 
     __slots__ = (
+        "active",
         "buried",
         "con",
         "couples",
@@ -127,6 +130,7 @@ class Route:
         "held",
         "holder",
         "id",
+        "idle_since",
         "in_flight",
         "late_sends",
         "marks",
@@ -142,6 +146,7 @@ class Route:
         "queue",
         "reopening",
         "since",
+        "skipped",
         "state",
         "unfinished",
         "version",
@@ -153,6 +158,9 @@ class Route:
         self.id = con.id
         self.pool = pool
         self.since = now
+        self.active = True
+        """Data has gone to or from it since somebody looked."""
+        self.idle_since = now
         self.gone = False
         """Forgotten: whatever its connection still reports interests nobody."""
         # dispatch
@@ -199,3 +207,6 @@ class Route:
         """What waits until that message is finished."""
         self.marks: list[tuple[int, Worker, int]] | None = None
         self.written = 0
+        """Bytes that are with the kernel, or were left out for it."""
+        self.skipped = 0
+        """Bytes of that which were left out."""

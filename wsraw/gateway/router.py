@@ -20,6 +20,8 @@ from wsraw import messages as m
 from wsraw.gateway.commands import Commands
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.dead_letters import dead_letter
+from wsraw.gateway.limits import CROWDED
+from wsraw.gateway.patience import Patience
 from wsraw.gateway.reopener import Reopener
 from wsraw.gateway.route import Route, Worker
 from wsraw.gateway.table import Table
@@ -57,6 +59,7 @@ class Router(Table):
         self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
         self._commands = Commands(self, self._leave)
         self._reopener = Reopener(self, random)
+        self._patience = Patience(settings)
         self._random = random
         self._buried: set[int] = set()
         self.dead_letters: list[dict[str, Any]] = []
@@ -268,7 +271,12 @@ class Router(Table):
         for worker in list(self.workers.values()):
             if worker.state is not LinkState.NEW:
                 self._judge_worker(worker, now)
-        for route in self.flow.judge_memory(self.routes.values()):
+        crowded = self.flow.crowded
+        doomed = self.flow.judge_memory(self.routes.values())
+        if self.flow.crowded and not crowded:
+            self.limits.hit(CROWDED, now)
+        for route in doomed:
+            self.limits.hit("memory_limit", now, route.con.who)
             why = "the server is out of memory"
             if route.unfinished > route.output_counted:
                 # What it has sent goes on to be parsed until it is gone: no goodbye.
@@ -280,6 +288,12 @@ class Router(Table):
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
+        for route in self._patience.slow_readers(self.flow, now):
+            message = f"nothing was read from it for {self.settings.write_timeout:g} s"
+            self.expel(route, "write_timeout", "write-timeout", message, now)
+        for route in self._patience.idle(self.routes, now):
+            self.limits.hit("idle_timeout", now, route.con.who)
+            self.close(route, 1001, "idle", "idle-timeout", now)
         for route in list(self.flow.paused):
             self._judge_pause(route, now)
         for pool in self.pools.values():
@@ -287,6 +301,7 @@ class Router(Table):
                 self.dispatcher.sweep(pool)
                 for route in list(pool.waiting):
                     self._judge_wait(route, now)
+        self.limits.tick(now)
 
     def _judge_worker(self, worker: Worker, now: float) -> None:
         """Whether it hangs, or has done enough."""
@@ -314,6 +329,7 @@ class Router(Table):
             route.paused_since = now
         elif 0 < self.settings.pause_timeout < now - route.paused_since and not self.stopping:
             route.paused_since = now
+            self.limits.hit("pause_timeout", now, route.con.who)
             self.close(route, 1013, "stalled", "stalled", now)
 
     def _judge_wait(self, route: Route, now: float) -> None:
@@ -322,6 +338,7 @@ class Router(Table):
         if route.heard or route.gone or not wait or now - route.since <= wait:
             return
         con = route.con
+        self.limits.hit("worker_wait_timeout", now, con.who)
         if con.kind == "websocket":
             con.close(1013, "no worker is ready", "no-worker", now)
         else:

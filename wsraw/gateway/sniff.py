@@ -21,8 +21,11 @@ from typing import Final
 MAX_LINE: Final = 8 * 1024
 """Bytes of the first line, its end included; nginx and Apache allow as much."""
 
-MAX_HEAD: Final = 64 * 1024
-"""Bytes of the whole head; Apache and Node stop at 16 KiB, but cookies can be large."""
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of the whole head, where no other bound is given; Apache and Node have the same."""
+
+MAX_HEADERS: Final = 100
+"""Headers in it; Apache's bound."""
 
 _METHOD: Final = b"GET "
 
@@ -47,15 +50,19 @@ class Verdict(Enum):
     PLAIN_HTTP = "plain http"
     """The head is complete and does not."""
     TOO_BIG = "too big"
-    """HTTP, but the head does not end within MAX_HEAD."""
+    """HTTP, but the head does not end within its bound."""
+    TOO_MANY = "too many"
+    """HTTP, but the head has more headers than it may."""
 
 
 class Sniffer:
     """Holds the first bytes of one connection until they say what it is."""
 
-    __slots__ = ("_seen", "buffer", "head_size", "verdict")
+    __slots__ = ("_max_head", "_max_headers", "_seen", "buffer", "head_size", "verdict")
 
-    def __init__(self) -> None:
+    def __init__(self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
+        self._max_head = max_head
+        self._max_headers = max_headers
         self.buffer = bytearray()
         """All bytes so far, to be replayed."""
         self.verdict = Verdict.UNKNOWN
@@ -89,14 +96,18 @@ class Sniffer:
 
     def _judge_head(self) -> None:
         buffer = self.buffer
-        end = _HEAD_END.search(buffer, self._seen, MAX_HEAD)
+        end = _HEAD_END.search(buffer, self._seen, self._max_head)
         if end is not None:
             self.head_size = end.end()
+            # Lines, without the first one and the empty one.
+            if buffer.count(b"\n", 0, self.head_size) - 2 > self._max_headers:
+                self.verdict = Verdict.TOO_MANY
+                return
             self.verdict = Verdict.PLAIN_HTTP
             for tokens in _UPGRADE.findall(buffer, 0, self.head_size):
                 if any(token.strip().lower() == b"websocket" for token in tokens.split(b",")):
                     self.verdict = Verdict.WEBSOCKET
-        elif len(buffer) >= MAX_HEAD:
+        elif len(buffer) >= self._max_head:
             self.verdict = Verdict.TOO_BIG
         else:
             # An end can begin with the last two bytes that are here.

@@ -7,10 +7,14 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from wsraw.gateway.connection import CLOSED, CONNECTING, Connection
+from wsraw.gateway.admission import Admission, address_key
+from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
 from wsraw.gateway.listener import Listener
+from wsraw.gateway.rated import RatedConnection
+from wsraw.gateway.refusals import Refusals
+from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
 from wsraw.listen import printable
 from wsraw.loop import Loop
@@ -23,7 +27,9 @@ WRITE_BUDGET: Final = 512
 class Sockets:
     """Endpoints and listeners. What a turn has marked is worked off at its end."""
 
-    def __init__(self, loop: Loop, router: Router, settings: Settings) -> None:
+    def __init__(
+        self, loop: Loop, router: Router, settings: Settings, most_connections: int = 0
+    ) -> None:
         self.loop = loop
         self.router = router
         self.settings = settings
@@ -32,6 +38,11 @@ class Sockets:
         self.doomed: list[Endpoint] = []
         self.endpoints: set[Endpoint] = set()
         self.listeners: list[Listener] = []
+        self.admission = Admission(
+            settings.max_connections or most_connections, settings.max_connections_per_address
+        )
+        self._refusals = Refusals(loop)
+        self._overdrawn: dict[RatedConnection, None] = {}
         router.write_out = _write_out
         self._dialler = Dialler(loop, self._connected, self._failed)
 
@@ -55,15 +66,28 @@ class Sockets:
         self.listeners = []
 
     def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
+        now = self.loop.now
+        key = address_key(address)
+        limit = self.admission.refusal(key, len(self.endpoints))
+        if limit:
+            self.router.limits.hit(limit, now, printable(address))
+            self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
+            return
         try:
             tune(sock)
         except OSError:
             sock.close()
             return
-        now = self.loop.now
         about = {"peer": printable(address), "listener": listen.name}
-        con = Connection.accepted(self.router.new_id(), listen, self.settings, about, now)
-        self._add(sock, con)
+        con_id = self.router.new_id()
+        if self.settings.message_rate or self.settings.byte_rate:
+            rated = RatedConnection.accepted(con_id, listen, self.settings, about, now)
+            rated.rate(self._overdrawn, now)
+            con: Connection = rated
+        else:
+            con = Connection.accepted(con_id, listen, self.settings, about, now)
+        self.admission.enter(key)
+        self._add(sock, con).address = key
         self.router.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
@@ -86,16 +110,19 @@ class Sockets:
         now = self.loop.now
         self.router.take(con, con.connect_failed(why, now), now)
 
-    def _add(self, sock: socket.socket, con: Connection) -> None:
+    def _add(self, sock: socket.socket, con: Connection) -> Endpoint:
         endpoint = Endpoint(self, sock, con)
         self.endpoints.add(endpoint)
         endpoint.judge_reading()
         self.dirty[con] = None
+        return endpoint
 
     # --- end of a turn ---
 
     def apply_pauses(self) -> None:
         """Stop and go on reading as the router has decided."""
+        if self._overdrawn:
+            self._judge_rates()
         changed = self.router.flow.changed
         if not changed:
             return
@@ -114,6 +141,28 @@ class Sockets:
                 self.router.take(con, con.resume(now), now)
                 self.dirty[con] = None
             endpoint.judge_reading()
+
+    def _judge_rates(self) -> None:
+        """Those who have sent more than they may."""
+        overdrawn, now = list(self._overdrawn), self.loop.now
+        self._overdrawn.clear()
+        for con in overdrawn:
+            route: Route | None = con.route
+            if route is None or route.gone or con.state is not OPEN:
+                continue
+            # A pause longer than any other may be is none.
+            too_long = 0 < self.settings.pause_timeout < con.owes
+            if self.settings.rate_action == "close" or too_long:
+                message = f"it sends more than {con.too_many} allows"
+                self.router.expel(route, con.too_many, "rate", message, now)
+            else:
+                self.router.limits.hit(con.too_many, now, con.who)
+                self.router.flow.pause(route, PAUSED_RATE)
+                self.loop.call_at(now + con.owes, partial(self._go_on, route))
+
+    def _go_on(self, route: Route) -> None:
+        if not route.gone:
+            self.router.flow.resume(route, PAUSED_RATE)
 
     def flush(self) -> None:
         """Write each dirty connection once, then close what is over: never inside a callback.
@@ -135,7 +184,9 @@ class Sockets:
             for endpoint in doomed:
                 if endpoint in self.endpoints:
                     self.endpoints.discard(endpoint)
+                    self.admission.leave(endpoint.address)
                     endpoint.close()
+        self._refusals.free()
 
     # --- stop ---
 
@@ -154,6 +205,7 @@ class Sockets:
     def close(self) -> None:
         """Close every socket at once."""
         self.close_listeners()
+        self._refusals.close()
         for endpoint in self.endpoints:
             endpoint.close()
         self.endpoints.clear()

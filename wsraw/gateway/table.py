@@ -15,6 +15,7 @@ from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dispatch import Dispatcher
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
+from wsraw.gateway.limits import Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.link import LinkState
@@ -31,6 +32,7 @@ class Table:
         self.settings = settings
         self.epoch = epoch
         self.flow = Flow(settings, memory_limit)
+        self.limits = Limits()
         self.dispatcher = Dispatcher(
             self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
         )
@@ -214,10 +216,15 @@ class Table:
             # It was our batch that was large, not its reading that is slow.
             return
         message = f"more than {limit} bytes of output wait for it"
+        self.expel(route, "output_limit", "overflow", message, now)
+
+    def expel(self, route: Route, limit: str, cause: str, message: str, now: float) -> None:
+        """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
+        self.limits.hit(limit, now, route.con.who)
         self.dispatcher.drop_messages(route)
         # What waits behind somebody's unfinished message is output too: it goes with the rest.
         self.outgoing.forget(route)
-        self.abort(route, 1008, "overflow", message, now)
+        self.abort(route, 1008, cause, message, now)
 
 
 def _nobody_writes(con: Connection) -> None:

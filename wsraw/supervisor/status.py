@@ -22,12 +22,14 @@ OF_WORKERS: Final = (
 OF_GATEWAY: Final = (
     "epoch",
     "sockets",
+    "max_connections",
     "connections",
     "parked",
     "paused",
     "bytes",
     "memory_limit",
     "crowded",
+    "limits",
     "unknown_ids",
     "dropped",
 )
@@ -147,11 +149,13 @@ def _gateway(gateway: dict[str, Any]) -> str:
 def _connections(gateway: dict[str, Any]) -> list[str]:
     kinds = gateway["connections"] or {}
     of_kinds = ", ".join(f"{value} {key}" for key, value in kinds.items())
+    limits = ", ".join(f"{name} {count}" for name, count in (gateway["limits"] or {}).items())
     return [
-        f"  connections: {of_kinds}",
+        f"  connections: {of_kinds}; {gateway['sockets']} sockets of {gateway['max_connections']}",
         f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
         f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
         f"unknown ids {gateway['unknown_ids']}",
+        *([f"  limits reached: {limits}"] if limits else []),
     ]
 
 

@@ -1,0 +1,125 @@
+"""I/O. Clients that are over a bound: told so, for next to nothing.
+
+Whoever speaks HTTP gets an answer, whoever does not gets a reset. That takes its first bytes, so a
+few may wait for a short time to be told; in a storm the others are reset at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import Final
+
+from wsraw.gateway.websocket import http_answer
+from wsraw.loop import Loop, Timer
+from wsraw.settings import Listen
+
+AT_ONCE: Final = 16
+"""Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
+
+PATIENCE: Final = 2.0
+"""Seconds for its first bytes, and for our answer to reach it."""
+
+RETRY_AFTER: Final = 5
+"""Seconds after which we ask a client to try again."""
+
+_METHOD: Final = b"GET "
+_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+ANSWERS: Final = {
+    status: http_answer(status, text, ("Retry-After", str(RETRY_AFTER)))
+    for status, text in (
+        (429, "too many connections from your address"),
+        (503, "too many connections"),
+    )
+}
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a reset: a raw client has no other way to hear that it was not served."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:
+        pass
+    sock.close()
+
+
+class Refusals:
+    """Those who wait to hear that they may not come in."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: set[_Refused] = set()
+        self._over: list[_Refused] = []
+
+    def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
+        """Take the socket of a client over, and get rid of it."""
+        if listen.protocol == "raw" or len(self._waiting) >= AT_ONCE:
+            reset(sock)
+            return
+        sock.setblocking(False)
+        refused = _Refused(sock, ANSWERS[status], self._over)
+        refused.timer = self._loop.call_later(PATIENCE, refused.end)
+        self._waiting.add(refused)
+        self._loop.watch(sock, refused.handle, read=True)
+
+    def free(self) -> None:
+        """End of a turn: close those that are told. Nothing is closed inside a callback."""
+        if not self._over:
+            return
+        over = list(self._over)
+        self._over.clear()
+        for refused in over:
+            if refused in self._waiting:
+                self._waiting.discard(refused)
+                self._loop.unwatch(refused.sock)
+                refused.close()
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        self._over.extend(self._waiting)
+        self.free()
+
+
+class _Refused:
+    __slots__ = ("_answer", "_answered", "_over", "_seen", "sock", "timer")
+
+    def __init__(self, sock: socket.socket, answer: bytes, over: list[_Refused]) -> None:
+        self.sock = sock
+        self.timer: Timer | None = None
+        self._answer = answer
+        self._answered = False
+        self._over = over
+        self._seen = b""
+
+    def handle(self, readable: bool, writable: bool) -> None:
+        try:
+            data = self.sock.recv(4096)
+            if self._answered or not data:
+                # What it still sends is read, as else our answer would be destroyed by a reset.
+                if not data:
+                    self.end()
+                return
+            self._seen += data[: len(_METHOD)]
+            if self._seen.startswith(_METHOD):
+                self._answered = True
+                self.sock.send(self._answer)
+                self.sock.shutdown(socket.SHUT_WR)
+            elif not _METHOD.startswith(self._seen):
+                self.end()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.end()
+
+    def end(self) -> None:
+        self._over.append(self)
+
+    def close(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self._answered:
+            self.sock.close()
+        else:
+            reset(self.sock)
