@@ -25,7 +25,17 @@ from running import ROOT, Running, command, environment
 from wsraw import cli, link
 from wsraw import messages as m
 from wsraw import settings as s
-from wsraw.gateway import connection, gateway, links, listener, websocket, wire
+from wsraw.gateway import (
+    connection,
+    gateway,
+    limits,
+    links,
+    listener,
+    refusals,
+    sniff,
+    websocket,
+    wire,
+)
 from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
 from wsraw.supervisor import log as supervisor_log
 from wsraw.supervisor.life import ChildState
@@ -168,6 +178,20 @@ def causes() -> set[str]:
     return first_column(section.partition("### ")[0])
 
 
+def test_every_limit_is_in_the_table() -> None:
+    section = OPERATIONS.read_text("utf-8").partition("### Limits")[2].partition("\n###")[0]
+    shown = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| (.*?) \|", section, re.M))))
+    assert {name.partition(" ")[0] for name in limits.DONE} <= shown
+    # Whatever can be reached has a text.
+    reached = set()
+    for file in (ROOT / "wsraw/gateway").glob("*.py"):
+        text = file.read_text("utf-8")
+        found = re.findall(r'(?:\.limit = |limits\.hit\(|expel\(route, )"(\w+)"', text)
+        reached |= set(found)
+    assert len(reached) >= 10
+    assert reached <= set(limits.DONE)
+
+
 @pytest.mark.parametrize("cause", sorted(causes()))
 def test_causes_are_those_of_the_code(cause: str) -> None:
     files = (ROOT / "wsraw/gateway").glob("*.py")
@@ -272,6 +296,7 @@ def test_settings_in_commands_are_accepted() -> None:
 # --- numbers ---
 
 MIB = s.MIB
+S = s.Settings()
 
 
 @pytest.mark.parametrize(
@@ -281,6 +306,19 @@ MIB = s.MIB
         (OPERATIONS, f"at `low_water_mark`, {s.Settings().low_water_mark // s.KIB} KiB"),
         (OPERATIONS, f"| `output_limit`, {s.Settings().output_limit // MIB} MiB of output |"),
         (OPERATIONS, f"| `max_message_size`, {s.Settings().max_message_size // MIB} MiB |"),
+        (OPERATIONS, f"and then one every {'ten' if limits.TELL_EVERY == 10 else '?'} seconds"),
+        (OPERATIONS, f"; {refusals.AT_ONCE} such clients are waited for at a time"),
+        (OPERATIONS, f"at a time, {refusals.PATIENCE:g} s at most"),
+        (OPERATIONS, f"| `silence_timeout`, before the first byte | {S.silence_timeout:g} s |"),
+        (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),
+        (OPERATIONS, f"the first line included | {S.max_header_size // s.KIB} KiB |"),
+        (OPERATIONS, f"| `max_header_count` | {S.max_header_count} |"),
+        (OPERATIONS, f"| a first line above {sniff.MAX_LINE // s.KIB} KiB"),
+        (OPERATIONS, f"| `max_connections_per_address` | {S.max_connections_per_address} |"),
+        (OPERATIONS, f"any progress of its output | {S.write_timeout:g} s |"),
+        (OPERATIONS, f"`rate_burst` seconds' worth ({S.rate_burst:g} s)"),
+        (OPERATIONS, f"| `output_limit` | {S.output_limit // MIB} MiB |"),
+        (OPERATIONS, f"| `worker_wait_timeout` | {S.worker_wait_timeout:g} s |"),
         (OPERATIONS, f"| `pause_timeout`, {s.Settings().pause_timeout:g} s |"),
         (OPERATIONS, f"above `stop_timeout` ({s.Settings().stop_timeout:g} s)"),
         (OPERATIONS, f"A line longer than {process.LONGEST_LINE // s.KIB} KiB is cut"),

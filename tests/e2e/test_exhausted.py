@@ -46,7 +46,10 @@ def served_of(socks: list[socket.socket], wait: float) -> set[socket.socket]:
 
 
 def test_more_connections_than_descriptors(limited: dict[str, str]) -> None:
-    with serve(ECHO, env=limited) as serving:
+    with serve(ECHO, "--max-connections=100000", env=limited) as serving:
+        assert (
+            f"only {LIMIT} files may be open" in serving.run.line("max_connections is 100000.*")[0]
+        )
         socks = [serving.tcp() for _ in range(LIMIT + 30)]
         try:
             check(serving, socks)

@@ -219,8 +219,45 @@ def test_raw_frames_for_groups() -> None:
 # --- accepted, what it is ---
 
 
-def test_silence_without_first_byte_timeout_has_no_deadline() -> None:
-    assert accept().deadline == math.inf
+def test_silence_without_first_byte_timeout_is_cut_off() -> None:
+    con = accept(silence_timeout=60.0)
+    assert con.deadline == 60.0
+    assert con.handle_timeout(60.0) == []
+    assert (con.state, con.reset, con.limit) == (CLOSED, True, "silence_timeout")
+    assert accept(silence_timeout=0.0).deadline == math.inf
+
+
+def test_the_first_byte_ends_the_silence() -> None:
+    con = accept(silence_timeout=60.0, handshake_timeout=10.0)
+    assert con.receive_data(b"G", 59.0) == []
+    assert con.deadline == 69.0
+    assert tell(con.handle_timeout(69.0)) == ["connect raw", "raw G"]
+    assert con.limit == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "limit"),
+    [
+        (UPGRADE % (b"A: " + b"b" * 2000 + b"\r\n"), b"431", "max_header_size"),
+        (UPGRADE % (b"A: b\r\n" * 4), b"101", ""),
+        (UPGRADE % (b"A: b\r\n" * 5), b"431", "max_header_count"),
+    ],
+)
+def test_bounds_of_the_head(head: bytes, status: bytes, limit: str) -> None:
+    con = accept(max_header_size=1024, max_header_count=9)
+    con.receive_data(head, 0.0)
+    assert b"".join(con.output).split()[1] == status
+    assert con.limit == limit
+
+
+def test_what_took_too_long_or_was_too_large_says_which_bound_it_was() -> None:
+    con = accept()
+    con.receive_data(UPGRADE[:50], 0.0)
+    con.handle_timeout(10.0)
+    assert con.limit == "handshake_timeout"
+    con = websocket(max_message_size=100)
+    con.receive_data(frame(0x82, bytes(101)), 0.0)
+    assert con.limit == "max_message_size"
 
 
 def test_silence_is_raw_where_the_server_speaks_first() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.gateway.sniff import MAX_HEAD, MAX_LINE, Sniffer, Verdict
+from wsraw.gateway.sniff import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
 
 GET = b"GET / HTTP/1.1\r\n"
 UPGRADE = GET + b"Upgrade: websocket\r\n\r\n"
@@ -69,6 +69,22 @@ def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
     assert Sniffer().receive_data(GET + b"a" * 10 * MAX_HEAD) is Verdict.TOO_BIG
 
 
+def test_bounds_that_are_given() -> None:
+    head = GET + b"A: b\r\n" * 3 + b"\r\n"
+    assert Sniffer(len(head), 3).receive_data(head) is Verdict.PLAIN_HTTP
+    assert Sniffer(len(head) - 1, 3).receive_data(head) is Verdict.TOO_BIG
+    assert Sniffer(len(head), 2).receive_data(head) is Verdict.TOO_MANY
+    assert Sniffer(len(head), 2).receive_data(head[:-1]) is Verdict.HTTP
+    # A first line beyond the bound of the head is HTTP all the same.
+    assert Sniffer(1024, 3).receive_data(of_length(2000)) is Verdict.TOO_BIG
+
+
+def test_as_many_headers_as_may_be() -> None:
+    head = UPGRADE[:-2] + b"A: b\r\n" * (MAX_HEADERS - 1) + b"\r\n"
+    assert Sniffer().receive_data(head) is Verdict.WEBSOCKET
+    assert Sniffer().receive_data(head[:-2] + b"A: b\n\r\n") is Verdict.TOO_MANY
+
+
 def test_where_the_head_ends() -> None:
     sniffer = Sniffer()
     sniffer.receive_data(UPGRADE + b"\x81\x80")
@@ -85,7 +101,7 @@ heads = st.lists(
 
 @given(heads | heads.map(lambda rest: GET + rest), st.lists(st.integers(0, 80)))
 def test_any_cut_same_verdict(data: bytes, cuts: list[int]) -> None:
-    whole, cut = Sniffer(), Sniffer()
+    whole, cut = Sniffer(60, 3), Sniffer(60, 3)
     whole.receive_data(data)
     last = 0
     for end in [*sorted(cuts), len(data)]:

@@ -1,0 +1,272 @@
+"""Each bound with a run and real clients: what they are told, what is logged and counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from deadline import eventually
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    frame,
+    linux,
+    read_frame,
+    read_head,
+    receive_all,
+    receive_exactly,
+    serve,
+)
+from running import wsraw
+
+pytestmark = linux
+
+
+@contextmanager
+def limited(*options: str) -> Iterator[Serving]:
+    with serve(ECHO, *options) as serving:
+        yield serving
+
+
+def hits(serving: Serving) -> dict[str, int]:
+    done = wsraw("status", "--json", f"--run-dir={serving.folder}")
+    counts: dict[str, int] = json.loads(done.stdout)["gateway"]["limits"]
+    return counts
+
+
+def assert_told(serving: Serving, **counts: int) -> None:
+    eventually(lambda: hits(serving) == counts, f"{counts}")
+    for name in counts:
+        assert serving.run.line(rf"warning gateway: limit {name}: ")
+    table = wsraw("status", f"--run-dir={serving.folder}").stdout
+    assert all(f"{name} {count}" in table for name, count in counts.items())
+
+
+def ended(sock: socket.socket) -> str:
+    """How a connection was ended."""
+    try:
+        return receive_all(sock).decode("latin-1")
+    except ConnectionResetError:
+        return "reset"
+
+
+def close_code(sock: socket.socket) -> int:
+    """Of the first close frame; what stands before it is skipped."""
+    while True:
+        first, data = read_frame(sock)
+        if first == 0x88:
+            return int.from_bytes(data[:2])
+
+
+def web(serving: Serving, buffer: int = 0) -> socket.socket:
+    sock = socket.socket()
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.settimeout(TIMEOUT)
+    sock.connect(serving.addresses[0])
+    sock.sendall(UPGRADE)
+    assert read_head(sock).startswith(b"HTTP/1.1 101 ")
+    return sock
+
+
+def test_connections_in_total() -> None:
+    with limited("--max-connections=2") as serving, serving.tcp() as one, web(serving):
+        one.sendall(b"x")
+        assert receive_exactly(one, 1) == b"x"
+        with serving.tcp() as more:
+            more.sendall(UPGRADE)
+            told = ended(more)
+        assert told.startswith("HTTP/1.1 503 ")
+        assert "\r\nRetry-After: 5\r\n" in told
+        with serving.tcp() as more:
+            more.sendall(b"raw")
+            assert ended(more) == "reset"
+        assert_told(serving, max_connections=2)
+        one.close()
+
+        def in_again() -> bool:
+            with serving.tcp() as more:
+                more.sendall(b"raw")
+                return ended_or(more, 3) == b"raw"
+
+        eventually(in_again)
+
+
+def ended_or(sock: socket.socket, size: int) -> bytes:
+    try:
+        return receive_exactly(sock, size)
+    except ConnectionResetError:
+        return b""
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
+
+
+@pytest.mark.skipif(not own_address(), reason="no network")
+def test_connections_of_one_address() -> None:
+    listen = ["0.0.0.0:0"]
+    with serve(ECHO, "--max-connections-per-address=1", listen=listen) as serving:
+        _, port = serving.addresses[0]
+        with socket.create_connection((own_address(), port), TIMEOUT) as one:
+            one.sendall(b"x")
+            assert receive_exactly(one, 1) == b"x"
+            with socket.create_connection((own_address(), port), TIMEOUT) as more:
+                more.sendall(UPGRADE)
+                assert ended(more).startswith("HTTP/1.1 429 ")
+            for _ in range(3):
+                # This machine itself is not counted.
+                with socket.create_connection(("127.0.0.1", port), TIMEOUT) as local:
+                    local.sendall(b"y")
+                    assert receive_exactly(local, 1) == b"y"
+        assert_told(serving, max_connections_per_address=1)
+
+
+def test_heads_and_handshakes() -> None:
+    options = ("--max-header-size=2KiB", "--max-header-count=10", "--handshake-timeout=300ms")
+    with limited(*options) as serving:
+        for head in (b"A: " + b"b" * 3000 + b"\r\n", b"A: b\r\n" * 10):
+            with serving.tcp() as sock:
+                sock.sendall(UPGRADE[:-2] + head + b"\r\n")
+                assert ended(sock).startswith("HTTP/1.1 431 ")
+        with serving.tcp() as sock:
+            # The clock runs from the first byte, however many more come.
+            begun = time.monotonic()
+            try:
+                for n in range(len(UPGRADE)):
+                    sock.sendall(UPGRADE[n : n + 1])
+                    if (told := drip(sock)) is not None:
+                        break
+            except OSError:
+                told = b""
+            assert time.monotonic() - begun < TIMEOUT
+            assert not told or told.startswith(b"HTTP/1.1 408 ")
+        assert_told(serving, max_header_size=1, max_header_count=1, handshake_timeout=1)
+
+
+def drip(sock: socket.socket) -> bytes | None:
+    """What comes within a short time, if anything does."""
+    sock.settimeout(0.05)
+    try:
+        return sock.recv(1000)
+    except TimeoutError:
+        return None
+
+
+def test_silence() -> None:
+    with limited("--silence-timeout=200ms") as serving, serving.tcp() as sock:
+        assert ended(sock) == "reset"
+        assert_told(serving, silence_timeout=1)
+
+
+def test_idleness() -> None:
+    with limited("--idle-timeout=1s", "--ping-interval=100ms") as serving:
+        with web(serving) as one, serving.tcp() as raw:
+            raw.sendall(b"x")
+            assert close_code(one) == 1001
+            assert ended(raw) == "x"
+        eventually(lambda: hits(serving) == {"idle_timeout": 2})
+        assert serving.run.line("info gateway: limit idle_timeout: ")
+
+
+def test_messages_are_held_to_their_rate() -> None:
+    """150 messages at 100/s and 50 at once take a second."""
+    with limited("--message-rate=100", "--rate-burst=0.5") as serving, web(serving) as sock:
+        begun = time.monotonic()
+        for _ in range(150):
+            sock.sendall(frame(1, b"x"))
+        for _ in range(150):
+            assert read_frame(sock) == (0x81, b"x")
+        # All may come with one read; who sends after that waits.
+        sock.sendall(frame(1, b"y"))
+        assert read_frame(sock) == (0x81, b"y")
+        assert time.monotonic() - begun >= 0.9
+        assert hits(serving)["message_rate"] >= 1
+
+
+def test_bytes_are_held_to_their_rate() -> None:
+    with limited("--byte-rate=100KB") as serving, serving.tcp() as sock:
+        begun = time.monotonic()
+        for _ in range(20):
+            sock.sendall(bytes(10_000))
+            assert len(receive_exactly(sock, 10_000)) == 10_000
+        assert time.monotonic() - begun >= 0.8
+        assert hits(serving)["byte_rate"] >= 1
+
+
+def test_who_sends_too_much_is_closed_if_so_wished() -> None:
+    with limited("--message-rate=10", "--rate-action=close") as serving:
+        with web(serving) as sock, serving.tcp() as raw:
+            sock.sendall(frame(1, b"x") * 30)
+            assert close_code(sock) == 1008
+            with pytest.raises(OSError):
+                for _ in range(1000):
+                    raw.sendall(b"x")
+                    receive_exactly(raw, 1) or pytest.fail("no reset")
+        assert_told(serving, message_rate=2)
+
+
+def test_a_client_that_does_not_read() -> None:
+    options = ("--write-timeout=1s", "--output-limit=16MiB", "--high-water-mark=8MiB")
+    with limited(*options) as serving, web(serving, 4096) as sock, serving.ws() as other:
+        send_until_full(sock)
+        assert_told(serving, write_timeout=1)
+        other.send("still served")
+        assert other.recv(TIMEOUT) == "still served"
+
+
+def send_until_full(sock: socket.socket) -> None:
+    """More than kernel buffers hold comes back, and is not read."""
+    message = frame(2, bytes(500_000))
+    try:
+        for _ in range(14):
+            sock.sendall(message)
+    except OSError as error:
+        raise AssertionError("ended too early") from error
+
+
+def test_what_is_too_much_output() -> None:
+    options = ("--output-limit=512KiB", "--max-message-size=8MiB")
+    with limited(*options) as serving, web(serving, 4096) as sock:
+        sock.sendall(frame(2, bytes(7_000_000)))
+        assert_told(serving, output_limit=1)
+
+
+def test_messages_that_are_too_large() -> None:
+    with limited("--max-message-size=1KiB") as serving, web(serving) as sock:
+        sock.sendall(frame(2, bytes(1025)))
+        assert close_code(sock) == 1009
+        assert_told(serving, max_message_size=1)
+
+
+def test_more_than_there_are_descriptors(tmp_path: Any) -> None:
+    """By default a tenth is left, and those who come then are told."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with serve(ECHO, env={"PYTHONPATH": path}) as serving:
+        socks = [serving.tcp() for _ in range(88)]
+        for sock in socks:
+            sock.sendall(b"x")
+            assert receive_exactly(sock, 1) == b"x"
+        with serving.tcp() as more:
+            more.sendall(UPGRADE)
+            assert ended(more).startswith("HTTP/1.1 503 ")
+        assert_told(serving, max_connections=1)
+        for sock in socks:
+            sock.close()

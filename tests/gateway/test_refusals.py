@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from deadline import eventually
+from stage import HANDSHAKE, Stage
+
+from wsraw.gateway.refusals import AT_ONCE, PATIENCE
+from wsraw.gateway.sockets import Sockets
+from wsraw.loop import Loop
+from wsraw.settings import Listen
+
+ANY = Listen(name="test")
+THERE = ("192.0.2.1", 1)
+
+
+class Clock:
+    time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Gate:
+    """Sockets whose clients come from wherever we say. One connection an address, three in all."""
+
+    def __init__(self) -> None:
+        self.stage = Stage(max_connections=3, max_connections_per_address=1)
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
+        self.loop.before_sleep = self._before_sleep
+        self.clients: list[socket.socket] = []
+
+    def _before_sleep(self, now: float) -> bool:
+        self.stage.turn()
+        self.sockets.flush()
+        return False
+
+    def come(self, address: object = THERE, listen: Listen = ANY) -> socket.socket:
+        # TCP, as a pair of unix sockets knows no reset.
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+        client.setblocking(False)
+        self.clients.append(client)
+        self.sockets._accepted(listen, accepted, address)
+        return client
+
+    def turn(self, seconds: float = 0.0) -> None:
+        while seconds > 0:
+            self.clock.time += min(0.4, seconds)
+            seconds -= 0.4
+            self.loop.turn(False)
+        self.loop.turn(False)
+
+    def said(self, client: socket.socket) -> bytes:
+        """All that it is told until the end; b"reset" for a reset."""
+        data = b""
+
+        def read() -> bool:
+            nonlocal data
+            self.turn()
+            try:
+                piece = client.recv(65536)
+            except BlockingIOError:
+                return False
+            except ConnectionResetError:
+                data += b"reset"
+                return True
+            data += piece
+            return not piece
+
+        eventually(read)
+        return data
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.sockets.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.close()
+
+
+def test_who_speaks_http_is_told(gate: Gate) -> None:
+    gate.come()
+    client = gate.come()
+    client.sendall(HANDSHAKE)
+    head, _, body = gate.said(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nRetry-After: 5\r\n" in head
+    assert body == b"too many connections from your address\n"
+    assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
+
+
+def test_byte_by_byte(gate: Gate) -> None:
+    gate.come()
+    client = gate.come()
+    for n in range(len(HANDSHAKE)):
+        client.sendall(HANDSHAKE[n : n + 1])
+        gate.turn()
+    assert gate.said(client).startswith(b"HTTP/1.1 429 ")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"GETHER", b"\x16\x03\x01"])
+def test_who_does_not_is_reset(gate: Gate, data: bytes) -> None:
+    gate.come()
+    client = gate.come()
+    client.sendall(data)
+    assert gate.said(client) == b"reset"
+
+
+def test_a_raw_listener_does_not_wait(gate: Gate) -> None:
+    gate.come()
+    assert gate.said(gate.come(listen=Listen(name="test", protocol="raw"))) == b"reset"
+
+
+def test_who_says_nothing_is_reset_in_the_end(gate: Gate) -> None:
+    gate.come()
+    client = gate.come()
+    gate.turn(PATIENCE - 0.5)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    gate.turn(1.0)
+    assert gate.said(client) == b"reset"
+
+
+def test_a_storm_is_reset_at_once(gate: Gate) -> None:
+    gate.come()
+    waiting = [gate.come() for _ in range(AT_ONCE)]
+    assert gate.said(gate.come()) == b"reset"
+    waiting[0].close()
+    gate.turn()
+    client = gate.come()
+    client.sendall(HANDSHAKE)
+    assert gate.said(client).startswith(b"HTTP/1.1 429 ")
+
+
+def test_in_total(gate: Gate) -> None:
+    for n in range(3):
+        gate.come((f"192.0.2.{n}", 1))
+    client = gate.come(("192.0.2.9", 1))
+    client.sendall(HANDSHAKE)
+    assert gate.said(client).startswith(b"HTTP/1.1 503 ")
+    assert gate.stage.router.limits.counts == {"max_connections": 1}
+
+
+def test_who_leaves_makes_room(gate: Gate) -> None:
+    client = gate.come()
+    client.sendall(b"hello")
+    eventually(lambda: gate.turn() or gate.stage.router.routes)
+    client.close()
+    gate.stage.worker()
+    [mate] = gate.stage.mates
+
+    def left() -> bool:
+        mate.work()
+        gate.turn()
+        return not gate.sockets.endpoints
+
+    eventually(left)
+    other = gate.come()
+    other.sendall(HANDSHAKE)
+    eventually(lambda: gate.turn() or gate.stage.router.routes)
+    assert not gate.stage.router.limits.counts
