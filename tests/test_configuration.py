@@ -315,6 +315,13 @@ def test_a_run_takes_them(tmp_path: Path) -> None:
         assert not (tmp_path / "s").exists(), "the command line goes first"
 
 
+def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    assert gather(tmp_path, text).settings.idle_timeout == 600.0
+
+
 def test_the_example_loads() -> None:
     file = ROOT / "examples/wsraw.toml"
     settings = configuration.gather({}, {}, str(file)).settings

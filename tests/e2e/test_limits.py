@@ -144,16 +144,21 @@ def test_heads_and_handshakes() -> None:
                 sock.sendall(UPGRADE[:-2] + head + b"\r\n")
                 assert ended(sock).startswith("HTTP/1.1 431 ")
         with serving.tcp() as sock:
-            # The clock runs from the first byte, however many more come.
+            # The clock runs from the first byte, however many more come. A first line that is not
+            # complete by then would make it raw.
             begun = time.monotonic()
+            sock.sendall(UPGRADE[:16])
+            told = None
             try:
-                for n in range(len(UPGRADE)):
+                for n in range(16, len(UPGRADE)):
                     sock.sendall(UPGRADE[n : n + 1])
                     if (told := drip(sock)) is not None:
                         break
-            except OSError:
+            except ConnectionResetError:
+                # A byte of ours was on its way when it had heard enough.
                 told = b""
             assert time.monotonic() - begun < TIMEOUT
+            assert told is not None, "it let us finish"
             assert not told or told.startswith(b"HTTP/1.1 408 ")
         assert_told(serving, max_header_size=1, max_header_count=1, handshake_timeout=1)
 
@@ -218,6 +223,13 @@ def test_who_sends_too_much_is_closed_if_so_wished() -> None:
                     raw.sendall(b"x")
                     receive_exactly(raw, 1) or pytest.fail("no reset")
         assert_told(serving, message_rate=2)
+
+
+def test_who_would_have_to_wait_too_long_is_closed() -> None:
+    with limited("--message-rate=1", "--pause-timeout=5s") as serving, web(serving) as sock:
+        sock.sendall(frame(1, b"x") * 100)
+        assert close_code(sock) == 1008
+        assert_told(serving, message_rate=1)
 
 
 def test_a_client_that_does_not_read() -> None:
