@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from running import wsraw
 
-from wsraw import cli
-from wsraw import settings as s
+from wsraw import cli, options
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 
@@ -34,7 +33,7 @@ def taken() -> Iterator[str]:
 def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for option in s.options():
+    for option in options.options():
         assert f"--{option.name.replace('_', '-')}" in text
         # Click breaks long words; enough of the meaning shows that it is the right one.
         assert " ".join(option.meaning.split()[:3]) in text

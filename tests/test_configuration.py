@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from running import ROOT, Running
 
-from wsraw import cli, configuration
+from wsraw import cli, configuration, options
 from wsraw import settings as s
 from wsraw.configuration import ConfigurationError
 from wsraw.settings import Settings
@@ -278,7 +278,7 @@ def test_what_is_shown_is_read_as_the_same(
     assert lines["deflate"] == "deflate = false  # --deflate"
     assert lines["ping_interval"] == 'ping_interval = "20s"  # default'
     assert lines["listen"] == f'listen = ["unix:{tmp_path}/s"]  # --listen'
-    assert set(tomllib.loads(shown)) == set(s.names())
+    assert set(tomllib.loads(shown)) == set(options.names())
     Path("b.toml").write_text(shown, "utf-8")
     read = configuration.gather({}, {}, "b.toml").settings
     assert read == Settings(
@@ -329,4 +329,4 @@ def test_the_example_loads() -> None:
     # What is commented out is right, too.
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():
-        s.read(name, value)
+        options.read(name, value)

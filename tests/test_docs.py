@@ -24,6 +24,7 @@ from running import ROOT, Running, command, environment
 
 from wsraw import cli, link
 from wsraw import messages as m
+from wsraw import options as options_of_settings
 from wsraw import settings as s
 from wsraw.gateway import (
     connection,
@@ -51,7 +52,7 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 GENERATED = {
     "records": (PROTOCOL, m.tables),
-    "settings": (OPERATIONS, s.table),
+    "settings": (OPERATIONS, options_of_settings.table),
 }
 
 
@@ -128,8 +129,8 @@ def test_the_readme_leads_to_every_page() -> None:
 # --- names ---
 
 
-@pytest.mark.parametrize("option", s.options(), ids=lambda option: option.name)
-def test_every_setting_is_mentioned(option: s.Option) -> None:
+@pytest.mark.parametrize("option", options_of_settings.options(), ids=lambda option: option.name)
+def test_every_setting_is_mentioned(option: options_of_settings.Option) -> None:
     assert f"`{option.name}`" in OPERATIONS.read_text("utf-8")
 
 

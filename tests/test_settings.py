@@ -22,25 +22,17 @@ def test_options_are_taken() -> None:
     assert settings.deflate is False
 
 
-def test_units_are_taken() -> None:
-    settings = s.from_options({"ping_interval": "2m", "memory_limit": "1GiB", "listen": "h:1"})
-    assert settings == Settings(ping_interval=120.0, memory_limit=1 << 30, listen=("h:1",))
-
-
 @pytest.mark.parametrize(
     ("values", "line"),
     [
         ({"ping_interval": -1}, "ping_interval: Expected `float` >= 0.0"),
         ({"ping_interval": math.nan}, "ping_interval"),
-        ({"stop_timeout": math.inf}, "stop_timeout: inf is no length of time"),
+        ({"stop_timeout": math.inf}, "stop_timeout: inf is no number"),
         ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
         ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
         ({"deflate": "yes"}, "deflate: Expected `bool`"),
-        ({"deflate": 1}, "deflate: Expected `bool`, got `int`; write true or false"),
+        ({"deflate": 1}, "deflate: Expected `bool`, got `int`"),
         ({"colour": "red"}, "colour: there is no such setting"),
-        ({"ping_intervall": 1}, "ping_intervall: there is no such setting; did you mean ping_int"),
-        ({"max_memory": "1 Mio"}, "max_memory: '1 Mio' is no size; write bytes, as in 65536, 64K"),
-        ({"ping_interval": "1M"}, "ping_interval: '1M' is no length of time; write seconds, as"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
         ({"workers": ["a.py", "b.py"]}, "workers: one handlers file a run"),
@@ -164,39 +156,3 @@ def test_workers_are_read(text: str, file: str, count: int) -> None:
 def test_wrong_workers_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="workers: "):
         s.parse_workers(text)
-
-
-# --- the generated rest ---
-
-
-def test_every_setting_is_an_option_with_a_meaning() -> None:
-    options = s.options()
-    assert [option.name for option in options] == list(Settings.__struct_fields__)
-    for option in options:
-        assert option.default == getattr(Settings(), option.name)
-        assert option.meaning.endswith(".")
-
-
-def test_options_know_their_kind_and_bounds() -> None:
-    options = {option.name: option for option in s.options()}
-    assert options["listen"].kind == "texts"
-    assert options["run_dir"].kind == "text"
-    assert options["deflate"].kind == "switch"
-    assert options["max_message_size"].kind == "size"
-    assert options["max_message_size"].minimum == 1
-    assert options["memory_limit"].minimum == 0
-    assert options["ping_interval"].kind == "time"
-    assert options["max_deliveries"].kind == "count"
-    assert options["max_deliveries"].minimum == 1
-    assert [option.name for option in s.options() if option.is_path] == ["workers", "run_dir"]
-    assert options["dispatch"].choices == ("any", "sticky")
-
-
-def test_the_table_has_a_row_for_each() -> None:
-    rows = s.table().splitlines()[2:]
-    assert [row.split("`")[1] for row in rows] == list(Settings.__struct_fields__)
-
-
-def test_an_unknown_name_is_no_option() -> None:
-    with pytest.raises(KeyError):
-        s.option("colour")

@@ -16,8 +16,10 @@ import click
 from click.core import ParameterSource
 
 from wsraw import configuration
+from wsraw import options as options_module
 from wsraw import settings as settings_module
-from wsraw.settings import Option, Settings
+from wsraw.options import Option
+from wsraw.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,7 +89,7 @@ def cli() -> None:
 
 def setting_options(command: F) -> F:
     """One option for each setting; settings.py says the rest."""
-    for option in reversed(settings_module.options()):
+    for option in reversed(options_module.options()):
         command = _option(option)(command)
     return click.option(
         "--config",
@@ -116,7 +118,7 @@ def _option(option: Option) -> Callable[[F], F]:
     }[option.kind]
     default = option.default
     if option.kind in OF_KINDS:
-        default = settings_module.toml(option, default).strip('"')
+        default = options_module.toml(option, default).strip('"')
     return click.option(
         flag,
         option.name,

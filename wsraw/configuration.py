@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
 
+from wsraw import options as options_module
 from wsraw import settings as settings_module
-from wsraw.settings import Option, Settings
+from wsraw.options import Option
+from wsraw.settings import Settings
 
 PREFIX: Final = "WSRAW_"
 
@@ -70,9 +72,9 @@ def show(configuration: Configuration, folder: str) -> str:
     """All settings as TOML, each with where it was said; relative paths are made those of
     `folder`, so that the text can be put into a file anywhere."""
     lines = []
-    for option in settings_module.options():
+    for option in options_module.options():
         value = _anchored(option, getattr(configuration.settings, option.name), Path(folder))
-        text = f"{option.name} = {settings_module.toml(option, value)}"
+        text = f"{option.name} = {options_module.toml(option, value)}"
         lines.append(f"{text}  # {configuration.sources.get(option.name, 'default')}")
     return "\n".join(lines)
 
@@ -111,13 +113,13 @@ class _File:
     def read(self, name: str, value: Any) -> Any:
         """One value, checked; a relative path in it is relative to the file."""
         if _is_table(value) or (isinstance(value, list) and value and _is_table(value[0])):
-            known = settings_module.names()
-            why = "there is no such table" + settings_module.did_you_mean(name)
+            known = options_module.names()
+            why = "there is no such table" + options_module.did_you_mean(name)
             if name in known:
                 why = f"this is no table; write {name} = …"
             raise ConfigurationError(f"{self.place(name)}: {name}: {why}")
         value = _blame(self.place(name), name, value)
-        return _anchored(settings_module.option(name), value, Path(self.path).absolute().parent)
+        return _anchored(options_module.option(name), value, Path(self.path).absolute().parent)
 
     def place(self, name: str) -> str:
         """File and line of a key."""
@@ -177,7 +179,7 @@ def _anchored_address(text: str, folder: PurePath) -> str:
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Names of settings and of the variables that say them; an empty one says nothing."""
-    known = settings_module.names()
+    known = options_module.names()
     found = {}
     for variable in environ:
         # Windows has them in capitals only; elsewhere case counts.
@@ -187,7 +189,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         if name in known:
             found[name] = variable
             continue
-        near = settings_module.nearest(name, NEARLY)
+        near = options_module.nearest(name, NEARLY)
         if near is not None:
             raise ConfigurationError(
                 f"{variable}: there is no such setting; did you mean {PREFIX}{near.upper()}?"
@@ -196,7 +198,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _from_text(name: str, variable: str, text: str) -> Any:
-    option = settings_module.option(name)
+    option = options_module.option(name)
     value: Any = text
     if option.kind == "texts":
         value = tuple(text.split())
@@ -216,7 +218,7 @@ def _from_text(name: str, variable: str, text: str) -> Any:
 def _blame(where: str, name: str, value: Any) -> Any:
     """One value, checked; what is wrong with it is said of the place that it came from."""
     try:
-        return settings_module.read(name, value)
+        return options_module.read(name, value)
     except ValueError as error:
         raise ConfigurationError(_at(where, name, str(error))) from error
 

@@ -1,24 +1,17 @@
 """Sans-I/O. Every setting once: name, type, default, meaning.
 
-The command line and the docs are made from here.
+options.py makes the command line, the file and the docs of it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
-from functools import cache
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
-
-from wsraw import units
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -326,26 +319,17 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     plain_http: Literal["raw", "reject", "health"] = "raw"
 
 
-class Option(msgspec.Struct, frozen=True):
-    """A setting as the command line, the environment and the docs need it."""
-
-    name: str
-    kind: Literal["text", "texts", "choice", "switch", "count", "number", "size", "time"]
-    default: Any
-    meaning: str
-    minimum: int = 0
-    """Of a count or a number."""
-    choices: tuple[str, ...] = ()
-    is_path: bool = False
-
-
 # --- making and carrying settings ---
 
 
 def from_options(options: Mapping[str, Any]) -> Settings:
     """Settings from names and values, all checked. Raises ValueError with a line for the user,
     which begins with the name of a setting."""
-    settings: Settings = _convert({name: read(name, options[name]) for name in options}, Settings)
+    settings: Settings = convert(options)
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: {value} is no number to count with; 0 switches it off")
     if settings.low_water_mark > settings.high_water_mark:
         raise ValueError(
             f"low_water_mark ({settings.low_water_mark}) must not be above "
@@ -368,51 +352,13 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def read(name: str, value: Any) -> Any:
-    """A value of a setting, checked by itself. Raises ValueError with a line for the user.
+def convert(values: Mapping[str, Any]) -> Settings:
+    """Settings whose types and bounds are right; how they fit each other is for `from_options`.
 
-    A size or a time may be a text with a unit, a list of texts may be one text.
+    Raises ValueError.
     """
-    known = _by_name().get(name)
-    if known is None:
-        raise ValueError(f"{name}: there is no such setting{did_you_mean(name)}")
-    if isinstance(value, str):
-        try:
-            if known.kind == "size":
-                value = units.parse_size(value)
-            elif known.kind == "time":
-                value = units.parse_time(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        if known.kind == "texts":
-            value = (value,)
-    try:
-        settings: Settings = _convert({name: value}, Settings)
-    except ValueError as error:
-        hint = {
-            "size": units.SIZE_HINT,
-            "time": units.TIME_HINT,
-            "switch": "write true or false",
-            "choice": f"write {' or '.join(known.choices)}",
-        }.get(known.kind)
-        raise ValueError(f"{error}; {hint}" if hint else str(error)) from error
-    value = getattr(settings, name)
-    if isinstance(value, float) and not math.isfinite(value):
-        what = "length of time; 0 switches a time off" if known.kind == "time" else "number"
-        raise ValueError(f"{name}: {value} is no {what}")
-    return value
-
-
-def nearest(name: str, cutoff: float = 0.6) -> str | None:
-    """The setting that somebody may have meant, if there is one so much alike (0 to 1)."""
-    near = get_close_matches(re.sub(r"[^a-z0-9]", "_", name.lower()), names(), 1, cutoff)
-    return near[0] if near else None
-
-
-def did_you_mean(name: str) -> str:
-    """What to put behind "there is no such setting"."""
-    near = nearest(name)
-    return f"; did you mean {near}?" if near else ""
+    settings: Settings = _convert(values, Settings)
+    return settings
 
 
 def with_run_dir(settings: Settings, run_dir: str) -> Settings:
@@ -434,6 +380,9 @@ def from_json(text: str) -> Settings:
 
 
 def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
+    for name in values:
+        if name not in kind.__struct_fields__:
+            raise ValueError(f"{name}: there is no such setting")
     try:
         return msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:
@@ -516,83 +465,3 @@ def parse_workers(text: str) -> tuple[str, int]:
     if not 1 <= int(count) <= 1000:
         raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to 1000")
     return file, int(count)
-
-
-# --- what the CLI and the docs are made from ---
-
-
-def options() -> list[Option]:
-    """Every setting, in order."""
-    return list(_by_name().values())
-
-
-def names() -> tuple[str, ...]:
-    """The names of all settings, in order."""
-    return tuple(_by_name())
-
-
-def option(name: str) -> Option:
-    """The setting of that name. Raises KeyError if there is none."""
-    return _by_name()[name]
-
-
-@cache
-def _by_name() -> dict[str, Option]:
-    hints = get_type_hints(Settings, include_extras=True)
-    fields = msgspec.structs.fields(Settings)
-    return {field.name: _option(field, hints[field.name]) for field in fields}
-
-
-def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
-    # Annotated[Annotated[float, …], …] is flat: the type first, then every Meta.
-    kind, *metas = get_args(hint)
-    extra: dict[str, Any] = {}
-    for meta in metas:
-        extra.update(meta.extra or {})
-    what: Any
-    if get_origin(kind) is Literal:
-        what = "choice"
-    elif get_origin(kind) is tuple:
-        what = "texts"
-    else:
-        plain = {bool: "switch", str: "text", int: "count", float: "number"}
-        what = extra.get("unit", plain[kind])
-    return Option(
-        field.name,
-        what,
-        field.default,
-        " ".join(meta.description for meta in metas if meta.description),
-        max((meta.ge for meta in metas if meta.ge is not None), default=0),
-        get_args(kind) if what == "choice" else (),
-        extra.get("path", False),
-    )
-
-
-def toml(option: Option, value: Any) -> str:
-    """A value as it can stand in a TOML file."""
-    if option.kind == "texts":
-        return f"[{', '.join(map(_quote, value))}]"
-    if option.kind == "switch":
-        return str(value).lower()
-    if option.kind == "size":
-        shown = units.show_size(value)
-        return shown if shown.isdigit() else _quote(shown)
-    if option.kind == "time":
-        return _quote(units.show_time(value))
-    return str(value) if option.kind in ("count", "number") else _quote(value)
-
-
-def _quote(text: str) -> str:
-    # JSON escapes as TOML does, but for one character.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def table() -> str:
-    """The settings table of docs/operations.md."""
-    rows = ["| setting | default | meaning |", "|---|---|---|"]
-    rows += [f"| `{o.name}` | `{toml(o, o.default)}` | {o.meaning} |" for o in options()]
-    return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(table())
