@@ -76,3 +76,11 @@ def test_one_that_hangs_says_so() -> None:
     stage.run(3)
     [told] = report(stage.router, 1, stage.now)["workers"]
     assert told["state"] == "hung"
+
+
+def test_bounds_that_were_reached() -> None:
+    stage = Stage()
+    stage.router.limits.hit("max_header_size", stage.now)
+    data = report(stage.router, 0, stage.now, 99)
+    assert data["limits"] == {"max_header_size": 1}
+    assert data["max_connections"] == 99

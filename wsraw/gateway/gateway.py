@@ -182,7 +182,7 @@ class Gateway:
                     self.router.drain(worker, record.deadline)
             case m.Status():
                 sockets = self.sockets
-                data = report(self.router, len(sockets.endpoints), sockets.admission.most, now)
+                data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
                 self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)

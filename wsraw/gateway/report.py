@@ -10,9 +10,9 @@ from wsraw.gateway.router import Router
 from wsraw.link import LinkState
 
 
-def report(router: Router, sockets: int, most: int, now: float) -> dict[str, Any]:
+def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str, Any]:
     """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open, `most` how
-    many may be."""
+    many may be; 0: as many as like."""
     kinds = Counter(route.con.kind or "unknown" for route in router.routes.values())
     opened = sum(route.con.opened for route in router.routes.values())
     return {
