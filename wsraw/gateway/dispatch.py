@@ -86,7 +86,11 @@ class Dispatcher:
         alone = len(pool.workers) == 1
         if last is not None and last.state is LinkState.READY and not last.condemned:
             sticky = pool.sticky or route.buried
-            if last.has_room(size) and (alone or sticky or not last.is_stuck(now)):
+            if (
+                not last.starting
+                and last.has_room(size)
+                and (alone or sticky or not last.is_stuck(now))
+            ):
                 return last
             if sticky:
                 return None
