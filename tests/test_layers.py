@@ -27,16 +27,18 @@ FOLDERS = {"gateway", "supervisor", "workers"}
 
 ALLOWED = {
     "messages": set(),
+    "keys": set(),
+    "keygen": {"keys"},
     "settings": set(),
     "loop": set(),
     "listen": {"settings"},
     "link": {"messages"},
-    "gateway": {"link", "listen", "loop", "messages", "settings"},
+    "gateway": {"keys", "link", "listen", "loop", "messages", "settings"},
     "supervisor": {"listen", "loop", "messages", "settings", ""},
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
     "drill": {"loop", "settings", "supervisor", ""},
-    "cli": {"drill", "settings", "supervisor", "workers"},
+    "cli": {"drill", "keygen", "keys", "settings", "supervisor", "workers"},
     "child": {"settings", "gateway", "workers"},
     "__main__": {"cli", "child"},
 }
@@ -141,7 +143,7 @@ def test_one_package_one_door(name: str) -> None:
 def test_zmq_has_one_door_a_process() -> None:
     users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
     # The command line is a process of its own, too.
-    doors = ["gateway.wire", "supervisor.client", "supervisor.control", "workers.dealer"]
+    doors = ["gateway.wire", "keygen", "supervisor.client", "supervisor.control", "workers.dealer"]
     assert sorted(users) == doors
 
 
