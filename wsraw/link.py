@@ -446,8 +446,10 @@ class GatewayLink:
     def has_room(self, size: int) -> bool:
         """Whether one more event of `size` bytes fits the window."""
         in_flight = len(self.in_flight)
-        return in_flight < self.window and (
-            not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES
+        return (
+            in_flight < self.window
+            and (not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES)
+            and not self.choked
         )
 
     @property
