@@ -25,7 +25,7 @@ from running import ROOT, Running, command, environment
 from wsraw import cli, link
 from wsraw import messages as m
 from wsraw import settings as s
-from wsraw.gateway import connection, gateway, links, listener, websocket, wire
+from wsraw.gateway import connection, gateway, links, listener, router, websocket, wire
 from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
 from wsraw.supervisor import log as supervisor_log
 from wsraw.supervisor.life import ChildState
@@ -315,6 +315,20 @@ MIB = s.MIB
         (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
         (PROTOCOL, f"| `MAXMSGSIZE` = {dealer.LARGEST_BATCH // MIB} MiB |"),
         (PROTOCOL, f"`MAXMSGSIZE` = {wire.MAX_BATCH // MIB} MiB, `RCVHWM` = {wire.RECEIVE_QUEUE}"),
+        (
+            PROTOCOL,
+            f"`MAXMSGSIZE` = {wire.REMOTE_MAX_BATCH // MIB} MiB, "
+            f"`RCVHWM` = {wire.REMOTE_RECEIVE_QUEUE} batches",
+        ),
+        (
+            PROTOCOL,
+            f"more than {m.MOST_RECORDS:,} records, more than {m.MOST_WRONG} that are wrong",
+        ),
+        (PROTOCOL, f"anything above {router.LONGEST_HELLO // MIB} MiB"),
+        (PROTOCOL, f"come back within {router.COME_BACK:g} seconds"),
+        (OPERATIONS, f"comes back within {router.COME_BACK:g} seconds"),
+        (PROTOCOL, f"told of {link.MOST_OWED:,} refusals"),
+        (PROTOCOL, f"while {links.UNSENT_LIMIT // MIB} MiB wait"),
         (PROTOCOL, f"`HEARTBEAT_IVL` = {dealer.HEARTBEAT // 1000} s"),
         (PROTOCOL, f"`HEARTBEAT_TIMEOUT` = {dealer.HEARTBEAT_EXPIRY // 1000} s"),
         (PROTOCOL, f"`LINGER` = {dealer.BYE_LINGER} ms"),

@@ -57,6 +57,14 @@ def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
     assert stage.router.workers[b"\0slow"].state is LinkState.READY
 
 
+def test_one_that_says_hello_unasked_is_not_asked_behind_its_welcome() -> None:
+    """At the worker that would end the session which has just begun."""
+    stage = Stage()
+    stage.receive(b"\0x", hello())
+    stage.receive(b"\0x", m.encode([1, m.Query(1, "members", "g")]))
+    assert replies(stage) == []
+
+
 def test_a_long_speech_before_the_hello_is_not_decoded() -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))

@@ -121,7 +121,7 @@ class Router(Table):
                 worker = self._add_stranger(identity, worker.guest, now)
             self._hello(worker, records[0], now)
             return
-        if not worker.asked:
+        if worker.state is LinkState.NEW and not worker.asked:
             # Only now: a `who` behind its welcome would end its session at the worker alone.
             worker.asked = True
             self.replies.append((identity, link.who()))
