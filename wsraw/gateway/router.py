@@ -221,7 +221,7 @@ class Router(Table):
     def _ready(self, worker: Worker) -> None:
         """It takes events."""
         self.dispatcher.join(self.pool(worker.pool), worker)
-        log.info("%s is ready (%s)", self.name_of(worker), worker.language)
+        self._tell(worker, f"is ready ({worker.language})")
         if worker.worker:
             self.to_supervisor.append(m.Ready(worker.worker))
 
@@ -262,7 +262,8 @@ class Router(Table):
             del self._banned[next(iter(self._banned))]
         if worker.worker:
             self.to_supervisor.append(m.Kill(worker.worker, why))
-        self.end_session(worker, now, died=True)
+        # From elsewhere it may do so again and again, to have innocent events taken for poison.
+        self.link_lost(worker, now)
 
     def link_lost(self, worker: Worker, now: float) -> None:
         """Its link is gone for good. Behind a network that is no proof of its death: only if it
@@ -351,8 +352,15 @@ class Router(Table):
             self.abort(route, 1011, cause, "", now)
 
     def _leave(self, worker: Worker, now: float) -> None:
-        log.info("%s has left", self.name_of(worker))
+        self._tell(worker, "has left")
         self.end_session(worker, now)
+
+    def _tell(self, worker: Worker, what: str) -> None:
+        """A line about a worker; of those that nobody has started there may be very many."""
+        if worker.worker:
+            log.info("%s %s", self.name_of(worker), what)
+        else:
+            self.log.say("info", "%s %s", self.name_of(worker), what)
 
     def name_of(self, worker: Worker) -> str:
         """How the log calls a worker."""
