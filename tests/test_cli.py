@@ -79,6 +79,21 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         (["run", "--workers", "a.py:0"], "wsraw: --workers: 'a.py:0': the number of processes"),
         (["run", "--workers", "."], "wsraw: . is not a file"),
         (["worker", "x.py"], "wsraw: Missing option '--connect'"),
+        (["worker", __file__, "--connect", "tcp://h:1", "--key", "k"], "wsraw: --key and"),
+        (
+            ["worker", __file__, "--connect", "ipc://x", "--key", "k", "--gateway-key", "g"],
+            "wsraw: --key: keys are for tcp://",
+        ),
+        (
+            ["worker", __file__, "--connect", "tcp://h:1", "--key", "k", "--gateway-key", "g"],
+            "wsraw: k: No such file",
+        ),
+        (["worker", __file__, "--connect", "ipc://x", "--on-exception", "cry"], "wsraw: Invalid"),
+        (["keygen", "--name", "../x"], "wsraw: --name '../x': letters"),
+        (
+            ["run", "--worker-listen", "tcp://0.0.0.0:1"],
+            "wsraw: --worker-listen: 'tcp://0.0.0.0:1'",
+        ),
         (["worker", "none.py", "--connect", "ipc://x"], "wsraw: none.py: there is no such"),
     ],
 )
@@ -210,3 +225,16 @@ def test_a_module_of_the_users_folder_does_not_stand_in_for_one_of_ours(tmp_path
     done = wsraw("run", "--workers", "broken.py", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert "SyntaxError" in done.stderr
     assert "wrong module" not in done.stderr
+
+
+# --- keys ---
+
+
+def test_keygen_makes_a_pair_and_says_what_is_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 0
+    told = capsys.readouterr().out
+    assert told == f"{tmp_path}/alice.key: secret; {tmp_path}/alice.pub: for the other side\n"
+    assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 2
+    assert "choose another --name" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from wsraw.gateway import (
     links,
     listener,
     refusals,
+    router,
     sniff,
     websocket,
     wire,
@@ -354,6 +355,20 @@ S = s.Settings()
         (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
         (PROTOCOL, f"| `MAXMSGSIZE` = {dealer.LARGEST_BATCH // MIB} MiB |"),
         (PROTOCOL, f"`MAXMSGSIZE` = {wire.MAX_BATCH // MIB} MiB, `RCVHWM` = {wire.RECEIVE_QUEUE}"),
+        (
+            PROTOCOL,
+            f"`MAXMSGSIZE` = {wire.REMOTE_MAX_BATCH // MIB} MiB, "
+            f"`RCVHWM` = {wire.REMOTE_RECEIVE_QUEUE} batches",
+        ),
+        (
+            PROTOCOL,
+            f"more than {m.MOST_RECORDS:,} records, more than {m.MOST_WRONG} that are wrong",
+        ),
+        (PROTOCOL, f"anything above {router.LONGEST_HELLO // MIB} MiB"),
+        (PROTOCOL, f"come back within {router.COME_BACK:g} seconds"),
+        (OPERATIONS, f"comes back within {router.COME_BACK:g} seconds"),
+        (PROTOCOL, f"told of {link.MOST_OWED:,} refusals"),
+        (PROTOCOL, f"while {links.UNSENT_LIMIT // MIB} MiB wait"),
         (PROTOCOL, f"`HEARTBEAT_IVL` = {dealer.HEARTBEAT // 1000} s"),
         (PROTOCOL, f"`HEARTBEAT_TIMEOUT` = {dealer.HEARTBEAT_EXPIRY // 1000} s"),
         (PROTOCOL, f"`LINGER` = {dealer.BYE_LINGER} ms"),

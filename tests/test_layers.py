@@ -28,18 +28,29 @@ FOLDERS = {"gateway", "supervisor", "workers"}
 ALLOWED = {
     "messages": set(),
     "units": set(),
+    "keys": set(),
+    "keygen": {"keys"},
     "settings": set(),
     "options": {"settings", "units"},
     "configuration": {"options", "settings"},
     "loop": set(),
     "listen": {"settings"},
     "link": {"messages"},
-    "gateway": {"link", "listen", "loop", "messages", "settings"},
+    "gateway": {"keys", "link", "listen", "loop", "messages", "settings"},
     "supervisor": {"listen", "loop", "messages", "settings", ""},
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
     "drill": {"loop", "settings", "supervisor", ""},
-    "cli": {"configuration", "drill", "options", "settings", "supervisor", "workers"},
+    "cli": {
+        "configuration",
+        "drill",
+        "keygen",
+        "keys",
+        "options",
+        "settings",
+        "supervisor",
+        "workers",
+    },
     "child": {"settings", "gateway", "workers"},
     "__main__": {"cli", "child"},
 }
@@ -146,7 +157,7 @@ def test_one_package_one_door(name: str) -> None:
 def test_zmq_has_one_door_a_process() -> None:
     users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
     # The command line is a process of its own, too.
-    doors = ["gateway.wire", "supervisor.client", "supervisor.control", "workers.dealer"]
+    doors = ["gateway.wire", "keygen", "supervisor.client", "supervisor.control", "workers.dealer"]
     assert sorted(users) == doors
 
 

@@ -63,7 +63,9 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["ping_interval"].kind == "time"
     assert options["max_deliveries"].kind == "count"
     assert options["max_deliveries"].minimum == 1
-    assert [option.name for option in o.options() if option.is_path] == ["workers", "run_dir"]
+    assert [option.name for option in o.options() if option.is_path] == [
+        "workers", "run_dir", "link_key", "worker_keys"
+    ]  # fmt: skip
     assert options["dispatch"].choices == ("any", "sticky")
 
 

@@ -156,3 +156,46 @@ def test_workers_are_read(text: str, file: str, count: int) -> None:
 def test_wrong_workers_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="workers: "):
         s.parse_workers(text)
+
+
+# --- the link to other machines ---
+
+KEYS = {"link_key": "gateway.key", "worker_keys": "workers"}
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:7788", "tcp://127.9.9.9:0", "tcp://[::1]:7788"])
+def test_on_loopback_the_link_needs_no_keys(text: str) -> None:
+    assert s.from_options({"worker_listen": (text,)}).worker_listen == (text,)
+
+
+@pytest.mark.parametrize("text", ["tcp://0.0.0.0:7788", "tcp://[::]:7788", "tcp://10.0.0.1:1"])
+def test_beyond_it_does(text: str) -> None:
+    with pytest.raises(ValueError, match=r"worker_listen: .* is open to the network: make keys"):
+        s.from_options({"worker_listen": ("tcp://127.0.0.1:1", text)})
+    assert s.from_options({"worker_listen": (text,), **KEYS})
+    assert s.from_options({"worker_listen": (text,), "insecure_link": True})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1:7788", "tcp://10.0.0.1", "tcp://gateway:7788", "tcp://*:7788", "tcp://::1:7788",
+        "tcp://[10.0.0.1]:7788", "tcp://10.0.0.1:99999", "tcp://10.0.0.1:x", "ipc:///tmp/x", "",
+        "tcp://[::1:7788",
+    ],
+)  # fmt: skip
+def test_worker_listen_that_cannot_be(text: str) -> None:
+    with pytest.raises(ValueError, match="write tcp://ADDRESS:PORT"):
+        s.from_options({"worker_listen": (text,), **KEYS})
+
+
+@pytest.mark.parametrize(("given", "missing"), [tuple(KEYS), tuple(KEYS)[::-1]])
+def test_one_half_of_the_keys_is_not_enough(given: str, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"{given}: {missing} is needed, too"):
+        s.from_options({given: "x"})
+
+
+def test_a_heartbeat_in_reason() -> None:
+    with pytest.raises(ValueError, match="worker_heartbeat: at most"):
+        s.from_options({"worker_heartbeat": 61.0})
+    assert s.from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0

@@ -26,7 +26,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 TIME = click.FloatRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 COUNT = click.IntRange(min=1, max=1000)
-METAVARS = {"listen": "ADDRESS", "workers": "FILE[:N]", "run_dir": "FOLDER"}
+METAVARS = {
+    "worker_listen": "ENDPOINT",
+    "link_key": "FILE",
+    "worker_keys": "PATH",
+    "listen": "ADDRESS",
+    "workers": "FILE[:N]",
+    "run_dir": "FOLDER",
+}
+OF_WORKERS = ("concurrency", "on_exception", "log_level")
 OF_KINDS = {"size": "SIZE", "time": "TIME"}
 FAILED = 1
 WRONG_USE = 2
@@ -100,6 +108,14 @@ def setting_options(command: F) -> F:
     )(command)
 
 
+def of_workers(command: F) -> F:
+    """Options for the settings that a worker of its own has."""
+    for option in reversed(options_module.options()):
+        if option.name in OF_WORKERS:
+            command = _option(option)(command)
+    return command
+
+
 def _option(option: Option) -> Callable[[F], F]:
     dashed = option.name.replace("_", "-")
     flag = f"--{dashed}"
@@ -139,6 +155,7 @@ def run(context: click.Context, /, **_: Any) -> int:
     settings = _gather(context).settings
     for text in settings.workers:
         _check_file(settings_module.parse_workers(text)[0])
+    _check_keys(settings)
     from wsraw.supervisor import supervisor
 
     try:
@@ -311,22 +328,70 @@ def dead_letters(number: int | None, run_dir: str) -> int:
 )
 @click.option("--pool", default="default", show_default=True, help="The pool this worker joins.")
 @click.option(
-    "--concurrency",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Events handled at the same time; 0: 1 for plain handlers, 100 for async ones.",
+    "--key",
+    metavar="FILE",
+    default="",
+    help="The secret key of this worker, for a gateway on another machine (`wsraw keygen`).",
 )
-def worker(file: str, endpoint: str, token: str | None, pool: str, concurrency: int) -> int:
-    """Run one worker with the handlers of FILE, by hand."""
+@click.option(
+    "--gateway-key",
+    metavar="FILE",
+    default="",
+    help="The public key of that gateway: its .pub file.",
+)
+@of_workers
+def worker(
+    file: str,
+    endpoint: str,
+    token: str | None,
+    pool: str,
+    key: str,
+    gateway_key: str,
+    **values: Any,
+) -> int:
+    """Run one worker with the handlers of FILE, by hand, here or on another machine."""
     _check_file(file)
     if not endpoint.startswith(("ipc://", "tcp://")):
         raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
-    token = token or _token_beside(endpoint)
+    if bool(key) != bool(gateway_key):
+        raise WrongUse("--key and --gateway-key belong together: give both, or neither")
+    if key and not endpoint.startswith("tcp://"):
+        raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token is enough")
+    keys = _link_keys(key, gateway_key) if key else None
+    token = token or (_token_beside(endpoint) if keys is None else "")
     os.environ.pop("WSRAW_TOKEN", None)
+    from wsraw.workers import dealer
     from wsraw.workers import worker as runtime
 
-    return runtime.main(file, endpoint, token, pool, Settings(concurrency=concurrency))
+    link_keys = dealer.LinkKeys(*keys) if keys is not None else None
+    return runtime.main(file, endpoint, token, pool, _settings(values), link_keys)
+
+
+@cli.command()
+@click.argument("folder", default=".", metavar="[FOLDER]")
+@click.option(
+    "--name",
+    default="worker",
+    show_default=True,
+    help="What the log calls its owner; the files are NAME.key and NAME.pub.",
+)
+def keygen(folder: str, name: str) -> int:
+    """Make a pair of keys in FOLDER, for the gateway or for a worker on another machine.
+
+    NAME.key is secret and stays where it is used. NAME.pub is for the other side: a gateway lets
+    in those in --worker-keys, a worker trusts the one in --gateway-key.
+    """
+    from wsraw import keygen as maker
+    from wsraw.keys import KeyFileError
+
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        raise WrongUse(f"--name {name!r}: letters, digits, - and _")
+    try:
+        secret, public = maker.make(folder, name)
+    except KeyFileError as error:
+        raise WrongUse(str(error)) from error
+    click.echo(f"{secret}: secret; {public}: for the other side")
+    return 0
 
 
 @cli.command()
@@ -428,6 +493,37 @@ def drill(as_json: bool, **values: Any) -> int:
     try:
         return drills.main(Plan(**values), as_json)
     except (PlanError, drills.CannotDrill) as error:
+        raise WrongUse(str(error)) from error
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    try:
+        return settings_module.from_options(values)
+    except ValueError as error:
+        name, colon, rest = str(error).partition(": ")
+        option = "--" + name.replace("_", "-") if colon and name in values else name
+        raise WrongUse(f"{option}{colon}{rest}") from error
+
+
+def _link_keys(key: str, gateway_key: str) -> tuple[str, str]:
+    from wsraw import keys
+
+    try:
+        return keys.read_secret(key), keys.read_public(gateway_key)
+    except keys.KeyFileError as error:
+        raise WrongUse(str(error)) from error
+
+
+def _check_keys(settings: Settings) -> None:
+    """Here, as a line of the gateway's log is not where one looks for wrong use."""
+    if not settings.link_key:
+        return
+    from wsraw import keys
+
+    try:
+        keys.read_secret(settings.link_key)
+        keys.AllowedKeys(settings.worker_keys)
+    except keys.KeyFileError as error:
         raise WrongUse(str(error)) from error
 
 

@@ -42,6 +42,12 @@ STUCK_AFTER: Final = 0.020
 """A worker whose oldest event is older than this (or four of its events) gets nothing new."""
 
 
+MOST_OWED: Final = 10_000
+"""Refusals, and values in answers, that a worker can cause in a turn."""
+
+LONGEST_WHY: Final = 200
+"""Characters of a reason: it may quote what was wrong."""
+
 IDS_LOW: Final = 1024
 """Ids left of a worker's range when it asks for the next one."""
 
@@ -312,6 +318,10 @@ class GatewayLink:
         self.batches = 0
         self.dropped = 0
         self._decoder = decoder
+        self.choked = False
+        """It does not read what it is sent: its queue is full."""
+        self.owed = 0
+        """What it is to be told in answer to its own commands; see MOST_OWED."""
         self._next_seq = 1
         self._out: list[m.Record] = []
         self.acked_events = 0
@@ -407,8 +417,11 @@ class GatewayLink:
         self._out.append(record)
 
     def refuse(self, index: int, why: str) -> None:
-        """Tell the worker that a record of its current batch was left out."""
-        self._out.append(m.Refused(self.batches, index, why))
+        """Tell the worker that a record of its current batch was left out. Of thousands in a turn
+        it is not told each: nobody reads them, and they need memory."""
+        if self.owed < MOST_OWED:
+            self.owed += 1
+            self._out.append(m.Refused(self.batches, index, why[:LONGEST_WHY]))
 
     def drain(self, deadline: float) -> None:
         """No more events from here on, READY → DRAINING."""
@@ -433,8 +446,10 @@ class GatewayLink:
     def has_room(self, size: int) -> bool:
         """Whether one more event of `size` bytes fits the window."""
         in_flight = len(self.in_flight)
-        return in_flight < self.window and (
-            not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES
+        return (
+            in_flight < self.window
+            and (not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES)
+            and not self.choked
         )
 
     @property
@@ -465,7 +480,7 @@ class GatewayLink:
 
     def is_stuck(self, now: float) -> bool:
         """Its oldest event takes unusually long, and it has no hand free for another."""
-        return len(self.in_flight) >= self.concurrency and self.is_slow(now)
+        return self.choked or (len(self.in_flight) >= self.concurrency and self.is_slow(now))
 
     def is_slow(self, now: float) -> bool:
         """Its oldest event takes unusually long."""
@@ -515,6 +530,7 @@ class GatewayLink:
             return None
         batch = m.encode([self.session, *self._out])
         self._out = []
+        self.owed = 0
         return batch
 
 

@@ -429,6 +429,13 @@ decode_value: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 """The value that such bytes hold."""
 
 
+MOST_RECORDS: Final = 1 << 18
+"""In one batch of a worker: a megabyte of single bytes must not become a gigabyte of objects."""
+
+MOST_WRONG: Final = 1000
+"""Wrong records in a batch, beyond which it is none."""
+
+
 class LinkError(Exception):
     """What the other end of a link sent is no batch at all: not an array, no session in front."""
 
@@ -446,14 +453,18 @@ class Decoder:
     after a failure it is decoded record by record, and what is wrong is named by its index.
     """
 
-    def __init__(self, head: type, records: Any) -> None:
+    def __init__(self, head: type, records: Any, most: int = 1 << 32) -> None:
         self._head = head
+        self._most = most + 1
         self._batch: Any = msgspec.msgpack.Decoder(list[head | records])  # type: ignore[valid-type]
         self._raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
         self._one = msgspec.msgpack.Decoder(records)
 
     def decode(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
         """Head, records, and (index, why) of each one left out; None stands in its place."""
+        # Only the longest way to write an array can hold more (array 32, MessagePack).
+        if data[:1] == b"\xdd" and int.from_bytes(data[1:5], "big") > self._most:
+            raise LinkError(f"more than {self._most - 1} records")
         try:
             batch = self._batch.decode(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -484,6 +495,8 @@ class Decoder:
                 except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError):
                     records.append(None)
                     wrong.append((index, str(error)))
+                    if len(wrong) > MOST_WRONG:
+                        raise LinkError(f"more than {MOST_WRONG} wrong records") from error
         return head, records, wrong
 
 
@@ -522,7 +535,7 @@ def worker_decoder() -> Decoder:
 
 def gateway_decoder() -> Decoder:
     """Decodes what a worker says to the gateway."""
-    return Decoder(int, Command)
+    return Decoder(int, Command, MOST_RECORDS)
 
 
 def tables() -> str:

@@ -5,6 +5,7 @@ options.py makes the command line, the file and the docs of it.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
@@ -27,6 +28,9 @@ Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "size"})]
 IS_PATH: Final = {"path": True}
 """Of a setting whose value, or what it begins with, is a path."""
+
+LONGEST_HEARTBEAT: Final = 60.0
+"""Seconds; beyond that nobody would call it one."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,6 +279,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "then it is killed, and another is started."
         ),
     ] = 60.0
+    worker_listen: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Where workers on other machines connect: tcp://ADDRESS:PORT; may be "
+            "repeated. Beyond this machine it needs link_key and worker_keys."
+        ),
+    ] = ()
+    link_key: Annotated[
+        str,
+        Meta(
+            description="File with the gateway's secret key for worker_listen; `wsraw keygen` "
+            "makes it.",
+            extra=IS_PATH,
+        ),
+    ] = ""
+    worker_keys: Annotated[
+        str,
+        Meta(
+            description="File or folder (*.pub) with the public keys of workers that are let in, "
+            "and for which pools.",
+            extra=IS_PATH,
+        ),
+    ] = ""
+    insecure_link: Annotated[
+        bool,
+        Meta(
+            description="Let worker_listen be without keys on a network: whoever reads along "
+            "there has the token, and every message."
+        ),
+    ] = False
+    worker_heartbeat: Annotated[
+        Seconds,
+        Meta(
+            description="The time between two heartbeats on links to other machines; after three "
+            "without an answer the link is lost."
+        ),
+    ] = 2.0
     reload: Annotated[
         bool,
         Meta(
@@ -349,6 +390,7 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError("workers: one handlers file a run; import the others from it")
     for text in settings.workers:
         parse_workers(text)
+    _check_link(settings)
     return settings
 
 
@@ -359,6 +401,24 @@ def convert(values: Mapping[str, Any]) -> Settings:
     """
     settings: Settings = _convert(values, Settings)
     return settings
+
+
+def _check_link(settings: Settings) -> None:
+    """Whoever reaches the link can be every handler: on a network it needs keys."""
+    for text in settings.worker_listen:
+        if parse_worker_listen(text) or settings.link_key or settings.insecure_link:
+            continue
+        raise ValueError(
+            f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen` and "
+            "give --link-key and --worker-keys (or --insecure-link, if nobody can read along)"
+        )
+    if bool(settings.link_key) != bool(settings.worker_keys):
+        given, missing = "link_key", "worker_keys"
+        if settings.worker_keys:
+            given, missing = missing, given
+        raise ValueError(f"{given}: {missing} is needed, too: both sides of a link have a key")
+    if settings.worker_heartbeat > LONGEST_HEARTBEAT:
+        raise ValueError(f"worker_heartbeat: at most {LONGEST_HEARTBEAT:g} seconds; 0 sends none")
 
 
 def with_run_dir(settings: Settings, run_dir: str) -> Settings:
@@ -452,6 +512,29 @@ def _parse_tcp(text: str, address: str) -> dict[str, Any]:
     if not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"listen: {text!r}: the port must be a number from 0 to 65535")
     return {"host": host, "port": int(port)}
+
+
+def parse_worker_listen(text: str) -> bool:
+    """Whether a `worker_listen` value can be reached from this machine alone.
+
+    Raises ValueError with a line that says what to write instead.
+    """
+    wrong = ValueError(
+        f"worker_listen: {text!r}: write tcp://ADDRESS:PORT with an IP address of this machine, as "
+        "in tcp://10.0.0.1:7788 or tcp://[::1]:7788 (0.0.0.0 or [::] for every network)"
+    )
+    address = text.removeprefix("tcp://")
+    host, colon, port = address.rpartition(":")
+    if address == text or not colon or not (port.isascii() and port.isdigit()):
+        raise wrong
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        ip = ipaddress.ip_address(bare)
+    except ValueError:
+        raise wrong from None
+    if int(port) > 65535 or (ip.version == 6) != (bare != host):
+        raise wrong
+    return ip.is_loopback
 
 
 def parse_workers(text: str) -> tuple[str, int]:

@@ -365,5 +365,5 @@ class Ground:
                     continue
                 holder = route.holder
                 bound = (self.config.sticky or route.buried) and holder is not None
-                bound = bound and holder in route.pool.workers
+                bound = bound and (holder in route.pool.workers or holder.starting)
                 assert holder not in idle if bound else not idle, f"{route.id} waits for nothing"

@@ -4,7 +4,8 @@ A step is a name and two numbers, which choose among what is possible at that mo
 steps is a valid history, so that a failing one can be made short by leaving steps out. hypothesis
 does that in test_model.py; ``python -m tests.gateway.model`` makes long random histories.
 
-ground.py has the gateway and its peers, world.py the workers, habits.py what their handlers do.
+ground.py has the gateway and its peers, crew.py the workers, habits.py what their handlers do,
+trouble.py what happens to them, world.py the end of it all.
 """
 
 from __future__ import annotations

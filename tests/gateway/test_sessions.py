@@ -51,6 +51,21 @@ def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
     assert stage.router.to_supervisor == [], "nor is it ready"
 
 
+def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
+    """It may open connections while it starts, and the gateway die."""
+    stage = Stage()
+    mate = stage.worker(starting=True)
+    mate.link.held.add(77)
+    mate.link.receive(m.encode([0, m.Who()]))
+    mate.flush()
+    stage.turn()
+    assert mate.events == []
+    mate.link.started()
+    mate.flush()
+    stage.turn()
+    assert [type(event) for event in mate.events] == [m.OnClose]
+
+
 def test_a_sticky_connection_does_not_wait_for_one_that_is_to_be_killed() -> None:
     stage = Stage(dispatch="sticky", handler_timeout=5.0)
     stage.router.spawned(m.Spawned(3, "third", 0))

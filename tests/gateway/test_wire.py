@@ -9,7 +9,17 @@ import pytest
 import zmq
 from deadline import UNIT, eventually
 
-from wsraw.gateway.wire import MAX_BATCH, RECEIVE_QUEUE, ControlWire, Sent, WorkerWire, new_context
+from wsraw.gateway.wire import (
+    MAX_BATCH,
+    RECEIVE_QUEUE,
+    REMOTE_MARK,
+    ControlWire,
+    Gatekeeper,
+    RemoteWire,
+    Sent,
+    WorkerWire,
+    new_context,
+)
 from wsraw.loop import Loop
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -285,6 +295,96 @@ def test_without_a_folder_it_listens_on_this_machine_alone(context: Context) -> 
     assert wire.endpoint.startswith("tcp://127.0.0.1:")
     assert not wire.endpoint.endswith(":0")
     wire.close()
+
+
+# --- workers elsewhere ---
+
+
+@pytest.fixture
+def remote(context: Context) -> Iterator[RemoteWire]:
+    remote = RemoteWire(context, ["tcp://127.0.0.1:0"], "", 1.0)
+    yield remote
+    remote.close()
+
+
+def drain_remote(
+    remote: RemoteWire, known: set[bytes], wanted: bool = True
+) -> tuple[list[Message], list[tuple[bytes, str, str]]]:
+    got: list[Message] = []
+    met: list[tuple[bytes, str, str]] = []
+
+    def meet(identity: bytes, address: str, user: str) -> bool:
+        met.append((identity, address, user))
+        return wanted
+
+    remote.drain(known, meet, lambda identity, data: got.append((identity, data)), 100)
+    return got, met
+
+
+def test_one_from_elsewhere_is_asked_about_once_and_has_a_mark(remote: RemoteWire) -> None:
+    other: Context = zmq.Context()
+    socket = other.socket(zmq.DEALER)
+    socket.connect(remote.endpoints[0])
+    socket.send(b"one")
+    eventually(remote.pending)
+    [(identity, data)], [met] = drain_remote(remote, set())
+    assert (data, met) == (b"one", (identity, "127.0.0.1", ""))
+    assert identity.startswith(REMOTE_MARK), "no worker of this machine has the same"
+    socket.send(b"two")
+    eventually(remote.pending)
+    assert drain_remote(remote, {identity}) == ([(identity, b"two")], [])
+    assert remote.send(identity, b"back") is Sent.OK
+    assert hear(socket) == b"back"
+    socket.send(b"three")
+    eventually(remote.pending)
+    got, met_again = drain_remote(remote, set(), wanted=False)
+    assert got == []
+    assert len(met_again) == 1
+    socket.close(0)
+    eventually(lambda: remote.send(identity, b"x") is Sent.GONE)
+    other.term()
+
+
+def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None:
+    server_public, server_secret = zmq.curve_keypair()
+    keeper = Gatekeeper(context)
+    remote = RemoteWire(context, ["tcp://127.0.0.1:0"], server_secret.decode(), 0)
+    other: Context = zmq.Context()
+    socket = other.socket(zmq.DEALER)
+    public, secret = zmq.curve_keypair()
+    socket.set(zmq.CURVE_PUBLICKEY, public)
+    socket.set(zmq.CURVE_SECRETKEY, secret)
+    socket.set(zmq.CURVE_SERVERKEY, server_public)
+    socket.connect(remote.endpoints[0])
+    socket.send(b"secret words")
+    eventually(keeper.pending)
+    assert not remote.pending()
+    asked: list[bytes] = []
+    refused: list[str] = []
+
+    def lets_in(key: bytes) -> str | None:
+        asked.append(key)
+        # The first time nobody knows it; it tries again.
+        return "alice" if len(asked) > 1 else None
+
+    def answered() -> bool:
+        keeper.answer(lets_in, refused.append)
+        return remote.pending()
+
+    eventually(answered, units=30)
+    [(_, data)], [(_, _, user)] = drain_remote(remote, set())
+    assert (data, user) == (b"secret words", "alice")
+    assert refused == ["127.0.0.1"]
+    assert len(asked[0]) == 32
+    socket.close(0)
+    other.term()
+    remote.close()
+    keeper.close()
+
+
+def test_where_it_cannot_bind_it_says_so(context: Context, remote: RemoteWire) -> None:
+    with pytest.raises(OSError, match=r"worker_listen: tcp://.*Address already in use"):
+        RemoteWire(context, remote.endpoints, "", 1.0)
 
 
 # --- the supervisor ---

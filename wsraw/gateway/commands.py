@@ -7,12 +7,16 @@ race: a counted no-op. An id that was never given out is a mistake: refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
-from wsraw.gateway.route import Reopening, Route, Worker
+from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
+from wsraw.link import MOST_OWED
+
+MOST_MARKS: Final = 1000
+"""Marks that wait on one connection."""
 
 
 class Commands:
@@ -119,8 +123,7 @@ class Commands:
         route = self._table.find(join.con)
         if not isinstance(route, Route):
             return route
-        self._table.groups.join(route, join.group)
-        return None
+        return self._table.groups.join(route, join.group)
 
     def _leave(self, worker: Worker, leave: m.Leave, now: float) -> str | None:
         route = self._table.find(leave.con)
@@ -154,11 +157,17 @@ class Commands:
             return None
         if route.marks is None:
             route.marks = []
+        if len(route.marks) >= MOST_MARKS:
+            return f"{MOST_MARKS} marks wait on connection {mark.con}"
         route.marks.append((route.written + route.con.output_size, worker, mark.ref))
         return None
 
     def _query(self, worker: Worker, query: m.Query, now: float) -> str | None:
         value: Any
+        if worker.owed >= MOST_OWED:
+            return "too many answers at once; ask again later"
+        if query.what == "ids" and len(worker.ids) >= MOST_RANGES:
+            return f"{MOST_RANGES} ranges are not used up yet"
         if query.what == "ids":
             ids = self._table.new_range(worker)
             value = [ids[0], ids[-1]]
@@ -166,6 +175,7 @@ class Commands:
             value = [route.id for route in self._table.groups.members(query.arg)]
         else:
             return f"nothing is known of {query.what!r}; ask for ids or members"
+        worker.owed += len(value)
         worker.notice(m.Answer(query.ref, value))
         self._table.dispatcher.talked.add(worker)
         return None

@@ -15,6 +15,7 @@ The rules (docs/worker-protocol.md has them with their reasons):
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from wsraw import messages as m
@@ -38,6 +39,8 @@ class Dispatcher:
         """Events that have killed, and how many workers; taken out of their connections."""
         self.bereaved: list[Route] = []
         """Connections whose messages died with a worker and are not to be repeated."""
+        self.doubtful: list[m.Event] = []
+        """Events of a worker that is out of sight."""
         self.talked: set[Worker] = set()
         """Workers that have something to be sent; the shell takes them once a turn."""
 
@@ -87,7 +90,11 @@ class Dispatcher:
         alone = len(pool.workers) == 1
         if last is not None and last.state is LinkState.READY and not last.condemned:
             sticky = pool.sticky or route.buried
-            if last.has_room(size) and (alone or sticky or not last.is_stuck(now)):
+            if (
+                not last.starting
+                and last.has_room(size)
+                and (alone or sticky or not last.is_stuck(now))
+            ):
                 return last
             if sticky:
                 return None
@@ -213,7 +220,7 @@ class Dispatcher:
         if pool.suspects or pool.isolated:
             self._serve_suspects(pool, now)
         if pool.homeless:
-            self._rehome(pool)
+            self._rehome(pool, now)
         waiting = pool.waiting
         for worker in workers:
             while worker.bound and self._serve_bound(worker, now):
@@ -227,13 +234,15 @@ class Dispatcher:
             while worker.bound and self._serve_bound(worker, now):
                 pass
 
-    def _rehome(self, pool: Pool) -> None:
+    def _rehome(self, pool: Pool, now: float) -> None:
         """Give connections of those who left to others before they say anything.
 
         Somebody must hold each of them: should the gateway die, it lives on in what workers hold,
         and only so gets its on_close.
         """
-        workers = [worker for worker in pool.workers if not worker.isolated]
+        # What is stuck may not read for long; should all be, this waits for the next turn.
+        workers = [w for w in pool.workers if not (w.isolated or w.is_stuck(now))]
+        pool.rehoming = bool(workers)
         for _ in range(min(len(pool.homeless), REHOMED) if workers else 0):
             route = pool.homeless.popleft()
             if route.heard and route.holder is None and not route.gone and not route.parked:
@@ -345,11 +354,14 @@ class Dispatcher:
             pool.isolated.remove(worker)
         self._release_bound(worker)
 
-    def leave(self, pool: Pool, worker: Worker, died: bool, counts: bool) -> None:
+    def leave(
+        self, pool: Pool, worker: Worker, died: bool, counts: bool, certain: bool = True
+    ) -> None:
         """Its session is over: what it held goes back, in order, to the front of its connections.
 
         With `died`, an event may have been handled in part: its delivery count says so. With
-        `counts`, one of them may be what it died of.
+        `counts`, one of them may be what it died of; unless it is `certain`, that is not a death
+        yet, and they are left in `doubtful`.
         """
         alone = worker.isolated and len(worker.in_flight) == 1
         self.withdraw(pool, worker)
@@ -363,7 +375,12 @@ class Dispatcher:
             routes[route] = None
             event = entry.event
             event.delivery += died and entry.left
-            deaths = self._suspicion.died(entry, alone) if counts and entry.left else 0
+            deaths = 0
+            if counts and entry.left and certain:
+                deaths = self._suspicion.died(entry, alone)
+            elif counts and entry.left:
+                self._suspicion.suspect(event)
+                self.doubtful.append(event)
             if deaths:
                 self._flow.remove(route, entry.size)
                 self.poisoned.append((route, event, deaths))
@@ -378,12 +395,17 @@ class Dispatcher:
             route.holder = None
             if not route.gone:
                 pool.homeless.append(route)
+                pool.rehoming = True
         worker.connections.clear()
         self._release_bound(worker)
         for route in routes:
             if route.parked:
                 self._queue(route, front=True)
         self.talked.discard(worker)
+
+    def confirm(self, events: Iterable[m.Event]) -> None:
+        """The worker that held them has not come back: that was a death."""
+        self._suspicion.confirm(events)
 
     def _drop(self, route: Route, event: m.Event, size: int) -> None:
         self._suspicion.clear(event)

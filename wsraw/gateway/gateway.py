@@ -30,9 +30,11 @@ from wsraw.gateway.admission import most_connections
 from wsraw.gateway.dead_letters import FILE_NAME
 from wsraw.gateway.descriptors import raise_limit
 from wsraw.gateway.links import Links
+from wsraw.gateway.remote import Remote
 from wsraw.gateway.report import report
 from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
+from wsraw.gateway.spawned import SpawnedProcesses
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
 from wsraw.listen import adopt
@@ -66,10 +68,11 @@ class Gateway:
         self._context = new_context()
         self._wire = WorkerWire(self._context, settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
+        self._remote: Remote | None = None
         self._control = ControlWire(self._context, control) if control else None
         self._decoder = m.Decoder(str, m.FromSupervisor)
         self._token = token
-        self._pids: dict[int, int] = {}
+        self._spawned = SpawnedProcesses()
         self._introduced = self._control is None
         """The supervisor has told us of its workers: before that nobody's hello can be judged."""
         self._tick_due = False
@@ -83,6 +86,9 @@ class Gateway:
         for index, text in enumerate(self.settings.listen):
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
+        if self.settings.worker_listen:
+            self._remote = Remote(self.loop, self.router, self._context, self.settings)
+            self._links.remote = self._remote
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
             m.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
@@ -97,6 +103,8 @@ class Gateway:
         """Free everything."""
         self.sockets.close()
         self._wire.close()
+        if self._remote is not None:
+            self._remote.close()
         if self._control is not None:
             self._control.close()
         self._context.term()
@@ -172,9 +180,9 @@ class Gateway:
             case m.Spawned():
                 self.router.spawned(record)
                 if record.pid:
-                    self._pids[record.n] = record.pid
+                    self._spawned.add(record.n, record.pid)
             case m.Exited():
-                self._pids.pop(record.n, None)
+                self._spawned.discard(record.n)
                 self._links.exited(record.n, now)
             case m.DrainWorker():
                 worker = self.router.worker_number(record.n)
@@ -194,11 +202,7 @@ class Gateway:
 
     def kill_spawned(self) -> None:
         """Workers we were told of that are still there although their supervisor is not."""
-        for pid in self._pids.values():
-            try:
-                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            except OSError:
-                pass
+        self._spawned.kill_all()
 
 
 def _private(path: str, flags: int) -> int:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from wsraw.gateway.route import Route
+
+MOST_GROUPS: Final = 1000
+"""Of one connection."""
+
+LONGEST_NAME: Final = 1024
+"""Characters."""
 
 
 class Groups:
@@ -13,12 +20,17 @@ class Groups:
     def __init__(self) -> None:
         self._members: dict[str, dict[Route, None]] = {}
 
-    def join(self, route: Route, group: str) -> None:
-        """Joining twice is joining once."""
+    def join(self, route: Route, group: str) -> str | None:
+        """Joining twice is joining once. Gives why it cannot be."""
+        if len(group) > LONGEST_NAME:
+            return f"the name of a group has at most {LONGEST_NAME} characters"
         if route.groups is None:
             route.groups = set()
+        if len(route.groups) >= MOST_GROUPS and group not in route.groups:
+            return f"connection {route.id} is in {MOST_GROUPS} groups already"
         route.groups.add(group)
         self._members.setdefault(group, {})[route] = None
+        return None
 
     def leave(self, route: Route, group: str) -> None:
         """Leaving what one is not in is fine."""

@@ -8,17 +8,16 @@ their acks count; a full queue is neither a sign of life nor of death.
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from typing import Final
 
 from wsraw import messages as m
+from wsraw.gateway.remote import Remote
 from wsraw.gateway.route import Worker
 from wsraw.gateway.router import Router
 from wsraw.gateway.wire import Sent, WorkerWire
 from wsraw.link import LinkState
 from wsraw.loop import Loop
-
-log = logging.getLogger("wsraw.gateway")
 
 DRAIN_BUDGET: Final = 256
 """Batches read from workers in a turn, so that a flood of commands does not starve the sockets."""
@@ -32,15 +31,22 @@ DEATH_CERTAIN_AFTER: Final = 0.25
 LOOK_AGAIN: Final = 0.002
 """Seconds between two looks at a worker whose death is not yet certain."""
 
+UNSENT_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes that may wait for a worker whose queue is full. The window bounds the events among them;
+what it is told of connections nothing else does."""
+
 
 class Links:
-    """All workers' links, over one ROUTER."""
+    """All workers' links, over the ROUTER of this machine and the one for others."""
 
     def __init__(self, loop: Loop, router: Router, wire: WorkerWire) -> None:
         self._loop = loop
         self._router = router
         self._wire = wire
-        self._unsent: dict[Worker, list[bytes]] = {}
+        self.remote: Remote | None = None
+        """The door for workers on other machines, if there is one."""
+        self._unsent: dict[Worker, deque[bytes]] = {}
+        self._unsent_bytes: dict[Worker, int] = {}
         self._dying: dict[Worker, float] = {}
         self._look_at = 0.0
         self.drained = True
@@ -52,6 +58,9 @@ class Links:
     def drain(self) -> None:
         """Read what workers have sent, up to a budget."""
         self.drained = self._wire.drain(self._receive, DRAIN_BUDGET)
+        if self.remote is not None:
+            self.remote.judge_handshakes()
+            self.remote.drain()
 
     def _receive(self, identity: bytes, data: bytes) -> None:
         self._router.receive(identity, data, self._loop.now)
@@ -65,33 +74,52 @@ class Links:
             self._send(worker, batch)
         if router.replies:
             for identity, reply in router.replies:
-                self._wire.send(identity, reply)
+                self._transmit(identity, reply)
             router.replies.clear()
+
+    def _transmit(self, identity: bytes, data: bytes) -> Sent:
+        if identity[0] and self.remote is not None:
+            return self.remote.send(identity, data)
+        return self._wire.send(identity, data)
 
     def _send(self, worker: Worker, batch: bytes) -> None:
         unsent = self._unsent.get(worker)
         if unsent is not None:
             unsent.append(batch)
+            self._unsent_bytes[worker] += len(batch)
+            if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._dying:
+                self._forget_unsent(worker)
+                self._router.overwhelmed(worker, self._loop.now)
+                # What it held is for others, in a turn that does not wait.
+                self._loop.wake_at(self._loop.now)
             return
-        sent = self._wire.send(worker.identity, batch)
+        sent = self._transmit(worker.identity, batch)
         if sent is Sent.FULL:
-            # The window bounds what can gather here; it goes out in order once there is room.
-            self._unsent[worker] = [batch]
-            self._loop.call_later(RETRY, self._send_rest)
+            # It goes out in order once there is room; until then nobody chooses this worker.
+            if not self._unsent:
+                self._loop.call_later(RETRY, self._send_rest)
+            self._unsent[worker] = deque((batch,))
+            self._unsent_bytes[worker] = len(batch)
+            worker.choked = True
         elif sent is Sent.GONE:
             self._lost(worker)
+
+    def _forget_unsent(self, worker: Worker) -> None:
+        del self._unsent[worker]
+        del self._unsent_bytes[worker]
+        worker.choked = False
 
     def _send_rest(self) -> None:
         for worker, batches in list(self._unsent.items()):
             while batches and worker.state is not LinkState.GONE:
-                sent = self._wire.send(worker.identity, batches[0])
+                sent = self._transmit(worker.identity, batches[0])
                 if sent is Sent.FULL:
                     break
-                batches.pop(0)
+                self._unsent_bytes[worker] -= len(batches.popleft())
                 if sent is Sent.GONE:
                     self._lost(worker)
             if not batches or worker.state is LinkState.GONE:
-                del self._unsent[worker]
+                self._forget_unsent(worker)
         if self._unsent:
             self._loop.call_later(RETRY, self._send_rest)
 
@@ -103,7 +131,7 @@ class Links:
         for worker in list(self._router.workers.values()):
             if not worker.worker and worker.state is not LinkState.NEW:
                 batch = m.encode([worker.session])
-                if self._wire.send(worker.identity, batch) is Sent.GONE:
+                if self._transmit(worker.identity, batch) is Sent.GONE:
                     self._lost(worker)
 
     def _lost(self, worker: Worker) -> None:
@@ -128,25 +156,35 @@ class Links:
             if worker.state is not LinkState.GONE
             and (
                 now - since > DEATH_CERTAIN_AFTER
-                or self._wire.send(worker.identity, m.encode([worker.session])) is Sent.GONE
+                or self._transmit(worker.identity, m.encode([worker.session])) is Sent.GONE
             )
         ]
         if gone:
             self.drain()
-        if self.drained:
-            for worker in gone:
-                # Unless that last drain has brought its bye.
-                if worker.state is not LinkState.GONE:
-                    log.warning("%s is gone; its events go to others", self._router.name_of(worker))
-                    self._router.end_session(worker, now, died=True)
+        for worker in gone:
+            # Unless that last drain has brought its bye, or has left something unread.
+            if worker.state is not LinkState.GONE and self._is_drained(worker):
+                self._router.log.say(
+                    "warning", "%s is gone; its events go to others", self._router.name_of(worker)
+                )
+                self._router.link_lost(worker, now)
         self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
         if self._dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._loop.wake_at(self._look_at)
 
+    def _is_drained(self, worker: Worker) -> bool:
+        if worker.identity[0] and self.remote is not None:
+            return self.remote.drained
+        return self.drained
+
     def pending(self) -> bool:
         """Whether there is more to read: to be asked after every send, before every sleep."""
-        return not self.drained or self._wire.pending()
+        return (
+            not self.drained
+            or self._wire.pending()
+            or (self.remote is not None and self.remote.pending())
+        )
 
 
 def _wake(readable: bool, writable: bool) -> None:

@@ -50,6 +50,8 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "pool": worker.pool,
         "state": "hung" if worker.condemned else worker.state.value,
         "session": worker.session,
+        "address": worker.guest.address if worker.guest is not None else "",
+        "key": worker.guest.key if worker.guest is not None else "",
         "connections": len(worker.connections),
         "in_flight": len(worker.in_flight),
         "in_flight_bytes": worker.in_flight_bytes,

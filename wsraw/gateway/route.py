@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from wsraw import messages as m
+from wsraw.gateway.guests import Guest
 from wsraw.link import GatewayLink
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 EVENT_COST: Final = 256
 """Bytes that an event costs us beside its data; so that floods of empty messages count too."""
+
+MOST_RANGES: Final = 16
+"""Ranges of ids that a session may have at a time and not have used up."""
 
 ID_RANGE: Final = 4096
 """Connection ids a worker is given at a time, for `open`."""
@@ -51,8 +55,17 @@ class Worker(GatewayLink):
         """Events after which it is replaced; 0: never."""
         self.starting = False
         """It has a session, and is not ready for events before its first batch."""
+        self.guest: Guest | None = None
+        """Set for a worker on another machine."""
+        self.asked = False
+        """It was sent `who`."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a network is between us, so that a lost link need not be a death."""
+        return self.guest is not None
 
     def take_id(self, con: int) -> bool:
         """True once for each id that this session was given to open with."""
@@ -108,6 +121,8 @@ class Pool:
         """Connections whose next event was held by a worker that died."""
         self.homeless: deque[Route] = deque()
         """Connections whose worker has left, and that may be quiet for long."""
+        self.rehoming = False
+        """They are given to others, as far as the last turn could see."""
         self.isolated: list[Worker] = []
         """Workers that take such events, one at a time and nothing else."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,18 +19,44 @@ from wsraw import messages as m
 from wsraw.gateway.commands import Commands
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.dead_letters import dead_letter
+from wsraw.gateway.guests import Guest
+from wsraw.gateway.limited_log import LimitedLog
 from wsraw.gateway.limits import CROWDED
 from wsraw.gateway.patience import Patience
 from wsraw.gateway.reopener import Reopener
 from wsraw.gateway.route import Route, Worker
 from wsraw.gateway.table import Table
-from wsraw.link import LinkState
+from wsraw.link import LONGEST_WHY, LinkState
 from wsraw.settings import Settings
 
 log = logging.getLogger("wsraw.gateway")
 
 HELLO_TIMEOUT: Final = 30.0
 """Seconds after which an identity that never said hello is forgotten, to be asked anew."""
+
+MOST_STRANGERS: Final = 1000
+"""Identities that may owe us their hello; the oldest is forgotten when there are more."""
+
+LONGEST_HELLO: Final = 2 * 1024 * 1024
+"""Bytes of a batch before the session begins: a hello may list all that its worker holds."""
+
+LONGEST_NAME: Final = 128
+"""Characters of what a worker calls itself."""
+
+MOST_BY_HAND: Final = 1000
+"""Sessions of workers that the supervisor did not start: each costs some KiB."""
+
+MOST_BURIED: Final = 200_000
+"""Connections of earlier gateways that get their on_close."""
+
+COME_BACK: Final = 30.0
+"""Seconds within which a worker whose link was lost has not died, if it comes back."""
+
+MOST_ABSENT: Final = 100
+"""Of those; of the first one it is certain when there are more."""
+
+GONE_TOKENS_KEPT: Final = 1000
+"""Of processes that are gone, should their hello still be on the way."""
 
 BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
@@ -56,7 +81,15 @@ class Router(Table):
         # Not from 1 again: a handler may outlive its gateway, and must not ack to the next one.
         self._sessions = epoch << m.ID_EPOCH_SHIFT
         self._decoder = m.gateway_decoder()
-        self._banned: deque[bytes] = deque(maxlen=BANNED_KEPT)
+        self._banned: dict[bytes, None] = {}
+        self._strangers: dict[bytes, Worker] = {}
+        """Those that have not said hello yet, the first one first."""
+        self._gone_tokens: dict[str, int] = {}
+        """Of processes whose exit was reported, and their numbers."""
+        self._absent: dict[str, tuple[float, list[m.Event]]] = {}
+        """Instances whose link was lost: until when they may come back, and what they held."""
+        self.log = LimitedLog(log)
+        """For lines that somebody outside can cause."""
         self._commands = Commands(self, self._leave)
         self._reopener = Reopener(self, random)
         self._patience = Patience(settings)
@@ -69,12 +102,15 @@ class Router(Table):
 
     def receive(self, identity: bytes, data: bytes, now: float) -> None:
         """One ZeroMQ message of a worker. Nothing it holds can raise."""
+        self.log.now = now
         worker = self.workers.get(identity)
-        known = worker is not None
         if worker is None:
             if identity in self._banned:
                 return
-            worker = self.workers[identity] = Worker(identity, self._decoder, now)
+            worker = self._add_stranger(identity, None, now)
+        if worker.state is LinkState.NEW and len(data) > LONGEST_HELLO:
+            self._ban(worker, f"sent {len(data)} bytes before a hello", now)
+            return
         try:
             # PROBE_ROUTER sends an empty message.
             records = worker.receive(data) if data else []
@@ -85,11 +121,12 @@ class Router(Table):
             if worker.state is not LinkState.NEW:
                 # It was asked twice, and has begun anew: what it had is over, handled or in part.
                 self.end_session(worker, now, died=True, counts=False)
-                worker = self.workers[identity] = Worker(identity, self._decoder, now)
+                worker = self._add_stranger(identity, worker.guest, now)
             self._hello(worker, records[0], now)
             return
-        if not known:
+        if worker.state is LinkState.NEW and not worker.asked:
             # Only now: a `who` behind its welcome would end its session at the worker alone.
+            worker.asked = True
             self.replies.append((identity, link.who()))
         if worker.starting and worker.batches:
             worker.starting = False
@@ -107,22 +144,58 @@ class Router(Table):
             if why is not None:
                 worker.refuse(index, why)
                 self.dispatcher.talked.add(worker)
-                log.warning("%s: refused %s: %s", self.name_of(worker), type(record).__name__, why)
+                self.log.say(
+                    "warning",
+                    "%s: refused %s: %s",
+                    self.name_of(worker),
+                    type(record).__name__,
+                    why[:LONGEST_WHY],
+                )
+
+    def meet(self, identity: bytes, guest: Guest, now: float) -> bool:
+        """A worker on another machine speaks for the first time; False: do not listen to it."""
+        if identity in self._banned:
+            return False
+        self._add_stranger(identity, guest, now)
+        return True
+
+    def _add_stranger(self, identity: bytes, guest: Guest | None, now: float) -> Worker:
+        worker = self.workers[identity] = Worker(identity, self._decoder, now)
+        worker.guest = guest
+        self._strangers[identity] = worker
+        if len(self._strangers) > MOST_STRANGERS:
+            # Should it be an honest one, its hello makes it known again.
+            self._forget_stranger(next(iter(self._strangers)))
+        return worker
+
+    def _forget_stranger(self, identity: bytes) -> None:
+        self._strangers.pop(identity).state = LinkState.GONE
+        self.workers.pop(identity, None)
 
     def _hello(self, worker: Worker, hello: m.Hello, now: float) -> None:
-        number = self._number(hello.token)
-        if number is None:
+        if hello.token in self._gone_tokens:
+            # It died while this was on its way.
+            log.debug(
+                "worker %d was gone before its hello was read", self._gone_tokens[hello.token]
+            )
+            self.end_session(worker, now)
+            return
+        number = 0 if worker.guest is not None and worker.guest.key else self._number(hello.token)
+        if number is None or (number and worker.guest is not None):
             self._ban(worker, "its token is wrong; start it with the one in the run folder", now)
             return
-        if hello.version != m.PROTOCOL_VERSION:
-            self._ban(worker, f"it speaks version {hello.version} of the protocol, not 1", now)
+        why = self._shut_out(worker, hello, number)
+        if why:
+            self._ban(worker, why, now)
             return
+        self._absent.pop(hello.instance, None)
         for other in list(self.workers.values()):
-            if other is not worker and other.instance == hello.instance:
+            if other.session and other is not worker and other.instance == hello.instance:
                 # The same process on a new connection: its old session is over, nobody died.
                 self.end_session(other, now, died=True, counts=False)
         worker.worker = number
         worker.quota = self.settings.max_events * (0.9 + self._random() / 5)
+        self._strangers.pop(worker.identity, None)
         self._sessions += 1
         worker.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
         worker.starting = hello.starting
@@ -132,10 +205,26 @@ class Router(Table):
             self._ready(worker)
         self._bury(worker, hello.held, now)
 
+    def _shut_out(self, worker: Worker, hello: m.Hello, number: int) -> str:
+        """Why a hello with a good token, or key, is not enough."""
+        if hello.version != m.PROTOCOL_VERSION:
+            return f"it speaks version {hello.version} of the protocol, not 1"
+        names = (hello.pool, hello.instance, hello.language)
+        if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names):
+            # They stand in the log and in status.
+            return f"pool, instance and language are one line of at most {LONGEST_NAME} characters"
+        guest = worker.guest
+        if guest is not None and guest.pools is not None and hello.pool not in guest.pools:
+            return f"its key is not for the pool {hello.pool}"
+        by_hand = sum(not other.worker for other in self.workers.values())
+        if not number and by_hand - len(self._strangers) >= MOST_BY_HAND:
+            return f"{MOST_BY_HAND} workers that nobody watches are here already"
+        return ""
+
     def _ready(self, worker: Worker) -> None:
         """It takes events."""
         self.dispatcher.join(self.pool(worker.pool), worker)
-        log.info("%s is ready (%s)", self.name_of(worker), worker.language)
+        self._tell(worker, f"is ready ({worker.language})")
         if worker.worker:
             self.to_supervisor.append(m.Ready(worker.worker))
 
@@ -146,7 +235,11 @@ class Router(Table):
         moved while it was away.
         """
         for con_id in held:
-            if con_id >> m.ID_EPOCH_SHIFT < self.epoch and con_id not in self._buried:
+            if (
+                0 <= con_id >> m.ID_EPOCH_SHIFT < self.epoch
+                and con_id not in self._buried
+                and len(self._buried) < MOST_BURIED
+            ):
                 self._buried.add(con_id)
                 con = Connection.buried(con_id, self.settings)
                 route = self.add(con, self.pool(worker.pool), now)
@@ -165,27 +258,59 @@ class Router(Table):
         return found
 
     def _ban(self, worker: Worker, why: str, now: float) -> None:
-        log.error("%s is shut out: %s", self.name_of(worker), why)
-        self.replies.append((worker.identity, link.refusal(why, worker.session)))
-        self._banned.append(worker.identity)
+        self.log.say("error", "%s is shut out: %s", self.name_of(worker), why[:LONGEST_WHY])
+        self.replies.append((worker.identity, link.refusal(why[:LONGEST_WHY], worker.session)))
+        self._banned[worker.identity] = None
+        if len(self._banned) > BANNED_KEPT:
+            del self._banned[next(iter(self._banned))]
+        if worker.worker:
+            self.to_supervisor.append(m.Kill(worker.worker, why))
+        # From elsewhere it may do so again and again, to have innocent events taken for poison.
+        self.link_lost(worker, now)
+
+    def link_lost(self, worker: Worker, now: float) -> None:
+        """Its link is gone for good. Behind a network that is no proof of its death: only if it
+        does not come back its events have seen one."""
+        self.end_session(worker, now, died=True, certain=not worker.is_remote)
+        events, self.dispatcher.doubtful = self.dispatcher.doubtful, []
+        if events:
+            self._absent[worker.instance] = (now + COME_BACK, events)
+            if len(self._absent) > MOST_ABSENT:
+                self._confirm(next(iter(self._absent)))
+
+    def _confirm(self, instance: str) -> None:
+        self.dispatcher.confirm(self._absent.pop(instance)[1])
+
+    def overwhelmed(self, worker: Worker, now: float) -> None:
+        """It does not read, and too much waits for it. It may say hello again."""
+        why = "it does not read what it is sent"
+        self.log.say("error", "%s: %s; its session is over", self.name_of(worker), why)
         if worker.worker:
             self.to_supervisor.append(m.Kill(worker.worker, why))
         self.end_session(worker, now, died=True)
 
     def end_session(
-        self, worker: Worker, now: float, *, died: bool = False, counts: bool = True
+        self,
+        worker: Worker,
+        now: float,
+        *,
+        died: bool = False,
+        counts: bool = True,
+        certain: bool = True,
     ) -> None:
         """A session is over: its events go back, what it owned is closed, its messages are cut.
 
         With `died`, events may have been handled in part. That death counts against them, unless
-        the worker was told to leave, or has only changed its link (`counts` false).
+        the worker was told to leave, or has only changed its link (`counts` false); see `link_lost`
+        for `certain`.
         """
         counts = counts and died and worker.state is LinkState.READY
         self.workers.pop(worker.identity, None)
+        self._strangers.pop(worker.identity, None)
         if worker.state is LinkState.NEW:
             worker.state = LinkState.GONE
             return
-        self.dispatcher.leave(self.pool(worker.pool), worker, died, counts)
+        self.dispatcher.leave(self.pool(worker.pool), worker, died, counts, certain)
         self._mourn(now)
         for route in list(worker.ties):
             if route.opener is worker:
@@ -230,14 +355,22 @@ class Router(Table):
             self.abort(route, 1011, cause, "", now)
 
     def _leave(self, worker: Worker, now: float) -> None:
-        log.info("%s has left", self.name_of(worker))
+        self._tell(worker, "has left")
         self.end_session(worker, now)
+
+    def _tell(self, worker: Worker, what: str) -> None:
+        """A line about a worker; of those that nobody has started there may be very many."""
+        if worker.worker:
+            log.info("%s %s", self.name_of(worker), what)
+        else:
+            self.log.say("info", "%s %s", self.name_of(worker), what)
 
     def name_of(self, worker: Worker) -> str:
         """How the log calls a worker."""
         if worker.worker:
             return f"worker {worker.worker}"
-        return f"worker {worker.instance or worker.identity.hex()}"
+        name = f"worker {worker.instance or worker.identity.hex()}"
+        return f"{name} ({worker.guest})" if worker.guest is not None else name
 
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
         """End of a turn: room is given to those who wait, then each worker gets one batch."""
@@ -257,17 +390,20 @@ class Router(Table):
     def is_restless(self) -> bool:
         """Whether the next turn has something to do in any case."""
         return bool(self.dispatcher.talked or self.flow.changed) or any(
-            pool.homeless and not all(worker.isolated for worker in pool.workers)
-            for pool in self.pools.values()
+            pool.homeless and pool.rehoming for pool in self.pools.values()
         )
 
     # --- time ---
 
     def tick(self, now: float) -> None:
         """Once a second: what is judged by the clock, after all reading of this turn."""
-        for worker in list(self.workers.values()):
-            if worker.state is LinkState.NEW and now - worker.since > HELLO_TIMEOUT:
-                del self.workers[worker.identity]
+        self.log.now = now
+        for worker in list(self._strangers.values()):
+            if now - worker.since > HELLO_TIMEOUT:
+                self._forget_stranger(worker.identity)
+        for instance, (until, _) in list(self._absent.items()):
+            if now > until:
+                self._confirm(instance)
         for worker in list(self.workers.values()):
             if worker.state is not LinkState.NEW:
                 self._judge_worker(worker, now)
@@ -355,7 +491,11 @@ class Router(Table):
 
     def exited(self, n: int) -> None:
         """Worker `n` is gone; should its hello still be on the way, nobody must answer it."""
-        self.tokens = {token: number for token, number in self.tokens.items() if number != n}
+        for token in [token for token, number in self.tokens.items() if number == n]:
+            del self.tokens[token]
+            self._gone_tokens[token] = n
+            if len(self._gone_tokens) > GONE_TOKENS_KEPT:
+                del self._gone_tokens[next(iter(self._gone_tokens))]
 
     def worker_number(self, n: int) -> Worker | None:
         """The worker that the supervisor knows as `n`, while its session lasts."""

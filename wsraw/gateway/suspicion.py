@@ -8,6 +8,8 @@ long as it takes to clear those before them, which is a round trip each.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from wsraw import messages as m
 from wsraw.link import InFlight
 
@@ -28,6 +30,16 @@ class Suspicion:
     def clear(self, event: m.Event) -> None:
         """It was handled, or nobody will hear it any more."""
         self._deaths.pop(id(event), None)
+
+    def suspect(self, event: m.Event) -> None:
+        """Its worker is out of sight, and perhaps not dead: no death yet."""
+        self._deaths.setdefault(id(event), 0)
+
+    def confirm(self, events: Iterable[m.Event]) -> None:
+        """That worker has not come back: a death for those of them that are still suspects."""
+        for event in events:
+            if id(event) in self._deaths:
+                self._deaths[id(event)] += 1
 
     def died(self, entry: InFlight, alone: bool) -> int:
         """A worker died that held it. The count of deaths if that makes it poison, else 0."""

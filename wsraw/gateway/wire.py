@@ -7,23 +7,53 @@ Three things about them must be remembered (all were reproduced):
   sleeps.
 - A ROUTER drops messages to peers it does not know in silence, unless ROUTER_MANDATORY is set.
 - EHOSTUNREACH comes before the last batches of a dead peer have been read.
+
+Workers of this machine and workers elsewhere have a ROUTER each: a flood from the network has a
+budget of its own. Identities of the second one carry a mark, so that no two workers have the same.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Final
 
 import zmq
+
+from wsraw.gateway.guests import zap_reply
 
 MAX_BATCH: Final = 64 * 1024 * 1024
 """The largest batch a worker may send; libzmq drops the peer that sends more."""
 
 RECEIVE_QUEUE: Final = 1000
 """Batches that libzmq holds for us from each worker; beyond that its sends wait."""
+
+REMOTE_MAX_BATCH: Final = 16 * 1024 * 1024
+REMOTE_RECEIVE_QUEUE: Final = 16
+"""The same for workers elsewhere. libzmq counts batches, not bytes: what one of them can make it
+hold is the product."""
+
+TURN_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of batches read from one socket in a turn, beside the budget of batches."""
+
+HANDSHAKE_TIMEOUT: Final = 5000
+"""Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
+
+EXPIRY_BEATS: Final = 3
+"""Heartbeats missed after which a link from elsewhere is lost."""
+
+REMOTE_MARK: Final = b"\x01"
+"""In front of identities of workers elsewhere; libzmq's own begin with a zero byte."""
+
+NO_BATCH: Final = b"\xc1"
+"""A byte that MessagePack never uses: what more frames than one are taken for."""
+
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+
+ZAP_BUDGET: Final = 32
+"""Handshakes judged in a turn."""
 
 
 class Sent(Enum):
@@ -36,14 +66,10 @@ class Sent(Enum):
 
 
 class WorkerWire:
-    """The ROUTER that workers connect to."""
+    """The ROUTER that workers of this machine connect to."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str) -> None:
-        self._socket = socket = context.socket(zmq.ROUTER)
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.MAXMSGSIZE, MAX_BATCH)
-        socket.set(zmq.RCVHWM, RECEIVE_QUEUE)
+        self._socket = socket = _new_router(context, MAX_BATCH, RECEIVE_QUEUE)
         if sys.platform != "win32" and run_dir:
             path = os.path.join(run_dir, "link.sock")
             self.endpoint = f"ipc://{path}"
@@ -57,6 +83,7 @@ class WorkerWire:
     def drain(self, receive: Callable[[bytes, bytes], None], budget: int) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
         recv = self._socket.recv_multipart
+        left = TURN_BYTES
         try:
             for _ in range(budget):
                 frames = recv(zmq.NOBLOCK)
@@ -65,22 +92,18 @@ class WorkerWire:
                     # libzmq's begin with a zero byte, and nobody can choose those.
                     continue
                 # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
-                receive(frames[0], frames[1] if len(frames) == 2 else b"\xc1")
+                data = frames[1] if len(frames) == 2 else NO_BATCH
+                receive(frames[0], data)
+                left -= len(data)
+                if left < 0:
+                    break
         except zmq.Again:
             return True
         return False
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
-        try:
-            self._socket.send_multipart((identity, data), zmq.NOBLOCK)
-        except zmq.Again:
-            return Sent.FULL
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return Sent.GONE
-            raise
-        return Sent.OK
+        return _send(self._socket, identity, data)
 
     def pending(self) -> bool:
         """Whether a message waits: to be asked after every send, before every sleep."""
@@ -88,6 +111,125 @@ class WorkerWire:
 
     def close(self) -> None:
         """Close at once; what workers still send is lost with us."""
+        self._socket.close(0)
+
+
+class RemoteWire:
+    """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Sequence[str],
+        secret: str,
+        heartbeat: float,
+    ) -> None:
+        """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already."""
+        self._socket = socket = _new_router(context, REMOTE_MAX_BATCH, REMOTE_RECEIVE_QUEUE)
+        self.has_keys = bool(secret)
+        socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
+        if heartbeat:
+            # A worker elsewhere has nobody who reports its death, and a cut cable sends no FIN.
+            expiry = int(heartbeat * 1000 * EXPIRY_BEATS)
+            socket.set(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 1000)))
+            socket.set(zmq.HEARTBEAT_TIMEOUT, expiry)
+            # In tenths of a second, and 16 bits wide (ZeroMQ RFC 37).
+            socket.set(zmq.HEARTBEAT_TTL, min(expiry, 6_553_500))
+        if secret:
+            socket.set(zmq.CURVE_SERVER, 1)
+            socket.set(zmq.CURVE_SECRETKEY, secret.encode())
+            socket.set(zmq.ZAP_DOMAIN, b"wsraw")
+        self.endpoints = []
+        for endpoint in endpoints:
+            try:
+                socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                socket.close(0)
+                text = f"worker_listen: {endpoint}: {error.strerror}"
+                raise OSError(error.errno, text) from None
+            self.endpoints.append(socket.get_string(zmq.LAST_ENDPOINT))
+        self.fd = _get_int(socket, zmq.FD)
+
+    def drain(
+        self,
+        known: Container[bytes],
+        meet: Callable[[bytes, str, str], bool],
+        receive: Callable[[bytes, bytes], None],
+        budget: int,
+    ) -> bool:
+        """Hand over each waiting (identity, data), at most `budget`; True if none is left.
+
+        Of an identity that is not `known`, `meet` is asked first, with its address and the user id
+        of its key ("" if there is none); with False its data are dropped, unread and uncopied.
+        """
+        recv = self._socket.recv_multipart
+        left = TURN_BYTES
+        try:
+            for _ in range(budget):
+                frames = recv(zmq.NOBLOCK, copy=False)
+                chosen = frames[0].bytes
+                if chosen[0]:
+                    continue
+                identity = REMOTE_MARK + chosen
+                if identity not in known and not meet(
+                    identity, _property(frames[0], "Peer-Address"), _property(frames[0], "User-Id")
+                ):
+                    continue
+                data = frames[1].bytes if len(frames) == 2 else NO_BATCH
+                receive(identity, data)
+                left -= len(data)
+                if left < 0:
+                    break
+        except zmq.Again:
+            return True
+        return False
+
+    def send(self, identity: bytes, data: bytes) -> Sent:
+        """Send one batch; never waits."""
+        return _send(self._socket, identity[1:], data)
+
+    def pending(self) -> bool:
+        """Whether a message waits."""
+        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close(0)
+
+
+class Gatekeeper:
+    """Answers libzmq's question whether a key is let in (ZAP). In our loop, without a thread: a
+    handshake waits for a turn, and nobody else waits for it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """One a context, and before the first RemoteWire with a key."""
+        self._socket = context.socket(zmq.REP)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.bind(ZAP_ENDPOINT)
+        self.fd = _get_int(self._socket, zmq.FD)
+
+    def answer(
+        self, lets_in: Callable[[bytes], str | None], refused: Callable[[str], object]
+    ) -> None:
+        """Judge the handshakes that wait. `lets_in` gives a user id for a public key, or None;
+        then `refused` is called with the address."""
+        for _ in range(ZAP_BUDGET):
+            try:
+                request = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            reply, address = zap_reply(request, lets_in)
+            self._socket.send_multipart(reply)
+            if address:
+                refused(address)
+
+    def pending(self) -> bool:
+        """Whether a handshake waits."""
+        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """Let nobody in from here on."""
         self._socket.close(0)
 
 
@@ -121,6 +263,36 @@ class ControlWire:
     def close(self) -> None:
         """Close when what was said is out, or after a second."""
         self._socket.close()
+
+
+def _new_router(
+    context: zmq.Context[zmq.Socket[bytes]], max_batch: int, queue: int
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.MAXMSGSIZE, max_batch)
+    socket.set(zmq.RCVHWM, queue)
+    return socket
+
+
+def _send(socket: zmq.Socket[bytes], identity: bytes, data: bytes) -> Sent:
+    try:
+        socket.send_multipart((identity, data), zmq.NOBLOCK)
+    except zmq.Again:
+        return Sent.FULL
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return Sent.GONE
+        raise
+    return Sent.OK
+
+
+def _property(frame: zmq.Frame, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
 
 
 def _get_int(socket: zmq.Socket[bytes], option: int) -> int:

@@ -76,6 +76,9 @@ def of_run(
             {
                 "instance": each.get("instance"),
                 "language": each.get("language"),
+                "pool": each.get("pool"),
+                "address": each.get("address"),
+                "key": each.get("key"),
                 "state": each.get("state"),
                 **{key: each.get(key) for key in OF_WORKERS},
             }
@@ -183,12 +186,19 @@ def _workers(data: dict[str, Any]) -> list[str]:
         name = str(who["n"]) if who["n"] else "-"
         rows.append(_row(name, state, who, who["pid"], who["age"], who["restarts"], who["rss"]))
     for who in data["by_hand"]:
-        rows.append(_row("by hand", str(who["state"]), who, None, None, None, None))
+        rows.append(_row(_who(who), str(who["state"]), who, None, None, None, None))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _who(who: dict[str, Any]) -> str:
+    """A worker that the supervisor did not start."""
+    if not who["address"]:
+        return "by hand"
+    return f"{who['key']} at {who['address']}" if who["key"] else f"at {who['address']}"
 
 
 def _row(

@@ -6,7 +6,7 @@ The door to ZeroMQ of a worker process.
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import Final, NamedTuple
 
 import zmq
 
@@ -19,12 +19,23 @@ BATCHES_HELD: Final = 100
 BYE_LINGER: Final = 2000
 """Milliseconds that the last batch may take to leave; else the gateway would repeat its events."""
 
-HEARTBEAT: Final = 5000
+HEARTBEAT: Final = 2000
 """Milliseconds between ZMTP heartbeats, on tcp only. On ipc the supervisor knows of deaths, and a
 process that was stopped for a while is not dead."""
 
-HEARTBEAT_EXPIRY: Final = 20_000
+HEARTBEAT_EXPIRY: Final = 6000
 """Milliseconds of silence after which a tcp link is made anew."""
+
+CONNECT_TIMEOUT: Final = 5000
+"""Milliseconds for TCP, and again for the ZMTP handshake; then it is tried again."""
+
+
+class LinkKeys(NamedTuple):
+    """For CURVE, in Z85."""
+
+    secret: str
+    gateway: str
+    """The gateway's public key: nobody else can play the gateway."""
 
 
 class Bell:
@@ -69,7 +80,7 @@ class Bell:
 class Dealer:
     """A DEALER socket connected to the gateway; libzmq reconnects it forever by itself."""
 
-    def __init__(self, endpoint: str, bell: Bell) -> None:
+    def __init__(self, endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> None:
         """Raises OSError for an endpoint that cannot be one."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -93,6 +104,13 @@ class Dealer:
             self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT)
             self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_EXPIRY)
             self._socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_EXPIRY)
+            self._socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT)
+            self._socket.setsockopt(zmq.HANDSHAKE_IVL, CONNECT_TIMEOUT)
+        if keys is not None:
+            secret = keys.secret.encode()
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+            self._socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(secret))
+            self._socket.setsockopt(zmq.CURVE_SERVERKEY, keys.gateway.encode())
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:

@@ -87,6 +87,9 @@ class Shell:
         self.failed = False
         """on_start has raised: there is no use in going on."""
         self._endpoint = endpoint
+        self._hint = ""
+        if endpoint.startswith("tcp://"):
+            self._hint = "; if there is one, its log says whether it lets our key in"
         self._warn_at = time.monotonic() + WARN_AFTER
 
     def _started_well(self) -> None:
@@ -111,7 +114,7 @@ class Shell:
             self._warn_at = float("inf")
         elif now >= self._warn_at:
             self._warn_at = float("inf")
-            log.warning("waiting for a gateway at %s", self._endpoint)
+            log.warning("waiting for a gateway at %s%s", self._endpoint, self._hint)
         return self._warn_at - now
 
     def exit_code(self) -> int:

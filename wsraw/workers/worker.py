@@ -22,7 +22,7 @@ from typing import Final
 from wsraw.link import WorkerLink
 from wsraw.settings import Settings
 from wsraw.workers import api, handlers
-from wsraw.workers.dealer import Bell, Dealer
+from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
 
@@ -39,7 +39,14 @@ EXIT_DOES_NOT_LOAD: Final = 3
 """The handlers file does not load: trying again would not help."""
 
 
-def main(file: str | None, endpoint: str, token: str, pool: str, settings: Settings) -> int:
+def main(
+    file: str | None,
+    endpoint: str,
+    token: str,
+    pool: str,
+    settings: Settings,
+    keys: LinkKeys | None = None,
+) -> int:
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
     With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin does,
@@ -71,7 +78,7 @@ def main(file: str | None, endpoint: str, token: str, pool: str, settings: Setti
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
-        dealer = Dealer(endpoint, bell)
+        dealer = Dealer(endpoint, bell, keys)
     except OSError as error:
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT

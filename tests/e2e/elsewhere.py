@@ -1,0 +1,196 @@
+"""Workers on another machine, which for a test is a `wsraw worker` that connects over TCP; and the
+network between, which can be cut, stand still, and come back."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deadline import UNIT, eventually
+from e2e.serving import ECHO, Serving, serve
+from running import command, environment
+
+from wsraw import keygen
+
+RESET = struct.pack("ii", 1, 0)
+
+
+class Keys:
+    """Key files of a gateway and of those that it lets in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.allowed = folder / "allowed"
+        self.allowed.mkdir()
+        keygen.make(str(folder), "gateway")
+
+    def add(self, name: str, options: str = "", *, allow: bool = True) -> None:
+        """A worker's pair; `options` stand behind its name."""
+        _, public = keygen.make(str(self.folder), name)
+        if allow:
+            self.allow(name, options)
+        assert public.exists()
+
+    def allow(self, name: str, options: str = "") -> None:
+        text = (self.folder / f"{name}.pub").read_text().strip()
+        (self.allowed / f"{name}.pub").write_text(f"{text} {options}\n")
+
+    def of_gateway(self) -> list[str]:
+        return [f"--link-key={self.folder}/gateway.key", f"--worker-keys={self.allowed}"]
+
+    def of_worker(self, name: str) -> list[str]:
+        return [f"--key={self.folder}/{name}.key", f"--gateway-key={self.folder}/gateway.pub"]
+
+
+def endpoint(serving: Serving) -> str:
+    """Where workers from elsewhere connect, as the log says."""
+    return serving.run.line(r"workers elsewhere connect to (tcp://\S+)")[1]
+
+
+class Elsewhere:
+    """A worker that nobody watches, and its log."""
+
+    def __init__(self, *options: str, handlers: Path = ECHO) -> None:
+        self.process = subprocess.Popen(
+            command("worker", str(handlers), *options),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end: exit code and log."""
+        assert self.process.stderr is not None
+        if self.process.stderr.closed:
+            return self.process.returncode, ""
+        _, said = self.process.communicate(timeout=20 * UNIT)
+        return self.process.returncode, said
+
+    def stop(self) -> tuple[int, str]:
+        """End it in good order."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.end()
+
+
+@contextmanager
+def gateway(*options: str, handlers: Path = ECHO, workers: int = 1) -> Iterator[Serving]:
+    """A run that lets workers from elsewhere in, on loopback."""
+    with serve(handlers, "--worker-listen=tcp://127.0.0.1:0", *options, workers=workers) as serving:
+        yield serving
+
+
+def guests_ready(serving: Serving, count: int) -> None:
+    """Wait until so many workers from elsewhere have said hello in all."""
+    serving.run.line(r"worker \w+ \(.*at 127\.0\.0\.1\) is ready", count)
+
+
+class Network:
+    """A TCP forwarder in a thread of its own, and what can befall it."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.removeprefix("tcp://").rpartition(":")
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._pairs: dict[socket.socket, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._over = False
+        self.stalled = False
+        self.away = False
+        self.bytes = 0
+        self.made = 0
+        """Connections that came through."""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        self._thread.join()
+        with self._lock:
+            for sock in list(self._pairs):
+                sock.close()
+        self._listener.close()
+        self._selector.close()
+
+    def _run(self) -> None:
+        while not self._over:
+            if self.stalled:
+                # Nothing is read: what is sent meets full buffers, and no FIN and no RST comes.
+                threading.Event().wait(0.01)
+                continue
+            ready = self._selector.select(0.02)
+            with self._lock:
+                for key, _ in ready:
+                    assert isinstance(key.fileobj, socket.socket)
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    else:
+                        self._forward(key.fileobj)
+
+    def _accept(self) -> None:
+        near, _ = self._listener.accept()
+        if self.away:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            near.close()
+            return
+        far = socket.create_connection(self._target)
+        self._pairs[near], self._pairs[far] = far, near
+        self.made += 1
+        for sock in (near, far):
+            self._selector.register(sock, selectors.EVENT_READ)
+
+    def _forward(self, sock: socket.socket) -> None:
+        other = self._pairs.get(sock)
+        if other is None:
+            return
+        try:
+            data = sock.recv(1 << 16)
+            if data:
+                self.bytes += len(data)
+                other.sendall(data)
+                return
+        except OSError:
+            pass
+        self._drop(sock, other)
+
+    def _drop(self, *socks: socket.socket) -> None:
+        for sock in socks:
+            if self._pairs.pop(sock, None) is not None:
+                self._selector.unregister(sock)
+                # A reset, in both directions, whatever was on its way.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                sock.close()
+
+    def cut(self) -> None:
+        """All connections are reset; new ones are possible at once, unless it is `away`."""
+        with self._lock:
+            self._drop(*list(self._pairs))
+
+    def wait_for_traffic(self) -> None:
+        """Something more comes through."""
+        before = self.bytes
+        eventually(lambda: self.bytes > before, "traffic on the network")

@@ -1,0 +1,166 @@
+"""Workers on other machines: who is let in, and for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deadline import eventually
+from e2e.asking import status
+from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
+from e2e.serving import TIMEOUT, linux
+from running import wsraw
+
+pytestmark = linux
+
+SLOW = """
+import time
+
+def on_message(msg, con):
+    if msg["data"] == "sleep":
+        time.sleep(3)
+    return __file__
+"""
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    made = Keys(tmp_path)
+    made.add("alice")
+    return made
+
+
+def test_workers_here_and_elsewhere_serve_one_pool(keys: Keys, tmp_path: Path) -> None:
+    here, there = tmp_path / "here.py", tmp_path / "there.py"
+    for file in (here, there):
+        file.write_text(SLOW)
+    with gateway(*keys.of_gateway(), handlers=here) as serving:
+        at = endpoint(serving)
+        with Elsewhere(f"--connect={at}", *keys.of_worker("alice"), handlers=there) as alice:
+            guests_ready(serving, 1)
+            with serving.ws() as busy, serving.ws() as other:
+                busy.send("who?")
+                first = busy.recv(TIMEOUT)
+                busy.send("sleep")
+                answers = set()
+                while len(answers) < 1 or answers == {first}:
+                    other.send("who?")
+                    answers.add(other.recv(TIMEOUT))
+                assert {first, *answers} == {str(here), str(there)}
+                assert busy.recv(TIMEOUT) in (str(here), str(there))
+            [shown] = status(serving)["by_hand"]
+            assert (shown["key"], shown["address"]) == ("alice", "127.0.0.1")
+            assert "alice at 127.0.0.1" in wsraw("status", f"--run-dir={serving.folder}").stdout
+            assert alice.stop()[0] == 0
+        serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) has left")
+        with serving.ws() as client:
+            client.send("who?")
+            assert client.recv(TIMEOUT) == str(here)
+
+
+def test_a_worker_elsewhere_leaves_when_the_run_stops(keys: Keys) -> None:
+    with gateway(*keys.of_gateway()) as serving:
+        alice = Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice"))
+        guests_ready(serving, 1)
+    with alice:
+        assert alice.end()[0] == 0
+
+
+def test_a_key_that_nobody_knows_waits_until_it_is_let_in(keys: Keys) -> None:
+    keys.add("eve", allow=False)
+    with gateway(*keys.of_gateway()) as serving:
+        at = endpoint(serving)
+        with Elsewhere(f"--connect={at}", *keys.of_worker("eve")) as eve:
+            serving.run.line("a worker at 127.0.0.1 is not let in: its key is not in worker_keys")
+            assert not status(serving)["by_hand"]
+            keys.allow("eve")
+            guests_ready(serving, 1)
+            assert eve.process.poll() is None
+
+
+def test_whoever_is_not_our_gateway_is_not_believed(keys: Keys) -> None:
+    """Its twin: the worker's side."""
+    keys.add("mallory")
+    with gateway(*keys.of_gateway()) as serving:
+        wrong = [f"--key={keys.folder}/alice.key", f"--gateway-key={keys.folder}/mallory.pub"]
+        with Elsewhere(f"--connect={endpoint(serving)}", *wrong) as alice:
+            assert alice.process.stderr is not None
+            assert "waiting for a gateway" in alice.process.stderr.readline()
+            assert not status(serving)["by_hand"]
+            assert alice.stop()[0] == 0
+
+
+def test_without_a_key_nobody_gets_through_a_door_with_keys(keys: Keys) -> None:
+    with gateway(*keys.of_gateway()) as serving:
+        assert serving.folder is not None
+        token = (serving.folder / "token").read_text().strip()
+        with Elsewhere(f"--connect={endpoint(serving)}", f"--token={token}") as alice:
+            assert alice.process.stderr is not None
+            assert "waiting for a gateway" in alice.process.stderr.readline()
+            assert not status(serving)["by_hand"]
+
+
+def test_a_key_serves_its_pools_alone(keys: Keys) -> None:
+    keys.add("bob", "pools=chat,feed")
+    with gateway(*keys.of_gateway()) as serving:
+        at = f"--connect={endpoint(serving)}"
+        with Elsewhere(at, *keys.of_worker("bob")) as bob:
+            code, said = bob.end()
+        assert code == 4
+        assert "its key is not for the pool default" in said
+        serving.run.line(r"\(bob at 127.0.0.1\) is shut out: its key is not for the pool default")
+        with Elsewhere(at, "--pool=feed", *keys.of_worker("bob")):
+            guests_ready(serving, 1)
+            [shown] = status(serving)["by_hand"]
+            assert (shown["key"], shown["pool"]) == ("bob", "feed")
+
+
+def test_on_this_machine_the_token_is_enough_and_needed() -> None:
+    with gateway() as serving:
+        assert serving.folder is not None
+        at = f"--connect={endpoint(serving)}"
+        with Elsewhere(at, "--token=guessed") as wrong:
+            code, said = wrong.end()
+        assert code == 4
+        assert "its token is wrong" in said
+        token = (serving.folder / "token").read_text().strip()
+        with Elsewhere(at, f"--token={token}"):
+            guests_ready(serving, 1)
+            assert eventually(lambda: status(serving)["by_hand"])[0]["address"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
+def test_open_to_a_network_it_needs_keys(address: str, tmp_path: Path) -> None:
+    told = wsraw("run", f"--worker-listen=tcp://{address}:7788")
+    assert told.returncode == 2
+    assert "is open to the network: make keys with `wsraw keygen`" in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def test_or_somebody_who_takes_the_risk() -> None:
+    with gateway("--worker-listen=tcp://0.0.0.0:0", "--insecure-link") as serving:
+        serving.run.line(r"connect to .* \(NOT encrypted, with the token\)")
+
+
+def test_a_port_that_is_taken_ends_the_run() -> None:
+    with gateway() as serving:
+        told = wsraw("run", "--listen=127.0.0.1:0", f"--worker-listen={endpoint(serving)}")
+    assert told.returncode == 3
+    assert "worker_listen: tcp://127.0.0.1" in told.stderr
+    assert "Address already in use" in told.stderr
+
+
+@pytest.mark.parametrize("how", ["mode", "missing", "garbage"])
+def test_key_files_that_are_wrong_are_told_before_anything_starts(how: str, keys: Keys) -> None:
+    secret = keys.folder / "gateway.key"
+    if how == "mode":
+        secret.chmod(0o644)
+    elif how == "missing":
+        secret.unlink()
+    else:
+        (keys.allowed / "bad.pub").write_text("nonsense\n")
+    told = wsraw("run", "--worker-listen=tcp://127.0.0.1:0", *keys.of_gateway())
+    assert told.returncode == 2
+    says = {"mode": "chmod 600", "missing": "No such file", "garbage": "line 1 holds no key"}
+    assert says[how] in told.stderr
+    assert told.stderr.count("\n") == 1

@@ -1,0 +1,388 @@
+"""What whoever reaches the link can send must neither end the gateway, nor stay in it, nor disturb
+others. With and without the token: a worker that was let in may be a hostile one, too."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+from e2e.asking import status
+from e2e.bystander import Bystander
+from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
+from e2e.serving import Serving, has_traceback, linux
+from running import wsraw
+
+from wsraw import messages as m
+from wsraw.gateway.wire import REMOTE_MAX_BATCH
+
+pytestmark = linux
+
+MIB = 1 << 20
+GROWTH = 48 * MIB
+"""What allocators keep. The attacks send several times as much."""
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[Serving]:
+    with gateway(workers=2) as serving:
+        # The first of each kind make buffers and pools what they stay.
+        for attack in ATTACKS:
+            with Attacker(serving) as attacker:
+                attack(attacker, random.Random(0))
+        yield serving
+        assert len(serving.run.pids()) == 3, f"somebody had to be started again\n{serving}"
+
+
+class Attacker:
+    """Sockets to the link, and what to say to be let in."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.endpoint = endpoint(serving)
+        assert serving.folder is not None
+        self.token = (serving.folder / "token").read_text().strip()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        """Kept: one that nobody refers to is closed, with a warning."""
+
+    def __enter__(self) -> Attacker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.context.destroy(linger=0)
+
+    def connect(self, **options: int | bytes) -> zmq.Socket[bytes]:
+        sock = self.context.socket(zmq.DEALER)
+        sock.set(zmq.SNDTIMEO, int(5000 * UNIT))
+        sock.set(zmq.RCVTIMEO, int(20_000 * UNIT))
+        for name, value in options.items():
+            sock.set(getattr(zmq, name), value)
+        sock.connect(self.endpoint)
+        self._sockets.append(sock)
+        return sock
+
+    def hello(self, **changes: Any) -> list[Any]:
+        # In a pool of its own: the honest clients are for honest workers.
+        fields = {
+            "version": 1, "pool": "hostile", "instance": os.urandom(8).hex(),
+            "language": "hostile", "token": self.token, "window": 10, "concurrency": 1,
+        }  # fmt: skip
+        return ["hello", *{**fields, **changes}.values()]
+
+    def enter(self, **changes: Any) -> tuple[zmq.Socket[bytes], int]:
+        """A socket with a session, and its number."""
+        sock = self.connect()
+        sock.send(m.encode([0, self.hello(**changes)]))
+        while True:
+            number, *records = m.decode_value(sock.recv())
+            if records and records[0][0] == "welcome":
+                return sock, number
+
+    def say(self, sock: zmq.Socket[bytes], *data: bytes) -> None:
+        """Send, as far as the gateway takes it."""
+        for each in data:
+            try:
+                sock.send(each)
+            except zmq.Again:
+                return
+
+    def until_read(self, sock: zmq.Socket[bytes], session: int) -> None:
+        """Wait until everything before this was read: an answer comes, or we are shut out. It is
+        asked again, as in a flood of refusals an answer may be left out."""
+
+        def answered() -> bool:
+            self.say(sock, m.encode([session, ["query", 77, "members", "nobody"]]))
+            while sock.poll(500):
+                _, *records = m.decode_value(sock.recv())
+                for record in records:
+                    if record[:2] in (["answer", 77], ["refused", 0]) or record[0] == "who":
+                        return True
+            return False
+
+        eventually(answered, "an answer", units=40)
+
+
+Attack = Callable[[Attacker, random.Random], None]
+
+
+def until_shut_out(sock: zmq.Socket[bytes]) -> str:
+    while True:
+        _, *records = m.decode_value(sock.recv())
+        for record in records:
+            if record[0] == "refused" and record[1] == 0:
+                return str(record[3])
+
+
+def garbage(attacker: Attacker, rng: random.Random) -> None:
+    for _ in range(50):
+        sock = attacker.connect()
+        attacker.say(sock, b"\xc1" + rng.randbytes(rng.randrange(5000)))
+        assert until_shut_out(sock)
+        sock.close()
+
+
+def garbage_behind_a_hello(attacker: Attacker, rng: random.Random) -> None:
+    for _ in range(20):
+        sock, session = attacker.enter()
+        batch = bytearray(m.encode([session, ["send", 1, b"x" * 50], ["ack", 1, 1]] * 3))
+        for _ in range(5):
+            batch[rng.randrange(len(batch))] = rng.randrange(256)
+        attacker.say(sock, bytes(batch), b"\xc1")
+        assert until_shut_out(sock)
+        sock.close()
+
+
+def several_frames(attacker: Attacker, rng: random.Random) -> None:
+    sock, _ = attacker.enter()
+    sock.send_multipart([b"x"] * 1000)
+    assert "no batch" in until_shut_out(sock)
+
+
+def huge_arrays(attacker: Attacker, rng: random.Random) -> None:
+    count = 8 * MIB
+    head = b"\xdd" + count.to_bytes(4, "big")
+    for body in (b"\x00", b"\xc0", b"\x90"):
+        sock = attacker.connect()
+        attacker.say(sock, head + body * (count - 1))
+        assert until_shut_out(sock)
+        sock, session = attacker.enter()
+        attacker.say(sock, head + m.encode(session) + body * (count - 1))
+        assert "records" in until_shut_out(sock)
+    # One record that claims to be all there is, and one that has it.
+    sock, session = attacker.enter()
+    options = m.encode("except") + head + b"\x00" * count
+    record = m.encode(["publish", "g", b"x", "text"])[1:]
+    attacker.say(sock, b"\x92" + m.encode(session) + b"\x95" + record + b"\x81" + options)
+    attacker.until_read(sock, session)
+    attacker.say(sock, b"\x92" + m.encode(session) + b"\xdd\xff\xff\xff\xff")
+    assert until_shut_out(sock)
+
+
+def deep_nesting(attacker: Attacker, rng: random.Random) -> None:
+    for depth in (500, 100_000, MIB):
+        sock, session = attacker.enter()
+        attacker.say(sock, b"\x92" + m.encode(session) + b"\x91" * depth + b"\xc0")
+        attacker.until_read(sock, session)
+        sock, session = attacker.enter()
+        record = m.encode(["publish", "g", b"x", "text"])[1:] + b"\x81\xa6except"
+        deep = b"\x95" + record + b"\x91" * depth + b"\xc0"
+        attacker.say(sock, b"\x92" + m.encode(session) + deep)
+        attacker.until_read(sock, session)
+
+
+def batches_too_large(attacker: Attacker, rng: random.Random) -> None:
+    """libzmq cuts the link."""
+    monitored, _ = attacker.enter()
+    attacker.say(monitored, bytes(REMOTE_MAX_BATCH + 1))
+    sock, session = attacker.enter()
+    attacker.say(sock, m.encode([session, ["send", 1, bytes(REMOTE_MAX_BATCH - 100)]]))
+    attacker.until_read(sock, session)
+
+
+def wrong_ids(attacker: Attacker, rng: random.Random) -> None:
+    sock, session = attacker.enter()
+    for con in (0, -1, 1, 1 << 36, (1 << 36) + (1 << 35), 1 << 53, (1 << 64) - 1, 1 << 63):
+        attacker.say(
+            sock,
+            m.encode([
+                session,
+                *(["send", con, b"x"], ["close", con], ["state", con, b"x"], ["join", con, "g"]),
+                *(["leave", con, "g"], ["couple", con, con], ["splice", con, con]),
+                *(["mark", con, 1], ["accept", con], ["reject", con, 200], ["open", con, "x:1"]),
+            ]),
+        )  # fmt: skip
+    attacker.until_read(sock, session)
+
+
+def acks_of_what_it_never_had(attacker: Attacker, rng: random.Random) -> None:
+    sock, session = attacker.enter()
+    for first, last in ((1, 1), (0, 0), (-5, 5), (1, (1 << 63) - 1), (5, 1), (1, 10**9)):
+        for number in (session, session - 1, session + 1, -1, (1 << 64) - 1):
+            attacker.say(sock, m.encode([number, ["ack", first, last]] * 1))
+    attacker.until_read(sock, session)
+
+
+def odd_options(attacker: Attacker, rng: random.Random) -> None:
+    # Among the honest ones: whoever opens a connection leaves its on_close to somebody.
+    sock, session = attacker.enter(pool="default")
+    for value in (None, -1, 1.5, "x", b"\xff", [], {}, [[]], {"a": {}}, float("nan")):
+        attacker.say(sock, m.encode([session, ["query", 3, "ids"]]))
+        first = None
+        while first is None:
+            _, *records = m.decode_value(sock.recv())
+            first = next((r[2][0] for r in records if r[0] == "answer" and r[1] == 3), None)
+        names = ("during", "couple", "name", "reconnect", "headers", "subprotocols")
+        for n, name in enumerate((*names, "connect_timeout")):
+            options = {name: value}
+            open_ = ["open", first + n, "127.0.0.1:1", "websocket", "/", "", "", options]
+            attacker.say(sock, m.encode([session, open_, ["close", first + n]]))
+        attacker.say(sock, m.encode([session, ["publish", "g", b"", "text", {"except": value}]]))
+    attacker.until_read(sock, session)
+
+
+def floods(attacker: Attacker, rng: random.Random) -> None:
+    sock, session = attacker.enter()
+    query = m.encode([session, *[["query", 5, "ids"]] * 500])
+    wrong = m.encode([session, *[["send", 5, b"x" * 100]] * 500])
+    attacker.say(sock, *[query, wrong] * 100)
+    # Nobody reads the answers meanwhile; then they are there, or we were given up.
+    attacker.until_read(sock, session)
+
+
+def floods_of_the_shut_out(attacker: Attacker, rng: random.Random) -> None:
+    sock = attacker.connect()
+    attacker.say(sock, b"\xc1")
+    assert until_shut_out(sock)
+    attacker.say(sock, *[bytes(4 * MIB)] * 30)
+
+
+def a_thousand_identities(attacker: Attacker, rng: random.Random) -> None:
+    for n in range(1000):
+        sock = attacker.context.socket(zmq.DEALER)
+        sock.set(zmq.LINGER, 0)
+        if n % 2:
+            sock.set(zmq.PROBE_ROUTER, 1)
+        sock.connect(attacker.endpoint)
+        if n % 5 == 0:
+            sock.send(m.encode([0, attacker.hello(token="guessed")]))
+        if n % 50 == 49:
+            # Wait for one of them, so that they do come.
+            last = attacker.connect()
+            last.send(m.encode([0]))
+            last.recv()
+        sock.close(0)
+
+
+def many_sessions(attacker: Attacker, rng: random.Random) -> None:
+    socks = [attacker.enter() for _ in range(50)]
+    for sock, session in socks:
+        attacker.say(sock, m.encode([session, ["bye"]]) if rng.random() < 0.5 else b"\xc1")
+
+
+def zmtp_garbage(attacker: Attacker, rng: random.Random) -> None:
+    host, _, port = attacker.endpoint.removeprefix("tcp://").rpartition(":")
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
+    for n in range(200):
+        sock = socket.create_connection((host, int(port)), 5 * UNIT)
+        what = (
+            rng.randbytes(rng.randrange(200)),
+            greeting[: rng.randrange(64)],
+            greeting + rng.randbytes(100),
+            greeting + b"\x06\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        )[n % 5]
+        try:
+            sock.sendall(what)
+        except OSError:
+            pass
+        sock.close()
+
+
+ATTACKS: list[Attack] = [
+    garbage,
+    garbage_behind_a_hello,
+    several_frames,
+    huge_arrays,
+    deep_nesting,
+    batches_too_large,
+    wrong_ids,
+    acks_of_what_it_never_had,
+    odd_options,
+    floods,
+    floods_of_the_shut_out,
+    a_thousand_identities,
+    many_sessions,
+    zmtp_garbage,
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
+def test_nothing_of_it_stays(serving: Serving, attack: Attack) -> None:
+    gateway_pid = serving.gateway
+    eventually(lambda: serving.descriptors() < 60, "the attack before to be over", units=30)
+    descriptors, memory = serving.descriptors(), serving.rss()
+    with Bystander(serving) as bystander:
+        for n in range(2):
+            with Attacker(serving) as attacker:
+                attack(attacker, random.Random(n))
+        echoes = bystander.echoes
+        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served", units=30)
+    eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free", units=30)
+    assert serving.gateway == gateway_pid
+    assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
+    assert not has_traceback(str(serving)), str(serving)
+    seen = status(serving)
+    assert seen["gateway"]["connections"]["total"] == 0
+    assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
+
+
+def test_the_log_names_them_and_is_not_filled(serving: Serving) -> None:
+    before = len(serving.run.lines)
+    with Attacker(serving) as attacker:
+        for n in range(3):
+            garbage(attacker, random.Random(n))
+        sock, session = attacker.enter()
+        attacker.say(sock, m.encode([session, *[["send", 5, b"x"]] * 500]))
+        attacker.until_read(sock, session)
+    lines = [line for line in serving.run.lines[before:] if re.search("error|warning", line)]
+    assert any(re.search(r"worker \w+ \(at 127\.0\.0\.1\)", line) for line in lines) or any(
+        "more such lines were left out" in line for line in serving.run.lines
+    )
+    assert len(lines) < 60
+
+
+def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> None:
+    """Another worker's events cannot be acked, nor its connections' state be changed."""
+    handlers = tmp_path / "handlers.py"
+    handlers.write_text(
+        "def on_connect(inf, con):\n    con.state = 'mine'\n"
+        "def on_message(msg, con):\n    return f'{con.id} {con.state}'\n"
+    )
+    with gateway(handlers=handlers) as serving, serving.ws() as client:
+        client.send("who?")
+        con = int(str(client.recv(10 * UNIT)).split()[0])
+        with Attacker(serving) as attacker:
+            sock, session = attacker.enter()
+            for record in (["state", con, b"\xa5yours"], ["splice", con, con], ["reject", con, 1]):
+                attacker.say(sock, m.encode([session, record]))
+                _, *told = m.decode_value(sock.recv())
+                assert told[0][0] == "refused"
+            for n in range(1, 20):
+                attacker.say(sock, m.encode([session, ["send", con, b"forged"], ["ack", n, n]]))
+                attacker.say(sock, m.encode([session - 1, ["send", con, b"forged"]]))
+            attacker.until_read(sock, session)
+        client.send("still?")
+        assert client.recv(10 * UNIT) == f"{con} mine", "a forged batch took effect"
+
+
+def test_whoever_has_no_key_does_no_harm_to_those_who_have(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.add("alice")
+    with gateway(*keys.of_gateway()) as serving:
+        with Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
+            guests_ready(serving, 1)
+            descriptors = serving.descriptors()
+            with Bystander(serving) as bystander, Attacker(serving) as attacker:
+                zmtp_garbage(attacker, random.Random(1))
+                server = (tmp_path / "gateway.pub").read_text().split()[0].encode()
+                for _ in range(100):
+                    public, secret = zmq.curve_keypair()
+                    sock = attacker.connect(
+                        CURVE_PUBLICKEY=public, CURVE_SECRETKEY=secret, CURVE_SERVERKEY=server
+                    )
+                    sock.set(zmq.LINGER, 0)
+                serving.run.line("is not let in: its key is not in worker_keys")
+                echoes = bystander.echoes
+                eventually(lambda: bystander.echoes > echoes + 10)
+            eventually(lambda: serving.descriptors() <= descriptors, units=30)
+            assert [each["key"] for each in status(serving)["by_hand"]] == ["alice"]
+            shown = wsraw("status", f"--run-dir={serving.folder}")
+            assert shown.returncode == 0
+        assert len([line for line in serving.run.lines if "is not let in" in line]) < 40

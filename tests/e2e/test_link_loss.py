@@ -1,0 +1,131 @@
+"""The network between gateway and worker is cut, stands still, and comes back, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from deadline import UNIT
+from e2e.asking import status
+from e2e.elsewhere import Elsewhere, Keys, Network, endpoint, gateway, guests_ready
+from e2e.load import Client, Load, RawClient, WebClient, echo
+from e2e.serving import Serving, linux
+
+pytestmark = linux
+
+CLIENTS = 12
+
+
+def clients() -> list[Client]:
+    return [(WebClient, RawClient)[n % 2](60, 0.01, echo) for n in range(CLIENTS)]
+
+
+def sessions(serving: Serving) -> list[dict[str, object]]:
+    return status(serving)["by_hand"]
+
+
+async def until_sessions(serving: Serving, load: Load, count: int) -> None:
+    """Go on under load until so many workers from elsewhere have a session."""
+    until = time.monotonic() + 40 * UNIT
+    while len(await asyncio.to_thread(sessions, serving)) != count:
+        await load.more(1)
+        assert time.monotonic() < until, f"not {count} sessions\n{serving}"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    made = Keys(tmp_path)
+    for name in ("alice", "bob"):
+        made.add(name)
+    return made
+
+
+def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
+    """The load, and what happens meanwhile; every answer is checked for content and order."""
+
+    async def main() -> None:
+        async with Load(clients()) as load:
+            await load.start(serving)
+            await load.more(50)
+            await act(load)
+            await load.more(200)
+            await load.finish()
+
+    asyncio.run(main())
+
+
+def test_links_that_are_cut_again_and_again(keys: Keys) -> None:
+    with ExitStack() as stack:
+        serving = stack.enter_context(gateway(*keys.of_gateway()))
+        network = stack.enter_context(Network(endpoint(serving)))
+        for name in ("alice", "bob"):
+            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
+        guests_ready(serving, 2)
+
+        async def cut(load: Load) -> None:
+            for _ in range(10):
+                made = network.made
+                network.cut()
+                # Both are back, each by its own account.
+                await load.until(lambda: network.made >= made + 2)  # noqa: B023
+                await load.more(30)
+            await until_sessions(serving, load, 2)
+
+        run(serving, cut)
+        seen = status(serving)
+        assert seen["gateway"]["dead_letters"] == 0, serving
+        names = {(each["key"], each["address"]) for each in seen["by_hand"]}
+        assert names == {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}
+        # An instance that comes back is the same, whatever its link.
+        instances = {each["instance"] for each in seen["by_hand"]}
+        assert len(instances) == 2
+        assert sum(each["acked"] for each in seen["by_hand"]) > 0
+
+
+def test_a_network_that_is_away_for_a_while(keys: Keys) -> None:
+    """All workers from elsewhere are lost at once; the one that is here goes on."""
+    with ExitStack() as stack:
+        serving = stack.enter_context(gateway(*keys.of_gateway()))
+        network = stack.enter_context(Network(endpoint(serving)))
+        for name in ("alice", "bob"):
+            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
+        guests_ready(serving, 2)
+
+        async def away(load: Load) -> None:
+            network.away = True
+            network.cut()
+            await until_sessions(serving, load, 0)
+            await load.more(100)
+            network.away = False
+            await until_sessions(serving, load, 2)
+
+        run(serving, away)
+        assert status(serving)["gateway"]["dead_letters"] == 0, serving
+
+
+def test_heartbeats_find_a_network_that_stands_still(keys: Keys) -> None:
+    """No FIN, no RST: only silence. What came back late must have no effect."""
+    with ExitStack() as stack:
+        serving = stack.enter_context(gateway(*keys.of_gateway(), "--worker-heartbeat=0.3"))
+        network = stack.enter_context(Network(endpoint(serving)))
+        for name in ("alice", "bob"):
+            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
+        guests_ready(serving, 2)
+
+        async def stall(load: Load) -> None:
+            for _ in range(2):
+                network.stalled = True
+                # Their events have gone to others: everybody is answered while it stands still.
+                await until_sessions(serving, load, 0)
+                await load.more(100)
+                network.stalled = False
+                await until_sessions(serving, load, 2)
+                await load.more(50)
+
+        run(serving, stall)
+        assert status(serving)["gateway"]["dead_letters"] == 0, serving
+        serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) is gone; its events go to others")

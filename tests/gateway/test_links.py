@@ -1,0 +1,340 @@
+"""When a worker is dead, and what becomes of batches that find no room. Over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from deadline import eventually
+from stage import TOKEN
+
+from wsraw import messages as m
+from wsraw.gateway import links as links_module
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.links import DEATH_CERTAIN_AFTER, Links
+from wsraw.gateway.router import Router
+from wsraw.gateway.wire import Sent, WorkerWire, new_context
+from wsraw.link import LinkState, WorkerLink
+from wsraw.loop import Loop
+from wsraw.settings import Listen, Settings
+
+
+class Wire(WorkerWire):
+    """The real one, whose sends can be made to say what a test needs."""
+
+    says: Sent | None = None
+    refused = 0
+
+    def send(self, identity: bytes, data: bytes) -> Sent:
+        if self.says is not None:
+            self.refused += 1
+            return self.says
+        return super().send(identity, data)
+
+
+class Mate:
+    """A worker behind a real DEALER."""
+
+    def __init__(self, hall: Hall, token: str, **options: int) -> None:
+        self.hall = hall
+        self.socket = hall.peers.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 5000)
+        self.socket.set(zmq.PROBE_ROUTER, 1)
+        for name, value in options.items():
+            self.socket.set(getattr(zmq, name), value)
+        self.socket.connect(hall.wire.endpoint)
+        self.link = WorkerLink(pool="default", token=token, instance=token, language="test")
+        self.heard: list[Any] = []
+
+    def receive(self) -> list[Any]:
+        """Read what waits, answer `who`."""
+        while self.socket.poll(0):
+            self.heard += self.link.receive(self.socket.recv())
+            self.flush()
+        return self.heard
+
+    def flush(self) -> None:
+        data = self.link.data_to_send()
+        if data is not None:
+            self.socket.send(data)
+
+    def ack(self, *events: Any) -> None:
+        for event in events:
+            assert self.link.done(self.link.outbox(event))
+        self.flush()
+
+    def leave(self) -> None:
+        """The process ends; what it has said arrives."""
+        self.socket.close()
+
+
+class Hall:
+    """A gateway's links without its clients; time passes as a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.time = 1000.0
+        self.loop = Loop(lambda: self.time)
+        self.router = Router(Settings(), 1, 1 << 30)
+        self.context = new_context()
+        self.peers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.wire = Wire(self.context, str(folder))
+        self.links = Links(self.loop, self.router, self.wire)
+        self.mates: list[Mate] = []
+
+    def close(self) -> None:
+        self.peers.destroy(linger=0)
+        self.wire.close()
+        self.context.term()
+        self.loop.close()
+
+    @property
+    def now(self) -> float:
+        return self.loop.now
+
+    def pass_time(self, seconds: float) -> None:
+        """In steps that the loop does not take for its own absence."""
+        until = self.time + seconds
+        while self.time < until:
+            self.time += 0.05
+            self.loop.turn(False)
+
+    def turn(self) -> None:
+        self.links.drain()
+        self.links.judge_dying(self.now)
+        self.links.send(self.now)
+        for mate in self.mates:
+            if not mate.socket.closed:
+                mate.receive()
+
+    def worker(self, n: int, **options: int) -> tuple[Mate, Any]:
+        """A worker that is ready, and the gateway's end of it. 0: nobody watches its process."""
+        token = f"token-{n}" if n else TOKEN
+        self.router.spawned(m.Spawned(n, token, 0))
+        mate = Mate(self, token, **options)
+        self.mates.append(mate)
+        eventually(lambda: self.turn() or mate.link.session)  # type: ignore[func-returns-value]
+        [end] = [w for w in self.router.workers.values() if w.session == mate.link.session]
+        return mate, end
+
+    def client(self, data: bytes = b"hello") -> Connection:
+        con = Connection.accepted(
+            self.router.new_id(), Listen(name="test"), Settings(), {}, self.now
+        )
+        self.router.take(con, con.receive_data(data, self.now), self.now)
+        return con
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Iterator[Hall]:
+    hall = Hall(tmp_path)
+    yield hall
+    hall.close()
+
+
+def gone(end: Any) -> bool:
+    return end.state is LinkState.GONE
+
+
+def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
+    """Events of clients, read by the worker and not acked."""
+    hall.client()
+    eventually(
+        lambda: hall.turn() or len([e for e in mate.heard if hasattr(e, "seq")]) >= count  # type: ignore[func-returns-value]
+    )
+    return [event for event in mate.heard if hasattr(event, "seq")]
+
+
+# --- death ---
+
+
+def test_an_exit_alone_is_no_certain_death(hall: Hall) -> None:
+    """The report comes over another socket: the last acks may still be on their way."""
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert not gone(end), "its link still stands"
+    hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
+    hall.links.judge_dying(hall.now)
+    assert gone(end), "for ever it is not waited"
+
+
+def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    mate.leave()
+    hall.pass_time(5.0)
+    for _ in range(20):
+        hall.client()
+        hall.turn()
+        hall.links.ask_unwatched()
+    assert not gone(end)
+    hall.links.exited(3, hall.now)
+    eventually(lambda: hall.turn() or gone(end))  # type: ignore[func-returns-value]
+
+
+def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
+    """Exit reported, EHOSTUNREACH, and yet: its last batches come first."""
+    mate, end = hall.worker(3)
+    con = hall.client()
+    events: list[Any] = []
+    for _ in range(50):
+        hall.turn()
+        fresh = [event for event in mate.heard if hasattr(event, "seq") and event not in events]
+        events += fresh
+    mate.ack(*events)
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+    assert events
+    assert end.acked_events == len(events)
+    assert con.route is not None
+    assert con.route.in_flight == 0
+    assert not con.route.parked, "nothing is given out again"
+
+
+def test_without_that_last_drain_they_would_be_given_out_again(hall: Hall) -> None:
+    """The failing twin: the same, and nothing is drained."""
+    mate, end = hall.worker(3)
+    con = hall.client()
+    eventually(lambda: hall.turn() or any(hasattr(e, "seq") for e in mate.heard))  # type: ignore[func-returns-value]
+    mate.ack(*[event for event in mate.heard if hasattr(event, "seq")])
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.router.end_session(end, hall.now, died=True)
+    assert con.route is not None
+    assert con.route.parked
+
+
+def test_a_drain_that_ends_with_its_budget_decides_nothing(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links_module, "DRAIN_BUDGET", 3)
+    mate, end = hall.worker(3)
+    for _ in range(10):
+        mate.socket.send(m.encode([mate.link.session]))
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    rounds = 0
+    while not gone(end):
+        before = end.batches
+        hall.links.judge_dying(hall.now)
+        rounds += 1
+        assert gone(end) or end.batches == before + 3
+    assert rounds >= 3
+    assert end.batches == 10
+
+
+def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    mate.link.bye()
+    mate.flush()
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+    [con] = hall.router.routes.values()
+    assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
+
+
+def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
+    mate, end = hall.worker(0)
+    in_hand(hall, mate)
+    hall.links.ask_unwatched()
+    hall.turn()
+    assert not gone(end)
+    mate.leave()
+
+    def look() -> bool:
+        hall.links.ask_unwatched()
+        hall.turn()
+        return gone(end)
+
+    eventually(look)
+    [con] = hall.router.routes.values()
+    assert [event.delivery for event, _ in con.parked] == [2, 2]
+
+
+def test_full_is_neither_life_nor_death(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.wire.says = Sent.FULL
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert not gone(end)
+    hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+
+
+# --- a full queue ---
+
+
+def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    hall.wire.says = Sent.FULL
+    for n in range(1, 6):
+        end.notice(m.Answer(n, n))
+        hall.router.dispatcher.talked.add(end)
+        hall.links.send(hall.now)
+    assert hall.wire.refused == 1, "those behind it are not even tried"
+    assert end.choked
+    hall.wire.says = None
+    hall.pass_time(0.1)
+    eventually(lambda: hall.turn() or len(mate.heard) >= 6)  # type: ignore[func-returns-value]
+    assert [r.ref for r in mate.heard if type(r) is m.Answer] == [1, 2, 3, 4, 5]
+    assert not end.choked
+
+
+def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
+    _, full = hall.worker(3)
+    _, free = hall.worker(4)
+    full.choked = True
+    for _ in range(3):
+        hall.client()
+    assert not full.in_flight
+    assert free.in_flight
+
+
+def test_too_much_for_one_that_does_not_read_ends_its_session(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links_module, "UNSENT_LIMIT", 1000)
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.wire.says = Sent.FULL
+    for _ in range(2):
+        assert not gone(end)
+        end.notice(m.Answer(1, "x" * 600))
+        hall.router.dispatcher.talked.add(end)
+        hall.links.send(hall.now)
+    assert gone(end)
+    assert hall.links._unsent == {}
+    assert m.Kill(3, "it does not read what it is sent") in hall.router.to_supervisor
+    [con] = hall.router.routes.values()
+    assert len(con.parked) == 2, "what it held is for others"
+
+
+def test_connections_of_those_who_left_do_not_go_to_the_stuck(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    events = in_hand(hall, mate)
+    mate.ack(*events)
+    eventually(lambda: hall.turn() or not end.in_flight)  # type: ignore[func-returns-value]
+    _, stuck = hall.worker(4)
+    stuck.choked = True
+    hall.router.end_session(end, hall.now, died=True)
+    [con] = hall.router.routes.values()
+    hall.turn()
+    assert con.holder is None
+    assert not hall.router.is_restless, "it waits, it does not spin"
+    stuck.choked = False
+    hall.turn()
+    assert con.holder is stuck
