@@ -15,7 +15,6 @@ import logging
 import re
 from codecs import utf_8_decode
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any, Final
 
 from websockets.client import ClientProtocol
@@ -31,6 +30,7 @@ from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI
 
+from wsraw.gateway.http import http_answer
 from wsraw.gateway.output import Framed
 from wsraw.messages import Open
 from wsraw.settings import Settings
@@ -519,22 +519,6 @@ def _frame_limit(settings: Settings) -> tuple[None, int]:
 
 
 # --- HTTP ---
-
-
-def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
-    """A short answer in plain text, after which the connection is closed."""
-    body = f"{text}\n".encode()
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        "Connection: close" if status != 426 else "Connection: Upgrade, close",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-    ]
-    if status == 426:
-        # RFC 9110, section 15.5.22: it must name what to upgrade to.
-        lines.append("Upgrade: websocket")
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "\r\n"]).encode("ascii") + body
 
 
 _TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
