@@ -8,12 +8,15 @@ from __future__ import annotations
 import ipaddress
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
+
+from wsraw.networks import Networks
+from wsraw.origins import Hosts, Origins
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -36,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH; may be "
             "repeated. raw:// or ws:// in front fixes the protocol; ?name=value behind it sets "
-            "first_byte_timeout or plain_http for this listener alone."
+            "first_byte_timeout, plain_http or proxy_protocol for this listener alone."
         ),
     ] = ("127.0.0.1:8000",)
     workers: Annotated[
@@ -75,6 +78,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "that a client offers is agreed on. May be repeated."
         ),
     ] = ()
+    verdict: Annotated[
+        Literal["gateway", "handlers"],
+        Meta(
+            description="Who lets a client in. gateway: it does, at once. handlers: a WebSocket's "
+            "handshake waits for on_connect, which may reject it with an HTTP status."
+        ),
+    ] = "gateway"
+    verdict_timeout: Annotated[
+        Seconds, Meta(description="The longest a handshake waits for that; then 503.")
+    ] = 10.0
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Whose web pages may open a WebSocket: https://example.org, "
+            "https://*.example.org, same-origin, null, any. Others get 403; who sends no Origin is "
+            "no page. May be repeated."
+        ),
+    ] = ("same-origin",)
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names under which WebSockets may be opened: example.org, *.example.org, "
+            "127.0.0.1:8000, any. Other Hosts get 421. May be repeated."
+        ),
+    ] = ("any",)
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Proxies that are believed who their client is: an address, a network as "
+            "10.0.0.0/8, or unix for peers on unix sockets. May be repeated."
+        ),
+    ] = ()
+    proxy_protocol: Annotated[
+        Literal["off", "optional", "required"],
+        Meta(
+            description="Whether connections begin with a PROXY header, version 1 or 2. required: "
+            "only trusted proxies may connect. optional: they may send one, and nobody else."
+        ),
+    ] = "off"
+    forwarded: Annotated[
+        Literal["x-forwarded-for", "forwarded", "off"],
+        Meta(
+            description="The header in which trusted proxies say who their client is: the one that "
+            "they write themselves, never one that they pass on."
+        ),
+    ] = "x-forwarded-for"
     delivery: Annotated[
         Literal["at-least-once", "at-most-once"],
         Meta(
@@ -270,6 +319,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["any", "raw", "websocket"] = "any"
     first_byte_timeout: Seconds = 0.0
     plain_http: Literal["raw", "reject", "health"] = "raw"
+    proxy_protocol: Literal["off", "optional", "required"] = "off"
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -309,6 +359,9 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError("listen: at least one HOST:PORT is needed")
     for text in settings.listen:
         parse_listen(text, settings)
+    _check("origins", Origins, settings.origins)
+    _check("hosts", Hosts, settings.hosts)
+    _check("trusted_proxies", Networks, settings.trusted_proxies)
     if len(settings.workers) > 1:
         raise ValueError("workers: one handlers file a run; import the others from it")
     for text in settings.workers:
@@ -353,6 +406,13 @@ def from_json(text: str) -> Settings:
         raise ValueError(f"not settings: {error}") from error
 
 
+def _check(name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> None:
+    try:
+        kind(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
     for name in values:
         if name not in kind.__struct_fields__:
@@ -368,7 +428,7 @@ def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
 # --- the two settings that are more than a value ---
 
 _PROTOCOLS: Final = {"raw": "raw", "ws": "websocket", "websocket": "websocket"}
-_OF_LISTENER: Final = ("first_byte_timeout", "plain_http")
+_OF_LISTENER: Final = ("first_byte_timeout", "plain_http", "proxy_protocol")
 
 
 def parse_listen(text: str, settings: Settings | None = None) -> Listen:
@@ -391,7 +451,7 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OF_LISTENER:
-            raise ValueError(f"listen: {text!r}: behind ? may stand {' or '.join(_OF_LISTENER)}")
+            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
         asked[name] = value
     try:
         asked["first_byte_timeout"] = float(asked["first_byte_timeout"])
@@ -400,6 +460,16 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
         listen: Listen = _convert({"name": text, "protocol": protocol, **place, **asked}, Listen)
     except ValueError as error:
         raise ValueError(f"listen: {text!r}: {error}") from error
+    if listen.proxy_protocol != "off" and not settings.trusted_proxies:
+        raise ValueError(
+            f"listen: {text!r}: proxy_protocol needs trusted_proxies, the networks that proxies "
+            "connect from; with a header anybody could take any address"
+        )
+    if listen.proxy_protocol == "optional" and (protocol == "raw" or listen.first_byte_timeout):
+        raise ValueError(
+            f"listen: {text!r}: proxy_protocol=optional does not go with raw:// and "
+            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
+        )
     return listen
 
 

@@ -7,10 +7,14 @@ intents in, bytes out (here). Its states are in life.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from wsraw.gateway.accepting import Accepting
+from wsraw.gateway.asking import EARLY_LIMIT, Asking
 from wsraw.gateway.dialling import Dialling
+from wsraw.gateway.entrance import Entrance
+from wsraw.gateway.http import answer_problem, header_problem
 from wsraw.gateway.life import (
     CLOSED,
     CLOSING,
@@ -24,6 +28,7 @@ from wsraw.gateway.life import (
 from wsraw.gateway.standing import PONGS_BELOW, Standing
 from wsraw.gateway.websocket import RAW_KEY, RefusedError, close_refusal
 from wsraw.messages import Event, OnError, Open
+from wsraw.networks import Address
 from wsraw.settings import Listen, Settings
 
 __all__ = [
@@ -60,11 +65,20 @@ class Connection(Standing):
 
     @classmethod
     def accepted(
-        cls, con_id: int, listen: Listen, settings: Settings, about: dict[str, Any], now: float
+        cls,
+        con_id: int,
+        listen: Listen,
+        settings: Settings,
+        about: dict[str, Any],
+        now: float,
+        entrance: Entrance | None = None,
+        address: Address | str | None = None,
     ) -> Connection:
-        """A connection that a listener has accepted; `opened_events` comes next."""
+        """A connection that a listener has accepted, from that address (or `unix`);
+        `opened_events` comes next."""
         self = cls(con_id, settings, about, opened=False)
-        self.beginning = Accepting(self, listen, now)
+        self.address = address
+        self.beginning = Accepting(self, listen, entrance or Entrance(settings), now)
         return self
 
     @classmethod
@@ -91,6 +105,19 @@ class Connection(Standing):
         beginning = self.beginning
         return beginning.opened() if isinstance(beginning, Accepting) else []
 
+    @property
+    def awaits_header(self) -> bool:
+        """Whether a PROXY header may come, in front of TLS and all else."""
+        beginning = self.beginning
+        return isinstance(beginning, Accepting) and beginning.awaits_header
+
+    def receive_header(self, data: bytes, now: float) -> tuple[list[Event], bytes]:
+        """While `awaits_header`: take the first bytes, give events and the bytes behind the header.
+        For who has to look at those (TLS) before `receive_data` does; it would do both."""
+        beginning = self.beginning
+        assert isinstance(beginning, Accepting)
+        return beginning.receive_header(data, now)
+
     def connected(self, now: float) -> list[Event]:
         """TCP stands to what we have dialled."""
         beginning = self.beginning
@@ -108,7 +135,7 @@ class Connection(Standing):
         if self.state is CLOSED:
             return []
         self.cut()
-        if self.state is CONNECTING:
+        if self.state is CONNECTING and self.opened:
             return self.end(1006, "", "connect-failed", message)
         if self.close_cause:
             # We were waiting for its close frame; how it leaves without is no news.
@@ -128,6 +155,53 @@ class Connection(Standing):
             self.cut()
             return self.end(1006, "", self.close_cause or "close-timeout")
         return []
+
+    # --- intents: before it stands ---
+
+    @property
+    def is_full(self) -> bool:
+        """Before the verdict: more has come than is kept; do not read."""
+        return self.state is CONNECTING and len(self._held) >= EARLY_LIMIT
+
+    def accept(
+        self, subprotocol: str | None, headers: Mapping[str, str], now: float
+    ) -> tuple[list[Event], str | None]:
+        """on_connect lets it in. Also returns why that cannot be; then it was answered with 500.
+
+        To be called while `undecided` only.
+        """
+        self.undecided = False
+        beginning, ws = self.beginning, self.websocket
+        if not isinstance(beginning, Asking) or ws is None:
+            return [], None
+        why = header_problem(headers)
+        if subprotocol and subprotocol not in ws.offered:
+            why = f"subprotocol {subprotocol!r} is none that the client offers"
+        if why is not None:
+            return beginning.reject(500, "", {}, b"", now), why
+        return beginning.accept(subprotocol, headers, now), None
+
+    def reject(
+        self, status: int, reason: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> tuple[list[Event], str | None]:
+        """on_connect does not. Also returns why that answer cannot be given; then it was 500.
+
+        A raw client gets the body, or a reset. To be called while `undecided` only.
+        """
+        self.undecided = False
+        why = answer_problem(status, reason, headers, body)
+        beginning = self.beginning
+        if isinstance(beginning, Asking):
+            if why is not None:
+                status, reason, headers, body = 500, "", {}, b""
+            return beginning.reject(status, reason, headers, body, now), why
+        if self.state is CLOSED:
+            return [], why
+        if why is None and body:
+            self.append(body)
+            return self.end(1000, "", "rejected"), None
+        self.cut()
+        return self.end(1008, "", "rejected"), why
 
     # --- intents ---
 
@@ -189,7 +263,7 @@ class Connection(Standing):
             held, self._held = self._held, b""
             events = self._receive_while_closing(held)
             return events + self.receive_eof(now) if self._eof_held else events
-        if state is CONNECTING and (self.output_size or self._early) and cause == "handler":
+        if state is CONNECTING and cause == "handler" and self._is_worth_waiting:
             self._close_asked = self._close_asked or (code, reason, cause)
             return []
         if self.beginning is not None:
@@ -198,6 +272,11 @@ class Connection(Standing):
             return []
         self.ends_with_reset = code not in GOOD_ENDS and self.kind == "raw"
         return self.end(code, reason, cause)
+
+    @property
+    def _is_worth_waiting(self) -> bool:
+        # Who closes without rejecting wants a close frame, with its code, and that needs the 101.
+        return bool(self.undecided or self.output_size or self._early)
 
     def close_as_asked(self, now: float) -> list[Event]:
         """It stands, perhaps: then do what was asked before."""

@@ -8,7 +8,7 @@
 
 1. An accepted connection begins in SNIFFING, one that we open in CONNECTING.
 2. CONNECTING lasts until the connection can carry data: TCP for an opened raw one, the 101 for a
-   WebSocket.
+   WebSocket. There handlers may be asked whether a client comes in.
 3. CLOSING waits for something: a WebSocket for the close frame that answers ours, a raw connection
    that the peer has half-closed for its events to be handled and for its output to be written.
 4. CLOSED is entered once, from anywhere, and on_close comes with it. Output may be left; the shell
@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol
 from wsraw.gateway.output import Output
 from wsraw.gateway.websocket import WebSocket
 from wsraw.messages import Event, OnClose, OnConnect, OnError
+from wsraw.networks import Address
 from wsraw.settings import Settings
 
 
@@ -75,7 +76,7 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, Step], ConnectionState]] = {
 
 
 class Beginning(Protocol):
-    """What a connection does until it stands; accepting.py and dialling.py have the kinds of it.
+    """What a connection does until it stands; accepting.py, asking.py and dialling.py.
 
     It is thrown away when the connection stands or ends.
     """
@@ -100,6 +101,7 @@ class Life(Output):
         "_early",
         "_held",
         "about",
+        "address",
         "announced",
         "beginning",
         "close_cause",
@@ -119,6 +121,7 @@ class Life(Output):
         "state",
         "target",
         "timeout",
+        "undecided",
         "websocket",
     )
 
@@ -129,7 +132,10 @@ class Life(Output):
         self.id = con_id
         self.settings = settings
         self.about = about
-        """What we know of it: peer, listener, target, subprotocol."""
+        """What we know of it: peer, proxy, scheme, listener, target, subprotocol."""
+        self.address: Address | str | None = None
+        """The client's, the one place that knows it: an IP address, `unix`, or None for one that a
+        proxy hides. Known when it is accepted; `met` says what a trusted proxy knows better."""
         self.opened = opened
         self.kind = ""
         """`raw` or `websocket`, once it is known."""
@@ -153,6 +159,8 @@ class Life(Output):
         self.websocket: WebSocket | None = None
         self.announced = opened
         """A handler has heard of it, or has opened it: its end is to be told."""
+        self.undecided = False
+        """Its on_connect may still accept or reject it."""
         self.timeout = 0.0
         self._held = b""
         self._early: list[tuple[int, bytes, bool]] = []
@@ -164,10 +172,22 @@ class Life(Output):
         self.timeout = timeout
         self.deadline = now + timeout if timeout else math.inf
 
+    def met(self, address: Address | None, peer: str) -> None:
+        """A proxy that we trust says who the client behind it is."""
+        self.address = address
+        self.about.setdefault("proxy", self.about.get("peer", ""))
+        self.about["peer"] = peer
+
+    @property
+    def asks(self) -> bool:
+        """Whether handlers decide on it: the setting `verdict`, for those who come to us."""
+        return self.settings.verdict == "handlers" and not self.opened
+
     def announce(self) -> list[Event]:
         """The on_connect."""
         self.announced = True
-        return [OnConnect(0, self.id, self.inf, about=self.about)]
+        self.undecided = self.asks
+        return [OnConnect(0, self.id, self.inf, self.undecided, about=self.about)]
 
     def collect(self, ws: WebSocket) -> None:
         """What the WebSocket has to say is our output."""
@@ -186,6 +206,7 @@ class Life(Output):
         self.deadline = math.inf
         self.close_code, self.close_reason, self.close_cause = code, reason, cause
         self.beginning = None
+        self.undecided = False
         self._held = b""
         self._early.clear()
         self.early_size = 0

@@ -28,6 +28,7 @@ def report(router: Router, sockets: int, now: float) -> dict[str, Any]:
         "bytes": router.flow.total,
         "memory_limit": router.flow.memory_limit,
         "crowded": router.flow.crowded,
+        "refused": dict(router.entrance.refused),
         "unknown_ids": router.unknown_ids,
         "dropped": router.outgoing.dropped,
         "workers": [

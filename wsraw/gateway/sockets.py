@@ -9,11 +9,12 @@ from typing import Final
 
 from wsraw.gateway.connection import CLOSED, CONNECTING, Connection
 from wsraw.gateway.dialler import Dialler
-from wsraw.gateway.endpoint import Endpoint, tune
+from wsraw.gateway.endpoint import RESET, Endpoint, tune
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.router import Router
 from wsraw.listen import printable
 from wsraw.loop import Loop
+from wsraw.networks import UNIX, parse_address
 from wsraw.settings import Listen, Settings
 
 WRITE_BUDGET: Final = 512
@@ -61,8 +62,17 @@ class Sockets:
             sock.close()
             return
         now = self.loop.now
+        entrance = self.router.entrance
+        host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
         about = {"peer": printable(address), "listener": listen.name}
-        con = Connection.accepted(self.router.new_id(), listen, self.settings, about, now)
+        if entrance.refuses_at_once(listen, host):
+            entrance.refuse("proxy", about, "it is no trusted proxy", now)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+            return
+        con = Connection.accepted(
+            self.router.new_id(), listen, self.settings, about, now, entrance, host
+        )
         self._add(sock, con)
         self.router.take(con, con.opened_events(now), now)
 

@@ -74,7 +74,9 @@ class Standing(Life):
         ws = self.websocket
         if ws is not None:
             self.inf = ws.inf
-            self._sliced = ws.deflates
+            # What came too early is parsed when reading goes on, and before what comes then.
+            self._sliced = ws.deflates or bool(self._held)
+            self.undecided = False
             if ws.subprotocol is not None:
                 self.about["subprotocol"] = ws.subprotocol
             for opcode, data, final in self._early:
@@ -112,6 +114,10 @@ class Standing(Life):
         """What a handler has asked for before it stood is for the connection to know."""
         return []
 
+    def hold(self, data: bytes) -> None:
+        """Keep bytes that cannot be parsed yet."""
+        self._held += data
+
     def to_events(self, frames: list[DataFrame]) -> list[Event]:
         """Frames are messages."""
         con = self.id
@@ -146,6 +152,7 @@ class Standing(Life):
                 if self.state is CLOSED:
                     return events
         self._held = held[start:]
+        self._sliced = ws.deflates or bool(self._held)
         if self._eof_held and not self._held:
             events += self.receive_eof(now)
         return events

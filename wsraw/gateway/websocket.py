@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from codecs import utf_8_decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from websockets.client import ClientProtocol
@@ -30,7 +30,7 @@ from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI
 
-from wsraw.gateway.http import http_answer
+from wsraw.gateway.http import TOKEN, VALUE, http_answer
 from wsraw.gateway.output import Framed
 from wsraw.messages import Open
 from wsraw.settings import Settings
@@ -43,6 +43,8 @@ MAX_REASON: Final = MAX_CONTROL - 2
 COMPRESS_FROM: Final = 1024
 """Messages shorter than this go out as they are: without context they hardly shrink (npm's ws
 draws the line here too)."""
+
+_NONE: Final[Mapping[str, str]] = {}
 
 PLAIN_KEY: Final = 0
 RAW_KEY: Final = -1
@@ -180,6 +182,7 @@ class WebSocket:
         "_masks",
         "_protocol",
         "_request",
+        "_response",
         "_tail",
         "_unfinished",
         "close_code",
@@ -188,6 +191,7 @@ class WebSocket:
         "ended",
         "error",
         "inf",
+        "offered",
         "opened",
         "output",
         "subprotocol",
@@ -199,6 +203,7 @@ class WebSocket:
         self._masks = masks
         self._framing_key: int | None = None
         self._request = b""
+        self._response: Any = None
         self._unfinished = ""
         self._tail = b""
         self._compressing = False
@@ -214,12 +219,14 @@ class WebSocket:
         self.close_reason = ""
         self.inf: dict[str, str] = {}
         self.subprotocol: str | None = None
+        self.offered: list[str] = []
+        """The subprotocols that a client speaks."""
 
     # --- server handshake ---
 
     @classmethod
     def server(cls, settings: Settings, subprotocols: Sequence[str] = ()) -> WebSocket:
-        """The accepting side; `accept` comes next."""
+        """The accepting side; `accept` comes next, or `receive_head`."""
         protocol = _Server(
             extensions=_SERVER_EXTENSIONS if settings.deflate else None,
             subprotocols=subprotocols,  # type: ignore[arg-type]
@@ -229,7 +236,13 @@ class WebSocket:
         return cls(protocol, settings, masks=False)
 
     def accept(self, head: bytes) -> None:
-        """Answer a complete request head: with the 101 (`opened`), or with an error (`error`).
+        """Answer a complete request head: with the 101 (`opened`), or with an error (`error`)."""
+        if self.receive_head(head):
+            self.let_in()
+
+    def receive_head(self, head: bytes) -> bool:
+        """Read a complete request head. True: `let_in` may come next; else it was answered with an
+        `error`.
 
         Frames glued behind the head are for `receive_data`: until the answer is made nobody knows
         how they are to be read.
@@ -242,7 +255,7 @@ class WebSocket:
             self.error = _explain(protocol.handshake_exc)
             if not any(self.output):
                 self.output[:] = [http_answer(400, self.error)]
-            return
+            return False
         request: Any = protocol.events.pop()
         headers = request.headers
         self.inf = _inf({"method": request.method, "url": request.path}, headers)
@@ -250,21 +263,44 @@ class WebSocket:
         if len(headers.get_all("Host")) != 1:
             # RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
             self._refuse(400, "exactly one Host header is needed")
-            return
+            return False
         versions = headers.get_all("Sec-WebSocket-Version")
         if versions and versions != ["13"]:
             # RFC 6455, section 4.4: say which version we speak.
             self._refuse(426, "only version 13 is spoken", ("Sec-WebSocket-Version", "13"))
-            return
+            return False
         # The list may name other protocols beside ours; the library wants ours alone.
         del headers["Upgrade"]
         headers["Upgrade"] = "websocket"
         response = protocol.accept(request)
-        protocol.send_response(response)
-        if response.status_code == 101:
-            self._open()
-        else:
+        if response.status_code != 101:
+            protocol.send_response(response)
             self.error = _explain(protocol.handshake_exc)
+            return False
+        self.offered = [
+            name.strip()
+            for value in headers.get_all("Sec-WebSocket-Protocol")
+            for name in value.split(",")
+        ]
+        self._response = response
+        return True
+
+    def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
+        """Answer with the 101 (`opened`). `subprotocol`: one of those `offered`, "" for none; None
+        for the first of ours."""
+        protocol, response = self._protocol, self._response
+        assert isinstance(protocol, _Server)
+        if subprotocol is not None:
+            response.headers.pop("Sec-WebSocket-Protocol", None)
+            protocol.subprotocol = None
+            if subprotocol:
+                response.headers["Sec-WebSocket-Protocol"] = subprotocol
+                protocol.subprotocol = subprotocol  # type: ignore[assignment]
+        for name, value in headers.items():
+            response.headers[name] = value
+        protocol.send_response(response)
+        self._response = None
+        self._open()
 
     def _refuse(self, status: int, why: str, *headers: tuple[str, str]) -> None:
         self.error = why
@@ -521,8 +557,6 @@ def _frame_limit(settings: Settings) -> tuple[None, int]:
 # --- HTTP ---
 
 
-_TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET: Final = re.compile(r"/[\x21-\x7e]*")
 _OURS: Final = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version"}
 _OURS_TOO: Final = {"sec-websocket-extensions", "sec-websocket-protocol"}
@@ -530,15 +564,15 @@ _OURS_TOO: Final = {"sec-websocket-extensions", "sec-websocket-protocol"}
 
 def _are_tokens(names: object) -> bool:
     return isinstance(names, list | tuple) and all(
-        isinstance(name, str) and _TOKEN.fullmatch(name) for name in names
+        isinstance(name, str) and TOKEN.fullmatch(name) for name in names
     )
 
 
 def _replace(headers: Headers, name: object, value: object) -> None:
     # A line break in a value would begin a header, or a request, of somebody else's choice.
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a header")
-    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+    if not isinstance(value, str) or not VALUE.fullmatch(value):
         raise ValueError(f"{value!r} is no value for the header {name}")
     if name.lower() in _OURS | _OURS_TOO:
         raise ValueError(f"the header {name} belongs to the handshake")
