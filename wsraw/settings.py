@@ -358,7 +358,7 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")
     for text in settings.listen:
-        parse_listen(text, settings)
+        _check_proxies(parse_listen(text, settings), settings)
     _check("origins", Origins, settings.origins)
     _check("hosts", Hosts, settings.hosts)
     _check("trusted_proxies", Networks, settings.trusted_proxies)
@@ -404,6 +404,21 @@ def from_json(text: str) -> Settings:
         return msgspec.json.decode(text, type=Settings)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not settings: {error}") from error
+
+
+def _check_proxies(listen: Listen, settings: Settings) -> None:
+    if listen.proxy_protocol != "off" and not settings.trusted_proxies:
+        raise ValueError(
+            f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks that "
+            "proxies connect from; with a header anybody could take any address"
+        )
+    if listen.proxy_protocol == "optional" and (
+        listen.protocol == "raw" or listen.first_byte_timeout
+    ):
+        raise ValueError(
+            f"listen: {listen.name!r}: proxy_protocol=optional does not go with raw:// and "
+            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
+        )
 
 
 def _check(name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> None:
@@ -460,16 +475,6 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
         listen: Listen = _convert({"name": text, "protocol": protocol, **place, **asked}, Listen)
     except ValueError as error:
         raise ValueError(f"listen: {text!r}: {error}") from error
-    if listen.proxy_protocol != "off" and not settings.trusted_proxies:
-        raise ValueError(
-            f"listen: {text!r}: proxy_protocol needs trusted_proxies, the networks that proxies "
-            "connect from; with a header anybody could take any address"
-        )
-    if listen.proxy_protocol == "optional" and (protocol == "raw" or listen.first_byte_timeout):
-        raise ValueError(
-            f"listen: {text!r}: proxy_protocol=optional does not go with raw:// and "
-            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
-        )
     return listen
 
 

@@ -39,7 +39,8 @@ class Asking:
     ) -> list[Event]:
         """Send it away."""
         con = self._con
-        self._entrance.refuse("rejected", con.about, f"on_connect has rejected it ({status})", now)
+        # Counted, but no line in the log: that is for who has decided.
+        self._entrance.refused["rejected"] += 1
         con.append(answer(status, reason, headers, body))
         return con.end(1006, "", "rejected")
 

@@ -28,6 +28,7 @@ OF_GATEWAY: Final = (
     "bytes",
     "memory_limit",
     "crowded",
+    "refused",
     "unknown_ids",
     "dropped",
 )
@@ -150,11 +151,13 @@ def _gateway(gateway: dict[str, Any]) -> str:
 def _connections(gateway: dict[str, Any]) -> list[str]:
     kinds = gateway["connections"] or {}
     of_kinds = ", ".join(f"{value} {key}" for key, value in kinds.items())
+    refused = ", ".join(f"{count} {why}" for why, count in (gateway["refused"] or {}).items())
     return [
         f"  connections: {of_kinds}",
         f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
         f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
         f"unknown ids {gateway['unknown_ids']}",
+        *([f"  refused: {refused}"] if refused else []),
     ]
 
 
