@@ -411,3 +411,16 @@ def test_raw_through_the_router() -> None:
     seen = mate.work()
     assert [type(event) for event in seen][-1] is m.OnClose
     assert not stage.router.routes
+
+
+def test_a_raw_client_that_has_said_all_before_it_is_let_in() -> None:
+    stage = Stage(verdict="handlers")
+    mate = stage.worker()
+    con = stage.raw(b"", protocol="raw")
+    stage.turn()
+    stage.router.receive_eof(con, 0.0)
+    assert con.half_closed
+    mate.ack(mate.events[0], commands=(m.Send(con.id, b"bye", "text"),))
+    assert stage.write(con) == b"bye"
+    assert [(type(event), event.cause) for event in mate.work()] == [(m.OnClose, "eof")]
+    assert not stage.router.routes

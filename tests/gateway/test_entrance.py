@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from corpus import UPGRADE, tell
+from corpus import UPGRADE, frame, tell
 
 from wsraw.gateway.connection import CLOSED, OPEN, Connection
 from wsraw.gateway.entrance import COMPLAIN_EVERY, Entrance
@@ -265,3 +265,18 @@ def test_the_shell_may_take_the_header_itself() -> None:
     assert not con.awaits_header
     assert not door.come().awaits_header
     assert tell(con.receive_data(b"plain", 0.0)) == ["connect raw", "raw plain"]
+
+
+@pytest.mark.parametrize("mode", ["optional", "required"])
+@pytest.mark.parametrize("cut", [1, 2, 7, 50])
+def test_any_cut_of_header_handshake_and_frames(mode: str, cut: int) -> None:
+    data = PROXY_1 + UPGRADE % b"" + frame(0x81, b"hello")
+    door = Door(trusted_proxies=("10.0.0.0/8",))
+    con = door.come(address="10.0.0.1", proxy_protocol=mode)
+    events = [
+        event
+        for start in range(0, len(data), cut)
+        for event in con.receive_data(data[start : start + cut], 0.0)
+    ]
+    assert tell(events) == ["connect websocket server", "text hello"]
+    assert con.about["peer"] == "203.0.113.9:4711"

@@ -57,7 +57,7 @@ class Commands:
                 self._table.forget(route)
             elif kind is m.OnConnect and route.con.undecided:
                 self._settle(route, worker, now)
-            elif route.con.half_closed:
+            if route.con.half_closed:
                 self._table.judge_half_closed(route, now)
 
     # --- the verdict of on_connect ---
