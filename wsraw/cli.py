@@ -115,8 +115,8 @@ def _option(option: Option) -> Callable[[F], F]:
         "texts": str,
         "switch": bool,
         "choice": click.Choice(option.choices),
-        "count": click.IntRange(min=option.minimum),
-        "number": click.FloatRange(min=option.minimum),
+        "count": click.IntRange(min=option.minimum, max=option.maximum),
+        "number": click.FloatRange(min=option.minimum, max=option.maximum),
     }[option.kind]
     return click.option(
         flag,

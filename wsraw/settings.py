@@ -189,7 +189,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_size: Annotated[
         Bytes, Meta(description="The largest WebSocket message, after decompression (1009).")
     ] = MIB
-    deflate: Annotated[bool, Meta(description="Offer permessage-deflate.")] = True
+    max_frame_size: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="The largest single WebSocket frame, after decompression (1009); 0: as "
+            "max_message_size.",
+        ),
+    ] = 0
+    deflate: Annotated[
+        bool, Meta(description="Agree on compression (permessage-deflate) with those who want it.")
+    ] = True
+    deflate_from: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of a message from which on it is sent compressed. Fragmented ones "
+            "always are: their size is not known.",
+        ),
+    ] = 1024
+    deflate_level: Annotated[
+        int,
+        Meta(ge=1, le=9, description="How hard zlib tries: 1 is fastest, 9 is smallest."),
+    ] = 6
+    deflate_window_bits: Annotated[
+        int,
+        Meta(
+            ge=9,
+            le=15,
+            description="Compression looks back over 2 to the power of this many bytes, in both "
+            "directions where the peer agrees. More finds more, and costs more memory.",
+        ),
+    ] = 12
+    deflate_context_takeover: Annotated[
+        bool,
+        Meta(
+            description="Compression remembers earlier messages: smaller ones come out shorter, "
+            "for memory that each connection keeps, and published messages are compressed for each."
+        ),
+    ] = False
     high_water_mark: Annotated[
         Bytes,
         Meta(description="Bytes held for one connection above which reading from it pauses."),
@@ -331,6 +369,7 @@ class Option(msgspec.Struct, frozen=True):
     meaning: str
     minimum: int = 0
     """Of a count or a number."""
+    maximum: int | None = None
     choices: tuple[str, ...] = ()
 
 
@@ -354,6 +393,11 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError(
             f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
             f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
+        )
+    if settings.max_frame_size > settings.max_message_size:
+        raise ValueError(
+            f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
+            f"({settings.max_message_size}): a frame is no larger than its message"
         )
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")
@@ -559,7 +603,15 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
     if kind is str:
         return Option(field.name, "text", field.default, meaning)
     minimum = max((meta.ge for meta in metas if meta.ge is not None), default=0)
-    return Option(field.name, "count" if kind is int else "number", field.default, meaning, minimum)
+    maximum = min((meta.le for meta in metas if meta.le is not None), default=None)
+    return Option(
+        field.name,
+        "count" if kind is int else "number",
+        field.default,
+        meaning,
+        minimum,
+        maximum,
+    )
 
 
 def describe(name: str) -> str:

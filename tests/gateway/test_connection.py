@@ -26,7 +26,7 @@ from wsraw.gateway.connection import (
     ConnectionState,
     Step,
 )
-from wsraw.gateway.websocket import frame_message
+from wsraw.gateway.framing import frame_message
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open
 from wsraw.settings import Listen, Settings
 

@@ -14,6 +14,7 @@ from wsraw.gateway.accepting import Accepting
 from wsraw.gateway.asking import EARLY_LIMIT, Asking
 from wsraw.gateway.dialling import Dialling
 from wsraw.gateway.entrance import Entrance
+from wsraw.gateway.framing import RAW_KEY, FramingKey, RefusedError
 from wsraw.gateway.http import answer_problem, header_problem
 from wsraw.gateway.life import (
     CLOSED,
@@ -26,7 +27,7 @@ from wsraw.gateway.life import (
     Step,
 )
 from wsraw.gateway.standing import PONGS_BELOW, Standing
-from wsraw.gateway.websocket import RAW_KEY, RefusedError, close_refusal
+from wsraw.gateway.websocket import close_refusal
 from wsraw.messages import Event, OnError, Open
 from wsraw.networks import Address
 from wsraw.settings import Listen, Settings
@@ -232,7 +233,7 @@ class Connection(Standing):
         return None
 
     @property
-    def framing_key(self) -> int | None:
+    def framing_key(self) -> FramingKey | None:
         """Connections of the same key take the same `frame_message`; None: use `send`."""
         if self.websocket is None:
             return RAW_KEY
