@@ -31,6 +31,9 @@ def test_options_are_taken() -> None:
         ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
         ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
         ({"deflate": "yes"}, "deflate: Expected `bool`"),
+        ({"deflate_window_bits": 8}, "deflate_window_bits: Expected `int` >= 9"),
+        ({"deflate_level": 10}, "deflate_level: Expected `int` <= 9"),
+        ({"max_frame_size": 2 << 20}, "max_frame_size"),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
@@ -176,6 +179,8 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["max_message_size"].kind == "count"
     assert options["max_message_size"].minimum == 1
     assert options["memory_limit"].minimum == 0
+    bits = options["deflate_window_bits"]
+    assert (bits.minimum, bits.maximum) == (9, 15)
     assert options["ping_interval"].kind == "number"
     assert options["dispatch"].choices == ("any", "sticky")
 
