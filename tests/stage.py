@@ -147,7 +147,12 @@ class Stage:
     def raw(self, data: bytes = b"hello", **listen: Any) -> Connection:
         """An accepted raw connection and what it says first."""
         con = Connection.accepted(
-            self.router.new_id(), Listen(name="test", **listen), self.settings, {}, self.now
+            self.router.new_id(),
+            Listen(name="test", **listen),
+            self.settings,
+            {},
+            self.now,
+            self.router.entrance,
         )
         self.router.take(con, con.opened_events(self.now), self.now)
         if data:

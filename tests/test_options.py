@@ -60,6 +60,8 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["max_message_size"].kind == "size"
     assert options["max_message_size"].minimum == 1
     assert options["memory_limit"].minimum == 0
+    bits = options["deflate_window_bits"]
+    assert (bits.minimum, bits.maximum) == (9, 15)
     assert options["ping_interval"].kind == "time"
     assert options["max_deliveries"].kind == "count"
     assert options["max_deliveries"].minimum == 1

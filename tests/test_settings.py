@@ -31,7 +31,9 @@ def test_options_are_taken() -> None:
         ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
         ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
         ({"deflate": "yes"}, "deflate: Expected `bool`"),
-        ({"deflate": 1}, "deflate: Expected `bool`, got `int`"),
+        ({"deflate_window_bits": 8}, "deflate_window_bits: Expected `int` >= 9"),
+        ({"deflate_level": 10}, "deflate_level: Expected `int` <= 9"),
+        ({"max_frame_size": 2 << 20}, "max_frame_size"),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
@@ -199,3 +201,45 @@ def test_a_heartbeat_in_reason() -> None:
     with pytest.raises(ValueError, match="worker_heartbeat: at most"):
         s.from_options({"worker_heartbeat": 61.0})
     assert s.from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
+
+
+# --- who may come in ---
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"origins": ("example.org",)}, "origins: 'example.org': write https://example.org"),
+        ({"hosts": ("http://h",)}, "hosts: 'http://h': write example.org"),
+        ({"trusted_proxies": ("10.0.0.1/8",)}, "trusted_proxies: '10.0.0.1/8': "),
+        ({"proxy_protocol": "required"}, "proxy_protocol needs trusted_proxies"),
+        ({"listen": ("h:1?proxy_protocol=optional",)}, "proxy_protocol needs trusted_proxies"),
+        (
+            {"listen": ("raw://h:1?proxy_protocol=optional",), "trusted_proxies": ("unix",)},
+            "does not go with raw://",
+        ),
+        (
+            {
+                "listen": ("h:1?proxy_protocol=optional",),
+                "first_byte_timeout": 1.0,
+                "trusted_proxies": ("unix",),
+            },
+            "does not go with raw://",
+        ),
+    ],
+)
+def test_wrong_doors_are_refused_with_advice(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        s.from_options(options)
+    assert words in str(caught.value)
+
+
+def test_a_listener_has_its_own_proxy_protocol() -> None:
+    settings = s.from_options(
+        {
+            "listen": ("raw://h:1?proxy_protocol=required", "h:2"),
+            "trusted_proxies": ("10.0.0.0/8", "unix"),
+        }
+    )
+    asked = [s.parse_listen(text, settings).proxy_protocol for text in settings.listen]
+    assert asked == ["required", "off"]

@@ -126,8 +126,8 @@ def _option(option: Option) -> Callable[[F], F]:
         "texts": str,
         "switch": bool,
         "choice": click.Choice(option.choices),
-        "count": click.IntRange(min=option.minimum),
-        "number": click.FloatRange(min=option.minimum),
+        "count": click.IntRange(min=option.minimum, max=option.maximum),
+        "number": click.FloatRange(min=option.minimum, max=option.maximum),
         # With or without a unit; settings.py reads them wherever they stand.
         "size": str,
         "time": str,

@@ -34,7 +34,8 @@ class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):
 
 
 class OnConnect(Record, tag="on_connect"):
-    """Event: a connection is established. `inf` is what the peer sent, `about` what we know."""
+    """Event: a connection is established, or with `verdict` asks to be. `inf` is what the peer
+    sent, `about` what we know."""
 
     seq: int
     con: int
@@ -176,14 +177,16 @@ class Ack(Record, tag="ack"):
 
 
 class Accept(Record, tag="accept"):
-    """Before the 101: let it in, with this subprotocol."""
+    """Before the 101: let it in. `subprotocol`: one that the client offers, "" for none, nil for
+    the gateway's choice. `headers` are added to the 101."""
 
     con: int
     subprotocol: str | None = None
+    headers: dict[str, str] = {}
 
 
 class Reject(Record, tag="reject"):
-    """Before the 101: answer this HTTP status instead."""
+    """Before the 101: answer this HTTP status instead, 300 to 599, and close."""
 
     con: int
     status: int

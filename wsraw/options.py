@@ -29,6 +29,7 @@ class Option(msgspec.Struct, frozen=True):
     meaning: str
     minimum: int = 0
     """Of a count or a number."""
+    maximum: int | None = None
     choices: tuple[str, ...] = ()
     is_path: bool = False
 
@@ -75,6 +76,7 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
         field.default,
         " ".join(meta.description for meta in metas if meta.description),
         max((meta.ge for meta in metas if meta.ge is not None), default=0),
+        min((meta.le for meta in metas if meta.le is not None), default=None),
         get_args(kind) if what == "choice" else (),
         extra.get("path", False),
     )

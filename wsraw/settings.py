@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
+
+from wsraw.networks import Networks
+from wsraw.origins import Hosts, Origins
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -44,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH; may be "
             "repeated. raw:// or ws:// in front fixes the protocol; ?name=value behind it sets "
-            "first_byte_timeout or plain_http for this listener alone."
+            "first_byte_timeout, plain_http or proxy_protocol for this listener alone."
         ),
     ] = ("127.0.0.1:8000",)
     workers: Annotated[
@@ -88,6 +91,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "that a client offers is agreed on. May be repeated."
         ),
     ] = ()
+    verdict: Annotated[
+        Literal["gateway", "handlers"],
+        Meta(
+            description="Who lets a client in. gateway: it does, at once. handlers: a WebSocket's "
+            "handshake waits for on_connect, which may reject it with an HTTP status."
+        ),
+    ] = "gateway"
+    verdict_timeout: Annotated[
+        Seconds, Meta(description="The longest a handshake waits for that; then 503.")
+    ] = 10.0
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Whose web pages may open a WebSocket: https://example.org, "
+            "https://*.example.org, same-origin, null, any. Others get 403; who sends no Origin is "
+            "no page. May be repeated."
+        ),
+    ] = ("same-origin",)
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names under which WebSockets may be opened: example.org, *.example.org, "
+            "127.0.0.1:8000, any. Other Hosts get 421. May be repeated."
+        ),
+    ] = ("any",)
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Proxies that are believed who their client is: an address, a network as "
+            "10.0.0.0/8, or unix for peers on unix sockets. May be repeated."
+        ),
+    ] = ()
+    proxy_protocol: Annotated[
+        Literal["off", "optional", "required"],
+        Meta(
+            description="Whether connections begin with a PROXY header, version 1 or 2. required: "
+            "only trusted proxies may connect. optional: they may send one, and nobody else."
+        ),
+    ] = "off"
+    forwarded: Annotated[
+        Literal["x-forwarded-for", "forwarded", "off"],
+        Meta(
+            description="The header in which trusted proxies say who their client is: the one that "
+            "they write themselves, never one that they pass on."
+        ),
+    ] = "x-forwarded-for"
     delivery: Annotated[
         Literal["at-least-once", "at-most-once"],
         Meta(
@@ -228,7 +277,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_size: Annotated[
         Bytes, Meta(description="The largest WebSocket message, after decompression (1009).")
     ] = MIB
-    deflate: Annotated[bool, Meta(description="Offer permessage-deflate.")] = True
+    max_frame_size: Annotated[
+        Size,
+        Meta(
+            description="The largest single WebSocket frame, after decompression (1009); 0: as "
+            "max_message_size.",
+        ),
+    ] = 0
+    deflate: Annotated[
+        bool, Meta(description="Agree on compression (permessage-deflate) with those who want it.")
+    ] = True
+    deflate_from: Annotated[
+        Size,
+        Meta(
+            description="Bytes of a message from which on it is sent compressed. Fragmented ones "
+            "always are: their size is not known.",
+        ),
+    ] = 1024
+    deflate_level: Annotated[
+        int,
+        Meta(ge=1, le=9, description="How hard zlib tries: 1 is fastest, 9 is smallest."),
+    ] = 6
+    deflate_window_bits: Annotated[
+        int,
+        Meta(
+            ge=9,
+            le=15,
+            description="Compression looks back over 2 to the power of this many bytes, in both "
+            "directions where the peer agrees. More finds more, and costs more memory.",
+        ),
+    ] = 12
+    deflate_context_takeover: Annotated[
+        bool,
+        Meta(
+            description="Compression remembers earlier messages: smaller ones come out shorter, "
+            "for memory that each connection keeps, and published messages are compressed for each."
+        ),
+    ] = False
     high_water_mark: Annotated[
         Bytes,
         Meta(description="Bytes held for one connection above which reading from it pauses."),
@@ -358,6 +443,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["any", "raw", "websocket"] = "any"
     first_byte_timeout: Seconds = 0.0
     plain_http: Literal["raw", "reject", "health"] = "raw"
+    proxy_protocol: Literal["off", "optional", "required"] = "off"
 
 
 # --- making and carrying settings ---
@@ -382,10 +468,18 @@ def from_options(options: Mapping[str, Any]) -> Settings:
             f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
             f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
         )
+    if settings.max_frame_size > settings.max_message_size:
+        raise ValueError(
+            f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
+            f"({settings.max_message_size}): a frame is no larger than its message"
+        )
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")
     for text in settings.listen:
-        parse_listen(text, settings)
+        _check_proxies(parse_listen(text, settings), settings)
+    _check("origins", Origins, settings.origins)
+    _check("hosts", Hosts, settings.hosts)
+    _check("trusted_proxies", Networks, settings.trusted_proxies)
     if len(settings.workers) > 1:
         raise ValueError("workers: one handlers file a run; import the others from it")
     for text in settings.workers:
@@ -439,6 +533,28 @@ def from_json(text: str) -> Settings:
         raise ValueError(f"not settings: {error}") from error
 
 
+def _check_proxies(listen: Listen, settings: Settings) -> None:
+    if listen.proxy_protocol != "off" and not settings.trusted_proxies:
+        raise ValueError(
+            f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks that "
+            "proxies connect from; with a header anybody could take any address"
+        )
+    if listen.proxy_protocol == "optional" and (
+        listen.protocol == "raw" or listen.first_byte_timeout
+    ):
+        raise ValueError(
+            f"listen: {listen.name!r}: proxy_protocol=optional does not go with raw:// and "
+            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
+        )
+
+
+def _check(name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> None:
+    try:
+        kind(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
     for name in values:
         if name not in kind.__struct_fields__:
@@ -456,7 +572,7 @@ def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
 _PROTOCOLS: Final = {"raw": "raw", "ws": "websocket", "websocket": "websocket"}
 SCHEMES: Final = (*_PROTOCOLS, "tls", "wss")
 """What may stand in front of an address."""
-_OF_LISTENER: Final = ("first_byte_timeout", "plain_http")
+_OF_LISTENER: Final = ("first_byte_timeout", "plain_http", "proxy_protocol")
 
 
 def parse_listen(text: str, settings: Settings | None = None) -> Listen:
@@ -479,7 +595,7 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OF_LISTENER:
-            raise ValueError(f"listen: {text!r}: behind ? may stand {' or '.join(_OF_LISTENER)}")
+            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
         asked[name] = value
     try:
         asked["first_byte_timeout"] = float(asked["first_byte_timeout"])

@@ -217,10 +217,13 @@ def deflated(data: bytes) -> bytes:
 
 
 @linux
-def test_a_deflate_bomb_is_1009_and_costs_little() -> None:
+@pytest.mark.parametrize(
+    "takeover", ["--no-deflate-context-takeover", "--deflate-context-takeover"]
+)
+def test_a_deflate_bomb_is_1009_and_costs_little(takeover: str) -> None:
     bomb = deflated(bytes(60 * MIB))
     assert len(bomb) < 100_000
-    with serve(ECHO) as serving:
+    with serve(ECHO, takeover) as serving:
         before = serving.rss()
         offer = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
         for _ in range(20):

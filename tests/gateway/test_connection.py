@@ -26,7 +26,7 @@ from wsraw.gateway.connection import (
     ConnectionState,
     Step,
 )
-from wsraw.gateway.websocket import frame_message
+from wsraw.gateway.framing import frame_message
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open
 from wsraw.settings import Listen, Settings
 
@@ -113,7 +113,7 @@ def reach(state: ConnectionState) -> Connection:
         CLOSED: [Step.END],
     }
     for step in path[state]:
-        con._step(step)
+        con.step(step)
     assert con.state is state
     return con
 
@@ -122,11 +122,11 @@ def reach(state: ConnectionState) -> Connection:
 def test_steps_in_the_table_and_all_others(state: ConnectionState, step: Step) -> None:
     con = reach(state)
     if (state, step) in TRANSITIONS:
-        con._step(step)
+        con.step(step)
         assert con.state is TRANSITIONS[state, step]
     else:
         with pytest.raises(RuntimeError, match=step.value):
-            con._step(step)
+            con.step(step)
         assert con.state is state
 
 

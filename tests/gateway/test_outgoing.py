@@ -12,6 +12,7 @@ from websockets.uri import parse_uri
 from wsraw import messages as m
 from wsraw.gateway import outgoing as module
 from wsraw.gateway.connection import Connection, ConnectionState
+from wsraw.gateway.framing import FramingKey
 from wsraw.gateway.outgoing import FRAGMENT_TIMEOUT
 from wsraw.gateway.output import Framed
 
@@ -265,11 +266,11 @@ def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[M
 # --- groups: framed once ---
 
 
-def count_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    made: list[int] = []
+def count_frames(monkeypatch: pytest.MonkeyPatch) -> list[FramingKey]:
+    made: list[FramingKey] = []
     real = module.frame_message
 
-    def counted(key: int, data: bytes, kind: str) -> Framed:
+    def counted(key: FramingKey, data: bytes, kind: str) -> Framed:
         made.append(key)
         return real(key, data, kind)
 
@@ -294,6 +295,23 @@ def test_a_published_message_is_framed_once_for_all_that_are_alike(
         assert stage.write(con) == text
     for client in clients + deflating:
         assert client.read() == [("TEXT", text, True)]
+
+
+def test_with_contexts_each_is_compressed_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(deflate_context_takeover=True)
+    made = count_frames(monkeypatch)
+    mate = stage.worker()
+    clients = [Client(stage, deflate=True) for _ in range(3)]
+    for client in clients:
+        mate.say(m.Join(client.con.id, "g"))
+    text = b"hello " * 1000
+    mate.say(m.Send(clients[0].con.id, text, "text"))
+    for _ in range(3):
+        mate.say(m.Publish("g", text, "text"))
+    assert not made
+    assert clients[0].read() == [("TEXT", text, True)] * 4
+    for client in clients[1:]:
+        assert client.read() == [("TEXT", text, True)] * 3
 
 
 def test_an_opened_websocket_masks_for_itself(stage: Stage, mates: tuple[Mate, Mate]) -> None:

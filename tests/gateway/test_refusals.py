@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from deadline import eventually
@@ -27,7 +27,9 @@ class Gate:
     """Sockets whose clients come from wherever we say. One connection an address, three in all."""
 
     def __init__(self) -> None:
-        self.stage = Stage(max_connections=3, max_connections_per_address=1)
+        self.stage = Stage(
+            max_connections=3, max_connections_per_address=1, trusted_proxies=("192.0.2.200",)
+        )
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
@@ -171,3 +173,62 @@ def test_who_leaves_makes_room(gate: Gate) -> None:
     other.sendall(HANDSHAKE)
     eventually(lambda: gate.turn() or gate.stage.router.routes)
     assert not gate.stage.router.limits.counts
+
+
+# --- behind a proxy ---
+
+PROXY = ("192.0.2.200", 1)
+
+
+def first_line(gate: Gate, client: socket.socket) -> bytes:
+    data = b""
+
+    def read() -> bool:
+        nonlocal data
+        gate.turn()
+        try:
+            data += client.recv(65536)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            data = b"reset"
+        return True
+
+    eventually(read)
+    return data.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("listen", "say", "refusal"),
+    [
+        (
+            Listen(name="test", proxy_protocol="optional"),
+            lambda who: b"PROXY TCP4 %s 192.0.2.1 1 2\r\n" % who + HANDSHAKE,
+            b"reset",
+        ),
+        (
+            ANY,
+            lambda who: HANDSHAKE[:-2] + b"X-Forwarded-For: %s\r\n\r\n" % who,
+            b"HTTP/1.1 429 Too Many Requests",
+        ),
+    ],
+    ids=["PROXY", "X-Forwarded-For"],
+)
+def test_clients_of_a_trusted_proxy_count_by_themselves(
+    gate: Gate, listen: Listen, say: Callable[[bytes], bytes], refusal: bytes
+) -> None:
+    told = []
+    for who in (b"203.0.113.1", b"203.0.113.2", b"203.0.113.1"):
+        client = gate.come(PROXY, listen)
+        client.sendall(say(who))
+        told.append(first_line(gate, client))
+    assert told == [b"HTTP/1.1 101 Switching Protocols"] * 2 + [refusal]
+    assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
+
+
+def test_what_a_proxy_that_is_not_trusted_says_does_not_count(gate: Gate) -> None:
+    for n in range(2):
+        client = gate.come(THERE)
+        client.sendall(HANDSHAKE[:-2] + b"X-Forwarded-For: 203.0.113.%d\r\n\r\n" % n)
+        line = first_line(gate, client)
+    assert line == b"HTTP/1.1 429 Too Many Requests"

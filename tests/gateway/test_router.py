@@ -332,12 +332,8 @@ def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
     assert not mate.end.in_flight
 
 
-@pytest.mark.parametrize(
-    "record", [m.Accept(OLD), m.Reject(OLD, 403), m.Splice(OLD, OLD)],
-    ids=lambda record: type(record).__name__,
-)  # fmt: skip
-def test_what_is_not_built_is_refused(record: m.Record) -> None:
-    assert "not built" in Stage().worker().refused(record)
+def test_what_is_not_built_is_refused() -> None:
+    assert "not built" in Stage().worker().refused(m.Splice(OLD, OLD))
 
 
 # --- commands: send, close ---

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -14,21 +17,15 @@ from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
 )
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
+from websockets.utils import accept_key
 
-from wsraw.gateway.websocket import (
-    COMPRESS_FROM,
-    PLAIN_KEY,
-    RAW_KEY,
-    WebSocket,
-    close_refusal,
-    frame_message,
-    http_answer,
-)
+from wsraw.gateway.framing import PLAIN_KEY, RAW_KEY, frame_message
+from wsraw.gateway.websocket import WebSocket, close_refusal, http_answer
 from wsraw.messages import Open
 from wsraw.settings import Settings
 
@@ -186,6 +183,158 @@ def test_a_bomb_behind_a_full_message_is_not_inflated() -> None:
     assert ws.close_code == 1009
 
 
+def takeover(**fields: Any) -> Settings:
+    return Settings(deflate_context_takeover=True, deflate_from=0, **fields)
+
+
+@each_side
+def test_context_takeover(connect: Any) -> None:
+    ws, peer = connect(takeover(), deflate=True)
+    message = b'{"user": "somebody", "text": "something", "room": "anywhere"}'
+    sizes = []
+    for _ in range(3):
+        ws.send(message, "text", True)
+        sizes.append(sum(map(len, ws.output)))
+        assert said(peer, ws) == [("TEXT", message, True)]
+        peer.send_text(message)
+        assert heard(peer, ws) == [(message, "text", True)]
+    assert sizes[1] < sizes[0] / 2
+    # Its frames refer to what this connection alone was sent.
+    assert ws.framing_key is None
+    ws.release()
+    assert ws._codec is not None
+    assert ws._codec._deflater is None
+
+
+@each_side
+def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
+    # The library cannot agree on it: this peer is made by hand.
+    settings = Settings(deflate_from=0)
+    if connect is served:
+        ws = WebSocket.server(settings)
+        ws.accept(
+            UPGRADE % b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n"
+        )
+        assert b"server_max_window_bits=8" in take(ws)
+        assert ws.framing_key == PLAIN_KEY
+        prefix = b"\x81\x05"
+    else:
+        ws = WebSocket.client(settings, Open(1, "h:1", "websocket"))
+        ws.connect()
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
+        assert key is not None
+        ws.receive_data(
+            b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Extensions: permessage-deflate; "
+            b"server_no_context_takeover; client_max_window_bits=8\r\n\r\n"
+            % accept_key(key[1].decode()).encode()
+        )
+        prefix = b"\x81\x85"
+    assert ws.opened
+    assert ws.deflates
+    ws.send(b"aaaaa", "text", True)
+    assert take(ws).startswith(prefix)
+
+
+def test_an_opened_one_may_go_without() -> None:
+    for settings in (Settings(), Settings(deflate=False)):
+        for asked, expected in ((False, False), (True, True), (None, settings.deflate)):
+            options = {} if asked is None else {"deflate": asked}
+            ws = WebSocket.client(settings, Open(1, "h:1", "websocket", options=options))
+            ws.connect()
+            assert (b"permessage-deflate" in take(ws)) is expected
+
+
+def test_an_answer_that_nobody_asked_for_fails() -> None:
+    for asked in (True, False):
+        options = {"deflate": asked}
+        ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket", options=options))
+        ws.connect()
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
+        assert key is not None
+        # Without server_no_context_takeover.
+        ws.receive_data(
+            b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+            % accept_key(key[1].decode()).encode()
+        )
+        assert ws.ended
+        assert not ws.opened
+        assert "extension" in ws.error.lower()
+
+
+@each_side
+def test_control_frames_are_never_compressed(connect: Any) -> None:
+    ws, peer = connect(Settings(deflate_from=0), deflate=True)
+    peer.send_ping(b"ping")
+    assert heard(peer, ws) == []
+    ws.ping()
+    ws.close(1000, "bye")
+    assert [name for name, _, _ in said(peer, ws)] == ["PONG", "PING", "CLOSE"]
+    assert peer.close_rcvd is not None
+    assert peer.close_rcvd.reason == "bye"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_does_not_shrink_may_be_as_long_as_the_limit(keep: bool) -> None:
+    data = random.Random(1).randbytes(100_000)
+    ws, peer = served(
+        Settings(max_message_size=len(data), deflate_context_takeover=keep), deflate=True
+    )
+    peer.send_binary(data)
+    assert heard(peer, ws) == [(data, "binary", True)]
+    peer.send_binary(data + b"x")
+    assert heard(peer, ws) == []
+    assert ws.close_code == 1009
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_bomb_in_fragments_costs_no_more_than_the_limit(keep: bool) -> None:
+    """Each fragment is within the limit; each refers to a window full of zeroes."""
+    limit = 1 << 20
+    settings = Settings(max_message_size=limit, messages="whole", deflate_context_takeover=keep)
+    ws, _ = served(settings, deflate=True)
+    deflater = zlib.compressobj(9, wbits=-12)
+    part = deflater.compress(bytes(limit // 2)) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    tracemalloc.start()
+    try:
+        for n in range(100):
+            ws.receive_data(frame(0x00 if n else 0x42, part))
+        assert tracemalloc.get_traced_memory()[1] < 5 * limit
+    finally:
+        tracemalloc.stop()
+    assert ws.close_code == 1009
+
+
+@plain_and_deflate
+def test_frames_have_a_limit_of_their_own(deflate: bool) -> None:
+    settings = Settings(max_message_size=10_000, max_frame_size=1000)
+    for connect in SIDES:
+        ws, peer = connect(settings, deflate)
+        peer.send_binary(bytes(1000), fin=False)
+        peer.send_continuation(bytes(1000), fin=True)
+        peer.send_binary(bytes(1001))
+        assert [len(data) for data, _, _ in heard(peer, ws)] == [1000, 1000]
+        assert (ws.close_code, ws.error) == (1009, "frame of more than 1000 bytes")
+        ws, peer = connect(settings, deflate)
+        for n in range(10):
+            (peer.send_continuation if n else peer.send_binary)(bytes(1000), fin=False)
+        assert len(heard(peer, ws)) == 10
+        peer.send_continuation(b"x", fin=True)
+        assert heard(peer, ws) == []
+        assert (ws.close_code, ws.error) == (1009, "message of more than 10000 bytes")
+
+
+@each_side
+def test_the_number_of_fragments_has_no_limit(connect: Any) -> None:
+    ws, peer = connect(Settings(messages="whole"))
+    peer.send_binary(b"", fin=False)
+    for _ in range(65_536):
+        peer.send_continuation(b"x", fin=False)
+    peer.send_continuation(b"", fin=True)
+    assert heard(peer, ws) == [(b"x" * 65_536, "binary", True)]
+
+
 # --- control frames ---
 
 
@@ -311,10 +460,12 @@ def test_nothing_follows_a_message_cut_short(kind: str, data: bytes) -> None:
 
 
 def test_framed_once_for_servers_of_one_window() -> None:
-    long = b"news " * COMPRESS_FROM
+    long = b"news " * 1000
     for deflate in (False, True):
         ws, peer = served(Settings(), deflate)
-        assert ws.framing_key == (12 if deflate else PLAIN_KEY)
+        assert ws.framing_key is not None
+        assert (ws.framing_key == PLAIN_KEY) is not deflate
+        assert ws.framing_key == served(Settings(), deflate)[0].framing_key
         for data, kind in ((b"short", "text"), (long, "binary")):
             framed = frame_message(ws.framing_key, data, kind)
             ws.output.append(framed)
@@ -331,13 +482,6 @@ def test_not_framed_once_where_it_would_be_wrong() -> None:
     assert ws.framing_key is None
     ws.send(b"end", "text", True)
     assert ws.framing_key == PLAIN_KEY
-
-
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-def test_heads_are_as_the_library_makes_them(size: int) -> None:
-    data = bytes(size)
-    expected = Frame(Opcode.BINARY, data).serialize(mask=False)
-    assert frame_message(PLAIN_KEY, data, "binary") == expected
 
 
 # --- handshakes ---
@@ -423,6 +567,7 @@ def test_host_and_path(target: str, url: str, host: str, path: str, header: str)
         {"options": {"headers": {1: "a"}}},
         {"options": {"headers": ["X"]}},
         {"options": {"headers": {"connection": "close"}}},
+        {"options": {"deflate": "yes"}},
         {"options": {"subprotocols": "chat"}},
         {"options": {"subprotocols": ["a b"]}},
         {"options": {"subprotocols": [1]}},

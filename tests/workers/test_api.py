@@ -83,7 +83,13 @@ def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> 
 def test_options_of_open(pair: MakePair) -> None:
     p = pair("")
     wsraw.open_client_connection(
-        "h:1", name="n", couple=7, headers={"A": "b"}, subprotocols=("x", "y"), connect_timeout=2
+        "h:1",
+        name="n",
+        couple=7,
+        headers={"A": "b"},
+        subprotocols=("x", "y"),
+        connect_timeout=2,
+        deflate=False,
     )
     wsraw.open_client_connection("h:1", couple=None)
     assert [open_.options for open_ in p.commands()] == [
@@ -93,6 +99,7 @@ def test_options_of_open(pair: MakePair) -> None:
             "headers": {"A": "b"},
             "subprotocols": ["x", "y"],
             "connect_timeout": 2.0,
+            "deflate": False,
         },
         {"couple": None},
     ]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw import messages as m
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
 from wsraw.link import MOST_OWED
@@ -27,6 +27,8 @@ class Commands:
         self._leave_session = leave
         self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
             m.Ack: self._ack,
+            m.Accept: self._accept,
+            m.Reject: self._reject,
             m.Send: self._send,
             m.Open: self._open,
             m.Close: self._close,
@@ -50,10 +52,71 @@ class Commands:
     def _ack(self, worker: Worker, ack: m.Ack, now: float) -> None:
         for entry in self._table.dispatcher.acked(worker, ack):
             route: Route = entry.owner
-            if type(entry.event) is m.OnClose:
+            kind = type(entry.event)
+            if kind is m.OnClose:
                 self._table.forget(route)
-            elif route.con.half_closed:
+            elif kind is m.OnConnect and route.con.undecided:
+                self._settle(route, worker, now)
+            if route.con.half_closed:
                 self._table.judge_half_closed(route, now)
+
+    # --- the verdict of on_connect ---
+
+    def _settle(self, route: Route, worker: Worker, now: float) -> None:
+        """on_connect has returned. Without a word it lets the client in; but if the batch had a
+        record that we could not read, that may have been the word."""
+        if worker.unread_batch == worker.batches:
+            self._decided(route, route.con.reject(500, "", {}, b"", now), now)
+        else:
+            self._decided(route, route.con.accept(None, {}, now), now)
+
+    def _accept(self, worker: Worker, accept: m.Accept, now: float) -> str | None:
+        route = self._table.find(accept.con)
+        if not isinstance(route, Route):
+            return route
+        if not route.con.undecided:
+            return self._no_verdict(route)
+        return self._decided(route, route.con.accept(accept.subprotocol, accept.headers, now), now)
+
+    def _reject(self, worker: Worker, reject: m.Reject, now: float) -> str | None:
+        route = self._table.find(reject.con)
+        if not isinstance(route, Route):
+            return route
+        if not route.con.undecided:
+            return self._no_verdict(route)
+        status, reason, body = reject.status, reject.reason, reject.body
+        return self._decided(
+            route, route.con.reject(status, reason, reject.headers, body, now), now
+        )
+
+    def _decided(
+        self, route: Route, outcome: tuple[list[m.Event], str | None], now: float
+    ) -> str | None:
+        events, why = outcome
+        table = self._table
+        if events:
+            table.dispatcher.drop_messages(route)
+        table.take(route.con, events, now)
+        table.flow.output_changed(route)
+        # It reads again, and what came too early is parsed.
+        table.flow.changed.add(route)
+        table.dirty[route.con] = None
+        return why
+
+    def _no_verdict(self, route: Route) -> str | None:
+        con = route.con
+        if con.state is CLOSED:
+            return None
+        if con.opened:
+            return f"connection {con.id} was opened by us: there is nobody to accept or reject"
+        if not con.asks:
+            return (
+                f"connection {con.id} was let in by the gateway; with the setting "
+                "verdict = handlers on_connect decides"
+            )
+        return f"connection {con.id} has been decided on, or its on_connect has not been sent"
+
+    # --- data and groups ---
 
     def _send(self, worker: Worker, send: m.Send, now: float) -> str | None:
         route = self._table.routes.get(send.con) or self._table.find(send.con)

@@ -27,7 +27,7 @@ KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
 
 # struct linger: two shorts on Windows, two ints elsewhere.
-_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class Owner(Protocol):
@@ -47,7 +47,6 @@ class Endpoint:
         "_owner",
         "_timer",
         "_timer_at",
-        "address",
         "con",
         "eof",
         "lingering",
@@ -62,8 +61,6 @@ class Endpoint:
         self.sock = sock
         self.con = con
         con.shell = self
-        self.address: str | bytes | None = None
-        """What its peer is counted as."""
         self.reading = True
         self.writing = False
         self.eof = False
@@ -119,6 +116,8 @@ class Endpoint:
     def judge_standing(self, now: float) -> None:
         """A pause does not hold up a handshake: its clock would run against us. It begins now."""
         con = self.con
+        if con.is_full:
+            self.judge_reading()
         if con.state is OPEN and con.route is not None and con.route.pauses:
             con.pause(now)
             self.judge_reading()
@@ -197,7 +196,7 @@ class Endpoint:
         if con.state is CLOSING:
             paused = con.half_closed
         elif con.state is CONNECTING:
-            paused = False
+            paused = con.is_full
         self.reading = not self.eof and not paused
         self.watch()
 
@@ -268,7 +267,7 @@ class Endpoint:
         self._owner.loop.unwatch(self.sock)
         if con.reset or con.output_size or con.ends_with_reset:
             try:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             except OSError:
                 pass
         self.sock.close()

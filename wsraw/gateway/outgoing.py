@@ -16,8 +16,8 @@ from typing import Final
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.flow import Flow
+from wsraw.gateway.framing import frame_message
 from wsraw.gateway.route import EVENT_COST, Route, Worker
-from wsraw.gateway.websocket import frame_message
 from wsraw.link import LinkState
 
 FRAME_HEAD: Final = 14

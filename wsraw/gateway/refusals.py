@@ -7,11 +7,11 @@ few may wait for a short time to be told; in a storm the others are reset at onc
 from __future__ import annotations
 
 import socket
-import struct
-import sys
 from typing import Final
 
-from wsraw.gateway.websocket import http_answer
+from wsraw.gateway.admission import RETRY_AFTER
+from wsraw.gateway.endpoint import RESET
+from wsraw.gateway.http import http_answer
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Listen
 
@@ -21,11 +21,7 @@ AT_ONCE: Final = 16
 PATIENCE: Final = 2.0
 """Seconds for its first bytes, and for our answer to reach it."""
 
-RETRY_AFTER: Final = 5
-"""Seconds after which we ask a client to try again."""
-
 _METHOD: Final = b"GET "
-_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 ANSWERS: Final = {
     status: http_answer(status, text, ("Retry-After", str(RETRY_AFTER)))
@@ -39,7 +35,7 @@ ANSWERS: Final = {
 def reset(sock: socket.socket) -> None:
     """Close with a reset: a raw client has no other way to hear that it was not served."""
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     except OSError:
         pass
     sock.close()

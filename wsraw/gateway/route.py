@@ -59,6 +59,8 @@ class Worker(GatewayLink):
         """Set for a worker on another machine."""
         self.asked = False
         """It was sent `who`."""
+        self.unread_batch = 0
+        """The number of the last batch that had a record we could not read."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
 

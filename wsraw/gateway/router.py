@@ -136,6 +136,7 @@ class Router(Table):
         apply = self._commands.apply
         for index, record in enumerate(records):
             if record is None:
+                worker.unread_batch = worker.batches
                 continue
             why = apply(worker, record, now)
             if worker.state is LinkState.GONE:

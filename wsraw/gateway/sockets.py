@@ -13,11 +13,12 @@ from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
-from wsraw.gateway.refusals import Refusals
+from wsraw.gateway.refusals import Refusals, reset
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
 from wsraw.listen import printable
 from wsraw.loop import Loop
+from wsraw.networks import UNIX, parse_address
 from wsraw.settings import Listen, Settings
 
 WRITE_BUDGET: Final = 512
@@ -41,6 +42,7 @@ class Sockets:
         self.admission = Admission(
             settings.max_connections or most_connections, settings.max_connections_per_address
         )
+        router.entrance.admission = self.admission
         self._refusals = Refusals(loop)
         self._overdrawn: dict[RatedConnection, None] = {}
         router.write_out = _write_out
@@ -67,7 +69,8 @@ class Sockets:
 
     def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
         now = self.loop.now
-        key = address_key(address)
+        host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
+        key = None if self.router.entrance.trusts(host) else address_key(host)
         limit = self.admission.refusal(key, len(self.endpoints))
         if limit:
             self.router.limits.hit(limit, now, printable(address))
@@ -78,16 +81,24 @@ class Sockets:
         except OSError:
             sock.close()
             return
+        entrance = self.router.entrance
         about = {"peer": printable(address), "listener": listen.name}
+        if entrance.refuses_at_once(listen, host):
+            entrance.refuse("proxy", about, "it is no trusted proxy", now)
+            reset(sock)
+            return
         con_id = self.router.new_id()
+        con: Connection
         if self.settings.message_rate or self.settings.byte_rate:
-            rated = RatedConnection.accepted(con_id, listen, self.settings, about, now)
+            con = rated = RatedConnection.accepted(
+                con_id, listen, self.settings, about, now, entrance, host
+            )
             rated.rate(self._overdrawn, now)
-            con: Connection = rated
         else:
-            con = Connection.accepted(con_id, listen, self.settings, about, now)
+            con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
         self.admission.enter(key)
-        self._add(sock, con).address = key
+        con.counted = key
+        self._add(sock, con)
         self.router.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
@@ -110,12 +121,11 @@ class Sockets:
         now = self.loop.now
         self.router.take(con, con.connect_failed(why, now), now)
 
-    def _add(self, sock: socket.socket, con: Connection) -> Endpoint:
+    def _add(self, sock: socket.socket, con: Connection) -> None:
         endpoint = Endpoint(self, sock, con)
         self.endpoints.add(endpoint)
         endpoint.judge_reading()
         self.dirty[con] = None
-        return endpoint
 
     # --- end of a turn ---
 
@@ -184,7 +194,7 @@ class Sockets:
             for endpoint in doomed:
                 if endpoint in self.endpoints:
                     self.endpoints.discard(endpoint)
-                    self.admission.leave(endpoint.address)
+                    self.admission.leave(endpoint.con.counted)
                     endpoint.close()
         self._refusals.free()
 

@@ -13,6 +13,7 @@ from typing import Final
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dispatch import Dispatcher
+from wsraw.gateway.entrance import Entrance
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
 from wsraw.gateway.limits import Limits
@@ -37,6 +38,7 @@ class Table:
             self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
         )
         self.groups = Groups()
+        self.entrance = Entrance(settings)
         self.routes: dict[int, Route] = {}
         self.pools: dict[str, Pool] = {}
         self.dirty: dict[Connection, None] = {}

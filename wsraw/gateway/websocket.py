@@ -4,7 +4,10 @@ websockets' core parses and answers control frames. What it leaves to its user i
 a frame to its message, UTF-8 over the whole message, the size of a message, and three of its own
 ways that are not ours: it answers a close frame inside a fragmented message with 1002 (RFC 6455
 allows it, section 5.4), it counts a ping against the size of the message around it, and it answers
-every ping of a flood.
+every ping of a flood. Compression is deflate.py's, outgoing frames are framing.py's.
+
+The number of fragments in a message has no limit: each is counted in bytes, here if messages are
+joined, and in the connection's account if they are not.
 
 Nothing that a peer sends raises: it ends in `ended`, `failure` and what stands in `output`.
 """
@@ -14,24 +17,28 @@ from __future__ import annotations
 import logging
 import re
 from codecs import utf_8_decode
-from collections.abc import Sequence
-from http import HTTPStatus
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from websockets.client import ClientProtocol
-from websockets.datastructures import Headers
-from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.extensions.permessage_deflate import (
-    ClientPerMessageDeflateFactory,
-    PerMessageDeflate,
-    ServerPerMessageDeflateFactory,
-)
+from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
+from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
 from websockets.frames import BINARY, CLOSE, CONT, EXTERNAL_CLOSE_CODES, PING, TEXT, Frame, Opcode
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
+from websockets.typing import ExtensionName, ExtensionParameter
 from websockets.uri import WebSocketURI
 
-from wsraw.gateway.output import Framed
+from wsraw.gateway import deflate
+from wsraw.gateway.framing import (
+    PLAIN_KEY,
+    FramingKey,
+    MessageOrder,
+    RefusedError,
+    server_frame,
+)
+from wsraw.gateway.http import http_answer
+from wsraw.gateway.request import deflate_of, headers_of, path_of, subprotocols_of, to_inf
 from wsraw.messages import Open
 from wsraw.settings import Settings
 
@@ -40,45 +47,14 @@ MAX_CONTROL: Final = 125
 
 MAX_REASON: Final = MAX_CONTROL - 2
 
-COMPRESS_FROM: Final = 1024
-"""Messages shorter than this go out as they are: without context they hardly shrink (npm's ws
-draws the line here too)."""
-
-PLAIN_KEY: Final = 0
-RAW_KEY: Final = -1
-"""The framing key of raw connections; other keys are window sizes of deflate, 9 to 15 bits."""
+_NONE: Final[Mapping[str, str]] = {}
 
 # The library's info lines, one at each open and close, are ours to write.
 _log = logging.getLogger("wsraw.gateway.websocket")
 _log.setLevel(logging.WARNING)
 
-# No context takeover in either direction: a context costs up to 300 KiB for each connection, from
-# the handshake on (RFC 7692, section 7.1.1). The small window and memLevel keep the compressor,
-# made anew for each message, at 32 KiB.
-_COMPRESS: Final[dict[str, Any]] = {"memLevel": 5}
-_SERVER_EXTENSIONS: Final = (
-    ServerPerMessageDeflateFactory(
-        server_no_context_takeover=True,
-        client_no_context_takeover=True,
-        server_max_window_bits=12,
-        compress_settings=_COMPRESS,
-    ),
-)
-_CLIENT_EXTENSIONS: Final = (
-    ClientPerMessageDeflateFactory(
-        server_no_context_takeover=True,
-        client_no_context_takeover=True,
-        client_max_window_bits=True,
-        compress_settings=_COMPRESS,
-    ),
-)
-
 DataFrame = tuple[bytes, str, bool]
 """Data, type (`text` or `binary`, that of its message) and whether it is the message's last."""
-
-
-class RefusedError(ValueError):
-    """What we are asked to send cannot be sent; our side's mistake, and nothing was queued."""
 
 
 # --- receiving ---
@@ -87,17 +63,27 @@ class RefusedError(ValueError):
 class _Receiver(Protocol):
     """Mixed into websockets' two protocols: data frames become `frames`, checked in order."""
 
-    def begin(self, limit: int, whole: bool) -> None:
+    def begin(self, settings: Settings) -> None:
         self.frames: list[DataFrame] = []
         self.ended = False
         self.failure: tuple[int, str] | None = None
         self.hold_pongs = False
         self.held_pong: bytes | None = None
-        self._limit = limit
-        self._whole: bytearray | None = bytearray() if whole else None
+        self._limit = settings.max_message_size
+        self._frame_limit = _frame_limit(settings)
+        self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
         self._type = ""
         self._size = 0
         self._tail = b""
+        # Each frame by itself; the message is counted by us. Left to it, the library would count
+        # control frames, too.
+        self.max_message_size = None
+        self.max_fragment_size = max(self._frame_limit, MAX_CONTROL)
+
+    def inflates(self) -> None:
+        """Frames may be compressed: what does not shrink grows a little (zlib's deflateBound)."""
+        limit = self._frame_limit
+        self.max_fragment_size = max(limit + (limit >> 3) + 64, MAX_CONTROL)
 
     def recv_frame(self, frame: Frame) -> None:
         """One parsed frame. The exceptions are for the caller, `parse`: it fails the connection."""
@@ -106,8 +92,8 @@ class _Receiver(Protocol):
             if self._type:
                 raise ProtocolError("expected a continuation frame")
             data = bytes(frame.data)
-            if len(data) > self._limit:
-                raise PayloadTooBig(len(data), self._limit)
+            if len(data) > self._frame_limit:
+                raise PayloadTooBig(len(data), self._frame_limit)
             if not frame.fin:
                 self._type = "text" if opcode is TEXT else "binary"
                 self._receive_fragment(data, False)
@@ -131,6 +117,8 @@ class _Receiver(Protocol):
                 self.ended = True
 
     def _receive_fragment(self, data: bytes, final: bool) -> None:
+        if len(data) > self._frame_limit:
+            raise PayloadTooBig(len(data), self._frame_limit)
         self._size += len(data)
         if self._size > self._limit:
             raise PayloadTooBig(self._size, self._limit)
@@ -153,11 +141,17 @@ class _Receiver(Protocol):
 
     def fail(self, code: int, reason: str = "") -> None:
         if code == 1009:
-            # The library knows of frames only.
-            reason = f"message of more than {self._limit} bytes"
+            # The library speaks of what it was told last, and knows of frames only.
+            one = self._frame_limit < self._limit and self._size <= self._limit
+            limit = self._frame_limit if one else self._limit
+            reason = f"{'frame' if one else 'message'} of more than {limit} bytes"
         self.ended = True
         self.failure = int(code), reason
         super().fail(code, reason)
+
+
+def _frame_limit(settings: Settings) -> int:
+    return min(settings.max_frame_size or settings.max_message_size, settings.max_message_size)
 
 
 class _Server(_Receiver, ServerProtocol):
@@ -171,36 +165,118 @@ class _Client(_Receiver, ClientProtocol):
     pass
 
 
-class WebSocket:
+# --- compression, as the library wants it ---
+
+
+class _Deflate(Extension):
+    name = ExtensionName(deflate.NAME)
+
+    def __init__(self, terms: deflate.Terms, settings: Settings) -> None:
+        self.codec = deflate.Codec(terms, settings)
+        self._limit = _frame_limit(settings)
+        self._inflating = False
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        opcode = frame.opcode
+        if opcode is CONT:
+            # With its RSV1 bit set it is left as it is, which the library finds.
+            if frame.rsv1 or not self._inflating:
+                return frame
+        elif not frame.rsv1 or (opcode is not TEXT and opcode is not BINARY):
+            return frame
+        self._inflating = not frame.fin
+        first = opcode is not CONT
+        try:
+            frame.data = self.codec.inflate(frame.data, first, frame.fin, self._limit)
+        except deflate.TooBigError as error:
+            raise PayloadTooBig(None, self._limit) from error
+        except deflate.InflateError as error:
+            raise ProtocolError(str(error)) from error
+        frame.rsv1 = False
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        """The library asks for control frames, we for those that are to be compressed."""
+        opcode = frame.opcode
+        first = opcode is TEXT or opcode is BINARY
+        if not first and opcode is not CONT:
+            return frame
+        frame.data = self.codec.compress(bytes(frame.data), first, frame.fin)
+        frame.rsv1 = first
+        return frame
+
+
+class _ServerDeflate(ServerExtensionFactory):
+    name = ExtensionName(deflate.NAME)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], Extension]:
+        if accepted_extensions:
+            raise NegotiationError("of several offers one is taken")
+        try:
+            said, terms = deflate.answer(params, self._settings)
+        except ValueError as error:
+            raise NegotiationError(str(error)) from error
+        return said, _Deflate(terms, self._settings)
+
+
+class _ClientDeflate(ClientExtensionFactory):
+    name = ExtensionName(deflate.NAME)
+
+    def __init__(self, params: list[ExtensionParameter], settings: Settings) -> None:
+        self._params = params
+        self._settings = settings
+
+    def get_request_params(self) -> Sequence[ExtensionParameter]:
+        return self._params
+
+    def process_response_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> Extension:
+        if accepted_extensions:
+            raise NegotiationError("two extensions for the same")
+        try:
+            return _Deflate(deflate.accept(params, self._settings), self._settings)
+        except ValueError as error:
+            raise NegotiationError(str(error)) from error
+
+
+class WebSocket(MessageOrder):
     """One connection's WebSocket, from its handshake to its close frame."""
 
     __slots__ = (
+        "_codec",
         "_compressing",
         "_framing_key",
         "_masks",
         "_protocol",
         "_request",
-        "_tail",
-        "_unfinished",
+        "_response",
         "close_code",
         "close_reason",
         "deflates",
         "ended",
         "error",
         "inf",
+        "offered",
         "opened",
         "output",
         "subprotocol",
     )
 
     def __init__(self, protocol: _Server | _Client, settings: Settings, masks: bool) -> None:
-        protocol.begin(settings.max_message_size, settings.messages == "whole")
+        super().__init__()
+        protocol.begin(settings)
         self._protocol = protocol
         self._masks = masks
-        self._framing_key: int | None = None
+        self._framing_key: FramingKey | None = None
         self._request = b""
-        self._unfinished = ""
-        self._tail = b""
+        self._response: Any = None
+        self._codec: deflate.Codec | None = None
         self._compressing = False
         self.output = protocol.writes
         """What is to be written, in order; whoever takes it clears it. May hold empty chunks."""
@@ -214,22 +290,29 @@ class WebSocket:
         self.close_reason = ""
         self.inf: dict[str, str] = {}
         self.subprotocol: str | None = None
+        self.offered: list[str] = []
+        """The subprotocols that a client speaks."""
 
     # --- server handshake ---
 
     @classmethod
     def server(cls, settings: Settings, subprotocols: Sequence[str] = ()) -> WebSocket:
-        """The accepting side; `accept` comes next."""
+        """The accepting side; `accept` comes next, or `receive_head`."""
         protocol = _Server(
-            extensions=_SERVER_EXTENSIONS if settings.deflate else None,
+            extensions=[_ServerDeflate(settings)] if settings.deflate else None,
             subprotocols=subprotocols,  # type: ignore[arg-type]
-            max_size=_frame_limit(settings),
             logger=_log,
         )
         return cls(protocol, settings, masks=False)
 
     def accept(self, head: bytes) -> None:
-        """Answer a complete request head: with the 101 (`opened`), or with an error (`error`).
+        """Answer a complete request head: with the 101 (`opened`), or with an error (`error`)."""
+        if self.receive_head(head):
+            self.let_in()
+
+    def receive_head(self, head: bytes) -> bool:
+        """Read a complete request head. True: `let_in` may come next; else it was answered with an
+        `error`.
 
         Frames glued behind the head are for `receive_data`: until the answer is made nobody knows
         how they are to be read.
@@ -242,29 +325,52 @@ class WebSocket:
             self.error = _explain(protocol.handshake_exc)
             if not any(self.output):
                 self.output[:] = [http_answer(400, self.error)]
-            return
+            return False
         request: Any = protocol.events.pop()
         headers = request.headers
-        self.inf = _inf({"method": request.method, "url": request.path}, headers)
+        self.inf = to_inf({"method": request.method, "url": request.path}, headers.raw_items())
         self.inf["Protocol"] = "websocket server"
         if len(headers.get_all("Host")) != 1:
             # RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
             self._refuse(400, "exactly one Host header is needed")
-            return
+            return False
         versions = headers.get_all("Sec-WebSocket-Version")
         if versions and versions != ["13"]:
             # RFC 6455, section 4.4: say which version we speak.
             self._refuse(426, "only version 13 is spoken", ("Sec-WebSocket-Version", "13"))
-            return
+            return False
         # The list may name other protocols beside ours; the library wants ours alone.
         del headers["Upgrade"]
         headers["Upgrade"] = "websocket"
         response = protocol.accept(request)
-        protocol.send_response(response)
-        if response.status_code == 101:
-            self._open()
-        else:
+        if response.status_code != 101:
+            protocol.send_response(response)
             self.error = _explain(protocol.handshake_exc)
+            return False
+        self.offered = [
+            name.strip()
+            for value in headers.get_all("Sec-WebSocket-Protocol")
+            for name in value.split(",")
+        ]
+        self._response = response
+        return True
+
+    def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
+        """Answer with the 101 (`opened`). `subprotocol`: one of those `offered`, "" for none; None
+        for the first of ours."""
+        protocol, response = self._protocol, self._response
+        assert isinstance(protocol, _Server)
+        if subprotocol is not None:
+            response.headers.pop("Sec-WebSocket-Protocol", None)
+            protocol.subprotocol = None
+            if subprotocol:
+                response.headers["Sec-WebSocket-Protocol"] = subprotocol
+                protocol.subprotocol = subprotocol  # type: ignore[assignment]
+        for name, value in headers.items():
+            response.headers[name] = value
+        protocol.send_response(response)
+        self._response = None
+        self._open()
 
     def _refuse(self, status: int, why: str, *headers: tuple[str, str]) -> None:
         self.error = why
@@ -275,32 +381,19 @@ class WebSocket:
     @classmethod
     def client(cls, settings: Settings, open_: Open) -> WebSocket:
         """The opening side; `connect` comes next. Raises ValueError for options that cannot be."""
-        subprotocols = open_.options.get("subprotocols") or None
-        if subprotocols is not None and not _are_tokens(subprotocols):
-            raise ValueError("the option subprotocols must be a list of names")
-        place, path = _split_target(open_.target)
+        offers: list[_ClientDeflate] | None = None
+        if deflate_of(open_, settings.deflate):
+            offers = [_ClientDeflate(params, settings) for params in deflate.offers(settings)]
         # The library builds its request from this; host and path are then said in our own words.
         uri = WebSocketURI(secure=False, host="localhost", port=80, path="/", query="")
-        protocol = _Client(
-            uri,
-            extensions=_CLIENT_EXTENSIONS if settings.deflate else None,
-            subprotocols=subprotocols,
-            max_size=_frame_limit(settings),
-            logger=_log,
-        )
+        protocol = _Client(uri, extensions=offers, subprotocols=subprotocols_of(open_), logger=_log)
         self = cls(protocol, settings, masks=True)
         request = protocol.connect()
-        request.path = open_.url if open_.url not in ("", "/") else path
-        if not _TARGET.fullmatch(request.path):
-            raise ValueError(f"{request.path!r} is no url; it begins with / and is plain ASCII")
-        _replace(request.headers, "Host", open_.host or place)
-        if open_.orig:
-            _replace(request.headers, "Origin", open_.orig)
-        extra = open_.options.get("headers") or {}
-        if not isinstance(extra, dict):
-            raise ValueError("the option headers must map names to values")
-        for name, value in extra.items():
-            _replace(request.headers, name, value)
+        request.path = path_of(open_)
+        for name, value in headers_of(open_):
+            if name in request.headers:
+                del request.headers[name]
+            request.headers[name] = value
         self._request = request.serialize()
         return self
 
@@ -316,7 +409,7 @@ class WebSocket:
             self.ended = True
         elif protocol.events:
             response: Any = protocol.events.pop()
-            self.inf = _inf({}, response.headers)
+            self.inf = to_inf({}, response.headers.raw_items())
             self.inf["Protocol"] = "websocket client"
             self._open()
 
@@ -324,12 +417,15 @@ class WebSocket:
         protocol = self._protocol
         self.opened = True
         self.subprotocol = protocol.subprotocol
-        self.deflates = bool(protocol.extensions)
         if not self._masks:
             self._framing_key = PLAIN_KEY
-            for extension in protocol.extensions:
-                assert isinstance(extension, PerMessageDeflate)
-                self._framing_key = extension.local_max_window_bits
+        for extension in protocol.extensions:
+            assert isinstance(extension, _Deflate)
+            self._codec = codec = extension.codec
+            self.deflates = True
+            protocol.inflates()
+            if not self._masks and codec.compresses:
+                self._framing_key = codec.packing
 
     # --- receiving ---
 
@@ -385,6 +481,8 @@ class WebSocket:
         protocol.parser.close()
         protocol.reader.discard()
         protocol.parser_exc = protocol.handshake_exc = None
+        if self._codec is not None:
+            self._codec.forget()
 
     @property
     def hold_pongs(self) -> bool:
@@ -401,51 +499,21 @@ class WebSocket:
 
     # --- sending ---
 
-    def check(self, data: bytes, type_: str, final: bool) -> int:
-        """The opcode of the next data frame.
-
-        Raises RefusedError. If that comes in the middle of a message, the message cannot be
-        finished any more and everything after it is refused: the connection must be closed.
-        """
-        unfinished = self._unfinished
-        if unfinished:
-            opcode = 0
-            if type_ != unfinished:
-                self._unfinished = _BROKEN
-                raise RefusedError(f"the {unfinished} message before it is not finished")
-        elif type_ == "text":
-            opcode = 1
-        elif type_ == "binary":
-            opcode = 2
-        else:
-            raise RefusedError(f"type {type_!r} is neither text nor binary")
-        if type_ == "text" and not (data.isascii() and not self._tail):
-            data = self._tail + data
-            try:
-                used = utf_8_decode(data, "strict", final)[1]
-            except UnicodeDecodeError as error:
-                if unfinished:
-                    self._unfinished = _BROKEN
-                raise RefusedError(
-                    f"text that is not UTF-8: {error.reason} at byte {error.start}"
-                ) from error
-            self._tail = data[used:]
-        self._unfinished = "" if final else type_
-        return opcode
-
     def frame(self, opcode: int, data: bytes, final: bool) -> bytes:
         """The bytes of a data frame that `check` has let pass; to be called in the same order."""
-        if self.deflates:
+        codec = self._codec
+        compressing = False
+        if codec is not None:
             if opcode:
-                self._compressing = not final or len(data) >= COMPRESS_FROM
-            if self._compressing:
-                extensions = self._protocol.extensions
-                return Frame(Opcode(opcode), data, final).serialize(
-                    mask=self._masks, extensions=extensions
-                )
+                self._compressing = codec.compresses and (not final or len(data) >= codec.threshold)
+            compressing = self._compressing
         if self._masks:
-            return Frame(Opcode(opcode), data, final).serialize(mask=True)
-        return _plain_frame(opcode | 0x80 if final else opcode, data)
+            extensions = self._protocol.extensions if compressing else None
+            return Frame(Opcode(opcode), data, final).serialize(mask=True, extensions=extensions)
+        if compressing and codec is not None:
+            data = codec.compress(data, opcode > 0, final)
+            return server_frame(opcode, data, final, opcode > 0)
+        return server_frame(opcode, data, final, False)
 
     def send(self, data: bytes, type_: str, final: bool) -> str | None:
         """Queue one data frame, or say why it is refused."""
@@ -457,9 +525,9 @@ class WebSocket:
         return None
 
     @property
-    def framing_key(self) -> int | None:
+    def framing_key(self) -> FramingKey | None:
         """Connections with the same key take the same `frame_message`; None: frame it alone."""
-        return None if self._unfinished else self._framing_key
+        return None if self.under_way else self._framing_key
 
     def ping(self) -> None:
         """Ask the peer whether it is there."""
@@ -478,110 +546,11 @@ class WebSocket:
         self._protocol.send_close(code, text)
 
 
-_BROKEN: Final = "refused"
-
-
 def close_refusal(code: int) -> str | None:
     """Why a close frame may not carry this code (RFC 6455, section 7.4), or None: it may."""
     if code in EXTERNAL_CLOSE_CODES or 3000 <= code < 5000:
         return None
     return f"{code} is no close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
-
-
-def frame_message(key: int, data: bytes, type_: str) -> Framed:
-    """A whole message as bytes for all connections whose `framing_key` is `key`."""
-    if key == RAW_KEY:
-        return Framed(data)
-    opcode = TEXT if type_ == "text" else BINARY
-    if key == PLAIN_KEY or len(data) < COMPRESS_FROM:
-        return Framed(_plain_frame(0x80 | opcode, data))
-    deflate = PerMessageDeflate(True, True, 15, key, _COMPRESS)
-    return Framed(Frame(opcode, data).serialize(mask=False, extensions=(deflate,)))
-
-
-def _plain_frame(head: int, data: bytes) -> bytes:
-    # What Frame.serialize does without mask and extensions, at a third of its cost.
-    size = len(data)
-    if size < 126:
-        return bytes((head, size)) + data
-    if size < 65536:
-        return bytes((head, 126)) + size.to_bytes(2) + data
-    return bytes((head, 127)) + size.to_bytes(8) + data
-
-
-def _frame_limit(settings: Settings) -> tuple[None, int]:
-    """Each frame by itself; the message is counted by us.
-
-    Left to it, the library would count control frames too, and would inflate without any limit when
-    the message has grown to exactly its size.
-    """
-    return None, max(settings.max_message_size, MAX_CONTROL)
-
-
-# --- HTTP ---
-
-
-def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
-    """A short answer in plain text, after which the connection is closed."""
-    body = f"{text}\n".encode()
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        "Connection: close" if status != 426 else "Connection: Upgrade, close",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-    ]
-    if status == 426:
-        # RFC 9110, section 15.5.22: it must name what to upgrade to.
-        lines.append("Upgrade: websocket")
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "\r\n"]).encode("ascii") + body
-
-
-_TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_TARGET: Final = re.compile(r"/[\x21-\x7e]*")
-_OURS: Final = {"upgrade", "connection", "sec-websocket-key", "sec-websocket-version"}
-_OURS_TOO: Final = {"sec-websocket-extensions", "sec-websocket-protocol"}
-
-
-def _are_tokens(names: object) -> bool:
-    return isinstance(names, list | tuple) and all(
-        isinstance(name, str) and _TOKEN.fullmatch(name) for name in names
-    )
-
-
-def _replace(headers: Headers, name: object, value: object) -> None:
-    # A line break in a value would begin a header, or a request, of somebody else's choice.
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header")
-    if not isinstance(value, str) or not _VALUE.fullmatch(value):
-        raise ValueError(f"{value!r} is no value for the header {name}")
-    if name.lower() in _OURS | _OURS_TOO:
-        raise ValueError(f"the header {name} belongs to the handshake")
-    if name in headers:
-        del headers[name]
-    headers[name] = value
-
-
-def _split_target(target: str) -> tuple[str, str]:
-    """Host and path of what is dialled; a unix socket has no host."""
-    scheme, separator, rest = target.partition("://")
-    if target.startswith("unix:") or scheme == "unix":
-        return "localhost", "/"
-    host, slash, path = (rest if separator else target).partition("/")
-    host, mark, query = host.partition("?")
-    return host, f"/{path}" if slash else f"/{mark}{query}"
-
-
-def _inf(inf: dict[str, str], headers: Headers) -> dict[str, str]:
-    """Headers as the peer spelled them, duplicates joined; the names in `inf` stay ours."""
-    spelled: dict[str, str] = {}
-    ours = dict(inf)
-    for name, value in headers.raw_items():
-        known = spelled.setdefault(name.lower(), name)
-        inf[known] = f"{inf[known]}, {value}" if known in inf else value
-    inf.update(ours)
-    return inf
 
 
 def _explain(error: BaseException | None) -> str:

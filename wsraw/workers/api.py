@@ -62,6 +62,7 @@ def open_client_connection(
     subprotocols: Iterable[str] | None = None,
     connect_timeout: float | None = None,
     reconnect: bool = False,
+    deflate: bool | None = None,
 ) -> Connection:
     """Open a connection to another server; it is returned at once and can be sent to at once.
 
@@ -77,7 +78,8 @@ def open_client_connection(
     which takes over the name, and on_connect tells of it, for raw ones too. `name`: there is one of
     each name; opening it again gives the one that stands. `couple`: the connection that is not read
     while this one cannot write, and the other way round; by default the one whose event is being
-    handled, None for no coupling.
+    handled, None for no coupling. `deflate`: whether a WebSocket offers compression; None: as the
+    setting says.
 
     Raises ValueError for an unknown protocol and ConnectionError while no gateway is there.
     """
@@ -103,6 +105,8 @@ def open_client_connection(
         options["subprotocols"] = list(subprotocols)
     if connect_timeout is not None:
         options["connect_timeout"] = float(connect_timeout)
+    if deflate is not None:
+        options["deflate"] = bool(deflate)
     fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
     if reconnect:
         options["reconnect"] = True

@@ -6,6 +6,7 @@ event is being handled and therefore in which outbox a command belongs.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -30,6 +31,8 @@ ATTACHED: Final = 2
 """It came from another worker: on_attach is due before its next event."""
 CLOSED: Final = 4
 """Its on_close has come."""
+UNDECIDED: Final = 8
+"""Its on_connect is being handled, and may say whether it comes in."""
 
 
 class _Unread:
@@ -124,6 +127,17 @@ class Connection:
         return str(self.about.get("peer", ""))
 
     @property
+    def proxy(self) -> str:
+        """The address of the trusted proxy that it came through; empty without one."""
+        return str(self.about.get("proxy", ""))
+
+    @property
+    def scheme(self) -> str:
+        """`ws` or `wss`, `tcp` or `tls`: how the peer came to us, or to the proxy before us."""
+        plain, safe = ("ws", "wss") if self.kind == "websocket" else ("tcp", "tls")
+        return str(self.about.get("scheme") or (safe if self.about.get("tls") else plain))
+
+    @property
     def listener(self) -> str:
         """The listener that accepted it, as the user wrote it; empty for an opened one."""
         return str(self.about.get("listener", ""))
@@ -177,6 +191,61 @@ class Connection:
             raise ValueError(f"{code} is no close code that may be sent; 1000 is a normal close")
         self._owner.command(m.Close(self.id, code, reason))
         self._flags |= DEAF
+
+    def accept(
+        self, subprotocol: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Let it in, from its on_connect, with the setting ``verdict = handlers``.
+
+        An on_connect that does not say `reject` accepts; so this is for a `subprotocol` of its own
+        choice (one that the client offers; "" for none), and for `headers` of the 101. Raises
+        RuntimeError where there is nothing to decide, and ValueError for what cannot be answered.
+        """
+        self._may_decide("accept")
+        if subprotocol and self.inf and subprotocol not in self._offered():
+            raise ValueError(
+                f"subprotocol {subprotocol!r}: the client offers {self._offered() or 'none'}"
+            )
+        self._owner.command(m.Accept(self.id, subprotocol, check_headers(headers)))
+
+    def reject(
+        self,
+        status: int = 403,
+        reason: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: str | bytes = b"",
+    ) -> None:
+        """Send it away, from its on_connect, with the setting ``verdict = handlers``.
+
+        A WebSocket client gets this HTTP answer (status 300 to 599) instead of the 101; without a
+        body that is the reason. A raw client gets the body, or a reset. on_close follows, cause
+        `rejected`. Raises RuntimeError where there is nothing to decide, and ValueError for what
+        cannot be answered: whoever is not rejected would be let in.
+        """
+        self._may_decide("reject")
+        if not isinstance(status, int) or not 300 <= status <= 599:
+            raise ValueError(f"status {status!r}: write one from 300 to 599, as 401 or 403")
+        if not LINE.fullmatch(reason):
+            raise ValueError(f"{reason!r} is no reason; one line of plain characters is")
+        data = body.encode() if isinstance(body, str) else bytes(body)
+        if len(data) > BODY_LIMIT:
+            raise ValueError(f"a body of {len(data)} bytes; at most {BODY_LIMIT} are sent")
+        self._owner.command(m.Reject(self.id, status, reason, check_headers(headers), data))
+        self._flags |= DEAF
+
+    def _may_decide(self, what: str) -> None:
+        # Of a connection that another worker serves only the gateway knows.
+        if self._held and not self._flags & UNDECIDED:
+            raise RuntimeError(
+                f"nothing to {what}: it is for on_connect of a client that comes in, while the "
+                "setting verdict is handlers; later there is close()"
+            )
+
+    def _offered(self) -> list[str]:
+        for name, value in self.inf.items():
+            if name.lower() == "sec-websocket-protocol":
+                return [each.strip() for each in value.split(",")]
+        return []
 
     def join(self, group: str) -> None:
         """Put it into a group: it gets what is published to that."""
@@ -235,6 +304,21 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<{' '.join(filter(None, ('Connection', str(self.id), self.kind, self.peer)))}>"
+
+
+TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
+LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+BODY_LIMIT: Final = 32 * 1024
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Fields that can stand in an answer. Raises ValueError; the gateway judges once more."""
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a header")
+        if not isinstance(value, str) or not LINE.fullmatch(value):
+            raise ValueError(f"{value!r} is no value for the header {name}: one plain line is")
+    return dict(headers or {})
 
 
 def parse_message(

@@ -24,7 +24,15 @@ from weakref import WeakValueDictionary
 
 from wsraw import messages as m
 from wsraw.link import LinkState, Outbox, WorkerLink
-from wsraw.workers.connection import ATTACHED, CLOSED, DEAF, UNREAD, Connection, encode_state
+from wsraw.workers.connection import (
+    ATTACHED,
+    CLOSED,
+    DEAF,
+    UNDECIDED,
+    UNREAD,
+    Connection,
+    encode_state,
+)
 
 if TYPE_CHECKING:
     from wsraw.workers.handlers import Handlers
@@ -248,6 +256,7 @@ class Runtime:
             con._flags &= ~ATTACHED
             if self.handlers.on_attach is not None:
                 check_returned(self.handlers.on_attach(con))
+        con._flags &= ~UNDECIDED
         return bool(con._flags & DEAF) and type(event) is not m.OnClose
 
     def _call(self, event: m.Event, con: Connection) -> Any:
@@ -257,6 +266,8 @@ class Runtime:
             return function(to_msg(event), con) if function is not None else None
         if isinstance(event, m.OnConnect):
             con.inf, con.about = event.inf, event.about
+            if event.verdict:
+                con._flags |= UNDECIDED
             return function(event.inf, con) if function is not None else None
         if isinstance(event, m.OnError):
             return function(event.message, con) if function is not None else None
@@ -277,14 +288,18 @@ class Runtime:
         name = type(turn.event).__struct_config__.tag
         self.report(f"{name} of connection {con.id} (delivery {turn.event.delivery})", error)
         self._discard(turn)
-        if not self._keep and type(turn.event) is not m.OnClose:
+        if type(turn.event) is m.OnConnect and turn.event.verdict:
+            # Also with on_exception = keep: who was not decided on must not come in.
+            turn.records = [m.Reject(con.id, 500)]
+            con._flags |= DEAF
+        elif not self._keep and type(turn.event) is not m.OnClose:
             turn.records = [m.Close(con.id, INTERNAL_ERROR, "internal error")]
             con._flags |= DEAF
 
     def _discard(self, turn: Turn) -> None:
         """What a handler has commanded will not happen: nor will we believe that it has."""
         for record in turn.records:
-            if type(record) is m.Close:
+            if type(record) is m.Close or type(record) is m.Reject:
                 closed = self.connections.get(record.con)
                 if closed is not None:
                     closed._flags &= ~DEAF

@@ -1,0 +1,62 @@
+"""Only those who say who they are come in: by password, by token, or by cookie.
+
+    wsraw run --workers examples/auth.py:2 --verdict handlers
+
+With `verdict = handlers` a WebSocket's handshake waits for on_connect. One that does not reject
+lets the client in; one that raises does not.
+"""
+
+import base64
+import hmac
+from http.cookies import SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+USERS = {"ann": "secret"}  # A real one keeps hashes, of argon2 for example.
+TOKENS = {"token-of-ben": "ben"}  # By header for programs, by cookie or ?token= for browsers.
+
+
+def on_connect(inf, con):
+    user = who(inf) if con.kind == "websocket" else None
+    if user is None:
+        headers = {"WWW-Authenticate": 'Basic realm="wsraw", Bearer'}
+        con.reject(401, headers=headers, body="Who are you?\n")
+        return
+    con.state = user
+    con.send(f"Hello {user}!")
+
+
+def on_message(msg, con):
+    return f"{con.state}: {msg['data']}"
+
+
+def who(inf):
+    """The name of the user that a handshake proves, or None."""
+    headers = {name.lower(): value for name, value in inf.items()}
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        return by_password(given)
+    if scheme.lower() == "bearer":
+        return by_token(given)
+    # A browser cannot set headers. A cookie comes with pages of this site (`origins` sees to that);
+    # a token in the URL may end up in the logs of proxies, so let it live for a minute only.
+    cookie = SimpleCookie(headers.get("cookie", "")).get("token")
+    if cookie is not None:
+        return by_token(cookie.value)
+    return by_token(parse_qs(urlsplit(inf["url"]).query).get("token", [""])[0])
+
+
+def by_password(given):
+    try:
+        user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    known = USERS.get(user, "")
+    # In constant time; and an unknown user takes as long as a wrong password.
+    return user if hmac.compare_digest(known.encode(), password.encode()) and known else None
+
+
+def by_token(given):
+    for token, user in TOKENS.items():
+        if hmac.compare_digest(token.encode(), given.encode()):
+            return user
+    return None

@@ -1,0 +1,114 @@
+"""accept and reject, as a handler says them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from workers.conftest import Pair, closed, con_id, connect, message
+
+from wsraw import messages as m
+
+MakePair = Callable[..., Pair]
+
+ASYNC = pytest.mark.parametrize("kind", ["def", "async def"])
+
+
+@ASYNC
+def test_reject(pair: MakePair, kind: str) -> None:
+    p = pair(f"""
+        heard = []
+        {kind} on_connect(inf, con):
+            con.reject(401, "Who", {{"X": "y"}}, "grün")
+        {kind} on_message(msg, con):
+            heard.append(msg)
+        {kind} on_close(con):
+            heard.append(con.closed)
+    """)
+    assert p.run(connect(1, verdict=True)) == [
+        m.Reject(con_id(1), 401, "Who", {"X": "y"}, "grün".encode())
+    ]
+    # Deaf from here on, but for the end.
+    assert p.run(message(1, b"x"), closed(1)) == []
+    assert p.heard == [True]
+
+
+def test_accept(pair: MakePair) -> None:
+    p = pair("""
+        def on_connect(inf, con):
+            con.accept("chat", {"Set-Cookie": "a=b"})
+            con.send("hello")
+    """)
+    event = connect(1, verdict=True)
+    event.inf["sec-websocket-protocol"] = "superchat, chat"
+    assert p.run(event) == [
+        m.Accept(con_id(1), "chat", {"Set-Cookie": "a=b"}),
+        m.Send(con_id(1), b"hello", "text"),
+    ]
+
+
+@ASYNC
+@pytest.mark.parametrize("on_exception", ["close", "keep"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "1 / 0",
+        "con.reject(200)",
+        "con.reject('401')",
+        "con.reject(403, 'a\\nb')",
+        "con.reject(403, headers={'X': 'a\\nb'})",
+        "con.reject(403, headers={'X y': 'a'})",
+        "con.reject(403, headers={'X': 1})",
+        "con.reject(403, body='x' * 40_000)",
+        "con.accept('unasked')",
+        "con.accept(headers={'X': 'a\\r\\nb'})",
+        "con.reject(403); 1 / 0",
+    ],
+)
+def test_an_error_lets_nobody_in(pair: MakePair, kind: str, on_exception: str, what: str) -> None:
+    p = pair(f"{kind} on_connect(inf, con):\n    {what}\n", on_exception)
+    assert p.run(connect(1, verdict=True)) == [m.Reject(con_id(1), 500)]
+    assert p.run(message(1, b"x")) == []
+
+
+@ASYNC
+@pytest.mark.parametrize("what", ["accept", "reject"])
+def test_where_there_is_nothing_to_decide(pair: MakePair, kind: str, what: str) -> None:
+    p = pair(f"""
+        {kind} on_connect(inf, con):
+            con.{what}()
+        {kind} on_message(msg, con):
+            try:
+                con.{what}()
+            except RuntimeError as error:
+                return str(error)
+    """)
+    # Not asked: whoever should have been rejected does not stay.
+    assert p.run(connect(1)) == [m.Close(con_id(1), 1011, "internal error")]
+    decided = p.run(connect(2, verdict=True))
+    assert [type(record).__name__ for record in decided] == [what.capitalize()]
+    if what == "accept":
+        (reply,) = p.run(message(2, b"x"))
+        assert b"the setting verdict is handlers" in reply.data.replace(b"\n", b" ")
+
+
+def test_a_connection_that_another_worker_serves(pair: MakePair) -> None:
+    p = pair("")
+    p.con(9).reject(403)
+    assert p.commands() == [m.Reject(con_id(9), 403)]
+
+
+def test_close_before_the_101_is_no_rejection(pair: MakePair) -> None:
+    p = pair("def on_connect(inf, con):\n    con.close(4000)\n")
+    assert p.run(connect(1, verdict=True)) == [m.Close(con_id(1), 4000)]
+
+
+def test_what_the_gateway_knows_of_the_way(pair: MakePair) -> None:
+    p = pair("")
+    p.run(connect(1, about={"peer": "203.0.113.9", "proxy": "10.0.0.1:5", "scheme": "wss"}))
+    con = p.con(1)
+    assert (con.peer, con.proxy, con.scheme) == ("203.0.113.9", "10.0.0.1:5", "wss")
+    p.run(connect(2))
+    assert (p.con(2).proxy, p.con(2).scheme) == ("", "ws")
+    p.run(m.OnConnect(0, con_id(3), {"Protocol": "raw"}, about={"tls": {"version": "TLSv1.3"}}))
+    assert p.con(3).scheme == "tls"

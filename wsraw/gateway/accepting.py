@@ -1,0 +1,205 @@
+"""Sans-I/O. How an accepted connection begins: from its first byte until it is known what it is.
+
+In layers: the PROXY header of a trusted proxy, where the listener wants one; then TLS, in the
+shell; then the first bytes say whether it is raw or a WebSocket.
+"""
+
+from __future__ import annotations
+
+from wsraw.gateway.admission import RETRY_AFTER
+from wsraw.gateway.asking import Asking
+from wsraw.gateway.entrance import Entrance
+from wsraw.gateway.http import http_answer
+from wsraw.gateway.life import Step
+from wsraw.gateway.proxy import ProxyReader
+from wsraw.gateway.sniff import Sniffer, Verdict
+from wsraw.gateway.standing import Standing
+from wsraw.gateway.websocket import WebSocket
+from wsraw.messages import Event
+from wsraw.settings import Listen
+
+
+class Accepting:
+    """Holds the first bytes until they say enough."""
+
+    __slots__ = ("_con", "_entrance", "_listen", "_proxy", "_sniffer")
+
+    def __init__(self, con: Standing, listen: Listen, entrance: Entrance, now: float) -> None:
+        self._con = con
+        self._listen = listen
+        self._entrance = entrance
+        settings = con.settings
+        self._sniffer = Sniffer(settings.max_header_size, settings.max_header_count)
+        self._proxy: ProxyReader | None = None
+        if listen.proxy_protocol != "off":
+            self._proxy = ProxyReader(optional=listen.proxy_protocol == "optional")
+        if listen.proxy_protocol == "required":
+            con.arm(con.settings.handshake_timeout, now)
+        else:
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        settings = self._con.settings
+        timeout = self._listen.first_byte_timeout or settings.silence_timeout
+        self._con.arm(settings.handshake_timeout if self._only_websocket else timeout, now)
+
+    @property
+    def _only_websocket(self) -> bool:
+        return self._listen.protocol == "websocket"
+
+    def opened(self) -> list[Event]:
+        """The events before anything has come, or behind the PROXY header."""
+        if self._listen.protocol == "raw" and self._proxy is None:
+            return self._con.become_raw(b"")
+        return []
+
+    # --- the PROXY header ---
+
+    @property
+    def awaits_header(self) -> bool:
+        """Whether the next bytes are, or may be, a PROXY header: they go to `receive_header`."""
+        return self._proxy is not None
+
+    def receive_header(self, data: bytes, now: float) -> tuple[list[Event], bytes]:
+        """The first bytes of a connection: events, and what is behind the header. Until there is
+        something behind it, or the connection has ended, nothing is."""
+        reader, con = self._proxy, self._con
+        assert reader is not None
+        if not reader.begun:
+            con.arm(con.settings.handshake_timeout, now)
+        reader.receive_data(data)
+        if reader.found and not self._entrance.trusts(con.address):
+            return self._refuse_header("a PROXY header, and it is no trusted proxy", now), b""
+        if reader.state == "wrong":
+            return self._refuse_header(reader.error, now), b""
+        if reader.state == "reading":
+            return [], b""
+        return self._end_header(now), reader.rest
+
+    def _end_header(self, now: float) -> list[Event]:
+        reader, con = self._proxy, self._con
+        assert reader is not None
+        self._proxy = None
+        if reader.address is not None:
+            con.met(reader.address, reader.peer)
+            if not self._entrance.has_place(con):
+                con.cut()
+                return con.end(1006, "", "handshake-timeout")
+            if reader.tls:
+                con.about["scheme"] = "wss" if self._only_websocket else "tls"
+        self._arm(now)
+        return self.opened()
+
+    def _refuse_header(self, why: str, now: float) -> list[Event]:
+        self._entrance.refuse("proxy", self._con.about, why, now)
+        self._con.cut()
+        return self._con.end(1002, "", "protocol-error")
+
+    # --- what it is ---
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Bytes of the client."""
+        con = self._con
+        if self._proxy is not None:
+            events, rest = self.receive_header(data, now)
+            return events + con.receive_data(rest, now) if rest else events
+        sniffer = self._sniffer
+        if not sniffer.buffer:
+            con.arm(con.settings.handshake_timeout, now)
+        verdict = sniffer.receive_data(data)
+        if verdict is Verdict.UNKNOWN or verdict is Verdict.HTTP:
+            return []
+        if verdict is Verdict.WEBSOCKET:
+            return self._upgrade(now)
+        if verdict is Verdict.TOO_BIG:
+            con.limit = "max_header_size"
+            return self._answer(431, "the request head is too long")
+        if verdict is Verdict.TOO_MANY:
+            con.limit = "max_header_count"
+            return self._answer(431, "the request has too many headers")
+        if self._only_websocket:
+            if verdict is Verdict.PLAIN_HTTP:
+                return self._answer(426, "a WebSocket is needed here")
+            con.cut()
+            return con.end(1002, "", "protocol-error")
+        if verdict is Verdict.PLAIN_HTTP and self._listen.plain_http == "reject":
+            return self._answer(426, "a WebSocket is needed here")
+        if verdict is Verdict.PLAIN_HTTP and self._listen.plain_http == "health":
+            return self._answer(200, "ok")
+        return con.become_raw(bytes(sniffer.buffer))
+
+    def _upgrade(self, now: float) -> list[Event]:
+        sniffer, con = self._sniffer, self._con
+        con.step(Step.UPGRADE)
+        con.kind = "websocket"
+        con.websocket = ws = WebSocket.server(con.settings, con.settings.subprotocols)
+        good = ws.receive_head(bytes(sniffer.buffer[: sniffer.head_size]))
+        con.collect(ws)
+        if not good:
+            return con.end(1002, "", "protocol-error")
+        con.inf = ws.inf
+        if "scheme" in con.about:
+            con.about["scheme"] = "wss"
+        refusal = self._entrance.judge_handshake(con, now)
+        if refusal is not None:
+            return self._answer(*refusal)
+        rest = bytes(sniffer.buffer[sniffer.head_size :])
+        if con.asks:
+            con.beginning = Asking(con, self._entrance, now)
+            con.hold(rest)
+            return con.announce()
+        ws.let_in()
+        con.collect(ws)
+        events = con.stand(True, now)
+        return events + con.receive_data(rest, now) if rest else events
+
+    def _answer(self, status: int, text: str) -> list[Event]:
+        headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
+        self._con.append(http_answer(status, text, *headers))
+        return self._con.end(1002, "", "protocol-error")
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """The client has shut its side."""
+        sniffer, con = self._sniffer, self._con
+        if self._proxy is not None:
+            return self._without_header(now) + con.receive_eof(now)
+        if sniffer.verdict is Verdict.HTTP:
+            return self._answer(400, "the request is not complete")
+        if not sniffer.buffer or self._only_websocket:
+            return con.end(1006, "", "lost")
+        return con.become_raw(bytes(sniffer.buffer)) + con.receive_eof(now)
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """It has had the time to say what it is."""
+        con = self._con
+        if self._proxy is not None and self._proxy.begun:
+            return self._without_header(now)
+        if self._sniffer.verdict is Verdict.HTTP:
+            con.limit = "handshake_timeout"
+            return self._answer(408, "the request did not come in time")
+        silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
+        if silent or self._only_websocket or self._proxy is not None:
+            required = self._listen.proxy_protocol == "required" and self._proxy is not None
+            strict = self._only_websocket or required
+            con.limit = "handshake_timeout" if strict else "silence_timeout"
+            con.cut()
+            return con.end(1006, "", "handshake-timeout")
+        return con.become_raw(bytes(self._sniffer.buffer))
+
+    def _without_header(self, now: float) -> list[Event]:
+        """No more of a PROXY header will come."""
+        reader, con = self._proxy, self._con
+        assert reader is not None
+        if not reader.begun:
+            # A look whether the port is open.
+            self._proxy = None
+            return []
+        reader.receive_eof()
+        if reader.state == "wrong":
+            return self._refuse_header(reader.error, now)
+        events = self._end_header(now)
+        return events + con.receive_data(reader.rest, now)
+
+    def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
+        """Nobody has heard of it."""
+        return self._con.end(code, reason, cause)

@@ -1,0 +1,117 @@
+"""Sans-I/O. Who may come in: what the settings say of it, and what was turned away.
+
+One for a gateway. It knows three things of a client: the address (from the socket, or from a proxy
+that is trusted), the Host that it asked for, and the Origin of the page that it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any, Final
+
+from wsraw.gateway.admission import Admission, address_key
+from wsraw.gateway.forwarded import Client, forwarded, x_forwarded_for
+from wsraw.gateway.http import lower_names
+from wsraw.gateway.life import Life
+from wsraw.networks import Address, Networks
+from wsraw.origins import Hosts, Origins
+from wsraw.settings import Listen, Settings
+
+log = logging.getLogger("wsraw.gateway")
+
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two lines in the log about the same kind of refusal."""
+
+_READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
+
+_SHOWN: Final = 100
+"""Characters of what a client has sent that a line in the log shows."""
+
+
+class Entrance:
+    """The settings origins, hosts, trusted_proxies, proxy_protocol and forwarded, at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.refused: Counter[str] = Counter()
+        """How many were turned away, by what for."""
+        self._complaints: dict[str, tuple[float, int]] = {}
+        self._trusted = Networks(settings.trusted_proxies)
+        self._origins = Origins(settings.origins)
+        self._hosts = Hosts(settings.hosts)
+        self.admission: Admission | None = None
+        """Who counts connections; the shell sets it."""
+        self._read = _READERS.get(settings.forwarded)
+
+    def trusts(self, address: Address | str | None) -> bool:
+        """Whether that peer is a proxy of ours, and to be believed."""
+        return address in self._trusted
+
+    def refuses_at_once(self, listen: Listen, address: Address | str | None) -> bool:
+        """Nobody but our proxies has a business with this listener."""
+        return listen.proxy_protocol == "required" and not self.trusts(address)
+
+    def judge_handshake(self, con: Life, now: float) -> tuple[int, str] | None:
+        """Look at the head of a WebSocket's request: who the client is, and whether it may come in.
+        Returns the HTTP status and text of a refusal, or None."""
+        headers = lower_names(con.inf)
+        client = self._identify(con, headers)
+        if client and client.peer and not self.has_place(con):
+            return 429, "too many connections from your address"
+        asked = headers.get("host", "")
+        if not self._hosts.allow(client.host or asked if client else asked):
+            why = f"the Host {_shown(asked)} is not ours; see the setting hosts"
+            self.refuse("host", con.about, why, now)
+            return 421, "this server does not answer for that Host; see its setting hosts"
+        hosts = [asked, client.host] if client and client.host else [asked]
+        origin = headers.get("origin")
+        if not self._origins.allow(origin, hosts):
+            why = f"the Origin {_shown(origin or '')} may not (Host {_shown(asked)})"
+            self.refuse("origin", con.about, f"{why}; see the setting origins", now)
+            return (
+                403,
+                "pages of this Origin may not connect here; see the server's setting origins",
+            )
+        return None
+
+    def _identify(self, con: Life, headers: dict[str, str]) -> Client | None:
+        """Believe what proxies say in headers, if it is a proxy of ours that we talk to."""
+        if self._read is None or not self.trusts(con.address):
+            return None
+        client = self._read(headers, self._trusted)
+        if client is None:
+            return None
+        if client.peer:
+            con.met(client.address, client.peer)
+        if client.scheme:
+            con.about["scheme"] = "wss" if client.scheme == "https" else "ws"
+        return client
+
+    def has_place(self, con: Life) -> bool:
+        """A proxy has told who the client is: whether one more of that address may come in."""
+        if self.admission is None:
+            return True
+        key = address_key(con.address)
+        con.limit = self.admission.refusal(key, 0)
+        if con.limit:
+            return False
+        self.admission.leave(con.counted)
+        self.admission.enter(key)
+        con.counted = key
+        return True
+
+    def refuse(self, kind: str, about: dict[str, Any], why: str, now: float) -> None:
+        """Count it, and say so in the log, for each kind of refusal now and then."""
+        self.refused[kind] += 1
+        last, unsaid = self._complaints.get(kind, (-COMPLAIN_EVERY, 0))
+        if now - last < COMPLAIN_EVERY:
+            self._complaints[kind] = last, unsaid + 1
+            return
+        self._complaints[kind] = now, 0
+        more = f" ({unsaid} more since the last line like this)" if unsaid else ""
+        log.warning("refused %s: %s%s", about.get("peer", "a client"), why, more)
+
+
+def _shown(text: str) -> str:
+    """For the log, which must not be written by clients."""
+    return ascii(text[:_SHOWN])

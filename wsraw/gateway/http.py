@@ -1,0 +1,105 @@
+"""Sans-I/O. What of HTTP stands before a WebSocket: header fields, and answers that are no 101."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Final
+
+TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
+"""What a field name may be (RFC 9110, section 5.6.2)."""
+
+VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a field value may be: a line break would begin a field, or a message, of its own."""
+
+_OURS: Final = frozenset(
+    (
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+MAX_ANSWER: Final = 64 * 1024
+"""Bytes of body and fields of an answer that a handler may give."""
+
+
+def header_problem(headers: Mapping[str, str]) -> str | None:
+    """Why a handler may not add these fields to an answer, or None: it may."""
+    for name, value in headers.items():
+        if not TOKEN.fullmatch(name):
+            return f"{name!r} is no name of a header"
+        if not VALUE.fullmatch(value):
+            return f"{value!r} is no value for the header {name}"
+        if name.lower() in _OURS:
+            return f"the header {name} belongs to the gateway"
+    return None
+
+
+def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> str | None:
+    """Why a handler may not answer this, or None: it may."""
+    if not 300 <= status <= 599:
+        return f"status {status}: an answer that lets nobody in is from 300 to 599"
+    if not VALUE.fullmatch(reason):
+        return f"{reason!r} is no reason; one line of plain characters is"
+    size = len(body) + sum(len(name) + len(value) for name, value in headers.items())
+    if size > MAX_ANSWER:
+        return f"an answer of {size} bytes; at most {MAX_ANSWER} are sent"
+    return header_problem(headers)
+
+
+def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """An answer that `answer_problem` lets pass; the connection is closed after it.
+
+    Without a reason it is the one of the standards; without a body it is the reason.
+    """
+    reason = reason or _phrase(status)
+    fields = [("Connection", "close")]
+    known = {name.lower() for name in headers}
+    if status == 304:
+        # It never has a body (RFC 9110, section 15.4.5).
+        body = b""
+    else:
+        body = body or f"{reason}\n".encode()
+        if "content-type" not in known:
+            fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        fields.append(("Content-Length", str(len(body))))
+    return _head(status, reason, [*fields, *headers.items()]) + body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Refused"
+
+
+def _head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields), "\r\n"]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
+    """A short answer of our own in plain text, after which the connection is closed."""
+    body = f"{text}\n".encode()
+    fields = [
+        ("Connection", "close" if status != 426 else "Upgrade, close"),
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+    ]
+    if status == 426:
+        # RFC 9110, section 15.5.22: it must name what to upgrade to.
+        fields.append(("Upgrade", "websocket"))
+    return _head(status, _phrase(status), [*fields, *headers]) + body
+
+
+def lower_names(inf: Mapping[str, str]) -> dict[str, str]:
+    """Fields by their names in lower case; those that came in several spellings were joined."""
+    return {name.lower(): value for name, value in inf.items()}
