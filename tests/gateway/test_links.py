@@ -181,10 +181,13 @@ def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
     mate, end = hall.worker(3)
     con = hall.client()
     events: list[Any] = []
-    for _ in range(50):
+
+    def hear() -> bool:
         hall.turn()
-        fresh = [event for event in mate.heard if hasattr(event, "seq") and event not in events]
-        events += fresh
+        events[:] = [event for event in mate.heard if hasattr(event, "seq")]
+        return bool(events)
+
+    eventually(hear)
     mate.ack(*events)
     mate.leave()
     eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
