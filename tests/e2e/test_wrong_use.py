@@ -35,7 +35,7 @@ def complaint(*arguments: str, code: int) -> str:
         (["--listen=::1:8000"], "in brackets"),
         (["--listen=gopher://127.0.0.1:0"], "raw:// or ws://"),
         (["--listen=wss://127.0.0.1:0"], "TLS"),
-        (["--listen=127.0.0.1:0?colour=red"], "first_byte_timeout or plain_http"),
+        (["--listen=127.0.0.1:0?colour=red"], "first_byte_timeout, plain_http"),
     ],
 )
 def test_what_cannot_begin_says_so(arguments: list[str], said: str) -> None:
