@@ -343,6 +343,10 @@ class Stop(Record, tag="stop"):
     deadline: float
 
 
+class Reload(Record, tag="reload"):
+    """Read the certificates anew, for connections to come. The answer is `reloaded`."""
+
+
 # --- gateway → supervisor ---
 
 
@@ -396,8 +400,14 @@ class Stopped(Record, tag="stopped"):
     """The answer to `stop`: every client is gone and every worker has been heard out."""
 
 
-FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop
-FromGateway: TypeAlias = Listening | Ready | Left | Kill | Recycle | Report | Stopped
+class Reloaded(Record, tag="reloaded"):
+    """The answer to `reload`; `why` says what is wrong with them: then the old ones stay."""
+
+    why: str = ""
+
+
+FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload
+FromGateway: TypeAlias = Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded
 
 # --- command line ↔ supervisor ---
 

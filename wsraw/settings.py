@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -46,8 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH; may be "
-            "repeated. raw:// or ws:// in front fixes the protocol; ?name=value behind it sets "
-            "first_byte_timeout, plain_http or proxy_protocol for this listener alone."
+            "repeated. raw:// or ws:// in front fixes the protocol, tls:// or wss:// does so with "
+            "TLS; ?name=value behind it sets first_byte_timeout, plain_http, proxy_protocol or one "
+            "of the tls settings for this listener alone."
         ),
     ] = ("127.0.0.1:8000",)
     workers: Annotated[
@@ -177,6 +179,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "or answered 200 for health checks."
         ),
     ] = "raw"
+    tls: Annotated[
+        Literal["auto", "off", "optional", "required"],
+        Meta(
+            description="TLS where a listener's address does not say it: required; optional, by "
+            "the first byte of each connection; off. auto: required where there is a tls_cert."
+        ),
+    ] = "auto"
+    tls_cert: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="File of the server's certificate and its chain (PEM). May be repeated; "
+            "the first is for all clients, the others for the server names in front of them: "
+            "example.org,*.example.org=FILE."
+        ),
+    ] = ()
+    tls_key: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="File of the key (PEM, not encrypted), one for each tls_cert; without any "
+            "the keys stand in the tls_cert files."
+        ),
+    ] = ()
+    tls_min_version: Annotated[
+        Literal["1.2", "1.3"], Meta(description="The oldest version of TLS that is spoken.")
+    ] = "1.2"
+    tls_client_ca: Annotated[
+        str, Meta(description="File of the authorities (PEM) that certificates of clients need.")
+    ] = ""
+    tls_client_auth: Annotated[
+        Literal["none", "optional", "required"],
+        Meta(
+            description="Whether clients are asked for a certificate. One that tls_client_ca does "
+            "not vouch for ends the handshake, with optional too."
+        ),
+    ] = "none"
     first_byte_timeout: Annotated[
         Seconds,
         Meta(
@@ -192,7 +229,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 60.0
     handshake_timeout: Annotated[
-        Seconds, Meta(description="The longest a client may take to send its HTTP head (408).")
+        Seconds,
+        Meta(
+            description="The longest a client may take to send its HTTP head (408); before that, "
+            "as long again for TLS, from the moment it was accepted."
+        ),
     ] = 10.0
     max_header_size: Annotated[
         int,
@@ -444,6 +485,21 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout: Seconds = 0.0
     plain_http: Literal["raw", "reject", "health"] = "raw"
     proxy_protocol: Literal["off", "optional", "required"] = "off"
+    tls: Literal["off", "optional", "required"] = "off"
+    tls_cert: tuple[str, ...] = ()
+    tls_key: tuple[str, ...] = ()
+    tls_min_version: Literal["1.2", "1.3"] = "1.2"
+    tls_client_ca: str = ""
+    tls_client_auth: Literal["none", "optional", "required"] = "none"
+
+
+class TlsPair(NamedTuple):
+    """A certificate of a listener: the server names that it is for, and its files."""
+
+    names: tuple[str, ...]
+    cert: str
+    key: str
+    """Empty: it stands in the same file."""
 
 
 # --- making and carrying settings ---
@@ -569,10 +625,27 @@ def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
 
 # --- the two settings that are more than a value ---
 
-_PROTOCOLS: Final = {"raw": "raw", "ws": "websocket", "websocket": "websocket"}
-SCHEMES: Final = (*_PROTOCOLS, "tls", "wss")
+_PROTOCOLS: Final = {
+    "raw": "raw",
+    "tls": "raw",
+    "ws": "websocket",
+    "wss": "websocket",
+    "websocket": "websocket",
+}
+SCHEMES: Final = tuple(_PROTOCOLS)
 """What may stand in front of an address."""
-_OF_LISTENER: Final = ("first_byte_timeout", "plain_http", "proxy_protocol")
+_WITH_TLS: Final = ("tls", "wss")
+_TEXTS_OF_LISTENER: Final = ("tls_cert", "tls_key")
+_OF_LISTENER: Final = (
+    "first_byte_timeout",
+    "plain_http",
+    "proxy_protocol",
+    "tls",
+    *_TEXTS_OF_LISTENER,
+    "tls_min_version",
+    "tls_client_ca",
+    "tls_client_auth",
+)
 
 
 def parse_listen(text: str, settings: Settings | None = None) -> Listen:
@@ -583,28 +656,91 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     settings = settings or Settings()
     scheme, separator, rest = text.partition("://")
     if not separator:
-        rest, protocol = text, "any"
+        scheme, rest, protocol = "", text, "any"
     elif scheme in _PROTOCOLS:
         protocol = _PROTOCOLS[scheme]
-    elif scheme in ("tls", "wss"):
-        raise ValueError(f"listen: {text!r}: TLS is not built yet; put a TLS proxy in front")
     else:
-        raise ValueError(f"listen: {text!r}: in front may stand raw:// or ws://, not {scheme}://")
+        raise ValueError(
+            f"listen: {text!r}: in front may stand raw://, ws://, tls:// or wss://, not {scheme}://"
+        )
     address, _, query = rest.partition("?")
     place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
     asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    said = parse_qsl(query, keep_blank_values=True)
+    for name, value in said:
         if name not in _OF_LISTENER:
             raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
         asked[name] = value
+    for name in _TEXTS_OF_LISTENER:
+        # A listener with certificates of its own has none of the others.
+        if any(each == "tls_cert" for each, _ in said):
+            asked[name] = tuple(value for each, value in said if each == name)
+    own_tls = any(name == "tls" for name, _ in said)
     try:
+        asked["tls"] = _tls_of(scheme, asked["tls"], bool(asked["tls_cert"]), own_tls)
         asked["first_byte_timeout"] = float(asked["first_byte_timeout"])
         if not math.isfinite(asked["first_byte_timeout"]):
             raise ValueError("Expected seconds")
         listen: Listen = _convert({"name": text, "protocol": protocol, **place, **asked}, Listen)
+        if listen.tls != "off":
+            _check_tls(listen)
     except ValueError as error:
         raise ValueError(f"listen: {text!r}: {error}") from error
     return listen
+
+
+def _tls_of(scheme: str, tls: str, has_cert: bool, own: bool) -> str:
+    """A scheme says what it always says; beside it only the listener itself has a say."""
+    if scheme and not own:
+        return "required" if scheme in _WITH_TLS else "off"
+    if scheme in _WITH_TLS and tls == "off":
+        raise ValueError(f"tls=off: write the address without {scheme}://")
+    if tls == "auto":
+        return "required" if has_cert or scheme in _WITH_TLS else "off"
+    return tls
+
+
+def _check_tls(listen: Listen) -> None:
+    if not listen.tls_cert:
+        raise ValueError("TLS needs a certificate: give tls_cert, and tls_key")
+    tls_pairs(listen)
+    if listen.tls_client_auth != "none" and not listen.tls_client_ca:
+        raise ValueError("tls_client_auth needs tls_client_ca: who vouches for clients?")
+    if listen.tls_client_auth == "none" and listen.tls_client_ca:
+        raise ValueError("tls_client_ca alone asks nobody: tls_client_auth optional or required")
+    if listen.tls == "optional" and listen.first_byte_timeout:
+        raise ValueError(
+            "first_byte_timeout cannot be with optional TLS: a silent client may still begin with "
+            "either; take two listeners, or first_byte_timeout=0 here"
+        )
+
+
+_NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
+
+
+def tls_pairs(listen: Listen) -> list[TlsPair]:
+    """The certificates of a listener. Raises ValueError if they do not fit together."""
+    certs, keys = listen.tls_cert, listen.tls_key
+    if keys and len(keys) != len(certs):
+        raise ValueError(
+            f"tls_cert is given {len(certs)} times, tls_key {len(keys)} times: give one key for "
+            "each certificate, in the same order"
+        )
+    pairs = []
+    for index, text in enumerate(certs):
+        names, equals, file = text.partition("=")
+        if not equals or not _NAMES.fullmatch(names):
+            names, file = "", text
+        if not file:
+            raise ValueError(f"tls_cert: {text!r}: write FILE, or NAME,NAME=FILE")
+        if index and not names:
+            raise ValueError(
+                f"tls_cert: {text!r}: only the first is for everybody; write the server names in "
+                "front, as in example.org,*.example.org=FILE"
+            )
+        found = tuple(name.lower() for name in names.split(",")) if names else ()
+        pairs.append(TlsPair(found, file, keys[index] if keys else ""))
+    return pairs
 
 
 def _parse_unix(text: str, address: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wsraw.settings import Listen
 class Accepting:
     """Holds the first bytes until they say enough."""
 
-    __slots__ = ("_con", "_entrance", "_listen", "_proxy", "_sniffer")
+    __slots__ = ("_awaits_tls", "_con", "_entrance", "_listen", "_proxy", "_sniffer")
 
     def __init__(self, con: Standing, listen: Listen, entrance: Entrance, now: float) -> None:
         self._con = con
@@ -30,6 +30,7 @@ class Accepting:
         self._entrance = entrance
         settings = con.settings
         self._sniffer = Sniffer(settings.max_header_size, settings.max_header_count)
+        self._awaits_tls = listen.tls != "off"
         self._proxy: ProxyReader | None = None
         if listen.proxy_protocol != "off":
             self._proxy = ProxyReader(optional=listen.proxy_protocol == "optional")
@@ -39,9 +40,11 @@ class Accepting:
             self._arm(now)
 
     def _arm(self, now: float) -> None:
+        # Only a listener for WebSockets, or for TLS, can blame those who say nothing.
+        blames = self._only_websocket or (self._awaits_tls and self._listen.tls == "required")
         settings = self._con.settings
         timeout = self._listen.first_byte_timeout or settings.silence_timeout
-        self._con.arm(settings.handshake_timeout if self._only_websocket else timeout, now)
+        self._con.arm(settings.handshake_timeout if blames else timeout, now)
 
     @property
     def _only_websocket(self) -> bool:
@@ -49,9 +52,17 @@ class Accepting:
 
     def opened(self) -> list[Event]:
         """The events before anything has come, or behind the PROXY header."""
-        if self._listen.protocol == "raw" and self._proxy is None:
+        if self._listen.protocol == "raw" and self._proxy is None and not self._awaits_tls:
             return self._con.become_raw(b"")
         return []
+
+    def secured(self, now: float) -> list[Event]:
+        """The layers below are through: TLS stands, or there is none."""
+        self._awaits_tls = False
+        if "tls" in self._con.about:
+            self._con.about["scheme"] = "wss" if self._only_websocket else "tls"
+        self._arm(now)
+        return self.opened()
 
     # --- the PROXY header ---
 
@@ -103,6 +114,10 @@ class Accepting:
         if self._proxy is not None:
             events, rest = self.receive_header(data, now)
             return events + con.receive_data(rest, now) if rest else events
+        if self._awaits_tls:
+            # A PROXY header that was none, and ended before it could be found out what it is.
+            con.cut()
+            return con.end(1002, "", "protocol-error")
         sniffer = self._sniffer
         if not sniffer.buffer:
             con.arm(con.settings.handshake_timeout, now)
@@ -178,9 +193,10 @@ class Accepting:
             con.limit = "handshake_timeout"
             return self._answer(408, "the request did not come in time")
         silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
-        if silent or self._only_websocket or self._proxy is not None:
+        if silent or self._only_websocket or self._proxy is not None or self._awaits_tls:
             required = self._listen.proxy_protocol == "required" and self._proxy is not None
-            strict = self._only_websocket or required
+            tls = self._listen.tls == "required" and self._awaits_tls
+            strict = self._only_websocket or required or tls
             con.limit = "handshake_timeout" if strict else "silence_timeout"
             con.cut()
             return con.end(1006, "", "handshake-timeout")

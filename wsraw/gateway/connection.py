@@ -102,9 +102,29 @@ class Connection(Standing):
     # --- what the shell tells ---
 
     def opened_events(self, now: float) -> list[Event]:
-        """The events of an accepted connection before it has sent anything."""
+        """The events of an accepted connection before it has sent anything; with a listener for
+        TLS there are none yet."""
         beginning = self.beginning
         return beginning.opened() if isinstance(beginning, Accepting) else []
+
+    def expect_tls(self, now: float) -> None:
+        """An accepted connection has begun with TLS where it need not: its time is limited now."""
+        if self.deadline == math.inf and self.state is SNIFFING:
+            self.arm(self.settings.handshake_timeout, now)
+
+    def secured(self, now: float) -> list[Event]:
+        """TLS stands below an accepted connection, or the listener does not need it and the peer
+        speaks none: from here on it may send."""
+        beginning = self.beginning
+        return beginning.secured(now) if isinstance(beginning, Accepting) else []
+
+    def turn_away(self, answer: bytes) -> list[Event]:
+        """TLS does not come to stand below an accepted connection; `answer` is the last that its
+        peer gets. No handler hears of it."""
+        if self.state is CLOSED:
+            return []
+        self.append(answer)
+        return self.end(1002, "", "protocol-error")
 
     @property
     def awaits_header(self) -> bool:
@@ -120,11 +140,17 @@ class Connection(Standing):
         return beginning.receive_header(data, now)
 
     def connected(self, now: float) -> list[Event]:
-        """TCP stands to what we have dialled."""
+        """TCP, and TLS where it is wanted, stand to what we have dialled."""
         beginning = self.beginning
         if not isinstance(beginning, Dialling):
             return []
         return beginning.connected(now) + self.close_as_asked(now)
+
+    @property
+    def open_options(self) -> dict[str, Any]:
+        """The options of what is being dialled, for the shell: how TLS is to be."""
+        beginning = self.beginning
+        return beginning.options if isinstance(beginning, Dialling) else {}
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
         """It could not be dialled; `message` says why, for the handler."""

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from wsraw.gateway.client_contexts import ClientContexts, make, read_options
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import tune
 from wsraw.gateway.resolver import Address, Resolver
-from wsraw.gateway.target import parse_target
+from wsraw.gateway.target import Target, parse_target
+from wsraw.gateway.tls import Context
+from wsraw.gateway.tls_endpoint import OpenTls
 from wsraw.listen import printable
 from wsraw.loop import Loop, Timer
 
@@ -25,7 +28,7 @@ UNDER_WAY: Final = {
     getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK),
 }
 
-Connected = Callable[[Connection, socket.socket], object]
+Connected = Callable[[Connection, socket.socket, OpenTls | None], object]
 Failed = Callable[[Connection, str], object]
 
 
@@ -37,6 +40,7 @@ class Dialler:
         self._connected = connected
         self._failed = failed
         self._resolver = Resolver(loop.call_soon_threadsafe)
+        self._contexts = ClientContexts()
         self.attempts: set[_Attempt] = set()
 
     def dial(self, con: Connection) -> None:
@@ -50,6 +54,12 @@ class Dialler:
         except ValueError as error:
             attempt.fail(str(error))
             return
+        if target.tls:
+            self._secure(attempt, target)
+        else:
+            self._begin(attempt, target)
+
+    def _begin(self, attempt: _Attempt, target: Target) -> None:
         if not target.path:
             self._resolver.resolve(target.host, target.port, attempt.resolved)
         elif hasattr(socket, "AF_UNIX"):
@@ -57,11 +67,37 @@ class Dialler:
         else:
             attempt.fail("this platform has no unix sockets")
 
+    def _secure(self, attempt: _Attempt, target: Target) -> None:
+        """First the TLS context: making one may take longer than a turn of the loop may."""
+        given = attempt.con.open_options
+        name = given.get("server_name") or target.host
+        try:
+            options = read_options(given, attempt.con.kind == "websocket")
+            if not isinstance(name, str):
+                raise ValueError("the option server_name must be a name")
+        except ValueError as error:
+            attempt.fail(str(error))
+            return
+
+        def made(context: Context | None, why: str) -> None:
+            if context is None:
+                attempt.fail(why)
+                return
+            self._contexts.keep(options, context)
+            attempt.terms = OpenTls(context, name)
+            self._begin(attempt, target)
+
+        context = self._contexts.find(options)
+        if context is not None:
+            made(context, "")
+        else:
+            self._resolver.call(partial(make, options), made)
+
     def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
         """An attempt is over."""
         self.attempts.discard(attempt)
         if sock is not None:
-            self._connected(attempt.con, sock)
+            self._connected(attempt.con, sock, attempt.terms)
         else:
             self._failed(attempt.con, why)
 
@@ -71,6 +107,7 @@ class _Attempt:
 
     def __init__(self, loop: Loop, dialler: Dialler, con: Connection) -> None:
         self.con = con
+        self.terms: OpenTls | None = None
         self._loop = loop
         self._dialler = dialler
         self._addresses: list[Address] = []

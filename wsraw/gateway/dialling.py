@@ -10,10 +10,11 @@ from wsraw.messages import Event, Open
 class Dialling:
     """What was asked for, until it stands. Wrong options are told like a failure to connect."""
 
-    __slots__ = ("_announces_raw", "_con", "_tcp_stands", "_wrong")
+    __slots__ = ("_announces_raw", "_con", "_tcp_stands", "_wrong", "options")
 
     def __init__(self, con: Standing, open_: Open, now: float) -> None:
         self._con = con
+        self.options = open_.options
         self._tcp_stands = False
         self._wrong = ""
         self._announces_raw = bool(open_.options.get("reconnect"))
@@ -22,7 +23,7 @@ class Dialling:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
             self._wrong = "the option connect_timeout must be a number of seconds"
             timeout = con.settings.connect_timeout
-        if open_.protocol == "websocket" or open_.target.startswith("ws://"):
+        if open_.protocol == "websocket" or open_.target.startswith(("ws://", "wss://")):
             con.kind = "websocket"
             try:
                 con.websocket = WebSocket.client(con.settings, open_)
@@ -36,7 +37,7 @@ class Dialling:
         con.arm(float(timeout), now)
 
     def connected(self, now: float) -> list[Event]:
-        """TCP stands."""
+        """TCP stands, and TLS where it is wanted."""
         con = self._con
         if self._tcp_stands:
             return []

@@ -3,10 +3,11 @@
 One turn, in this order:
 
 1. The loop reads each ready socket, a bounded amount each; events go into the router.
-2. before_sleep: (a) commands of workers are drained, up to a budget; (b) pauses are applied and
-   what was opened is dialled; (c) each worker gets one batch with all its events of this turn;
-   (d) each dirty connection is written once, what is over is closed; (e) the ROUTER is asked
-   whether something has come in meanwhile, as its descriptor is edge-triggered.
+2. before_sleep: (a) commands of workers are drained, up to a budget; (b) pauses are applied, what
+   was opened is dialled, and TLS handshakes get their share; (c) each worker gets one batch with
+   all its events of this turn; (d) each dirty connection is written once, what is over is closed;
+   (e) the ROUTER is asked whether something has come in meanwhile, as its descriptor is
+   edge-triggered.
 
 Deadlines are judged after reading, and a turn that begins late moves them (see loop.py).
 """
@@ -36,6 +37,7 @@ from wsraw.gateway.router import Router
 from wsraw.gateway.sockets import Sockets
 from wsraw.gateway.spawned import SpawnedProcesses
 from wsraw.gateway.stop import Stop
+from wsraw.gateway.turns import ASKED_BY, MeasuringLoop
 from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
 from wsraw.listen import adopt
 from wsraw.loop import Loop
@@ -60,7 +62,7 @@ class Gateway:
         self, settings: Settings, control: str, token: str, epoch: int, most: int = 0
     ) -> None:
         self.settings = settings
-        self.loop = Loop()
+        self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
         memory = settings.memory_limit or _quarter_of_memory()
         self.router = Router(settings, epoch, memory, random.random)
         self.sockets = Sockets(self.loop, self.router, settings, most)
@@ -82,7 +84,7 @@ class Gateway:
 
     def start(self, given: Sequence[int] = ()) -> None:
         """Listen and tell the supervisor. `given` are descriptors of its sockets, one for each
-        listener; without them they are opened here. Raises OSError with advice."""
+        listener; without them they are opened here. Raises OSError or ValueError with advice."""
         for index, text in enumerate(self.settings.listen):
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
@@ -127,6 +129,7 @@ class Gateway:
             router.tick(now)
         sockets.dial()
         sockets.apply_pauses()
+        shaking = sockets.shake_hands()
         links.send(now)
         sockets.flush()
         if self.stopping.under_way and self.stopping.judge(now):
@@ -142,6 +145,7 @@ class Gateway:
         return bool(
             sockets.dirty
             or sockets.doomed
+            or shaking
             or router.is_restless
             or (self._introduced and links.pending())
             or (control is not None and control.pending())
@@ -191,9 +195,15 @@ class Gateway:
             case m.Status():
                 sockets = self.sockets
                 data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
+                data["tls"] = sockets.handshakes.figures()
+                if isinstance(self.loop, MeasuringLoop):
+                    data["turns"] = self.loop.figures()
                 self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)
+            case m.Reload():
+                why = self.sockets.reload_certificates()
+                self.router.to_supervisor.append(m.Reloaded(why))
 
     def orphaned(self) -> None:
         """The supervisor is gone: say goodbye to everybody, and leave nobody behind."""

@@ -20,13 +20,15 @@ class Framed(bytes):
 class Output:
     """Chunks in order; only the first one can have been written in part."""
 
-    __slots__ = ("_sent", "output", "output_size")
+    __slots__ = ("_sent", "output", "output_size", "taken")
 
     def __init__(self) -> None:
         self.output: list[bytes] = []
         self.output_size = 0
         """Bytes that wait."""
         self._sent = 0
+        self.taken = 0
+        """Bytes in front that are encrypted, and not yet written: they must follow."""
 
     def append(self, chunk: bytes) -> None:
         """Queue a chunk; an empty one is no output."""
@@ -72,26 +74,33 @@ class Output:
         self._sent = size
 
     def drop_waiting(self) -> None:
-        """Nobody will get it, but for a chunk that was written in part: that must be whole."""
-        if self._sent:
-            del self.output[1:]
-            self.output_size = len(self.output[0]) - self._sent
-        else:
-            self.drop_output()
+        """Nobody will get it, but for chunks that were begun: those must be whole."""
+        begun = self._chunks_begun()
+        del self.output[begun:]
+        self.output_size = sum(map(len, self.output)) - self._sent
+
+    def _chunks_begun(self) -> int:
+        """How many chunks were written or encrypted, at least in part."""
+        left = self._sent + self.taken
+        count = 0
+        while left > 0:
+            left -= len(self.output[count])
+            count += 1
+        return count
 
     def drop_output(self) -> None:
         """Nobody will read it."""
         self.output.clear()
-        self.output_size = self._sent = 0
+        self.output_size = self._sent = self.taken = 0
 
     def drop_oldest_framed(self, limit: int) -> int:
         """Drop the oldest published messages until `limit` bytes or none are left.
 
-        Returns how many; a message that has been written in part stays.
+        Returns how many; a message that was begun stays.
         """
         output = self.output
         dropped = 0
-        index = 1 if self._sent else 0
+        index = self._chunks_begun()
         while self.output_size > limit and index < len(output):
             if type(output[index]) is Framed:
                 self.output_size -= len(output.pop(index))

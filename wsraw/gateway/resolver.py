@@ -1,4 +1,4 @@
-"""I/O. Names to addresses, off the loop: getaddrinfo is the one call that always blocks."""
+"""I/O. Names to addresses, off the loop: getaddrinfo always blocks. Other slow work goes there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 THREADS: Final = 4
@@ -17,13 +18,15 @@ Address = tuple[int, Any]
 Answer = Callable[[list[Address], str], object]
 """Called with addresses, or none and the error's text."""
 
+Job = Callable[[], tuple[Any, ...]]
+
 
 class Resolver:
     """Looks names up in daemon threads, started when first needed."""
 
     def __init__(self, post: Callable[[Callable[[], object]], object]) -> None:
         self._post = post
-        self._jobs: queue.SimpleQueue[tuple[str, int, Answer]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, Callable[..., object]]] = queue.SimpleQueue()
         self._threads = 0
         self._waiting = 0
 
@@ -37,28 +40,34 @@ class Resolver:
         else:
             answer(found, "")
             return
+        self.call(partial(_resolve, host, port), answer)
+
+    def call(self, job: Job, answer: Callable[..., object]) -> None:
+        """Call `job` in a thread, and then `answer(*what it returned)` in the loop's. It must not
+        raise."""
         self._waiting += 1
         if self._threads < min(THREADS, self._waiting):
             self._threads += 1
             threading.Thread(target=self._work, name="resolver", daemon=True).start()
-        self._jobs.put((host, port, answer))
+        self._jobs.put((job, answer))
 
     def _work(self) -> None:
         while True:
-            host, port, answer = self._jobs.get()
-            found: list[Address] = []
-            why = ""
-            try:
-                found = _look_up(host, port, 0)
-            except OSError as error:
-                why = f"cannot resolve {host!r}: {error.strerror or error}"
-            except UnicodeError as error:
-                why = f"cannot resolve {host!r}: {error}"
-            self._post(lambda a=answer, f=found, w=why: self._done(a, f, w))  # type: ignore[misc]
+            job, answer = self._jobs.get()
+            self._post(partial(self._done, answer, job()))
 
-    def _done(self, answer: Answer, found: list[Address], why: str) -> None:
+    def _done(self, answer: Callable[..., object], result: tuple[Any, ...]) -> None:
         self._waiting -= 1
-        answer(found, why)
+        answer(*result)
+
+
+def _resolve(host: str, port: int) -> tuple[list[Address], str]:
+    try:
+        return _look_up(host, port, 0), ""
+    except OSError as error:
+        return [], f"cannot resolve {host!r}: {error.strerror or error}"
+    except UnicodeError as error:
+        return [], f"cannot resolve {host!r}: {error}"
 
 
 def _look_up(host: str, port: int, flags: int) -> list[Address]:

@@ -8,14 +8,17 @@ from itertools import islice
 from typing import Final
 
 from wsraw.gateway.admission import Admission, address_key
+from wsraw.gateway.certificates import Certificates
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, tune
+from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
 from wsraw.gateway.refusals import Refusals, reset
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
+from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint
 from wsraw.listen import printable
 from wsraw.loop import Loop
 from wsraw.networks import UNIX, parse_address
@@ -45,15 +48,31 @@ class Sockets:
         router.entrance.admission = self.admission
         self._refusals = Refusals(loop)
         self._overdrawn: dict[RatedConnection, None] = {}
+        self.handshakes = Handshakes()
+        self._accept_tls: dict[str, AcceptTls] = {}
+        """For each listener with TLS, by its name."""
         router.write_out = _write_out
         self._dialler = Dialler(loop, self._connected, self._failed)
 
     # --- sockets come ---
 
     def listen(self, listen: Listen, given: socket.socket | None) -> None:
-        """Accept from a socket that we were given, or open one. Raises OSError with a text that
-        says what to do."""
+        """Accept from a socket that we were given, or open one. Raises OSError, or ValueError for
+        its certificates, with a text that says what to do."""
+        if listen.tls != "off":
+            self._accept_tls[listen.name] = _accept_tls(listen)
         self.listeners.append(Listener(self.loop, listen, self._accepted, given))
+
+    def reload_certificates(self) -> str:
+        """Read all certificates anew, for connections to come; why not, if one is wrong: then all
+        stay as they are."""
+        listens = [each.listen for each in self.listeners if each.listen.tls != "off"]
+        try:
+            fresh = {listen.name: _accept_tls(listen) for listen in listens}
+        except ValueError as error:
+            return str(error)
+        self._accept_tls = fresh
+        return ""
 
     def judge_listeners(self, now: float) -> None:
         """Accept while there is room."""
@@ -98,7 +117,10 @@ class Sockets:
             con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
         self.admission.enter(key)
         con.counted = key
-        self._add(sock, con)
+        if listen.tls != "off":
+            self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]))
+            return
+        self._add(Endpoint(self, sock, con))
         self.router.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
@@ -111,9 +133,18 @@ class Sockets:
                 else:
                     self._dialler.dial(route.con)
 
-    def _connected(self, con: Connection, sock: socket.socket) -> None:
+    def _connected(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
         now = self.loop.now
-        self._add(sock, con)
+        if terms is not None:
+            try:
+                endpoint = TlsEndpoint(self, sock, con, terms)
+            except ValueError as error:
+                sock.close()
+                self._failed(con, f"TLS to {con.target}: {error}")
+                return
+            self._add(endpoint)
+            return
+        self._add(Endpoint(self, sock, con))
         self.router.take(con, con.connected(now), now)
         con.shell.judge_standing(now)
 
@@ -121,11 +152,10 @@ class Sockets:
         now = self.loop.now
         self.router.take(con, con.connect_failed(why, now), now)
 
-    def _add(self, sock: socket.socket, con: Connection) -> None:
-        endpoint = Endpoint(self, sock, con)
+    def _add(self, endpoint: Endpoint) -> None:
         self.endpoints.add(endpoint)
         endpoint.judge_reading()
-        self.dirty[con] = None
+        self.dirty[endpoint.con] = None
 
     # --- end of a turn ---
 
@@ -174,6 +204,12 @@ class Sockets:
         if not route.gone:
             self.router.flow.resume(route, PAUSED_RATE)
 
+    def shake_hands(self) -> bool:
+        """Work on TLS handshakes, within this turn's share; True if more wait for the next one."""
+        if self.handshakes.waiting:
+            self.handshakes.work()
+        return bool(self.handshakes.waiting)
+
     def flush(self) -> None:
         """Write each dirty connection once, then close what is over: never inside a callback.
 
@@ -219,6 +255,10 @@ class Sockets:
         for endpoint in self.endpoints:
             endpoint.close()
         self.endpoints.clear()
+
+
+def _accept_tls(listen: Listen) -> AcceptTls:
+    return AcceptTls(listen.tls == "required", Certificates(listen).context_for)
 
 
 def _write_out(con: Connection) -> None:

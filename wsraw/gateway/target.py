@@ -1,8 +1,9 @@
-"""Sans-I/O. What `open` may dial: ``host:port``, ``tcp://``, ``ws://``, ``unix:``."""
+"""Sans-I/O. What `open` may dial: ``host:port``, ``tcp://``, ``tls://``, ``ws://``, ``wss://``,
+``unix:``."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Target(NamedTuple):
@@ -11,6 +12,10 @@ class Target(NamedTuple):
     host: str
     port: int
     path: str
+    tls: bool = False
+
+
+_DEFAULT_PORTS: Final = {"ws": "80", "wss": "443"}
 
 
 def parse_target(target: str) -> Target:
@@ -21,21 +26,21 @@ def parse_target(target: str) -> Target:
             scheme, rest = "unix", target.removeprefix("unix:")
         else:
             scheme, rest = "tcp", target
-    if scheme in ("tls", "wss"):
-        raise ValueError(f"cannot open {target!r}: TLS is not built in this version")
-    if scheme not in ("tcp", "ws", "unix"):
-        raise ValueError(f"cannot open {target!r}: write host:port, tcp://, ws:// or unix:")
+    if scheme not in ("tcp", "tls", "ws", "wss", "unix"):
+        raise ValueError(
+            f"cannot open {target!r}: write host:port, tcp://, tls://, ws://, wss:// or unix:"
+        )
     if scheme == "unix":
         if not rest:
             raise ValueError(f"cannot open {target!r}: write it as unix:PATH")
         return Target("", 0, rest)
-    # The path of a ws:// target belongs to the handshake, not to the dialling.
+    # The path of a WebSocket's target belongs to the handshake, not to the dialling.
     authority = rest.partition("/")[0].partition("?")[0]
     host, colon, port = authority.rpartition(":")
-    if scheme == "ws" and (not colon or authority.endswith("]")):
-        host, port = authority, "80"
+    if scheme in _DEFAULT_PORTS and (not colon or authority.endswith("]")):
+        host, port = authority, _DEFAULT_PORTS[scheme]
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"cannot open {target!r}: write it as host:port")
-    return Target(host, int(port), "")
+    return Target(host, int(port), "", scheme in ("tls", "wss"))

@@ -28,6 +28,9 @@ class Run(Protocol):
     def act(self, actions: list[a.Action]) -> None:
         """Do what the policy has decided."""
 
+    def reload(self) -> None:
+        """Replace all workers, and have the certificates read anew."""
+
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """How the run is; `report` is the gateway's part."""
 
@@ -85,8 +88,7 @@ class Requests:
 
     def _reload(self, asked: Asked) -> None:
         self._waiting["reload"].append(asked)
-        run = self._run
-        run.act(run.policy.reload(run.loop.now))
+        self._run.reload()
 
     def _scale(self, asked: Asked) -> None:
         run = self._run

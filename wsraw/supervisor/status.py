@@ -33,6 +33,8 @@ OF_GATEWAY: Final = (
     "refused",
     "unknown_ids",
     "dropped",
+    "tls",
+    "turns",
 )
 
 

@@ -26,6 +26,7 @@ from wsraw.supervisor import status
 from wsraw.supervisor.children import Children
 from wsraw.supervisor.control import Asked, Control, ControlError
 from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
+from wsraw.supervisor.halves import Halves, Outcome
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.requests import Requests
@@ -99,6 +100,10 @@ class Supervisor:
             self._bury,
         )
         self._requests = Requests(self)
+        self._halves = Halves()
+        self._has_tls = any(
+            settings_module.parse_listen(text, settings).tls != "off" for text in settings.listen
+        )
         self._standalone_token = secrets.token_hex(16)
         self._endpoint = ""
         self._addresses: list[str] = []
@@ -170,7 +175,7 @@ class Supervisor:
         now = self.loop.now
         if name == "SIGHUP":
             self._log.say("info", "SIGHUP: reloading")
-            self.act(self.policy.reload(now))
+            self.reload()
             return
         if name in ("SIGTTIN", "SIGTTOU"):
             count = max(1, len(self.policy.workers) + (1 if name == "SIGTTIN" else -1))
@@ -219,6 +224,25 @@ class Supervisor:
                     self.loop.stop()
         self._arm()
 
+    def reload(self) -> None:
+        """Replace all workers, and have the certificates read anew."""
+        reads = self._has_tls and self.policy.gateway.state is ChildState.READY
+        self._halves.begin(reads)
+        if reads:
+            self.control.tell(m.Reload())
+        self.act(self.policy.reload(self.loop.now))
+
+    def _handle_reloaded(self, why: str) -> None:
+        if why:
+            self._log.say("error", f"certificates refused, the old ones stay: {why}")
+        else:
+            self._log.say("info", "certificates read anew")
+        self._tell_reloaded(self._halves.read(why))
+
+    def _tell_reloaded(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self._requests.settled("reload", outcome.ok, outcome.text)
+
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -235,7 +259,10 @@ class Supervisor:
             self._log.say("info", text if what == "reload" else f"scaled to {text}")
         elif self._children.last_words:
             text = f"{text}\n{self._children.last_words}"
-        self._requests.settled(what, ok, text)
+        if what == "reload":
+            self._tell_reloaded(self._halves.replaced(ok, text))
+        else:
+            self._requests.settled(what, ok, text)
 
     def _spawn(self, child: Child) -> None:
         name = self.policy.name(child)
@@ -257,6 +284,7 @@ class Supervisor:
     def _bury(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
             self.control.forget()
+            self._tell_reloaded(self._halves.read(""))
         else:
             self.control.tell(m.Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
@@ -315,6 +343,8 @@ class Supervisor:
                 self._requests.report(ref, data)
             case m.Stopped():
                 self.act(self.policy.stopped(now))
+            case m.Reloaded(why):
+                self._handle_reloaded(why)
 
     def _handle_listening(self, news: m.Listening, now: float) -> None:
         self._endpoint = news.endpoint
@@ -354,7 +384,7 @@ class Supervisor:
         return [
             url
             for text, address in zip(self._settings.listen, self._addresses, strict=False)
-            for url in _urls_of(settings_module.parse_listen(text).protocol, address)
+            for url in _urls_of(settings_module.parse_listen(text, self._settings), address)
         ]
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
@@ -381,10 +411,12 @@ def _signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _urls_of(protocol: str, address: str) -> list[str]:
+def _urls_of(listen: Listen, address: str) -> list[str]:
     if address.startswith("unix:"):
         return [address]
-    schemes = {"any": ("ws", "tcp"), "websocket": ("ws",), "raw": ("tcp",)}[protocol]
+    secure = {"any": ["wss", "tls"], "websocket": ["wss"], "raw": ["tls"]}[listen.protocol]
+    plain = {"any": ["ws", "tcp"], "websocket": ["ws"], "raw": ["tcp"]}[listen.protocol]
+    schemes = {"off": plain, "optional": secure + plain, "required": secure}[listen.tls]
     return [f"{scheme}://{address}" for scheme in schemes]
 
 

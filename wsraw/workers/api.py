@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -63,14 +64,20 @@ def open_client_connection(
     connect_timeout: float | None = None,
     reconnect: bool = False,
     deflate: bool | None = None,
+    verify: bool = True,
+    ca: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    server_name: str | None = None,
 ) -> Connection:
     """Open a connection to another server; it is returned at once and can be sent to at once.
 
     What happens to it comes as events like those of any other. If it cannot be opened, that is an
     on_error and an on_close.
 
-    `target`: ``host:port``, ``tcp://host:port``, ``unix:path`` or ``ws://host:port/path``, which
-    means protocol `websocket` and gives `url` and `host` where these are not given. `url`, `host`,
+    `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
+    ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket` and give `url`
+    and `host` where these are not given. `url`, `host`,
     `orig`: the request's path, its Host and its Origin, for a WebSocket. `headers`: more of them.
     `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
     setting when None. `reconnect`: when it ends and nobody here wanted that, another one is opened
@@ -81,7 +88,14 @@ def open_client_connection(
     handled, None for no coupling. `deflate`: whether a WebSocket offers compression; None: as the
     setting says.
 
-    Raises ValueError for an unknown protocol and ConnectionError while no gateway is there.
+    With TLS the server's certificate is verified, by the authorities that the gateway's system
+    trusts. `ca`: by those of this file alone. `cert`, `key`: files of a certificate that we show,
+    and its key. (PEM; the text itself will do.) `server_name`: what the server is asked for and
+    must prove to be, where that is not the target's host. `verify`: False takes any server for the
+    right one.
+
+    Raises ValueError for an unknown protocol, OSError for a file that cannot be read, and
+    ConnectionError while no gateway is there.
     """
     if target.startswith(("ws://", "wss://")):
         parts = urlsplit(target)
@@ -107,10 +121,24 @@ def open_client_connection(
         options["connect_timeout"] = float(connect_timeout)
     if deflate is not None:
         options["deflate"] = bool(deflate)
+    if not verify:
+        options["verify"] = False
+    for part, pem in (("ca", ca), ("cert", cert), ("key", key)):
+        if pem is not None:
+            options[part] = _pem(pem)
+    if server_name is not None:
+        options["server_name"] = server_name
     fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
     if reconnect:
         options["reconnect"] = True
     return _runtime().open(fields, options)
+
+
+def _pem(value: str | Path) -> str:
+    """Read here: the gateway may be on another machine than the file."""
+    if isinstance(value, str) and "-----BEGIN" in value:
+        return value
+    return Path(value).read_text("utf-8")
 
 
 def connection(con: Connection | int) -> Connection:

@@ -148,6 +148,13 @@ class Connection:
         return str(self.about.get("target", ""))
 
     @property
+    def tls(self) -> dict[str, Any] | None:
+        """What TLS it has: version, cipher, server_name and, where a client gave one that was
+        verified, `client`, its certificate; None without TLS."""
+        value = self.about.get("tls")
+        return value if isinstance(value, dict) else None
+
+    @property
     def subprotocol(self) -> str | None:
         """The WebSocket subprotocol that was agreed on, if any."""
         value = self.about.get("subprotocol")

@@ -1,0 +1,115 @@
+"""I/O. The TLS contexts of opened connections: verifying, unless a handler asks for less.
+
+Making one reads the system's certificates, which takes tens of milliseconds; so it is done in a
+thread, once for all connections of the same options. Certificates come as text: the worker may be
+on another machine than the files that we could read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import ssl
+import tempfile
+from collections import OrderedDict
+from typing import Any, Final, NamedTuple
+
+from wsraw.gateway.tls import Context, explain
+
+log = logging.getLogger("wsraw.gateway")
+
+MOST_CACHED: Final = 64
+"""Contexts kept; those used last. One with the system's certificates holds about 0.5 MiB."""
+
+
+class TlsOptions(NamedTuple):
+    """What `open` says of TLS. `ca`, `cert` and `key` are PEM texts."""
+
+    verify: bool = True
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    speaks_http: bool = False
+
+
+def read_options(options: dict[str, Any], speaks_http: bool) -> TlsOptions:
+    """`speaks_http`: a WebSocket, and ALPN says so. Raises ValueError for what cannot be."""
+    verify = options.get("verify", True)
+    if not isinstance(verify, bool):
+        raise ValueError("the option verify must be true or false")
+    texts = []
+    for name in ("ca", "cert", "key"):
+        text = options.get(name) or ""
+        if not isinstance(text, str):
+            raise ValueError(f"the option {name} must be a text in PEM form")
+        texts.append(text)
+    if texts[2] and not texts[1]:
+        raise ValueError("the option key needs the option cert")
+    return TlsOptions(verify, texts[0], texts[1], texts[2], speaks_http)
+
+
+class ClientContexts:
+    """Made once for each set of options."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[TlsOptions, Context] = OrderedDict()
+
+    def find(self, options: TlsOptions) -> Context | None:
+        """The context for these options, if it was made already."""
+        context = self._made.get(options)
+        if context is not None:
+            self._made.move_to_end(options)
+        return context
+
+    def keep(self, options: TlsOptions, context: Context) -> None:
+        """For the next ones."""
+        if not options.verify and options not in self._made:
+            log.warning("a handler opens TLS connections with verify=False: anybody can answer")
+        self._made[options] = context
+        while len(self._made) > MOST_CACHED:
+            self._made.popitem(last=False)
+
+
+def make(options: TlsOptions) -> tuple[Context | None, str]:
+    """A context, or why there is none. Takes its time: for a thread."""
+    try:
+        return _make(options), ""
+    except (ValueError, OSError) as error:
+        return None, str(error)
+
+
+def _make(options: TlsOptions) -> Context:
+    if options.verify:
+        try:
+            context = ssl.create_default_context(cadata=options.ca or None)
+        except (ssl.SSLError, ValueError) as error:
+            raise ValueError("the option ca holds no certificates in PEM form") from error
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.speaks_http:
+        context.set_alpn_protocols(["http/1.1"])
+    if options.cert:
+        _load(context, options.cert + "\n" + options.key)
+    return context
+
+
+def _load(context: Context, pem: str) -> None:
+    """load_cert_chain takes files alone; this one is ours alone, and gone at once."""
+    descriptor, path = tempfile.mkstemp(prefix="wsraw-", suffix=".pem")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(pem)
+        context.load_cert_chain(path, None, _refuse_password)
+    except ssl.SSLError as error:
+        raise ValueError(f"the options cert and key: {explain(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _refuse_password() -> str:
+    raise ValueError("the option key is encrypted; give it without a passphrase")

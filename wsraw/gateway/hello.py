@@ -1,0 +1,137 @@
+"""Sans-I/O. A TLS client's first message, read before OpenSSL sees it (RFC 8446, section 4.1.2).
+
+Two things must be known first: which server the client names, as each can have a certificate of its
+own; and whether it asks for a key exchange that would keep the loop busy. One with a finite-field
+group of 8192 bits costs the server 170 ms and the client nothing (the D(HE)at attack), and Python
+before 3.15 cannot switch those groups off. No client needs them: elliptic curves came first.
+
+What is no ClientHello is refused here, so that OpenSSL and we never differ in what we have read.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+HANDSHAKE: Final = 22
+"""The first byte of a TLS connection: the content type of its first record."""
+
+MAX_HELLO: Final = 32 * 1024
+"""Bytes; the largest of today, with a post-quantum key share and a ticket, have 2 KiB."""
+
+MAX_RECORD: Final = 16 * 1024
+RECORD_HEAD: Final = 5
+
+_CLIENT_HELLO: Final = 1
+_SERVER_NAME: Final = 0
+_SUPPORTED_GROUPS: Final = 10
+_KEY_SHARE: Final = 51
+_HOST_NAME: Final = 0
+
+ALERT_HANDSHAKE_FAILURE: Final = bytes((21, 3, 1, 0, 2, 2, 40))
+ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
+
+
+class Hello(NamedTuple):
+    """What a ClientHello says; with `error` it is refused, and `alert` says so to the client."""
+
+    server_name: str = ""
+    error: str = ""
+    alert: bytes = b""
+
+
+_MALFORMED: Final = Hello("", "its first message is no ClientHello", ALERT_DECODE_ERROR)
+_TOO_LONG: Final = Hello("", "its first message is too long", ALERT_DECODE_ERROR)
+_COSTLY: Final = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
+
+
+class HelloReader:
+    """Holds the first bytes of one client until they say what it wants."""
+
+    __slots__ = ("_message", "_start", "buffer")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        """All bytes so far, to be replayed."""
+        self._message = bytearray()
+        self._start = 0
+
+    def receive_data(self, data: bytes) -> Hello | None:
+        """Judge the bytes so far; None: there must be more. The same for any cut; never raises."""
+        buffer, message = self.buffer, self._message
+        buffer += data
+        if buffer and buffer[0] != HANDSHAKE:
+            return _MALFORMED
+        while len(buffer) - self._start >= RECORD_HEAD:
+            head = buffer[self._start : self._start + RECORD_HEAD]
+            size = int.from_bytes(head[3:], "big")
+            if head[0] != HANDSHAKE or head[1] != 3 or not 0 < size <= MAX_RECORD:
+                return _MALFORMED
+            if len(buffer) - self._start - RECORD_HEAD < size:
+                break
+            self._start += RECORD_HEAD
+            message += buffer[self._start : self._start + size]
+            self._start += size
+            if message[0] != _CLIENT_HELLO:
+                return _MALFORMED
+            length = int.from_bytes(message[1:4], "big")
+            if len(message) < 4:
+                continue
+            if length > MAX_HELLO:
+                return _TOO_LONG
+            if len(message) - 4 >= length:
+                try:
+                    return _judge(bytes(message[4 : 4 + length]))
+                except (ValueError, IndexError):
+                    return _MALFORMED
+        # Many tiny records are longer than what they carry.
+        return _TOO_LONG if len(buffer) > 2 * MAX_HELLO else None
+
+
+def _judge(body: bytes) -> Hello:
+    body = body[2 + 32 :]
+    _, body = _take(body, 1)  # session id
+    _, body = _take(body, 2)  # cipher suites
+    _, body = _take(body, 1)  # compression methods
+    extensions, _ = _take(body, 2) if body else (b"", b"")
+    name = ""
+    while extensions:
+        kind = int.from_bytes(extensions[:2], "big")
+        value, extensions = _take(extensions[2:], 2)
+        if kind == _SERVER_NAME:
+            name = _server_name(value)
+        elif kind == _SUPPORTED_GROUPS:
+            groups, _ = _take(value, 2)
+            numbers = [groups[at : at + 2] for at in range(0, len(groups), 2)]
+            if all(map(_is_costly, numbers)):
+                return _COSTLY
+        elif kind == _KEY_SHARE:
+            shares, _ = _take(value, 2)
+            while shares:
+                if _is_costly(shares[:2]):
+                    return _COSTLY
+                _, shares = _take(shares[2:], 2)
+    return Hello(name)
+
+
+def _is_costly(group: bytes) -> bool:
+    """ffdhe2048 to ffdhe8192, and what else may come in their range (RFC 7919, section 2)."""
+    return group[0] == 1
+
+
+def _server_name(value: bytes) -> str:
+    names, _ = _take(value, 2)
+    while names:
+        kind = names[0]
+        name, names = _take(names[1:], 2)
+        if kind == _HOST_NAME:
+            # Other letters come as A-labels (RFC 6066, section 3).
+            return name.decode("ascii").lower()
+    return ""
+
+
+def _take(data: bytes, width: int) -> tuple[bytes, bytes]:
+    """A vector with its length in front, and what follows it. Raises ValueError."""
+    size = int.from_bytes(data[:width], "big")
+    if len(data) < width + size:
+        raise ValueError("a vector is longer than what holds it")
+    return data[width : width + size], data[width + size :]
