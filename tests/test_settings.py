@@ -99,6 +99,50 @@ def test_listen_takes_from_settings_what_it_does_not_say() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "tls", "protocol"),
+    [
+        ("h:1", "required", "any"),
+        ("tls://h:1", "required", "raw"),
+        ("wss://h:1", "required", "websocket"),
+        ("wss://h:1?tls=optional", "optional", "websocket"),
+        ("ws://h:1", "off", "websocket"),
+        ("raw://h:1", "off", "raw"),
+        ("raw://h:1?tls=optional", "optional", "raw"),
+        ("h:1?tls=off", "off", "any"),
+        ("h:1?tls=optional", "optional", "any"),
+    ],
+)
+def test_where_tls_is_spoken(text: str, tls: str, protocol: str) -> None:
+    listen = s.parse_listen(text, Settings(tls_cert=("cert.pem",)))
+    assert (listen.tls, listen.protocol) == (tls, protocol)
+    assert listen.tls_cert == ("cert.pem",)
+
+
+def test_without_a_certificate_nothing_speaks_tls_unless_it_is_asked_for() -> None:
+    assert s.parse_listen("h:1").tls == "off"
+    for tls in ("optional", "required"):
+        with pytest.raises(ValueError, match="TLS needs a certificate"):
+            s.parse_listen("h:1", Settings(tls=tls))
+
+
+def test_a_listener_with_certificates_of_its_own_has_no_other_keys() -> None:
+    settings = Settings(tls_cert=("a", "b"), tls_key=("c", "d"))
+    assert s.tls_pairs(s.parse_listen("h:1?tls_cert=x", settings)) == [s.TlsPair((), "x", "")]
+    own = s.parse_listen("h:1?tls_cert=x&tls_key=y", settings)
+    assert s.tls_pairs(own) == [s.TlsPair((), "x", "y")]
+
+
+def test_certificates_are_for_the_names_in_front_of_them() -> None:
+    certs = ("a=b/c.pem", "Example.org,*.example.org=d.pem", "x.y=./z=.pem")
+    listen = s.parse_listen("h:1", Settings(tls_cert=certs, tls_key=("1", "2", "3")))
+    assert s.tls_pairs(listen) == [
+        s.TlsPair(("a",), "b/c.pem", "1"),
+        s.TlsPair(("example.org", "*.example.org"), "d.pem", "2"),
+        s.TlsPair(("x.y",), "./z=.pem", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -114,6 +158,16 @@ def test_listen_takes_from_settings_what_it_does_not_say() -> None:
         "unix:",
         "http://h:1",
         "wss://h:1",
+        "tls://h:1?tls=required",
+        "h:1?tls=maybe",
+        "h:1?tls=auto&tls_cert=a&tls_key=b&tls_key=c",
+        "wss://h:1?tls=off&tls_cert=a",
+        "h:1?tls_cert=",
+        "h:1?tls_cert=a&tls_cert=b",
+        "h:1?tls_cert=a&tls_client_auth=required",
+        "h:1?tls_cert=a&tls_client_ca=ca",
+        "h:1?tls_cert=a&tls=optional&first_byte_timeout=1",
+        "h:1?tls_cert=a&tls_min_version=1.1",
         "h:1?colour=red",
         "h:1?plain_http=maybe",
         "h:1?first_byte_timeout=soon",

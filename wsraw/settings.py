@@ -531,6 +531,8 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         )
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")
+    if settings.tls_key and not settings.tls_cert:
+        raise ValueError("tls_key needs a tls_cert; they may stand in the same file")
     for text in settings.listen:
         _check_proxies(parse_listen(text, settings), settings)
     _check("origins", Origins, settings.origins)

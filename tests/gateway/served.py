@@ -46,6 +46,7 @@ class Served:
         self.stage.now = self.stage.router.flow.now = now
         self.sockets.dial()
         self.sockets.apply_pauses()
+        self.sockets.shake_hands()
         self.stage.turn()
         if self.working:
             for event in self.mate.events:

@@ -29,7 +29,7 @@ class Dialling:
         self.ended: list[tuple[Connection, socket.socket | str]] = []
         self.dialler = Dialler(
             self.loop,
-            lambda con, sock: self.ended.append((con, sock)),
+            lambda con, sock, terms: self.ended.append((con, sock)),
             lambda con, why: self.ended.append((con, why)),
         )
 
@@ -153,7 +153,7 @@ def test_the_last_of_several_failures_is_told(
         ("no-such-name.invalid:80", "cannot resolve 'no-such-name.invalid': "),
         ("a..b:80", "cannot resolve 'a..b': "),
         ("nowhere", "write it as host:port"),
-        ("tls://h:1", "TLS is not built"),
+        ("tls://h", "write it as host:port"),
         ("255.255.255.255:1", "cannot connect to 255.255.255.255:1: "),
     ],
 )

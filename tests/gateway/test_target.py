@@ -12,25 +12,29 @@ from wsraw.gateway.target import parse_target
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("example.org:80", ("example.org", 80, "")),
-        ("127.0.0.1:65535", ("127.0.0.1", 65535, "")),
-        ("[::1]:8000", ("::1", 8000, "")),
-        ("tcp://h:1", ("h", 1, "")),
-        ("tcp://[fe80::1%lo]:1", ("fe80::1%lo", 1, "")),
-        ("ws://h:9/chat?room=1", ("h", 9, "")),
-        ("ws://h", ("h", 80, "")),
-        ("ws://h/chat", ("h", 80, "")),
-        ("ws://h?room=a:b", ("h", 80, "")),
-        ("ws://[::1]:9/", ("::1", 9, "")),
-        ("ws://[::1]/chat", ("::1", 80, "")),
-        ("ws://[::1]", ("::1", 80, "")),
-        ("unix:/tmp/s", ("", 0, "/tmp/s")),
-        ("unix:s", ("", 0, "s")),
-        ("unix:///tmp/s", ("", 0, "/tmp/s")),
-        ("unix://s", ("", 0, "s")),
+        ("example.org:80", ("example.org", 80, "", False)),
+        ("127.0.0.1:65535", ("127.0.0.1", 65535, "", False)),
+        ("[::1]:8000", ("::1", 8000, "", False)),
+        ("tcp://h:1", ("h", 1, "", False)),
+        ("tcp://[fe80::1%lo]:1", ("fe80::1%lo", 1, "", False)),
+        ("tls://h:1", ("h", 1, "", True)),
+        ("wss://h:9/chat", ("h", 9, "", True)),
+        ("wss://h/chat", ("h", 443, "", True)),
+        ("wss://[::1]", ("::1", 443, "", True)),
+        ("ws://h:9/chat?room=1", ("h", 9, "", False)),
+        ("ws://h", ("h", 80, "", False)),
+        ("ws://h/chat", ("h", 80, "", False)),
+        ("ws://h?room=a:b", ("h", 80, "", False)),
+        ("ws://[::1]:9/", ("::1", 9, "", False)),
+        ("ws://[::1]/chat", ("::1", 80, "", False)),
+        ("ws://[::1]", ("::1", 80, "", False)),
+        ("unix:/tmp/s", ("", 0, "/tmp/s", False)),
+        ("unix:s", ("", 0, "s", False)),
+        ("unix:///tmp/s", ("", 0, "/tmp/s", False)),
+        ("unix://s", ("", 0, "s", False)),
     ],
 )
-def test_what_can_be_dialled(text: str, target: tuple[str, int, str]) -> None:
+def test_what_can_be_dialled(text: str, target: tuple[str, int, str, bool]) -> None:
     assert parse_target(text) == target
 
 
@@ -57,8 +61,8 @@ def test_what_can_be_dialled(text: str, target: tuple[str, int, str]) -> None:
         ("ws://h:x/", "host:port"),
         ("unix:", "unix:"),
         ("unix://", "unix:"),
-        ("tls://h:1", "TLS"),
-        ("wss://h/", "TLS"),
+        ("tls://h", "host:port"),
+        ("wss://h:x/", "host:port"),
         ("http://h/", "ws://"),
         ("udp://h:1", "tcp://"),
         ("://h:1", "tcp://"),
@@ -74,7 +78,7 @@ def test_what_cannot_be_dialled_says_what_to_write(text: str, advice: str) -> No
                              st.text("0123456789", max_size=7)))  # fmt: skip
 def test_any_text_is_a_target_or_a_value_error(text: str) -> None:
     try:
-        host, port, path = parse_target(text)
+        host, port, path, _ = parse_target(text)
     except ValueError:
         return
     assert bool(path) != bool(host and 0 < port < 65536)

@@ -84,6 +84,9 @@ class Tls:
                 parts.append(part)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            # The same, where we had said so before.
+            self.ended = True
         except ssl.SSLError as error:
             self.error = explain(error)
 
