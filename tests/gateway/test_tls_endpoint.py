@@ -110,6 +110,12 @@ def echo(event: Any) -> tuple[m.Record, ...]:
     return (m.Send(event.con, event.data),) if type(event) is m.OnMessage else ()
 
 
+def take_little(served: Served) -> None:
+    """Have the kernel take less than what is encrypted at a time."""
+    sock: Any = served.endpoint.sock
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
 # --- what it is ---
 
 
@@ -270,7 +276,7 @@ def test_who_waits_for_its_turn_is_not_read(serve: Serve) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         client.sock.do_handshake()
     served.until(lambda: served.sockets.handshakes.waiting)
-    os.write(client.sock.fileno(), b"more of it")
+    os.write(client.sock.fileno(), b"\x17\3\3\0\x20" + bytes(32))
     served.until(lambda: not served.endpoint.reading)
     served.sockets.handshakes.work = work  # type: ignore[method-assign]
     # What came too early is no TLS: read after its turn, it ends the handshake.
@@ -283,12 +289,14 @@ def test_who_waits_for_its_turn_is_not_read(serve: Serve) -> None:
 def test_large_messages_both_ways_past_a_slow_reader(serve: Serve) -> None:
     served = serve(output_limit=1 << 26)
     client = Client(served, buffer=4096).shake()
-    data = random.Random(1).randbytes(16_000_000)
+    data = random.Random(1).randbytes(3_000_000)
     client.send(data)
     served.until(lambda: served.data() == data)
+    take_little(served)
     served.mate.say(m.Send(served.con.id, data))
     served.until(lambda: served.con.taken)
-    assert served.con.output_size > 1_000_000
+    assert served.endpoint.writing
+    assert served.con.output_size > 500_000
     assert client.receive(len(data)) == data
     served.until(lambda: not served.con.output_size)
     assert not served.con.taken
@@ -350,10 +358,12 @@ def test_marks_are_reached_when_the_kernel_has_it_all(serve: Serve) -> None:
     client = Client(served, buffer=4096).shake()
     client.send(b"x")
     served.until(served.data)
-    served.mate.say(m.Send(served.con.id, bytes(16_000_000)), m.Mark(served.con.id, 7))
+    take_little(served)
+    served.mate.say(m.Send(served.con.id, bytes(1_000_000)), m.Mark(served.con.id, 7))
     served.until(lambda: served.con.taken)
+    assert served.endpoint.writing
     assert not served.mate.take(m.Reached)
-    client.receive(16_000_000)
+    client.receive(1_000_000)
     served.until(lambda: served.mate.take(m.Reached))
 
 
@@ -404,7 +414,7 @@ def test_our_close_says_close_notify_behind_all_output(serve: Serve) -> None:
     client = Client(served, buffer=4096).shake()
     client.send(b"x")
     served.until(served.data)
-    data = random.Random(2).randbytes(16_000_000)
+    data = random.Random(2).randbytes(1_000_000)
     served.mate.say(m.Send(served.con.id, data), m.Close(served.con.id))
     # suppress_ragged_eofs would hide a missing close_notify; here it is an error.
     client.sock.suppress_ragged_eofs = False
@@ -420,7 +430,8 @@ def test_a_fault_resets_without_goodbye(serve: Serve) -> None:
     served.until(served.data)
     served.mate.say(m.Close(served.con.id, 1011))
     client.sock.suppress_ragged_eofs = False
-    with pytest.raises(ConnectionResetError):
+    # OpenSSL 3 calls a reset an EOF; what counts is that there was no close_notify.
+    with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
         client.receive_all()
 
 

@@ -14,8 +14,9 @@ from wsraw.loop import Loop
 LONG: Final = 0.02
 """Seconds of CPU; others wait noticeably for a turn of that length."""
 
-ASKED_BY: Final = "WSRAW_MEASURE_TURNS"
-"""The variable of the environment that asks for it; `wsraw status --json` then tells."""
+ASKED_BY: Final = "MEASURE_WSRAW_TURNS"
+"""The variable of the environment that asks for it; `wsraw status --json` then tells. (Those that
+begin with WSRAW_ are not passed on to children.)"""
 
 
 class MeasuringLoop(Loop):
