@@ -658,3 +658,70 @@ def test_a_server_that_says_nothing_is_waited_for_so_long(serve: Serve) -> None:
     assert "timed out" in served.heard[0].message
     assert not [e for e in served.sockets.endpoints if e.con.state is not CLOSED]
     assert all(type(each) is TlsEndpoint for each in served.sockets.endpoints)
+
+
+# --- behind a proxy ---
+
+HEADER = b"PROXY TCP4 192.0.2.7 127.0.0.1 4242 443\r\n"
+
+
+def through_proxy(served: Served, header: bytes) -> Client:
+    sock = served.connect()
+    sock.sendall(header)
+    client = Client.__new__(Client)
+    client.served = served
+    client.sock = client_context().wrap_socket(
+        sock, server_hostname="localhost", do_handshake_on_connect=False
+    )
+    served.clients.append(client.sock)
+    return client
+
+
+@pytest.mark.parametrize("cut", [0, 1, len(HEADER) - 1, len(HEADER)])
+@pytest.mark.parametrize("mode", ["required", "optional"])
+def test_a_proxy_header_comes_before_tls(serve: Serve, cut: int, mode: str) -> None:
+    served = serve(
+        f"127.0.0.1:0?proxy_protocol={mode}", trusted_proxies=("127.0.0.1",), tls="optional"
+    )
+    client = through_proxy(served, HEADER[:cut])
+    served.turn()
+    os.write(client.sock.fileno(), HEADER[cut:])
+    client.shake().send(b"x")
+    served.until(served.data)
+    assert served.heard[0].about["peer"] == "192.0.2.7:4242"
+    assert served.heard[0].about["scheme"] == "tls"
+
+
+def test_header_and_hello_may_come_in_one_piece(serve: Serve) -> None:
+    served = serve("tls://127.0.0.1:0?proxy_protocol=required", trusted_proxies=("127.0.0.1",))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    served.connect().sendall(HEADER + outgoing.read())
+    served.until(lambda: served.con.about.get("proxy"))
+    served.until(lambda: type(served.endpoint) is TlsEndpoint and served.endpoint._tls)
+    assert not served.heard
+
+
+@pytest.mark.parametrize("tls", ["required", "optional"])
+def test_plain_bytes_behind_a_proxy_header(serve: Serve, tls: str) -> None:
+    served = serve("127.0.0.1:0?proxy_protocol=required", trusted_proxies=("127.0.0.1",), tls=tls)
+    client = served.connect()
+    client.sendall(HEADER + b"plain")
+    if tls == "optional":
+        served.until(lambda: served.data() == b"plain")
+    else:
+        served.until(lambda: not served.sockets.endpoints)
+        assert not served.heard
+
+
+@pytest.mark.parametrize("data", [b"", b"PROX", b"hello"])
+def test_no_handler_hears_plain_bytes_where_tls_is_required(serve: Serve, data: bytes) -> None:
+    served = serve("127.0.0.1:0?proxy_protocol=optional", trusted_proxies=("127.0.0.1",))
+    client = served.connect()
+    client.sendall(data)
+    served.turn()
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+    assert not served.heard

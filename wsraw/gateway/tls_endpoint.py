@@ -96,6 +96,10 @@ class TlsEndpoint(Endpoint):
 
     def _begin(self, tls: Tls) -> TlsSocket:
         self._tls = wrapped = TlsSocket(self._raw, tls, self.con)
+        if self.watched is not None:
+            # The loop knows those that it does not read from by their object.
+            self._owner.loop.unwatch(self._raw)
+            self.watched = None
         self.sock = cast(socket.socket, wrapped)
         return wrapped
 
@@ -217,7 +221,7 @@ class TlsEndpoint(Endpoint):
                 self._fail(tls.tls.error)
             elif tls.tls.stands:
                 self._stand(tls)
-        if self._is_unheard:
+        if self._is_unheard or self.watched is None:
             self._is_unheard = False
             self.judge_reading()
 
