@@ -293,7 +293,7 @@ def test_settings_in_commands_are_accepted() -> None:
     ]
     assert len(addresses) >= 8
     for address in addresses:
-        s.from_options({"listen": (address,)})
+        s.from_options({"listen": (address,), "tls_cert": ("cert.pem",)})
 
 
 # --- numbers ---

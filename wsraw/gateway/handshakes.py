@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-BUDGET: Final = 0.005
+BUDGET: Final = 0.003
 """Seconds of CPU for handshakes in a turn; the last step may take it over that."""
 
 
