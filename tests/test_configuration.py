@@ -176,6 +176,25 @@ def test_relative_paths_are_relative_to_the_file(
         "h:1",
         f"ws://unix:{tmp_path}/conf/c",
     )
+    Path("conf/tls.toml").write_text(
+        "tls_cert = ['a.pem', 'example.org,*.example.org=b.pem', 'x.org=/d.pem']\n"
+        "tls_key = ['a.key', '/b.key', 'c.key']\ntls_client_ca = 'ca.pem'\n"
+        "listen = ['wss://h:1?tls_cert=e+f.pem&tls_cert=x.org=g.pem&plain_http=raw']\n"
+        "tls_client_auth = 'required'\n"
+    )
+    conf = f"{tmp_path}/conf"
+    settings = configuration.gather({}, {}, "conf/tls.toml").settings
+    assert settings.tls_key == (f"{conf}/a.key", "/b.key", f"{conf}/c.key")
+    assert settings.tls_client_ca == f"{conf}/ca.pem"
+    assert settings.tls_cert == (
+        f"{conf}/a.pem",
+        f"example.org,*.example.org={conf}/b.pem",
+        "x.org=/d.pem",
+    )
+    assert s.parse_listen(settings.listen[0], settings).tls_cert == (
+        f"{conf}/e f.pem",
+        f"x.org={conf}/g.pem",
+    )
     given = configuration.gather({"workers": ("h.py",)}, {"WSRAW_RUN_DIR": "r"}, "")
     assert (given.settings.workers, given.settings.run_dir) == (("h.py",), "r")
 

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote_plus
 
 from wsraw import options as options_module
 from wsraw import settings as settings_module
@@ -162,16 +163,33 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
         return tuple(_anchored_address(text, folder) for text in value)
     if not option.is_path:
         return value
+    if option.name == "tls_cert":
+        return tuple(_anchored_certificate(text, folder) for text in value)
     if isinstance(value, tuple):
         return tuple(str(folder / text) for text in value)
     return str(folder / value) if value else value
 
 
+def _anchored_certificate(text: str, folder: PurePath) -> str:
+    names, path = settings_module.split_certificate(text)
+    return f"{names}={folder / path}" if names else str(folder / path)
+
+
 def _anchored_address(text: str, folder: PurePath) -> str:
     before, unix, path = text.partition("unix:")
-    if not path or before not in ("", *(f"{scheme}://" for scheme in settings_module.SCHEMES)):
-        return text
-    return f"{before}{unix}{folder / path}"
+    if path and before in ("", *(f"{scheme}://" for scheme in settings_module.SCHEMES)):
+        text = f"{before}{unix}{folder / path}"
+    return _OF_LISTENER.sub(lambda match: _anchored_option(match, folder), text)
+
+
+def _anchored_option(match: re.Match[str], folder: PurePath) -> str:
+    name, value = match[1], unquote_plus(match[2])
+    path = _anchored_certificate(value, folder) if "tls_cert=" in name else str(folder / value)
+    return name + quote(path, safe="/=,*")
+
+
+_OF_LISTENER: Final = re.compile(r"([?&](?:tls_cert|tls_key|tls_client_ca)=)([^&]+)")
+"""The options of a listener that are files."""
 
 
 # --- the environment ---

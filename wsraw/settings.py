@@ -191,21 +191,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="File of the server's certificate and its chain (PEM). May be repeated; "
             "the first is for all clients, the others for the server names in front of them: "
-            "example.org,*.example.org=FILE."
+            "example.org,*.example.org=FILE.",
+            extra=IS_PATH,
         ),
     ] = ()
     tls_key: Annotated[
         tuple[str, ...],
         Meta(
             description="File of the key (PEM, not encrypted), one for each tls_cert; without any "
-            "the keys stand in the tls_cert files."
+            "the keys stand in the tls_cert files.",
+            extra=IS_PATH,
         ),
     ] = ()
     tls_min_version: Annotated[
         Literal["1.2", "1.3"], Meta(description="The oldest version of TLS that is spoken.")
     ] = "1.2"
     tls_client_ca: Annotated[
-        str, Meta(description="File of the authorities (PEM) that certificates of clients need.")
+        str,
+        Meta(
+            description="File of the authorities (PEM) that certificates of clients need.",
+            extra=IS_PATH,
+        ),
     ] = ""
     tls_client_auth: Annotated[
         Literal["none", "optional", "required"],
@@ -720,6 +726,12 @@ def _check_tls(listen: Listen) -> None:
 _NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
 
 
+def split_certificate(text: str) -> tuple[str, str]:
+    """The server names and the file of a tls_cert; a file alone may have a = in its name."""
+    names, equals, file = text.partition("=")
+    return (names, file) if equals and _NAMES.fullmatch(names) else ("", text)
+
+
 def tls_pairs(listen: Listen) -> list[TlsPair]:
     """The certificates of a listener. Raises ValueError if they do not fit together."""
     certs, keys = listen.tls_cert, listen.tls_key
@@ -730,9 +742,7 @@ def tls_pairs(listen: Listen) -> list[TlsPair]:
         )
     pairs = []
     for index, text in enumerate(certs):
-        names, equals, file = text.partition("=")
-        if not equals or not _NAMES.fullmatch(names):
-            names, file = "", text
+        names, file = split_certificate(text)
         if not file:
             raise ValueError(f"tls_cert: {text!r}: write FILE, or NAME,NAME=FILE")
         if index and not names:

@@ -109,8 +109,9 @@ class Connection(Standing):
 
     def expect_tls(self, now: float) -> None:
         """An accepted connection has begun with TLS where it need not: its time is limited now."""
-        if self.deadline == math.inf and self.state is SNIFFING:
-            self.arm(self.settings.handshake_timeout, now)
+        timeout = self.settings.handshake_timeout
+        if timeout and now + timeout < self.deadline and self.state is SNIFFING:
+            self.arm(timeout, now)
 
     def secured(self, now: float) -> list[Event]:
         """TLS stands below an accepted connection, or the listener does not need it and the peer
