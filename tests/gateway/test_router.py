@@ -12,6 +12,7 @@ from stage import TOKEN, Mate, Stage, is_over, route_of
 from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.connection import ConnectionState
+from wsraw.gateway.reopener import LONGEST_DELAY
 from wsraw.gateway.router import BANNED_KEPT, HELLO_TIMEOUT
 from wsraw.link import LinkState
 
@@ -562,6 +563,33 @@ def test_what_an_event_opens_is_coupled_to_its_connection() -> None:
     assert couples(opened(mate, during=con.id, couple=False)) == set()
     assert couples(opened(mate)) == set()
     assert couples(opened(mate, during="x", couple=NEVER)) == set()
+
+
+def test_one_that_is_opened_during_itself_is_not_coupled_with_itself() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    own = mate.link.new_id()
+    mate.say(m.Open(own, "h:1", options={"during": own}))
+    [route] = stage.router.to_dial
+    assert route.couples is None
+    stage.router.take(route.con, route.con.connect_failed("no", 0.0), 0.0)
+    stage.turn()
+    mate.ack()
+    assert not stage.router.routes
+
+
+def test_one_that_reconnects_does_so_for_days() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say(m.Open(mate.link.new_id(), "h:1", options={"reconnect": True}))
+    for _ in range(1100):
+        [route] = stage.router.to_dial
+        stage.router.to_dial.clear()
+        stage.now = max(stage.now, route.dial_at)
+        stage.router.take(route.con, route.con.connect_failed("no", stage.now), stage.now)
+        stage.turn()
+        mate.ack()
+    assert stage.router.to_dial[0].dial_at - stage.now == LONGEST_DELAY
 
 
 def test_ids_run_out_and_are_given_anew_without_end() -> None:

@@ -206,7 +206,7 @@ class Commands:
 
     def _couple(self, worker: Worker, couple: m.Couple, now: float) -> str | None:
         one, other = self._table.find(couple.con), self._table.find(couple.other)
-        if isinstance(one, Route) and isinstance(other, Route) and one is not other:
+        if isinstance(one, Route) and isinstance(other, Route):
             self._table.flow.couple(one, other)
         return next((why for why in (one, other) if isinstance(why, str)), None)
 

@@ -113,7 +113,9 @@ class Flow:
         self.unwritten.pop(route, None)
 
     def couple(self, one: Route, other: Route) -> None:
-        """Join the flow control of two connections."""
+        """Join the flow control of two connections; with itself one is joined already."""
+        if one is other:
+            return
         for route, partner in ((one, other), (other, one)):
             if route.couples is None:
                 route.couples = set()

@@ -21,6 +21,9 @@ FIRST_DELAY: Final = 0.5
 
 LONGEST_DELAY: Final = 30.0
 
+MOST_DOUBLINGS: Final = 10
+"""More than it takes to reach LONGEST_DELAY."""
+
 STABLE_AFTER: Final = 10.0
 """A connection that stood so many seconds was no failure: its end begins a new count."""
 
@@ -47,7 +50,9 @@ class Reopener:
         if reopening is None or table.stopping or route.con.close_cause in WANTED:
             return
         attempts = 0 if now - reopening.begun > STABLE_AFTER else reopening.attempts
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**attempts) * (0.5 + self._random() / 2)
+        # A server that is away for a night makes more doublings than a float can hold.
+        doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
+        delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
         con = Connection.dialled(table.new_id(), reopening.open, table.settings, about, now + delay)
         successor = table.add(con, route.pool, now)
