@@ -593,7 +593,7 @@ def from_json(text: str) -> Settings:
     """The settings that `to_json` wrote. Raises ValueError for anything else."""
     try:
         return msgspec.json.decode(text, type=Settings)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(f"not settings: {error}") from error
 
 
@@ -669,7 +669,8 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
         protocol = _PROTOCOLS[scheme]
     else:
         raise ValueError(
-            f"listen: {text!r}: in front may stand raw://, ws://, tls:// or wss://, not {scheme}://"
+            f"listen: {text!r}: in front may stand raw://, ws://, tls:// or wss://, "
+            f"not {f'{scheme}://'!r}"
         )
     address, _, query = rest.partition("?")
     place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
@@ -773,7 +774,7 @@ def _parse_tcp(text: str, address: str) -> dict[str, Any]:
             f"listen: {text!r}: write HOST:PORT, as in 127.0.0.1:8000 (0.0.0.0 or [::] as HOST "
             "for every network of this machine)"
         )
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not _is_count(port) or int(port) > 65535:
         raise ValueError(f"listen: {text!r}: the port must be a number from 0 to 65535")
     return {"host": host, "port": int(port)}
 
@@ -805,10 +806,15 @@ def parse_workers(text: str) -> tuple[str, int]:
     """Read a `workers` value: file and number of processes. Raises ValueError if it is wrong."""
     file, colon, count = text.rpartition(":")
     # A colon may belong to the path (C:\handlers.py); what follows the last one must be a number.
-    if not colon or not (count.isascii() and count.isdigit()):
+    if not colon or not _is_count(count):
         file, count = text, "1"
     if not file:
         raise ValueError(f"workers: {text!r}: write FILE or FILE:N, as in handlers.py:4")
     if not 1 <= int(count) <= 1000:
         raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to 1000")
     return file, int(count)
+
+
+def _is_count(text: str) -> bool:
+    # More digits than any of our numbers have are a wrong one; and int() refuses thousands of them.
+    return text.isascii() and text.isdigit() and len(text) < 10

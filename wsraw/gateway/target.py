@@ -41,6 +41,7 @@ def parse_target(target: str) -> Target:
         host, port = authority, _DEFAULT_PORTS[scheme]
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    known = port.isascii() and port.isdigit() and len(port) < 10
+    if not host or not known or not 0 < int(port) < 65536:
         raise ValueError(f"cannot open {target!r}: write it as host:port")
     return Target(host, int(port), "", scheme in ("tls", "wss"))

@@ -480,6 +480,7 @@ class WebSocket(MessageOrder):
         self.ended = True
         protocol.parser.close()
         protocol.reader.discard()
+        protocol._whole = None
         protocol.parser_exc = protocol.handshake_exc = None
         if self._codec is not None:
             self._codec.forget()
