@@ -1,5 +1,6 @@
 # make run: serve the echo example. make test: all tests. make check: style and types.
 # make soak: the long runs. make conformance: the Autobahn test suite, all cases.
+# make fuzz: hostile input for each parser, SECONDS each.
 # Needs python3 (3.11 or newer, with venv and pip) and make.
 
 PYTHON ?= python3
@@ -11,9 +12,11 @@ LISTEN ?= 127.0.0.1:8000
 TESTS ?=
 # Of the model; without one each soak looks for what none has found before, and says its seed.
 SEED ?=
+# Of the fuzzers, for each target.
+SECONDS ?= 60
 
 
-.PHONY: run test soak conformance check format coverage node-peers autobahn clean
+.PHONY: run test soak conformance fuzz check format coverage node-peers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -42,6 +45,10 @@ soak: $(VENV)/.dev
 # The reports: build/conformance/server/index.html and build/conformance/client/index.html.
 conformance: $(VENV)/.dev autobahn
 	$(BIN)/python tests/conformance/run.py
+
+# Another seed each time; what breaks something is left in tests/fuzz/crashes, for git.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,76 @@
+"""Frames for either side: what feeds them, and what must be true after."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from fuzz.oracles import check_life, outcome, pieces
+from fuzz.websockets_pair import accepted, dialled
+
+from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, SLICE, Connection
+from wsraw.messages import OnClose, OnConnect, OnMessage
+from wsraw.settings import Settings
+
+INFLATED = 1032
+"""Deflate makes at most so many bytes of one (zlib's technical details)."""
+
+SETTINGS = [
+    Settings(max_message_size=size, messages=messages, high_water_mark=8192, low_water_mark=1)
+    for size in (1000, 1 << 16)
+    for messages in ("frames", "whole")
+]
+
+
+def make(number: int) -> Connection:
+    """The lowest bits say which side, whether compressed, and with which settings."""
+    settings = SETTINGS[number >> 2 & 3]
+    start = dialled if number & 1 else accepted
+    return start(settings, bool(number & 2))
+
+
+def feed(con: Connection, chunks: Iterable[bytes]) -> list[Any]:
+    """All of it, as the gateway does: what is held back comes as soon as it may."""
+    events: list[Any] = []
+    settings = con.settings
+    for chunk in chunks:
+        some = con.receive_data(chunk, 0.0)
+        while True:
+            # One slice may go past the mark, and it alone: that is the bound of what is held.
+            size = sum(len(event.data) for event in some if type(event) is OnMessage)
+            assert size <= max(
+                len(chunk), settings.high_water_mark + SLICE * INFLATED + settings.max_message_size
+            )
+            events += some
+            held = con.unfinished
+            some = con.resume(0.0)
+            if not some and con.unfinished == held:
+                break
+    return events
+
+
+def check(number: int, data: bytes) -> tuple[Connection, list[Any], Hashable]:
+    """Feed it whole and cut; the connection at its end, its events, and the outcome."""
+    con, again = make(number), make(number)
+    events = feed(con, (data,) if data else ())
+    others = feed(again, pieces(data))
+    assert others == events
+    assert again.state is con.state
+    output = b"".join(con.output)
+    # Masks are chance: the lengths of frames that we mask are all that can be compared.
+    other = b"".join(again.output)
+    assert (len(other) == len(output)) if con.opened else (other == output)
+    assert con.state in (OPEN, CLOSING, CLOSED)
+    assert con.unfinished <= con.settings.max_message_size + SLICE + 14
+    assert con.output_size <= len(data) + PONGS_BELOW
+    # That came with the handshake.
+    events.insert(0, OnConnect(0, con.id, {}))
+    check_life(con, events)
+    result = outcome(con, events)
+    if con.state is not CLOSED:
+        end = con.receive_eof(0.0) + con.resume(0.0)
+        assert con.state is CLOSED
+        assert [type(event) for event in end] == [OnClose]
+        assert not con.unfinished
+        check_life(con, events + end)
+    return con, events[1:], result

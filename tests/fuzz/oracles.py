@@ -1,0 +1,111 @@
+"""What must be true of a connection, whatever was sent to it."""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.gateway.output import Output
+
+_decoder = m.worker_decoder()
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """The bytes cut somewhere; always the same for the same bytes."""
+    if not data:
+        return
+    choose = random.Random(zlib.crc32(data))
+    if len(data) <= 64 and choose.random() < 0.3:
+        for i in range(len(data)):
+            yield data[i : i + 1]
+        return
+    cuts = sorted(choose.choices(range(len(data)), k=choose.randrange(1, 6)))
+    last = 0
+    for cut in (*cuts, len(data)):
+        if cut > last:
+            yield data[last:cut]
+            last = cut
+
+
+def joined(events: list[Any]) -> list[Any]:
+    """Raw data has no borders of its own."""
+    result: list[Any] = []
+    for event in events:
+        before = result[-1] if result else None
+        if is_raw(event) and is_raw(before):
+            result[-1] = m.OnMessage(0, event.con, before.data + event.data, "raw")
+        else:
+            result.append(event)
+    return result
+
+
+def is_raw(event: Any) -> bool:
+    return type(event) is m.OnMessage and event.type == "raw"
+
+
+def check_life(con: Connection, events: list[Any]) -> None:
+    """Events come in a legal order, mean what they say, and can go to a worker."""
+    kinds = [type(event) for event in events]
+    assert kinds.count(m.OnConnect) <= 1, kinds
+    assert kinds.count(m.OnClose) <= 1, kinds
+    if kinds and not con.opened:
+        assert kinds[0] is m.OnConnect, kinds
+    if m.OnConnect in kinds:
+        first = kinds.index(m.OnConnect)
+        assert not any(kind is m.OnMessage for kind in kinds[:first]), kinds
+    if kinds:
+        assert (kinds[-1] is m.OnClose) is (con.state is CLOSED), (kinds, con.state)
+    if m.OnError in kinds:
+        assert kinds.index(m.OnError) == len(kinds) - 2, kinds
+    _check_messages(con, [event for event in events if type(event) is m.OnMessage])
+    assert _decoder.decode(m.encode([1, *events])) == (1, events, [])
+    check_output(con)
+
+
+def _check_messages(con: Connection, messages: list[m.OnMessage]) -> None:
+    limit = con.settings.max_message_size
+    under_way = ""
+    size = 0
+    for event in messages:
+        assert (event.type == "raw") is (con.kind == "raw")
+        if event.type == "raw":
+            assert event.data
+            continue
+        assert not under_way or event.type == under_way
+        if event.type == "text":
+            event.data.decode()
+        size += len(event.data)
+        assert size <= limit, f"{size} bytes"
+        assert event.final or con.settings.messages == "frames"
+        under_way = "" if event.final else event.type
+        if event.final:
+            size = 0
+
+
+def check_output(con: Output) -> None:
+    """Its account is right."""
+    assert con.output_size == sum(map(len, con.output)), "output_size"
+    assert all(con.output), "an empty chunk"
+
+
+def outcome(con: Connection, events: list[Any]) -> Hashable:
+    """In short: what makes two inputs different for us."""
+    kinds: list[str] = []
+    error = ""
+    for event in events:
+        kind = type(event).__name__
+        if type(event) is m.OnMessage:
+            kind = f"{event.type}{event.final}{len(event.data).bit_length()}"
+        elif type(event) is m.OnError:
+            error = re.sub(r"\d+|'.*'|\".*\"", "#", event.message)[:60]
+        elif type(event) is m.OnClose:
+            kind = f"{event.code} {event.cause}"
+        if not kinds or kinds[-1] != kind:
+            kinds.append(kind)
+    output = con.output[0][:12] if con.output and con.output[0].startswith(b"HTTP/") else b""
+    return tuple(kinds[:6]), error, con.state, output, con.output_size.bit_length()

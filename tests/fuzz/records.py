@@ -1,0 +1,100 @@
+"""Records of the link made from bytes: right in form, and seldom in what they say."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, get_args
+
+import msgspec
+from fuzz.recipe import Recipe
+
+EPOCH = 1 << 36
+
+NUMBERS = (
+    0, 1, 2, 3, 4, 5, 100, 10_000, -1, EPOCH | 1, EPOCH | 2, EPOCH | 3, EPOCH | 5, EPOCH | 4097,
+    EPOCH | 4098, EPOCH | 4099, EPOCH | 4200, EPOCH | 8193, EPOCH | 8194, EPOCH | 2**35,
+    2 * EPOCH | 1, 1000,
+    1001, 1009, 4000, 2**31, 2**53, 2**63 - 1, 2**64 - 1, -(2**63),
+)  # fmt: skip
+TEXTS = (
+    "", "default", "text", "binary", "raw", "websocket", "ids", "members", "group", "there:1",
+    "ws://there/", "unix:/a", "tls://x:1", "/", "token", "a\r\nb: c", "é", "\x00", "x" * 200,
+)  # fmt: skip
+DATA = (b"", b"x", b"\xff", "é".encode(), "é".encode()[:1], b"y" * 1500, b"z" * 70_000)
+ANY = (
+    None, True, False, 0.5, float("nan"), float("inf"), -1.0, [], {}, [1, "a"], {"a": [None]},
+    ["x"], {1: 2}, 2**40, "text", b"data",
+)  # fmt: skip
+NAMES = (
+    "name", "during", "couple", "reconnect", "connect_timeout", "headers", "subprotocols", "except",
+    "state", "x",
+)  # fmt: skip
+UNKNOWN = ("no such", 7, None, b"send", [])
+
+
+def record(recipe: Recipe, kinds: Any) -> Any:
+    """One record of a union, as an array."""
+    choice = recipe.byte()
+    structs = get_args(kinds)
+    if choice > 250:
+        return recipe.pick((*ANY, *([unknown, 1] for unknown in UNKNOWN)))
+    struct = structs[choice % len(structs)]
+    fields = [_value(recipe, kind) for kind in _types(struct)]
+    strange = recipe.byte()
+    if strange > 245:
+        fields = fields[: strange - 246]
+    elif strange > 240:
+        fields += ["more", 1]
+    return [struct.__struct_config__.tag, *fields]
+
+
+@functools.cache
+def _types(struct: Any) -> list[Any]:
+    return [field.type for field in msgspec.structs.fields(struct)]
+
+
+def _value(recipe: Recipe, kind: Any) -> Any:
+    choice = recipe.byte()
+    if choice > 250:
+        return recipe.pick((*ANY, *DATA, *NUMBERS))
+    if kind is int:
+        return NUMBERS[choice % len(NUMBERS)]
+    if kind is bytes:
+        return DATA[choice % len(DATA)]
+    if kind is bool:
+        return bool(choice & 1)
+    if kind is float:
+        return recipe.pick((0.0, 1.0, 30.0, float("nan"), float("inf"), -1.0))
+    if kind == list[int]:
+        return [recipe.pick(NUMBERS) for _ in range(choice % 5)]
+    if isinstance(kind, type(dict[str, Any])) and kind.__origin__ is dict:
+        return {
+            recipe.pick(NAMES): recipe.pick((*ANY, *TEXTS, *NUMBERS)) for _ in range(choice % 4)
+        }
+    return TEXTS[choice % len(TEXTS)]
+
+
+def batches(data: bytes, session: int, kinds: Any) -> list[bytes]:
+    """An input as messages: each a first byte that says how it is made, a size, and so many bytes.
+
+    Made of bytes as they are, or of records behind a session, which may be another one.
+    """
+    made = []
+    while data:
+        how, size = data[0], data[1] if len(data) > 1 else 0
+        chunk, data = data[2 : 2 + size], data[2 + size :]
+        if how & 7 == 0:
+            made.append(chunk)
+            continue
+        recipe = Recipe(chunk)
+        head = session if how & 7 < 6 else recipe.pick(NUMBERS)
+        records = []
+        while recipe and len(records) < 20:
+            records.append(record(recipe, kinds))
+        made.append(msgspec.msgpack.encode([head, *records]))
+    return made
+
+
+def as_input(*messages: bytes) -> bytes:
+    """An input of messages as they are."""
+    return b"".join(bytes((0, len(message))) + message for message in messages)

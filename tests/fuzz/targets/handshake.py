@@ -1,0 +1,104 @@
+"""A request and what stands behind it, to a listener of each kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+from corpus import CASES, OFFER, UPGRADE, frame
+from fuzz.oracles import check_life, joined, outcome, pieces
+
+from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
+from wsraw.settings import Listen, Settings
+
+LISTENS = [
+    Listen(name="test"),
+    Listen(name="test", plain_http="reject"),
+    Listen(name="test", plain_http="health"),
+    Listen(name="test", protocol="websocket"),
+    Listen(name="test", protocol="raw"),
+]
+SETTINGS = [Settings(), Settings(subprotocols=("chat", "soap")), Settings(deflate=False)]
+
+SEEDS = [bytes((i % 15,)) + case.data[:1500] for i, case in enumerate(CASES)] + [
+    b"\0" + UPGRADE % OFFER + frame(0x81, b"hello"),
+    b"\x05" + UPGRADE % b"Sec-WebSocket-Protocol: soap, chat\r\n" + frame(0x88, b""),
+    b"\0" + UPGRADE % b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n",
+]
+WORDS = [
+    b"GET ",
+    b" HTTP/1.1\r\n",
+    b"\r\n\r\n",
+    b"Host: a\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Connection: keep-alive, Upgrade\r\n",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    b"Sec-WebSocket-Version: 13\r\n",
+    b"Sec-WebSocket-Version: 8\r\n",
+    b"Sec-WebSocket-Protocol: chat\r\n",
+    b"Sec-WebSocket-Extensions: ",
+    b"permessage-deflate",
+    b"; client_max_window_bits",
+    b"; server_max_window_bits=9",
+    b"; server_no_context_takeover",
+    b'="15"',
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"method: x\r\n",
+    b"Protocol: x\r\n",
+    b"\r\n ",
+    b"A: b\r\n" * 130,
+]
+
+STATUS = re.compile(rb"HTTP/1\.1 (101|200|4[0-9][0-9]|505) ")
+LINE = re.compile(rb"[!-9;-~]+: [\t -~]*")
+
+
+def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, list[Any], bytes]:
+    con = Connection.accepted(7, listen, settings, {}, 0.0)
+    events = list(con.opened_events(0.0))
+    for chunk in chunks:
+        events += con.receive_data(chunk, 0.0)
+    return con, events, re.sub(rb"Date: [^\r]*\r\n", b"", b"".join(con.output))
+
+
+def check_answer(output: bytes) -> None:
+    """Nothing that a client sent can become a header of ours."""
+    head, end, body = output.partition(b"\r\n\r\n")
+    assert end
+    first, *lines = head.split(b"\r\n")
+    assert STATUS.match(first), first
+    for line in lines:
+        assert LINE.fullmatch(line), line
+    if not first.startswith(b"HTTP/1.1 101 "):
+        size = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+        assert size is not None
+        assert int(size[1]) == len(body)
+
+
+def run(data: bytes) -> Hashable:
+    number, data = data[:1], data[1:]
+    n = number[0] % 15 if number else 0
+    listen, settings = LISTENS[n % 5], SETTINGS[n // 5]
+    chunks = (data,) if data else ()
+    con, events, output = feed(listen, settings, chunks)
+    again, others, other = feed(listen, settings, pieces(data))
+    assert con.state in (SNIFFING, OPEN, CLOSING, CLOSED)
+    assert again.state is con.state
+    assert joined(others) == joined(events)
+    assert other == output
+    if output:
+        check_answer(output)
+    if con.kind == "websocket" and events:
+        assert output.startswith(b"HTTP/1.1 101 ")
+        assert con.inf["url"].isascii()
+        assert con.inf["Protocol"] == "websocket server"
+    result = outcome(con, events)
+    check_life(con, events)
+    before = con.state
+    events += con.receive_eof(0.0)
+    events += con.drained(0.0)
+    assert con.state is CLOSED or (con.half_closed and con.output_size)
+    check_life(con, events)
+    return n, before, result, len(con.about)

@@ -1,0 +1,144 @@
+"""What a worker says to the gateway, beside one that does its work.
+
+The bad one knows the token; what it may do as a worker (close a connection, send to it) it may do
+here, too. What it may not: raise, take or lose events of others, upset the accounts, stay.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable
+from typing import Any
+
+from fuzz.oracles import check_output
+from fuzz.records import EPOCH, as_input, batches
+from stage import TOKEN, Mate, Stage, route_of
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.route import EVENT_COST
+
+BAD = b"\0bad"
+SESSION = 2
+OTHER, OWN = EPOCH | 4097, EPOCH | 8194
+SEEDS = [
+    as_input(
+        m.encode([SESSION, m.Open(EPOCH | 4099, "there:1"), m.Send(EPOCH | 4099, b"x")]),
+        m.encode([SESSION, m.Send(OWN, b"answer", "text"), m.Ack(1, 1), m.Ack(2, 2)]),
+    ),
+    as_input(m.encode([SESSION, m.Ack(1, 2), m.State(OWN, b"state"), m.Close(OWN)])),
+    as_input(m.encode([SESSION, m.Join(OWN, "group"), m.Publish("group", b"all", "text")])),
+    as_input(m.encode([SESSION, m.Send(OWN, b"half", "text", False), m.Send(OTHER, b"x")])),
+    as_input(m.encode([SESSION, m.Couple(OTHER, OWN), m.Mark(OTHER, 1), m.Query(1, "ids")])),
+    as_input(m.encode([SESSION, m.Ack(2**40, 2**41)]), m.encode([SESSION, m.Bye()])),
+    as_input(
+        m.encode([0, m.Hello(1, "default", "bad", "test", TOKEN, 10, 1, [5, 6])]),
+        m.encode([3, m.Query(0, "members", "group")]),
+    ),
+    *(bytes((1, 250)) + random.Random(n).randbytes(250) for n in range(80)),
+]
+MOST = 60
+"""Turns after which nothing may be left to do."""
+
+
+def run(data: bytes) -> Hashable:
+    stage = Stage(high_water_mark=4096, low_water_mark=1024, output_limit=100_000)
+    good = stage.worker(instance="a good one, hard to guess")
+    other = stage.raw(b"one")
+    stage.turn()
+    _bad_worker(stage)
+    own = stage.websocket()
+    stage.turn()
+    assert [event.con for event in good.events] == [OTHER, OTHER]
+    told: list[str] = []
+    for batch in batches(data, SESSION, m.Command):
+        stage.receive(BAD, batch)
+        stage.turn()
+        told += _heard(stage)
+        _check(stage)
+    assert TOKEN in stage.router.tokens
+    # What came and comes for the good one is heard by it, in order.
+    said = _say(stage, other, b"two")
+    stage.turn()
+    heard = b""
+    closed: list[int] = []
+    while events := good.events:
+        heard += b"".join(e.data for e in events if type(e) is m.OnMessage and e.con == OTHER)
+        closed += [event.con for event in events if type(event) is m.OnClose]
+        good.ack(*events)
+        stage.turn()
+    assert heard == b"one" + said
+    _end(stage, good, closed)
+    return tuple(told[:6]), own.close_cause, other.close_cause, len(data).bit_length()
+
+
+def _bad_worker(stage: Stage) -> None:
+    """It says hello, and holds a connection as any worker would."""
+    hello = m.Hello(m.PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
+    stage.receive(BAD, m.encode([0, hello]))
+    stage.turn()
+    assert stage.router.workers[BAD].session == SESSION
+
+
+def _heard(stage: Stage) -> list[str]:
+    """What the bad one would read is bounded by its window, and by what it has asked."""
+    refused = stage.router.workers.get(BAD)
+    return [str(refused.state) if refused is not None else "out"]
+
+
+def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
+    """What of it must be heard: nothing, if a handler has closed it."""
+    counts = con.state is OPEN and not route_of(con).deaf
+    stage.say(con, data)
+    return data if counts else b""
+
+
+def _check(stage: Stage) -> None:
+    """The accounts are the sum of what there is."""
+    router = stage.router
+    total = 0
+    for route in router.routes.values():
+        con = route.con
+        check_output(con)
+        assert con.output_size <= stage.settings.output_limit + 70_000 + EVENT_COST
+        assert route.held >= 0
+        assert route.in_flight >= 0
+        total += route.held + route.output_counted + route.unfinished
+    assert router.flow.total == total
+    held: dict[Any, int] = {}
+    for worker in router.workers.values():
+        assert len(worker.in_flight) <= 10_000
+        for entry in worker.in_flight.values():
+            held[entry.owner] = held.get(entry.owner, 0) + 1
+    for route in router.routes.values():
+        assert held.get(route, 0) == route.in_flight
+
+
+def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
+    """Its link is lost and every client leaves: each connection ends once, and nothing stays."""
+    router = stage.router
+    worker = router.workers.get(BAD)
+    if worker is not None:
+        router.end_session(worker, stage.now, died=True)
+    for route in list(router.routes.values()):
+        if route.pool.name != "default":
+            # Of a pool that has no worker any more: it waits for one, by right.
+            router.forget(route)
+    for _ in range(MOST):
+        closed += [event.con for event in good.work() if type(event) is m.OnClose]
+        if not router.routes:
+            break
+        for route in list(router.routes.values()):
+            route.reopening = None
+            con = route.con
+            if con.state is not CLOSED:
+                failed = con.state is CONNECTING
+                message = "refused"
+                end = con.connect_failed if failed else con.lost
+                router.take(con, end(message, stage.now), stage.now)
+        stage.now += 1.0
+    assert not router.routes, [route.con.state for route in router.routes.values()]
+    assert len(set(closed)) == len(closed)
+    assert router.flow.total == 0
+    assert not router.outgoing.fragmented
+    assert not good.end.in_flight

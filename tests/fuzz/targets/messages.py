@@ -1,0 +1,77 @@
+"""Valid messages, written by websockets' own serializer: each comes out as it went in.
+
+An input is a recipe: a setting, then message after message, their sizes and where they are cut.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable
+
+from fuzz.frames import SETTINGS, check
+from fuzz.recipe import Recipe
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+
+from wsraw.messages import OnMessage
+
+SIZES = (0, 1, 2, 5, 31, 125, 126, 127, 300, 1000, 5000)
+TEXT = "aé€😀 plain text, mostly. " * 240
+SEEDS = [random.Random(n).randbytes(40) for n in range(60)]
+
+
+def serialize(recipe: Recipe, number: int) -> tuple[bytes, list[tuple[str, bytes]], list[bytes]]:
+    """The bytes, the messages in them, and the pings between them."""
+    masked = not number & 1
+    extensions = [PerMessageDeflate(True, True, 15, 15)] if number & 2 else []
+    limit = SETTINGS[number >> 2].max_message_size
+    wire = []
+    messages = []
+    pings = []
+    while recipe and len(messages) < 12:
+        kind = recipe.pick(("text", "binary"))
+        size = min(recipe.pick(SIZES), limit)
+        data = TEXT.encode()[:size] if kind == "text" else random.Random(size).randbytes(size)
+        if kind == "text":
+            # Whole code points in all; the fragments may cut them.
+            data = data.decode(errors="ignore").encode()
+        messages.append((kind, data))
+        opcode = Opcode.TEXT if kind == "text" else Opcode.BINARY
+        using = extensions if recipe.byte() & 1 else []
+        rest = data
+        while True:
+            cut = recipe.byte()
+            if cut & 1:
+                ping = recipe.take(cut >> 1 & 3)
+                pings.append(ping)
+                wire.append(Frame(Opcode.PING, ping).serialize(mask=masked))
+            size = len(rest) if cut & 6 == 0 else len(rest) * cut // 256
+            final = cut & 6 == 0 or len(wire) > 60
+            part, rest = (rest, b"") if final else (rest[:size], rest[size:])
+            frame = Frame(opcode, part, final)
+            wire.append(frame.serialize(mask=masked, extensions=using))
+            opcode = Opcode.CONT
+            if final:
+                break
+    return b"".join(wire), messages, pings
+
+
+def run(data: bytes) -> Hashable:
+    recipe = Recipe(data)
+    number = recipe.byte() % 16
+    wire, messages, pings = serialize(recipe, number)
+    con, events, result = check(number, wire)
+    assert con.close_cause == "lost", (con.close_code, con.close_reason)
+    whole = b""
+    heard = []
+    for event in events:
+        assert type(event) is OnMessage
+        whole += event.data
+        if event.final:
+            heard.append((event.type, whole))
+            whole = b""
+    assert heard == messages
+    if not con.opened:
+        pongs = [Frame(Opcode.PONG, ping).serialize(mask=False) for ping in pings]
+        assert b"".join(con.output).startswith(b"".join(pongs))
+    return number, result

@@ -1,0 +1,67 @@
+"""What a user writes: where to listen, what to dial, which handlers; and settings of a parent."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from wsraw.gateway.target import parse_target
+from wsraw.settings import Settings, from_json, parse_listen, parse_workers, to_json
+
+PARSERS: list[tuple[Callable[[str], Any], str]] = [
+    (parse_listen, "listen: "),
+    (parse_target, "cannot open "),
+    (parse_workers, "workers: "),
+    (from_json, "not settings: "),
+]
+SEEDS = [
+    bytes((number,)) + text.encode()
+    for number, texts in enumerate(
+        (
+            (
+                "127.0.0.1:8000",
+                "raw://[::1]:9000?first_byte_timeout=0.2&plain_http=reject",
+                "ws://localhost:0",
+                "unix:/tmp/a.sock?plain_http=health",
+            ),
+            ("host:80", "tcp://[::1]:1", "ws://example.com/path?a=b", "unix:/a", "ws://[::1]/"),
+            ("handlers.py:4", "C:\\handlers.py", "a.py"),
+            (to_json(Settings()),),
+        )
+    )
+    for text in texts
+]
+WORDS = [
+    b"://", b"unix:", b"raw", b"ws", b"tls", b"wss", b":", b"[", b"]", b"?", b"&", b"=", b"/",
+    b"first_byte_timeout=", b"plain_http=", b"nan", b"inf", b"-1", b"1e400", b"65536", b"0",
+    "²".encode(), "٣".encode(), b"9" * 4400, b"null", b"{", b"\xff", b"%00", b"\x00", b"\n",
+]  # fmt: skip
+LARGEST = 6000
+
+
+def run(data: bytes) -> Hashable:
+    parse, start = PARSERS[data[0] % len(PARSERS) if data else 0]
+    # As arguments come from the system.
+    text = os.fsdecode(data[1:])
+    try:
+        value = parse(text)
+    except ValueError as error:
+        message = str(error)
+        assert message.startswith(start), message
+        assert "\n" not in message, message
+        return parse, re.sub(r"\d+|'.*'|\".*\"|`.*`|\(.*\)", "#", message)[:60]
+    if parse is parse_listen:
+        assert bool(value.path) != bool(value.host)
+        assert 0 <= value.port < 65536
+        assert 0 <= value.first_byte_timeout < float("inf")
+    elif parse is parse_target:
+        assert bool(value.path) != bool(value.host)
+        assert 0 < value.port < 65536 or value.path
+    elif parse is parse_workers:
+        assert value[0]
+        assert 1 <= value[1] <= 1000
+    else:
+        assert from_json(to_json(value)) == value
+    return parse, type(value)

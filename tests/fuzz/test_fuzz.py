@@ -1,0 +1,64 @@
+"""A second of each target, and every input that ever broke one; `make fuzz` is for more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzz import crashes
+from fuzz.engine import failure, fuzz, shorten
+from fuzz.target import Target, load, names
+
+KNOWN = list(crashes.known())
+
+
+@pytest.fixture(autouse=True)
+def _without_a_log() -> Iterator[None]:
+    # Bad input is logged, and here all is.
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_second_of(name: str) -> None:
+    result = fuzz(load(name), seed=1, seconds=1.0)
+    assert result.broken is None, f"{result.broken!r}; see python -m tests.fuzz {name} --seed 1"
+    assert result.outcomes > 10
+
+
+@pytest.mark.parametrize(("name", "file"), KNOWN, ids=[file.stem for _, file in KNOWN])
+def test_what_once_broke_it(name: str, file: Path) -> None:
+    load(name).run(crashes.read(file))
+
+
+def test_a_fault_is_found_made_short_and_kept(tmp_path: Path) -> None:
+    def run(data: bytes) -> int:
+        assert b"\xff\xff" not in data or b"(" not in data
+        return (b"\xff" in data) + 2 * (b"(" in data)
+
+    target = Target("planted", run, [b"a long input (with a part that matters)"])
+    broken = fuzz(target, seed=1, inputs=100_000).broken
+    assert broken is not None
+    short = shorten(target, broken)
+    assert sorted(short) == [*b"(\xff\xff"]
+    assert "AssertionError" in failure(target, short)
+    assert crashes.read(crashes.save("planted", short, "here", tmp_path)) == short
+
+
+def test_the_same_seed_gives_the_same_inputs() -> None:
+    def inputs(seed: int) -> list[bytes]:
+        given: list[bytes] = []
+        target = Target("seen", lambda data: given.append(data) or len(data), [b"seed"])
+        fuzz(target, seed, inputs=500)
+        return given
+
+    assert inputs(1) == inputs(1) != inputs(2)
+
+
+def test_a_stored_case_may_say_how_often(tmp_path: Path) -> None:
+    file = tmp_path / "a-b.case"
+    file.write_text("# origin: here\nb'x'\n3 * b'9'\nb' * '\n")
+    assert crashes.read(file) == b"x999 * "

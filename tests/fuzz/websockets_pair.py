@@ -1,0 +1,51 @@
+"""Connections whose handshake is through, on either side of it."""
+
+from __future__ import annotations
+
+from corpus import OFFER, UPGRADE
+from websockets.utils import accept_key
+
+from wsraw.gateway.connection import OPEN, Connection
+from wsraw.messages import Open
+from wsraw.settings import Listen, Settings
+
+LISTEN = Listen(name="test")
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = accept_key(KEY).encode()
+ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %s\r\n%s\r\n"
+)
+AGREED = (
+    b"Sec-WebSocket-Extensions: permessage-deflate; "
+    b"server_no_context_takeover; client_no_context_takeover\r\n"
+)
+
+
+def accepted(settings: Settings, deflate: bool) -> Connection:
+    con = Connection.accepted(7, LISTEN, settings, {}, 0.0)
+    con.receive_data(UPGRADE % (OFFER if deflate else b""), 0.0)
+    return _cleared(con)
+
+
+def asked(settings: Settings) -> Connection:
+    """One that we have opened, its request written; ACCEPT answers it."""
+    con = Connection.dialled(8, Open(8, "example.com:80", "websocket"), settings, {}, 0.0)
+    con.connected(0.0)
+    con.drop_output()
+    assert con._websocket is not None
+    # Left to chance, what comes of an answer would not be the same each time.
+    con._websocket._protocol.key = KEY
+    return con
+
+
+def dialled(settings: Settings, deflate: bool) -> Connection:
+    con = asked(settings)
+    con.receive_data(ANSWER % (ACCEPT, AGREED if deflate else b""), 0.0)
+    return _cleared(con)
+
+
+def _cleared(con: Connection) -> Connection:
+    assert con.state is OPEN
+    con.drop_output()
+    return con
