@@ -17,8 +17,8 @@ NUMBERS = (
     1001, 1009, 4000, 2**31, 2**53, 2**63 - 1, 2**64 - 1, -(2**63),
 )  # fmt: skip
 TEXTS = (
-    "", "default", "text", "binary", "raw", "websocket", "ids", "members", "group", "there:1",
-    "ws://there/", "unix:/a", "tls://x:1", "/", "token", "a\r\nb: c", "é", "\x00", "x" * 200,
+    "", "default", "text", "binary", "raw", "websocket", "ids", "members", "group", "127.0.0.1:1",
+    "ws://127.0.0.1:1/", "unix:/a", "tls://x:1", "/", "token", "a\r\nb: c", "é", "\x00", "x" * 200,
 )  # fmt: skip
 DATA = (b"", b"x", b"\xff", "é".encode(), "é".encode()[:1], b"y" * 1500, b"z" * 70_000)
 ANY = (

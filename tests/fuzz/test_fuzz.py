@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fuzz import crashes
 from fuzz.engine import failure, fuzz, shorten
+from fuzz.gateway import attack
 from fuzz.target import Target, load, names
 
 KNOWN = list(crashes.known())
@@ -32,6 +34,12 @@ def test_a_second_of(name: str) -> None:
 @pytest.mark.parametrize(("name", "file"), KNOWN, ids=[file.stem for _, file in KNOWN])
 def test_what_once_broke_it(name: str, file: Path) -> None:
     load(name).run(crashes.read(file))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_little_of_the_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack(seed=1, inputs=400, seconds=0, warm_up=200) == 0
+    assert "400 inputs" in capsys.readouterr().out
 
 
 def test_a_fault_is_found_made_short_and_kept(tmp_path: Path) -> None:

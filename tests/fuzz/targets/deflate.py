@@ -54,6 +54,11 @@ def frames_of(data: bytes) -> list[tuple[int, bytes]]:
     return frames
 
 
+def wire_of(frames: list[tuple[int, bytes]]) -> bytes:
+    """As a client sends them."""
+    return b"".join(frame(head, payload, bytes(4)) for head, payload in frames)
+
+
 def expected(frames: list[tuple[int, bytes]], limit: int) -> list[tuple[str, bytes]] | None:
     """The messages, where all is in order; None where something is not."""
     messages = []
@@ -95,7 +100,7 @@ def run(data: bytes) -> Hashable:
     if number & 1:
         wire = b"".join(_unmasked(head, payload) for head, payload in frames)
     else:
-        wire = b"".join(frame(head, payload, bytes(4)) for head, payload in frames)
+        wire = wire_of(frames)
     con, events, result = check(number, wire)
     messages = expected(frames, con.settings.max_message_size)
     if messages is not None:

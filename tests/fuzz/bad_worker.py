@@ -1,0 +1,90 @@
+"""A worker that has the token and says what it likes, on a real link.
+
+It is alone in a pool of its own: as a member of another one it could simply close what it is given.
+"""
+
+from __future__ import annotations
+
+import random
+
+import zmq
+from e2e.serving import TIMEOUT, Serving
+from fuzz.mutate import Mutator
+from fuzz.records import batches
+from fuzz.target import load
+
+from wsraw import messages as m
+from wsraw.link import LinkState, WorkerLink
+
+BATCHES = 300
+"""What it says before it goes, unless it is thrown out before."""
+
+
+class BadWorker:
+    """One after the other, each with a link of its own."""
+
+    def __init__(self, serving: Serving, choose: random.Random) -> None:
+        assert serving.folder is not None
+        self._endpoint = f"ipc://{serving.folder / 'link.sock'}"
+        self._token = (serving.folder / "token").read_text().strip()
+        self._choose = choose
+        target = load("link_gateway")
+        self._mutator = Mutator(choose, target.seeds, (), target.largest)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+        self._link = WorkerLink(pool="", token="", instance="", language="")
+        self._left = 0
+        self.batches = 0
+        self.sessions = 0
+
+    def attack(self) -> None:
+        """One input: a few batches."""
+        self._left -= 1
+        if self._socket is None or self._left < 0 or self._link.state is LinkState.GONE:
+            self._begin()
+        assert self._socket is not None
+        for batch in batches(self._mutator.next(), self._link.session, m.Command):
+            self._send(batch)
+        self.batches += 1
+        self._hear()
+
+    def _begin(self) -> None:
+        self.leave()
+        self._socket = socket = self._context.socket(zmq.DEALER)
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.PROBE_ROUTER, 1)
+        socket.set(zmq.LINGER, 0)
+        socket.connect(self._endpoint)
+        self.sessions += 1
+        self._left = BATCHES
+        self._link = WorkerLink(
+            pool="bad", token=self._token, instance=f"bad{self.sessions}", language="none"
+        )
+        while not self._link.session:
+            assert socket.poll(int(TIMEOUT * 1000)), "no welcome"
+            self._hear()
+
+    def _hear(self) -> None:
+        """It acks what it is given: what is not acked the gateway keeps, by right."""
+        assert self._socket is not None
+        while self._socket.poll(0):
+            for record in self._link.receive(self._socket.recv()):
+                if type(record) is m.Refused and not record.batch:
+                    # It is shut out.
+                    self._left = 0
+                elif isinstance(record, m.Event):
+                    self._link.done(self._link.outbox(record))
+            said = self._link.data_to_send()
+            if said is not None:
+                self._send(said)
+
+    def _send(self, batch: bytes) -> None:
+        assert self._socket is not None
+        if self._socket.poll(int(TIMEOUT * 1000), zmq.POLLOUT):
+            self._socket.send(batch)
+
+    def leave(self) -> None:
+        """Without a word, as one that is killed."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
