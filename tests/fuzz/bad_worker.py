@@ -88,3 +88,7 @@ class BadWorker:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def close(self) -> None:
+        self.leave()
+        self._context.term()

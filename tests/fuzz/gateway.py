@@ -150,6 +150,7 @@ def _attack(
     worker.leave()
     eventually(lambda: serving.descriptors() < 60, "the warm-up to be over", units=60)
     descriptors, memory = serving.descriptors(), serving.rss() / (1 << 20)
+    faults: list[str] = []
     began = time.monotonic()
     until = began + seconds if not inputs else float("inf")
     count = 0
@@ -159,10 +160,9 @@ def _attack(
             count += 1
         spent = time.monotonic() - began
         clients.close()
-        worker.leave()
+        worker.close()
         echoes = bystander.echoes
         eventually(lambda: bystander.echoes > echoes, "the client beside to be served")
-    faults = []
     try:
         eventually(lambda: serving.descriptors() <= descriptors, units=60)
     except AssertionError:

@@ -54,8 +54,9 @@ def run(data: bytes) -> Hashable:
     for batch in batches(data, SESSION, m.Command):
         stage.receive(BAD, batch)
         stage.turn()
-        told += _heard(stage)
+        told.append(_state(stage))
         _check(stage)
+    came_to = _came_to(stage, own, other)
     assert TOKEN in stage.router.tokens
     # What came and comes for the good one is heard by it, in order.
     said = _say(stage, other, b"two")
@@ -69,7 +70,7 @@ def run(data: bytes) -> Hashable:
         stage.turn()
     assert heard == b"one" + said
     _end(stage, good, closed)
-    return tuple(told[:6]), own.close_cause, other.close_cause, len(data).bit_length()
+    return tuple(told[:6]), came_to
 
 
 def _bad_worker(stage: Stage) -> None:
@@ -80,10 +81,23 @@ def _bad_worker(stage: Stage) -> None:
     assert stage.router.workers[BAD].session == SESSION
 
 
-def _heard(stage: Stage) -> list[str]:
-    """What the bad one would read is bounded by its window, and by what it has asked."""
-    refused = stage.router.workers.get(BAD)
-    return [str(refused.state) if refused is not None else "out"]
+def _state(stage: Stage) -> str:
+    worker = stage.router.workers.get(BAD)
+    return worker.state.value if worker is not None else "out"
+
+
+def _came_to(stage: Stage, *cons: Connection) -> Hashable:
+    """What the bad one has done, roughly."""
+    router = stage.router
+    worker = router.workers.get(BAD)
+    return (
+        tuple((con.state, con.close_cause, con.output_size.bit_length()) for con in cons),
+        [route_of(con).groups is None for con in cons].count(True),
+        len(router.routes),
+        len(router.pools),
+        router.unknown_ids.bit_length(),
+        (worker.dropped.bit_length(), worker.batches.bit_length()) if worker is not None else None,
+    )
 
 
 def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
