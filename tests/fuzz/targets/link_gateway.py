@@ -19,7 +19,7 @@ from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.route import EVENT_COST
 
 BAD = b"\0bad"
-SESSION = 2
+SESSION = EPOCH | 2
 OTHER, OWN = EPOCH | 4097, EPOCH | 8194
 SEEDS = [
     as_input(
@@ -33,7 +33,7 @@ SEEDS = [
     as_input(m.encode([SESSION, m.Ack(2**40, 2**41)]), m.encode([SESSION, m.Bye()])),
     as_input(
         m.encode([0, m.Hello(1, "default", "bad", "test", TOKEN, 10, 1, [5, 6])]),
-        m.encode([3, m.Query(0, "members", "group")]),
+        m.encode([EPOCH | 3, m.Query(0, "members", "group")]),
     ),
     *(bytes((1, 250)) + random.Random(n).randbytes(250) for n in range(80)),
 ]
