@@ -14,6 +14,9 @@ from fuzz.target import Target
 SLOWEST = 1.0
 """Seconds of CPU that one input may take. It is some thousand bytes: more is a loop in a loop."""
 
+OUTCOMES = 50_000
+"""Remembered at most; a target that has more says too much of what it was given."""
+
 WARM_UP = 10_000
 """Inputs after which memory is measured for the first time: caches and known inputs are there."""
 
@@ -62,17 +65,19 @@ def fuzz(target: Target, seed: int, inputs: int = 0, seconds: float = 0.0) -> Re
         except Exception:
             broken = data
             break
-        if outcome not in seen:
+        if outcome not in seen and len(seen) < OUTCOMES:
             seen.add(outcome)
             mutator.keep(data)
         if count == WARM_UP:
             gc.collect()
             warm = rss()
             spent = time.thread_time()
+    took = time.monotonic() - began
+    outcomes = len(seen)
+    # What the fuzzer itself remembers is no growth of the target's.
+    del mutator, seen
     gc.collect()
-    return Result(
-        count, time.monotonic() - began, len(seen), slowest, (warm or rss(), rss()), broken
-    )
+    return Result(count, took, outcomes, slowest, (warm or rss(), rss()), broken)
 
 
 def failure(target: Target, data: bytes) -> str:

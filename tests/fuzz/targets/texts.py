@@ -51,7 +51,10 @@ def run(data: bytes) -> Hashable:
         message = str(error)
         assert message.startswith(start), message
         assert "\n" not in message, message
-        return parse, re.sub(r"\d+|'.*'|\".*\"|`.*`|\(.*\)", "#", message)[:60]
+        # What stands in quotes is what was written.
+        for written in (repr(text), repr(f"{text.partition('://')[0]}://")):
+            message = message.replace(written, "")
+        return parse, re.sub(r"[^a-z ]+", "", message.removeprefix(start))[:24]
     if parse is parse_listen:
         assert bool(value.path) != bool(value.host)
         assert 0 <= value.port < 65536
