@@ -8,7 +8,8 @@ from typing import Any
 from fuzz.oracles import check_life, outcome, pieces
 from fuzz.websockets_pair import accepted, dialled
 
-from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, SLICE, Connection
+from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, Connection
+from wsraw.gateway.standing import SLICE
 from wsraw.messages import OnClose, OnConnect, OnMessage
 from wsraw.settings import Settings
 
