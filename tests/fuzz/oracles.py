@@ -102,7 +102,8 @@ def outcome(con: Connection, events: list[Any]) -> Hashable:
         if type(event) is m.OnMessage:
             kind = f"{event.type}{event.final}{len(event.data).bit_length()}"
         elif type(event) is m.OnError:
-            error = re.sub(r"\d+|'.*'|\".*\"", "#", event.message)[:60]
+            # What follows may be the peer's own words.
+            error = re.sub(r"[^a-z ]", "", event.message.partition(":")[0])[:30]
         elif type(event) is m.OnClose:
             kind = f"{event.code} {event.cause}"
         if not kinds or kinds[-1] != kind:

@@ -90,23 +90,30 @@ def forwarded(headers: dict[str, str], trusted: Networks) -> Client | None:
 
 
 def _split(value: str) -> list[str]:
-    """Elements of a list header, the last first; commas in quotes separate nothing."""
+    """Elements of a list header, the last first; commas in quotes separate nothing.
+
+    Read from the right, as what our proxies have added is whole: a quote that a client has opened
+    and not closed must not swallow it.
+    """
     parts: list[str] = []
-    start = 0
-    quoted = escaped = False
-    for index, char in enumerate(value):
-        if escaped:
-            escaped = False
-        elif quoted and char == "\\":
-            escaped = True
-        elif char == '"':
-            quoted = not quoted
+    end = len(value)
+    quoted = False
+    for index in range(end - 1, -1, -1):
+        char = value[index]
+        if char == '"':
+            before = value[:index] if value[index - 1 : index] == "\\" else ""
+            # After an odd number of backslashes it is a quote inside of quotes.
+            if (len(before) - len(before.rstrip("\\"))) % 2 == 0:
+                quoted = not quoted
         elif char == "," and not quoted:
-            parts.append(value[start:index])
-            start = index + 1
-    parts.append(value[start:])
+            parts.append(value[index + 1 : end])
+            end = index
+            if len(parts) > 2 * MAX_HOPS:
+                break
+    else:
+        parts.append(value[:end])
     found = [part.strip(" \t") for part in parts]
-    return [part for part in reversed(found) if part][:MAX_HOPS]
+    return [part for part in found if part][:MAX_HOPS]
 
 
 def _parse_element(element: str) -> dict[str, str] | None:
