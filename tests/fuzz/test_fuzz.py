@@ -30,7 +30,7 @@ def test_a_second_of(name: str) -> None:
     # So many that it takes about that long.
     result = fuzz(target, seed=1, inputs=len(target.seeds) + 500)
     assert result.broken is None, f"{result.broken!r}; see python -m tests.fuzz {name} --seed 1"
-    assert result.outcomes > 10
+    assert result.outcomes > 5
 
 
 @pytest.mark.parametrize(("name", "file"), KNOWN, ids=[file.stem for _, file in KNOWN])

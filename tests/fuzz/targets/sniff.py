@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from corpus import CASES
 from fuzz.oracles import pieces
 
-from wsraw.gateway.sniff import MAX_HEAD, MAX_LINE, Sniffer, Verdict
+from wsraw.gateway.sniff import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
 
 GET = b"GET / HTTP/1.1\r\n"
 SEEDS = [case.data[:2000] for case in CASES] + [
@@ -27,6 +27,7 @@ WORDS = [
     b"websocket",
     b",",
     b"a" * MAX_LINE,
+    b"\nA: b" * 60,
 ]
 LARGEST = MAX_HEAD + 100
 
@@ -53,7 +54,8 @@ def expected(data: bytes) -> tuple[Verdict, int]:
     for i, text in enumerate(lines[:-1]):
         size += len(text) + 1
         if i and text in (b"", b"\r"):
-            return found, size
+            # Lines, without the first one and this one.
+            return (found if i - 1 <= MAX_HEADERS else Verdict.TOO_MANY), size
         name, colon, value = text.partition(b":")
         if i and colon and name.lower() == b"upgrade":
             tokens = [token.strip().lower() for token in value.split(b",")]
