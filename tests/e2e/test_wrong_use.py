@@ -37,7 +37,7 @@ def complaint(*arguments: str, code: int) -> str:
         (["--listen=wss://127.0.0.1:0"], "TLS"),
         (["--listen=127.0.0.1:0?colour=red"], "first_byte_timeout, plain_http"),
         (["--tls=required"], "give tls_cert"),
-        (["--tls-key=x"], "tls_key needs a tls_cert"),
+        (["--tls-key=x"], "tls-key needs a tls_cert"),
     ],
 )
 def test_what_cannot_begin_says_so(arguments: list[str], said: str) -> None:
