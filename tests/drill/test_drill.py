@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,40 @@ def test_wrong_use(options: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("sign", ["epoch", "control-token"])
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_a_drill_that_is_told_to_end_leaves_nothing_behind(word: signal.Signals, sign: str) -> None:
+    """Neither while its run starts nor when it is up."""
+    # Not tmp_path, which is too long for a socket's name.
+    with tempfile.TemporaryDirectory(prefix="drill-") as home:
+        drill = subprocess.Popen(
+            command("drill", *SMALL, *QUIET, "--seconds=600"),
+            env=environment() | {"TMPDIR": home},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            eventually(lambda: list(Path(home).glob(f"wsraw-drill-*/{sign}")), units=30)
+            drill.send_signal(word)
+            drill.wait(60)
+        finally:
+            drill.kill()
+            drill.wait()
+        assert os.listdir(home) == []
+
+
+def test_a_log_that_cannot_be_written_leaves_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("drill", "--log=/nowhere/at/all"),
+        env=environment() | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:

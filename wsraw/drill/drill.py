@@ -20,7 +20,6 @@ from wsraw.loop import Loop
 from wsraw.supervisor.folder import count_dead_letters
 
 BREACH: Final = 1
-INTERRUPTED: Final = 130
 
 ON_A_TERMINAL: Final = 1.0
 """Seconds between two lines of progress; elsewhere they are kept and read later."""
@@ -33,10 +32,14 @@ class CannotDrill(Exception):  # noqa: N818
 
 def main(plan: Plan, as_json: bool) -> int:
     """Do what the plan says and print the report; returns the exit code. Raises CannotDrill."""
+    # A service manager's word, or timeout(1)'s: as Ctrl-C, so that no folder is left behind.
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = drill(plan, Progress() if not as_json or sys.stderr.isatty() else None)
     except (LoadError, RunError, TroubleError) as error:
         raise CannotDrill(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, old)
     print(report.json() if as_json else report.table())
     return BREACH if report.breaches() else 0
 
@@ -89,9 +92,9 @@ def _drill(
         target = Controlled(folder, run)
         target.workers()
         trouble = Trouble(plan, target)
-    old = signal.signal(
-        signal.SIGINT, lambda number, frame: loop.call_soon_threadsafe(load.interrupt)
-    )
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in old:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(load.interrupt))
     if progress is not None:
         progress.begin(loop, load, trouble)
     try:
@@ -102,7 +105,8 @@ def _drill(
     finally:
         if trouble is not None:
             trouble.stop()
-        signal.signal(signal.SIGINT, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
         loop.close()
         if progress is not None:
             progress.end()

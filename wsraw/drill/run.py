@@ -43,6 +43,12 @@ class Run:
     """
 
     def __init__(self, plan: Plan, handlers: Path = ECHO) -> None:
+        self._log: IO[str] | None = None
+        try:
+            if plan.log:
+                self._log = open(plan.log, "w", 1, encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise RunError(f"--log {plan.log}: {error.strerror}") from error
         self.folder = Path(tempfile.mkdtemp(prefix="wsraw-drill-"))
         self.ledger = self.folder / "ledger"
         """Where on_close is written down, if gateways die (ledger.py)."""
@@ -53,12 +59,6 @@ class Run:
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._address: Address | None = None
         self._up = threading.Event()
-        self._log: IO[str] | None = None
-        try:
-            if plan.log:
-                self._log = open(plan.log, "w", 1, encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise RunError(f"--log {plan.log}: {error.strerror}") from error
         self._plan = plan
         self._handlers = handlers
         self._process: subprocess.Popen[str]
@@ -86,7 +86,12 @@ class Run:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._up.wait(START_TIMEOUT)
+        try:
+            self._up.wait(START_TIMEOUT)
+        except BaseException:
+            # Interrupted before anybody else knows of it.
+            self.kill()
+            raise
         if self._address is None:
             self.kill()
             raise RunError("the run did not come up:\n" + self.last_lines())
