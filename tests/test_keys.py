@@ -71,8 +71,7 @@ def test_the_secret_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
     secret, public = keygen.make(str(tmp_path), "alice")
     with pytest.raises(KeyFileError, match=r"\.pub file"):
         keys.read_public(str(secret))
-    public.chmod(0o600)
-    with pytest.raises(KeyFileError, match="secret key is expected"):
+    with pytest.raises(KeyFileError, match=r"\.key file"):
         keys.read_secret(str(public))
 
 

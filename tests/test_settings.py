@@ -251,6 +251,12 @@ def test_one_half_of_the_keys_is_not_enough(given: str, missing: str) -> None:
         s.from_options({given: "x"})
 
 
+def test_keys_that_nobody_asks_for() -> None:
+    """Else all seems well, and the workers elsewhere wait for ever."""
+    with pytest.raises(ValueError, match=r"link_key: nobody listens .* give --worker-listen"):
+        s.from_options(dict(KEYS))
+
+
 def test_a_heartbeat_in_reason() -> None:
     with pytest.raises(ValueError, match="worker_heartbeat: at most"):
         s.from_options({"worker_heartbeat": 61.0})

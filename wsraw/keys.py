@@ -73,12 +73,14 @@ def to_z85(key: bytes) -> str:
 def read_secret(path: str) -> str:
     """The secret key in a `*.key` file. Raises KeyFileError."""
     lines = _lines(Path(path))
-    if sys.platform != "win32" and os.stat(path).st_mode & 0o077:
-        raise KeyFileError(f"{path} is open to other users; chmod 600 {path}")
+    # First of all: chmod would be the wrong advice for a public key, which is open to everybody.
     if len(lines) != 1 or len(lines[0][1]) != 1:
         raise KeyFileError(
-            f"{path}: one line with a secret key is expected; `wsraw keygen` makes it"
+            f"{path}: one line with a secret key is expected: the .key file that `wsraw keygen` "
+            "made"
         )
+    if sys.platform != "win32" and os.stat(path).st_mode & 0o077:
+        raise KeyFileError(f"{path} is open to other users; chmod 600 {path}")
     return lines[0][1][0]
 
 

@@ -575,6 +575,11 @@ def _check_link(settings: Settings) -> None:
         if settings.worker_keys:
             given, missing = missing, given
         raise ValueError(f"{given}: {missing} is needed, too: both sides of a link have a key")
+    if settings.link_key and not settings.worker_listen:
+        raise ValueError(
+            "link_key: nobody listens for workers elsewhere: give --worker-listen "
+            "tcp://ADDRESS:PORT, too"
+        )
     if settings.worker_heartbeat > LONGEST_HEARTBEAT:
         raise ValueError(f"worker_heartbeat: at most {LONGEST_HEARTBEAT:g} seconds; 0 sends none")
 

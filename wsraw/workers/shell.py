@@ -89,7 +89,11 @@ class Shell:
         self._endpoint = endpoint
         self._hint = ""
         if endpoint.startswith("tcp://"):
-            self._hint = "; if there is one, its log says whether it lets our key in"
+            # With a wrong key of the gateway the handshake ends before it asks about ours.
+            self._hint = (
+                "; if there is one, its log says whether it lets our key in; if it says nothing, "
+                "--gateway-key is not its key, or the address is wrong"
+            )
         self._warn_at = time.monotonic() + WARN_AFTER
 
     def _started_well(self) -> None:
