@@ -439,7 +439,7 @@ def value_encoder(substitute: Callable[[Any], Any]) -> Callable[[Any], bytes]:
 
 
 decode_value: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
-"""The value that such bytes hold."""
+"""The value that such bytes hold. Raises ValueError."""
 
 
 MOST_RECORDS: Final = 1 << 18

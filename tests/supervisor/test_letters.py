@@ -68,9 +68,25 @@ def test_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_letter_that_others_have_damaged() -> None:
-    letter = {"time": "soon", "data": "%"}
+    letter = {"time": "soon", "data": "%", "state": "abc"}
     assert letters.line(1, letter).startswith("1  ?")
     assert "time: ?" in letters.whole(letter)
+    assert "state: abc" in letters.whole(letter)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (b"\x81\xa1n\x02", "{'n': 2}"),
+        (b"", "None"),
+        (b"\xc1", repr(b"\xc1")),
+        (b"not MessagePack", repr(b"not MessagePack")),
+    ],
+)
+def test_the_state_is_shown_as_its_handler_set_it(state: bytes, shown: str) -> None:
+    """Workers in other languages may keep any bytes there."""
+    letter = {**CLOSE, "state": base64.b64encode(state).decode()}
+    assert f"state: {shown}" in letters.whole(letter).splitlines()
 
 
 @pytest.mark.parametrize("runs", [0, 1, 2])

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from wsraw import messages as m
 from wsraw.supervisor import folder as folders
 
 SHOWN: Final = 60
@@ -64,6 +65,8 @@ def whole(letter: dict[str, Any]) -> str:
     for key, value in letter.items():
         if key == "data":
             lines.append(f"data: {data_of(letter)!r}")
+        elif key == "state":
+            lines.append(f"state: {_state_of(letter)}")
         elif isinstance(value, dict):
             lines += [f"{key}.{name}: {each}" for name, each in value.items()]
         elif key != "time":
@@ -77,6 +80,18 @@ def data_of(letter: dict[str, Any]) -> bytes:
         return base64.b64decode(letter.get("data") or "")
     except (ValueError, TypeError):
         return b""
+
+
+def _state_of(letter: dict[str, Any]) -> str:
+    """`con.state` as its handler had set it; its bytes if they are no MessagePack."""
+    try:
+        data = base64.b64decode(letter["state"])
+    except (ValueError, TypeError):
+        return str(letter["state"])
+    try:
+        return repr(m.decode_value(data)) if data else "None"
+    except ValueError:
+        return repr(data)
 
 
 def _when(letter: dict[str, Any]) -> str:

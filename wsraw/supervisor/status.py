@@ -128,7 +128,10 @@ def table(data: dict[str, Any]) -> str:
     if data["phase"] != "running":
         lines.append(f"the run is {data['phase']}")
     if data["crash_loop"]:
-        lines.append("CRASH LOOP: what is started dies at once; see the log")
+        lines.append(
+            "CRASH LOOP: what is started dies at once; the log says why, "
+            "and `wsraw reload` tries at once"
+        )
     if data["reloading"]:
         lines.append("reloading")
     lines += ["", _gateway(gateway)]
