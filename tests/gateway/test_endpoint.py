@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import selectors
 import socket
 import struct
@@ -11,7 +12,7 @@ from gateway.served import Served
 from stage import HANDSHAKE, route_of
 
 from wsraw import messages as m
-from wsraw.gateway.connection import CLOSED
+from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import KEEPALIVE_IDLE, READ_SIZE, tune
 
 MUCH = 16_000_000
@@ -415,3 +416,33 @@ def test_tune_a_unix_socket() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         tune(sock)
         assert not sock.getblocking()
+
+
+@pytest.mark.parametrize("ends_first", ["handlers", "socket"])
+def test_what_is_over_is_freed_at_once(serve: Serve, ends_first: str) -> None:
+    """Circles would be left to the collector, which holds up everybody while it looks for them."""
+    served = serve()
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        client = served.connect()
+        client.sendall(b"x")
+        served.until(served.data)
+        assert connections() == before + 1
+        if ends_first == "handlers":
+            served.mate.say(m.Close(served.con.id))
+            served.until(lambda: m.OnClose in served.kinds())
+        else:
+            served.working = False
+        client.close()
+        served.until(lambda: not served.sockets.endpoints)
+        served.working = True
+        served.until(lambda: m.OnClose in served.kinds())
+        served.until(lambda: connections() == before)
+    finally:
+        gc.enable()
+
+
+def connections() -> int:
+    return sum(type(each) is Connection for each in gc.get_objects())

@@ -272,6 +272,8 @@ class Endpoint:
                 pass
         self.sock.close()
         con.shell = None
+        if con.route is not None and con.route.gone:
+            con.route = None
 
 
 def tune(sock: socket.socket) -> None:

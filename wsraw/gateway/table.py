@@ -59,6 +59,9 @@ class Table:
         self.unknown_ids = 0
         """Commands for connections that were closed already: the normal race."""
         self.next_id = 1
+        self._nowhere = Route(Connection.buried(0, settings), Pool("", False), 0.0)
+        """The place of those who have lost theirs; what still comes of them interests nobody."""
+        self._nowhere.gone = True
         self._names: dict[tuple[str, str], Route] = {}
         self._aliases: dict[int, int] = {}
 
@@ -164,6 +167,9 @@ class Table:
     def forget(self, route: Route) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
         route.gone = True
+        if route.con.shell is None:
+            # Else its endpoint does so: a circle is left to the collector, and that holds up a turn.
+            route.con.route = self._nowhere
         self.dispatcher.forget(route)
         self.outgoing.forget(route)
         self.flow.forget(route)
