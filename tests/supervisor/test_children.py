@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
+import re
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT
+from deadline import UNIT, eventually
 
 from wsraw.supervisor import children as c
 from wsraw.supervisor import process
@@ -120,14 +121,15 @@ def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(c, "LAST_WORDS", 0.05)
-    nursery.spawn("sleep 600 & echo $! >&1; exit 0")
+    nursery.spawn("sleep 600 & echo holds $! >&1; exit 0")
     nursery.bury()
     began = time.monotonic()
     nursery.children.hear_out()
     nursery.children.hear_out()
     assert time.monotonic() - began < 5 * UNIT
-    pids: Sequence[str] = [line.rsplit(" ", 1)[-1] for line in nursery.close().splitlines()]
-    subprocess.run(["kill", pids[-1]], check=True)
+    found = eventually(lambda: re.search(r"holds (\d+)", nursery.stream.getvalue()))
+    nursery.close()
+    os.kill(int(found[1]), signal.SIGKILL)
 
 
 def test_what_cannot_be_started_is_an_exit(
