@@ -168,7 +168,7 @@ class Table:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
         route.gone = True
         if route.con.shell is None:
-            # Else its endpoint does so: a circle is left to the collector, and that holds up a turn.
+            # Else its endpoint does so: circles wait for the collector, and that holds up a turn.
             route.con.route = self._nowhere
         self.dispatcher.forget(route)
         self.outgoing.forget(route)
