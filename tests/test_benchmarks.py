@@ -11,7 +11,12 @@ from running import ROOT, environment
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("reloads.py", "3 reloads of 2 workers"), ("burn.py", "with burning")]
+    ("script", "said"),
+    [
+        ("reloads.py", "3 reloads of 2 workers"),
+        ("burn.py", "with burning"),
+        ("attack.py", "answered 1009"),
+    ],
 )
 def test_quick(script: str, said: str) -> None:
     done = subprocess.run(

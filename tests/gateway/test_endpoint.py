@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from corpus import UPGRADE
 from gateway.served import Served
 from stage import HANDSHAKE, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.endpoint import KEEPALIVE_IDLE, READ_SIZE, tune
+from wsraw.gateway.endpoint import KEEPALIVE_IDLE, LEAST_READ, READ_SIZE, tune
 
 MUCH = 16_000_000
 """Bytes that no kernel takes for a reader that does not read."""
@@ -114,6 +115,32 @@ def test_one_connection_takes_a_bounded_part_of_a_turn(serve: Serve) -> None:
         served.turn()
         assert len(served.data()) - before <= READ_SIZE
         before = len(served.data())
+
+
+def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    # 8 bytes each, masked with zeros.
+    flood = b"\x82\x82\0\0\0\0ab" * 40_000
+
+    def heard() -> int:
+        nonlocal flood
+        before = len(served.heard)
+        try:
+            flood = flood[client.send(flood) :]
+        except BlockingIOError:
+            pass
+        served.turn()
+        return len(served.heard) - before
+
+    most = [heard() for _ in range(40)]
+    assert max(most) > LEAST_READ // 8, "nobody is suspected before"
+    assert 0 < most[-1] <= LEAST_READ // 8
+    served.until(lambda: heard() == 0 and not flood)
+    client.send(b"\x82\xfe\x80\0" + bytes(4 + (1 << 15)))
+    served.until(lambda: len(served.heard[-1].data) == 1 << 15)
 
 
 def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -> None:

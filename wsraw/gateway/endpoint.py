@@ -23,6 +23,12 @@ from wsraw.settings import Settings
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
 
+LEAST_READ: Final = 4 * 1024
+
+MANY: Final = 128
+"""Messages of one read above which the next read of that connection is half as large, down to
+LEAST_READ: what a turn costs, and so what the others wait, goes by messages and not by bytes."""
+
 KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
 
@@ -45,6 +51,7 @@ class Endpoint:
 
     __slots__ = (
         "_owner",
+        "_portion",
         "_timer",
         "_timer_at",
         "con",
@@ -68,6 +75,7 @@ class Endpoint:
         self.watched: tuple[bool, bool] | None = None
         self._timer: Timer | None = None
         self._timer_at = math.inf
+        self._portion = READ_SIZE
 
     # --- readiness ---
 
@@ -85,7 +93,7 @@ class Endpoint:
         owner, con = self._owner, self.con
         now = owner.loop.now
         try:
-            data = self.sock.recv(READ_SIZE)
+            data = self.sock.recv(self._portion)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -103,6 +111,10 @@ class Endpoint:
                 self.judge_standing(now)
             if events:
                 owner.router.take(con, events, now)
+                if len(events) > MANY:
+                    self._portion = max(LEAST_READ, self._portion // 2)
+                elif self._portion < READ_SIZE and len(events) < MANY // 4:
+                    self._portion *= 2
             elif con.route is not None:
                 owner.router.flow.unfinished.add(con.route)
             if con.output_size or con.state is not OPEN:
