@@ -1,0 +1,19 @@
+"""Echo, and a handler for each connection's beginning and end."""
+
+from typing import Any
+
+opened = closed = 0
+
+
+def on_connect(inf: Any, con: Any) -> None:
+    global opened
+    opened += 1
+
+
+def on_message(msg: Any, con: Any) -> Any:
+    return msg["data"]
+
+
+def on_close(con: Any) -> None:
+    global closed
+    closed += 1
