@@ -16,7 +16,7 @@ SEED ?=
 SECONDS ?= 60
 
 
-.PHONY: run test soak conformance fuzz check format coverage node-peers autobahn clean
+.PHONY: run test soak bench conformance fuzz check format coverage node-peers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -50,6 +50,11 @@ conformance: $(VENV)/.dev autobahn
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
+# Beside others, on this machine: about half an hour. BENCH='echo-1 rate --rounds 3' measures less.
+BENCH ?= --all --out benchmarks/RESULTS.md
+bench: $(VENV)/.bench node-peers
+	$(BIN)/python -m benchmarks $(BENCH)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -78,6 +83,10 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
 # Node's `ws`: a WebSocket client that shares no line with ours.
