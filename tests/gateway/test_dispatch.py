@@ -251,6 +251,24 @@ def test_a_stuck_worker_is_better_than_none() -> None:
     assert data_of(stuck) == [b"x", b"y"]
 
 
+def test_a_worker_that_is_only_full_is_waited_for_rather_than_one_that_is_stuck() -> None:
+    stage = Stage()
+    stuck, full = stage.worker(), stage.worker()
+    cons = [established_at(stage, stuck) for _ in range(2)]
+    full_con = established_at(stage, full)
+    set_window(full, 1)
+    stage.say(cons[0], b"x")
+    stage.now = 1.0
+    stage.say(full_con, b"just begun")
+    stage.say(cons[1], b"y")
+    stage.turn()
+    assert (data_of(stuck), data_of(full)) == ([b"x"], [b"just begun"])
+    full.ack(*full.events)
+    set_window(full, 1)
+    stage.turn()
+    assert (data_of(stuck), data_of(full)) == ([b"x"], [b"y"])
+
+
 def test_alone_it_gets_everything_stuck_or_not() -> None:
     stage = Stage()
     mate = stage.worker()

@@ -100,15 +100,18 @@ class Dispatcher:
                 return None
         best: Worker | None = None
         stuck: Worker | None = None
+        full = False
         for worker in pool.workers:
-            if not worker.has_room(size):
-                continue
             if not alone and worker.is_stuck(now):
-                # Better than nothing, if nobody else has room.
-                stuck = worker
+                if worker.has_room(size):
+                    stuck = worker
+            elif not worker.has_room(size):
+                full = full or not worker.isolated
             elif best is None or self._load(pool, worker) < self._load(pool, best):
                 best = worker
-        return best or stuck
+        # One that is only full will have room within milliseconds. Where all are stuck, one of them
+        # is better than nothing.
+        return best if best is not None or full else stuck
 
     @staticmethod
     def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
