@@ -38,6 +38,10 @@ WINDOW_BYTES: Final = 1024 * 1024
 LARGEST_WINDOW: Final = 10_000
 """Events in flight at one worker, however fast it is."""
 
+LATE_AFTER: Final = 0.003
+"""Seconds after which an event goes to an idle worker rather than behind the one that takes so
+long. Moves cost more than they gain before: at full load each round trip takes a millisecond."""
+
 STUCK_AFTER: Final = 0.020
 """A worker whose oldest event is older than this (or four of its events) gets nothing new."""
 
@@ -477,6 +481,11 @@ class GatewayLink:
         if self.concurrency == 1 and oldest < self._last_ack:
             oldest = self._last_ack
         return now - oldest
+
+    def is_late(self, now: float) -> bool:
+        """Its oldest event takes a little long, and it has no hand free for another. Of a worker
+        that is not late, none is stuck."""
+        return len(self.in_flight) >= self.concurrency and self.oldest_age(now) > LATE_AFTER
 
     def is_stuck(self, now: float) -> bool:
         """Its oldest event takes unusually long, and it has no hand free for another."""

@@ -7,7 +7,7 @@ from stage import Mate, Stage, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
-from wsraw.link import FIRST_WINDOW, LARGEST_WINDOW, LinkState
+from wsraw.link import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER, LinkState
 
 
 def counter() -> Iterator[bytes]:
@@ -249,6 +249,21 @@ def test_a_stuck_worker_is_better_than_none() -> None:
     stage.say(cons[1], b"y")
     stage.turn()
     assert data_of(stuck) == [b"x", b"y"]
+
+
+def test_an_idle_worker_is_better_than_one_that_is_late() -> None:
+    """Nobody knows yet whether it is stuck; to wait there may cost much, to move costs little."""
+    stage = Stage()
+    late, idle = stage.worker(), stage.worker()
+    one, two, three = (established_at(stage, late) for _ in range(3))
+    stage.say(one, b"takes a little")
+    stage.say(two, b"at once")
+    stage.turn()
+    stage.now += LATE_AFTER * 1.1
+    stage.say(three, b"then")
+    stage.turn()
+    assert data_of(late) == [b"takes a little", b"at once"]
+    assert data_of(idle) == [b"then"]
 
 
 def test_a_worker_that_is_only_full_is_waited_for_rather_than_one_that_is_stuck() -> None:

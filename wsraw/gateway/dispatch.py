@@ -5,8 +5,8 @@ The rules (docs/worker-protocol.md has them with their reasons):
 - One connection, one worker at a time. While events of it are in flight, its next ones go to the
   same worker or wait.
 - When nothing of it is in flight, it stays with its last worker while that one has room and is not
-  stuck, else it goes to the one with the least outstanding. `sticky` pools never move it while its
-  worker lives.
+  stuck (nor late, while another one is idle), else it goes to the one with the least outstanding.
+  `sticky` pools never move it while its worker lives.
 - One connection takes at most half a window; parked connections are served in turn.
 - A worker that leaves gives its events back, in order, to the front of their connections. If it
   died they are suspects (suspicion.py): each goes alone to a worker that takes nothing else.
@@ -90,12 +90,11 @@ class Dispatcher:
         alone = len(pool.workers) == 1
         if last is not None and last.state is LinkState.READY and not last.condemned:
             sticky = pool.sticky or route.buried
-            if (
-                not last.starting
-                and last.has_room(size)
-                and (alone or sticky or not last.is_stuck(now))
-            ):
-                return last
+            if not last.starting and last.has_room(size):
+                if alone or sticky or not last.is_late(now):
+                    return last
+                if not last.is_stuck(now):
+                    return self._idle(pool) or last
             if sticky:
                 return None
         best: Worker | None = None
@@ -112,6 +111,15 @@ class Dispatcher:
         # One that is only full will have room within milliseconds. Where all are stuck, one of them
         # is better than nothing.
         return best if best is not None or full else stuck
+
+    @staticmethod
+    def _idle(pool: Pool) -> Worker | None:
+        """A worker with nothing to do: an event is better off there than behind one of somebody
+        else's, which begins to take long."""
+        for worker in pool.workers:
+            if not worker.in_flight and worker.window:
+                return worker
+        return None
 
     @staticmethod
     def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
