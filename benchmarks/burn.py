@@ -33,8 +33,8 @@ class Burner(Client):
         super().__init__(self, address, "websocket")
 
     def handle_stands(self, client: Any) -> None:
-        """Begin."""
-        self._ask()
+        """Begin once all have come: nobody knows yet what is slow while they do."""
+        self.loop.call_later(EVERY, self._ask)
 
     def handle_end(self, client: Any, how: str) -> None:
         """It must not be."""

@@ -7,6 +7,7 @@ from stage import Mate, Stage, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
+from wsraw.gateway.dispatch import SHUNNED_FOR
 from wsraw.link import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER, LinkState
 
 
@@ -264,6 +265,30 @@ def test_an_idle_worker_is_better_than_one_that_is_late() -> None:
     stage.turn()
     assert data_of(late) == [b"takes a little", b"at once"]
     assert data_of(idle) == [b"then"]
+
+
+def test_who_makes_a_worker_slow_has_it_to_itself_where_there_is_room() -> None:
+    stage = Stage()
+    one, other = stage.worker(), stage.worker()
+    slow, innocent = established_at(stage, one), established_at(stage, one)
+    stage.say(slow, b"takes long")
+    stage.say(innocent, b"behind it")
+    stage.turn()
+    stage.now += 0.5
+    stage.router.flow.now = stage.now
+    one.ack(one.events[0])
+    one.ack(one.events[0])
+    stage.turn()
+    stage.say(slow, b"again")
+    stage.say(innocent, b"elsewhere")
+    stage.turn()
+    assert (data_of(one), data_of(other)) == ([b"again"], [b"elsewhere"])
+    one.ack(*one.events)
+    other.ack(*other.events)
+    stage.now += SHUNNED_FOR
+    stage.say(established_at(stage, one), b"after a while")
+    stage.turn()
+    assert data_of(one) == [b"after a while"]
 
 
 def test_a_worker_that_is_only_full_is_waited_for_rather_than_one_that_is_stuck() -> None:

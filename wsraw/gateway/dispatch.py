@@ -5,7 +5,8 @@ The rules (docs/worker-protocol.md has them with their reasons):
 - One connection, one worker at a time. While events of it are in flight, its next ones go to the
   same worker or wait.
 - When nothing of it is in flight, it stays with its last worker while that one has room and is not
-  stuck (nor late, while another one is idle), else it goes to the one with the least outstanding.
+  stuck (nor late, nor stuck of late by others, while another one is idle), else it goes to the one
+  with the least outstanding.
   `sticky` pools never move it while its worker lives.
 - One connection takes at most half a window; parked connections are served in turn.
 - A worker that leaves gives its events back, in order, to the front of their connections. If it
@@ -14,6 +15,7 @@ The rules (docs/worker-protocol.md has them with their reasons):
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
@@ -23,6 +25,10 @@ from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
 from wsraw.gateway.suspicion import Suspicion
 from wsraw.link import InFlight, LinkState
+
+SHUNNED_FOR: Final = 10.0
+"""Seconds for which a worker that was stuck is left, where another one is idle, by all but those
+whose events took so long: where one connection makes its handler slow, it will again."""
 
 REHOMED: Final = 200
 """Connections that are given to another worker in a turn, after theirs has left."""
@@ -91,10 +97,16 @@ class Dispatcher:
         if last is not None and last.state is LinkState.READY and not last.condemned:
             sticky = pool.sticky or route.buried
             if not last.starting and last.has_room(size):
-                if alone or sticky or not last.is_late(now):
+                if alone or sticky:
                     return last
-                if not last.is_stuck(now):
-                    return self._idle(pool) or last
+                since = now - SHUNNED_FOR
+                if last.is_late(now):
+                    if not last.is_stuck(now):
+                        return self._idle(pool, math.inf) or last
+                elif last.slow_at > since and route.slow_at <= since:
+                    return self._idle(pool, since) or last
+                else:
+                    return last
             if sticky:
                 return None
         best: Worker | None = None
@@ -113,11 +125,11 @@ class Dispatcher:
         return best if best is not None or full else stuck
 
     @staticmethod
-    def _idle(pool: Pool) -> Worker | None:
-        """A worker with nothing to do: an event is better off there than behind one of somebody
-        else's, which begins to take long."""
+    def _idle(pool: Pool, since: float) -> Worker | None:
+        """A worker with nothing to do that was not stuck since then: an event is better off there
+        than behind one of somebody else's, which begins to take long, or is likely to."""
         for worker in pool.workers:
-            if not worker.in_flight and worker.window:
+            if not worker.in_flight and worker.window and worker.slow_at <= since:
                 return worker
         return None
 
@@ -168,7 +180,13 @@ class Dispatcher:
         worker.fresh_acks = True
         self.talked.add(worker)
         flow, suspicion = self._flow, self._suspicion
+        # Once a turn: the age of those that follow is not known before the acks are measured.
+        stuck = worker.slow_at < flow.now and worker.is_stuck(flow.now)
         entries = worker.acked(ack)
+        if stuck and entries:
+            # Acks wait a little for those behind them, but for none behind one that took long.
+            culprit: Route = entries[-1].owner
+            culprit.slow_at = worker.slow_at = flow.now
         for entry in entries:
             route: Route = entry.owner
             route.in_flight -= 1

@@ -6,6 +6,7 @@ pauses; router.py the rest.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,8 @@ class Worker(GatewayLink):
         """It was sent `who`."""
         self.unread_batch = 0
         """The number of the last batch that had a record we could not read."""
+        self.slow_at = -math.inf
+        """When it was last found stuck."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
 
@@ -164,6 +167,7 @@ class Route:
         "reopening",
         "since",
         "skipped",
+        "slow_at",
         "state",
         "unfinished",
         "version",
@@ -187,6 +191,8 @@ class Route:
         self.queue: deque[Route] | None = None
         """Where it waits: pool.waiting or a worker's bound queue. In any other queue it is a
         leftover."""
+        self.slow_at = -math.inf
+        """When an event of it was last found to hold up its worker."""
         self.buried = False
         """It ended with an earlier gateway. What is known of it, its state too, is with the worker
         that held it: its on_close is for that one, as long as it lives."""
