@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wsraw.gateway.connection import Connection
+from wsraw.listeners import Listen
 from wsraw.messages import Event, OnClose, OnConnect, OnMessage
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 MASK = b"\x1f\x2e\x3d\x4c"
 

@@ -14,7 +14,8 @@ from wsraw.gateway.connection import Connection
 from wsraw.gateway.route import Route, Worker
 from wsraw.gateway.router import Router
 from wsraw.link import LinkState, WorkerLink
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 TOKEN = "token"
 HANDSHAKE = (

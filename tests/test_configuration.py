@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from running import ROOT, Running
 
 from wsraw import cli, configuration, options
-from wsraw import settings as s
+from wsraw.checks import parse_workers
 from wsraw.configuration import ConfigurationError
+from wsraw.listeners import parse_listen
 from wsraw.settings import Settings
 
 
@@ -191,7 +192,7 @@ def test_relative_paths_are_relative_to_the_file(
         f"example.org,*.example.org={conf}/b.pem",
         "x.org=/d.pem",
     )
-    assert s.parse_listen(settings.listen[0], settings).tls_cert == (
+    assert parse_listen(settings.listen[0], settings).tls_cert == (
         f"{conf}/e f.pem",
         f"x.org={conf}/g.pem",
     )
@@ -344,7 +345,7 @@ def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
 def test_the_example_loads() -> None:
     file = ROOT / "examples/wsraw.toml"
     settings = configuration.gather({}, {}, str(file)).settings
-    assert Path(s.parse_workers(settings.workers[0])[0]).is_file()
+    assert Path(parse_workers(settings.workers[0])[0]).is_file()
     # What is commented out is right, too.
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():

@@ -26,6 +26,7 @@ from wsraw import cli, link
 from wsraw import messages as m
 from wsraw import options as options_of_settings
 from wsraw import settings as s
+from wsraw.checks import from_options
 from wsraw.gateway import (
     connection,
     gateway,
@@ -293,7 +294,7 @@ def test_settings_in_commands_are_accepted() -> None:
     ]
     assert len(addresses) >= 8
     for address in addresses:
-        s.from_options({"listen": (address,), "tls_cert": ("cert.pem",)})
+        from_options({"listen": (address,), "tls_cert": ("cert.pem",)})
 
 
 # --- numbers ---

@@ -13,7 +13,7 @@ import pytest
 from running import environment
 
 from wsraw.listen import adopt, bind, close, printable
-from wsraw.settings import Listen
+from wsraw.listeners import Listen
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 

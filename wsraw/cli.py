@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from wsraw import configuration
 from wsraw import options as options_module
-from wsraw import settings as settings_module
+from wsraw.checks import from_options, parse_workers
 from wsraw.options import Option
 from wsraw.settings import Settings
 
@@ -154,7 +154,7 @@ def run(context: click.Context, /, **_: Any) -> int:
     """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
     settings = _gather(context).settings
     for text in settings.workers:
-        _check_file(settings_module.parse_workers(text)[0])
+        _check_file(parse_workers(text)[0])
     _check_keys(settings)
     from wsraw.supervisor import supervisor
 
@@ -498,7 +498,7 @@ def drill(as_json: bool, **values: Any) -> int:
 
 def _settings(values: dict[str, Any]) -> Settings:
     try:
-        return settings_module.from_options(values)
+        return from_options(values)
     except ValueError as error:
         name, colon, rest = str(error).partition(": ")
         option = "--" + name.replace("_", "-") if colon and name in values else name

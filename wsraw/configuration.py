@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from wsraw import options as options_module
-from wsraw import settings as settings_module
+from wsraw.checks import from_options
+from wsraw.listeners import SCHEMES, split_certificate
 from wsraw.options import Option
 from wsraw.settings import Settings
 
@@ -64,7 +65,7 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
         sources[name] = _flag(name)
         values[name] = _blame(sources[name], name, value)
     try:
-        return Configuration(settings_module.from_options(values), sources)
+        return Configuration(from_options(values), sources)
     except ValueError as error:
         raise ConfigurationError(_located(str(error), sources)) from error
 
@@ -171,13 +172,13 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
 
 
 def _anchored_certificate(text: str, folder: PurePath) -> str:
-    names, path = settings_module.split_certificate(text)
+    names, path = split_certificate(text)
     return f"{names}={folder / path}" if names else str(folder / path)
 
 
 def _anchored_address(text: str, folder: PurePath) -> str:
     before, unix, path = text.partition("unix:")
-    if path and before in ("", *(f"{scheme}://" for scheme in settings_module.SCHEMES)):
+    if path and before in ("", *(f"{scheme}://" for scheme in SCHEMES)):
         text = f"{before}{unix}{folder / path}"
     return _OF_LISTENER.sub(lambda match: _anchored_option(match, folder), text)
 

@@ -11,7 +11,7 @@ import stat
 import sys
 from typing import Final
 
-from wsraw.settings import Listen
+from wsraw.listeners import Listen
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it caps this at its own limit (somaxconn)."""

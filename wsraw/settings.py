@@ -1,22 +1,16 @@
 """Sans-I/O. Every setting once: name, type, default, meaning.
 
-options.py makes the command line, the file and the docs of it.
+options.py makes the command line, the file and the docs of it; checks.py says whether they fit each
+other, listeners.py reads the one that is more than a value.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
-
-from wsraw.networks import Networks
-from wsraw.origins import Hosts, Origins
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -24,17 +18,11 @@ MIB: Final = 1024 * 1024
 MOST_HEADERS: Final = 128
 """What the library behind the handshake takes."""
 
-ONE_READ: Final = 64 * KIB
-"""The most that is read from a connection in a turn."""
-
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "time"})]
 Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "size"})]
 IS_PATH: Final = {"path": True}
 """Of a setting whose value, or what it begins with, is a path."""
-
-LONGEST_HEARTBEAT: Final = 60.0
-"""Seconds; beyond that nobody would call it one."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -478,110 +466,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
 
 
-class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """One listener, as `parse_listen` reads it from the `listen` setting."""
-
-    name: str
-    """As the user wrote it; what `con.listener` shows."""
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    """Of a unix socket; then host and port are unused."""
-    protocol: Literal["any", "raw", "websocket"] = "any"
-    first_byte_timeout: Seconds = 0.0
-    plain_http: Literal["raw", "reject", "health"] = "raw"
-    proxy_protocol: Literal["off", "optional", "required"] = "off"
-    tls: Literal["off", "optional", "required"] = "off"
-    tls_cert: tuple[str, ...] = ()
-    tls_key: tuple[str, ...] = ()
-    tls_min_version: Literal["1.2", "1.3"] = "1.2"
-    tls_client_ca: str = ""
-    tls_client_auth: Literal["none", "optional", "required"] = "none"
-
-
-class TlsPair(NamedTuple):
-    """A certificate of a listener: the server names that it is for, and its files."""
-
-    names: tuple[str, ...]
-    cert: str
-    key: str
-    """Empty: it stands in the same file."""
-
-
 # --- making and carrying settings ---
 
 
-def from_options(options: Mapping[str, Any]) -> Settings:
-    """Settings from names and values, all checked. Raises ValueError with a line for the user,
-    which begins with the name of a setting."""
-    settings: Settings = convert(options)
-    for name in settings.__struct_fields__:
-        value = getattr(settings, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}: {value} is no number to count with; 0 switches it off")
-    if settings.low_water_mark > settings.high_water_mark:
-        raise ValueError(
-            f"low_water_mark ({settings.low_water_mark}) must not be above "
-            f"high_water_mark ({settings.high_water_mark})"
-        )
-    least = settings.high_water_mark + ONE_READ
-    if settings.output_limit < least:
-        raise ValueError(
-            f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
-            f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
-        )
-    if settings.max_frame_size > settings.max_message_size:
-        raise ValueError(
-            f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
-            f"({settings.max_message_size}): a frame is no larger than its message"
-        )
-    if not settings.listen:
-        raise ValueError("listen: at least one HOST:PORT is needed")
-    if settings.tls_key and not settings.tls_cert:
-        raise ValueError("tls_key needs a tls_cert; they may stand in the same file")
-    for text in settings.listen:
-        _check_proxies(parse_listen(text, settings), settings)
-    _check("origins", Origins, settings.origins)
-    _check("hosts", Hosts, settings.hosts)
-    _check("trusted_proxies", Networks, settings.trusted_proxies)
-    if len(settings.workers) > 1:
-        raise ValueError("workers: one handlers file a run; import the others from it")
-    for text in settings.workers:
-        parse_workers(text)
-    _check_link(settings)
-    return settings
-
-
 def convert(values: Mapping[str, Any]) -> Settings:
-    """Settings whose types and bounds are right; how they fit each other is for `from_options`.
+    """Settings whose types and bounds are right; how they fit each other is for
+    `checks.from_options`.
 
     Raises ValueError.
     """
-    settings: Settings = _convert(values, Settings)
+    settings: Settings = convert_to(values, Settings)
     return settings
-
-
-def _check_link(settings: Settings) -> None:
-    """Whoever reaches the link can be every handler: on a network it needs keys."""
-    for text in settings.worker_listen:
-        if parse_worker_listen(text) or settings.link_key or settings.insecure_link:
-            continue
-        raise ValueError(
-            f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen` and "
-            "give --link-key and --worker-keys (or --insecure-link, if nobody can read along)"
-        )
-    if bool(settings.link_key) != bool(settings.worker_keys):
-        given, missing = "link_key", "worker_keys"
-        if settings.worker_keys:
-            given, missing = missing, given
-        raise ValueError(f"{given}: {missing} is needed, too: both sides of a link have a key")
-    if settings.link_key and not settings.worker_listen:
-        raise ValueError(
-            "link_key: nobody listens for workers elsewhere: give --worker-listen "
-            "tcp://ADDRESS:PORT, too"
-        )
-    if settings.worker_heartbeat > LONGEST_HEARTBEAT:
-        raise ValueError(f"worker_heartbeat: at most {LONGEST_HEARTBEAT:g} seconds; 0 sends none")
 
 
 def with_run_dir(settings: Settings, run_dir: str) -> Settings:
@@ -602,29 +497,8 @@ def from_json(text: str) -> Settings:
         raise ValueError(f"not settings: {error}") from error
 
 
-def _check_proxies(listen: Listen, settings: Settings) -> None:
-    if listen.proxy_protocol != "off" and not settings.trusted_proxies:
-        raise ValueError(
-            f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks that "
-            "proxies connect from; with a header anybody could take any address"
-        )
-    if listen.proxy_protocol == "optional" and (
-        listen.protocol == "raw" or listen.first_byte_timeout
-    ):
-        raise ValueError(
-            f"listen: {listen.name!r}: proxy_protocol=optional does not go with raw:// and "
-            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
-        )
-
-
-def _check(name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> None:
-    try:
-        kind(values)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
+def convert_to(values: Mapping[str, Any], kind: type[Any]) -> Any:
+    """A struct whose types and bounds are right. Raises ValueError that begins with a name."""
     for name in values:
         if name not in kind.__struct_fields__:
             raise ValueError(f"{name}: there is no such setting")
@@ -634,192 +508,3 @@ def _convert(values: Mapping[str, Any], kind: type[Any]) -> Any:
         what, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
         raise ValueError(f"{name}: {what}" if name else what) from error
-
-
-# --- the two settings that are more than a value ---
-
-_PROTOCOLS: Final = {
-    "raw": "raw",
-    "tls": "raw",
-    "ws": "websocket",
-    "wss": "websocket",
-    "websocket": "websocket",
-}
-SCHEMES: Final = tuple(_PROTOCOLS)
-"""What may stand in front of an address."""
-_WITH_TLS: Final = ("tls", "wss")
-_TEXTS_OF_LISTENER: Final = ("tls_cert", "tls_key")
-_OF_LISTENER: Final = (
-    "first_byte_timeout",
-    "plain_http",
-    "proxy_protocol",
-    "tls",
-    *_TEXTS_OF_LISTENER,
-    "tls_min_version",
-    "tls_client_ca",
-    "tls_client_auth",
-)
-
-
-def parse_listen(text: str, settings: Settings | None = None) -> Listen:
-    """Read one `listen` value; what it does not say comes from `settings`.
-
-    Raises ValueError with a line that says what to write instead.
-    """
-    settings = settings or Settings()
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest, protocol = "", text, "any"
-    elif scheme in _PROTOCOLS:
-        protocol = _PROTOCOLS[scheme]
-    else:
-        raise ValueError(
-            f"listen: {text!r}: in front may stand raw://, ws://, tls:// or wss://, "
-            f"not {f'{scheme}://'!r}"
-        )
-    address, _, query = rest.partition("?")
-    place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
-    asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
-    said = parse_qsl(query, keep_blank_values=True)
-    for name, value in said:
-        if name not in _OF_LISTENER:
-            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
-        asked[name] = value
-    for name in _TEXTS_OF_LISTENER:
-        # A listener with certificates of its own has none of the others.
-        if any(each == "tls_cert" for each, _ in said):
-            asked[name] = tuple(value for each, value in said if each == name)
-    own_tls = any(name == "tls" for name, _ in said)
-    try:
-        asked["tls"] = _tls_of(scheme, asked["tls"], bool(asked["tls_cert"]), own_tls)
-        asked["first_byte_timeout"] = float(asked["first_byte_timeout"])
-        if not math.isfinite(asked["first_byte_timeout"]):
-            raise ValueError("Expected seconds")
-        listen: Listen = _convert({"name": text, "protocol": protocol, **place, **asked}, Listen)
-        if listen.tls != "off":
-            _check_tls(listen)
-    except ValueError as error:
-        raise ValueError(f"listen: {text!r}: {error}") from error
-    return listen
-
-
-def _tls_of(scheme: str, tls: str, has_cert: bool, own: bool) -> str:
-    """A scheme says what it always says; beside it only the listener itself has a say."""
-    if scheme and not own:
-        return "required" if scheme in _WITH_TLS else "off"
-    if scheme in _WITH_TLS and tls == "off":
-        raise ValueError(f"tls=off: write the address without {scheme}://")
-    if tls == "auto":
-        return "required" if has_cert or scheme in _WITH_TLS else "off"
-    return tls
-
-
-def _check_tls(listen: Listen) -> None:
-    if not listen.tls_cert:
-        raise ValueError("TLS needs a certificate: give tls_cert, and tls_key")
-    tls_pairs(listen)
-    if listen.tls_client_auth != "none" and not listen.tls_client_ca:
-        raise ValueError("tls_client_auth needs tls_client_ca: who vouches for clients?")
-    if listen.tls_client_auth == "none" and listen.tls_client_ca:
-        raise ValueError("tls_client_ca alone asks nobody: tls_client_auth optional or required")
-    if listen.tls == "optional" and listen.first_byte_timeout:
-        raise ValueError(
-            "first_byte_timeout cannot be with optional TLS: a silent client may still begin with "
-            "either; take two listeners, or first_byte_timeout=0 here"
-        )
-
-
-_NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
-
-
-def split_certificate(text: str) -> tuple[str, str]:
-    """The server names and the file of a tls_cert; a file alone may have a = in its name."""
-    names, equals, file = text.partition("=")
-    return (names, file) if equals and _NAMES.fullmatch(names) else ("", text)
-
-
-def tls_pairs(listen: Listen) -> list[TlsPair]:
-    """The certificates of a listener. Raises ValueError if they do not fit together."""
-    certs, keys = listen.tls_cert, listen.tls_key
-    if keys and len(keys) != len(certs):
-        raise ValueError(
-            f"tls_cert is given {len(certs)} times, tls_key {len(keys)} times: give one key for "
-            "each certificate, in the same order"
-        )
-    pairs = []
-    for index, text in enumerate(certs):
-        names, file = split_certificate(text)
-        if not file:
-            raise ValueError(f"tls_cert: {text!r}: write FILE, or NAME,NAME=FILE")
-        if index and not names:
-            raise ValueError(
-                f"tls_cert: {text!r}: only the first is for everybody; write the server names in "
-                "front, as in example.org,*.example.org=FILE"
-            )
-        found = tuple(name.lower() for name in names.split(",")) if names else ()
-        pairs.append(TlsPair(found, file, keys[index] if keys else ""))
-    return pairs
-
-
-def _parse_unix(text: str, address: str) -> dict[str, Any]:
-    path = address.removeprefix("unix:")
-    if not path:
-        raise ValueError(f"listen: {text!r}: write unix:PATH")
-    return {"path": path}
-
-
-def _parse_tcp(text: str, address: str) -> dict[str, Any]:
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"listen: {text!r}: write an IPv6 address in brackets, as in [::1]:8000")
-    if not colon or not host:
-        raise ValueError(
-            f"listen: {text!r}: write HOST:PORT, as in 127.0.0.1:8000 (0.0.0.0 or [::] as HOST "
-            "for every network of this machine)"
-        )
-    if not _is_count(port) or int(port) > 65535:
-        raise ValueError(f"listen: {text!r}: the port must be a number from 0 to 65535")
-    return {"host": host, "port": int(port)}
-
-
-def parse_worker_listen(text: str) -> bool:
-    """Whether a `worker_listen` value can be reached from this machine alone.
-
-    Raises ValueError with a line that says what to write instead.
-    """
-    wrong = ValueError(
-        f"worker_listen: {text!r}: write tcp://ADDRESS:PORT with an IP address of this machine, as "
-        "in tcp://10.0.0.1:7788 or tcp://[::1]:7788 (0.0.0.0 or [::] for every network)"
-    )
-    address = text.removeprefix("tcp://")
-    host, colon, port = address.rpartition(":")
-    if address == text or not colon or not (port.isascii() and port.isdigit()):
-        raise wrong
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        ip = ipaddress.ip_address(bare)
-    except ValueError:
-        raise wrong from None
-    if int(port) > 65535 or (ip.version == 6) != (bare != host):
-        raise wrong
-    return ip.is_loopback
-
-
-def parse_workers(text: str) -> tuple[str, int]:
-    """Read a `workers` value: file and number of processes. Raises ValueError if it is wrong."""
-    file, colon, count = text.rpartition(":")
-    # A colon may belong to the path (C:\handlers.py); what follows the last one must be a number.
-    if not colon or not _is_count(count):
-        file, count = text, "1"
-    if not file:
-        raise ValueError(f"workers: {text!r}: write FILE or FILE:N, as in handlers.py:4")
-    if not 1 <= int(count) <= 1000:
-        raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to 1000")
-    return file, int(count)
-
-
-def _is_count(text: str) -> bool:
-    # More digits than any of our numbers have are a wrong one; and int() refuses thousands of them.
-    return text.isascii() and text.isdigit() and len(text) < 10

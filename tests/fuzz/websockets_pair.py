@@ -7,8 +7,9 @@ from websockets import client
 from websockets.utils import accept_key
 
 from wsraw.gateway.connection import OPEN, Connection
+from wsraw.listeners import Listen
 from wsraw.messages import Open
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 LISTEN = Listen(name="test")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

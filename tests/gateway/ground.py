@@ -15,7 +15,8 @@ from wsraw.gateway.connection import CONNECTING, OPEN, Connection
 from wsraw.gateway.route import EVENT_COST, Route, Worker
 from wsraw.gateway.router import Router
 from wsraw.link import LinkState
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 TOKEN = "token"
 MOST_PEERS = 6

@@ -8,7 +8,8 @@ from tests.gateway.page import MARK, Con
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection, ConnectionState
 from wsraw.gateway.router import Router
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 OURS = {
     deflate: Settings(deflate=deflate, ping_interval=0.0, max_message_size=1 << 30)

@@ -13,8 +13,8 @@ from wsraw import messages as m
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.endpoint import Endpoint
 from wsraw.gateway.sockets import Sockets
+from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
-from wsraw.settings import parse_listen
 
 
 class Clock:

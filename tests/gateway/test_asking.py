@@ -11,7 +11,8 @@ from stage import HANDSHAKE, Mate, Stage
 from wsraw import messages as m
 from wsraw.gateway.asking import EARLY_LIMIT
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 OFFERS = UPGRADE % b"Sec-WebSocket-Protocol: chat, superchat\r\n"
 

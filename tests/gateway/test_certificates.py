@@ -6,7 +6,7 @@ import pytest
 from authority import ca_file, leaf, pem, server_file, write
 
 from wsraw.gateway.certificates import Certificates
-from wsraw.settings import Listen
+from wsraw.listeners import Listen
 
 
 def listen(*certs: str, **more: object) -> Listen:

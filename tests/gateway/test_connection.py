@@ -27,8 +27,9 @@ from wsraw.gateway.connection import (
     Step,
 )
 from wsraw.gateway.framing import frame_message
+from wsraw.listeners import Listen
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 HELLO = frame(0x81, b"hello")
 

@@ -10,8 +10,9 @@ from corpus import UPGRADE, frame, tell
 
 from wsraw.gateway.connection import CLOSED, OPEN, Connection
 from wsraw.gateway.entrance import COMPLAIN_EVERY, Entrance
+from wsraw.listeners import Listen
 from wsraw.networks import UNIX, parse_address
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 PROXY_1 = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 

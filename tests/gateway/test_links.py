@@ -18,8 +18,9 @@ from wsraw.gateway.links import DEATH_CERTAIN_AFTER, Links
 from wsraw.gateway.router import Router
 from wsraw.gateway.wire import Sent, WorkerWire, new_context
 from wsraw.link import LinkState, WorkerLink
+from wsraw.listeners import Listen
 from wsraw.loop import Loop
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 
 class Wire(WorkerWire):

@@ -15,8 +15,8 @@ from deadline import UNIT, eventually
 from wsraw import listen as listening
 from wsraw.gateway.listener import ACCEPT_BUDGET, Listener
 from wsraw.listen import printable
+from wsraw.listeners import Listen
 from wsraw.loop import Loop
-from wsraw.settings import Listen
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 
@@ -151,7 +151,7 @@ EXHAUSTED = r"""
 import logging, resource, socket, sys, time
 from wsraw.gateway.listener import Listener
 from wsraw.loop import Loop
-from wsraw.settings import Listen
+from wsraw.listeners import Listen
 
 logging.basicConfig(format="%(message)s")
 unit = float(sys.argv[1])

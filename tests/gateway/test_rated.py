@@ -6,7 +6,8 @@ import pytest
 from corpus import OFFER, UPGRADE, frame
 
 from wsraw.gateway.rated import RatedConnection
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 HELLO = frame(0x81, b"hello")
 

@@ -9,8 +9,8 @@ from stage import HANDSHAKE, Stage
 
 from wsraw.gateway.refusals import AT_ONCE, PATIENCE
 from wsraw.gateway.sockets import Sockets
+from wsraw.listeners import Listen
 from wsraw.loop import Loop
-from wsraw.settings import Listen
 
 ANY = Listen(name="test")
 THERE = ("192.0.2.1", 1)

@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 import wsraw
 from wsraw import settings as settings_module
+from wsraw.checks import from_options
 from wsraw.drill.clients import Address
 from wsraw.drill.ledger import VARIABLE
 from wsraw.drill.plan import Plan
@@ -186,7 +187,7 @@ def _settings(plan: Plan, folder: Path, handlers: Path, listen: str) -> str:
     }
     if plan.hang_every:
         options["handler_timeout"] = plan.handler_timeout
-    return settings_module.to_json(settings_module.from_options(options))
+    return settings_module.to_json(from_options(options))
 
 
 def _environment() -> dict[str, str]:

@@ -15,8 +15,8 @@ from wsraw.gateway.proxy import ProxyReader
 from wsraw.gateway.sniff import Sniffer, Verdict
 from wsraw.gateway.standing import Standing
 from wsraw.gateway.websocket import WebSocket
+from wsraw.listeners import Listen
 from wsraw.messages import Event
-from wsraw.settings import Listen
 
 
 class Accepting:

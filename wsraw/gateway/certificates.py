@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from wsraw.gateway.x509 import validity
-from wsraw.settings import Listen, TlsPair, tls_pairs
+from wsraw.listeners import Listen, TlsPair, tls_pairs
 
 log = logging.getLogger("wsraw.gateway")
 

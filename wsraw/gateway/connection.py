@@ -28,9 +28,10 @@ from wsraw.gateway.life import (
 )
 from wsraw.gateway.standing import PONGS_BELOW, Standing
 from wsraw.gateway.websocket import close_refusal
+from wsraw.listeners import Listen
 from wsraw.messages import Event, OnError, Open
 from wsraw.networks import Address
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 __all__ = [
     "CLOSED",

@@ -14,9 +14,10 @@ from wsraw.gateway.admission import Admission, address_key
 from wsraw.gateway.forwarded import Client, forwarded, x_forwarded_for
 from wsraw.gateway.http import lower_names
 from wsraw.gateway.life import Life
+from wsraw.listeners import Listen
 from wsraw.networks import Address, Networks
 from wsraw.origins import Hosts, Origins
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 
 log = logging.getLogger("wsraw.gateway")
 

@@ -41,8 +41,9 @@ from wsraw.gateway.stop import Stop
 from wsraw.gateway.turns import ASKED_BY, MeasuringLoop
 from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
 from wsraw.listen import adopt
+from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
-from wsraw.settings import Settings, parse_listen
+from wsraw.settings import Settings
 
 log = logging.getLogger("wsraw.gateway")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw import listen as listening
+from wsraw.listeners import Listen
 from wsraw.loop import Loop
-from wsraw.settings import Listen
 
 log = logging.getLogger("wsraw.gateway")
 

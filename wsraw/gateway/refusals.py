@@ -12,8 +12,8 @@ from typing import Final
 from wsraw.gateway.admission import RETRY_AFTER
 from wsraw.gateway.endpoint import RESET
 from wsraw.gateway.http import http_answer
+from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
-from wsraw.settings import Listen
 
 AT_ONCE: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""

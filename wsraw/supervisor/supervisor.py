@@ -18,8 +18,10 @@ from typing import Any, Final
 from wsraw import listen as listening
 from wsraw import messages as m
 from wsraw import settings as settings_module
+from wsraw.checks import parse_workers
+from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
-from wsraw.settings import Listen, Settings
+from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
 from wsraw.supervisor import status
@@ -70,7 +72,7 @@ class Supervisor:
         """Raises CannotStart, and then leaves nothing behind."""
         file, count = None, 1
         for text in settings.workers:
-            file, count = settings_module.parse_workers(text)
+            file, count = parse_workers(text)
         self._settings = settings
         self._log = log
         self._file = file
@@ -101,9 +103,7 @@ class Supervisor:
         )
         self._requests = Requests(self)
         self._halves = Halves()
-        self._has_tls = any(
-            settings_module.parse_listen(text, settings).tls != "off" for text in settings.listen
-        )
+        self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
         self._standalone_token = secrets.token_hex(16)
         self._endpoint = ""
         self._addresses: list[str] = []
@@ -120,7 +120,7 @@ class Supervisor:
     def _listen(self) -> None:
         if listening.CAN_BE_INHERITED:
             for text in self._settings.listen:
-                listen = settings_module.parse_listen(text, self._settings)
+                listen = parse_listen(text, self._settings)
                 self._sockets.append((listening.bind(listen), listen))
 
     def _stop_listening(self) -> None:
@@ -384,7 +384,7 @@ class Supervisor:
         return [
             url
             for text, address in zip(self._settings.listen, self._addresses, strict=False)
-            for url in _urls_of(settings_module.parse_listen(text, self._settings), address)
+            for url in _urls_of(parse_listen(text, self._settings), address)
         ]
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:

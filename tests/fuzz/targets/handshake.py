@@ -10,7 +10,8 @@ from corpus import CASES, OFFER, UPGRADE, frame
 from fuzz.oracles import check_life, joined, outcome, pieces
 
 from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
-from wsraw.settings import Listen, Settings
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
 
 LISTENS = [
     Listen(name="test"),

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from wsraw.checks import parse_workers
 from wsraw.gateway.target import parse_target
-from wsraw.settings import Settings, from_json, parse_listen, parse_workers, to_json
+from wsraw.listeners import parse_listen
+from wsraw.settings import Settings, from_json, to_json
 
 PARSERS: list[tuple[Callable[[str], Any], str]] = [
     (parse_listen, "listen: "),
