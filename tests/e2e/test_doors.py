@@ -43,7 +43,7 @@ def refused(serving: Serving) -> dict[str, int]:
         [*command("status"), "--json", "--run-dir", str(serving.folder)],
         env=environment(), capture_output=True, text=True, check=True, timeout=TIMEOUT,
     )  # fmt: skip
-    counts = json.loads(shown.stdout)["gateway"]["refused"]
+    counts = json.loads(shown.stdout)["gateway"]["limits"]
     assert isinstance(counts, dict)
     return counts
 
@@ -233,7 +233,7 @@ def test_origin_and_host() -> None:
         with serving.tcp() as sock:
             sock.sendall(UPGRADE)
             assert read_head(sock).startswith(b"HTTP/1.1 421 ")
-        assert refused(serving) == {"origin": 1, "host": 1}
+        assert refused(serving) == {"origins": 1, "hosts": 1}
         assert serving.run.line("see the setting origins")
 
 
@@ -279,7 +279,7 @@ def test_proxy_protocol(tells: Path) -> None:
             sock.sendall(b"hello")
             with pytest.raises(ConnectionResetError):
                 assert sock.recv(1) == b"?"
-        assert refused(serving) == {"proxy": 1}
+        assert refused(serving) == {"proxy_protocol": 1}
 
 
 def test_proxy_headers_of_strangers(tells: Path) -> None:
@@ -291,7 +291,7 @@ def test_proxy_headers_of_strangers(tells: Path) -> None:
                 sock.sendall(HEADER + b"x")
                 assert sock.recv(1) == b"?"
                 raise ConnectionError("closed")
-        eventually(lambda: refused(serving) == {"proxy": 2}, "both to be counted")
+        eventually(lambda: refused(serving) == {"proxy_protocol": 2}, "both to be counted")
         with serving.tcp(1) as sock:
             sock.sendall(b"hello")
             assert sock.recv(9) == b"127.0.0.1"

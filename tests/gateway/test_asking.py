@@ -295,7 +295,7 @@ def test_a_rejection_is_followed_by_on_close_and_by_nothing_else() -> None:
     mate.ack()
     assert not stage.router.routes
     assert stage.router.flow.total == 0
-    assert stage.router.entrance.refused == {"rejected": 1}
+    assert stage.router.limits.counts == {"verdict": 1}
 
 
 def test_an_early_accept_goes_out_before_the_ack() -> None:

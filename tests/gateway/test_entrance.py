@@ -9,7 +9,8 @@ import pytest
 from corpus import UPGRADE, frame, tell
 
 from wsraw.gateway.connection import CLOSED, OPEN, Connection
-from wsraw.gateway.entrance import COMPLAIN_EVERY, Entrance
+from wsraw.gateway.entrance import Entrance
+from wsraw.gateway.limits import TELL_EVERY, Limits
 from wsraw.listeners import Listen
 from wsraw.networks import UNIX, parse_address
 from wsraw.settings import Settings
@@ -22,7 +23,8 @@ class Door:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.entrance = Entrance(self.settings)
+        self.limits = Limits()
+        self.entrance = Entrance(self.settings, self.limits)
 
     def come(
         self, data: bytes = b"", now: float = 0.0, address: str = "192.0.2.1", **listen: Any
@@ -53,10 +55,10 @@ def test_a_page_from_elsewhere_is_refused_by_default() -> None:
     con = door.ask("Origin: https://evil.example")
     assert (status(con), con.state, con.close_cause) == (403, CLOSED, "protocol-error")
     assert b"setting origins" in bytes(con.data_to_send())
-    assert door.entrance.refused == {"origin": 1}
+    assert door.limits.counts == {"origins": 1}
     for origin in ("Origin: https://server.example.com", "X: y"):
         assert status(door.ask(origin)) == 101
-    assert door.entrance.refused == {"origin": 1}
+    assert door.limits.counts == {"origins": 1}
 
 
 def test_an_origin_in_two_headers_is_none_that_is_allowed() -> None:
@@ -71,7 +73,7 @@ def test_a_host_that_is_not_ours() -> None:
     con = door.ask()
     assert (status(con), con.state) == (421, CLOSED)
     assert b"setting hosts" in bytes(con.data_to_send())
-    assert door.entrance.refused == {"host": 1}
+    assert door.limits.counts == {"hosts": 1}
     assert status(Door(hosts=("*.example.com",)).ask()) == 101
 
 
@@ -83,17 +85,17 @@ def test_raw_clients_have_neither() -> None:
 def test_lines_in_the_log_are_few_and_not_the_clients(caplog: pytest.LogCaptureFixture) -> None:
     door = Door()
     with caplog.at_level(logging.WARNING):
-        for now in (0.0, 1.0, COMPLAIN_EVERY - 0.1):
+        for now in (0.0, 1.0, TELL_EVERY - 0.1):
             door.ask("Origin: https://evil.example/\u2028\t\u202e" + "x" * 500, now=now)
         assert len(caplog.records) == 1
-        door.ask("Origin: https://evil.example", now=COMPLAIN_EVERY)
+        door.ask("Origin: https://evil.example", now=TELL_EVERY)
     first, second = (record.getMessage() for record in caplog.records)
     assert first.isascii()
     assert first.isprintable()
     assert len(first) < 400
-    assert "refused 192.0.2.1:1" in first
-    assert "2 more" in second
-    assert door.entrance.refused == {"origin": 4}
+    assert "limit origins: refused a page (403): 192.0.2.1:1" in first
+    assert "3 times in 10 s" in second
+    assert door.limits.counts == {"origins": 4}
 
 
 # --- proxies that speak HTTP ---
@@ -204,7 +206,7 @@ def test_a_header_of_anybody_else_is_refused(mode: str, data: bytes) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(data, proxy_protocol=mode)
     assert (con.state, con.reset, con.kind) == (CLOSED, True, "")
-    assert door.entrance.refused == {"proxy": 1}
+    assert door.limits.counts == {"proxy_protocol": 1}
     assert door.entrance.refuses_at_once(Listen(name="", proxy_protocol="required"), None)
     assert not door.entrance.refuses_at_once(Listen(name="", proxy_protocol="optional"), None)
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from wsraw.gateway.limits import DONE, TELL_EVERY, Limits
+from wsraw.gateway.limits import BURST, DONE, TELL_EVERY, UNTOLD, Limits
 from wsraw.settings import Settings
 
 
@@ -36,7 +36,7 @@ def test_bounds_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     limits = Limits()
     for name in DONE:
         limits.hit(name, 0.0)
-    assert len(caplog.records) == len(DONE)
+    assert len(caplog.records) == len(DONE) - len(UNTOLD)
     levels = {record.levelname for record in caplog.records if "idle" in record.getMessage()}
     assert levels == {"INFO"}
     assert limits.counts == dict.fromkeys(DONE, 1)
@@ -47,3 +47,22 @@ def test_a_storm_that_goes_on_is_told_every_ten_seconds(caplog: pytest.LogCaptur
     for tenth in range(601):
         limits.hit("max_connections", tenth / 10)
     assert len(caplog.records) == 7
+
+
+def test_workers_that_make_us_complain_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Limits()
+    for n in range(1000):
+        limits.say("error", "again %d", n)
+    assert len(caplog.records) == BURST
+    limits.tick(1.0)
+    limits.now = 1.5
+    limits.say("error", "a line between")
+    limits.now = 2.5
+    limits.say("error", "and again")
+    assert [record.getMessage() for record in caplog.records[BURST:]] == [
+        f"again 999 ({1000 - BURST - 1} more such lines were left out)",
+        "and again (1 more such lines were left out)",
+    ]
+    assert not limits.counts, "it is no limit"

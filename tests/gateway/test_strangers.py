@@ -14,7 +14,6 @@ from wsraw.gateway import router as router_module
 from wsraw.gateway.commands import MOST_MARKS
 from wsraw.gateway.groups import LONGEST_NAME, MOST_GROUPS
 from wsraw.gateway.guests import Guest, zap_reply
-from wsraw.gateway.limited_log import BURST, LimitedLog
 from wsraw.gateway.route import MOST_RANGES
 from wsraw.gateway.router import COME_BACK, LONGEST_HELLO, MOST_BY_HAND, MOST_STRANGERS
 from wsraw.link import LONGEST_WHY, MOST_OWED, LinkState, WorkerLink
@@ -311,24 +310,6 @@ def test_ids_that_never_were_are_not_buried() -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
     assert not stage.router.routes
-
-
-# --- the log ---
-
-
-def test_whoever_makes_us_complain_does_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    limited = LimitedLog(logging.getLogger("wsraw.gateway"))
-    for _ in range(1000):
-        limited.say("error", "again")
-    assert len(caplog.records) == BURST
-    limited.now += 3.0
-    limited.say("error", "and %s", "again")
-    assert [record.getMessage() for record in caplog.records[BURST:]] == [
-        "and again",
-        f"{1000 - BURST} more such lines were left out",
-    ]
 
 
 # --- ZAP ---

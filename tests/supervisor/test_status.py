@@ -17,7 +17,7 @@ REPORT: dict[str, Any] = {
     "bytes": 2048,
     "memory_limit": 1 << 30,
     "crowded": False,
-    "refused": {"origin": 8, "proxy": 9},
+    "limits": {"origins": 8, "max_header_size": 9},
     "unknown_ids": 6,
     "dropped": 0,
     "workers": [

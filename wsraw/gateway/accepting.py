@@ -102,7 +102,7 @@ class Accepting:
         return self.opened()
 
     def _refuse_header(self, why: str, now: float) -> list[Event]:
-        self._entrance.refuse("proxy", self._con.about, why, now)
+        self._entrance.refuse("proxy_protocol", self._con.about, why, now)
         self._con.cut()
         return self._con.end(1002, "", "protocol-error")
 

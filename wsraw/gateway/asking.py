@@ -39,8 +39,7 @@ class Asking:
     ) -> list[Event]:
         """Send it away."""
         con = self._con
-        # Counted, but no line in the log: that is for who has decided.
-        self._entrance.refused["rejected"] += 1
+        self._entrance.rejected(now)
         con.append(answer(status, reason, headers, body))
         return con.end(1006, "", "rejected")
 

@@ -26,6 +26,7 @@ from wsraw.gateway.life import (
     ConnectionState,
     Step,
 )
+from wsraw.gateway.limits import Limits
 from wsraw.gateway.standing import PONGS_BELOW, Standing
 from wsraw.gateway.websocket import close_refusal
 from wsraw.listeners import Listen
@@ -80,7 +81,7 @@ class Connection(Standing):
         `opened_events` comes next."""
         self = cls(con_id, settings, about, opened=False)
         self.address = address
-        self.beginning = Accepting(self, listen, entrance or Entrance(settings), now)
+        self.beginning = Accepting(self, listen, entrance or Entrance(settings, Limits()), now)
         return self
 
     @classmethod

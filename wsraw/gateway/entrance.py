@@ -6,23 +6,17 @@ that is trusted), the Host that it asked for, and the Origin of the page that it
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from typing import Any, Final
 
 from wsraw.gateway.admission import Admission, address_key
 from wsraw.gateway.forwarded import Client, forwarded, x_forwarded_for
 from wsraw.gateway.http import lower_names
 from wsraw.gateway.life import Life
+from wsraw.gateway.limits import Limits
 from wsraw.listeners import Listen
 from wsraw.networks import Address, Networks
 from wsraw.origins import Hosts, Origins
 from wsraw.settings import Settings
-
-log = logging.getLogger("wsraw.gateway")
-
-COMPLAIN_EVERY: Final = 10.0
-"""Seconds between two lines in the log about the same kind of refusal."""
 
 _READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
 
@@ -33,10 +27,8 @@ _SHOWN: Final = 100
 class Entrance:
     """The settings origins, hosts, trusted_proxies, proxy_protocol and forwarded, at work."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.refused: Counter[str] = Counter()
-        """How many were turned away, by what for."""
-        self._complaints: dict[str, tuple[float, int]] = {}
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self._limits = limits
         self._trusted = Networks(settings.trusted_proxies)
         self._origins = Origins(settings.origins)
         self._hosts = Hosts(settings.hosts)
@@ -61,14 +53,13 @@ class Entrance:
             return 429, "too many connections from your address"
         asked = headers.get("host", "")
         if not self._hosts.allow(client.host or asked if client else asked):
-            why = f"the Host {_shown(asked)} is not ours; see the setting hosts"
-            self.refuse("host", con.about, why, now)
+            self.refuse("hosts", con.about, f"the Host {_shown(asked)} is not ours", now)
             return 421, "this server does not answer for that Host; see its setting hosts"
         hosts = [asked, client.host] if client and client.host else [asked]
         origin = headers.get("origin")
         if not self._origins.allow(origin, hosts):
             why = f"the Origin {_shown(origin or '')} may not (Host {_shown(asked)})"
-            self.refuse("origin", con.about, f"{why}; see the setting origins", now)
+            self.refuse("origins", con.about, why, now)
             return (
                 403,
                 "pages of this Origin may not connect here; see the server's setting origins",
@@ -101,16 +92,13 @@ class Entrance:
         con.counted = key
         return True
 
-    def refuse(self, kind: str, about: dict[str, Any], why: str, now: float) -> None:
-        """Count it, and say so in the log, for each kind of refusal now and then."""
-        self.refused[kind] += 1
-        last, unsaid = self._complaints.get(kind, (-COMPLAIN_EVERY, 0))
-        if now - last < COMPLAIN_EVERY:
-            self._complaints[kind] = last, unsaid + 1
-            return
-        self._complaints[kind] = now, 0
-        more = f" ({unsaid} more since the last line like this)" if unsaid else ""
-        log.warning("refused %s: %s%s", about.get("peer", "a client"), why, more)
+    def refuse(self, setting: str, about: dict[str, Any], why: str, now: float) -> None:
+        """Count it by the setting that is the reason, and say so in the log now and then."""
+        self._limits.hit(setting, now, f"{about.get('peer', 'a client')}: {why}")
+
+    def rejected(self, now: float) -> None:
+        """A handler has sent somebody away."""
+        self._limits.hit("verdict", now)
 
 
 def _shown(text: str) -> str:

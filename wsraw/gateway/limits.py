@@ -1,6 +1,7 @@
-"""Sans-I/O. Bounds that were reached: each is counted, and told in the log without flooding it.
+"""Sans-I/O. What somebody outside has caused: counted, and told in the log without flooding it.
 
-A bound has the name of the setting that moves it, so that a line says what to change.
+A bound that was reached and a client that was turned away have the name of the setting that is the
+reason, so that a line says what to change. Lines about workers have no name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ log = logging.getLogger("wsraw.gateway")
 
 TELL_EVERY: Final = 10.0
 """Seconds between two lines about the same bound; those between are counted."""
+
+BURST: Final = 20
+"""Lines about workers that are written at once, after a time without any; then one a second."""
 
 CROWDED: Final = "memory_limit (80 %)"
 """The one bound that is no setting by itself."""
@@ -33,10 +37,44 @@ DONE: Final = {
     CROWDED: "accepts nobody for now, and the fullest are not read from",
     "pause_timeout": "closed a connection whose handlers are too slow (1013)",
     "worker_wait_timeout": "closed a connection that no worker came for (1013)",
+    "origins": "refused a page (403)",
+    "hosts": "refused a WebSocket (421)",
+    "proxy_protocol": "reset a connection",
+    "verdict": "on_connect has rejected a WebSocket",
+    "verdict_timeout": "gave up a handshake (503)",
 }
 
 ROUTINE: Final = frozenset({"idle_timeout"})
 """What is no news for whoever has set it."""
+
+UNTOLD: Final = frozenset({"verdict"})
+"""Counted, but no line in the log: that is for who has decided."""
+
+
+class _Lines:
+    """Lines of one kind: `burst` of them at once, then one in `interval` seconds."""
+
+    __slots__ = ("_ahead", "_free_at", "_interval", "count", "last", "level", "since")
+
+    def __init__(self, burst: int, interval: float) -> None:
+        self._interval = interval
+        self._ahead = (burst - 1) * interval
+        self._free_at = 0.0
+        """When all of the burst is there again (GCRA, as ATM shapes its cells)."""
+        self.count = 0
+        """Of what has not been told yet."""
+        self.last = ""
+        self.level = logging.WARNING
+        self.since = 0.0
+        """When the last line was written."""
+
+    def is_due(self, now: float) -> bool:
+        return self.count > 0 and now >= self._free_at - self._ahead
+
+    def told(self, now: float) -> None:
+        self._free_at = max(now, self._free_at) + self._interval
+        self.count = 0
+        self.since = now
 
 
 class Limits:
@@ -44,31 +82,54 @@ class Limits:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self._told_at: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
-        self._last: dict[str, str] = {}
+        self._kinds: dict[str, _Lines] = {}
+        self._workers = _Lines(BURST, 1.0)
+        self.now = 0.0
+        """The loop's clock, for lines about workers; whoever owns this sets it."""
 
     def hit(self, name: str, now: float, who: str = "") -> None:
         """A bound was reached, by that peer."""
         self.counts[name] = self.counts.get(name, 0) + 1
-        self._untold[name] = self._untold.get(name, 0) + 1
-        self._last[name] = who
-        if now - self._told_at.get(name, -TELL_EVERY) >= TELL_EVERY:
-            self._tell(name, now)
+        if name in UNTOLD:
+            return
+        lines = self._kinds.get(name)
+        if lines is None:
+            lines = self._kinds[name] = _Lines(1, TELL_EVERY)
+            lines.level = logging.INFO if name in ROUTINE else logging.WARNING
+        lines.count += 1
+        lines.last = who
+        if lines.is_due(now):
+            self._tell_limit(name, lines, now)
+
+    def say(self, level: str, text: str, *args: object) -> None:
+        """Log a line that a worker can cause, or somebody who would be one; or leave it out."""
+        lines = self._workers
+        lines.level = logging.getLevelNamesMapping()[level.upper()]
+        lines.count += 1
+        lines.last = text % args
+        if lines.is_due(self.now):
+            self._tell_worker(self.now)
 
     def tick(self, now: float) -> None:
         """Once a second: tell what has come since the last line."""
-        for name in list(self._untold):
-            if now - self._told_at[name] >= TELL_EVERY:
-                self._tell(name, now)
+        for name, lines in self._kinds.items():
+            if lines.is_due(now):
+                self._tell_limit(name, lines, now)
+        if self._workers.is_due(now):
+            self._tell_worker(now)
 
-    def _tell(self, name: str, now: float) -> None:
-        count = self._untold.pop(name)
-        last = self._last.pop(name)
+    def _tell_limit(self, name: str, lines: _Lines, now: float) -> None:
         text = f"limit {name}: {DONE.get(name, 'reached')}"
-        if count > 1:
-            text += f", {count} times in {now - self._told_at[name]:.0f} s; the last one"
-        if last:
-            text += f": {last}"
-        self._told_at[name] = now
-        log.log(logging.INFO if name in ROUTINE else logging.WARNING, "%s", text)
+        if lines.count > 1:
+            text += f", {lines.count} times in {now - lines.since:.0f} s; the last one"
+        if lines.last:
+            text += f": {lines.last}"
+        lines.told(now)
+        log.log(lines.level, "%s", text)
+
+    def _tell_worker(self, now: float) -> None:
+        lines = self._workers
+        more = f" ({lines.count - 1} more such lines were left out)" if lines.count > 1 else ""
+        text = lines.last + more
+        lines.told(now)
+        log.log(lines.level, "%s", text)

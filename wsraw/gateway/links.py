@@ -164,7 +164,7 @@ class Links:
         for worker in gone:
             # Unless that last drain has brought its bye, or has left something unread.
             if worker.state is not LinkState.GONE and self._is_drained(worker):
-                self._router.log.say(
+                self._router.limits.say(
                     "warning", "%s is gone; its events go to others", self._router.name_of(worker)
                 )
                 self._router.link_lost(worker, now)

@@ -71,11 +71,11 @@ class Remote:
         try:
             return self._keys.find(public)
         except KeyFileError as error:
-            self._router.log.say("error", "nobody is let in: the keys cannot be read: %s", error)
+            self._router.limits.say("error", "nobody is let in: the keys cannot be read: %s", error)
             return None
 
     def _refused(self, address: str) -> None:
-        self._router.log.say(
+        self._router.limits.say(
             "warning", "a worker at %s is not let in: its key is not in worker_keys", address
         )
 

@@ -20,7 +20,6 @@ from wsraw.gateway.commands import Commands
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.dead_letters import dead_letter
 from wsraw.gateway.guests import Guest
-from wsraw.gateway.limited_log import LimitedLog
 from wsraw.gateway.limits import CROWDED
 from wsraw.gateway.patience import Patience
 from wsraw.gateway.reopener import Reopener
@@ -88,8 +87,6 @@ class Router(Table):
         """Of processes whose exit was reported, and their numbers."""
         self._absent: dict[str, tuple[float, list[m.Event]]] = {}
         """Instances whose link was lost: until when they may come back, and what they held."""
-        self.log = LimitedLog(log)
-        """For lines that somebody outside can cause."""
         self._commands = Commands(self, self._leave)
         self._reopener = Reopener(self, random)
         self._patience = Patience(settings)
@@ -102,7 +99,7 @@ class Router(Table):
 
     def receive(self, identity: bytes, data: bytes, now: float) -> None:
         """One ZeroMQ message of a worker. Nothing it holds can raise."""
-        self.log.now = now
+        self.limits.now = now
         worker = self.workers.get(identity)
         if worker is None:
             if identity in self._banned:
@@ -145,7 +142,7 @@ class Router(Table):
             if why is not None:
                 worker.refuse(index, why)
                 self.dispatcher.talked.add(worker)
-                self.log.say(
+                self.limits.say(
                     "warning",
                     "%s: refused %s: %s",
                     self.name_of(worker),
@@ -259,7 +256,7 @@ class Router(Table):
         return found
 
     def _ban(self, worker: Worker, why: str, now: float) -> None:
-        self.log.say("error", "%s is shut out: %s", self.name_of(worker), why[:LONGEST_WHY])
+        self.limits.say("error", "%s is shut out: %s", self.name_of(worker), why[:LONGEST_WHY])
         self.replies.append((worker.identity, link.refusal(why[:LONGEST_WHY], worker.session)))
         self._banned[worker.identity] = None
         if len(self._banned) > BANNED_KEPT:
@@ -285,7 +282,7 @@ class Router(Table):
     def overwhelmed(self, worker: Worker, now: float) -> None:
         """It does not read, and too much waits for it. It may say hello again."""
         why = "it does not read what it is sent"
-        self.log.say("error", "%s: %s; its session is over", self.name_of(worker), why)
+        self.limits.say("error", "%s: %s; its session is over", self.name_of(worker), why)
         if worker.worker:
             self.to_supervisor.append(m.Kill(worker.worker, why))
         self.end_session(worker, now, died=True)
@@ -364,7 +361,7 @@ class Router(Table):
         if worker.worker:
             log.info("%s %s", self.name_of(worker), what)
         else:
-            self.log.say("info", "%s %s", self.name_of(worker), what)
+            self.limits.say("info", "%s %s", self.name_of(worker), what)
 
     def name_of(self, worker: Worker) -> str:
         """How the log calls a worker."""
@@ -398,7 +395,7 @@ class Router(Table):
 
     def tick(self, now: float) -> None:
         """Once a second: what is judged by the clock, after all reading of this turn."""
-        self.log.now = now
+        self.limits.now = now
         for worker in list(self._strangers.values()):
             if now - worker.since > HELLO_TIMEOUT:
                 self._forget_stranger(worker.identity)

@@ -104,7 +104,7 @@ class Sockets:
         entrance = self.router.entrance
         about = {"peer": printable(address), "listener": listen.name}
         if entrance.refuses_at_once(listen, host):
-            entrance.refuse("proxy", about, "it is no trusted proxy", now)
+            entrance.refuse("proxy_protocol", about, "it is no trusted proxy", now)
             reset(sock)
             return
         con_id = self.router.new_id()

@@ -38,7 +38,7 @@ class Table:
             self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
         )
         self.groups = Groups()
-        self.entrance = Entrance(settings)
+        self.entrance = Entrance(settings, self.limits)
         self.routes: dict[int, Route] = {}
         self.pools: dict[str, Pool] = {}
         self.dirty: dict[Connection, None] = {}

@@ -30,7 +30,6 @@ OF_GATEWAY: Final = (
     "memory_limit",
     "crowded",
     "limits",
-    "refused",
     "unknown_ids",
     "dropped",
     "tls",
@@ -159,14 +158,12 @@ def _connections(gateway: dict[str, Any]) -> list[str]:
     kinds = gateway["connections"] or {}
     of_kinds = ", ".join(f"{value} {key}" for key, value in kinds.items())
     limits = ", ".join(f"{name} {count}" for name, count in (gateway["limits"] or {}).items())
-    refused = ", ".join(f"{count} {why}" for why, count in (gateway["refused"] or {}).items())
     return [
         f"  connections: {of_kinds}; {gateway['sockets']} sockets of {gateway['max_connections']}",
         f"  parked events {gateway['parked']}, paused {gateway['paused']}, "
         f"held {_size(gateway['bytes'])} of {_size(gateway['memory_limit'])}, "
         f"unknown ids {gateway['unknown_ids']}",
         *([f"  limits reached: {limits}"] if limits else []),
-        *([f"  refused: {refused}"] if refused else []),
     ]
 
 

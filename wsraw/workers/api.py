@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
 
 SEED_HOST: Final = "127.0.0.1:8000"
-SEED_ORIG: Final = "http://localhost"
 
 
 class _During:
@@ -55,7 +54,7 @@ def open_client_connection(
     protocol: str = "raw",
     url: str = "/",
     host: str = SEED_HOST,
-    orig: str = SEED_ORIG,
+    orig: str = "",
     *,
     name: str | None = None,
     couple: Connection | int | _During | None = DURING,
@@ -78,7 +77,8 @@ def open_client_connection(
     `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
     ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket` and give `url`
     and `host` where these are not given. `url`, `host`,
-    `orig`: the request's path, its Host and its Origin, for a WebSocket. `headers`: more of them.
+    `orig`: the request's path, its Host and its Origin, for a WebSocket; without `orig` it has no
+    Origin, as it is no page. `headers`: more of them.
     `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
     setting when None. `reconnect`: when it ends and nobody here wanted that, another one is opened
     after a while (0.5 s at first, up to 30 s, with jitter); it is a new connection with a new id,
