@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from corpus import UPGRADE
 from hypothesis import given
 from hypothesis import strategies as st
 from stage import Stage, route_of
 
+from wsraw import messages as m
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import (
     PAUSED_COUPLED,
@@ -289,3 +291,21 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
             assert bool(r.pauses & PAUSED_COUPLED) == any(o.over for o in r.couples or ())
             assert r.over or r.output_counted <= HIGH
             assert not r.over or r.output_counted > LOW
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
+    stage = Stage(deflate_context_takeover=takeover, deflate_from=0)
+    mate = stage.worker()
+    offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    con = stage.raw(UPGRADE % offer)
+    stage.turn()
+    flow = stage.router.flow
+    flow.judge_memory(stage.router.routes.values())
+    route = route_of(con)
+    assert not route.unfinished, "none before the first message"
+    assert mate.refused(m.Send(con.id, b"x" * 100, "text")) == ""
+    flow.judge_memory(stage.router.routes.values())
+    assert route.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
+    flow.memory_limit = 20 * 1024
+    assert flow.judge_memory(stage.router.routes.values()) == ([route] if takeover else [])

@@ -18,7 +18,7 @@ from .conftest import FIRST_ID, Pair, con_id, message
 
 MakePair = Callable[..., Pair]
 
-SEED = {"url": "/", "host": "127.0.0.1:8000", "orig": "http://localhost"}
+SEED = {"url": "/", "host": "127.0.0.1:8000", "orig": ""}
 
 
 def test_all_names_are_there() -> None:

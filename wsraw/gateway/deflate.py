@@ -26,6 +26,10 @@ Data = bytes | bytearray | memoryview
 _TAIL: Final = b"\x00\x00\xff\xff"
 """What a sender takes off the end of a message, and a receiver puts back (section 7.2.1)."""
 
+DEFLATE_OBJECT: Final = 6 * 1024
+INFLATE_OBJECT: Final = 7 * 1024
+"""Bytes that zlib takes beside the window and, to compress, tables as large as that again."""
+
 MAX_FINAL_BLOCKS: Final = 8
 """Final blocks within a frame. Each costs a new decompressor and a copy of the rest; a peer that
 must use them makes one for each message."""
@@ -235,6 +239,16 @@ class Codec:
             raise TooBigError(limit)
         self._inflater = None if final and not self.terms.receive_takeover else inflater
         return out
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the contexts take, as zlib's documentation has it (zconf.h)."""
+        size = 0
+        if self._deflater is not None:
+            size += DEFLATE_OBJECT + (2 << self.terms.send_bits + 2)
+        if self._inflater is not None:
+            size += INFLATE_OBJECT + (1 << self.terms.receive_bits)
+        return size
 
     def forget(self) -> None:
         """Free both contexts."""

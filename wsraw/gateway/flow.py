@@ -3,7 +3,8 @@
 Everything has a bound in bytes, and nothing is dropped: above the high-water mark reading from
 that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
 connection: parked events, events in flight, unwritten output. A frame or message that is not yet
-complete counts in the total alone: a pause would keep it from ever completing.
+complete counts in the total alone: a pause would keep it from ever completing. So do the contexts
+of compression: a pause would not free them.
 
 Two connections that are coupled share their pressure: unwritten output of one pauses reading of the
 other. There is no deadlock beyond TCP's own, as each pause depends only on the other's *output*.
@@ -31,7 +32,7 @@ RELIEVED: Final = 0.7
 
 
 WORTH_WEIGHING: Final = 4096
-"""Bytes of an incomplete message below which a connection is not looked at again."""
+"""Bytes, incomplete or of compression, below which a connection is not looked at again."""
 
 
 def _unsettled(route: Route) -> int:
@@ -46,6 +47,7 @@ class Flow:
         self.high = settings.high_water_mark
         self.low = min(settings.low_water_mark, settings.high_water_mark)
         self.memory_limit = memory_limit
+        self._keeps_contexts = settings.deflate and settings.deflate_context_takeover
         self.total = 0
         """Bytes in all accounts."""
         self.crowded = False
@@ -147,7 +149,7 @@ class Flow:
 
     def judge_memory(self, routes: Collection[Route]) -> list[Route]:
         """Once a second: pause the fullest while we are crowded; give those to close (1013)."""
-        total = self.total + self._weigh_unfinished()
+        total = self.total + self._weigh_unfinished(routes)
         if total <= self.memory_limit * (RELIEVED if self.crowded else CROWDED):
             if self.crowded:
                 self.crowded = False
@@ -168,10 +170,11 @@ class Flow:
                 excess -= _unsettled(route)
         return doomed
 
-    def _weigh_unfinished(self) -> int:
-        """Bytes of incomplete messages. Those whose last reads were complete hold next to none."""
+    def _weigh_unfinished(self, routes: Collection[Route]) -> int:
+        """Bytes of incomplete messages and of compression. Those whose last reads were complete
+        hold next to none, unless they keep contexts between messages."""
         total = 0
-        for route in list(self.unfinished):
+        for route in list(routes if self._keeps_contexts else self.unfinished):
             route.unfinished = route.con.unfinished
             if route.unfinished < WORTH_WEIGHING:
                 self.unfinished.discard(route)

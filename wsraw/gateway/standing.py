@@ -49,7 +49,7 @@ class Standing(Life):
 
     @property
     def unfinished(self) -> int:
-        """Bytes that have come and are no event yet."""
+        """Bytes that have come and are no event yet, and those that compression keeps."""
         parser = self.websocket.unfinished if self.websocket is not None else 0
         return parser + len(self._held)
 

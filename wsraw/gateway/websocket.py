@@ -465,9 +465,11 @@ class WebSocket(MessageOrder):
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a frame, or of a message to be joined, that are not complete yet."""
+        """Bytes of a frame, or of a message to be joined, that are not complete yet, and those that
+        compression keeps."""
         protocol = self._protocol
-        return len(protocol.reader.buffer) + len(protocol._whole or b"")
+        kept = self._codec.memory if self._codec is not None else 0
+        return len(protocol.reader.buffer) + len(protocol._whole or b"") + kept
 
     def release(self) -> None:
         """Nothing more will be received. Frees at once what was, with the half of a message in it.
