@@ -175,7 +175,7 @@ class Flow:
         hold next to none, unless they keep contexts between messages."""
         total = 0
         for route in list(routes if self._keeps_contexts else self.unfinished):
-            route.unfinished = route.con.unfinished
+            route.unfinished = route.con.unfinished + route.con.contexts_size
             if route.unfinished < WORTH_WEIGHING:
                 self.unfinished.discard(route)
                 route.unfinished = 0

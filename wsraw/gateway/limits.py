@@ -24,7 +24,7 @@ DONE: Final = {
     "max_connections": "refused a connection (503, raw: reset)",
     "max_connections_per_address": "refused a connection (429, raw: reset)",
     "silence_timeout": "cut off a client that has sent nothing",
-    "handshake_timeout": "gave up a handshake (408)",
+    "handshake_timeout": "gave up a handshake (408, before HTTP: reset)",
     "max_header_size": "refused a request (431)",
     "max_header_count": "refused a request (431)",
     "max_message_size": "closed a connection (1009)",

@@ -205,7 +205,7 @@ class Route:
         """Bytes parked and in flight."""
         self.output_counted = 0
         self.unfinished = 0
-        """Bytes of an incomplete message, as last weighed."""
+        """Bytes of an incomplete message, and of compression, as last weighed."""
         self.pauses = 0
         self.paused_since = 0.0
         self.over = False

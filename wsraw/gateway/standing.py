@@ -49,9 +49,14 @@ class Standing(Life):
 
     @property
     def unfinished(self) -> int:
-        """Bytes that have come and are no event yet, and those that compression keeps."""
+        """Bytes that have come and are no event yet."""
         parser = self.websocket.unfinished if self.websocket is not None else 0
         return parser + len(self._held)
+
+    @property
+    def contexts_size(self) -> int:
+        """Bytes that compression keeps."""
+        return self.websocket.contexts_size if self.websocket is not None else 0
 
     # --- it begins to stand ---
 

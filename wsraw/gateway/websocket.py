@@ -465,11 +465,14 @@ class WebSocket(MessageOrder):
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a frame, or of a message to be joined, that are not complete yet, and those that
-        compression keeps."""
+        """Bytes of a frame, or of a message to be joined, that are not complete yet."""
         protocol = self._protocol
-        kept = self._codec.memory if self._codec is not None else 0
-        return len(protocol.reader.buffer) + len(protocol._whole or b"") + kept
+        return len(protocol.reader.buffer) + len(protocol._whole or b"")
+
+    @property
+    def contexts_size(self) -> int:
+        """Bytes that compression keeps."""
+        return self._codec.memory if self._codec is not None else 0
 
     def release(self) -> None:
         """Nothing more will be received. Frees at once what was, with the half of a message in it.
