@@ -234,7 +234,7 @@ def test_origin_and_host() -> None:
             sock.sendall(UPGRADE)
             assert read_head(sock).startswith(b"HTTP/1.1 421 ")
         assert refused(serving) == {"origins": 1, "hosts": 1}
-        assert serving.run.line("limit origins: refused a page (403)")
+        assert serving.run.line(r"limit origins: refused a page \(403\)")
 
 
 def test_by_default_pages_of_other_sites_may_not() -> None:

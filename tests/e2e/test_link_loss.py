@@ -75,7 +75,12 @@ def test_links_that_are_cut_again_and_again(keys: Keys) -> None:
                 await load.more(30)
             await until_sessions(serving, load, 2)
 
+        async def go_on(load: Load) -> None:
+            await load.more(50)
+
         run(serving, cut)
+        # New clients go to whom has the fewest.
+        run(serving, go_on)
         seen = status(serving)
         assert seen["gateway"]["dead_letters"] == 0, serving
         names = {(each["key"], each["address"]) for each in seen["by_hand"]}

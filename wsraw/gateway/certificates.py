@@ -60,7 +60,7 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
     pem = _read(pair.cert, "tls_cert")
     if pair.key:
         _read(pair.key, "tls_key")
-    elif b"PRIVATE KEY-----" not in pem:
+    elif b"-----BEGIN CERTIFICATE-----" in pem and b"PRIVATE KEY-----" not in pem:
         raise ValueError(f"tls_cert: {pair.cert}: no key stands in it; give its file as tls_key")
     try:
         context.load_cert_chain(pair.cert, pair.key or None, _refuse_password)
