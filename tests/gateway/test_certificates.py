@@ -29,9 +29,13 @@ def test_a_name_finds_its_certificate(tmp_path: Path) -> None:
     ("name", "data", "said"),
     [
         ("tls_cert", None, "No such file"),
-        ("tls_cert", b"", "no key stands in it; give its file as tls_key"),
+        ("tls_cert", b"", "PEM form"),
         ("tls_cert", b"-----BEGIN PRIVATE KEY-----", "PEM form"),
-        ("tls_cert", leaf("a").cert_chain_pems[0].bytes(), "no key stands in it"),
+        (
+            "tls_cert",
+            leaf("a").cert_chain_pems[0].bytes(),
+            "no key stands in it; give its file as tls_key",
+        ),
         ("tls_key", None, "No such file"),
         ("tls_key", b"x", "PEM form"),
         ("tls_key", leaf("b").private_key_pem.bytes(), "does not belong"),
