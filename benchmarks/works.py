@@ -113,25 +113,18 @@ WORKS = {
             long=True,
             seconds=45.0,
         ),
-        Work(
-            "few",
-            "5,000 messages/s over 100 connections",
-            ("rate", "--conns", "100", "--rate", "5000"),
-            figure="server_cpu_s_per_100k",
-            lower=True,
-            also=("lat_us.p50", "lat_us.p99"),
-            who=_only("wsraw", IN_PROCESS),
-            long=True,
-        ),
-        Work(
-            "many",
-            "5,000 messages/s over 10,000 connections",
-            ("rate", "--conns", "10000", "--rate", "5000"),
-            figure="server_cpu_s_per_100k",
-            lower=True,
-            also=("lat_us.p50", "lat_us.p99"),
-            who=_only("wsraw", IN_PROCESS),
-            long=True,
+        *(
+            Work(
+                name,
+                f"5,000 messages/s over {count:,} connections",
+                ("rate", "--conns", str(count), "--rate", "5000"),
+                figure="server_cpu_s_per_100k",
+                lower=True,
+                also=("lat_us.p50", "lat_us.p99"),
+                who=_only("wsraw", IN_PROCESS),
+                long=True,
+            )
+            for name, count in (("few", 100), ("many", 10_000))
         ),
         Work(
             "burn",
