@@ -65,11 +65,28 @@ class Sent(Enum):
     GONE = "gone"
 
 
-class WorkerWire:
+class _Wire:
+    """What all of them share: a descriptor that wakes the loop, and the question behind it."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self.fd = _get_int(socket, zmq.FD)
+
+    def pending(self) -> bool:
+        """Whether a message waits: to be asked after every send, before every sleep."""
+        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
+
+    def close(self) -> None:
+        """Close at once; what is still to be read or sent is lost with us."""
+        self._socket.close(0)
+
+
+class WorkerWire(_Wire):
     """The ROUTER that workers of this machine connect to."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str) -> None:
-        self._socket = socket = _new_router(context, MAX_BATCH, RECEIVE_QUEUE)
+        socket = _new_router(context, MAX_BATCH, RECEIVE_QUEUE)
+        super().__init__(socket)
         if sys.platform != "win32" and run_dir:
             path = os.path.join(run_dir, "link.sock")
             self.endpoint = f"ipc://{path}"
@@ -78,7 +95,6 @@ class WorkerWire:
         else:
             socket.bind("tcp://127.0.0.1:*")
             self.endpoint = socket.get_string(zmq.LAST_ENDPOINT)
-        self.fd = _get_int(socket, zmq.FD)
 
     def drain(self, receive: Callable[[bytes, bytes], None], budget: int) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
@@ -105,16 +121,8 @@ class WorkerWire:
         """Send one batch; never waits."""
         return _send(self._socket, identity, data)
 
-    def pending(self) -> bool:
-        """Whether a message waits: to be asked after every send, before every sleep."""
-        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
 
-    def close(self) -> None:
-        """Close at once; what workers still send is lost with us."""
-        self._socket.close(0)
-
-
-class RemoteWire:
+class RemoteWire(_Wire):
     """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
 
     def __init__(
@@ -125,7 +133,8 @@ class RemoteWire:
         heartbeat: float,
     ) -> None:
         """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already."""
-        self._socket = socket = _new_router(context, REMOTE_MAX_BATCH, REMOTE_RECEIVE_QUEUE)
+        socket = _new_router(context, REMOTE_MAX_BATCH, REMOTE_RECEIVE_QUEUE)
+        super().__init__(socket)
         self.has_keys = bool(secret)
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
@@ -149,7 +158,6 @@ class RemoteWire:
                 text = f"worker_listen: {endpoint}: {error.strerror}"
                 raise OSError(error.errno, text) from None
             self.endpoints.append(socket.get_string(zmq.LAST_ENDPOINT))
-        self.fd = _get_int(socket, zmq.FD)
 
     def drain(
         self,
@@ -189,14 +197,6 @@ class RemoteWire:
         """Send one batch; never waits."""
         return _send(self._socket, identity[1:], data)
 
-    def pending(self) -> bool:
-        """Whether a message waits."""
-        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
-
-    def close(self) -> None:
-        """Close at once."""
-        self._socket.close(0)
-
 
 class Gatekeeper:
     """Answers libzmq's question whether a key is let in (ZAP). In our loop, without a thread: a
@@ -233,14 +233,14 @@ class Gatekeeper:
         self._socket.close(0)
 
 
-class ControlWire:
+class ControlWire(_Wire):
     """The DEALER to the supervisor, whose ROUTER outlives gateways."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self._socket = socket = context.socket(zmq.DEALER)
+        socket = context.socket(zmq.DEALER)
+        super().__init__(socket)
         socket.set(zmq.LINGER, 1000)
         socket.connect(endpoint)
-        self.fd = _get_int(socket, zmq.FD)
 
     def receive(self) -> bytes | None:
         """The next waiting message, or None."""
@@ -255,10 +255,6 @@ class ControlWire:
             self._socket.send(data, zmq.NOBLOCK)
         except zmq.Again:
             pass
-
-    def pending(self) -> bool:
-        """Whether a message waits."""
-        return bool(_get_int(self._socket, zmq.EVENTS) & zmq.POLLIN)
 
     def close(self) -> None:
         """Close when what was said is out, or after a second."""
