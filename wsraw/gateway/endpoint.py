@@ -33,7 +33,7 @@ KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
 
 # struct linger: two shorts on Windows, two ints elsewhere.
-RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class Owner(Protocol):
@@ -278,14 +278,21 @@ class Endpoint:
             self._timer.cancel()
         self._owner.loop.unwatch(self.sock)
         if con.reset or con.output_size or con.ends_with_reset:
-            try:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            except OSError:
-                pass
-        self.sock.close()
+            reset(self.sock)
+        else:
+            self.sock.close()
         con.shell = None
         if con.route is not None and con.route.gone:
             con.route = None
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a reset: a raw client has no other way to hear that it was not served."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:
+        pass
+    sock.close()
 
 
 def tune(sock: socket.socket) -> None:

@@ -10,7 +10,7 @@ import socket
 from typing import Final
 
 from wsraw.gateway.admission import RETRY_AFTER
-from wsraw.gateway.endpoint import RESET
+from wsraw.gateway.endpoint import reset
 from wsraw.gateway.http import http_answer
 from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
@@ -30,15 +30,6 @@ ANSWERS: Final = {
         (503, "too many connections"),
     )
 }
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with a reset: a raw client has no other way to hear that it was not served."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    except OSError:
-        pass
-    sock.close()
 
 
 class Refusals:

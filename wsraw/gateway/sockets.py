@@ -11,11 +11,11 @@ from wsraw.gateway.admission import Admission, address_key
 from wsraw.gateway.certificates import Certificates
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dialler import Dialler
-from wsraw.gateway.endpoint import Endpoint, tune
+from wsraw.gateway.endpoint import Endpoint, reset, tune
 from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
-from wsraw.gateway.refusals import Refusals, reset
+from wsraw.gateway.refusals import Refusals
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
 from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint
