@@ -24,7 +24,7 @@ _PAIR: Final = re.compile(
 )
 _NODE: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|(unknown|_[A-Za-z0-9._-]+))(?::([0-9]{1,5}|_[\w.-]+))?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
