@@ -77,7 +77,7 @@ ALLOWED = {
 DOORS = {
     "click": {"cli"},
     "ssl": {"gateway.certificates", "gateway.client_contexts", "gateway.tls"},
-    "websockets": {"gateway.websocket"},
+    "websockets": {"gateway.websocket", "gateway.whole_frames"},
     "msgspec": {"listeners", "messages", "options", "settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""

@@ -103,6 +103,7 @@ class Hall:
             self.loop.turn(False)
 
     def turn(self) -> None:
+        self.loop.turn(False)  # hears the descriptor
         self.links.drain()
         self.links.judge_dying(self.now)
         self.links.send(self.now)

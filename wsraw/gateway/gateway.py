@@ -81,7 +81,7 @@ class Gateway:
         """The supervisor has told us of its workers: before that nobody's hello can be judged."""
         self._tick_due = False
         if self._control is not None:
-            self.loop.watch(self._control.fd, _wake, read=True)
+            self.loop.watch(self._control.fd, self._control.wake, read=True)
         self.loop.before_sleep = self._before_sleep
 
     def start(self, given: Sequence[int] = ()) -> None:
@@ -220,10 +220,6 @@ class Gateway:
 def _private(path: str, flags: int) -> int:
     # What clients have sent is nobody else's business.
     return os.open(path, flags, 0o600)
-
-
-def _wake(readable: bool, writable: bool) -> None:
-    """The descriptor only ends the wait: the turn itself drains the socket."""
 
 
 def _quarter_of_memory() -> int:

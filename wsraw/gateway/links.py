@@ -51,7 +51,7 @@ class Links:
         self._look_at = 0.0
         self.drained = True
         """Whether the last drain has read all that there was."""
-        loop.watch(wire.fd, _wake, read=True)
+        loop.watch(wire.fd, wire.wake, read=True)
 
     # --- in ---
 
@@ -185,7 +185,3 @@ class Links:
             or self._wire.pending()
             or (self.remote is not None and self.remote.pending())
         )
-
-
-def _wake(readable: bool, writable: bool) -> None:
-    """The descriptor only ends the wait: the turn itself drains the socket."""

@@ -50,9 +50,9 @@ class Remote:
             if self._keeper is not None:
                 self._keeper.close()
             raise
-        loop.watch(self._wire.fd, _wake, read=True)
+        loop.watch(self._wire.fd, self._wire.wake, read=True)
         if self._keeper is not None:
-            loop.watch(self._keeper.fd, _wake, read=True)
+            loop.watch(self._keeper.fd, self._keeper.wake, read=True)
         how = "with keys" if secret else "NOT encrypted, with the token"
         log.info("workers elsewhere connect to %s (%s)", " and ".join(self._wire.endpoints), how)
 
@@ -117,7 +117,3 @@ class Remote:
         self._wire.close()
         if self._keeper is not None:
             self._keeper.close()
-
-
-def _wake(readable: bool, writable: bool) -> None:
-    """The descriptor only ends the wait: the turn itself drains the socket."""

@@ -39,6 +39,7 @@ from wsraw.gateway.framing import (
 )
 from wsraw.gateway.http import http_answer
 from wsraw.gateway.request import deflate_of, headers_of, path_of, subprotocols_of, to_inf
+from wsraw.gateway.whole_frames import may_become_whole, take_whole
 from wsraw.messages import Open
 from wsraw.settings import Settings
 
@@ -69,8 +70,10 @@ class _Receiver(Protocol):
         self.failure: tuple[int, str] | None = None
         self.hold_pongs = False
         self.held_pong: bytes | None = None
+        self.between_frames = False
+        """All that was received has become frames, and no message is under way."""
         self._limit = settings.max_message_size
-        self._frame_limit = _frame_limit(settings)
+        self.frame_limit = _frame_limit(settings)
         self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
         self._type = ""
         self._size = 0
@@ -78,11 +81,11 @@ class _Receiver(Protocol):
         # Each frame by itself; the message is counted by us. Left to it, the library would count
         # control frames, too.
         self.max_message_size = None
-        self.max_fragment_size = max(self._frame_limit, MAX_CONTROL)
+        self.max_fragment_size = max(self.frame_limit, MAX_CONTROL)
 
     def inflates(self) -> None:
         """Frames may be compressed: what does not shrink grows a little (zlib's deflateBound)."""
-        limit = self._frame_limit
+        limit = self.frame_limit
         self.max_fragment_size = max(limit + (limit >> 3) + 64, MAX_CONTROL)
 
     def recv_frame(self, frame: Frame) -> None:
@@ -92,8 +95,8 @@ class _Receiver(Protocol):
             if self._type:
                 raise ProtocolError("expected a continuation frame")
             data = bytes(frame.data)
-            if len(data) > self._frame_limit:
-                raise PayloadTooBig(len(data), self._frame_limit)
+            if len(data) > self.frame_limit:
+                raise PayloadTooBig(len(data), self.frame_limit)
             if not frame.fin:
                 self._type = "text" if opcode is TEXT else "binary"
                 self._receive_fragment(data, False)
@@ -115,10 +118,11 @@ class _Receiver(Protocol):
             self.events.pop()
             if opcode is CLOSE:
                 self.ended = True
+        self.between_frames = not (self.reader.buffer or self._type or self.ended)
 
     def _receive_fragment(self, data: bytes, final: bool) -> None:
-        if len(data) > self._frame_limit:
-            raise PayloadTooBig(len(data), self._frame_limit)
+        if len(data) > self.frame_limit:
+            raise PayloadTooBig(len(data), self.frame_limit)
         self._size += len(data)
         if self._size > self._limit:
             raise PayloadTooBig(self._size, self._limit)
@@ -142,8 +146,8 @@ class _Receiver(Protocol):
     def fail(self, code: int, reason: str = "") -> None:
         if code == 1009:
             # The library speaks of what it was told last, and knows of frames only.
-            one = self._frame_limit < self._limit and self._size <= self._limit
-            limit = self._frame_limit if one else self._limit
+            one = self.frame_limit < self._limit and self._size <= self._limit
+            limit = self.frame_limit if one else self._limit
             reason = f"{'frame' if one else 'message'} of more than {limit} bytes"
         self.ended = True
         self.failure = int(code), reason
@@ -252,10 +256,12 @@ class WebSocket(MessageOrder):
         "_codec",
         "_compressing",
         "_framing_key",
+        "_mask_bit",
         "_masks",
         "_protocol",
         "_request",
         "_response",
+        "_rest",
         "close_code",
         "close_reason",
         "deflates",
@@ -273,6 +279,10 @@ class WebSocket(MessageOrder):
         protocol.begin(settings)
         self._protocol = protocol
         self._masks = masks
+        self._mask_bit = 0 if masks else 0x80
+        """As the peer's frames must have it."""
+        self._rest = b""
+        """The beginning of a frame that `take_whole` will take when all of it is there."""
         self._framing_key: FramingKey | None = None
         self._request = b""
         self._response: Any = None
@@ -419,6 +429,7 @@ class WebSocket(MessageOrder):
         self.subprotocol = protocol.subprotocol
         if not self._masks:
             self._framing_key = PLAIN_KEY
+            protocol.between_frames = True
         for extension in protocol.extensions:
             assert isinstance(extension, _Deflate)
             self._codec = codec = extension.codec
@@ -434,15 +445,33 @@ class WebSocket(MessageOrder):
         if self.ended:
             return []
         protocol = self._protocol
+        if protocol.between_frames:
+            if self._rest:
+                data = self._rest + data
+                self._rest = b""
+            frames = protocol.frames
+            at = take_whole(data, self._mask_bit, protocol.frame_limit, frames)
+            if at < len(data):
+                if may_become_whole(data, at, self._mask_bit, protocol.frame_limit):
+                    self._rest = data[at:]
+                else:
+                    self._parse(data[at:] if at else data)
+        else:
+            self._parse(data)
+            frames = protocol.frames
+        if frames:
+            protocol.frames = []
+        return frames
+
+    def _parse(self, data: bytes) -> None:
+        """What the library's parser is for."""
+        protocol = self._protocol
+        protocol.between_frames = False
         protocol.receive_data(data)
         if not self.opened:
             self._look_at_response()
         if protocol.ended:
             self._end()
-        frames = protocol.frames
-        if frames:
-            protocol.frames = []
-        return frames
 
     def receive_eof(self) -> None:
         """The peer will send no more. Sets `ended`; without a close frame the code is 1006."""
@@ -467,7 +496,7 @@ class WebSocket(MessageOrder):
     def unfinished(self) -> int:
         """Bytes of a frame, or of a message to be joined, that are not complete yet."""
         protocol = self._protocol
-        return len(protocol.reader.buffer) + len(protocol._whole or b"")
+        return len(protocol.reader.buffer) + len(protocol._whole or b"") + len(self._rest)
 
     @property
     def contexts_size(self) -> int:
@@ -483,6 +512,7 @@ class WebSocket(MessageOrder):
         """
         protocol = self._protocol
         self.ended = True
+        self._rest = b""
         protocol.parser.close()
         protocol.reader.discard()
         protocol._whole = None
