@@ -26,6 +26,10 @@ STATE_LIMIT: Final = 64 * 1024
 """The most bytes of ``con.state`` that the gateway keeps for a connection."""
 
 
+class Lean(msgspec.Struct, gc=False):
+    """For what is made for each message, inside a process: a quarter of what a class costs."""
+
+
 class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):
     """What all records share: an array on the wire, and no cycles for the collector to look for."""
 
@@ -486,9 +490,8 @@ class Decoder:
         if not batch or type(batch[0]) is not self._head:
             raise LinkError("a batch begins with its session")
         head: Any = batch.pop(0)
-        for record in batch:
-            if type(record) is self._head:
-                return self._decode_one_by_one(data)
+        if self._head in set(map(type, batch)):
+            return self._decode_one_by_one(data)
         return head, batch, []
 
     def _decode_one_by_one(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:

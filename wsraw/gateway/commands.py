@@ -52,12 +52,13 @@ class Commands:
     def _ack(self, worker: Worker, ack: m.Ack, now: float) -> None:
         for entry in self._table.dispatcher.acked(worker, ack):
             route: Route = entry.owner
+            con = route.con
             kind = type(entry.event)
             if kind is m.OnClose:
                 self._table.forget(route)
-            elif kind is m.OnConnect and route.con.undecided:
+            elif kind is m.OnConnect and con.undecided:
                 self._settle(route, worker, now)
-            if route.con.half_closed:
+            if con.half_closed:
                 self._table.judge_half_closed(route, now)
 
     # --- the verdict of on_connect ---

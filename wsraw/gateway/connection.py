@@ -242,6 +242,12 @@ class Connection(Standing):
         waits. A refusal in the middle of a fragmented message leaves that message cut short: close.
         """
         state, ws = self.state, self.websocket
+        if state is OPEN and ws is not None and final:
+            frame = ws.plain_frame(data, type_)
+            if frame is not None:
+                self.output.append(frame)
+                self.output_size += len(frame)
+                return None
         if state is CLOSED or self._close_asked is not None:
             return None
         if ws is None:

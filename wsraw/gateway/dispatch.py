@@ -195,7 +195,11 @@ class Dispatcher:
             if route.gone:
                 # Its on_close was acked before this: a worker's mistake, but not our accounts'.
                 continue
-            flow.remove(route, entry.size)
+            size = entry.size
+            flow.total -= size
+            route.held -= size
+            if route.pauses:
+                flow.relieve(route)
             if route.parked and (route.queue is None or not route.in_flight):
                 # With nothing in flight it need not wait for this worker any more.
                 self._queue(route)

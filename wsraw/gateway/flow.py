@@ -75,6 +75,10 @@ class Flow:
         """Bytes of an event left the account."""
         route.held -= size
         self.total -= size
+        self.relieve(route)
+
+    def relieve(self, route: Route) -> None:
+        """Go on below the low-water mark."""
         if route.pauses & PAUSED_OWN and route.held + route.output_counted <= self.low:
             self.resume(route, PAUSED_OWN)
 

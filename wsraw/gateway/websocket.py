@@ -15,6 +15,7 @@ Nothing that a peer sends raises: it ends in `ended`, `failure` and what stands 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from codecs import utf_8_decode
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from wsraw.gateway.framing import (
     FramingKey,
     MessageOrder,
     RefusedError,
+    plain_frame,
     server_frame,
 )
 from wsraw.gateway.http import http_answer
@@ -258,6 +260,7 @@ class WebSocket(MessageOrder):
         "_framing_key",
         "_mask_bit",
         "_masks",
+        "_plain_below",
         "_protocol",
         "_request",
         "_response",
@@ -288,6 +291,8 @@ class WebSocket(MessageOrder):
         self._response: Any = None
         self._codec: deflate.Codec | None = None
         self._compressing = False
+        self._plain_below: float = 0 if masks else math.inf
+        """Bytes of a message below which its frame is plain: not masked, not compressed."""
         self.output = protocol.writes
         """What is to be written, in order; whoever takes it clears it. May hold empty chunks."""
         self.opened = False
@@ -437,6 +442,7 @@ class WebSocket(MessageOrder):
             protocol.inflates()
             if not self._masks and codec.compresses:
                 self._framing_key = codec.packing
+                self._plain_below = codec.threshold
 
     # --- receiving ---
 
@@ -550,6 +556,12 @@ class WebSocket(MessageOrder):
             data = codec.compress(data, opcode > 0, final)
             return server_frame(opcode, data, final, opcode > 0)
         return server_frame(opcode, data, final, False)
+
+    def plain_frame(self, data: bytes, type_: str) -> bytes | None:
+        """The frame of a whole message, where nothing about it is unusual; None: `check` it."""
+        if self.under_way or len(data) >= self._plain_below:
+            return None
+        return plain_frame(data, type_)
 
     def send(self, data: bytes, type_: str, final: bool) -> str | None:
         """Queue one data frame, or say why it is refused."""

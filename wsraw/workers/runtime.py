@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from wsraw import messages as m
-from wsraw.link import LinkState, Outbox, WorkerLink
+from wsraw.link import ONLY_MESSAGES, LinkState, Outbox, WorkerLink
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -53,12 +53,6 @@ class Turn(Outbox):
         self.event = event
         self.done = False
         self.seen: list[Connection] = []
-
-    def begin(self, session: int, event: m.Event) -> None:
-        """Serve the next event: plain handlers run one after the other and share a turn."""
-        self.session = session
-        self.seq = event.seq
-        self.event = event
 
 
 _turn: ContextVar[Turn | None] = ContextVar("wsraw_turn", default=None)
@@ -111,9 +105,13 @@ class Runtime:
 
     def receive(self, data: bytes) -> None:
         """Take one batch: notices take effect now, events wait in `queue`."""
-        for record in self.link.receive(data):
+        records = self.link.receive(data)
+        if set(map(type, records)) == ONLY_MESSAGES:
+            self.queue.extend(records)
+            return
+        for record in records:
             kind = type(record)
-            if kind is m.OnMessage or kind in self._functions:
+            if kind in self._functions:
                 self.queue.append(record)
             elif kind is m.Attach:
                 self._attach(record)
@@ -198,8 +196,11 @@ class Runtime:
     def handle(self, event: m.Event) -> None:
         """Call the plain handler of an event; its commands and its ack are with the link then."""
         con = self.connections.get(event.con) or self.meet(event.con)
+        # Plain handlers run one after the other, and share a turn.
         turn = self.turn = self._plain
-        turn.begin(self.link.session, event)
+        turn.session = self.link.session
+        turn.seq = event.seq
+        turn.event = event
         con.delivery = event.delivery
         try:
             if con._flags and self._is_unheard(con, event):
