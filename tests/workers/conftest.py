@@ -216,8 +216,8 @@ class Process:
         if batch is not None:
             self.router.send_multipart([self.gateway.identity, batch])
 
-    def welcome(self, epoch: int = EPOCH) -> m.Hello:
-        """Ask whoever comes for its hello, and begin a session."""
+    def welcome(self, *events: m.Event, epoch: int = EPOCH) -> m.Hello:
+        """Ask whoever comes for its hello, and begin a session, with these events at once."""
         self.gateway = GatewayLink(b"", m.gateway_decoder())
         self.until(lambda: self.receive() is not None, "the worker's probe")
         self.router.send_multipart([self.gateway.identity, who()])
@@ -228,7 +228,7 @@ class Process:
         self.sessions += 1
         self.gateway.welcome(hellos[0], self.sessions, epoch, range(con_id(5000), con_id(7000)))
         self.gateway.window = 1000
-        self.tell()
+        self.deliver(*events)
         hello: m.Hello = hellos[0]
         return hello
 

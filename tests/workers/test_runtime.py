@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from wsraw import messages as m
+from wsraw.link import who
 
 from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
 
@@ -502,6 +503,16 @@ def test_a_new_session_drops_what_was_not_handled(pair: MakePair) -> None:
     p.begin_session(2)
     p.run(message(1, b"new"))
     assert [what[1]["data"] for what in p.heard] == ["new"]
+
+
+def test_who_ends_what_waits(pair: MakePair) -> None:
+    """Before the welcome: what would be handled now would be acked without a session."""
+    p = pair("def on_message(msg, con): return 'handled'")
+    p.deliver(connect(1), message(1, b"x"))
+    p.runtime.receive(who())
+    assert not p.runtime.queue
+    (hello,) = p.gateway.receive(p.sent())
+    assert isinstance(hello, m.Hello)
 
 
 def test_a_handler_that_outlives_its_session_commands_nothing(pair: MakePair) -> None:

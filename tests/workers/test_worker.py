@@ -205,7 +205,7 @@ def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
     process.deliver(connect(1), message(1, b"x"))
     process.pump(process.all_acked, "the ack")
     process.restart_gateway()
-    again = process.welcome(EPOCH + 1)
+    again = process.welcome(epoch=EPOCH + 1)
     assert again.instance == first.instance
     assert again.held == [con_id(1)]
     process.deliver(message(2, b"y"))
@@ -455,3 +455,15 @@ def test_the_process_is_not_there_any_more(process: Process) -> None:
     assert process.child.poll() is None
     os.kill(process.child.pid, signal.SIGTERM)
     eventually(lambda: process.child.poll() is not None, "its end")
+
+
+def test_a_plain_handler_beside_async_ones_is_acked_without_being_asked(process: Process) -> None:
+    """Its event waited for on_start, and no further batch comes to send the ack along with."""
+    process.start(
+        """
+        def on_connect(inf, con): pass
+        async def on_message(msg, con): pass
+        """
+    )
+    process.welcome(connect(1))
+    process.pump(process.all_acked, "the ack")

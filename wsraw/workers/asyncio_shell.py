@@ -152,22 +152,29 @@ class AsyncioShell(Shell):
             elif runtime.is_async(event):
                 con._waiting = deque()
                 self._running += 1
-                self._spawn(self._serve(con, event))
+                self._spawn(self._serve(con, event, runtime.link.session))
             else:
                 runtime.handle(event)
+                # Nobody else may: what waits for this is not always a batch that came.
+                if not self._send_due:
+                    self._schedule_send()
                 if clock() >= send_by:
                     self._send()
                     self._loop.call_soon(self._advance)
                     return
 
-    async def _serve(self, con: Connection, event: m.Event) -> None:
+    async def _serve(self, con: Connection, event: m.Event, session: int) -> None:
         """One event; then its connection's next one has its turn, in a task of its own."""
-        await self.runtime.handle_async(event)
+        if session == self.runtime.link.session:
+            await self.runtime.handle_async(event)
+        # Else its session has ended before this task began: acked now, it would be acked as
+        # another event, of the session that stands.
         if not self._send_due:
             self._schedule_send()
         waiting = con._waiting
         if waiting and not self._is_stopping():
-            self._spawn(self._serve(con, waiting.popleft()), is_nested=True)
+            session = self.runtime.link.session
+            self._spawn(self._serve(con, waiting.popleft(), session), is_nested=True)
             return
         con._waiting = None
         self._running -= 1

@@ -123,6 +123,9 @@ class Runtime:
                 self._opened(record)
             elif kind is m.Refused:
                 self._refused(record)
+        if not self.link.session:
+            # `who` was in it: what waits is over, before the welcome comes.
+            self._forget_events()
 
     def _attach(self, attach: m.Attach) -> None:
         con = self.meet(attach.con)
@@ -139,8 +142,8 @@ class Runtime:
             con._held = False
 
     def _forget_all(self) -> None:
-        """Events of an earlier session come again, to whom the gateway chooses."""
-        self.queue.clear()
+        """A new session knows no connections but those that it will be told of."""
+        self._forget_events()
         if self.link.epoch != self._epoch_known:
             # Each of them gets its on_close from the new gateway, which knows neither their inf
             # nor their state.
@@ -148,9 +151,14 @@ class Runtime:
             self._bereft.update(self.connections)
         for con in self.connections.values():
             con._held = False
+        self.connections.clear()
+
+    def _forget_events(self) -> None:
+        """Those of a session that is over come again, to whom the gateway chooses."""
+        self.queue.clear()
+        for con in self.connections.values():
             if con._waiting is not None:
                 con._waiting.clear()
-        self.connections.clear()
 
     def _opened(self, opened: m.Opened) -> None:
         """Our named `open` found one standing: the connection we gave out is that one."""
