@@ -546,7 +546,13 @@ def small_worker(served: Served, token: str) -> subprocess.Popen[bytes]:
     (source,) = blocks(PROTOCOL, "python")
     return subprocess.Popen(
         [sys.executable, "-c", source],
-        env=environment() | {"WSRAW_ENDPOINT": served.endpoint, "WSRAW_TOKEN": token},
+        env=environment()
+        | {
+            "WSRAW_ENDPOINT": served.endpoint,
+            "WSRAW_TOKEN": token,
+            "WSRAW_POOL": "default",
+            "WSRAW_INSTANCE": "the small one",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

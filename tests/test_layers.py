@@ -57,10 +57,12 @@ ALLOWED = {
     "supervisor": {"checks", "listen", "listeners", "loop", "messages", "settings", ""},
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
+    "conform": {"messages", "supervisor"},
     "drill": {"checks", "loop", "settings", "supervisor", ""},
     "cli": {
         "checks",
         "configuration",
+        "conform",
         "drill",
         "keygen",
         "keys",
@@ -153,6 +155,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "settings",
         "options",
         "units",
+        *(f"conform.{name}" for name in ("behaviour", "manners", "play", "stage", "watch")),
         *(f"supervisor.{name}" for name in ("policy", "life", "pool", "restarts", "status")),
     ],
 )
@@ -176,7 +179,14 @@ def test_one_package_one_door(name: str) -> None:
 def test_zmq_has_one_door_a_process() -> None:
     users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
     # The command line is a process of its own, too.
-    doors = ["gateway.wire", "keygen", "supervisor.client", "supervisor.control", "workers.dealer"]
+    doors = [
+        "conform.router",
+        "gateway.wire",
+        "keygen",
+        "supervisor.client",
+        "supervisor.control",
+        "workers.dealer",
+    ]
     assert sorted(users) == doors
 
 

@@ -317,6 +317,7 @@ def dead_letters(number: int | None, run_dir: str) -> int:
     "--connect",
     "endpoint",
     metavar="ENDPOINT",
+    envvar="WSRAW_ENDPOINT",
     required=True,
     help="Where the gateway's link is, as `wsraw run` shows it: ipc://DIR/link.sock or "
     "tcp://HOST:PORT.",
@@ -326,7 +327,13 @@ def dead_letters(number: int | None, run_dir: str) -> int:
     envvar="WSRAW_TOKEN",
     help="What lets a worker in. Default: WSRAW_TOKEN, else DIR/token beside an ipc:// endpoint.",
 )
-@click.option("--pool", default="default", show_default=True, help="The pool this worker joins.")
+@click.option(
+    "--pool",
+    envvar="WSRAW_POOL",
+    default="default",
+    show_default=True,
+    help="The pool this worker joins.",
+)
 @click.option(
     "--key",
     metavar="FILE",
@@ -359,7 +366,9 @@ def worker(
         raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token is enough")
     keys = _link_keys(key, gateway_key) if key else None
     token = token or (_token_beside(endpoint) if keys is None else "")
-    os.environ.pop("WSRAW_TOKEN", None)
+    for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL"):
+        # Read above; a program that a handler starts must not take them for its own.
+        os.environ.pop(name, None)
     from wsraw.workers import dealer
     from wsraw.workers import worker as runtime
 
@@ -493,6 +502,44 @@ def drill(as_json: bool, **values: Any) -> int:
     try:
         return drills.main(Plan(**values), as_json)
     except (PlanError, drills.CannotDrill) as error:
+        raise WrongUse(str(error)) from error
+
+
+@cli.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--generic", is_flag=True, help="Any worker: leave out what needs the common behaviour."
+)
+@click.option(
+    "--rules", metavar="NAME[,NAME…]", default="", help="Only these. Default: all of them."
+)
+@click.option(
+    "--timeout",
+    type=POSITIVE,
+    default=5.0,
+    show_default=True,
+    help="The longest wait for an answer of the worker, in seconds.",
+)
+@click.option("--log", metavar="FILE", default="", help="Write what the worker prints there.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def conform(
+    command: tuple[str, ...], generic: bool, rules: str, timeout: float, log: str, as_json: bool
+) -> int:
+    """Start the worker COMMAND, play the gateway for it, and check rule by rule that it speaks the
+    worker protocol. Exit code 1: a rule is broken.
+
+    It finds WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment.
+    """
+    from wsraw.conform import run as runner
+
+    names = [name.strip() for name in rules.split(",") if name.strip()]
+    try:
+        return runner.main(
+            command, names, generic=generic, patience=timeout, as_json=as_json, log=log
+        )
+    except runner.CannotConform as error:
         raise WrongUse(str(error)) from error
 
 

@@ -69,7 +69,7 @@ def main(
     link = WorkerLink(
         pool=pool,
         token=token,
-        instance=secrets.token_hex(8),
+        instance=os.environ.pop("WSRAW_INSTANCE", "") or secrets.token_hex(8),
         language=f"python/{platform.python_version()}",
         concurrency=concurrency,
         starting=loaded.on_start is not None,

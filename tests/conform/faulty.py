@@ -1,0 +1,379 @@
+"""A worker with the common behaviour that can be wrong in one way: `python faulty.py FAULT`.
+
+The machine does no I/O, so that tests can drive it with a clock of their own. It is written from
+docs/worker-protocol.md, and shares nothing with wsraw's own workers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import msgpack
+
+FAULTS = {
+    # what is wrong: (the rule that says so, a word of what it says)
+    "deaf": ("hello", "a hello in answer to who"),
+    "asks once": ("hello-again", "a hello in answer to who"),
+    "no ack of errors": ("events", "an ack of [on_error"),
+    "no verdict": ("verdict", "an ack of [on_connect"),
+    "small queue": ("window", "an ack of"),
+    "fixed fields": ("short-records", "has ended with code 1"),
+    "no more fields": ("appended-fields", "has ended with code 1"),
+    "no more notices": ("unknown-notices", "has ended with code 1"),
+    "no empty batch": ("empty-batches", "has ended with code 1"),
+    "friends only": ("unknown-connection", "has ended with code 1"),
+    "no detach": ("attach", "has ended with code 1"),
+    "small buffer": ("large", "an ack of"),
+    "mean buffer": ("very-large", "an ack of"),
+    "keeps": ("session-ends", "of the session before"),
+    "holds some": ("new-gateway", "held names connections"),
+    "no probe": ("probe", "a link began with"),
+    "ignores drain": ("drain", "bye"),
+    "forgets the last": ("drain", "bye before an event"),
+    "stays": ("drain", "the end of the process after its bye"),
+    "leaves in anger": ("idle-drain", "with code 1, not 0"),
+    "tries again": ("shut-out", "said hello again"),
+    "latin-1": ("text", "wanted: [send"),
+    "binary as text": ("binary", "wanted type binary"),
+    "trims": ("raw", "wanted: [send"),
+    "whole": ("fragments", "wanted final false"),
+    "all letters": ("upper", "wanted: [send"),
+    "cuts at 64 KiB": ("echo-large", "wanted: [send"),
+    "cuts at 8 MiB": ("echo-very-large", "wanted: [send"),
+    "out of order": ("order", "wanted now"),
+    "doubles": ("text", "there is a second"),
+    "quick first": ("one-at-a-time", "did not wait"),
+    "ack first": ("beside-ack", "stands behind its ack"),
+    "command apart": ("beside-ack", "in an earlier batch"),
+    "ack apart": ("beside-ack", "in a later batch"),
+    "hoards": ("ack-in-time", "has waited for the handler"),
+    "no state": ("state", "without a state command"),
+    "state in memory": ("state", "wanted: [send"),
+    "one state": ("states-apart", "wanted: [send"),
+    "does not open": ("open", "one open is wanted"),
+    "no hi": ("open", "without [send"),
+    "no fence": ("fence", "the session before"),
+    "drops what it does": ("busy-drain", "bye before an event"),
+    "own routing id": ("routing-id", "begins with a zero byte"),
+    "two frames": ("batch", "2 frames"),
+    "JSON": ("batch", "not an array"),
+    "no such record": ("records", "shout"),
+    "text as a number": ("records", "Expected"),
+    "hello twice": ("hello-asked", "without a who"),
+    "says hello": ("hello-asked", "without a who"),
+    "wrong token": ("hello-fields", "token"),
+    "wrong pool": ("hello-fields", "pool"),
+    "wrong version": ("hello-fields", "version"),
+    "another instance": ("hello-fields", "keeps its instance"),
+    "one instance": ("hello-fields", "an instance of its own"),
+    "holds the dead": ("hello-held", "or is gone"),
+    "no number": ("session", "0 is none"),
+    "next number": ("session", "is none"),
+    "ack twice": ("ack-once", "is acked already"),
+    "acks ahead": ("ack-once", "events go from 1"),
+    "backwards": ("ack-order", "comes before"),
+    "32 bits": ("ids", "never told of"),
+    "own ids": ("ids", "each id of the range"),
+    "state late": ("state-taken", "in flight any more"),
+    "last words": ("bye-last", "after bye"),
+}
+
+
+class End(Exception):
+    """The process ends with this code."""
+
+
+class Worker:
+    """Batches in, batches out through `send`; `sleep` takes seconds."""
+
+    def __init__(
+        self,
+        fault: str,
+        environment: dict[str, str],
+        send: Callable[[list[bytes]], None],
+        sleep: Callable[[float], None],
+    ) -> None:
+        assert not fault or fault in FAULTS, fault
+        self.fault = fault
+        self.environment = environment
+        self.send = send
+        self.sleep = sleep
+        self.session = 0
+        self.ids: list[int] = []
+        self.states: dict[int, bytes] = {}
+        self.known: set[int] = set()
+        self.opened: set[int] = set()
+        self.ends: set[int] = set()
+        self.kept: list[Any] = []
+        self.hellos = 0
+
+    def start(self) -> None:
+        """Connected."""
+        if self.fault == "no probe":
+            self.say(0, [["ack", 1, 1]])
+        if self.fault == "says hello":
+            self.hello()
+
+    def say(self, number: int, records: list[Any]) -> None:
+        data = msgpack.encode([number, *records])
+        if self.fault == "JSON" and number:
+            data = b'{"session": 1}'
+        self.send([data, b""] if self.fault == "two frames" else [data])
+
+    def hello(self) -> None:
+        fault, environment = self.fault, self.environment
+        self.hellos += 1
+        held = sorted(self.known | (self.ends if fault == "holds the dead" else set()))
+        instance = environment["WSRAW_INSTANCE"]
+        if fault == "another instance":
+            instance += str(self.hellos)
+        fields = [
+            2 if fault == "wrong version" else 1,
+            "default" if fault == "wrong pool" else environment["WSRAW_POOL"],
+            "one" if fault == "one instance" else instance,
+            "python/faulty",
+            "sesame" if fault == "wrong token" else environment["WSRAW_TOKEN"],
+            100,
+            1,
+            held[1:] if fault == "holds some" else held,
+        ]
+        self.say(0, [["hello", *fields]])
+        if fault == "hello twice":
+            self.say(0, [["hello", *fields]])
+
+    def receive(self, data: bytes) -> None:
+        """One message of the gateway. Raises End."""
+        fault = self.fault
+        if not data:
+            return
+        number, *records = msgpack.decode(data)
+        if not records and fault == "no empty batch":
+            raise End(1)
+        batch: list[Any] = []
+        if fault == "small queue" and len(records) > 6:
+            del records[6:]
+        messages = [record for record in records if record[0] == "on_message"]
+        if fault == "quick first" and len(messages) == 2 and b"quick" in messages[1]:
+            records.reverse()
+        if fault in ("out of order", "backwards") and len(messages) > 2:
+            records.reverse()
+        since = 0.0
+        for record in records:
+            if record[0] == "who":
+                if fault == "deaf" or (fault == "asks once" and self.hellos):
+                    continue
+                self.session = 0
+                if fault not in ("keeps", "no fence"):
+                    self.kept = []
+                self.hello()
+            elif record[0] == "welcome":
+                self.session = record[2]
+                self.ids = list(range(record[4], record[5] + 1))
+            elif number in (0, self.session):
+                took = self.handle(record, batch)
+                since += took
+                if took and since > 0.001 and fault != "hoards":
+                    self.flush(batch)
+                    since = 0.0
+        self.flush(batch)
+
+    def flush(self, batch: list[Any]) -> None:
+        """What the handlers have left; a worker that keeps things sends them with the next."""
+        fault = self.fault
+        if fault in ("keeps", "no fence") and batch:
+            slow = any(record[0] == "send" and record[2][:4] == b"slow" for record in batch)
+            old = any(record[0] == "send" and b"of the old" in record[2] for record in batch)
+            if old if fault == "keeps" else slow or old:
+                self.kept += batch
+                batch.clear()
+                return
+        if self.kept and self.session:
+            batch[:0] = self.kept
+            self.kept = []
+        if batch:
+            number = self.session
+            number = {"no number": 0, "next number": number + 1}.get(fault, number)
+            self.say(number, batch)
+            batch.clear()
+
+    def handle(self, record: list[Any], batch: list[Any]) -> float:
+        """One record; its commands and its ack go into the batch. Seconds that it took."""
+        fault = self.fault
+        tag, *fields = record
+        if tag == "refused":
+            if fields[0] == 0:
+                if fault == "tries again":
+                    self.hello()
+                raise End(0)
+        elif tag == "attach":
+            con = fields[0]
+            self.known.add(con)
+            if fault == "no more fields" and len(fields) > 5:
+                raise End(1)
+            if fault != "state in memory" or con not in self.states:
+                self.states[con] = fields[2]
+        elif tag == "detach":
+            if fault == "no detach":
+                raise End(1)
+            self.known.discard(fields[0])
+        elif tag == "drain":
+            self.drain(batch)
+        elif tag.startswith("on_"):
+            return self.event(tag, fields, batch)
+        elif fault == "no more notices":
+            raise End(1)
+        return 0.0
+
+    def drain(self, batch: list[Any]) -> None:
+        fault = self.fault
+        if fault == "ignores drain":
+            return
+        batch.append(["bye"])
+        if fault == "last words":
+            batch.append(["ack", 1, 1])
+        self.flush(batch)
+        if fault != "stays":
+            raise End(1 if fault == "leaves in anger" else 0)
+
+    def event(self, tag: str, fields: list[Any], batch: list[Any]) -> float:
+        fault = self.fault
+        seq, con, *rest = fields
+        commands: list[Any] = []
+        took = 0.0
+        if fault == "friends only" and tag != "on_connect" and con not in self.known:
+            raise End(1)
+        if tag == "on_connect":
+            if fault == "fixed fields":
+                try:
+                    _, _, _, _, _, _, *_ = fields
+                except ValueError:
+                    raise End(1) from None
+            if fault == "no verdict" and rest[1]:
+                return 0.0
+            self.known.add(con)
+            if con in self.opened and fault != "no hi":
+                commands.append(["send", con, b"hi", "text"])
+        elif tag == "on_message":
+            data, kind, final = (*rest, True)[:3]
+            limit = {"small buffer": 1 << 16, "mean buffer": 1 << 23}.get(fault)
+            if limit and len(data) > limit:
+                return 0.0
+            if (fault, data) in (
+                ("forgets the last", b"message 19"),
+                ("drops what it does", b"beside it"),
+            ):
+                return 0.0
+            if con not in self.opened:
+                took = self.message(con, data, kind, final, commands)
+        elif tag == "on_error":
+            if fault == "no ack of errors":
+                return 0.0
+        elif tag == "on_close":
+            self.known.discard(con)
+            self.ends.add(con)
+        self.finish(seq, commands, batch)
+        return took
+
+    def finish(self, seq: int, commands: list[Any], batch: list[Any]) -> None:
+        fault = self.fault
+        acks = [["ack", seq, seq]]
+        if fault == "ack twice":
+            acks *= 2
+        if fault == "acks ahead":
+            acks = [["ack", seq, seq + 1000]]
+        if fault in ("command apart", "ack apart") and commands:
+            first, second = commands, acks
+            if fault == "ack apart":
+                first, second = second, first
+            self.flush(batch)
+            self.say(self.session, first)
+            self.say(self.session, second)
+            return
+        late = [each for each in commands if each[0] == "state" and fault == "state late"]
+        early = [each for each in commands if each not in late]
+        batch += [*acks, *early] if fault == "ack first" else [*early, *acks, *late]
+
+    def message(self, con: int, data: bytes, kind: str, final: bool, commands: list[Any]) -> float:
+        fault = self.fault
+        took = 0.0
+        place = 0 if fault == "one state" else con
+        count = int(self.states.get(place) or b"0") + 1
+        self.states[place] = b"%d" % count
+        if fault != "no state":
+            commands.append(["state", con, self.states[place]])
+        word, _, rest = data.partition(b" ")
+        answer = data
+        if word == b"upper":
+            answer = rest.upper()
+            if fault == "all letters" and kind == "text":
+                answer = rest.decode().upper().encode()
+        elif data == b"count":
+            answer = b"%d" % count
+        elif word == b"slow":
+            took = int(rest) / 1000
+            self.sleep(took)
+        elif word == b"open":
+            opened = self.ids.pop(0) + (1 << 20 if fault == "own ids" else 0)
+            self.opened.add(opened)
+            self.known.add(opened)
+            options = {"during": con}
+            if fault != "does not open":
+                target = rest.decode()
+                fields = [target, "websocket", "/", "conform", ""]
+                commands.append(["open", opened, *fields, options])
+            answer = b"opened %d" % opened
+        command = self.answer(con, answer, kind, final)
+        commands += [command] * (2 if fault == "doubles" else 1)
+        return took
+
+    def answer(self, con: int, data: bytes, kind: str, final: bool) -> list[Any]:
+        fault = self.fault
+        kind = "binary" if kind == "raw" and fault != "trims" else kind
+        if fault == "trims" and kind == "raw":
+            kind, data = "binary", data.strip()
+        if fault == "latin-1" and kind == "text":
+            data = data.decode().encode("latin-1", "replace")
+        if fault == "binary as text":
+            kind = "text"
+        if fault == "whole":
+            final = True
+        if fault.startswith("cuts at"):
+            data = data[: 1 << 16 if "KiB" in fault else 1 << 23]
+        if fault == "32 bits":
+            con &= 0xFFFFFFFF
+        if fault == "no such record":
+            return ["shout", con, data]
+        return ["send", con, 7 if fault == "text as a number" else data, kind, final]
+
+
+def main() -> int:
+    """The same on a real link."""
+    import zmq
+
+    (fault,) = sys.argv[1:]
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.set(zmq.IMMEDIATE, 1)
+    socket.set(zmq.PROBE_ROUTER, 0 if fault == "no probe" else 1)
+    socket.set(zmq.LINGER, 2000)
+    if fault == "own routing id":
+        socket.set(zmq.ROUTING_ID, b"me")
+    socket.connect(os.environ["WSRAW_ENDPOINT"])
+    worker = Worker(fault, dict(os.environ), socket.send_multipart, time.sleep)
+    worker.start()
+    try:
+        while True:
+            worker.receive(socket.recv())
+    except End as end:
+        return int(str(end))
+    finally:
+        socket.close()
+        context.term()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""`wsraw conform` with real processes: our own workers, the one of the docs, and bad ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import UNIT
+from running import ROOT, command, is_alive, wsraw
+
+FAULTY = ROOT / "tests/conform/faulty.py"
+PATIENT = f"--timeout={10 * UNIT}"
+BRIEF = f"--timeout={UNIT}"
+
+ASYNC = """
+import asyncio
+import importlib.util
+
+spec = importlib.util.spec_from_file_location("common", {path!r})
+common = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(common)
+on_connect = common.on_connect
+
+
+async def on_message(msg, con):
+    word, _, rest = str(msg["data"]).partition(" ")
+    if word == "slow" and not con.target:
+        con.state = (con.state or 0) + 1
+        await asyncio.sleep(int(rest) / 1000)
+        return msg
+    return common.on_message(msg, con)
+"""
+
+
+def verdicts(*arguments: str, code: int) -> dict[str, dict[str, Any]]:
+    """Run it with --json; the rules by name."""
+    done = wsraw("conform", "--json", *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    return {rule["rule"]: rule for rule in json.loads(done.stdout)["rules"]}
+
+
+def not_passed(rules: dict[str, dict[str, Any]]) -> list[str]:
+    return [f"{name}: {rule['why']}" for name, rule in rules.items() if rule["verdict"] != "pass"]
+
+
+def test_the_example_in_python() -> None:
+    before = set(Path(tempfile.gettempdir()).glob("wsraw-*/link.sock"))
+    file = str(ROOT / "examples/common.py")
+    done = wsraw("conform", PATIENT, "--", *command("worker", file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("pass  ") for line in lines[:-1])
+    assert lines[-1] == f"{len(lines) - 1} passed, 0 failed, 0 skipped"
+    # It takes its folder along; others that run beside us may have theirs.
+    left = set(Path(tempfile.gettempdir()).glob("wsraw-*/link.sock")) - before
+    assert not left
+
+
+def test_the_same_with_async_handlers(tmp_path: Path) -> None:
+    file = tmp_path / "async_common.py"
+    file.write_text(ASYNC.format(path=str(ROOT / "examples/common.py")), "utf-8")
+    assert not_passed(verdicts(PATIENT, "--", *command("worker", str(file)), code=0)) == []
+
+
+def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
+    text = (ROOT / "docs/worker-protocol.md").read_text("utf-8")
+    (source,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    file = tmp_path / "small.py"
+    file.write_text(source, "utf-8")
+    rules = verdicts(PATIENT, "--generic", "--", sys.executable, str(file), code=0)
+    # It commands nothing but sends.
+    assert not_passed(rules) == ["state-taken: nothing came that it is about"]
+
+
+# Those that a fake wire cannot have: what libzmq does, and the life of a process.
+@pytest.mark.parametrize(
+    ("fault", "rules", "broken"),
+    [
+        ("own routing id", "routing-id", "routing-id"),
+        ("no probe", "probe", "probe"),
+        ("two frames", "batch", "batch"),
+        ("leaves in anger", "idle-drain", "idle-drain"),
+        ("no fence", "fence", "fence"),
+        ("hoards", "ack-in-time", "ack-in-time"),
+    ],
+)
+def test_bad_workers(fault: str, rules: str, broken: str) -> None:
+    worker = ["--", sys.executable, str(FAULTY), fault]
+    found = verdicts(BRIEF, f"--rules={rules}", *worker, code=1)
+    assert found[broken]["verdict"] == "fail", found
+
+
+def test_a_worker_that_is_good_is_not_called_bad() -> None:
+    rules = "hello,new-gateway,text,fence,drain,probe,routing-id,batch"
+    found = verdicts(PATIENT, f"--rules={rules}", "--", sys.executable, str(FAULTY), "", code=0)
+    assert not_passed(found) == []
+
+
+def test_a_worker_that_ends_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    source = "import os; print(os.getpid(), *sorted(n for n in os.environ if 'WSRAW' in n)); 1 / 0"
+    options = [BRIEF, f"--log={log}", "--"]
+    done = wsraw("conform", *options, sys.executable, "-c", source)
+    assert done.returncode == 1
+    assert "FAIL  hello " in done.stdout
+    assert "the worker has ended with code 1" in done.stdout
+    assert "worker: ZeroDivisionError" in done.stderr
+    said = log.read_text("utf-8")
+    names = ["WSRAW_ENDPOINT", "WSRAW_INSTANCE", "WSRAW_POOL", "WSRAW_TOKEN"]
+    assert said.split("\n")[0].split()[1:] == names
+
+
+def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    source = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(os.getpid(), flush=True); time.sleep(600)"
+    )
+    options = ["--timeout=0.5", f"--log={log}", "--rules=hello,probe", "--"]
+    done = wsraw("conform", *options, sys.executable, "-c", source)
+    assert done.returncode == 1
+    assert "PROBE_ROUTER" in done.stdout
+    pids = [int(line) for line in log.read_text("utf-8").split()]
+    assert pids
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--", "no-such-program"], "no-such-program: cannot be started: No such file"),
+        (["--rules=teext", "--", "x"], "there is no rule 'teext'; there are"),
+        ([], "Missing argument 'COMMAND"),
+    ],
+)
+def test_wrong_use(arguments: list[str], words: str) -> None:
+    done = wsraw("conform", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""`wsraw conform`: plays the gateway for one worker, and checks it rule by rule."""

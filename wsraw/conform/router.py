@@ -1,0 +1,77 @@
+"""I/O. The ROUTER of a gateway that is played: it can die and come back at its endpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import Final
+
+import zmq
+
+LARGEST_BATCH: Final = 64 * 1024 * 1024
+RECEIVE_QUEUE: Final = 1000
+
+
+class Router:
+    """As the gateway's for workers of this machine."""
+
+    def __init__(self) -> None:
+        self._folder = ""
+        if sys.platform == "win32":
+            self.endpoint = "tcp://127.0.0.1:*"
+        else:
+            # Made for us alone: who can reach the socket can play the worker.
+            self._folder = tempfile.mkdtemp(prefix="wsraw-")
+            self.endpoint = f"ipc://{os.path.join(self._folder, 'link.sock')}"
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self.up()
+
+    def up(self) -> None:
+        """Bind."""
+        self._context = zmq.Context()
+        socket = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
+        socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        socket.bind(self.endpoint)
+        self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._socket = socket
+
+    def down(self) -> None:
+        """Close at once, with all links. When this returns, the endpoint is free: a socket that was
+        only closed is so somewhat later, and takes the new one's file along."""
+        if self._socket is not None and self._context is not None:
+            self._socket.close(0)
+            self._context.term()
+            self._socket = self._context = None
+
+    def send(self, identity: bytes, data: bytes) -> None:
+        """Send a message. What cannot be sent is lost: its check will miss the answer."""
+        if self._socket is None:
+            return
+        try:
+            self._socket.send_multipart([identity, data], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            pass
+
+    def receive(self, seconds: float) -> tuple[bytes, list[bytes]] | None:
+        """The next message with its identity; None if none comes within that time."""
+        milliseconds = max(0, int(seconds * 1000 + 0.999))
+        if self._socket is None:
+            # Nobody can call while we are down; the time passes all the same.
+            zmq.zmq_poll([], milliseconds)
+            return None
+        if not self._socket.poll(milliseconds):
+            return None
+        identity, *frames = self._socket.recv_multipart()
+        return identity, frames
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.down()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
