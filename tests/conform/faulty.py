@@ -83,7 +83,7 @@ FAULTS = {
 }
 
 
-class End(Exception):
+class End(Exception):  # noqa: N818
     """The process ends with this code."""
 
 

@@ -252,7 +252,7 @@ def beside_ack(stage: Stage) -> Script:
         if send.batch != ack.batch:
             where = "an earlier" if send.batch < ack.batch else "a later"
             raise Breach(f"the answer to event {seq} is in {where} batch than its ack", send.text())
-        if send.index > ack.index:
+        if send.place > ack.place:
             raise Breach(f"the answer to event {seq} stands behind its ack", send.text())
 
 

@@ -24,7 +24,7 @@ Check: TypeAlias = Callable[[Any], Script]
 """Given the stage (stage.py), which knows rules itself."""
 
 
-class Breach(Exception):
+class Breach(Exception):  # noqa: N818
     """A rule is broken; `record` shows what has broken it, for people."""
 
     def __init__(self, why: str, record: str = "") -> None:

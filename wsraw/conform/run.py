@@ -26,7 +26,7 @@ LAST_LINES: Final = 20
 """Of the worker's output, shown when something failed."""
 
 
-class CannotConform(Exception):
+class CannotConform(Exception):  # noqa: N818
     """The command cannot be started, or a rule does not exist; the text says what to do."""
 
 

@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple, get_args
 from wsraw import messages as m
 from wsraw.conform import show
 
-
 EVENTS: Final = {kind.__struct_config__.tag for kind in get_args(m.Event)}
 
 
@@ -17,7 +16,7 @@ class Heard(NamedTuple):
 
     batch: int
     """From 1, in its session."""
-    index: int
+    place: int
     record: Any
 
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""Sans-I/O. Records and batches as text for people: as in docs/worker-protocol.md, cut to a line."""
+"""Sans-I/O. Records and batches as text for people: as in the docs, cut to a line."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ class Stage:
         self.notice(["drain", self.patience])
 
     def flush(self) -> None:
-        """Send what is queued as one batch, as far as the window goes; the rest follows the acks."""
+        """Send what is queued as one batch, as far as the window goes; the rest follows."""
         self.session.waiting += self._out
         self._out = []
         if not self._pump() and not self.session.waiting:

@@ -1,0 +1,221 @@
+"""The golden bytes of docs/vectors/records.json, both ways; `python tests/test_vectors.py` writes
+the file anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from wsraw import messages as m
+
+FILE = Path(__file__).resolve().parent.parent / "docs/vectors/records.json"
+
+TO_WORKER = "gateway to worker"
+TO_GATEWAY = "worker to gateway"
+
+CON = 1 << m.ID_EPOCH_SHIFT | 1
+LAST = (1 << 53) - 1
+SESSION = (1 << 40) + 7
+ASTRAL = "Grüße, 世界 😀"
+INF = {"method": "GET", "url": "/chat?x=1", "Host": "example.org", "Protocol": "websocket server"}
+ABOUT = {"kind": "websocket", "peer": "192.0.2.1:4711", "listener": "0.0.0.0:8000"}
+
+Vector = dict[str, Any]
+
+
+def of(name: str, direction: str, *records: m.Record, session: int = 7) -> Vector:
+    """Bytes that wsraw itself writes."""
+    data = m.encode([session, *records])
+    return entry(name, direction, m.decode_value(data))
+
+
+def entry(name: str, direction: str, batch: list[Any], means: list[Any] | None = None) -> Vector:
+    """Bytes that are taken for `means`, where that is not what they say."""
+    vector = {
+        "name": name,
+        "direction": direction,
+        "json": to_json(batch),
+        "hex": m.encode(batch).hex(),
+    }
+    if means is not None:
+        vector["means"] = to_json([batch[0], *(m.decode_value(m.encode(each)) for each in means)])
+    return vector
+
+
+def vectors() -> list[Vector]:
+    """In the order of the tables."""
+    down, up = TO_WORKER, TO_GATEWAY
+    return [
+        of("on_connect", down, m.OnConnect(1, CON, INF, False, 1, ABOUT)),
+        of("on_connect, a verdict is wanted", down, m.OnConnect(1, CON, INF, True, 2, ABOUT)),
+        entry(
+            "on_connect, fields left out", down, [7, ["on_connect", 1, CON, INF]],
+            [m.OnConnect(1, CON, INF)],
+        ),
+        of("on_message, text", down, m.OnMessage(2, CON, ASTRAL.encode(), "text")),
+        of("on_message, binary", down, m.OnMessage(2, CON, bytes(range(256)), "binary")),
+        of("on_message, raw", down, m.OnMessage(2, CON, b"GET\r\n", "raw")),
+        of("on_message, no data", down, m.OnMessage(2, CON, b"", "text")),
+        of("on_message, not the last frame", down, m.OnMessage(2, CON, b"a", "text", False)),
+        of("on_message, the largest id", down, m.OnMessage(1 << 33, LAST, b"x", "text", True, 300),
+           session=SESSION),
+        entry(
+            "on_message, fields left out", down, [7, ["on_message", 2, CON, b"x", "text"]],
+            [m.OnMessage(2, CON, b"x", "text")],
+        ),
+        entry(
+            "on_message, fields of a later version", down,
+            [7, ["on_message", 2, CON, b"x", "text", True, 1, "later", {"a": [None, 1.5]}]],
+            [m.OnMessage(2, CON, b"x", "text")],
+        ),
+        of("on_error", down, m.OnError(3, CON, "frame above the limit", 1)),
+        of("on_close", down, m.OnClose(4, CON, 1001, "bye", "peer", 1)),
+        of("on_close, a new gateway", down, m.OnClose(1, CON, 1006, "", "gateway-died", 1)),
+        of("who", down, m.Who(), session=0),
+        of(
+            "welcome", down,
+            m.Welcome(1, SESSION, 1, CON + 1, CON + 1000, 100,
+                      {"state": 65536, "window_bytes": 1048576}),
+            session=SESSION,
+        ),
+        of("attach", down, m.Attach(CON, INF, b"\x93\x01\xa1x\xc0", 3, ABOUT)),
+        of("attach, inf is known", down, m.Attach(CON, None, b"", 4, ABOUT)),
+        of("detach", down, m.Detach(CON)),
+        of("drain", down, m.Drain(2.5)),
+        of("refused", down, m.Refused(3, 0, "no connection 5 was ever given out")),
+        of("refused, shut out", down, m.Refused(0, 0, "its token is wrong"), session=0),
+        of("reached", down, m.Reached(CON, 1)),
+        of("answer", down, m.Answer(1, [CON, CON + 1])),
+        of("opened", down, m.Opened(CON + 2, CON + 1)),
+        entry("a notice of a later version", down, [7, ["weather", 21.5, {"wind": "west"}]], []),
+        entry("no records", down, [7], []),
+        of(
+            "several records", down, m.Attach(CON, INF, b"", 0, ABOUT),
+            m.OnMessage(5, CON, b"a", "text"), m.OnMessage(6, CON, b"b", "text"), m.Drain(1.5),
+        ),
+        of("hello", up, m.Hello(1, "default", "5e1f", "lua/5.4", "secret", 100, 1), session=0),
+        of(
+            "hello, with connections", up,
+            m.Hello(1, "default", "5e1f", "lua/5.4", "", 100, 10, [CON, LAST], True), session=0,
+        ),
+        of("ack", up, m.Ack(3, 3)),
+        of("ack, a range", up, m.Ack(127, 70000), session=SESSION),
+        of("accept", up, m.Accept(CON, "chat", {"Set-Cookie": "a=b"})),
+        entry("accept, fields left out", up, [7, ["accept", CON]], [m.Accept(CON)]),
+        of("reject", up, m.Reject(CON, 403, "not you", {"Retry-After": "60"}, b"no\n")),
+        of("send, text", up, m.Send(CON, ASTRAL.encode(), "text")),
+        of("send, binary", up, m.Send(CON, b"\x00\xff")),
+        of("send, no data", up, m.Send(CON, b"", "text")),
+        of("send, not the last frame", up, m.Send(LAST, b"a", "text", False)),
+        entry("send, fields left out", up, [7, ["send", CON, b"x"]], [m.Send(CON, b"x")]),
+        entry(
+            "send, data as a string", up, [7, ["send", CON, ASTRAL, "text"]],
+            [m.Send(CON, ASTRAL.encode(), "text")],
+        ),
+        of(
+            "open", up,
+            m.Open(CON + 1, "ws://example.org/", "websocket", "/", "example.org", "",
+                   {"during": CON, "couple": None, "subprotocols": ["chat"]}),
+        ),
+        of("close", up, m.Close(CON, 4000, "enough")),
+        of("state", up, m.State(CON, b"\x81\xa1n\x02")),
+        of("join", up, m.Join(CON, "room")),
+        of("leave", up, m.Leave(CON, "room")),
+        of("publish", up, m.Publish("room", b"hi", "text", {"except": [CON]})),
+        of("couple", up, m.Couple(CON, CON + 1)),
+        of("splice", up, m.Splice(CON, CON + 1)),
+        of("mark", up, m.Mark(CON, 1)),
+        of("query", up, m.Query(1, "members", "room")),
+        of("bye", up, m.Bye()),
+        of("commands, their ack, bye", up, m.Send(CON, b"HI", "text"), m.State(CON, b"\x01"),
+           m.Ack(3, 3), m.Bye()),
+    ]  # fmt: skip
+
+
+def to_json(value: Any) -> Any:
+    """JSON has no bytes: {"$bin": HEX} stands for them."""
+    if isinstance(value, bytes):
+        return {"$bin": value.hex()}
+    if isinstance(value, list):
+        return [to_json(each) for each in value]
+    if isinstance(value, dict):
+        return {key: to_json(each) for key, each in value.items()}
+    return value
+
+
+def from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [from_json(each) for each in value]
+    if isinstance(value, dict):
+        if set(value) == {"$bin"}:
+            return bytes.fromhex(value["$bin"])
+        return {key: from_json(each) for key, each in value.items()}
+    return value
+
+
+def text() -> str:
+    lines = ",\n".join("  " + json.dumps(each, ensure_ascii=False) for each in vectors())
+    return f"[\n{lines}\n]\n"
+
+
+WRITTEN: list[Vector] = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
+
+
+def test_the_file_is_up_to_date() -> None:
+    assert FILE.read_text("utf-8") == text(), "stale; run: python tests/test_vectors.py"
+
+
+@pytest.mark.parametrize("vector", WRITTEN, ids=lambda vector: vector["name"])
+def test_the_bytes_say_what_stands_beside_them(vector: Vector) -> None:
+    data = bytes.fromhex(vector["hex"])
+    batch = from_json(vector["json"])
+    assert m.encode(batch) == data
+    assert m.decode_value(data) == batch
+    decoder = m.worker_decoder() if vector["direction"] == TO_WORKER else m.gateway_decoder()
+    head, records, wrong = decoder.decode(data)
+    means = from_json(vector.get("means", vector["json"]))
+    # One that a later version has is left out, which is what a worker does with it.
+    understood = [m.decode_value(m.encode(each)) for each in records if each is not None]
+    assert [head, *understood] == means
+    assert len(wrong) == records.count(None)
+    if "means" not in vector:
+        assert m.encode([head, *records]) == data
+
+
+@pytest.mark.parametrize("direction", [TO_WORKER, TO_GATEWAY])
+def test_every_record_has_a_vector(direction: str) -> None:
+    unions = (m.Event, m.Notice) if direction == TO_WORKER else (m.Command,)
+    tags = {kind.__struct_config__.tag for union in unions for kind in get_args(union)}
+    shown = {
+        record[0]
+        for vector in WRITTEN
+        if vector["direction"] == direction
+        for record in vector["json"][1:]
+    }
+    assert tags <= shown
+
+
+def test_names_are_used_once() -> None:
+    names = [vector["name"] for vector in WRITTEN]
+    assert len(set(names)) == len(names)
+
+
+def test_ids_are_numbers_that_json_keeps() -> None:
+    """JavaScript and others read numbers of JSON as doubles."""
+    assert max(int(token) for each in WRITTEN for token in numbers(each["json"])) == LAST
+
+
+def numbers(value: Any) -> list[int]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [each for item in value for each in numbers(item)]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else []
+
+
+if __name__ == "__main__":
+    FILE.parent.mkdir(exist_ok=True)
+    FILE.write_text(text(), "utf-8")
