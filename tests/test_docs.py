@@ -27,6 +27,7 @@ from wsraw import messages as m
 from wsraw import options as options_of_settings
 from wsraw import settings as s
 from wsraw.checks import from_options
+from wsraw.conform import play
 from wsraw.gateway import (
     connection,
     gateway,
@@ -49,11 +50,13 @@ PROTOCOL = ROOT / "docs/worker-protocol.md"
 OPERATIONS = ROOT / "docs/operations.md"
 HANDLERS = ROOT / "docs/handlers.md"
 DRILL = ROOT / "docs/drill.md"
+CONFORM = ROOT / "docs/conform.md"
 WALK = ROOT / "docs/walk.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 GENERATED = {
     "records": (PROTOCOL, m.tables),
+    "rules": (CONFORM, play.table),
     "settings": (OPERATIONS, options_of_settings.table),
 }
 
@@ -226,6 +229,12 @@ def options(command: str) -> set[str]:
     return {name for each in parameters for name in (*each.opts, *each.secondary_opts)}
 
 
+def flags(words: list[str]) -> set[str]:
+    """Those of wsraw: what stands behind `--` is another program's."""
+    ours = words[: words.index("--")] if "--" in words else words
+    return {word for word in ours if word.startswith("--")}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
 def test_options_exist(path: Path) -> None:
     known = {name for command in cli.cli.commands for name in options(command)}
@@ -249,8 +258,7 @@ def test_commands_exist(path: Path) -> None:
         words = shlex.split(line, comments=True)
         if words and Path(words[0]).name == "wsraw":
             command = words[1]
-            shown = {word for word in words if word.startswith("--")}
-            assert shown <= options(command), line
+            assert flags(words) <= options(command), line
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
@@ -258,14 +266,20 @@ def test_commands_in_the_text_exist(path: Path) -> None:
     for shown in re.findall(r"`wsraw\s([^`]+)`", path.read_text("utf-8")):
         command, *words = shlex.split(shown)
         assert command in cli.cli.commands, shown
-        flags = {word for word in words if word.startswith("--")}
-        assert flags <= options(command), shown
+        assert flags(words) <= options(command), shown
 
 
 @pytest.mark.parametrize("command", cli.cli.commands)
 def test_every_command_is_shown(command: str) -> None:
     text = OPERATIONS.read_text("utf-8")
     assert re.search(rf"^wsraw {command}\b|`wsraw {command}\b", text, re.M)
+
+
+def test_the_options_of_conform() -> None:
+    section = CONFORM.read_text("utf-8").partition("## Options")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.M)) | {"command"} == options(
+        "conform"
+    )
 
 
 def test_the_options_of_the_drill() -> None:

@@ -22,6 +22,7 @@ FAULTS = {
     "no verdict": ("verdict", "an ack of [on_connect"),
     "small queue": ("window", "an ack of"),
     "fixed fields": ("short-records", "has ended with code 1"),
+    "fails without fields": ("short-records", "closed as after a handler that failed"),
     "no more fields": ("appended-fields", "has ended with code 1"),
     "no more notices": ("unknown-notices", "has ended with code 1"),
     "no empty batch": ("empty-batches", "has ended with code 1"),
@@ -252,6 +253,8 @@ class Worker:
                     _, _, _, _, _, _, *_ = fields
                 except ValueError:
                     raise End(1) from None
+            if fault == "fails without fields" and len(rest) < 2:
+                commands.append(["close", con, 1011, "internal error"])
             if fault == "no verdict" and rest[1]:
                 return 0.0
             self.known.add(con)

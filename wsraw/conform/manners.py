@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from wsraw import messages as m
 from wsraw.conform.rules import Breach, Check, Rule, Script
 from wsraw.conform.stage import Stage
 
 MIB: Final = 1 << 20
 LARGEST: Final = 15 * MIB
 """What a worker elsewhere may still send back: a batch of 16 MiB."""
+
+INTERNAL_ERROR: Final = 1011
+"""How a connection is closed whose handler has failed (RFC 6455, section 7.4.1)."""
 
 MOST_AT_ONCE: Final = 500
 
@@ -55,6 +59,12 @@ def events(stage: Stage) -> Script:
     yield from stage.all_acked()
 
 
+def _no_failure(stage: Stage) -> None:
+    for heard in stage.session.commands(m.Close):
+        if heard.record.code == INTERNAL_ERROR:
+            raise Breach("acked, and closed as after a handler that failed", heard.text())
+
+
 def verdict(stage: Stage) -> Script:
     """The ack alone lets in; the worker may also say accept, or reject."""
     con = stage.new_con()
@@ -76,6 +86,7 @@ def short_records(stage: Stage) -> Script:
     stage.event("on_message", other, b"short", "text")
     stage.flush()
     yield from stage.all_acked()
+    _no_failure(stage)
 
 
 def appended_fields(stage: Stage) -> Script:
@@ -95,6 +106,7 @@ def appended_fields(stage: Stage) -> Script:
     stage.message(con, b"and on it goes")
     stage.flush()
     yield from stage.all_acked()
+    _no_failure(stage)
 
 
 def unknown_notices(stage: Stage) -> Script:
@@ -129,6 +141,7 @@ def unknown_connection(stage: Stage) -> Script:
     stage.close(con)
     stage.flush()
     yield from stage.all_acked()
+    _no_failure(stage)
 
 
 def attach(stage: Stage) -> Script:

@@ -37,8 +37,9 @@ class Result:
     def line(self) -> str:
         """For people; a breach has a second line, with the record that shows it."""
         text = f"{self.verdict}  {self.rule.name:<18} {self.rule.meaning}"
-        for more in filter(None, (self.why, self.record)):
-            text += f"\n      {more}"
+        if self.verdict == FAIL:
+            for more in filter(None, (self.why, self.record)):
+                text += f"\n      {more}"
         return text
 
     def data(self) -> dict[str, Any]:
@@ -64,6 +65,16 @@ def choose(names: Collection[str], *, generic: bool) -> list[Rule]:
         for rule in RULES
         if (not names or rule.name in names) and not (generic and rule.common)
     ]
+
+
+def table() -> str:
+    """The rules, for docs/conform.md."""
+    lines = ["| rule | see | meaning | of |", "|---|---|---|---|"]
+    for rule in RULES:
+        see = f"rule {rule.section}" if rule.section.isdigit() else rule.section
+        kind = "the common behaviour" if rule.common else "any worker"
+        lines.append(f"| `{rule.name}` | {see} | {rule.meaning} | {kind} |")
+    return "\n".join(lines)
 
 
 class Play:
