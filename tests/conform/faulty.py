@@ -62,7 +62,7 @@ FAULTS = {
     "own routing id": ("routing-id", "begins with a zero byte"),
     "two frames": ("batch", "2 frames"),
     "JSON": ("batch", "not an array"),
-    "no such record": ("records", "shout"),
+    "no such record": ("records", "[shout, "),
     "text as a number": ("records", "Expected"),
     "hello twice": ("hello-asked", "without a who"),
     "says hello": ("hello-asked", "without a who"),

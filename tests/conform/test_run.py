@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT
-from running import ROOT, command, is_alive, wsraw
+from deadline import UNIT, eventually
+from running import ROOT, command, environment, is_alive, wsraw
 
 FAULTY = ROOT / "tests/conform/faulty.py"
 PATIENT = f"--timeout={10 * UNIT}"
@@ -128,6 +129,25 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
     pids = [int(line) for line in log.read_text("utf-8").split()]
     assert pids
     assert not any(map(is_alive, pids))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
+def test_what_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    worker = ["--", sys.executable, "-c", source]
+    with subprocess.Popen(
+        command("conform", "--timeout=600", f"--log={log}", *worker),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    ) as conform:
+        try:
+            pid = int(eventually(lambda: log.exists() and log.read_text("utf-8"), "its pid"))
+            conform.terminate()
+            assert conform.wait(30 * UNIT) == 130
+        finally:
+            conform.kill()
+    assert not is_alive(pid)
 
 
 @pytest.mark.parametrize(

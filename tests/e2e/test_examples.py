@@ -37,6 +37,44 @@ class Lines:
         self._file.close()
 
 
+# --- common ---
+
+
+def test_common_does_what_all_languages_do() -> None:
+    heard: list[str | bytes] = []
+
+    def handle(connection: ServerConnection) -> None:
+        heard.append(connection.recv(TIMEOUT))
+        connection.send("unheard")
+        connection.recv(TIMEOUT)
+
+    with (
+        web_upstream(handle) as upstream,
+        serve(EXAMPLES / "common.py", workers=2) as serving,
+        serving.ws() as client,
+        serving.tcp() as raw,
+    ):
+        for said, wanted in (
+            ("upper grün", "GRüN"),
+            (b"upper \xff\x00a", b"\xff\x00A"),
+            ("count", "3"),
+            ("slow 5", "slow 5"),
+            (b"slow down", b"slow down"),
+            ("count", "6"),
+        ):
+            client.send(said)
+            assert client.recv(TIMEOUT) == wanted
+        client.send(f"open ws://127.0.0.1:{upstream.port}/")
+        opened = client.recv(TIMEOUT)
+        assert isinstance(opened, str)
+        assert opened.startswith("opened ")
+        eventually(lambda: heard == ["hi"], "hi")
+        client.send("count")
+        assert client.recv(TIMEOUT) == "8"
+        raw.sendall(b"upper raw\n")
+        assert receive_exactly(raw, 4) == b"RAW\n"
+
+
 # --- chat ---
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from functools import partial
+from types import FrameType
 from typing import IO, Final
 
 from wsraw.conform.play import FAIL, PASS, SKIP, Play, choose
@@ -50,10 +52,13 @@ def main(
         raise CannotConform(f"--log {log}: {error.strerror}") from error
     play = Play(rules, POOL, partial(secrets.token_hex, 8), patience)
     shell = Shell(command, play, file, None if as_json else sys.stdout)
+    # As Ctrl-C: the worker must not be left behind.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         shell.run()
     finally:
         shell.close()
+        signal.signal(signal.SIGTERM, before)
         if file is not None:
             file.close()
     counts = {
@@ -76,6 +81,10 @@ def main(
         for line in shell.last_lines:
             print(f"worker: {line}", file=sys.stderr)
     return 1 if play.failed else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 class Shell:
@@ -106,6 +115,8 @@ class Shell:
             if play.over:
                 return
             seconds = min(max(0.0, play.wake_at - time.monotonic()), LOOK_EVERY)
+            if self._ended:
+                seconds = LOOK_EVERY
             message = self._router.receive(seconds)
             now = time.monotonic()
             if message is not None:
@@ -156,8 +167,10 @@ class Shell:
 
     def _hear(self, line: str) -> None:
         self.last_lines.append(line)
-        if self._log is not None:
-            self._log.write(line + "\n")
+        log = self._log
+        if log is not None:
+            log.write(line + "\n")
+            log.flush()
 
     def _kill(self) -> None:
         """And wait: no process of ours outlives us, and none speaks into the next one's words."""
@@ -177,4 +190,6 @@ class Shell:
     def close(self) -> None:
         """Leave nothing."""
         self._kill()
+        # What lives on of a worker's own children may still write.
+        self._log = None
         self._router.close()

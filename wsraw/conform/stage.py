@@ -303,8 +303,7 @@ class Stage:
             watch.see("batch", False, str(error), text)
             return
         for index, error_text in wrong:
-            raw = m.decode_value(data)[1 + index]
-            watch.see("records", False, error_text, show.record(raw))
+            watch.see("records", False, f"record {index}: {error_text}", text)
         self._receive(number, records, text)
 
     def _receive(self, number: int, records: list[Any], text: Callable[[], str]) -> None:
