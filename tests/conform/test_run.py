@@ -131,6 +131,17 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_worker_behind_a_script_is_ended_too(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    options = ["--timeout=0.3", f"--log={log}", "--rules=hello", "--"]
+    done = wsraw("conform", *options, "sh", "-c", "sleep 600 & echo $!; wait")
+    assert done.returncode == 1
+    pids = [int(line) for line in log.read_text("utf-8").split()]
+    assert pids
+    eventually(lambda: not any(map(is_alive, pids)), "their end")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
 def test_what_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"

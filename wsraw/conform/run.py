@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import sys
@@ -143,6 +144,7 @@ class Shell:
                     self._router.up()
 
     def _start(self, pool: str, token: str, instance: str) -> None:
+        self._kill()
         # What a process before it left to be read would be taken for its words.
         self._router.down()
         self._router.up()
@@ -177,6 +179,12 @@ class Shell:
         if self._process is None:
             return
         self._process.kill()
+        if sys.platform != "win32":
+            # The command may be a script that has started the worker: its whole group goes.
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except OSError:
+                pass
         self._process.hear_out(1.0)
         self._process = None
         self._number += 1
