@@ -10,6 +10,8 @@ from typing import Final
 
 import zmq
 
+from wsraw.supervisor.folder import LONGEST_SOCKET_PATH
+
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 RECEIVE_QUEUE: Final = 1000
 
@@ -18,13 +20,13 @@ class Router:
     """As the gateway's for workers of this machine."""
 
     def __init__(self) -> None:
-        self._folder = ""
-        if sys.platform == "win32":
+        # Made for us alone: who can reach the socket can play the worker.
+        self._folder = tempfile.mkdtemp(prefix="wsraw-conform-")
+        path = os.path.join(self._folder, "link.sock")
+        if sys.platform == "win32" or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             self.endpoint = "tcp://127.0.0.1:*"
         else:
-            # Made for us alone: who can reach the socket can play the worker.
-            self._folder = tempfile.mkdtemp(prefix="wsraw-")
-            self.endpoint = f"ipc://{os.path.join(self._folder, 'link.sock')}"
+            self.endpoint = f"ipc://{path}"
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self.up()
@@ -73,5 +75,4 @@ class Router:
     def close(self) -> None:
         """Leave nothing."""
         self.down()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
