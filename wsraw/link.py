@@ -126,10 +126,9 @@ class WorkerLink:
             session, records, _ = self._decoder.decode(data)
         except m.LinkError:
             return []
-        if session == self.session and session:
-            # The hot path: a batch of messages has no record that is ours to look at.
-            if set(map(type, records)) == ONLY_MESSAGES:
-                return records
+        # The hot path: a batch of messages has no record that is ours to look at.
+        if session == self.session and session and set(map(type, records)) == ONLY_MESSAGES:
+            return records
         return self._receive_each(session, records)
 
     def _receive_each(self, session: int, records: Iterable[Any]) -> list[Any]:
