@@ -249,7 +249,9 @@ class Endpoint:
         if con.limit:
             limit, con.limit = con.limit, ""
             self._owner.router.limits.hit(limit, self._owner.loop.now, con.who)
-        if con.reset or (not con.output_size and (self.eof or con.ends_with_reset)):
+        if con.reset or (
+            not con.output_size and (self.eof or con.ends_with_reset or self._nothing_comes())
+        ):
             self._owner.doomed.append(self)
             return
         if not self.lingering:
@@ -264,6 +266,12 @@ class Endpoint:
                 self._owner.doomed.append(self)
                 return
         self.watch()
+
+    def _nothing_comes(self) -> bool:
+        """Whether the peer has said by itself that it is done: then there is nothing to wait for,
+        which saves a turn, a timer and three system calls for each client that leaves."""
+        ws = self.con.websocket
+        return ws is not None and ws.agreed
 
     def _linger(self) -> None:
         """The clock of the goodbye: it runs while nothing moves."""

@@ -335,7 +335,9 @@ class WebSocket(MessageOrder):
         protocol = self._protocol
         assert isinstance(protocol, _Server)
         # The library asks for CRLF where RFC 9112, section 2.2, lets us take a lone LF.
-        protocol.receive_data(re.sub(rb"\r?\n", b"\r\n", head))
+        if head.count(b"\n") != head.count(b"\r\n"):
+            head = re.sub(rb"\r?\n", b"\r\n", head)
+        protocol.receive_data(head)
         if protocol.handshake_exc is not None:
             self.error = _explain(protocol.handshake_exc)
             if not any(self.output):
@@ -355,8 +357,9 @@ class WebSocket(MessageOrder):
             self._refuse(426, "only version 13 is spoken", ("Sec-WebSocket-Version", "13"))
             return False
         # The list may name other protocols beside ours; the library wants ours alone.
-        del headers["Upgrade"]
-        headers["Upgrade"] = "websocket"
+        if headers.get_all("Upgrade") != ["websocket"]:
+            del headers["Upgrade"]
+            headers["Upgrade"] = "websocket"
         response = protocol.accept(request)
         if response.status_code != 101:
             protocol.send_response(response)
@@ -497,6 +500,14 @@ class WebSocket(MessageOrder):
         elif protocol.close_rcvd is not None:
             self.close_code = int(protocol.close_rcvd.code)
             self.close_reason = protocol.close_rcvd.reason
+
+    @property
+    def agreed(self) -> bool:
+        """Both sides have sent their close frame, and ours is the one to close the connection
+        (RFC 6455, section 7.1.1)."""
+        protocol = self._protocol
+        both = protocol.close_rcvd is not None and protocol.close_sent is not None
+        return both and not self._masks
 
     @property
     def unfinished(self) -> int:
