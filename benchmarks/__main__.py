@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import BUILD, CONTENDERS, build
+from benchmarks.contenders import BUILD, build
 from benchmarks.serving import measure
 from benchmarks.table import machine, table
 from benchmarks.works import WORKS, Work
@@ -40,9 +40,10 @@ def main() -> int:
         print("a C compiler is needed: the load generator is benchmarks/c/wsload.c")
         return 2
     only = [name for name in given.only.split(",") if name]
+    known = {contender.name: None for work in WORKS.values() for contender in work.who}
     for name in only:
-        if name not in CONTENDERS:
-            parser.error(f"{name}: there is no such contender; there are {', '.join(CONTENDERS)}")
+        if name not in known:
+            parser.error(f"{name}: there is no such contender; there are {', '.join(known)}")
     results: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
     wrong = _left_out(works, only)
     ours_failed = False
