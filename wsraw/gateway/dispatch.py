@@ -67,7 +67,7 @@ class Dispatcher:
         if route.held + route.output_counted > flow.high:
             flow.judge(route)
         if route.parked:
-            route.parked.append((event, size))
+            route.park(event, size)
             return
         worker: Worker | None
         if route.in_flight:
@@ -86,7 +86,7 @@ class Dispatcher:
             if worker is not None:
                 self._deliver(route, worker, event, size, now)
                 return
-        route.parked.append((event, size))
+        route.park(event, size)
         self._queue(route)
 
     def _choose(self, route: Route, size: int, now: float) -> Worker | None:
@@ -208,14 +208,12 @@ class Dispatcher:
     def drop_messages(self, route: Route) -> None:
         """The handler has closed it: parked messages will not be heard any more."""
         route.deaf = True
-        kept = []
-        for event, size in route.parked:
+        parked, route.parked = route.parked, ()
+        for event, size in parked:
             if type(event) is m.OnMessage:
                 self._drop(route, event, size)
             else:
-                kept.append((event, size))
-        route.parked.clear()
-        route.parked.extend(kept)
+                route.park(event, size)
 
     # --- parked connections, in turn ---
 
@@ -361,7 +359,7 @@ class Dispatcher:
         return True
 
     def _deliver_parked(self, route: Route, worker: Worker, now: float) -> None:
-        event, size = route.parked.popleft()
+        event, size = route.unpark()
         self._deliver(route, worker, event, size, now)
         if route.parked:
             self._queue(route)
@@ -423,7 +421,7 @@ class Dispatcher:
                 self._drop(route, event, entry.size)
                 self.bereaved.append(route)
             else:
-                route.parked.appendleft((event, entry.size))
+                route.park_in_front(event, entry.size)
         for route in worker.connections:
             route.holder = None
             if not route.gone:
@@ -458,4 +456,4 @@ class Dispatcher:
         route.queue = None
         for event, size in route.parked:
             self._drop(route, event, size)
-        route.parked.clear()
+        route.parked = ()

@@ -132,6 +132,9 @@ class Pool:
         """Workers that take such events, one at a time and nothing else."""
 
 
+Parked = tuple[m.Event, int]
+
+
 class Route:
     """A connection's place in the router. Who hears it, what waits, what it weighs."""
 
@@ -187,7 +190,9 @@ class Route:
         # dispatch
         self.holder: Worker | None = None
         self.in_flight = 0
-        self.parked: deque[tuple[m.Event, int]] = deque()
+        self.parked: deque[Parked] | tuple[Parked, ...] = ()
+        """Events that wait, with their sizes. Nearly always there are none, and an empty deque
+        takes 600 bytes: `park` makes it, `unpark` drops it."""
         self.queue: deque[Route] | None = None
         """Where it waits: pool.waiting or a worker's bound queue. In any other queue it is a
         leftover."""
@@ -233,3 +238,24 @@ class Route:
         """Bytes that are with the kernel, or were left out for it."""
         self.skipped = 0
         """Bytes of that which were left out."""
+
+    def park(self, event: m.Event, size: int) -> None:
+        """Let an event wait behind those that do."""
+        self._queue_of_parked().append((event, size))
+
+    def park_in_front(self, event: m.Event, size: int) -> None:
+        """Let an event that comes back wait before all others."""
+        self._queue_of_parked().appendleft((event, size))
+
+    def unpark(self) -> Parked:
+        """Take the first one that waits."""
+        first = self._queue_of_parked().popleft()
+        if not self.parked:
+            self.parked = ()
+        return first
+
+    def _queue_of_parked(self) -> deque[Parked]:
+        parked = self.parked
+        if not isinstance(parked, deque):
+            parked = self.parked = deque()
+        return parked

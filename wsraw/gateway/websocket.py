@@ -66,6 +66,22 @@ DataFrame = tuple[bytes, str, bool]
 class _Receiver(Protocol):
     """Mixed into websockets' two protocols: data frames become `frames`, checked in order."""
 
+    # In the instance's dict they would be too many for Python to share its keys: 1.2 KiB each.
+    __slots__ = (
+        "_limit",
+        "_size",
+        "_tail",
+        "_type",
+        "_whole",
+        "between_frames",
+        "ended",
+        "failure",
+        "frame_limit",
+        "frames",
+        "held_pong",
+        "hold_pongs",
+    )
+
     def begin(self, settings: Settings) -> None:
         self.frames: list[DataFrame] = []
         self.ended = False
@@ -165,6 +181,13 @@ class _Server(_Receiver, ServerProtocol):
         """The first of ours that the client offers; none is no reason to refuse it."""
         ours = self.available_subprotocols or ()
         return next((name for name in ours if name in subprotocols), None)
+
+    def forget_request(self) -> None:
+        """The handshake is done, and nothing behind it was read: the library's parser, a generator,
+        would hold the request for as long as the connection stands, 2 KiB."""
+        self.parser.close()
+        self.parser = Protocol.parse(self)
+        next(self.parser)
 
 
 class _Client(_Receiver, ClientProtocol):
@@ -435,9 +458,10 @@ class WebSocket(MessageOrder):
         protocol = self._protocol
         self.opened = True
         self.subprotocol = protocol.subprotocol
-        if not self._masks:
+        if isinstance(protocol, _Server):
             self._framing_key = PLAIN_KEY
             protocol.between_frames = True
+            protocol.forget_request()
         for extension in protocol.extensions:
             assert isinstance(extension, _Deflate)
             self._codec = codec = extension.codec
