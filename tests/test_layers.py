@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -188,6 +190,21 @@ def test_zmq_has_one_door_a_process() -> None:
         "workers.dealer",
     ]
     assert sorted(users) == doors
+
+
+def test_the_link_can_be_imported_alone() -> None:
+    """For those who write a worker of their own around it."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import wsraw.link, sys; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    ).stdout.split()
+    assert "wsraw.link" in loaded
+    ours = {name for name in loaded if name.partition(".")[0] == "wsraw"}
+    assert ours == {"wsraw", "wsraw.link", "wsraw.messages"}
+    assert not {"zmq", "click", "websockets", "asyncio"} & set(loaded)
 
 
 def test_no_import_circles() -> None:

@@ -35,6 +35,17 @@ def install(runtime: Runtime, call_soon: CallSoon) -> None:
     _installed = runtime, call_soon
 
 
+def installed() -> bool:
+    """Whether this process has its worker."""
+    return _installed is not None
+
+
+def uninstall() -> None:
+    """That worker is over; the functions below raise until there is another one."""
+    global _installed
+    _installed = None
+
+
 def _runtime() -> Runtime:
     if _installed is None:
         raise RuntimeError("this works in a wsraw worker, while its handlers run")

@@ -53,19 +53,25 @@ class AsyncioShell(Shell):
         self._starting = False
         self._advancing = False
         self._send_due = False
+        self._is_closed = False
+        """The loop goes on without us: what it was still asked to call finds nothing to do."""
         self._unsent: bytes | None = None
+        self._timers: dict[Due, asyncio.TimerHandle] = {}
+        self.turned: Callable[[], None] = _nothing
+        """Called when something was received or sent."""
         self._context: contextvars.Context
         self._loop: asyncio.AbstractEventLoop
         self._over: asyncio.Event
 
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(self._main())
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(self.serve())
         self.dealer.close(after_bye=True)
         return self.exit_code()
 
-    async def _main(self) -> None:
+    async def serve(self) -> None:
+        """The same, in a loop that runs already. Closing the dealer is left to the caller."""
         loop = self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._over = asyncio.Event()
@@ -73,7 +79,21 @@ class AsyncioShell(Shell):
         self.runtime.send_now = self._send
         loop.add_reader(self._bell.reader, self._handle_bell)
         loop.add_reader(self.dealer.fd, self._handle_readable)
-        loop.call_later(max(0.0, self.warn_if_alone(time.monotonic())), self._warn_if_alone)
+        warning = loop.call_later(
+            max(0.0, self.warn_if_alone(time.monotonic())), self._warn_if_alone
+        )
+        try:
+            await self._until_over()
+        finally:
+            # The loop may have more to do than this, and the descriptors are about to be closed.
+            warning.cancel()
+            self._is_closed = True
+            self._forget_timers()
+            loop.remove_reader(self.dealer.fd)
+            loop.remove_reader(self._bell.reader)
+
+    async def _until_over(self) -> None:
+        loop = self._loop
         self._handle_readable()
         # A signal that came before the loop stood.
         self._handle_bell()
@@ -88,8 +108,16 @@ class AsyncioShell(Shell):
         while self._unsent is not None and loop.time() < give_up:
             await asyncio.sleep(RETRY_SEND)
             self._send()
-        loop.remove_reader(self.dealer.fd)
-        loop.remove_reader(self._bell.reader)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something still waits for the gateway to take it."""
+        return self._send_due or self._unsent is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is handled now, and nothing waits to be handled or sent."""
+        return not (self._tasks or self.has_unsent or self.runtime.queue or self.stopper.calls)
 
     def _warn_if_alone(self) -> None:
         self.warn_if_alone(time.monotonic())
@@ -105,6 +133,8 @@ class AsyncioShell(Shell):
         self._end_if_over()
 
     def _handle_readable(self) -> None:
+        if self._is_closed:
+            return
         for _ in range(BATCHES_PER_TURN):
             batch = self.dealer.receive()
             if batch is None:
@@ -136,7 +166,7 @@ class AsyncioShell(Shell):
         now = self._loop.time()
         for timer in take_timers():
             due = Due(timer, now)
-            self._loop.call_at(due.when, self._tick, due)
+            self._arm(due)
         self._loop.call_soon(self._advance)
 
     def _start_events(self) -> None:
@@ -213,6 +243,14 @@ class AsyncioShell(Shell):
     async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
         await self.runtime.call_async(what, function, *args)
 
+    def _arm(self, due: Due) -> None:
+        self._timers[due] = self._loop.call_at(due.when, self._tick, due)
+
+    def _forget_timers(self) -> None:
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+
     def _tick(self, due: Due) -> None:
         if not (self._is_stopping() or self.runtime.is_draining):
             self._spawn(self._run_timer(due))
@@ -220,7 +258,7 @@ class AsyncioShell(Shell):
     async def _run_timer(self, due: Due) -> None:
         await self.runtime.call_async("every", due.timer.function)
         due.advance(self._loop.time())
-        self._loop.call_at(due.when, self._tick, due)
+        self._arm(due)
 
     # --- the end ---
 
@@ -250,6 +288,8 @@ class AsyncioShell(Shell):
             self._loop.call_soon(self._send)
 
     def _send(self) -> None:
+        if self._is_closed:
+            return
         self._send_due = False
         if self._unsent is None:
             self._unsent = self.runtime.link.data_to_send()
@@ -261,9 +301,15 @@ class AsyncioShell(Shell):
             self._unsent = self.runtime.link.data_to_send()
         if self.dealer.is_readable():
             self._loop.call_soon(self._handle_readable)
+        self.turned()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def _nothing() -> None:
+    pass
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop that can watch what ZeroMQ shows."""
     if sys.platform == "win32":
         # The Proactor loop has no add_reader, which ZeroMQ's descriptor needs.
         return asyncio.SelectorEventLoop()

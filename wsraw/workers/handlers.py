@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 Handler = Callable[..., Any]
@@ -73,10 +73,22 @@ def take_timers() -> list[Timer]:
     return timers
 
 
-class Handlers:
-    """The functions of a handlers file; None for those that it does not have."""
+def timers() -> list[Timer]:
+    """Those so far, to be given to `offer` later."""
+    return list(_timers or ())
 
-    def __init__(self, module: ModuleType) -> None:
+
+def offer(timers: list[Timer]) -> None:
+    """The same handlers begin anew: these are their timers, and on_start may add others."""
+    global _timers
+    _timers = list(timers)
+
+
+class Handlers:
+    """The functions of a handlers file, or of any other object; None for those that it does not
+    have."""
+
+    def __init__(self, module: object) -> None:
         functions = {name: find(module, name, args) for name, args in SIGNATURES.items()}
         self.on_connect = functions["on_connect"]
         self.on_message = functions["on_message"]
@@ -91,13 +103,13 @@ class Handlers:
         """Whether there is any, timers included: then they need an asyncio loop."""
 
 
-def find(module: ModuleType, name: str, args: tuple[str, ...]) -> Handler | None:
+def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
     """The function of that name, or None. Raises LoadError when it cannot be a handler."""
     function = getattr(module, name, None)
     if function is None:
         return None
     if not callable(function):
-        raise LoadError(f"{name} of {module.__file__} is no function")
+        raise LoadError(f"{name} of {getattr(module, '__file__', module)} is no function")
     check_arity(function, name, args)
     return function  # type: ignore[no-any-return]
 

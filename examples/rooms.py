@@ -1,0 +1,12 @@
+"""Clients that wait for what comes to their room: /?room=lobby; fastapi_push.py sends it.
+
+A client is told its id first, which an application may keep to reach this one alone.
+"""
+
+from urllib.parse import parse_qs, urlsplit
+
+
+def on_connect(inf, con):
+    rooms = parse_qs(urlsplit(inf.get("url", "/")).query).get("room", ["lobby"])
+    con.join(rooms[0])
+    con.send(str(con.id))

@@ -1,0 +1,253 @@
+"""Workers inside other programs: asyncio, threads, and FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from deadline import eventually
+from e2e.serving import ECHO, EXAMPLES, TIMEOUT, Serving, posix, serve
+from running import Running, environment
+from websockets.exceptions import ConnectionClosed
+
+import wsraw
+from wsraw.workers import api, threads
+from wsraw.workers import asyncio as wsraw_asyncio
+
+pytestmark = posix
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """Each client is told its id, and is in the group `all`."""
+    file = tmp_path_factory.mktemp("chat") / "ids.py"
+    file.write_text(
+        "def on_connect(inf, con):\n    con.join('all')\n    con.send(str(con.id))\n", "utf-8"
+    )
+    with serve(file) as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def joined(serving: Serving, handlers: Any = None, **options: Any) -> AsyncIterator[Any]:
+    options.setdefault("run_dir", serving.folder)
+    async with (
+        asyncio.timeout(TIMEOUT),
+        wsraw_asyncio.Worker(handlers, **options) as worker,
+    ):
+        await worker.ready()
+        yield worker
+
+
+def test_it_pushes_and_takes_no_events(chat: Serving) -> None:
+    async def main() -> None:
+        async with joined(chat) as worker:
+            with await asyncio.to_thread(chat.ws) as one, await asyncio.to_thread(chat.ws) as two:
+                first, second = int(one.recv(TIMEOUT)), int(two.recv(TIMEOUT))
+                await worker.send(first, "to one")
+                await worker.publish("all", b"to all", exclude=[first])
+                await worker.leave("all", second)
+                await worker.join("all", first)
+                await worker.publish("all", "to the first")
+                await worker.close(second, 4000, "enough")
+                assert one.recv(TIMEOUT) == "to one"
+                assert one.recv(TIMEOUT) == "to the first"
+                assert two.recv(TIMEOUT) == b"to all"
+                with pytest.raises(ConnectionClosed):
+                    two.recv(TIMEOUT)
+                assert two.close_code == 4000
+
+    asyncio.run(main())
+    assert not api.installed()
+
+
+def test_handlers_in_a_program(tmp_path: Path) -> None:
+    """Several at once, one event at a time for each; timers; and all finish when it leaves."""
+    seen: list[str] = []
+
+    async def on_message(msg: dict[str, Any], con: wsraw.Connection) -> str:
+        await asyncio.sleep(0.01)
+        seen.append(msg["data"])
+        return msg["data"].upper()
+
+    stopped: list[bool] = []
+    handlers = SimpleNamespace(on_message=on_message, on_stop=lambda: stopped.append(True))
+
+    async def main(serving: Serving) -> None:
+        async with joined(serving, handlers):
+            with await asyncio.to_thread(serving.ws) as client:
+                for n in range(20):
+                    await asyncio.to_thread(client.send, f"a{n}")
+                replies = [await asyncio.to_thread(client.recv, TIMEOUT) for n in range(20)]
+        assert replies == [f"A{n}" for n in range(20)]
+
+    # A connection goes to the worker that has the fewest, and stays there.
+    with serve(ECHO, "--dispatch=sticky") as serving, serving.ws() as other:
+        other.send("is at the worker that was here before")
+        other.recv(TIMEOUT)
+        asyncio.run(main(serving))
+    assert seen == [f"a{n}" for n in range(20)]
+    assert stopped == [True]
+
+
+def test_it_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
+    """A gateway that is killed, and a run that is stopped and started again."""
+    folder = tmp_path / "run"
+    options = [f"--run-dir={folder}", "--workers=" + str(ECHO)]
+
+    async def main() -> None:
+        async with asyncio.timeout(4 * TIMEOUT):
+            async with wsraw_asyncio.Worker(run_dir=folder) as worker:
+                assert not worker.is_ready
+                with Running(*options) as run:
+                    await asyncio.to_thread(run.ready)
+                    await worker.ready()
+                    os.kill(run.pids("gateway")[0], signal.SIGKILL)
+                    await asyncio.to_thread(run.line, r"worker \w+ .*ready|is ready", 3)
+                    await worker.ready()
+                    run.send(signal.SIGTERM)
+                    # Nor does it hold up the end.
+                    assert await asyncio.to_thread(run.wait) == 0
+                while worker.is_ready:
+                    await asyncio.sleep(0.01)
+                with Running(*options) as run:
+                    await asyncio.to_thread(run.ready)
+                    await worker.ready()
+                    await worker.publish("nobody", "x")
+                    run.send(signal.SIGTERM)
+                    assert await asyncio.to_thread(run.wait) == 0
+
+    asyncio.run(main())
+
+
+def test_who_is_not_let_in_is_told(chat: Serving) -> None:
+    async def main() -> None:
+        endpoint = f"ipc://{chat.folder}/link.sock"
+        async with (
+            asyncio.timeout(TIMEOUT),
+            wsraw_asyncio.Worker(endpoint=endpoint, token="wrong") as worker,
+        ):
+            with pytest.raises(ConnectionError, match="token is wrong"):
+                await worker.send(1, "x")
+
+    asyncio.run(main())
+
+
+def test_wrong_use() -> None:
+    with pytest.raises(ValueError, match="run_dir"):
+        wsraw_asyncio.Worker()
+    with pytest.raises(ValueError, match="token"):
+        wsraw_asyncio.Worker(endpoint="ipc:///x")
+
+    async def two() -> None:
+        async with (
+            wsraw_asyncio.Worker(endpoint="ipc:///x", token="t"),
+            wsraw_asyncio.Worker(endpoint="ipc:///x", token="t"),
+        ):
+            pass
+
+    with pytest.raises(RuntimeError, match="one process, one worker"):
+        asyncio.run(two())
+
+    async def nowhere() -> None:
+        async with wsraw_asyncio.Worker(endpoint="nonsense", token="t"):
+            pass
+
+    with pytest.raises(OSError):
+        asyncio.run(nowhere())
+    with pytest.raises(OSError), threads.Worker(endpoint="nonsense", token="t"):
+        pass
+
+
+def test_threads(chat: Serving) -> None:
+    with threads.Worker(run_dir=chat.folder) as worker, chat.ws() as client:
+        worker.ready(TIMEOUT)
+        con = int(client.recv(TIMEOUT))
+        senders = [threading.Thread(target=worker.send, args=(con, f"{n}")) for n in range(10)]
+        for thread in senders:
+            thread.start()
+        for thread in senders:
+            thread.join()
+        assert sorted(int(client.recv(TIMEOUT)) for _ in range(10)) == list(range(10))
+        worker.call_soon_threadsafe(wsraw.publish, "all", "from within")
+        assert client.recv(TIMEOUT) == "from within"
+        worker.close(con, timeout=TIMEOUT)
+        with pytest.raises(TypeError):
+            worker.send(con, 3)  # type: ignore[arg-type]
+    with pytest.raises(ConnectionError):
+        worker.send(con, "x")
+
+
+def test_threads_give_up_in_time(tmp_path: Path) -> None:
+    with threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
+        worker.publish("all", "x", timeout=0.05)
+
+
+def test_fastapi_pushes_to_sockets(tmp_path: Path) -> None:
+    """A real server, in a process of its own, and HTTP from outside."""
+    with serve(EXAMPLES / "rooms.py", workers=2) as serving:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "fastapi_push:app", "--port=0"],
+            cwd=EXAMPLES,
+            env=environment() | {"WSRAW_RUN_DIR": str(serving.folder)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
+        assert server.stderr is not None
+        try:
+            found = None
+            said = []
+            while found is None:
+                line = server.stderr.readline()
+                said.append(line)
+                assert line, "".join(said)
+                found = re.search(r"running on (http://[\w.:]+)", line)
+            url = found[1]
+            with serving.ws(path="/?room=a") as one, serving.ws(path="/?room=b") as two:
+                ids = [int(client.recv(TIMEOUT)) for client in (one, two)]
+                eventually(lambda: post(f"{url}/push/a", b"to a") == 202, "the worker to be let in")
+                assert post(f"{url}/push/b", "zu b: \u00fc".encode()) == 202
+                assert one.recv(TIMEOUT) == "to a"
+                assert two.recv(TIMEOUT) == "zu b: \u00fc"
+                # It survives the gateway.
+                assert post(f"{url}/close/{ids[0]}") == 202
+                with pytest.raises(ConnectionClosed):
+                    one.recv(TIMEOUT)
+                assert one.close_code == 4000
+            os.kill(serving.gateway, signal.SIGKILL)
+            serving.run.line("gateway started, pid", 2)
+            serving.run.line(r"worker \w+ is ready", 5)
+            with serving.ws(path="/?room=a") as one:
+                one.recv(TIMEOUT)
+                eventually(lambda: post(f"{url}/push/a", b"again") == 202, "it to come back")
+                assert one.recv(TIMEOUT) == "again"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                assert server.wait(TIMEOUT) in (0, -signal.SIGTERM)
+            finally:
+                server.kill()
+                server.communicate()
+
+
+def post(url: str, body: bytes = b"") -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, method="POST")) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
