@@ -28,7 +28,7 @@ IO_MODULES = {
 MAY_USE = {"gateway.tls": {"ssl"}}
 """Marked Sans-I/O, and rightly so: OpenSSL works on memory there."""
 
-FOLDERS = {"gateway", "supervisor", "workers"}
+FOLDERS = {"gateway", "supervisor", "testing", "workers"}
 
 ALLOWED = {
     "messages": set(),
@@ -60,6 +60,18 @@ ALLOWED = {
     "workers": {"link", "messages", "settings"},
     "": {"workers"},
     "conform": {"messages", "supervisor"},
+    # It is all of them in one process.
+    "testing": {
+        "gateway",
+        "link",
+        "listeners",
+        "messages",
+        "options",
+        "settings",
+        "supervisor",
+        "workers",
+        "",
+    },
     "drill": {"checks", "loop", "settings", "supervisor", ""},
     "cli": {
         "checks",
@@ -81,7 +93,7 @@ ALLOWED = {
 DOORS = {
     "click": {"cli"},
     "ssl": {"gateway.certificates", "gateway.client_contexts", "gateway.tls"},
-    "websockets": {"gateway.websocket", "gateway.whole_frames"},
+    "websockets": {"gateway.websocket", "gateway.whole_frames", "testing.server"},
     "msgspec": {"listeners", "messages", "options", "settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""

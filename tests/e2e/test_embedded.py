@@ -24,6 +24,7 @@ from running import Running, environment
 from websockets.exceptions import ConnectionClosed
 
 import wsraw
+from wsraw.testing import Server
 from wsraw.workers import api, threads
 from wsraw.workers import asyncio as wsraw_asyncio
 
@@ -31,31 +32,34 @@ pytestmark = posix
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Each client is told its id, and is in the group `all`."""
     file = tmp_path_factory.mktemp("chat") / "ids.py"
     file.write_text(
         "def on_connect(inf, con):\n    con.join('all')\n    con.send(str(con.id))\n", "utf-8"
     )
-    with serve(file) as serving:
-        yield serving
+    with Server(file) as server:
+        yield server
 
 
 @asynccontextmanager
-async def joined(serving: Serving, handlers: Any = None, **options: Any) -> AsyncIterator[Any]:
-    options.setdefault("run_dir", serving.folder)
+async def joined(run_dir: Path | None, handlers: Any = None, **options: Any) -> AsyncIterator[Any]:
+    assert run_dir is not None
     async with (
         asyncio.timeout(TIMEOUT),
-        wsraw_asyncio.Worker(handlers, **options) as worker,
+        wsraw_asyncio.Worker(handlers, run_dir=run_dir, **options) as worker,
     ):
         await worker.ready()
         yield worker
 
 
-def test_it_pushes_and_takes_no_events(chat: Serving) -> None:
+def test_it_pushes_and_takes_no_events(chat: Server) -> None:
     async def main() -> None:
-        async with joined(chat) as worker:
-            with await asyncio.to_thread(chat.ws) as one, await asyncio.to_thread(chat.ws) as two:
+        async with joined(chat.run_dir) as worker:
+            with (
+                await asyncio.to_thread(chat.connect) as one,
+                await asyncio.to_thread(chat.connect) as two,
+            ):
                 first, second = int(one.recv(TIMEOUT)), int(two.recv(TIMEOUT))
                 await worker.send(first, "to one")
                 await worker.publish("all", b"to all", exclude=[first])
@@ -87,7 +91,7 @@ def test_handlers_in_a_program(tmp_path: Path) -> None:
     handlers = SimpleNamespace(on_message=on_message, on_stop=lambda: stopped.append(True))
 
     async def main(serving: Serving) -> None:
-        async with joined(serving, handlers):
+        async with joined(serving.folder, handlers):
             with await asyncio.to_thread(serving.ws) as client:
                 for n in range(20):
                     await asyncio.to_thread(client.send, f"a{n}")
@@ -133,9 +137,9 @@ def test_it_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_who_is_not_let_in_is_told(chat: Serving) -> None:
+def test_who_is_not_let_in_is_told(chat: Server) -> None:
     async def main() -> None:
-        endpoint = f"ipc://{chat.folder}/link.sock"
+        endpoint = f"ipc://{chat.run_dir}/link.sock"
         async with (
             asyncio.timeout(TIMEOUT),
             wsraw_asyncio.Worker(endpoint=endpoint, token="wrong") as worker,
@@ -172,8 +176,8 @@ def test_wrong_use() -> None:
         pass
 
 
-def test_threads(chat: Serving) -> None:
-    with threads.Worker(run_dir=chat.folder) as worker, chat.ws() as client:
+def test_threads(chat: Server) -> None:
+    with threads.Worker(run_dir=chat.run_dir) as worker, chat.connect() as client:
         worker.ready(TIMEOUT)
         con = int(client.recv(TIMEOUT))
         senders = [threading.Thread(target=worker.send, args=(con, f"{n}")) for n in range(10)]

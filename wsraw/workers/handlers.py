@@ -89,6 +89,7 @@ class Handlers:
     have."""
 
     def __init__(self, module: object) -> None:
+        self.module = module
         functions = {name: find(module, name, args) for name, args in SIGNATURES.items()}
         self.on_connect = functions["on_connect"]
         self.on_message = functions["on_message"]

@@ -1,0 +1,314 @@
+"""Handlers in-process, driven by the real worker machine and the real router."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import wsraw
+from wsraw.testing import App, RawPeer, WebSocketPeer
+from wsraw.workers.handlers import LoadError
+
+Make = Callable[..., App]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    apps: list[App] = []
+
+    def write(source: str, **settings: object) -> App:
+        file = tmp_path / "user.py"
+        file.write_text(textwrap.dedent(source), "utf-8")
+        apps.append(App(file, **settings))  # type: ignore[arg-type]
+        return apps[-1]
+
+    yield write
+    for app in apps:
+        app.close()
+
+
+def test_a_websocket(make: Make) -> None:
+    app = make("""
+        def on_connect(inf, con):
+            con.send(inf["url"] + inf["X-Name"] + con.kind)
+        def on_message(msg, con):
+            con.state = (con.state or 0) + 1
+            return {"data": msg["data"], "type": msg["type"]}
+        def on_close(con):
+            closed.append((con.close_code, con.close_reason, con.close_cause, con.state))
+        closed = []
+    """)
+    client = app.websocket("/chat?x=1", headers={"X-Name": "ann"})
+    assert client.status == 101
+    client.send("hello")
+    client.send(b"\0\1")
+    assert client.received == ["/chat?x=1annwebsocket", "hello", b"\0\1"]
+    client.close(4001, "bye")
+    assert client.closed and client.close_code == 4001
+    assert app.module.closed == [(4001, "bye", "peer", 2)]
+    with pytest.raises(ConnectionError):
+        client.send("too late")
+
+
+def test_raw_and_groups(make: Make) -> None:
+    app = make("""
+        import wsraw
+        def on_connect(inf, con):
+            con.join("all")
+        def on_message(msg, con):
+            wsraw.publish("all", msg["data"], exclude=[con])
+        def on_close(con):
+            wsraw.publish("all", con.close_cause)
+    """)
+    one, two, three = app.raw(b"a"), app.raw(b"b"), app.websocket()
+    assert (one.data, two.data, three.received) == (b"b", b"", [])
+    one.send("c")
+    assert two.data == b"c" and three.received == [b"c"]
+    one.close()
+    assert one.closed and three.received == [b"c", "eof"]
+    two.reset()
+    assert three.received[-1] == "lost"
+
+
+def test_what_handlers_raise(make: Make) -> None:
+    app = make("""
+        def on_message(msg, con):
+            con.send("never sent")
+            raise ValueError(msg["data"])
+    """)
+    client, other = app.websocket(), app.websocket()
+    with pytest.raises(ValueError, match="oops") as raised:
+        client.send("oops")
+    assert "on_message" in raised.value.__notes__[0]
+    # It is closed as in a real run, and the others are not.
+    assert client.received == [] and client.close_code == 1011
+    assert not other.closed
+    app.settle()
+
+
+def test_async_handlers_and_the_clock(make: Make) -> None:
+    app = make("""
+        import asyncio
+        async def on_message(msg, con):
+            if msg["data"] == "thread":
+                return await asyncio.to_thread(str.upper, "thread")
+            await asyncio.sleep(float(msg["data"]))
+            return f"slept {msg['data']} {con.delivery}"
+    """)
+    one, two = app.websocket(), app.websocket()
+    one.send("0.01")
+    assert one.received == ["slept 0.01 1"]
+    one.send("20", wait=False)
+    one.send("0", wait=False)
+    two.send("thread", wait=False)
+    assert one.received == ["slept 0.01 1"]
+    app.advance(19.9)
+    assert one.received == ["slept 0.01 1"]
+    app.advance(0.2)
+    # One event at a time for each connection.
+    assert one.received[1:] == ["slept 20 1", "slept 0 1"]
+    app.settle()
+    assert two.received == ["THREAD"]
+
+
+def test_a_handler_that_does_not_end(make: Make) -> None:
+    app = make(
+        """
+        import asyncio
+        async def on_message(msg, con):
+            await asyncio.Event().wait()
+        """,
+        timeout=0.05,
+    )
+    client = app.websocket()
+    with pytest.raises(TimeoutError, match="on_message of"):
+        client.send("x")
+    with pytest.raises(AssertionError, match="killed"):
+        app.advance(40)
+    app._task.cancel()
+
+
+def test_timers_and_timeouts(make: Make) -> None:
+    app = make(
+        """
+        import wsraw
+        ticks = []
+        def on_start():
+            wsraw.every(2.5)(lambda: ticks.append("start"))
+        @wsraw.every(10)
+        def beat():
+            wsraw.publish("all", "beat")
+        def on_connect(inf, con):
+            con.join("all")
+        def on_close(con):
+            ticks.append(con.close_cause)
+        def on_stop():
+            ticks.append("stop")
+        """,
+        idle_timeout="50s",
+    )
+    client = app.websocket()
+    app.advance(30.1)
+    assert client.received == ["beat"] * 3
+    assert app.module.ticks == ["start"] * 12
+    silent = make_silent(app)
+    app.advance(60)
+    assert silent.closed
+    ticks = app.module.ticks
+    app.close()
+    assert ticks[-1] == "stop"
+
+
+def make_silent(app: App) -> RawPeer:
+    silent = app.raw(b"x")
+    app._router.groups.leave(silent._pipe.con.route, "all")
+    return silent
+
+
+def test_opened_connections(make: Make) -> None:
+    app = make("""
+        from wsraw import open_client_connection
+        log = []
+        def on_message(msg, con):
+            if con.target:
+                con.state.send(msg["data"]) if hasattr(con.state, "send") else None
+                log.append((con.target, msg["data"]))
+                return
+            target, _, text = msg["data"].partition(" ")
+            up = open_client_connection(target)
+            up.send(text)
+        def on_error(message, con):
+            log.append((con.target, message))
+        def on_close(con):
+            log.append((con.target, con.close_cause))
+    """)
+    client = app.websocket()
+    client.send("127.0.0.1:7000 hello")
+    (raw,) = app.opened
+    assert isinstance(raw, RawPeer) and raw.target == "127.0.0.1:7000"
+    assert raw.data == b"hello"
+    raw.send("answer")
+    client.send("ws://there/path text")
+    web = app.opened[1]
+    assert isinstance(web, WebSocketPeer)
+    assert web.inf["url"] == "/path" and web.received == ["text"]
+    web.send("frame")
+    web.close(1000)
+    app.refused.add("nobody:1")
+    client.send("nobody:1 x")
+    assert app.module.log == [
+        ("127.0.0.1:7000", b"answer"),
+        ("ws://there/path", "frame"),
+        ("ws://there/path", "peer"),
+        ("nobody:1", "refused, says the test"),
+        ("nobody:1", "connect-failed"),
+    ]
+
+
+def test_verdicts_and_settings(make: Make) -> None:
+    app = make(
+        """
+        def on_connect(inf, con):
+            if "X-Key" not in inf:
+                con.reject(401, body="who are you?")
+            else:
+                con.accept("b")
+        """,
+        verdict="handlers",
+        subprotocols=["a", "b"],
+    )
+    refused = app.websocket()
+    assert (refused.status, refused.body, refused.closed) == (401, b"who are you?", True)
+    client = app.websocket(headers={"X-Key": "1"}, subprotocols=["a", "b"])
+    assert (client.status, client.subprotocol) == (101, "b")
+    # The gateway's own refusals, too.
+    assert app.websocket(headers={"Origin": "https://evil.example"}).status == 403
+
+
+def test_a_slow_reader(make: Make) -> None:
+    app = make(
+        """
+        def on_message(msg, con):
+            con.send(bytes(100_000))
+        def on_close(con):
+            causes.append(con.close_cause)
+        causes = []
+        """,
+        output_limit="512KiB",
+    )
+    client = app.websocket()
+    client.send("x")
+    client.stop_reading()
+    for _ in range(8):
+        client.send("x")
+    assert app.module.causes == []
+    # Only now it sees the close frame, and answers it.
+    client.resume_reading()
+    assert client.close_code == 1008
+    assert app.module.causes == ["overflow"]
+
+
+def test_reload_and_death(make: Make, tmp_path: Path) -> None:
+    source = """
+        import asyncio
+        seen, attached = [], []
+        async def on_message(msg, con):
+            con.state = (con.state or 0) + 1
+            seen.append((msg["data"], con.delivery))
+            if msg["data"] == "die" and con.delivery == 1:
+                await asyncio.Event().wait()
+            return f"VERSION {con.state}"
+        def on_attach(con):
+            attached.append(con.id)
+    """
+    app = make(source)
+    client = app.websocket()
+    client.send("a")
+    (tmp_path / "user.py").write_text(textwrap.dedent(source).replace("VERSION", "second"))
+    app.reload()
+    client.send("b")
+    assert client.received == ["VERSION 1", "second 2"]
+    assert app.module.seen == [("b", 1)] and app.module.attached == [client.id]
+    client.send("die", wait=False)
+    app.kill_worker()
+    # What it had not finished comes again, and happens once.
+    assert app.module.seen == [("die", 2)]
+    assert client.received[2:] == ["second 3"]
+
+
+def test_any_object_will_do() -> None:
+    handlers = SimpleNamespace(on_message=lambda msg, con: msg["data"][::-1])
+    with App(handlers) as app:
+        client = app.websocket()
+        client.send("abc")
+        assert client.received == ["cba"]
+        wsraw.connection(client.id).send("from the test")
+        app.settle()
+        assert client.received[1:] == ["from the test"]
+        with pytest.raises(RuntimeError, match="close it first"):
+            App(handlers)
+    with pytest.raises(RuntimeError, match="closed"):
+        app.websocket()
+
+
+def test_what_cannot_begin(make: Make) -> None:
+    with pytest.raises(LoadError, match="on_message"):
+        make("def on_message(): pass")
+    with pytest.raises(ZeroDivisionError):
+        make("def on_start(): 1 / 0")
+    with pytest.raises(ValueError, match="verdict"):
+        make("", verdict="nobody")
+    # And nothing of them is left.
+    make("")
+
+
+def test_bytes_as_they_come(make: Make) -> None:
+    app = make("def on_close(con):\n    causes.append(con.close_cause)\ncauses = []")
+    client = app.websocket()
+    client.send_bytes(b"\xff\xff\xff\xff")
+    assert client.close_code == 1002
+    assert app.module.causes == ["protocol-error"]

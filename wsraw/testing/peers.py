@@ -1,0 +1,240 @@
+"""Sans-I/O. Clients, and servers that handlers connect to, at the other end of a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, OPEN, Connection
+from wsraw.listeners import Listen
+from wsraw.settings import Settings
+from wsraw.testing.pipe import Pipe
+from wsraw.workers.connection import Message, parse_message
+
+OURS = Settings(ping_interval=0.0, max_message_size=1 << 30, messages="whole", deflate=False)
+
+
+class Around(Protocol):
+    """What a peer needs of the app."""
+
+    now: float
+
+    def settle(self, wait: bool = True) -> None:
+        """Let everything happen that follows."""
+
+
+class Peer:
+    """The other end of one connection of the gateway; see its two kinds below."""
+
+    def __init__(self, app: Around, pipe: Pipe) -> None:
+        self.received: list[Any] = []
+        """What has come, the first first: text as `str`, all else as bytes. May be cleared."""
+        self._app = app
+        self._pipe = pipe
+
+    @property
+    def id(self) -> int:
+        """What handlers know it by: `con.id`."""
+        return self._pipe.con.id
+
+    @property
+    def target(self) -> str:
+        """Of a connection that a handler has opened: what it asked for."""
+        return self._pipe.con.target
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._pipe.closed or self._pipe.shut
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether the gateway has ended it with a reset."""
+        return self._pipe.was_reset
+
+    def send_bytes(self, data: bytes, *, wait: bool = True) -> None:
+        """Put bytes on the wire as they are, for what no good client would send."""
+        self._write(data)
+        self._app.settle(wait)
+
+    def reset(self) -> None:
+        """Vanish: the connection is lost, cause `lost`."""
+        self._pipe.lost("connection reset by peer", self._app.now)
+        self._app.settle()
+
+    def stop_reading(self) -> None:
+        """Be a slow reader: what is sent to it waits at the gateway, up to `output_limit`."""
+        self._pipe.blocked = True
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._pipe.blocked = False
+        self._app.settle()
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing will come any more. For the app."""
+        return self._pipe.closed and not self._pipe.outgoing
+
+    def _write(self, data: bytes) -> None:
+        if self._pipe.peer_closed or self._pipe.closed:
+            raise ConnectionError("this connection is over; nothing can be sent to it")
+        self._pipe.incoming += data
+
+    def step(self) -> bool:
+        """Take what the gateway has written; whether there was anything. The app calls it."""
+        pipe = self._pipe
+        data = bytes(pipe.outgoing)
+        pipe.outgoing.clear()
+        if data:
+            self._receive(data)
+        if pipe.shut and not pipe.peer_closed:
+            pipe.peer_closed = True
+            return True
+        return bool(data)
+
+    def _receive(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class RawPeer(Peer):
+    """One without WebSocket: bytes."""
+
+    @property
+    def data(self) -> bytes:
+        """All that has come, in one."""
+        return b"".join(self.received)
+
+    def send(self, data: bytes | str, *, wait: bool = True) -> None:
+        """Send bytes (text as UTF-8), and let handlers do what they do; see `App.settle`."""
+        self.send_bytes(data.encode() if isinstance(data, str) else data, wait=wait)
+
+    def close(self) -> None:
+        """Send nothing more; what was sent is still handled and answered."""
+        self._pipe.peer_closed = True
+        self._app.settle()
+
+    def _receive(self, data: bytes) -> None:
+        self.received.append(data)
+
+
+class WebSocketPeer(Peer):
+    """One that speaks WebSocket, as a client or, to what handlers have opened, as the server."""
+
+    def __init__(self, app: Around, pipe: Pipe, own: Connection) -> None:
+        super().__init__(app, pipe)
+        self.close_code = 0
+        """Of the close frame that came; 1006 when it ended without one, 0 before."""
+        self.close_reason = ""
+        self.inf: dict[str, str] = {}
+        """The headers that came: of the answer, or, at a server, of the request."""
+        self.status = 0
+        """Of a client: the HTTP status of the answer, 101 if it was let in."""
+        self.body = b""
+        """Of a client that was refused: what the answer held."""
+        self._own = own
+        self._head: bytes | None = b""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on."""
+        for name, value in self.inf.items():
+            if name.lower() == "sec-websocket-protocol":
+                return value
+        return None
+
+    def send(
+        self,
+        msg: Message,
+        type: str | None = None,
+        final: bool | None = None,
+        *,
+        wait: bool = True,
+    ) -> None:
+        """Send text (`str`), binary (bytes) or a mapping, as ``con.send`` takes them, and let
+        handlers do what they do; see `App.settle`."""
+        if self._own.state is not OPEN:
+            raise ConnectionError("this WebSocket is not open; nothing can be sent to it")
+        data, type, final = parse_message(msg, type, final)
+        why = self._own.send(data, type, final, self._app.now)
+        if why is not None:
+            raise ValueError(why)
+        self.pass_on()
+        self._app.settle(wait)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye with a close frame."""
+        self._own.close(code, reason, "peer", self._app.now)
+        self.pass_on()
+        self._app.settle()
+
+    def _receive(self, data: bytes) -> None:
+        self._look_at_answer(data)
+        for event in self._own.receive_data(data, self._app.now):
+            if isinstance(event, m.OnMessage):
+                text = event.type == "text"
+                self.received.append(event.data.decode() if text else event.data)
+            elif isinstance(event, m.OnConnect):
+                self.inf = event.inf
+            elif isinstance(event, m.OnClose):
+                self.close_code, self.close_reason = event.code, event.reason
+        self.pass_on()
+        if self._own.state is CLOSED:
+            self._pipe.peer_closed = True
+
+    def _look_at_answer(self, data: bytes) -> None:
+        if not self._own.opened or self._head is None:
+            return
+        self._head += data
+        head, separator, rest = self._head.partition(b"\r\n\r\n")
+        if separator:
+            self.status = int(head.split(b" ", 2)[1])
+            if self.status == 101:
+                self._head = None
+            else:
+                self.body = rest
+
+    def step(self) -> bool:
+        """Take what the gateway has written."""
+        moved = super().step()
+        if self.closed and not self.close_code:
+            self.close_code = 1006
+        return moved
+
+    def pass_on(self) -> None:
+        """What our protocol wants to be written is on the wire."""
+        own = self._own
+        while own.output_size:
+            data = bytes(own.data_to_send())
+            if not self._pipe.peer_closed:
+                self._pipe.incoming += data
+            own.written(len(data), self._app.now)
+
+
+def client(
+    app: Around,
+    pipe: Pipe,
+    url: str,
+    host: str,
+    headers: Mapping[str, str],
+    subprotocols: Iterable[str],
+) -> WebSocketPeer:
+    """A WebSocket client; its request is on the wire."""
+    options: dict[str, Any] = {"headers": dict(headers)} if headers else {}
+    if subprotocols:
+        options["subprotocols"] = list(subprotocols)
+    open_ = m.Open(0, host, "websocket", url=url, host=host, options=options)
+    own = Connection.dialled(0, open_, OURS, {}, app.now)
+    own.connected(app.now)
+    peer = WebSocketPeer(app, pipe, own)
+    peer.pass_on()
+    return peer
+
+
+def server(app: Around, pipe: Pipe) -> Peer:
+    """What a handler has connected to."""
+    if pipe.con.kind != "websocket":
+        return RawPeer(app, pipe)
+    listen = Listen(name="test", protocol="websocket")
+    return WebSocketPeer(app, pipe, Connection.accepted(0, listen, OURS, {}, app.now))

@@ -1,0 +1,146 @@
+"""Sans-I/O. What a socket and the kernel are for a connection of the gateway, in memory.
+
+It does what gateway/endpoint.py does, without a network below.
+"""
+
+from __future__ import annotations
+
+import math
+
+from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, Connection
+from wsraw.gateway.router import Router
+
+READ_SIZE = 64 * 1024
+
+
+class Pipe:
+    """Bytes to and from one connection."""
+
+    def __init__(self, router: Router, con: Connection) -> None:
+        self.con = con
+        self.incoming = bytearray()
+        """What the peer has sent and the gateway has not read."""
+        self.outgoing = bytearray()
+        """What the gateway has written and the peer has not read."""
+        self.peer_closed = False
+        """The peer sends nothing more."""
+        self.shut = False
+        """Nor does the gateway."""
+        self.closed = False
+        self.was_reset = False
+        self.blocked = False
+        """The peer does not read, and the kernel's buffers are full."""
+        self._router = router
+        self._eof = False
+        self._reading = True
+        self._lingering = False
+        self._linger_until = math.inf
+        con.shell = self
+
+    @property
+    def deadline(self) -> float:
+        """When `handle_timeout` is due."""
+        return self._linger_until if self._lingering else self.con.deadline
+
+    def step(self, now: float) -> bool:
+        """Read once, write once; whether anything has moved."""
+        before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
+        self._read(now)
+        self.flush(now)
+        return before != (
+            len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
+        )  # fmt: skip
+
+    def _read(self, now: float) -> None:
+        waits = self.incoming or (self.peer_closed and not self._eof)
+        if self.closed or not self._reading or not waits:
+            return
+        data = bytes(self.incoming[:READ_SIZE])
+        del self.incoming[:READ_SIZE]
+        con, router = self.con, self._router
+        if self._lingering:
+            self._eof = not data
+        elif data:
+            connecting = con.state is CONNECTING
+            router.take(con, con.receive_data(data, now), now)
+            if connecting:
+                self.judge_reading()
+        else:
+            self._eof = True
+            self._reading = False
+            router.receive_eof(con, now)
+
+    def flush(self, now: float) -> None:
+        """Write what the peer takes, then see what follows from it."""
+        con = self.con
+        if self.closed:
+            return
+        if con.output_size and not self.blocked:
+            data = bytes(con.data_to_send())
+            self.outgoing += data
+            self._router.take(con, con.written(len(data), now), now)
+            if con.route is not None:
+                con.route.written += len(data)
+                self._router.wrote(con.route)
+        if con.state is CLOSED:
+            self._finish(now)
+        elif con.state is CLOSING and not self._reading:
+            self.judge_reading()
+
+    def judge_pause(self, now: float) -> None:
+        """The router has changed its mind about reading."""
+        con = self.con
+        if self.closed or self._lingering:
+            return
+        if con.route.pauses:
+            if con.state is not CONNECTING:
+                con.pause(now)
+        else:
+            self._router.take(con, con.resume(now), now)
+        self.judge_reading()
+
+    def judge_reading(self) -> None:
+        """Read, unless it is paused, or there is nothing more to come."""
+        con = self.con
+        paused = bool(con.route is not None and con.route.pauses)
+        if con.state is CLOSING:
+            paused = con.half_closed
+        elif con.state is CONNECTING:
+            paused = con.is_full
+        self._reading = not self._eof and not paused
+
+    def lost(self, why: str, now: float) -> None:
+        """The network has failed, or the peer has reset it."""
+        self.incoming.clear()
+        if not self.closed:
+            self._router.take(self.con, self.con.lost(why, now), now)
+            self._close()
+
+    def handle_timeout(self, now: float) -> None:
+        """`deadline` has come."""
+        if self.closed or now < self.deadline:
+            return
+        if self._lingering:
+            self._close()
+        else:
+            self._router.take(self.con, self.con.handle_timeout(now), now)
+
+    def _finish(self, now: float) -> None:
+        con = self.con
+        if con.reset or (not con.output_size and (self._eof or con.ends_with_reset)):
+            self._close()
+            return
+        if not self._lingering:
+            self._lingering = True
+            self._reading = not self._eof
+            self._linger_until = now + (con.settings.close_timeout or math.inf)
+        if not con.output_size:
+            self.shut = True
+
+    def _close(self) -> None:
+        con = self.con
+        self.closed = True
+        self.was_reset = bool(con.reset or con.output_size or con.ends_with_reset)
+        con.shell = None
+        if con.route is not None and con.route.gone:
+            con.route = None

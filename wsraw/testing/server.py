@@ -1,0 +1,357 @@
+"""I/O. A real run on a free port, and faults on request."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as ws_connect
+
+from wsraw import messages as m
+from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.supervisor import client as control
+from wsraw.testing.peers import OURS
+
+T = TypeVar("T")
+
+LOOK_AGAIN: Final = 0.01
+BETWEEN_PARTS: Final = 0.02
+"""Seconds between the two parts of what `split_at` sends: the gateway reads the first one alone.
+Nothing tells a client when that has happened."""
+
+SMALL_BUFFER: Final = 4096
+"""Bytes that the kernel keeps for one who does not read; it takes this as a wish."""
+
+
+class Server:
+    """`wsraw run` with these handlers on a free port of 127.0.0.1; ready when it is made.
+
+    `handlers`: a handlers file, or None. `workers`: how many. `settings`: those of `wsraw run`.
+    `timeout`: seconds for whatever it has to wait for. Leaving a ``with`` block stops it, and
+    raises AssertionError if it does not end well.
+    """
+
+    def __init__(
+        self,
+        handlers: str | os.PathLike[str] | None = None,
+        *,
+        workers: int = 1,
+        timeout: float = 30.0,
+        **settings: Any,
+    ) -> None:
+        self._timeout = timeout
+        self._lines: list[str] = []
+        self._ended = False
+        # A run that is killed cannot remove its folder; so it makes it in one of ours.
+        self._folder = tempfile.TemporaryDirectory(prefix="wsraw-")
+        self.run_dir = Path(self._folder.name, "run")
+        """The run folder, for `--run-dir`."""
+        options = _options({"listen": "127.0.0.1:0", **settings, "run_dir": self.run_dir})
+        if handlers is not None:
+            options.append(f"--workers={os.fspath(handlers)}:{workers}")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "wsraw", "run", *options],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            found = self.wait_for_line(r"listening on .*?\w+://(\S+):(\d+).*; ready")
+            self._until(lambda: len(self._ready_workers()) >= workers, "all workers")
+        except BaseException:
+            self.process.kill()
+            self._end()
+            raise
+        self.host: str = found[1].strip("[]")
+        self.port = int(found[2])
+        """Of the first listener."""
+        self.url = f"ws://{found[1]}:{self.port}"
+        """Without a path."""
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    # --- the log ---
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.append(line.rstrip("\n"))
+
+    @property
+    def log(self) -> str:
+        """All that the run and its handlers have written so far."""
+        return "\n".join(self._lines)
+
+    def wait_for_line(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """The count-th line of the log in which the pattern is found. Raises AssertionError with
+        the log if it does not come in time."""
+
+        def look() -> re.Match[str] | None:
+            found = [match for line in list(self._lines) if (match := re.search(pattern, line))]
+            return found[count - 1] if len(found) >= count else None
+
+        match = self._until(look, f"a line with {pattern!r}")
+        assert match is not None
+        return match
+
+    def _until(self, condition: Callable[[], T], what: str) -> T:
+        until = time.monotonic() + self._timeout
+        while not (value := condition()):
+            ended = self.process.poll() is not None
+            if ended:
+                self._reader.join()
+                if value := condition():
+                    return value
+            if ended or time.monotonic() > until:
+                why = "the run has ended" if ended else f"not within {self._timeout:g} s"
+                raise AssertionError(f"{what}: {why}\n{self.log}")
+            time.sleep(LOOK_AGAIN)
+        return value
+
+    # --- clients ---
+
+    def connect(self, path: str = "/", **options: Any) -> ClientConnection:
+        """A client of the websockets library; `options` are those of its ``connect``."""
+        options.setdefault("open_timeout", self._timeout)
+        client: ClientConnection = ws_connect(self.url + path, proxy=None, **options)
+        return client
+
+    def raw(self) -> socket.socket:
+        """A plain socket, with the timeout."""
+        return socket.create_connection((self.host, self.port), self._timeout)
+
+    def split_at(self, k: int, path: str = "/", **options: Any) -> ClientConnection:
+        """A client whose bytes come in two parts: the first k of all that it sends, its handshake
+        included, then the rest."""
+        return self.connect(path, sock=self.split_raw(k), **options)
+
+    def split_raw(self, k: int) -> socket.socket:
+        """The same as a plain socket: `sendall` does it."""
+        sock = _SplitSocket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+        sock.left = k
+        sock.settimeout(self._timeout)
+        sock.connect((self.host, self.port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def stall_reader(self, path: str = "/") -> StalledClient:
+        """A WebSocket client that does not read, with small buffers."""
+        return StalledClient(self.host, self.port, path, self._timeout)
+
+    # --- what can be done to it ---
+
+    def ask(self, what: str, *args: str) -> m.Done:
+        """As a command of the command line, `status` or `scale` for example. Raises AssertionError
+        if the run says no."""
+        done = control.ask(self.run_dir, what, args, self._timeout)
+        assert done.ok, f"{what}: {done.text}"
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """What `wsraw status --json` shows."""
+        data: dict[str, Any] = self.ask("status").data
+        return data
+
+    def reload(self) -> None:
+        """Replace all workers by new ones that load the handlers file anew; done when it returns.
+        Raises AssertionError if the file does not load."""
+        self.ask("reload")
+
+    def _ready_workers(self) -> list[dict[str, Any]]:
+        try:
+            found = self.status()["workers"]
+        except control.NoRunError:
+            # It starts.
+            return []
+        return [who for who in found if who["state"] == "ready" and who["pid"]]
+
+    def kill_worker(self, *, mid_event: bool = False) -> int:
+        """kill -9 one worker; returns its pid, when that is gone and another one has taken its
+        place. `mid_event`: wait for one that is handling an event, and kill it while it does."""
+        before = {who["pid"] for who in self._until(self._ready_workers, "a worker")}
+        pid = self._until(self._kill_busy, "a worker with an event") if mid_event else min(before)
+        _kill(pid)
+
+        def replaced() -> bool:
+            after = {who["pid"] for who in self._ready_workers()}
+            return pid not in after and len(after) >= len(before)
+
+        self._until(replaced, "another worker in its place")
+        return pid
+
+    def _kill_busy(self) -> int:
+        for who in self._ready_workers():
+            if who["in_flight"]:
+                if not hasattr(signal, "SIGSTOP"):
+                    return int(who["pid"])
+                # Stopped first: else its event may be done before it dies.
+                os.kill(who["pid"], signal.SIGSTOP)
+                if any(o["n"] == who["n"] and o["in_flight"] for o in self._ready_workers()):
+                    return int(who["pid"])
+                os.kill(who["pid"], signal.SIGCONT)
+        return 0
+
+    # --- the end ---
+
+    def stop(self) -> None:
+        """Stop it in good order. Raises AssertionError, with the log, if it does not."""
+        if self._ended:
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            code = self.process.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the run did not stop\n{self.log}") from None
+        finally:
+            self._end()
+        # On Windows it is ended without a word.
+        assert code == 0 or sys.platform == "win32", f"exit code {code}\n{self.log}"
+
+    def _end(self) -> None:
+        self._ended = True
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._folder.cleanup()
+
+
+class StalledClient:
+    """A WebSocket client that sends, and reads only when it is told to."""
+
+    def __init__(self, host: str, port: int, path: str, timeout: float) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        # Before it connects: then TCP's window is as small.
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        self.sock.settimeout(timeout)
+        self.sock.connect((host, port))
+        open_ = m.Open(0, host, "websocket", url=path, host=f"{host}:{port}")
+        self._own = Connection.dialled(0, open_, OURS, {}, 0.0)
+        self._own.connected(0.0)
+        self._pass_on()
+        # The answer alone: what comes behind it is not read.
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = self.sock.recv(1)
+            if not byte:
+                raise ConnectionError(f"the handshake was not answered: {head!r}")
+            head += byte
+        self._own.receive_data(head, 0.0)
+        if self._own.state is CLOSED:
+            raise ConnectionError(f"the handshake was refused: {head!r}")
+
+    def __enter__(self) -> StalledClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def send(self, data: str | bytes) -> None:
+        """Send a message. Raises TimeoutError when the gateway does not read any more either."""
+        if isinstance(data, str):
+            self._own.send(data.encode(), "text", True, 0.0)
+        else:
+            self._own.send(data, "binary", True, 0.0)
+        self._pass_on()
+
+    def read_all(self) -> tuple[list[str | bytes], int]:
+        """Read now, until the end: the messages, and the close code (1006 without one)."""
+        messages: list[str | bytes] = []
+        code = 1006
+        while True:
+            try:
+                data = self.sock.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                return messages, code
+            for event in self._own.receive_data(data, 0.0):
+                if isinstance(event, m.OnMessage):
+                    text = event.type == "text"
+                    messages.append(event.data.decode() if text else event.data)
+                elif isinstance(event, m.OnClose):
+                    code = event.code
+            try:
+                self._pass_on()
+            except OSError:
+                # It has closed already; what it had sent before is still to be read.
+                pass
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+    def _pass_on(self) -> None:
+        while self._own.output_size:
+            data = bytes(self._own.data_to_send())
+            self._own.written(len(data), 0.0)
+            self.sock.sendall(data)
+
+
+class _SplitSocket(socket.socket):
+    """Sends what stands before a border alone."""
+
+    left = 0
+    """Bytes before it."""
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """One call, two segments, where the border is in it."""
+        first, rest = data[: self.left], data[self.left :]
+        if first:
+            super().sendall(first, flags)
+            self.left -= len(first)
+            if rest:
+                time.sleep(BETWEEN_PARTS)
+        if rest:
+            super().sendall(rest, flags)
+
+
+def _options(settings: dict[str, Any]) -> list[str]:
+    """Settings as the command line wants them."""
+    found = []
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list | tuple):
+            found += [f"--{option}={each}" for each in value]
+        else:
+            found.append(f"--{option}={value}")
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """Ours, so that the same wsraw is found, and none of its settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WSRAW_")}
+    package = Path(__file__).resolve().parent.parent.parent
+    paths = [kept.get("PYTHONPATH", "")]
+    if package.name not in ("site-packages", "dist-packages"):
+        paths.insert(0, str(package))
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
