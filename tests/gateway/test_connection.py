@@ -522,14 +522,43 @@ def test_what_inflates_comes_in_portions() -> None:
     con = websocket(deflate=True)
     events = con.receive_data(message * count, 0.0)
     portions = []
-    while events:
+    while con.has_more:
         portions.append(len(events))
         con.pause(0.0)
         assert con.receive_data(b"", 0.0) == []
         events = con.resume(0.0)
+    portions.append(len(events))
     assert sum(portions) == count
-    assert max(portions) <= 5
+    assert max(portions) == 1
+    assert len(portions) >= count * 8, "each turn inflates an eighth of a message"
     assert con.state is OPEN
+
+
+def test_what_is_behind_a_large_message_waits_for_it() -> None:
+    con = websocket(deflate=True)
+    con.append(b"")
+    flush(con)
+    large = deflated(300_000)
+    wire = large + frame(0x89, b"ping") + HELLO + frame(0x88, b"\x03\xe8")
+    events = con.receive_data(wire, 0.0)
+    assert events == []
+    assert con.has_more
+    assert con.output_size == 0, "not even the pong comes before it"
+    assert con.receive_eof(0.0) == []
+    while con.has_more:
+        events += con.resume(0.0)
+    assert [type(event) for event in events] == [OnMessage, OnMessage, OnClose]
+    assert len(events[0].data) == 300_000
+    assert con.state is CLOSED
+
+
+def test_a_close_does_not_inflate_what_is_begun() -> None:
+    con = websocket(deflate=True)
+    con.receive_data(deflated(1 << 20) + frame(0x88, b"\x03\xe8"), 0.0)
+    assert con.has_more
+    assert tell(con.close(4000, "", "handler", 0.0)) == ["close 1000 handler"]
+    assert not con.has_more
+    assert con.unfinished == 0
 
 
 def test_what_comes_while_paused_waits_for_its_turn() -> None:
@@ -586,8 +615,8 @@ def test_bombs_are_inflated_in_portions_in_every_state(state: str) -> None:
     finally:
         tracemalloc.stop()
     assert con.state is (OPEN if state == "connecting" else CLOSING)
-    while state == "connecting" and (more := con.resume(0.0)):
-        events += more
+    while con.has_more:
+        events += con.resume(0.0)
     expected = 60_000 // len(message) if state == "connecting" else 0
     assert sum(isinstance(event, OnMessage) for event in events) == expected
 

@@ -39,6 +39,22 @@ def shown(said: list[tuple[str, str | None]]) -> str:
     return "; ".join(name if value is None else f"{name}={value}" for name, value in said)
 
 
+def inflate_all(
+    codec: d.Codec, payload: bytes, first: bool, final: bool, limit: int, step: int = 1000
+) -> bytes:
+    """A whole frame, in steps."""
+    codec.begin(payload, first, final, limit)
+    total = 0
+    while True:
+        size, data = codec.inflate(step)
+        total += size
+        if data is not None:
+            assert len(data) == total
+            return data
+        assert size == step, "no step is in vain"
+        assert codec.unfinished >= total
+
+
 # --- a server's answer ---
 
 
@@ -189,7 +205,7 @@ def test_what_is_compressed_is_inflated(
             first, final = n == 0, n == len(fragments) - 1
             payload = one.compress(fragment * times, first, final)
             assert payload or not final
-            assert other.inflate(payload, first, final, LARGE) == fragment * times
+            assert inflate_all(other, payload, first, final, LARGE) == fragment * times
 
 
 @pytest.mark.parametrize(
@@ -206,14 +222,14 @@ def test_samples_of_the_rfc(payload: str, keep: bool) -> None:
     under_test = codec(takeover() if keep else None)
     # Again and again: what a message leaves behind must not spoil the next one.
     for _ in range(3):
-        assert under_test.inflate(bytes.fromhex(payload), True, True, LARGE) == b"Hello"
+        assert inflate_all(under_test, bytes.fromhex(payload), True, True, LARGE) == b"Hello"
 
 
 def test_sample_of_a_shared_window() -> None:
     under_test = codec(takeover())
     # Section 7.2.3.2.
     for payload in ("f248cdc9c90700", "f200110000"):
-        assert under_test.inflate(bytes.fromhex(payload), True, True, LARGE) == b"Hello"
+        assert inflate_all(under_test, bytes.fromhex(payload), True, True, LARGE) == b"Hello"
 
 
 def final_block(data: bytes) -> bytes:
@@ -223,16 +239,16 @@ def final_block(data: bytes) -> bytes:
 
 def test_a_final_block_is_not_the_end_of_a_fragmented_message() -> None:
     under_test = codec()
-    assert under_test.inflate(final_block(b"one"), True, False, LARGE) == b"one"
-    assert under_test.inflate(final_block(b"two"), False, False, LARGE) == b"two"
-    assert under_test.inflate(final_block(b"end") + b"\x00", False, True, LARGE) == b"end"
+    assert inflate_all(under_test, final_block(b"one"), True, False, LARGE) == b"one"
+    assert inflate_all(under_test, final_block(b"two"), False, False, LARGE) == b"two"
+    assert inflate_all(under_test, final_block(b"end") + b"\x00", False, True, LARGE) == b"end"
 
 
 def test_some_final_blocks_in_a_frame_and_not_thousands() -> None:
     block = final_block(b"x")
-    assert codec().inflate(block * 3 + b"\x00", True, True, LARGE) == b"xxx"
+    assert inflate_all(codec(), block * 3 + b"\x00", True, True, LARGE) == b"xxx"
     with pytest.raises(d.InflateError):
-        codec().inflate(block * 100_000, True, True, LARGE)
+        inflate_all(codec(), block * 100_000, True, True, LARGE)
 
 
 def deflated(data: bytes, level: int = 9) -> bytes:
@@ -243,7 +259,7 @@ def deflated(data: bytes, level: int = 9) -> bytes:
 @pytest.mark.parametrize("payload", [b"\xff\xff\xff\xff", deflated(b"x" * 99)[:5] + b"\xff" * 9])
 def test_garbage(payload: bytes) -> None:
     with pytest.raises(d.InflateError):
-        codec().inflate(payload, True, True, LARGE)
+        inflate_all(codec(), payload, True, True, LARGE)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=30), st.booleans()), max_size=6), st.booleans())
@@ -252,7 +268,7 @@ def test_garbage_is_an_error_or_data(frames: list[tuple[bytes, bool]], keep: boo
     first = True
     for payload, final in frames:
         try:
-            assert len(under_test.inflate(payload, first, final, 100)) <= 100
+            assert len(inflate_all(under_test, payload, first, final, 100)) <= 100
         except (d.InflateError, d.TooBigError):
             return
         first = final
@@ -262,9 +278,9 @@ def test_garbage_is_an_error_or_data(frames: list[tuple[bytes, bool]], keep: boo
 @pytest.mark.parametrize("size", [1, 257, 258, 259, 2043, 2044, 100_000])
 def test_as_long_as_the_limit_is_not_too_long(size: int, level: int) -> None:
     payload = deflated(bytes(size), level)
-    assert codec().inflate(payload, True, True, size) == bytes(size)
+    assert inflate_all(codec(), payload, True, True, size) == bytes(size)
     with pytest.raises(d.TooBigError):
-        codec().inflate(payload, True, True, size - 1)
+        inflate_all(codec(), payload, True, True, size - 1)
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -276,7 +292,7 @@ def test_a_bomb_costs_no_more_than_the_limit(keep: bool) -> None:
         tracemalloc.start()
         try:
             with pytest.raises(d.TooBigError):
-                under_test.inflate(payload, True, True, 1000)
+                inflate_all(under_test, payload, True, True, 1000)
             assert tracemalloc.get_traced_memory()[1] < 4 * len(payload) + 100_000
         finally:
             tracemalloc.stop()
@@ -286,12 +302,12 @@ def test_contexts_exist_only_while_they_are_used() -> None:
     under_test = codec()
     for part in (b"a", b"b"):
         packed = under_test.compress(part, part == b"a", part == b"b")
-        under_test.inflate(packed, part == b"a", part == b"b", LARGE)
+        inflate_all(under_test, packed, part == b"a", part == b"b", LARGE)
     assert under_test._deflater is None
     assert under_test._inflater is None
     under_test = codec(takeover())
     assert under_test._deflater is None
-    under_test.inflate(under_test.compress(b"a", True, True), True, True, LARGE)
+    inflate_all(under_test, under_test.compress(b"a", True, True), True, True, LARGE)
     assert under_test._deflater is not None
     assert under_test._inflater is not None
     under_test.forget()
@@ -328,3 +344,21 @@ def test_packing_is_shared() -> None:
     nothing = codec(send_bits=8)
     assert not nothing.compresses
     assert nothing.packing is None
+
+
+@pytest.mark.parametrize("step", [1, 7, 500, 501, 1000, 100_000])
+@pytest.mark.parametrize("size", [0, 1, 500, 1000, 1001, 5000])
+def test_steps_of_any_size_give_the_same(step: int, size: int) -> None:
+    payload = final_block(b"a" * size) + final_block(b"b" * size) + deflated(b"c" * size)
+    expected = b"a" * size + b"b" * size + b"c" * size
+    assert inflate_all(codec(), payload, True, True, LARGE, step) == expected
+
+
+def test_a_bomb_is_found_out_step_by_step() -> None:
+    under_test = codec()
+    under_test.begin(deflated(bytes(64 << 20)), True, True, 1 << 20)
+    steps = []
+    with pytest.raises(d.TooBigError):
+        while True:
+            steps.append(under_test.inflate(d.STEP))
+    assert steps == [(d.STEP, None)] * ((1 << 20) // d.STEP)

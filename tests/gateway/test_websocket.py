@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
+from wsraw.gateway.deflate import STEP
 from wsraw.gateway.framing import PLAIN_KEY, RAW_KEY, frame_message
 from wsraw.gateway.websocket import WebSocket, close_refusal, http_answer
 from wsraw.messages import Open
@@ -169,7 +170,12 @@ def test_a_bomb_is_not_inflated() -> None:
     assert len(bomb) < 70_000
     ws, _ = served(Settings(), deflate=True)
     assert ws.receive_data(bomb) == []
+    steps = 1
+    while ws.busy:
+        assert ws.receive_data(b"") == []
+        steps += 1
     assert ws.close_code == 1009
+    assert steps == 1 + Settings().max_message_size // STEP
 
 
 def test_a_bomb_behind_a_full_message_is_not_inflated() -> None:

@@ -296,7 +296,7 @@ class Connection(Standing):
             self.close_cause = cause
             self.paused = False
             self.arm(self.settings.close_timeout, now)
-            held, self._held = self._held, b""
+            held, self._held, self.has_more = self._held, b"", False
             events = self._receive_while_closing(held)
             return events + self.receive_eof(now) if self._eof_held else events
         if state is CONNECTING and cause == "handler" and self._is_worth_waiting:

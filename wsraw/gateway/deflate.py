@@ -30,6 +30,13 @@ DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
 """Bytes that zlib takes beside the window and, to compress, tables as large as that again."""
 
+STEP: Final = 64 * 1024
+"""Bytes inflated of one connection in a turn, 0.15 ms of it: a megabyte, which a kilobyte can
+become, would hold up everybody for 3."""
+
+PIECE: Final = 4 * 1024
+"""Compressed bytes given to zlib at a time: what it leaves of them it copies, at every step."""
+
 MAX_FINAL_BLOCKS: Final = 8
 """Final blocks within a frame. Each costs a new decompressor and a copy of the rest; a peer that
 must use them makes one for each message."""
@@ -178,10 +185,37 @@ packing = cache(Packing)
 """One for each way of compressing, so that connections that share it share the object."""
 
 
+class _Inflation:
+    """A frame that is being inflated."""
+
+    __slots__ = ("blocks", "chunks", "final", "inflater", "limit", "piece", "rest", "size")
+
+    def __init__(self, inflater: zlib._Decompress, data: Data, final: bool, limit: int) -> None:
+        self.inflater = inflater
+        self.piece: Data = data
+        self.rest: Data = b""
+        """What is still to be inflated, behind `piece`."""
+        if len(data) > PIECE:
+            self.piece, self.rest = b"", memoryview(data)
+        self.final = final
+        self.limit = limit
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.blocks = 0
+
+
 class Codec:
     """One connection's compression, both ways."""
 
-    __slots__ = ("_deflater", "_inflater", "_level", "compresses", "terms", "threshold")
+    __slots__ = (
+        "_deflater",
+        "_inflater",
+        "_inflation",
+        "_level",
+        "compresses",
+        "terms",
+        "threshold",
+    )
 
     def __init__(self, terms: Terms, settings: Settings) -> None:
         self.terms = terms
@@ -191,6 +225,7 @@ class Codec:
         """Whether we compress at all."""
         self._deflater: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
+        self._inflation: _Inflation | None = None
 
     @property
     def packing(self) -> Packing | None:
@@ -209,36 +244,68 @@ class Codec:
             self._deflater = None
         return data
 
-    def inflate(self, data: Data, first: bool, final: bool, limit: int) -> bytes:
-        """The data of the peer's next compressed frame.
-
-        Raises TooBigError above `limit` bytes, before more than that is inflated, and InflateError.
-        """
+    def begin(self, data: Data, first: bool, final: bool, limit: int) -> None:
+        """The peer's next compressed frame, of at most `limit` bytes when it is inflated."""
         inflater = self._inflater
         if inflater is None or (first and not self.terms.receive_takeover):
             inflater = zlib.decompressobj(-self.terms.receive_bits)
         if final:
             data = bytes(data) + _TAIL
-        blocks = 0
-        try:
-            out = inflater.decompress(data, limit + 1)
-            while inflater.eof:
+        self._inflation = _Inflation(inflater, data, final, limit)
+
+    def inflate(self, most: int) -> tuple[int, bytes | None]:
+        """Inflate at most `most` bytes of the frame that was begun: how many it were, and all of
+        the frame's data once they are complete.
+
+        Raises TooBigError above the limit, before more than that is inflated, and InflateError.
+        """
+        job = self._inflation
+        assert job is not None
+        before = job.size
+        while True:
+            # One more than is allowed tells that it is too much. (0 would mean: without limit.)
+            room = min(before + most, job.limit + 1) - job.size
+            if room <= 0:
+                return job.size - before, None
+            if not job.piece:
+                job.piece, job.rest = job.rest[:PIECE], job.rest[PIECE:]
+            try:
+                out = job.inflater.decompress(job.piece, room)
+            except zlib.error as error:
+                raise InflateError("decompression failed") from error
+            job.size += len(out)
+            if job.size > job.limit:
+                raise TooBigError(job.limit)
+            job.chunks.append(out)
+            if job.inflater.eof:
                 # Behind a final block a new stream begins; what its sender knew of the old one is
                 # gone (zlib's own deflate forgets it there, too).
-                blocks += 1
-                if blocks > MAX_FINAL_BLOCKS:
+                job.blocks += 1
+                if job.blocks > MAX_FINAL_BLOCKS:
                     raise InflateError("too many final blocks in a frame")
-                data = inflater.unused_data
-                inflater = zlib.decompressobj(-self.terms.receive_bits)
-                if not data or len(out) > limit:
+                job.piece = job.inflater.unused_data
+                job.inflater = zlib.decompressobj(-self.terms.receive_bits)
+                if not job.piece and not job.rest:
                     break
-                out += inflater.decompress(data, limit + 1 - len(out))
-        except zlib.error as error:
-            raise InflateError("decompression failed") from error
-        if len(out) > limit:
-            raise TooBigError(limit)
-        self._inflater = None if final and not self.terms.receive_takeover else inflater
-        return out
+                continue
+            job.piece = job.inflater.unconsumed_tail
+            # With no room left it may have all of its input, and still have something to say.
+            if not job.piece and not job.rest and len(out) < room:
+                break
+        keeps = not job.final or self.terms.receive_takeover
+        self._inflater = job.inflater if keeps else None
+        self._inflation = None
+        return job.size - before, job.chunks[0] if len(job.chunks) == 1 else b"".join(job.chunks)
+
+    def skip(self) -> None:
+        """Nobody wants the data of the frame that was begun."""
+        self._inflation = None
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a frame that is being inflated."""
+        job = self._inflation
+        return job.size + len(job.piece) + len(job.rest) if job is not None else 0
 
     @property
     def memory(self) -> int:
@@ -252,4 +319,4 @@ class Codec:
 
     def forget(self) -> None:
         """Free both contexts."""
-        self._deflater = self._inflater = None
+        self._deflater = self._inflater = self._inflation = None

@@ -117,6 +117,10 @@ class Endpoint:
                     self._portion *= 2
             elif con.route is not None:
                 owner.router.flow.unfinished.add(con.route)
+            if con.has_more:
+                # The rest is for the turns to come, and what comes then, too.
+                owner.router.flow.changed.add(con.route)
+                self.judge_reading()
             if con.output_size or con.state is not OPEN:
                 owner.dirty[con] = None
         else:
@@ -209,6 +213,8 @@ class Endpoint:
             paused = con.half_closed
         elif con.state is CONNECTING:
             paused = con.is_full
+        elif con.has_more:
+            paused = True
         self.reading = not self.eof and not paused
         self.watch()
 

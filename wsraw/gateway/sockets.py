@@ -181,6 +181,8 @@ class Sockets:
             else:
                 self.router.take(con, con.resume(now), now)
                 self.dirty[con] = None
+                if con.has_more and not route.pauses:
+                    changed.add(route)
             endpoint.judge_reading()
 
     def _judge_rates(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from wsraw.gateway.deflate import STEP
 from wsraw.gateway.life import CLOSED, CLOSING, OPEN, Life, Step
 from wsraw.gateway.websocket import DataFrame, WebSocket
 from wsraw.messages import Event, OnMessage
@@ -30,6 +31,7 @@ class Standing(Life):
         "_ping_unwritten",
         "_sliced",
         "half_closed",
+        "has_more",
         "paused",
     )
 
@@ -39,6 +41,8 @@ class Standing(Life):
         super().__init__(con_id, settings, about, opened)
         self.half_closed = False
         """A raw peer has sent EOF; what it sent is still being handled."""
+        self.has_more = False
+        """What has come is not all parsed, and that is not for a pause: `resume` it next turn."""
         self.paused = False
         self._last_heard = 0.0
         self._ping_sent = -math.inf
@@ -143,24 +147,32 @@ class Standing(Life):
         events += self.end(ws.close_code, ws.close_reason, cause, ws.error)
 
     def _parse_held(self, now: float) -> list[Event]:
-        """Slice by slice, until more is on its way to handlers than may be."""
+        """Slice by slice, until a turn's share is inflated, or more is on its way to handlers than
+        may be."""
         ws = self.websocket
         assert ws is not None
         held = self._held
         events: list[Event] = []
         size = start = 0
-        while start < len(held) and size <= self.settings.high_water_mark:
-            frames = ws.receive_data(held[start : start + SLICE])
-            start += SLICE
+        share = min(STEP, self.settings.high_water_mark)
+        while size <= share and (ws.busy or start < len(held)):
+            if ws.busy:
+                frames = ws.receive_data(b"")
+            else:
+                frames = ws.receive_data(held[start : start + SLICE])
+                start += SLICE
             size += sum([len(data) for data, _, _ in frames])
             events += self.to_events(frames)
             if ws.output or ws.ended:
                 self.after_frames(ws, events)
                 if self.state is CLOSED:
                     return events
+            if ws.busy:
+                break
         self._held = held[start:]
+        self.has_more = ws.busy or bool(self._held)
         self._sliced = ws.deflates or bool(self._held)
-        if self._eof_held and not self._held:
+        if self._eof_held and not self.has_more:
             events += self.receive_eof(now)
         return events
 
@@ -169,6 +181,7 @@ class Standing(Life):
         ws = self.websocket
         if ws is None or self.half_closed:
             return []
+        ws.skip_data()
         for start in range(0, len(data), SLICE):
             ws.receive_data(data[start : start + SLICE])
         self.collect(ws)
@@ -180,7 +193,7 @@ class Standing(Life):
 
     def receive_eof(self, now: float) -> list[Event]:
         """The peer has shut its side."""
-        if self._held:
+        if self._held or self.has_more:
             self._eof_held = True
             return []
         if self.beginning is not None:
@@ -245,4 +258,4 @@ class Standing(Life):
             self._last_heard = now
             if self.state is not CLOSED and self.state is not CLOSING:
                 self.arm(self.timeout, now)
-        return self._parse_held(now) if self._held else []
+        return self._parse_held(now) if self._held or self.has_more else []

@@ -24,7 +24,17 @@ from typing import Any, Final
 from websockets.client import ClientProtocol
 from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from websockets.extensions import ClientExtensionFactory, Extension, ServerExtensionFactory
-from websockets.frames import BINARY, CLOSE, CONT, EXTERNAL_CLOSE_CODES, PING, TEXT, Frame, Opcode
+from websockets.frames import (
+    BINARY,
+    CLOSE,
+    CONT,
+    EXTERNAL_CLOSE_CODES,
+    PING,
+    TEXT,
+    CloseCode,
+    Frame,
+    Opcode,
+)
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionName, ExtensionParameter
@@ -68,7 +78,9 @@ class _Receiver(Protocol):
 
     # In the instance's dict they would be too many for Python to share its keys: 1.2 KiB each.
     __slots__ = (
+        "_deflate",
         "_limit",
+        "_packed",
         "_size",
         "_tail",
         "_type",
@@ -80,6 +92,8 @@ class _Receiver(Protocol):
         "frames",
         "held_pong",
         "hold_pongs",
+        "later",
+        "skips_data",
     )
 
     def begin(self, settings: Settings) -> None:
@@ -90,6 +104,12 @@ class _Receiver(Protocol):
         self.held_pong: bytes | None = None
         self.between_frames = False
         """All that was received has become frames, and no message is under way."""
+        self.later = b""
+        """What has come behind a compressed frame that is not inflated yet."""
+        self.skips_data = False
+        """Of all frames only control frames are of interest."""
+        self._packed: Frame | None = None
+        self._deflate: _Deflate | None = None
         self._limit = settings.max_message_size
         self.frame_limit = _frame_limit(settings)
         self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
@@ -101,14 +121,27 @@ class _Receiver(Protocol):
         self.max_message_size = None
         self.max_fragment_size = max(self.frame_limit, MAX_CONTROL)
 
-    def inflates(self) -> None:
+    def inflates(self, extension: _Deflate) -> None:
         """Frames may be compressed: what does not shrink grows a little (zlib's deflateBound)."""
+        self._deflate = extension
         limit = self.frame_limit
         self.max_fragment_size = max(limit + (limit >> 3) + 64, MAX_CONTROL)
 
     def recv_frame(self, frame: Frame) -> None:
         """One parsed frame. The exceptions are for the caller, `parse`: it fails the connection."""
         opcode = frame.opcode
+        if self._deflate is not None and self._deflate.begun:
+            self._deflate.begun = False
+            if not self.skips_data:
+                # The library goes on behind it when it is inflated: to its parser this is all that
+                # has come.
+                self._packed = frame
+                self.later = bytes(self.reader.buffer)
+                self.reader.buffer.clear()
+                return
+            self._deflate.codec.skip()
+            self._type = "" if frame.fin else self._type or "binary"
+            return
         if opcode is TEXT or opcode is BINARY:
             if self._type:
                 raise ProtocolError("expected a continuation frame")
@@ -136,7 +169,48 @@ class _Receiver(Protocol):
             self.events.pop()
             if opcode is CLOSE:
                 self.ended = True
-        self.between_frames = not (self.reader.buffer or self._type or self.ended)
+        self.between_frames = not (self.reader.buffer or self._type or self.ended or self.later)
+
+    @property
+    def busy(self) -> bool:
+        """A frame is being inflated: `inflate` goes on."""
+        return self._packed is not None
+
+    def inflate(self) -> None:
+        """Inflate one step, and parse what stands behind the frames that are complete then."""
+        left = deflate.STEP
+        while self._packed is not None and left > 0 and self._deflate is not None:
+            frame = self._packed
+            try:
+                size, data = self._deflate.inflate(left)
+                left -= size
+                if data is None:
+                    return
+                self._packed = None
+                frame.data = data
+                self.recv_frame(frame)
+            except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as error:
+                # As the library's `parse` does with what its frames raise.
+                self._packed = None
+                self.later = b""
+                code, reason = _failure_of(error)
+                self.fail(code, reason)
+                return
+            later, self.later = self.later, b""
+            if later:
+                self.between_frames = False
+                self.receive_data(later)
+
+    def skip_data(self) -> None:
+        """From here on data frames are read over, also the one that is being inflated."""
+        self.skips_data = True
+        frame, self._packed = self._packed, None
+        if frame is not None and self._deflate is not None:
+            self._deflate.codec.skip()
+            self._type = "" if frame.fin else self._type or "binary"
+            later, self.later = self.later, b""
+            if later:
+                self.receive_data(later)
 
     def _receive_fragment(self, data: bytes, final: bool) -> None:
         if len(data) > self.frame_limit:
@@ -172,6 +246,14 @@ class _Receiver(Protocol):
         super().fail(code, reason)
 
 
+def _failure_of(error: Exception) -> tuple[int, str]:
+    if isinstance(error, PayloadTooBig):
+        return CloseCode.MESSAGE_TOO_BIG, str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}"
+    return CloseCode.PROTOCOL_ERROR, str(error)
+
+
 def _frame_limit(settings: Settings) -> int:
     return min(settings.max_frame_size or settings.max_message_size, settings.max_message_size)
 
@@ -202,6 +284,8 @@ class _Deflate(Extension):
 
     def __init__(self, terms: deflate.Terms, settings: Settings) -> None:
         self.codec = deflate.Codec(terms, settings)
+        self.begun = False
+        """The frame that was just parsed is compressed, and its data are yet to come."""
         self._limit = _frame_limit(settings)
         self._inflating = False
 
@@ -214,15 +298,21 @@ class _Deflate(Extension):
         elif not frame.rsv1 or (opcode is not TEXT and opcode is not BINARY):
             return frame
         self._inflating = not frame.fin
-        first = opcode is not CONT
+        self.codec.begin(frame.data, opcode is not CONT, frame.fin, self._limit)
+        self.begun = True
+        frame.data = b""
+        frame.rsv1 = False
+        return frame
+
+    def inflate(self, most: int) -> tuple[int, bytes | None]:
+        """Some of the frame that was begun; see `Codec.inflate`. Raises what the library's parser
+        would."""
         try:
-            frame.data = self.codec.inflate(frame.data, first, frame.fin, self._limit)
+            return self.codec.inflate(most)
         except deflate.TooBigError as error:
             raise PayloadTooBig(None, self._limit) from error
         except deflate.InflateError as error:
             raise ProtocolError(str(error)) from error
-        frame.rsv1 = False
-        return frame
 
     def encode(self, frame: Frame) -> Frame:
         """The library asks for control frames, we for those that are to be compressed."""
@@ -466,7 +556,7 @@ class WebSocket(MessageOrder):
             assert isinstance(extension, _Deflate)
             self._codec = codec = extension.codec
             self.deflates = True
-            protocol.inflates()
+            protocol.inflates(extension)
             if not self._masks and codec.compresses:
                 self._framing_key = codec.packing
                 self._plain_below = codec.threshold
@@ -474,11 +564,15 @@ class WebSocket(MessageOrder):
     # --- receiving ---
 
     def receive_data(self, data: bytes) -> list[DataFrame]:
-        """Data frames, in order. What else came of it: see `output`, `ended`, and `opened`."""
+        """Data frames, in order. What else came of it: `output`, `ended`, `opened` and `busy`."""
         if self.ended:
             return []
         protocol = self._protocol
-        if protocol.between_frames:
+        if protocol.busy:
+            protocol.later += data
+            self._parse(b"")
+            frames = protocol.frames
+        elif protocol.between_frames:
             if self._rest:
                 data = self._rest + data
                 self._rest = b""
@@ -499,10 +593,27 @@ class WebSocket(MessageOrder):
     def _parse(self, data: bytes) -> None:
         """What the library's parser is for."""
         protocol = self._protocol
-        protocol.between_frames = False
-        protocol.receive_data(data)
+        if data:
+            protocol.between_frames = False
+            protocol.receive_data(data)
+        if protocol.busy:
+            protocol.inflate()
         if not self.opened:
             self._look_at_response()
+        if protocol.ended:
+            self._end()
+
+    @property
+    def busy(self) -> bool:
+        """What has come is not all parsed: it inflates to more than a turn's share. Receive b"" to
+        go on; what is received meanwhile is kept."""
+        return self._protocol.busy
+
+    def skip_data(self) -> None:
+        """From here on control frames alone are of interest."""
+        protocol = self._protocol
+        protocol.skip_data()
+        protocol.frames = []
         if protocol.ended:
             self._end()
 
@@ -537,7 +648,8 @@ class WebSocket(MessageOrder):
     def unfinished(self) -> int:
         """Bytes of a frame, or of a message to be joined, that are not complete yet."""
         protocol = self._protocol
-        return len(protocol.reader.buffer) + len(protocol._whole or b"") + len(self._rest)
+        size = len(protocol.reader.buffer) + len(protocol._whole or b"") + len(self._rest)
+        return size + len(protocol.later) + (self._codec.unfinished if self._codec else 0)
 
     @property
     def contexts_size(self) -> int:
@@ -556,7 +668,8 @@ class WebSocket(MessageOrder):
         self._rest = b""
         protocol.parser.close()
         protocol.reader.discard()
-        protocol._whole = None
+        protocol._whole = protocol._packed = None
+        protocol.later = b""
         protocol.parser_exc = protocol.handshake_exc = None
         if self._codec is not None:
             self._codec.forget()
