@@ -80,7 +80,10 @@ def said(peer: Protocol, ws: WebSocket) -> list[tuple[str, bytes, bool]]:
 
 
 def heard(peer: Protocol, ws: WebSocket) -> list[tuple[bytes, str, bool]]:
-    return ws.receive_data(b"".join(peer.data_to_send()))
+    frames = ws.receive_data(b"".join(peer.data_to_send()))
+    while ws.busy:
+        frames += ws.receive_data(b"")
+    return frames
 
 
 # --- data ---
