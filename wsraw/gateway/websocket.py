@@ -586,8 +586,9 @@ class WebSocket(MessageOrder):
         else:
             self._parse(data)
             frames = protocol.frames
-        if frames:
-            protocol.frames = []
+        if not frames:
+            return []
+        protocol.frames = []
         return frames
 
     def _parse(self, data: bytes) -> None:
