@@ -1,0 +1,169 @@
+"""Pushpin with a handler of ours behind it that speaks ZHTTP over ZeroMQ, and echoes: of all that is
+measured here the nearest to wsraw's own design."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+CREDITS = 1 << 18
+"""Bytes that a connection may send ahead of our echo."""
+
+NAME = b"echo"
+
+CONFIG = """
+[global]
+include={{libdir}}/internal.conf
+rundir={folder}
+ipc_prefix=bench-
+port_offset=0
+stats_connection_ttl=120
+
+[runner]
+services=condure,pushpin-proxy,pushpin-handler
+http_port={port}
+logdir={folder}
+log_level=1
+client_buffer_size=131072
+client_maxconn=50000
+
+[proxy]
+routesfile={folder}/routes
+sig_key=none
+
+[handler]
+ipc_file_mode=777
+push_in_spec=ipc://{{rundir}}/{{ipc_prefix}}push
+push_in_sub_specs=ipc://{{rundir}}/{{ipc_prefix}}sub
+push_in_http_addr=127.0.0.1
+push_in_http_port={push_port}
+command_spec=ipc://{{rundir}}/{{ipc_prefix}}command
+message_rate=100000
+message_hwm=100000
+"""
+
+
+def dumps(value: Any) -> bytes:
+    """A value as tnetstring (tnetstrings.info)."""
+    if isinstance(value, bytes):
+        return b"%d:%b," % (len(value), value)
+    if isinstance(value, bool):
+        return b"4:true!" if value else b"5:false!"
+    if isinstance(value, int):
+        text = b"%d" % value
+        return b"%d:%b#" % (len(text), text)
+    if isinstance(value, dict):
+        text = b"".join(dumps(part) for pair in value.items() for part in pair)
+        return b"%d:%b}" % (len(text), text)
+    raise TypeError(type(value))
+
+
+def loads(data: bytes, at: int = 0) -> tuple[Any, int]:
+    """The value at `at`, and where it ends."""
+    colon = data.index(b":", at)
+    start = colon + 1
+    end = start + int(data[at:colon])
+    kind, body = data[end : end + 1], data[start:end]
+    if kind == b",":
+        return body, end + 1
+    if kind == b"#":
+        return int(body), end + 1
+    if kind == b"!":
+        return body == b"true", end + 1
+    if kind == b"^":
+        return float(body), end + 1
+    if kind == b"~":
+        return None, end + 1
+    parts = []
+    place = 0
+    while place < len(body):
+        part, place = loads(body, place)
+        parts.append(part)
+    if kind == b"}":
+        return dict(zip(parts[::2], parts[1::2], strict=True)), end + 1
+    return parts, end + 1
+
+
+def serve(base: str) -> None:
+    """Echo until we are killed."""
+    context: zmq.Context[Any] = zmq.Context()
+    begin = context.socket(zmq.PULL)
+    stream = context.socket(zmq.ROUTER)
+    stream.setsockopt(zmq.IDENTITY, NAME)
+    out = context.socket(zmq.PUB)
+    for socket, end in ((begin, "-out"), (stream, "-out-stream"), (out, "-in")):
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.connect(base + end)
+    numbers: dict[bytes, int] = {}
+    poller = zmq.Poller()
+    poller.register(begin, zmq.POLLIN)
+    poller.register(stream, zmq.POLLIN)
+
+    def say(request: dict[bytes, Any], **fields: Any) -> None:
+        con = request[b"id"]
+        number = numbers.get(con, 0)
+        numbers[con] = number + 1
+        reply = {b"from": NAME, b"id": con, b"seq": number}
+        reply |= {name.replace("_", "-").encode(): value for name, value in fields.items()}
+        out.send(request[b"from"] + b" T" + dumps(reply))
+
+    while True:
+        for socket, _ in poller.poll():
+            data = socket.recv_multipart()[-1]
+            request, _end = loads(data, 1)
+            kind = request.get(b"type", b"")
+            if b"uri" in request:
+                say(request, code=101, reason=b"Switching Protocols", credits=CREDITS)
+            elif kind == b"":
+                body = request.get(b"body", b"")
+                fields: dict[str, Any] = {"body": body}
+                if b"content-type" in request:
+                    fields["content_type"] = request[b"content-type"]
+                if request.get(b"more"):
+                    fields["more"] = True
+                if body:
+                    fields["credits"] = len(body)
+                say(request, **fields)
+            elif kind == b"close":
+                say(request, type=b"close")
+                numbers.pop(request[b"id"], None)
+            elif kind in (b"cancel", b"error"):
+                numbers.pop(request[b"id"], None)
+            elif kind == b"ping":
+                say(request, type=b"pong")
+            elif kind == b"keep-alive":
+                say(request, type=b"keep-alive")
+
+
+def main() -> None:
+    """Pushpin dies with us."""
+    port = int(sys.argv[1])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        base = f"ipc://{folder}/echo"
+        (folder / "routes").write_text(f"* zhttp/{base}\n")
+        (folder / "pushpin.conf").write_text(
+            CONFIG.format(folder=folder, port=port, push_port=port + 1000)
+        )
+        child = subprocess.Popen(["pushpin", f"--config={folder}/pushpin.conf"])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            # A subscriber that is not there yet hears nothing.
+            time.sleep(0.5)
+            serve(base)
+        finally:
+            child.terminate()
+            child.wait()
+
+
+if __name__ == "__main__":
+    main()
