@@ -1,5 +1,5 @@
-"""Pushpin with a handler of ours behind it that speaks ZHTTP over ZeroMQ, and echoes: of all that is
-measured here the nearest to wsraw's own design."""
+"""Pushpin, with a handler behind it that speaks ZHTTP over ZeroMQ and echoes: the nearest to wsraw
+of all that is measured here."""
 
 from __future__ import annotations
 
