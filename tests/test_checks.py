@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wsraw.checks import from_options, parse_workers
+from wsraw.checks import from_options
 from wsraw.listeners import parse_listen
 from wsraw.settings import Settings
 
@@ -36,7 +36,7 @@ def test_options_are_taken() -> None:
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
-        ({"workers": ["a.py", "b.py"]}, "workers: one handlers file a run"),
+        ({"workers": ["a.py", "a.py:2"]}, "workers: 'a.py' is there twice"),
         ({"workers": ["a.py:0"]}, "workers: 'a.py:0': the number of processes"),
         ({"low_water_mark": 9, "high_water_mark": 8}, "low_water_mark (9) must not be above"),
     ],
@@ -46,30 +46,6 @@ def test_wrong_options_give_one_line(values: dict[str, Any], line: str) -> None:
         from_options(values)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
-
-
-# --- workers ---
-
-
-@pytest.mark.parametrize(
-    ("text", "file", "count"),
-    [
-        ("handlers.py", "handlers.py", 1),
-        ("handlers.py:4", "handlers.py", 4),
-        ("dir/a:b.py", "dir/a:b.py", 1),
-        (r"C:\handlers.py", r"C:\handlers.py", 1),
-        (r"C:\handlers.py:12", r"C:\handlers.py", 12),
-        ("x:²", "x:²", 1),
-    ],
-)
-def test_workers_are_read(text: str, file: str, count: int) -> None:
-    assert parse_workers(text) == (file, count)
-
-
-@pytest.mark.parametrize("text", ["", ":4", "h.py:0", "h.py:1001"])
-def test_wrong_workers_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="workers: "):
-        parse_workers(text)
 
 
 # --- the link to other machines ---

@@ -12,8 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from running import ROOT, Running
 
-from wsraw import cli, configuration, options
-from wsraw.checks import parse_workers
+from wsraw import cli, configuration, options, programs
 from wsraw.configuration import ConfigurationError
 from wsraw.listeners import parse_listen
 from wsraw.settings import Settings
@@ -98,7 +97,7 @@ TABLE = [
     ("listen = []", "listen: at least one HOST:PORT is needed"),
     ("listen = [\n  'h:1',\n  '80',\n]", "listen: '80': write HOST:PORT"),
     ("listen = [1]", "listen"),
-    ("workers = ['a', 'b']", "workers: one handlers file a run"),
+    ("workers = ['a', 'a:2']", "workers: 'a' is there twice"),
     ("[listen]\nport = 1", "listen: this is no table; write listen = …"),
     ("[[listen]]\nport = 1", "listen: this is no table; write listen = …"),
     ("[pool.a]\ndispatch = 'any'", "pool: there is no such table"),
@@ -176,6 +175,15 @@ def test_relative_paths_are_relative_to_the_file(
         "raw://unix:/b",
         "h:1",
         f"ws://unix:{tmp_path}/conf/c",
+    )
+    Path("conf/my app").mkdir()
+    Path("conf/my app/h.py").touch()
+    Path("conf/w.toml").write_text('workers = ["my app/h.py:2", "node src/x.mjs:3", "\'a b.py\'"]')
+    settings = configuration.gather({}, {}, "conf/w.toml").settings
+    assert settings.workers == (
+        f"{tmp_path}/conf/my app/h.py:2",
+        "node src/x.mjs:3",
+        f"{tmp_path}/conf/a b.py",
     )
     Path("conf/tls.toml").write_text(
         "tls_cert = ['a.pem', 'example.org,*.example.org=b.pem', 'x.org=/d.pem']\n"
@@ -345,7 +353,7 @@ def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
 def test_the_example_loads() -> None:
     file = ROOT / "examples/wsraw.toml"
     settings = configuration.gather({}, {}, str(file)).settings
-    assert Path(parse_workers(settings.workers[0])[0]).is_file()
+    assert Path(programs.parse(settings.workers[0]).program.file or "").is_file()
     # What is commented out is right, too.
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from wsraw import programs
 from wsraw.listeners import Listen, is_count, parse_listen
 from wsraw.networks import Networks
 from wsraw.origins import Hosts, Origins
@@ -52,10 +53,7 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     _check("origins", Origins, settings.origins)
     _check("hosts", Hosts, settings.hosts)
     _check("trusted_proxies", Networks, settings.trusted_proxies)
-    if len(settings.workers) > 1:
-        raise ValueError("workers: one handlers file a run; import the others from it")
-    for text in settings.workers:
-        parse_workers(text)
+    programs.parse_all(settings.workers)
     _check_link(settings)
     return settings
 
@@ -126,16 +124,3 @@ def parse_worker_listen(text: str) -> bool:
     if int(port) > 65535 or (ip.version == 6) != (bare != host):
         raise wrong
     return ip.is_loopback
-
-
-def parse_workers(text: str) -> tuple[str, int]:
-    """Read a `workers` value: file and number of processes. Raises ValueError if it is wrong."""
-    file, colon, count = text.rpartition(":")
-    # A colon may belong to the path (C:\handlers.py); what follows the last one must be a number.
-    if not colon or not is_count(count):
-        file, count = text, "1"
-    if not file:
-        raise ValueError(f"workers: {text!r}: write FILE or FILE:N, as in handlers.py:4")
-    if not 1 <= int(count) <= 1000:
-        raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to 1000")
-    return file, int(count)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 from wsraw import settings as settings_module
-
-PR_SET_PDEATHSIG = 1
+from wsraw.launch import die_with
 
 
 def main() -> int:
@@ -37,7 +35,7 @@ def main() -> int:
             int(os.environ.pop("WSRAW_EPOCH")),
             [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
         )
-    _die_with(parent)
+    die_with(parent)
     from wsraw.workers import worker
 
     return worker.main(
@@ -64,19 +62,3 @@ def _log_to_stderr(level: str) -> None:
     ours.setLevel(level.upper())
     ours.addHandler(handler)
     ours.propagate = False
-
-
-def _die_with(parent: int) -> None:
-    """Linux: be told when the parent dies, however it dies. For workers: their handlers may keep
-    them from seeing the end of stdin, which tells it everywhere (on Windows a job object does).
-
-    SIGTERM, not SIGKILL: a worker finishes its handler, and what hangs is killed by the gateway.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        # It died before we asked, and the signal will never come.
-        sys.exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,9 +16,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from wsraw import configuration
+from wsraw import configuration, programs
 from wsraw import options as options_module
-from wsraw.checks import from_options, parse_workers
+from wsraw.checks import from_options
 from wsraw.options import Option
 from wsraw.settings import Settings
 
@@ -31,7 +32,7 @@ METAVARS = {
     "link_key": "FILE",
     "worker_keys": "PATH",
     "listen": "ADDRESS",
-    "workers": "FILE[:N]",
+    "workers": "FILE|COMMAND[:N]",
     "run_dir": "FOLDER",
 }
 OF_WORKERS = ("concurrency", "on_exception", "log_level")
@@ -153,8 +154,8 @@ def _option(option: Option) -> Callable[[F], F]:
 def run(context: click.Context, /, **_: Any) -> int:
     """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
     settings = _gather(context).settings
-    for text in settings.workers:
-        _check_file(parse_workers(text)[0])
+    for entry in programs.parse_all(settings.workers, os.path.isfile):
+        _check_program(entry.program)
     _check_keys(settings)
     from wsraw.supervisor import supervisor
 
@@ -261,11 +262,14 @@ def reload(run_dir: str, timeout: float) -> int:
 
 
 @cli.command()
-@click.argument("workers", metavar="N|POOL=N")
+@click.argument("workers", metavar="N|NAME=N")
 @run_dir_option
 @timeout_option(120.0)
 def scale(workers: str, run_dir: str, timeout: float) -> int:
-    """Run N workers from here on; those that are too many finish and leave."""
+    """Run N workers from here on; those that are too many finish and leave.
+
+    NAME is the pool, or which of several --workers is meant, as in chat.py=4.
+    """
     return _do(run_dir, "scale", (workers,), timeout)
 
 
@@ -572,6 +576,20 @@ def _check_keys(settings: Settings) -> None:
         keys.AllowedKeys(settings.worker_keys)
     except keys.KeyFileError as error:
         raise WrongUse(str(error)) from error
+
+
+def _check_program(program: programs.Program) -> None:
+    """Here, where one line says it; in the run it would be a crash loop."""
+    if program.file is not None or os.path.isdir(program.name):
+        _check_file(program.file or program.name)
+    elif program.is_foreign and shutil.which(program.words[0]) is None:
+        first = program.words[0]
+        hint = "is it installed, and in PATH?"
+        if os.path.isfile(first):
+            hint = "it is there, but may not be executed (chmod +x); or name what runs it before it"
+        elif program.name.endswith(".py"):
+            hint = f"nor is there a handlers file {program.name!r}"
+        raise WrongUse(f"--workers {program.name!r}: {first}: no such program; {hint}")
 
 
 def _check_file(file: str) -> None:

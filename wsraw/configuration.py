@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from wsraw import options as options_module
+from wsraw import programs
 from wsraw.checks import from_options
 from wsraw.listeners import SCHEMES, split_certificate
 from wsraw.options import Option
@@ -166,9 +167,27 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
         return value
     if option.name == "tls_cert":
         return tuple(_anchored_certificate(text, folder) for text in value)
+    if option.name == "workers":
+        return tuple(_anchored_program(text, folder) for text in value)
     if isinstance(value, tuple):
         return tuple(str(folder / text) for text in value)
     return str(folder / value) if value else value
+
+
+def _anchored_program(text: str, folder: PurePath) -> str:
+    """A command is left as it is: nobody knows which of its words are paths."""
+
+    def is_file(name: str) -> bool:
+        return Path(folder, name).is_file()
+
+    try:
+        program = programs.parse(text, is_file).program
+    except ValueError:
+        return text
+    if program.file is None:
+        return text
+    # What was quoted need not be any more: it is looked for as a whole.
+    return str(folder / (program.file + text.removeprefix(program.name)))
 
 
 def _anchored_certificate(text: str, folder: PurePath) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from wsraw.programs import Entry, Program
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.policy import Policy
+
+PROGRAM = Program("x.py", "x.py", label="x.py")
 
 ENDPOINT = "ipc:///run/link.sock"
 
@@ -17,7 +20,7 @@ class Run:
     """A policy with a clock, and the actions it took; processes are what it spawned."""
 
     def __init__(self, workers: int = 1, luck: float = 1.0, **settings: Any) -> None:
-        self.policy = Policy("x.py", workers, Settings(**settings), lambda: luck)
+        self.policy = Policy([Entry(PROGRAM, workers)], Settings(**settings), lambda: luck)
         self.now = 100.0
         self.actions: list[a.Action] = []
 

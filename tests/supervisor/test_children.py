@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from deadline import UNIT, eventually
 
+from wsraw import programs
 from wsraw.supervisor import children as c
 from wsraw.supervisor import process
 from wsraw.supervisor.life import Child
@@ -40,7 +41,7 @@ class Nursery:
 
     def spawn(self, script: str) -> Child:
         self.script = script
-        child = Child("x.py")
+        child = Child(programs.parse("x.py").program)
         self.children.new_token(child)
         assert self.children.spawn_worker(child, "worker 1", "ipc://x")
         return child

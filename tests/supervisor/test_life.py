@@ -8,7 +8,7 @@ from wsraw.supervisor.life import TRANSITIONS, Child, ChildState, Step
 @pytest.mark.parametrize("state", ChildState)
 @pytest.mark.parametrize("step", Step)
 def test_the_table_and_its_complement(state: ChildState, step: Step) -> None:
-    child = Child("x.py")
+    child = Child(None)
     child.state = state
     if (state, step) in TRANSITIONS:
         child.take(step)

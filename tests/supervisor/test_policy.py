@@ -6,8 +6,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from supervisor.acting import ENDPOINT, Run
+from supervisor.acting import ENDPOINT, PROGRAM, Run
 
+from wsraw.programs import Entry
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
@@ -615,7 +616,7 @@ class World(RuleBasedStateMachine):
         super().__init__()
         chance = random.Random(0)
         settings = Settings(stop_timeout=10.0, drain_timeout=4.0)
-        self.policy = Policy("a.py", 3, settings, chance.random)
+        self.policy = Policy([Entry(PROGRAM, 3)], settings, chance.random)
         self.now = 0.0
         self.processes: set[Child] = set()
         self.killed: set[Child] = set()

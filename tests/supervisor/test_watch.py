@@ -26,33 +26,33 @@ def touch(file: Path, seconds: float) -> None:
 
 
 def test_nothing_changed(project: Path) -> None:
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     assert watch.changed() == []
 
 
 @pytest.mark.parametrize("name", ["handlers.py", "helper.py", "package/part.py"])
 def test_a_file_that_is_written(project: Path, name: str) -> None:
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     touch(project / name, 10)
     assert watch.changed() == [project / name]
     assert watch.changed() == [], "told once"
 
 
 def test_an_older_file_is_another_one(project: Path) -> None:
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     touch(project / "helper.py", -1000)
     assert watch.changed() == [project / "helper.py"]
 
 
 @pytest.mark.parametrize("name", [".venv/lib/x.py", "notes.txt"])
 def test_what_is_no_part_of_it(project: Path, name: str) -> None:
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     touch(project / name, 10)
     assert watch.changed() == []
 
 
 def test_files_that_come_and_go(project: Path) -> None:
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     (project / "new.py").touch()
     (project / "helper.py").unlink()
     assert watch.changed() == [project / "helper.py", project / "new.py"]
@@ -61,7 +61,7 @@ def test_files_that_come_and_go(project: Path) -> None:
 def test_the_handlers_file_need_not_end_in_py(project: Path) -> None:
     file = project / "handlers"
     file.touch()
-    watch = Watch(file)
+    watch = Watch([file])
     touch(file, 10)
     assert watch.changed() == [file]
 
@@ -70,7 +70,7 @@ def test_a_huge_folder_is_not_walked_to_its_end(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_FILES", 2)
-    watch = Watch(project / "handlers.py")
+    watch = Watch([project / "handlers.py"])
     touch(project / "package/part.py", 10)
     assert watch.changed() == []
     touch(project / "handlers.py", 10)

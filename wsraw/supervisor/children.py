@@ -13,7 +13,13 @@ from typing import Final
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.policy import DOES_NOT_LOAD
-from wsraw.supervisor.process import LAST_WORDS, Process, command, reason
+from wsraw.supervisor.process import (
+    LAST_WORDS,
+    Process,
+    command,
+    foreign_command,
+    reason,
+)
 
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
@@ -21,8 +27,13 @@ MEANINGS: Final = {
         3: "its handlers file does not load",
         4: "the gateway did not let it in",
     },
+    "foreign": {
+        3: "it cannot work as it is",
+        4: "the gateway did not let it in",
+        127: "there is no such program",
+    },
 }
-"""What exit codes of our own children say."""
+"""What exit codes say; those of foreign workers if they do as docs/worker-protocol.md asks."""
 
 LAST_LINES: Final = 20
 """Of each process: when it does not load, they say why."""
@@ -45,7 +56,7 @@ class Children:
     ) -> None:
         self.last_words = ""
         """What the process said whose exit was reported last; complete if it does not load."""
-        self._variables = {
+        self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_LOCK": str(lock),
             "WSRAW_STDIN": "1",
@@ -91,27 +102,38 @@ class Children:
         """Start a gateway on these listening sockets; none: it opens its own. False if it could
         not be started, which is reported as an exit."""
         given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
-        return self._spawn(child, name, "gateway", ["gateway"], {**variables, **given}, sockets)
+        variables = {**self._own_variables, **variables, **given}
+        return self._spawn(child, name, "gateway", command("gateway"), variables, sockets)
 
     def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
         """Start a worker, for which there is a token. False if that failed, as above."""
-        arguments = ["worker"] if child.file is None else ["worker", child.file]
         variables = {
             "WSRAW_ENDPOINT": endpoint,
             "WSRAW_TOKEN": self._tokens[child],
             "WSRAW_POOL": "default",
         }
-        return self._spawn(child, name, "worker", arguments, variables, [])
+        program = child.program
+        assert program is not None
+        if program.is_foreign:
+            variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
+            # Nor does it hold the lock: what it starts in its turn would hold it, too.
+            return self._spawn(
+                child, name, "foreign", foreign_command(program.words), variables, None
+            )
+        line = command("worker") if program.file is None else command("worker", program.file)
+        variables = {**self._own_variables, **variables}
+        return self._spawn(child, name, "worker", line, variables, [])
 
     def _spawn(
         self,
         child: Child,
         name: str,
         kind: str,
-        arguments: list[str],
+        line: list[str],
         variables: Mapping[str, str],
-        keep_open: list[int],
+        keep_open: list[int] | None,
     ) -> bool:
+        """`keep_open`: descriptors that it inherits, beside the lock; None: not even that."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:
@@ -120,11 +142,11 @@ class Children:
 
         try:
             process = Process(
-                command(*arguments),
-                {**self._variables, **variables},
+                line,
+                variables,
                 on_line=hear,
                 on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
-                keep_open=[self._lock, *keep_open],
+                keep_open=[] if keep_open is None else [self._lock, *keep_open],
                 explained=(DOES_NOT_LOAD,),
             )
         except OSError as error:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from wsraw.programs import Program
+
 
 class ChildState(Enum):
     """Where a child is in its life."""
@@ -56,13 +58,13 @@ class Child:
 
     __slots__ = (
         "early_deaths",
-        "file",
         "hello_by",
         "is_proved",
         "kill_at",
         "last_reason",
         "n",
         "outdated",
+        "program",
         "ready_at",
         "replace_at",
         "restarts",
@@ -72,8 +74,9 @@ class Child:
         "why_killed",
     )
 
-    def __init__(self, file: str | None) -> None:
-        self.file = file
+    def __init__(self, program: Program | None) -> None:
+        """The gateway has no program."""
+        self.program = program
         self.state = ChildState.DEAD
         self.n = 0
         self.early_deaths = 0

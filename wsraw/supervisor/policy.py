@@ -3,8 +3,9 @@
 The life of a child is in life.py, replacing workers in pool.py, and restarts.py says when a death
 counts. What leads a child through its life:
 
-- Start left to right: the gateway; when it listens, one worker; when any worker has been ready, all
-  others. So a handlers file that does not load shows its traceback once, not N times.
+- Start left to right: the gateway; when it listens, one worker of each program; when each of these
+  has been ready, all others. So a handlers file that does not load shows its traceback once, not N
+  times.
 - Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
   up it ends the run, and so does a crash loop.
 - Once the run has been up nothing gives up: a database that is away for an hour, or a port that is
@@ -15,10 +16,11 @@ counts. What leads a child through its life:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
+from wsraw.programs import Entry, Program
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
@@ -54,16 +56,18 @@ class Phase(Enum):
 class Policy:
     """The decisions of one run. Each input returns the actions to take, in order.
 
-    `file` is None for the handlers that print. `random` gives numbers from 0 to 1.
+    `random` gives numbers from 0 to 1.
     """
 
     def __init__(
-        self, file: str | None, count: int, settings: Settings, random: Callable[[], float]
+        self, entries: Sequence[Entry], settings: Settings, random: Callable[[], float]
     ) -> None:
         self.gateway = Child(None)
-        self.pool = Pool(file, count, settings.drain_timeout, self._do)
+        self.pool = Pool(entries, settings.drain_timeout, self._do)
         self.phase = Phase.RUNNING
         self.has_been_up = False
+        """Each program has had a worker that was ready."""
+        self._proved_programs: set[Program | None] = set()
         self.restarts = Restarts(settings.restart_intensity, settings.restart_period, random)
         self.gateway_restarts = Restarts(
             settings.restart_intensity, settings.restart_period, random, at_once=True
@@ -132,7 +136,8 @@ class Policy:
                 child.ready_at = now
                 if not child.why_killed:
                     child.kill_at = None
-                self.has_been_up = True
+                self._proved_programs.add(child.program)
+                self.has_been_up = self._proved_programs.issuperset(self.pool.programs)
             elif self.phase is Phase.RUNNING:
                 self.pool.ready(child, now)
         return self._decide(now)
@@ -196,10 +201,11 @@ class Policy:
             self.pool.reload(now)
         return self._decide(now)
 
-    def scale(self, count: int, now: float) -> list[a.Action]:
-        """So many workers from here on, at least one."""
+    def scale(self, count: int, now: float, program: Program | None = None) -> list[a.Action]:
+        """So many workers of a program from here on, at least one. Default: the first one."""
         if self.phase is Phase.RUNNING:
-            self.pool.scale(max(1, min(count, MOST_WORKERS)), now)
+            program = program or self.pool.programs[0]
+            self.pool.scale(program, max(1, min(count, MOST_WORKERS)), now)
         return self._decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
@@ -309,8 +315,14 @@ class Policy:
             return [self.gateway]
         if self.gateway.state is not ChildState.READY:
             return []
-        workers = list(self.pool.wanted()) if self.has_been_up else self.workers[:1]
+        workers = list(self.pool.wanted()) if self.has_been_up else self._first_of_each()
         return [child for child in workers if child.state is ChildState.DEAD]
+
+    def _first_of_each(self) -> list[Child]:
+        first: dict[Program | None, Child] = {}
+        for child in self.workers:
+            first.setdefault(child.program, child)
+        return list(first.values())
 
     def _awaited(self) -> list[tuple[Child, float]]:
         """Workers that have to say hello, and until when. What leaves has a deadline anyway."""

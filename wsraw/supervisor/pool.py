@@ -11,9 +11,11 @@ dies costs nobody else their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from wsraw.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
 
@@ -34,16 +36,16 @@ class Pool:
     """Workers, those that leave, and at most one successor. `do` takes each action, in order."""
 
     def __init__(
-        self, file: str | None, count: int, drain_timeout: float, do: Callable[[a.Action], object]
+        self, entries: Sequence[Entry], drain_timeout: float, do: Callable[[a.Action], object]
     ) -> None:
-        self.workers = [Child(file) for _ in range(count)]
+        self.programs = [entry.program for entry in entries]
+        self.workers = [Child(program) for program, count in entries for _ in range(count)]
         self.leaving: list[Child] = []
         self.successor: Child | None = None
         self.replaced: Child | None = None
         """Whose place the successor will take."""
         self.is_reloading = False
         self._is_scaling = False
-        self._file = file
         self._drain_timeout = drain_timeout
         self._do = do
 
@@ -60,6 +62,15 @@ class Pool:
         if self.successor is not None:
             yield self.successor
 
+    def census(self) -> str:
+        """How many there are to be, in words."""
+        text = _workers(len(self.workers))
+        if len(self.programs) == 1:
+            return text
+        counts = Counter(child.program for child in self.workers)
+        each = ", ".join(f"{counts[program]} {program.label}" for program in self.programs)
+        return f"{text}: {each}"
+
     # --- what is asked for ---
 
     def reload(self, now: float) -> None:
@@ -72,7 +83,7 @@ class Pool:
             self.successor = self.replaced = None
         for place, child in enumerate(self.workers):
             if child.state is ChildState.STARTING and child is not self.replaced:
-                fresh = self.workers[place] = Child(child.file)
+                fresh = self.workers[place] = Child(child.program)
                 fresh.restarts = child.restarts
                 fresh.last_reason = child.last_reason
                 self._retire(child, now)
@@ -92,13 +103,14 @@ class Pool:
         child.replace_at = now
         return True
 
-    def scale(self, count: int, now: float) -> None:
-        """That many workers from here on."""
+    def scale(self, program: Program, count: int, now: float) -> None:
+        """That many workers of this program from here on."""
         self._is_scaling = True
-        while len(self.workers) < count:
-            self.workers.append(Child(self._file))
+        ours = [child for child in self.workers if child.program == program]
+        for _ in range(count - len(ours)):
+            self.workers.append(Child(program))
         # The last come go first, but before any that serves goes one that does not.
-        order = sorted(self.workers, key=lambda child: child.state is not ChildState.READY)
+        order = sorted(ours, key=lambda child: child.state is not ChildState.READY)
         for child in order[count:][::-1]:
             self.workers.remove(child)
             if child is self.replaced:
@@ -163,9 +175,9 @@ class Pool:
             self._retire(old, now)
             self._begin(now)
         if self.is_reloading and self._is_done():
-            self._settle(RELOAD, True, f"reloaded: {_workers(len(self.workers))}")
+            self._settle(RELOAD, True, f"reloaded: {self.census()}")
         if self._is_scaling and self._is_done():
-            self._settle("scale", True, _workers(len(self.workers)))
+            self._settle("scale", True, self.census())
 
     def wake_at(self, now: float) -> float | None:
         """When to `advance` at the latest, of the times to come."""
@@ -183,7 +195,7 @@ class Pool:
         for child in self.workers:
             if child.outdated and child.alive and now >= child.replace_at:
                 self.replaced = child
-                self.successor = Child(child.file)
+                self.successor = Child(child.program)
                 self.successor.spawn_at = now
                 return
 

@@ -5,6 +5,9 @@ is a pipe that only we hold, so its end tells the child that we are gone; on Lin
 signal (child.py), on Windows all are in a job object that dies with us. Children stand in a process
 group of their own: Ctrl-C in a terminal must reach the supervisor alone, which then decides.
 
+A worker in another language is a stranger: it gets four variables (children.py), its stdin and its
+output, and nothing else of ours.
+
 A pipe cannot be selected on Windows, so each child has two threads everywhere: one reads its
 output, one waits for its end. They are the only threads here, and they touch nothing but the log
 and the callback.
@@ -13,6 +16,7 @@ and the callback.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import wsraw
+from wsraw import launch
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line of output; a longer one is cut into several."""
@@ -152,6 +157,14 @@ def command(*arguments: str) -> list[str]:
     """The command line of a child of wsraw's own (child.py)."""
     # -P: a module of the user's folder must not stand in for one of ours, or of Python's.
     return [sys.executable, "-P", "-m", "wsraw", *arguments]
+
+
+def foreign_command(words: Sequence[str]) -> list[str]:
+    """The command line of a worker in another language."""
+    if sys.platform.startswith("linux"):
+        return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *words]
+    # Windows looks for node.exe only, not for npx.cmd, if it is not told where that is.
+    return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

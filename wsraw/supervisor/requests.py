@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
 from wsraw import messages as m
+from wsraw import programs
 from wsraw.loop import Loop
+from wsraw.programs import Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.control import Asked, Control
 from wsraw.supervisor.policy import MOST_WORKERS, Phase, Policy
@@ -92,14 +94,18 @@ class Requests:
 
     def _scale(self, asked: Asked) -> None:
         run = self._run
-        pool, _, count = "".join(asked.do.args[:1]).rpartition("=")
-        if pool not in ("", POOL):
-            self._answer(asked, False, f"there is no pool {pool!r}; the only one is {POOL!r}")
+        name, _, count = "".join(asked.do.args[:1]).rpartition("=")
+        known = run.policy.pool.programs
+        program = programs.find(known, name)
+        if program is None and name in ("", POOL) and len(known) == 1:
+            program = known[0]
+        if program is None:
+            self._answer(asked, False, _which(name, known))
         elif not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_WORKERS):
             self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
         else:
             self._waiting["scale"].append(asked)
-            run.act(run.policy.scale(int(count), run.loop.now))
+            run.act(run.policy.scale(int(count), run.loop.now, program))
 
     def _stop(self, asked: Asked) -> None:
         self._waiting["stop"].append(asked)
@@ -124,3 +130,12 @@ class Requests:
             self.settled(what, False, "the run has stopped")
         for ref in list(self._reports):
             self.report(ref, None)
+
+
+def _which(name: str, known: Sequence[Program]) -> str:
+    """That nobody knows which workers are meant, and what to write."""
+    if len(known) == 1:
+        return f"there is no pool {name!r}; the only one is {POOL!r}"
+    each = ", ".join(f"{program.label!r}" for program in known)
+    what = "there are several" if name in ("", POOL) else f"there is no {name!r}, or more than one"
+    return f"{what}; say which, as NAME=N, of {each}"

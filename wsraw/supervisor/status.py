@@ -106,7 +106,12 @@ def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
 def _of_worker(
     policy: Policy, child: Child, processes: Processes, known: dict[str, Any], now: float
 ) -> dict[str, Any]:
-    told = {**_of_child(child, processes, now), **{key: known.get(key) for key in OF_WORKERS}}
+    runs = child.program.label if child.program is not None else ""
+    told = {
+        **_of_child(child, processes, now),
+        "runs": runs,
+        **{key: known.get(key) for key in OF_WORKERS},
+    }
     if child in policy.pool.leaving:
         told["state"] = "draining"
     elif known.get("state") == "hung":
@@ -179,6 +184,7 @@ HEADINGS: Final = (
     "p99",
     "window",
     "memory",
+    "runs",
 )
 
 
@@ -189,9 +195,11 @@ def _workers(data: dict[str, Any]) -> list[str]:
         if who["starts_in"] is not None:
             state = f"{state}, starts in {who['starts_in']:.0f} s"
         name = str(who["n"]) if who["n"] else "-"
-        rows.append(_row(name, state, who, who["pid"], who["age"], who["restarts"], who["rss"]))
+        own = (who["pid"], who["age"], who["restarts"], who["rss"])
+        rows.append((*_row(name, state, who, *own), who["runs"]))
     for who in data["by_hand"]:
-        rows.append(_row(_who(who), str(who["state"]), who, None, None, None, None))
+        row = _row(_who(who), str(who["state"]), who, None, None, None, None)
+        rows.append((*row, who["language"] or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -11,14 +11,15 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from wsraw import listen as listening
 from wsraw import messages as m
+from wsraw import programs
 from wsraw import settings as settings_module
-from wsraw.checks import parse_workers
 from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
@@ -70,13 +71,10 @@ class Supervisor:
 
     def __init__(self, settings: Settings, log: Log) -> None:
         """Raises CannotStart, and then leaves nothing behind."""
-        file, count = None, 1
-        for text in settings.workers:
-            file, count = parse_workers(text)
+        entries = programs.parse_all(settings.workers, os.path.isfile)
         self._settings = settings
         self._log = log
-        self._file = file
-        self.policy = p.Policy(file, count, settings, random.random)
+        self.policy = p.Policy(entries, settings, random.random)
         try:
             self._folder = Folder(settings.run_dir)
         except FolderError as error:
@@ -139,8 +137,9 @@ class Supervisor:
             self._folder.write_control(self.control.client_token, self.control.endpoint)
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
-            if self._settings.reload and self._file is not None:
-                watch = Watch(Path(self._file))
+            files = _files_of(self.policy.pool.programs)
+            if self._settings.reload and files:
+                watch = Watch(files)
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
@@ -178,9 +177,7 @@ class Supervisor:
             self.reload()
             return
         if name in ("SIGTTIN", "SIGTTOU"):
-            count = max(1, len(self.policy.workers) + (1 if name == "SIGTTIN" else -1))
-            self._log.say("info", f"{name}: scaling to {count}")
-            self.act(self.policy.scale(count, now))
+            self._scale_by_one(name, 1 if name == "SIGTTIN" else -1)
             return
         self._signals += 1
         if self._signals == 1:
@@ -193,6 +190,16 @@ class Supervisor:
         elif self._signals == 2:
             self._log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
+
+    def _scale_by_one(self, name: str, change: int) -> None:
+        if len(self.policy.pool.programs) > 1:
+            self._log.say(
+                "warning", f"{name}: which of the workers? `wsraw scale NAME=N` can say it"
+            )
+            return
+        count = max(1, len(self.policy.workers) + change)
+        self._log.say("info", f"{name}: scaling to {count}")
+        self.act(self.policy.scale(count, self.loop.now))
 
     # --- the policy's decisions ---
 
@@ -371,11 +378,11 @@ class Supervisor:
         self._announced = True
         count = len(self.policy.workers)
         what = "worker" if count == 1 else "workers"
-        file = Path(self._file).name if self._file else "no handlers: events are printed"
+        labels = " and ".join(program.label for program in self.policy.pool.programs)
         where = " and ".join(self._urls())
         self._log.say(
             "info",
-            f"listening on {where} ({count} {what}, {file}); "
+            f"listening on {where} ({count} {what}, {labels}); "
             f"ready, pid {os.getpid()}, link {self._endpoint}",
         )
 
@@ -409,6 +416,12 @@ def _signals() -> list[signal.Signals]:
     names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU"]
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _files_of(what: Sequence[programs.Program]) -> list[Path]:
+    """What to watch: of a command, the words that are files."""
+    named = (word for program in what for word in (program.file, *program.words) if word)
+    return [Path(word) for word in named if os.path.isfile(word)]
 
 
 def _urls_of(listen: Listen, address: str) -> list[str]:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from wsraw.checks import parse_workers
 from wsraw.gateway.target import parse_target
 from wsraw.listeners import parse_listen
+from wsraw.programs import parse as parse_workers
 from wsraw.settings import Settings, from_json, to_json
 
 PARSERS: list[tuple[Callable[[str], Any], str]] = [
@@ -29,7 +29,7 @@ SEEDS = [
                 "unix:/tmp/a.sock?plain_http=health",
             ),
             ("host:80", "tcp://[::1]:1", "ws://example.com/path?a=b", "unix:/a", "ws://[::1]/"),
-            ("handlers.py:4", "C:\\handlers.py", "a.py"),
+            ("handlers.py:4", "C:\\handlers.py", "a.py", "node 'a b.mjs' -x:2"),
             (to_json(Settings()),),
         )
     )
@@ -65,8 +65,9 @@ def run(data: bytes) -> Hashable:
         assert bool(value.path) != bool(value.host)
         assert 0 < value.port < 65536 or value.path
     elif parse is parse_workers:
-        assert value[0]
-        assert 1 <= value[1] <= 1000
+        assert bool(value.program.file) != bool(value.program.words)
+        assert value.program.label
+        assert 1 <= value.number <= 1000
     else:
         assert from_json(to_json(value)) == value
     return parse, type(value)

@@ -1,0 +1,51 @@
+"""I/O. Tying the life of a process to its parent's, where the system offers that (Linux).
+
+As a script it does so and becomes another program: how a worker in another language is started.
+It imports little, as it stands before each start of a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+
+NO_SUCH_PROGRAM: Final = 127
+"""What shells say."""
+
+
+def die_with(parent: int) -> None:
+    """Linux: be told when the parent dies, however it dies. For workers: their handlers may keep
+    them from seeing the end of stdin, which tells it everywhere (on Windows a job object does).
+
+    SIGTERM, not SIGKILL: a worker finishes its handler, and what hangs is killed by the gateway.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        # It died before we asked, and the signal will never come.
+        sys.exit(1)
+
+
+def main(parent: int, command: list[str]) -> int:
+    """Become the command; returns only if that cannot be."""
+    die_with(parent)
+    if sys.platform != "win32":
+        # Python ignores these two, and what is ignored stays so in the next program.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
+    return NO_SUCH_PROGRAM
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
