@@ -1,126 +1,149 @@
-// A wsraw worker in JavaScript. `npm install` here, then:
-//
-//     wsraw run --workers 'node examples/workers/javascript/worker.mjs:2'
-//
-// The class speaks the protocol (docs/worker-protocol.md) and may be imported; the handlers are at
-// the end. Handlers may be async: events of one connection wait for each other, those of others run.
-import { randomBytes } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
+// A worker in JavaScript: wsraw run --workers 'node examples/workers/javascript/worker.mjs:2'
+// The class speaks the protocol (docs/worker-protocol.md), and other files may import it. Handlers
+// may be async; one runs at a time, in as many processes as you like.
+import { realpathSync } from 'node:fs'
 import { decode, encode } from '@msgpack/msgpack'
 import { Dealer } from 'zeromq'
 
-const CONCURRENCY = 100
-const SEND_AFTER = 1 // ms: an ack that waits behind a slow handler makes us look stuck (rule 3)
+const SEND_AFTER = 1 // ms; an ack that waits behind a slow handler makes us look stuck (rule 3)
 const LEAVE_WITHIN = 5000 // ms that the gateway has to drain us after a SIGTERM
+const range = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n)
 
-/** A connection as handlers see it; what they command goes out with the ack of their event. */
 class Connection {
   inf = {}
   about = {}
-  state // Any MessagePack value. It moves along with the connection.
-  constructor(id, worker) { Object.assign(this, { id, worker }) }
-  send(data, type = 'text', final = true) { this.worker.command('send', this.id, data, type, final) }
-  close(code = 1000, reason = '') { this.worker.command('close', this.id, code, reason) }
+  state // any MessagePack value; assign a new one, and it moves along with the connection
+  constructor (id, worker) { Object.assign(this, { id, worker }) }
+  send (data, type = 'text', final = true) {
+    this.worker.command('send', this.id, data, type === 'raw' ? 'binary' : type, final)
+  }
 }
 
 export class Worker {
   #connections = new Map()
-  #busy = new Map() // The last handler of a connection that has not returned yet.
   #session = 0
-  #out = [] // Records for the next batch, and since when they wait.
-  #since = 0
-  #sending = false
-  #box = null // Of the event whose handler runs just now.
+  #ids = [] // for `open`
+  #out = [] // records for the next batch
+  #oldest = 0 // since when the first of them waits
+  #event = null // records of the handler that runs
+  #idle = true
   #leaving = false
 
-  constructor(handlers, env = process.env) {
-    this.handlers = handlers
-    this.env = { ...env }
-    delete env.WSRAW_TOKEN // Not for what a handler may start.
+  constructor (handlers, { WSRAW_POOL = 'default', ...env } = process.env) {
+    Object.assign(this, { handlers, endpoint: env.WSRAW_ENDPOINT })
+    const instance = env.WSRAW_INSTANCE ?? crypto.randomUUID()
+    this.about = [WSRAW_POOL, instance, `node/${process.versions.node}`, env.WSRAW_TOKEN ?? '']
+    delete process.env.WSRAW_TOKEN // not for what a handler may start
   }
 
-  async run() {
-    const { WSRAW_ENDPOINT: endpoint, WSRAW_INSTANCE: instance } = this.env
-    const overTcp = endpoint.startsWith('tcp://')
-    this.instance = instance ?? randomBytes(8).toString('hex')
+  async run () {
     this.socket = new Dealer({
-      immediate: true, probeRouter: true, linger: 2000, maxMessageSize: 64 << 20,
-      receiveHighWaterMark: 100, sendHighWaterMark: 100, reconnectInterval: 100,
-      ...(overTcp && { ipv6: true, heartbeatInterval: 2000, heartbeatTimeout: 6000 }),
+      immediate: true, probeRouter: true, linger: 2000, maxMessageSize: 64 << 20, // bytes
+      receiveHighWaterMark: 100, sendHighWaterMark: 100,
+      ...(this.endpoint.startsWith('tcp:') && { heartbeatInterval: 2000, heartbeatTimeout: 6000 })
     })
-    this.socket.connect(endpoint)
-    process.on('SIGINT', () => this.#leave()).on('SIGTERM', () => {
-      // The supervisor is gone, most likely: then the gateway drains us when clients were told.
-      setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0)
-    })
+    this.socket.connect(this.endpoint)
+    const later = () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0)
+    process.on('SIGINT', () => this.#leave()).on('SIGTERM', later)
     for await (const [message] of this.socket) {
-      if (message.length) await this.#receive(decode(message)) // An empty one is a probe.
-      if (this.#leaving) break
+      this.#idle = false
+      if (message.length) await this.#receive(decode(message)) // an empty one is a probe
+      this.#idle = true
+      if (this.#leaving) await this.#leave()
     }
   }
 
-  async #receive([number, ...records]) {
+  async #leave () {
+    this.#leaving = true
+    if (!this.#idle || this.socket.closed) return // after the batch
+    if (this.#session) await this.socket.send(encode([this.#session, ['bye']]))
+    this.socket.close()
+  }
+
+  async #receive ([number, ...records]) {
     for (const [tag, ...fields] of records) {
-      if (tag === 'who') {
-        // A gateway that does not know us: what we had with another one is over (rule 2).
-        Object.assign(this, { ids: [] })
-        this.#session = 0
-        this.#busy.clear()
+      if (tag === 'who') { // from one that does not know us: what we had is over (rule 2)
+        [this.#session, this.#ids, this.#out] = [0, [], []]
         const held = [...this.#connections.keys()]
-        const { WSRAW_POOL: pool = 'default', WSRAW_TOKEN: token = '' } = this.env
-        const hello = [1, pool, this.instance, `node/${process.versions.node}`, token]
-        this.#out = []
-        await this.socket.send(encode([0, ['hello', ...hello, 1000, CONCURRENCY, held]]))
+        await this.socket.send(encode([0, ['hello', 1, ...this.about, 1000, 1, held]]))
       } else if (tag === 'welcome') {
-        [, this.#session, , ...this.ids] = fields
+        this.#session = fields[1]
+        this.#ids = range(fields[3], fields[4])
       } else if (tag === 'refused') {
         console.error(`error: refused: ${fields[2]}`)
-        if (!number) process.exit(4)
-      } else if (number !== this.#session) {
-        continue
-      } else if (tag === 'attach') {
-        const con = this.#get(fields[0])
-        con.state = fields[2].length ? decode(fields[2]) : undefined
-        Object.assign(con, fields[1] && { inf: fields[1] }, fields[4] && { about: fields[4] })
-      } else if (tag === 'detach') {
-        this.#connections.delete(fields[0])
-      } else if (tag === 'drain') {
-        Promise.all(this.#busy.values()).then(() => this.#leave())
-      } else if (tag.startsWith('on_')) {
-        const [, id] = fields
-        const before = this.#busy.get(id)
-        const work = before ? before.then(() => this.#handle(tag, fields)) : this.#handle(tag, fields)
-        if (work) this.#busy.set(id, work)
-        work?.finally(() => this.#busy.get(id) === work && this.#busy.delete(id))
+        if (number === 0) process.exit(4) // a wrong token or version; trying again is no use
+      } else if (number === this.#session) {
+        if (tag === 'attach') {
+          const [id, inf, state, , about] = fields
+          const con = this.#get(id)
+          if (inf) Object.assign(con, { inf, about }) // nil: what we know already
+          con.state = state.length ? decode(state) : undefined
+        } else if (tag === 'detach') this.#connections.delete(fields[0])
+        else if (tag === 'answer' && fields[0] === 0) this.#ids.push(...range(...fields[1]))
+        else if (tag === 'drain') this.#leaving = true
+        else if (tag.startsWith('on_')) await this.#handle(tag, ...fields)
       }
     }
     await this.#flush()
   }
 
-  /** One event. Returns a promise if its handler does. */
-  #handle(tag, [seq, id, ...fields]) {
-    const [session, con, box] = [this.#session, this.#get(id), []]
-    const kept = con.state
-    if (this.#out.length && performance.now() - this.#since > SEND_AFTER) this.#flush()
-    if (tag === 'on_connect') Object.assign(con, { inf: fields[0], about: fields[3] ?? {} })
-    if (tag === 'on_close') Object.assign(con, { code: fields[0], reason: fields[1], cause: fields[2] })
-    const done = (error) => {
-      if (session !== this.#session) return // Whoever has the event now says what becomes of it.
-      if (error) {
-        console.error(`error: ${tag} raised`, error)
-        con.state = kept
-        box.splice(0, Infinity, fields[1] === true && tag === 'on_connect' // a verdict is asked for
-          ? ['reject', id, 500] : ['close', id, 1011, ''])
-      } else if (con.state !== kept) box.push(['state', id, encode(con.state)])
-      if (tag === 'on_close') this.#connections.delete(id)
-      this.#push(...box, ['ack', seq, seq]) // Commands travel with their ack (rule 1).
-    }
+  #get (id) {
+    if (!this.#connections.has(id)) this.#connections.set(id, new Connection(id, this))
+    return this.#connections.get(id)
+  }
+
+  async #handle (tag, seq, id, first, ...rest) {
+    if (this.#out.length && performance.now() - this.#oldest > SEND_AFTER) await this.#flush()
+    const con = this.#get(id)
+    const { state } = con
+    this.#event = []
+    if (tag === 'on_connect') Object.assign(con, { inf: first, about: rest[2] })
     try {
-      this.#box = box
-      const result = this.handlers[tag]?.(con, ...fields)
-      if (result instanceof Promise) return result.then(() => done(), done).then(() => this.#flush())
-      done()
-    } catch (error) { done(error) } finally { this.#box = null }
+      const what = tag === 'on_message' ? { data: first, type: rest[0], final: rest[1] } : first
+      const handling = tag === 'on_close' ? this.handlers.on_close?.(con, first, ...rest)
+        : this.handlers[tag]?.(what, con)
+      if (handling) await handling // only then: it costs
+      if (con.state !== state) this.command('state', id, encode(con.state))
+    } catch (error) {
+      console.error(`error: ${tag} raised`, error)
+      con.state = state
+      const isAsked = tag === 'on_connect' && rest[0] // whom nobody has judged must not come in
+      this.#event = [isAsked ? ['reject', id, 500] : ['close', id, 1011]]
+    }
+    if (tag === 'on_close') this.#connections.delete(id)
+    if (!this.#out.length) this.#oldest = performance.now()
+    this.#out.push(...this.#event, ['ack', seq, seq]) // together, or not at all (rule 1)
+    this.#event = null
+  }
+
+  async #flush () {
+    if (this.#out.length) await this.socket.send(encode([this.#session, ...this.#out.splice(0)]))
+  }
+  command (...record) { this.#event.push(record) } // goes out with the ack of the event
+
+  open (target, protocol, url = '/') {
+    const con = this.#get(this.#ids.pop())
+    if (this.#ids.length === 100) this.command('query', 0, 'ids')
+    con.about = { target }
+    this.command('open', con.id, target, protocol, url)
+    return con
   }
 }
+
+const handlers = {
+  on_connect (inf, con) { if (con.about.target) con.send('hi') },
+  on_message ({ data, type, final }, con) {
+    if (con.about.target) return // we have opened it; two that answer each other never end
+    con.state = (con.state ?? 0) + 1
+    const text = Buffer.from(data).toString('latin1')
+    const rest = text.slice(text.indexOf(' ') + 1)
+    const answer = what => con.send(Buffer.from(what, 'latin1'), type, final)
+    if (text.startsWith('upper ')) answer(rest.replace(/[a-z]+/g, word => word.toUpperCase()))
+    else if (text === 'count') answer(`${con.state}`)
+    else if (text.startsWith('open ')) answer(`opened ${con.worker.open(rest, 'websocket').id}`)
+    else if (!/^slow \d+$/.test(text)) con.send(data, type, final)
+    else return new Promise(end => setTimeout(end, rest)).then(() => con.send(data, type, final))
+  }
+}
+
+if (realpathSync(process.argv[1]) === import.meta.filename) await new Worker(handlers).run()

@@ -1,0 +1,149 @@
+<?php
+// A worker in PHP: wsraw run --workers 'php examples/workers/php/worker.php:2'
+// The functions at the end are yours. The class speaks the protocol (docs/worker-protocol.md).
+declare(strict_types=1);
+ini_set('msgpack.php_only', '0'); // MessagePack as others know it
+const SEND_AFTER = 0.001; // s; an ack that waits behind a slow handler makes us look stuck (rule 3)
+const LEAVE_WITHIN = 5.0; // s that the gateway has to drain us after a SIGTERM
+
+final class Connection {
+    public array $inf = [], $about = [], $end = []; // the last in onClose: code, reason, cause
+    public mixed $state = null; // any MessagePack value; it moves along with the connection
+    public function __construct(public readonly int $id) {}
+}
+
+final class Worker {
+    public array $event = []; // commands of the handler that runs
+    private array $connections = [], $ids = [], $out = []; // for open(); records for the next batch
+    private float $oldest = 0.0, $leaveAt = INF; // since when the first of $out waits
+    private int $session = 0;
+
+    public function __construct(private ZMQSocket $socket) {
+        $options = [ZMQ::SOCKOPT_IMMEDIATE => 1, ZMQ::SOCKOPT_PROBE_ROUTER => 1,
+            ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20,
+            ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
+        $heartbeat = [ZMQ::SOCKOPT_HEARTBEAT_IVL => 2000, ZMQ::SOCKOPT_HEARTBEAT_TIMEOUT => 6000];
+        $options += str_starts_with(getenv('WSRAW_ENDPOINT'), 'tcp:') ? $heartbeat : [];
+        array_walk($options, fn (int $value, int $name) => $socket->setSockOpt($name, $value));
+        $socket->connect(getenv('WSRAW_ENDPOINT'));
+    }
+
+    public function run(): void {
+        pcntl_async_signals(true);
+        pcntl_signal(SIGINT, fn () => $this->leaveAt = 0.0);
+        pcntl_signal(SIGTERM, fn () => $this->leaveAt = microtime(true) + ($this->session ? LEAVE_WITHIN : 0));
+        $poll = new ZMQPoll();
+        $poll->add($this->socket, ZMQ::POLL_IN);
+        for ($readable = $writable = []; microtime(true) < $this->leaveAt;) {
+            try {
+                $message = $poll->poll($readable, $writable, 500) ? $this->socket->recv() : '';
+                $message === '' || $this->receive(msgpack_unpack($message)); // an empty one is a probe
+            } catch (ZMQPollException) {} // a signal
+        }
+        $this->out = [['bye']];
+        $this->session && $this->flush();
+    }
+
+    private function flush(): void {
+        $this->out && $this->socket->send(msgpack_pack([$this->session, ...$this->out]));
+        $this->out = [];
+    }
+
+    private function receive(array $batch): void {
+        $number = array_shift($batch);
+        foreach ($batch as $fields) {
+            $tag = array_shift($fields);
+            if ($tag === 'who') { // from one that does not know us: what we had is over (rule 2)
+                [$this->session, $this->ids] = [0, []];
+                $this->out = [['hello', 1, getenv('WSRAW_POOL'), getenv('WSRAW_INSTANCE'), 'php/' . PHP_VERSION,
+                    getenv('WSRAW_TOKEN'), 1000, 1, array_keys($this->connections)]];
+                $this->flush();
+            } elseif ($tag === 'welcome') {
+                [$this->session, $this->ids] = [$fields[1], range($fields[3], $fields[4])];
+            } elseif ($tag === 'refused') {
+                fwrite(STDERR, "error: refused: $fields[2]\n");
+                $number || exit(4); // a wrong token or version; trying again is no use
+            } elseif ($number === $this->session && $tag === 'detach') {
+                unset($this->connections[$fields[0]]);
+            } elseif ($number === $this->session) {
+                match ($tag) {
+                    'attach' => $this->attach(...$fields),
+                    'answer' => array_push($this->ids, ...range(...$fields[1])),
+                    'drain' => $this->leaveAt = 0.0,
+                    'on_connect', 'on_message', 'on_error', 'on_close' => $this->handle($tag, ...$fields),
+                    default => null, // of a later version
+                };
+            }
+        }
+        $this->flush();
+    }
+
+    private function attach(int $id, ?array $inf, string $state, int $version, array $about = []): void {
+        $con = $this->connections[$id] ??= new Connection($id);
+        [$con->inf, $con->about] = [$inf ?? $con->inf, $about ?: $con->about]; // nil: as we know it
+        $con->state = $state === '' ? null : msgpack_unpack($state);
+    }
+
+    private function handle(string $tag, int $seq, int $id, mixed ...$rest): void {
+        $this->out && microtime(true) - $this->oldest > SEND_AFTER && $this->flush();
+        $con = $this->connections[$id] ??= new Connection($id);
+        $before = $con->state;
+        $this->event = [];
+        try {
+            match ($tag) {
+                'on_connect' => [[$con->inf, , , $con->about] = $rest, onConnect($con->inf, $con)],
+                'on_message' => onMessage(['data' => $rest[0], 'type' => $rest[1], 'final' => $rest[2]], $con),
+                'on_error' => onError($rest[0], $con),
+                'on_close' => [$con->end = $rest, onClose($con)],
+            };
+            if ($con->state !== $before) $this->event[] = ['state', $id, msgpack_pack($con->state)];
+        } catch (Throwable $error) {
+            fwrite(STDERR, "error: $tag raised: $error\n");
+            $con->state = $before;
+            $isAsked = $tag === 'on_connect' && $rest[1]; // whom nobody has judged must not come in
+            $this->event = [$isAsked ? ['reject', $id, 500] : ['close', $id, 1011]];
+        }
+        if ($tag === 'on_close') unset($this->connections[$id]);
+        $this->oldest = $this->out ? $this->oldest : microtime(true);
+        array_push($this->out, ...$this->event, ...[['ack', $seq, $seq]]); // all or nothing (rule 1)
+    }
+
+    public function open(mixed ...$request): Connection {
+        $con = new Connection(array_pop($this->ids));
+        if (count($this->ids) === 100) $this->event[] = ['query', 0, 'ids'];
+        $this->event[] = ['open', $con->id, ...$request];
+        $con->about = ['target' => $request[0]];
+        return $this->connections[$con->id] = $con;
+    }
+}
+
+function sendMessage(array|string $msg, Connection $con): void {
+    $msg = is_string($msg) ? ['data' => $msg] : $msg;
+    $type = ($msg['type'] ?? 'text') === 'raw' ? 'binary' : $msg['type'] ?? 'text';
+    $GLOBALS['worker']->event[] = ['send', $con->id, $msg['data'], $type, $msg['final'] ?? true];
+}
+function openClientConnection($target, $protocol = 'raw', $url = '/', $host = '', $orig = ''): Connection {
+    return $GLOBALS['worker']->open($target, $protocol, $url, $host, $orig);
+}
+
+function onConnect(array $inf, Connection $con): void {
+    if (isset($con->about['target'])) sendMessage('hi', $con);
+}
+
+function onMessage(array $msg, Connection $con): void {
+    if (isset($con->about['target'])) return; // ours; two that answer each other never end
+    $con->state += 1;
+    [$word, $rest] = explode(' ', $msg['data'], 2) + ['', ''];
+    if ($word === 'slow' && ctype_digit($rest)) usleep(1000 * (int) $rest);
+    $msg['data'] = match (true) {
+        $word === 'upper' => strtoupper($rest),
+        $word === 'open' => 'opened ' . openClientConnection($rest, 'websocket')->id,
+        $msg['data'] === 'count' => (string) $con->state,
+        default => $msg['data'],
+    };
+    sendMessage($msg, $con);
+}
+
+function onError(string $error_message, Connection $con): void {}
+function onClose(Connection $con): void {}
+($worker = new Worker(new ZMQSocket(new ZMQContext(), ZMQ::SOCKET_DEALER)))->run();
