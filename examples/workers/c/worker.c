@@ -13,10 +13,9 @@ typedef struct connection { struct connection *next; uint64_t id; int64_t count;
 /* The count is its state, which moves along with the connection; -1: we have opened it. */
 static connection *table[BUCKETS]; /* what we hold */
 static size_t held, records; /* how much that is; records of the next batch */
-static msgpack_sbuffer body;
-static msgpack_packer out = {&body, msgpack_sbuffer_write};
+static msgpack_sbuffer body; static msgpack_packer out = {&body, msgpack_sbuffer_write};
 static void *zmq, *watch;
-static uint64_t session, id, last_id; /* the next for open(), and the last */
+static uint64_t session, during, id, last_id; /* whose event it is; ids to open with */
 static int64_t oldest, leave_at = INT64_MAX;
 static volatile sig_atomic_t caught;
 static void catch(int number) { caught = number; }
@@ -47,8 +46,7 @@ static void flush(void) { /* commands go with their acks, or not at all (rule 1)
     msgpack_pack_array(&head, records + 1), msgpack_pack_uint64(&head, session);
     msgpack_sbuffer_write(&batch, body.data, body.size);
     while (records && zmq_send(zmq, batch.data, batch.size, 0) < 0 && errno == EINTR) {}
-    msgpack_sbuffer_destroy(&batch), msgpack_sbuffer_clear(&body);
-    records = 0;
+    msgpack_sbuffer_destroy(&batch), msgpack_sbuffer_clear(&body), records = 0;
 }
 static void say_hello(void) { /* to one that does not know us: what we had is over (rule 2) */
     session = records = 0, msgpack_sbuffer_clear(&body);
@@ -65,8 +63,9 @@ static void keep(connection *con) {
     record("state", 2), number(con->id), msgpack_pack_bin_with_body(&out, state, 9);
 }
 static uint64_t open_websocket(const char *target, size_t size) {
-    record("open", 3), number(id), msgpack_pack_str_with_body(&out, target, size);
-    text("websocket"), get(id)->count = -1, keep(get(id));
+    record("open", 7), number(id), msgpack_pack_str_with_body(&out, target, size);
+    text("websocket"), text("/"), text(""), text(""), msgpack_pack_map(&out, 1);
+    text("during"), number(during), get(id)->count = -1, keep(get(id));
     if (id == last_id) record("query", 2), number(0), text("ids"); /* for the next range */
     return id++;
 }
@@ -94,15 +93,17 @@ static bool is(object o, const char *word) {
 }
 static int64_t to_count(msgpack_object_bin state) {
     msgpack_unpacked value = {0}; /* so it is without a state */
-    msgpack_unpack_next(&value, state.ptr, state.size, NULL), msgpack_unpacked_destroy(&value);
-    return value.data.via.i64;
+    int64_t count = (msgpack_unpack_next(&value, state.ptr, state.size, NULL), value.data.via.i64);
+    return msgpack_unpacked_destroy(&value), count;
 }
 static void take_ids(object *range) { id = range[0].via.u64, last_id = range[1].via.u64; }
-static void take_event(object *f, connection *con) {
+static void take_event(object *f, size_t size) {
+    connection *con = get(during = f[2].via.u64);
+    bool final = size < 6 || f[5].via.boolean;
     if (records && now() - oldest > SEND_AFTER) flush(); /* else we look stuck (rule 3) */
     if (is(f[0], "on_connect")) on_connect(con);
     if (is(f[0], "on_message"))
-        on_message(con, f[3].via.bin.ptr, f[3].via.bin.size, is(f[4], "text"), f[5].via.boolean);
+        on_message(con, f[3].via.bin.ptr, f[3].via.bin.size, is(f[4], "text"), final);
     if (is(f[0], "on_close")) forget(con->id);
     record("ack", 2), number(f[1].via.u64), number(f[1].via.u64);
 }
@@ -122,7 +123,7 @@ static void receive(const char *data, size_t size) {
         else if (is(f[0], "detach")) forget(f[1].via.u64);
         else if (is(f[0], "answer")) take_ids(f[2].via.array.ptr);
         else if (is(f[0], "drain")) leave_at = 0;
-        else if (!strncmp(f[0].via.str.ptr, "on_", 3)) take_event(f, get(f[2].via.u64));
+        else if (!strncmp(f[0].via.str.ptr, "on_", 3))  take_event(f, all[i].via.array.size);
     }
     msgpack_unpacked_destroy(&batch), flush();
 }
@@ -138,10 +139,9 @@ int main(void) {
     zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &(int64_t){64 << 20}, sizeof(int64_t));
     if (zmq_connect(zmq, endpoint)) return perror(endpoint), 2;
     signal(SIGINT, catch), signal(SIGTERM, catch);
-    for (zmq_msg_t message; now() < leave_at; zmq_msg_close(&message)) {
-        zmq_msg_init(&message); /* what is empty is a probe */
-        if (zmq_msg_recv(&message, zmq, 0) > 0)
-            receive(zmq_msg_data(&message), zmq_msg_size(&message));
+    for (zmq_msg_t in; now() < leave_at; zmq_msg_close(&in)) {
+        zmq_msg_init(&in); /* what is empty is a probe */
+        if (zmq_msg_recv(&in, zmq, 0) > 0) receive(zmq_msg_data(&in), zmq_msg_size(&in));
         if (caught) leave_at = caught == SIGTERM && session ? now() + LEAVE_WITHIN : 0, caught = 0;
     }
     if (session) record("bye", 0), flush();

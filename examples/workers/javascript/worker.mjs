@@ -25,10 +25,10 @@ export class Worker {
   #ids = [] // for `open`
   #out = [] // records for the next batch
   #oldest = 0 // since when the first of them waits
-  #event = null // records of the handler that runs
+  #event = [] // records of the handler that runs
+  #during = 0 // the connection of its event
   #idle = true
   #leaving = false
-
   constructor (handlers, { WSRAW_POOL = 'default', ...env } = process.env) {
     Object.assign(this, { handlers, endpoint: env.WSRAW_ENDPOINT })
     const instance = env.WSRAW_INSTANCE ?? crypto.randomUUID()
@@ -74,7 +74,7 @@ export class Worker {
         if (number === 0) process.exit(4) // a wrong token or version; trying again is no use
       } else if (number === this.#session) {
         if (tag === 'attach') {
-          const [id, inf, state, , about] = fields
+          const [id, inf, state, , about = {}] = fields
           const con = this.#get(id)
           if (inf) Object.assign(con, { inf, about }) // nil: what we know already
           con.state = state.length ? decode(state) : undefined
@@ -97,9 +97,10 @@ export class Worker {
     const con = this.#get(id)
     const { state } = con
     this.#event = []
-    if (tag === 'on_connect') Object.assign(con, { inf: first, about: rest[2] })
+    this.#during = id
+    if (tag === 'on_connect') Object.assign(con, { inf: first, about: rest[2] ?? {} })
     try {
-      const what = tag === 'on_message' ? { data: first, type: rest[0], final: rest[1] } : first
+      const what = tag === 'on_message' ? { data: first, type: rest[0], final: rest[1] ?? true } : first
       const handling = tag === 'on_close' ? this.handlers.on_close?.(con, first, ...rest)
         : this.handlers[tag]?.(what, con)
       if (handling) await handling // only then: it costs
@@ -113,7 +114,6 @@ export class Worker {
     if (tag === 'on_close') this.#connections.delete(id)
     if (!this.#out.length) this.#oldest = performance.now()
     this.#out.push(...this.#event, ['ack', seq, seq]) // together, or not at all (rule 1)
-    this.#event = null
   }
 
   async #flush () {
@@ -125,7 +125,7 @@ export class Worker {
     const con = this.#get(this.#ids.pop())
     if (this.#ids.length === 100) this.command('query', 0, 'ids')
     con.about = { target }
-    this.command('open', con.id, target, protocol, url)
+    this.command('open', con.id, target, protocol, url, '', '', { during: this.#during })
     return con
   }
 }

@@ -16,7 +16,7 @@ final class Worker {
     public array $event = []; // commands of the handler that runs
     private array $connections = [], $ids = [], $out = []; // for open(); records for the next batch
     private float $oldest = 0.0, $leaveAt = INF; // since when the first of $out waits
-    private int $session = 0;
+    private int $session = 0, $during = 0; // the latter: the connection of the event
 
     public function __construct(private ZMQSocket $socket) {
         $options = [ZMQ::SOCKOPT_IMMEDIATE => 1, ZMQ::SOCKOPT_PROBE_ROUTER => 1,
@@ -78,7 +78,7 @@ final class Worker {
         $this->flush();
     }
 
-    private function attach(int $id, ?array $inf, string $state, int $version, array $about = []): void {
+    private function attach(int $id, ?array $inf, string $state, int $version = 0, array $about = []): void {
         $con = $this->connections[$id] ??= new Connection($id);
         [$con->inf, $con->about] = [$inf ?? $con->inf, $about ?: $con->about]; // nil: as we know it
         $con->state = $state === '' ? null : msgpack_unpack($state);
@@ -87,12 +87,12 @@ final class Worker {
     private function handle(string $tag, int $seq, int $id, mixed ...$rest): void {
         $this->out && microtime(true) - $this->oldest > SEND_AFTER && $this->flush();
         $con = $this->connections[$id] ??= new Connection($id);
-        $before = $con->state;
-        $this->event = [];
+        if ($tag === 'on_connect') $con->about = $rest[3] ?? [];
+        [$before, $this->during, $this->event] = [$con->state, $id, []];
         try {
             match ($tag) {
-                'on_connect' => [[$con->inf, , , $con->about] = $rest, onConnect($con->inf, $con)],
-                'on_message' => onMessage(['data' => $rest[0], 'type' => $rest[1], 'final' => $rest[2]], $con),
+                'on_connect' => onConnect($con->inf = $rest[0], $con),
+                'on_message' => onMessage(['data' => $rest[0], 'type' => $rest[1], 'final' => $rest[2] ?? true], $con),
                 'on_error' => onError($rest[0], $con),
                 'on_close' => [$con->end = $rest, onClose($con)],
             };
@@ -100,7 +100,7 @@ final class Worker {
         } catch (Throwable $error) {
             fwrite(STDERR, "error: $tag raised: $error\n");
             $con->state = $before;
-            $isAsked = $tag === 'on_connect' && $rest[1]; // whom nobody has judged must not come in
+            $isAsked = $tag === 'on_connect' && !empty($rest[1]); // whom nobody has judged must not come in
             $this->event = [$isAsked ? ['reject', $id, 500] : ['close', $id, 1011]];
         }
         if ($tag === 'on_close') unset($this->connections[$id]);
@@ -111,7 +111,7 @@ final class Worker {
     public function open(mixed ...$request): Connection {
         $con = new Connection(array_pop($this->ids));
         if (count($this->ids) === 100) $this->event[] = ['query', 0, 'ids'];
-        $this->event[] = ['open', $con->id, ...$request];
+        $this->event[] = ['open', $con->id, ...$request, ['during' => $this->during]];
         $con->about = ['target' => $request[0]];
         return $this->connections[$con->id] = $con;
     }

@@ -58,7 +58,7 @@ class Worker
   def open(target, protocol = 'raw', url = '/')
     con = @connections[@ids.pop]
     command('query', 0, 'ids') if @ids.size == 100
-    command('open', con.id, target, protocol, url)
+    command('open', con.id, target, protocol, url, '', '', { during: @during })
     con.tap { con.about = { 'target' => target } }
   end
 
@@ -100,7 +100,7 @@ class Worker
     end
   end
 
-  def attach(id, inf, state, _version, about = {})
+  def attach(id, inf, state, _version, about = {}, *)
     con = @connections[id]
     con.inf, con.about = inf, about if inf # nil: what we know already
     con.state = state.empty? ? nil : MessagePack.unpack(state)
@@ -109,9 +109,9 @@ class Worker
   def handle(tag, seq, id, first, *rest)
     flush if @out.any? && now - @oldest > SEND_AFTER
     con = @connections[id]
-    before, @event = con.state, []
-    con.inf, con.about = first, rest[2] if tag == 'on_connect'
-    first = { data: first, type: rest[0], final: rest[1] } if tag == 'on_message'
+    before, @during, @event = con.state, id, []
+    con.inf, con.about = first, rest[2] || {} if tag == 'on_connect'
+    first = { data: first, type: rest[0], final: rest[1] != false } if tag == 'on_message'
     con.end = [first, *rest] if tag == 'on_close' # code, reason, cause
     begin
       public_send(tag, *(tag == 'on_close' ? [con] : [first, con])) if respond_to?(tag)
