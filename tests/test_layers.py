@@ -83,7 +83,7 @@ ALLOWED = {
         "workers",
         "",
     },
-    "drill": {"checks", "loop", "settings", "supervisor", ""},
+    "drill": {"checks", "loop", "programs", "settings", "supervisor", ""},
     "cli": {
         "checks",
         "configuration",

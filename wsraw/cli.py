@@ -422,7 +422,13 @@ def keygen(folder: str, name: str) -> int:
 )
 @click.option("--seconds", type=POSITIVE, default=30, show_default=True, help="How long.")
 @click.option(
-    "--workers", type=COUNT, default=4, show_default=True, help="Workers of a run of our own."
+    "--workers",
+    metavar="N|COMMAND[:N]",
+    multiple=True,
+    default=("4",),
+    show_default=True,
+    help="Workers of a run of our own: N of the drill's own handlers, or others that do the same, "
+    "as `wsraw run --workers` takes them. May be repeated.",
 )
 @click.option(
     "--websockets",
@@ -497,14 +503,20 @@ def keygen(folder: str, name: str) -> int:
 )
 @click.option("--log", metavar="FILE", default="", help="Write the log of our own run there.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
-def drill(as_json: bool, **values: Any) -> int:
+def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     """Serve verified clients while workers are killed, stopped and replaced, and show that nothing
     is lost, doubled, out of order or disconnected. Times of 0 mean never. Exit code 1: it was."""
     from wsraw.drill import drill as drills
     from wsraw.drill.plan import Plan, PlanError
 
+    numbers = [text for text in workers if text.isascii() and text.isdigit()]
+    counts = [COUNT.convert(text, None, None) for text in numbers]
+    also = tuple(text for text in workers if text not in numbers)
     try:
-        return drills.main(Plan(**values), as_json)
+        plan = Plan(workers=sum(counts), also=also, **values)
+        for entry in programs.parse_all(also, os.path.isfile) if also else ():
+            _check_program(entry.program)
+        return drills.main(plan, as_json)
     except (PlanError, drills.CannotDrill) as error:
         raise WrongUse(str(error)) from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsraw import programs
+
 
 class PlanError(ValueError):
     """A plan that cannot be done; the text says what to write instead."""
@@ -19,6 +21,9 @@ class Plan:
     """The run folder of that run; without it there is load only, and no trouble."""
     seconds: float = 30.0
     workers: int = 4
+    """Of the drill's own handlers, in a run of our own."""
+    also: tuple[str, ...] = ()
+    """More of them, as `wsraw run --workers` takes them; they must do what echo.py does."""
     websockets: int = 200
     raw: int = 50
     rate: float = 5000.0
@@ -57,6 +62,17 @@ class Plan:
         """Raises PlanError."""
         if not self.connections:
             raise PlanError("--websockets and --raw are both 0; the drill needs connections")
+        if not self.workers and not self.also:
+            raise PlanError("--workers: the drill needs at least one")
+        try:
+            programs.parse_all(self.also)
+        except ValueError as error:
+            raise PlanError(f"--{error}") from error
+        if self.scale_every and not self.workers:
+            raise PlanError(
+                "--scale-every changes how many of the drill's own workers there are: give "
+                "--workers N, too"
+            )
         if self.connect:
             self.address()
         elif self.run_dir:

@@ -181,7 +181,7 @@ class Run:
 def _settings(plan: Plan, folder: Path, handlers: Path, listen: str) -> str:
     options: dict[str, Any] = {
         "listen": (listen,),
-        "workers": (f"{handlers}:{plan.workers}",),
+        "workers": (*((f"{handlers}:{plan.workers}",) if plan.workers else ()), *plan.also),
         "run_dir": str(folder),
         "delivery": plan.delivery,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from wsraw.drill.run import Run, RunError
+from wsraw.drill.run import ECHO, Run, RunError
 from wsraw.drill.trouble import TroubleError
 from wsraw.supervisor import client
 from wsraw.supervisor.restarts import STABLE_AFTER
@@ -64,7 +64,9 @@ class Controlled:
 
     def scale(self, count: int) -> None:
         """Have so many workers. Raises TroubleError."""
-        self._ask("scale", (str(count),), CHANGE_TIMEOUT)
+        # By name, as there may be others beside them.
+        which = f"{ECHO.name}={count}" if self._run is not None else str(count)
+        self._ask("scale", (which,), CHANGE_TIMEOUT)
 
     def _ask(self, what: str, args: Sequence[str], timeout: float) -> Any:
         try:
