@@ -1,0 +1,199 @@
+"""Workers in other languages: each does what examples/common.py does, and all that a run does with
+workers works with them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import signal
+from collections.abc import Iterator
+
+import pytest
+from deadline import eventually
+from e2e import languages
+from e2e.asking import ask, done, status, until_ready
+from e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
+from e2e.upstream import web_upstream
+from running import is_alive, wsraw
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.server import ServerConnection
+
+pytestmark = posix
+
+
+@pytest.fixture(scope="module", params=["python", *languages.LANGUAGES])
+def served(request: pytest.FixtureRequest) -> Iterator[Serving]:
+    """Two workers of a language; Python first, whom the others must be like."""
+    is_python = request.param == "python"
+    entry = EXAMPLES / "common.py" if is_python else languages.command(request.param)
+    with serve(None, f"--workers={entry}:2") as serving:
+        until_ready(serving, 2)
+        yield serving
+
+
+def answer(client: ClientConnection, message: str | bytes) -> str | bytes:
+    client.send(message)
+    return client.recv(15)
+
+
+def test_text_and_binary_come_back_as_such(served: Serving) -> None:
+    everything = bytes(range(256))
+    with served.ws() as client:
+        for message in ("", "grüße 𝄞", "\0", b"", everything, "x" * 500_000, everything * 2000):
+            assert answer(client, message) == message
+        client.send(["in ", "three ", "parts"])
+        assert client.recv(15) == "in three parts"
+
+
+def test_raw_data_comes_back(served: Serving) -> None:
+    data = bytes(range(256)) * 1000
+    with served.tcp() as sock:
+        sock.sendall(data)
+        assert receive_exactly(sock, len(data)) == data
+
+
+def test_capitals_are_those_of_ascii(served: Serving) -> None:
+    with served.ws() as client:
+        assert answer(client, "upper straße äz") == "STRAßE äZ"
+        assert answer(client, b"upper \xe4z\xff") == b"\xe4Z\xff"
+        assert answer(client, " upper x") == " upper x"
+
+
+def test_slow_comes_back_later_and_others_do_not_wait(served: Serving) -> None:
+    with served.ws() as client, served.ws() as other:
+        client.send("slow 300")
+        assert answer(other, "quick") == "quick"
+        assert client.recv(15) == "slow 300"
+
+
+def test_a_connection_is_opened_and_spoken_through(served: Serving) -> None:
+    heard: queue.Queue[str | bytes] = queue.Queue()
+
+    def handle(connection: ServerConnection) -> None:
+        heard.put(connection.recv(15))
+        # What is opened must not answer.
+        connection.send("hello")
+        try:
+            heard.put(connection.recv(0.2))
+        except TimeoutError:
+            heard.put("silence")
+
+    with web_upstream(handle) as upstream, served.ws() as client:
+        told = answer(client, f"open ws://127.0.0.1:{upstream.port}/")
+        assert isinstance(told, str)
+        assert told.startswith("opened ")
+        assert told.removeprefix("opened ").isdigit()
+        assert heard.get(timeout=15) == "hi"
+        assert heard.get(timeout=15) == "silence"
+
+
+def test_the_count_is_of_the_connection_and_outlives_workers(served: Serving) -> None:
+    with served.ws() as client, served.ws() as other:
+        assert [answer(client, "count") for _ in range(3)] == ["1", "2", "3"]
+        assert answer(other, "count") == "1"
+        assert done(served, "reload") == "reloaded: 2 workers\n"
+        assert [answer(client, "count") for _ in range(2)] == ["4", "5"]
+        for worker in status(served)["workers"]:
+            os.kill(worker["pid"], signal.SIGKILL)
+        assert answer(client, "count") == "6"
+        assert answer(other, "count") == "2"
+    until_ready(served, 2)
+
+
+def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
+    """Messages are under way all the time, and the state counts each of them once."""
+    with served.ws() as client:
+        texts = [f"message {n}" for n in range(1000)]
+        for text in texts[:500]:
+            client.send(text)
+        for worker in status(served)["workers"]:
+            os.kill(worker["pid"], signal.SIGKILL)
+        for text in texts[500:]:
+            client.send(text)
+        assert [client.recv(15) for _ in texts] == texts
+        assert answer(client, "count") == "1001"
+    until_ready(served, 2)
+
+
+@pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_it_conforms(language: str) -> None:
+    told = wsraw("conform", "--", *shlex.split(languages.command(language)))
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+# --- what the supervisor does with a command; one language stands for all ---
+
+
+def test_one_that_hangs_is_killed() -> None:
+    worker = languages.command("c")
+    options = ("--handler-timeout=1", "--max-deliveries=1")
+    with serve(None, f"--workers={worker}", *options) as serving, serving.ws() as client:
+        client.send("slow 60000")
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(15)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        serving.run.line(r"worker 1 was killed by SIG\w+ \(.*\); starting another")
+        serving.run.line("worker 2 is ready")
+
+
+def test_python_and_c_in_one_pool() -> None:
+    worker = languages.command("c")
+    entries = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")
+    with serve(None, *entries) as serving, serving.ws() as client:
+        until_ready(serving, 2)
+        assert {who["runs"] for who in status(serving)["workers"]} == {"common.py", worker}
+        assert serving.run.line(rf"\(2 workers, common\.py and {worker}\); ready")
+        assert done(serving, "scale", "worker-c=2") == f"3 workers: 1 common.py, 2 {worker}\n"
+        assert done(serving, "scale", "common.py=2") == f"4 workers: 2 common.py, 2 {worker}\n"
+        for wrong in ("3", "ruby=2"):
+            told = ask(serving, "scale", wrong)
+            assert told.returncode == 1
+            assert f"say which, as NAME=N, of 'common.py', '{worker}'" in told.stderr
+        assert done(serving, "reload") == f"reloaded: 4 workers: 2 common.py, 2 {worker}\n"
+        # They keep the same state: whoever serves next goes on with it.
+        counts = []
+        for _ in range(3):
+            counts.append(answer(client, "count"))
+            held = {who["pid"] for who in status(serving)["workers"] if who["connections"]}
+            for pid in held:
+                os.kill(pid, signal.SIGKILL)
+            until_ready(serving, 4)
+        assert counts == [str(n) for n in range(1, 4)]
+
+
+def test_what_it_prints_is_in_the_log_and_its_environment_is_small() -> None:
+    worker = languages.command("c")
+    told = 'env | sed -n "s/^WSRAW_\\([A-Z]*\\)=.*/has \\1/p"'
+    script = f'echo out; echo "warning: err" >&2; {told}; exec {worker}'
+    with serve(None, f"--workers=sh -c '{script}'") as serving:
+        serving.run.line("info worker 1: out$")
+        serving.run.line("warning worker 1: err$")
+        serving.run.line("worker 1 is ready")
+        has = sorted(line.partition(" has ")[2] for line in serving.run.lines if ": has " in line)
+        assert has == ["ENDPOINT", "INSTANCE", "POOL", "TOKEN"]
+
+
+def test_it_goes_when_the_supervisor_is_killed() -> None:
+    """Running looks, when its block ends, whether a child is left."""
+    with serve(None, f"--workers={languages.command('c')}:2") as serving:
+        serving.run.line("worker 2 is ready")
+        serving.run.send(signal.SIGKILL)
+        serving.run.wait()
+        eventually(lambda: not any(map(is_alive, serving.run.pids())), "all to be gone")
+
+
+def test_a_program_that_is_not_there() -> None:
+    told = wsraw("run", "--workers", "nobody-has-this --x:2", "--listen", "127.0.0.1:0")
+    assert told.returncode == 2
+    assert "nobody-has-this: no such program; is it installed, and in PATH?" in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def test_one_that_dies_at_its_start_ends_the_run_though_the_others_are_well() -> None:
+    entries = ("--workers", str(EXAMPLES / "common.py"), "--workers", "sh -c 'echo no; exit 3'")
+    told = wsraw("run", *entries, "--listen", "127.0.0.1:0")
+    assert told.returncode == 3
+    assert "info worker 2: no" in told.stderr
