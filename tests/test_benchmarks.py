@@ -16,6 +16,7 @@ from running import ROOT, environment
         ("reloads.py", "3 reloads of 2 workers"),
         ("burn.py", "with burning"),
         ("attack.py", "answered 1009"),
+        ("languages.py", "| Python |"),
     ],
 )
 def test_quick(script: str, said: str) -> None:

@@ -510,7 +510,7 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     from wsraw.drill.plan import Plan, PlanError
 
     numbers = [text for text in workers if text.isascii() and text.isdigit()]
-    counts = [COUNT.convert(text, None, None) for text in numbers]
+    counts = [COUNT(text) for text in numbers]
     also = tuple(text for text in workers if text not in numbers)
     try:
         plan = Plan(workers=sum(counts), also=also, **values)

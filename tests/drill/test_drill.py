@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from deadline import eventually
 from drill.faulty import faulty
+from e2e import languages
 from running import command, environment, is_alive, wsraw
 
 SMALL = ("--websockets=20", "--raw=5", "--rate=1000", "--workers=2")
@@ -42,6 +43,46 @@ def test_workers_are_killed_and_replaced_and_nothing_is_lost() -> None:
     assert data["restarts"] >= 2
     assert data["stops"] >= 1
     assert data["reloads"] >= 1
+
+
+def test_a_pool_of_python_and_javascript() -> None:
+    """Connections and their states go to and fro between them, through deaths and reloads."""
+    node = languages.node(Path(__file__).with_name("echo.mjs"))
+    done = wsraw(
+        "drill",
+        *SMALL,
+        f"--workers={node}:2",
+        "--seconds=4",
+        "--kill-every=0.4",
+        "--stop-every=0",
+        "--reload-every=1.5",
+        "--scale-every=1.5",
+        "--json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["breaches"] == []
+    assert data["sent"] == data["answered"] == 4000
+    assert data["closes_checked"]
+    assert data["kills"] >= 2
+    assert data["reloads"] >= 1
+    assert data["scales"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--workers=0"], "0 is not in the range 1<=x<=1000"),
+        (["--workers=node 'x"], '--workers: "node \'x": no closing quotation'),
+        (["--workers=nobody-has-this x"], "nobody-has-this: no such program"),
+        (["--workers=cat", "--scale-every=1"], "give --workers N, too"),
+    ],
+)
+def test_workers_that_cannot_be(options: list[str], line: str) -> None:
+    done = wsraw("drill", *options)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_hangs_cost_no_one_but_who_sent_them() -> None:

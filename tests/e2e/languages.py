@@ -26,6 +26,11 @@ LANGUAGES = ("javascript", "php", "ruby", "c")
 MUST = os.environ.get("WSRAW_TEST_LANGUAGES") == "all"
 
 
+def node(script: Path) -> str:
+    """The command of a script that imports the worker in JavaScript; ends the test likewise."""
+    return shlex.join([*shlex.split(command("javascript"))[:1], str(script)])
+
+
 def command(language: str) -> str:
     """The command of that worker, for --workers; ends the test if it cannot run here."""
     missing = _missing(language)

@@ -137,6 +137,9 @@ def test_one_that_hangs_is_killed() -> None:
         assert closed.value.rcvd.code == 1011
         serving.run.line(r"worker 1 was killed by SIG\w+ \(.*\); starting another")
         serving.run.line("worker 2 is ready")
+        assert serving.folder is not None
+        # What is asked of `serve`: a temporary folder with dead letters would be kept.
+        (serving.folder / "dead-letters.jsonl").unlink()
 
 
 def test_python_and_c_in_one_pool() -> None:

@@ -143,3 +143,49 @@ def test_what_cannot_be_started_is_an_exit(
     assert nursery.ended[0][:2] == (child, 1)
     assert nursery.ended[0][2].startswith("could not be started: ")
     nursery.close()
+
+
+# --- workers in other languages ---
+
+
+@posix
+def test_a_command_is_told_four_things_and_inherits_nothing_else(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSRAW_LOG_LEVEL", "debug")
+    script = "env | grep ^WSRAW_ | sort; ls /proc/self/fd 2>/dev/null | wc -l; exit 4"
+    child = Child(programs.parse(f"sh -c '{script}'").program)
+    token = nursery.children.new_token(child)
+    assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    assert nursery.ended[0][2] == "exited with code 4: the gateway did not let it in"
+    nursery.children.hear_out()
+    lines = [line.partition("worker 1: ")[2] for line in nursery.close().splitlines()]
+    told = dict(line.split("=") for line in lines if "=" in line)
+    assert re.fullmatch("[0-9a-f]{16}", told.pop("WSRAW_INSTANCE"))
+    assert told == {"WSRAW_ENDPOINT": "ipc://x", "WSRAW_POOL": "default", "WSRAW_TOKEN": token}
+    if sys.platform.startswith("linux"):
+        assert lines[-1] == "4", "the three, and the one that ls has opened"
+
+
+@posix
+def test_signals_are_as_if_a_shell_had_started_it(nursery: Nursery) -> None:
+    """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
+    child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
+    nursery.children.new_token(child)
+    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    assert nursery.ended[0][2] == "was killed by SIGPIPE"
+    nursery.close()
+
+
+def test_a_command_that_is_not_there_is_an_exit(nursery: Nursery) -> None:
+    child = Child(programs.parse("/nowhere/at/all x").program)
+    nursery.children.new_token(child)
+    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    ((_, code, why),) = nursery.ended
+    assert code
+    if sys.platform.startswith("linux"):
+        assert why == "exited with code 127: there is no such program"
+    nursery.close()

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from supervisor.acting import ENDPOINT, Run
+from supervisor.acting import ENDPOINT, PROGRAM, Run
 
+from wsraw.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import DOES_NOT_LOAD
@@ -391,3 +392,59 @@ def test_scale_during_a_reload() -> None:
         a.Settled("reload", True, "reloaded: 3 workers"),
         a.Settled("scale", True, "3 workers"),
     ]
+
+
+# --- several programs ---
+
+NODE = Entry(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"), 2)
+
+
+def mixed() -> Run:
+    """Two workers of Python and two of Node, all ready."""
+    run = Run(2, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    for n in range(1, 5):
+        run.do(run.policy.ready(n, run.now))
+    return run
+
+
+def test_one_of_each_is_started_first_and_all_when_both_are_ready() -> None:
+    run = Run(2, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    first = run.do(run.policy.listening(ENDPOINT, run.now))
+    places = run.policy.workers
+    assert first == [a.Spawn(places[0]), a.Spawn(places[2])]
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.ready(2, run.now)) == [a.Spawn(places[1]), a.Spawn(places[3])]
+
+
+def test_one_that_does_not_load_ends_the_run_before_it_is_up() -> None:
+    run = Run(1, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    done = run.exit(run.policy.workers[1], 3, "exited with code 3")
+    assert a.TellStop(0.0) in done
+
+
+def test_each_is_scaled_by_itself() -> None:
+    run = mixed()
+    node = run.policy.pool.programs[1]
+    (spawn,) = run.do(run.policy.scale(3, run.now, node))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.program == node
+    done = settled(run.do(run.policy.ready(spawn.child.n, run.now)))
+    assert done == a.Settled("scale", True, "5 workers: 2 x.py, 3 node x.mjs")
+    drains = run.do(run.policy.scale(1, run.now, run.policy.pool.programs[0]))
+    assert [each.child.program for each in drains if isinstance(each, a.Drain)] == [PROGRAM]
+
+
+def test_who_is_replaced_is_replaced_by_its_like() -> None:
+    run = mixed()
+    old = run.policy.workers[3]
+    assert old.program == NODE.program
+    (spawn,) = run.do(run.policy.recycle(old.n, "enough", run.now))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.program == NODE.program

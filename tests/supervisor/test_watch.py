@@ -75,3 +75,16 @@ def test_a_huge_folder_is_not_walked_to_its_end(
     assert watch.changed() == []
     touch(project / "handlers.py", 10)
     assert watch.changed() == [project / "handlers.py"]
+
+
+def test_files_of_other_languages(tmp_path: Path) -> None:
+    """Of each, those of its own suffix in its folder or below; what has none stands alone."""
+    for name in ("a.mjs", "lib/b.mjs", "node_modules/c.mjs", "d.py", "tool", "other"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    watch = Watch([tmp_path / "a.mjs", tmp_path / "tool"])
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.write_text("22")
+    root = tmp_path.resolve()
+    assert watch.changed() == [root / "a.mjs", root / "lib/b.mjs", root / "tool"]
