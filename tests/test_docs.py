@@ -291,7 +291,9 @@ def test_the_options_of_the_drill() -> None:
         defaults = values.strip().split(", ") if values.strip() else [""] * len(flags)
         shown |= dict(zip(flags, defaults, strict=True))
     drill = cli.cli.commands["drill"]
-    known = {each.opts[0]: str(each.default or "0") for each in drill.params}
+    defaults = {each.opts[0]: each.default or "0" for each in drill.params}
+    # One that may be repeated has a tuple.
+    known = {name: " ".join(v) if isinstance(v, tuple) else str(v) for name, v in defaults.items()}
     known |= dict.fromkeys(("--connect", "--run-dir", "--log", "--json"), "")
     assert shown == known
 

@@ -140,9 +140,9 @@ int main(void) {
     if (zmq_connect(zmq, endpoint)) return perror(endpoint), 2;
     signal(SIGINT, catch), signal(SIGTERM, catch);
     for (zmq_msg_t in; now() < leave_at; zmq_msg_close(&in)) {
+        if (caught) leave_at = caught == SIGTERM && session ? now() + LEAVE_WITHIN : 0, caught = 0;
         zmq_msg_init(&in); /* what is empty is a probe */
         if (zmq_msg_recv(&in, zmq, 0) > 0) receive(zmq_msg_data(&in), zmq_msg_size(&in));
-        if (caught) leave_at = caught == SIGTERM && session ? now() + LEAVE_WITHIN : 0, caught = 0;
     }
     if (session) record("bye", 0), flush();
     return zmq_close(zmq) + zmq_ctx_term(context);

@@ -31,7 +31,7 @@ final class Worker {
     public function run(): void {
         pcntl_async_signals(true);
         pcntl_signal(SIGINT, fn () => $this->leaveAt = 0.0);
-        pcntl_signal(SIGTERM, fn () => $this->leaveAt = microtime(true) + ($this->session ? LEAVE_WITHIN : 0));
+        pcntl_signal(SIGTERM, fn () => $this->leaveAt = min($this->leaveAt, microtime(true) + ($this->session ? LEAVE_WITHIN : 0)));
         $poll = new ZMQPoll();
         $poll->add($this->socket, ZMQ::POLL_IN);
         for ($readable = $writable = []; microtime(true) < $this->leaveAt;) {

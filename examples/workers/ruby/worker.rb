@@ -42,7 +42,7 @@ class Worker
     end
     @socket.connect(@endpoint)
     trap('INT') { @leave_at = 0 }
-    trap('TERM') { @leave_at = now + (@session.zero? ? 0 : LEAVE_WITHIN) }
+    trap('TERM') { @leave_at = [@leave_at, now + (@session.zero? ? 0 : LEAVE_WITHIN)].min }
     while now < @leave_at
       @socket.recv_string(message = +'') # "" is a probe, or nothing has come
       receive(*MessagePack.unpack(message)) unless message.empty?
