@@ -152,7 +152,7 @@ def test_what_cannot_be_started_is_an_exit(
 def test_a_command_is_told_four_things_and_inherits_nothing_else(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WSRAW_LOG_LEVEL", "debug")
+    monkeypatch.setenv("WSRAW_CONTROL", "ipc://y")
     script = "env | grep ^WSRAW_ | sort; ls /proc/self/fd 2>/dev/null | wc -l; exit 4"
     child = Child(programs.parse(f"sh -c '{script}'").program)
     token = nursery.children.new_token(child)
