@@ -260,6 +260,7 @@ def test_what_others_say_in_the_environment_is_not_ours() -> None:
     for file in [*(ROOT / "wsraw").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         if file != Path(__file__):
             ours |= set(re.findall(r"\bWSRAW_([A-Z_]+)\b", file.read_text("utf-8")))
+    ours -= {name.upper() for name in options.names()}
     assert {"SETTINGS", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
     environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
     assert configuration.gather({}, environ) == (Settings(), {})
