@@ -29,6 +29,13 @@ MANY: Final = 128
 """Messages of one read above which the next read of that connection is half as large, down to
 LEAST_READ: what a turn costs, and so what the others wait, goes by messages and not by bytes."""
 
+GRAIN: Final = 1 / 32
+"""Seconds to which far deadlines are rounded up: so a turn pings a handful of idle connections,
+where each would wake the loop for itself."""
+
+PUNCTUAL: Final = 1.0
+"""Seconds within which a deadline is kept as it is."""
+
 KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
 
@@ -231,6 +238,8 @@ class Endpoint:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
+        if when - self._owner.loop.now > PUNCTUAL:
+            when = math.ceil(when / GRAIN) * GRAIN
         self._timer = self._owner.loop.call_at(when, self._handle_timer)
 
     def _handle_timer(self) -> None:
