@@ -1,4 +1,5 @@
-"""Sans-I/O. WebSocket bytes ↔ frames, server or client side; the only importer of websockets.
+"""Sans-I/O. WebSocket bytes ↔ frames, server or client side; with whole_frames.py the only door
+to the library websockets.
 
 websockets' core parses and answers control frames. What it leaves to its user is done here: joining
 a frame to its message, UTF-8 over the whole message, the size of a message, and three of its own
