@@ -185,8 +185,10 @@ class Process:
         """Spawn it. `prelude` is run in the process before wsraw's main."""
         file = self.folder / "user_handlers.py"
         file.write_text(textwrap.dedent(source), encoding="utf-8")
+        # Whatever this machine's own environment says of wsraw, or of its tests.
+        theirs = {name: v for name, v in os.environ.items() if not name.startswith("WSRAW_")}
         environment = {
-            **os.environ,
+            **theirs,
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
             "WSRAW_ENDPOINT": self.endpoint,
