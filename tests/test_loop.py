@@ -17,7 +17,7 @@ JUMP = 40.0
 
 LONGEST_SLEEP = 0.05
 
-SELECTORS = [
+SELECTORS = [loop_module._Selector] + [
     getattr(selectors, name)
     for name in ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
     if hasattr(selectors, name)
@@ -29,7 +29,7 @@ Pair = tuple[socket.socket, socket.socket]
 @pytest.fixture(params=SELECTORS, ids=lambda kind: kind.__name__)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """A loop on each selector that this platform has; it looks at the deaf more often."""
-    monkeypatch.setattr(selectors, "DefaultSelector", request.param)
+    monkeypatch.setattr(loop_module, "_Selector", request.param)
     monkeypatch.setattr(loop_module, "LONGEST_SLEEP", LONGEST_SLEEP)
     loop = Loop()
     yield loop
@@ -450,3 +450,55 @@ def test_an_exception_of_a_callback_ends_run(loop: Loop) -> None:
     loop.call_later(0.0, fail)
     with pytest.raises(ZeroDivisionError):
         loop.run()
+
+
+def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are left come in the next turns, each in its time."""
+    monkeypatch.setattr(loop_module, "MOST_READY", 3)
+    loop = Loop()
+    pairs = [socket.socketpair() for _ in range(8)]
+    heard = [Heard() for _ in pairs]
+    for (near, far), handler in zip(pairs, heard, strict=True):
+        loop.watch(near, handler, read=True)
+        far.send(b"x")
+    for _ in range(3):
+        loop.turn(False)
+    if loop_module.sys.platform == "linux":
+        assert sum(len(each.calls) for each in heard) == 9
+    assert all(each.calls for each in heard)
+    loop.close()
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+def test_midway_comes_in_long_turns_alone(loop: Loop) -> None:
+    now = [0.0]
+    loop._clock = lambda: now[0]
+    loop.now = loop._seen = 0.0
+    order: list[str] = []
+    cost = [0.0]
+
+    def handler(readable: bool, writable: bool) -> None:
+        order.append("read")
+        now[0] += cost[0]
+
+    def midway(at: float) -> None:
+        assert at == loop.now
+        order.append("midway")
+
+    loop.midway = midway
+    pairs = [socket.socketpair() for _ in range(4)]
+    for near, far in pairs:
+        loop.watch(near, handler, read=True)
+        far.send(b"x")
+    loop.turn(False)
+    assert order == ["read"] * 4
+    order.clear()
+    cost[0] = 0.6 * loop_module.MIDWAY_AFTER
+    loop.turn(False)
+    assert order == ["read", "read", "midway"] * 2
+    for pair in pairs:
+        for sock in pair:
+            loop.unwatch(sock)
+            sock.close()

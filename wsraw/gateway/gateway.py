@@ -2,7 +2,8 @@
 
 One turn, in this order:
 
-1. The loop reads each ready socket, a bounded amount each; events go into the router.
+1. The loop reads each ready socket, a bounded amount each; events go into the router. Where there
+   are many, midway: commands are drained, and workers get what has been read so far.
 2. before_sleep: (a) commands of workers are drained, up to a budget; (b) pauses are applied, what
    was opened is dialled, and TLS handshakes get their share; (c) each worker gets one batch with
    all its events of this turn; (d) each dirty connection is written once, what is over is closed;
@@ -83,6 +84,7 @@ class Gateway:
         if self._control is not None:
             self.loop.watch(self._control.fd, self._control.wake, read=True)
         self.loop.before_sleep = self._before_sleep
+        self.loop.midway = self._midway
 
     def start(self, given: Sequence[int] = ()) -> None:
         """Listen and tell the supervisor. `given` are descriptors of its sockets, one for each
@@ -115,6 +117,12 @@ class Gateway:
         self.loop.close()
 
     # --- one turn ---
+
+    def _midway(self, now: float) -> None:
+        self.router.flow.now = now
+        if self._introduced:
+            self._links.drain()
+        self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:
         router, sockets, links, control = self.router, self.sockets, self._links, self._control
