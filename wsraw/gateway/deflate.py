@@ -30,8 +30,8 @@ DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
 """Bytes that zlib takes beside the window and, to compress, tables as large as that again."""
 
-STEP: Final = 64 * 1024
-"""Bytes inflated of one connection in a turn, 0.15 ms of it: a megabyte, which a kilobyte can
+STEP: Final = 16 * 1024
+"""Bytes inflated of one connection in a turn, 0.05 ms of it: a megabyte, which a kilobyte can
 become, would hold up everybody for 3."""
 
 PIECE: Final = 4 * 1024

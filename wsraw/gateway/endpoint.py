@@ -122,8 +122,11 @@ class Endpoint:
                     self._portion = max(LEAST_READ, self._portion // 2)
                 elif self._portion < READ_SIZE and len(events) < MANY // 4:
                     self._portion *= 2
-            elif con.route is not None:
-                owner.router.flow.unfinished.add(con.route)
+            else:
+                # A part of something large, perhaps: there will be more of it in the next turn.
+                owner.loop.give_way()
+                if con.route is not None:
+                    owner.router.flow.unfinished.add(con.route)
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
                 owner.router.flow.changed.add(con.route)

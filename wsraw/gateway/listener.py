@@ -14,7 +14,7 @@ from wsraw.loop import Loop
 
 log = logging.getLogger("wsraw.gateway")
 
-ACCEPT_BUDGET: Final = 64
+ACCEPT_BUDGET: Final = 16
 """Connections accepted from one listener in a turn; a storm must not starve those who are in."""
 
 ACCEPT_PAUSE: Final = 0.5

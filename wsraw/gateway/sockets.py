@@ -183,6 +183,7 @@ class Sockets:
                 self.dirty[con] = None
                 if con.has_more and not route.pauses:
                     changed.add(route)
+                    self.loop.give_way()
             endpoint.judge_reading()
 
     def _judge_rates(self) -> None:
