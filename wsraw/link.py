@@ -46,6 +46,11 @@ STUCK_AFTER: Final = 0.020
 """A worker whose oldest event is older than this (or four of its events) gets nothing new."""
 
 
+COPIED_BELOW: Final = 64 * 1024
+"""Bytes of a batch from which on both ends have ZeroMQ send it, and read it, where it lies. A
+megabyte is then copied five times on its way through us instead of nine; for less the bookkeeping
+costs more than the copies."""
+
 MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""
 
@@ -117,7 +122,7 @@ class WorkerLink:
 
     # --- bytes in ---
 
-    def receive(self, data: bytes) -> list[Any]:
+    def receive(self, data: bytes | memoryview) -> list[Any]:
         """Events and notices for the shell, in order. `who` is answered here, nothing raises."""
         if not data or self.state is LinkState.GONE:
             # After bye nothing is ours any more; a `who` must not begin what nobody will serve.
@@ -338,7 +343,7 @@ class GatewayLink:
 
     # --- bytes in ---
 
-    def receive(self, data: bytes) -> list[Any]:
+    def receive(self, data: bytes | memoryview) -> list[Any]:
         """The records of a batch, in order, None for those left out (the worker is told).
 
         Without a session in front only a hello counts, and then it is all that is given.

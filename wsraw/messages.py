@@ -477,7 +477,7 @@ class Decoder:
         self._raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
         self._one = msgspec.msgpack.Decoder(records)
 
-    def decode(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
+    def decode(self, data: bytes | memoryview) -> tuple[Any, list[Any], list[tuple[int, str]]]:
         """Head, records, and (index, why) of each one left out; None stands in its place."""
         # Only the longest way to write an array can hold more (array 32, MessagePack).
         if data[:1] == b"\xdd" and int.from_bytes(data[1:5], "big") > self._most:
@@ -494,7 +494,9 @@ class Decoder:
             return self._decode_one_by_one(data)
         return head, batch, []
 
-    def _decode_one_by_one(self, data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
+    def _decode_one_by_one(
+        self, data: bytes | memoryview
+    ) -> tuple[Any, list[Any], list[tuple[int, str]]]:
         try:
             raws = self._raws.decode(data)
             head: Any = msgspec.msgpack.decode(raws[0], type=self._head)

@@ -62,7 +62,7 @@ class Links:
             self.remote.judge_handshakes()
             self.remote.drain()
 
-    def _receive(self, identity: bytes, data: bytes) -> None:
+    def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)
 
     # --- out ---

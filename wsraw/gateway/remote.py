@@ -97,7 +97,7 @@ class Remote:
         """Read what they have sent, up to the budget."""
         self.drained = self._wire.drain(self._router.workers, self._meet, self._receive, BUDGET)
 
-    def _receive(self, identity: bytes, data: bytes) -> None:
+    def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)
 
     def send(self, identity: bytes, data: bytes) -> Sent:

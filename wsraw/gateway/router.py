@@ -97,7 +97,7 @@ class Router(Table):
 
     # --- bytes of workers ---
 
-    def receive(self, identity: bytes, data: bytes, now: float) -> None:
+    def receive(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
         """One ZeroMQ message of a worker. Nothing it holds can raise."""
         self.limits.now = now
         worker = self.workers.get(identity)

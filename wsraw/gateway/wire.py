@@ -23,6 +23,7 @@ from typing import Final
 import zmq
 
 from wsraw.gateway.guests import zap_reply
+from wsraw.link import COPIED_BELOW
 
 MAX_BATCH: Final = 64 * 1024 * 1024
 """The largest batch a worker may send; libzmq drops the peer that sends more."""
@@ -61,6 +62,9 @@ _EVENTS: Final = int(zmq.EVENTS)
 _RCVMORE: Final = int(zmq.RCVMORE)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_FOLLOWS: Final = _NOBLOCK | int(zmq.SNDMORE)
+
+
+Batch = bytes | memoryview
 
 
 class Sent(Enum):
@@ -108,7 +112,7 @@ class _Router(_Wire):
         socket = self._socket
         try:
             socket.send(identity, _MORE_FOLLOWS)
-            socket.send(data, _NOBLOCK)
+            socket.send(data, _NOBLOCK, copy=len(data) < COPIED_BELOW)
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError as error:
@@ -133,7 +137,7 @@ class WorkerWire(_Router):
             socket.bind("tcp://127.0.0.1:*")
             self.endpoint = socket.get_string(zmq.LAST_ENDPOINT)
 
-    def drain(self, receive: Callable[[bytes, bytes], None], budget: int) -> bool:
+    def drain(self, receive: Callable[[bytes, Batch], None], budget: int) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
         socket = self._socket
         recv = socket.recv
@@ -142,7 +146,9 @@ class WorkerWire(_Router):
             if not self.pending():
                 return True
             identity = recv(_NOBLOCK)
-            data = recv(_NOBLOCK)
+            frame = recv(_NOBLOCK, copy=False)
+            size = len(frame)
+            data = frame.bytes if size < COPIED_BELOW else frame.buffer
             if _get_int(socket, _RCVMORE):
                 # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
                 socket.recv_multipart()
@@ -152,7 +158,7 @@ class WorkerWire(_Router):
                 # libzmq's begin with a zero byte, and nobody can choose those.
                 continue
             receive(identity, data)
-            left -= len(data)
+            left -= size
             if left < 0:
                 break
         return False
@@ -199,7 +205,7 @@ class RemoteWire(_Router):
         self,
         known: Container[bytes],
         meet: Callable[[bytes, str, str], bool],
-        receive: Callable[[bytes, bytes], None],
+        receive: Callable[[bytes, Batch], None],
         budget: int,
     ) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left.
@@ -220,7 +226,7 @@ class RemoteWire(_Router):
                 identity, _property(frames[0], "Peer-Address"), _property(frames[0], "User-Id")
             ):
                 continue
-            data = frames[1].bytes if len(frames) == 2 else NO_BATCH
+            data = frames[1].buffer if len(frames) == 2 else NO_BATCH
             receive(identity, data)
             left -= len(data)
             if left < 0:

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from wsraw.link import COPIED_BELOW
+
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 """Bytes; what is longer is not from our gateway."""
 
@@ -127,17 +129,18 @@ class Dealer:
         send may take in the signal of an arrival."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
-    def receive(self) -> bytes | None:
+    def receive(self) -> bytes | memoryview | None:
         """The next batch, or None."""
         try:
-            return self._socket.recv(zmq.NOBLOCK)
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        return frame.bytes if len(frame) < COPIED_BELOW else frame.buffer
 
     def send(self, batch: bytes) -> bool:
         """Hand a batch over; False if the gateway is away or does not keep up."""
         try:
-            self._socket.send(batch, zmq.NOBLOCK)
+            self._socket.send(batch, zmq.NOBLOCK, copy=len(batch) < COPIED_BELOW)
         except zmq.Again:
             return False
         return True

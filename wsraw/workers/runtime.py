@@ -103,7 +103,7 @@ class Runtime:
 
     # --- bytes in ---
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Take one batch: notices take effect now, events wait in `queue`."""
         records = self.link.receive(data)
         if set(map(type, records)) == ONLY_MESSAGES:
