@@ -373,7 +373,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Size,
         Meta(
             description="Bytes held for all connections: above 80 % no new ones, above 100 % the "
-            "fullest outputs are closed (1013); 0 means a quarter of this machine's memory.",
+            "fullest outputs are closed (1013); 0 means a quarter of the memory that this machine, "
+            "or this container, has.",
         ),
     ] = 0
     worker_wait_timeout: Annotated[
