@@ -95,6 +95,12 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
             "wsraw: --worker-listen: 'tcp://0.0.0.0:1'",
         ),
         (["worker", "none.py", "--connect", "ipc://x"], "wsraw: none.py: there is no such"),
+        (["worker", f"{__file__}:2", "--connect", "ipc://x"], f"wsraw: {__file__}:2: this is for"),
+        (["worker", "", "--connect", "ipc://x"], "wsraw: '': write FILE"),
+        (
+            ["worker", "nobody-has-this --x", "--connect", "ipc://x"],
+            "wsraw: 'nobody-has-this --x': nobody-has-this: no such program; is it installed",
+        ),
     ],
 )
 def test_wrong_use_gives_one_line(

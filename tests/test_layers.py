@@ -91,6 +91,7 @@ ALLOWED = {
         "drill",
         "keygen",
         "keys",
+        "launch",
         "options",
         "programs",
         "settings",

@@ -12,8 +12,12 @@ from wsraw.link import (
     FIRST_WINDOW,
     IDS_LOW,
     LARGEST_WINDOW,
+    LATE_AFTER,
+    LONGEST_ROUND_TRIP,
+    ROUND_TRIPS,
     STUCK_AFTER,
     WINDOW_BYTES,
+    WORK_AHEAD,
     GatewayLink,
     LinkState,
     WorkerLink,
@@ -562,9 +566,17 @@ class Simulation:
     gateway is one arrival of acks.
     """
 
-    def __init__(self, service: float, hands: int = 1, gap: float = 0.0) -> None:
+    def __init__(
+        self,
+        service: float,
+        hands: int = 1,
+        gap: float = 0.0,
+        round_trip: float = ROUND_TRIP,
+    ) -> None:
         self.end = gateway_end(concurrency=hands)
+        self.end.is_far = round_trip > ROUND_TRIP
         self.service = service
+        self.round_trip = round_trip
         self.now = 0.0
         self._gap = gap
         self._next_event = 0.0
@@ -578,10 +590,10 @@ class Simulation:
             self._next_event = self.now + self._gap
             event = message()
             end.deliver(event, None, 1, self.now)
-            start = max(heapq.heappop(self._hands), self.now + ROUND_TRIP / 2)
+            start = max(heapq.heappop(self._hands), self.now + self.round_trip / 2)
             heapq.heappush(self._hands, start + self.service)
             # A worker sends what it has before the next handler if that is older than 1 ms.
-            heapq.heappush(self._acks, (start + self.service + ROUND_TRIP / 2, event.seq))
+            heapq.heappush(self._acks, (start + self.service + self.round_trip / 2, event.seq))
         end.data_to_send()
         self.now = max(self.now, self._acks[0][0]) if self._acks else self._next_event
         # Acks that arrive within one turn of the loop are seen together.
@@ -703,6 +715,78 @@ def test_the_window_stays_below_what_the_worker_asked_for() -> None:
     simulation = Simulation(5e-6)
     simulation.end = end
     assert simulation.run() == 10
+
+
+# --- far away ---
+
+
+def rate(simulation: Simulation, seconds: float) -> float:
+    """Events a second, in the seconds to come."""
+    begin, first = simulation.now, simulation.end._next_seq
+    while simulation.now < begin + seconds:
+        simulation.turn()
+    return (simulation.end._next_seq - first) / (simulation.now - begin)
+
+
+@pytest.mark.parametrize("round_trip", [0.01, 0.1, 0.3], ids=["10 ms", "100 ms", "300 ms"])
+@pytest.mark.parametrize(("service", "hands"), [(0.001, 1), (0.050, 1), (0.020, 10)])
+def test_a_worker_far_away_is_kept_busy(round_trip: float, service: float, hands: int) -> None:
+    simulation = Simulation(service, hands, round_trip=round_trip)
+    rate(simulation, 8.0)
+    # 300 ms for 20 ms of work: there the spacing is coarse.
+    assert rate(simulation, 3.0) > (0.9 if round_trip < 0.3 else 0.4) * hands / service
+    # What is on its way, twice as much at most, and the work ahead.
+    way = simulation.end.round_trip + WORK_AHEAD
+    assert simulation.end.window <= 2 * (hands + way * hands / service)
+
+
+def test_a_network_that_becomes_slower_is_found_out() -> None:
+    simulation = Simulation(0.001, round_trip=0.02)
+    assert rate(simulation, 3.0) > 900
+    simulation.round_trip = 0.1
+    rate(simulation, 5.0)
+    assert rate(simulation, 3.0) > 900
+
+
+def test_the_window_of_one_that_is_far_away_does_not_grow_unused() -> None:
+    """Its twin is the first one: there the window is what holds it up."""
+    simulation = Simulation(0.001, gap=0.05, round_trip=0.1)
+    rate(simulation, 10.0)
+    assert simulation.end.window <= 2 * FIRST_WINDOW
+
+
+def test_the_way_to_a_worker_far_away_does_not_make_it_stuck() -> None:
+    end = gateway_end()
+    end.is_far = True
+    end.deliver(message(), None, 1, 1.0)
+    end.acked(m.Ack(1, 1))
+    end.measure(1.1)
+    assert end.round_trip == pytest.approx(0.1)
+    end.service_time = 0.001
+    end.deliver(message(), None, 1, 2.0)
+    assert not end.is_late(2.1)
+    assert end.is_late(2.1 + LATE_AFTER + 0.001)
+    assert not end.is_stuck(2.1)
+    assert end.is_stuck(2.1 + STUCK_AFTER + 0.001)
+
+
+def test_a_long_handler_is_no_long_way() -> None:
+    """The quickest of some events says how far it is, and no handler makes it farther than that."""
+    end = gateway_end()
+    end.is_far = True
+    now = 0.0
+    for seq, took in enumerate((0.03, 60.0, 2.0, 2.0), 1):
+        end.deliver(message(), None, 1, now)
+        end.acked(m.Ack(seq, seq))
+        end.measure(now + took)
+        now += 100.0
+        assert end.round_trip == pytest.approx(0.03)
+    for seq in range(5, 5 + ROUND_TRIPS):
+        end.deliver(message(), None, 1, now)
+        end.acked(m.Ack(seq, seq))
+        end.measure(now + 2.0)
+        now += 100.0
+    assert end.round_trip == LONGEST_ROUND_TRIP
 
 
 # --- stuck ---

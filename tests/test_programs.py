@@ -85,6 +85,12 @@ def test_several_entries() -> None:
     assert programs.parse_all([]) == (Entry(programs.PRINTS, 1),)
 
 
+def test_none_of_its_own() -> None:
+    assert programs.parse_all(["none"]) == ()
+    # A path says that a program of that name is meant.
+    assert programs.parse_all(["./none"])[0].program.words == ("./none",)
+
+
 def test_labels_tell_them_apart() -> None:
     labels = [entry.program.label for entry in programs.parse_all(["a/x.py", "b/x.py", "y.py"])]
     assert labels == ["a/x.py", "b/x.py", "y.py"]
@@ -95,6 +101,8 @@ def test_labels_tell_them_apart() -> None:
     [
         (["x.py:2", "x.py"], "'x.py' is there twice; say once how many"),
         (["x.py:600", "node y:600"], "more than 1000"),
+        (["none", "x.py"], "'none' means that there are none: leave it or the rest out"),
+        (["none", "none"], "'none' means that there are none"),
     ],
 )
 def test_entries_that_do_not_fit_each_other(texts: list[str], why: str) -> None:

@@ -316,7 +316,7 @@ def dead_letters(number: int | None, run_dir: str) -> int:
 
 
 @cli.command()
-@click.argument("file")
+@click.argument("program", metavar="FILE|COMMAND")
 @click.option(
     "--connect",
     "endpoint",
@@ -352,7 +352,7 @@ def dead_letters(number: int | None, run_dir: str) -> int:
 )
 @of_workers
 def worker(
-    file: str,
+    program: str,
     endpoint: str,
     token: str | None,
     pool: str,
@@ -360,8 +360,9 @@ def worker(
     gateway_key: str,
     **values: Any,
 ) -> int:
-    """Run one worker with the handlers of FILE, by hand, here or on another machine."""
-    _check_file(file)
+    """Run one worker by hand, here or on another machine: with the handlers of FILE, or with the
+    COMMAND of one in another language."""
+    meant = _one_program(program)
     if not endpoint.startswith(("ipc://", "tcp://")):
         raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
     if bool(key) != bool(gateway_key):
@@ -373,11 +374,48 @@ def worker(
     for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL"):
         # Read above; a program that a handler starts must not take them for its own.
         os.environ.pop(name, None)
+    if meant.file is None:
+        return _become(meant.words, endpoint, token, pool, keys)
     from wsraw.workers import dealer
     from wsraw.workers import worker as runtime
 
     link_keys = dealer.LinkKeys(*keys) if keys is not None else None
-    return runtime.main(file, endpoint, token, pool, _settings(values), link_keys)
+    return runtime.main(meant.file, endpoint, token, pool, _settings(values), link_keys)
+
+
+def _one_program(text: str) -> programs.Program:
+    try:
+        program, number = programs.parse(text, os.path.isfile)
+    except ValueError as error:
+        raise WrongUse(str(error).removeprefix("workers: ")) from error
+    if number != 1 or text.endswith(":1"):
+        raise WrongUse(f"{text}: this is for one worker; leave out the number, and start several")
+    _check_program(program, "")
+    return program
+
+
+def _become(
+    words: Sequence[str], endpoint: str, token: str, pool: str, keys: tuple[str, str] | None
+) -> int:
+    """Give a worker in another language what docs/worker-protocol.md says, and become it."""
+    import secrets
+
+    from wsraw import keygen, launch
+
+    os.environ |= {
+        "WSRAW_ENDPOINT": endpoint,
+        "WSRAW_TOKEN": token,
+        "WSRAW_POOL": pool,
+        "WSRAW_INSTANCE": secrets.token_hex(8),
+    }
+    if keys is not None:
+        secret, gateway = keys
+        os.environ |= {
+            "WSRAW_CURVE_SERVERKEY": gateway,
+            "WSRAW_CURVE_PUBLICKEY": keygen.public_of(secret),
+            "WSRAW_CURVE_SECRETKEY": secret,
+        }
+    return launch.become(words)
 
 
 @cli.command()
@@ -590,7 +628,7 @@ def _check_keys(settings: Settings) -> None:
         raise WrongUse(str(error)) from error
 
 
-def _check_program(program: programs.Program) -> None:
+def _check_program(program: programs.Program, where: str = "--workers ") -> None:
     """Here, where one line says it; in the run it would be a crash loop."""
     if program.file is not None or os.path.isdir(program.name):
         _check_file(program.file or program.name)
@@ -601,7 +639,7 @@ def _check_program(program: programs.Program) -> None:
             hint = "it is there, but may not be executed (chmod +x); or name what runs it before it"
         elif program.name.endswith(".py"):
             hint = f"nor is there a handlers file {program.name!r}"
-        raise WrongUse(f"--workers {program.name!r}: {first}: no such program; {hint}")
+        raise WrongUse(f"{where}{program.name!r}: {first}: no such program; {hint}")
 
 
 def _check_file(file: str) -> None:

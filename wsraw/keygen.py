@@ -1,4 +1,5 @@
-"""I/O. `wsraw keygen`: a new pair of keys for the worker link. ZeroMQ makes them."""
+"""I/O. `wsraw keygen`: a new pair of keys for the worker link. ZeroMQ makes them, and knows which
+belong together."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ from pathlib import Path
 import zmq
 
 from wsraw import keys
+
+
+def public_of(secret: str) -> str:
+    """The public half of a secret key."""
+    return zmq.curve_public(secret.encode()).decode()
 
 
 def make(folder: str, name: str) -> tuple[Path, Path]:

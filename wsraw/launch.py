@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
@@ -36,12 +37,21 @@ def die_with(parent: int) -> None:
 def main(parent: int, command: list[str]) -> int:
     """Become the command; returns only if that cannot be."""
     die_with(parent)
-    if sys.platform != "win32":
+    return become(command)
+
+
+def become(command: Sequence[str]) -> int:
+    """Become another program; returns only if that cannot be. On Windows, where nobody can, run it
+    and return its exit code."""
+    try:
+        if sys.platform == "win32":
+            import subprocess
+
+            return subprocess.call(command)
         # Python ignores these two, and what is ignored stays so in the next program.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], list(command))
     except OSError as error:
         print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
     return NO_SUCH_PROGRAM

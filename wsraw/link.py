@@ -45,6 +45,12 @@ long. Moves cost more than they gain before: at full load each round trip takes 
 STUCK_AFTER: Final = 0.020
 """A worker whose oldest event is older than this (or four of its events) gets nothing new."""
 
+ROUND_TRIPS: Final = 8
+"""Events, each the only one at a worker far away, of which the quickest says how far that is."""
+
+LONGEST_ROUND_TRIP: Final = 1.0
+"""Seconds. What takes longer is the handler."""
+
 
 COPIED_BELOW: Final = 64 * 1024
 """Bytes of a batch from which on both ends have ZeroMQ send it, and read it, where it lies. A
@@ -320,6 +326,10 @@ class GatewayLink:
         self.in_flight_bytes = 0
         self.window = FIRST_WINDOW
         self.largest = LARGEST_WINDOW
+        self.is_far = False
+        """A network is between us: the way there and back is no time in which it works."""
+        self.round_trip = 0.0
+        """Seconds; known only of one that is far."""
         self.service_time = 0.0
         self.batches = 0
         self.dropped = 0
@@ -333,6 +343,12 @@ class GatewayLink:
         self.acked_events = 0
         self.samples: deque[float] = deque(maxlen=256)
         """Service times of late, in seconds, one for each turn that brought acks."""
+        self._lone: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._work_ahead = WORK_AHEAD
+        self._late_after = LATE_AFTER
+        self._stuck_after = STUCK_AFTER
+        self._sent_at = 0.0
+        """When the event went out that was acked last."""
         self._busy_since = 0.0
         self._last_ack = 0.0
         self._acked = 0
@@ -390,6 +406,8 @@ class GatewayLink:
         self._acked += len(taken)
         self.acked_events += len(taken)
         self._last_acked_seq = max(self._last_acked_seq, ack.last)
+        if self.is_far:
+            self._sent_at = taken[-1].sent_at
         return taken
 
     # --- the dialog ---
@@ -485,7 +503,7 @@ class GatewayLink:
     def is_late(self, now: float) -> bool:
         """Its oldest event takes a little long, and it has no hand free for another. Of a worker
         that is not late, none is stuck."""
-        return len(self.in_flight) >= self.concurrency and self.oldest_age(now) > LATE_AFTER
+        return len(self.in_flight) >= self.concurrency and self.oldest_age(now) > self._late_after
 
     def is_stuck(self, now: float) -> bool:
         """Its oldest event takes unusually long, and it has no hand free for another."""
@@ -493,7 +511,7 @@ class GatewayLink:
 
     def is_slow(self, now: float) -> bool:
         """Its oldest event takes unusually long."""
-        return self.oldest_age(now) > max(STUCK_AFTER, 4 * self.service_time)
+        return self.oldest_age(now) > max(self._stuck_after, 4 * self.service_time)
 
     def deliver(self, event: m.Event, owner: Any, size: int, now: float) -> None:
         """Number an event and put it in flight. The caller has asked for room."""
@@ -512,11 +530,15 @@ class GatewayLink:
         The spacing of acks, not their latency: a hundred async handlers that wait 100 ms each serve
         a thousand events a second. While the worker was empty in between, the spacing holds a round
         trip too; such a sample may raise the window, never lower it.
+
         """
         if not self._acked:
             return
         spacing = max((now - self._sample_since) / self._acked, 1e-7)
-        target = min(self.largest, self.concurrency + int(WORK_AHEAD / spacing))
+        target = self.concurrency + int(self._work_ahead / spacing)
+        if self.is_far:
+            target = self._far_target(target, now)
+        target = min(self.largest, target)
         self.service_time = spacing
         self.samples.append(spacing)
         if self.isolated:
@@ -530,6 +552,28 @@ class GatewayLink:
             self._grow_after = self._next_seq
         self._acked = 0
         self._last_ack = now
+
+    def _far_target(self, target: int, now: float) -> int:
+        """The window of a worker to which a round trip is longer than the work ahead of it.
+
+        What is on its way comes on top of that work. And as long as the window alone holds it up,
+        the spacing says nothing: then all that fits is out, and comes back as soon as it can.
+        """
+        if self._was_empty:
+            self._see_round_trip(now - self._busy_since)
+        is_full = len(self.in_flight) + self._acked >= self.window
+        if is_full and now - self._sent_at < self.round_trip + WORK_AHEAD / 2:
+            return max(target, 2 * self.window)
+        return target
+
+    def _see_round_trip(self, seconds: float) -> None:
+        """An event that found the worker empty took so long. Its handler took a part of that; so
+        the quickest of some counts, and an old one is forgotten, as networks change."""
+        self._lone.append(min(seconds, LONGEST_ROUND_TRIP))
+        self.round_trip = quickest = min(self._lone)
+        self._work_ahead = WORK_AHEAD + quickest
+        self._late_after = LATE_AFTER + quickest
+        self._stuck_after = STUCK_AFTER + quickest
 
     # --- bytes out ---
 

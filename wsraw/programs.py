@@ -2,7 +2,8 @@
 
 An entry of the setting `workers` ends with how many processes run it, `:N`. One word that ends in
 `.py` is a handlers file. So is more than one where a file has just that name: whoever reads entries
-may look. All else is a command, and run as it is.
+may look. All else is a command, and run as it is. The word `none` alone means that the run starts
+no workers: they come from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Final, NamedTuple
+
+NONE: Final = "none"
+"""Instead of entries: no workers of the run's own."""
 
 MOST: Final = 1000
 """Processes of one entry."""
@@ -79,7 +83,13 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
 
 
 def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> tuple[Entry, ...]:
-    """All entries; without any, one worker that prints. Raises ValueError, as above."""
+    """All entries; without any, one worker that prints, and for `none` none. Raises ValueError, as
+    above."""
+    texts = tuple(texts)
+    if texts == (NONE,):
+        return ()
+    if NONE in texts:
+        raise ValueError(f"workers: {NONE!r} means that there are none: leave it or the rest out")
     entries = [parse(text, is_file) for text in texts] or [Entry(PRINTS, 1)]
     labels = [entry.program.label for entry in entries]
     found = []

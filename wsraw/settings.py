@@ -45,7 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Handlers file, and how many processes run it: handlers.py or "
             "handlers.py:4. Or the command of a worker in another language: 'node chat.mjs:4'. May "
-            "be repeated: all serve the same clients. Without it every event is printed.",
+            "be repeated: all serve the same clients. none: workers come from elsewhere alone. "
+            "Without it every event is printed.",
             extra=IS_PATH,
         ),
     ] = ()
@@ -372,7 +373,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Size,
         Meta(
             description="Bytes held for all connections: above 80 % no new ones, above 100 % the "
-            "fullest outputs are closed (1013); 0 means a quarter of this machine's memory.",
+            "fullest outputs are closed (1013); 0 means a quarter of the memory that this machine, "
+            "or this container, has.",
         ),
     ] = 0
     worker_wait_timeout: Annotated[

@@ -90,8 +90,11 @@ class Elsewhere:
 
 @contextmanager
 def gateway(*options: str, handlers: Path = ECHO, workers: int = 1) -> Iterator[Serving]:
-    """A run that lets workers from elsewhere in, on loopback."""
-    with serve(handlers, "--worker-listen=tcp://127.0.0.1:0", *options, workers=workers) as serving:
+    """A run that lets workers from elsewhere in, on loopback. `workers` 0: it has no others."""
+    file = handlers if workers else None
+    options = ("--worker-listen=tcp://127.0.0.1:0", *options)
+    options += () if workers else ("--workers=none",)
+    with serve(file, *options, workers=workers) as serving:
         yield serving
 
 

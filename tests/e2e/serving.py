@@ -35,7 +35,8 @@ class Serving:
 
     def __init__(self, run: Running) -> None:
         self.run = run
-        ready = run.line(r"listening on (.*) \(\d+ workers?, .*; ready, pid \d+, link (\S+)")
+        who = r"\((?:\d+ workers?, .*|no workers of its own)\)"
+        ready = run.line(rf"listening on (.*) {who}; ready, pid \d+, link (\S+)")
         self.addresses: list[tuple[str, int] | str] = []
         for address in re.findall(r"\w+://(\S+:\d+)|unix:(\S+)", ready[1]):
             host, _, port = address[0].rpartition(":")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from deadline import eventually
-from e2e.asking import status
+from e2e.asking import ask, done, status
 from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
 from e2e.serving import TIMEOUT, linux
 from running import wsraw
@@ -56,6 +57,25 @@ def test_workers_here_and_elsewhere_serve_one_pool(keys: Keys, tmp_path: Path) -
         with serving.ws() as client:
             client.send("who?")
             assert client.recv(TIMEOUT) == str(here)
+
+
+def test_a_gateway_without_workers_of_its_own(keys: Keys) -> None:
+    with gateway(*keys.of_gateway(), workers=0) as serving:
+        serving.run.line(r"listening on .* \(no workers of its own\); ready")
+        assert status(serving)["workers"] == []
+        with serving.ws() as early:
+            # Nobody is there yet: it waits.
+            early.send("early")
+            with Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
+                assert early.recv(TIMEOUT) == "early"
+                assert done(serving, "reload") == "reloaded: 0 workers\n"
+                told = ask(serving, "scale", "2")
+                assert told.returncode == 1
+                assert "this run has no workers of its own" in told.stderr
+                serving.run.send(signal.SIGTTIN)
+                serving.run.line("SIGTTIN: no workers of its own")
+                early.send("late")
+                assert early.recv(TIMEOUT) == "late"
 
 
 def test_a_worker_elsewhere_leaves_when_the_run_stops(keys: Keys) -> None:

@@ -82,7 +82,3 @@ def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
         for each in (one, two):
             each.kill()
             each.communicate()
-
-
-def test_a_quarter_of_memory_is_a_sensible_figure() -> None:
-    assert 1 << 24 < g._quarter_of_memory() < 1 << 50

@@ -20,7 +20,7 @@ class Run:
     """A policy with a clock, and the actions it took; processes are what it spawned."""
 
     def __init__(self, workers: int = 1, luck: float = 1.0, *more: Entry, **settings: Any) -> None:
-        entries = [Entry(PROGRAM, workers), *more]
+        entries = [*([Entry(PROGRAM, workers)] if workers else []), *more]
         self.policy = Policy(entries, Settings(**settings), lambda: luck)
         self.now = 100.0
         self.actions: list[a.Action] = []

@@ -38,6 +38,23 @@ def test_then_one_worker_then_all() -> None:
     assert [child.n for child in run.policy.workers] == [1, 2, 3]
 
 
+def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
+    run = Run(0)
+    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.policy.has_been_up
+    assert run.pass_time(1000) == []
+    # There is nobody to be added to, and nobody to be replaced.
+    assert run.do(run.policy.scale(2, run.now)) == []
+    assert run.do(run.policy.reload(run.now)) == [a.Settled("reload", True, "reloaded: 0 workers")]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
 # --- restart ---
 
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw import messages as m
+from wsraw.gateway import memory
 from wsraw.gateway.admission import most_connections
 from wsraw.gateway.dead_letters import FILE_NAME
 from wsraw.gateway.descriptors import raise_limit
@@ -66,8 +67,8 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
-        memory = settings.memory_limit or _quarter_of_memory()
-        self.router = Router(settings, epoch, memory, random.random)
+        limit = settings.memory_limit or memory.quarter()
+        self.router = Router(settings, epoch, limit, random.random)
         self.sockets = Sockets(self.loop, self.router, settings, most)
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self._context = new_context()
@@ -228,14 +229,6 @@ class Gateway:
 def _private(path: str, flags: int) -> int:
     # What clients have sent is nobody else's business.
     return os.open(path, flags, 0o600)
-
-
-def _quarter_of_memory() -> int:
-    """The default memory limit; 1 GiB where the platform does not say how much there is."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    except (AttributeError, ValueError, OSError):
-        return 1 << 30
 
 
 def _watch_stdin(on_eof: Callable[[], object]) -> None:

@@ -160,6 +160,7 @@ class Router(Table):
     def _add_stranger(self, identity: bytes, guest: Guest | None, now: float) -> Worker:
         worker = self.workers[identity] = Worker(identity, self._decoder, now)
         worker.guest = guest
+        worker.is_far = guest is not None
         self._strangers[identity] = worker
         if len(self._strangers) > MOST_STRANGERS:
             # Should it be an honest one, its hello makes it known again.

@@ -66,7 +66,7 @@ class Policy:
         self.pool = Pool(entries, settings.drain_timeout, self._do)
         self.phase = Phase.RUNNING
         self.has_been_up = False
-        """Each program has had a worker that was ready."""
+        """The gateway has listened, and each program has had a worker that was ready."""
         self._proved_programs: set[Program | None] = set()
         self.restarts = Restarts(settings.restart_intensity, settings.restart_period, random)
         self.gateway_restarts = Restarts(
@@ -121,6 +121,8 @@ class Policy:
             for child in self._living_workers():
                 self._ask_to_leave(child, now)
         self._endpoint = endpoint
+        if not self.pool.programs:
+            self.has_been_up = True
         if is_new:
             for child in self._living_workers():
                 self._expect_hello(child, now)
@@ -203,7 +205,7 @@ class Policy:
 
     def scale(self, count: int, now: float, program: Program | None = None) -> list[a.Action]:
         """So many workers of a program from here on, at least one. Default: the first one."""
-        if self.phase is Phase.RUNNING:
+        if self.phase is Phase.RUNNING and self.pool.programs:
             program = program or self.pool.programs[0]
             self.pool.scale(program, max(1, min(count, MOST_WORKERS)), now)
         return self._decide(now)

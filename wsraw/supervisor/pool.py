@@ -65,7 +65,7 @@ class Pool:
     def census(self) -> str:
         """How many there are to be, in words."""
         text = _workers(len(self.workers))
-        if len(self.programs) == 1:
+        if len(self.programs) < 2:
             return text
         counts = Counter(child.program for child in self.workers)
         each = ", ".join(f"{counts[program]} {program.label}" for program in self.programs)

@@ -19,6 +19,8 @@ REPORT_TIMEOUT: Final = 1.0
 
 POOL: Final = "default"
 
+NO_WORKERS: Final = "no workers of its own"
+
 
 class Run(Protocol):
     """What requests need of the supervisor."""
@@ -134,6 +136,8 @@ class Requests:
 
 def _which(name: str, known: Sequence[Program]) -> str:
     """That nobody knows which workers are meant, and what to write."""
+    if not known:
+        return f"this run has {NO_WORKERS}; start and stop them where they are"
     if len(known) == 1:
         return f"there is no pool {name!r}; the only one is {POOL!r}"
     each = ", ".join(f"{program.label!r}" for program in known)

@@ -32,7 +32,7 @@ from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.halves import Halves, Outcome
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.requests import Requests
+from wsraw.supervisor.requests import NO_WORKERS, Requests
 from wsraw.supervisor.watch import Watch
 
 BATCHES_A_TURN: Final = 100
@@ -192,10 +192,10 @@ class Supervisor:
             self.act(self.policy.stop_now(128 + number, now))
 
     def _scale_by_one(self, name: str, change: int) -> None:
-        if len(self.policy.pool.programs) > 1:
-            self._log.say(
-                "warning", f"{name}: which of the workers? `wsraw scale NAME=N` can say it"
-            )
+        known = self.policy.pool.programs
+        if len(known) != 1:
+            why = "which of the workers? `wsraw scale NAME=N` can say it" if known else NO_WORKERS
+            self._log.say("warning", f"{name}: {why}")
             return
         count = max(1, len(self.policy.workers) + change)
         self._log.say("info", f"{name}: scaling to {count}")
@@ -370,20 +370,21 @@ class Supervisor:
             ),
         )
         self.act(self.policy.listening(news.endpoint, now))
+        self._announce()
 
     def _announce(self) -> None:
-        """Once, when the first worker is ready: what a user waits for."""
+        """Once, when clients can be served: what a user waits for."""
         if self._announced or not self.policy.has_been_up:
             return
         self._announced = True
         count = len(self.policy.workers)
         what = "worker" if count == 1 else "workers"
         labels = " and ".join(program.label for program in self.policy.pool.programs)
+        who = f"{count} {what}, {labels}" if labels else NO_WORKERS
         where = " and ".join(self._urls())
         self._log.say(
             "info",
-            f"listening on {where} ({count} {what}, {labels}); "
-            f"ready, pid {os.getpid()}, link {self._endpoint}",
+            f"listening on {where} ({who}); ready, pid {os.getpid()}, link {self._endpoint}",
         )
 
     def _urls(self) -> list[str]:

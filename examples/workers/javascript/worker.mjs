@@ -7,6 +7,7 @@ import { Dealer } from 'zeromq'
 
 const SEND_AFTER = 1 // ms; an ack that waits behind a slow handler makes us look stuck (rule 3)
 const LEAVE_WITHIN = 5000 // ms that the gateway has to drain us after a SIGTERM
+const TCP = { heartbeatInterval: 2000, heartbeatTimeout: 6000, connectTimeout: 5000 } // ms
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n)
 
 class Connection {
@@ -29,22 +30,23 @@ export class Worker {
   #during = 0 // the connection of its event
   #idle = true
   #leaving = false
-  constructor (handlers, { WSRAW_POOL = 'default', ...env } = process.env) {
+  constructor (handlers, { WSRAW_POOL = 'default', WSRAW_TOKEN = '', ...env } = process.env) {
     Object.assign(this, { handlers, endpoint: env.WSRAW_ENDPOINT })
-    const instance = env.WSRAW_INSTANCE ?? crypto.randomUUID()
-    this.about = [WSRAW_POOL, instance, `node/${process.versions.node}`, env.WSRAW_TOKEN ?? '']
-    delete process.env.WSRAW_TOKEN // not for what a handler may start
+    const key = of => env[`WSRAW_CURVE_${of}KEY`] // for a gateway on another machine
+    this.keys = key('SECRET') &&
+      { curveServerKey: key('SERVER'), curvePublicKey: key('PUBLIC'), curveSecretKey: key('SECRET') }
+    this.about = [WSRAW_POOL, env.WSRAW_INSTANCE ?? crypto.randomUUID(), `node/${process.version}`, WSRAW_TOKEN]
+    for (const name of ['TOKEN', 'CURVE_SECRETKEY']) delete process.env[`WSRAW_${name}`] // ours alone
   }
 
   async run () {
     this.socket = new Dealer({
-      immediate: true, probeRouter: true, linger: 2000, maxMessageSize: 64 << 20, // bytes
-      receiveHighWaterMark: 100, sendHighWaterMark: 100,
-      ...(this.endpoint.startsWith('tcp:') && { heartbeatInterval: 2000, heartbeatTimeout: 6000 })
+      immediate: true, probeRouter: true, linger: 2000, receiveHighWaterMark: 100, sendHighWaterMark: 100,
+      maxMessageSize: 64 << 20, ...(this.endpoint.startsWith('tcp:') && TCP), ...this.keys
     })
     this.socket.connect(this.endpoint)
-    const later = () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0)
-    process.on('SIGINT', () => this.#leave()).on('SIGTERM', later)
+    process.on('SIGINT', () => this.#leave())
+    process.on('SIGTERM', () => setTimeout(() => this.#leave(), this.#session ? LEAVE_WITHIN : 0))
     for await (const [message] of this.socket) {
       this.#idle = false
       if (message.length) await this.#receive(decode(message)) // an empty one is a probe
@@ -67,8 +69,7 @@ export class Worker {
         const held = [...this.#connections.keys()]
         await this.socket.send(encode([0, ['hello', 1, ...this.about, 1000, 1, held]]))
       } else if (tag === 'welcome') {
-        this.#session = fields[1]
-        this.#ids = range(fields[3], fields[4])
+        [this.#session, this.#ids] = [fields[1], range(fields[3], fields[4])]
       } else if (tag === 'refused') {
         console.error(`error: refused: ${fields[2]}`)
         if (number === 0) process.exit(4) // a wrong token or version; trying again is no use
@@ -95,9 +96,8 @@ export class Worker {
   async #handle (tag, seq, id, first, ...rest) {
     if (this.#out.length && performance.now() - this.#oldest > SEND_AFTER) await this.#flush()
     const con = this.#get(id)
-    const { state } = con
-    this.#event = []
-    this.#during = id
+    const { state } = con;
+    [this.#event, this.#during] = [[], id]
     if (tag === 'on_connect') Object.assign(con, { inf: first, about: rest[2] ?? {} })
     try {
       const what = tag === 'on_message' ? { data: first, type: rest[0], final: rest[1] ?? true } : first

@@ -20,21 +20,20 @@ final class Worker {
 
     public function __construct(private ZMQSocket $socket) {
         $options = [ZMQ::SOCKOPT_IMMEDIATE => 1, ZMQ::SOCKOPT_PROBE_ROUTER => 1,
-            ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20,
-            ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
-        $heartbeat = [ZMQ::SOCKOPT_HEARTBEAT_IVL => 2000, ZMQ::SOCKOPT_HEARTBEAT_TIMEOUT => 6000];
-        $options += str_starts_with(getenv('WSRAW_ENDPOINT'), 'tcp:') ? $heartbeat : [];
-        array_walk($options, fn (int $value, int $name) => $socket->setSockOpt($name, $value));
+            ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20, ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
+        $tcp = [ZMQ::SOCKOPT_HEARTBEAT_IVL => 2000, ZMQ::SOCKOPT_HEARTBEAT_TIMEOUT => 6000, ZMQ::SOCKOPT_CONNECT_TIMEOUT => 5000];
+        $options += str_starts_with(getenv('WSRAW_ENDPOINT'), 'tcp:') ? $tcp : [];
+        foreach (['SERVERKEY', 'PUBLICKEY', 'SECRETKEY'] as $key) // for a gateway on another machine
+            if ($value = getenv("WSRAW_CURVE_$key")) $options[constant("ZMQ::SOCKOPT_CURVE_$key")] = $value;
+        array_walk($options, fn (int|string $value, int $name) => $socket->setSockOpt($name, $value));
         $socket->connect(getenv('WSRAW_ENDPOINT'));
     }
 
     public function run(): void {
-        pcntl_async_signals(true);
         pcntl_signal(SIGINT, fn () => $this->leaveAt = 0.0);
         pcntl_signal(SIGTERM, fn () => $this->leaveAt = min($this->leaveAt, microtime(true) + ($this->session ? LEAVE_WITHIN : 0)));
-        $poll = new ZMQPoll();
-        $poll->add($this->socket, ZMQ::POLL_IN);
-        for ($readable = $writable = []; microtime(true) < $this->leaveAt;) {
+        ($poll = new ZMQPoll())->add($this->socket, ZMQ::POLL_IN);
+        for ($readable = $writable = []; microtime(true) < $this->leaveAt; pcntl_signal_dispatch()) {
             try {
                 $message = $poll->poll($readable, $writable, 500) ? $this->socket->recv() : '';
                 $message === '' || $this->receive(msgpack_unpack($message)); // an empty one is a probe

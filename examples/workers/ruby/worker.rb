@@ -22,24 +22,24 @@ class Worker
   LEAVE_WITHIN = 5.0 # s that the gateway has to drain us after a SIGTERM
   OPTIONS = { ZMQ::IMMEDIATE => 1, ZMQ::PROBE_ROUTER => 1, ZMQ::LINGER => 2000, ZMQ::RCVTIMEO => 200,
               ZMQ::MAXMSGSIZE => 64 << 20, ZMQ::RCVHWM => 100, ZMQ::SNDHWM => 100 }.freeze
-  HEARTBEAT = { 75 => 2000, 77 => 6000 }.freeze # ms: ZMQ_HEARTBEAT_IVL, ZMQ_HEARTBEAT_TIMEOUT
+  TCP = { 75 => 2000, 77 => 6000, 79 => 5000 }.freeze # ms: HEARTBEAT_IVL, HEARTBEAT_TIMEOUT, CONNECT_TIMEOUT
 
   def initialize(env = ENV)
     @endpoint = env.fetch('WSRAW_ENDPOINT')
     @about = [env.fetch('WSRAW_POOL', 'default'), env['WSRAW_INSTANCE'] || Random.new_seed.to_s(16),
               "ruby/#{RUBY_VERSION}", env.delete('WSRAW_TOKEN') || '', 1000, 1]
+    @keys = %w[CURVE_SERVERKEY CURVE_PUBLICKEY CURVE_SECRETKEY] # for a gateway on another machine
+            .to_h { |name| [ZMQ.const_get(name), env.delete("WSRAW_#{name}")] }.compact
     @connections = Hash.new { |all, id| all[id] = Connection.new(id, self) }
-    @session, @leave_at = 0, Float::INFINITY
-    @ids, @out = [], [] # for open; records for the next batch
+    @session, @leave_at, @ids, @out = 0, Float::INFINITY, [], [] # for open; for the next batch
   end
 
   def run
     @context = ZMQ::Context.new # kept: it must not be collected
     @socket = @context.socket(ZMQ::DEALER)
-    OPTIONS.each { |name, value| @socket.setsockopt(name, value) }
-    (@endpoint.start_with?('tcp:') ? HEARTBEAT : {}).each do |name, value| # unknown to ffi-rzmq
-      LibZMQ.zmq_setsockopt(@socket.socket, name, [value].pack('i'), 4)
-    end
+    OPTIONS.merge(@keys).each { |name, value| @socket.setsockopt(name, value) }
+    unknown = @endpoint.start_with?('tcp:') ? TCP : {} # to ffi-rzmq
+    unknown.each { |name, value| LibZMQ.zmq_setsockopt(@socket.socket, name, [value].pack('i'), 4) }
     @socket.connect(@endpoint)
     trap('INT') { @leave_at = 0 }
     trap('TERM') { @leave_at = [@leave_at, now + (@session.zero? ? 0 : LEAVE_WITHIN)].min }

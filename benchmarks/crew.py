@@ -1,0 +1,146 @@
+"""A gateway without workers of its own in one network namespace, its workers in another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
+from wsraw import keygen, launch
+from wsraw.drill.run import ECHO
+from wsraw.drill.target import Controlled
+from wsraw.drill.trouble import TroubleError
+from wsraw.supervisor.folder import count_dead_letters
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 60.0
+LINK = f"tcp://{GATEWAY_AT}:7788"
+WSRAW = (sys.executable, "-P", "-m", "wsraw")
+
+
+class Crew:
+    """Raises CannotMake when it does not come up. Whoever makes it must be in the gateway's
+    namespace."""
+
+    def __init__(self, net: Namespaces, folder: Path, workers: int, heartbeat: float) -> None:
+        self.net = net
+        self.names = [f"w{n}" for n in range(workers)]
+        self._run_dir = folder / "run"
+        self._keys = folder / "keys"
+        self._log = folder / "log"
+        self._stream = self._log.open("w")
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        (self._keys / "allowed").mkdir(parents=True)
+        for name in ("gateway", *self.names):
+            _, public = keygen.make(str(self._keys), name)
+            if name in self.names:
+                public.rename(self._keys / "allowed" / public.name)
+        self._gateway = self._spawn(
+            *WSRAW, "run", "--workers=none", "--listen=127.0.0.1:0", f"--run-dir={self._run_dir}",
+            f"--worker-listen={LINK}", f"--link-key={self._keys}/gateway.key",
+            f"--worker-keys={self._keys}/allowed", f"--worker-heartbeat={heartbeat}",
+        )  # fmt: skip
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in (self._gateway, *self._workers.values()):
+            process.kill()
+            process.wait()
+        self._stream.close()
+
+    def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
+        # Asked to end when we do, however that is.
+        tied = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
+        return subprocess.Popen(
+            [*tied, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=self._stream,
+            stderr=self._stream,
+            # Ctrl-C is for us.
+            process_group=0,
+        )
+
+    def start(self) -> tuple[str, int]:
+        """Start the workers; returns where clients connect."""
+        for name in self.names:
+            self.start_worker(name)
+        self.wait_for(self.is_complete, START_TIMEOUT)
+        host, _, port = self.status()["listen"][0].removeprefix("ws://").rpartition(":")
+        return host, int(port)
+
+    def wait_for(self, condition: Any, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > until or self._gateway.poll() is not None:
+                raise CannotMake(f"it is not as it should be:\n{self.last_lines()}")
+            time.sleep(0.05)
+
+    def last_lines(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
+
+    # --- how it is ---
+
+    def status(self) -> dict[str, Any]:
+        return Controlled(self._run_dir).status()
+
+    def sessions(self) -> dict[str, str]:
+        """Which process has which key, of those that serve."""
+        try:
+            by_hand = self.status()["by_hand"]
+        except TroubleError:
+            # It is not up yet.
+            return {}
+        return {each["key"]: each["instance"] for each in by_hand if each["state"] == "ready"}
+
+    def is_complete(self) -> bool:
+        return len(self.sessions()) == len(self.names)
+
+    def dead_letters(self) -> int:
+        return count_dead_letters(self._run_dir)
+
+    # --- what befalls it ---
+
+    def start_worker(self, name: str) -> None:
+        keys = (f"--key={self._keys}/{name}.key", f"--gateway-key={self._keys}/gateway.pub")
+        words = (*WSRAW, "worker", str(ECHO), f"--connect={LINK}", *keys)
+        self._workers[name] = self._spawn("ip", "netns", "exec", self.net.workers, *words)
+
+    def kill_worker(self, name: str) -> None:
+        """And start another, as a service manager would."""
+        self._workers[name].kill()
+        self._workers[name].wait()
+        self.start_worker(name)
+
+    def stop(self) -> list[str]:
+        """Stop the run; what was wrong with that."""
+        self._gateway.send_signal(signal.SIGTERM)
+        wrong = []
+        for name, process in (("gateway", self._gateway), *self._workers.items()):
+            try:
+                code = process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                wrong.append(f"{name} did not end")
+                continue
+            if code:
+                wrong.append(f"{name} ended with {code}")
+        return wrong
+
+
+def retransmitted() -> int:
+    """TCP segments that this namespace has had to send again."""
+    with open(f"/proc/{os.getpid()}/net/snmp") as lines:
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])

@@ -1,0 +1,118 @@
+"""Workers in other languages on other machines: the keys are CURVE's, and so libzmq's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from deadline import UNIT
+from e2e import languages
+from e2e.asking import status
+from e2e.elsewhere import Keys, Network, endpoint, gateway, guests_ready
+from e2e.serving import TIMEOUT, linux
+from running import ROOT, command, environment
+
+from wsraw import keygen
+
+pytestmark = linux
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    made = Keys(tmp_path)
+    made.add("alice")
+    return made
+
+
+@contextmanager
+def foreign(words: list[str], **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker that nobody watches; it leaves when it is asked to."""
+    process = subprocess.Popen(
+        words, env=environment() | variables, stdin=subprocess.DEVNULL, text=True
+    )
+    try:
+        yield process
+        process.terminate()
+        assert process.wait(20 * UNIT) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_it_comes_with_its_key_and_comes_back_when_its_link_was_cut(
+    language: str, keys: Keys
+) -> None:
+    worker = languages.command(language)
+    with ExitStack() as stack:
+        serving = stack.enter_context(gateway(*keys.of_gateway(), workers=0))
+        network = stack.enter_context(Network(endpoint(serving)))
+        at = f"--connect={network.endpoint}"
+        words = command("worker", worker, at, *keys.of_worker("alice"))
+        client = stack.enter_context(serving.ws())
+        stack.enter_context(foreign(words))
+        client.send("count")
+        assert client.recv(TIMEOUT) == "1"
+        [shown] = status(serving)["by_hand"]
+        assert (shown["key"], shown["address"]) == ("alice", "127.0.0.1")
+        texts = [f"upper {n}" for n in range(200)]
+        for text in texts[:100]:
+            client.send(text)
+        network.cut()
+        for text in texts[100:]:
+            client.send(text)
+        assert [client.recv(TIMEOUT) for _ in texts] == [str(n) for n in range(200)]
+        # Nothing was handled twice, or never: its state counts.
+        client.send("count")
+        assert client.recv(TIMEOUT) == "202"
+        guests_ready(serving, 2)
+
+
+@pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_whoever_is_not_our_gateway_is_not_believed(language: str, keys: Keys) -> None:
+    """Its twin: the keys are really used."""
+    worker = languages.command(language)
+    keys.add("mallory")
+    with gateway(*keys.of_gateway(), workers=0) as serving:
+        wrong = [f"--key={keys.folder}/alice.key", f"--gateway-key={keys.folder}/mallory.pub"]
+        at = f"--connect={endpoint(serving)}"
+        with foreign(command("worker", worker, at, *wrong)), serving.ws() as client:
+            client.send("count")
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            assert not status(serving)["by_hand"]
+
+
+def snippet() -> str:
+    """What docs/operations.md says for machines without wsraw."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    [found] = re.findall(r"```sh\n(cd /etc/wsraw\nread .*?)```", text, re.DOTALL)
+    return str(found)
+
+
+def test_without_wsraw_on_its_machine(keys: Keys) -> None:
+    worker = languages.command("c")
+    with gateway(*keys.of_gateway(), workers=0) as serving:
+        script = snippet()
+        for said, here in (
+            ("/etc/wsraw", shlex.quote(str(keys.folder))),
+            ("tcp://gateway.example:7788", endpoint(serving)),
+            ("node /srv/chat.mjs", worker),
+        ):
+            assert said in script
+            script = script.replace(said, here)
+        with foreign(["sh", "-ec", script]) as process, serving.ws() as client:
+            client.send("count")
+            assert client.recv(TIMEOUT) == "1"
+            [shown] = status(serving)["by_hand"]
+            assert (shown["key"], shown["instance"]) == ("alice", f"alice-{process.pid}")
+
+
+def test_the_public_half_of_a_key(keys: Keys) -> None:
+    secret = (keys.folder / "alice.key").read_text().strip()
+    assert keygen.public_of(secret) == (keys.folder / "alice.pub").read_text().split()[0]

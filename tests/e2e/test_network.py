@@ -1,0 +1,129 @@
+"""The drill of a bad network between two namespaces (benchmarks/network.py), in its quick form.
+
+Where it cannot be, as only root may make namespaces, it is skipped with what is missing; with
+WSRAW_TEST_NETWORK=must, as .ci/run sets it, that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+from deadline import UNIT, eventually
+from e2e.serving import linux
+from running import ROOT, environment
+
+from benchmarks import netns
+from benchmarks.wire import MOST_HELD, Line
+
+pytestmark = linux
+
+COMMAND = [sys.executable, "-m", "benchmarks.network", "--quick", "--rate=300"]
+
+
+@pytest.fixture
+def network() -> None:
+    missing = netns.missing()
+    if missing:
+        (pytest.fail if os.environ.get("WSRAW_TEST_NETWORK") == "must" else pytest.skip)(missing)
+
+
+def namespaces(pid: int) -> list[str]:
+    told = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    return [name for name in told.stdout.split() if name.startswith(f"wsraw-{pid}-")]
+
+
+@pytest.mark.usefixtures("network")
+def test_slow_lossy_and_cut_it_costs_nobody_anything() -> None:
+    done = subprocess.run(
+        COMMAND,
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60 * UNIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cut for 3 s" in done.stdout
+    assert done.stdout.endswith("no breach\n")
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_takes_its_namespaces_along(number: signal.Signals) -> None:
+    drill = subprocess.Popen(COMMAND, cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
+    assert drill.stdout is not None
+    with drill.stdout as lines:
+        # By then everything of it is there.
+        assert lines.readline().startswith(b"network: ")
+        assert lines.readline().startswith(b"phase ")
+        assert len(namespaces(drill.pid)) == 2
+        drill.send_signal(number)
+        assert drill.wait(30 * UNIT) == 130
+    eventually(lambda: not namespaces(drill.pid), "the namespaces to be gone")
+
+
+@pytest.mark.usefixtures("network")
+def test_without_root_it_says_so() -> None:
+    # Nobody from here on; before that it may not even be able to read us.
+    script = "import os, sys\nfrom benchmarks import network\nos.seteuid(65534)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script + "sys.exit(network.main())"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30 * UNIT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "cannot: only root may make network namespaces\n"
+
+
+# --- the network of kernels without netem ---
+
+
+def test_a_line_delays() -> None:
+    line = Line()
+    line.delay = 0.05
+    line.put(b"1", 1.0)
+    line.put(b"2", 1.01)
+    assert line.wake_in(1.02) == pytest.approx(0.03)
+    assert line.due(1.049) == []
+    assert line.due(1.051) == [b"1"]
+    assert line.due(2.0) == [b"2"]
+    assert line.wake_in(2.0) is None
+
+
+def test_a_line_keeps_the_order_when_it_becomes_quicker() -> None:
+    line = Line()
+    line.delay = 1.0
+    line.put(b"1", 0.0)
+    line.delay = 0.0
+    line.put(b"2", 0.5)
+    assert line.due(0.9) == []
+    assert line.due(1.0) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "least", "most"), [(0.0, 1000, 1000), (1.0, 0, 0), (0.1, 800, 960)]
+)
+def test_a_line_loses(loss: float, least: int, most: int) -> None:
+    line = Line(random.Random(1).random)
+    line.loss = loss
+    for _ in range(1000):
+        line.put(b"x", 0.0)
+    assert least <= len(line.due(0.0)) <= most
+
+
+def test_a_line_holds_no_more_than_it_may() -> None:
+    line = Line()
+    line.delay = 1.0
+    for _ in range(MOST_HELD + 10):
+        line.put(b"x", 0.0)
+    assert len(line.due(1.0)) == MOST_HELD
