@@ -504,12 +504,20 @@ def test_midway_comes_in_long_turns_alone(loop: Loop) -> None:
             sock.close()
 
 
-def test_giving_way_is_for_one_turn(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_giving_way_is_for_one_turn_and_not_too_often(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[None] = []
     monkeypatch.setattr(loop_module, "_yield", lambda: given.append(None))
+    now = [10.0]
+    loop._clock = lambda: now[0]
+    loop.now = loop._seen = 10.0
     loop.turn(False)
     assert not given
-    loop.give_way()
-    loop.turn(False)
-    loop.turn(False)
-    assert len(given) == 1
+    for after, times in ((0.0, 1), (0.5, 1), (0.7, 2), (0.0, 2)):
+        now[0] += after * loop_module.GIVE_WAY_EVERY
+        loop._seen = now[0]
+        loop.give_way()
+        loop.turn(False)
+        loop.turn(False)
+        assert len(given) == times

@@ -37,6 +37,9 @@ MIDWAY_AFTER: Final = 0.0002
 the time that all is read: without it everybody waits for everybody in turn, which costs a quarter
 of the messages a second. More often would cost more than it gains."""
 
+GIVE_WAY_EVERY: Final = 0.001
+"""Seconds; more often would give most of the core to whoever else is busy on this machine."""
+
 TURN_TIME_ALLOWED: Final = 2.0
 """A turn that works longer than this (seconds) was stopped, not busy."""
 
@@ -118,6 +121,7 @@ class Loop:
         self._order = 0
         self._calls: deque[Callable[[], object]] = deque()
         self._gives_way = False
+        self._gave_way_at = 0.0
         self._running = False
         self._deaf: dict[Any, Handler] = {}
         self._look_timer: Timer | None = None
@@ -218,8 +222,8 @@ class Loop:
 
     def give_way(self) -> None:
         """Let other processes of this machine run before the next turn, should one wait for our
-        core: for turns that do a share of somebody's large work. Else who is woken by what we send
-        can wait for milliseconds until the system takes the core from us."""
+        core, unless that was just done: for turns that do a share of somebody's large work. Else
+        who is woken by what we send can wait for milliseconds until the core is taken from us."""
         self._gives_way = True
 
     # --- turns ---
@@ -242,7 +246,9 @@ class Loop:
         timeout = self._timeout(before) if may_sleep else 0.0
         if self._gives_way:
             self._gives_way = False
-            _yield()
+            if before - self._gave_way_at > GIVE_WAY_EVERY:
+                self._gave_way_at = before
+                _yield()
         ready = self._selector.select(timeout)
         self.now = now = self._skip_absence(before + timeout)
         clock = self._clock
