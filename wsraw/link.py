@@ -52,7 +52,7 @@ LONGEST_ROUND_TRIP: Final = 1.0
 """Seconds. What takes longer is the handler."""
 
 
-COPIED_BELOW: Final = 64 * 1024
+COPIED_BELOW: Final = 512 * 1024
 """Bytes of a batch from which on both ends have ZeroMQ send it, and read it, where it lies. A
 megabyte is then copied five times on its way through us instead of nine; for less the bookkeeping
 costs more than the copies."""

@@ -21,6 +21,7 @@ from wsraw.gateway.wire import (
     WorkerWire,
     new_context,
 )
+from wsraw.link import COPIED_BELOW
 from wsraw.loop import Loop
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -204,6 +205,21 @@ def test_gone_comes_before_the_last_words_are_read(wire: WorkerWire, peers: Peer
     eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
     got = peers.receive(lambda got: len(got) == 200)
     assert [data for _, data in got] == [b"%d" % n for n in range(200)]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1 << 20])
+def test_large_batches_are_whole(wire: WorkerWire, peers: Peers, more: int) -> None:
+    """Below and above the size from which nothing is copied; what the sender forgets is kept."""
+    socket = peers.connect()
+    identity = peers.first()
+    size = COPIED_BELOW + more
+    for byte in b"abcdef":
+        assert wire.send(identity, bytes((byte,)) * size) is Sent.OK
+    for byte in b"abcdef":
+        assert hear(socket) == bytes((byte,)) * size
+        socket.send(bytes((byte,)) * size)
+    got = peers.receive(lambda got: len(got) == 6)
+    assert [bytes(data) for _, data in got] == [bytes((byte,)) * size for byte in b"abcdef"]
 
 
 def test_a_worker_that_does_not_read_is_full(wire: WorkerWire, peers: Peers) -> None:
