@@ -29,8 +29,8 @@ MANY: Final = 128
 """Messages of one read above which the next read of that connection is half as large, down to
 LEAST_READ: what a turn costs, and so what the others wait, goes by messages and not by bytes."""
 
-GRAIN: Final = 1 / 32
-"""Seconds to which far deadlines are rounded up: so a turn pings a handful of idle connections,
+GRAIN: Final = 1 / 8
+"""Seconds to which far deadlines are rounded up: so a turn pings dozens of idle connections,
 where each would wake the loop for itself."""
 
 PUNCTUAL: Final = 1.0
@@ -123,8 +123,9 @@ class Endpoint:
                 elif self._portion < READ_SIZE and len(events) < MANY // 4:
                     self._portion *= 2
             else:
-                # A part of something large, perhaps: there will be more of it in the next turn.
-                owner.loop.give_way()
+                if len(data) > LEAST_READ:
+                    # A part of something large: there will be more of it in the next turn.
+                    owner.loop.give_way()
                 if con.route is not None:
                     owner.router.flow.unfinished.add(con.route)
             if con.has_more:
