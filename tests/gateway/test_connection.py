@@ -425,6 +425,22 @@ def test_ping_and_pong() -> None:
     assert (con.deadline, con.output_size) == (151.0, 0)
 
 
+def test_pings_are_as_frequent_as_they_should_be() -> None:
+    """However long the answer to one may take."""
+    con = websocket(ping_interval=5, ping_timeout=20)
+    for now in (5.0, 10.0, 15.0):
+        assert con.deadline == now
+        assert con.handle_timeout(now) == []
+        assert flush(con, now) == b"\x89\x00"
+        con.receive_data(frame(0x8A, b""), now)
+    # Now there is none: no further ping, and the end in its time.
+    assert con.handle_timeout(20.0) == []
+    flush(con, 20.0)
+    assert con.handle_timeout(25.0) == []
+    assert (con.deadline, con.output_size) == (40.0, 0)
+    assert tell(con.handle_timeout(40.0)) == ["error", "close 1011 ping-timeout"]
+
+
 def test_no_pong() -> None:
     con = websocket()
     con.handle_timeout(20.0)

@@ -241,7 +241,7 @@ class Standing(Life):
         self.collect(ws)
         self._ping_sent = now
         self._ping_unwritten = self.output_size
-        self.deadline = now + (settings.ping_timeout or settings.ping_interval)
+        self.deadline = now + min(settings.ping_interval, settings.ping_timeout or math.inf)
         return []
 
     def pause(self, now: float) -> None:
