@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import UNIT, eventually
+from running import environment, is_alive
 
 from wsraw.testing import Server
+from wsraw.testing.server import StalledClient
 
 TIMEOUT = 15 * UNIT
 HANDLERS = """
@@ -80,6 +87,33 @@ def test_one_who_does_not_read(server: Server) -> None:
         assert len(messages) < 100 and code in (1006, 1008)
 
 
+def test_one_who_reads_late(server: Server) -> None:
+    """What waited for it, at the gateway and in between, is there in its order."""
+    texts = [f"{n} " + "x" * 10_000 for n in range(50)]
+    with server.stall_reader() as client:
+        for text in texts:
+            client.send(text)
+        assert [client.recv() for _ in texts] == texts
+        client.send("and goes on")
+        assert client.recv() == "and goes on"
+
+
+def test_one_who_waits_for_an_end_that_does_not_come(tmp_path: Path) -> None:
+    """Pings are no reason to wait on."""
+    file = tmp_path / "echo.py"
+    file.write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
+    with Server(file, ping_interval="500ms") as quick:
+        for timeout in (0.2, 1.2):
+            client = StalledClient(quick.host, quick.port, "/", timeout)
+            with client, pytest.raises(TimeoutError, match=f"within {timeout} s"):
+                client.read_all()
+        with quick.stall_reader() as client:
+            quick.process.terminate()
+            assert client.read_all() == ([], 1001)
+            with pytest.raises(ConnectionError, match="with 1001"):
+                client.recv()
+
+
 def test_reload(server: Server) -> None:
     pids = {who["pid"] for who in server.status()["workers"]}
     with server.connect() as client:
@@ -94,6 +128,53 @@ def test_what_does_not_start(tmp_path: Path) -> None:
     file.write_text("1 / 0", "utf-8")
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         Server(file)
+
+
+def test_modules_of_the_current_folder_are_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run that was started there."""
+    for name in ("selectors.py", "wsraw.py"):
+        (tmp_path / name).write_text("1 / 0", "utf-8")
+    (tmp_path / "echo.py").write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    with Server("echo.py") as server, server.connect() as client:
+        client.send("hello")
+        assert client.recv(TIMEOUT) == "hello"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of it")
+def test_it_goes_with_tests_that_are_killed(tmp_path: Path) -> None:
+    source = (
+        "import os, signal; from wsraw.testing import Server; server = Server();"
+        "print(server.process.pid, server.run_dir.parent, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env=environment() | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+    pid, folder = done.stdout.split()
+    assert Path(folder).parent == tmp_path
+    try:
+        eventually(lambda: not is_alive(int(pid)), "the end of the run")
+    except BaseException:
+        os.kill(int(pid), signal.SIGTERM)
+        raise
+
+
+def test_one_made_in_a_thread_outlives_it() -> None:
+    made: list[Server] = []
+    thread = threading.Thread(target=lambda: made.append(Server()))
+    thread.start()
+    thread.join()
+    with made[0] as server:
+        server.reload()
+        assert "SIGTERM" not in server.log
 
 
 SAMPLE = """

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +22,7 @@ from websockets.sync.client import connect as ws_connect
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.supervisor import client as control
+from wsraw.supervisor import process
 from wsraw.testing.peers import OURS
 
 T = TypeVar("T")
@@ -60,8 +62,12 @@ class Server:
         options = _options({"listen": "127.0.0.1:0", **settings, "run_dir": self.run_dir})
         if handlers is not None:
             options.append(f"--workers={os.fspath(handlers)}:{workers}")
+        words = process.command("run", *options)
+        if threading.current_thread() is threading.main_thread():
+            # It ends with the tests, however these end; Linux would say so of a thread as well.
+            words = process.foreign_command(words)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "wsraw", "run", *options],
+            words,
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -242,6 +248,9 @@ class StalledClient:
     """A WebSocket client that sends, and reads only when it is told to."""
 
     def __init__(self, host: str, port: int, path: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._messages: deque[str | bytes] = deque()
+        self._code = 1006
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         # Before it connects: then TCP's window is as small.
@@ -277,28 +286,47 @@ class StalledClient:
             self._own.send(data, "binary", True, 0.0)
         self._pass_on()
 
+    def recv(self) -> str | bytes:
+        """Read now: the next message. Raises TimeoutError, and ConnectionError at the end."""
+        until = time.monotonic() + self._timeout
+        while not self._messages:
+            if not self._read(until):
+                raise ConnectionError(f"the connection has ended, with {self._code}")
+        return self._messages.popleft()
+
     def read_all(self) -> tuple[list[str | bytes], int]:
-        """Read now, until the end: the messages, and the close code (1006 without one)."""
-        messages: list[str | bytes] = []
-        code = 1006
-        while True:
-            try:
-                data = self.sock.recv(1 << 16)
-            except ConnectionError:
-                data = b""
-            if not data:
-                return messages, code
-            for event in self._own.receive_data(data, 0.0):
-                if isinstance(event, m.OnMessage):
-                    text = event.type == "text"
-                    messages.append(event.data.decode() if text else event.data)
-                elif isinstance(event, m.OnClose):
-                    code = event.code
-            try:
-                self._pass_on()
-            except OSError:
-                # It has closed already; what it had sent before is still to be read.
-                pass
+        """Read now, until the connection ends: the messages, and the close code (1006 without
+        one). Raises TimeoutError if it does not end."""
+        until = time.monotonic() + self._timeout
+        while self._read(until):
+            pass
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages, self._code
+
+    def _read(self, until: float) -> bool:
+        """Read once; False at the end."""
+        try:
+            # Pings come for as long as it stands: then the socket's own timeout never does.
+            data = self.sock.recv(1 << 16) if time.monotonic() < until else None
+        except TimeoutError:
+            data = None
+        except ConnectionError:
+            data = b""
+        if data is None:
+            raise TimeoutError(f"what is waited for has not come within {self._timeout:g} s")
+        for event in self._own.receive_data(data, 0.0) if data else ():
+            if isinstance(event, m.OnMessage):
+                text = event.type == "text"
+                self._messages.append(event.data.decode() if text else event.data)
+            elif isinstance(event, m.OnClose):
+                self._code = event.code
+        try:
+            self._pass_on()
+        except OSError:
+            # It has closed already; what it had sent before is still to be read.
+            pass
+        return bool(data)
 
     def close(self) -> None:
         """Close the socket."""
