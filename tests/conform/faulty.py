@@ -25,6 +25,7 @@ FAULTS = {
     "fails without fields": ("short-records", "closed as after a handler that failed"),
     "no more fields": ("appended-fields", "has ended with code 1"),
     "no more notices": ("unknown-notices", "has ended with code 1"),
+    "gives up": ("unknown-notices", "has ended with code 1"),
     "no empty batch": ("empty-batches", "has ended with code 1"),
     "friends only": ("unknown-connection", "has ended with code 1"),
     "no detach": ("attach", "has ended with code 1"),
@@ -32,6 +33,10 @@ FAULTS = {
     "mean buffer": ("very-large", "an ack of"),
     "keeps": ("session-ends", "of the session before"),
     "holds some": ("new-gateway", "held names connections"),
+    "queues": ("new-gateway", "at a gateway that is new"),
+    "stays away": ("new-gateway", "at a gateway that is new"),
+    "wants inf": ("new-gateway", "has ended with code 1"),
+    "knows already": ("new-gateway", "an ack of [on_close"),
     "no probe": ("probe", "a link began with"),
     "ignores drain": ("drain", "bye"),
     "forgets the last": ("drain", "bye before an event"),
@@ -46,33 +51,49 @@ FAULTS = {
     "cuts at 64 KiB": ("echo-large", "wanted: [send"),
     "cuts at 8 MiB": ("echo-very-large", "wanted: [send"),
     "out of order": ("order", "wanted now"),
+    "no last answer": ("order", "20 messages, 19 answers"),
     "doubles": ("text", "there is a second"),
     "quick first": ("one-at-a-time", "did not wait"),
+    "no answer": ("beside-ack", "not answered"),
     "ack first": ("beside-ack", "stands behind its ack"),
     "command apart": ("beside-ack", "in an earlier batch"),
     "ack apart": ("beside-ack", "in a later batch"),
     "hoards": ("ack-in-time", "has waited for the handler"),
     "no state": ("state", "without a state command"),
     "state in memory": ("state", "wanted: [send"),
+    "state of its own": ("state", "wanted: [send"),
     "one state": ("states-apart", "wanted: [send"),
     "does not open": ("open", "one open is wanted"),
+    "opens raw": ("open", "wanted: a websocket"),
+    "opens for nobody": ("open", "wanted: option during"),
+    "opens in silence": ("open", "begins with opened"),
     "no hi": ("open", "without [send"),
+    "answers answers": ("open", "is not answered"),
     "no fence": ("fence", "the session before"),
+    "ack of the old": ("fence", "without its answer"),
     "drops what it does": ("busy-drain", "bye before an event"),
     "own routing id": ("routing-id", "begins with a zero byte"),
     "two frames": ("batch", "2 frames"),
     "JSON": ("batch", "not an array"),
     "no such record": ("records", "[shout, "),
     "text as a number": ("records", "Expected"),
+    "no such type": ("records", "a type is text or binary"),
+    "long state": ("records", "is too long"),
     "hello twice": ("hello-asked", "without a who"),
     "says hello": ("hello-asked", "without a who"),
     "wrong token": ("hello-fields", "token"),
     "wrong pool": ("hello-fields", "pool"),
     "wrong version": ("hello-fields", "version"),
+    "no window": ("hello-fields", "window is at least 1"),
+    "no concurrency": ("hello-fields", "concurrency is at least 1"),
+    "no language": ("hello-fields", "language is not empty"),
+    "two lines": ("hello-fields", "are one line"),
+    "no instance": ("hello-fields", "instance is not empty"),
     "another instance": ("hello-fields", "keeps its instance"),
     "one instance": ("hello-fields", "an instance of its own"),
     "holds the dead": ("hello-held", "or is gone"),
     "no number": ("session", "0 is none"),
+    "hello and more": ("session", "hello is alone"),
     "next number": ("session", "is none"),
     "ack twice": ("ack-once", "is acked already"),
     "acks ahead": ("ack-once", "events go from 1"),
@@ -80,8 +101,13 @@ FAULTS = {
     "32 bits": ("ids", "never told of"),
     "own ids": ("ids", "each id of the range"),
     "state late": ("state-taken", "in flight any more"),
-    "last words": ("bye-last", "after bye"),
+    "last words": ("bye-last", "a record after bye"),
+    "last batch": ("bye-last", "a batch after bye"),
 }
+
+
+KEEP = ("keeps", "no fence", "ack of the old")
+"""Faults of those who keep what a session has left."""
 
 
 class End(Exception):  # noqa: N818
@@ -135,14 +161,15 @@ class Worker:
         fields = [
             2 if fault == "wrong version" else 1,
             "default" if fault == "wrong pool" else environment["WSRAW_POOL"],
-            "one" if fault == "one instance" else instance,
-            "python/faulty",
+            {"one instance": "one", "no instance": ""}.get(fault, instance),
+            {"no language": "", "two lines": "python\nfaulty"}.get(fault, "python/faulty"),
             "sesame" if fault == "wrong token" else environment["WSRAW_TOKEN"],
-            100,
-            1,
+            0 if fault == "no window" else 100,
+            0 if fault == "no concurrency" else 1,
             held[1:] if fault == "holds some" else held,
         ]
-        self.say(0, [["hello", *fields]])
+        more = [["ack", 1, 1]] if fault == "hello and more" else []
+        self.say(0, [["hello", *fields], *more])
         if fault == "hello twice":
             self.say(0, [["hello", *fields]])
 
@@ -168,12 +195,14 @@ class Worker:
                 if fault == "deaf" or (fault == "asks once" and self.hellos):
                     continue
                 self.session = 0
-                if fault not in ("keeps", "no fence"):
+                if fault not in KEEP:
                     self.kept = []
                 self.hello()
             elif record[0] == "welcome":
                 self.session = record[2]
                 self.ids = list(range(record[4], record[5] + 1))
+                if fault == "ack of the old":
+                    self.flush(batch)
             elif number in (0, self.session):
                 took = self.handle(record, batch)
                 since += took
@@ -185,11 +214,12 @@ class Worker:
     def flush(self, batch: list[Any]) -> None:
         """What the handlers have left; a worker that keeps things sends them with the next."""
         fault = self.fault
-        if fault in ("keeps", "no fence") and batch:
+        if fault in KEEP and batch:
             slow = any(record[0] == "send" and record[2][:4] == b"slow" for record in batch)
             old = any(record[0] == "send" and b"of the old" in record[2] for record in batch)
             if old if fault == "keeps" else slow or old:
-                self.kept += batch
+                acks = [record for record in batch if record[0] == "ack"]
+                self.kept += acks if fault == "ack of the old" else batch
                 batch.clear()
                 return
         if self.kept and self.session:
@@ -210,8 +240,14 @@ class Worker:
                 if fault == "tries again":
                     self.hello()
                 raise End(0)
+            if fault == "gives up":
+                raise End(1)
         elif tag == "attach":
             con = fields[0]
+            if fault == "state of its own" and con in self.known:
+                return 0.0
+            if fault == "wants inf" and fields[1] is None:
+                raise End(1)
             self.known.add(con)
             if fault == "no more fields" and len(fields) > 5:
                 raise End(1)
@@ -237,6 +273,8 @@ class Worker:
         if fault == "last words":
             batch.append(["ack", 1, 1])
         self.flush(batch)
+        if fault == "last batch":
+            self.say(self.session, [["ack", 1, 1]])
         if fault != "stays":
             raise End(1 if fault == "leaves in anger" else 0)
 
@@ -270,12 +308,14 @@ class Worker:
                 ("drops what it does", b"beside it"),
             ):
                 return 0.0
-            if con not in self.opened:
+            if con not in self.opened or fault == "answers answers":
                 took = self.message(con, data, kind, final, commands)
         elif tag == "on_error":
             if fault == "no ack of errors":
                 return 0.0
         elif tag == "on_close":
+            if fault == "knows already" and rest[2] == "gateway-died":
+                return 0.0
             self.known.discard(con)
             self.ends.add(con)
         self.finish(seq, commands, batch)
@@ -307,7 +347,8 @@ class Worker:
         count = int(self.states.get(place) or b"0") + 1
         self.states[place] = b"%d" % count
         if fault != "no state":
-            commands.append(["state", con, self.states[place]])
+            more = bytes(1 << 16) if fault == "long state" else b""
+            commands.append(["state", con, self.states[place] + more])
         word, _, rest = data.partition(b" ")
         answer = data
         if word == b"upper":
@@ -323,14 +364,15 @@ class Worker:
             opened = self.ids.pop(0) + (1 << 20 if fault == "own ids" else 0)
             self.opened.add(opened)
             self.known.add(opened)
-            options = {"during": con}
+            options = {} if fault == "opens for nobody" else {"during": con}
             if fault != "does not open":
-                target = rest.decode()
-                fields = [target, "websocket", "/", "conform", ""]
+                protocol = "raw" if fault == "opens raw" else "websocket"
+                fields = [rest.decode(), protocol, "/", "conform", ""]
                 commands.append(["open", opened, *fields, options])
-            answer = b"opened %d" % opened
+            answer = b"done" if fault == "opens in silence" else b"opened %d" % opened
         command = self.answer(con, answer, kind, final)
-        commands += [command] * (2 if fault == "doubles" else 1)
+        forgotten = {"no last answer": b"message 99", "no answer": b"message 59"}.get(fault)
+        commands += [command] * (0 if data == forgotten else 2 if fault == "doubles" else 1)
         return took
 
     def answer(self, con: int, data: bytes, kind: str, final: bool) -> list[Any]:
@@ -342,6 +384,8 @@ class Worker:
             data = data.decode().encode("latin-1", "replace")
         if fault == "binary as text":
             kind = "text"
+        if fault == "no such type":
+            kind = "utf-8"
         if fault == "whole":
             final = True
         if fault.startswith("cuts at"):
@@ -360,9 +404,11 @@ def main() -> int:
     (fault,) = sys.argv[1:]
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
-    socket.set(zmq.IMMEDIATE, 1)
+    socket.set(zmq.IMMEDIATE, 0 if fault == "queues" else 1)
     socket.set(zmq.PROBE_ROUTER, 0 if fault == "no probe" else 1)
     socket.set(zmq.LINGER, 2000)
+    if fault == "stays away":
+        socket.set(zmq.RECONNECT_IVL, -1)
     if fault == "own routing id":
         socket.set(zmq.ROUTING_ID, b"me")
     socket.connect(os.environ["WSRAW_ENDPOINT"])

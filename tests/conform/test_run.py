@@ -82,7 +82,10 @@ def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
         ("no probe", "probe", "probe"),
         ("two frames", "batch", "batch"),
         ("leaves in anger", "idle-drain", "idle-drain"),
+        ("queues", "new-gateway", "new-gateway"),
+        ("stays away", "new-gateway", "new-gateway"),
         ("no fence", "fence", "fence"),
+        ("ack of the old", "fence", "fence"),
         ("hoards", "ack-in-time", "ack-in-time"),
     ],
 )

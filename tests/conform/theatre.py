@@ -77,6 +77,8 @@ class Theatre:
     def _connect(self, worker: Worker | None) -> None:
         if worker is None or worker is not self._worker or not self._up:
             return
+        if self.fault in ("queues", "stays away") and worker.hellos:
+            return
         number = b"%d" % next(self._order)
         self._identity = (b"me" if self.fault == "own routing id" else b"\0") + number
         self._free_at = max(self._free_at, self.now)
