@@ -556,9 +556,55 @@ def gateway_decoder() -> Decoder:
     return Decoder(int, Command, MOST_RECORDS)
 
 
+_TYPES: Final[dict[Any, str]] = {
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    str: "str",
+    str | None: "str, or nil",
+    bytes: "bin",
+    dict[str, str]: "map, str to str",
+    dict[str, str] | None: "map, str to str, or nil",
+    dict[str, int]: "map, str to integer",
+    dict[str, Any]: "map, str to anything",
+    list[int]: "array of integers",
+    Any: "anything",
+}
+"""How docs/worker-protocol.md calls them."""
+
+
+def _types() -> str:
+    """What the fields of the worker link are; most have one type wherever they stand."""
+    found: dict[str, dict[Any, list[str]]] = {}
+    for struct in get_args(Event | Notice | Command):
+        for field in msgspec.structs.fields(struct):
+            tag = f"`{struct.__struct_config__.tag}`"
+            found.setdefault(field.name, {}).setdefault(field.type, []).append(tag)
+    lines = []
+    for kind, word in _TYPES.items():
+        names = [
+            f"`{name}`" + (f" of {', '.join(kinds[kind])}" if len(kinds) > 1 else "")
+            for name, kinds in found.items()
+            if kind in kinds
+        ]
+        lines.append(f"| {word} | {', '.join(names)} |")
+    return "\n".join(("| type | fields |", "|---|---|", *lines))
+
+
+def _field(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return f"`{field.name}`"
+    default = field.default
+    if default is msgspec.NODEFAULT:
+        assert field.default_factory is not msgspec.NODEFAULT
+        default = field.default_factory()
+    value = "nil" if default is None else msgspec.json.encode(default).decode()
+    return f"`{field.name}`? = `{value}`"
+
+
 def tables() -> str:
     """The record tables of docs/worker-protocol.md, made from the structs above."""
-    parts = []
+    parts = [f"### Types\n\n{_types()}\n"]
     for title, union in (
         ("Gateway → worker: events", Event),
         ("Gateway → worker: notices", Notice),
@@ -569,10 +615,7 @@ def tables() -> str:
     ):
         parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
         for struct in get_args(union):
-            fields = ", ".join(
-                f"`{field.name}`" + ("" if field.required else "?")
-                for field in msgspec.structs.fields(struct)
-            )
+            fields = ", ".join(map(_field, msgspec.structs.fields(struct)))
             tag = struct.__struct_config__.tag
             meaning = " ".join((struct.__doc__ or "").split())
             parts.append(f"| `{tag}` | {fields or '–'} | {meaning} |")
