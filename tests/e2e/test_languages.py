@@ -8,6 +8,7 @@ import queue
 import shlex
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from deadline import eventually
@@ -121,6 +122,30 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
 def test_it_conforms(language: str) -> None:
     told = wsraw("conform", "--", *shlex.split(languages.command(language)))
     assert told.returncode == 0, told.stdout + told.stderr
+
+
+TIMER = """
+import {{ Worker }} from {module!r}
+let con
+let left = 3
+setInterval(() => {{ if (con && left-- > 0) con.send('tick') }}, 20)
+await new Worker({{ on_message (message, from) {{ con = from }} }}).run()
+"""
+
+
+def test_what_a_timer_sends_in_javascript(tmp_path: Path) -> None:
+    """Without an event it leaves at once; and a timer does not keep a process that is to go."""
+    script = tmp_path / "timer.mjs"
+    script.write_text(
+        TIMER.format(module=str(languages.WORKERS / "javascript/worker.mjs")), "utf-8"
+    )
+    with serve(None, f"--workers={languages.node(script)}") as serving, serving.ws() as client:
+        assert answer(client, "hello") == "tick"
+        assert [client.recv(15) for _ in range(2)] == ["tick"] * 2
+        (worker,) = status(serving)["workers"]
+        assert done(serving, "reload") == "reloaded: 1 worker\n"
+        eventually(lambda: not is_alive(worker["pid"]), "the end of the first")
+        assert "killed" not in "".join(serving.run.lines)
 
 
 # --- what the supervisor does with a command; one language stands for all ---

@@ -1,6 +1,5 @@
 // A worker in JavaScript: wsraw run --workers 'node examples/workers/javascript/worker.mjs:2'
-// The class speaks the protocol (docs/worker-protocol.md), and other files may import it. Handlers
-// may be async; one runs at a time, in as many processes as you like.
+// The class speaks docs/worker-protocol.md; others may import it. Handlers may be async, one at a time.
 import { realpathSync } from 'node:fs'
 import { decode, encode } from '@msgpack/msgpack'
 import { Dealer } from 'zeromq'
@@ -11,10 +10,8 @@ const TCP = { heartbeatInterval: 2000, heartbeatTimeout: 6000, connectTimeout: 5
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, n) => first + n)
 
 class Connection {
-  inf = {}
-  about = {}
   state // any MessagePack value; assign a new one, and it moves along with the connection
-  constructor (id, worker) { Object.assign(this, { id, worker }) }
+  constructor (id, worker) { Object.assign(this, { id, worker, inf: {}, about: {} }) }
   send (data, type = 'text', final = true) {
     this.worker.command('send', this.id, data, type === 'raw' ? 'binary' : type, final)
   }
@@ -25,8 +22,9 @@ export class Worker {
   #session = 0
   #ids = [] // for `open`
   #out = [] // records for the next batch
+  #sent = Promise.resolve() // of the last batch: zeromq takes one after another
   #oldest = 0 // since when the first of them waits
-  #event = [] // records of the handler that runs
+  #event // records of the handler that runs
   #during = 0 // the connection of its event
   #idle = true
   #leaving = false
@@ -53,12 +51,13 @@ export class Worker {
       this.#idle = true
       if (this.#leaving) await this.#leave()
     }
+    process.exit() // timers of handlers may be left
   }
 
   async #leave () {
     this.#leaving = true
     if (!this.#idle || this.socket.closed) return // after the batch
-    if (this.#session) await this.socket.send(encode([this.#session, ['bye']]))
+    if (this.#session) await this.#send(this.#session, ['bye'])
     this.socket.close()
   }
 
@@ -66,8 +65,7 @@ export class Worker {
     for (const [tag, ...fields] of records) {
       if (tag === 'who') { // from one that does not know us: what we had is over (rule 2)
         [this.#session, this.#ids, this.#out] = [0, [], []]
-        const held = [...this.#connections.keys()]
-        await this.socket.send(encode([0, ['hello', 1, ...this.about, 1000, 1, held]]))
+        await this.#send(0, ['hello', 1, ...this.about, 1000, 1, [...this.#connections.keys()]])
       } else if (tag === 'welcome') {
         [this.#session, this.#ids] = [fields[1], range(fields[3], fields[4])]
       } else if (tag === 'refused') {
@@ -89,8 +87,7 @@ export class Worker {
   }
 
   #get (id) {
-    if (!this.#connections.has(id)) this.#connections.set(id, new Connection(id, this))
-    return this.#connections.get(id)
+    return this.#connections.get(id) ?? this.#connections.set(id, new Connection(id, this)).get(id)
   }
 
   async #handle (tag, seq, id, first, ...rest) {
@@ -114,12 +111,15 @@ export class Worker {
     if (tag === 'on_close') this.#connections.delete(id)
     if (!this.#out.length) this.#oldest = performance.now()
     this.#out.push(...this.#event, ['ack', seq, seq]) // together, or not at all (rule 1)
+    this.#event = undefined
   }
 
-  async #flush () {
-    if (this.#out.length) await this.socket.send(encode([this.#session, ...this.#out.splice(0)]))
+  async #flush () { if (this.#out.length) await this.#send(this.#session, ...this.#out.splice(0)) }
+  #send (...batch) { return (this.#sent = this.#sent.then(() => this.socket.send(encode(batch)))) }
+  command (...record) { // with the ack of the event; those of a timer at once, at most once (rule 1)
+    if (this.#event) this.#event.push(record)
+    else if (this.#session && !this.#leaving) this.#send(this.#session, record)
   }
-  command (...record) { this.#event.push(record) } // goes out with the ack of the event
 
   open (target, protocol, url = '/') {
     const con = this.#get(this.#ids.pop())
