@@ -7,11 +7,12 @@ import os
 import queue
 import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import eventually
+from deadline import UNIT, eventually
 from e2e import languages
 from e2e.asking import ask, done, status, until_ready
 from e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
@@ -122,6 +123,20 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
 def test_it_conforms(language: str) -> None:
     told = wsraw("conform", "--", *shlex.split(languages.command(language)))
     assert told.returncode == 0, told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_one_that_nobody_has_told_where_to_connect(language: str) -> None:
+    told = subprocess.run(
+        shlex.split(languages.command(language)),
+        env={name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=15 * UNIT,
+        check=False,
+    )
+    assert told.returncode > 0, "an exit, not a signal"
+    assert "endpoint" in (told.stdout + told.stderr).lower()
 
 
 TIMER = """

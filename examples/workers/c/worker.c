@@ -14,7 +14,7 @@ typedef struct connection { struct connection *next; uint64_t id; int64_t count;
 static connection *table[BUCKETS]; /* what we hold */
 static size_t held, records; /* how much that is; records of the next batch */
 static msgpack_sbuffer body; static msgpack_packer out = {&body, msgpack_sbuffer_write};
-static void *zmq, *watch;
+static void *zmq, *watch; static char *token;
 static uint64_t session, during, id, last_id; /* whose event it is; ids to open with */
 static int64_t oldest, leave_at = INT64_MAX;
 static volatile sig_atomic_t caught; static void catch(int number) { caught = number; }
@@ -33,7 +33,7 @@ static void forget(uint64_t id) {
     connection **at = find(id), *con = *at;
     if (con) *at = con->next, held--, free(con);
 }
-static void text(const char *s) { msgpack_pack_str_with_body(&out, s, strlen(s)); }
+static void text(const char *s) { msgpack_pack_str_with_body(&out, s, s ? strlen(s) : 0); }
 static void number(uint64_t n) { msgpack_pack_uint64(&out, n); }
 static void record(const char *tag, int fields) {
     if (!records++) oldest = now();
@@ -49,7 +49,7 @@ static void flush(void) { /* commands go with their acks, or not at all (rule 1)
 static void say_hello(void) { /* to one that does not know us: what we had is over (rule 2) */
     session = records = 0, msgpack_sbuffer_clear(&body);
     record("hello", 8), number(1), text(getenv("WSRAW_POOL")), text(getenv("WSRAW_INSTANCE"));
-    text("c/11"), text(getenv("WSRAW_TOKEN")), number(1000), number(1), msgpack_pack_array(&out, held);
+    text("c/11"), text(token), number(1000), number(1), msgpack_pack_array(&out, held);
     for (int i = 0; i < BUCKETS; i++)
         for (connection *con = table[i]; con; con = con->next) number(con->id);
     flush();
@@ -125,19 +125,19 @@ static void receive(const char *data, size_t size) {
     msgpack_unpacked_destroy(&batch), flush();
 }
 int main(void) {
-    char *endpoint = getenv("WSRAW_ENDPOINT"), *value;
+    void *context = zmq_ctx_new(), *endpoint = getenv("WSRAW_ENDPOINT"), *value;
     char *curve[] = {"WSRAW_CURVE_PUBLICKEY", "WSRAW_CURVE_SECRETKEY", "WSRAW_CURVE_SERVERKEY"};
     int options[][2] = {{ZMQ_IMMEDIATE, 1}, {ZMQ_PROBE_ROUTER, 1}, {ZMQ_LINGER, 2000},
         {ZMQ_RCVHWM, 100}, {ZMQ_SNDHWM, 100}, {ZMQ_RCVTIMEO, 200}, /* ms */
         {ZMQ_HEARTBEAT_IVL, 2000}, {ZMQ_HEARTBEAT_TIMEOUT, 6000}, {ZMQ_CONNECT_TIMEOUT, 5000}};
-    void *context = zmq_ctx_new();
     zmq = zmq_socket(context, ZMQ_DEALER), watch = zmq_stopwatch_start();
-    for (int i = 0; i < (strncmp(endpoint, "tcp:", 4) ? 6 : 9); i++) /* the last three on tcp */
+    for (int i = 0; i < (endpoint && !strncmp(endpoint, "tcp:", 4) ? 9 : 6); i++) /* 3 for tcp */
         zmq_setsockopt(zmq, options[i][0], &options[i][1], sizeof(int));
     zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &(int64_t){64 << 20}, sizeof(int64_t));
     for (int i = 0; i < 3; i++) /* for a gateway on another machine */
         if ((value = getenv(curve[i]))) zmq_setsockopt(zmq, ZMQ_CURVE_PUBLICKEY + i, value, 41);
-    if (zmq_connect(zmq, endpoint)) return perror(endpoint), 2;
+    token = strdup(getenv("WSRAW_TOKEN") ?: ""), unsetenv("WSRAW_TOKEN"), unsetenv(curve[1]); /* ours */
+    if (zmq_connect(zmq, endpoint ? endpoint : "")) return perror("WSRAW_ENDPOINT"), 2;
     signal(SIGINT, catch), signal(SIGTERM, catch);
     for (zmq_msg_t in; now() < leave_at; zmq_msg_close(&in)) {
         if (caught) leave_at = caught == SIGTERM && session ? now() + LEAVE_WITHIN : 0, caught = 0;

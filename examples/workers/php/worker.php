@@ -18,15 +18,17 @@ final class Worker {
     private float $oldest = 0.0, $leaveAt = INF; // since when the first of $out waits
     private int $session = 0, $during = 0; // the latter: the connection of the event
 
-    public function __construct(private ZMQSocket $socket) {
+    public function __construct(private ZMQSocket $socket, private string $token) {
+        $endpoint = getenv('WSRAW_ENDPOINT') ?: throw new Error('WSRAW_ENDPOINT is not set');
         $options = [ZMQ::SOCKOPT_IMMEDIATE => 1, ZMQ::SOCKOPT_PROBE_ROUTER => 1,
             ZMQ::SOCKOPT_LINGER => 2000, ZMQ::SOCKOPT_MAXMSGSIZE => 64 << 20, ZMQ::SOCKOPT_RCVHWM => 100, ZMQ::SOCKOPT_SNDHWM => 100];
         $tcp = [ZMQ::SOCKOPT_HEARTBEAT_IVL => 2000, ZMQ::SOCKOPT_HEARTBEAT_TIMEOUT => 6000, ZMQ::SOCKOPT_CONNECT_TIMEOUT => 5000];
-        $options += str_starts_with(getenv('WSRAW_ENDPOINT'), 'tcp:') ? $tcp : [];
+        $options += str_starts_with($endpoint, 'tcp:') ? $tcp : [];
         foreach (['SERVERKEY', 'PUBLICKEY', 'SECRETKEY'] as $key) // for a gateway on another machine
             if ($value = getenv("WSRAW_CURVE_$key")) $options[constant("ZMQ::SOCKOPT_CURVE_$key")] = $value;
+        array_map('putenv', ['WSRAW_TOKEN', 'WSRAW_CURVE_SECRETKEY']); // not for what a handler may start
         array_walk($options, fn (int|string $value, int $name) => $socket->setSockOpt($name, $value));
-        $socket->connect(getenv('WSRAW_ENDPOINT'));
+        $socket->connect($endpoint);
     }
 
     public function run(): void {
@@ -55,7 +57,7 @@ final class Worker {
             if ($tag === 'who') { // from one that does not know us: what we had is over (rule 2)
                 [$this->session, $this->ids] = [0, []];
                 $this->out = [['hello', 1, getenv('WSRAW_POOL'), getenv('WSRAW_INSTANCE'), 'php/' . PHP_VERSION,
-                    getenv('WSRAW_TOKEN'), 1000, 1, array_keys($this->connections)]];
+                    $this->token, 1000, 1, array_keys($this->connections)]];
                 $this->flush();
             } elseif ($tag === 'welcome') {
                 [$this->session, $this->ids] = [$fields[1], range($fields[3], $fields[4])];
@@ -128,7 +130,6 @@ function openClientConnection($target, $protocol = 'raw', $url = '/', $host = ''
 function onConnect(array $inf, Connection $con): void {
     if (isset($con->about['target'])) sendMessage('hi', $con);
 }
-
 function onMessage(array $msg, Connection $con): void {
     if (isset($con->about['target'])) return; // ours; two that answer each other never end
     $con->state += 1;
@@ -145,4 +146,4 @@ function onMessage(array $msg, Connection $con): void {
 
 function onError(string $error_message, Connection $con): void {}
 function onClose(Connection $con): void {}
-($worker = new Worker(new ZMQSocket(new ZMQContext(), ZMQ::SOCKET_DEALER)))->run();
+($worker = new Worker(new ZMQSocket(new ZMQContext(), ZMQ::SOCKET_DEALER), getenv('WSRAW_TOKEN') ?: ''))->run();
