@@ -3,6 +3,7 @@
 wsraw serves the sockets, with examples/rooms.py or any other handlers that put connections into
 groups; this is another process, with as many others like it as you want:
 
+    pip install fastapi uvicorn
     wsraw run --workers rooms.py --run-dir /tmp/rooms
     WSRAW_RUN_DIR=/tmp/rooms uvicorn fastapi_push:app --port 8080
     curl -d 'hello, all' http://127.0.0.1:8080/push/lobby

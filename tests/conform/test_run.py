@@ -178,6 +178,8 @@ def test_what_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--", "no-such-program"], "no-such-program: cannot be started: No such file"),
+        (["--", "node no-such.mjs"], "without the quotes: wsraw conform -- node no-such.mjs"),
+        (["--", str(ROOT / "examples/common.py")], "wsraw conform -- wsraw worker /"),
         (["--rules=teext", "--", "x"], "there is no rule 'teext'; there are"),
         ([], "Missing argument 'COMMAND"),
     ],

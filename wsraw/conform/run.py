@@ -84,6 +84,15 @@ def main(
     return 1 if play.failed else 0
 
 
+def _hint(command: Sequence[str]) -> str:
+    """What else may have been meant by a command that cannot be started."""
+    if command[0].endswith(".py"):
+        return f"; a handlers file is checked with: wsraw conform -- wsraw worker {command[0]}"
+    if len(command) == 1 and len(command[0].split()) > 1:
+        return f"; without the quotes: wsraw conform -- {command[0]}"
+    return ""
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -165,7 +174,8 @@ class Shell:
             )
         except OSError as error:
             why = error.strerror or str(error)
-            raise CannotConform(f"{self._command[0]}: cannot be started: {why}") from error
+            hint = _hint(self._command)
+            raise CannotConform(f"{self._command[0]}: cannot be started: {why}{hint}") from error
 
     def _hear(self, line: str) -> None:
         self.last_lines.append(line)
