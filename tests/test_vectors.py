@@ -21,7 +21,7 @@ LAST = (1 << 53) - 1
 SESSION = (1 << 40) + 7
 ASTRAL = "Grüße, 世界 😀"
 INF = {"method": "GET", "url": "/chat?x=1", "Host": "example.org", "Protocol": "websocket server"}
-ABOUT = {"kind": "websocket", "peer": "192.0.2.1:4711", "listener": "0.0.0.0:8000"}
+ABOUT = {"peer": "192.0.2.1:4711", "listener": "0.0.0.0:8000"}
 
 Vector = dict[str, Any]
 

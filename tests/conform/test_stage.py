@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from wsraw import messages as m
 from wsraw.conform import show
-from wsraw.conform.stage import Send, Stage
+from wsraw.conform.stage import ABOUT, Send, Stage
+from wsraw.testing import App
 
 IDENTITY = b"\0worker"
 
@@ -83,6 +85,15 @@ def test_records_as_people_read_them() -> None:
         'nil, "", 0, {"a": [1.5]}]'
     )
     assert show.batch(b"\xc1\x00") == "2 bytes: c1 00"
+
+
+def test_a_client_is_introduced_as_a_gateway_does_it() -> None:
+    """Else a worker that is called good misses something in a run."""
+    seen: list[Any] = []
+    with App(SimpleNamespace(on_connect=lambda inf, con: seen.append(con.about))) as app:
+        app.websocket()
+        app.raw("x")
+    assert [set(about) for about in seen] == [set(ABOUT)] * 2
 
 
 def test_the_window_is_kept() -> None:

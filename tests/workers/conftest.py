@@ -134,7 +134,7 @@ def clean_modules() -> Iterator[None]:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, clean_modules: None) -> Callable[..., Pair]:
+def pair(tmp_path: Path, clean_modules: None) -> Iterator[Callable[..., Pair]]:
     """Make a pair with the handlers of a source text."""
 
     def make(source: str, on_exception: str = "close") -> Pair:
@@ -142,7 +142,8 @@ def pair(tmp_path: Path, clean_modules: None) -> Callable[..., Pair]:
         file.write_text(textwrap.dedent(source), encoding="utf-8")
         return Pair(file, on_exception)
 
-    return make
+    yield make
+    api.uninstall()
 
 
 class Process:

@@ -12,7 +12,7 @@ from wsraw import messages as m
 from wsraw.conform.manners import LARGEST, MIB, leave
 from wsraw.conform.rules import Breach, Check, Rule, Script
 from wsraw.conform.session import Heard
-from wsraw.conform.stage import Stage
+from wsraw.conform.stage import ABOUT, Stage
 
 SLOW: Final = 300
 """Milliseconds of a handler in which something else happens."""
@@ -78,7 +78,7 @@ def binary(stage: Stage) -> Script:
 def raw(stage: Stage) -> Script:
     """Its on_connect comes with the first data, in one batch."""
     con = stage.new_con()
-    stage.event("on_connect", con, {"Protocol": "raw"}, False, 1, {"kind": "raw"})
+    stage.event("on_connect", con, {"Protocol": "raw"}, False, 1, ABOUT)
     for data in (b"hello\r\n", bytes(range(256))):
         yield from _reply(stage, con, data, data, "raw")
 
@@ -119,18 +119,17 @@ def state(stage: Stage) -> Script:
     yield from _reply(stage, con, b"count", b"2")
     stage.notice(["detach", con])
     inf = {"Protocol": "websocket server"}
-    about = {"kind": "websocket", "peer": "192.0.2.1:4711"}
     # As if another worker had begun anew from the first state: so 2 comes again.
-    stage.notice(["attach", con, inf, kept, 3, about])
+    stage.notice(["attach", con, inf, kept, 3, ABOUT])
     yield from _reply(stage, con, b"count", b"2")
     # And somebody else's, in a new session, with nothing but the state.
     yield from stage.enter()
     other = stage.new_con()
-    stage.notice(["attach", other, inf, kept, 1, about])
+    stage.notice(["attach", other, inf, kept, 1, ABOUT])
     yield from _reply(stage, other, b"count", b"2")
     yield from _reply(stage, other, b"count", b"3")
     # Elsewhere it has changed: the worker still has the connection, and gets the state anew.
-    stage.notice(["attach", other, None, kept, 7, about])
+    stage.notice(["attach", other, None, kept, 7, ABOUT])
     yield from _reply(stage, other, b"count", b"2")
 
 
@@ -170,7 +169,7 @@ def opens(stage: Stage) -> Script:
         raise Breach("wanted: an answer that begins with opened")
     start = len(stage.session.heard)
     inf = {"Protocol": "websocket client"}
-    about = {"kind": "websocket", "target": command.target}
+    about = {"target": command.target}
     stage.event("on_connect", command.con, inf, False, 1, about)
     stage.flush()
     yield from stage.all_acked()
@@ -281,7 +280,7 @@ def fence(stage: Stage) -> Script:
     inf: dict[str, Any] = {"Protocol": "websocket server"}
     # No on_connect: the slow one is event 1 here, as it will be in the next session.
     for each in (con, other):
-        stage.notice(["attach", each, inf, b"", 0, {"kind": "websocket"}])
+        stage.notice(["attach", each, inf, b"", 0, ABOUT])
     stage.message(con, slow)
     stage.message(con, b"of the old session")
     stage.flush()
@@ -289,7 +288,7 @@ def fence(stage: Stage) -> Script:
     yield from stage.quiet(SLOW / 3000)
     yield from stage.enter()
     start = len(stage.session.heard)
-    stage.notice(["attach", other, inf, b"", 0, {"kind": "websocket"}])
+    stage.notice(["attach", other, inf, b"", 0, ABOUT])
     seq = stage.message(other, slow, delivery=2)
     stage.flush()
     yield from stage.all_acked()
@@ -301,7 +300,7 @@ def fence(stage: Stage) -> Script:
     if len(answers) != 1 or answers[0].batch != stage.session.acked[seq].batch:
         raise Breach(f"event {seq} was acked without its answer: with an ack of the old session?")
     # What was in flight comes again, here or elsewhere.
-    stage.notice(["attach", con, inf, b"", 0, {"kind": "websocket"}])
+    stage.notice(["attach", con, inf, b"", 0, ABOUT])
     yield from _reply(stage, con, slow, slow)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from wsraw import messages as m
 from wsraw.conform.rules import Breach, Check, Rule, Script
-from wsraw.conform.stage import Stage
+from wsraw.conform.stage import ABOUT, Stage
 
 MIB: Final = 1 << 20
 LARGEST: Final = 15 * MIB
@@ -52,7 +52,7 @@ def events(stage: Stage) -> Script:
     stage.flush()
     yield from stage.all_acked()
     raw = stage.new_con()
-    stage.event("on_connect", raw, {"Protocol": "raw"}, False, 1, {"kind": "raw"})
+    stage.event("on_connect", raw, {"Protocol": "raw"}, False, 1, ABOUT)
     stage.message(raw, b"raw\r\n", "raw")
     stage.close(raw)
     stage.flush()
@@ -68,8 +68,7 @@ def _no_failure(stage: Stage) -> None:
 def verdict(stage: Stage) -> Script:
     """The ack alone lets in; the worker may also say accept, or reject."""
     con = stage.new_con()
-    about = {"kind": "websocket", "peer": "192.0.2.1:4711"}
-    stage.event("on_connect", con, {"Protocol": "websocket server"}, True, 1, about)
+    stage.event("on_connect", con, {"Protocol": "websocket server"}, True, 1, ABOUT)
     stage.flush()
     yield from stage.all_acked()
 
@@ -93,7 +92,7 @@ def appended_fields(stage: Stage) -> Script:
     """Fields of a later version at the end of each record, and what is new in maps."""
     tail = ("of a later version", {"or": [None, 1.5, True]})
     con, other = stage.new_con(), stage.new_con()
-    about = {"kind": "websocket", "later": {"a": [1, None, b"\xff"]}}
+    about = ABOUT | {"later": {"a": [1, None, b"\xff"]}}
     inf = {"Protocol": "websocket server"}
     stage.event("on_connect", con, inf, False, 1, about, *tail)
     stage.event("on_message", con, b"long", "text", True, 1, *tail)
@@ -145,15 +144,14 @@ def unknown_connection(stage: Stage) -> Script:
 def attach(stage: Stage) -> Script:
     """A connection comes from another worker, goes, comes again, and ends."""
     con = stage.new_con()
-    about = {"kind": "websocket", "peer": "192.0.2.1:4711"}
-    stage.notice(["attach", con, {"Protocol": "websocket server"}, b"", 0, about])
+    stage.notice(["attach", con, {"Protocol": "websocket server"}, b"", 0, ABOUT])
     stage.message(con, b"hello")
     stage.flush()
     yield from stage.all_acked()
     stage.notice(["detach", con])
     stage.flush()
     # Only now: while it had an event there, it would not have moved.
-    stage.notice(["attach", con, {"Protocol": "websocket server"}, b"", 1, about])
+    stage.notice(["attach", con, {"Protocol": "websocket server"}, b"", 1, ABOUT])
     stage.message(con, b"hello again", delivery=2)
     stage.flush()
     yield from stage.all_acked()

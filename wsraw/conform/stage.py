@@ -28,6 +28,9 @@ QUIET: Final = 0.15
 IDS: Final = 2000
 """Ids in a range for `open`."""
 
+ABOUT: Final = {"peer": "192.0.2.1:4711", "listener": "conform"}
+"""What the gateway knows of a client."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -228,12 +231,11 @@ class Stage:
         self._out.append(record)
         self.watch.given(record)
 
-    def connect(self, con: int = 0, about: dict[str, Any] | None = None) -> int:
+    def connect(self, con: int = 0) -> int:
         """Queue the `on_connect` of a client; returns the connection."""
         con = con or self.new_con()
         inf = {"Protocol": "websocket server", "method": "GET", "url": "/", "Host": "conform"}
-        about = about or {"kind": "websocket", "peer": "192.0.2.1:4711", "listener": "conform"}
-        self.event("on_connect", con, inf, False, 1, about)
+        self.event("on_connect", con, inf, False, 1, ABOUT)
         return con
 
     def message(

@@ -117,8 +117,7 @@ class Connection:
     def kind(self) -> str:
         """`websocket` or `raw`; empty when not known here."""
         if not self._kind:
-            protocol = self.inf.get("Protocol", "")
-            self._kind = str(self.about.get("kind", "")) or protocol.partition(" ")[0]
+            self._kind = self.inf.get("Protocol", "").partition(" ")[0]
         return self._kind
 
     @property
