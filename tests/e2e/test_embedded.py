@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -193,6 +194,21 @@ def test_threads(chat: Server) -> None:
             worker.send(con, 3)  # type: ignore[arg-type]
     with pytest.raises(ConnectionError):
         worker.send(con, "x")
+
+
+def test_threads_open(chat: Server) -> None:
+    heard: list[Any] = []
+    handlers = SimpleNamespace(on_message=lambda msg, con: heard.append((msg["data"], con.id)))
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(TIMEOUT)
+        with threads.Worker(handlers, run_dir=chat.run_dir) as worker:
+            con = worker.open(f"127.0.0.1:{upstream.getsockname()[1]}", timeout=TIMEOUT)
+            worker.send(con, b"hello")
+            with upstream.accept()[0] as sock:
+                assert sock.recv(100) == b"hello"
+                sock.sendall(b"and back")
+                eventually(lambda: heard, "the event of it")
+    assert heard == [(b"and back", con.id)]
 
 
 def test_threads_give_up_in_time(tmp_path: Path) -> None:

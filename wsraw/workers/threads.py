@@ -109,6 +109,11 @@ class Worker:
         """Take a connection out of a group."""
         self._wait(self._worker.leave(group, con), timeout)
 
+    def open(self, target: str, *, timeout: float | None = None, **options: Any) -> Connection:
+        """Open a connection; `options` are those of `open_client_connection`. For workers with
+        handlers, which hear of it."""
+        return self._wait(self._worker.open(target, **options), timeout)
+
     def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function, or an async one, in the worker's thread, between handlers."""
         self._worker.call_soon_threadsafe(function, *args)
