@@ -80,12 +80,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reloads", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--websockets", type=int, default=50)
     parser.add_argument("--rate", type=float, default=2000.0)
     parser.add_argument("--quick", action="store_true", help="three reloads, no bound in time")
     options = parser.parse_args()
     count = 3 if options.quick else options.reloads
     plan = Plan(
-        seconds=3600, workers=options.workers, websockets=50, raw=10,
+        seconds=3600, workers=options.workers, websockets=options.websockets, raw=10,
         rate=500.0 if options.quick else options.rate,
     )  # fmt: skip
 
@@ -117,6 +118,8 @@ def main() -> int:
     print(
         f"messages answered        {load.findings.answered} (control {control.findings.answered})"
     )
+    p99, calm = load.latency.percentile(0.99), control.latency.percentile(0.99)
+    print(f"p99                      {p99 * 1000:.1f} ms (control {calm * 1000:.1f} ms)")
     print(f"longest pause            {load.pause.longest * 1000:.1f} ms")
     print(
         f"longest pause, control   {control.pause.longest * 1000:.1f} ms ({starts} idle processes)"
