@@ -3,8 +3,10 @@ from __future__ import annotations
 import random
 import ssl
 import struct
+from pathlib import Path
 
 import pytest
+from authority import server_file
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from wsraw.gateway.hello import (
 )
 
 X25519, P256, FFDHE2048, FFDHE8192 = 0x1D, 0x17, 0x100, 0x104
+GREASE, UNKNOWN = 0x2A2A, 0x9999
 
 
 def vector(data: bytes, width: int) -> bytes:
@@ -94,6 +97,11 @@ def test_any_cut_and_any_records_are_the_same(size: int) -> None:
         ([supported(X25519, FFDHE8192), shares(FFDHE8192)], True),
         ([supported(X25519, FFDHE2048), shares(X25519, FFDHE2048)], True),
         ([supported(FFDHE2048, FFDHE8192), shares()], True),
+        ([supported(UNKNOWN, FFDHE8192), shares()], True),
+        ([supported(GREASE, FFDHE8192), shares()], True),
+        ([supported(FFDHE8192, UNKNOWN), shares(UNKNOWN)], True),
+        ([supported(GREASE, FFDHE8192, P256), shares()], False),
+        ([supported(GREASE, UNKNOWN), shares()], False),
         ([], False),
     ],
 )
@@ -151,3 +159,22 @@ def test_no_bytes_make_it_raise(data: bytes, at: int, change: bytes) -> None:
     read(records(b"\1" + vector(data, 3)))
     whole = records(message(named(b"a.b"), supported(X25519), shares(X25519)))
     read(whole[:at] + change + whole[at + len(change) :])
+
+
+@pytest.mark.parametrize("curve", [0x17, 0x18, 0x19, X25519, 0x1E])
+def test_openssl_takes_a_curve_where_one_is_on_offer(curve: int, tmp_path: Path) -> None:
+    """Why a hello is let in that names a costly group beside a curve, and shows a key for none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server_file(tmp_path))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    versions = extension(43, vector(b"\3\4", 1))
+    signatures = extension(13, vector(b"\4\3\10\4", 2))
+    groups = supported(GREASE, FFDHE8192, curve)
+    data = records(message(versions, signatures, groups, shares()))
+    assert read(data) == Hello()
+    incoming.write(data)
+    with pytest.raises(ssl.SSLWantReadError):
+        server.do_handshake()
+    # HelloRetryRequest: the group that it asks for stands in its key_share.
+    assert extension(51, struct.pack("!H", curve)) in outgoing.read()

@@ -26,6 +26,9 @@ _SERVER_NAME: Final = 0
 _SUPPORTED_GROUPS: Final = 10
 _KEY_SHARE: Final = 51
 _HOST_NAME: Final = 0
+_CURVES: Final = frozenset(bytes((0, number)) for number in (0x17, 0x18, 0x19, 0x1D, 0x1E))
+"""P-256, P-384, P-521, X25519 and X448: with one of them on offer OpenSSL takes no other group
+(RFC 8446, section 4.2.7)."""
 
 ALERT_HANDSHAKE_FAILURE: Final = bytes((21, 3, 1, 0, 2, 2, 40))
 ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
@@ -101,8 +104,10 @@ def _judge(body: bytes) -> Hello:
             name = _server_name(value)
         elif kind == _SUPPORTED_GROUPS:
             groups, _ = _take(value, 2)
-            numbers = [groups[at : at + 2] for at in range(0, len(groups), 2)]
-            if all(map(_is_costly, numbers)):
+            numbers = {groups[at : at + 2] for at in range(0, len(groups), 2)}
+            # Groups that nobody knows prove nothing: browsers put such a one in front (RFC 8701),
+            # and OpenSSL passes them over.
+            if any(map(_is_costly, numbers)) and numbers.isdisjoint(_CURVES):
                 return _COSTLY
         elif kind == _KEY_SHARE:
             shares, _ = _take(value, 2)
