@@ -86,6 +86,7 @@ BAD = {
     "2 tlv cut in its value": header(V4 + b"\x04\0\x09xxxx"),
     "2 checksum wrong": checked(V4)[:-1] + b"?",
     "2 checksum short": header(V4 + tlv(3, b"abc")),
+    "2 two checksums": header(checked(V4)[16:] + checked(V4)[-7:]),
 }
 
 
@@ -199,3 +200,21 @@ def test_nothing_raises(data: bytes, optional: bool) -> None:
 def test_one_wrong_byte_does_not_raise(data: bytes, at: int, byte: int) -> None:
     at %= len(data)
     read(data[:at] + bytes([byte]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_strangers_header_is_refused_unread(name: str) -> None:
+    data, _ = GOOD[name]
+    size = len(SIGNATURE) if data.startswith(SIGNATURE) else len(b"PROXY ")
+    reader = ProxyReader(optional=True, trusted=False)
+    reader.receive_data(data[: size - 1])
+    assert (reader.state, reader.found) == ("reading", False)
+    reader.receive_data(data[size - 1 :])
+    assert (reader.state, reader.found, reader.address) == ("wrong", True, None)
+    assert reader.error == "a PROXY header, and it is no trusted proxy"
+
+
+def test_a_stranger_who_sends_none_is_a_client() -> None:
+    reader = ProxyReader(optional=True, trusted=False)
+    reader.receive_data(b"GET / HTTP/1.1")
+    assert (reader.state, reader.rest) == ("done", b"GET / HTTP/1.1")

@@ -33,7 +33,8 @@ class Accepting:
         self._awaits_tls = listen.tls != "off"
         self._proxy: ProxyReader | None = None
         if listen.proxy_protocol != "off":
-            self._proxy = ProxyReader(optional=listen.proxy_protocol == "optional")
+            optional = listen.proxy_protocol == "optional"
+            self._proxy = ProxyReader(optional, entrance.trusts(con.address))
         if listen.proxy_protocol == "required":
             con.arm(con.settings.handshake_timeout, now)
         else:
@@ -79,8 +80,6 @@ class Accepting:
         if not reader.begun:
             con.arm(con.settings.handshake_timeout, now)
         reader.receive_data(data)
-        if reader.found and not self._entrance.trusts(con.address):
-            return self._refuse_header("a PROXY header, and it is no trusted proxy", now), b""
         if reader.state == "wrong":
             return self._refuse_header(reader.error, now), b""
         if reader.state == "reading":

@@ -21,8 +21,9 @@ SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_LINE: Final = 107
 """Bytes of a line of version 1, its end included (section 2.1)."""
 
-MAX_SIZE: Final = 16 * 1024
-"""Bytes of a header of version 2; it could say 65,535, but TLVs are small."""
+MAX_SIZE: Final = 4 * 1024
+"""Bytes of a header of version 2; it could say 65,535, but TLVs are small. HAProxy writes and reads
+no more than one buffer, of which addresses and TLVs are a few hundred bytes."""
 
 _BEGIN: Final = b"PROXY "
 _LINE: Final = re.compile(
@@ -45,6 +46,7 @@ class ProxyReader:
     __slots__ = (
         "_buffer",
         "_optional",
+        "_trusted",
         "address",
         "error",
         "found",
@@ -54,9 +56,11 @@ class ProxyReader:
         "tls",
     )
 
-    def __init__(self, optional: bool = False) -> None:
+    def __init__(self, optional: bool = False, trusted: bool = True) -> None:
+        """With `optional` there may be none; a peer that is not `trusted` must send none."""
         self._buffer = bytearray()
         self._optional = optional
+        self._trusted = trusted
         self.state: Literal["reading", "done", "wrong"] = "reading"
         self.rest = b""
         """What came behind the header; with `optional` all there is, where there was none."""
@@ -81,15 +85,23 @@ class ProxyReader:
         buffer += data
         if SIGNATURE.startswith(buffer[: len(SIGNATURE)]):
             self.found = len(buffer) >= len(SIGNATURE)
-            if len(buffer) >= _HEAD:
+            if self._may_read() and len(buffer) >= _HEAD:
                 self._read_2(buffer)
         elif _BEGIN.startswith(buffer[: len(_BEGIN)]):
             self.found = len(buffer) >= len(_BEGIN)
-            self._read_1(buffer)
+            if self._may_read():
+                self._read_1(buffer)
         elif self._optional:
             self._done(0)
         else:
             self._fail("it begins with no PROXY header")
+
+    def _may_read(self) -> bool:
+        """A stranger's header is none of our business, and a checksum is work."""
+        if self.found and not self._trusted:
+            self._fail("a PROXY header, and it is no trusted proxy")
+            return False
+        return True
 
     def receive_eof(self) -> None:
         """Nothing more will come."""
@@ -172,6 +184,7 @@ class ProxyReader:
     def _read_tlvs(self, header: bytes, start: int) -> bool:
         """Look at what is of interest in type, length, value; False when it cannot be right."""
         at = start
+        sums = 0
         while at < len(header):
             value = at + 3
             end = value + int.from_bytes(header[at + 1 : value], "big")
@@ -179,6 +192,10 @@ class ProxyReader:
                 self._fail("the PROXY header ends within a TLV")
                 return False
             if header[at] == _CRC32C:
+                sums += 1
+                if sums > 1:
+                    self._fail("the PROXY header has two checksums")
+                    return False
                 zeroed = header[:value] + bytes(end - value) + header[end:]
                 if header[value:end] != _crc32c(zeroed).to_bytes(4, "big"):
                     self._fail("the checksum of the PROXY header is wrong")
