@@ -265,6 +265,24 @@ def test_messages_that_are_too_large() -> None:
         assert_told(serving, max_message_size=1)
 
 
+def test_frames_that_are_too_large_and_lines_that_are_too_long() -> None:
+    with limited("--max-frame-size=1KiB") as serving:
+        with web(serving) as sock:
+            sock.sendall(frame(2, b"x" * 1025))
+            assert close_code(sock) == 1009
+        with serving.tcp() as sock:
+            sock.sendall(UPGRADE[:-2] + b"Cookie: " + b"a" * 9000 + b"\r\n\r\n")
+            assert ended(sock).startswith("HTTP/1.1 431 ")
+        assert_told(serving, max_frame_size=1, max_header_size=1)
+
+
+def test_who_does_not_answer_a_ping() -> None:
+    with limited("--ping-interval=0.1", "--ping-timeout=0.2") as serving, web(serving) as sock:
+        assert close_code(sock) == 1011
+        eventually(lambda: hits(serving) == {"ping_timeout": 1})
+        assert serving.run.line(r"info gateway: limit ping_timeout: closed a connection")
+
+
 def test_more_than_there_are_descriptors(tmp_path: Any) -> None:
     """By default a tenth is left, and those who come then are told."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -61,12 +61,25 @@ def test_the_longest_line_is_http_and_one_byte_more_is_raw() -> None:
 
 
 def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
-    head = GET + b"Upgrade: websocket\r\n" + of_length(MAX_HEAD - len(UPGRADE), b"A: %s\r\n")
+    lines = of_length(MAX_LINE, b"A: %s\r\n")
+    lines += of_length(MAX_HEAD - len(UPGRADE) - MAX_LINE, b"A: %s\r\n")
+    head = GET + b"Upgrade: websocket\r\n" + lines
     longest = head + b"\r\n"
     assert len(longest) == MAX_HEAD
     assert Sniffer().receive_data(longest + b"behind") is Verdict.WEBSOCKET
     assert Sniffer().receive_data(head + b"a\r\n\r\n") is Verdict.TOO_BIG
     assert Sniffer().receive_data(GET + b"a" * 10 * MAX_HEAD) is Verdict.TOO_BIG
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_the_longest_line_of_a_handshake(end: bytes) -> None:
+    line = b"A: " + b"a" * (MAX_LINE - 5)
+    for more, verdict in ((b"", Verdict.WEBSOCKET), (b"a", Verdict.TOO_BIG)):
+        head = end.join([GET.strip(), b"Upgrade: websocket", line + more, b"B: b", b"", b""])
+        assert Sniffer().receive_data(head) is verdict
+    # What is no handshake is raw, or answered as plain HTTP is: whatever its lines are.
+    head = end.join([GET.strip(), line + b"a", b"", b""])
+    assert Sniffer().receive_data(head) is Verdict.PLAIN_HTTP
 
 
 def test_bounds_that_are_given() -> None:

@@ -28,6 +28,8 @@ DONE: Final = {
     "max_header_size": "refused a request (431)",
     "max_header_count": "refused a request (431)",
     "max_message_size": "closed a connection (1009)",
+    "max_frame_size": "closed a connection (1009)",
+    "ping_timeout": "closed a connection that does not answer (1011)",
     "message_rate": "held up a connection, or closed it (1008)",
     "byte_rate": "held up a connection, or closed it (1008)",
     "idle_timeout": "closed a connection (1001)",
@@ -44,8 +46,8 @@ DONE: Final = {
     "verdict_timeout": "gave up a handshake (503)",
 }
 
-ROUTINE: Final = frozenset({"idle_timeout"})
-"""What is no news for whoever has set it."""
+ROUTINE: Final = frozenset({"idle_timeout", "ping_timeout"})
+"""What happens every day: clients fall silent, and networks lose them."""
 
 UNTOLD: Final = frozenset({"verdict"})
 """Counted, but no line in the log: that is for who has decided."""

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Final
 
 MAX_LINE: Final = 8 * 1024
-"""Bytes of the first line, its end included; nginx and Apache allow as much."""
+"""Bytes of a line, its end included; nginx and Apache allow as much."""
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of the whole head, where no other bound is given; Apache and Node have the same."""
@@ -50,7 +50,7 @@ class Verdict(Enum):
     PLAIN_HTTP = "plain http"
     """The head is complete and does not."""
     TOO_BIG = "too big"
-    """HTTP, but the head does not end within its bound."""
+    """HTTP, but the head does not end within its bound, or a line of a handshake."""
     TOO_MANY = "too many"
     """HTTP, but the head has more headers than it may."""
 
@@ -107,6 +107,11 @@ class Sniffer:
             for tokens in _UPGRADE.findall(buffer, 0, self.head_size):
                 if any(token.strip().lower() == b"websocket" for token in tokens.split(b",")):
                     self.verdict = Verdict.WEBSOCKET
+            if self.verdict is Verdict.WEBSOCKET and self.head_size > MAX_LINE:
+                lines = bytes(buffer[: self.head_size]).split(b"\n")
+                # The library behind the handshake takes no longer ones, with CRLF at their end.
+                if any(len(line.rstrip(b"\r")) + 2 > MAX_LINE for line in lines):
+                    self.verdict = Verdict.TOO_BIG
         elif len(buffer) >= self._max_head:
             self.verdict = Verdict.TOO_BIG
         else:

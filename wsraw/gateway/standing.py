@@ -142,8 +142,7 @@ class Standing(Life):
         cause = "peer"
         if ws.error:
             cause = _FAILURES.get(ws.close_code, "protocol-error")
-            if ws.close_code == 1009:
-                self.limit = "max_message_size"
+            self.limit = ws.too_big
         events += self.end(ws.close_code, ws.close_reason, cause, ws.error)
 
     def _parse_held(self, now: float) -> list[Event]:
@@ -231,6 +230,7 @@ class Standing(Life):
                 return []
             ws.close(1011, "no answer to a ping")
             self.collect(ws)
+            self.limit = "ping_timeout"
             message = f"no answer to a ping for {settings.ping_timeout:g} s"
             return self.end(1011, "no answer to a ping", "ping-timeout", message)
         due = self._last_heard + settings.ping_interval

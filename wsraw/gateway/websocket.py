@@ -95,12 +95,15 @@ class _Receiver(Protocol):
         "hold_pongs",
         "later",
         "skips_data",
+        "too_big",
     )
 
     def begin(self, settings: Settings) -> None:
         self.frames: list[DataFrame] = []
         self.ended = False
         self.failure: tuple[int, str] | None = None
+        self.too_big = ""
+        """The setting whose bound was passed."""
         self.hold_pongs = False
         self.held_pong: bytes | None = None
         self.between_frames = False
@@ -241,6 +244,7 @@ class _Receiver(Protocol):
             # The library speaks of what it was told last, and knows of frames only.
             one = self.frame_limit < self._limit and self._size <= self._limit
             limit = self.frame_limit if one else self._limit
+            self.too_big = "max_frame_size" if one else "max_message_size"
             reason = f"{'frame' if one else 'message'} of more than {limit} bytes"
         self.ended = True
         self.failure = int(code), reason
@@ -637,6 +641,11 @@ class WebSocket(MessageOrder):
         elif protocol.close_rcvd is not None:
             self.close_code = int(protocol.close_rcvd.code)
             self.close_reason = protocol.close_rcvd.reason
+
+    @property
+    def too_big(self) -> str:
+        """With 1009: the setting whose bound was passed."""
+        return self._protocol.too_big
 
     @property
     def agreed(self) -> bool:
