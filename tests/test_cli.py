@@ -34,7 +34,7 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert cli.main(["run", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for option in options.options():
-        assert f"--{option.name.replace('_', '-')}" in text
+        assert f"--{option.flag}" in text
         # Click breaks long words; enough of the meaning shows that it is the right one.
         assert " ".join(option.meaning.split()[:3]) in text
     assert "[default: 127.0.0.1:8000]" in text
@@ -78,6 +78,10 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         (["run", "--workers", "none.py:2"], "wsraw: none.py: there is no such handlers file"),
         (["run", "--workers", "a.py:0"], "wsraw: --workers: 'a.py:0': the number of processes"),
         (["run", "--workers", "."], "wsraw: . is not a file"),
+        (["run", "--pool", "a=none.py"], "wsraw: none.py: there is no such handlers file"),
+        (["run", "--pool", "a=no-such x"], "wsraw: --pool a='no-such x': no-such: no such program"),
+        (["run", "--pool", "a b"], "wsraw: --pool: 'a b' is no name: write letters"),
+        (["run", "--route", "x=y"], "wsraw: --route: 'x=y': write PATTERN=POOL"),
         (["worker", "x.py"], "wsraw: Missing option '--connect'"),
         (["worker", __file__, "--connect", "tcp://h:1", "--key", "k"], "wsraw: --key and"),
         (

@@ -15,7 +15,7 @@ from running import ROOT, Running
 from wsraw import cli, configuration, options, programs
 from wsraw.configuration import ConfigurationError
 from wsraw.listeners import parse_listen
-from wsraw.settings import Settings
+from wsraw.settings import PoolSettings, RouteSettings, Settings
 
 
 def gather(
@@ -102,6 +102,11 @@ TABLE = [
     ("[[listen]]\nport = 1", "listen: this is no table; write listen = …"),
     ("[pool.a]\ndispatch = 'any'", "pool: there is no such table"),
     ("ping = {interval = 1}", "ping: there is no such table"),
+    ("[pools]\nname = 'a'", "pools: write [[pools]] over each of them"),
+    ("[routes.a]\npool = 'a'", "routes: write [[routes]] over each of them"),
+    ("pools = [1]", "pools: 1: write a table, or a text"),
+    ("pools = ['a=x.py:0']", "pools: a: 'x.py:0': the number of processes"),
+    ("[[pools]]", "pools: name must be said in each [[pools]]"),
     ("low_water_mark = '1MiB'", "low_water_mark (1048576) must not be above high_water_mark"),
     ("high_water_mark = '1KiB'", "low_water_mark (65536) must not be above high_water_mark (1024)"),
     ("a = ", "this is no TOML: Invalid value"),
@@ -208,6 +213,82 @@ def test_relative_paths_are_relative_to_the_file(
     assert (given.settings.workers, given.settings.run_dir) == (("h.py",), "r")
 
 
+# --- tables ---
+
+TWO_POOLS = """
+[[pools]]
+name = "chat"
+workers = [
+  "chat.py:4",
+]
+dispatch = "sticky"
+
+[[pools]]  # of others
+name = "far"
+
+# who goes where
+[[routes]]
+path = "/rooms/{room}"
+pool = "chat"
+
+[[routes]]
+kind = "raw"
+listener = "unix:s"
+pool = "far"
+"""
+
+
+def test_tables_of_a_file(tmp_path: Path) -> None:
+    settings, sources = gather(tmp_path, f"listen = 'unix:s'\n{TWO_POOLS}")
+    assert settings.pools == (
+        PoolSettings(name="chat", workers=(f"{tmp_path}/chat.py:4",), dispatch="sticky"),
+        PoolSettings(name="far"),
+    )
+    assert settings.routes == (
+        RouteSettings(pool="chat", path="/rooms/{room}"),
+        RouteSettings(pool="far", kind="raw", listener=f"unix:{tmp_path}/s"),
+    )
+    assert settings.listen == (f"unix:{tmp_path}/s",)
+    assert sources["pools"] == f"{tmp_path / 'wsraw.toml'}:3"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("dispatch", "dispach", "8: pools: dispach: there is no such key in [[pools]]; did you"),
+        ("sticky", "stick", "8: pools: dispatch: Invalid enum value 'stick'; write any or sticky"),
+        ('"chat.py:4"', "4", "5: pools: workers[0]: Expected `str`, got `int`"),
+        ("chat.py:4", "chat.py:0", "5: pools: chat: "),
+        ('"far"\n\n', '"chat"\n\n', "11: pools: 'chat' is there twice"),
+        ('name = "far"', "", "10: pools: name must be said in each [[pools]]"),
+        ('"far"\n\n', '"near"\n\n', "21: routes: listener unix:"),
+        ("{room}", "{room", "15: routes: '/rooms/{room': a {name} stands"),
+        ('"raw"', '"rau"', "19: routes: kind: Invalid enum value 'rau'; write any or websocket or"),
+        ("unix:s", "unix:t", "20: routes: "),
+        ('kind = "raw"', 'kind = "raw"\npath = "/x"', "20: routes: "),
+        ('path = "/rooms/{room}"', "", "18: routes: no client comes to listener "),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_refused_with_line(
+    tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    assert TWO_POOLS.count(right) == 1
+    text = f"listen = 'unix:s'\n{TWO_POOLS.replace(right, wrong)}"
+    assert refusal(tmp_path, text).startswith(f"wsraw.toml:{message}")
+
+
+def test_tables_in_one_line_are_blamed_there(tmp_path: Path) -> None:
+    text = "\npools = [{name = 'a'},\n  {name = 'b', dispatch = 'x'}]"
+    assert refusal(tmp_path, text).startswith("wsraw.toml:2: pools: dispatch: Invalid enum")
+
+
+def test_the_command_line_has_no_lines(tmp_path: Path) -> None:
+    told = refusal(tmp_path, TWO_POOLS, routes=("/a=chat",), listen=("unix:s",))
+    assert told.startswith("wsraw.toml:10: pools: no client comes to 'far'"), "there it is wrong"
+    given = {"routes": ("/a=chat", "/a=far"), "listen": ("unix:s",)}
+    assert refusal(tmp_path, TWO_POOLS, **given).startswith("--route: no client comes to /a=far")
+
+
 # --- the environment ---
 
 
@@ -216,6 +297,8 @@ def test_relative_paths_are_relative_to_the_file(
     [
         ("WSRAW_LISTEN", "h:1 [::1]:2", ("h:1", "[::1]:2")),
         ("WSRAW_WORKERS", "h.py:2", ("h.py:2",)),
+        ("WSRAW_POOLS", "a=x.py:2", (PoolSettings(name="a", workers=("x.py:2",)),)),
+        ("WSRAW_ROUTES", "/a/{b}=default", (RouteSettings(pool="default", path="/a/{b}"),)),
         ("WSRAW_DEFLATE", "no", False),
         ("WSRAW_RELOAD", "1", True),
         ("WSRAW_DISPATCH", "sticky", "sticky"),
@@ -239,6 +322,9 @@ def test_the_environment(name: str, text: str, value: Any) -> None:
         ("WSRAW_MAX_DELIVERIES", "0", "WSRAW_MAX_DELIVERIES: Expected `int` >= 1"),
         ("WSRAW_DEFLATE", "perhaps", "WSRAW_DEFLATE: Expected `bool`, got `str`; write true or"),
         ("WSRAW_LISTEN", "80", "WSRAW_LISTEN: '80': write HOST:PORT"),
+        ("WSRAW_POOLS", "a=x.py b", "WSRAW_POOLS: no client comes to 'a': write a route"),
+        ("WSRAW_ROUTES", "/a=x", "WSRAW_ROUTES: /a=x: there is no pool 'x'; there are default"),
+        ("WSRAW_ROUTES", "/a", "WSRAW_ROUTES: '/a': write PATTERN=POOL"),
         ("WSRAW_LOW_WATER_MARK", "1GB", "WSRAW_LOW_WATER_MARK (1000000000) must not be above"),
         (
             "WSRAW_HIGH_WATERMARK",
@@ -274,6 +360,9 @@ def test_what_others_say_in_the_environment_is_not_ours() -> None:
     [
         ({"ping_interval": "x"}, "--ping-interval: 'x' is no length of time"),
         ({"listen": ("80",)}, "--listen: '80': write HOST:PORT"),
+        ({"pools": ("a=",)}, "--pool: 'a=': write NAME=WORKERS"),
+        ({"pools": ("a=x", "b=y"), "routes": ("/=a",)}, "--pool: no client comes to 'b'"),
+        ({"routes": ("/=a",)}, "--route: /=a: there is no pool 'a'"),
         ({"low_water_mark": "1GB"}, "--low-water-mark (1000000000) must not be above"),
         ({"high_water_mark": "9"}, "--high-water-mark: low_water_mark (65536) must not be above"),
     ],
@@ -299,6 +388,8 @@ def test_what_is_shown_is_read_as_the_same(
     monkeypatch.setenv("WSRAW_CLOSE_TIMEOUT", "1.5s")
     monkeypatch.setenv("WSRAW_CONFIG", "a.toml")
     arguments = ["--workers=h.py:2", "--subprotocols=ä\x7f\n", "--listen=unix:s", "--no-deflate"]
+    arguments += ["--pool=a=x.py", "--pool=b", "--pool=a=node 'y' \"z\":3"]
+    arguments += ["--route=/a/{b}=a", "--route=raw=b"]
     assert cli.main(["settings", *arguments]) == 0
     shown = capsys.readouterr().out
     lines = {line.split(" = ")[0]: line for line in shown.splitlines()}
@@ -318,6 +409,11 @@ def test_what_is_shown_is_read_as_the_same(
         subprotocols=("ä\x7f\n",),
         listen=(f"unix:{tmp_path}/s",),
         deflate=False,
+        pools=(
+            PoolSettings(name="a", workers=(str(tmp_path / "x.py"), "node 'y' \"z\":3")),
+            PoolSettings(name="b"),
+        ),
+        routes=(RouteSettings(pool="a", path="/a/{b}"), RouteSettings(pool="b", kind="raw")),
     )
 
 
@@ -351,10 +447,12 @@ def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
     assert gather(tmp_path, text).settings.idle_timeout == 600.0
 
 
-def test_the_example_loads() -> None:
-    file = ROOT / "examples/wsraw.toml"
+@pytest.mark.parametrize("name", ["wsraw.toml", "pools.toml"])
+def test_the_examples_load(name: str) -> None:
+    file = ROOT / "examples" / name
     settings = configuration.gather({}, {}, str(file)).settings
-    assert Path(programs.parse(settings.workers[0]).program.file or "").is_file()
+    for workers in (settings.workers, *(pool.workers for pool in settings.pools)):
+        assert all(Path(programs.parse(text).program.file or "").is_file() for text in workers)
     # What is commented out is right, too.
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():

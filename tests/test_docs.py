@@ -58,6 +58,8 @@ GENERATED = {
     "records": (PROTOCOL, m.tables),
     "rules": (CONFORM, play.table),
     "settings": (OPERATIONS, options_of_settings.table),
+    "pools": (OPERATIONS, lambda: options_of_settings.keys("pools")),
+    "routes": (OPERATIONS, lambda: options_of_settings.keys("routes")),
 }
 
 

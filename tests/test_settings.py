@@ -18,6 +18,14 @@ def test_json_that_is_no_settings_is_a_value_error(text: str) -> None:
         s.from_json(text)
 
 
-def test_with_run_dir_changes_that_alone() -> None:
+def test_what_is_replaced_is_that_alone() -> None:
     settings = Settings(stop_timeout=3.0)
-    assert s.with_run_dir(settings, "/x") == Settings(stop_timeout=3.0, run_dir="/x")
+    assert s.replaced(settings, run_dir="/x") == Settings(stop_timeout=3.0, run_dir="/x")
+
+
+def test_tables_reach_a_child_process() -> None:
+    settings = Settings(
+        pools=(s.PoolSettings(name="a", workers=("x.py",), delivery="at-most-once"),),
+        routes=(s.RouteSettings(pool="a", path="/{b}", kind="websocket"),),
+    )
+    assert s.from_json(s.to_json(settings)) == settings

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from wsraw import programs
+from wsraw import pools
 from wsraw.listeners import Listen, is_count, parse_listen
 from wsraw.networks import Networks
 from wsraw.origins import Hosts, Origins
@@ -53,7 +53,7 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     _check("origins", Origins, settings.origins)
     _check("hosts", Hosts, settings.hosts)
     _check("trusted_proxies", Networks, settings.trusted_proxies)
-    programs.parse_all(settings.workers)
+    pools.check(settings)
     _check_link(settings)
     return settings
 

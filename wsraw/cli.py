@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from wsraw import configuration, programs
+from wsraw import configuration, messages, pools, programs
 from wsraw import options as options_module
 from wsraw.checks import from_options
 from wsraw.options import Option
@@ -33,6 +33,8 @@ METAVARS = {
     "worker_keys": "PATH",
     "listen": "ADDRESS",
     "workers": "FILE|COMMAND[:N]",
+    "pools": "NAME[=WORKERS]",
+    "routes": "PATTERN=POOL",
     "run_dir": "FOLDER",
 }
 OF_WORKERS = ("concurrency", "on_exception", "log_level")
@@ -118,13 +120,13 @@ def of_workers(command: F) -> F:
 
 
 def _option(option: Option) -> Callable[[F], F]:
-    dashed = option.name.replace("_", "-")
-    flag = f"--{dashed}"
+    flag = f"--{option.flag}"
     if option.kind == "switch":
-        flag = f"--{dashed}/--no-{dashed}"
+        flag = f"--{option.flag}/--no-{option.flag}"
     kind: Any = {
         "text": str,
         "texts": str,
+        "tables": str,
         "switch": bool,
         "choice": click.Choice(option.choices),
         "count": click.IntRange(min=option.minimum, max=option.maximum),
@@ -140,7 +142,7 @@ def _option(option: Option) -> Callable[[F], F]:
         flag,
         option.name,
         type=kind,
-        multiple=option.kind == "texts",
+        multiple=option.kind in ("texts", "tables"),
         default=default,
         show_default=option.default not in ((), ""),
         metavar=METAVARS.get(option.name, OF_KINDS.get(option.kind)),
@@ -154,8 +156,10 @@ def _option(option: Option) -> Callable[[F], F]:
 def run(context: click.Context, /, **_: Any) -> int:
     """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
     settings = _gather(context).settings
-    for entry in programs.parse_all(settings.workers, os.path.isfile):
-        _check_program(entry.program)
+    for name, entries in pools.entries(settings, os.path.isfile).items():
+        for entry in entries:
+            is_default = name == messages.DEFAULT_POOL
+            _check_program(entry.program, "--workers " if is_default else f"--pool {name}=")
     _check_keys(settings)
     from wsraw.supervisor import supervisor
 
@@ -254,11 +258,14 @@ def status(run_dir: str, timeout: float, as_json: bool) -> int:
 
 
 @cli.command()
+@click.option(
+    "--pool", metavar="NAME", default="", help="Only the workers of that pool. Default: all."
+)
 @run_dir_option
 @timeout_option(120.0)
-def reload(run_dir: str, timeout: float) -> int:
+def reload(pool: str, run_dir: str, timeout: float) -> int:
     """Replace all workers, one after the other, by new ones that load the handlers file anew."""
-    return _do(run_dir, "reload", (), timeout)
+    return _do(run_dir, "reload", (pool,) if pool else (), timeout)
 
 
 @cli.command()
@@ -268,7 +275,8 @@ def reload(run_dir: str, timeout: float) -> int:
 def scale(workers: str, run_dir: str, timeout: float) -> int:
     """Run N workers from here on; those that are too many finish and leave.
 
-    NAME is the pool, or which of several --workers is meant, as in chat.py=4.
+    NAME is the pool, or which of several --workers is meant, as in chat.py=4, or both, as in
+    chat/chat.py=4.
     """
     return _do(run_dir, "scale", (workers,), timeout)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
@@ -20,7 +21,8 @@ from wsraw import programs
 from wsraw.checks import from_options
 from wsraw.listeners import SCHEMES, split_certificate
 from wsraw.options import Option
-from wsraw.settings import Settings
+from wsraw.pools import TableError
+from wsraw.settings import Settings, replaced
 
 PREFIX: Final = "WSRAW_"
 
@@ -67,6 +69,12 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
         values[name] = _blame(sources[name], name, value)
     try:
         return Configuration(from_options(values), sources)
+    except TableError as error:
+        name = error.place[0]
+        where = sources[name]
+        if file is not None and where == file.place(name):
+            where = file.place(*error.place)
+        raise ConfigurationError(_at(where, name, str(error))) from error
     except ValueError as error:
         raise ConfigurationError(_located(str(error), sources)) from error
 
@@ -120,25 +128,39 @@ class _File:
             why = "there is no such table" + options_module.did_you_mean(name)
             if name in known:
                 why = f"this is no table; write {name} = …"
-            raise ConfigurationError(f"{self.place(name)}: {name}: {why}")
-        value = _blame(self.place(name), name, value)
+            if name not in options_module.TABLES:
+                raise ConfigurationError(f"{self.place(name)}: {name}: {why}")
+        try:
+            value = options_module.read(name, value)
+        except TableError as error:
+            place = self.place(*error.place)
+            raise ConfigurationError(_at(place, name, str(error))) from error
+        except ValueError as error:
+            raise ConfigurationError(_at(self.place(name), name, str(error))) from error
         return _anchored(options_module.option(name), value, Path(self.path).absolute().parent)
 
-    def place(self, name: str) -> str:
-        """File and line of a key."""
-        return f"{self.path}:{self._lines.get(name, 1)}"
+    def place(self, name: str, index: int | None = None, key: str = "") -> str:
+        """File and line of a setting; of a table of it, or of a key there, as near as is known."""
+        places = (name, index, key), (name, index, ""), (name, None, "")
+        line = next((self._lines[place] for place in places if place in self._lines), 1)
+        return f"{self.path}:{line}"
 
 
-def _lines_of_keys(text: str) -> dict[str, int]:
-    """Where each key at the top, or table, begins.
+_Place = tuple[str, int | None, str]
+"""A setting; of one that is tables the how manieth (from 0), and a key in that."""
+
+
+def _lines_of_keys(text: str) -> dict[_Place, int]:
+    """Where each key at the top, or table, begins; and each key in tables of which there are many.
 
     tomllib does not tell. But every statement of TOML is TOML by itself, and no part of one is: so
     lines are added to a statement until it can be read.
     """
     lines = text.splitlines(keepends=True)
-    places: dict[str, int] = {}
+    places: dict[_Place, int] = {}
     start = 0
-    in_table = False
+    table: str | None = None
+    counts: Counter[str] = Counter()
     for end in range(1, len(lines) + 1):
         try:
             known = tomllib.loads("".join(lines[start:end]))
@@ -147,10 +169,15 @@ def _lines_of_keys(text: str) -> dict[str, int]:
         while start < end and lines[start].lstrip()[:1] in ("", "#"):
             start += 1
         is_header = start < end and lines[start].lstrip().startswith("[")
-        if is_header or not in_table:
-            for name in known:
-                places.setdefault(name, start + 1)
-        in_table = in_table or is_header
+        for name in known:
+            if is_header:
+                table = name
+                counts[name] += 1
+                places.setdefault((name, counts[name] - 1, ""), start + 1)
+            if is_header or table is None:
+                places.setdefault((name, None, ""), start + 1)
+            else:
+                places.setdefault((table, counts[table] - 1, name), start + 1)
         start = end
     return places
 
@@ -163,6 +190,15 @@ def _anchored(option: Option, value: Any, folder: PurePath) -> Any:
     """The same with its relative paths made those of `folder`."""
     if option.name == "listen":
         return tuple(_anchored_address(text, folder) for text in value)
+    if option.name == "pools":
+        workers = options_module.option("workers")
+        return tuple(
+            replaced(pool, workers=_anchored(workers, pool.workers, folder)) for pool in value
+        )
+    if option.name == "routes":
+        return tuple(
+            replaced(route, listener=_anchored_address(route.listener, folder)) for route in value
+        )
     if not option.is_path:
         return value
     if option.name == "tls_cert":
@@ -238,7 +274,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _from_text(name: str, variable: str, text: str) -> Any:
     option = options_module.option(name)
     value: Any = text
-    if option.kind == "texts":
+    if option.kind in ("texts", "tables"):
         value = tuple(text.split())
     elif option.kind == "switch":
         value = _WORDS.get(text.lower(), text)
@@ -281,4 +317,4 @@ def _located(message: str, sources: Mapping[str, str]) -> str:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return f"--{options_module.option(name).flag}"

@@ -19,6 +19,12 @@ import msgspec
 PROTOCOL_VERSION: Final = 1
 """Spoken by hello and welcome; raised only when an old peer would misunderstand a new one."""
 
+DEFAULT_POOL: Final = "default"
+"""The pool of the setting `workers`."""
+
+PUSHING_POOL: Final = "push"
+"""The pool of workers without handlers: in another one they would be given events."""
+
 ID_EPOCH_SHIFT: Final = 36
 """A connection id is ``epoch << 36 | n``; below 2**53, so that every language can hold it."""
 

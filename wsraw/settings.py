@@ -7,7 +7,7 @@ other, listeners.py reads the one that is more than a value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,70 @@ Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "size"})]
 IS_PATH: Final = {"path": True}
 """Of a setting whose value, or what it begins with, is a path."""
+
+
+Dispatch = Literal["any", "sticky"]
+Delivery = Literal["at-least-once", "at-most-once"]
+Verdict = Literal["gateway", "handlers"]
+
+
+class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One table of `pools`. What it does not say is as in the settings of the run."""
+
+    name: Annotated[str, Meta(description="What routes call it: letters, digits, - _ and .")]
+    workers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="As the setting of the same name. Without any, only those serve it that "
+            "come by themselves, from other machines or by hand.",
+            extra=IS_PATH,
+        ),
+    ] = ()
+    dispatch: Annotated[
+        Dispatch | None, Meta(description="As the setting of the same name, for this pool.")
+    ] = None
+    delivery: Annotated[
+        Delivery | None, Meta(description="As the setting of the same name, for this pool.")
+    ] = None
+    verdict: Annotated[
+        Verdict | None, Meta(description="As the setting of the same name, for this pool.")
+    ] = None
+    subprotocols: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="As the setting of the same name, for this pool."),
+    ] = None
+
+
+class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One table of `routes`. It takes a client for which all holds that it says."""
+
+    pool: Annotated[str, Meta(description="The pool that it leads to.")]
+    path: Annotated[
+        str,
+        Meta(
+            description="Of a WebSocket: a pattern such as /rooms/{room}, where {room} is one "
+            "segment, or /files/{path...}, where {path...} is all that is left."
+        ),
+    ] = ""
+    kind: Annotated[
+        Literal["any", "websocket", "raw"],
+        Meta(description="What the client is."),
+    ] = "any"
+    host: Annotated[
+        str,
+        Meta(
+            description="The Host that a WebSocket was opened under: example.org, *.example.org, "
+            "127.0.0.1:8000."
+        ),
+    ] = ""
+    subprotocol: Annotated[
+        str,
+        Meta(description="One that the client of a WebSocket offers; it is agreed on, then."),
+    ] = ""
+    listener: Annotated[
+        str,
+        Meta(description="One of listen, as it stands there; what follows a ? may be left out."),
+    ] = ""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +110,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Handlers file, and how many processes run it: handlers.py or "
             "handlers.py:4. Or the command of a worker in another language: 'node chat.mjs:4'. May "
             "be repeated: all serve the same clients. none: workers come from elsewhere alone. "
-            "Without it every event is printed.",
+            "Without it, and without pools, every event is printed.",
             extra=IS_PATH,
+        ),
+    ] = ()
+    pools: Annotated[
+        tuple[PoolSettings, ...],
+        Meta(
+            description="Workers for some of the clients: NAME=WORKERS, as in chat=chat.py:4, or "
+            "NAME alone for a pool that workers join by themselves. May be repeated, of one name, "
+            "too. In a file [[pools]].",
+            extra={"flag": "pool"},
+        ),
+    ] = ()
+    routes: Annotated[
+        tuple[RouteSettings, ...],
+        Meta(
+            description="Which clients a pool serves: PATTERN=POOL, as in /rooms/{room}=chat, "
+            "raw=feed, websocket=chat or any=chat. May be repeated; the first that fits counts. "
+            "Who fits none goes to workers; without these, 404, raw: reset. In a file [[routes]].",
+            extra={"flag": "route"},
         ),
     ] = ()
     run_dir: Annotated[
@@ -58,7 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     dispatch: Annotated[
-        Literal["any", "sticky"],
+        Dispatch,
         Meta(
             description="any: an idle connection may move to a less busy worker, its state with "
             "it. sticky: a connection stays with its worker while that one lives."
@@ -84,7 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ()
     verdict: Annotated[
-        Literal["gateway", "handlers"],
+        Verdict,
         Meta(
             description="Who lets a client in. gateway: it does, at once. handlers: a WebSocket's "
             "handshake waits for on_connect, which may reject it with an HTTP status."
@@ -130,7 +212,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "x-forwarded-for"
     delivery: Annotated[
-        Literal["at-least-once", "at-most-once"],
+        Delivery,
         Meta(
             description="What becomes of the messages that a worker held when it died: they go to "
             "another one, or they are not repeated and their connections are closed."
@@ -482,9 +564,23 @@ def convert(values: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def with_run_dir(settings: Settings, run_dir: str) -> Settings:
-    """The same settings with the run folder that was chosen."""
-    return msgspec.structs.replace(settings, run_dir=run_dir)
+def convert_field(name: str, value: Any, kind: type[Any]) -> Any:
+    """One value of a struct, its type and bounds checked. Raises ValueError, with the name."""
+    # The struct may have others that must be said, too.
+    hints = get_type_hints(kind, include_extras=True)
+    try:
+        return msgspec.convert(value, hints[name])
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        raise ValueError(f"{name}{path.rstrip('`')}: {what}") from error
+
+
+_Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings)
+
+
+def replaced(settings: _Any, **changes: Any) -> _Any:
+    """The same settings with some others."""
+    return msgspec.structs.replace(settings, **changes)
 
 
 def to_json(settings: Settings) -> str:

@@ -17,6 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
+from wsraw.workers.threads import Worker
+
 MIB = 1 << 20
 
 
@@ -127,6 +129,25 @@ def test_chat_serves_its_page(chat: Serving) -> None:
         check=True,
     )
     assert done.stdout == (EXAMPLES / "chat.html").read_bytes()
+
+
+# --- pools ---
+
+
+def test_pools_send_each_client_to_its_handlers() -> None:
+    with (
+        serve(None, f"--config={EXAMPLES / 'pools.toml'}", workers=3) as serving,
+        serving.ws(path="/rooms/kitchen") as cook,
+        serving.ws() as ann,
+        serving.tcp() as raw,
+    ):
+        assert cook.recv(TIMEOUT).isdigit(), "its id"
+        until(ann, " has come")
+        raw.sendall(b"hello\n")
+        assert until(ann, ": hello").endswith(": hello")
+        with Worker(run_dir=serving.folder or "") as worker:
+            worker.publish("kitchen", "soup", timeout=TIMEOUT)
+        assert cook.recv(TIMEOUT) == "soup"
 
 
 # --- feed ---

@@ -45,8 +45,10 @@ def served(settings: Settings, deflate: bool = False, **options: Any) -> tuple[W
         parse_uri("ws://example.com/chat"), extensions=[OFFER] if deflate else None, **options
     )
     peer.send_request(peer.connect())
-    ws = WebSocket.server(settings, ["a", "b"])
-    ws.accept(b"".join(peer.data_to_send()))
+    ws = WebSocket.server(settings)
+    assert ws.receive_head(b"".join(peer.data_to_send()))
+    ws.choose(["a", "b"])
+    ws.let_in()
     peer.receive_data(take(ws))
     peer.events_received()
     assert ws.opened

@@ -10,6 +10,7 @@ from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.policy import Policy
+from wsraw.supervisor.pool import Pool
 
 PROGRAM = Program("x.py", "x.py", label="x.py")
 
@@ -19,8 +20,16 @@ ENDPOINT = "ipc:///run/link.sock"
 class Run:
     """A policy with a clock, and the actions it took; processes are what it spawned."""
 
-    def __init__(self, workers: int = 1, luck: float = 1.0, *more: Entry, **settings: Any) -> None:
-        entries = [*([Entry(PROGRAM, workers)] if workers else []), *more]
+    def __init__(
+        self,
+        workers: int = 1,
+        luck: float = 1.0,
+        *more: Entry,
+        others: dict[str, list[Entry]] | None = None,
+        **settings: Any,
+    ) -> None:
+        ours = [Entry(PROGRAM, workers)] if workers else []
+        entries = {"default": [*ours, *more], **(others or {})}
         self.policy = Policy(entries, Settings(**settings), lambda: luck)
         self.now = 100.0
         self.actions: list[a.Action] = []
@@ -56,6 +65,11 @@ class Run:
         for child in self.policy.workers[1:]:
             self.do(self.policy.ready(child.n, self.now))
         return self
+
+    @property
+    def pool(self) -> Pool:
+        """The first one."""
+        return self.policy.pools["default"]
 
     @property
     def gateway(self) -> Child:

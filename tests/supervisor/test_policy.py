@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -8,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from supervisor.acting import ENDPOINT, PROGRAM, Run
 
-from wsraw.programs import Entry
+from wsraw.programs import Entry, Program
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
 from wsraw.supervisor.life import Child, ChildState
-from wsraw.supervisor.policy import Phase, Policy
-from wsraw.supervisor.pool import GRACE
+from wsraw.supervisor.policy import DOES_NOT_LOAD, Phase, Policy
+from wsraw.supervisor.pool import GRACE, SETTLE
 from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER
 
 # --- start: left to right ---
@@ -623,23 +624,145 @@ def test_a_second_stop_and_a_stray_stopped_are_nothing() -> None:
     assert run.do(run.policy.stop(run.now)) == []
 
 
+# --- several pools ---
+
+FEED = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
+
+
+def two_pools(workers: int = 2, **settings: Any) -> Run:
+    """A run with `default` and `feed`, up."""
+    run = Run(workers, others={"feed": [FEED]}, **settings)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    while starting := [c for c in run.policy.workers if c.state is ChildState.STARTING]:
+        for child in starting:
+            run.do(run.policy.ready(child.n, run.now))
+    return run
+
+
+def test_one_worker_of_each_pool_comes_first() -> None:
+    run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
+    run.do(run.policy.start(run.now))
+    ours, feed = run.pool, run.policy.pools["feed"]
+    first = run.do(run.policy.listening(ENDPOINT, run.now))
+    assert first == [a.Spawn(ours.workers[0]), a.Spawn(feed.workers[0])]
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert not run.policy.has_been_up
+    rest = run.do(run.policy.ready(2, run.now))
+    assert rest == [a.Spawn(ours.workers[1]), a.Spawn(feed.workers[1])]
+    assert run.policy.has_been_up
+    assert [(child.n, child.pool) for child in run.policy.workers] == [
+        (1, "default"), (3, "default"), (2, "feed"), (4, "feed")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, 1])
+def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
+    run = Run(1, others={"feed": [FEED]}, restart_intensity=0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    run.exit(run.policy.pools["feed"].workers[0], code)
+    assert run.policy.phase is Phase.ENDING
+
+
+def test_a_crash_loop_is_of_its_pool_alone() -> None:
+    run = two_pools(restart_intensity=3)
+    run.pass_time(10)
+    feed = run.policy.pools["feed"]
+    deaths(run, feed.workers[0], 5)
+    assert run.policy.is_looping
+    assert (feed.restarts.is_looping, run.pool.restarts.is_looping) == (True, False)
+    run.exit(run.worker)
+    assert run.pass_time(0.11)[0] == a.Spawn(run.worker), "its pause is not that of the others"
+    run.do(run.policy.ready(run.worker.n, run.now))
+    run.do(run.policy.left(run.worker.n, 5, run.now))
+    assert feed.restarts.is_looping, "that one of another pool works says nothing"
+
+
+def test_a_crash_loop_says_where() -> None:
+    run = two_pools(restart_intensity=0)
+    run.pass_time(10)
+    (worker, _) = run.policy.pools["feed"].workers
+    deaths(run, worker, 1)
+    run.exit(worker, 1)
+    assert "crash loop in the pool feed: more than 0 deaths" in run.said
+
+
+def test_a_pool_is_reloaded_alone() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    before = list(run.pool.workers)
+    done = run.do(run.policy.reload(run.now, ["feed"]))
+    assert [each.child.pool for each in done if isinstance(each, a.Spawn)] == ["feed"]
+    run.pass_time(10)
+    assert run.pool.workers == before
+    assert not run.pool.is_reloading
+    assert run.policy.pools["feed"].is_reloading
+
+
+def test_pools_are_reloaded_side_by_side_and_one_that_cannot_holds_up_no_other() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    spawned = [
+        each.child for each in run.do(run.policy.reload(run.now)) if isinstance(each, a.Spawn)
+    ]
+    assert [child.pool for child in spawned] == ["default", "feed"]
+    ours, theirs = spawned
+    done = run.exit(theirs, DOES_NOT_LOAD)
+    (refused,) = done
+    assert isinstance(refused, a.Settled)
+    assert (refused.pool, refused.ok) == ("feed", False)
+    run.do(run.policy.ready(ours.n, run.now))
+    (drain,) = run.pass_time(SETTLE)
+    assert isinstance(drain, a.Drain)
+    (reloaded,) = run.exit(drain.child, 0)
+    assert reloaded == a.Settled("reload", True, "reloaded: 1 worker", "default")
+
+
+def test_a_pool_is_scaled_alone() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    feed = run.policy.pools["feed"]
+    (spawn,) = run.do(run.policy.scale(3, run.now, feed))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.pool == "feed"
+    assert (len(run.pool.workers), len(feed.workers)) == (1, 3)
+    done = run.do(run.policy.ready(spawn.child.n, run.now))
+    assert done == [a.Settled("scale", True, "3 workers", "feed")]
+
+
+def test_a_run_whose_only_pool_is_joined_from_elsewhere() -> None:
+    run = Run()
+    run.policy = Policy({"elsewhere": []}, Settings(), lambda: 1.0)
+    run.do(run.policy.start(run.now))
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.policy.has_been_up
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
 # --- any order of things ---
 
 
 class World(RuleBasedStateMachine):
-    """Whatever happens, in any order: what must hold at every moment, and at the end."""
+    """Whatever happens in two pools, in any order: what must hold at any moment, and at the end."""
 
     def __init__(self) -> None:
         super().__init__()
         chance = random.Random(0)
         settings = Settings(stop_timeout=10.0, drain_timeout=4.0)
-        self.policy = Policy([Entry(PROGRAM, 3)], settings, chance.random)
+        entries = {"a": [Entry(PROGRAM, 3)], "b": [Entry(PROGRAM, 2)], "elsewhere": []}
+        self.policy = Policy(entries, settings, chance.random)
+        self.pools = self.policy.pools
         self.now = 0.0
         self.processes: set[Child] = set()
         self.killed: set[Child] = set()
         self.numbers: set[tuple[bool, int]] = set()
-        self.wanted = 3
-        self.waiting: set[str] = set()
+        self.wanted = {"a": 3, "b": 2, "elsewhere": 0}
+        self.waiting: set[tuple[str, str]] = set()
         self.finished: int | None = None
         self.stopping = False
         self.take(self.policy.start(self.now))
@@ -668,12 +791,14 @@ class World(RuleBasedStateMachine):
                     assert child in self.processes
                     assert child.state is ChildState.STOPPING
                     assert child not in self.policy.workers, "its place is another's"
-                case a.Settled(what, ok):
+                case a.Settled(what, ok, _, name):
                     if ok:
-                        assert what in self.waiting
-                        assert all(c.state is ChildState.READY for c in self.policy.workers)
-                        assert {*self.policy.workers, self.policy.gateway} >= self.processes
-                    self.waiting.discard(what)
+                        assert (what, name) in self.waiting
+                        pool = self.pools[name]
+                        assert all(c.state is ChildState.READY for c in pool.workers)
+                        ours = {c for c in self.processes if c.pool == name}
+                        assert {*pool.workers, self.policy.gateway} >= ours
+                    self.waiting.discard((what, name))
                 case a.TellStop():
                     assert self.policy.gateway in self.processes
                 case a.Finish(code):
@@ -695,7 +820,7 @@ class World(RuleBasedStateMachine):
     @living
     @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -9, -15]))
     def exit(self, data: st.DataObject, code: int) -> None:
-        order = [*self.policy.pool.everybody(), self.policy.gateway]
+        order = [*self.policy.everybody(), self.policy.gateway]
         child = data.draw(st.sampled_from([c for c in order if c in self.processes]))
         self.processes.discard(child)
         self.killed.discard(child)
@@ -727,29 +852,29 @@ class World(RuleBasedStateMachine):
         """What a machine in good order does: else little of what is below comes about."""
         if self.policy.gateway.state is ChildState.STARTING:
             self.take(self.policy.listening("a", self.now))
-        for child in list(self.policy.pool.everybody()):
+        for child in list(self.policy.everybody()):
             if child.state is ChildState.STARTING:
                 self.take(self.policy.ready(child.n, self.now))
         if up:
-            for child in list(self.policy.pool.leaving):
+            for child in [each for pool in self.pools.values() for each in pool.leaving]:
                 self.processes.discard(child)
                 self.killed.discard(child)
                 self.take(self.policy.exited(child, 0, "exited", self.now))
 
     @lasting
-    @rule()
-    def reload(self) -> None:
+    @rule(names=st.sampled_from([None, ["a"], ["b"]]))
+    def reload(self, names: list[str] | None) -> None:
         if not self.stopping:
-            self.waiting.add("reload")
-        self.take(self.policy.reload(self.now))
+            self.waiting |= {("reload", name) for name in names or self.pools}
+        self.take(self.policy.reload(self.now, names))
 
     @lasting
-    @rule(count=st.integers(0, 5))
-    def scale(self, count: int) -> None:
+    @rule(count=st.integers(0, 5), name=st.sampled_from("ab"))
+    def scale(self, count: int, name: str) -> None:
         if not self.stopping:
-            self.wanted = max(1, count)
-            self.waiting.add("scale")
-        self.take(self.policy.scale(count, self.now))
+            self.wanted[name] = max(1, count)
+            self.waiting.add(("scale", name))
+        self.take(self.policy.scale(count, self.now, self.pools[name]))
 
     @lasting
     @rule(n=st.integers(0, 12))
@@ -770,15 +895,16 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def who_lives_is_known(self) -> None:
-        everybody = [*self.policy.pool.everybody(), self.policy.gateway]
+        everybody = [*self.policy.everybody(), self.policy.gateway]
         assert len(everybody) == len(set(everybody)), "nobody stands in two places"
         alive = {c for c in everybody if c.alive}
         assert alive == self.processes
-        assert len(self.policy.workers) == self.wanted
-        if not self.stopping:
-            replaced = self.policy.pool.replaced
-            assert (replaced is None) == (self.policy.pool.successor is None)
-            assert replaced is None or replaced in self.policy.workers
+        for name, pool in self.pools.items():
+            assert len(pool.workers) == self.wanted[name]
+            assert all(child.pool == name for child in pool.everybody())
+            if not self.stopping:
+                assert (pool.replaced is None) == (pool.successor is None)
+                assert pool.replaced is None or pool.replaced in pool.workers
         assert (self.policy.phase is Phase.OVER) == (self.finished is not None)
 
     def teardown(self) -> None:

@@ -39,7 +39,7 @@ def settled(actions: list[a.Action]) -> a.Settled:
 
 
 def ready_workers(run: Run) -> int:
-    return sum(child.state is ChildState.READY for child in run.policy.pool.everybody())
+    return sum(child.state is ChildState.READY for child in run.pool.everybody())
 
 
 # --- reload ---
@@ -89,7 +89,7 @@ def test_what_does_not_load_leaves_the_old_ones() -> None:
     assert "worker 3 exited with code 3; the old workers go on" in run.said
     assert run.policy.workers == old
     assert run.pass_time(1000) == []
-    assert not run.policy.pool.is_reloading
+    assert not run.pool.is_reloading
     (spawn,) = run.do(run.policy.reload(run.now))
     assert isinstance(spawn, a.Spawn), "and it can be tried again"
 
@@ -128,7 +128,7 @@ def test_no_other_is_drained_while_a_new_one_is_down() -> None:
     run.exit(run.policy.workers[0])
     done = be_ready(run, spawn.child)
     assert [type(action) for action in done] == [a.Spawn], "the dead one comes first"
-    assert be_ready(run, run.policy.workers[0])[0] == a.Drain(run.policy.pool.leaving[0], 30.0)
+    assert be_ready(run, run.policy.workers[0])[0] == a.Drain(run.pool.leaving[0], 30.0)
 
 
 def test_a_reload_during_a_reload_begins_anew_after_the_current_one() -> None:
@@ -226,7 +226,7 @@ def test_one_that_does_not_finish_is_killed_and_that_is_no_death() -> None:
 def test_without_a_drain_timeout_it_is_waited_for() -> None:
     run = up(1, drain_timeout=0.0)
     (spawn,) = run.do(run.policy.reload(run.now))
-    assert be_ready(run, spawn.child) == [a.Drain(run.policy.pool.leaving[0], a.FOREVER)]
+    assert be_ready(run, spawn.child) == [a.Drain(run.pool.leaving[0], a.FOREVER)]
     assert run.pass_time(100_000) == []
 
 
@@ -234,7 +234,7 @@ def test_one_that_has_said_bye_has_little_time_left() -> None:
     run = up(1, drain_timeout=60.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     be_ready(run, spawn.child)
-    (old,) = run.policy.pool.leaving
+    (old,) = run.pool.leaving
     run.do(run.policy.left(old.n, 9, run.now))
     assert run.pass_time(GRACE) == [a.Kill(old)]
 
@@ -245,14 +245,14 @@ def test_handlers_that_never_end_do_not_gather_processes() -> None:
         todo = run.do(run.policy.reload(run.now))
         while todo and isinstance(todo[-1], a.Spawn):
             todo = be_ready(run, todo[-1].child)
-    assert len(list(run.policy.pool.everybody())) <= 2 * 2 + 1
+    assert len(list(run.pool.everybody())) <= 2 * 2 + 1
 
 
 def test_a_new_gateway_is_told_again_who_leaves() -> None:
     run = up(1, drain_timeout=60.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     be_ready(run, spawn.child)
-    (old,) = run.policy.pool.leaving
+    (old,) = run.pool.leaving
     run.exit(run.gateway)
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.pass_time(20)
@@ -366,12 +366,12 @@ def test_the_number_has_bounds(asked: int, got: int) -> None:
 def test_what_goes_needs_no_successor() -> None:
     run = up(2)
     run.do(run.policy.recycle(2, "old", run.now))
-    successor = run.policy.pool.successor
+    successor = run.pool.successor
     assert successor is not None
     done = run.do(run.policy.scale(1, run.now))
-    assert done == [a.Terminate(successor), a.Drain(run.policy.pool.leaving[1], 30.0)]
+    assert done == [a.Terminate(successor), a.Drain(run.pool.leaving[1], 30.0)]
     assert run.exit(successor, -15) == []
-    assert settled(run.exit(run.policy.pool.leaving[0], 0)).ok
+    assert settled(run.exit(run.pool.leaving[0], 0)).ok
 
 
 def test_new_ones_that_do_not_load_are_told() -> None:
@@ -431,13 +431,13 @@ def test_one_that_does_not_load_ends_the_run_before_it_is_up() -> None:
 
 def test_each_is_scaled_by_itself() -> None:
     run = mixed()
-    node = run.policy.pool.programs[1]
-    (spawn,) = run.do(run.policy.scale(3, run.now, node))
+    node = run.pool.programs[1]
+    (spawn,) = run.do(run.policy.scale(3, run.now, run.pool, node))
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.program == node
     done = settled(run.do(run.policy.ready(spawn.child.n, run.now)))
     assert done == a.Settled("scale", True, "5 workers: 2 x.py, 3 node x.mjs")
-    drains = run.do(run.policy.scale(1, run.now, run.policy.pool.programs[0]))
+    drains = run.do(run.policy.scale(1, run.now, run.pool, run.pool.programs[0]))
     assert [each.child.program for each in drains if isinstance(each, a.Drain)] == [PROGRAM]
 
 

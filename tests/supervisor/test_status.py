@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from supervisor.acting import Run
 
+from wsraw.programs import Entry, Program
 from wsraw.supervisor import status
 from wsraw.supervisor.life import Child
 
@@ -119,6 +121,26 @@ def test_the_table() -> None:
     assert "worker 1: the last one was killed by SIGSEGV" in text
     rows = [line for line in text.splitlines() if line[:1] in "w12b"]
     assert len({line.find("ready") for line in rows if "ready" in line}) == 1, "columns"
+
+
+def test_several_pools() -> None:
+    feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
+    run = Run(1, others={"feed": [feed], "far": []}, restart_intensity=0).up()
+    run.do(run.policy.ready(2, run.now))
+    run.exit(run.policy.pools["feed"].workers[0], 1)
+    known = [{"name": "feed", "connections": 7, "waiting": 2, "ready": 1}]
+    data = told(run, {**REPORT, "pools": known})
+    assert [(each["name"], each["workers_wanted"]) for each in data["pools"]] == [
+        ("default", 1), ("feed", 2), ("far", 0)
+    ]  # fmt: skip
+    assert [each["crash_loop"] for each in data["pools"]] == [False, True, False]
+    assert [each["connections"] for each in data["pools"]] == [None, 7, None]
+    assert [each["pool"] for each in data["workers"]] == ["default", "feed", "feed"]
+    text = status.table(data)
+    assert "CRASH LOOP in feed:" in text
+    assert "pool feed: workers ready 1, wanted 2; connections 7, of which wait 2" in text
+    assert re.search(r"^1 .* default  x.py$", text, re.M)
+    assert "pool" not in status.table(told(Run(1).up(), {"workers": []})), "there is one only"
 
 
 def test_the_table_without_the_gateway() -> None:

@@ -312,3 +312,53 @@ def test_bytes_as_they_come(make: Make) -> None:
     client.send_bytes(b"\xff\xff\xff\xff")
     assert client.close_code == 1002
     assert app.module.causes == ["protocol-error"]
+
+
+PARAMS = """
+    def on_connect(inf, con):
+        con.send(str(con.params))
+    def on_attach(con):
+        attached.append(con.params)
+    def on_message(msg, con):
+        return msg["data"]
+    attached = []
+"""
+
+
+def test_paths_with_parameters(make: Make) -> None:
+    app = make(PARAMS, routes=["/rooms/{room}=default"])
+    client = app.websocket("/rooms/a%20b?x=1")
+    assert client.received == ["{'room': 'a b'}"]
+    assert app.websocket("/elsewhere").received == ["{}"], "there is one pool for all"
+    app.reload()
+    client.send("still there")
+    assert client.received[1:] == ["still there"]
+    assert app.module.attached[0] == {"room": "a b"}
+
+
+def test_one_pool_of_several(make: Make) -> None:
+    app = make(
+        PARAMS,
+        pool="chat",
+        pools=["chat", {"name": "feed", "verdict": "handlers"}],
+        routes=["/rooms/{room}=chat", {"pool": "feed", "path": "/feed", "host": "testserver"}],
+    )
+    assert app.websocket("/rooms/7").received == ["{'room': '7'}"]
+    assert app.websocket("/rooms/").status == 404
+    assert app.raw("hello").was_reset
+    theirs = app.websocket("/feed")
+    assert (theirs.status, theirs.closed) == (0, False), "its handlers are not here"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"pool": "chat"}, "pool 'chat': these handlers can be those of default"),
+        ({"pools": ["chat"]}, "pool 'default': these handlers can be those of chat"),
+        ({"routes": ["/a=chat"]}, "routes: /a=chat: there is no pool 'chat'"),
+        ({"routes": ["/a"]}, "routes: '/a': write PATTERN=POOL"),
+    ],
+)
+def test_pools_that_are_not_there(make: Make, given: dict[str, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        make(PARAMS, **given)

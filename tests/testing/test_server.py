@@ -223,3 +223,18 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     said = result.stdout.str()
     assert "KeyError: 'from the handler'" in said
     assert "handled print this" in said and "--- wsraw on port" in said
+
+
+def test_two_pools(tmp_path: Path) -> None:
+    file = tmp_path / "params.py"
+    file.write_text("def on_message(msg, con):\n    return str(con.params)\n", "utf-8")
+    pools, routes = [f"chat={file}:2", f"feed={file}"], ["/chat/{name}=chat", "/feed=feed"]
+    with Server(pools=pools, routes=routes) as server:
+        assert [who["pool"] for who in server.status()["workers"]] == ["chat", "chat", "feed"]
+        with server.connect("/chat/ann") as client:
+            client.send("x")
+            assert client.recv(TIMEOUT) == "{'name': 'ann'}"
+        before = {who["pid"] for who in server.status()["workers"] if who["pool"] == "chat"}
+        server.reload("feed")
+        after = {who["pid"] for who in server.status()["workers"] if who["pool"] == "chat"}
+        assert before == after

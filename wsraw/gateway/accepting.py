@@ -51,10 +51,10 @@ class Accepting:
     def _only_websocket(self) -> bool:
         return self._listen.protocol == "websocket"
 
-    def opened(self) -> list[Event]:
+    def opened(self, now: float) -> list[Event]:
         """The events before anything has come, or behind the PROXY header."""
         if self._listen.protocol == "raw" and self._proxy is None and not self._awaits_tls:
-            return self._con.become_raw(b"")
+            return self._become_raw(b"", now)
         return []
 
     def secured(self, now: float) -> list[Event]:
@@ -63,7 +63,7 @@ class Accepting:
         if "tls" in self._con.about:
             self._con.about["scheme"] = "wss" if self._only_websocket else "tls"
         self._arm(now)
-        return self.opened()
+        return self.opened(now)
 
     # --- the PROXY header ---
 
@@ -98,7 +98,7 @@ class Accepting:
             if reader.tls:
                 con.about["scheme"] = "wss" if self._only_websocket else "tls"
         self._arm(now)
-        return self.opened()
+        return self.opened(now)
 
     def _refuse_header(self, why: str, now: float) -> list[Event]:
         self._entrance.refuse("proxy_protocol", self._con.about, why, now)
@@ -140,13 +140,23 @@ class Accepting:
             return self._answer(426, "a WebSocket is needed here")
         if verdict is Verdict.PLAIN_HTTP and self._listen.plain_http == "health":
             return self._answer(200, "ok")
-        return con.become_raw(bytes(sniffer.buffer))
+        return self._become_raw(bytes(sniffer.buffer), now)
+
+    def _become_raw(self, data: bytes, now: float) -> list[Event]:
+        con = self._con
+        if self._entrance.has_raw(con, self._listen, now):
+            return con.become_raw(data)
+        if self._sniffer.verdict is Verdict.PLAIN_HTTP:
+            # Who speaks HTTP can be told why.
+            return self._answer(404, "nothing is served here")
+        con.cut()
+        return con.end(1002, "", "protocol-error")
 
     def _upgrade(self, now: float) -> list[Event]:
         sniffer, con = self._sniffer, self._con
         con.step(Step.UPGRADE)
         con.kind = "websocket"
-        con.websocket = ws = WebSocket.server(con.settings, con.settings.subprotocols)
+        con.websocket = ws = WebSocket.server(con.settings)
         good = ws.receive_head(bytes(sniffer.buffer[: sniffer.head_size]))
         con.collect(ws)
         if not good:
@@ -154,7 +164,7 @@ class Accepting:
         con.inf = ws.inf
         if "scheme" in con.about:
             con.about["scheme"] = "wss"
-        refusal = self._entrance.judge_handshake(con, now)
+        refusal = self._entrance.judge_handshake(con, self._listen, now)
         if refusal is not None:
             return self._answer(*refusal)
         rest = bytes(sniffer.buffer[sniffer.head_size :])
@@ -181,7 +191,7 @@ class Accepting:
             return self._answer(400, "the request is not complete")
         if not sniffer.buffer or self._only_websocket:
             return con.end(1006, "", "lost")
-        return con.become_raw(bytes(sniffer.buffer)) + con.receive_eof(now)
+        return self._become_raw(bytes(sniffer.buffer), now) + con.receive_eof(now)
 
     def handle_timeout(self, now: float) -> list[Event]:
         """It has had the time to say what it is."""
@@ -199,7 +209,7 @@ class Accepting:
             con.limit = "handshake_timeout" if strict else "silence_timeout"
             con.cut()
             return con.end(1006, "", "handshake-timeout")
-        return con.become_raw(bytes(self._sniffer.buffer))
+        return self._become_raw(bytes(self._sniffer.buffer), now)
 
     def _without_header(self, now: float) -> list[Event]:
         """No more of a PROXY header will come."""

@@ -107,7 +107,7 @@ class Connection(Standing):
         """The events of an accepted connection before it has sent anything; with a listener for
         TLS there are none yet."""
         beginning = self.beginning
-        return beginning.opened() if isinstance(beginning, Accepting) else []
+        return beginning.opened(now) if isinstance(beginning, Accepting) else []
 
     def expect_tls(self, now: float) -> None:
         """An accepted connection has begun with TLS where it need not: its time is limited now."""

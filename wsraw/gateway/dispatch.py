@@ -37,10 +37,9 @@ REHOMED: Final = 200
 class Dispatcher:
     """Events of connections in, events to workers out."""
 
-    def __init__(self, flow: Flow, max_deliveries: int, repeat: bool) -> None:
+    def __init__(self, flow: Flow, max_deliveries: int) -> None:
         self._flow = flow
         self._suspicion = Suspicion(max_deliveries)
-        self._repeat = repeat
         self.poisoned: list[tuple[Route, m.Event, int]] = []
         """Events that have killed, and how many workers; taken out of their connections."""
         self.bereaved: list[Route] = []
@@ -417,7 +416,7 @@ class Dispatcher:
                 self.poisoned.append((route, event, deaths))
             elif route.deaf and type(event) is m.OnMessage:
                 self._drop(route, event, entry.size)
-            elif died and entry.left and not self._repeat and type(event) is not m.OnClose:
+            elif died and entry.left and not pool.repeats and type(event) is not m.OnClose:
                 self._drop(route, event, entry.size)
                 self.bereaved.append(route)
             else:

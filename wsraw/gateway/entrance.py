@@ -1,7 +1,8 @@
-"""Sans-I/O. Who may come in: what the settings say of it, and what was turned away.
+"""Sans-I/O. Who may come in, and to which pool: what the settings say, and what was turned away.
 
-One for a gateway. It knows three things of a client: the address (from the socket, or from a proxy
-that is trusted), the Host that it asked for, and the Origin of the page that it is.
+One for a gateway. It knows of a client the address (from the socket, or from a proxy that is
+trusted), of a WebSocket the Host that it asked for, the Origin of the page that it is, and what
+routes look at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from wsraw.gateway.forwarded import Client, forwarded, x_forwarded_for
 from wsraw.gateway.http import lower_names
 from wsraw.gateway.life import Life
 from wsraw.gateway.limits import Limits
+from wsraw.gateway.routing import Found, Routing
 from wsraw.listeners import Listen
 from wsraw.networks import Address, Networks
 from wsraw.origins import Hosts, Origins
@@ -25,13 +27,15 @@ _SHOWN: Final = 100
 
 
 class Entrance:
-    """The settings origins, hosts, trusted_proxies, proxy_protocol and forwarded, at work."""
+    """The settings origins, hosts, trusted_proxies, proxy_protocol, forwarded and routes, at
+    work."""
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._limits = limits
         self._trusted = Networks(settings.trusted_proxies)
         self._origins = Origins(settings.origins)
         self._hosts = Hosts(settings.hosts)
+        self._routing = Routing(settings)
         self.admission: Admission | None = None
         """Who counts connections; the shell sets it."""
         self._read = _READERS.get(settings.forwarded)
@@ -44,15 +48,16 @@ class Entrance:
         """Nobody but our proxies has a business with this listener."""
         return listen.proxy_protocol == "required" and not self.trusts(address)
 
-    def judge_handshake(self, con: Life, now: float) -> tuple[int, str] | None:
-        """Look at the head of a WebSocket's request: who the client is, and whether it may come in.
-        Returns the HTTP status and text of a refusal, or None."""
+    def judge_handshake(self, con: Life, listen: Listen, now: float) -> tuple[int, str] | None:
+        """Look at the head of a WebSocket's request: who the client is, whether it may come in, and
+        to which pool. Returns the HTTP status and text of a refusal, or None."""
         headers = lower_names(con.inf)
         client = self._identify(con, headers)
         if client and client.peer and not self.has_place(con):
             return 429, "too many connections from your address"
         asked = headers.get("host", "")
-        if not self._hosts.allow(client.host or asked if client else asked):
+        host = client.host or asked if client else asked
+        if not self._hosts.allow(host):
             self.refuse("hosts", con.about, f"the Host {_shown(asked)} is not ours", now)
             return 421, "this server does not answer for that Host; see its setting hosts"
         hosts = [asked, client.host] if client and client.host else [asked]
@@ -64,7 +69,26 @@ class Entrance:
                 403,
                 "pages of this Origin may not connect here; see the server's setting origins",
             )
+        ws = con.websocket
+        assert ws is not None
+        target = con.inf["url"]
+        found = self._routing.websocket(listen, target, host, ws.offered)
+        if found is None:
+            why = f"no route for the WebSocket {_shown(target)} (Host {_shown(host)})"
+            self.refuse("routes", con.about, why, now)
+            return 404, "nothing is served here"
+        _lead(con, found)
+        ws.choose((found.subprotocol,) if found.subprotocol else con.settings.subprotocols)
         return None
+
+    def has_raw(self, con: Life, listen: Listen, now: float) -> bool:
+        """Whether some pool is for this raw client; then it belongs to that."""
+        found = self._routing.raw(listen)
+        if found is None:
+            self.refuse("routes", con.about, f"no route for raw clients of {listen.name}", now)
+            return False
+        _lead(con, found)
+        return True
 
     def _identify(self, con: Life, headers: dict[str, str]) -> Client | None:
         """Believe what proxies say in headers, if it is a proxy of ours that we talk to."""
@@ -99,6 +123,13 @@ class Entrance:
     def rejected(self, now: float) -> None:
         """A handler has sent somebody away."""
         self._limits.hit("verdict", now)
+
+
+def _lead(con: Life, found: Found) -> None:
+    con.pool = found.pool
+    con.settings = found.settings
+    if found.params:
+        con.about["params"] = found.params
 
 
 def _shown(text: str) -> str:

@@ -29,7 +29,7 @@ from typing import Any, Final, Protocol
 
 from wsraw.gateway.output import Output
 from wsraw.gateway.websocket import WebSocket
-from wsraw.messages import Event, OnClose, OnConnect, OnError
+from wsraw.messages import DEFAULT_POOL, Event, OnClose, OnConnect, OnError
 from wsraw.networks import Address
 from wsraw.settings import Settings
 
@@ -116,6 +116,7 @@ class Life(Output):
         "kind",
         "limit",
         "opened",
+        "pool",
         "reset",
         "route",
         "settings",
@@ -134,11 +135,13 @@ class Life(Output):
         self.id = con_id
         self.settings = settings
         self.about = about
-        """What we know of it: peer, proxy, scheme, listener, target, subprotocol."""
+        """What we know of it: peer, proxy, scheme, listener, target, subprotocol, params."""
         self.address: Address | str | None = None
         """The client's, the one place that knows it: an IP address, `unix`, or None for one that a
         proxy hides. Known when it is accepted; `met` says what a trusted proxy knows better."""
         self.opened = opened
+        self.pool = DEFAULT_POOL
+        """Of an accepted one: whose workers serve it."""
         self.kind = ""
         """`raw` or `websocket`, once it is known."""
         self.inf: dict[str, str] = {}

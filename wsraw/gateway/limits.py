@@ -41,6 +41,7 @@ DONE: Final = {
     "worker_wait_timeout": "closed a connection that no worker came for (1013)",
     "origins": "refused a page (403)",
     "hosts": "refused a WebSocket (421)",
+    "routes": "refused a client (404, raw: reset)",
     "proxy_protocol": "reset a connection",
     "verdict": "on_connect has rejected a WebSocket",
     "verdict_timeout": "gave up a handshake (503)",

@@ -55,7 +55,7 @@ class Reopener:
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
         con = Connection.dialled(table.new_id(), reopening.open, table.settings, about, now + delay)
-        successor = table.add(con, route.pool, now)
+        successor = table.add(con, table.pool(route.pool.name), now)
         successor.reopening = Reopening(reopening.open, attempts + 1, now + delay)
         successor.dial_at = now + delay
         successor.name = route.name

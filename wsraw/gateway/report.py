@@ -33,6 +33,15 @@ def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str,
         "unknown_ids": router.unknown_ids,
         "limits": dict(router.limits.counts),
         "dropped": router.outgoing.dropped,
+        "pools": [
+            {
+                "name": pool.name,
+                "connections": pool.connections,
+                "waiting": len(pool.waiting),
+                "ready": len(pool.workers),
+            }
+            for pool in router.pools.values()
+        ],
         "workers": [
             _worker(worker, now)
             for worker in router.workers.values()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from wsraw import messages as m
 from wsraw.gateway.guests import Guest
 from wsraw.link import GatewayLink
+from wsraw.settings import Settings
 
 if TYPE_CHECKING:
     from wsraw.gateway.connection import Connection
@@ -116,9 +117,16 @@ class Reopening:
 class Pool:
     """Workers that run the same handlers, and the connections that wait for any of them."""
 
-    def __init__(self, name: str, sticky: bool) -> None:
+    def __init__(self, name: str, settings: Settings, *, stays: bool = True) -> None:
         self.name = name
-        self.sticky = sticky
+        self.sticky = settings.dispatch == "sticky"
+        self.repeats = settings.delivery == "at-least-once"
+        """Messages of a worker that died go to another one."""
+        self.stays = stays
+        """The settings name it; else it lasts as long as somebody is in it."""
+        self.sessions = 0
+        """Of workers, whether they take events or not."""
+        self.connections = 0
         self.workers: list[Worker] = []
         """Those that take events: READY, not draining."""
         self.waiting: deque[Route] = deque()

@@ -197,6 +197,11 @@ class Router(Table):
         self._strangers.pop(worker.identity, None)
         self._sessions += 1
         worker.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
+        pool = self.pool(worker.pool)
+        pool.sessions += 1
+        if not pool.stays and pool.name != m.PUSHING_POOL:
+            text = "%s: no route leads to its pool %s, so no client comes to it"
+            self.limits.say("warning", text, self.name_of(worker), pool.name)
         worker.starting = hello.starting
         if worker.starting:
             self.dispatcher.talked.add(worker)
@@ -223,7 +228,8 @@ class Router(Table):
     def _ready(self, worker: Worker) -> None:
         """It takes events."""
         self.dispatcher.join(self.pool(worker.pool), worker)
-        self._tell(worker, f"is ready ({worker.language})")
+        of_pool = f", pool {worker.pool}" if worker.pool != m.DEFAULT_POOL else ""
+        self._tell(worker, f"is ready ({worker.language}{of_pool})")
         if worker.worker:
             self.to_supervisor.append(m.Ready(worker.worker))
 
@@ -309,7 +315,8 @@ class Router(Table):
         if worker.state is LinkState.NEW:
             worker.state = LinkState.GONE
             return
-        self.dispatcher.leave(self.pool(worker.pool), worker, died, counts, certain)
+        pool = self.pool(worker.pool)
+        self.dispatcher.leave(pool, worker, died, counts, certain)
         self._mourn(now)
         for route in list(worker.ties):
             if route.opener is worker:
@@ -322,6 +329,8 @@ class Router(Table):
             if route.owner is worker:
                 self.close(route, 1001, "its worker has left", "owner-left", now)
         worker.ties.clear()
+        pool.sessions -= 1
+        self.release(pool)
         if worker.worker:
             self.to_supervisor.append(m.Left(worker.worker, worker.acked_events))
 
@@ -431,7 +440,7 @@ class Router(Table):
             self.close(route, 1001, "idle", "idle-timeout", now)
         for route in list(self.flow.paused):
             self._judge_pause(route, now)
-        for pool in self.pools.values():
+        for pool in list(self.pools.values()):
             if not pool.workers:
                 self.dispatcher.sweep(pool)
                 for route in list(pool.waiting):

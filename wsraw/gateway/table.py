@@ -20,6 +20,8 @@ from wsraw.gateway.limits import Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.link import LinkState
+from wsraw.messages import DEFAULT_POOL
+from wsraw.pools import in_force
 from wsraw.settings import Settings
 
 ALIASES_KEPT: Final = 10_000
@@ -34,13 +36,11 @@ class Table:
         self.epoch = epoch
         self.flow = Flow(settings, memory_limit)
         self.limits = Limits()
-        self.dispatcher = Dispatcher(
-            self.flow, settings.max_deliveries, settings.delivery == "at-least-once"
-        )
+        self.dispatcher = Dispatcher(self.flow, settings.max_deliveries)
         self.groups = Groups()
         self.entrance = Entrance(settings, self.limits)
         self.routes: dict[int, Route] = {}
-        self.pools: dict[str, Pool] = {}
+        self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
         self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Route] = []
         self.ended: list[Route] = []
@@ -59,7 +59,7 @@ class Table:
         self.unknown_ids = 0
         """Commands for connections that were closed already: the normal race."""
         self.next_id = 1
-        self._nowhere = Route(Connection.buried(0, settings), Pool("", False), 0.0)
+        self._nowhere = Route(Connection.buried(0, settings), Pool("", settings), 0.0)
         """The place of those who have lost theirs; what still comes of them interests nobody."""
         self._nowhere.gone = True
         self._names: dict[tuple[str, str], Route] = {}
@@ -123,12 +123,18 @@ class Table:
 
     # --- places ---
 
-    def pool(self, name: str = "default") -> Pool:
-        """The pool of that name, made at first mention."""
+    def pool(self, name: str = DEFAULT_POOL) -> Pool:
+        """The pool of that name. One that the settings do not name is made for a worker that says
+        so: no client comes to it, but what it opens belongs there."""
         pool = self.pools.get(name)
         if pool is None:
-            pool = self.pools[name] = Pool(name, self.settings.dispatch == "sticky")
+            pool = self.pools[name] = Pool(name, self.settings, stays=False)
         return pool
+
+    def release(self, pool: Pool) -> None:
+        """Somebody has left it; workers can think of names without end."""
+        if not (pool.stays or pool.sessions or pool.connections):
+            del self.pools[pool.name]
 
     def take(self, con: Connection, events: list[m.Event], now: float) -> None:
         """Events of a connection, in order. Its first one gives it a place here."""
@@ -136,7 +142,7 @@ class Table:
         if route is None:
             if not events:
                 return
-            route = self.add(con, self.pool(), now)
+            route = self.add(con, self.pool(con.pool), now)
         elif route.gone:
             return
         for event in events:
@@ -147,6 +153,7 @@ class Table:
     def add(self, con: Connection, pool: Pool, now: float) -> Route:
         """Give a connection its place."""
         route = con.route = self.routes[con.id] = Route(con, pool, now)
+        pool.connections += 1
         if self.stopping:
             self.flow.stop_reading((route,))
         return route
@@ -177,7 +184,9 @@ class Table:
         for worker in (route.opener, route.owner):
             if worker is not None:
                 worker.ties.discard(route)
-        self.routes.pop(route.id, None)
+        if self.routes.pop(route.id, None) is not None:
+            route.pool.connections -= 1
+            self.release(route.pool)
         self._answer_marks(route, math.inf)
         if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
             del self._names[route.pool.name, route.name]

@@ -265,9 +265,8 @@ def _frame_limit(settings: Settings) -> int:
 
 class _Server(_Receiver, ServerProtocol):
     def select_subprotocol(self, subprotocols: Sequence[Any]) -> Any:
-        """The first of ours that the client offers; none is no reason to refuse it."""
-        ours = self.available_subprotocols or ()
-        return next((name for name in ours if name in subprotocols), None)
+        """None for now: which are ours is known when the request is read (`WebSocket.choose`)."""
+        return None
 
     def forget_request(self) -> None:
         """The handshake is done, and nothing behind it was read: the library's parser, a generator,
@@ -429,11 +428,10 @@ class WebSocket(MessageOrder):
     # --- server handshake ---
 
     @classmethod
-    def server(cls, settings: Settings, subprotocols: Sequence[str] = ()) -> WebSocket:
+    def server(cls, settings: Settings) -> WebSocket:
         """The accepting side; `accept` comes next, or `receive_head`."""
         protocol = _Server(
             extensions=[_ServerDeflate(settings)] if settings.deflate else None,
-            subprotocols=subprotocols,  # type: ignore[arg-type]
             logger=_log,
         )
         return cls(protocol, settings, masks=False)
@@ -491,17 +489,28 @@ class WebSocket(MessageOrder):
         self._response = response
         return True
 
+    def choose(self, subprotocols: Sequence[str]) -> None:
+        """Agree on the first of ours that the client offers, if `let_in` says no other; none is no
+        reason to refuse it."""
+        name = next((name for name in subprotocols if name in self.offered), None)
+        if name is not None:
+            self._agree(name)
+
+    def _agree(self, subprotocol: str) -> None:
+        protocol: Any = self._protocol
+        self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        protocol.subprotocol = subprotocol
+
     def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
         """Answer with the 101 (`opened`). `subprotocol`: one of those `offered`, "" for none; None
-        for the first of ours."""
+        for the one that was chosen."""
         protocol, response = self._protocol, self._response
         assert isinstance(protocol, _Server)
         if subprotocol is not None:
             response.headers.pop("Sec-WebSocket-Protocol", None)
             protocol.subprotocol = None
             if subprotocol:
-                response.headers["Sec-WebSocket-Protocol"] = subprotocol
-                protocol.subprotocol = subprotocol  # type: ignore[assignment]
+                self._agree(subprotocol)
         for name, value in headers.items():
             response.headers[name] = value
         protocol.send_response(response)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from wsraw.messages import DEFAULT_POOL
 from wsraw.supervisor.life import Child
 
 FOREVER: Final = 1e6
@@ -64,11 +65,12 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was asked for, `reload` or `scale`, is done, or was refused."""
+    """What was asked for, `reload` or `scale`, is done in that pool, or was refused."""
 
     what: str
     ok: bool
     text: str
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Children:
         variables = {
             "WSRAW_ENDPOINT": endpoint,
             "WSRAW_TOKEN": self._tokens[child],
-            "WSRAW_POOL": "default",
+            "WSRAW_POOL": child.pool,
         }
         program = child.program
         assert program is not None

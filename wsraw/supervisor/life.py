@@ -12,6 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from wsraw.messages import DEFAULT_POOL
 from wsraw.programs import Program
 
 
@@ -64,6 +65,7 @@ class Child:
         "last_reason",
         "n",
         "outdated",
+        "pool",
         "program",
         "ready_at",
         "replace_at",
@@ -74,9 +76,10 @@ class Child:
         "why_killed",
     )
 
-    def __init__(self, program: Program | None) -> None:
-        """The gateway has no program."""
+    def __init__(self, program: Program | None, pool: str = DEFAULT_POOL) -> None:
+        """The gateway has no program, and is in no pool."""
         self.program = program
+        self.pool = pool
         self.state = ChildState.DEAD
         self.n = 0
         self.early_deaths = 0

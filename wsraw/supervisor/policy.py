@@ -1,11 +1,11 @@
 """Sans-I/O. What the supervisor decides: exits, news and the time in, spawn and stop out.
 
 The life of a child is in life.py, replacing workers in pool.py, and restarts.py says when a death
-counts. What leads a child through its life:
+counts: both for each pool by itself. What leads a child through its life:
 
-- Start left to right: the gateway; when it listens, one worker of each program; when each of these
-  has been ready, all others. So a handlers file that does not load shows its traceback once, not N
-  times.
+- Start left to right: the gateway; when it listens, one worker of each program of each pool; when
+  each of these has been ready, all others. So a handlers file that does not load shows its
+  traceback once, not N times.
 - Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
   up it ends the run, and so does a crash loop.
 - Once the run has been up nothing gives up: a database that is away for an hour, or a port that is
@@ -16,7 +16,7 @@ counts. What leads a child through its life:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -60,18 +60,28 @@ class Policy:
     """
 
     def __init__(
-        self, entries: Sequence[Entry], settings: Settings, random: Callable[[], float]
+        self,
+        entries: Mapping[str, Sequence[Entry]],
+        settings: Settings,
+        random: Callable[[], float],
     ) -> None:
+        """`entries`: what is started for each pool; there may be none for it."""
         self.gateway = Child(None)
-        self.pool = Pool(entries, settings.drain_timeout, self._do)
+        intensity, period = settings.restart_intensity, settings.restart_period
+        self.pools = {
+            name: Pool(
+                name,
+                those,
+                settings.drain_timeout,
+                Restarts(intensity, period, random),
+                self._do,
+            )
+            for name, those in entries.items()
+        }
         self.phase = Phase.RUNNING
         self.has_been_up = False
         """The gateway has listened, and each program has had a worker that was ready."""
-        self._proved_programs: set[Program | None] = set()
-        self.restarts = Restarts(settings.restart_intensity, settings.restart_period, random)
-        self.gateway_restarts = Restarts(
-            settings.restart_intensity, settings.restart_period, random, at_once=True
-        )
+        self.gateway_restarts = Restarts(intensity, period, random, at_once=True)
         self._settings = settings
         self._endpoint = ""
         self._listened = False
@@ -84,12 +94,23 @@ class Policy:
     @property
     def workers(self) -> list[Child]:
         """The places there are to be."""
-        return self.pool.workers
+        return [child for pool in self.pools.values() for child in pool.workers]
+
+    @property
+    def programs(self) -> list[Program]:
+        """What is started, the same one once for each of its pools."""
+        return [program for pool in self.pools.values() for program in pool.programs]
+
+    def everybody(self) -> Iterator[Child]:
+        """All workers that may have a process."""
+        for pool in self.pools.values():
+            yield from pool.everybody()
 
     @property
     def is_looping(self) -> bool:
-        """Whether the gateway or the workers are in a crash loop."""
-        return self.restarts.is_looping or self.gateway_restarts.is_looping
+        """Whether the gateway or the workers of a pool are in a crash loop."""
+        pools = self.pools.values()
+        return self.gateway_restarts.is_looping or any(p.restarts.is_looping for p in pools)
 
     def name(self, child: Child) -> str:
         """What the log calls it."""
@@ -97,7 +118,7 @@ class Policy:
 
     def worker(self, n: int) -> Child | None:
         """The worker whose living process has this number."""
-        for child in self.pool.everybody():
+        for child in self.everybody():
             if child.n == n and child.alive:
                 return child
         return None
@@ -121,8 +142,8 @@ class Policy:
             for child in self._living_workers():
                 self._ask_to_leave(child, now)
         self._endpoint = endpoint
-        if not self.pool.programs:
-            self.has_been_up = True
+        # Of a run that has no workers of its own, that is all.
+        self._judge_up()
         if is_new:
             for child in self._living_workers():
                 self._expect_hello(child, now)
@@ -138,21 +159,28 @@ class Policy:
                 child.ready_at = now
                 if not child.why_killed:
                     child.kill_at = None
-                self._proved_programs.add(child.program)
-                self.has_been_up = self._proved_programs.issuperset(self.pool.programs)
+                assert child.program is not None
+                self.pools[child.pool].proved.add(child.program)
+                self._judge_up()
             elif self.phase is Phase.RUNNING:
-                self.pool.ready(child, now)
+                self.pools[child.pool].ready(child, now)
         return self._decide(now)
+
+    def _judge_up(self) -> None:
+        self.has_been_up = self.has_been_up or all(
+            pool.proved.issuperset(pool.programs) for pool in self.pools.values()
+        )
 
     def left(self, n: int, acked: int, now: float) -> list[a.Action]:
         """A worker's session is over; its process has little time to follow, or to say hello."""
         child = self.worker(n)
         if child is None:
-            if acked and self.restarts.pardon(n, now):
-                self._say_loop_is_over()
+            for pool in self.pools.values():
+                if acked and pool.restarts.pardon(n, now):
+                    self._say_loop_is_over(pool)
             return self._decide(now)
-        if acked and not child.is_proved and self.restarts.prove(child):
-            self._say_loop_is_over()
+        if acked and not child.is_proved and self._restarts_of(child).prove(child):
+            self._say_loop_is_over(self.pools[child.pool])
         if child in self._killed:
             # Its session ends because it dies, and why it has to is known.
             return self._decide(now)
@@ -183,7 +211,7 @@ class Policy:
         child.take(Step.EXIT)
         if child is self.gateway:
             # There is nobody to say hello to; `listening` sets it anew.
-            for worker in self.pool.everybody():
+            for worker in self.everybody():
                 worker.hello_by = None
         if child.why_killed:
             reason = f"{reason} ({child.why_killed})"
@@ -196,24 +224,29 @@ class Policy:
 
     # --- inputs: what is asked for ---
 
-    def reload(self, now: float) -> list[a.Action]:
-        """Replace all workers, one after the other."""
+    def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
+        """Replace all workers of these pools, one after the other. Default: all pools."""
         if self.phase is Phase.RUNNING:
-            self.restarts.reset()
-            self.pool.reload(now)
+            for name in self.pools if names is None else names:
+                self.pools[name].restarts.reset()
+                self.pools[name].reload(now)
         return self._decide(now)
 
-    def scale(self, count: int, now: float, program: Program | None = None) -> list[a.Action]:
+    def scale(
+        self, count: int, now: float, pool: Pool | None = None, program: Program | None = None
+    ) -> list[a.Action]:
         """So many workers of a program from here on, at least one. Default: the first one."""
-        if self.phase is Phase.RUNNING and self.pool.programs:
-            program = program or self.pool.programs[0]
-            self.pool.scale(program, max(1, min(count, MOST_WORKERS)), now)
+        if self.phase is Phase.RUNNING and self.programs:
+            pool = pool or next(iter(self.pools.values()))
+            pool.scale(program or pool.programs[0], max(1, min(count, MOST_WORKERS)), now)
         return self._decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
         """Replace one worker in good order."""
         child = self.worker(n)
-        if self.phase is Phase.RUNNING and child is not None and self.pool.recycle(child, why, now):
+        if self.phase is not Phase.RUNNING or child is None:
+            return self._decide(now)
+        if self.pools[child.pool].recycle(child, why, now):
             self._say("info", f"replacing {self.name(child)}: {why}")
         return self._decide(now)
 
@@ -271,9 +304,8 @@ class Policy:
         if self.phase is Phase.RUNNING:
             times += [child.spawn_at for child in self._waiting()]
             times += [at for _, at in self._unproved()]
-            step = self.pool.wake_at(now)
-            if step is not None:
-                times.append(step)
+            steps = [pool.wake_at(now) for pool in self.pools.values()]
+            times += [step for step in steps if step is not None]
         return min(times, default=None)
 
     # --- decisions ---
@@ -300,8 +332,11 @@ class Policy:
         if self.phase is Phase.RUNNING:
             for child, proved_at in self._unproved():
                 if now >= proved_at and self._restarts_of(child).prove(child):
-                    self._say_loop_is_over()
-            self.pool.advance(now)
+                    self._say_loop_is_over(
+                        None if child is self.gateway else self.pools[child.pool]
+                    )
+            for pool in self.pools.values():
+                pool.advance(now)
             for child in self._waiting():
                 if now >= child.spawn_at:
                     self._spawn(child, now)
@@ -317,20 +352,18 @@ class Policy:
             return [self.gateway]
         if self.gateway.state is not ChildState.READY:
             return []
-        workers = list(self.pool.wanted()) if self.has_been_up else self._first_of_each()
-        return [child for child in workers if child.state is ChildState.DEAD]
-
-    def _first_of_each(self) -> list[Child]:
-        first: dict[Program | None, Child] = {}
-        for child in self.workers:
-            first.setdefault(child.program, child)
-        return list(first.values())
+        return [
+            child
+            for pool in self.pools.values()
+            for child in (pool.wanted() if self.has_been_up else pool.first_of_each())
+            if child.state is ChildState.DEAD
+        ]
 
     def _awaited(self) -> list[tuple[Child, float]]:
         """Workers that have to say hello, and until when. What leaves has a deadline anyway."""
         return [
             (child, child.hello_by)
-            for child in self.pool.everybody()
+            for child in self.everybody()
             if child.state in (ChildState.STARTING, ChildState.READY) and child.hello_by is not None
         ]
 
@@ -357,11 +390,15 @@ class Policy:
         """Children that are ready, and when that will have lasted long enough."""
         return [
             (child, child.ready_at + STABLE_AFTER)
-            for child in (self.gateway, *self.pool.wanted())
+            for child in (self.gateway, *self._wanted())
             if not child.is_proved
             and child.state is ChildState.READY
             and child.ready_at is not None
         ]
+
+    def _wanted(self) -> Iterator[Child]:
+        for pool in self.pools.values():
+            yield from pool.wanted()
 
     def _spawn(self, child: Child, now: float) -> None:
         child.take(Step.SPAWN)
@@ -379,9 +416,10 @@ class Policy:
 
     def _see_off(self, child: Child, code: int, reason: str) -> None:
         """An exit while everybody is leaving."""
-        if child in self.pool.leaving:
-            self.pool.leaving.remove(child)
         if child is not self.gateway:
+            leaving = self.pools[child.pool].leaving
+            if child in leaving:
+                leaving.remove(child)
             if code != 0:
                 self._say("info", f"{self.name(child)} {reason}")
         elif self.phase is Phase.STOPPING:
@@ -402,7 +440,8 @@ class Policy:
         if not was_asked:
             child.restarts += 1
             child.last_reason = reason
-        if child is not self.gateway and self.pool.exited(child):
+        pool = self.pools[child.pool] if child is not self.gateway else None
+        if pool is not None and pool.exited(child):
             if not was_asked:
                 self._say("warning", f"{name} {reason}; the one that was to replace it takes over")
             elif code:
@@ -415,9 +454,9 @@ class Policy:
             # The child has said why, in a better line than ours could be.
             self._give_up(child, DOES_NOT_LOAD, now)
             return
-        is_successor = child is self.pool.successor
-        if code == DOES_NOT_LOAD and child is not self.gateway:
-            if self.pool.does_not_load(child, reason, now):
+        is_successor = pool is not None and child is pool.successor
+        if code == DOES_NOT_LOAD and pool is not None:
+            if pool.does_not_load(child, reason, now):
                 self._say("error", f"{name} {reason}; the old workers go on")
             if is_successor:
                 return
@@ -441,15 +480,16 @@ class Policy:
         when = f"in {wait:.1f} s" if wait else "at once"
         self._say("warning", f"{name} {reason}; starting another {when}")
         if began:
+            where = "" if child is self.gateway else self._of_pool(self.pools[child.pool])
             self._say(
                 "error",
-                f"crash loop: more than {most} deaths at the start within {period:g} s. "
+                f"crash loop{where}: more than {most} deaths at the start within {period:g} s. "
                 f"Connections stay; trying again every {LONGEST_BACKOFF:g} s. "
                 "`wsraw reload` tries at once",
             )
 
     def _restarts_of(self, child: Child) -> Restarts:
-        return self.gateway_restarts if child is self.gateway else self.restarts
+        return self.gateway_restarts if child is self.gateway else self.pools[child.pool].restarts
 
     def _give_up(self, child: Child, code: int, now: float) -> None:
         child.take(Step.GIVE_UP)
@@ -483,11 +523,11 @@ class Policy:
         self._do(a.Kill(child))
 
     def _living_workers(self) -> list[Child]:
-        return [child for child in self.pool.everybody() if child.alive]
+        return [child for child in self.everybody() if child.alive]
 
     def _living(self) -> list[Child]:
         """Right to left: the gateway comes last."""
-        return [child for child in (*self.pool.everybody(), self.gateway) if child.alive]
+        return [child for child in (*self.everybody(), self.gateway) if child.alive]
 
     def _do(self, action: a.Action) -> None:
         self._actions.append(action)
@@ -495,5 +535,8 @@ class Policy:
     def _say(self, level: str, text: str) -> None:
         self._do(a.Say(level, text))
 
-    def _say_loop_is_over(self) -> None:
-        self._say("info", "the crash loop is over")
+    def _say_loop_is_over(self, pool: Pool | None) -> None:
+        self._say("info", f"the crash loop{self._of_pool(pool)} is over")
+
+    def _of_pool(self, pool: Pool | None) -> str:
+        return f" in the pool {pool.name}" if pool is not None and len(self.pools) > 1 else ""

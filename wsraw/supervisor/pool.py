@@ -1,4 +1,4 @@
-"""Sans-I/O. The workers of a run: how many there are to be, and how one replaces another.
+"""Sans-I/O. The workers of a pool: how many there are to be, and how one replaces another.
 
 A worker is replaced by a *successor*: that one is started first, and when it is ready the old one
 is drained and leaves. One at a time, so there are never fewer ready workers than before, and never
@@ -18,6 +18,7 @@ from typing import Final
 from wsraw.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
+from wsraw.supervisor.restarts import Restarts
 
 RELOAD: Final = "reload"
 
@@ -36,10 +37,20 @@ class Pool:
     """Workers, those that leave, and at most one successor. `do` takes each action, in order."""
 
     def __init__(
-        self, entries: Sequence[Entry], drain_timeout: float, do: Callable[[a.Action], object]
+        self,
+        name: str,
+        entries: Sequence[Entry],
+        drain_timeout: float,
+        restarts: Restarts,
+        do: Callable[[a.Action], object],
     ) -> None:
+        self.name = name
         self.programs = [entry.program for entry in entries]
-        self.workers = [Child(program) for program, count in entries for _ in range(count)]
+        self.workers = [Child(program, name) for program, count in entries for _ in range(count)]
+        self.restarts = restarts
+        """Its deaths: a crash loop is nobody else's."""
+        self.proved: set[Program] = set()
+        """The programs of which a worker was once ready."""
         self.leaving: list[Child] = []
         self.successor: Child | None = None
         self.replaced: Child | None = None
@@ -62,6 +73,11 @@ class Pool:
         if self.successor is not None:
             yield self.successor
 
+    def first_of_each(self) -> Iterator[Child]:
+        """One worker of each program."""
+        for program in self.programs:
+            yield next(child for child in self.workers if child.program == program)
+
     def census(self) -> str:
         """How many there are to be, in words."""
         text = _workers(len(self.workers))
@@ -83,7 +99,7 @@ class Pool:
             self.successor = self.replaced = None
         for place, child in enumerate(self.workers):
             if child.state is ChildState.STARTING and child is not self.replaced:
-                fresh = self.workers[place] = Child(child.program)
+                fresh = self.workers[place] = Child(child.program, self.name)
                 fresh.restarts = child.restarts
                 fresh.last_reason = child.last_reason
                 self._retire(child, now)
@@ -108,7 +124,7 @@ class Pool:
         self._is_scaling = True
         ours = [child for child in self.workers if child.program == program]
         for _ in range(count - len(ours)):
-            self.workers.append(Child(program))
+            self.workers.append(Child(program, self.name))
         # The last come go first, but before any that serves goes one that does not.
         order = sorted(ours, key=lambda child: child.state is not ChildState.READY)
         for child in order[count:][::-1]:
@@ -195,7 +211,7 @@ class Pool:
         for child in self.workers:
             if child.outdated and child.alive and now >= child.replace_at:
                 self.replaced = child
-                self.successor = Child(child.program)
+                self.successor = Child(child.program, self.name)
                 self.successor.spawn_at = now
                 return
 
@@ -242,7 +258,7 @@ class Pool:
             self.is_reloading = False
         else:
             self._is_scaling = False
-        self._do(a.Settled(what, ok, text))
+        self._do(a.Settled(what, ok, text, self.name))
 
 
 def _workers(count: int) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
 from wsraw import messages as m
-from wsraw import programs
 from wsraw.loop import Loop
-from wsraw.programs import Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.control import Asked, Control
+from wsraw.supervisor.errands import Answer, Errands
 from wsraw.supervisor.policy import MOST_WORKERS, Phase, Policy
+from wsraw.supervisor.which import NO_WORKERS, which
 
 REPORT_TIMEOUT: Final = 1.0
 """Seconds that the gateway has to say how it is; then `status` shows the rest without it."""
-
-POOL: Final = "default"
-
-NO_WORKERS: Final = "no workers of its own"
 
 
 class Run(Protocol):
@@ -32,8 +28,8 @@ class Run(Protocol):
     def act(self, actions: list[a.Action]) -> None:
         """Do what the policy has decided."""
 
-    def reload(self) -> None:
-        """Replace all workers, and have the certificates read anew."""
+    def read_certificates(self) -> str:
+        """Have them read anew, if there are any: the name of that part of a reload, or ""."""
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """How the run is; `report` is the gateway's part."""
@@ -44,7 +40,7 @@ class Requests:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._waiting: dict[str, list[Asked]] = {"reload": [], "scale": [], "stop": []}
+        self._errands: Errands[Asked] = Errands()
         self._reports: dict[int, Asked] = {}
         self._ref = 0
         self._commands: dict[str, Callable[[Asked], None]] = {
@@ -91,55 +87,58 @@ class Requests:
     # --- what takes its time ---
 
     def _reload(self, asked: Asked) -> None:
-        self._waiting["reload"].append(asked)
-        self._run.reload()
+        """All workers and the certificates, or the workers of one pool."""
+        run = self._run
+        pools = run.policy.pools
+        own = [name for name, pool in pools.items() if pool.programs]
+        names = asked.do.args or own or list(pools)
+        known = " and ".join(pools)
+        for name in names:
+            if name not in pools:
+                self._answer(asked, False, f"there is no pool {name!r}; there are {known}")
+                return
+            if asked.do.args and name not in own:
+                self._answer(asked, False, f"the pool {name!r} has {NO_WORKERS}")
+                return
+        certificates = "" if asked.do.args else run.read_certificates()
+        self._errands.begin(asked, "reload", [*names, *filter(None, [certificates])])
+        run.act(run.policy.reload(run.loop.now, names))
 
     def _scale(self, asked: Asked) -> None:
         run = self._run
         name, _, count = "".join(asked.do.args[:1]).rpartition("=")
-        known = run.policy.pool.programs
-        program = programs.find(known, name)
-        if program is None and name in ("", POOL) and len(known) == 1:
-            program = known[0]
-        if program is None:
-            self._answer(asked, False, _which(name, known))
+        meant = which(run.policy.pools.values(), name)
+        if isinstance(meant, str):
+            self._answer(asked, False, meant)
         elif not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_WORKERS):
             self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
         else:
-            self._waiting["scale"].append(asked)
-            run.act(run.policy.scale(int(count), run.loop.now, program))
+            pool, program = meant
+            self._errands.begin(asked, "scale", [pool.name])
+            run.act(run.policy.scale(int(count), run.loop.now, pool, program))
 
     def _stop(self, asked: Asked) -> None:
-        self._waiting["stop"].append(asked)
+        self._errands.begin(asked, "stop", ["all"])
         run = self._run
         run.act(run.policy.stop(run.loop.now))
 
     def _drain(self, asked: Asked) -> None:
-        self._waiting["stop"].append(asked)
+        self._errands.begin(asked, "stop", ["all"])
         run = self._run
         run.act(run.policy.stop(run.loop.now, 0.0))
 
-    def settled(self, what: str, ok: bool, text: str) -> None:
-        """Done, or refused: everybody who asked for it is told."""
-        waiting, self._waiting[what] = self._waiting[what], []
-        for asked in waiting:
-            self._answer(asked, ok, text)
+    def settled(self, what: str, part: str, ok: bool, text: str) -> None:
+        """Done, or refused: everybody who has waited for that alone is told."""
+        self._tell(self._errands.settle(what, part, ok, text))
+
+    def _tell(self, answers: list[Answer[Asked]]) -> None:
+        for answer in answers:
+            self._answer(answer.who, answer.ok, answer.text)
 
     def finish(self, code: int) -> None:
         """The run is over; these are its last words."""
-        self.settled("stop", True, f"stopped, exit code {code}")
+        self._tell(self._errands.end("stop", True, f"stopped, exit code {code}"))
         for what in ("reload", "scale"):
-            self.settled(what, False, "the run has stopped")
+            self._tell(self._errands.end(what, False, "the run has stopped"))
         for ref in list(self._reports):
             self.report(ref, None)
-
-
-def _which(name: str, known: Sequence[Program]) -> str:
-    """That nobody knows which workers are meant, and what to write."""
-    if not known:
-        return f"this run has {NO_WORKERS}; start and stop them where they are"
-    if len(known) == 1:
-        return f"there is no pool {name!r}; the only one is {POOL!r}"
-    each = ", ".join(f"{program.label!r}" for program in known)
-    what = "there are several" if name in ("", POOL) else f"there is no {name!r}, or more than one"
-    return f"{what}; say which, as NAME=N, of {each}"

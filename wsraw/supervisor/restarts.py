@@ -29,7 +29,7 @@ JUDGED_KEPT: Final = 100
 
 
 class Restarts:
-    """The deaths of one kind of children: of the gateway, or of all workers.
+    """The deaths of one kind of children: of the gateway, or of a pool's workers.
 
     `random` gives numbers from 0 to 1: children that died together must not come back together.
     With `at_once` the first restart of a child does not wait.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from wsraw.messages import DEFAULT_POOL
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import Policy
 
@@ -18,6 +19,9 @@ OF_WORKERS: Final = (
     "service_p99",
 )
 """What the gateway knows of a worker; null when it does not answer."""
+
+OF_POOL: Final = ("connections", "waiting", "ready")
+"""What the gateway knows of a pool."""
 
 OF_GATEWAY: Final = (
     "epoch",
@@ -58,12 +62,22 @@ def of_run(
     not answer. `dead_letters` are those in the run folder, which outlive a gateway."""
     known = report or {}
     by_number = {each["n"]: each for each in known.get("workers", ()) if each.get("n")}
-    pool = policy.pool
+    pools = {each["name"]: each for each in known.get("pools", ())}
     return {
         "phase": policy.phase.value,
-        "workers_wanted": len(pool.workers),
-        "reloading": pool.is_reloading,
+        "workers_wanted": len(policy.workers),
+        "reloading": any(pool.is_reloading for pool in policy.pools.values()),
         "crash_loop": policy.is_looping,
+        "pools": [
+            {
+                "name": name,
+                "workers_wanted": len(pool.workers),
+                "reloading": pool.is_reloading,
+                "crash_loop": pool.restarts.is_looping,
+                **{key: pools.get(name, {}).get(key) for key in OF_POOL},
+            }
+            for name, pool in policy.pools.items()
+        ],
         "gateway": {
             **_of_child(policy.gateway, processes, now),
             "answers": report is not None,
@@ -72,7 +86,7 @@ def of_run(
         },
         "workers": [
             _of_worker(policy, child, processes, by_number.get(child.n, {}), now)
-            for child in pool.everybody()
+            for child in policy.everybody()
         ],
         "by_hand": [
             {
@@ -109,10 +123,11 @@ def _of_worker(
     runs = child.program.label if child.program is not None else ""
     told = {
         **_of_child(child, processes, now),
+        "pool": child.pool,
         "runs": runs,
         **{key: known.get(key) for key in OF_WORKERS},
     }
-    if child in policy.pool.leaving:
+    if child in policy.pools[child.pool].leaving:
         told["state"] = "draining"
     elif known.get("state") == "hung":
         told["state"] = "hung"
@@ -133,7 +148,7 @@ def table(data: dict[str, Any]) -> str:
         lines.append(f"the run is {data['phase']}")
     if data["crash_loop"]:
         lines.append(
-            "CRASH LOOP: what is started dies at once; the log says why, "
+            f"CRASH LOOP{_looping(data)}: what is started dies at once; the log says why, "
             "and `wsraw reload` tries at once"
         )
     if data["reloading"]:
@@ -144,12 +159,27 @@ def table(data: dict[str, Any]) -> str:
     else:
         lines.append("  it does not answer; what it knows is not shown")
     lines.append(f"  dead letters {gateway['dead_letters']}")
+    if len(data["pools"]) > 1:
+        lines += ["", *map(_pool, data["pools"])]
     lines += ["", *_workers(data)]
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:
             name = "gateway" if who is gateway else f"worker {who['n']}"
             lines.append(f"{name}: the last one {who['last_reason']}")
     return "\n".join(lines)
+
+
+def _looping(data: dict[str, Any]) -> str:
+    names = [pool["name"] for pool in data["pools"] if pool["crash_loop"]]
+    return f" in {' and '.join(names)}" if names and len(data["pools"]) > 1 else ""
+
+
+def _pool(pool: dict[str, Any]) -> str:
+    return (
+        f"pool {pool['name']}: workers ready {_count(pool['ready'])}, "
+        f"wanted {pool['workers_wanted']}; connections {_count(pool['connections'])}, "
+        f"of which wait {_count(pool['waiting'])}"
+    )
 
 
 def _gateway(gateway: dict[str, Any]) -> str:
@@ -184,6 +214,7 @@ HEADINGS: Final = (
     "p99",
     "window",
     "memory",
+    "pool",
     "runs",
 )
 
@@ -196,11 +227,13 @@ def _workers(data: dict[str, Any]) -> list[str]:
             state = f"{state}, starts in {who['starts_in']:.0f} s"
         name = str(who["n"]) if who["n"] else "-"
         own = (who["pid"], who["age"], who["restarts"], who["rss"])
-        rows.append((*_row(name, state, who, *own), who["runs"]))
+        rows.append((*_row(name, state, who, *own), who["pool"], who["runs"]))
     for who in data["by_hand"]:
         row = _row(_who(who), str(who["state"]), who, None, None, None, None)
-        rows.append((*row, who["language"] or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        rows.append((*row, who["pool"] or "-", who["language"] or "-"))
+    if all(row[-2] == DEFAULT_POOL for row in rows[1:]):
+        rows = [(*row[:-2], row[-1]) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wsraw import listen as listening
 from wsraw import messages as m
-from wsraw import programs
+from wsraw import pools, programs
 from wsraw import settings as settings_module
 from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
@@ -29,11 +29,11 @@ from wsraw.supervisor import status
 from wsraw.supervisor.children import Children
 from wsraw.supervisor.control import Asked, Control, ControlError
 from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
-from wsraw.supervisor.halves import Halves, Outcome
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.requests import NO_WORKERS, Requests
+from wsraw.supervisor.requests import Requests
 from wsraw.supervisor.watch import Watch
+from wsraw.supervisor.which import NO_WORKERS
 
 BATCHES_A_TURN: Final = 100
 """Of the control link: more wait for the next turn, so that signals and exits get theirs."""
@@ -71,7 +71,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, log: Log) -> None:
         """Raises CannotStart, and then leaves nothing behind."""
-        entries = programs.parse_all(settings.workers, os.path.isfile)
+        entries = pools.entries(settings, os.path.isfile)
         self._settings = settings
         self._log = log
         self.policy = p.Policy(entries, settings, random.random)
@@ -91,7 +91,7 @@ class Supervisor:
             if isinstance(error, ControlError):
                 raise CannotStart(f"run folder {error}") from error
             raise CannotListen(error.strerror or str(error)) from error
-        run_settings = settings_module.with_run_dir(settings, str(self._folder.path))
+        run_settings = settings_module.replaced(settings, run_dir=str(self._folder.path))
         self._children = Children(
             {"WSRAW_SETTINGS": settings_module.to_json(run_settings)},
             self._folder.lock,
@@ -100,7 +100,8 @@ class Supervisor:
             self._bury,
         )
         self._requests = Requests(self)
-        self._halves = Halves()
+        self._reads_asked = self._reads_done = 0
+        """How often the gateway was told to read its certificates anew, and how often it has."""
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
         self._standalone_token = secrets.token_hex(16)
         self._endpoint = ""
@@ -137,7 +138,7 @@ class Supervisor:
             self._folder.write_control(self.control.client_token, self.control.endpoint)
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
-            files = _files_of(self.policy.pool.programs)
+            files = _files_of(self.policy.programs)
             if self._settings.reload and files:
                 watch = Watch(files)
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
@@ -174,7 +175,8 @@ class Supervisor:
         now = self.loop.now
         if name == "SIGHUP":
             self._log.say("info", "SIGHUP: reloading")
-            self.reload()
+            self.read_certificates()
+            self.act(self.policy.reload(now))
             return
         if name in ("SIGTTIN", "SIGTTOU"):
             self._scale_by_one(name, 1 if name == "SIGTTIN" else -1)
@@ -192,14 +194,15 @@ class Supervisor:
             self.act(self.policy.stop_now(128 + number, now))
 
     def _scale_by_one(self, name: str, change: int) -> None:
-        known = self.policy.pool.programs
+        known = self.policy.programs
         if len(known) != 1:
             why = "which of the workers? `wsraw scale NAME=N` can say it" if known else NO_WORKERS
             self._log.say("warning", f"{name}: {why}")
             return
         count = max(1, len(self.policy.workers) + change)
         self._log.say("info", f"{name}: scaling to {count}")
-        self.act(self.policy.scale(count, self.loop.now))
+        (pool,) = [pool for pool in self.policy.pools.values() if pool.programs]
+        self.act(self.policy.scale(count, self.loop.now, pool))
 
     # --- the policy's decisions ---
 
@@ -223,32 +226,33 @@ class Supervisor:
                     self._children.abort(child)
                 case a.Kill(child):
                     self._children.kill(child)
-                case a.Settled(what, ok, text):
-                    self._settle(what, ok, text)
+                case a.Settled(what, ok, text, pool):
+                    self._settle(what, ok, text, pool)
                 case a.Finish(code):
                     self._code = code
                     self._requests.finish(code)
                     self.loop.stop()
         self._arm()
 
-    def reload(self) -> None:
-        """Replace all workers, and have the certificates read anew."""
-        reads = self._has_tls and self.policy.gateway.state is ChildState.READY
-        self._halves.begin(reads)
-        if reads:
-            self.control.tell(m.Reload())
-        self.act(self.policy.reload(self.loop.now))
+    def read_certificates(self) -> str:
+        """Have them read anew, if there are any: the name of that part of a reload, or ""."""
+        if not self._has_tls or self.policy.gateway.state is not ChildState.READY:
+            return ""
+        self.control.tell(m.Reload())
+        self._reads_asked += 1
+        return f"certificates {self._reads_asked}"
 
     def _handle_reloaded(self, why: str) -> None:
         if why:
-            self._log.say("error", f"certificates refused, the old ones stay: {why}")
-        else:
-            self._log.say("info", "certificates read anew")
-        self._tell_reloaded(self._halves.read(why))
+            why = f"certificates refused, the old ones stay: {why}"
+        self._log.say("error" if why else "info", why or "certificates read anew")
+        self._certificates_read(why)
 
-    def _tell_reloaded(self, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._requests.settled("reload", outcome.ok, outcome.text)
+    def _certificates_read(self, refused: str) -> None:
+        """They come in the order in which they were asked for."""
+        self._reads_done += 1
+        part = f"certificates {self._reads_done}"
+        self._requests.settled("reload", part, not refused, refused)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -261,15 +265,14 @@ class Supervisor:
     def _tick(self) -> None:
         self.act(self.policy.tick(self.loop.now))
 
-    def _settle(self, what: str, ok: bool, text: str) -> None:
+    def _settle(self, what: str, ok: bool, text: str, pool: str) -> None:
+        of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
         if ok:
-            self._log.say("info", text if what == "reload" else f"scaled to {text}")
+            told = text if what == "reload" else f"scaled to {text}"
+            self._log.say("info", f"{of_pool}{told}")
         elif self._children.last_words:
             text = f"{text}\n{self._children.last_words}"
-        if what == "reload":
-            self._tell_reloaded(self._halves.replaced(ok, text))
-        else:
-            self._requests.settled(what, ok, text)
+        self._requests.settled(what, pool, ok, f"{of_pool}{text}")
 
     def _spawn(self, child: Child) -> None:
         name = self.policy.name(child)
@@ -291,7 +294,9 @@ class Supervisor:
     def _bury(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
             self.control.forget()
-            self._tell_reloaded(self._halves.read(""))
+            while self._reads_done < self._reads_asked:
+                # The next one reads them at its start.
+                self._certificates_read("")
         else:
             self.control.tell(m.Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
@@ -365,7 +370,7 @@ class Supervisor:
             m.Spawned(0, self._standalone_token, 0),
             *(
                 m.Spawned(child.n, children.token(child), children.pid(child) or 0)
-                for child in self.policy.pool.everybody()
+                for child in self.policy.everybody()
                 if child in children
             ),
         )
@@ -379,8 +384,15 @@ class Supervisor:
         self._announced = True
         count = len(self.policy.workers)
         what = "worker" if count == 1 else "workers"
-        labels = " and ".join(program.label for program in self.policy.pool.programs)
-        who = f"{count} {what}, {labels}" if labels else NO_WORKERS
+        pools = self.policy.pools
+        runs = {
+            name: " and ".join(program.label for program in pool.programs) or NO_WORKERS
+            for name, pool in pools.items()
+        }
+        labels = ", ".join(f"{name}: {text}" for name, text in runs.items())
+        if list(pools) == [m.DEFAULT_POOL]:
+            labels = runs[m.DEFAULT_POOL]
+        who = f"{count} {what}, {labels}" if count else NO_WORKERS
         where = " and ".join(self._urls())
         self._log.say(
             "info",

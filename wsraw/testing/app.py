@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from wsraw import messages as m
-from wsraw import options
+from wsraw import options, pools
 from wsraw import settings as settings_module
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.router import Router
@@ -49,7 +49,9 @@ class App:
         assert client.received == ["X"]
 
     `handlers`: a handlers file, or any object with the functions of one (a module that is imported
-    already). `settings`: those of `wsraw run`, with units if you like: ``idle_timeout="5m"``.
+    already). `settings`: those of `wsraw run`, with units if you like: ``idle_timeout="5m"``, and
+    routes as on the command line: ``routes=["/rooms/{room}=default"]``. `pool`: with several
+    `pools` among the settings, whose handlers these are; those of the others are not there.
     `timeout`: seconds that handlers may take until `settle` raises TimeoutError.
 
     What a handler raises is raised by the call that has brought it about, when everything that
@@ -57,12 +59,24 @@ class App:
     in a ``with`` block. Not for use inside a running asyncio loop.
     """
 
-    def __init__(self, handlers: object, *, timeout: float = 5.0, **settings: Any) -> None:
+    def __init__(
+        self,
+        handlers: object,
+        *,
+        timeout: float = 5.0,
+        pool: str = m.DEFAULT_POOL,
+        **settings: Any,
+    ) -> None:
         """Raises LoadError, ValueError for a wrong setting, and what on_start raises."""
         if api.installed():
             raise RuntimeError("there is an App, or a worker, in this process; close it first")
         given = {name: options.read(name, value) for name, value in settings.items()}
         self.settings = settings_module.convert(given)
+        pools.check(self.settings)
+        known = pools.in_force(self.settings)
+        if pool not in known:
+            raise ValueError(f"pool {pool!r}: these handlers can be those of {' or '.join(known)}")
+        self._pool = pool
         self.now = 1000.0
         """The gateway's clock; `advance` moves it."""
         self.opened: list[Peer] = []
@@ -109,7 +123,7 @@ class App:
         dealer = self._dealers[identity] = MemoryDealer(identity)
         concurrency = self.settings.concurrency or 100 if loaded.is_async else 1
         link = WorkerLink(
-            pool="default",
+            pool=self._pool,
             token=TOKEN,
             instance=identity.hex(),
             language="python/test",

@@ -39,7 +39,8 @@ SMALL_BUFFER: Final = 4096
 class Server:
     """`wsraw run` with these handlers on a free port of 127.0.0.1; ready when it is made.
 
-    `handlers`: a handlers file, or None. `workers`: how many. `settings`: those of `wsraw run`.
+    `handlers`: a handlers file, or None. `workers`: how many. `settings`: those of `wsraw run`,
+    pools and routes as on the command line: ``pools=["chat=chat.py:2"], routes=["/chat=chat"]``.
     `timeout`: seconds for whatever it has to wait for. Leaving a ``with`` block stops it, and
     raises AssertionError if it does not end well.
     """
@@ -79,7 +80,7 @@ class Server:
         self._reader.start()
         try:
             found = self.wait_for_line(r"listening on .*?\w+://(\S+):(\d+).*; ready")
-            self._until(lambda: len(self._ready_workers()) >= workers, "all workers")
+            self._until(self._has_all_workers, "all workers")
         except BaseException:
             self.process.kill()
             self._end()
@@ -178,10 +179,13 @@ class Server:
         data: dict[str, Any] = self.ask("status").data
         return data
 
-    def reload(self) -> None:
-        """Replace all workers by new ones that load the handlers file anew; done when it returns.
-        Raises AssertionError if the file does not load."""
-        self.ask("reload")
+    def reload(self, pool: str = "") -> None:
+        """Replace all workers, or those of one pool, by new ones that load the handlers file anew;
+        done when it returns. Raises AssertionError if the file does not load."""
+        self.ask("reload", *([pool] if pool else []))
+
+    def _has_all_workers(self) -> bool:
+        return bool(len(self._ready_workers()) >= self.status()["workers_wanted"])
 
     def _ready_workers(self) -> list[dict[str, Any]]:
         try:
@@ -361,7 +365,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
     """Settings as the command line wants them."""
     found = []
     for name, value in settings.items():
-        option = name.replace("_", "-")
+        option = {"pools": "pool", "routes": "route"}.get(name, name.replace("_", "-"))
         if isinstance(value, bool):
             found.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, list | tuple):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from wsraw.link import LinkState, WorkerLink
+from wsraw.messages import DEFAULT_POOL, PUSHING_POOL
 from wsraw.workers import api
 from wsraw.workers import handlers as handlers_module
 from wsraw.workers.asyncio_shell import AsyncioShell
@@ -35,9 +36,6 @@ CONCURRENCY: Final = 100
 JOIN_AGAIN: Final = 1.0
 """Seconds until the next gateway is looked for. At once would be wrong: one that stops waits until
 all its workers have left, and must not see this one come back."""
-
-PUSHING_POOL: Final = "push"
-"""The pool of those who have no handlers. In another one they would be given events."""
 
 
 class Worker:
@@ -80,7 +78,7 @@ class Worker:
         self._endpoint = endpoint
         self._token = token
         self._keys = keys
-        self._pool = pool or ("default" if handlers is not None else PUSHING_POOL)
+        self._pool = pool or (DEFAULT_POOL if handlers is not None else PUSHING_POOL)
         self._concurrency = concurrency
         self._on_exception = on_exception
         self._handlers, self._timers = _load(handlers)

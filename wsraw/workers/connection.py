@@ -92,7 +92,7 @@ class Connection:
         self.inf: dict[str, str] = {}
         """What the peer sent at the handshake, as on_connect shows it."""
         self.about: dict[str, Any] = {}
-        """What the gateway knows beside that: peer, listener, target, subprotocol, …"""
+        """What the gateway knows beside that: peer, listener, target, subprotocol, params, …"""
         self.delivery = 1
         """Of the current event: above 1 when a worker died while it handled that event before."""
         self.close_code = 0
@@ -158,6 +158,13 @@ class Connection:
         """The WebSocket subprotocol that was agreed on, if any."""
         value = self.about.get("subprotocol")
         return None if value is None else str(value)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What the names of the route's path stand for, as ``room`` of ``/rooms/{room}``; decoded,
+        and whatever the client wrote. Empty without any."""
+        value = self.about.get("params")
+        return value if isinstance(value, dict) else {}
 
     @property
     def closed(self) -> bool:

@@ -11,7 +11,7 @@ from fuzz.oracles import check_life, joined, outcome, pieces
 
 from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
 from wsraw.listeners import Listen
-from wsraw.settings import Settings
+from wsraw.settings import PoolSettings, RouteSettings, Settings
 
 LISTENS = [
     Listen(name="test"),
@@ -20,15 +20,30 @@ LISTENS = [
     Listen(name="test", protocol="websocket"),
     Listen(name="test", protocol="raw"),
 ]
-SETTINGS = [Settings(), Settings(subprotocols=("chat", "soap")), Settings(deflate=False)]
+ROUTED = Settings(
+    pools=(PoolSettings(name="a"), PoolSettings(name="b", subprotocols=("soap",))),
+    routes=(
+        RouteSettings(pool="a", path="/{name}"),
+        RouteSettings(pool="b", path="/b/{rest...}", host="*.example.com"),
+        RouteSettings(pool="b", subprotocol="chat"),
+        RouteSettings(pool="b", kind="raw"),
+    ),
+)
+SETTINGS = [Settings(), Settings(subprotocols=("chat", "soap")), Settings(deflate=False), ROUTED]
+KINDS = len(LISTENS) * len(SETTINGS)
 
-SEEDS = [bytes((i % 15,)) + case.data[:1500] for i, case in enumerate(CASES)] + [
+SEEDS = [bytes((i % KINDS,)) + case.data[:1500] for i, case in enumerate(CASES)] + [
     b"\0" + UPGRADE % OFFER + frame(0x81, b"hello"),
+    b"\x0f" + UPGRADE % b"" + frame(0x81, b"hello"),
+    b"\x0f" + UPGRADE.replace(b"/chat", b"/b/%%2e%%2e/x") % b"Sec-WebSocket-Protocol: chat\r\n",
     b"\x05" + UPGRADE % b"Sec-WebSocket-Protocol: soap, chat\r\n" + frame(0x88, b""),
     b"\0" + UPGRADE % b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n",
 ]
 WORDS = [
     b"GET ",
+    b"GET /b/",
+    b"%2F",
+    b"/../",
     b" HTTP/1.1\r\n",
     b"\r\n\r\n",
     b"Host: a\r\n",
@@ -80,7 +95,7 @@ def check_answer(output: bytes) -> None:
 
 def run(data: bytes) -> Hashable:
     number, data = data[:1], data[1:]
-    n = number[0] % 15 if number else 0
+    n = number[0] % KINDS if number else 0
     listen, settings = LISTENS[n % 5], SETTINGS[n // 5]
     chunks = (data,) if data else ()
     con, events, output = feed(listen, settings, chunks)
@@ -95,6 +110,10 @@ def run(data: bytes) -> Hashable:
         assert output.startswith(b"HTTP/1.1 101 ")
         assert con.inf["url"].isascii()
         assert con.inf["Protocol"] == "websocket server"
+    if settings is ROUTED and events:
+        params = con.about.get("params", {})
+        assert (con.pool, *params) in {("a", "name"), ("b", "rest"), ("b",)}
+        assert con.pool == "b" or params["name"]
     result = outcome(con, events)
     check_life(con, events)
     before = con.state
@@ -102,4 +121,4 @@ def run(data: bytes) -> Hashable:
     events += con.drained(0.0)
     assert con.state is CLOSED or (con.half_closed and con.output_size)
     check_life(con, events)
-    return n, before, result, len(con.about)
+    return n, before, result, len(con.about), con.pool
