@@ -6,7 +6,7 @@ from supervisor.acting import ENDPOINT, PROGRAM, Run
 from wsraw.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState
-from wsraw.supervisor.policy import DOES_NOT_LOAD
+from wsraw.supervisor.policy import BROKEN_AFTER, DOES_NOT_LOAD
 from wsraw.supervisor.pool import GRACE, RETRY, SETTLE
 
 
@@ -92,6 +92,24 @@ def test_what_does_not_load_leaves_the_old_ones() -> None:
     assert not run.pool.is_reloading
     (spawn,) = run.do(run.policy.reload(run.now))
     assert isinstance(spawn, a.Spawn), "and it can be tried again"
+
+
+def test_a_command_that_dies_again_and_again_is_refused() -> None:
+    """PHP ends with 255 where a file has a syntax error, and Node with 1."""
+    php = Program("php chat.php", words=("php", "chat.php"), label="php")
+    run = Run(0, 1.0, Entry(php, 2)).up()
+    run.pass_time(10)
+    old = list(run.policy.workers)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    for _ in range(BROKEN_AFTER - 1):
+        assert run.exit(spawn.child, 255) == []
+        assert run.pass_time(2) == [spawn]
+    done = settled(run.exit(spawn.child, 255, "exited with code 255"))
+    assert done == a.Settled(
+        "reload", False, "refused: the new worker exited with code 255; 2 old ones stay"
+    )
+    assert run.policy.workers == old
+    assert run.pass_time(1000) == []
 
 
 def test_a_reload_refused_half_way_keeps_what_is_there() -> None:

@@ -41,6 +41,10 @@ DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
 
+BROKEN_AFTER: Final = 3
+"""Deaths in a row, before it says hello, after which a command that is to replace another one is
+taken for one that does not load. Of the languages none has an exit code that says so."""
+
 MOST_WORKERS: Final = 1000
 
 
@@ -455,7 +459,14 @@ class Policy:
             self._give_up(child, DOES_NOT_LOAD, now)
             return
         is_successor = pool is not None and child is pool.successor
-        if code == DOES_NOT_LOAD and pool is not None:
+        is_broken = (
+            is_successor
+            and was_ready_at is None
+            and child.program is not None
+            and child.program.is_foreign
+            and child.early_deaths + 1 >= BROKEN_AFTER
+        )
+        if (code == DOES_NOT_LOAD or is_broken) and pool is not None:
             if pool.does_not_load(child, reason, now):
                 self._say("error", f"{name} {reason}; the old workers go on")
             if is_successor:
