@@ -687,6 +687,32 @@ def test_subprotocol_is_told() -> None:
     assert event.about == {"target": "example.com:80", "subprotocol": "chat"}
 
 
+@pytest.mark.parametrize("size", [5, 1 << 20])
+@pytest.mark.parametrize("cut", [0, 1, 2, 7, -1])
+def test_compressed_messages_right_behind_a_servers_answer(cut: int, size: int) -> None:
+    """A server may speak before we have read that it lets us in, and in one packet with that."""
+    con = dial(protocol="websocket", max_message_size=1 << 20)
+    con.connected(0.0)
+    server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=None)
+    server.receive_data(flush(con))
+    request = server.events_received()[0]
+    assert isinstance(request, Request)
+    server.send_response(server.accept(request))
+    data = b"".join(server.data_to_send())
+    for text in (b"first" * (size // 5), b"second"):
+        server.send_text(text)
+    frames = b"".join(server.data_to_send())
+    head = len(data) + cut if cut >= 0 else len(data + frames)
+    data += frames
+    events = con.receive_data(data[:head], 0.0)
+    events += con.receive_data(data[head:], 0.0) if data[head:] else []
+    while con.has_more:
+        events += con.resume(0.0)
+    texts = [event.data for event in events if isinstance(event, OnMessage)]
+    assert texts == [b"first" * (size // 5), b"second"]
+    assert con.state is OPEN
+
+
 def test_opened_raw_that_reconnects_tells_when_it_stands() -> None:
     con = dial(options={"reconnect": True})
     assert tell(con.connected(0.0)) == ["connect raw"]

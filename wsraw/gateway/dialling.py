@@ -67,6 +67,8 @@ class Dialling:
                 events = con.stand(True, now) + con.to_events(frames)
                 if ws.output or ws.ended:
                     con.after_frames(ws, events)
+                # It may be large and compressed; then it goes on in the turns to come.
+                con.has_more = ws.busy
                 rest = data[start + SLICE :]
                 return events + con.receive_data(rest, now) if rest else events
             if ws.ended:

@@ -277,7 +277,12 @@ class _Server(_Receiver, ServerProtocol):
 
 
 class _Client(_Receiver, ClientProtocol):
-    pass
+    def process_response(self, response: Any) -> None:
+        """A good answer. Frames may stand right behind it, and are parsed at once."""
+        super().process_response(response)
+        for extension in self.extensions:
+            assert isinstance(extension, _Deflate)
+            self.inflates(extension)
 
 
 # --- compression, as the library wants it ---
