@@ -386,7 +386,7 @@ S = s.Settings()
             PROTOCOL,
             f"more than {m.MOST_RECORDS:,} records, more than {m.MOST_WRONG} that are wrong",
         ),
-        (PROTOCOL, f"anything above {router.LONGEST_HELLO // MIB} MiB"),
+        (PROTOCOL, f"a `hello` above {router.LONGEST_HELLO // MIB} MiB"),
         (PROTOCOL, f"come back within {router.COME_BACK:g} seconds"),
         (OPERATIONS, f"comes back within {router.COME_BACK:g} seconds"),
         (PROTOCOL, f"told of {link.MOST_OWED:,} refusals"),
