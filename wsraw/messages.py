@@ -166,7 +166,7 @@ Notice: TypeAlias = Who | Welcome | Attach | Detach | Drain | Refused | Reached 
 
 class Hello(Record, tag="hello"):
     """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`
-    it takes events from its first batch on, which may be empty; without, at once."""
+    no events come until you have sent a batch (an empty one will do) after `welcome`."""
 
     version: int
     pool: str
