@@ -35,6 +35,7 @@ from wsraw.gateway import (
     links,
     listener,
     refusals,
+    route,
     router,
     sniff,
     websocket,
@@ -43,7 +44,7 @@ from wsraw.gateway import (
 from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
 from wsraw.supervisor import log as supervisor_log
 from wsraw.supervisor.life import ChildState
-from wsraw.workers import dealer, handlers, worker
+from wsraw.workers import dealer, handlers, shell, worker
 
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs/worker-protocol.md"
@@ -386,7 +387,10 @@ S = s.Settings()
             PROTOCOL,
             f"more than {m.MOST_RECORDS:,} records, more than {m.MOST_WRONG} that are wrong",
         ),
-        (PROTOCOL, f"anything above {router.LONGEST_HELLO // MIB} MiB"),
+        (PROTOCOL, f"A range has {route.ID_RANGE}:"),
+        (PROTOCOL, f"end, with exit code {shell.EXIT_SHUT_OUT}"),
+        (PROTOCOL, "five seconds at most" if shell.LEAVE_WITHIN == 5 else "?"),
+        (PROTOCOL, f"a `hello` above {router.LONGEST_HELLO // MIB} MiB"),
         (PROTOCOL, f"come back within {router.COME_BACK:g} seconds"),
         (OPERATIONS, f"comes back within {router.COME_BACK:g} seconds"),
         (PROTOCOL, f"told of {link.MOST_OWED:,} refusals"),
@@ -599,6 +603,7 @@ def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> Non
         try:
             said, _ = worker.communicate(timeout=30 * UNIT)
             assert b"its token is wrong" in said
+            assert worker.returncode == shell.EXIT_SHUT_OUT
         finally:
             worker.kill()
 

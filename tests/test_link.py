@@ -210,11 +210,20 @@ def test_what_it_has_handled_the_end_of_is_held_no_more() -> None:
 def test_an_end_that_was_handled_too_late_is_told_again() -> None:
     end = ready_worker()
     [event] = end.receive(to_worker(m.OnClose(3, CON, 1000, "", "peer")))
-    end.held.add(CON)
     outbox = end.outbox(event)
     end.receive(link.who())
     assert not end.done(outbox)
     assert end.held == {CON}
+
+
+@pytest.mark.parametrize(
+    "event", [m.OnError(1, CON, "refused"), m.OnClose(1, CON, 1006, "", "connect-failed")]
+)
+def test_one_known_from_another_event_than_on_connect_is_held(event: m.Event) -> None:
+    end = ready_worker()
+    end.receive(to_worker(event))
+    end.receive(link.who())
+    assert sent(end) == [0, hello(held=[CON])]
 
 
 def test_a_question_older_than_the_session_is_not_answered() -> None:

@@ -168,6 +168,45 @@ def test_what_is_no_batch_is_a_link_error(data: bytes) -> None:
         decode(data)
 
 
+# --- what stands in front ---
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 65_535, 65_536])
+@pytest.mark.parametrize(
+    "number", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53 - 1, -1, -129]
+)
+def test_the_session_of_a_batch(number: int, count: int) -> None:
+    assert m.session_of(batch(*[m.Bye()] * (count - 1), head=number)) == number
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        b"\x07",
+        # uint and int of 8 to 64 bits.
+        *(bytes((first + n, *bytes((1 << n) - 1), 7)) for first in (0xCC, 0xD0) for n in range(4)),
+    ],
+)
+@pytest.mark.parametrize("array", [b"\x92", b"\xdc\0\x02", b"\xdd\0\0\0\x02"])
+def test_a_session_may_be_written_longer_than_it_must(array: bytes, number: bytes) -> None:
+    assert m.session_of(array + number + m.encode(m.Bye())) == 7
+
+
+@pytest.mark.parametrize("rest", [b"", b"\xc1", ENDLESS, bytes(64 << 20)])
+def test_what_stands_behind_the_session_is_not_looked_at(rest: bytes) -> None:
+    assert m.session_of(memoryview(b"\x92\x07" + rest)) == 7
+    assert m.session_of(ENDLESS + b"\x07" + rest) == 7
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x91", b"\x92\xcf\0", b"\xdc\0", b"\x07", b"\xc1", b"\x81\x07\x08", b"\x92\xa0"]
+    + [m.encode([head]) for head in ("7", True, 7.0, None, [7], {7: 7}, b"7")],
+)
+def test_no_session_in_front(data: bytes) -> None:
+    assert m.session_of(data) is None
+
+
 # --- PHP, Lua and others: one string type ---
 
 
@@ -240,12 +279,14 @@ nearly = st.builds(lambda tag, fields: [tag, *fields], tags, st.lists(values, ma
 
 
 def check(data: bytes) -> None:
+    session = m.session_of(data)
     for decoder in (m.gateway_decoder(), m.worker_decoder()):
         try:
             head, records, left_out = decoder.decode(data)
         except m.LinkError:
             continue
         assert type(head) is int
+        assert head == session
         assert [i for i, record in enumerate(records) if record is None] == [i for i, _ in left_out]
         assert all(record is None or isinstance(record, m.Record) for record in records)
 

@@ -155,11 +155,13 @@ class WorkerLink:
                 self._begin_session(record)
             elif session != self.session or record is None:
                 continue
-            elif kind is m.OnConnect or kind is m.Attach:
+            elif kind is m.OnConnect or kind is m.Attach or kind is m.OnError:
+                # An on_error can be the first word of one, as of a successor that cannot connect.
                 self.held.add(record.con)
             elif kind is m.Detach:
                 self.held.discard(record.con)
             elif kind is m.OnClose:
+                self.held.add(record.con)
                 self._ends[record.seq] = record.con
             elif kind is m.Answer and record.ref == 0:
                 # Our own query for ids; refs of the shell begin at 1.

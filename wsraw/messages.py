@@ -166,7 +166,7 @@ Notice: TypeAlias = Who | Welcome | Attach | Detach | Drain | Refused | Reached 
 
 class Hello(Record, tag="hello"):
     """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`
-    it takes events from its first batch on, which may be empty; without, at once."""
+    no events come until you have sent a batch (an empty one will do) after `welcome`."""
 
     version: int
     pool: str
@@ -461,6 +461,22 @@ MOST_WRONG: Final = 1000
 
 class LinkError(Exception):
     """What the other end of a link sent is no batch at all: not an array, no session in front."""
+
+
+_ARRAYS: Final = {0xDC: 3, 0xDD: 5} | dict.fromkeys(range(0x91, 0xA0), 1)
+_INTEGERS: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
+"""First byte → how long the head of an array is, and how long an integer (MessagePack)."""
+
+
+def session_of(data: bytes | memoryview) -> int | None:
+    """The number in front of a batch, whatever stands behind it; None if there is none. Looks at
+    the first 14 bytes only, and never raises."""
+    start = bytes(data[:14])
+    try:
+        number = start[_ARRAYS.get(start[0], len(start)) :]
+        return msgspec.msgpack.decode(number[: _INTEGERS.get(number[0], 1)], type=int)
+    except (msgspec.MsgspecError, IndexError):
+        return None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -43,6 +43,9 @@ FAULTS = {
     "stays": ("drain", "the end of the process after its bye"),
     "leaves in anger": ("idle-drain", "with code 1, not 0"),
     "tries again": ("shut-out", "said hello again"),
+    "waits outside": ("shut-out", "the end of the process after [0, [refused"),
+    "waits inside": ("shut-out", "the end of the process after [109"),
+    "shrugs": ("shut-out", "with code 0, not 4"),
     "latin-1": ("text", "wanted: [send"),
     "binary as text": ("binary", "wanted type binary"),
     "trims": ("raw", "wanted: [send"),
@@ -239,7 +242,8 @@ class Worker:
             if fields[0] == 0:
                 if fault == "tries again":
                     self.hello()
-                raise End(0)
+                if fault != ("waits inside" if self.session else "waits outside"):
+                    raise End(0 if fault == "shrugs" else 4)
             if fault == "gives up":
                 raise End(1)
         elif tag == "attach":

@@ -15,7 +15,7 @@ import pytest
 from deadline import eventually
 from drill.faulty import faulty
 from e2e import languages
-from running import command, environment, is_alive, wsraw
+from running import ROOT, command, environment, is_alive, wsraw
 
 SMALL = ("--websockets=20", "--raw=5", "--rate=1000", "--workers=2")
 QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
@@ -137,6 +137,43 @@ def test_a_gateway_that_is_killed_takes_its_connections_and_nothing_else() -> No
     assert sum(lost.values()) >= 25
     assert data["unsent"] + data["sent"] == 6000
     assert data["answered"] + data["cut_off"] == data["sent"]
+
+
+@pytest.mark.parametrize("trouble", ["--kill-gateway-every=2", "--kill-supervisor-every=2"])
+def test_handlers_that_tell_of_no_end_breach_nothing(trouble: str) -> None:
+    """Handlers of somebody else, in another language for all we know, that echo and no more."""
+    worker = f"{sys.executable} -m wsraw worker {ROOT / 'examples' / 'echo.py'}:2"
+    options = [option for option in SMALL if "workers" not in option]
+    done = wsraw("drill", *options, *QUIET, "--seconds=5", f"--workers={worker}", trouble)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^kills of the (gateway|supervisor) +[1-9]", done.stdout, re.M)
+    for figure in (
+        "on_close missing",
+        "on_close doubled",
+        "on_close of what nobody held",
+        "con.state lost",
+    ):
+        assert re.search(rf"^{figure} +not known$", done.stdout, re.M), done.stdout
+    assert "note: no witness: the run has other handlers than the drill's" in done.stdout
+
+
+def test_javascript_writes_the_ledger_too() -> None:
+    node = languages.node(Path(__file__).with_name("echo.mjs"))
+    options = [option for option in SMALL if "workers" not in option]
+    done = wsraw(
+        "drill",
+        *options,
+        *QUIET,
+        f"--workers={node}:2",
+        "--seconds=4",
+        "--kill-gateway-every=2",
+        "--json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["gateway_kills"] >= 1
+    assert data["closes_checked"]
+    assert {data[name] for name in ENDS} == {0}
 
 
 def test_a_supervisor_that_is_killed_leaves_nobody_and_the_drill_goes_on() -> None:

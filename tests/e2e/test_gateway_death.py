@@ -136,6 +136,32 @@ def test_every_connection_of_a_dead_gateway_gets_its_on_close_once(tmp_path: Pat
         assert len(ids) == len(set(ids)) == expected
 
 
+def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(tmp_path: Path) -> None:
+    """It is the first that the next gateway hears of that worker, and longer than any hello."""
+    gate = tmp_path / "gate"
+    file = tmp_path / "handlers.py"
+    file.write_text(
+        "import os, time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        "    return b'x' * (4 << 20)\n"
+    )
+    with serve(file) as serving:
+        worker = serving.worker(1)
+        with serving.tcp() as sock:
+            sock.sendall(b"?")
+            serving.run.line("in the handler")
+            kill_gateway(serving, 1)
+            gate.touch()
+            serving.run.line("worker 1 is ready", 2)
+        with serving.tcp() as sock:
+            sock.sendall(b"?")
+            assert receive_exactly(sock, 4 << 20) == b"x" * (4 << 20)
+        assert serving.worker(1) == worker
+        assert "shut out" not in str(serving)
+
+
 def test_a_connect_during_the_death_is_served_by_the_next() -> None:
     with serve(ECHO) as serving:
         gateway = serving.gateway

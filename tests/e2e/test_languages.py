@@ -126,6 +126,23 @@ def test_it_conforms(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
+def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(language: str) -> None:
+    """It leaves first on the link to the next gateway, and is longer than any hello."""
+    options = (f"--workers={languages.command(language)}", "--max-message-size=8000000")
+    with serve(None, *options) as serving:
+        (worker,) = status(serving)["workers"]
+        with serving.ws(compression=None) as client:
+            client.send("slow " + "1500".zfill(4 << 20))
+            eventually(lambda: status(serving)["workers"][0]["in_flight"])
+            os.kill(serving.gateway, signal.SIGKILL)
+            serving.run.line("worker 1 is ready", 2)
+        with serving.ws() as client:
+            assert answer(client, "hello") == "hello"
+        assert [who["pid"] for who in status(serving)["workers"]] == [worker["pid"]]
+        assert "shut out" not in str(serving)
+
+
+@pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_one_that_nobody_has_told_where_to_connect(language: str) -> None:
     told = subprocess.run(
         shlex.split(languages.command(language)),

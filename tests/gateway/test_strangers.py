@@ -74,6 +74,30 @@ def test_a_long_speech_before_the_hello_is_not_decoded() -> None:
     assert stage.router.workers[b"\0y"].state is LinkState.READY, "the twin: a long one is fine"
 
 
+@pytest.mark.parametrize("size", [0, LONGEST_HELLO + 1, 4 * LONGEST_HELLO])
+def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None:
+    """It waited for a link, and leaves first on the new one: its worker has not read `who` yet.
+    Undecoded, as decoding would find that this is no batch."""
+    stage = Stage()
+    late = b"\x92\xcf\0\x10\0\0\0\0\0\x07" + b"\xc1" * size
+    stage.receive(b"\0x", late)
+    assert [type(told) for told in replies(stage)] == [m.Who]
+    stage.receive(b"\0x", late)
+    assert replies(stage) == [], "it is asked once"
+    stage.receive(b"\0x", hello())
+    assert stage.router.workers[b"\0x"].state is LinkState.READY
+
+
+@pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
+def test_what_is_long_and_of_no_other_session_is_not_forgiven(front: bytes) -> None:
+    stage = Stage()
+    stage.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
+    [told] = replies(stage)
+    assert "before a hello" in told.why
+    stage.receive(b"\0x", hello())
+    assert replies(stage) == [] and b"\0x" not in stage.router.workers
+
+
 def test_those_who_are_shut_out_are_not_heard_again() -> None:
     stage = Stage()
     stage.receive(b"\0x", b"garbage")

@@ -21,6 +21,9 @@ INTERNAL_ERROR: Final = 1011
 
 MOST_AT_ONCE: Final = 500
 
+SHUT_OUT: Final = 4
+"""The exit code of who is not let in."""
+
 
 def hello(stage: Stage) -> Script:
     """One more hello would be for nobody."""
@@ -282,16 +285,28 @@ def idle_drain(stage: Stage) -> Script:
 
 
 def shut_out(stage: Stage) -> Script:
-    """Who is not let in does not try again."""
+    """Who is not let in, or is sent away later, does not try again: it ends, and says why."""
     stage.ask()
     yield from stage.until(lambda: stage.hello is not None, "a hello in answer to who")
+    yield from _ends_shut_out(stage)
+    yield from stage.begin()
+    stage.connect()
+    stage.flush()
+    yield from stage.all_acked()
+    yield from _ends_shut_out(stage)
+
+
+def _ends_shut_out(stage: Stage) -> Script:
     before = stage.unasked
     stage.refuse("conform shuts you out, to see what you do")
-    yield from stage.quiet()
+    yield from stage.until(
+        lambda: stage.unasked > before or not stage.running,
+        f"the end of the process after [{stage.session.number}, [refused, 0, 0, …]]",
+    )
     if stage.unasked > before:
         raise Breach("it has said hello again")
-    # Whether it ends or waits is its affair.
-    stage.stop()
+    if stage.exit_code != SHUT_OUT:
+        raise Breach(f"shut out, it has ended with code {stage.exit_code}, not {SHUT_OUT}")
 
 
 RULES: Final = (
@@ -314,5 +329,5 @@ RULES: Final = (
     Rule("new-gateway", "14", "A new gateway is told what it holds, and gets acks.", new_gateway),
     Rule("drain", "12", "After `drain`: the acks, `bye`, exit code 0.", drain),
     Rule("idle-drain", "12", "The same with nothing to do.", idle_drain),
-    Rule("shut-out", "The dialog", "Shut out, it does not say `hello` again.", shut_out),
+    Rule("shut-out", "The dialog", "Shut out, it ends with code 4.", shut_out),
 )

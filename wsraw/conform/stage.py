@@ -204,8 +204,8 @@ class Stage:
         self._send([self._number, ["welcome", *fields, limits]])
 
     def refuse(self, why: str) -> None:
-        """Shut the worker out, in answer to `hello`."""
-        self._send([0, ["refused", 0, 0, why]])
+        """Shut the worker out: in answer to `hello`, or of the session that stands."""
+        self._send([self.session.number, ["refused", 0, 0, why]])
 
     @property
     def window(self) -> int:

@@ -130,7 +130,7 @@ def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
         notes.append("nobody was stopped: this platform has no SIGSTOP")
     if trouble is None:
         notes.append("load only: without the run folder the workers are not known")
-    if plan.everybody_dies and load.ledger is None:
+    if plan.everybody_dies and plan.connect:
         notes.append("on_close is not checked: the witness would die with the gateway")
     elif not load.hears_ends:
         notes.append("no witness: the run has other handlers than the drill's, or is far away")

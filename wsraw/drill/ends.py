@@ -11,7 +11,7 @@ class Life:
     """One connection, from its beginning to its end."""
 
     kind: str
-    """`websocket`, `raw`, or `hanger`, which must be disconnected."""
+    """`websocket`, `raw`, `witness`, or `hanger`, which must be disconnected."""
     name: str
     """The client's address."""
     header: str = ""

@@ -61,8 +61,8 @@ class Load:
         timeouts: float = 1.0,
         ledger: Ledger | None = None,
     ) -> None:
-        """`timeouts` stretches or shortens all time limits. `ledger` is where the handlers write
-        down each end; without it a witness is told."""
+        """`timeouts` stretches or shortens all time limits. `ledger` is where the drill's handlers
+        write down each end; without it a witness is told."""
         self.loop = loop
         self.plan = plan
         self.phase = Phase.GREETING
@@ -90,8 +90,9 @@ class Load:
             Verified(self, address, kind, number, plan.size) for number, kind in enumerate(kinds)
         ]
         self.ledger = ledger
-        # Where gateways die a witness would die with them.
-        self.witness = None if plan.everybody_dies else Witness(self, address)
+        # Where gateways die a witness would die with them; of use is then only what it is answered.
+        is_told = ledger is not None or not plan.everybody_dies
+        self.witness = Witness(self, address) if is_told else None
         self.witness_lost = ""
         """How the witness was disconnected, if it was."""
         self.hanger: Hanger | None = Hanger(self, address) if plan.hang_every else None
@@ -177,13 +178,22 @@ class Load:
                 return
             if self.witness.watching != self.witness.name:
                 # Other handlers, or an address translation: it cannot tell who is who.
-                self.witness.abort()
-                self.witness = None
+                self._dismiss_witness()
+                self.ledger = None
+            elif self.ledger is not None:
+                # What has answered so writes the ledger; this end, too.
+                self.ends.ended(Life("witness", self.witness.name))
+                self._dismiss_witness()
         if self.hanger is not None and self.witness is None:
             self._fail("to hang workers, the run must use the drill's own handlers")
             return
         self._enter(Phase.OPENING, OPEN_TIMEOUT)
         self._open(*self.clients)
+
+    def _dismiss_witness(self) -> None:
+        assert self.witness is not None
+        self.witness.abort()
+        self.witness = None
 
     def _look_at_opening(self, now: float) -> None:
         standing = sum(client.stands for client in (*self._specials(), *self.clients))

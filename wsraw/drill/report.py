@@ -37,7 +37,7 @@ class Report:
     """Connects that failed because their gateway was killed after it had accepted them, or because
     the supervisor was, and its sockets with it."""
     closes_checked: bool
-    """Whether there was a witness; else the next three say nothing."""
+    """Whether the handlers told of each; else the next four say nothing."""
     closes_missing: int
     closes_doubled: int
     closes_unheld: int
@@ -176,7 +176,11 @@ class Report:
         return [
             *_causes("disconnected with a gateway", self.disconnected_with_gateway, False),
             ("connects lost with a gateway", f"{self.connects_lost}", False),
-            ("on_close of what nobody held", f"{self.closes_unheld}", False),
+            (
+                "on_close of what nobody held",
+                f"{self.closes_unheld}" if self.closes_checked else "not known",
+                False,
+            ),
         ]
 
 

@@ -105,9 +105,14 @@ class Router(Table):
             if identity in self._banned:
                 return
             worker = self._add_stranger(identity, None, now)
-        if worker.state is LinkState.NEW and len(data) > LONGEST_HELLO:
-            self._ban(worker, f"sent {len(data)} bytes before a hello", now)
-            return
+        if worker.state is LinkState.NEW:
+            if m.session_of(data):
+                # Of a session that has ended with its link: it could not leave before this one
+                # stood, and who sent it has not read our `who` yet.
+                data = b""
+            elif len(data) > LONGEST_HELLO:
+                self._ban(worker, f"sent {len(data)} bytes before a hello", now)
+                return
         try:
             # PROBE_ROUTER sends an empty message.
             records = worker.receive(data) if data else []

@@ -114,7 +114,7 @@ static void receive(const char *data, size_t size) {
         else if (is(f[0], "welcome")) session = f[2].via.u64, take_ids(f + 4);
         else if (is(f[0], "refused")) {
             fprintf(stderr, "error: refused: %.*s\n", (int)f[3].via.str.size, f[3].via.str.ptr);
-            if (!all->via.u64) exit(4); /* a wrong token or version; trying again is no use */
+            if (!f[1].via.u64) exit(4); /* batch 0: we are shut out; trying again is no use */
         } else if (all->via.u64 != session) continue;
         else if (is(f[0], "attach")) get(f[1].via.u64)->count = to_count(f[3].via.bin);
         else if (is(f[0], "detach")) forget(f[1].via.u64);

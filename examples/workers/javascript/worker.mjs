@@ -70,7 +70,7 @@ export class Worker {
         [this.#session, this.#ids] = [fields[1], range(fields[3], fields[4])]
       } else if (tag === 'refused') {
         console.error(`error: refused: ${fields[2]}`)
-        if (number === 0) process.exit(4) // a wrong token or version; trying again is no use
+        if (fields[0] === 0) process.exit(4) // batch 0: we are shut out; trying again is no use
       } else if (number === this.#session) {
         if (tag === 'attach') {
           const [id, inf, state, , about = {}] = fields

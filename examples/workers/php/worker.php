@@ -63,7 +63,7 @@ final class Worker {
                 [$this->session, $this->ids] = [$fields[1], range($fields[3], $fields[4])];
             } elseif ($tag === 'refused') {
                 fwrite(STDERR, "error: refused: $fields[2]\n");
-                $number || exit(4); // a wrong token or version; trying again is no use
+                $fields[0] || exit(4); // batch 0: we are shut out; trying again is no use
             } elseif ($number === $this->session && $tag === 'detach') {
                 unset($this->connections[$fields[0]]);
             } elseif ($number === $this->session) {

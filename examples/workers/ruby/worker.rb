@@ -82,7 +82,7 @@ class Worker
         @session, @ids = fields[1], [*fields[3]..fields[4]]
       elsif tag == 'refused'
         warn "error: refused: #{fields[2]}"
-        exit!(4) if number.zero? # a wrong token or version; trying again is no use
+        exit!(4) if fields[0].zero? # batch 0: we are shut out; trying again is no use
       elsif number == @session
         take(tag, fields)
       end
