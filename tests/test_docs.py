@@ -22,7 +22,7 @@ import zmq
 from deadline import UNIT, eventually
 from running import ROOT, Running, command, environment
 
-from wsraw import cli, link
+from wsraw import cli, link, paths
 from wsraw import messages as m
 from wsraw import options as options_of_settings
 from wsraw import settings as s
@@ -334,6 +334,7 @@ S = s.Settings()
         (OPERATIONS, f"and then one every {'ten' if limits.TELL_EVERY == 10 else '?'} seconds"),
         (OPERATIONS, f"; {refusals.AT_ONCE} such clients are waited for at a time"),
         (OPERATIONS, f"at a time, {refusals.PATIENCE:g} s at most"),
+        (OPERATIONS, f"or with more than {paths.MOST_SEGMENTS} segments, fits no pattern"),
         (OPERATIONS, f"| `silence_timeout`, before the first byte | {S.silence_timeout:g} s |"),
         (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),
         (OPERATIONS, f"the first line included | {S.max_header_size // s.KIB} KiB |"),

@@ -51,7 +51,7 @@ def _decode(text: str) -> str | None:
             return None
         try:
             text = unquote_to_bytes(text).decode()
-        except UnicodeDecodeError:
+        except UnicodeError:
             return None
     return None if _CONTROL.search(text) else text
 

@@ -33,7 +33,7 @@ Verdict = Literal["gateway", "handlers"]
 class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One table of `pools`. What it does not say is as in the settings of the run."""
 
-    name: Annotated[str, Meta(description="What routes call it: letters, digits, - _ and .")]
+    name: Annotated[str, Meta(description="What routes call it: letters, digits, dots, - and _.")]
     workers: Annotated[
         tuple[str, ...],
         Meta(

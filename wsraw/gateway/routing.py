@@ -28,40 +28,36 @@ _NONE: Final[dict[str, str]] = {}
 class _Rule:
     """One route, compiled."""
 
-    __slots__ = ("_host", "_path", "_said", "_settings", "only_websocket")
+    __slots__ = ("_host", "_path", "_said", "_settings", "for_raw", "for_websocket")
 
     def __init__(self, said: RouteSettings, settings: Settings) -> None:
         self._said = said
         self._settings = settings
         self._path = paths.Pattern(said.path) if said.path else None
         self._host = Hosts((said.host,)) if said.host else None
-        self.only_websocket = bool(said.path or said.host or said.subprotocol)
-
-    def _is_of(self, kind: str, listener: str) -> bool:
-        said = self._said
-        return said.kind in ("any", kind) and (
-            not said.listener or pools.is_listener(said.listener, listener)
-        )
+        self.for_websocket = said.kind != "raw"
+        self.for_raw = said.kind != "websocket" and not (said.path or said.host or said.subprotocol)
 
     def takes_raw(self, listener: str) -> Found | None:
-        if self.only_websocket or not self._is_of("raw", listener):
+        said = self._said
+        if said.listener and not pools.is_listener(said.listener, listener):
             return None
-        return Found(self._said.pool, self._settings, _NONE)
+        return Found(said.pool, self._settings, _NONE)
 
     def takes_websocket(
         self, listener: str, segments: list[str] | None, host: str, offered: list[str]
     ) -> Found | None:
-        said = self._said
+        said, params = self._said, _NONE
+        if self._path is not None:
+            matched = self._path.match(segments) if segments is not None else None
+            if matched is None:
+                return None
+            params = matched
         if (
-            not self._is_of("websocket", listener)
-            or (said.subprotocol and said.subprotocol not in offered)
+            (said.subprotocol and said.subprotocol not in offered)
+            or (said.listener and not pools.is_listener(said.listener, listener))
             or (self._host is not None and not self._host.allow(host))
         ):
-            return None
-        params: dict[str, str] | None = _NONE
-        if self._path is not None:
-            params = self._path.match(segments) if segments is not None else None
-        if params is None:
             return None
         return Found(said.pool, self._settings, params, said.subprotocol)
 
@@ -71,13 +67,15 @@ class Routing:
 
     def __init__(self, settings: Settings) -> None:
         in_force = pools.in_force(settings)
-        self._rules = [_Rule(route, in_force[route.pool]) for route in settings.routes]
+        rules = [_Rule(route, in_force[route.pool]) for route in settings.routes]
+        self._for_raw = [rule for rule in rules if rule.for_raw]
+        self._for_websocket = [rule for rule in rules if rule.for_websocket]
         rest = pools.fallback(settings)
         self._rest = Found(rest, in_force[rest], _NONE) if rest is not None else None
 
     def raw(self, listen: Listen) -> Found | None:
         """The pool of a raw client of that listener, or None: there is none for it."""
-        for rule in self._rules:
+        for rule in self._for_raw:
             found = rule.takes_raw(listen.name)
             if found is not None:
                 return found
@@ -86,9 +84,9 @@ class Routing:
     def websocket(self, listen: Listen, target: str, host: str, offered: list[str]) -> Found | None:
         """The same for a WebSocket: by its request's target, by the Host that it was opened under,
         by the subprotocols that it offers."""
-        if self._rules:
+        if self._for_websocket:
             segments = paths.split(target)
-            for rule in self._rules:
+            for rule in self._for_websocket:
                 found = rule.takes_websocket(listen.name, segments, host, offered)
                 if found is not None:
                     return found
