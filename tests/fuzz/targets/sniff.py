@@ -15,6 +15,7 @@ SEEDS = [case.data[:2000] for case in CASES] + [
     GET + b"A: b\n\n\x81\x80",
     b"GET /" + b"a" * (MAX_LINE - 20) + b" HTTP/1.1\r\n\r\n",
     GET + b"A: " + b"a" * (MAX_HEAD - 30) + b"\r\n\r\n",
+    GET + b"Upgrade: websocket\r\nA: " + b"a" * MAX_LINE + b"\r\n\r\n",
 ]
 WORDS = [
     b"GET ",
@@ -55,7 +56,11 @@ def expected(data: bytes) -> tuple[Verdict, int]:
         size += len(text) + 1
         if i and text in (b"", b"\r"):
             # Lines, without the first one and this one.
-            return (found if i - 1 <= MAX_HEADERS else Verdict.TOO_MANY), size
+            if i - 1 > MAX_HEADERS:
+                return Verdict.TOO_MANY, size
+            longest = max(len(each.rstrip(b"\r")) + 2 for each in lines[:i])
+            is_long = found is Verdict.WEBSOCKET and longest > MAX_LINE
+            return (Verdict.TOO_BIG if is_long else found), size
         name, colon, value = text.partition(b":")
         if i and colon and name.lower() == b"upgrade":
             tokens = [token.strip().lower() for token in value.split(b",")]
