@@ -128,6 +128,10 @@ class Gateway:
     def _before_sleep(self, now: float) -> bool:
         router, sockets, links, control = self.router, self.sockets, self._links, self._control
         router.flow.now = now
+        if self.loop.is_behind:
+            links.stir()
+            if control is not None:
+                control.stir()
         if control is not None and control.pending():
             self._listen_to_supervisor(control, now)
         if self._introduced:
@@ -138,6 +142,8 @@ class Gateway:
             self._tick_due = False
             links.ask_unwatched()
             router.tick(now)
+        elif router.flow.wants_judgement:
+            router.judge_memory(now)
         sockets.dial()
         sockets.apply_pauses()
         shaking = sockets.shake_hands()
@@ -156,6 +162,7 @@ class Gateway:
         return bool(
             sockets.dirty
             or sockets.doomed
+            or sockets.going_on
             or shaking
             or router.is_restless
             or (self._introduced and links.pending())

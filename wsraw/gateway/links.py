@@ -62,6 +62,12 @@ class Links:
             self.remote.judge_handshakes()
             self.remote.drain()
 
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self.remote is not None:
+            self.remote.stir()
+
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)
 

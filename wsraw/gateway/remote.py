@@ -97,6 +97,12 @@ class Remote:
         """Read what they have sent, up to the budget."""
         self.drained = self._wire.drain(self._router.workers, self._meet, self._receive, BUDGET)
 
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self._keeper is not None:
+            self._keeper.stir()
+
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)
 

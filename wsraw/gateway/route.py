@@ -38,6 +38,8 @@ PAUSED_STOPPING: Final = 8
 """The gateway is stopping: nothing new is taken."""
 PAUSED_RATE: Final = 16
 """It has sent more in a second than it may."""
+PAUSED_FULL: Final = 32
+"""All connections together hold all that they may."""
 
 
 class Worker(GatewayLink):
