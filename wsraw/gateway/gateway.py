@@ -52,6 +52,9 @@ log = logging.getLogger("wsraw.gateway")
 TICK: Final = 1.0
 """Seconds between two looks at what is judged by the clock."""
 
+MIDWAY_DRAIN: Final = 0.0003
+"""Seconds for what workers have sent, in the middle of reading."""
+
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
 
@@ -122,7 +125,7 @@ class Gateway:
     def _midway(self, now: float) -> None:
         self.router.flow.now = now
         if self._introduced:
-            self._links.drain()
+            self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:

@@ -136,6 +136,8 @@ class Pool:
         """Connections whose next event was held by a worker that died."""
         self.homeless: deque[Route] = deque()
         """Connections whose worker has left, and that may be quiet for long."""
+        self.is_behind = False
+        """Somebody waits for whom there may be room: that is for the next turn."""
         self.rehoming = False
         """They are given to others, as far as the last turn could see."""
         self.isolated: list[Worker] = []

@@ -403,7 +403,7 @@ class Router(Table):
     def is_restless(self) -> bool:
         """Whether the next turn has something to do in any case."""
         return bool(self.dispatcher.talked or self.flow.changed or self.flow.due) or any(
-            pool.homeless and pool.rehoming for pool in self.pools.values()
+            pool.is_behind or (pool.homeless and pool.rehoming) for pool in self.pools.values()
         )
 
     # --- time ---

@@ -246,8 +246,11 @@ class Sockets:
         those who get it must not hold up those who do not.
         """
         dirty = self.dirty
+        if not dirty and not self.doomed:
+            self._refusals.free()
+            return
+        until = self._clock() + WRITE_TIME
         if dirty:
-            until = self._clock() + WRITE_TIME
             for con in list(islice(dirty, WRITE_BUDGET)):
                 del dirty[con]
                 endpoint: Endpoint | None = con.shell
@@ -257,11 +260,15 @@ class Sockets:
                         break
         if self.doomed:
             doomed, self.doomed = self.doomed, []
-            for endpoint in doomed:
+            until = max(until, self._clock() + WRITE_TIME / 2)
+            for index, endpoint in enumerate(doomed, 1):
                 if endpoint in self.endpoints:
                     self.endpoints.discard(endpoint)
                     self.admission.leave(endpoint.con.counted)
                     endpoint.close()
+                    if self._clock() > until:
+                        self.doomed = doomed[index:]
+                        break
         self._refusals.free()
 
     # --- stop ---

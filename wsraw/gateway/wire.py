@@ -40,8 +40,8 @@ hold is the product."""
 TURN_BYTES: Final = 8 * 1024 * 1024
 """Bytes of batches read from one socket in a turn, beside the budget of batches."""
 
-DRAIN_TIME: Final = 0.002
-"""Seconds of a turn for batches of one socket; an answer to a flood can be a flood."""
+DRAIN_TIME: Final = 0.0015
+"""Seconds of a turn for batches of one socket; the answer to a flood can be a flood."""
 
 HANDSHAKE_TIMEOUT: Final = 5000
 """Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
@@ -146,12 +146,14 @@ class WorkerWire(_Router):
             socket.bind("tcp://127.0.0.1:*")
             self.endpoint = socket.get_string(zmq.LAST_ENDPOINT)
 
-    def drain(self, receive: Callable[[bytes, Batch], None], budget: int) -> bool:
+    def drain(
+        self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
+    ) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
         socket = self._socket
         recv = socket.recv
         left = TURN_BYTES
-        until = self._clock() + DRAIN_TIME
+        until = self._clock() + seconds
         for _ in range(budget):
             if not self.pending():
                 return True
@@ -217,6 +219,7 @@ class RemoteWire(_Router):
         meet: Callable[[bytes, str, str], bool],
         receive: Callable[[bytes, Batch], None],
         budget: int,
+        seconds: float = DRAIN_TIME,
     ) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left.
 
@@ -224,7 +227,7 @@ class RemoteWire(_Router):
         of its key ("" if there is none); with False its data are dropped, unread and uncopied.
         """
         left = TURN_BYTES
-        until = self._clock() + DRAIN_TIME
+        until = self._clock() + seconds
         for _ in range(budget):
             if not self.pending():
                 return True
