@@ -521,3 +521,133 @@ def test_giving_way_is_for_one_turn_and_not_too_often(
         loop.turn(False)
         loop.turn(False)
         assert len(given) == times
+
+
+# --- a turn is short ---
+
+
+class Dear:
+    """Sockets that are ready, each with a handler that takes `cost` seconds of the loop's clock."""
+
+    def __init__(self, loop: Loop, count: int) -> None:
+        self.loop = loop
+        self.now = 0.0
+        self.cost = 0.6 * loop_module.READ_TIME
+        self.order: list[int] = []
+        self.pairs = [socket.socketpair() for _ in range(count)]
+        self.handlers = [self._handler(n) for n in range(count)]
+        loop._clock = lambda: self.now
+        loop.now = loop._seen = 0.0
+        for n, (near, far) in enumerate(self.pairs):
+            loop.watch(near, self.handlers[n], read=True)
+            far.send(b"x")
+
+    def _handler(self, n: int) -> Callable[[bool, bool], None]:
+        def handle(readable: bool, writable: bool) -> None:
+            self.order.append(n)
+            self.now += self.cost
+
+        return handle
+
+    def turn(self) -> tuple[set[int], bool]:
+        """Who was handled, and whether the next turn may sleep."""
+        self.order.clear()
+        may_sleep = self.loop.turn(False)
+        assert len(self.order) == len(set(self.order)), "nobody twice"
+        return set(self.order), may_sleep
+
+    def close(self) -> None:
+        for pair in self.pairs:
+            for sock in pair:
+                if sock.fileno() >= 0:
+                    self.loop.unwatch(sock)
+                    sock.close()
+
+
+@pytest.fixture
+def dear(loop: Loop) -> Iterator[Dear]:
+    dear = Dear(loop, 8)
+    yield dear
+    dear.close()
+
+
+def test_what_takes_long_is_left_for_the_next_turns_and_nobody_is_left_out(dear: Dear) -> None:
+    for _ in range(3):
+        seen: set[int] = set()
+        for turn in range(4):
+            handled, may_sleep = dear.turn()
+            assert len(handled) == 2
+            assert not handled & seen, "those who had their turn come behind the others"
+            seen |= handled
+            assert may_sleep == (turn == 3)
+            assert dear.loop.is_behind == (turn < 3)
+        assert seen == set(range(8))
+
+
+def test_those_that_are_left_wait_for_nobody_else(dear: Dear) -> None:
+    """The loop does not sleep, whatever it was told, and timers and calls have their turn."""
+    first, _ = dear.turn()
+    dear.loop._selector.select = lambda timeout: pytest.fail("it asks")  # type: ignore[assignment]
+    heard: list[str] = []
+    dear.loop.call_later(0.0, lambda: heard.append("timer"))
+    dear.loop.call_soon_threadsafe(lambda: heard.append("call"))
+    dear.order.clear()
+    dear.loop.turn(True)
+    assert dear.order
+    assert not first & set(dear.order)
+    assert heard == ["call", "timer"]
+
+
+def test_what_is_left_may_have_gone(dear: Dear) -> None:
+    """Closed, waiting for something else, or for nothing but errors: handled only when it is ready
+    for what it waits for now. A descriptor that came in its place is somebody else."""
+    first, _ = dear.turn()
+    closed, changed, deaf, other, *rest = sorted(set(range(8)) - first)
+    loop = dear.loop
+    near = dear.pairs[closed][0]
+    number = near.fileno()
+    loop.unwatch(near)
+    near.close()
+    newcomer, peer = socket.socketpair()
+    heard = Heard()
+    if newcomer.fileno() == number:
+        loop.watch(newcomer, heard, read=True)
+    loop.watch(dear.pairs[changed][0], dear.handlers[changed], read=True, write=True)
+    loop.watch(dear.pairs[deaf][0], dear.handlers[deaf])
+    loop.unwatch(dear.pairs[other][0])
+    seen: set[int] = set()
+    while loop.is_behind:
+        handled, _ = dear.turn()
+        seen |= handled
+    assert seen == set(rest)
+    for _ in range(4):
+        handled, _ = dear.turn()
+        seen |= handled
+    assert changed in seen, "the selector tells of it again"
+    assert not seen & {closed, deaf, other}
+    assert not heard.calls
+    loop.unwatch(newcomer)
+    for sock in (newcomer, peer):
+        sock.close()
+
+
+def test_many_timers_at_once_are_left_for_the_next_turns(loop: Loop) -> None:
+    now = [0.0]
+    loop._clock = lambda: now[0]
+    loop.now = loop._seen = 0.0
+    order: list[int] = []
+
+    def timer(n: int) -> Callable[[], None]:
+        def run() -> None:
+            order.append(n)
+            now[0] += 0.6 * loop_module.TIMER_TIME
+            if n == 0:
+                loop.call_at(0.0, timer(99))
+
+        return run
+
+    for n in range(5):
+        loop.call_at(0.0, timer(n))
+    for expected in ([0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 4, 99]):
+        loop.turn(True)
+        assert order == expected

@@ -4,6 +4,9 @@ One turn, one order: wait; handle what is readable or writable, with `midway` in
 takes long; run the timers that are due; before_sleep. Timers come after reading on purpose: what
 has already arrived must be seen before a deadline is judged.
 
+A turn is short, whoever wants what: handlers and timers have a share of it each, and what is left
+then comes first in the next one.
+
 `now` is the loop's clock. It is taken once a turn, and it stands still while the process itself did
 (SIGSTOP, a laptop's lid, a starved machine): a process that was away for 40 seconds must not
 conclude that everybody else was.
@@ -36,6 +39,14 @@ MIDWAY_AFTER: Final = 0.0002
 """Seconds of reading after which `midway` is called. Others, on other cores, have begun to work by
 the time that all is read: without it everybody waits for everybody in turn, which costs a quarter
 of the messages a second. More often would cost more than it gains."""
+
+READ_TIME: Final = 0.0025
+"""Seconds of a turn for handlers. Those that were ready and had no turn come in the next ones, in
+their order and before anybody is asked again: a hundred that are dear must not make one turn of a
+hundred milliseconds, in which nobody is answered."""
+
+TIMER_TIME: Final = 0.001
+"""Seconds of a turn for timers. Many who came at once are due at once, too."""
 
 GIVE_WAY_EVERY: Final = 0.001
 """Seconds; more often would give most of the core to whoever else is busy on this machine."""
@@ -117,6 +128,8 @@ class Loop:
         """Called with `now` between two handlers, about every MIDWAY_AFTER seconds of a turn: what
         was read so far can go on its way. Nothing may be closed here."""
         self._selector = _Selector()
+        self._left: list[tuple[selectors.SelectorKey, int]] = []
+        """Ready in an earlier turn, and not handled yet."""
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = 0
         self._calls: deque[Callable[[], object]] = deque()
@@ -228,6 +241,11 @@ class Loop:
 
     # --- turns ---
 
+    @property
+    def is_behind(self) -> bool:
+        """Who was ready did not all have a turn: until they have, nobody else is asked."""
+        return bool(self._left)
+
     def run(self) -> None:
         """Take turns until `stop`. Exceptions of callbacks end the loop: they are our bugs."""
         self._running = True
@@ -243,28 +261,43 @@ class Loop:
         """One turn; returns whether the next one may sleep. For `run`, and for tests."""
         # Between two turns passes no time: what did was absence.
         before = self._skip_absence(self._seen)
-        timeout = self._timeout(before) if may_sleep else 0.0
+        timeout = self._timeout(before) if may_sleep and not self._left else 0.0
         if self._gives_way:
             self._gives_way = False
             if before - self._gave_way_at > GIVE_WAY_EVERY:
                 self._gave_way_at = before
                 _yield()
-        ready = self._selector.select(timeout)
+        ready = iter(self._still_ready() if self._left else self._selector.select(timeout))
         self.now = now = self._skip_absence(before + timeout)
         clock = self._clock
         since = clock()
+        until = since + READ_TIME
         for key, mask in ready:
             # A handler must not close what another key of this turn stands for: before_sleep does.
             key.data((mask & READ) != 0, (mask & WRITE) != 0)
             if clock() - since > MIDWAY_AFTER:
                 self.midway(now)
                 since = clock()
+                if since > until:
+                    self._left = list(ready)
+                    break
         for _ in range(len(self._calls)):
             self._calls.popleft()()
         self._run_timers(now)
         busy = self.before_sleep(now) if self.before_sleep is not None else False
         self._seen = self._skip_absence(now + TURN_TIME_ALLOWED)
-        return not busy
+        return not (busy or self._left)
+
+    def _still_ready(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """What an earlier turn has left, but for those that have been closed or want something else
+        since: their keys are others now, and the selector will tell of them again."""
+        left, self._left = self._left, []
+        keys = self._selector.get_map()
+        return [
+            each
+            for each in left
+            if keys.get(each[0].fd) is each[0] and each[0].fileobj not in self._deaf
+        ]
 
     def _skip_absence(self, expected: float) -> float:
         """The loop's clock now, less what it is later than `expected` beyond doubt."""
@@ -284,13 +317,19 @@ class Loop:
         return min(LONGEST_SLEEP, max(0.0, self._timers[0][0] - now))
 
     def _run_timers(self, now: float) -> None:
-        due = []
-        while self._timers and self._timers[0][0] <= now:
-            due.append(heapq.heappop(self._timers)[2])
-        for timer in due:
+        timers = self._timers
+        if not timers or timers[0][0] > now:
+            return
+        # Those that are set meanwhile are for the next turn.
+        last = self._order
+        until = self._clock() + TIMER_TIME
+        while timers and timers[0][0] <= now and timers[0][1] <= last:
+            timer = heapq.heappop(timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()
+                if self._clock() > until:
+                    break
 
     def close(self) -> None:
         """Free the selector and the waker. The loop is over."""

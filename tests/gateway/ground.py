@@ -146,7 +146,7 @@ class Ground:
         router = self.router
         router.flow.now = self.now
         for route in list(router.flow.changed):
-            router.flow.changed.discard(route)
+            router.flow.changed.pop(route, None)
             if route.con.shell is not None:
                 route.con.shell.judge_pause(self.now)
         batches = router.batches(self.now)

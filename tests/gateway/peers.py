@@ -52,6 +52,7 @@ class Socket:
                 self.flush(0, now)
         elif data:
             self.router.take(con, con.receive_data(data, now), now)
+            self._go_on(now)
         else:
             self.eof = True
             self.reading = False
@@ -71,6 +72,14 @@ class Socket:
             con.pause(now)
         else:
             self.router.take(con, con.resume(now), now)
+            self._go_on(now)
+        self.judge_reading()
+
+    def _go_on(self, now: float) -> None:
+        """Turns in which nothing else happens."""
+        con = self.con
+        while con.has_more and not (con.route.pauses and con.state is ConnectionState.OPEN):
+            self.router.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
@@ -79,7 +88,7 @@ class Socket:
         paused = bool(con.route is not None and con.route.pauses)
         if con.state is ConnectionState.CLOSING:
             paused = con.half_closed
-        self.reading = not self.eof and not paused
+        self.reading = not self.eof and not paused and not con.has_more
 
     def flush(self, size: int, now: float) -> None:
         """One send, of which the kernel takes at most `size` bytes; then what follows from it."""
@@ -95,6 +104,8 @@ class Socket:
                 route.written += len(data)
                 if con.output_size or route.output_counted or route.marks:
                     self.router.wrote(route)
+        if con.state is ConnectionState.CLOSING:
+            self._go_on(now)
         if con.state is ConnectionState.CLOSED:
             self._finish(now)
         elif con.state is ConnectionState.CLOSING and not self.reading:

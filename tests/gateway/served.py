@@ -45,6 +45,8 @@ class Served:
     def _before_sleep(self, now: float) -> bool:
         self.stage.now = self.stage.router.flow.now = now
         self.sockets.dial()
+        if self.stage.router.flow.wants_judgement:
+            self.stage.router.judge_memory(now)
         self.sockets.apply_pauses()
         self.sockets.shake_hands()
         self.stage.turn()

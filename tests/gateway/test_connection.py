@@ -27,6 +27,8 @@ from wsraw.gateway.connection import (
     Step,
 )
 from wsraw.gateway.framing import frame_message
+from wsraw.gateway.websocket import MOST_PARSED
+from wsraw.gateway.whole_frames import MOST
 from wsraw.listeners import Listen
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open
 from wsraw.settings import Settings
@@ -51,6 +53,14 @@ def raw(now: float = 0.0, **fields: Any) -> Connection:
     con = accept(now, **fields)
     assert tell(con.receive_data(b"hi", now)) == ["connect raw", "raw hi"]
     return con
+
+
+def go_on(con: Connection) -> list[Event]:
+    """The turns to come, in which nothing else happens."""
+    events: list[Event] = []
+    while con.has_more:
+        events += con.resume(0.0)
+    return events
 
 
 def flush(con: Connection, now: float = 0.0) -> bytes:
@@ -475,10 +485,112 @@ def test_a_flood_of_pings_does_not_grow_the_output() -> None:
     pings = frame(0x89, b"p" * 125) * 100
     for _ in range(100):
         con.receive_data(pings, 0.0)
+        go_on(con)
     assert con.output_size < PONGS_BELOW + len(pings)
     con.receive_data(frame(0x89, b"latest"), 0.0)
     con.written(con.output_size, 0.0)
     assert con.data_to_send() == b"\x8a\x06latest"
+
+
+FLOODS = {
+    "messages": (frame(0x81, b""), MOST),
+    "pings": (frame(0x89, b""), MOST_PARSED),
+    "pongs": (frame(0x8A, b""), MOST_PARSED),
+    "fragments": (frame(0x00, b""), MOST_PARSED),
+}
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("state", ["open", "behind the request", "held", "closing"])
+@pytest.mark.parametrize("kind", FLOODS)
+def test_of_a_flood_so_many_frames_are_parsed_in_a_turn(
+    kind: str, state: str, deflate: bool
+) -> None:
+    one, most = FLOODS[kind]
+    count = 64 * 1024 // len(one)
+    flood = one * count
+    begin = frame(0x01, b"") if kind == "fragments" else b""
+    if state == "behind the request":
+        con = accept(deflate=deflate)
+        con.receive_data(UPGRADE % (OFFER if deflate else b"") + begin + flood, 0.0)
+    else:
+        con = websocket(deflate=deflate)
+        con.receive_data(begin, 0.0)
+        if state == "held":
+            con.pause(0.0)
+            if deflate:
+                con.receive_data(flood, 0.0)
+                con.resume(0.0)
+            else:
+                con.resume(0.0)
+                con.receive_data(flood, 0.0)
+        elif state == "closing":
+            con.receive_data(flood, 0.0)
+            con.close(1000, "", "handler", 0.0)
+        else:
+            con.receive_data(flood, 0.0)
+    seen = con.parsed
+    while con.has_more:
+        assert 0 < con.parsed <= most + MOST_PARSED
+        con.resume(0.0)
+        seen += con.parsed
+    if state != "closing":
+        assert seen == count + (state == "behind the request" and bool(begin))
+    assert con.state is (CLOSING if state == "closing" else OPEN)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_a_flood_gives_the_same_events_as_a_trickle(deflate: bool) -> None:
+    wire = b"".join(
+        frame(0x81, b"%d" % n)
+        + (frame(0x89, b"") * (n % 3) + frame(0x01, b"a")) * (n % 2)
+        + frame(0x80, b"b") * (n % 2)
+        for n in range(300)
+    )
+    # A fragmented message in two halves, with pings in front of its first; n % 3 of those each.
+    wire += frame(0x88, b"\x03\xe8")
+    at_once, trickle = websocket(deflate=deflate), websocket(deflate=deflate)
+    events = at_once.receive_data(wire, 0.0) + go_on(at_once)
+    bit_by_bit: list[Event] = []
+    for n in range(0, len(wire), 7):
+        bit_by_bit += trickle.receive_data(wire[n : n + 7], 0.0) + go_on(trickle)
+    assert tell(events) == tell(bit_by_bit)
+    assert at_once.state is CLOSED
+    assert b"".join(at_once.output) == b"".join(trickle.output)
+
+
+def test_an_eof_behind_a_flood_comes_when_all_of_it_is_parsed() -> None:
+    con = websocket()
+    events = con.receive_data(HELLO * 1000, 0.0)
+    assert con.receive_eof(0.0) == []
+    events += go_on(con)
+    assert tell(events) == ["text hello"] * 1000 + ["close 1006 lost"]
+
+
+def test_a_close_finds_the_peers_close_behind_a_flood() -> None:
+    con = websocket()
+    con.receive_data(frame(0x89, b"") * 1000 + frame(0x88, b"\x03\xe8"), 0.0)
+    assert con.close(4000, "", "handler", 0.0) == []
+    assert con.has_more
+    assert tell(go_on(con)) == ["close 1000 handler"]
+
+
+def test_a_close_finds_the_peers_eof_behind_a_flood() -> None:
+    con = websocket()
+    con.receive_data(frame(0x89, b"") * 1000, 0.0)
+    con.receive_eof(0.0)
+    assert con.close(4000, "", "handler", 0.0) == []
+    assert tell(go_on(con)) == ["close 1006 handler"]
+
+
+def test_what_ends_in_the_middle_of_a_flood_has_no_more() -> None:
+    con = websocket()
+    con.receive_data(HELLO * 1000, 0.0)
+    assert con.has_more
+    con.lost("reset", 0.0)
+    assert not con.has_more
+    assert con.resume(0.0) == []
+    assert con.unfinished == 0
 
 
 # --- pause ---

@@ -7,7 +7,7 @@ from stage import Mate, Stage, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
-from wsraw.gateway.dispatch import SHUNNED_FOR
+from wsraw.gateway.dispatch import SERVED, SHUNNED_FOR
 from wsraw.link import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER, LinkState
 
 
@@ -686,3 +686,36 @@ def test_sticky_counts_connections_before_what_is_outstanding() -> None:
     stage.say(established_at(stage, few), b"x")
     new = stage.raw(b"", protocol="raw")
     assert route_of(new).holder is few.end
+
+
+# --- a turn's share ---
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_waits_is_given_out_over_several_turns(workers: int) -> None:
+    """However much room there is: all of it at once would be a long turn."""
+    stage = Stage()
+    mates = [stage.worker() for _ in range(workers)]
+    cons = established(stage, 10)
+    for mate in mates:
+        set_window(mate, 0)
+    for n in range(200):
+        for con in cons:
+            stage.say(con, b"%d" % n)
+    for mate in mates:
+        set_window(mate, LARGEST_WINDOW)
+    router = stage.router
+    before = turns = 0
+    while before < 2000:
+        stage.turn()
+        turns += 1
+        after = sum(len(data_of(mate)) for mate in mates)
+        assert 0 < after - before <= 3 * SERVED + 2 * workers
+        assert (after == 2000) or router.is_restless, "nobody must wait for something to happen"
+        before = after
+    assert turns > 2000 // (3 * SERVED + 2 * workers)
+    stage.turn()
+    assert not router.is_restless
+    for con in cons:
+        [mate] = [mate for mate in mates if data_of(mate, con)]
+        assert data_of(mate, con) == [b"%d" % n for n in range(200)]

@@ -15,6 +15,8 @@ from stage import HANDSHAKE, route_of
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import KEEPALIVE_IDLE, LEAST_READ, READ_SIZE, tune
+from wsraw.gateway.websocket import MOST_PARSED
+from wsraw.gateway.whole_frames import MOST
 
 MUCH = 16_000_000
 """Bytes that no kernel takes for a reader that does not read."""
@@ -124,23 +126,143 @@ def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) ->
     served.until(lambda: served.heard)
     # 8 bytes each, masked with zeros.
     flood = b"\x82\x82\0\0\0\0ab" * 40_000
+    router, came = served.stage.router, [0]
+    take = router.take
+
+    def count(con: Connection, events: list[m.Event], now: float) -> None:
+        came[-1] += len(events)
+        take(con, events, now)
+
+    router.take = count  # type: ignore[method-assign]
 
     def heard() -> int:
         nonlocal flood
-        before = len(served.heard)
         try:
             flood = flood[client.send(flood) :]
         except BlockingIOError:
             pass
+        came.append(0)
         served.turn()
-        return len(served.heard) - before
+        return came[-1]
 
-    most = [heard() for _ in range(40)]
-    assert max(most) > LEAST_READ // 8, "nobody is suspected before"
-    assert 0 < most[-1] <= LEAST_READ // 8
+    # What was read, and once more of what was left then.
+    assert 0 < max(heard() for _ in range(40)) <= 2 * MOST
     served.until(lambda: heard() == 0 and not flood)
     client.send(b"\x82\xfe\x80\0" + bytes(4 + (1 << 15)))
     served.until(lambda: len(served.heard[-1].data) == 1 << 15)
+
+
+def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    message = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 20))
+    sizes: list[int] = []
+    sock: Any = served.endpoint.sock
+    served.endpoint.sock = Recording(sock, sizes)  # type: ignore[assignment]
+
+    def sent() -> bool:
+        nonlocal message
+        try:
+            message = message[client.send(message) :]
+        except BlockingIOError:
+            pass
+        return len(served.data()) == 1 << 20
+
+    served.until(sent)
+    assert sizes[:3] == [LEAST_READ, 4 * LEAST_READ, READ_SIZE]
+    assert set(sizes[2:]) == {READ_SIZE}
+    client.send(b"\x8a\x80\0\0\0\0" * 2000)
+    served.until(lambda: served.con.has_more)
+    served.until(lambda: not served.con.has_more)
+    client.send(b"\x8a\x80\0\0\0\0")
+    served.until(lambda: sizes[-1] == LEAST_READ)
+    served.endpoint.sock = sock
+
+
+class Recording:
+    """A socket, and the sizes that are asked of it."""
+
+    def __init__(self, sock: socket.socket, sizes: list[int]) -> None:
+        self._sock = sock
+        self._sizes = sizes
+
+    def recv(self, size: int) -> bytes:
+        self._sizes.append(size)
+        return self._sock.recv(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("head", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "fragments"])
+def test_frames_that_are_no_messages_take_a_small_part_of_a_turn(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, head: int
+) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"" + b"\x01\x80\0\0\0\0")
+    served.until(lambda: served.heard)
+    one = bytes([head]) + b"\x80\0\0\0\0"
+    sent = client.send(one * 5000) // len(one)
+    seen: list[int] = []
+    resume = served.con.resume
+    monkeypatch.setattr(
+        Connection, "resume", lambda con, now: (resume(now), seen.append(con.parsed))[0]
+    )
+    turns = 0
+    while sum(seen) < sent - 1000:
+        served.turn()
+        turns += 1
+    assert max(seen) == MOST_PARSED
+    assert turns >= sum(seen) // (2 * MOST_PARSED)
+    served.until(lambda: served.endpoint.reading)
+
+
+def test_when_all_hold_too_much_nobody_is_read_from(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client, idle, newcomer = served.connect(), served.connect(), served.connect()
+    for each in (client, idle):
+        each.send(b"x")
+    served.until(lambda: len(served.stage.router.routes) == 2)
+    flow = served.stage.router.flow
+    flow.memory_limit = flow.total + 10_000
+    served.stage.router.judge_memory(0.0)
+    for _ in range(20):
+        client.send(bytes(4000))
+        served.turn()
+    assert flow.total <= flow.memory_limit + READ_SIZE
+    assert flow.full
+    reading = [each.reading for each in served.sockets.endpoints]
+    assert sorted(reading) == [False, True, True], "who is silent need not be stopped"
+    newcomer.send(b"y")
+    served.until(lambda: len(served.stage.router.routes) == 3)
+    flow.memory_limit = 1 << 30
+    served.working = True
+    served.until(lambda: all(each.reading for each in served.sockets.endpoints))
+    served.until(lambda: len(served.data()) == 20 * 4000 + 3)
+
+
+def test_what_is_not_parsed_yet_waits_while_all_hold_too_much(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.route)
+    flow = served.stage.router.flow
+    client.send(b"\x82\x80\0\0\0\0" * 600)
+    served.until(lambda: served.con.has_more)
+    flow.memory_limit = flow.total - 1
+    served.stage.router.judge_memory(0.0)
+    before = flow.total
+    for _ in range(5):
+        served.turn()
+    assert flow.total == before
+    flow.memory_limit = 1 << 30
+    served.working = True
+    served.until(lambda: len(served.heard) == 601)
 
 
 def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -> None:

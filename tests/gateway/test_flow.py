@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from stage import Stage, route_of
 
 from wsraw import messages as m
-from wsraw.gateway.flow import Flow
+from wsraw.gateway.flow import GRAIN, MOST_CLOSED, Flow
 from wsraw.gateway.route import (
     PAUSED_COUPLED,
+    PAUSED_FULL,
     PAUSED_MEMORY,
     PAUSED_OWN,
     PAUSED_STOPPING,
@@ -176,7 +177,7 @@ def test_who_is_gone_weighs_nothing_whatever_is_still_written() -> None:
     route.gone = True
     f.forget(route)
     set_output(f, route, HIGH)
-    assert (f.total, f.paused, f.changed) == (0, set(), set())
+    assert (f.total, f.paused, f.changed) == (0, set(), {})
 
 
 # --- memory ---
@@ -245,6 +246,112 @@ def test_what_memory_has_paused_may_be_paused_for_more() -> None:
     f.forget(other)
     f.judge_memory([route])
     assert route.pauses == PAUSED_OWN
+
+
+def test_the_total_is_judged_when_it_grows_and_not_only_by_the_clock() -> None:
+    f, route, other = flow(), new_route(), new_route()
+    f.add(route, 8000)
+    assert not f.due
+    set_output(f, other, 1)
+    assert f.due
+    assert f.judge_memory([route, other]) == []
+    assert (f.due, f.crowded, f.full) == (False, True, False)
+    f.add(route, 1999)
+    assert not f.due
+    f.add(route, 1)
+    assert f.due
+    f.judge_memory([route, other])
+    assert f.full, "nobody is read from"
+    f.add(route, int(LIMIT * GRAIN))
+    assert not f.due
+    f.add(route, 1)
+    assert f.due, "but answers can still grow"
+
+
+def test_what_many_events_of_one_read_add_is_judged_with_the_read() -> None:
+    stage = Stage()
+    con = stage.raw(b"", protocol="raw")
+    flow = stage.router.flow
+    flow.memory_limit = 100_000
+    flow.judge_memory(stage.router.routes.values())
+    stage.say(con, bytes(70_000))
+    assert not flow.due
+    stage.say(con, bytes(20_000))
+    assert flow.due
+
+
+def test_parts_of_something_large_count_as_they_are_read() -> None:
+    f, route = flow(), new_route()
+    route.con.hold(bytes(5000))
+    f.read_part(route, 8000)
+    assert not f.due
+    f.read_part(route, 1)
+    assert f.due
+    f.judge_memory([route])
+    assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
+    route.con.hold(bytes(5001))
+    f.read_part(route, 5001)
+    assert f.due
+    assert f.judge_memory([route]) == [route]
+    assert f.full
+    f.forget(route)
+    assert f.weighed == 0
+    assert f.wants_judgement
+
+
+def test_while_it_is_crowded_everybody_pauses_at_the_low_mark() -> None:
+    f, route, other = flow(), new_route(), new_route()
+    f.add(other, 8001)
+    f.add(route, LOW)
+    f.judge_memory([route, other])
+    assert not route.pauses
+    f.add(route, 1)
+    assert route.pauses == PAUSED_OWN
+    f.forget(other)
+    assert f.wants_judgement
+    f.judge_memory([route])
+    assert not route.pauses, "the mark is the high one again"
+    f.add(route, HIGH - LOW - 1)
+    assert not route.pauses
+    f.add(route, 1)
+    assert route.pauses == PAUSED_OWN
+
+
+def test_full_ends_below_the_limit_and_before_crowded() -> None:
+    f, route, paused = flow(high_water_mark=2 * LIMIT), new_route(), new_route()
+    f.add(route, LIMIT + 1)
+    f.judge_memory([route])
+    f.pause(paused, PAUSED_FULL)
+    f.remove(route, 1000)
+    assert not f.wants_judgement
+    f.judge_memory([route])
+    assert (f.full, paused.pauses) == (True, PAUSED_FULL)
+    f.remove(route, 1)
+    assert f.wants_judgement
+    f.judge_memory([route])
+    assert (f.full, f.crowded, paused.pauses, route.pauses) == (False, True, 0, PAUSED_MEMORY)
+    f.remove(route, 1999)
+    assert not f.wants_judgement
+    f.remove(route, 1)
+    assert f.wants_judgement
+    f.judge_memory([route])
+    assert (f.crowded, route.pauses) == (False, 0)
+
+
+def test_many_are_not_closed_in_one_turn() -> None:
+    f = flow()
+    routes = [new_route() for _ in range(2 * MOST_CLOSED)]
+    for route in routes:
+        set_output(f, route, 200)
+    first = f.judge_memory(routes)
+    assert len(first) == MOST_CLOSED
+    assert f.due, "the next turn goes on"
+    for route in first:
+        f.forget(route)
+        routes.remove(route)
+    second = f.judge_memory(routes)
+    assert sum(200 for _ in [*first, *second]) == 20_000 - 0.9 * LIMIT + 200 - 200
+    assert not f.due
 
 
 def test_stop_reading_lasts() -> None:

@@ -61,6 +61,25 @@ def test_pings_count_as_bytes() -> None:
     assert overdrawn
 
 
+@pytest.mark.parametrize("head", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "fragments"])
+def test_frames_that_are_no_messages_count_as_messages(head: int) -> None:
+    con, overdrawn = rated(message_rate=10)
+    con.receive_data(UPGRADE % b"", 0.0)
+    con.receive_data(frame(0x01, b""), 0.0)
+    con.receive_data(frame(head, b"") * 30, 1.0)
+    assert list(overdrawn) == [con]
+    assert (con.owes, con.too_many) == (pytest.approx(2.0), "message_rate")
+
+
+def test_a_flood_counts_as_it_is_parsed() -> None:
+    con, _ = rated(message_rate=100)
+    con.receive_data(UPGRADE % b"", 0.0)
+    con.receive_data(HELLO * 1000, 1.0)
+    while con.has_more:
+        con.resume(1.0)
+    assert con.owes == pytest.approx(9.0)
+
+
 def test_what_was_held_back_counts_when_it_comes() -> None:
     con, overdrawn = rated(message_rate=10)
     con.receive_data(UPGRADE % OFFER, 0.0)

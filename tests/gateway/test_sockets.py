@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from gateway.served import Served
+from stage import HANDSHAKE
 
 from wsraw.gateway import sockets as s
 
@@ -48,7 +49,9 @@ def test_listeners_pause_while_it_is_crowded(served: Served) -> None:
     judge = listener.judge
     listener.judge = lambda room, now: told.append(room) or judge(room, now)  # type: ignore[assignment,func-returns-value]
     served.turn()
-    served.stage.router.flow.crowded = True
+    flow = served.stage.router.flow
+    flow.memory_limit = flow.total = 1000
+    flow.due = True
     served.turn()
     assert told == [True, False]
 
@@ -61,3 +64,77 @@ def test_close_frees_everything(served: Served) -> None:
     client.setblocking(True)
     client.settimeout(15)
     assert client.recv(1) == b""
+
+
+class Ticking:
+    """A clock for which each look is a step."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_writing_has_a_share_of_a_turn(served: Served) -> None:
+    for _ in range(4):
+        served.connect()
+    served.until(lambda: not served.sockets.dirty)
+    served.sockets._clock = Ticking(0.6 * s.WRITE_TIME)
+    order = [endpoint.con for endpoint in served.sockets.endpoints]
+    for con in order:
+        served.sockets.dirty[con] = None
+    served.sockets.flush()
+    assert list(served.sockets.dirty) == order[2:]
+    served.sockets.flush()
+    assert not served.sockets.dirty
+
+
+def test_so_has_closing(served: Served) -> None:
+    for _ in range(4):
+        served.connect()
+    served.until(lambda: not served.sockets.dirty)
+    served.sockets._clock = Ticking(1.1 * s.WRITE_TIME)
+    served.sockets.doomed.extend(served.sockets.endpoints)
+    left = []
+    while served.sockets.doomed:
+        served.sockets.flush()
+        left.append(len(served.sockets.endpoints))
+        assert len(served.sockets.doomed) == left[-1]
+    assert left == [3, 2, 1, 0]
+
+
+def test_so_has_going_on_and_all_have_their_turn(served: Served) -> None:
+    """Who has more than a turn's share comes behind the others."""
+    clients = [served.connect() for _ in range(3)]
+    for client in clients:
+        client.send(HANDSHAKE + b"\x82\x81\0\0\0\0x" * 500)
+    served.until(lambda: len(served.sockets.going_on) == 3)
+    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
+    order = list(served.sockets.going_on)
+    for n in range(3):
+        assert next(iter(served.sockets.going_on)) is order[n]
+        served.sockets.apply_pauses()
+        assert list(served.sockets.going_on)[-1] is order[n]
+    served.until(lambda: not served.sockets.going_on)
+    assert served.data() == b"x" * 1500
+
+
+def test_so_have_pauses(served: Served) -> None:
+    for _ in range(3):
+        served.connect().send(b"x")
+    served.until(lambda: len(served.data()) == 3)
+    flow = served.stage.router.flow
+    routes = list(served.stage.router.routes.values())
+    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
+    for route in routes:
+        flow.pause(route, 4)
+    for left in (2, 1, 0):
+        served.sockets.apply_pauses()
+        assert len(flow.changed) == left
+    assert not any(route.con.shell.reading for route in routes)
+    for route in routes:
+        flow.resume(route, 4)
+    served.until(lambda: all(route.con.shell.reading for route in routes))

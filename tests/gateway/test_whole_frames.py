@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from wsraw.checks import from_options
 from wsraw.gateway.websocket import DataFrame, WebSocket
-from wsraw.gateway.whole_frames import may_become_whole, take_whole
+from wsraw.gateway.whole_frames import MOST, may_become_whole, take_whole
 
 HEAD = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -106,3 +106,17 @@ def test_a_long_message_is_not_kept_twice() -> None:
     cost the square of its length."""
     wire = masked(2, b"x" * 70_000)
     assert not may_become_whole(wire[:1000], 0, MASKED, 1 << 20)
+
+
+def test_so_many_are_taken_at_a_time() -> None:
+    one = masked(1, b"x")
+    frames: list[DataFrame] = []
+    assert take_whole(one * (MOST + 1), MASKED, 300, frames) == MOST * len(one)
+    assert len(frames) == MOST
+    ws = standing()
+    assert len(ws.receive_data(one * (2 * MOST) + one[:3])) == MOST
+    assert (ws.busy, ws.parsed) == (True, MOST)
+    assert len(ws.receive_data(b"")) == MOST
+    assert (ws.busy, ws.unfinished) == (True, 3)
+    assert ws.receive_data(one[3:]) == [(b"x", "text", True)]
+    assert (ws.busy, ws.parsed, ws.unfinished) == (False, 1, 0)

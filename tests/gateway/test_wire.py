@@ -146,6 +146,39 @@ def test_the_budget_bounds_a_drain(wire: WorkerWire, peers: Peers) -> None:
     assert not wire.pending()
 
 
+def test_so_does_time(wire: WorkerWire, peers: Peers) -> None:
+    """What is left is found without a wake-up."""
+    socket = peers.connect(probe=False)
+    for n in range(5):
+        socket.send(b"%d" % n)
+    ticks = iter(range(1000))
+    wire._clock = lambda: next(ticks) * 1.0
+    got: list[bytes] = []
+    eventually(lambda: is_pending(wire))
+    assert not wire.drain(lambda _, data: got.append(data), 100, 0.5)
+    assert got == [b"0"]
+    assert not wire.drain(lambda _, data: got.append(data), 100, 1.5)
+    assert got == [b"0", b"1", b"2"]
+    while len(got) < 5:
+        eventually(lambda: is_pending(wire))
+        wire.drain(lambda _, data: got.append(data), 100, 100.0)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_who_did_not_look_asks(wire: WorkerWire, peers: Peers) -> None:
+    """Where the loop has not looked at the descriptor, nobody has been woken."""
+    assert wire.drain(lambda _, data: None, 100)
+    assert not wire.pending()
+    peers.connect(probe=False).send(b"x")
+
+    def is_there() -> bool:
+        wire.stir()
+        return wire.pending()
+
+    eventually(is_there)
+    assert wire.drain(lambda _, data: None, 100)
+
+
 @pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
 def test_more_frames_than_one_are_no_batch(
     wire: WorkerWire, peers: Peers, frames: list[bytes]

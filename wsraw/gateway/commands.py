@@ -100,7 +100,7 @@ class Commands:
         table.take(route.con, events, now)
         table.flow.output_changed(route)
         # It reads again, and what came too early is parsed.
-        table.flow.changed.add(route)
+        table.flow.changed[route] = None
         table.dirty[route.con] = None
         return why
 

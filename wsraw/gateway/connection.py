@@ -296,9 +296,7 @@ class Connection(Standing):
             self.close_cause = cause
             self.paused = False
             self.arm(self.settings.close_timeout, now)
-            held, self._held, self.has_more = self._held, b"", False
-            events = self._receive_while_closing(held)
-            return events + self.receive_eof(now) if self._eof_held else events
+            return self._receive_while_closing(b"") + self.eof_as_held(now)
         if state is CONNECTING and cause == "handler" and self._is_worth_waiting:
             self._close_asked = self._close_asked or (code, reason, cause)
             return []

@@ -30,6 +30,11 @@ SHUNNED_FOR: Final = 10.0
 """Seconds for which a worker that was stuck is left, where another one is idle, by all but those
 whose events took so long: where one connection makes its handler slow, it will again."""
 
+SERVED: Final = 128
+"""Events of those who wait that are given out in a turn: to all workers, and to each its part of as
+many more. A worker that is fast, or has been away, has room for thousands, and the rest of the turn
+waits for them to be sent."""
+
 REHOMED: Final = 200
 """Connections that are given to another worker in a turn, after theirs has left."""
 
@@ -252,17 +257,26 @@ class Dispatcher:
         if pool.homeless:
             self._rehome(pool, now)
         waiting = pool.waiting
+        pool.is_behind = False
+        share = SERVED // len(workers) + 1 if workers else 0
         for worker in workers:
-            while worker.bound and self._serve_bound(worker, now):
+            left = share
+            while worker.bound and left and self._serve_bound(worker, now):
+                left -= 1
                 if waiting:
                     # Those who wait for anybody must not wait for all who wait for this one.
                     self._serve_waiting(pool, now)
-        while waiting and self._serve_waiting(pool, now):
-            pass
+            pool.is_behind |= not left
+        left = SERVED
+        while waiting and left and self._serve_waiting(pool, now):
+            left -= 1
+        pool.is_behind |= not left
         # Those just served may have more, and room for it where they are now.
         for worker in workers:
-            while worker.bound and self._serve_bound(worker, now):
-                pass
+            left = share
+            while worker.bound and left and self._serve_bound(worker, now):
+                left -= 1
+            pool.is_behind |= not left
 
     def _rehome(self, pool: Pool, now: float) -> None:
         """Give connections of those who left to others before they say anything.

@@ -16,6 +16,7 @@ import sys
 from typing import Final, Protocol
 
 from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.route import PAUSED_FULL
 from wsraw.gateway.router import Router
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
@@ -24,10 +25,13 @@ READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
 
 LEAST_READ: Final = 4 * 1024
+"""The same at its beginning, and after a read that held more frames than are parsed in a turn: what
+it costs, and so what the others wait, goes by frames and not by bytes."""
 
-MANY: Final = 128
-"""Messages of one read above which the next read of that connection is half as large, down to
-LEAST_READ: what a turn costs, and so what the others wait, goes by messages and not by bytes."""
+FEW: Final = 16
+"""Frames of a read below which the next one of that connection may be GROWTH times as large."""
+
+GROWTH: Final = 4
 
 GRAIN: Final = 1 / 8
 """Seconds to which far deadlines are rounded up: so a turn pings dozens of idle connections,
@@ -51,6 +55,7 @@ class Owner(Protocol):
     settings: Settings
     dirty: dict[Connection, None]
     doomed: list[Endpoint]
+    going_on: dict[Endpoint, None]
 
 
 class Endpoint:
@@ -82,7 +87,7 @@ class Endpoint:
         self.watched: tuple[bool, bool] | None = None
         self._timer: Timer | None = None
         self._timer_at = math.inf
-        self._portion = READ_SIZE
+        self._portion = LEAST_READ
 
     # --- readiness ---
 
@@ -98,6 +103,9 @@ class Endpoint:
 
     def _read(self) -> None:
         owner, con = self._owner, self.con
+        flow = owner.router.flow
+        if (flow.full or flow.due) and self._must_wait():
+            return
         now = owner.loop.now
         try:
             data = self.sock.recv(self._portion)
@@ -118,20 +126,20 @@ class Endpoint:
                 self.judge_standing(now)
             if events:
                 owner.router.take(con, events, now)
-                if len(events) > MANY:
-                    self._portion = max(LEAST_READ, self._portion // 2)
-                elif self._portion < READ_SIZE and len(events) < MANY // 4:
-                    self._portion *= 2
-            else:
-                if len(data) > LEAST_READ:
+            elif not con.parsed:
+                if len(data) >= LEAST_READ:
                     # A part of something large: there will be more of it in the next turn.
                     owner.loop.give_way()
                 if con.route is not None:
-                    owner.router.flow.unfinished.add(con.route)
+                    flow.read_part(con.route, len(data))
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
-                owner.router.flow.changed.add(con.route)
+                self._portion = LEAST_READ
+                if con.route is not None:
+                    flow.read_part(con.route, len(data))
                 self.judge_reading()
+            elif len(data) > self._portion // 2 and con.parsed < FEW:
+                self._portion = min(READ_SIZE, GROWTH * self._portion)
             if con.output_size or con.state is not OPEN:
                 owner.dirty[con] = None
         else:
@@ -139,6 +147,17 @@ class Endpoint:
             self.reading = False
             owner.router.receive_eof(con, now)
             owner.dirty[con] = None
+
+    def _must_wait(self) -> bool:
+        """Too much is held for all connections together. Those who come and those who go may be
+        read from: that is soon over, and adds next to nothing."""
+        con = self.con
+        if con.route is None or con.state is not OPEN or self.lingering:
+            return False
+        flow = self._owner.router.flow
+        if flow.full:
+            flow.pause(con.route, PAUSED_FULL)
+        return True
 
     def judge_standing(self, now: float) -> None:
         """A pause does not hold up a handshake: its clock would run against us. It begins now."""
@@ -202,7 +221,7 @@ class Endpoint:
         if con.state is CLOSED:
             self._finish()
             return
-        if con.state is CLOSING and not self.reading:
+        if con.state is CLOSING and (con.has_more or not self.reading):
             # What comes now is no event any more, but the peer's close frame is waited for.
             self.judge_reading()
         if con.deadline < self._timer_at:
@@ -217,17 +236,36 @@ class Endpoint:
             self.flush()
 
     def judge_reading(self) -> None:
-        """Read, unless the router has paused it, or there is nothing more to come."""
+        """Read, unless the router has paused it, or there is nothing more to come, or not all of
+        what came is parsed yet."""
         con = self.con
         paused = con.route is not None and con.route.pauses
         if con.state is CLOSING:
             paused = con.half_closed
         elif con.state is CONNECTING:
             paused = con.is_full
-        elif con.has_more:
+        if con.has_more:
+            if not paused:
+                self._owner.going_on[self] = None
             paused = True
         self.reading = not self.eof and not paused
         self.watch()
+
+    def go_on(self) -> None:
+        """What was read is parsed on; then reading goes on."""
+        owner, con = self._owner, self.con
+        now = owner.loop.now
+        if con.route is None or self.lingering or (con.route.pauses and con.state is OPEN):
+            return
+        if owner.router.flow.full and self._must_wait():
+            return
+        events = con.resume(now)
+        if events:
+            owner.router.take(con, events, now)
+        owner.dirty[con] = None
+        if con.has_more:
+            owner.loop.give_way()
+        self.judge_reading()
 
     def watch(self) -> None:
         """Tell the loop what we wait for now."""
@@ -303,6 +341,7 @@ class Endpoint:
         if self._timer is not None:
             # Else it would hold what is over until it is due: under an attack that is most of it.
             self._timer.cancel()
+        self._owner.going_on.pop(self, None)
         self._owner.loop.unwatch(self.sock)
         if con.reset or con.output_size or con.ends_with_reset:
             reset(self.sock)

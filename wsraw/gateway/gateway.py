@@ -52,6 +52,9 @@ log = logging.getLogger("wsraw.gateway")
 TICK: Final = 1.0
 """Seconds between two looks at what is judged by the clock."""
 
+MIDWAY_DRAIN: Final = 0.0003
+"""Seconds for what workers have sent, in the middle of reading."""
+
 ORPHAN_STOP: Final = 5.0
 """Seconds that a gateway without supervisor takes to say goodbye."""
 
@@ -122,12 +125,16 @@ class Gateway:
     def _midway(self, now: float) -> None:
         self.router.flow.now = now
         if self._introduced:
-            self._links.drain()
+            self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:
         router, sockets, links, control = self.router, self.sockets, self._links, self._control
         router.flow.now = now
+        if self.loop.is_behind:
+            links.stir()
+            if control is not None:
+                control.stir()
         if control is not None and control.pending():
             self._listen_to_supervisor(control, now)
         if self._introduced:
@@ -138,6 +145,8 @@ class Gateway:
             self._tick_due = False
             links.ask_unwatched()
             router.tick(now)
+        elif router.flow.wants_judgement:
+            router.judge_memory(now)
         sockets.dial()
         sockets.apply_pauses()
         shaking = sockets.shake_hands()
@@ -156,6 +165,7 @@ class Gateway:
         return bool(
             sockets.dirty
             or sockets.doomed
+            or sockets.going_on
             or shaking
             or router.is_restless
             or (self._introduced and links.pending())

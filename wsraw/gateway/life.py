@@ -111,6 +111,7 @@ class Life(Output):
         "deadline",
         "early_size",
         "ends_with_reset",
+        "has_more",
         "id",
         "inf",
         "kind",
@@ -172,6 +173,8 @@ class Life(Output):
         """Its on_connect may still accept or reject it."""
         self.timeout = 0.0
         self._held = b""
+        self.has_more = False
+        """What has come is not all parsed, and that is not for a pause: `resume` it next turn."""
         self._early: list[tuple[int, bytes, bool]] = []
         self.early_size = 0
         """Bytes that wait for a WebSocket to stand; they count as output."""
@@ -223,6 +226,7 @@ class Life(Output):
         self.beginning = None
         self.undecided = False
         self._held = b""
+        self.has_more = False
         self._early.clear()
         self.early_size = 0
         if self.websocket is not None:

@@ -15,7 +15,7 @@ from wsraw import messages as m
 from wsraw.gateway.remote import Remote
 from wsraw.gateway.route import Worker
 from wsraw.gateway.router import Router
-from wsraw.gateway.wire import Sent, WorkerWire
+from wsraw.gateway.wire import DRAIN_TIME, Sent, WorkerWire
 from wsraw.link import LinkState
 from wsraw.loop import Loop
 
@@ -55,12 +55,18 @@ class Links:
 
     # --- in ---
 
-    def drain(self) -> None:
-        """Read what workers have sent, up to a budget."""
-        self.drained = self._wire.drain(self._receive, DRAIN_BUDGET)
+    def drain(self, seconds: float = DRAIN_TIME) -> None:
+        """Read what workers have sent, up to a budget; the last batch may take it over that."""
+        self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
         if self.remote is not None:
             self.remote.judge_handshakes()
-            self.remote.drain()
+            self.remote.drain(seconds)
+
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self.remote is not None:
+            self.remote.stir()
 
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)

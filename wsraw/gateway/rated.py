@@ -56,7 +56,7 @@ class RatedConnection(Connection):
     def resume(self, now: float) -> list[Event]:
         """Reading goes on; what was held back unparsed comes now."""
         events = super().resume(now)
-        if events:
+        if self.parsed:
             self._charge(0, events, now)
         return events
 
@@ -66,7 +66,8 @@ class RatedConnection(Connection):
             owes = self._bytes.take(size, now)
             self.too_many = "byte_rate"
         if self._messages is not None:
-            count = sum([type(event) is OnMessage for event in events])
+            # Frames that are no messages are work all the same.
+            count = self.parsed or sum([type(event) is OnMessage for event in events])
             waits = self._messages.take(count, now)
             if waits > owes:
                 owes = waits

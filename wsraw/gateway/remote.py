@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from wsraw.gateway.guests import Guest
 from wsraw.gateway.router import Router
-from wsraw.gateway.wire import Gatekeeper, RemoteWire, Sent
+from wsraw.gateway.wire import DRAIN_TIME, Gatekeeper, RemoteWire, Sent
 from wsraw.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
 from wsraw.loop import Loop
 from wsraw.settings import Settings
@@ -93,9 +93,16 @@ class Remote:
 
     # --- batches ---
 
-    def drain(self) -> None:
+    def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Read what they have sent, up to the budget."""
-        self.drained = self._wire.drain(self._router.workers, self._meet, self._receive, BUDGET)
+        workers = self._router.workers
+        self.drained = self._wire.drain(workers, self._meet, self._receive, BUDGET, seconds)
+
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self._keeper is not None:
+            self._keeper.stir()
 
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         self._router.receive(identity, data, self._loop.now)

@@ -38,6 +38,8 @@ PAUSED_STOPPING: Final = 8
 """The gateway is stopping: nothing new is taken."""
 PAUSED_RATE: Final = 16
 """It has sent more in a second than it may."""
+PAUSED_FULL: Final = 32
+"""All connections together hold all that they may."""
 
 
 class Worker(GatewayLink):
@@ -134,6 +136,8 @@ class Pool:
         """Connections whose next event was held by a worker that died."""
         self.homeless: deque[Route] = deque()
         """Connections whose worker has left, and that may be quiet for long."""
+        self.is_behind = False
+        """Somebody waits for whom there may be room: that is for the next turn."""
         self.rehoming = False
         """They are given to others, as far as the last turn could see."""
         self.isolated: list[Worker] = []

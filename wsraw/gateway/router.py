@@ -402,8 +402,8 @@ class Router(Table):
     @property
     def is_restless(self) -> bool:
         """Whether the next turn has something to do in any case."""
-        return bool(self.dispatcher.talked or self.flow.changed) or any(
-            pool.homeless and pool.rehoming for pool in self.pools.values()
+        return bool(self.dispatcher.talked or self.flow.changed or self.flow.due) or any(
+            pool.is_behind or (pool.homeless and pool.rehoming) for pool in self.pools.values()
         )
 
     # --- time ---
@@ -420,20 +420,7 @@ class Router(Table):
         for worker in list(self.workers.values()):
             if worker.state is not LinkState.NEW:
                 self._judge_worker(worker, now)
-        crowded = self.flow.crowded
-        doomed = self.flow.judge_memory(self.routes.values())
-        if self.flow.crowded and not crowded:
-            self.limits.hit(CROWDED, now)
-        for route in doomed:
-            self.limits.hit("memory_limit", now, route.con.who)
-            why = "the server is out of memory"
-            if route.unfinished > route.output_counted:
-                # What it has sent goes on to be parsed until it is gone: no goodbye.
-                con = route.con
-                self.take(con, con.abort(1013, "", "memory", why, now), now)
-                self.dirty[con] = None
-            else:
-                self.abort(route, 1013, "memory", why, now)
+        self.judge_memory(now)
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
@@ -451,6 +438,23 @@ class Router(Table):
                 for route in list(pool.waiting):
                     self._judge_wait(route, now)
         self.limits.tick(now)
+
+    def judge_memory(self, now: float) -> None:
+        """Once a second, and when the flow wants it: whether all together hold too much."""
+        crowded = self.flow.crowded
+        doomed = self.flow.judge_memory(self.routes.values())
+        if self.flow.crowded and not crowded:
+            self.limits.hit(CROWDED, now)
+        for route in doomed:
+            self.limits.hit("memory_limit", now, route.con.who)
+            why = "the server is out of memory"
+            if route.unfinished > route.output_counted:
+                # What it has sent goes on to be parsed until it is gone: no goodbye.
+                con = route.con
+                self.take(con, con.abort(1013, "", "memory", why, now), now)
+                self.dirty[con] = None
+            else:
+                self.abort(route, 1013, "memory", why, now)
 
     def _judge_worker(self, worker: Worker, now: float) -> None:
         """Whether it hangs, or has done enough."""

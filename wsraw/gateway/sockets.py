@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -28,19 +30,33 @@ from wsraw.settings import Settings
 WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn; in the order in which they became dirty."""
 
+WRITE_TIME: Final = 0.002
+"""Seconds of a turn after which the others are written to in the next one."""
+
+GO_ON_TIME: Final = 0.0015
+"""Seconds of a turn for what was read before and is not parsed yet, and for pauses."""
+
 
 class Sockets:
     """Endpoints and listeners. What a turn has marked is worked off at its end."""
 
     def __init__(
-        self, loop: Loop, router: Router, settings: Settings, most_connections: int = 0
+        self,
+        loop: Loop,
+        router: Router,
+        settings: Settings,
+        most_connections: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.loop = loop
         self.router = router
         self.settings = settings
         self.dirty: dict[Connection, None] = router.dirty
         """Connections with output to write, a close to finish or a deadline to arm."""
         self.doomed: list[Endpoint] = []
+        self.going_on: dict[Endpoint, None] = {}
+        """Those that have more to parse, or may be read from again, in the order of their turn."""
         self.endpoints: set[Endpoint] = set()
         self.listeners: list[Listener] = []
         self.admission = Admission(
@@ -161,30 +177,39 @@ class Sockets:
     # --- end of a turn ---
 
     def apply_pauses(self) -> None:
-        """Stop and go on reading as the router has decided."""
+        """Stop and go on reading as the router has decided, and parse what was read before; within
+        this turn's share."""
         if self._overdrawn:
             self._judge_rates()
         changed = self.router.flow.changed
-        if not changed:
+        if not changed and not self.going_on:
             return
+        until = self._clock() + GO_ON_TIME
         now = self.loop.now
-        batch = list(changed)
-        changed.clear()
-        for route in batch:
+        for route in list(changed):
+            del changed[route]
             con = route.con
             endpoint: Endpoint | None = con.shell
             if endpoint is None or endpoint.lingering:
                 continue
-            if route.pauses:
-                if con.state is not CONNECTING:
-                    con.pause(now)
-            else:
-                self.router.take(con, con.resume(now), now)
-                self.dirty[con] = None
-                if con.has_more and not route.pauses:
-                    changed.add(route)
-                    self.loop.give_way()
+            if not route.pauses:
+                self.going_on[endpoint] = None
+                continue
+            if con.state is not CONNECTING:
+                con.pause(now)
             endpoint.judge_reading()
+            if self._clock() > until:
+                break
+        flow = self.router.flow
+        for endpoint in list(self.going_on):
+            if flow.due:
+                # Parsed it would weigh more.
+                break
+            # Those that queue up again meanwhile do so behind the others.
+            del self.going_on[endpoint]
+            endpoint.go_on()
+            if self._clock() > until:
+                break
 
     def _judge_rates(self) -> None:
         """Those who have sent more than they may."""
@@ -217,25 +242,33 @@ class Sockets:
     def flush(self) -> None:
         """Write each dirty connection once, then close what is over: never inside a callback.
 
-        After a message to a large group the rest is for the next turns: those who are in it must
-        not hold up those who are not.
+        After a message to a large group, or a flood of answers, the rest is for the next turns:
+        those who get it must not hold up those who do not.
         """
         dirty = self.dirty
+        if not dirty and not self.doomed:
+            self._refusals.free()
+            return
+        until = self._clock() + WRITE_TIME
         if dirty:
-            batch = list(islice(dirty, WRITE_BUDGET))
-            for con in batch:
+            for con in list(islice(dirty, WRITE_BUDGET)):
                 del dirty[con]
-            for con in batch:
                 endpoint: Endpoint | None = con.shell
                 if endpoint is not None:
                     endpoint.flush()
+                    if self._clock() > until:
+                        break
         if self.doomed:
             doomed, self.doomed = self.doomed, []
-            for endpoint in doomed:
+            until = max(until, self._clock() + WRITE_TIME / 2)
+            for index, endpoint in enumerate(doomed, 1):
                 if endpoint in self.endpoints:
                     self.endpoints.discard(endpoint)
                     self.admission.leave(endpoint.con.counted)
                     endpoint.close()
+                    if self._clock() > until:
+                        self.doomed = doomed[index:]
+                        break
         self._refusals.free()
 
     # --- stop ---

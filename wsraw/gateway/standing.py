@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from wsraw.gateway.deflate import STEP
 from wsraw.gateway.life import CLOSED, CLOSING, OPEN, Life, Step
-from wsraw.gateway.websocket import DataFrame, WebSocket
+from wsraw.gateway.websocket import MOST_PARSED, DataFrame, WebSocket
 from wsraw.messages import Event, OnMessage
 from wsraw.settings import Settings
 
 SLICE: Final = 4 * 1024
-"""Compressed bytes parsed at a time; deflate can make a thousand times as many of them."""
+"""Bytes of a compressed connection that are parsed at a time; deflate can make a thousand times as
+many of them."""
 
 PONGS_BELOW: Final = 64 * 1024
 """Unwritten bytes above which a peer's pings are answered only once they have gone."""
@@ -31,7 +32,7 @@ class Standing(Life):
         "_ping_unwritten",
         "_sliced",
         "half_closed",
-        "has_more",
+        "parsed",
         "paused",
     )
 
@@ -41,8 +42,9 @@ class Standing(Life):
         super().__init__(con_id, settings, about, opened)
         self.half_closed = False
         """A raw peer has sent EOF; what it sent is still being handled."""
-        self.has_more = False
-        """What has come is not all parsed, and that is not for a pause: `resume` it next turn."""
+        self.parsed = 0
+        """Frames of any kind that came of the last `receive_data` or `resume`: a measure of the
+        work that a peer makes. Raw connections have none."""
         self.paused = False
         self._last_heard = 0.0
         self._ping_sent = -math.inf
@@ -108,11 +110,17 @@ class Standing(Life):
                 return [OnMessage(0, self.id, data, "raw")]
             if self._sliced:
                 self._held += data
-                return [] if self.paused else self._parse_held(now)
+                if self.paused:
+                    self.parsed = 0
+                    return []
+                return self._parse_held(now)
             events = self.to_events(ws.receive_data(data))
-            if ws.output or ws.ended:
+            self.parsed = ws.parsed
+            if ws.output or ws.ended or ws.busy:
+                self.has_more = ws.busy
                 self.after_frames(ws, events)
             return events
+        self.parsed = 0
         if self.beginning is not None:
             return self.beginning.receive_data(data, now) + self.close_as_asked(now)
         if state is CLOSING:
@@ -146,20 +154,22 @@ class Standing(Life):
         events += self.end(ws.close_code, ws.close_reason, cause, ws.error)
 
     def _parse_held(self, now: float) -> list[Event]:
-        """Slice by slice, until a turn's share is inflated, or more is on its way to handlers than
-        may be."""
+        """Slice by slice, until a turn's share is parsed or inflated, or more is on its way to
+        handlers than may be."""
         ws = self.websocket
         assert ws is not None
         held = self._held
         events: list[Event] = []
         size = start = 0
+        self.parsed = 0
         share = min(STEP, self.settings.high_water_mark)
-        while size <= share and (ws.busy or start < len(held)):
+        while size <= share and self.parsed < MOST_PARSED and (ws.busy or start < len(held)):
             if ws.busy:
                 frames = ws.receive_data(b"")
             else:
                 frames = ws.receive_data(held[start : start + SLICE])
                 start += SLICE
+            self.parsed += ws.parsed
             size += sum([len(data) for data, _, _ in frames])
             events += self.to_events(frames)
             if ws.output or ws.ended:
@@ -171,9 +181,7 @@ class Standing(Life):
         self._held = held[start:]
         self.has_more = ws.busy or bool(self._held)
         self._sliced = ws.deflates or bool(self._held)
-        if self._eof_held and not self.has_more:
-            events += self.receive_eof(now)
-        return events
+        return events + self.eof_as_held(now)
 
     def _receive_while_closing(self, data: bytes) -> list[Event]:
         """After our close frame only the peer's is of interest (RFC 6455, section 5.5.1)."""
@@ -181,8 +189,18 @@ class Standing(Life):
         if ws is None or self.half_closed:
             return []
         ws.skip_data()
-        for start in range(0, len(data), SLICE):
-            ws.receive_data(data[start : start + SLICE])
+        self.parsed = 0
+        held = self._held + data
+        start = 0
+        while self.parsed < MOST_PARSED and not ws.ended and (ws.busy or start < len(held)):
+            if ws.busy:
+                ws.receive_data(b"")
+            else:
+                ws.receive_data(held[start : start + SLICE])
+                start += SLICE
+            self.parsed += ws.parsed
+        self._held = held[start:]
+        self.has_more = ws.busy or bool(self._held)
         self.collect(ws)
         if not ws.ended:
             return []
@@ -258,4 +276,13 @@ class Standing(Life):
             self._last_heard = now
             if self.state is not CLOSED and self.state is not CLOSING:
                 self.arm(self.timeout, now)
-        return self._parse_held(now) if self._held or self.has_more else []
+        self.parsed = 0
+        if not self._held and not self.has_more:
+            return []
+        if self.state is not CLOSING:
+            return self._parse_held(now)
+        return self._receive_while_closing(b"") + self.eof_as_held(now)
+
+    def eof_as_held(self, now: float) -> list[Event]:
+        """The peer had shut its side before all of what it said was parsed: now it is."""
+        return self.receive_eof(now) if self._eof_held and not self.has_more else []

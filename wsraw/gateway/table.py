@@ -147,6 +147,9 @@ class Table:
             return
         for event in events:
             self.dispatcher.take(route, event, now)
+        flow = self.flow
+        if flow.total > flow.judge_above:
+            flow.due = True
         if route.reopening is not None and con.state is CLOSED:
             self.ended.append(route)
 

@@ -183,6 +183,7 @@ class TlsEndpoint(Endpoint):
             owner.handshakes.waiting[self] = rest
         elif self._terms is None and con.state is not CLOSED:
             owner.router.take(con, con.receive_data(rest, now), now)
+            self.judge_reading()
 
     def _is_tls(self, first: bytes) -> bool:
         """By the first byte. What is no TLS is let in where it may be, or turned away."""

@@ -52,7 +52,7 @@ from wsraw.gateway.framing import (
 )
 from wsraw.gateway.http import http_answer
 from wsraw.gateway.request import deflate_of, headers_of, path_of, subprotocols_of, to_inf
-from wsraw.gateway.whole_frames import may_become_whole, take_whole
+from wsraw.gateway.whole_frames import MOST, may_become_whole, take_whole
 from wsraw.messages import Open
 from wsraw.settings import Settings
 
@@ -60,6 +60,10 @@ MAX_CONTROL: Final = 125
 """Bytes of a control frame's payload at most (RFC 6455, section 5.5)."""
 
 MAX_REASON: Final = MAX_CONTROL - 2
+
+MOST_PARSED: Final = 32
+"""Frames that the library parses at a time; each takes it 6 to 10 µs. What stands behind them is
+for the next time, whatever kind they are: pings and empty fragments are no events, but work."""
 
 _NONE: Final[Mapping[str, str]] = {}
 
@@ -94,6 +98,7 @@ class _Receiver(Protocol):
         "held_pong",
         "hold_pongs",
         "later",
+        "left",
         "skips_data",
         "too_big",
     )
@@ -109,7 +114,10 @@ class _Receiver(Protocol):
         self.between_frames = False
         """All that was received has become frames, and no message is under way."""
         self.later = b""
-        """What has come behind a compressed frame that is not inflated yet."""
+        """What has come behind a compressed frame that is not inflated yet, or behind as many
+        frames as are parsed at a time."""
+        self.left = MOST_PARSED
+        """Frames that may still be parsed this time."""
         self.skips_data = False
         """Of all frames only control frames are of interest."""
         self._packed: Frame | None = None
@@ -133,19 +141,30 @@ class _Receiver(Protocol):
 
     def recv_frame(self, frame: Frame) -> None:
         """One parsed frame. The exceptions are for the caller, `parse`: it fails the connection."""
-        opcode = frame.opcode
+        self.left -= 1
         if self._deflate is not None and self._deflate.begun:
             self._deflate.begun = False
-            if not self.skips_data:
-                # The library goes on behind it when it is inflated: to its parser this is all that
-                # has come.
+            if self.skips_data:
+                self._deflate.codec.skip()
+                self._type = "" if frame.fin else self._type or "binary"
+            else:
                 self._packed = frame
-                self.later = bytes(self.reader.buffer)
-                self.reader.buffer.clear()
+                self._keep_rest()
                 return
-            self._deflate.codec.skip()
-            self._type = "" if frame.fin else self._type or "binary"
-            return
+        else:
+            self._take(frame)
+        if self.left <= 0 and not self.ended:
+            self._keep_rest()
+        self.between_frames = not (self.reader.buffer or self._type or self.ended or self.later)
+
+    def _keep_rest(self) -> None:
+        """`go_on` gives it to the library; until then this is all that has come, to its parser."""
+        self.later = bytes(self.reader.buffer)
+        self.reader.buffer.clear()
+
+    def _take(self, frame: Frame) -> None:
+        """A frame that is complete, and inflated."""
+        opcode = frame.opcode
         if opcode is TEXT or opcode is BINARY:
             if self._type:
                 raise ProtocolError("expected a continuation frame")
@@ -173,37 +192,47 @@ class _Receiver(Protocol):
             self.events.pop()
             if opcode is CLOSE:
                 self.ended = True
-        self.between_frames = not (self.reader.buffer or self._type or self.ended or self.later)
 
     @property
     def busy(self) -> bool:
-        """A frame is being inflated: `inflate` goes on."""
-        return self._packed is not None
+        """There is more to inflate, or to parse: `go_on`."""
+        return self._packed is not None or bool(self.later)
 
-    def inflate(self) -> None:
+    def go_on(self) -> None:
         """Inflate one step, and parse what stands behind the frames that are complete then."""
-        left = deflate.STEP
-        while self._packed is not None and left > 0 and self._deflate is not None:
-            frame = self._packed
-            try:
-                size, data = self._deflate.inflate(left)
-                left -= size
-                if data is None:
+        room = deflate.STEP
+        while True:
+            if self._packed is not None:
+                if room <= 0 or self._deflate is None:
                     return
-                self._packed = None
-                frame.data = data
-                self.recv_frame(frame)
-            except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as error:
-                # As the library's `parse` does with what its frames raise.
-                self._packed = None
-                self.later = b""
-                code, reason = _failure_of(error)
-                self.fail(code, reason)
+                size = self._inflate(self._deflate, self._packed, room)
+                room -= size
+                if self._packed is not None or self.ended:
+                    return
+            if not self.later or self.left <= 0:
                 return
             later, self.later = self.later, b""
-            if later:
-                self.between_frames = False
-                self.receive_data(later)
+            self.between_frames = False
+            self.receive_data(later)
+
+    def _inflate(self, extension: _Deflate, frame: Frame, most: int) -> int:
+        """Some of the frame that was begun; how many bytes it gave."""
+        try:
+            size, data = extension.inflate(most)
+            if data is None:
+                return size
+            self._packed = None
+            frame.data = data
+            self._take(frame)
+        except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as error:
+            # As the library's `parse` does with what its frames raise.
+            self._packed = None
+            self.later = b""
+            code, reason = _failure_of(error)
+            self.fail(code, reason)
+            return 0
+        self.between_frames = not (self._type or self.ended or self.later)
+        return size
 
     def skip_data(self) -> None:
         """From here on data frames are read over, also the one that is being inflated."""
@@ -212,9 +241,6 @@ class _Receiver(Protocol):
         if frame is not None and self._deflate is not None:
             self._deflate.codec.skip()
             self._type = "" if frame.fin else self._type or "binary"
-            later, self.later = self.later, b""
-            if later:
-                self.receive_data(later)
 
     def _receive_fragment(self, data: bytes, final: bool) -> None:
         if len(data) > self.frame_limit:
@@ -387,6 +413,7 @@ class WebSocket(MessageOrder):
         "_request",
         "_response",
         "_rest",
+        "busy",
         "close_code",
         "close_reason",
         "deflates",
@@ -396,6 +423,7 @@ class WebSocket(MessageOrder):
         "offered",
         "opened",
         "output",
+        "parsed",
         "subprotocol",
     )
 
@@ -407,7 +435,12 @@ class WebSocket(MessageOrder):
         self._mask_bit = 0 if masks else 0x80
         """As the peer's frames must have it."""
         self._rest = b""
-        """The beginning of a frame that `take_whole` will take when all of it is there."""
+        """For `take_whole`: the beginning of a frame, or what stands behind as many as it takes."""
+        self.busy = False
+        """What has come is not all parsed: it is more frames, or inflates to more, than a turn's
+        share. Receive b"" to go on; what is received meanwhile is kept."""
+        self.parsed = 0
+        """Frames of any kind that the last `receive_data` has found."""
         self._framing_key: FramingKey | None = None
         self._request = b""
         self._response: Any = None
@@ -584,27 +617,27 @@ class WebSocket(MessageOrder):
 
     def receive_data(self, data: bytes) -> list[DataFrame]:
         """Data frames, in order. What else came of it: `output`, `ended`, `opened` and `busy`."""
-        if self.ended:
-            return []
         protocol = self._protocol
-        if protocol.busy:
-            protocol.later += data
-            self._parse(b"")
-            frames = protocol.frames
-        elif protocol.between_frames:
+        frames = protocol.frames
+        if protocol.between_frames and not self.ended:
             if self._rest:
                 data = self._rest + data
                 self._rest = b""
-            frames = protocol.frames
+                self.busy = False
             at = take_whole(data, self._mask_bit, protocol.frame_limit, frames)
+            self.parsed = len(frames)
             if at < len(data):
-                if may_become_whole(data, at, self._mask_bit, protocol.frame_limit):
+                if self.parsed == MOST:
+                    self._rest = data[at:]
+                    self.busy = True
+                elif may_become_whole(data, at, self._mask_bit, protocol.frame_limit):
                     self._rest = data[at:]
                 else:
                     self._parse(data[at:] if at else data)
         else:
-            self._parse(data)
-            frames = protocol.frames
+            self.parsed = 0
+            if not self.ended:
+                self._parse(data)
         if not frames:
             return []
         protocol.frames = []
@@ -613,27 +646,27 @@ class WebSocket(MessageOrder):
     def _parse(self, data: bytes) -> None:
         """What the library's parser is for."""
         protocol = self._protocol
-        if data:
+        protocol.left = MOST_PARSED
+        if protocol.busy:
+            protocol.later += data
+        elif data:
             protocol.between_frames = False
             protocol.receive_data(data)
-        if protocol.busy:
-            protocol.inflate()
+        protocol.go_on()
         if not self.opened:
             self._look_at_response()
         if protocol.ended:
             self._end()
-
-    @property
-    def busy(self) -> bool:
-        """What has come is not all parsed: it inflates to more than a turn's share. Receive b"" to
-        go on; what is received meanwhile is kept."""
-        return self._protocol.busy
+        self.parsed += MOST_PARSED - protocol.left
+        self.busy = protocol.busy
 
     def skip_data(self) -> None:
         """From here on control frames alone are of interest."""
         protocol = self._protocol
         protocol.skip_data()
         protocol.frames = []
+        if not self._rest:
+            self.busy = protocol.busy
         if protocol.ended:
             self._end()
 
@@ -649,6 +682,7 @@ class WebSocket(MessageOrder):
     def _end(self) -> None:
         protocol = self._protocol
         self.ended = True
+        protocol.later = b""
         if protocol.failure is not None:
             self.close_code, self.close_reason = protocol.failure
             self.error = self.close_reason or "an error of our own"
@@ -690,6 +724,7 @@ class WebSocket(MessageOrder):
         """
         protocol = self._protocol
         self.ended = True
+        self.busy = False
         self._rest = b""
         protocol.parser.close()
         protocol.reader.discard()

@@ -19,17 +19,22 @@ except ImportError:
 LONGEST: Final = 0xFFFF
 """Bytes of data in a frame whose length takes two bytes (RFC 6455, section 5.2)."""
 
+MOST: Final = 64
+"""Frames taken at a time. A read of 64 KiB can be 10,900 of them, which is 15 ms."""
+
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
-_MASKED: Final = 0x80
+_TURNS: Final = range(MOST)
 
 
 def take_whole(data: bytes, mask: int, limit: int, frames: list[tuple[bytes, str, bool]]) -> int:
-    """Append the plain frames at the beginning of `data` as (data, type, True); where what is left
-    begins. `mask`: 0x80 for the frames of clients, 0 for those of servers."""
+    """Append the plain frames at the beginning of `data`, MOST of them at most, as (data, type,
+    True); where what is left begins. `mask`: 0x80 for frames of clients, 0 for those of servers."""
     at = 0
     end = len(data)
-    while end - at > 1:
+    for _ in _TURNS:
+        if end - at < 2:
+            break
         first = data[at]
         if first != _TEXT and first != _BINARY:
             break

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Final
@@ -38,6 +39,9 @@ hold is the product."""
 
 TURN_BYTES: Final = 8 * 1024 * 1024
 """Bytes of batches read from one socket in a turn, beside the budget of batches."""
+
+DRAIN_TIME: Final = 0.0015
+"""Seconds of a turn for batches of one socket; the answer to a flood can be a flood."""
 
 HANDSHAKE_TIMEOUT: Final = 5000
 """Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
@@ -87,9 +91,14 @@ class _Wire:
         self._socket = socket
         self.fd = _get_int(socket, zmq.FD)
         self._stirred = True
+        self._clock = time.monotonic
 
     def wake(self, readable: bool, writable: bool) -> None:
         """The loop's call: the descriptor is ready. The turn itself drains the socket."""
+        self._stirred = True
+
+    def stir(self) -> None:
+        """Nobody has looked at the descriptor for a while: ask."""
         self._stirred = True
 
     def pending(self) -> bool:
@@ -137,11 +146,14 @@ class WorkerWire(_Router):
             socket.bind("tcp://127.0.0.1:*")
             self.endpoint = socket.get_string(zmq.LAST_ENDPOINT)
 
-    def drain(self, receive: Callable[[bytes, Batch], None], budget: int) -> bool:
+    def drain(
+        self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
+    ) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
         socket = self._socket
         recv = socket.recv
         left = TURN_BYTES
+        until = self._clock() + seconds
         for _ in range(budget):
             if not self.pending():
                 return True
@@ -159,7 +171,7 @@ class WorkerWire(_Router):
                 continue
             receive(identity, data)
             left -= size
-            if left < 0:
+            if left < 0 or self._clock() > until:
                 break
         return False
 
@@ -207,6 +219,7 @@ class RemoteWire(_Router):
         meet: Callable[[bytes, str, str], bool],
         receive: Callable[[bytes, Batch], None],
         budget: int,
+        seconds: float = DRAIN_TIME,
     ) -> bool:
         """Hand over each waiting (identity, data), at most `budget`; True if none is left.
 
@@ -214,6 +227,7 @@ class RemoteWire(_Router):
         of its key ("" if there is none); with False its data are dropped, unread and uncopied.
         """
         left = TURN_BYTES
+        until = self._clock() + seconds
         for _ in range(budget):
             if not self.pending():
                 return True
@@ -229,7 +243,7 @@ class RemoteWire(_Router):
             data = frames[1].buffer if len(frames) == 2 else NO_BATCH
             receive(identity, data)
             left -= len(data)
-            if left < 0:
+            if left < 0 or self._clock() > until:
                 break
         return False
 

@@ -354,7 +354,7 @@ class App:
         for peer in self._peers:
             moved |= peer.step()
         for route in list(router.flow.changed):
-            router.flow.changed.discard(route)
+            router.flow.changed.pop(route, None)
             if route.con.shell is not None:
                 route.con.shell.judge_pause(now)
         batches = [(worker.identity, batch) for worker, batch in router.batches(now)]

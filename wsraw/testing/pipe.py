@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, Connection
+from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.router import Router
 
 READ_SIZE = 64 * 1024
@@ -45,9 +45,14 @@ class Pipe:
     def step(self, now: float) -> bool:
         """Read once, write once; whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
+        con = self.con
+        goes_on = con.has_more and not (con.state is OPEN and con.route.pauses)
+        if goes_on:
+            self._router.take(con, con.resume(now), now)
+            self.judge_reading()
         self._read(now)
         self.flush(now)
-        return before != (
+        return goes_on or before != (
             len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         )  # fmt: skip
 
@@ -63,7 +68,7 @@ class Pipe:
         elif data:
             connecting = con.state is CONNECTING
             router.take(con, con.receive_data(data, now), now)
-            if connecting:
+            if connecting or con.has_more:
                 self.judge_reading()
         else:
             self._eof = True
@@ -107,7 +112,7 @@ class Pipe:
             paused = con.half_closed
         elif con.state is CONNECTING:
             paused = con.is_full
-        self._reading = not self._eof and not paused
+        self._reading = not self._eof and not paused and not con.has_more
 
     def lost(self, why: str, now: float) -> None:
         """The network has failed, or the peer has reset it."""
