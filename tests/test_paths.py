@@ -125,6 +125,7 @@ def test_what_does_not(pattern: str, target: str) -> None:
         ("/%2e", "no path that is matched has a segment '%2e'"),
         ("/50%", "no path that is matched has a segment '50%'"),
         ("/a\n", "no path that is matched has a segment"),
+        ("/%41\udc80", "no path that is matched has a segment"),
     ],
 )
 def test_wrong_patterns_give_one_line(text: str, why: str) -> None:
