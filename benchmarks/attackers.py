@@ -22,6 +22,7 @@ TICK = 0.002
 """Seconds. Rates are kept evenly: many at once, and then nothing, would be another attack."""
 RESET = struct.pack("ii", 1, 0)
 MANY = 2000
+CROWD = 400
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -214,6 +215,79 @@ class Flood(Flow):
     rate = 50_000 * len(chunk) / 100
 
 
+class Pings(Flow):
+    """20,000 empty pings a second over one WebSocket."""
+
+    hello = HANDSHAKE + b"\r\n"
+    chunk = frame(b"", opcode=9) * 100
+    rate = 20_000 * len(chunk) / 100
+
+
+class Pongs(Pings):
+    """The same of pongs that nobody has asked for."""
+
+    chunk = frame(b"", opcode=10) * 100
+
+
+class Fragments(Pings):
+    """The same of empty fragments of a message that never ends."""
+
+    hello = HANDSHAKE + b"\r\n" + b"\x01\x80\0\0\0\0"
+    chunk = b"\0\x80\0\0\0\0" * 100
+
+
+class AtOnce(Attack):
+    """400 WebSockets, of which each has as many empty messages under way as it can, all at once."""
+
+    block = frame(b"") * 10_000
+    begins = b""
+
+    def begin(self) -> None:
+        self.socks = [self.connect(HANDSHAKE + b"\r\n" + self.begins) for _ in range(CROWD)]
+        self._rests = [self.block] * CROWD
+
+    def tick(self, now: float) -> None:
+        for index, sock in enumerate(self.socks):
+            sent = self.send(sock, self._rests[index])
+            if sent < 0:
+                self.done["cut off"] += 1
+                self.socks[index] = self.connect(HANDSHAKE + b"\r\n" + self.begins)
+                self._rests[index] = self.block
+            elif sent:
+                self._rests[index] = self._rests[index][sent:] or self.block
+            try:
+                self.done["bytes back"] += len(sock.recv(65536))
+            except OSError:
+                pass
+
+
+class PingsAtOnce(AtOnce):
+    """The same of pings."""
+
+    block = frame(b"", opcode=9) * 10_000
+
+
+class FragmentsAtOnce(AtOnce):
+    """The same of empty fragments."""
+
+    block = b"\0\x80\0\0\0\0" * 10_000
+    begins = b"\x01\x80\0\0\0\0"
+
+
+class HeadsAtOnce(Attack):
+    """400 clients that send a request of 15 KiB in the same moment, twice a second."""
+
+    _head = HANDSHAKE + b"".join(b"X-%02d: %s\r\n" % (n, b"x" * 150) for n in range(90)) + b"\r\n"
+
+    def tick(self, now: float) -> None:
+        if self.done["connects"] < CROWD * 2 * (now - self.began):
+            for sock in self.socks:
+                sock.close()
+            self.socks = [self.connect() for _ in range(CROWD)]
+            for sock in self.socks:
+                self.send(sock, self._head)
+
+
 ATTACKS: dict[str, Callable[[tuple[str, int]], Attack]] = {
     "slowloris": Slowloris,
     "never-read": NeverRead,
@@ -221,6 +295,13 @@ ATTACKS: dict[str, Callable[[tuple[str, int]], Attack]] = {
     "bomb": Bomb,
     "garbage": Garbage,
     "flood": Flood,
+    "pings": Pings,
+    "pongs": Pongs,
+    "fragments": Fragments,
+    "at-once": AtOnce,
+    "pings-at-once": PingsAtOnce,
+    "fragments-at-once": FragmentsAtOnce,
+    "heads-at-once": HeadsAtOnce,
 }
 
 

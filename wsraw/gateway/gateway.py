@@ -15,7 +15,6 @@ Deadlines are judged after reading, and a turn that begins late moves them (see 
 
 from __future__ import annotations
 
-import gc
 import hmac
 import json
 import logging
@@ -31,6 +30,7 @@ from typing import Final
 from wsraw import messages as m
 from wsraw.gateway import memory
 from wsraw.gateway.admission import most_connections
+from wsraw.gateway.collector import Collector
 from wsraw.gateway.dead_letters import FILE_NAME
 from wsraw.gateway.descriptors import raise_limit
 from wsraw.gateway.links import Links
@@ -74,6 +74,7 @@ class Gateway:
         self.router = Router(settings, epoch, limit, random.random)
         self.sockets = Sockets(self.loop, self.router, settings, most)
         self.stopping = Stop(self.loop, self.router, self.sockets)
+        self.collector = Collector()
         self._context = new_context()
         self._wire = WorkerWire(self._context, settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
@@ -140,9 +141,9 @@ class Gateway:
         if self._introduced:
             links.drain()
         links.judge_dying(now)
-        if self._tick_due:
+        ticks, self._tick_due = self._tick_due, False
+        if ticks:
             # After reading: an ack that has come must not be missed.
-            self._tick_due = False
             links.ask_unwatched()
             router.tick(now)
         elif router.flow.wants_judgement:
@@ -162,7 +163,7 @@ class Gateway:
             if control is not None:
                 control.send(m.encode([self._token, *records]))
         # What flushing has brought about (an on_close, a resume) is for a turn that does not wait.
-        return bool(
+        busy = bool(
             sockets.dirty
             or sockets.doomed
             or sockets.going_on
@@ -171,6 +172,10 @@ class Gateway:
             or (self._introduced and links.pending())
             or (control is not None and control.pending())
         )
+        if ticks:
+            quiet = not busy and not self.loop.is_behind
+            self.collector.judge(router.next_id, len(sockets.endpoints), quiet)
+        return busy
 
     def _write_dead_letters(self) -> None:
         letters, self.router.dead_letters = self.router.dead_letters, []
@@ -283,10 +288,7 @@ def main(
             lambda: gateway.stopping.begin(settings.stop_timeout)
         ),
     )
-    # What is loaded by now stays: to look at all of it, again and again, would cost the collector
-    # 30 ms each time, in which nobody is served.
-    gc.collect()
-    gc.freeze()
+    gateway.collector.begin()
     gateway.loop.run()
     gateway.close()
     if orphan.is_set():
