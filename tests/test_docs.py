@@ -29,6 +29,7 @@ from wsraw import settings as s
 from wsraw.checks import from_options
 from wsraw.conform import play
 from wsraw.gateway import (
+    admission,
     connection,
     gateway,
     limits,
@@ -333,7 +334,7 @@ S = s.Settings()
         (OPERATIONS, f"| `max_message_size`, {s.Settings().max_message_size // MIB} MiB |"),
         (OPERATIONS, f"and then one every {'ten' if limits.TELL_EVERY == 10 else '?'} seconds"),
         (OPERATIONS, f"; {refusals.AT_ONCE} such clients are waited for at a time"),
-        (OPERATIONS, f"at a time, {refusals.PATIENCE:g} s at most"),
+        (OPERATIONS, f"at a time, {admission.PATIENCE:g} s at most"),
         (OPERATIONS, f"or with more than {paths.MOST_SEGMENTS} segments, fits no pattern"),
         (OPERATIONS, f"| `silence_timeout`, before the first byte | {S.silence_timeout:g} s |"),
         (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),

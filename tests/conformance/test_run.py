@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.run import LENIENT, tell
+from tests.conformance import run
+from tests.conformance.run import ALL, FLIPPING, LENIENT, tell
 
 
+def one_more(role: str, case: str, verdict: str, close: str = "OK") -> bool:
+    """What is said of a run with that case beside a good one."""
+    cases = {"1.2.1": {"behavior": "OK", "behaviorClose": "OK"}}
+    cases[case] = {"behavior": verdict, "behaviorClose": close}
+    return tell(role, cases, 1.0, Path("report"))
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
 @pytest.mark.parametrize(
     ("verdict", "case", "good"),
     [
@@ -16,22 +26,36 @@ from tests.conformance.run import LENIENT, tell
         ("INFORMATIONAL", "7.1.6", True),
         ("NON-STRICT", "3.2", True),
         ("NON-STRICT", "1.1.1", False),
+        ("NON-STRICT", "3.1", False),
+        ("NON-STRICT", "6.4.2", False),
         ("FAILED", "3.2", False),
         ("UNIMPLEMENTED", "13.1.1", False),
     ],
 )
 def test_one_bad_case_is_enough(
-    verdict: str, case: str, good: bool, capsys: pytest.CaptureFixture[str]
+    role: str, verdict: str, case: str, good: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases = {"1.2.1": {"behavior": "OK", "behaviorClose": "OK"}}
-    cases[case] = {"behavior": verdict, "behaviorClose": "OK"}
-    assert tell("server", cases, 1.0, Path("report")) is good
+    assert one_more(role, case, verdict) is good
     assert f" {case}" in capsys.readouterr().out or verdict == "OK"
 
 
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize("case", sorted(FLIPPING))
+@pytest.mark.parametrize("verdict", ["OK", "NON-STRICT"])
+def test_those_that_flip_may_be_either(role: str, case: str, verdict: str) -> None:
+    assert one_more(role, case, verdict)
+    assert not one_more(role, case, "FAILED")
+
+
+def test_each_role_has_its_own_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LENIENT, "client", frozenset({"1.1.1"}))
+    assert one_more("client", "1.1.1", "NON-STRICT")
+    assert not one_more("server", "1.1.1", "NON-STRICT")
+
+
 def test_a_wrong_close_is_bad() -> None:
-    cases = {"1.2.1": {"behavior": "OK", "behaviorClose": "FAILED"}}
-    assert not tell("server", cases, 1.0, Path("report"))
+    assert not one_more("server", "1.1.1", "OK", "FAILED")
+    assert not one_more("server", "3.2", "NON-STRICT", "FAILED")
 
 
 def test_no_case_is_no_success() -> None:
@@ -39,4 +63,25 @@ def test_no_case_is_no_success() -> None:
 
 
 def test_the_exceptions_are_few() -> None:
-    assert len(LENIENT) == 12
+    assert {role: len(cases) for role, cases in LENIENT.items()} == {"server": 12, "client": 12}
+
+
+def test_a_run_of_all_that_leaves_some_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = {"now": 0}
+
+    def play(report: Path, *_: object) -> None:
+        report.mkdir()
+        case = {"behavior": "OK", "behaviorClose": "OK"}
+        cases = {f"1.{n}": case for n in range(size["now"])}
+        (report / "index.json").write_text(json.dumps({"wsraw": cases}), "utf-8")
+
+    monkeypatch.setattr(run, "play_server", play)
+    arguments = ["run.py", "--role=server", f"--out={tmp_path}"]
+    monkeypatch.setattr("sys.argv", arguments)
+    for size["now"], code in ((ALL, 0), (ALL - 1, 2)):
+        assert run.main() == code
+    assert f"only {ALL - 1} of {ALL} cases" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*arguments, "--quick"])
+    assert run.main() == 0

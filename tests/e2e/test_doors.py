@@ -320,3 +320,28 @@ def test_strangers_cost_nothing(tells: Path) -> None:
                 pass
         eventually(lambda: serving.descriptors() <= before, "all descriptors to be free")
         assert len(str(serving.run).split("is no trusted proxy")) < 5
+
+
+def test_too_many_of_one_address_behind_a_proxy() -> None:
+    options = ("--proxy-protocol=required", "--trusted-proxies=127.0.0.1")
+    with (
+        serve(ECHO, *options, "--max-connections-per-address=1") as serving,
+        serving.tcp() as one,
+    ):
+        one.sendall(HEADER + UPGRADE)
+        assert read_head(one).startswith(b"HTTP/1.1 101 ")
+        with serving.tcp() as more:
+            more.sendall(HEADER)
+            more.sendall(UPGRADE)
+            told = receive_all(more)
+            assert told.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nRetry-After: 5\r\n" in told
+        with serving.tcp() as more, pytest.raises(ConnectionResetError):
+            more.sendall(HEADER + b"raw")
+            more.recv(1)
+        # Another address behind the same proxy is another matter.
+        with serving.tcp() as other:
+            other.sendall(HEADER.replace(b".9 ", b".10 ") + b"raw")
+            assert receive_exactly(other, 3) == b"raw"
+        eventually(lambda: refused(serving) == {"max_connections_per_address": 2})
+        assert serving.run.line(r"limit max_connections_per_address: .*\(203\.0\.113\.9:4711\)")

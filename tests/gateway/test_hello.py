@@ -6,54 +6,36 @@ import struct
 from pathlib import Path
 
 import pytest
-from authority import server_file
+from authority import server_context, server_file
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.gateway.hellos import (
+    FFDHE2048,
+    FFDHE8192,
+    GREASE,
+    P256,
+    UNKNOWN,
+    X25519,
+    extension,
+    message,
+    named,
+    records,
+    retry,
+    server_message,
+    shares,
+    supported,
+    vector,
+)
 from wsraw.gateway.hello import (
     ALERT_DECODE_ERROR,
     ALERT_HANDSHAKE_FAILURE,
     MAX_HELLO,
     MAX_RECORD,
+    MAX_WARNINGS,
     Hello,
     HelloReader,
 )
-
-X25519, P256, FFDHE2048, FFDHE8192 = 0x1D, 0x17, 0x100, 0x104
-GREASE, UNKNOWN = 0x2A2A, 0x9999
-
-
-def vector(data: bytes, width: int) -> bytes:
-    return len(data).to_bytes(width, "big") + data
-
-
-def extension(kind: int, data: bytes) -> bytes:
-    return struct.pack("!H", kind) + vector(data, 2)
-
-
-def shares(*groups: int) -> bytes:
-    entries = b"".join(struct.pack("!H", group) + vector(b"key", 2) for group in groups)
-    return extension(51, vector(entries, 2))
-
-
-def supported(*groups: int) -> bytes:
-    return extension(10, vector(struct.pack(f"!{len(groups)}H", *groups), 2))
-
-
-def named(name: bytes) -> bytes:
-    return extension(0, vector(b"\0" + vector(name, 2), 2))
-
-
-def message(*extensions: bytes, size: int = 0) -> bytes:
-    body = b"\3\3" + bytes(32) + vector(b"", 1) + vector(b"\x13\1", 2) + vector(b"\0", 1)
-    body += vector(b"".join(extensions) + extension(21, bytes(size)), 2)
-    return b"\1" + vector(body, 3)
-
-
-def records(data: bytes, size: int = MAX_RECORD) -> bytes:
-    return b"".join(
-        b"\x16\3\1" + vector(data[at : at + size], 2) for at in range(0, len(data), size)
-    )
 
 
 def read(data: bytes) -> Hello | None:
@@ -145,10 +127,14 @@ def test_what_is_no_hello_is_refused(data: bytes) -> None:
 
 def test_a_hello_has_a_longest_size() -> None:
     assert read(records(message(size=MAX_HELLO - 200))) == Hello("")
-    for data in (records(message(size=MAX_HELLO)), records(bytes((1, 0, 0x70)) + bytes(28000), 1)):
-        hello = read(data)
-        assert hello is not None
-        assert "too long" in hello.error
+    # Tiny records are longer than what they carry, and count by themselves.
+    for data in (records(message(size=MAX_HELLO)), records(message(size=MAX_HELLO // 2), 1)):
+        for cut in (1000, len(data)):
+            reader, hello = HelloReader(), None
+            for at in range(0, len(data), cut):
+                hello = hello or reader.receive_data(data[at : at + cut])
+            assert hello is not None
+            assert "too long" in hello.error
 
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
@@ -178,3 +164,81 @@ def test_openssl_takes_a_curve_where_one_is_on_offer(curve: int, tmp_path: Path)
         server.do_handshake()
     # HelloRetryRequest: the group that it asks for stands in its key_share.
     assert extension(51, struct.pack("!H", curve)) in outgoing.read()
+
+
+# --- of servers that we connect to ---
+
+WARNING, FATAL = b"\x15\3\3\0\2\1\x70", b"\x15\3\3\0\2\2\x28"
+COSTLY = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
+
+
+def heard(data: bytes, cut: int = 1 << 20) -> Hello | None:
+    reader = HelloReader(of_server=True)
+    for at in range(0, len(data), cut):
+        hello = reader.receive_data(data[at : at + cut])
+        if hello is not None:
+            return hello
+    return None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_what_openssl_answers_is_let_through(version: ssl.TLSVersion, cut: int) -> None:
+    context = server_context()
+    context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    incoming.write(real("localhost"))
+    with pytest.raises(ssl.SSLWantReadError):
+        server.do_handshake()
+    assert heard(outgoing.read(), cut) == Hello()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "hello"),
+    [
+        (retry(FFDHE8192), COSTLY),
+        (retry(FFDHE2048), COSTLY),
+        (retry(P256), Hello()),
+        (records(server_message(shares=struct.pack("!H", FFDHE8192) + vector(b"key", 2))), COSTLY),
+        (records(server_message(shares=struct.pack("!H", P256) + vector(b"key", 2))), Hello()),
+        # A name that it does not know is worth a warning to some, and nothing more.
+        (WARNING + retry(FFDHE8192), COSTLY),
+        (WARNING * MAX_WARNINGS + retry(P256), Hello()),
+        (FATAL, Hello()),
+        (WARNING[:5] + b"\1", None),
+    ],
+)
+def test_what_a_server_asks_for(data: bytes, hello: Hello | None, cut: int) -> None:
+    assert heard(data, cut) == hello
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        records(message(supported(X25519))),
+        records(server_message(shares=b""), 10)[:15] + WARNING,
+        WARNING * (MAX_WARNINGS + 1),
+        b"\x15\3\3\0\1\1" + retry(FFDHE8192),
+        # Where a change of ciphers comes first, OpenSSL may pass it over.
+        b"\x14\3\3\0\1\1" + retry(FFDHE8192),
+        records(b"\2" + vector(bytes(10), 3)),
+        records(b"\2" + vector(bytes(34) + vector(bytes(32), 1), 3)),
+    ],
+)
+def test_what_is_no_hello_of_a_server(data: bytes) -> None:
+    hello = heard(data + bytes(1000))
+    assert hello is not None
+    assert hello.alert == ALERT_DECODE_ERROR
+
+
+@given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
+def test_no_bytes_of_a_server_make_it_raise(data: bytes, at: int, change: bytes) -> None:
+    heard(data)
+    heard(b"\x16\3\3" + vector(data, 2))
+    heard(records(b"\2" + vector(data, 3)))
+    whole = retry(P256)
+    heard(whole[:at] + change + whole[at + len(change) :])

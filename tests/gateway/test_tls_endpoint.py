@@ -15,6 +15,7 @@ import pytest
 from authority import ca, ca_file, client_context, leaf, server_context, server_file
 from stage import HANDSHAKE
 
+from tests.gateway.hellos import FFDHE8192, X25519, retry
 from tests.gateway.served import Served
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED
@@ -629,7 +630,17 @@ def test_the_options_of_an_opened_one(serve: Serve, caplog: pytest.LogCaptureFix
     assert "verify=False" in caplog.text
 
 
-def test_a_server_that_is_none(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no hello of TLS"),
+        (b"\x15\3\3\0\2\2\x28", "alert handshake failure"),
+        (retry(FFDHE8192), "finite-field key exchange"),
+        # What OpenSSL reads, and does not like.
+        (retry(X25519), "invalid session id"),
+    ],
+)
+def test_what_a_server_must_not_answer(serve: Serve, answer: bytes, why: str) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_(served, f"tls://localhost:{listener.getsockname()[1]}")
@@ -644,10 +655,13 @@ def test_a_server_that_is_none(serve: Serve) -> None:
             return True
 
         served.until(accept)
-        accepted[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        # In two parts: whatever is known of the first one, it goes on with the second.
+        accepted[0].sendall(answer[:6])
+        served.turn()
+        accepted[0].sendall(answer[6:])
         served.until(lambda: m.OnClose in served.kinds())
         accepted[0].close()
-    assert "wrong version number" in served.heard[0].message
+    assert why in served.heard[0].message
 
 
 def test_a_server_that_says_nothing_is_waited_for_so_long(serve: Serve) -> None:

@@ -14,6 +14,7 @@ from wsraw.gateway.life import Step
 from wsraw.gateway.proxy import ProxyReader
 from wsraw.gateway.sniff import Sniffer, Verdict
 from wsraw.gateway.standing import Standing
+from wsraw.gateway.too_many import TooMany
 from wsraw.gateway.websocket import WebSocket
 from wsraw.listeners import Listen
 from wsraw.messages import Event
@@ -93,12 +94,20 @@ class Accepting:
         if reader.address is not None:
             con.met(reader.address, reader.peer)
             if not self._entrance.has_place(con):
-                con.cut()
-                return con.end(1006, "", "handshake-timeout")
+                return self._turn_away(now)
             if reader.tls:
                 con.about["scheme"] = "wss" if self._only_websocket else "tls"
         self._arm(now)
         return self.opened(now)
+
+    def _turn_away(self, now: float) -> list[Event]:
+        con = self._con
+        if self._listen.protocol == "raw" or self._awaits_tls:
+            # It cannot be told, or not without a handshake that costs more than it is worth.
+            con.cut()
+            return con.end(1006, "", "protocol-error")
+        con.beginning = TooMany(con, now)
+        return []
 
     def _refuse_header(self, why: str, now: float) -> list[Event]:
         self._entrance.refuse("proxy_protocol", self._con.about, why, now)

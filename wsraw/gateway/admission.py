@@ -14,6 +14,9 @@ from wsraw.networks import Address
 RETRY_AFTER: Final = 5
 """Seconds after which a client that was refused is asked to try again."""
 
+PATIENCE: Final = 2.0
+"""Seconds that a refused client has for its first bytes, and to take our answer."""
+
 LEAST_RESERVE: Final = 32
 """Descriptors that are never given to clients: the link, files, connections that handlers open."""
 

@@ -1,11 +1,15 @@
-"""Sans-I/O. A TLS client's first message, read before OpenSSL sees it (RFC 8446, section 4.1.2).
+"""Sans-I/O. A TLS peer's first message, read before OpenSSL sees it (RFC 8446, section 4.1).
 
-Two things must be known first: which server the client names, as each can have a certificate of its
-own; and whether it asks for a key exchange that would keep the loop busy. One with a finite-field
-group of 8192 bits costs the server 170 ms and the client nothing (the D(HE)at attack), and Python
-before 3.15 cannot switch those groups off. No client needs them: elliptic curves came first.
+Two things must be known first: which server a client names, as each can have a certificate of its
+own; and whether the peer asks for a key exchange that would keep the loop busy. One with a
+finite-field group of 8192 bits costs us 170 ms and a client nothing (the D(HE)at attack), and
+Python before 3.15 cannot switch those groups off. Nobody needs them: elliptic curves came first.
 
-What is no ClientHello is refused here, so that OpenSSL and we never differ in what we have read.
+A client names its groups at once, but which one is taken may be settled in a second round: so they
+all count. A server we connect to names the one that it wants, in its ServerHello or in the
+HelloRetryRequest that looks the same.
+
+What is no such message is refused here, so that OpenSSL and we never differ in what we have read.
 """
 
 from __future__ import annotations
@@ -21,7 +25,13 @@ MAX_HELLO: Final = 32 * 1024
 MAX_RECORD: Final = 16 * 1024
 RECORD_HEAD: Final = 5
 
+MAX_WARNINGS: Final = 4
+"""Alerts that a server may send first and that end nothing; OpenSSL takes as many."""
+
 _CLIENT_HELLO: Final = 1
+_SERVER_HELLO: Final = 2
+_ALERT: Final = 21
+_WARNING: Final = 1
 _SERVER_NAME: Final = 0
 _SUPPORTED_GROUPS: Final = 10
 _KEY_SHARE: Final = 51
@@ -35,59 +45,81 @@ ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
 
 
 class Hello(NamedTuple):
-    """What a ClientHello says; with `error` it is refused, and `alert` says so to the client."""
+    """What a peer's hello says; with `error` it is refused, and `alert` says so to the peer."""
 
     server_name: str = ""
     error: str = ""
     alert: bytes = b""
 
 
-_MALFORMED: Final = Hello("", "its first message is no ClientHello", ALERT_DECODE_ERROR)
+_MALFORMED: Final = Hello("", "its first message is no hello of TLS", ALERT_DECODE_ERROR)
 _TOO_LONG: Final = Hello("", "its first message is too long", ALERT_DECODE_ERROR)
 _COSTLY: Final = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
 
 
 class HelloReader:
-    """Holds the first bytes of one client until they say what it wants."""
+    """Holds the first bytes of one peer until they say what it wants."""
 
-    __slots__ = ("_message", "_start", "buffer")
+    __slots__ = ("_message", "_of_server", "_start", "_warnings", "buffer")
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_server: bool = False) -> None:
         self.buffer = bytearray()
         """All bytes so far, to be replayed."""
+        self._of_server = of_server
         self._message = bytearray()
         self._start = 0
+        self._warnings = 0
 
     def receive_data(self, data: bytes) -> Hello | None:
         """Judge the bytes so far; None: there must be more. The same for any cut; never raises."""
         buffer, message = self.buffer, self._message
         buffer += data
-        if buffer and buffer[0] != HANDSHAKE:
+        if buffer and buffer[0] != HANDSHAKE and not self._of_server:
             return _MALFORMED
         while len(buffer) - self._start >= RECORD_HEAD:
-            head = buffer[self._start : self._start + RECORD_HEAD]
-            size = int.from_bytes(head[3:], "big")
-            if head[0] != HANDSHAKE or head[1] != 3 or not 0 < size <= MAX_RECORD:
+            kind, major, _, *length = buffer[self._start : self._start + RECORD_HEAD]
+            size = int.from_bytes(bytes(length), "big")
+            is_alert = kind == _ALERT and self._of_server and size == 2 and not message
+            if major != 3 or not 0 < size <= MAX_RECORD or not (is_alert or kind == HANDSHAKE):
                 return _MALFORMED
             if len(buffer) - self._start - RECORD_HEAD < size:
                 break
             self._start += RECORD_HEAD
-            message += buffer[self._start : self._start + size]
+            part = buffer[self._start : self._start + size]
             self._start += size
-            if message[0] != _CLIENT_HELLO:
-                return _MALFORMED
-            length = int.from_bytes(message[1:4], "big")
-            if len(message) < 4:
-                continue
-            if length > MAX_HELLO:
-                return _TOO_LONG
-            if len(message) - 4 >= length:
-                try:
-                    return _judge(bytes(message[4 : 4 + length]))
-                except (ValueError, IndexError):
+            if is_alert:
+                # It ends there, and OpenSSL says why; or it was only a warning: that it does not
+                # know our name for it (RFC 6066, section 3).
+                if part[0] != _WARNING:
+                    return Hello()
+                self._warnings += 1
+                if self._warnings > MAX_WARNINGS:
                     return _MALFORMED
-        # Many tiny records are longer than what they carry.
-        return _TOO_LONG if len(buffer) > 2 * MAX_HELLO else None
+                continue
+            message += part
+            hello = self._read(message)
+            if hello is not None:
+                return hello
+            if self._start > 2 * MAX_HELLO:
+                # Many tiny records are longer than what they carry.
+                return _TOO_LONG
+        return None
+
+    def _read(self, message: bytearray) -> Hello | None:
+        if message[0] != (_SERVER_HELLO if self._of_server else _CLIENT_HELLO):
+            return _MALFORMED
+        length = int.from_bytes(message[1:4], "big")
+        if len(message) < 4:
+            return None
+        if length > MAX_HELLO:
+            return _TOO_LONG
+        if len(message) - 4 < length:
+            return None
+        body = bytes(message[4 : 4 + length])
+        try:
+            return _judge_server(body) if self._of_server else _judge(body)
+        except (ValueError, IndexError):
+            return _MALFORMED
 
 
 def _judge(body: bytes) -> Hello:
@@ -116,6 +148,20 @@ def _judge(body: bytes) -> Hello:
                     return _COSTLY
                 _, shares = _take(shares[2:], 2)
     return Hello(name)
+
+
+def _judge_server(body: bytes) -> Hello:
+    _, body = _take(body[2 + 32 :], 1)  # session id
+    if len(body) < 2 + 1:  # cipher suite, compression method
+        raise ValueError("it ends too early")
+    body = body[2 + 1 :]
+    extensions, _ = _take(body, 2) if body else (b"", b"")
+    while extensions:
+        kind = int.from_bytes(extensions[:2], "big")
+        value, extensions = _take(extensions[2:], 2)
+        if kind == _KEY_SHARE and _is_costly(value):
+            return _COSTLY
+    return Hello()
 
 
 def _is_costly(group: bytes) -> bool:

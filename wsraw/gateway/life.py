@@ -76,7 +76,8 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, Step], ConnectionState]] = {
 
 
 class Beginning(Protocol):
-    """What a connection does until it stands; accepting.py, asking.py and dialling.py.
+    """What a connection does until it stands; accepting.py, asking.py, too_many.py and
+    dialling.py.
 
     It is thrown away when the connection stands or ends.
     """

@@ -9,26 +9,21 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from wsraw.gateway.admission import RETRY_AFTER
+from wsraw.gateway.admission import PATIENCE, RETRY_AFTER
 from wsraw.gateway.endpoint import reset
 from wsraw.gateway.http import http_answer
+from wsraw.gateway.too_many import ANSWER
 from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
 
 AT_ONCE: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
 
-PATIENCE: Final = 2.0
-"""Seconds for its first bytes, and for our answer to reach it."""
-
 _METHOD: Final = b"GET "
 
 ANSWERS: Final = {
-    status: http_answer(status, text, ("Retry-After", str(RETRY_AFTER)))
-    for status, text in (
-        (429, "too many connections from your address"),
-        (503, "too many connections"),
-    )
+    429: ANSWER,
+    503: http_answer(503, "too many connections", ("Retry-After", str(RETRY_AFTER))),
 }
 
 

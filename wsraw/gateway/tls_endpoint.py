@@ -70,7 +70,16 @@ class OpenTls(NamedTuple):
 class TlsEndpoint(Endpoint):
     """In its handshake while there are `_terms`; then it stands, or it is plain without `_tls`."""
 
-    __slots__ = ("_hello", "_is_unheard", "_raw", "_said_goodbye", "_server_name", "_terms", "_tls")
+    __slots__ = (
+        "_answer",
+        "_hello",
+        "_is_unheard",
+        "_raw",
+        "_said_goodbye",
+        "_server_name",
+        "_terms",
+        "_tls",
+    )
 
     _owner: TlsOwner
 
@@ -83,12 +92,14 @@ class TlsEndpoint(Endpoint):
         self._terms: AcceptTls | OpenTls | None = terms
         self._tls: TlsSocket | None = None
         self._hello: HelloReader | None = None
+        self._answer: HelloReader | None = None
         self._server_name = ""
         self._is_unheard = False
         """More came while it waits for its turn; that stays in the kernel until then."""
         self._said_goodbye = False
         if isinstance(terms, OpenTls):
             self._server_name = terms.server_name
+            self._answer = HelloReader(of_server=True)
             self._begin(Tls(terms.context, server_side=False, server_name=terms.server_name))
             owner.handshakes.waiting[self] = b""
         else:
@@ -213,7 +224,9 @@ class TlsEndpoint(Endpoint):
         tls = self._tls
         if tls is None:
             tls, data = self._hear_hello(self._terms, data)
-        if tls is not None:
+        elif self._answer is not None:
+            data = self._hear_answer(self._answer, data)
+        if tls is not None and self._terms is not None:
             tls.tls.handshake(data)
             tls.unsent += tls.tls.data_to_send()
             if tls.unsent:
@@ -243,6 +256,17 @@ class TlsEndpoint(Endpoint):
         self._hello = None
         context = terms.context_for(hello.server_name)
         return self._begin(Tls(context, server_side=True)), bytes(reader.buffer)
+
+    def _hear_answer(self, reader: HelloReader, data: bytes) -> bytes:
+        """The same for the first message of a server, which says what we would have to compute."""
+        hello = reader.receive_data(data)
+        if hello is None:
+            return b""
+        self._answer = None
+        if hello.error:
+            self._fail(hello.error)
+            return b""
+        return bytes(reader.buffer)
 
     def _stand(self, tls: TlsSocket) -> None:
         owner, con = self._owner, self.con
