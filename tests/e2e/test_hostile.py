@@ -195,7 +195,7 @@ ATTACKS: list[Attack] = [
 def test_thousands_leave_no_trace(serving: Serving, attack: Attack) -> None:
     gateway = serving.gateway
     with serving.ws() as web:
-        # The first large batch begins a helper in pyzmq, which has descriptors of its own, and stays.
+        # The first large batch begins a helper in pyzmq, with descriptors of its own: it stays.
         web.send(bytes(900_000))
         assert len(web.recv()) == 900_000
     eventually(lambda: is_settled(serving), "the warm-up to be over")
