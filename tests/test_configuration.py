@@ -91,7 +91,21 @@ TABLE = [
     ("high_water_mark = '1K'", "high_water_mark: '1K' is no size; write bytes, as in 65536, 64KiB"),
     ("high_water_mark = 0", "high_water_mark: Expected `int` >= 1"),
     ("high_water_mark = 1.5", "high_water_mark: Expected `int`, got `float`"),
-    ("max_deliveries = '3'", "max_deliveries: Expected `int`, got `str`"),
+    ("max_deliveries = '3'", "max_deliveries: Expected `int`, got `str`; write a whole number, 1 "),
+    ("max_connections = 'many'", "max_connections: Expected `int`, got `str`; write a whole number,"
+     " 0 or more, without quotes"),
+    ("max_header_count = 999", "max_header_count: Expected `int` <= 128; write a whole number, from"
+     " 1 to 128"),
+    ("message_rate = '3'", "message_rate: Expected `float`, got `str`; write a number, 0 or more, "
+     "without quotes"),
+    ("log_level = 5", "log_level: Expected `str`, got `int`; write debug or info"),
+    ("link_key = 5", "link_key: Expected `str`, got `int`; write a text in quotes"),
+    ("origins = 5", "origins: Expected `array`, got `int`; write a text in quotes, or a list of "),
+    ("tls = 'maybe'", "tls: Invalid enum value 'maybe'; write auto or off or optional or required"),
+    ("listen = 'h:1?tls=maybe'", "listen: 'h:1?tls=maybe': tls: 'maybe' is none of its values; "
+     "write auto or off or optional or required"),
+    ("listen = 'h:1?first_byte_timeout=soon'", "listen: 'h:1?first_byte_timeout=soon': "
+     "first_byte_timeout: 'soon' is no length of time; write seconds"),
     ("deflate = 'no'", "deflate: Expected `bool`, got `str`; write true or false"),
     ("dispatch = 'some'", "dispatch: Invalid enum value 'some'; write any or sticky"),
     ("listen = []", "listen: at least one HOST:PORT is needed"),

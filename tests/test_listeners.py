@@ -19,6 +19,7 @@ from wsraw.settings import Settings
         ("ws://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
         ("websocket://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
         ("raw://unix:x", Listen(name="", path="x", protocol="raw")),
+        ("h:1?first_byte_timeout=500ms", Listen(name="", host="h", port=1, first_byte_timeout=0.5)),
         (
             "h:1?first_byte_timeout=0.5&plain_http=health",
             Listen(name="", host="h", port=1, first_byte_timeout=0.5, plain_http="health"),

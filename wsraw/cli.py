@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from wsraw import configuration, messages, pools, programs
+from wsraw import configuration, messages, pools, programs, tls_files
 from wsraw import options as options_module
 from wsraw.checks import from_options
 from wsraw.options import Option
@@ -155,12 +155,17 @@ def _option(option: Option) -> Callable[[F], F]:
 @click.pass_context
 def run(context: click.Context, /, **_: Any) -> int:
     """Serve clients until SIGINT (Ctrl-C) or SIGTERM; once more ends it at once."""
-    settings = _gather(context).settings
+    found = _gather(context)
+    settings = found.settings
     for name, entries in pools.entries(settings, os.path.isfile).items():
         for entry in entries:
             is_default = name == messages.DEFAULT_POOL
             _check_program(entry.program, "--workers " if is_default else f"--pool {name}=")
     _check_keys(settings)
+    try:
+        tls_files.check(found)
+    except configuration.ConfigurationError as error:
+        raise WrongUse(str(error)) from error
     from wsraw.supervisor import supervisor
 
     try:

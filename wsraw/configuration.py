@@ -74,7 +74,7 @@ def gather(given: Mapping[str, Any], environ: Mapping[str, str], path: str = "")
         where = sources[name]
         if file is not None and where == file.place(name):
             where = file.place(*error.place)
-        raise ConfigurationError(_at(where, name, str(error))) from error
+        raise ConfigurationError(at(where, name, str(error))) from error
     except ValueError as error:
         raise ConfigurationError(_located(str(error), sources)) from error
 
@@ -134,9 +134,9 @@ class _File:
             value = options_module.read(name, value)
         except TableError as error:
             place = self.place(*error.place)
-            raise ConfigurationError(_at(place, name, str(error))) from error
+            raise ConfigurationError(at(place, name, str(error))) from error
         except ValueError as error:
-            raise ConfigurationError(_at(self.place(name), name, str(error))) from error
+            raise ConfigurationError(at(self.place(name), name, str(error))) from error
         return _anchored(options_module.option(name), value, Path(self.path).absolute().parent)
 
     def place(self, name: str, index: int | None = None, key: str = "") -> str:
@@ -294,10 +294,10 @@ def _blame(where: str, name: str, value: Any) -> Any:
     try:
         return options_module.read(name, value)
     except ValueError as error:
-        raise ConfigurationError(_at(where, name, str(error))) from error
+        raise ConfigurationError(at(where, name, str(error))) from error
 
 
-def _at(where: str, name: str, message: str) -> str:
+def at(where: str, name: str, message: str) -> str:
     """A file has a line, on which the name stands; elsewhere the place itself is a name."""
     if ":" in where:
         return f"{where}: {message}"
@@ -311,7 +311,7 @@ def _located(message: str, sources: Mapping[str, str]) -> str:
         where = sources.get(word)
         if where is not None:
             if message.startswith(word):
-                return _at(where, word, message)
+                return at(where, word, message)
             return f"{where}: {message}"
     return message
 

@@ -5,14 +5,14 @@ listen.py opens the socket of it.
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from wsraw.settings import Seconds, Settings, convert_to
+from wsraw.units import parse_time
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,10 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     for name, value in said:
         if name not in _OF_LISTENER:
             raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
-        asked[name] = value
+        try:
+            asked[name] = _value(name, value)
+        except ValueError as error:
+            raise ValueError(f"listen: {text!r}: {name}: {error}") from error
     for name in _TEXTS_OF_LISTENER:
         # A listener with certificates of its own has none of the others.
         if any(each == "tls_cert" for each, _ in said):
@@ -99,15 +102,23 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     own_tls = any(name == "tls" for name, _ in said)
     try:
         asked["tls"] = _tls_of(scheme, asked["tls"], bool(asked["tls_cert"]), own_tls)
-        asked["first_byte_timeout"] = float(asked["first_byte_timeout"])
-        if not math.isfinite(asked["first_byte_timeout"]):
-            raise ValueError("Expected seconds")
         listen: Listen = convert_to({"name": text, "protocol": protocol, **place, **asked}, Listen)
         if listen.tls != "off":
             _check_tls(listen)
     except ValueError as error:
         raise ValueError(f"listen: {text!r}: {error}") from error
     return listen
+
+
+def _value(name: str, text: str) -> Any:
+    """What stands behind ?, as the setting of that name would have it. Raises ValueError."""
+    if name == "first_byte_timeout":
+        return parse_time(text)
+    kind = get_type_hints(Settings)[name]
+    choices = get_args(kind) if get_origin(kind) is Literal else (text,)
+    if text not in choices:
+        raise ValueError(f"{text!r} is none of its values; write {' or '.join(choices)}")
+    return text
 
 
 def _tls_of(scheme: str, tls: str, has_cert: bool, own: bool) -> str:

@@ -131,17 +131,29 @@ def _read(known: Option, value: Any, struct: type[msgspec.Struct]) -> Any:
     try:
         value = settings_module.convert_field(name, value, struct)
     except ValueError as error:
-        hint = {
-            "size": units.SIZE_HINT,
-            "time": units.TIME_HINT,
-            "switch": "write true or false",
-            "choice": f"write {' or '.join(known.choices)}",
-        }.get(known.kind)
-        raise ValueError(f"{error}; {hint}" if hint else str(error)) from error
+        raise ValueError(f"{error}; {_advice(known, value)}") from error
     if isinstance(value, float) and not math.isfinite(value):
         what = "length of time; 0 switches a time off" if known.kind == "time" else "number"
         raise ValueError(f"{name}: {value} is no {what}")
     return value
+
+
+def _advice(known: Option, value: Any) -> str:
+    """What to write instead."""
+    least = f"{known.minimum} or more"
+    if known.maximum is not None:
+        least = f"from {known.minimum} to {known.maximum}"
+    bare = ", without quotes" if isinstance(value, str) else ""
+    return {
+        "text": "write a text in quotes",
+        "texts": "write a text in quotes, or a list of such",
+        "choice": f"write {' or '.join(known.choices)}",
+        "switch": "write true or false",
+        "count": f"write a whole number, {least}{bare}",
+        "number": f"write a number, {least}{bare}",
+        "size": units.SIZE_HINT,
+        "time": units.TIME_HINT,
+    }[known.kind]
 
 
 def _read_tables(name: str, value: Any) -> Any:

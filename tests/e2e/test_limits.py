@@ -1,4 +1,5 @@
-"""Each bound with a run and real clients: what they are told, what is logged and counted."""
+"""Bounds with a run and real clients: more of them than test_limit_table.py has, where each has its
+row."""
 
 from __future__ import annotations
 
@@ -172,12 +173,6 @@ def drip(sock: socket.socket) -> bytes | None:
         return None
 
 
-def test_silence() -> None:
-    with limited("--silence-timeout=200ms") as serving, serving.tcp() as sock:
-        assert ended(sock) == "reset"
-        assert_told(serving, silence_timeout=1)
-
-
 def test_idleness() -> None:
     with limited("--idle-timeout=1s", "--ping-interval=100ms") as serving:
         with web(serving) as one, serving.tcp() as raw:
@@ -249,38 +244,6 @@ def send_until_full(sock: socket.socket) -> None:
             sock.sendall(message)
     except OSError as error:
         raise AssertionError("ended too early") from error
-
-
-def test_what_is_too_much_output() -> None:
-    options = ("--output-limit=512KiB", "--max-message-size=8MiB")
-    with limited(*options) as serving, web(serving, 4096) as sock:
-        sock.sendall(frame(2, bytes(7_000_000)))
-        assert_told(serving, output_limit=1)
-
-
-def test_messages_that_are_too_large() -> None:
-    with limited("--max-message-size=1KiB") as serving, web(serving) as sock:
-        sock.sendall(frame(2, bytes(1025)))
-        assert close_code(sock) == 1009
-        assert_told(serving, max_message_size=1)
-
-
-def test_frames_that_are_too_large_and_lines_that_are_too_long() -> None:
-    with limited("--max-frame-size=1KiB") as serving:
-        with web(serving) as sock:
-            sock.sendall(frame(2, b"x" * 1025))
-            assert close_code(sock) == 1009
-        with serving.tcp() as sock:
-            sock.sendall(UPGRADE[:-2] + b"Cookie: " + b"a" * 9000 + b"\r\n\r\n")
-            assert ended(sock).startswith("HTTP/1.1 431 ")
-        assert_told(serving, max_frame_size=1, max_header_size=1)
-
-
-def test_who_does_not_answer_a_ping() -> None:
-    with limited("--ping-interval=0.1", "--ping-timeout=0.2") as serving, web(serving) as sock:
-        assert close_code(sock) == 1011
-        eventually(lambda: hits(serving) == {"ping_timeout": 1})
-        assert serving.run.line(r"info gateway: limit ping_timeout: closed a connection")
 
 
 def test_more_than_there_are_descriptors(tmp_path: Any) -> None:

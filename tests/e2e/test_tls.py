@@ -143,7 +143,6 @@ def test_curl_is_told_that_it_needs_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: str(folder / "no.pem"), "No such file"),
         (lambda folder: write(folder, "x.pem", b"nonsense"), "PEM form"),
         (
             lambda folder: write(
@@ -162,6 +161,15 @@ def test_a_wrong_certificate_ends_the_run_before_it_serves(
     assert result.returncode == 3
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_one_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+    file = tmp_path / "wsraw.toml"
+    file.write_text("\ntls_cert = 'no.pem'\n", "utf-8")
+    result = wsraw("run", "--listen=127.0.0.1:0", f"--config={file}")
+    assert result.returncode == 2
+    where = f"{file}:2: tls_cert: {tmp_path / 'no.pem'}"
+    assert result.stderr == f"wsraw: {where}: No such file or directory\n"
 
 
 @openssl

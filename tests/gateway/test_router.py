@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from corpus import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage import TOKEN, Mate, Stage, is_over, route_of
@@ -835,6 +836,23 @@ def test_reading_that_stays_paused_ends_the_connection() -> None:
     mate.ack()
     stage.turn()
     assert [type(event) for event in mate.events] == [m.OnClose]
+
+
+def test_who_is_told_that_it_stalls_is_counted_once() -> None:
+    stage = Stage(pause_timeout=5.0, handler_timeout=0.0, close_timeout=0.0)
+    stage.worker()
+    con = stage.websocket()
+    stage.say(con, frame(0x82, bytes(300_000)))
+    stage.turn()
+    assert route_of(con).pauses
+    # Its handler hangs, and it does not answer our close frame.
+    stage.run(60.0)
+    assert con.state is ConnectionState.CLOSING
+    assert stage.router.limits.counts == {"pause_timeout": 1}
+    stage.hang_up(con)
+    stage.run(60.0)
+    assert con.state is ConnectionState.CLOSED
+    assert stage.router.limits.counts == {"pause_timeout": 1}
 
 
 @pytest.mark.parametrize("case", ["no worker", "off", "stopping"])

@@ -23,7 +23,7 @@ from wsraw.messages import Event
 class Accepting:
     """Holds the first bytes until they say enough."""
 
-    __slots__ = ("_awaits_tls", "_con", "_entrance", "_listen", "_proxy", "_sniffer")
+    __slots__ = ("_awaits_tls", "_con", "_entrance", "_in_tls", "_listen", "_proxy", "_sniffer")
 
     def __init__(self, con: Standing, listen: Listen, entrance: Entrance, now: float) -> None:
         self._con = con
@@ -32,6 +32,7 @@ class Accepting:
         settings = con.settings
         self._sniffer = Sniffer(settings.max_header_size, settings.max_header_count)
         self._awaits_tls = listen.tls != "off"
+        self._in_tls = False
         self._proxy: ProxyReader | None = None
         if listen.proxy_protocol != "off":
             optional = listen.proxy_protocol == "optional"
@@ -58,9 +59,17 @@ class Accepting:
             return self._become_raw(b"", now)
         return []
 
+    def expect_tls(self, now: float) -> None:
+        """It has begun with TLS where it need not: its time is limited now."""
+        con = self._con
+        timeout = con.settings.handshake_timeout
+        self._in_tls = True
+        if timeout and now + timeout < con.deadline:
+            con.arm(timeout, now)
+
     def secured(self, now: float) -> list[Event]:
         """The layers below are through: TLS stands, or there is none."""
-        self._awaits_tls = False
+        self._awaits_tls = self._in_tls = False
         if "tls" in self._con.about:
             self._con.about["scheme"] = "wss" if self._only_websocket else "tls"
         self._arm(now)
@@ -213,7 +222,7 @@ class Accepting:
         silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
         if silent or self._only_websocket or self._proxy is not None or self._awaits_tls:
             required = self._listen.proxy_protocol == "required" and self._proxy is not None
-            tls = self._listen.tls == "required" and self._awaits_tls
+            tls = self._in_tls or (self._listen.tls == "required" and self._awaits_tls)
             strict = self._only_websocket or required or tls
             con.limit = "handshake_timeout" if strict else "silence_timeout"
             con.cut()

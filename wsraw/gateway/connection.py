@@ -110,10 +110,10 @@ class Connection(Standing):
         return beginning.opened(now) if isinstance(beginning, Accepting) else []
 
     def expect_tls(self, now: float) -> None:
-        """An accepted connection has begun with TLS where it need not: its time is limited now."""
-        timeout = self.settings.handshake_timeout
-        if timeout and now + timeout < self.deadline and self.state is SNIFFING:
-            self.arm(timeout, now)
+        """An accepted connection has begun with TLS."""
+        beginning = self.beginning
+        if isinstance(beginning, Accepting):
+            beginning.expect_tls(now)
 
     def secured(self, now: float) -> list[Event]:
         """TLS stands below an accepted connection, or the listener does not need it and the peer

@@ -17,7 +17,7 @@ from typing import Any, Final
 from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.commands import Commands
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.dead_letters import dead_letter
 from wsraw.gateway.guests import Guest
 from wsraw.gateway.limits import CROWDED
@@ -482,6 +482,10 @@ class Router(Table):
             route.paused_since = now
         elif 0 < self.settings.pause_timeout < now - route.paused_since and not self.stopping:
             route.paused_since = now
+            con = route.con
+            if con.state is CLOSED or (con.state is CLOSING and not con.half_closed):
+                # It was told already; its handler still has what it sent.
+                return
             self.limits.hit("pause_timeout", now, route.con.who)
             self.close(route, 1013, "stalled", "stalled", now)
 

@@ -1,0 +1,484 @@
+"""Row by row through the table of limits in docs/operations.md: what the client sees, what is
+counted, what is logged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from authority import server_file
+from deadline import eventually
+from e2e.serving import (
+    ECHO,
+    TIMEOUT,
+    UPGRADE,
+    Serving,
+    frame,
+    linux,
+    read_frame,
+    read_head,
+    receive_all,
+    receive_exactly,
+    serve,
+)
+from running import ROOT, wsraw
+from websockets.exceptions import ConnectionClosed
+
+from wsraw.gateway.limits import CROWDED, DONE, ROUTINE, UNTOLD
+
+pytestmark = linux
+
+HEADER = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
+
+ECHOES = """
+def on_message(msg, con):
+    return msg
+
+def on_close(con):
+    print("ended", con.close_code, con.close_cause)
+"""
+
+# What on_close sees may be 1006: a client of these has not answered our close frame.
+SLEEPS = """
+import asyncio
+
+async def on_connect(inf, con):
+    if inf.get("url") == "/reject":
+        con.reject(402, "Pay first")
+    if inf.get("url") == "/wait":
+        await asyncio.sleep(60)
+
+slow = True
+
+async def on_message(msg, con):
+    global slow
+    if slow:
+        slow = False
+        await asyncio.sleep(3)
+
+def on_close(con):
+    print("ended", con.close_code, con.close_cause)
+"""
+
+
+# --- what clients see ---
+
+
+def status_of(sock: socket.socket) -> str:
+    """Of an HTTP answer, or `reset`, `FIN`."""
+    try:
+        data = receive_all(sock)
+    except ConnectionResetError:
+        return "reset"
+    if not data:
+        return "FIN"
+    assert data.startswith(b"HTTP/1.1 "), data
+    return data[9:12].decode() + (" later" if b"\r\nRetry-After: 5\r\n" in data else "")
+
+
+def asked(serving: Serving, request: bytes, n: int = 0) -> str:
+    """How it is answered."""
+    with serving.tcp(n) as sock:
+        sock.sendall(request)
+        return status_of(sock)
+
+
+def web(serving: Serving, buffer: int = 0) -> socket.socket:
+    sock = socket.socket()
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.settimeout(TIMEOUT)
+    sock.connect(serving.addresses[0])
+    sock.sendall(UPGRADE)
+    assert read_head(sock).startswith(b"HTTP/1.1 101 ")
+    return sock
+
+
+def code_of(sock: socket.socket) -> int:
+    """Of its close frame; what stands before that is skipped."""
+    while True:
+        first, data = read_frame(sock)
+        if first == 0x88:
+            return int.from_bytes(data[:2])
+
+
+def flood(sock: socket.socket, size: int) -> None:
+    """So many bytes of messages, or as many as are taken of them."""
+    with contextlib.suppress(OSError):
+        for _ in range(size // 60_000):
+            sock.sendall(frame(2, bytes(60_000)))
+
+
+def gateway(serving: Serving) -> dict[str, Any]:
+    done = wsraw("status", "--json", f"--run-dir={serving.folder}")
+    shown: dict[str, Any] = json.loads(done.stdout)["gateway"]
+    return shown
+
+
+# --- the rows ---
+
+
+def max_connections(serving: Serving) -> None:
+    with serving.tcp() as one:
+        one.sendall(b"x")
+        assert receive_exactly(one, 1) == b"x"
+        assert asked(serving, UPGRADE) == "503 later"
+        assert asked(serving, b"raw") == "reset"
+
+
+def max_connections_per_address(serving: Serving) -> None:
+    with serving.tcp() as one:
+        one.sendall(HEADER + b"x")
+        assert receive_exactly(one, 1) == b"x"
+        assert asked(serving, HEADER + UPGRADE) == "429 later"
+        assert asked(serving, HEADER + b"raw") == "reset"
+
+
+def silence_timeout(serving: Serving) -> None:
+    assert asked(serving, b"") == "reset"
+
+
+def handshake_timeout(serving: Serving) -> None:
+    assert asked(serving, UPGRADE[:-2]) == "408"
+    with serving.tcp() as sock:
+        sock.sendall(b"GET /")
+        assert receive_exactly(sock, 5) == b"GET /"
+    assert asked(serving, b"\x16\3\1", 1) == "reset"
+
+
+def max_header_size(serving: Serving) -> None:
+    assert asked(serving, UPGRADE[:-2] + b"A: " + b"b" * 3000 + b"\r\n\r\n") == "431"
+
+
+def max_header_count(serving: Serving) -> None:
+    assert asked(serving, UPGRADE[:-2] + b"A: b\r\n" * 10 + b"\r\n") == "431"
+
+
+def long_lines(serving: Serving) -> None:
+    line = b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n"
+    with serving.tcp() as sock:
+        sock.sendall(line)
+        assert receive_exactly(sock, len(line)) == line
+    assert asked(serving, UPGRADE[:-2] + b"Cookie: " + b"a" * 9000 + b"\r\n\r\n") == "431"
+
+
+def max_message_size(serving: Serving) -> None:
+    with serving.ws(compression="deflate") as client:
+        client.send("x" * 1024)
+        assert client.recv(TIMEOUT) == "x" * 1024
+        client.send("x" * 1025)
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(TIMEOUT)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1009
+
+
+def max_frame_size(serving: Serving) -> None:
+    with web(serving) as sock:
+        sock.sendall(frame(2, bytes(1024), final=False) + frame(0, bytes(1024)))
+        assert len(read_frame(sock)[1]) == len(read_frame(sock)[1]) == 1024
+        sock.sendall(frame(2, bytes(1025)))
+        assert code_of(sock) == 1009
+
+
+def held_up(serving: Serving) -> None:
+    """What came at once is answered; what comes then waits."""
+    with web(serving) as sock:
+        sock.sendall(frame(1, b"x" * 100) * 10)
+        for _ in range(10):
+            assert read_frame(sock) == (0x81, b"x" * 100)
+        began = time.monotonic()
+        sock.sendall(frame(1, b"y"))
+        assert read_frame(sock) == (0x81, b"y")
+        assert time.monotonic() - began > 0.3
+
+
+def closed_for_its_rate(serving: Serving) -> None:
+    with web(serving) as sock:
+        sock.sendall(frame(1, b"x" * 100) * 10)
+        assert code_of(sock) == 1008
+    serving.run.line(r"ended \d+ rate$")
+
+
+def idle_timeout(serving: Serving) -> None:
+    with web(serving) as sock, serving.tcp() as raw:
+        raw.sendall(b"x")
+        assert receive_exactly(raw, 1) == b"x"
+        assert code_of(sock) == 1001
+        assert status_of(raw) == "FIN"
+    serving.run.line(r"ended \d+ idle-timeout$", 2)
+
+
+def ping_timeout(serving: Serving) -> None:
+    with web(serving) as sock:
+        assert read_frame(sock)[0] == 0x89
+        assert code_of(sock) == 1011
+    serving.run.line(r"ended \d+ ping-timeout$")
+
+
+def write_timeout(serving: Serving) -> None:
+    with web(serving, 4096) as sock:
+        flood(sock, 6_000_000)
+        serving.run.line(r"ended \d+ write-timeout$")
+    with serving.tcp() as raw:
+        raw.sendall(b"x")
+        assert receive_exactly(raw, 1) == b"x"
+
+
+def output_limit(serving: Serving) -> None:
+    with web(serving, 4096) as sock:
+        sock.sendall(frame(2, bytes(7_000_000)))
+        serving.run.line(r"ended \d+ overflow$")
+
+
+def high_water_mark(serving: Serving) -> None:
+    with web(serving, 4096) as sock:
+        messages = 100
+        sock.settimeout(1)
+        sent = 0
+        # Its own answers are not read, so no more is taken from it after a while.
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += sock.send(frame(2, bytes(100_000))[sent % 100_014 :])
+        eventually(lambda: gateway(serving)["paused"] == 1)
+        sock.settimeout(TIMEOUT)
+        for _ in range(min(messages, sent // 100_014)):
+            assert read_frame(sock) == (0x82, bytes(100_000))
+        eventually(lambda: gateway(serving)["paused"] == 0)
+
+
+def pause_timeout(serving: Serving) -> None:
+    with web(serving) as sock:
+        flood(sock, 600_000)
+        assert code_of(sock) == 1013
+    serving.run.line(r"ended \d+ stalled$")
+
+
+def memory_limit(serving: Serving) -> None:
+    """Messages that are never finished. Those who come later wait until there is room."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            sock = stack.enter_context(serving.tcp())
+            sock.settimeout(1)
+            with contextlib.suppress(OSError):
+                # It is full, and says so; or it does not read from this one, or not let it in.
+                sock.sendall(UPGRADE + frame(2, bytes(1 << 20))[:-1])
+        serving.run.line(re.escape(f"limit {CROWDED}: "))
+        serving.run.line(r"ended \d+ memory$")
+    with web(serving) as sock:
+        sock.sendall(frame(1, b"x"))
+        assert read_frame(sock) == (0x81, b"x")
+
+
+def worker_wait_timeout(serving: Serving) -> None:
+    with web(serving) as sock:
+        assert code_of(sock) == 1013
+    assert asked(serving, b"raw") == "reset"
+
+
+def origins_and_hosts(serving: Serving) -> None:
+    origin = b"Origin: https://evil.example\r\n\r\n"
+    assert asked(serving, UPGRADE[:-2] + origin) == "403"
+    assert asked(serving, UPGRADE.replace(b"localhost", b"evil.example")) == "421"
+
+
+def routes(serving: Serving) -> None:
+    assert asked(serving, UPGRADE.replace(b"GET /", b"GET /elsewhere")) == "404"
+    assert asked(serving, b"raw") == "reset"
+
+
+def proxy_protocol(serving: Serving) -> None:
+    assert asked(serving, HEADER + UPGRADE) == "reset"
+
+
+def verdict(serving: Serving) -> None:
+    assert asked(serving, UPGRADE.replace(b"GET /", b"GET /reject")) == "402"
+    assert asked(serving, UPGRADE.replace(b"GET /", b"GET /wait")) == "503"
+
+
+class Case(NamedTuple):
+    """One row: what it says, and a run in which that happens."""
+
+    limit: str
+    sees: str
+    act: Callable[[Serving], None]
+    options: Sequence[str]
+    counts: dict[str, int]
+    handlers: str | Path | None = ECHO
+    listen: Sequence[str] = ()
+    workers: int = 1
+
+
+PROXIED = ["--proxy-protocol=required", "--trusted-proxies=127.0.0.1"]
+RATE = (
+    "it is not read from for a while (TCP makes it wait); with `rate_action = \"close\"` 1008, "
+    "cause `rate`"
+)  # fmt: skip
+SLOW = ["--high-water-mark=8MiB", "--max-message-size=8MiB"]
+AN_HTTP = "with `Retry-After`; who does not speak HTTP is reset"
+
+CASES = [
+    Case(
+        "`max_connections`", f"503 {AN_HTTP}",
+        max_connections, ["--max-connections=1"], {"max_connections": 2},
+    ),
+    Case(
+        "`max_connections_per_address`", f"429 {AN_HTTP}",
+        max_connections_per_address, [*PROXIED, "--max-connections-per-address=1"],
+        {"max_connections_per_address": 2},
+    ),
+    Case(
+        "`silence_timeout`, before the first byte", "a reset",
+        silence_timeout, ["--silence-timeout=200ms"], {"silence_timeout": 1},
+    ),
+    Case(
+        "`handshake_timeout`, from the first byte to the end of the head",
+        "408; with no valid first line it is raw; in TLS a reset",
+        handshake_timeout, ["--handshake-timeout=300ms", "--tls-cert={cert}"],
+        {"handshake_timeout": 2}, ECHO, ["127.0.0.1:0?tls=off", "127.0.0.1:0?tls=optional"],
+    ),
+    Case(
+        "`max_header_size`, the first line included", "431",
+        max_header_size, ["--max-header-size=2KiB"], {"max_header_size": 1},
+    ),
+    Case(
+        "`max_header_count`", "431",
+        max_header_count, ["--max-header-count=10"], {"max_header_count": 1},
+    ),
+    Case(
+        "a first line above 8 KiB, another line of the head above 8 KiB", "it is raw; 431",
+        long_lines, [], {"max_header_size": 1},
+    ),
+    Case(
+        "`max_message_size`, after decompression", "1009",
+        max_message_size, ["--max-message-size=1KiB"], {"max_message_size": 1},
+    ),
+    Case(
+        "`max_frame_size`, a single WebSocket frame of it", "1009",
+        max_frame_size, ["--max-frame-size=1KiB"], {"max_frame_size": 1},
+    ),
+    Case(
+        "`message_rate`", RATE,
+        held_up, ["--message-rate=10", "--rate-burst=0.5"], {"message_rate": 1},
+    ),
+    Case(
+        "`message_rate`", RATE,
+        closed_for_its_rate, ["--message-rate=5", "--rate-action=close"], {"message_rate": 1},
+        ECHOES,
+    ),
+    Case(
+        "`byte_rate`", "the same",
+        held_up, ["--byte-rate=1KB", "--rate-burst=0.5"], {"byte_rate": 1},
+    ),
+    Case(
+        "`byte_rate`", "the same",
+        closed_for_its_rate, ["--byte-rate=500", "--rate-action=close"], {"byte_rate": 1}, ECHOES,
+    ),
+    Case(
+        "`idle_timeout`, without data either way", "1001, cause `idle-timeout`; raw: FIN",
+        idle_timeout, ["--idle-timeout=1s"], {"idle_timeout": 2}, ECHOES,
+    ),
+    Case(
+        "`ping_interval`, `ping_timeout`", "1011, cause `ping-timeout`",
+        ping_timeout, ["--ping-interval=0.1", "--ping-timeout=0.2"], {"ping_timeout": 1}, ECHOES,
+    ),
+    Case(
+        "`write_timeout`, without any progress of its output", "1008, cause `write-timeout`",
+        write_timeout, [*SLOW, "--write-timeout=1s", "--output-limit=16MiB"],
+        {"write_timeout": 1}, ECHOES,
+    ),
+    Case(
+        "`output_limit`", "1008, cause `overflow`",
+        output_limit, ["--max-message-size=8MiB", "--output-limit=512KiB"], {"output_limit": 1},
+        ECHOES,
+    ),
+    Case(
+        "`high_water_mark`", "it is not read from for a while",
+        high_water_mark, [], {},
+    ),
+    Case(
+        "`pause_timeout`", "1013, cause `stalled`",
+        pause_timeout, ["--pause-timeout=1s"],
+        {"pause_timeout": 1}, SLEEPS,
+    ),
+    Case(
+        "`memory_limit`, for all together",
+        "above 80 % it waits to be accepted; above 100 % the fullest get 1013, cause `memory`",
+        memory_limit, ["--memory-limit=4MiB"], {CROWDED: 1, "memory_limit": 1}, ECHOES,
+    ),
+    Case(
+        "`worker_wait_timeout`", "1013",
+        worker_wait_timeout, ["--workers=none", "--worker-wait-timeout=300ms"],
+        {"worker_wait_timeout": 2}, None, (), 0,
+    ),
+    Case(
+        "`origins`, `hosts` ([Which pages](#which-pages-may-connect))", "403, 421",
+        origins_and_hosts, ["--hosts=localhost"], {"origins": 1, "hosts": 1},
+    ),
+    Case(
+        "`routes` ([Pools and routes](#pools-and-routes))", "404, a raw client a reset",
+        routes, [f"--pool=a={ECHO}", "--route=/rooms=a"], {"routes": 2}, None,
+    ),
+    Case(
+        "`proxy_protocol` ([Behind a proxy](#behind-a-proxy))", "a reset",
+        proxy_protocol, ["--proxy-protocol=optional", "--trusted-proxies=192.0.2.1"],
+        {"proxy_protocol": 1},
+    ),
+    Case(
+        "`verdict`, `verdict_timeout`", "what `con.reject` says; 503",
+        verdict, ["--verdict=handlers", "--verdict-timeout=1s", "--stop-timeout=1s"],
+        {"verdict": 1, "verdict_timeout": 1}, SLEEPS,
+    ),
+]  # fmt: skip
+
+
+def table() -> list[tuple[str, str]]:
+    """The limits of the page, and what clients see of them."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    part = text.partition("\n### Limits\n")[2].partition("\n### ")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line[:2] == "| "]
+    assert rows[0] == ["limit", "default", "what the client sees"]
+    return [(limit, sees) for limit, _, sees in rows[1:]]
+
+
+def test_every_row_has_a_case_and_every_limit_a_row() -> None:
+    assert list(dict.fromkeys((case.limit, case.sees) for case in CASES)) == table()
+    assert {name for case in CASES for name in case.counts} == set(DONE)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.act.__name__ for case in CASES])
+def test_a_row(case: Case, handlers: Callable[[str], Path], tmp_path: Path) -> None:
+    cert = server_file(tmp_path)
+    file = handlers(case.handlers) if isinstance(case.handlers, str) else case.handlers
+    options = [option.format(cert=cert) for option in case.options]
+    with serve(file, *options, workers=case.workers, listen=case.listen) as serving:
+        case.act(serving)
+        check_told(serving, case.counts)
+
+
+def check_told(serving: Serving, counts: dict[str, int]) -> None:
+    """These are counted, each as often as it happened at least, and no others."""
+    if not counts:
+        assert gateway(serving)["limits"] == {}
+        return
+    eventually(lambda: gateway(serving)["limits"].keys() == counts.keys(), f"{counts}")
+    told = gateway(serving)["limits"]
+    for name, count in counts.items():
+        # One client may reach a rate more than once, and so may a gateway its memory.
+        assert told[name] >= count
+        assert told[name] == count or name in ("message_rate", "byte_rate", "memory_limit", CROWDED)
+        level = "info" if name in ROUTINE else "warning"
+        line = rf"{level} gateway: limit {re.escape(name)}: {re.escape(DONE[name])}"
+        if name in UNTOLD:
+            assert f"limit {name}:" not in str(serving)
+        else:
+            serving.run.line(line)
+    shown = wsraw("status", f"--run-dir={serving.folder}").stdout
+    assert all(name in shown for name in counts)
