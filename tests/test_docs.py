@@ -22,7 +22,7 @@ import zmq
 from deadline import UNIT, eventually
 from running import ROOT, Running, command, environment
 
-from wsraw import cli, link, paths
+from wsraw import cli, link, listeners, paths
 from wsraw import messages as m
 from wsraw import options as options_of_settings
 from wsraw import settings as s
@@ -31,6 +31,7 @@ from wsraw.conform import play
 from wsraw.gateway import (
     admission,
     connection,
+    endpoint,
     gateway,
     limits,
     links,
@@ -188,6 +189,28 @@ def causes() -> set[str]:
     return first_column(section.partition("### ")[0])
 
 
+def test_what_may_stand_behind_an_address_is_told() -> None:
+    text = OPERATIONS.read_text("utf-8")
+    row = re.search(r"^\| `127\.0\.0\.1:8000\?plain_http=health` \|(.*)$", text, re.M)
+    assert row is not None
+    told = row[1].partition("for this listener alone")[2]
+    assert set(re.findall(r"`(\w+)`", told)) == set(listeners.OF_LISTENER)
+
+
+def test_what_is_off_by_default_is_told() -> None:
+    """In the table of limits, and in the README."""
+    section = OPERATIONS.read_text("utf-8").partition("### Limits")[2].partition("###")[0]
+    off = set(re.findall(r"^\| `(\w+)`[^|]*\| off \|", section, re.M)) - {"proxy_protocol"}
+    # Those above it have a bound of their own there.
+    assert off == {name for name in limits.DONE if getattr(S, name, None) == 0} - NOT_OFF
+    told = README.read_text("utf-8").partition("Off are ")[2].partition(":")[0]
+    assert set(re.findall(r"`(\w+)`", told)) == off
+
+
+NOT_OFF = {"max_connections", "max_frame_size", "memory_limit"}
+"""Limits for which 0 means a number that is found at the start."""
+
+
 def test_every_limit_is_in_the_table() -> None:
     section = OPERATIONS.read_text("utf-8").partition("### Limits")[2].partition("\n###")[0]
     shown = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| (.*?) \|", section, re.M))))
@@ -335,6 +358,7 @@ S = s.Settings()
         (OPERATIONS, f"and then one every {'ten' if limits.TELL_EVERY == 10 else '?'} seconds"),
         (OPERATIONS, f"; {refusals.AT_ONCE} such clients are waited for at a time"),
         (OPERATIONS, f"at a time, {admission.PATIENCE:g} s at most"),
+        (OPERATIONS, f"keepalive: after {endpoint.KEEPALIVE_IDLE} s of silence"),
         (OPERATIONS, f"or with more than {paths.MOST_SEGMENTS} segments, fits no pattern"),
         (OPERATIONS, f"| `silence_timeout`, before the first byte | {S.silence_timeout:g} s |"),
         (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),

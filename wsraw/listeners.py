@@ -56,7 +56,7 @@ SCHEMES: Final = tuple(_PROTOCOLS)
 """What may stand in front of an address."""
 _WITH_TLS: Final = ("tls", "wss")
 _TEXTS_OF_LISTENER: Final = ("tls_cert", "tls_key")
-_OF_LISTENER: Final = (
+OF_LISTENER: Final = (
     "first_byte_timeout",
     "plain_http",
     "proxy_protocol",
@@ -86,11 +86,11 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
         )
     address, _, query = rest.partition("?")
     place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
-    asked: dict[str, Any] = {name: getattr(settings, name) for name in _OF_LISTENER}
+    asked: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
     said = parse_qsl(query, keep_blank_values=True)
     for name, value in said:
-        if name not in _OF_LISTENER:
-            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(_OF_LISTENER)}")
+        if name not in OF_LISTENER:
+            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(OF_LISTENER)}")
         try:
             asked[name] = _value(name, value)
         except ValueError as error:
