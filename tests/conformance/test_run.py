@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,22 @@ def test_a_run_of_all_that_leaves_some_out(
     assert f"only {ALL - 1} of {ALL} cases" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", [*arguments, "--quick"])
     assert run.main() == 0
+
+
+def test_the_page_has_the_exceptions() -> None:
+    text = (run.ROOT / "docs" / "conformance.md").read_text("utf-8")
+    section = text.partition("\n## NON-STRICT\n")[2].partition("\nThe server of")[0]
+    told = [
+        case for row in re.findall(r"^\| ([\d., ]+) \|", section, re.M) for case in row.split(", ")
+    ]
+    for role, cases in LENIENT.items():
+        assert set(told) == cases
+        row = re.search(rf"^\| wsraw \| {role} \| (.*) \|$", text, re.M)
+        assert row is not None
+        total, *counts = map(int, row[1].split(" | "))
+        assert total == sum(counts) == ALL
+        assert counts[1] <= len(cases)
+        assert counts[3:] == [0, 0]
+    flip = re.search(r"In (\S+) and (\S+) it may be out", section)
+    assert flip is not None
+    assert set(flip.groups()) == FLIPPING
