@@ -140,7 +140,8 @@ class Stage:
         while self.now < until:
             self.now += 1.0
             self.router.flow.now = self.now
-            self.router.tick(self.now)
+            while self.router.tick(self.now):
+                pass
         self.turn()
 
     # --- connections ---

@@ -10,17 +10,16 @@ import pytest
 from deadline import UNIT
 from running import ROOT, environment
 
+needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are written in C")
+
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
         ("reloads.py", "3 reloads of 2 workers"),
         ("burn.py", "with burning"),
-        pytest.param(
-            "attack.py",
-            "answered 1009",
-            marks=pytest.mark.skipif(not shutil.which("cc"), reason="its clients are written in C"),
-        ),
+        pytest.param("reload_latency.py", "idle processes", marks=needs_cc),
+        pytest.param("attack.py", "answered 1009", marks=needs_cc),
         ("languages.py", "| Python |"),
     ],
 )

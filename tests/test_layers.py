@@ -116,7 +116,13 @@ ALLOWED = {
 DOORS = {
     "click": {"cli"},
     "ssl": {"gateway.certificates", "gateway.client_contexts", "gateway.tls"},
-    "websockets": {"gateway.websocket", "gateway.whole_frames", "testing.server"},
+    "websockets": {
+        "gateway.compression",
+        "gateway.receiver",
+        "gateway.websocket",
+        "gateway.whole_frames",
+        "testing.server",
+    },
     "msgspec": {"listeners", "messages", "options", "settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""

@@ -345,8 +345,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="Messages (WebSocket frames, or reads of a raw connection) that a client "
-            "may send in a second, on average; 0: as many as it likes.",
+            description="Messages (WebSocket frames, pings too, or reads of a raw connection) that "
+            "a client may send in a second, on average; 0: as many as it likes.",
         ),
     ] = 0.0
     byte_rate: Annotated[
@@ -454,9 +454,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: Annotated[
         Size,
         Meta(
-            description="Bytes held for all connections: above 80 % no new ones, above 100 % the "
-            "fullest outputs are closed (1013); 0 means a quarter of the memory that this machine, "
-            "or this container, has.",
+            description="Bytes held for all connections: above 80 % no new ones, above 100 % "
+            "nobody is read from and the fullest outputs are closed (1013); 0 means a quarter of "
+            "the memory that this machine, or this container, has.",
         ),
     ] = 0
     worker_wait_timeout: Annotated[
@@ -549,6 +549,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="What the log shows.")
     ] = "info"
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes of a frame's data at most: no frame may have more than its message."""
+        return min(self.max_frame_size or self.max_message_size, self.max_message_size)
 
 
 # --- making and carrying settings ---

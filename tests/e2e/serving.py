@@ -22,6 +22,8 @@ from running import ROOT, Running, is_alive
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
+from wsraw.supervisor import client
+
 EXAMPLES = ROOT / "examples"
 ECHO = EXAMPLES / "echo.py"
 TIMEOUT = 15 * UNIT
@@ -91,6 +93,12 @@ class Serving:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
+
+    def status(self) -> dict[str, Any]:
+        """What `wsraw status --json` says."""
+        asked = client.ask(client.find(str(self.folder)), "status", (), TIMEOUT)
+        data: dict[str, Any] = asked.data
+        return data
 
 
 def has_traceback(text: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from deadline import eventually
@@ -22,6 +24,8 @@ from e2e.serving import (
     receive_all,
     serve,
 )
+
+from wsraw.gateway.turns import ASKED_BY
 
 pytestmark = linux
 
@@ -233,6 +237,82 @@ def test_a_wrong_frame_is_told_what_it_is(serving: Serving, name: str) -> None:
             first, data = read_frame(sock)
         assert int.from_bytes(data[:2], "big") == code
         assert receive_all(sock) == b""
+
+
+CROWD = 200
+BLOCK = 64 * 1024
+LONGEST_TURN = 0.1
+"""Seconds of CPU. Unbounded, each of these attacks makes turns of seconds; a quiet machine has none
+above 10 ms, but CPU time is dearer where others use the same caches."""
+OFFER = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+HEAD = UPGRADE[:-2] + b"".join(b"X-%02d: %s\r\n" % (n, b"x" * 150) for n in range(90)) + b"\r\n"
+
+
+def repeated(one: bytes) -> bytes:
+    return one * (BLOCK // len(one))
+
+
+def deflated(data: bytes) -> bytes:
+    deflater = zlib.compressobj(9, wbits=-15)
+    return frame(0, (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4], first=0xC2)
+
+
+AT_ONCE: dict[str, tuple[bytes, bytes]] = {
+    "messages": (UPGRADE, repeated(frame(2, b""))),
+    "pings": (UPGRADE, repeated(frame(9, b""))),
+    "pongs": (UPGRADE, repeated(frame(10, b""))),
+    "fragments": (UPGRADE + frame(2, b"", final=False), repeated(frame(0, b"", final=False))),
+    "messages behind the request": (b"", UPGRADE + repeated(frame(1, b"hi"))),
+    "pings behind the request": (b"", UPGRADE + repeated(frame(9, b""))),
+    "requests": (b"", HEAD),
+    "small and compressed": (OFFER, repeated(deflated(b"hello"))),
+    "large and compressed": (OFFER, repeated(deflated(bytes(1_000_000)))),
+    "resets": (UPGRADE, b""),
+}
+
+
+def send_some(sock: socket.socket, data: bytes) -> None:
+    sock.setblocking(False)
+    try:
+        sock.send(data)
+    except OSError:
+        # It does not read just now; what the kernel has taken is enough.
+        pass
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Serving]:
+    with serve(ECHO, workers=2, env={ASKED_BY: "1"}) as serving:
+        yield serving
+
+
+def turns(serving: Serving) -> dict[str, float]:
+    status: dict[str, float] = serving.status()["gateway"]["turns"]
+    return status
+
+
+@pytest.mark.parametrize("kind", AT_ONCE)
+def test_hundreds_at_once_make_no_long_turn(measured: Serving, kind: str) -> None:
+    begin, block = AT_ONCE[kind]
+    with Bystander(measured) as bystander, ExitStack() as stack:
+        socks = [stack.enter_context(measured.tcp()) for _ in range(CROWD)]
+        for sock in socks:
+            if begin:
+                sock.sendall(begin)
+                read_head(sock)
+        before = turns(measured)["turns"]
+        for sock in socks:
+            if block:
+                send_some(sock, block)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+        echoes = bystander.echoes
+        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served", units=30)
+        after = turns(measured)
+    assert after["turns"] - before > 10
+    assert after["longest"] < LONGEST_TURN
+    assert not has_traceback(str(measured)), str(measured)
 
 
 def test_a_megabyte_of_headers_is_431(serving: Serving) -> None:

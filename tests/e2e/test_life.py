@@ -370,3 +370,35 @@ def test_messages_that_are_never_finished_count_as_memory() -> None:
         )
         client.send("not my fault")
         assert client.recv(TIMEOUT) == "not my fault"
+
+
+def test_floods_of_small_messages_hold_no_more_than_the_limit(tmp_path: Path) -> None:
+    """Judged by the clock alone, they would have passed it ten times within a second."""
+    limit = 16 * MIB
+    handlers = tmp_path / "slow.py"
+    handlers.write_text("import time\n\n\ndef on_message(msg, con):\n    time.sleep(0.01)\n")
+    flood = frame(2, b"") * 10_000
+    options = (f"--memory-limit={limit}", "--stop-timeout=1")
+    with serve(handlers, *options) as serving, ExitStack() as stack:
+        before = serving.rss()
+        socks = [stack.enter_context(serving.tcp()) for _ in range(300)]
+        for sock in socks:
+            sock.sendall(UPGRADE)
+            sock.setblocking(False)
+        held = [0]
+
+        def push() -> int:
+            for sock in socks:
+                try:
+                    sock.send(flood)
+                except BlockingIOError:
+                    pass
+            held.append(serving.status()["gateway"]["bytes"])
+            return held[-1]
+
+        eventually(lambda: push() > 0.85 * limit, "the flood to be large enough", units=60)
+        for _ in range(10):
+            push()
+        assert max(held) < 1.1 * limit
+        assert serving.rss() - before < 4 * limit
+        assert all(is_standing(sock) for sock in socks), "nobody is closed for what waits"

@@ -53,8 +53,8 @@ def test_it_is_looked_at_in_a_quiet_moment(collector: Collector) -> None:
 
 
 def test_where_many_stand_it_takes_more_to_look_again(collector: Collector) -> None:
-    assert not collector.judge(3 * LEAST, 12 * LEAST, quiet=True)
-    assert collector.judge(3 * LEAST + 1, 12 * LEAST, quiet=True)
+    assert not collector.judge(3 * LEAST, 3 * LEAST, quiet=True)
+    assert collector.judge(3 * LEAST + 1, 3 * LEAST, quiet=True)
 
 
 def test_without_a_quiet_moment_it_is_done_at_last(collector: Collector) -> None:

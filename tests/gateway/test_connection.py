@@ -27,7 +27,7 @@ from wsraw.gateway.connection import (
     Step,
 )
 from wsraw.gateway.framing import frame_message
-from wsraw.gateway.websocket import MOST_PARSED
+from wsraw.gateway.receiver import MOST_PARSED
 from wsraw.gateway.whole_frames import MOST
 from wsraw.listeners import Listen
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open

@@ -15,7 +15,7 @@ from stage import HANDSHAKE, route_of
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import KEEPALIVE_IDLE, LEAST_READ, READ_SIZE, tune
-from wsraw.gateway.websocket import MOST_PARSED
+from wsraw.gateway.receiver import MOST_PARSED
 from wsraw.gateway.whole_frames import MOST
 
 MUCH = 16_000_000
@@ -595,3 +595,62 @@ def test_what_is_over_is_freed_at_once(serve: Serve, ends_first: str) -> None:
 
 def connections() -> int:
     return sum(type(each) is Connection for each in gc.get_objects())
+
+
+# --- those who send much, and those who send little ---
+
+
+def test_whoever_sends_much_queues_up_and_is_not_asked_for_by_the_selector(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.route)
+    one = b"\x82\xa0" + bytes(4 + 32)
+    for _ in range(5):
+        client.send(one * 100)
+        served.until(lambda: served.endpoint in served.sockets.going_on)
+        assert not served.endpoint.reading
+    served.until(lambda: served.endpoint.reading)
+    assert served.endpoint not in served.sockets.going_on
+    for _ in range(5):
+        before = len(served.data())
+        client.send(one)
+        served.until(lambda before=before: len(served.data()) > before)  # type: ignore[misc]
+        assert served.endpoint.reading, "it says little now"
+    assert len(served.data()) == 505 * 32
+
+
+def test_whoever_sends_much_is_read_from_while_it_closes(serve: Serve) -> None:
+    """Its close frame stands behind a flood."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    client.send(b"\x89\x80\0\0\0\0" * 2000)
+    served.until(lambda: served.con.has_more)
+    served.mate.say(m.Close(served.con.id, 4000, "done"))
+    client.send(b"\x89\x80\0\0\0\0" * 2000 + b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
+    served.until(lambda: m.OnClose in served.kinds())
+    assert served.heard[-1].code == 4000
+    receive_all(served, client)
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+
+
+@pytest.mark.parametrize("way", ["reset", "fin"])
+def test_whoever_sends_much_may_go(serve: Serve, way: str) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    client.send(b"\x8a\x80\0\0\0\0" * 5000)
+    served.until(lambda: served.con.has_more)
+    if way == "reset":
+        reset(client)
+    else:
+        client.close()
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: m.OnClose in served.kinds())
+    assert not served.sockets.going_on
+    assert served.heard[-1].cause == "lost"

@@ -14,7 +14,8 @@ from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.connection import ConnectionState
 from wsraw.gateway.reopener import LONGEST_DELAY
-from wsraw.gateway.router import BANNED_KEPT, HELLO_TIMEOUT
+from wsraw.gateway.route import PAUSED_MEMORY
+from wsraw.gateway.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
 from wsraw.link import LinkState
 
 NEVER = 1 << m.ID_EPOCH_SHIFT | 999_999
@@ -1078,3 +1079,18 @@ def test_a_recycle_that_is_not_done_is_asked_for_again() -> None:
     assert asked(7) == 1
     assert asked(0) == 1, "not each second"
     assert asked(2) == 2
+
+
+def test_those_who_are_late_at_once_are_ended_over_several_turns() -> None:
+    stage = Stage(pause_timeout=10)
+    mate = stage.worker()
+    cons = [stage.raw(b"x", protocol="raw") for _ in range(2 * MOST_ENDED + 1)]
+    mate.work()
+    for con in cons:
+        stage.router.flow.pause(route_of(con), PAUSED_MEMORY)
+    left = []
+    while stage.router.tick(11.0):
+        left.append(sum(con.state is not ConnectionState.CLOSED for con in cons))
+    assert left == [MOST_ENDED + 1, 1]
+    assert all(con.close_cause == "stalled" for con in cons)
+    assert stage.router.limits.counts == {"pause_timeout": len(cons)}

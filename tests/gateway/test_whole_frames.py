@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from wsraw.checks import from_options
-from wsraw.gateway.websocket import DataFrame, WebSocket
-from wsraw.gateway.whole_frames import MOST, may_become_whole, take_whole
+from wsraw.gateway.receiver import DataFrame
+from wsraw.gateway.websocket import WebSocket
+from wsraw.gateway.whole_frames import MOST, is_pong, may_become_whole, take_whole
 
 HEAD = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -120,3 +121,32 @@ def test_so_many_are_taken_at_a_time() -> None:
     assert (ws.busy, ws.unfinished) == (True, 3)
     assert ws.receive_data(one[3:]) == [(b"x", "text", True)]
     assert (ws.busy, ws.parsed, ws.unfinished) == (False, 1, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+@pytest.mark.parametrize("mask", [MASKED, PLAIN])
+def test_a_pong_that_comes_alone(size: int, mask: int) -> None:
+    pong = Frame(Opcode.PONG, b"p" * size).serialize(mask=bool(mask))
+    assert is_pong(pong, 0, mask)
+    assert is_pong(b"xy" + pong, 2, mask)
+    assert not is_pong(pong, 0, mask ^ 0x80)
+    assert not is_pong(pong + b"\x8a", 0, mask)
+    assert not any(is_pong(pong[:end], 0, mask) for end in range(1, len(pong)))
+
+
+@pytest.mark.parametrize(
+    "wire", [b"\x8a", b"\x8a\x80", b"\x0a\x80abcd", b"\x9a\x80abcd", b"\x8a\xfe\x00\x02abcdxx"]
+)
+def test_no_such_pong(wire: bytes) -> None:
+    assert not is_pong(wire, 0, MASKED)
+
+
+def test_a_pong_is_no_event_and_yet_a_frame() -> None:
+    ws = standing()
+    for wire, parsed in ((masked(10, b"x"), 1), (masked(1, b"a") + masked(10, b""), 2)):
+        ws.receive_data(wire)
+        assert (ws.parsed, ws.busy, ws.ended, ws.output) == (parsed, False, False, [])
+    assert ws._protocol.between_frames
+    # The library does not even make one that is too long.
+    ws.receive_data(b"\x8a\xfe\x00\x7e" + bytes(130))
+    assert ws.close_code == 1002

@@ -16,8 +16,8 @@ from typing import Final
 NEVER: Final = 1 << 30
 """Collections of the middle generation before Python collects the oldest one by itself."""
 
-LEAST: Final = 1000
-"""Connections that must have come since the last time; or a quarter of those that stand."""
+LEAST: Final = 10_000
+"""Connections that must have come since the last time; or as many as stand."""
 
 AT_LAST: Final = 10
 """After so many times as many it is done, quiet or not."""
@@ -40,7 +40,7 @@ class Collector:
         """Once a second: how many connections have come since the beginning, how many stand, and
         whether nobody waits. Returns whether it has collected."""
         new = came - self._seen
-        least = max(LEAST, standing // 4)
+        least = max(LEAST, standing)
         if new <= (least if quiet else AT_LAST * least):
             return False
         self._seen = came

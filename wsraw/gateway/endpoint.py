@@ -32,6 +32,8 @@ FEW: Final = 16
 """Frames of a read below which the next one of that connection may be GROWTH times as large."""
 
 GROWTH: Final = 4
+"""A connection whose reads hold more frames than that, and fill their portion, is not left to the
+selector, but queues up with its kind (sockets.py): whoever says little does not wait for it."""
 
 GRAIN: Final = 1 / 8
 """Seconds to which far deadlines are rounded up: so a turn pings dozens of idle connections,
@@ -62,6 +64,7 @@ class Endpoint:
     """A socket and the connection that lives on it."""
 
     __slots__ = (
+        "_is_busy",
         "_owner",
         "_portion",
         "_timer",
@@ -88,6 +91,8 @@ class Endpoint:
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._portion = LEAST_READ
+        self._is_busy = False
+        """It sends more than its share of a turn: it is read from in `go_on`."""
 
     # --- readiness ---
 
@@ -135,11 +140,16 @@ class Endpoint:
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
                 self._portion = LEAST_READ
+                self._is_busy = True
                 if con.route is not None:
                     flow.read_part(con.route, len(data))
                 self.judge_reading()
-            elif len(data) > self._portion // 2 and con.parsed < FEW:
-                self._portion = min(READ_SIZE, GROWTH * self._portion)
+            elif len(data) > self._portion // 2:
+                if con.parsed < FEW:
+                    self._portion = min(READ_SIZE, GROWTH * self._portion)
+                elif len(data) >= self._portion:
+                    self._is_busy = True
+                    self.judge_reading()
             if con.output_size or con.state is not OPEN:
                 owner.dirty[con] = None
         else:
@@ -236,15 +246,15 @@ class Endpoint:
             self.flush()
 
     def judge_reading(self) -> None:
-        """Read, unless the router has paused it, or there is nothing more to come, or not all of
-        what came is parsed yet."""
+        """Read when there is something, unless the router has paused it, or there is nothing more
+        to come, or it has to queue up."""
         con = self.con
         paused = con.route is not None and con.route.pauses
         if con.state is CLOSING:
             paused = con.half_closed
         elif con.state is CONNECTING:
             paused = con.is_full
-        if con.has_more:
+        if (con.has_more or self._is_busy) and not self.lingering:
             if not paused:
                 self._owner.going_on[self] = None
             paused = True
@@ -252,19 +262,26 @@ class Endpoint:
         self.watch()
 
     def go_on(self) -> None:
-        """What was read is parsed on; then reading goes on."""
+        """Its turn in the queue: what was read is parsed on, then more is read, until there is no
+        more than others have; or a pause is over."""
         owner, con = self._owner, self.con
         now = owner.loop.now
         if con.route is None or self.lingering or (con.route.pauses and con.state is OPEN):
             return
         if owner.router.flow.full and self._must_wait():
             return
-        events = con.resume(now)
-        if events:
-            owner.router.take(con, events, now)
-        owner.dirty[con] = None
-        if con.has_more:
-            owner.loop.give_way()
+        if self._is_busy and not con.has_more and not con.paused:
+            # Unless it is found to be so again.
+            self._is_busy = False
+            if not self.eof:
+                self._read()
+        else:
+            events = con.resume(now)
+            if events:
+                owner.router.take(con, events, now)
+            owner.dirty[con] = None
+            if con.has_more:
+                owner.loop.give_way()
         self.judge_reading()
 
     def watch(self) -> None:

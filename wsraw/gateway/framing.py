@@ -19,6 +19,9 @@ PLAIN_KEY: Final = 0
 RAW_KEY: Final = -1
 """Of raw connections."""
 
+PING_FRAME: Final = b"\x89\x00"
+"""A server's, without data."""
+
 _FINAL: Final = 0x80
 _COMPRESSED: Final = 0x40
 _BROKEN: Final = "refused"

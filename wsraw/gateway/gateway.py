@@ -145,7 +145,7 @@ class Gateway:
         if ticks:
             # After reading: an ack that has come must not be missed.
             links.ask_unwatched()
-            router.tick(now)
+            self._tick_due = router.tick(now)
         elif router.flow.wants_judgement:
             router.judge_memory(now)
         sockets.dial()
@@ -167,6 +167,7 @@ class Gateway:
             sockets.dirty
             or sockets.doomed
             or sockets.going_on
+            or self._tick_due
             or shaking
             or router.is_restless
             or (self._introduced and links.pending())
@@ -174,7 +175,7 @@ class Gateway:
         )
         if ticks:
             quiet = not busy and not self.loop.is_behind
-            self.collector.judge(router.next_id, len(sockets.endpoints), quiet)
+            self.collector.judge(sockets.came, len(sockets.endpoints), quiet)
         return busy
 
     def _write_dead_letters(self) -> None:

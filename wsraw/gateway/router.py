@@ -57,6 +57,10 @@ MOST_ABSENT: Final = 100
 GONE_TOKENS_KEPT: Final = 1000
 """Of processes that are gone, should their hello still be on the way."""
 
+MOST_ENDED: Final = 64
+"""Connections that are ended in a turn because their time is up: those who have come at once are
+often late at once."""
+
 BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
 
@@ -408,8 +412,9 @@ class Router(Table):
 
     # --- time ---
 
-    def tick(self, now: float) -> None:
-        """Once a second: what is judged by the clock, after all reading of this turn."""
+    def tick(self, now: float) -> bool:
+        """Once a second: what is judged by the clock, after all reading of this turn. True: that is
+        more than fits into a turn, and the next one goes on."""
         self.limits.now = now
         for worker in list(self._strangers.values()):
             if now - worker.since > HELLO_TIMEOUT:
@@ -424,20 +429,29 @@ class Router(Table):
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
-        for route in self._patience.slow_readers(self.flow, now):
-            message = f"nothing was read from it for {self.settings.write_timeout:g} s"
-            self.expel(route, "write_timeout", "write-timeout", message, now)
-        for route in self._patience.idle(self.routes, now):
-            self.limits.hit("idle_timeout", now, route.con.who)
-            self.close(route, 1001, "idle", "idle-timeout", now)
-        for route in list(self.flow.paused):
-            self._judge_pause(route, now)
+        late: list[tuple[Callable[[Route, float], None], Route]] = [
+            (self._end_slow, route) for route in self._patience.slow_readers(self.flow, now)
+        ]
+        late += [(self._end_idle, route) for route in self._patience.idle(self.routes, now)]
+        late += [
+            (self._end_stalled, route)
+            for route in list(self.flow.paused)
+            if self._is_stalled(route, now)
+        ]
         for pool in list(self.pools.values()):
             if not pool.workers:
                 self.dispatcher.sweep(pool)
-                for route in list(pool.waiting):
-                    self._judge_wait(route, now)
+                late += [
+                    (self._end_waiting, route)
+                    for route in pool.waiting
+                    if self._has_waited(route, now)
+                ]
+        for end, route in late[:MOST_ENDED]:
+            # One may be late in more than one way.
+            if not route.gone:
+                end(route, now)
         self.limits.tick(now)
+        return len(late) > MOST_ENDED
 
     def judge_memory(self, now: float) -> None:
         """Once a second, and when the flow wants it: whether all together hold too much."""
@@ -476,24 +490,37 @@ class Router(Table):
                 why = f"it has handled {worker.acked_events} events"
                 self.to_supervisor.append(m.Recycle(worker.worker, why))
 
-    def _judge_pause(self, route: Route, now: float) -> None:
+    def _end_slow(self, route: Route, now: float) -> None:
+        message = f"nothing was read from it for {self.settings.write_timeout:g} s"
+        self.expel(route, "write_timeout", "write-timeout", message, now)
+
+    def _end_idle(self, route: Route, now: float) -> None:
+        self.limits.hit("idle_timeout", now, route.con.who)
+        self.close(route, 1001, "idle", "idle-timeout", now)
+
+    def _is_stalled(self, route: Route, now: float) -> bool:
         if not route.pool.workers:
             # Nobody is there to take its events: no fault of the connection's.
             route.paused_since = now
-        elif 0 < self.settings.pause_timeout < now - route.paused_since and not self.stopping:
-            route.paused_since = now
-            con = route.con
-            if con.state is CLOSED or (con.state is CLOSING and not con.half_closed):
-                # It was told already; its handler still has what it sent.
-                return
-            self.limits.hit("pause_timeout", now, route.con.who)
-            self.close(route, 1013, "stalled", "stalled", now)
+        if self.stopping or not 0 < self.settings.pause_timeout < now - route.paused_since:
+            return False
+        con = route.con
+        # If it was told already, its handler still has what it sent.
+        return con.state is not CLOSED and (con.state is not CLOSING or con.half_closed)
 
-    def _judge_wait(self, route: Route, now: float) -> None:
+    def _end_stalled(self, route: Route, now: float) -> None:
+        if route.con.state is CLOSED:
+            return
+        route.paused_since = now
+        self.limits.hit("pause_timeout", now, route.con.who)
+        self.close(route, 1013, "stalled", "stalled", now)
+
+    def _has_waited(self, route: Route, now: float) -> bool:
         """Established connections stay while no worker is ready; new ones wait so long."""
         wait = self.settings.worker_wait_timeout
-        if route.heard or route.gone or not wait or now - route.since <= wait:
-            return
+        return bool(wait) and not route.heard and not route.gone and now - route.since > wait
+
+    def _end_waiting(self, route: Route, now: float) -> None:
         con = route.con
         self.limits.hit("worker_wait_timeout", now, con.who)
         if con.kind == "websocket":

@@ -58,6 +58,8 @@ class Sockets:
         self.going_on: dict[Endpoint, None] = {}
         """Those that have more to parse, or may be read from again, in the order of their turn."""
         self.endpoints: set[Endpoint] = set()
+        self.came = 0
+        """Connections since the beginning, accepted or opened."""
         self.listeners: list[Listener] = []
         self.admission = Admission(
             settings.max_connections or most_connections, settings.max_connections_per_address
@@ -171,6 +173,7 @@ class Sockets:
 
     def _add(self, endpoint: Endpoint) -> None:
         self.endpoints.add(endpoint)
+        self.came += 1
         endpoint.judge_reading()
         self.dirty[endpoint.con] = None
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from wsraw.gateway.deflate import STEP
 from wsraw.gateway.life import CLOSED, CLOSING, OPEN, Life, Step
-from wsraw.gateway.websocket import MOST_PARSED, DataFrame, WebSocket
+from wsraw.gateway.receiver import MOST_PARSED, DataFrame
+from wsraw.gateway.websocket import WebSocket
 from wsraw.messages import Event, OnMessage
 from wsraw.settings import Settings
 

@@ -2,9 +2,10 @@
 
 The library's parser is a generator that asks for a few bytes at a time; it takes 6 µs a frame, this
 takes 1, and that was the largest part of what a message cost the gateway. So the plain case is read
-here: FIN set, nothing reserved, text or binary, masked as it must be, no longer than a read. All
-else goes to the library, from its first byte on: fragments, control frames, compression, what is
-long, and all that is wrong. It alone judges; here nothing is refused.
+here: FIN set, nothing reserved, text or binary, masked as it must be, no longer than a read. And a
+pong that comes alone, which is all that an idle client ever says. All else goes to the library,
+from its first byte on: fragments, other control frames, compression, what is long, and all that is
+wrong. It alone judges; here nothing is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
+MAX_CONTROL: Final = 125
+"""Bytes of a control frame's payload at most (RFC 6455, section 5.5)."""
+
 LONGEST: Final = 0xFFFF
 """Bytes of data in a frame whose length takes two bytes (RFC 6455, section 5.2)."""
 
@@ -24,6 +28,7 @@ MOST: Final = 64
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+_PONG: Final = 0x8A
 _TURNS: Final = range(MOST)
 
 
@@ -70,6 +75,13 @@ def take_whole(data: bytes, mask: int, limit: int, frames: list[tuple[bytes, str
             frames.append((payload, "text", True))
         at = after
     return at
+
+
+def is_pong(data: bytes, at: int, mask: int) -> bool:
+    """Whether `data` is one pong from `at` on, and nothing else. It says no more than any byte
+    does: that the peer is there (RFC 6455, section 5.5.3)."""
+    left = len(data) - at - (6 if mask else 2)
+    return data[at] == _PONG and 0 <= left <= MAX_CONTROL and data[at + 1] ^ mask == left
 
 
 def may_become_whole(data: bytes, at: int, mask: int, limit: int) -> bool:

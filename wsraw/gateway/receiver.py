@@ -1,0 +1,281 @@
+"""Sans-I/O. What is received: the library's parser for what whole_frames.py leaves to it, and
+frames that become data frames, checked in order.
+
+websockets' core parses and answers control frames. What it leaves to its user is done here: joining
+a frame to its message, UTF-8 over the whole message, the size of a message, and three of its own
+ways that are not ours: it answers a close frame inside a fragmented message with 1002 (RFC 6455
+allows it, section 5.4), it counts a ping against the size of the message around it, and it answers
+every ping of a flood.
+
+The number of fragments in a message has no limit: each is counted in bytes, here if messages are
+joined, and in the connection's account if they are not.
+"""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections.abc import Sequence
+from typing import Any, Final
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    TEXT,
+    CloseCode,
+    Frame,
+)
+from websockets.protocol import Protocol
+from websockets.server import ServerProtocol
+
+from wsraw.gateway import deflate
+from wsraw.gateway.compression import DeflateExtension
+from wsraw.gateway.whole_frames import (
+    MAX_CONTROL,
+)
+from wsraw.settings import Settings
+
+MOST_PARSED: Final = 32
+"""Frames that the library parses at a time; each takes it 6 to 10 µs. What stands behind them is
+for the next time, whatever kind they are: pings and empty fragments are no events, but work."""
+
+DataFrame = tuple[bytes, str, bool]
+"""Data, type (`text` or `binary`, that of its message) and whether it is the message's last."""
+
+
+class Receiver(Protocol):
+    """Mixed into websockets' two protocols: data frames become `frames`, checked in order."""
+
+    # In the instance's dict they would be too many for Python to share its keys: 1.2 KiB each.
+    __slots__ = (
+        "_deflate",
+        "_limit",
+        "_packed",
+        "_size",
+        "_tail",
+        "_type",
+        "_whole",
+        "between_frames",
+        "ended",
+        "failure",
+        "frame_limit",
+        "frames",
+        "held_pong",
+        "hold_pongs",
+        "later",
+        "left",
+        "skips_data",
+        "too_big",
+    )
+
+    def begin(self, settings: Settings) -> None:
+        """The library's constructor is its own; this is ours."""
+        self.frames: list[DataFrame] = []
+        self.ended = False
+        self.failure: tuple[int, str] | None = None
+        self.too_big = ""
+        """The setting whose bound was passed."""
+        self.hold_pongs = False
+        self.held_pong: bytes | None = None
+        self.between_frames = False
+        """All that was received has become frames, and no message is under way."""
+        self.later = b""
+        """What has come behind a compressed frame that is not inflated yet, or behind as many
+        frames as are parsed at a time."""
+        self.left = MOST_PARSED
+        """Frames that may still be parsed this time."""
+        self.skips_data = False
+        """Of all frames only control frames are of interest."""
+        self._packed: Frame | None = None
+        self._deflate: DeflateExtension | None = None
+        self._limit = settings.max_message_size
+        self.frame_limit = settings.frame_limit
+        self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
+        self._type = ""
+        self._size = 0
+        self._tail = b""
+        # Each frame by itself; the message is counted by us. Left to it, the library would count
+        # control frames, too.
+        self.max_message_size = None
+        self.max_fragment_size = max(self.frame_limit, MAX_CONTROL)
+
+    def inflates(self, extension: DeflateExtension) -> None:
+        """Frames may be compressed: what does not shrink grows a little (zlib's deflateBound)."""
+        self._deflate = extension
+        limit = self.frame_limit
+        self.max_fragment_size = max(limit + (limit >> 3) + 64, MAX_CONTROL)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """One parsed frame. The exceptions are for the caller, `parse`: it fails the connection."""
+        self.left -= 1
+        if self._deflate is not None and self._deflate.begun:
+            self._deflate.begun = False
+            if self.skips_data:
+                self._deflate.codec.skip()
+                self._type = "" if frame.fin else self._type or "binary"
+            else:
+                self._packed = frame
+                self._keep_rest()
+                return
+        else:
+            self._take(frame)
+        if self.left <= 0 and not self.ended:
+            self._keep_rest()
+        self.between_frames = not (self.reader.buffer or self._type or self.ended or self.later)
+
+    def _keep_rest(self) -> None:
+        """`go_on` gives it to the library; until then this is all that has come, to its parser."""
+        self.later = bytes(self.reader.buffer)
+        self.reader.buffer.clear()
+
+    def _take(self, frame: Frame) -> None:
+        """A frame that is complete, and inflated."""
+        opcode = frame.opcode
+        if opcode is TEXT or opcode is BINARY:
+            if self._type:
+                raise ProtocolError("expected a continuation frame")
+            data = bytes(frame.data)
+            if len(data) > self.frame_limit:
+                raise PayloadTooBig(len(data), self.frame_limit)
+            if not frame.fin:
+                self._type = "text" if opcode is TEXT else "binary"
+                self._receive_fragment(data, False)
+            elif opcode is TEXT:
+                if not data.isascii():
+                    data.decode()
+                self.frames.append((data, "text", True))
+            else:
+                self.frames.append((data, "binary", True))
+        elif opcode is CONT:
+            if not self._type:
+                raise ProtocolError("unexpected continuation frame")
+            self._receive_fragment(bytes(frame.data), frame.fin)
+        elif opcode is PING and self.hold_pongs:
+            # Of several pings only the latest must be answered (RFC 6455, section 5.5.3).
+            self.held_pong = bytes(frame.data)
+        else:
+            super().recv_frame(frame)
+            self.events.pop()
+            if opcode is CLOSE:
+                self.ended = True
+
+    @property
+    def busy(self) -> bool:
+        """There is more to inflate, or to parse: `go_on`."""
+        return self._packed is not None or bool(self.later)
+
+    def go_on(self) -> None:
+        """Inflate one step, and parse what stands behind the frames that are complete then."""
+        room = deflate.STEP
+        while True:
+            if self._packed is not None:
+                if room <= 0 or self._deflate is None:
+                    return
+                size = self._inflate(self._deflate, self._packed, room)
+                room -= size
+                if self._packed is not None or self.ended:
+                    return
+            if not self.later or self.left <= 0:
+                return
+            later, self.later = self.later, b""
+            self.between_frames = False
+            self.receive_data(later)
+
+    def _inflate(self, extension: DeflateExtension, frame: Frame, most: int) -> int:
+        """Some of the frame that was begun; how many bytes it gave."""
+        try:
+            size, data = extension.inflate(most)
+            if data is None:
+                return size
+            self._packed = None
+            frame.data = data
+            self._take(frame)
+        except (ProtocolError, PayloadTooBig, UnicodeDecodeError) as error:
+            # As the library's `parse` does with what its frames raise.
+            self._packed = None
+            self.later = b""
+            code, reason = _failure_of(error)
+            self.fail(code, reason)
+            return 0
+        self.between_frames = not (self._type or self.ended or self.later)
+        return size
+
+    def skip_data(self) -> None:
+        """From here on data frames are read over, also the one that is being inflated."""
+        self.skips_data = True
+        frame, self._packed = self._packed, None
+        if frame is not None and self._deflate is not None:
+            self._deflate.codec.skip()
+            self._type = "" if frame.fin else self._type or "binary"
+
+    def _receive_fragment(self, data: bytes, final: bool) -> None:
+        if len(data) > self.frame_limit:
+            raise PayloadTooBig(len(data), self.frame_limit)
+        self._size += len(data)
+        if self._size > self._limit:
+            raise PayloadTooBig(self._size, self._limit)
+        kind = self._type
+        if kind == "text":
+            # A code point cut by the border of a frame waits for its other half.
+            data = self._tail + data
+            used = utf_8_decode(data, "strict", final)[1]
+            data, self._tail = data[:used], data[used:]
+        if final:
+            self._type = ""
+            self._size = 0
+        if self._whole is None:
+            self.frames.append((data, kind, final))
+            return
+        self._whole += data
+        if final:
+            self.frames.append((bytes(self._whole), kind, True))
+            self._whole.clear()
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """The peer has done something wrong. Called by us and by the library's parser."""
+        if code == 1009:
+            # The library speaks of what it was told last, and knows of frames only.
+            one = self.frame_limit < self._limit and self._size <= self._limit
+            limit = self.frame_limit if one else self._limit
+            self.too_big = "max_frame_size" if one else "max_message_size"
+            reason = f"{'frame' if one else 'message'} of more than {limit} bytes"
+        self.ended = True
+        self.failure = int(code), reason
+        super().fail(code, reason)
+
+
+def _failure_of(error: Exception) -> tuple[int, str]:
+    if isinstance(error, PayloadTooBig):
+        return CloseCode.MESSAGE_TOO_BIG, str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}"
+    return CloseCode.PROTOCOL_ERROR, str(error)
+
+
+class ServerReceiver(Receiver, ServerProtocol):
+    """Of a client's frames, and its handshake."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Any]) -> Any:
+        """None for now: which are ours is known when the request is read (`WebSocket.choose`)."""
+        return None
+
+    def forget_request(self) -> None:
+        """The handshake is done, and nothing behind it was read: the library's parser, a generator,
+        would hold the request for as long as the connection stands, 2 KiB."""
+        self.parser.close()
+        self.parser = Protocol.parse(self)
+        next(self.parser)
+
+
+class ClientReceiver(Receiver, ClientProtocol):
+    """Of a server's frames, and its handshake."""
+
+    def process_response(self, response: Any) -> None:
+        """A good answer. Frames may stand right behind it, and are parsed at once."""
+        super().process_response(response)
+        for extension in self.extensions:
+            assert isinstance(extension, DeflateExtension)
+            self.inflates(extension)
