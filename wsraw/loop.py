@@ -58,14 +58,15 @@ TURN_TIME_ALLOWED: Final = 2.0
 class Timer:
     """A callback at a time of the loop's clock; it can be cancelled, and runs at most once."""
 
-    __slots__ = ("callback", "when")
+    __slots__ = ("callback", "order", "when")
 
-    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+    def __init__(self, when: float, order: int, callback: Callable[[], object]) -> None:
         self.when = when
+        self.order = order
         self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
-        """Never run. The heap forgets it when its time comes."""
+        """Never run. The loop forgets it when its time comes."""
         self.callback = None
 
 
@@ -130,7 +131,10 @@ class Loop:
         self._selector = _Selector()
         self._left: list[tuple[selectors.SelectorKey, int]] = []
         """Ready in an earlier turn, and not handled yet."""
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._times: list[float] = []
+        """A heap of times; the timers of each are in `_timers`. Thousands of idle connections have
+        few times among them, and a heap of their timers would cost more than their pings."""
+        self._timers: dict[float, list[Timer]] = {}
         self._order = 0
         self._calls: deque[Callable[[], object]] = deque()
         self._gives_way = False
@@ -204,9 +208,14 @@ class Loop:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Run callback in the first turn in which `now` has reached `when`."""
-        timer = Timer(when, callback)
         self._order += 1
-        heapq.heappush(self._timers, (when, self._order, timer))
+        timer = Timer(when, self._order, callback)
+        timers = self._timers.get(when)
+        if timers is None:
+            self._timers[when] = [timer]
+            heapq.heappush(self._times, when)
+        else:
+            timers.append(timer)
         return timer
 
     def wake_at(self, when: float) -> None:
@@ -310,26 +319,40 @@ class Loop:
     def _timeout(self, now: float) -> float:
         if self._calls:
             return 0.0
-        while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
-            return LONGEST_SLEEP
-        return min(LONGEST_SLEEP, max(0.0, self._timers[0][0] - now))
+        times = self._times
+        while times:
+            timers = self._timers[times[0]]
+            while timers and timers[-1].callback is None:
+                timers.pop()
+            if timers:
+                return min(LONGEST_SLEEP, max(0.0, times[0] - now))
+            del self._timers[heapq.heappop(times)]
+        return LONGEST_SLEEP
 
     def _run_timers(self, now: float) -> None:
-        timers = self._timers
-        if not timers or timers[0][0] > now:
+        times = self._times
+        if not times or times[0] > now:
             return
         # Those that are set meanwhile are for the next turn.
         last = self._order
         until = self._clock() + TIMER_TIME
-        while timers and timers[0][0] <= now and timers[0][1] <= last:
-            timer = heapq.heappop(timers)[2]
-            callback, timer.callback = timer.callback, None
-            if callback is not None:
-                callback()
-                if self._clock() > until:
-                    break
+        while times and times[0] <= now:
+            when = heapq.heappop(times)
+            timers = self._timers.pop(when)
+            for index, timer in enumerate(timers):
+                if timer.order > last or self._clock() > until:
+                    self._put_back(when, timers[index:])
+                    return
+                callback, timer.callback = timer.callback, None
+                if callback is not None:
+                    callback()
+
+    def _put_back(self, when: float, timers: list[Timer]) -> None:
+        """They were due, and are so still: before those of that time that were set meanwhile."""
+        later = self._timers.get(when)
+        if later is None:
+            heapq.heappush(self._times, when)
+        self._timers[when] = timers + (later or [])
 
     def close(self) -> None:
         """Free the selector and the waker. The loop is over."""

@@ -19,6 +19,10 @@ many of them."""
 PONGS_BELOW: Final = 64 * 1024
 """Unwritten bytes above which a peer's pings are answered only once they have gone."""
 
+EARLY: Final = 1 / 32
+"""Of its interval: so much earlier a ping may go out. The peer's last word is its pong, a moment
+after our ping; to wait for that moment again would be a second timer for each ping."""
+
 _FAILURES: Final = {1007: "invalid-data", 1009: "too-big"}
 
 
@@ -252,15 +256,16 @@ class Standing(Life):
             self.limit = "ping_timeout"
             message = f"no answer to a ping for {settings.ping_timeout:g} s"
             return self.end(1011, "no answer to a ping", "ping-timeout", message)
-        due = self._last_heard + settings.ping_interval
-        if now < due:
+        interval = settings.ping_interval
+        due = self._last_heard + interval
+        if now < due - EARLY * interval:
             self.deadline = due
             return []
         ws.ping()
         self.collect(ws)
         self._ping_sent = now
         self._ping_unwritten = self.output_size
-        self.deadline = now + min(settings.ping_interval, settings.ping_timeout or math.inf)
+        self.deadline = now + min(interval, settings.ping_timeout or math.inf)
         return []
 
     def pause(self, now: float) -> None:
