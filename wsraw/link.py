@@ -53,9 +53,12 @@ LONGEST_ROUND_TRIP: Final = 1.0
 
 
 COPIED_BELOW: Final = 512 * 1024
-"""Bytes of a batch from which on both ends have ZeroMQ send it, and read it, where it lies. A
-megabyte is then copied five times on its way through us instead of nine; for less the bookkeeping
-costs more than the copies."""
+"""Bytes of a batch from which on both ends have ZeroMQ send it where it lies. A megabyte is then
+copied five times on its way through us instead of nine; for less the bookkeeping costs more than
+the copies."""
+
+READ_IN_PLACE: Final = 8 * 1024
+"""Bytes of a batch from which on it is read where ZeroMQ has put it."""
 
 MOST_OWED: Final = 10_000
 """Refusals, and values in answers, that a worker can cause in a turn."""

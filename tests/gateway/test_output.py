@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.gateway.output import WRITE_SIZE, Framed, Output
+from wsraw.gateway.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Framed, Output
 
 
 @given(st.lists(st.binary(max_size=20) | st.integers(0, 30), max_size=30))
@@ -71,3 +71,34 @@ def test_what_is_written_in_part_is_not_dropped() -> None:
     output.take_written(1)
     assert output.drop_oldest_framed(0) == 1
     assert bytes(output.data_to_send()) == b"aaa"
+
+
+def test_a_few_large_chunks_are_not_joined() -> None:
+    output = Output()
+    chunks = [bytes([n]) * GATHERED_FROM for n in range(3)]
+    for chunk in chunks:
+        output.append(chunk)
+    gathered = output.gathered()
+    assert gathered is not None
+    assert all(one is other for one, other in zip(gathered, chunks, strict=True))
+    assert b"".join(gathered) == output.data_to_send()
+    output.take_written(GATHERED_FROM + 10)
+    output.append(b"x" * 100)
+    gathered = output.gathered()
+    assert gathered is None
+    output.append(b"y" * 3 * GATHERED_FROM)
+    gathered = output.gathered()
+    assert gathered is not None
+    assert b"".join(gathered) == output.data_to_send()
+
+
+def test_one_chunk_and_many_small_ones_are_not_gathered() -> None:
+    output = Output()
+    output.append(b"x" * 10 * GATHERED_FROM)
+    assert output.gathered() is None
+    for _ in range(MOST_GATHERED):
+        output.append(b"y")
+    assert output.gathered() is None
+    output.append(b"z" * MOST_GATHERED * GATHERED_FROM)
+    # The kernel takes so many at most (IOV_MAX).
+    assert output.gathered() is None

@@ -16,6 +16,7 @@ import sys
 from typing import Final, Protocol
 
 from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.output import GATHERED_FROM
 from wsraw.gateway.route import PAUSED_FULL
 from wsraw.gateway.router import Router
 from wsraw.loop import Loop, Timer
@@ -207,7 +208,11 @@ class Endpoint:
         if con.output_size:
             now = owner.loop.now
             try:
-                size = self.sock.send(con.data_to_send())
+                chunks = con.gathered() if con.output_size >= GATHERED_FROM else None
+                if chunks is not None and hasattr(self.sock, "sendmsg"):
+                    size = self.sock.sendmsg(chunks)
+                else:
+                    size = self.sock.send(con.data_to_send())
             except (BlockingIOError, InterruptedError):
                 size = 0
             except OSError as error:

@@ -7,6 +7,11 @@ from typing import Final
 WRITE_SIZE: Final = 256 * 1024
 """Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""
 
+GATHERED_FROM: Final = 4 * 1024
+"""Bytes of a chunk, on average, from which on several are better written without joining them."""
+
+MOST_GATHERED: Final = 16
+
 
 class Framed(bytes):
     """A published message, framed once for many connections.
@@ -56,6 +61,18 @@ class Output:
             chunks.append(chunk)
             size += len(chunk)
         return b"".join(chunks)
+
+    def gathered(self) -> list[bytes | memoryview] | None:
+        """The same in a few large chunks, for those who can write them without joining them; None
+        if it is one chunk, or many small ones."""
+        output = self.output
+        count = len(output)
+        if count == 1 or count > MOST_GATHERED or self.output_size < count * GATHERED_FROM:
+            return None
+        chunks: list[bytes | memoryview] = [*output]
+        if self._sent:
+            chunks[0] = memoryview(output[0])[self._sent :]
+        return chunks
 
     def take_written(self, size: int) -> None:
         """The first `size` bytes of `data_to_send` have been written."""

@@ -23,6 +23,9 @@ MAX_CONTROL: Final = 125
 LONGEST: Final = 0xFFFF
 """Bytes of data in a frame whose length takes two bytes (RFC 6455, section 5.2)."""
 
+COPIED_BELOW: Final = 8 * 1024
+"""Bytes of data from which on a view of them costs less than a copy."""
+
 MOST: Final = 64
 """Frames taken at a time. A read of 64 KiB can be 10,900 of them, which is 15 ms."""
 
@@ -58,7 +61,10 @@ def take_whole(data: bytes, mask: int, limit: int, frames: list[tuple[bytes, str
             after = body + size
             if after > end:
                 break
-            payload = apply_mask(data[body:after], data[start:body])
+            if size < COPIED_BELOW:
+                payload = apply_mask(data[body:after], data[start:body])
+            else:
+                payload = apply_mask(memoryview(data)[body:after], data[start:body])
         else:
             after = start + size
             if after > end:

@@ -24,7 +24,7 @@ from typing import Final
 import zmq
 
 from wsraw.gateway.guests import zap_reply
-from wsraw.link import COPIED_BELOW
+from wsraw.link import COPIED_BELOW, READ_IN_PLACE
 
 MAX_BATCH: Final = 64 * 1024 * 1024
 """The largest batch a worker may send; libzmq drops the peer that sends more."""
@@ -63,7 +63,6 @@ ZAP_BUDGET: Final = 32
 # As plain numbers: pyzmq's are enums, and an operation on those takes a microsecond.
 _READABLE: Final = int(zmq.POLLIN)
 _EVENTS: Final = int(zmq.EVENTS)
-_RCVMORE: Final = int(zmq.RCVMORE)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_FOLLOWS: Final = _NOBLOCK | int(zmq.SNDMORE)
 
@@ -160,8 +159,8 @@ class WorkerWire(_Router):
             identity = recv(_NOBLOCK)
             frame = recv(_NOBLOCK, copy=False)
             size = len(frame)
-            data = frame.bytes if size < COPIED_BELOW else frame.buffer
-            if _get_int(socket, _RCVMORE):
+            data = frame.bytes if size < READ_IN_PLACE else frame.buffer
+            if frame.more:
                 # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
                 socket.recv_multipart()
                 data = NO_BATCH

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
-from wsraw.link import COPIED_BELOW
+from wsraw.link import COPIED_BELOW, READ_IN_PLACE
 
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 """Bytes; what is longer is not from our gateway."""
@@ -135,7 +135,7 @@ class Dealer:
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        return frame.bytes if len(frame) < COPIED_BELOW else frame.buffer
+        return frame.bytes if len(frame) < READ_IN_PLACE else frame.buffer
 
     def send(self, batch: bytes) -> bool:
         """Hand a batch over; False if the gateway is away or does not keep up."""
