@@ -42,6 +42,7 @@ EVEN = (
 )
 AT_ONCE = ("at-once", "pings-at-once", "fragments-at-once", "heads-at-once")
 NAMES = EVEN + AT_ONCE
+QUICK = ("slowloris", "bomb", "flood", "at-once")
 BOUND = 3.0
 """How many times longer the 99th percentile may be, beside an attack at an even rate."""
 
@@ -123,7 +124,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"which attacks: {', '.join(NAMES)}")
     parser.add_argument("--seconds", type=float, default=5.0, help="each time")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a second each, no bound in time")
+    parser.add_argument("--quick", action="store_true", help="four of them, a second each, no bound in time")
     options = parser.parse_args()
     seconds, rounds = (1.0, 1) if options.quick else (options.seconds, options.rounds)
     wsload = build("wsload", "-lm")
@@ -132,7 +133,7 @@ def main() -> int:
         return 2
     os.environ[turns.ASKED_BY] = "1"
     found = []
-    names = options.names or NAMES
+    names = options.names or (QUICK if options.quick else NAMES)
     ratios: dict[str, list[float]] = {name: [] for name in names}
     longest: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):

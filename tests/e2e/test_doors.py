@@ -135,8 +135,9 @@ async def on_connect(inf, con):
         con.send("bye")
         con.close(4001, "not you")
         return
-    while inf["url"] == "/wait":
-        await asyncio.sleep(0.01)
+    if inf["url"] == "/wait":
+        # Long enough to be too long; a stop waits for it.
+        await asyncio.sleep(2)
 
 def on_message(msg, con):
     return msg
