@@ -31,7 +31,6 @@ from wsraw.conform import play
 from wsraw.gateway import (
     admission,
     connection,
-    endpoint,
     gateway,
     limits,
     links,
@@ -40,6 +39,7 @@ from wsraw.gateway import (
     route,
     router,
     sniff,
+    tuning,
     websocket,
     wire,
 )
@@ -358,7 +358,7 @@ S = s.Settings()
         (OPERATIONS, f"and then one every {'ten' if limits.TELL_EVERY == 10 else '?'} seconds"),
         (OPERATIONS, f"; {refusals.AT_ONCE} such clients are waited for at a time"),
         (OPERATIONS, f"at a time, {admission.PATIENCE:g} s at most"),
-        (OPERATIONS, f"keepalive: after {endpoint.KEEPALIVE_IDLE} s of silence"),
+        (OPERATIONS, f"keepalive: after {tuning.KEEPALIVE_IDLE} s of silence"),
         (OPERATIONS, f"or with more than {paths.MOST_SEGMENTS} segments, fits no pattern"),
         (OPERATIONS, f"| `silence_timeout`, before the first byte | {S.silence_timeout:g} s |"),
         (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),

@@ -164,10 +164,12 @@ class Loop:
         if not events:
             self._watch_for_errors(fileobj, handler)
             return
-        try:
-            self._selector.modify(fileobj, events, handler)
-        except KeyError:
+        descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        # Asked by its number: the error of `modify` shows the socket, which is three system calls.
+        if self._selector.get_map().get(descriptor) is None:
             self._selector.register(fileobj, events, handler)
+        else:
+            self._selector.modify(fileobj, events, handler)
 
     def unwatch(self, fileobj: Any) -> None:
         """Forget a descriptor; must come before it is closed. Unknown ones are fine."""

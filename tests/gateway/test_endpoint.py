@@ -14,8 +14,9 @@ from stage import HANDSHAKE, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.endpoint import KEEPALIVE_IDLE, LEAST_READ, READ_SIZE, tune
+from wsraw.gateway.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.receiver import MOST_PARSED
+from wsraw.gateway.tuning import KEEPALIVE_IDLE, tune
 from wsraw.gateway.whole_frames import MOST
 
 MUCH = 16_000_000

@@ -12,11 +12,11 @@ from typing import Final
 
 from wsraw.gateway.client_contexts import ClientContexts, make, read_options
 from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.endpoint import tune
 from wsraw.gateway.resolver import Address, Resolver
 from wsraw.gateway.target import Target, parse_target
 from wsraw.gateway.tls import Context
 from wsraw.gateway.tls_endpoint import OpenTls
+from wsraw.gateway.tuning import tune
 from wsraw.listen import printable
 from wsraw.loop import Loop, Timer
 

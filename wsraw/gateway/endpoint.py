@@ -43,9 +43,6 @@ where each would wake the loop for itself."""
 PUNCTUAL: Final = 1.0
 """Seconds within which a deadline is kept as it is."""
 
-KEEPALIVE_IDLE: Final = 60
-"""Seconds of silence after which TCP itself asks a raw peer whether it is still there."""
-
 # struct linger: two shorts on Windows, two ints elsewhere.
 _RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -381,20 +378,3 @@ def reset(sock: socket.socket) -> None:
     except OSError:
         pass
     sock.close()
-
-
-def tune(sock: socket.socket) -> None:
-    """Options that every client socket gets. Raises OSError if the peer is gone already.
-
-    WebSockets have their ping; TCP's own keepalive is what raw connections have instead.
-    """
-    sock.setblocking(False)
-    if sock.family == getattr(socket, "AF_UNIX", None):
-        return
-    # Replies are written once a turn, whole: Nagle's delay would only wait for nothing.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)

@@ -71,7 +71,7 @@ def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) ->
         if "content-type" not in known:
             fields.append(("Content-Type", "text/plain; charset=utf-8"))
         fields.append(("Content-Length", str(len(body))))
-    return _head(status, reason, [*fields, *headers.items()]) + body
+    return http_head(status, reason, [*fields, *headers.items()]) + body
 
 
 def _phrase(status: int) -> str:
@@ -81,7 +81,8 @@ def _phrase(status: int) -> str:
         return "Refused"
 
 
-def _head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> bytes:
+def http_head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Status line and fields, with the empty line behind them."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields), "\r\n"]
     return "\r\n".join(lines).encode("latin-1")
 
@@ -97,7 +98,7 @@ def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
     if status == 426:
         # RFC 9110, section 15.5.22: it must name what to upgrade to.
         fields.append(("Upgrade", "websocket"))
-    return _head(status, _phrase(status), [*fields, *headers]) + body
+    return http_head(status, _phrase(status), [*fields, *headers]) + body
 
 
 def lower_names(inf: Mapping[str, str]) -> dict[str, str]:

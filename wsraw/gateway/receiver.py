@@ -28,7 +28,7 @@ from websockets.frames import (
     CloseCode,
     Frame,
 )
-from websockets.protocol import Protocol
+from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 
 from wsraw.gateway import deflate
@@ -262,9 +262,10 @@ class ServerReceiver(Receiver, ServerProtocol):
         """None for now: which are ours is known when the request is read (`WebSocket.choose`)."""
         return None
 
-    def forget_request(self) -> None:
+    def begin_frames(self) -> None:
         """The handshake is done, and nothing behind it was read: the library's parser, a generator,
         would hold the request for as long as the connection stands, 2 KiB."""
+        self.state = State.OPEN
         self.parser.close()
         self.parser = Protocol.parse(self)
         next(self.parser)

@@ -13,7 +13,7 @@ from wsraw.gateway.admission import Admission, address_key
 from wsraw.gateway.certificates import Certificates
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dialler import Dialler
-from wsraw.gateway.endpoint import Endpoint, reset, tune
+from wsraw.gateway.endpoint import Endpoint, reset
 from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
@@ -21,6 +21,7 @@ from wsraw.gateway.refusals import Refusals
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
 from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint
+from wsraw.gateway.tuning import INHERITED, tune
 from wsraw.listen import printable
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
@@ -115,7 +116,7 @@ class Sockets:
             self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
             return
         try:
-            tune(sock)
+            tune(sock, inherited=INHERITED)
         except OSError:
             sock.close()
             return

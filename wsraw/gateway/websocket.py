@@ -14,14 +14,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.frames import (
     EXTERNAL_CLOSE_CODES,
     Frame,
     Opcode,
 )
 from websockets.uri import WebSocketURI
+from websockets.utils import accept_key
 
-from wsraw.gateway import deflate
+from wsraw.gateway import deflate, plain_request
 from wsraw.gateway.compression import ClientDeflate, DeflateExtension, ServerDeflate
 from wsraw.gateway.framing import (
     PING_FRAME,
@@ -32,7 +35,8 @@ from wsraw.gateway.framing import (
     plain_frame,
     server_frame,
 )
-from wsraw.gateway.http import http_answer
+from wsraw.gateway.http import http_answer, http_head
+from wsraw.gateway.plain_request import PlainRequest
 from wsraw.gateway.receiver import MOST_PARSED, ClientReceiver, DataFrame, ServerReceiver
 from wsraw.gateway.request import deflate_of, headers_of, path_of, subprotocols_of, to_inf
 from wsraw.gateway.whole_frames import (
@@ -59,6 +63,7 @@ class WebSocket(MessageOrder):
     """One connection's WebSocket, from its handshake to its close frame."""
 
     __slots__ = (
+        "_answer",
         "_codec",
         "_compressing",
         "_framing_key",
@@ -67,7 +72,6 @@ class WebSocket(MessageOrder):
         "_plain_below",
         "_protocol",
         "_request",
-        "_response",
         "_rest",
         "busy",
         "close_code",
@@ -101,7 +105,8 @@ class WebSocket(MessageOrder):
         """Frames of any kind that the last `receive_data` has found."""
         self._framing_key: FramingKey | None = None
         self._request = b""
-        self._response: Any = None
+        self._answer: list[tuple[str, str]] = []
+        """The fields of our 101, while it waits for the verdict."""
         self._codec: deflate.Codec | None = None
         self._compressing = False
         self._plain_below: float = 0 if masks else math.inf
@@ -146,6 +151,9 @@ class WebSocket(MessageOrder):
         """
         protocol = self._protocol
         assert isinstance(protocol, ServerReceiver)
+        plain = plain_request.read(head)
+        if plain is not None and self._takes(protocol, plain):
+            return True
         # The library asks for CRLF where RFC 9112, section 2.2, lets us take a lone LF.
         if head.count(b"\n") != head.count(b"\r\n"):
             head = re.sub(rb"\r?\n", b"\r\n", head)
@@ -169,7 +177,7 @@ class WebSocket(MessageOrder):
             self._refuse(426, "only version 13 is spoken", ("Sec-WebSocket-Version", "13"))
             return False
         # The list may name other protocols beside ours; the library wants ours alone.
-        if headers.get_all("Upgrade") != ["websocket"]:
+        if headers.get_all("Upgrade") not in ([], ["websocket"]):
             del headers["Upgrade"]
             headers["Upgrade"] = "websocket"
         response = protocol.accept(request)
@@ -182,7 +190,28 @@ class WebSocket(MessageOrder):
             for value in headers.get_all("Sec-WebSocket-Protocol")
             for name in value.split(",")
         ]
-        self._response = response
+        # A 101 needs no Date (RFC 9110, section 6.6.1).
+        self._answer = [item for item in response.headers.raw_items() if item[0] != "Date"]
+        return True
+
+    def _takes(self, protocol: ServerReceiver, plain: PlainRequest) -> bool:
+        """Whether a plain request can be answered with a 101; if not, the library says why."""
+        extensions = None
+        if plain.extensions is not None:
+            asked = Headers({"Sec-WebSocket-Extensions": plain.extensions})
+            try:
+                extensions, protocol.extensions = protocol.process_extensions(asked)
+            except InvalidHandshake:
+                return False
+        self._answer = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", accept_key(plain.key)),
+        ]
+        if extensions is not None:
+            self._answer.append(("Sec-WebSocket-Extensions", extensions))
+        self.inf = plain.inf
+        self.offered = plain.subprotocols
         return True
 
     def choose(self, subprotocols: Sequence[str]) -> None:
@@ -192,25 +221,23 @@ class WebSocket(MessageOrder):
         if name is not None:
             self._agree(name)
 
-    def _agree(self, subprotocol: str) -> None:
+    def _agree(self, subprotocol: str | None) -> None:
         protocol: Any = self._protocol
-        self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
         protocol.subprotocol = subprotocol
 
     def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
         """Answer with the 101 (`opened`). `subprotocol`: one of those `offered`, "" for none; None
         for the one that was chosen."""
-        protocol, response = self._protocol, self._response
+        protocol, fields = self._protocol, self._answer
         assert isinstance(protocol, ServerReceiver)
         if subprotocol is not None:
-            response.headers.pop("Sec-WebSocket-Protocol", None)
-            protocol.subprotocol = None
-            if subprotocol:
-                self._agree(subprotocol)
-        for name, value in headers.items():
-            response.headers[name] = value
-        protocol.send_response(response)
-        self._response = None
+            self._agree(subprotocol or None)
+        if protocol.subprotocol is not None:
+            fields.append(("Sec-WebSocket-Protocol", protocol.subprotocol))
+        fields += headers.items()
+        self.output.append(http_head(101, "Switching Protocols", fields))
+        self._answer = []
+        protocol.begin_frames()
         self._open()
 
     def _refuse(self, status: int, why: str, *headers: tuple[str, str]) -> None:
@@ -263,7 +290,6 @@ class WebSocket(MessageOrder):
         if isinstance(protocol, ServerReceiver):
             self._framing_key = PLAIN_KEY
             protocol.between_frames = True
-            protocol.forget_request()
         for extension in protocol.extensions:
             assert isinstance(extension, DeflateExtension)
             self._codec = codec = extension.codec
