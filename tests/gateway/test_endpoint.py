@@ -550,15 +550,32 @@ def test_a_client_that_has_gone_leaves_no_timer(serve: Serve) -> None:
 # --- options ---
 
 
+def is_tuned(sock: socket.socket) -> bool:
+    tcp = socket.IPPROTO_TCP
+    asks = not hasattr(socket, "TCP_KEEPIDLE") or (
+        sock.getsockopt(tcp, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE
+        and sock.getsockopt(tcp, socket.TCP_KEEPINTVL) == 10
+        and sock.getsockopt(tcp, socket.TCP_KEEPCNT) == 6
+    )
+    alive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    return bool(
+        asks and alive and sock.getsockopt(tcp, socket.TCP_NODELAY) and not sock.getblocking()
+    )
+
+
 def test_tune() -> None:
     with socket.socket() as sock:
+        assert not is_tuned(sock)
         tune(sock)
-        assert not sock.getblocking()
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-            assert idle == KEEPALIVE_IDLE
+        assert is_tuned(sock)
+
+
+def test_every_accepted_socket_is_tuned(serve: Serve) -> None:
+    """On Linux through the listener: what an accepted socket inherits is the kernel's to say."""
+    served = serve()
+    served.connect().send(b"raw")
+    served.until(lambda: served.sockets.endpoints)
+    assert all(is_tuned(endpoint.sock) for endpoint in served.sockets.endpoints)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
