@@ -26,6 +26,7 @@ from benchmarks.contenders import SERVERS, build
 from wsraw.drill.plan import Plan
 from wsraw.drill.run import Run
 from wsraw.drill.target import Controlled
+from wsraw.drill.trouble import TroubleError
 
 BOUND = 3.0
 """How many times longer the 99th percentile may be than in the control run."""
@@ -46,19 +47,25 @@ def measure(
         command = [wsload, "rate", *options, "--duration", seconds, "--warmup", 1, "--json"]
         over = threading.Event()
         times = 0
+        failed: list[Exception] = []
 
         def work() -> None:
             nonlocal times
             target = Controlled(run.folder)
-            while not over.is_set():
-                disturb(target)
-                times += 1
+            try:
+                while not over.is_set():
+                    disturb(target)
+                    times += 1
+            except TroubleError as error:
+                failed.append(error)
 
         thread = threading.Thread(target=work)
         thread.start()
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         over.set()
         thread.join()
+        if failed or not times:
+            sys.exit(f"not disturbed as planned: {failed or 'the run was too short'}")
         if run.stop(keep_folder=False):
             sys.exit("the run did not end well:\n" + run.last_lines())
         report: dict[str, Any] = json.loads(done.stdout)

@@ -97,7 +97,7 @@ def measure(
         command += ["--duration", str(work.seconds or seconds), "--warmup", "0.7"]
         command += ["--pids", str(process.pid), *(["--raw"] if work.raw else [])]
         if work.options[0] == "hold":
-            return _hold(command, process.pid)
+            return _hold(command, process.pid, work.seconds)
         done = subprocess.run(command, capture_output=True, text=True)
         return _report(done.stdout, done.stderr)
 
@@ -112,8 +112,9 @@ def _report(stdout: str, stderr: str) -> dict[str, Any]:
     return report
 
 
-def _hold(command: list[str], pid: int) -> dict[str, Any]:
-    """Memory is that of the server with all connections open, less what it was before."""
+def _hold(command: list[str], pid: int, seconds: float) -> dict[str, Any]:
+    """Memory is that of the server with all connections open, less what it was before; CPU is what
+    it uses while nothing comes but pongs. The goodbyes are not idle, and come after that."""
     _, before = processes.memory(pid)
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert load.stderr is not None
@@ -126,10 +127,9 @@ def _hold(command: list[str], pid: int) -> dict[str, Any]:
         time.sleep(3.0)
         rss, pss = processes.memory(pid)
         cpu, since = processes.cpu(pid), time.monotonic()
-        stdout = load.stdout.read()
-        # The goodbyes at the end are not idle: hence the margin in Work.seconds.
+        time.sleep(max(0.0, seconds - 5.0))
         used, passed = processes.cpu(pid) - cpu, time.monotonic() - since
-        report = _report(stdout, "")
+        report = _report(load.stdout.read(), "")
     finally:
         load.kill()
         load.wait()

@@ -100,7 +100,7 @@ WORKS = {
             also=("server_cores_pct", "server_rss_kib"),
             who=IDLE,
             long=True,
-            seconds=20.0,
+            seconds=45.0,
         ),
         Work(
             "idle-18000",

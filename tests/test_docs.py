@@ -22,7 +22,7 @@ import zmq
 from deadline import UNIT, eventually
 from running import ROOT, Running, command, environment
 
-from wsraw import cli, link, listeners, paths
+from wsraw import cli, link, listeners, paths, tuning
 from wsraw import messages as m
 from wsraw import options as options_of_settings
 from wsraw import settings as s
@@ -39,7 +39,6 @@ from wsraw.gateway import (
     route,
     router,
     sniff,
-    tuning,
     websocket,
     wire,
 )

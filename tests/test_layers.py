@@ -48,7 +48,8 @@ ALLOWED = {
     "configuration": {"checks", "listeners", "options", "pools", "programs", "settings"},
     "tls_files": {"configuration", "listeners"},
     "loop": set(),
-    "listen": {"listeners"},
+    "tuning": set(),
+    "listen": {"listeners", "tuning"},
     "link": {"messages"},
     "gateway": {
         "keys",
@@ -62,6 +63,7 @@ ALLOWED = {
         "paths",
         "pools",
         "settings",
+        "tuning",
     },
     "supervisor": {
         "launch",

@@ -12,6 +12,7 @@ import sys
 from typing import Final
 
 from wsraw.listeners import Listen
+from wsraw.tuning import tune
 
 BACKLOG: Final = 4096
 """Connections the kernel may hold for us; it caps this at its own limit (somaxconn)."""
@@ -93,6 +94,8 @@ def _bind_tcp(listen: Listen) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Before anybody comes: what a connection inherits is what the listener has by then.
+        tune(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError:

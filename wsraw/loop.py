@@ -82,6 +82,7 @@ READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
 
 if sys.platform == "linux":
+    _READABLE: Final = select.EPOLLIN
 
     class _Selector(selectors.EpollSelector):
         """Asks for MOST_READY at most. The library's asks for as many as there are, and makes room
@@ -96,7 +97,12 @@ if sys.platform == "linux":
             # epoll counts in milliseconds: round up, so as not to come too early again and again.
             for fd, event in epoll.poll(math.ceil(timeout * 1e3) * 1e-3, MOST_READY):
                 key = keys.get(fd)
-                if key is not None:
+                if key is None:
+                    continue
+                if event == _READABLE:
+                    # Nearly always.
+                    ready.append((key, key.events & READ))
+                else:
                     # What is neither, an error or a hang-up, is for whoever waits for anything.
                     mask = READ if event & ~select.EPOLLOUT else 0
                     if event & ~select.EPOLLIN:
@@ -285,7 +291,10 @@ class Loop:
         until = since + READ_TIME
         for key, mask in ready:
             # A handler must not close what another key of this turn stands for: before_sleep does.
-            key.data((mask & READ) != 0, (mask & WRITE) != 0)
+            if mask == READ:
+                key.data(True, False)
+            else:
+                key.data((mask & READ) != 0, (mask & WRITE) != 0)
             if clock() - since > MIDWAY_AFTER:
                 self.midway(now)
                 since = clock()

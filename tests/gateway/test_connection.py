@@ -451,6 +451,20 @@ def test_pings_are_as_frequent_as_they_should_be() -> None:
     assert tell(con.handle_timeout(40.0)) == ["error", "close 1011 ping-timeout"]
 
 
+def test_one_look_is_enough_for_a_ping() -> None:
+    """The pong comes a moment after the ping: nobody waits for that moment again."""
+    con = websocket(ping_interval=20, ping_timeout=20)
+    for now in (20.0, 40.0, 60.0):
+        assert con.handle_timeout(now) == []
+        assert flush(con, now) == b"\x89\x00"
+        con.receive_data(frame(0x8A, b""), now + 0.5)
+        assert con.deadline == now + 20.0
+    # Who has said something since is asked later.
+    con.receive_data(HELLO, 61.0)
+    con.handle_timeout(80.0)
+    assert (con.deadline, con.output_size) == (81.0, 0)
+
+
 def test_no_pong() -> None:
     con = websocket()
     con.handle_timeout(20.0)

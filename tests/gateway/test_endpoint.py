@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import selectors
 import socket
 import struct
@@ -12,12 +13,14 @@ from corpus import UPGRADE
 from gateway.served import Served
 from stage import HANDSHAKE, route_of
 
+from wsraw import loop
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.receiver import MOST_PARSED
-from wsraw.gateway.tuning import KEEPALIVE_IDLE, tune
+from wsraw.gateway.route import PAUSED_MEMORY
 from wsraw.gateway.whole_frames import MOST
+from wsraw.tuning import KEEPALIVE_IDLE, tune
 
 MUCH = 16_000_000
 """Bytes that no kernel takes for a reader that does not read."""
@@ -26,12 +29,13 @@ STEP = 0.4
 """Seconds that a turn may take and the loop's clock still believes it."""
 
 
-@pytest.fixture(params=["DefaultSelector", "SelectSelector"])
+@pytest.fixture(params=["its own", "SelectSelector"])
 def serve(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Served]]:
     """Makes gateways, on this platform's own selector and on the one that every platform has."""
-    monkeypatch.setattr(selectors, "DefaultSelector", getattr(selectors, request.param))
+    if request.param == "SelectSelector":
+        monkeypatch.setattr(loop, "_Selector", selectors.SelectSelector)
     made: list[Served] = []
 
     def serve(**settings: Any) -> Served:
@@ -637,6 +641,58 @@ def test_whoever_sends_much_queues_up_and_is_not_asked_for_by_the_selector(serve
         served.until(lambda before=before: len(served.data()) > before)  # type: ignore[misc]
         assert served.endpoint.reading, "it says little now"
     assert len(served.data()) == 505 * 32
+
+
+def test_whoever_fills_its_portion_with_many_frames_queues_up_too(serve: Serve) -> None:
+    """All that is read is parsed at once; and yet it is not one of those who say little."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.route)
+    one = b"\x82\xe4" + bytes(4 + 100)
+    assert LEAST_READ // len(one) < MOST
+    client.send(one * 400)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    assert not served.con.has_more
+    served.until(lambda: len(served.data()) == 400 * 100)
+    served.until(lambda: served.endpoint.reading)
+
+
+@pytest.mark.parametrize("size", [36, 100, 120])
+def test_what_came_before_a_reset_is_heard(serve: Serve, size: int) -> None:
+    """A client that closes with something unread resets; what it has sent was sent before that."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    count = 400
+    client.send((b"\x82" + bytes([0x80 | size]) + bytes(4 + size)) * count)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    reset(client)
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: m.OnClose in served.kinds())
+    # The kernel may drop what it had not yet handed over in order.
+    assert len(served.data()) >= 0.5 * count * size
+
+
+def test_a_pause_of_one_who_sends_much(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.route)
+    client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    flow, route = served.stage.router.flow, route_of(served.con)
+    flow.pause(route, PAUSED_MEMORY)
+    served.until(lambda: served.con.paused)
+    for _ in range(20):
+        served.turn()
+    assert len(served.data()) < 400 * 100
+    flow.resume(route, PAUSED_MEMORY)
+    served.until(lambda: len(served.data()) == 400 * 100)
+    served.until(lambda: served.endpoint.reading)
+    assert not served.con.paused
+    assert served.con.deadline < math.inf, "its pings go on"
 
 
 def test_whoever_sends_much_is_read_from_while_it_closes(serve: Serve) -> None:

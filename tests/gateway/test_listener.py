@@ -17,6 +17,7 @@ from wsraw.gateway.listener import ACCEPT_BUDGET, Listener
 from wsraw.listen import printable
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
+from wsraw.tuning import INHERITED
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 
@@ -65,6 +66,16 @@ def gate() -> Iterator[Accepting]:
     gate = Accepting()
     yield gate
     gate.close()
+
+
+def test_who_comes_before_the_gateway_is_tuned_as_well(gate: Accepting) -> None:
+    """The supervisor listens; the gateway's Python takes a while to start."""
+    sock = listening.bind(Listen(name="test", host="127.0.0.1"))
+    with socket.create_connection(sock.getsockname()):
+        gate.listen(sock)
+        gate.until(lambda: gate.accepted)
+        _, accepted, _ = gate.accepted[0]
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) or not INHERITED
 
 
 def port_of(listener: Listener) -> int:

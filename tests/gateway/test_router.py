@@ -1081,16 +1081,45 @@ def test_a_recycle_that_is_not_done_is_asked_for_again() -> None:
     assert asked(2) == 2
 
 
-def test_those_who_are_late_at_once_are_ended_over_several_turns() -> None:
-    stage = Stage(pause_timeout=10)
-    mate = stage.worker()
+@pytest.mark.parametrize(
+    ("setting", "cause"),
+    [
+        ("pause_timeout", "stalled"),
+        ("idle_timeout", "idle-timeout"),
+        ("write_timeout", "write-timeout"),
+        ("worker_wait_timeout", "no-worker"),
+    ],
+)
+def test_those_who_are_late_at_once_are_ended_over_several_turns(setting: str, cause: str) -> None:
+    stage = Stage(**{setting: 10.0})
+    router = stage.router
+    mate = stage.worker() if cause != "no-worker" else None
     cons = [stage.raw(b"x", protocol="raw") for _ in range(2 * MOST_ENDED + 1)]
-    mate.work()
+    if mate is not None:
+        mate.work()
     for con in cons:
-        stage.router.flow.pause(route_of(con), PAUSED_MEMORY)
+        if cause == "stalled":
+            router.flow.pause(route_of(con), PAUSED_MEMORY)
+        elif cause == "write-timeout":
+            con.append(b"x")
+            router.flow.output_changed(route_of(con))
+    # The first look finds out who is idle from now on.
+    router.tick(1.0)
     left = []
-    while stage.router.tick(11.0):
+    more = router.tick(12.0)
+    moved = next(con for con in cons if con.state is not ConnectionState.CLOSED)
+    if cause == "idle-timeout":
+        route_of(moved).active = True
+    elif cause == "write-timeout":
+        moved.take_written(moved.output_size)
+        router.flow.output_changed(route_of(moved))
+    elif cause == "stalled":
+        router.flow.resume(route_of(moved), PAUSED_MEMORY)
+    while more:
         left.append(sum(con.state is not ConnectionState.CLOSED for con in cons))
-    assert left == [MOST_ENDED + 1, 1]
-    assert all(con.close_cause == "stalled" for con in cons)
-    assert stage.router.limits.counts == {"pause_timeout": len(cons)}
+        more = router.tick(12.0)
+    assert left in ([MOST_ENDED + 1, 1], [MOST_ENDED + 1, 2])
+    stays = 0 if cause == "no-worker" else 1
+    assert moved.close_cause == ("" if stays else cause)
+    assert all(con.close_cause == cause for con in cons if con is not moved)
+    assert router.limits.counts == {setting: len(cons) - stays}

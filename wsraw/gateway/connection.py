@@ -345,13 +345,12 @@ class Connection(Standing):
         """The shell has written the first `size` bytes of `data_to_send`."""
         self.take_written(size)
         ws = self.websocket
-        if ws is not None:
-            if self._ping_unwritten and size:
-                self._ping_unwritten = max(0, self._ping_unwritten - size)
-                self._ping_sent = now
-            if ws.hold_pongs and self.output_size <= PONGS_BELOW:
-                ws.hold_pongs = False
-                self.collect(ws)
+        if self._ping_unwritten and size:
+            self._ping_unwritten = max(0, self._ping_unwritten - size)
+            self._ping_sent = now
+        if self._holds_pongs and self.output_size <= PONGS_BELOW and ws is not None:
+            self._holds_pongs = ws.hold_pongs = False
+            self.collect(ws)
         if self.state is CLOSING and size:
             if self._drained and not self.output_size:
                 return self.end(1000, "", "eof")

@@ -16,9 +16,9 @@ from wsraw.gateway.resolver import Address, Resolver
 from wsraw.gateway.target import Target, parse_target
 from wsraw.gateway.tls import Context
 from wsraw.gateway.tls_endpoint import OpenTls
-from wsraw.gateway.tuning import tune
 from wsraw.listen import printable
 from wsraw.loop import Loop, Timer
+from wsraw.tuning import tune
 
 UNDER_WAY: Final = {
     0,

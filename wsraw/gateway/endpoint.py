@@ -145,7 +145,7 @@ class Endpoint:
             elif len(data) > self._portion // 2:
                 if con.parsed < FEW:
                     self._portion = min(READ_SIZE, GROWTH * self._portion)
-                elif len(data) >= self._portion:
+                else:
                     self._is_busy = True
                     self.judge_reading()
             if con.output_size or con.state is not OPEN:
@@ -182,6 +182,12 @@ class Endpoint:
         A hang-up is reported for ever, and a unix socket does so as soon as its peer has closed,
         whatever still waits to be read: so it is not watched until we read or write again.
         """
+        if self in self._owner.going_on:
+            # What came before that is still to be read, and then the same is found. (Asking for
+            # the error takes it away.)
+            self._owner.loop.unwatch(self.sock)
+            self.watched = None
+            return
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
         if error or not (self.eof or is_unix):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw import listen as listening
-from wsraw.gateway.tuning import INHERITED, tune
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
 
@@ -45,8 +44,6 @@ class Listener:
         self._complained_at = -COMPLAIN_EVERY
         self._is_given = given is not None
         self._sock = given if given is not None else listening.bind(listen)
-        if INHERITED:
-            tune(self._sock)
 
     @property
     def address(self) -> str:

@@ -75,7 +75,7 @@ class Output:
         return chunks
 
     def take_written(self, size: int) -> None:
-        """The first `size` bytes of `data_to_send` have been written."""
+        """The first `size` bytes of `data_to_send`, or of `gathered`, have been written."""
         output = self.output
         self.output_size -= size
         if not self.output_size:

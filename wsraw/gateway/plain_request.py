@@ -17,6 +17,9 @@ LONGEST: Final = 8 * 1024
 
 MOST_FIELDS: Final = 100
 
+LONGEST_OFFER: Final = 256
+"""Bytes of extensions. What is wrong with them is found late, and by the library once more."""
+
 _TOKEN: Final = r"[-!#$%&'*+.^_`|~0-9a-zA-Z]++"
 _HEAD: Final = re.compile(
     rf"GET ([!-~]++) HTTP/1\.1\r\n((?:{_TOKEN}:[\t -~]*+\r\n)++)\r\n".encode("ascii")
@@ -54,6 +57,7 @@ def read(head: bytes) -> PlainRequest | None:
         return None
     get = known.get
     key = get("sec-websocket-key", "")
+    extensions = get("sec-websocket-extensions")
     subprotocols = get("sec-websocket-protocol")
     if (
         get("upgrade", "").lower() != "websocket"
@@ -63,10 +67,11 @@ def read(head: bytes) -> PlainRequest | None:
         or "host" not in known
         or "content-length" in known
         or "transfer-encoding" in known
+        or len(extensions or "") > LONGEST_OFFER
         or (subprotocols is not None and not _TOKENS.fullmatch(subprotocols))
     ):
         return None
     # A field of one of these names does not stand in for what they mean here.
     inf["method"], inf["url"], inf["Protocol"] = "GET", url, "websocket server"
     offered = [name.strip() for name in subprotocols.split(",")] if subprotocols else []
-    return PlainRequest(inf, key, get("sec-websocket-extensions"), offered)
+    return PlainRequest(inf, key, extensions, offered)

@@ -5,7 +5,7 @@ websockets' core parses and answers control frames. What it leaves to its user i
 a frame to its message, UTF-8 over the whole message, the size of a message, and three of its own
 ways that are not ours: it answers a close frame inside a fragmented message with 1002 (RFC 6455
 allows it, section 5.4), it counts a ping against the size of the message around it, and it answers
-every ping of a flood.
+every ping of a flood. (A pong that comes alone is not seen here: whole_frames.py.)
 
 The number of fragments in a message has no limit: each is counted in bytes, here if messages are
 joined, and in the connection's account if they are not.

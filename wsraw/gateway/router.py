@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -95,6 +96,8 @@ class Router(Table):
         self._reopener = Reopener(self, random)
         self._patience = Patience(settings)
         self._random = random
+        self._late: deque[tuple[Callable[[Route, float], None], Route]] = deque()
+        """Connections whose time is up, and what is done about it in the next turns."""
         self._buried: set[int] = set()
         self.dead_letters: list[dict[str, Any]] = []
         """For the shell to write down."""
@@ -416,6 +419,8 @@ class Router(Table):
         """Once a second: what is judged by the clock, after all reading of this turn. True: that is
         more than fits into a turn, and the next one goes on."""
         self.limits.now = now
+        if self._late:
+            return self._end_late(now)
         for worker in list(self._strangers.values()):
             if now - worker.since > HELLO_TIMEOUT:
                 self._forget_stranger(worker.identity)
@@ -429,29 +434,36 @@ class Router(Table):
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
-        late: list[tuple[Callable[[Route, float], None], Route]] = [
+        late = self._late
+        late.extend(
             (self._end_slow, route) for route in self._patience.slow_readers(self.flow, now)
-        ]
-        late += [(self._end_idle, route) for route in self._patience.idle(self.routes, now)]
-        late += [
+        )
+        late.extend((self._end_idle, route) for route in self._patience.idle(self.routes, now))
+        late.extend(
             (self._end_stalled, route)
             for route in list(self.flow.paused)
             if self._is_stalled(route, now)
-        ]
+        )
         for pool in list(self.pools.values()):
             if not pool.workers:
                 self.dispatcher.sweep(pool)
-                late += [
+                late.extend(
                     (self._end_waiting, route)
                     for route in pool.waiting
                     if self._has_waited(route, now)
-                ]
-        for end, route in late[:MOST_ENDED]:
+                )
+        self.limits.tick(now)
+        return self._end_late(now)
+
+    def _end_late(self, now: float) -> bool:
+        """End some of those whose time is up; whether there are more."""
+        late = self._late
+        for _ in range(min(len(late), MOST_ENDED)):
+            end, route = late.popleft()
             # One may be late in more than one way.
             if not route.gone:
                 end(route, now)
-        self.limits.tick(now)
-        return len(late) > MOST_ENDED
+        return bool(late)
 
     def judge_memory(self, now: float) -> None:
         """Once a second, and when the flow wants it: whether all together hold too much."""
@@ -490,11 +502,17 @@ class Router(Table):
                 why = f"it has handled {worker.acked_events} events"
                 self.to_supervisor.append(m.Recycle(worker.worker, why))
 
+    # Of those whose end had to wait some turns some may have moved meanwhile.
+
     def _end_slow(self, route: Route, now: float) -> None:
+        if route not in self.flow.unwritten:
+            return
         message = f"nothing was read from it for {self.settings.write_timeout:g} s"
         self.expel(route, "write_timeout", "write-timeout", message, now)
 
     def _end_idle(self, route: Route, now: float) -> None:
+        if route.active:
+            return
         self.limits.hit("idle_timeout", now, route.con.who)
         self.close(route, 1001, "idle", "idle-timeout", now)
 
@@ -509,7 +527,7 @@ class Router(Table):
         return con.state is not CLOSED and (con.state is not CLOSING or con.half_closed)
 
     def _end_stalled(self, route: Route, now: float) -> None:
-        if route.con.state is CLOSED:
+        if not route.pauses or not self._is_stalled(route, now):
             return
         route.paused_since = now
         self.limits.hit("pause_timeout", now, route.con.who)
@@ -521,6 +539,8 @@ class Router(Table):
         return bool(wait) and not route.heard and not route.gone and now - route.since > wait
 
     def _end_waiting(self, route: Route, now: float) -> None:
+        if route.pool.workers or not self._has_waited(route, now):
+            return
         con = route.con
         self.limits.hit("worker_wait_timeout", now, con.who)
         if con.kind == "websocket":

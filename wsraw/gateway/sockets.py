@@ -21,12 +21,12 @@ from wsraw.gateway.refusals import Refusals
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
 from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint
-from wsraw.gateway.tuning import INHERITED, tune
 from wsraw.listen import printable
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
 from wsraw.networks import UNIX, parse_address
 from wsraw.settings import Settings
+from wsraw.tuning import INHERITED, tune
 
 WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn; in the order in which they became dirty."""

@@ -32,6 +32,7 @@ class Standing(Life):
     __slots__ = (
         "_drained",
         "_eof_held",
+        "_holds_pongs",
         "_last_heard",
         "_ping_sent",
         "_ping_unwritten",
@@ -54,6 +55,7 @@ class Standing(Life):
         self._last_heard = 0.0
         self._ping_sent = -math.inf
         self._ping_unwritten = 0
+        self._holds_pongs = False
         self._sliced = False
         self._eof_held = False
         self._drained = False
@@ -149,7 +151,7 @@ class Standing(Life):
         """What came beside them: answers to pings, the end."""
         self.collect(ws)
         if self.output_size > PONGS_BELOW:
-            ws.hold_pongs = True
+            self._holds_pongs = ws.hold_pongs = True
         if not ws.ended:
             return
         cause = "peer"
