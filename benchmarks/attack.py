@@ -42,7 +42,7 @@ EVEN = (
 )
 AT_ONCE = ("at-once", "pings-at-once", "fragments-at-once", "heads-at-once")
 NAMES = EVEN + AT_ONCE
-QUICK = ("slowloris", "bomb", "flood", "at-once")
+QUICK = ("bomb", "at-once")
 BOUND = 3.0
 """How many times longer the 99th percentile may be, beside an attack at an even rate."""
 
