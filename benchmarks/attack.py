@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="each time")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--quick", action="store_true", help="four of them, a second each, no bound in time"
+        "--quick", action="store_true", help="two of them, a second each, no bound in time"
     )
     options = parser.parse_args()
     seconds, rounds = (1.0, 1) if options.quick else (options.seconds, options.rounds)

@@ -94,6 +94,12 @@ class Serving:
         assert found is not None
         return int(found[1]) * 1024
 
+    def begin_helper(self) -> None:
+        """The first large batch begins a helper in pyzmq, with descriptors of its own: it stays."""
+        with self.ws() as web:
+            web.send(bytes(900_000))
+            assert len(web.recv()) == 900_000
+
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` says."""
         asked = client.ask(client.find(str(self.folder)), "status", (), TIMEOUT)

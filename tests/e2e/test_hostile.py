@@ -198,10 +198,7 @@ ATTACKS: list[Attack] = [
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
 def test_thousands_leave_no_trace(serving: Serving, attack: Attack) -> None:
     gateway = serving.gateway
-    with serving.ws() as web:
-        # The first large batch begins a helper in pyzmq, with descriptors of its own: it stays.
-        web.send(bytes(900_000))
-        assert len(web.recv()) == 900_000
+    serving.begin_helper()
     eventually(lambda: is_settled(serving), "the warm-up to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     rng = random.Random(attack.__name__)

@@ -144,10 +144,7 @@ def _attack(
     pid = serving.gateway
     clients = Clients(serving, choose)
     worker = BadWorker(serving, choose)
-    with serving.ws() as web:
-        # The first large batch begins a helper in pyzmq, with descriptors of its own: it stays.
-        web.send(bytes(900_000))
-        assert len(web.recv()) == 900_000
+    serving.begin_helper()
     for n in range(warm_up):
         _one(n, clients, worker, choose)
     clients.close()
