@@ -6,6 +6,7 @@ is left, if its run folder is, or if its log holds a traceback that the test has
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 from deadline import UNIT, eventually
-from running import ROOT, Running, is_alive
+from running import ROOT, Running, is_alive, wsraw
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
@@ -99,6 +100,12 @@ class Serving:
         with self.ws() as web:
             web.send(bytes(900_000))
             assert len(web.recv()) == 900_000
+
+    def limit_counts(self) -> dict[str, int]:
+        """What `wsraw status --json` says of those who were refused or closed, by setting."""
+        done = wsraw("status", "--json", f"--run-dir={self.folder}")
+        counts: dict[str, int] = json.loads(done.stdout)["gateway"]["limits"]
+        return counts
 
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` says."""

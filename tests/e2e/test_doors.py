@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import command, environment
 from websockets.exceptions import InvalidStatus
 
 HEADER = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
@@ -35,17 +32,6 @@ TELLS = """
 def on_connect(inf, con):
     con.send(f"{con.peer} {con.proxy} {con.scheme}")
 """
-
-
-def refused(serving: Serving) -> dict[str, int]:
-    """What `wsraw status` says."""
-    shown = subprocess.run(
-        [*command("status"), "--json", "--run-dir", str(serving.folder)],
-        env=environment(), capture_output=True, text=True, check=True, timeout=TIMEOUT,
-    )  # fmt: skip
-    counts = json.loads(shown.stdout)["gateway"]["limits"]
-    assert isinstance(counts, dict)
-    return counts
 
 
 # --- handlers decide ---
@@ -234,7 +220,7 @@ def test_origin_and_host() -> None:
         with serving.tcp() as sock:
             sock.sendall(UPGRADE)
             assert read_head(sock).startswith(b"HTTP/1.1 421 ")
-        assert refused(serving) == {"origins": 1, "hosts": 1}
+        assert serving.limit_counts() == {"origins": 1, "hosts": 1}
         assert serving.run.line(r"limit origins: refused a page \(403\)")
 
 
@@ -280,7 +266,7 @@ def test_proxy_protocol(tells: Path) -> None:
             sock.sendall(b"hello")
             with pytest.raises(ConnectionResetError):
                 assert sock.recv(1) == b"?"
-        assert refused(serving) == {"proxy_protocol": 1}
+        assert serving.limit_counts() == {"proxy_protocol": 1}
 
 
 def test_proxy_headers_of_strangers(tells: Path) -> None:
@@ -292,7 +278,7 @@ def test_proxy_headers_of_strangers(tells: Path) -> None:
                 sock.sendall(HEADER + b"x")
                 assert sock.recv(1) == b"?"
                 raise ConnectionError("closed")
-        eventually(lambda: refused(serving) == {"proxy_protocol": 2}, "both to be counted")
+        eventually(lambda: serving.limit_counts() == {"proxy_protocol": 2}, "both to be counted")
         with serving.tcp(1) as sock:
             sock.sendall(b"hello")
             assert sock.recv(9) == b"127.0.0.1"
@@ -344,5 +330,5 @@ def test_too_many_of_one_address_behind_a_proxy() -> None:
         with serving.tcp() as other:
             other.sendall(HEADER.replace(b".9 ", b".10 ") + b"raw")
             assert receive_exactly(other, 3) == b"raw"
-        eventually(lambda: refused(serving) == {"max_connections_per_address": 2})
+        eventually(lambda: serving.limit_counts() == {"max_connections_per_address": 2})
         assert serving.run.line(r"limit max_connections_per_address: .*\(203\.0\.113\.9:4711\)")

@@ -3,7 +3,6 @@ row."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -37,14 +36,8 @@ def limited(*options: str) -> Iterator[Serving]:
         yield serving
 
 
-def hits(serving: Serving) -> dict[str, int]:
-    done = wsraw("status", "--json", f"--run-dir={serving.folder}")
-    counts: dict[str, int] = json.loads(done.stdout)["gateway"]["limits"]
-    return counts
-
-
 def assert_told(serving: Serving, **counts: int) -> None:
-    eventually(lambda: hits(serving) == counts, f"{counts}")
+    eventually(lambda: serving.limit_counts() == counts, f"{counts}")
     for name in counts:
         assert serving.run.line(rf"warning gateway: limit {name}: ")
     table = wsraw("status", f"--run-dir={serving.folder}").stdout
@@ -179,7 +172,7 @@ def test_idleness() -> None:
             raw.sendall(b"x")
             assert close_code(one) == 1001
             assert ended(raw) == "x"
-        eventually(lambda: hits(serving) == {"idle_timeout": 2})
+        eventually(lambda: serving.limit_counts() == {"idle_timeout": 2})
         assert serving.run.line("info gateway: limit idle_timeout: ")
 
 
@@ -195,7 +188,7 @@ def test_messages_are_held_to_their_rate() -> None:
         sock.sendall(frame(1, b"y"))
         assert read_frame(sock) == (0x81, b"y")
         assert time.monotonic() - begun >= 0.9
-        assert hits(serving)["message_rate"] >= 1
+        assert serving.limit_counts()["message_rate"] >= 1
 
 
 def test_bytes_are_held_to_their_rate() -> None:
@@ -205,7 +198,7 @@ def test_bytes_are_held_to_their_rate() -> None:
             sock.sendall(bytes(10_000))
             assert len(receive_exactly(sock, 10_000)) == 10_000
         assert time.monotonic() - begun >= 0.8
-        assert hits(serving)["byte_rate"] >= 1
+        assert serving.limit_counts()["byte_rate"] >= 1
 
 
 def test_who_sends_too_much_is_closed_if_so_wished() -> None:
