@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := build/node
 AUTOBAHN := build/autobahn
+COMPILED := build/compiled
 JAVASCRIPT := examples/workers/javascript
 LISTEN ?= 127.0.0.1:8000
 TESTS ?=
@@ -17,7 +18,7 @@ SEED ?=
 SECONDS ?= 60
 
 
-.PHONY: run test soak bench conformance fuzz check format coverage node-peers workers autobahn clean
+.PHONY: run test test-compiled compiled soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -28,6 +29,11 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev node-peers workers autobahn
 	$(BIN)/python -m pytest $(TESTS)
+
+# The same tests over the compiled hot path (docs/compiled.md).
+test-compiled: compiled node-peers workers autobahn
+	cd $(COMPILED) && WSRAW_TEST_COMPILED=1 PYTHONPATH=$(abspath $(COMPILED)) \
+		$(abspath $(BIN))/python -m pytest $(TESTS)
 
 # The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
 # supervisor under load, two minutes each of everything that can happen to workers and to those above
@@ -53,7 +59,7 @@ fuzz: $(VENV)/.dev
 
 # Beside others, on this machine: about half an hour. BENCH='echo-1 rate --rounds 3' measures less.
 BENCH ?= --all --out benchmarks/RESULTS.md
-bench: $(VENV)/.bench node-peers
+bench: $(VENV)/.bench node-peers compiled
 	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(VENV)/.dev
@@ -90,6 +96,20 @@ $(VENV)/.bench: $(VENV)/.dev pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
+# Here and not in place, where extension modules would hide what is written in Python afterwards.
+compiled: $(COMPILED)/.built
+
+# A copy of the tree, with the extension modules beside their sources, as Python takes them first.
+$(COMPILED)/.built: $(VENV)/.dev pyproject.toml $(shell find wsraw tests benchmarks examples -name '*.py')
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)/build
+	cp -R .ci .gitignore CHANGELOG.md LICENSE Makefile README.md benchmarks docs examples pyproject.toml tests wsraw $(COMPILED)
+	cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(abspath $(BIN))/python -m pip wheel --quiet \
+		--disable-pip-version-check --no-deps --wheel-dir build .
+	ln -s $(abspath $(NODE)) $(COMPILED)/$(NODE)
+	ln -s $(abspath $(AUTOBAHN)) $(COMPILED)/$(AUTOBAHN)
+	touch $@
+
 # Node's `ws`: a WebSocket client that shares no line with ours.
 node-peers: $(NODE)/node_modules/ws/package.json
 
@@ -114,4 +134,5 @@ $(AUTOBAHN)/kosoku/__init__.py: | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(AUTOBAHN) kosoku==0.1.0
 
 clean:
+	find wsraw *__mypyc.* -name '*.so' -delete 2>/dev/null || true
 	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

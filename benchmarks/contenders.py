@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "servers"
 BUILD = HERE.parent / "build" / "bench"
+COMPILED = HERE.parent / "build" / "compiled"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ def wsraw(name: str, handlers: str, workers: int, *options: str) -> Contender:
     return Contender(name, command, _nothing, raw=lambda port: port, cwd=HERE.parent)
 
 
+def _not_compiled() -> str:
+    return "" if (COMPILED / ".built").exists() else "make compiled has not been run"
+
+
+def compiled(contender: Contender) -> Contender:
+    """One of ours with its hot path compiled."""
+    return replace(contender, needs=_not_compiled, cwd=COMPILED)
+
+
 def _built(program: str, *flags: str) -> Callable[[], str]:
     def missing() -> str:
         return "" if build(program, *flags) else f"{program}.c does not compile here"
@@ -87,6 +97,7 @@ CONTENDERS = {
     for contender in (
         wsraw("wsraw", "wsraw_echo.py", 1),
         wsraw("wsraw-2", "wsraw_echo.py", 2),
+        compiled(wsraw("wsraw-compiled", "wsraw_echo.py", 1)),
         Contender("websockets", _script("websockets_echo.py"), _python("websockets")),
         Contender("websockets+uvloop", _script("websockets_echo.py", "uvloop"), _python("uvloop")),
         Contender("uvicorn", _script("uvicorn_echo.py"), _python("uvicorn")),
@@ -112,5 +123,6 @@ CONTENDERS = {
 }
 
 EVENTS = wsraw("wsraw-events", "wsraw_events.py", 1)
+EVENTS_COMPILED = compiled(wsraw("wsraw-events-compiled", "wsraw_events.py", 1))
 BURN = wsraw("wsraw-burn", "wsraw_burn.py", 1)
 BURN_2 = wsraw("wsraw-burn-2", "wsraw_burn.py", 2)

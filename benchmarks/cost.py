@@ -30,6 +30,7 @@ from wsraw import messages as m
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.endpoint import Endpoint
 from wsraw.gateway.router import Router
+from wsraw.gateway.sockets import Sockets
 from wsraw.link import WorkerLink
 from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
@@ -69,17 +70,6 @@ class Pipe:
         return len(data)
 
 
-class Sockets:
-    """What endpoints share."""
-
-    def __init__(self, loop: Loop, router: Router, settings: Settings) -> None:
-        self.loop = loop
-        self.router = router
-        self.settings = settings
-        self.dirty = router.dirty
-        self.doomed: list[Endpoint] = []
-
-
 class Bench:
     """A gateway's middle and a worker's, without what is between them."""
 
@@ -102,7 +92,7 @@ class Bench:
             self.runtime.receive(reply)
         self.router.replies.clear()
         self._answer()
-        owner: Any = Sockets(self.loop, self.router, self.settings)
+        owner = Sockets(self.loop, self.router, self.settings)
         listen = parse_listen("127.0.0.1:1", self.settings)
         self.pipes: list[Pipe] = []
         self.endpoints: list[Endpoint] = []

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contenders import BURN, BURN_2, CONTENDERS, EVENTS, Contender
+from benchmarks.contenders import (
+    BURN,
+    BURN_2,
+    CONTENDERS,
+    EVENTS,
+    EVENTS_COMPILED,
+    Contender,
+)
 
 IN_PROCESS = "websockets+uvloop"
 """What the ratios refer to: the usual way to serve WebSockets from Python."""
@@ -39,7 +46,8 @@ def _only(*names: str) -> tuple[Contender, ...]:
 ECHO = ("echo", "--conns", "64", "--size", "64")
 ALL = tuple(CONTENDERS.values())
 WITH_RAW = tuple(c for c in ALL if c.raw is not None)
-IDLE = _only("wsraw", "websockets", IN_PROCESS, "uvicorn", "picows", "node-ws", "epoll-c")
+OURS = ("wsraw", "wsraw-compiled")
+IDLE = _only(*OURS, "websockets", IN_PROCESS, "uvicorn", "picows", "node-ws", "epoll-c")
 
 WORKS = {
     work.name: work
@@ -88,7 +96,7 @@ WORKS = {
             ("connect", "--conns", "32", "--echo-once"),
             figure="handshakes_per_s",
             also=("lat_us.p50", "lat_us.p99", "server_cpu_s_per_100k"),
-            who=(EVENTS, *ALL),
+            who=(EVENTS, EVENTS_COMPILED, *ALL),
             against="websockets",
         ),
         Work(
@@ -109,7 +117,7 @@ WORKS = {
             figure="kib_per_connection",
             lower=True,
             also=("server_cores_pct", "server_rss_kib"),
-            who=_only("wsraw", IN_PROCESS),
+            who=_only(*OURS, IN_PROCESS),
             long=True,
             seconds=45.0,
         ),
@@ -121,7 +129,7 @@ WORKS = {
                 figure="server_cpu_s_per_100k",
                 lower=True,
                 also=("lat_us.p50", "lat_us.p99"),
-                who=_only("wsraw", IN_PROCESS),
+                who=_only(*OURS, IN_PROCESS),
                 long=True,
             )
             for name, count in (("few", 100), ("many", 10_000))

@@ -1,10 +1,21 @@
 """For all tests. A machine that is busy elsewhere is no fault of the code under test."""
 
+import os
+
 from hypothesis import settings
+
+from wsraw.compiled import is_compiled
 
 # Hypothesis' own deadline counts milliseconds of wall clock; tests that wait have one of ours.
 settings.register_profile("wsraw", deadline=None)
 settings.load_profile("wsraw")
+
+if is_compiled() != bool(os.environ.get("WSRAW_TEST_COMPILED")):
+    raise RuntimeError(
+        "the hot path is compiled, and nobody has asked for that: make clean"
+        if is_compiled()
+        else "the hot path is not compiled: make test-compiled does it"
+    )
 
 # Also where wsraw is not installed, and its entry point does not do it.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]

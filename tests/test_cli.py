@@ -10,6 +10,7 @@ import pytest
 from running import wsraw
 
 from wsraw import cli, options
+from wsraw.compiled import is_compiled
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 
@@ -50,7 +51,9 @@ def test_no_command_shows_help_and_is_wrong_use(capsys: pytest.CaptureFixture[st
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("wsraw ")
+    shown = capsys.readouterr().out
+    assert shown.startswith("wsraw ")
+    assert shown.endswith(" (compiled)\n") == is_compiled()
 
 
 def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import selectors
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -10,14 +11,16 @@ import pytest
 from deadline import eventually
 
 from wsraw import loop as loop_module
+from wsraw import selector as selector_module
 from wsraw.loop import AWAY_AFTER, TURN_TIME_ALLOWED, Loop
+from wsraw.selector import Selector
 
 JUMP = 40.0
 """Seconds that a process was stopped."""
 
 LONGEST_SLEEP = 0.05
 
-SELECTORS = [loop_module._Selector] + [
+SELECTORS = [Selector] + [
     getattr(selectors, name)
     for name in ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
     if hasattr(selectors, name)
@@ -29,9 +32,8 @@ Pair = tuple[socket.socket, socket.socket]
 @pytest.fixture(params=SELECTORS, ids=lambda kind: kind.__name__)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """A loop on each selector that this platform has; it looks at the deaf more often."""
-    monkeypatch.setattr(loop_module, "_Selector", request.param)
     monkeypatch.setattr(loop_module, "LONGEST_SLEEP", LONGEST_SLEEP)
-    loop = Loop()
+    loop = Loop(selector=request.param)
     yield loop
     loop.close()
 
@@ -454,7 +456,7 @@ def test_an_exception_of_a_callback_ends_run(loop: Loop) -> None:
 
 def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are left come in the next turns, each in its time."""
-    monkeypatch.setattr(loop_module, "MOST_READY", 3)
+    monkeypatch.setattr(selector_module, "MOST_READY", 3)
     loop = Loop()
     pairs = [socket.socketpair() for _ in range(8)]
     heard = [Heard() for _ in pairs]
@@ -463,7 +465,7 @@ def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
         far.send(b"x")
     for _ in range(3):
         loop.turn(False)
-    if loop_module.sys.platform == "linux":
+    if sys.platform == "linux":
         assert sum(len(each.calls) for each in heard) == 9
     assert all(each.calls for each in heard)
     loop.close()

@@ -84,11 +84,13 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
     if wanted:
         from importlib import metadata
 
+        from wsraw.compiled import is_compiled
+
         try:
             version = metadata.version("wsraw")
         except metadata.PackageNotFoundError:
             version = "of a source tree that is not installed"
-        click.echo(f"wsraw {version}")
+        click.echo(f"wsraw {version}" + (" (compiled)" if is_compiled() else ""))
         context.exit()
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 
 WORK_AHEAD: Final = 0.005
 """Seconds of work that may wait at a worker: enough to hide the round trip, little to wait for."""
@@ -330,6 +330,7 @@ class GatewayLink:
         self.in_flight: dict[int, InFlight] = {}
         self.in_flight_bytes = 0
         self.window = FIRST_WINDOW
+        self.window_bytes = WINDOW_BYTES
         self.largest = LARGEST_WINDOW
         self.is_far = False
         """A network is between us: the way there and back is no time in which it works."""
@@ -435,7 +436,7 @@ class GatewayLink:
                 ids[0],
                 ids[-1],
                 self.largest,
-                {"state": m.STATE_LIMIT, "window_bytes": WINDOW_BYTES},
+                {"state": m.STATE_LIMIT, "window_bytes": self.window_bytes},
             )
         ]
 
@@ -475,7 +476,7 @@ class GatewayLink:
         in_flight = len(self.in_flight)
         return (
             in_flight < self.window
-            and (not in_flight or self.in_flight_bytes + size <= WINDOW_BYTES)
+            and (not in_flight or self.in_flight_bytes + size <= self.window_bytes)
             and not self.choked
         )
 

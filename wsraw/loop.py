@@ -15,25 +15,22 @@ conclude that everybody else was.
 from __future__ import annotations
 
 import heapq
-import math
 import os
-import select
 import selectors
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from wsraw.selector import READ, WRITE, Selector
+
 AWAY_AFTER: Final = 0.5
 """A wait or a turn that took so many seconds more than it should is time the process was away."""
 
-LONGEST_SLEEP: Final = 1.0
+# Not Final, as compiled code would not see that tests have changed it.
+LONGEST_SLEEP = 1.0
 """Seconds; also how often connections that the platform cannot watch for errors are looked at."""
-
-MOST_READY: Final = 256
-"""Descriptors handled in a turn. epoll reports those that are left in the next one, and first."""
 
 MIDWAY_AFTER: Final = 0.0002
 """Seconds of reading after which `midway` is called. Others, on other cores, have begun to work by
@@ -77,43 +74,6 @@ class Handler(Protocol):
         """The descriptor is ready; nothing may be closed here."""
 
 
-# As globals: they are asked for twice for each ready descriptor.
-READ: Final = selectors.EVENT_READ
-WRITE: Final = selectors.EVENT_WRITE
-
-if sys.platform == "linux":
-    _READABLE: Final = select.EPOLLIN
-
-    class _Selector(selectors.EpollSelector):
-        """Asks for MOST_READY at most. The library's asks for as many as there are, and makes room
-        for all of them each time: with 10,000 connections that is 120 KB a turn."""
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As the library's; but there is always a timeout."""
-            assert timeout is not None
-            keys: Any = self._fd_to_key  # type: ignore[attr-defined]
-            epoll: select.epoll = self._selector  # type: ignore[attr-defined]
-            ready = []
-            # epoll counts in milliseconds: round up, so as not to come too early again and again.
-            for fd, event in epoll.poll(math.ceil(timeout * 1e3) * 1e-3, MOST_READY):
-                key = keys.get(fd)
-                if key is None:
-                    continue
-                if event == _READABLE:
-                    # Nearly always.
-                    ready.append((key, key.events & READ))
-                else:
-                    # What is neither, an error or a hang-up, is for whoever waits for anything.
-                    mask = READ if event & ~select.EPOLLOUT else 0
-                    if event & ~select.EPOLLIN:
-                        mask |= WRITE
-                    ready.append((key, mask & key.events))
-            return ready
-
-else:
-    _Selector = selectors.DefaultSelector
-
-
 def _sleep_for_nothing() -> None:
     """On Windows it gives the rest of our time slice away."""
     time.sleep(0)
@@ -125,7 +85,11 @@ _yield: Callable[[], object] = getattr(os, "sched_yield", _sleep_for_nothing)
 class Loop:
     """A select loop. All methods belong to its own thread, except `call_soon_threadsafe`."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        selector: Callable[[], selectors.BaseSelector] = Selector,
+    ) -> None:
         self._clock = clock
         self._away = 0.0
         self.now = self._seen = clock()
@@ -134,7 +98,7 @@ class Loop:
         self.midway: Callable[[float], object] = _nothing_at
         """Called with `now` between two handlers, about every MIDWAY_AFTER seconds of a turn: what
         was read so far can go on its way. Nothing may be closed here."""
-        self._selector = _Selector()
+        self._selector = selector()
         self._left: list[tuple[selectors.SelectorKey, int]] = []
         """Ready in an earlier turn, and not handled yet."""
         self._times: list[float] = []

@@ -9,12 +9,11 @@ from tests.gateway.habits import pick
 from tests.gateway.page import Con, Page, Session
 from tests.gateway.peers import Peer, Socket
 from tests.pairs import Process
-from wsraw import link
 from wsraw import messages as m
 from wsraw.gateway.connection import CONNECTING, OPEN, Connection
 from wsraw.gateway.route import EVENT_COST, Route, Worker
 from wsraw.gateway.router import Router
-from wsraw.link import LinkState
+from wsraw.link import InFlight, LinkState
 from wsraw.listeners import Listen
 from wsraw.settings import Settings
 
@@ -45,6 +44,29 @@ class Config(NamedTuple):
     """Whether the workers that stand at the end must see everything through by themselves."""
 
 
+class Watched(dict[int, InFlight]):
+    """What a worker has in flight; looks at each delivery as it is made, since the window is right
+    only at that moment."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.in_flight)
+        self._worker = worker
+
+    def __setitem__(self, seq: int, entry: InFlight) -> None:
+        worker, route, count = self._worker, entry.owner, len(self)
+        assert worker.state is LinkState.READY, "an event for one that takes none"
+        assert not worker.starting and not worker.condemned, "an event for one that takes none"
+        before = route.in_flight - 1
+        if worker.isolated:
+            assert not count, "a suspect is not alone"
+        else:
+            assert count < worker.window <= worker.largest, "more than the window"
+            assert not count or worker.in_flight_bytes + entry.size <= worker.window_bytes
+            assert not before or 2 * before < worker.window, "more than half a window"
+        assert before == sum(each.owner is route for each in self.values())
+        super().__setitem__(seq, entry)
+
+
 class Ground:
     """A gateway without sockets, and its peers; and what must be true of them at any time."""
 
@@ -58,8 +80,6 @@ class Ground:
             deflate=config.deflate,
             delivery=config.delivery,
         )
-        self._window_bytes = link.WINDOW_BYTES
-        link.WINDOW_BYTES = config.window_bytes  # type: ignore[misc]
         self.now = 1000.0
         self.page = Page(config.delivery == "at-least-once")
         self.router = self._new_router()
@@ -81,10 +101,6 @@ class Ground:
         router = Router(self.settings, self.page.epoch, self.config.memory_limit)
         router.spawned(m.Spawned(0, TOKEN, 0))
         return router
-
-    def close(self) -> None:
-        """Give back what was borrowed."""
-        link.WINDOW_BYTES = self._window_bytes  # type: ignore[misc]
 
     def step(self, name: str, a: int, b: int) -> None:
         """Let one thing happen, if it can, and look at everything."""
@@ -213,25 +229,9 @@ class Ground:
                 assert session.claimed <= process.heard, "it says that it holds what it has ended"
 
     def _watch(self, worker: Worker) -> None:
-        """Look at each delivery as it is made: the window is right only at that moment."""
         self._watched.add(worker)
-        deliver = worker.deliver
-
-        def checked(event: Any, route: Any, size: int, now: float) -> None:
-            count = len(worker.in_flight)
-            assert worker.state is LinkState.READY, "an event for one that takes none"
-            assert not worker.starting and not worker.condemned, "an event for one that takes none"
-            before = route.in_flight - 1
-            if worker.isolated:
-                assert not count, "a suspect is not alone"
-            else:
-                assert count < worker.window <= worker.largest, "more than the window"
-                assert not count or worker.in_flight_bytes + size <= link.WINDOW_BYTES
-                assert not before or 2 * before < worker.window, "more than half a window"
-            assert before == sum(entry.owner is route for entry in worker.in_flight.values())
-            deliver(event, route, size, now)
-
-        worker.deliver = checked  # type: ignore[method-assign]
+        worker.window_bytes = self.config.window_bytes
+        worker.in_flight = Watched(worker)
 
     def dialled(self, a: int, b: int) -> None:
         """A connection that a worker has opened stands, or fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from wsraw.gateway.endpoint import Endpoint
 from wsraw.gateway.sockets import Sockets
 from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
+from wsraw.selector import Selector
 
 
 class Clock:
@@ -28,10 +30,15 @@ class Clock:
 class Served:
     """A gateway without its ZeroMQ: real sockets, the router, and a worker in the same thread."""
 
-    def __init__(self, listen: str = "127.0.0.1:0", **settings: Any) -> None:
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:0",
+        selector: Callable[[], selectors.BaseSelector] = Selector,
+        **settings: Any,
+    ) -> None:
         self.stage = Stage(**settings)
         self.clock = Clock()
-        self.loop = Loop(self.clock)
+        self.loop = Loop(self.clock, selector)
         self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
         self.sockets.listen(parse_listen(listen, self.stage.settings), None)
         self.loop.before_sleep = self._before_sleep

@@ -12,9 +12,8 @@ from deadline import eventually
 from stage import TOKEN
 
 from wsraw import messages as m
-from wsraw.gateway import links as links_module
 from wsraw.gateway.connection import Connection
-from wsraw.gateway.links import DEATH_CERTAIN_AFTER, Links
+from wsraw.gateway.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
 from wsraw.gateway.router import Router
 from wsraw.gateway.wire import Sent, WorkerWire, new_context
 from wsraw.link import LinkState, WorkerLink
@@ -23,17 +22,23 @@ from wsraw.loop import Loop
 from wsraw.settings import Settings
 
 
-class Wire(WorkerWire):
-    """The real one, whose sends can be made to say what a test needs."""
+class Tap:
+    """A ROUTER whose queues can be made to be full."""
 
-    says: Sent | None = None
+    is_full = False
     refused = 0
 
-    def send(self, identity: bytes, data: bytes) -> Sent:
-        if self.says is not None:
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def send(self, *arguments: Any, **options: Any) -> None:
+        if self.is_full:
             self.refused += 1
-            return self.says
-        return super().send(identity, data)
+            raise zmq.Again
+        self._socket.send(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
 
 
 class Mate:
@@ -81,7 +86,9 @@ class Hall:
         self.router = Router(Settings(), 1, 1 << 30)
         self.context = new_context()
         self.peers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.wire = Wire(self.context, str(folder))
+        self.wire = WorkerWire(self.context, str(folder))
+        self.tap: Any = Tap(self.wire._socket)
+        self.wire._socket = self.tap
         self.links = Links(self.loop, self.router, self.wire)
         self.mates: list[Mate] = []
 
@@ -216,24 +223,24 @@ def test_without_that_last_drain_they_would_be_given_out_again(hall: Hall) -> No
     assert con.route.parked
 
 
-def test_a_drain_that_ends_with_its_budget_decides_nothing(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(links_module, "DRAIN_BUDGET", 3)
+def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
     mate, end = hall.worker(3)
-    for _ in range(10):
+    sent = 3 * DRAIN_BUDGET + 1
+    for _ in range(sent):
         mate.socket.send(m.encode([mate.link.session]))
     mate.leave()
     eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
+    # As fast as may be: the budget of time is none.
+    hall.wire._clock = lambda: 0.0
     rounds = 0
     while not gone(end):
         before = end.batches
         hall.links.judge_dying(hall.now)
         rounds += 1
-        assert gone(end) or end.batches == before + 3
+        assert gone(end) or end.batches == before + DRAIN_BUDGET
     assert rounds >= 3
-    assert end.batches == 10
+    assert end.batches == sent
 
 
 def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
@@ -271,7 +278,7 @@ def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
 def test_full_is_neither_life_nor_death(hall: Hall) -> None:
     mate, end = hall.worker(3)
     in_hand(hall, mate)
-    hall.wire.says = Sent.FULL
+    hall.tap.is_full = True
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
     assert not gone(end)
@@ -285,14 +292,14 @@ def test_full_is_neither_life_nor_death(hall: Hall) -> None:
 
 def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
     mate, end = hall.worker(3)
-    hall.wire.says = Sent.FULL
+    hall.tap.is_full = True
     for n in range(1, 6):
         end.notice(m.Answer(n, n))
         hall.router.dispatcher.talked.add(end)
         hall.links.send(hall.now)
-    assert hall.wire.refused == 1, "those behind it are not even tried"
+    assert hall.tap.refused == 1, "those behind it are not even tried"
     assert end.choked
-    hall.wire.says = None
+    hall.tap.is_full = False
     hall.pass_time(0.1)
     eventually(lambda: hall.turn() or len(mate.heard) >= 6)  # type: ignore[func-returns-value]
     assert [r.ref for r in mate.heard if type(r) is m.Answer] == [1, 2, 3, 4, 5]
@@ -310,15 +317,14 @@ def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
 
 
 def test_too_much_for_one_that_does_not_read_ends_its_session(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    hall: Hall,
 ) -> None:
-    monkeypatch.setattr(links_module, "UNSENT_LIMIT", 1000)
     mate, end = hall.worker(3)
     in_hand(hall, mate)
-    hall.wire.says = Sent.FULL
+    hall.tap.is_full = True
     for _ in range(2):
         assert not gone(end)
-        end.notice(m.Answer(1, "x" * 600))
+        end.notice(m.Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
         hall.router.dispatcher.talked.add(end)
         hall.links.send(hall.now)
     assert gone(end)

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from tests.gateway import model
 from tests.gateway.ground import Config
 from tests.gateway.habits import HABITS
 from tests.gateway.model import HARM, STEPS, failure, history, random_steps, run, shorten, tell
 from tests.gateway.world import World
-from wsraw.gateway.dispatch import Dispatcher
 
 CONFIGS = st.builds(
     Config,
@@ -68,10 +68,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            try:
-                self.world.finish_all()
-            finally:
-                self.world.close()
+            self.world.finish_all()
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[misc]
@@ -109,14 +106,14 @@ def test_shortening_ends_in_time() -> None:
 def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers for one connection: found, and told in a few steps."""
 
-    def forgets_its_holder(
-        self: Dispatcher, route: object, *args: object, **kwargs: object
-    ) -> None:
-        route.holder = None  # type: ignore[attr-defined]
-        move(self, route, *args, **kwargs)  # type: ignore[arg-type]
+    class Forgetful(World):
+        def step(self, name: str, a: int, b: int) -> None:
+            super().step(name, a, b)
+            for route in self.router.routes.values():
+                if not route.in_flight:
+                    route.holder = None
 
-    move = Dispatcher._move
-    monkeypatch.setattr(Dispatcher, "_move", forgets_its_holder)
+    monkeypatch.setattr(model, "World", Forgetful)
     config = Config()
     for seed in range(50):
         steps = list(random_steps(random.Random(seed), 300))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,11 +11,9 @@ from websockets.frames import Frame
 from websockets.uri import parse_uri
 
 from wsraw import messages as m
-from wsraw.gateway import outgoing as module
 from wsraw.gateway.connection import Connection, ConnectionState
-from wsraw.gateway.framing import FramingKey
+from wsraw.gateway.framed import Framed
 from wsraw.gateway.outgoing import FRAGMENT_TIMEOUT
-from wsraw.gateway.output import Framed
 
 
 class Client:
@@ -266,22 +265,14 @@ def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[M
 # --- groups: framed once ---
 
 
-def count_frames(monkeypatch: pytest.MonkeyPatch) -> list[FramingKey]:
-    made: list[FramingKey] = []
-    real = module.frame_message
-
-    def counted(key: FramingKey, data: bytes, kind: str) -> Framed:
-        made.append(key)
-        return real(key, data, kind)
-
-    monkeypatch.setattr(module, "frame_message", counted)
-    return made
+def framings(members: Iterable[Connection]) -> int:
+    """How often their last message was framed for more than one."""
+    return len({id(con.output[-1]) for con in members if type(con.output[-1]) is Framed})
 
 
 def test_a_published_message_is_framed_once_for_all_that_are_alike(
-    stage: Stage, mates: tuple[Mate, Mate], monkeypatch: pytest.MonkeyPatch
+    stage: Stage, mates: tuple[Mate, Mate]
 ) -> None:
-    made = count_frames(monkeypatch)
     clients = [Client(stage) for _ in range(5)]
     deflating = [Client(stage, deflate=True) for _ in range(5)]
     raws = [stage.raw() for _ in range(5)]
@@ -290,16 +281,15 @@ def test_a_published_message_is_framed_once_for_all_that_are_alike(
         mates[0].say(m.Join(con.id, "g"))
     text = b"hello " * 1000
     mates[1].say(m.Publish("g", text, "text"))
-    assert len(made) == 3
+    assert framings(members) == 3
     for con in raws:
         assert stage.write(con) == text
     for client in clients + deflating:
         assert client.read() == [("TEXT", text, True)]
 
 
-def test_with_contexts_each_is_compressed_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_contexts_each_is_compressed_for_itself() -> None:
     stage = Stage(deflate_context_takeover=True)
-    made = count_frames(monkeypatch)
     mate = stage.worker()
     clients = [Client(stage, deflate=True) for _ in range(3)]
     for client in clients:
@@ -308,7 +298,7 @@ def test_with_contexts_each_is_compressed_for_itself(monkeypatch: pytest.MonkeyP
     mate.say(m.Send(clients[0].con.id, text, "text"))
     for _ in range(3):
         mate.say(m.Publish("g", text, "text"))
-    assert not made
+    assert framings(client.con for client in clients) == 0
     assert clients[0].read() == [("TEXT", text, True)] * 4
     for client in clients[1:]:
         assert client.read() == [("TEXT", text, True)] * 3

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.gateway.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Framed, Output
+from wsraw.gateway.framed import Framed
+from wsraw.gateway.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Output
 
 
 @given(st.lists(st.binary(max_size=20) | st.integers(0, 30), max_size=30))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table

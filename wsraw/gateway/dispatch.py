@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
 from wsraw.gateway.suspicion import Suspicion

@@ -13,11 +13,11 @@ import os
 import socket
 import struct
 import sys
-from typing import Final, Protocol
+from typing import Final
 
 from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.output import GATHERED_FROM
-from wsraw.gateway.route import PAUSED_FULL
+from wsraw.gateway.route import PAUSED_FULL, Route
 from wsraw.gateway.router import Router
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
@@ -47,8 +47,8 @@ PUNCTUAL: Final = 1.0
 _RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-class Owner(Protocol):
-    """What all endpoints share; see sockets.py."""
+class Owner:
+    """What all endpoints share; sockets.py is the one who has it."""
 
     loop: Loop
     router: Router
@@ -123,6 +123,7 @@ class Endpoint:
                 owner.dirty[con] = None
             return
         if data:
+            route: Route | None
             connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
             if connecting:
@@ -133,14 +134,16 @@ class Endpoint:
                 if len(data) >= LEAST_READ:
                     # A part of something large: there will be more of it in the next turn.
                     owner.loop.give_way()
-                if con.route is not None:
-                    flow.read_part(con.route, len(data))
+                route = con.route
+                if route is not None:
+                    flow.read_part(route, len(data))
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
                 self._portion = LEAST_READ
                 self._is_busy = True
-                if con.route is not None:
-                    flow.read_part(con.route, len(data))
+                route = con.route
+                if route is not None:
+                    flow.read_part(route, len(data))
                 self.judge_reading()
             elif len(data) > self._portion // 2:
                 if con.parsed < FEW:
@@ -224,7 +227,7 @@ class Endpoint:
             events = con.written(size, now)
             if events:
                 owner.router.take(con, events, now)
-            route = con.route
+            route: Route | None = con.route
             if route is not None:
                 # Nearly always everything was taken at once, and nobody need be told.
                 route.written += size
@@ -257,7 +260,8 @@ class Endpoint:
         """Read when there is something, unless the router has paused it, or there is nothing more
         to come, or it has to queue up."""
         con = self.con
-        paused = con.route is not None and con.route.pauses
+        route: Route | None = con.route
+        paused = route is not None and route.pauses != 0
         if con.state is CLOSING:
             paused = con.half_closed
         elif con.state is CONNECTING:

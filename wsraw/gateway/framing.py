@@ -6,7 +6,7 @@ from codecs import utf_8_decode
 from typing import Final
 
 from wsraw.gateway.deflate import Packing
-from wsraw.gateway.output import Framed
+from wsraw.gateway.framed import Framed
 
 TEXT: Final = 1
 BINARY: Final = 2

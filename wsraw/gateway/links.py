@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.remote import Remote
 from wsraw.gateway.route import Worker
 from wsraw.gateway.router import Router

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.framing import frame_message

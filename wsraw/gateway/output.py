@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from wsraw.gateway.framed import Framed
+
 WRITE_SIZE: Final = 256 * 1024
 """Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""
 
@@ -11,15 +13,6 @@ GATHERED_FROM: Final = 4 * 1024
 """Bytes of a chunk, on average, from which on several are better written without joining them."""
 
 MOST_GATHERED: Final = 16
-
-
-class Framed(bytes):
-    """A published message, framed once for many connections.
-
-    The type says which of the waiting chunks a slow reader may go without.
-    """
-
-    __slots__ = ()
 
 
 class Output:

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.guests import Guest
 from wsraw.link import GatewayLink
 from wsraw.settings import Settings

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from wsraw import link
-from wsraw import messages as m
+import wsraw.link as link
+import wsraw.messages as m
 from wsraw.gateway.commands import Commands
 from wsraw.gateway.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.dead_letters import dead_letter

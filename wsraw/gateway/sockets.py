@@ -20,7 +20,7 @@ from wsraw.gateway.rated import RatedConnection
 from wsraw.gateway.refusals import Refusals
 from wsraw.gateway.route import PAUSED_RATE, Route
 from wsraw.gateway.router import Router
-from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint
+from wsraw.gateway.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint, TlsOwner
 from wsraw.listen import printable
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
@@ -38,7 +38,7 @@ GO_ON_TIME: Final = 0.0015
 """Seconds of a turn for what was read before and is not parsed yet, and for pauses."""
 
 
-class Sockets:
+class Sockets(TlsOwner):
     """Endpoints and listeners. What a turn has marked is worked off at its end."""
 
     def __init__(

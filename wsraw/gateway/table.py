@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.dispatch import Dispatcher
 from wsraw.gateway.entrance import Entrance

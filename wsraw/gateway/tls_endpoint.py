@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import Endpoint, Owner
@@ -46,7 +46,7 @@ _METHODS: Final = (
 )
 
 
-class TlsOwner(Owner, Protocol):
+class TlsOwner(Owner):
     """What endpoints with TLS share beside the rest."""
 
     handshakes: Handshakes
@@ -72,6 +72,7 @@ class TlsEndpoint(Endpoint):
 
     __slots__ = (
         "_answer",
+        "_handshakes",
         "_hello",
         "_is_unheard",
         "_raw",
@@ -81,13 +82,12 @@ class TlsEndpoint(Endpoint):
         "_tls",
     )
 
-    _owner: TlsOwner
-
     def __init__(
         self, owner: TlsOwner, sock: socket.socket, con: Connection, terms: AcceptTls | OpenTls
     ) -> None:
         """Raises ValueError for a server name that cannot be one."""
         super().__init__(owner, sock, con)
+        self._handshakes = owner.handshakes
         self._raw = sock
         self._terms: AcceptTls | OpenTls | None = terms
         self._tls: TlsSocket | None = None
@@ -101,7 +101,7 @@ class TlsEndpoint(Endpoint):
             self._server_name = terms.server_name
             self._answer = HelloReader(of_server=True)
             self._begin(Tls(terms.context, server_side=False, server_name=terms.server_name))
-            owner.handshakes.waiting[self] = b""
+            self._handshakes.waiting[self] = b""
         else:
             self._hello = HelloReader()
 
@@ -133,7 +133,7 @@ class TlsEndpoint(Endpoint):
             self._owner.dirty[self.con] = None
 
     def _read_early(self) -> None:
-        waiting = self._owner.handshakes.waiting
+        waiting = self._handshakes.waiting
         if self in waiting:
             self._is_unheard = True
             self.judge_reading()
@@ -154,7 +154,7 @@ class TlsEndpoint(Endpoint):
                 return
         data = self._receive()
         if data:
-            self._owner.handshakes.waiting[self] = data
+            self._handshakes.waiting[self] = data
 
     def _receive(self, size: int = HANDSHAKE_READ, flags: int = 0) -> bytes:
         """What has come; nothing if there is nothing, or it is over."""
@@ -191,7 +191,7 @@ class TlsEndpoint(Endpoint):
         if not rest:
             return
         if self._is_tls(rest):
-            owner.handshakes.waiting[self] = rest
+            self._handshakes.waiting[self] = rest
         elif self._terms is None and con.state is not CLOSED:
             owner.router.take(con, con.receive_data(rest, now), now)
             self.judge_reading()
@@ -226,7 +226,7 @@ class TlsEndpoint(Endpoint):
             tls, data = self._hear_hello(self._terms, data)
         elif self._answer is not None:
             data = self._hear_answer(self._answer, data)
-        if tls is not None and self._terms is not None:
+        if tls is not None and self._shakes_hands():
             tls.tls.handshake(data)
             tls.unsent += tls.tls.data_to_send()
             if tls.unsent:
@@ -238,6 +238,9 @@ class TlsEndpoint(Endpoint):
         if self._is_unheard or self.watched is None:
             self._is_unheard = False
             self.judge_reading()
+
+    def _shakes_hands(self) -> bool:
+        return self._terms is not None
 
     def _hear_hello(
         self, terms: AcceptTls | OpenTls, data: bytes
@@ -272,7 +275,7 @@ class TlsEndpoint(Endpoint):
         owner, con = self._owner, self.con
         now = owner.loop.now
         self._terms = None
-        owner.handshakes.completed += 1
+        self._handshakes.completed += 1
         con.about["tls"] = tls.tls.about(self._server_name)
         events = con.connected(now) if con.opened else con.secured(now)
         owner.router.take(con, events, now)
@@ -285,7 +288,7 @@ class TlsEndpoint(Endpoint):
         owner, con = self._owner, self.con
         now = owner.loop.now
         self._terms = self._hello = None
-        owner.handshakes.failed += 1
+        self._handshakes.failed += 1
         log.debug("connection %d: no TLS: %s", con.id, why)
         if con.opened:
             events = con.connect_failed(f"TLS to {con.target}: {why}", now)
@@ -304,7 +307,7 @@ class TlsEndpoint(Endpoint):
             return
         super().judge_reading()
         if self.reading and self._tls is not None and self._tls.is_restless:
-            self._owner.handshakes.waiting[self] = b""
+            self._handshakes.waiting[self] = b""
 
     def flush(self) -> None:
         """Write what TLS has to say, then what the connection has."""
@@ -356,5 +359,5 @@ class TlsEndpoint(Endpoint):
 
     def close(self) -> None:
         """Free the descriptor, and leave the queue."""
-        self._owner.handshakes.waiting.pop(self, None)
+        self._handshakes.waiting.pop(self, None)
         super().close()

@@ -24,7 +24,8 @@ from websockets.frames import (
 from websockets.uri import WebSocketURI
 from websockets.utils import accept_key
 
-from wsraw.gateway import deflate, plain_request
+import wsraw.gateway.deflate as deflate
+import wsraw.gateway.plain_request as plain_request
 from wsraw.gateway.compression import ClientDeflate, DeflateExtension, ServerDeflate
 from wsraw.gateway.framing import (
     PING_FRAME,
@@ -183,7 +184,7 @@ class WebSocket(MessageOrder):
         response = protocol.accept(request)
         if response.status_code != 101:
             protocol.send_response(response)
-            self.error = _explain(protocol.handshake_exc)
+            self.error = _explain(self._protocol.handshake_exc)
             return False
         self.offered = [
             name.strip()
@@ -297,7 +298,7 @@ class WebSocket(MessageOrder):
             protocol.inflates(extension)
             if not self._masks and codec.compresses:
                 self._framing_key = codec.packing
-                self._plain_below = codec.threshold
+                self._plain_below = float(codec.threshold)
 
     # --- receiving ---
 

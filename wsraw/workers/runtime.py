@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from wsraw import messages as m
+import wsraw.messages as m
 from wsraw.link import ONLY_MESSAGES, LinkState, Outbox, WorkerLink
 from wsraw.workers.connection import (
     ATTACHED,
@@ -479,7 +479,7 @@ def check_returned(value: object) -> None:
 
 def _from_handler_on(trace: TracebackType | None) -> TracebackType | None:
     """A traceback without our own frames above the user's."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         trace = trace.tb_next
     return trace
 
