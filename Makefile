@@ -103,7 +103,7 @@ compiled: $(COMPILED)/.built
 $(COMPILED)/.built: $(VENV)/.dev pyproject.toml $(shell find wsraw tests benchmarks examples -name '*.py')
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)/build
-	cp -R .ci .gitignore CHANGELOG.md LICENSE Makefile README.md benchmarks docs examples pyproject.toml tests wsraw $(COMPILED)
+	tar -cf - --exclude=./build --exclude=./.git --exclude=./$(VENV) --exclude='*.so' . | tar -xf - -C $(COMPILED)
 	cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(abspath $(BIN))/python -m pip wheel --quiet \
 		--disable-pip-version-check --no-deps --wheel-dir build .
 	ln -s $(abspath $(NODE)) $(COMPILED)/$(NODE)

@@ -47,7 +47,9 @@ ALLOWED = {
     "launch": set(),
     "configuration": {"checks", "listeners", "options", "pools", "programs", "settings"},
     "tls_files": {"configuration", "listeners"},
-    "loop": set(),
+    "selector": set(),
+    "loop": {"selector"},
+    "compiled": {"loop"},
     "tuning": set(),
     "listen": {"listeners", "tuning"},
     "link": {"messages"},
@@ -95,6 +97,7 @@ ALLOWED = {
     "drill": {"checks", "loop", "programs", "settings", "supervisor", ""},
     "cli": {
         "checks",
+        "compiled",
         "configuration",
         "conform",
         "drill",

@@ -23,7 +23,7 @@ from wsraw.gateway.connection import Connection
 from wsraw.gateway.router import Router
 from wsraw.link import WorkerLink
 from wsraw.listeners import Listen, parse_listen
-from wsraw.testing.memory import ForwardLoop, MemoryDealer, TellingRuntime
+from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
 from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
 from wsraw.testing.pipe import Pipe
 from wsraw.workers import api
@@ -31,6 +31,7 @@ from wsraw.workers import handlers as handlers_module
 from wsraw.workers.asyncio_shell import AsyncioShell
 from wsraw.workers.dealer import Bell
 from wsraw.workers.handlers import Handlers
+from wsraw.workers.runtime import Runtime
 from wsraw.workers.shell import Stopper
 
 TOKEN: Final = "token"
@@ -130,10 +131,8 @@ class App:
             concurrency=concurrency,
             starting=loaded.on_start is not None,
         )
-        self._runtime = TellingRuntime(
-            link, loaded, self.settings.on_exception, threading.get_ident
-        )
-        self._runtime.errors = self._errors
+        self._runtime = Runtime(link, loaded, self.settings.on_exception, threading.get_ident)
+        self._runtime.report = self._teller = Teller(self._errors)
         api.install(self._runtime, self._stopper.call_soon)
         self._shell = AsyncioShell(
             self._runtime, dealer, self._stopper, "memory", self._bell, concurrency
@@ -176,7 +175,7 @@ class App:
     def kill_worker(self) -> None:
         """As kill -9: what its handlers have not finished comes again, with `delivery` 2, to a new
         worker. A handler must be under way for that: ``client.send("x", wait=False)``."""
-        self._runtime.over = True
+        self._teller.over = True
         (worker,) = self._router.workers.values()
         self._task.cancel()
         self._run(self._cancelled())
@@ -402,7 +401,7 @@ class App:
     def _free(self) -> None:
         self._closed = True
         if hasattr(self, "_runtime"):
-            self._runtime.over = True
+            self._teller.over = True
             self._loop.run_until_complete(self._cancelled())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from wsraw.workers.dealer import Bell, Dealer
-from wsraw.workers.runtime import Runtime
+from wsraw.workers.runtime import log_exception
 
 
 class MemoryDealer(Dealer):
@@ -82,16 +82,17 @@ class ForwardLoop(asyncio.SelectorEventLoop):
         return super().call_at(when, callback, *args, **context)
 
 
-class TellingRuntime(Runtime):
-    """A runtime whose test hears what handlers have raised."""
+class Teller:
+    """Tells a test what handlers have raised."""
 
-    errors: list[BaseException]
-    over = False
-    """It was killed: what its handlers still do is nobody's business."""
+    def __init__(self, errors: list[BaseException]) -> None:
+        self._errors = errors
+        self.over = False
+        """Their worker was killed: what they still do is nobody's business."""
 
-    def report(self, what: str, error: BaseException) -> None:
+    def __call__(self, what: str, error: BaseException) -> None:
         """For the log, and for the test."""
         if not self.over:
-            super().report(what, error)
+            log_exception(what, error)
             error.add_note(f"raised by the handler: {what}")
-            self.errors.append(error)
+            self._errors.append(error)

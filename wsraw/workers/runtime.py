@@ -80,6 +80,8 @@ class Runtime:
         """Called when a command wants to go out at once."""
         self.send_now: Callable[[], None] = _nothing
         """Called by `flush`: what the link holds is to be sent before it returns."""
+        self.report: Callable[[str, BaseException], None] = log_exception
+        """Called with what a handler has raised, and which one it was."""
         self._plain = Turn(0, m.OnError(0, 0, ""))
         self._bereft: dict[int, Connection] = {}
         """Those of a gateway that died, until their on_close."""
@@ -344,11 +346,6 @@ class Runtime:
             return False
         return True
 
-    def report(self, what: str, error: BaseException) -> None:
-        """The traceback of the user's code into the log."""
-        trace = _from_handler_on(error.__traceback__)
-        log.error("%s raised", what, exc_info=(type(error), error, trace))
-
     # --- commands ---
 
     def command(self, record: m.Record) -> None:
@@ -467,6 +464,12 @@ def to_msg(event: m.OnMessage) -> dict[str, Any]:
     if kind == "raw":
         return {"data": event.data}
     return {"type": kind, "data": event.data, "final": event.final}
+
+
+def log_exception(what: str, error: BaseException) -> None:
+    """The traceback of the user's code into the log."""
+    trace = _from_handler_on(error.__traceback__)
+    log.error("%s raised", what, exc_info=(type(error), error, trace))
 
 
 def check_returned(value: object) -> None:
