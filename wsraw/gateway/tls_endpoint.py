@@ -240,6 +240,7 @@ class TlsEndpoint(Endpoint):
             self.judge_reading()
 
     def _shakes_hands(self) -> bool:
+        # A method, as what was heard may have ended it, and compiled code would not look again.
         return self._terms is not None
 
     def _hear_hello(

@@ -184,6 +184,7 @@ class WebSocket(MessageOrder):
         response = protocol.accept(request)
         if response.status_code != 101:
             protocol.send_response(response)
+            # Not `protocol`: of that compiled code still believes that it has none.
             self.error = _explain(self._protocol.handshake_exc)
             return False
         self.offered = [
