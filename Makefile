@@ -100,10 +100,11 @@ $(VENV)/.bench: $(VENV)/.dev pyproject.toml
 compiled: $(COMPILED)/.built
 
 # A copy of the tree, with the extension modules beside their sources, as Python takes them first.
-$(COMPILED)/.built: $(VENV)/.dev pyproject.toml $(shell find wsraw tests benchmarks examples -name '*.py')
+$(COMPILED)/.built: $(VENV)/.dev pyproject.toml $(shell find .ci *.md Makefile wsraw tests benchmarks docs examples -type f \
+		-not -path '*/__pycache__/*' -not -path '*/node_modules/*')
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)/build
-	tar -cf - --exclude=./build --exclude=./.git --exclude=./$(VENV) --exclude='*.so' . | tar -xf - -C $(COMPILED)
+	tar -cf - --exclude=./build --exclude=./.git --exclude=./$(VENV) --exclude='*.so' --exclude='./.*_cache' --exclude=./.hypothesis . | tar -xf - -C $(COMPILED)
 	cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(abspath $(BIN))/python -m pip wheel --quiet \
 		--disable-pip-version-check --no-deps --wheel-dir build .
 	ln -s $(abspath $(NODE)) $(COMPILED)/$(NODE)
