@@ -1,4 +1,5 @@
 # make run: serve the echo example. make test: all tests. make check: style and types.
+# make cases: situations from public bug reports, one script each.
 # make soak: the long runs. make conformance: the Autobahn test suite, all cases.
 # make fuzz: hostile input for each parser, SECONDS each.
 # Needs python3 (3.11 or newer, with venv and pip) and make.
@@ -16,9 +17,11 @@ TESTS ?=
 SEED ?=
 # Of the fuzzers, for each target.
 SECONDS ?= 60
+# Which scripts, by parts of their paths; all by default.
+CASES ?=
 
 
-.PHONY: run test test-compiled compiled soak bench conformance fuzz check format coverage node-peers workers autobahn clean
+.PHONY: run test test-compiled compiled cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -34,6 +37,11 @@ test: $(VENV)/.dev node-peers workers autobahn
 test-compiled: compiled node-peers workers autobahn
 	cd $(COMPILED) && WSRAW_TEST_COMPILED=1 PYTHONPATH=$(abspath $(COMPILED)) \
 		$(abspath $(BIN))/python -m pytest $(TESTS)
+
+# tests/situations/README.md
+cases: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check asn1crypto
+	$(BIN)/python -m tests.situations $(CASES)
 
 # The long runs, which CI does not wait for: a million steps of the model, 50 deaths each of gateway and
 # supervisor under load, two minutes each of everything that can happen to workers and to those above
