@@ -401,11 +401,14 @@ S = s.Settings()
         (README, f"pauses that grow to {restarts.LONGEST_BACKOFF:g} s"),
         (PROTOCOL, f"This is version {m.PROTOCOL_VERSION}."),
         (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
-        (PROTOCOL, f"| `MAXMSGSIZE` = {dealer.LARGEST_BATCH // MIB} MiB |"),
-        (PROTOCOL, f"`MAXMSGSIZE` = {wire.MAX_BATCH // MIB} MiB, `RCVHWM` = {wire.RECEIVE_QUEUE}"),
+        (PROTOCOL, f"| `MAXMSGSIZE` = {link.LARGEST_BATCH // MIB} MiB |"),
         (
             PROTOCOL,
-            f"`MAXMSGSIZE` = {wire.REMOTE_MAX_BATCH // MIB} MiB, "
+            f"`MAXMSGSIZE` = {link.LARGEST_BATCH // MIB} MiB, `RCVHWM` = {wire.RECEIVE_QUEUE}",
+        ),
+        (
+            PROTOCOL,
+            f"`MAXMSGSIZE` = {link.LARGEST_REMOTE_BATCH // MIB} MiB, "
             f"`RCVHWM` = {wire.REMOTE_RECEIVE_QUEUE} batches",
         ),
         (

@@ -11,9 +11,13 @@ from wsraw import messages as m
 from wsraw.link import (
     FIRST_WINDOW,
     IDS_LOW,
+    LARGEST_BATCH,
+    LARGEST_REMOTE_BATCH,
     LARGEST_WINDOW,
     LATE_AFTER,
     LONGEST_ROUND_TRIP,
+    RECORD_COST,
+    ROOM_FOR_ACKS,
     ROUND_TRIPS,
     STUCK_AFTER,
     WINDOW_BYTES,
@@ -22,6 +26,7 @@ from wsraw.link import (
     LinkState,
     WorkerLink,
 )
+from wsraw.settings import LARGEST_MESSAGE
 
 SESSION = 9
 CON = 1 << m.ID_EPOCH_SHIFT | 5
@@ -386,6 +391,95 @@ def test_a_worker_survives_a_wrong_answer(value: Any) -> None:
     assert ready_worker().receive(to_worker(m.Answer(0, value))) == []
 
 
+# --- batches have a largest size ---
+
+
+def limited(batch: int) -> WorkerLink:
+    end = ready_worker()
+    end.receive(link.who())
+    end.data_to_send()
+    welcome = m.Welcome(1, SESSION, 1, 100, 5000, 10, {"batch": batch})
+    end.receive(to_worker(welcome))
+    return end
+
+
+def filled(end: WorkerLink, seq: int, *sizes: int) -> link.Outbox:
+    outbox = end.outbox(m.OnMessage(seq, CON, b"x", "raw"))
+    for size in sizes:
+        outbox.records.append(m.Send(CON, bytes(size)))
+        outbox.size += size + RECORD_COST
+    return outbox
+
+
+def test_a_worker_learns_how_large_a_batch_may_be() -> None:
+    for is_far, batch in ((False, LARGEST_BATCH), (True, LARGEST_REMOTE_BATCH)):
+        end = GatewayLink(b"id", m.gateway_decoder())
+        end.is_far = is_far
+        end.welcome(hello(), SESSION, 1, range(100, 200))
+        worker = worker_end()
+        worker.receive(end.data_to_send() or b"")
+        assert worker.room == batch - ROOM_FOR_ACKS
+
+
+def test_events_that_do_not_fit_into_one_batch_go_in_several_each_with_its_commands() -> None:
+    end = limited(100_000 + ROOM_FOR_ACKS)
+    for seq, size in enumerate((60_000, 60_000, 10, 10, 99_000), 1):
+        assert end.done(filled(end, seq, size))
+    assert end.command(m.Send(CON, b"last"), 4 + RECORD_COST)
+    batches = []
+    while (batch := sent(end)) is not None:
+        batches.append([type(r).__name__ + str(getattr(r, "last", "")) for r in batch[1:]])
+    assert batches == [["Send", "Ack1"], ["Send"] * 3 + ["Ack4"], ["Send", "Send", "Ack5"]]
+
+
+def test_what_is_sealed_ends_with_its_session() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    for seq in (1, 2, 3):
+        end.done(filled(end, seq, 500))
+    end.receive(link.who())
+    assert isinstance((sent(end) or [])[1], m.Hello)
+    assert sent(end) is None
+
+
+def test_a_bye_comes_last_of_all_batches() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    for seq in (1, 2):
+        end.done(filled(end, seq, 500))
+    end.bye()
+    first, second = sent(end) or [], sent(end) or []
+    assert [type(r) for r in first[1:]] == [m.Send, m.Ack]
+    assert [type(r) for r in second[1:]] == [m.Send, m.Ack, m.Bye]
+
+
+def test_the_fullest_batch_fits() -> None:
+    """Commands up to the room, and as many acks as can be."""
+    end = limited(LARGEST_REMOTE_BATCH)
+    seqs = range(1, 2 * LARGEST_WINDOW, 2)
+    for seq in seqs:
+        end.done(filled(end, (1 << 53) + seq, 0))
+    left = end.room - len(seqs) * RECORD_COST - RECORD_COST
+    assert end.command(m.Send(CON, bytes(left)), left + RECORD_COST)
+    batch = end.data_to_send() or b""
+    assert end.data_to_send() is None
+    assert 0.5 * LARGEST_REMOTE_BATCH < len(batch) <= LARGEST_REMOTE_BATCH
+
+
+def test_the_largest_message_fits_both_ways() -> None:
+    assert worker_end().room >= LARGEST_MESSAGE + RECORD_COST
+
+
+def test_a_large_event_goes_alone() -> None:
+    """With all that a worker is told of other connections in a turn it might not fit."""
+    end = gateway_end()
+    end.notice(m.Detach(1))
+    end.deliver(message(data=bytes(WINDOW_BYTES)), None, WINDOW_BYTES + 256, 0.0)
+    end.notice(m.Detach(2))
+    end.notice(m.Detach(3))
+    batches = [sent(end), sent(end), sent(end), sent(end)]
+    kinds = [[type(r) for r in batch[1:]] if batch else None for batch in batches]
+    assert kinds == [[m.Detach], [m.OnMessage], [m.Detach, m.Detach], None]
+
+
 # --- gateway end: the dialog ---
 
 
@@ -393,7 +487,7 @@ def test_welcome_begins_the_session() -> None:
     end = GatewayLink(b"id", m.gateway_decoder())
     assert end.state is N
     end.welcome(hello(window=50, concurrency=3), SESSION, 2, range(100, 200))
-    limits = {"state": m.STATE_LIMIT, "window_bytes": WINDOW_BYTES}
+    limits = {"state": m.STATE_LIMIT, "window_bytes": WINDOW_BYTES, "batch": LARGEST_BATCH}
     assert sent(end) == [SESSION, m.Welcome(1, SESSION, 2, 100, 199, 50, limits)]
     assert (end.state, end.window, end.concurrency) == (R, FIRST_WINDOW, 3)
 

@@ -78,7 +78,7 @@ def vectors() -> list[Vector]:
         of(
             "welcome", down,
             m.Welcome(1, SESSION, 1, CON + 1, CON + 1000, 100,
-                      {"state": 65536, "window_bytes": 1048576}),
+                      {"state": 65536, "window_bytes": 1048576, "batch": 67108864}),
             session=SESSION,
         ),
         of("attach", down, m.Attach(CON, INF, b"\x93\x01\xa1x\xc0", 3, ABOUT)),

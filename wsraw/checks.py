@@ -11,7 +11,7 @@ from wsraw import pools
 from wsraw.listeners import Listen, is_count, parse_listen
 from wsraw.networks import Networks
 from wsraw.origins import Hosts, Origins
-from wsraw.settings import KIB, Settings, convert
+from wsraw.settings import KIB, LARGEST_MESSAGE, MIB, Settings, convert
 
 ONE_READ: Final = 64 * KIB
 """The most that is read from a connection in a turn."""
@@ -43,6 +43,12 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError(
             f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
             f"({settings.max_message_size}): a frame is no larger than its message"
+        )
+    if settings.max_message_size > LARGEST_MESSAGE:
+        raise ValueError(
+            f"max_message_size ({settings.max_message_size}) must not be above {LARGEST_MESSAGE} "
+            f"({LARGEST_MESSAGE // MIB}MiB): a larger message does not reach a worker in one "
+            "piece; let clients send it in fragments, which are handled one by one"
         )
     if not settings.listen:
         raise ValueError("listen: at least one HOST:PORT is needed")

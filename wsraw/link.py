@@ -52,6 +52,20 @@ LONGEST_ROUND_TRIP: Final = 1.0
 """Seconds. What takes longer is the handler."""
 
 
+LARGEST_BATCH: Final = 64 * 1024 * 1024
+"""Bytes of a batch between the gateway and a worker of the same machine, either way: ZeroMQ cuts
+the link at a longer one."""
+
+LARGEST_REMOTE_BATCH: Final = 16 * 1024 * 1024
+"""The same for a batch that comes from a worker on another machine."""
+
+RECORD_COST: Final = LARGEST_BATCH // m.MOST_RECORDS
+"""Bytes that a command counts for beside its data: so a batch that is short enough has no more
+records than the gateway reads."""
+
+ROOM_FOR_ACKS: Final = 256 * 1024
+"""Bytes of a batch that commands leave for the session and LARGEST_WINDOW acks."""
+
 COPIED_BELOW: Final = 512 * 1024
 """Bytes of a batch from which on both ends have ZeroMQ send it where it lies. A megabyte is then
 copied five times on its way through us instead of nine; for less the bookkeeping costs more than
@@ -86,12 +100,14 @@ class LinkState(Enum):
 class Outbox:
     """What one event's handler has commanded so far; it goes out with the event's ack."""
 
-    __slots__ = ("records", "seq", "session")
+    __slots__ = ("records", "seq", "session", "size")
 
     def __init__(self, session: int, seq: int) -> None:
         self.session = session
         self.seq = seq
         self.records: list[m.Record] = []
+        self.size = 0
+        """Bytes that the records count for; at most the link's `room`."""
 
 
 class WorkerLink:
@@ -122,8 +138,14 @@ class WorkerLink:
         self._nudge = False
         self._decoder = m.worker_decoder()
         self._hello_due = False
+        self.room = LARGEST_BATCH - ROOM_FOR_ACKS
+        """Bytes of commands that fit into one batch."""
         self._records: list[m.Record] = []
+        self._size = 0
+        """Bytes that `_records` count for."""
         self._acks: list[list[int]] = []
+        self._sealed: deque[bytes] = deque()
+        """Batches that are full, before the one that is being filled."""
         self._ends: dict[int, int] = {}
         """Connections by the seq of their on_close: it is the end of them, once it is handled."""
         self._ids: deque[tuple[int, int]] = deque()
@@ -182,6 +204,8 @@ class WorkerLink:
         self.state = LinkState.READY
         self.session = welcome.session
         self.epoch = welcome.epoch
+        batch = welcome.limits.get("batch", LARGEST_BATCH)
+        self.room = max(1, batch - ROOM_FOR_ACKS)
         self._add_ids(welcome.first, welcome.last)
 
     def _end_session(self) -> None:
@@ -189,7 +213,9 @@ class WorkerLink:
         self.state = LinkState.NEW
         self.session = 0
         self._records = []
+        self._size = 0
         self._acks = []
+        self._sealed.clear()
         self._ends.clear()
         self._nudge = False
         self._ids.clear()
@@ -218,7 +244,7 @@ class WorkerLink:
         if outbox.session != self.session or self.state is LinkState.GONE:
             return False
         if outbox.records:
-            self._records += outbox.records
+            self._append(outbox.records, outbox.size)
         seq = outbox.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.
@@ -233,15 +259,23 @@ class WorkerLink:
     def flush(self, outbox: Outbox) -> None:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
         if outbox.session == self.session and self.state is not LinkState.GONE:
-            self._records += outbox.records
+            self._append(outbox.records, outbox.size)
         outbox.records = []
+        outbox.size = 0
 
-    def command(self, record: m.Record) -> bool:
+    def _append(self, records: list[m.Record], size: int) -> None:
+        """Commands that belong together: all of them into one batch."""
+        if self._size + size > self.room and (self._records or self._acks):
+            self._sealed.append(self._take_batch())
+        self._records += records
+        self._size += size
+
+    def command(self, record: m.Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: goes out at once, at most once. False if no session
         stands to carry it."""
         if self.state in (LinkState.NEW, LinkState.GONE):
             return False
-        self._records.append(record)
+        self._append([record], size)
         return True
 
     def started(self) -> None:
@@ -289,14 +323,20 @@ class WorkerLink:
                 self._starting,
             )
             return m.encode([0, hello])
+        if self._sealed:
+            return self._sealed.popleft()
         if not self._records and not self._acks and not self._nudge:
             return None
+        return self._take_batch()
+
+    def _take_batch(self) -> bytes:
         self._nudge = False
         last = self._records.pop() if self.state is LinkState.GONE else None
         batch = [self.session, *self._records, *(m.Ack(first, last) for first, last in self._acks)]
         if last is not None:
             batch.append(last)
         self._records = []
+        self._size = 0
         self._acks = []
         return m.encode(batch)
 
@@ -346,6 +386,8 @@ class GatewayLink:
         """What it is to be told in answer to its own commands; see MOST_OWED."""
         self._next_seq = 1
         self._out: list[m.Record] = []
+        self._has_large = False
+        """An event larger than the window is in `_out`: it goes alone."""
         self.acked_events = 0
         self.samples: deque[float] = deque(maxlen=256)
         """Service times of late, in seconds, one for each turn that brought acks."""
@@ -436,7 +478,11 @@ class GatewayLink:
                 ids[0],
                 ids[-1],
                 self.largest,
-                {"state": m.STATE_LIMIT, "window_bytes": self.window_bytes},
+                {
+                    "state": m.STATE_LIMIT,
+                    "window_bytes": self.window_bytes,
+                    "batch": LARGEST_REMOTE_BATCH if self.is_far else LARGEST_BATCH,
+                },
             )
         ]
 
@@ -527,6 +573,8 @@ class GatewayLink:
             self._busy_since = now
         self.in_flight[seq] = InFlight(event, owner, size, now)
         self.in_flight_bytes += size
+        if size > WINDOW_BYTES:
+            self._has_large = True
         self._out.append(event)
 
     def measure(self, now: float) -> None:
@@ -584,13 +632,26 @@ class GatewayLink:
     # --- bytes out ---
 
     def data_to_send(self) -> bytes | None:
-        """All records since the last call as one batch, or None."""
-        if not self._out:
+        """The records since the last call as a batch, or None; of a large event there are more."""
+        out = self._out
+        if not out:
             return None
-        batch = m.encode([self.session, *self._out])
         self._out = []
+        if self._has_large:
+            out = self._cut(out)
+        batch = m.encode([self.session, *out])
         self.owed = 0
         return batch
+
+    def _cut(self, out: list[m.Record]) -> list[m.Record]:
+        """A large event alone, or what is before it: together they may be too long for a batch."""
+        for index, record in enumerate(out):
+            if type(record) is m.OnMessage and len(record.data) > WINDOW_BYTES - COPIED_BELOW:
+                end = max(index, 1)
+                self._out = out[end:]
+                return out[:end]
+        self._has_large = False
+        return out
 
 
 def who() -> bytes:

@@ -15,6 +15,9 @@ from msgspec import Meta
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
 
+LARGEST_MESSAGE: Final = 63 * MIB
+"""The most that `max_message_size` may be: such a message fits into a batch, both ways."""
+
 MOST_HEADERS: Final = 128
 """What the library behind the handshake takes."""
 
@@ -394,7 +397,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="One that stays silent for so long after it is closed (1011).")
     ] = 20.0
     max_message_size: Annotated[
-        Bytes, Meta(description="The largest WebSocket message, after decompression (1009).")
+        Bytes,
+        Meta(
+            description="The largest WebSocket message, after decompression (1009); at most 63 MiB."
+        ),
     ] = MIB
     max_frame_size: Annotated[
         Size,

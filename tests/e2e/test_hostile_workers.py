@@ -21,7 +21,7 @@ from e2e.serving import Serving, has_traceback, linux
 from running import wsraw
 
 from wsraw import messages as m
-from wsraw.gateway.wire import REMOTE_MAX_BATCH
+from wsraw.link import LARGEST_REMOTE_BATCH
 
 pytestmark = linux
 
@@ -180,9 +180,9 @@ def deep_nesting(attacker: Attacker, rng: random.Random) -> None:
 def batches_too_large(attacker: Attacker, rng: random.Random) -> None:
     """libzmq cuts the link."""
     monitored, _ = attacker.enter()
-    attacker.say(monitored, bytes(REMOTE_MAX_BATCH + 1))
+    attacker.say(monitored, bytes(LARGEST_REMOTE_BATCH + 1))
     sock, session = attacker.enter()
-    attacker.say(sock, m.encode([session, ["send", 1, bytes(REMOTE_MAX_BATCH - 100)]]))
+    attacker.say(sock, m.encode([session, ["send", 1, bytes(LARGEST_REMOTE_BATCH - 100)]]))
     attacker.until_read(sock, session)
 
 

@@ -11,7 +11,6 @@ import zmq
 from deadline import UNIT, eventually
 
 from wsraw.gateway.wire import (
-    MAX_BATCH,
     RECEIVE_QUEUE,
     REMOTE_MARK,
     ControlWire,
@@ -21,7 +20,7 @@ from wsraw.gateway.wire import (
     WorkerWire,
     new_context,
 )
-from wsraw.link import COPIED_BELOW
+from wsraw.link import COPIED_BELOW, LARGEST_BATCH
 from wsraw.loop import Loop
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -287,10 +286,10 @@ def test_a_worker_that_sends_without_end_must_wait(wire: WorkerWire, peers: Peer
 def test_a_batch_that_is_too_large_ends_the_link(wire: WorkerWire, peers: Peers) -> None:
     large, other = peers.connect(), peers.connect()
     peers.receive(lambda got: len(got) == 2)
-    large.send(bytes(MAX_BATCH + 1))
+    large.send(bytes(LARGEST_BATCH + 1))
     other.send(b"still here")
     got = peers.receive(lambda got: b"still here" in [data for _, data in got])
-    assert all(len(data) <= MAX_BATCH for _, data in got)
+    assert all(len(data) <= LARGEST_BATCH for _, data in got)
 
 
 # --- the descriptor ---

@@ -27,7 +27,7 @@ class Owner:
     def __init__(self) -> None:
         self.records: list[m.Record] = []
 
-    def command(self, record: m.Record) -> None:
+    def command(self, record: m.Record, size: int = 0) -> None:
         self.records.append(record)
 
     def reads_state(self, con: Connection) -> None:

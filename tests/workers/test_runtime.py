@@ -610,3 +610,76 @@ def test_an_end_that_was_handled_before_says_so(pair: MakePair) -> None:
     at.begin_session(2, epoch=EPOCH + 1)
     at.run(closed(1, code=1006, cause="gateway-died"))
     assert at.seen == [("peer", 1), ("gateway-died", 2)]
+
+
+# --- more than a batch carries (issues of users who send a whole history at once) ---
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "con.send(bytes(30_000))",
+        "con.send('x' * 30_000)",
+        "con.send({'data': bytes(30_000)})",
+        "wsraw.publish('g', bytes(30_000))",
+        "return bytes(200_000)",
+        "con.send(b'')",
+    ],
+)
+@pytest.mark.parametrize("define", ["def", "async def"])
+def test_more_than_a_batch_carries_raises_at_the_call(
+    pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture, command: str, define: str
+) -> None:
+    """One return, many sends, very many small ones: each ends its own event, and says so."""
+    both = pair(
+        f"""
+        import wsraw
+        {define} on_message(msg, con):
+            if msg["data"] == b"much":
+                for _ in range(1000):
+                    {command}
+            return msg
+        """
+    )
+    both.runtime.link.room = 100_000
+    con = con_id(1)
+    records = both.run(
+        m.OnMessage(0, con, b"a little", "binary"),
+        m.OnMessage(0, con, b"much", "binary"),
+        m.OnMessage(0, con_id(2), b"a little", "binary"),
+    )
+    echo = m.Send(con, b"a little")
+    closed = m.Close(con, 1011, "internal error")
+    assert records == [echo, closed, m.Send(con_id(2), b"a little")]
+    assert "ValueError" in caplog.text
+    assert ("flush()" in caplog.text) != ("return" in command)
+
+
+def test_flush_makes_room(pair: Callable[..., Pair]) -> None:
+    both = pair(
+        """
+        import wsraw
+        def on_message(msg, con):
+            for _ in range(9):
+                con.send(bytes(30_000))
+                wsraw.flush()
+        """
+    )
+    both.runtime.link.room = 40_000
+    both.deliver(m.OnMessage(0, con_id(1), b"", "binary"))
+    both.runtime.handle(both.runtime.queue.popleft())
+    assert [len(both.commands()) for _ in range(9)] == [1] * 9
+    assert not both.gateway.in_flight
+
+
+def test_what_belongs_to_no_event_goes_in_as_many_batches_as_it_takes(
+    pair: Callable[..., Pair],
+) -> None:
+    both = pair("")
+    both.runtime.link.room = 40_000
+    con = both.con(1)
+    for _ in range(9):
+        con.send(bytes(30_000))
+    with pytest.raises(ValueError, match="one message"):
+        con.send(bytes(40_000))
+    assert [len(both.commands()) for _ in range(9)] == [1] * 9

@@ -199,7 +199,7 @@ class Stage:
         first = self.new_con()
         self._connections += IDS
         self.session = Session(self._number, range(first, first + IDS))
-        limits = {"state": m.STATE_LIMIT, "window_bytes": 1 << 20}
+        limits = {"state": m.STATE_LIMIT, "window_bytes": 1 << 20, "batch": 1 << 26}
         fields = [m.PROTOCOL_VERSION, self._number, self.epoch, first, first + IDS - 1, self.window]
         self._send([self._number, ["welcome", *fields, limits]])
 

@@ -402,8 +402,9 @@ class Router(Table):
         out = []
         for worker in talked:
             data = worker.data_to_send()
-            if data is not None:
+            while data is not None:
                 out.append((worker, data))
+                data = worker.data_to_send()
         return out
 
     @property

@@ -24,15 +24,11 @@ from typing import Final
 import zmq
 
 from wsraw.gateway.guests import zap_reply
-from wsraw.link import COPIED_BELOW, READ_IN_PLACE
-
-MAX_BATCH: Final = 64 * 1024 * 1024
-"""The largest batch a worker may send; libzmq drops the peer that sends more."""
+from wsraw.link import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH, READ_IN_PLACE
 
 RECEIVE_QUEUE: Final = 1000
 """Batches that libzmq holds for us from each worker; beyond that its sends wait."""
 
-REMOTE_MAX_BATCH: Final = 16 * 1024 * 1024
 REMOTE_RECEIVE_QUEUE: Final = 16
 """The same for workers elsewhere. libzmq counts batches, not bytes: what one of them can make it
 hold is the product."""
@@ -134,7 +130,7 @@ class WorkerWire(_Router):
     """The ROUTER that workers of this machine connect to."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str) -> None:
-        socket = _new_router(context, MAX_BATCH, RECEIVE_QUEUE)
+        socket = _new_router(context, LARGEST_BATCH, RECEIVE_QUEUE)
         super().__init__(socket)
         if sys.platform != "win32" and run_dir:
             path = os.path.join(run_dir, "link.sock")
@@ -186,7 +182,7 @@ class RemoteWire(_Router):
         heartbeat: float,
     ) -> None:
         """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already."""
-        socket = _new_router(context, REMOTE_MAX_BATCH, REMOTE_RECEIVE_QUEUE)
+        socket = _new_router(context, LARGEST_REMOTE_BATCH, REMOTE_RECEIVE_QUEUE)
         super().__init__(socket)
         self.has_keys = bool(secret)
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))

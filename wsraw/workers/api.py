@@ -183,7 +183,7 @@ def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = (
         raise ValueError("only a whole message can be published; this one has final=False")
     ids = to_ids(exclude)
     options = {"except": ids} if ids else {}
-    _runtime().command(m.Publish(group, data, type_, options))
+    _runtime().command(m.Publish(group, data, type_, options), len(data) + 9 * len(ids))
 
 
 def flush() -> None:

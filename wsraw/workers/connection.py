@@ -49,8 +49,9 @@ class Owner(Protocol):
     def epoch(self) -> int:
         """The epoch of the gateway that we talk to; 0 before the first."""
 
-    def command(self, record: m.Record) -> None:
-        """Put a command into the outbox of the current event, or send it at once."""
+    def command(self, record: m.Record, size: int = 0) -> None:
+        """Put a command into the outbox of the current event, or send it at once. `size`: bytes of
+        its data. Raises ValueError for more than a batch carries."""
 
     def reads_state(self, con: Connection) -> None:
         """Look at the state again when the current event is done. Raises LookupError."""
@@ -187,13 +188,14 @@ class Connection:
         if type is None and final is None:
             kind = msg.__class__
             if kind is bytes:
-                self._owner.command(m.Send(self.id, msg))  # type: ignore[arg-type]
+                self._owner.command(m.Send(self.id, msg), len(msg))  # type: ignore[arg-type]
                 return
             if kind is str:
-                self._owner.command(m.Send(self.id, msg.encode(), "text"))  # type: ignore[union-attr]
+                text = msg.encode()  # type: ignore[union-attr]
+                self._owner.command(m.Send(self.id, text, "text"), len(text))
                 return
         data, type, final = parse_message(msg, type, final)
-        self._owner.command(m.Send(self.id, data, type, final))
+        self._owner.command(m.Send(self.id, data, type, final), len(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, after what was sent before. Of its events only on_close is heard from now on.
@@ -243,7 +245,9 @@ class Connection:
         data = body.encode() if isinstance(body, str) else bytes(body)
         if len(data) > BODY_LIMIT:
             raise ValueError(f"a body of {len(data)} bytes; at most {BODY_LIMIT} are sent")
-        self._owner.command(m.Reject(self.id, status, reason, check_headers(headers), data))
+        self._owner.command(
+            m.Reject(self.id, status, reason, check_headers(headers), data), len(data)
+        )
         self._flags |= DEAF
 
     def _may_decide(self, what: str) -> None:

@@ -10,10 +10,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
-from wsraw.link import COPIED_BELOW, READ_IN_PLACE
-
-LARGEST_BATCH: Final = 64 * 1024 * 1024
-"""Bytes; what is longer is not from our gateway."""
+from wsraw.link import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
 
 BATCHES_HELD: Final = 100
 """Batches that ZeroMQ may hold for us. The window bounds the events in them long before."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import wsraw.messages as m
-from wsraw.link import ONLY_MESSAGES, LinkState, Outbox, WorkerLink
+from wsraw.link import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, WorkerLink
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -210,6 +210,7 @@ class Runtime:
         turn = self.turn = self._plain
         turn.session = self.link.session
         turn.seq = event.seq
+        turn.size = 0
         turn.event = event
         con.delivery = event.delivery
         try:
@@ -302,9 +303,11 @@ class Runtime:
         if type(turn.event) is m.OnConnect and turn.event.verdict:
             # Also with on_exception = keep: who was not decided on must not come in.
             turn.records = [m.Reject(con.id, 500)]
+            turn.size = RECORD_COST
             con._flags |= DEAF
         elif not self._keep and type(turn.event) is not m.OnClose:
             turn.records = [m.Close(con.id, INTERNAL_ERROR, "internal error")]
+            turn.size = RECORD_COST
             con._flags |= DEAF
 
     def _discard(self, turn: Turn) -> None:
@@ -321,6 +324,7 @@ class Runtime:
                     opened._held = False
                     opened._flags |= CLOSED
         turn.records = []
+        turn.size = 0
         for con in turn.seen:
             con._saved, con._state = con._kept, UNREAD
 
@@ -348,17 +352,36 @@ class Runtime:
 
     # --- commands ---
 
-    def command(self, record: m.Record) -> None:
-        """Put it where it belongs: see the module's docstring. Raises RuntimeError in a thread."""
+    def command(self, record: m.Record, size: int = 0) -> None:
+        """Put it where it belongs: see the module's docstring. `size`: bytes of its data. Raises
+        RuntimeError in a thread, and ValueError when an event would command more than a batch
+        carries."""
         turn = self.turn
         if turn is None or self._get_ident() != self._ident:
             turn = self._current()
+        size += RECORD_COST
         if turn is not None:
+            total = turn.size + size
+            if total > self.link.room:
+                raise ValueError(self._too_much(size))
+            turn.size = total
             turn.records.append(record)
-        elif self.link.command(record):
+        elif size > self.link.room:
+            raise ValueError(self._too_much(size))
+        elif self.link.command(record, size):
             self.output_ready()
         else:
             log.debug("the gateway is away; lost: %r", record)
+
+    def _too_much(self, size: int) -> str:
+        room = self.link.room - RECORD_COST
+        if size - RECORD_COST > room:
+            return f"{size - RECORD_COST} bytes are too many for one message; at most {room} fit"
+        return (
+            "this event's handler has commanded too much: its messages go out when it returns, and "
+            f"together they may have at most {room} bytes (each counts {RECORD_COST} more). "
+            "wsraw.flush() sends what there is so far"
+        )
 
     def _current(self) -> Turn | None:
         if self._get_ident() != self._ident:
@@ -430,6 +453,9 @@ class Runtime:
         for con in turn.seen:
             data = con._saved if con._state is UNREAD else encode_state(con._state)
             if data != con._kept:
+                turn.size += RECORD_COST + len(data)
+                if turn.size > self.link.room:
+                    raise ValueError(self._too_much(len(data)))
                 turn.records.append(m.State(con.id, data))
         for con in turn.seen:
             if con._state is not UNREAD:
