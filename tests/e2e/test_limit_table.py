@@ -31,7 +31,7 @@ from e2e.serving import (
 from running import ROOT, wsraw
 from websockets.exceptions import ConnectionClosed
 
-from wsraw.gateway.limits import CROWDED, DONE, ROUTINE, UNTOLD
+from wsraw.gateway.limits import CROWDED, DONE, LEFT, ROUTINE, UNTOLD
 
 pytestmark = linux
 
@@ -277,6 +277,13 @@ def memory_limit(serving: Serving) -> None:
         assert read_frame(sock) == (0x81, b"x")
 
 
+def left_behind(serving: Serving) -> None:
+    """The last words of a client, and no worker to hear them: too much of that is not kept."""
+    with web(serving) as sock:
+        sock.sendall(frame(2, bytes(100_000)) + frame(8, (1000).to_bytes(2)))
+        assert code_of(sock) == 1000
+
+
 def worker_wait_timeout(serving: Serving) -> None:
     with web(serving) as sock:
         assert code_of(sock) == 1013
@@ -412,6 +419,11 @@ CASES = [
         "`memory_limit`, for all together",
         "above 80 % it waits to be accepted; above 100 % the fullest get 1013, cause `memory`",
         memory_limit, ["--memory-limit=4MiB"], {CROWDED: 1, "memory_limit": 1}, ECHOES,
+    ),
+    Case(
+        "`memory_limit`, for all together",
+        "above 80 % it waits to be accepted; above 100 % the fullest get 1013, cause `memory`",
+        left_behind, ["--workers=none", "--memory-limit=1MiB"], {LEFT: 1}, None, (), 0,
     ),
     Case(
         "`worker_wait_timeout`", "1013",

@@ -3,12 +3,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from stage import Mate, Stage, route_of
+from corpus import frame
+from stage import HANDSHAKE, Mate, Stage, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection
-from wsraw.gateway.dispatch import SERVED, SHUNNED_FOR
+from wsraw.gateway.dispatch import LEFT_BEHIND, MOST_LEFTOVERS, SERVED, SHUNNED_FOR
+from wsraw.gateway.limits import LEFT
 from wsraw.link import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER, LinkState
+
+GOODBYE = frame(0x88, (1000).to_bytes(2))
 
 
 def counter() -> Iterator[bytes]:
@@ -52,14 +56,98 @@ def set_window(mate: Mate, window: int) -> None:
 
 def test_events_that_nobody_can_take_are_parked_in_order() -> None:
     stage = Stage()
-    con = stage.raw(b"1")
-    stage.say(con, b"2")
-    stage.hang_up(con)
+    con = stage.websocket()
+    stage.say(con, frame(0x82, b"1"))
+    stage.say(con, frame(0x82, b"2") + GOODBYE)
     mate = stage.worker()
     assert [type(event) for event in mate.work()] == [
-        m.OnConnect, m.OnMessage, m.OnMessage, m.OnError, m.OnClose,
+        m.OnConnect, m.OnMessage, m.OnMessage, m.OnClose,
     ]  # fmt: skip
     assert not stage.router.routes
+
+
+# --- clients that no worker has heard of ---
+
+
+@pytest.mark.parametrize("verdict", ["gateway", "handlers"])
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("way", ["reset", "reset with messages", "goodbye", "EOF", "ended by us"])
+def test_who_ends_before_a_worker_heard_of_it_is_forgotten(
+    way: str, waits: bool, verdict: str
+) -> None:
+    """A client that connects and resets left its place to handlers that had yet to hear of it."""
+    stage = Stage(verdict=verdict)
+    if waits:
+        set_window(stage.worker(), 1)
+        stage.raw(b"1")
+    before = dict(stage.router.routes)
+    con = stage.raw(HANDSHAKE)
+    stage.write(con)
+    if way == "reset with messages":
+        stage.say(con, frame(0x82, b"1") + frame(0x82, b"2"))
+    if way.startswith("reset"):
+        stage.hang_up(con)
+    elif way == "ended by us":
+        stage.router.abort(route_of(con), 1008, "overflow", "it reads nothing", 0.0)
+        stage.hang_up(con)
+    elif way == "goodbye" and verdict == "gateway":
+        stage.say(con, GOODBYE)
+    else:
+        stage.router.receive_eof(con, 0.0)
+    assert stage.router.routes == before
+    assert stage.router.flow.total == sum(route.held for route in before.values())
+    mate = stage.worker()
+    assert con.id not in {event.con for event in mate.work()}
+
+
+def test_who_is_there_comes_before_who_has_left() -> None:
+    stage = Stage()
+    left, there = stage.websocket(), stage.websocket()
+    stage.say(left, frame(0x82, b"1") + GOODBYE)
+    stage.say(there, frame(0x82, b"2"))
+    late = stage.websocket()
+    mate = stage.worker()
+    assert list(dict.fromkeys(event.con for event in mate.work())) == [there.id, late.id, left.id]
+    assert stage.router.flow.departed == 0
+
+
+def test_only_so_much_is_kept_of_those_who_have_left() -> None:
+    stage = Stage(memory_limit=160_000)
+    for _ in range(30):
+        stage.say(stage.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
+    kept = len(stage.router.routes)
+    assert kept < 10
+    assert stage.router.flow.departed <= 160_000 * LEFT_BEHIND
+    assert stage.router.limits.counts == {LEFT: 30 - kept}
+    assert len([e for e in stage.worker().work() if type(e) is m.OnMessage]) == kept
+    assert (stage.router.flow.departed, stage.router.routes) == (0, {})
+
+
+def test_who_stands_and_who_comes_are_served_by_turns() -> None:
+    """Neither a storm of clients nor a flood of messages keeps the other out."""
+    stage = Stage()
+    mate = stage.worker()
+    cons = established(stage, 20)
+    set_window(mate, 0)
+    new = [stage.raw(b"", protocol="raw") for _ in range(20)]
+    for con in cons:
+        stage.say(con, b"1")
+    set_window(mate, 10)
+    stage.turn()
+    assert [type(event) for event in mate.events] == 5 * [m.OnMessage, m.OnConnect]
+    assert {event.con for event in mate.events} < {con.id for con in (*cons, *new)}
+
+
+def test_a_storm_of_clients_leaves_nothing_in_the_queues() -> None:
+    """Nobody has room for any of them, and each is gone before the next one comes."""
+    stage = Stage()
+    set_window(stage.worker(), 1)
+    stage.raw(b"1")
+    [pool] = stage.router.pools.values()
+    for _ in range(1000):
+        stage.hang_up(stage.raw(b"", protocol="raw"))
+        assert len(pool.newcomers) <= 2 * MOST_LEFTOVERS
+    assert len(stage.router.routes) == 1
 
 
 def test_while_events_are_in_flight_the_next_ones_go_to_the_same_worker() -> None:

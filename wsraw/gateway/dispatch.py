@@ -8,7 +8,8 @@ The rules (docs/worker-protocol.md has them with their reasons):
   stuck (nor late, nor stuck of late by others, while another one is idle), else it goes to the one
   with the least outstanding.
   `sticky` pools never move it while its worker lives.
-- One connection takes at most half a window; parked connections are served in turn.
+- One connection takes at most half a window; parked connections are served in turn. Clients that no
+  worker has heard of have a queue of their own, those of them that have left come after all others.
 - A worker that leaves gives its events back, in order, to the front of their connections. If it
   died they are suspects (suspicion.py): each goes alone to a worker that takes nothing else.
 """
@@ -34,6 +35,12 @@ SERVED: Final = 128
 """Events of those who wait that are given out in a turn: to all workers, and to each its part of as
 many more. A worker that is fast, or has been away, has room for thousands, and the rest of the turn
 waits for them to be sent."""
+
+LEFT_BEHIND: Final = 1 / 16
+"""Share of the memory limit for what clients have left behind that no worker has heard of."""
+
+MOST_LEFTOVERS: Final = 64
+"""In queues of those that no worker has heard of, before the queues are swept."""
 
 REHOMED: Final = 200
 """Connections that are given to another worker in a turn, after theirs has left."""
@@ -86,7 +93,8 @@ class Dispatcher:
                 return
         else:
             # Whoever waits already comes first.
-            worker = None if route.pool.waiting else self._choose(route, size, now)
+            pool = route.pool
+            worker = None if pool.waiting or pool.newcomers else self._choose(route, size, now)
             if worker is not None:
                 self._deliver(route, worker, event, size, now)
                 return
@@ -234,8 +242,10 @@ class Dispatcher:
             queue = pool.suspects
         elif holder is not None and ready and (route.in_flight or pool.sticky or route.buried):
             queue = holder.bound
-        else:
+        elif route.heard:
             queue = pool.waiting
+        else:
+            queue = pool.departed if route.departed else pool.newcomers
         if route.queue is queue:
             return
         if front:
@@ -256,19 +266,18 @@ class Dispatcher:
             self._serve_suspects(pool, now)
         if pool.homeless:
             self._rehome(pool, now)
-        waiting = pool.waiting
         pool.is_behind = False
         share = SERVED // len(workers) + 1 if workers else 0
         for worker in workers:
             left = share
             while worker.bound and left and self._serve_bound(worker, now):
                 left -= 1
-                if waiting:
+                if pool.waiting or pool.newcomers:
                     # Those who wait for anybody must not wait for all who wait for this one.
                     self._serve_waiting(pool, now)
             pool.is_behind |= not left
         left = SERVED
-        while waiting and left and self._serve_waiting(pool, now):
+        while left and self._serve_waiting(pool, now):
             left -= 1
         pool.is_behind |= not left
         # Those just served may have more, and room for it where they are now.
@@ -296,10 +305,44 @@ class Dispatcher:
 
     def sweep(self, pool: Pool) -> None:
         """Leave out those who do not wait any more; `dispatch` does so while it serves."""
-        waiting = pool.waiting
-        live = [route for route in waiting if route.queue is waiting]
-        waiting.clear()
-        waiting.extend(live)
+        for queue in (pool.waiting, pool.newcomers, pool.departed):
+            live = [route for route in queue if route.queue is queue]
+            queue.clear()
+            queue.extend(live)
+        pool.leftovers = 0
+
+    @staticmethod
+    def has_messages(route: Route) -> bool:
+        """Whether any of what is parked is a message."""
+        return any(type(event) is m.OnMessage for event, _ in route.parked)
+
+    def depart(self, route: Route) -> bool:
+        """A client has said goodbye before a worker heard of it: keep what it has left for a
+        worker, behind all who are still there. False: too much has been left already."""
+        if route.departed:
+            return True
+        flow = self._flow
+        if flow.departed + route.held > flow.memory_limit * LEFT_BEHIND:
+            return False
+        route.departed = route.held
+        flow.departed += route.departed
+        self._leave_queue(route)
+        self._queue(route)
+        return True
+
+    def _leave_queue(self, route: Route) -> None:
+        """One that no worker has heard of waits no more where it did."""
+        if route.queue is None:
+            return
+        route.queue = None
+        pool = route.pool
+        pool.leftovers += 1
+        if 2 * pool.leftovers > MOST_LEFTOVERS + len(pool.newcomers) + len(pool.departed):
+            self.sweep(pool)
+
+    def _is_heard(self, route: Route) -> None:
+        self._flow.departed -= route.departed
+        route.departed = 0
 
     def _serve_suspects(self, pool: Pool, now: float) -> None:
         """Each suspect alone to a worker that holds nothing; then those workers rejoin."""
@@ -357,15 +400,24 @@ class Dispatcher:
         return True
 
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
-        """Serve the first of those who wait for anybody; False when nobody has room."""
-        route = pool.waiting[0]
-        if route.queue is not pool.waiting:
-            pool.waiting.popleft()
+        """Serve the first of those who wait for anybody; False when nobody waits, or has room."""
+        waiting, newcomers = pool.waiting, pool.newcomers
+        queue = waiting
+        if newcomers and (not waiting or pool.is_newcomers_turn):
+            queue = newcomers
+        elif not waiting:
+            queue = pool.departed
+            if not queue:
+                return False
+        route = queue[0]
+        if route.queue is not queue:
+            queue.popleft()
             return True
         worker = self._choose(route, route.parked[0][1], now) if route.parked else None
         if route.parked and worker is None:
             return False
-        pool.waiting.popleft()
+        queue.popleft()
+        pool.is_newcomers_turn = queue is waiting
         route.queue = None
         if worker is not None:
             self._deliver_parked(route, worker, now)
@@ -373,6 +425,8 @@ class Dispatcher:
 
     def _deliver_parked(self, route: Route, worker: Worker, now: float) -> None:
         event, size = route.unpark()
+        if route.departed:
+            self._is_heard(route)
         self._deliver(route, worker, event, size, now)
         if route.parked:
             self._queue(route)
@@ -466,6 +520,9 @@ class Dispatcher:
     def forget(self, route: Route) -> None:
         """The connection's on_close is acked, or nobody has heard of it."""
         self.detach(route)
+        if not route.heard:
+            self._is_heard(route)
+            self._leave_queue(route)
         route.queue = None
         for event, size in route.parked:
             self._drop(route, event, size)

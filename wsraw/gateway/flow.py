@@ -63,6 +63,8 @@ class Flow:
         self._keeps_contexts = settings.deflate and settings.deflate_context_takeover
         self.total = 0
         """Bytes in all accounts."""
+        self.departed = 0
+        """Bytes of those that clients have left behind before any worker heard of them."""
         self.weighed = 0
         """Bytes of incomplete messages and of compression, as last weighed."""
         self.judge_above: float = memory_limit * CROWDED

@@ -132,6 +132,14 @@ class Pool:
         self.workers: list[Worker] = []
         """Those that take events: READY, not draining."""
         self.waiting: deque[Route] = deque()
+        self.newcomers: deque[Route] = deque()
+        """Clients that no worker has heard of. They and those who wait are served by turns, so that
+        neither a storm of clients nor a flood of messages keeps the other out."""
+        self.departed: deque[Route] = deque()
+        """The same, of clients that have left: served when nobody else waits."""
+        self.is_newcomers_turn = False
+        self.leftovers = 0
+        """Of those two, how many of late wait no more, and are still in there."""
         self.suspects: deque[Route] = deque()
         """Connections whose next event was held by a worker that died."""
         self.homeless: deque[Route] = deque()
@@ -156,6 +164,7 @@ class Route:
         "con",
         "couples",
         "deaf",
+        "departed",
         "dial_at",
         "fragment",
         "fragment_since",
@@ -206,7 +215,7 @@ class Route:
         """Events that wait, with their sizes. Nearly always there are none, and an empty deque
         takes 600 bytes: `park` makes it, `unpark` drops it."""
         self.queue: deque[Route] | None = None
-        """Where it waits: pool.waiting or a worker's bound queue. In any other queue it is a
+        """Where it waits: a queue of its pool or a worker's bound one. In any other queue it is a
         leftover."""
         self.slow_at = -math.inf
         """When an event of it was last found to hold up its worker."""
@@ -215,6 +224,8 @@ class Route:
         that held it: its on_close is for that one, as long as it lives."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
+        self.departed = 0
+        """Bytes that it leaves behind: it has said goodbye before a worker heard of it."""
         self.deaf = False
         """A handler has closed it: its messages are of no interest any more."""
         # flow

@@ -450,7 +450,7 @@ class Router(Table):
                 self.dispatcher.sweep(pool)
                 late.extend(
                     (self._end_waiting, route)
-                    for route in pool.waiting
+                    for route in (*pool.newcomers, *pool.departed)
                     if self._has_waited(route, now)
                 )
         self.limits.tick(now)

@@ -16,7 +16,7 @@ from wsraw.gateway.dispatch import Dispatcher
 from wsraw.gateway.entrance import Entrance
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
-from wsraw.gateway.limits import Limits
+from wsraw.gateway.limits import LEFT, Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.link import LinkState
@@ -150,8 +150,21 @@ class Table:
         flow = self.flow
         if flow.total > flow.judge_above:
             flow.due = True
-        if route.reopening is not None and con.state is CLOSED:
+        if con.state is CLOSED:
+            self._is_over(route, now)
+
+    def _is_over(self, route: Route, now: float) -> None:
+        """A connection has ended. One that no worker has heard of is forgotten with all that is
+        parked of it, unless its client said goodbye in order and has left messages."""
+        if route.reopening is not None:
             self.ended.append(route)
+        if route.heard or route.gone:
+            return
+        if route.con.close_cause == "peer" and self.dispatcher.has_messages(route):
+            if self.dispatcher.depart(route):
+                return
+            self.limits.hit(LEFT, now, route.con.who)
+        self.forget(route)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Route:
         """Give a connection its place."""
