@@ -19,8 +19,7 @@ def main() -> int:
     parent = int(os.environ.pop("WSRAW_PARENT"))
     lock = os.environ.pop("WSRAW_LOCK", "")
     if lock and sys.platform != "win32":
-        # Held by us, yet not by what a handler may start: a daemon that outlives the run would
-        # keep the next one out.
+        # Held by the gateway, yet not by a program that may be started from it.
         os.set_inheritable(int(lock), False)
     settings = settings_module.from_json(os.environ.pop("WSRAW_SETTINGS"))
     _log_to_stderr(settings.log_level)

@@ -211,6 +211,69 @@ def test_threads_open(chat: Server) -> None:
     assert heard == [(b"and back", con.id)]
 
 
+FORKS = """
+import asyncio, os, sys, threading
+from wsraw.workers import asyncio as asyncio_worker, threads
+import wsraw
+
+run_dir = sys.argv[1]
+
+def in_child(function):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except Exception as error:
+            print(type(error).__name__, error)
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+with threads.Worker(run_dir=run_dir) as worker:
+    worker.ready()
+    in_child(lambda: wsraw.publish("all", "lost"))
+    in_child(lambda: worker.publish("all", "lost"))
+    in_child(lambda: worker.call_soon_threadsafe(print))
+    def one_of_its_own():
+        with threads.Worker(run_dir=run_dir) as worker:
+            worker.publish("all", "from the child", timeout=10)
+    in_child(one_of_its_own)
+    worker.publish("all", "from the parent", timeout=10)
+
+async def main():
+    async with asyncio_worker.Worker(run_dir=run_dir) as worker:
+        await worker.ready()
+        in_child(lambda: asyncio.run(worker.publish("all", "lost")))
+        await worker.publish("all", "from asyncio")
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_forks(chat: Server) -> None:
+    """As gunicorn does, once it has loaded the application (pyzmq #841)."""
+    with chat.connect() as client:
+        client.recv(TIMEOUT)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FORKS, str(chat.run_dir)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=2 * TIMEOUT,
+            check=True,
+        )
+        told = [client.recv(TIMEOUT) for _ in range(3)]
+    assert told == ["from the child", "from the parent", "from asyncio"]
+    forked = "this process was forked from a wsraw worker"
+    assert [line.partition(" and cannot")[0] for line in done.stdout.splitlines()] == [
+        f"RuntimeError {forked}",
+        "ConnectionError the worker is not running",
+        f"ConnectionError {forked}",
+        f"ConnectionError {forked}",
+    ]
+    assert done.stderr == ""
+
+
 def test_threads_give_up_in_time(tmp_path: Path) -> None:
     with threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
         worker.publish("all", "x", timeout=0.05)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from deadline import eventually
+from e2e.asking import done
 from e2e.serving import (
     ECHO,
     TIMEOUT,
@@ -23,7 +24,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import is_alive
+from running import Running, is_alive
 from websockets.exceptions import ConnectionClosed
 
 Write = Callable[[str], Path]
@@ -222,3 +223,39 @@ def test_a_stop_does_not_wait_for_ever_for_a_client_that_does_not_read(handlers:
         read_head(deaf)
         serving.run.send(signal.SIGTERM)
         assert serving.run.wait() == 0
+
+
+DAEMON = """
+    import os, sys, time
+    sys.stdout.flush()
+
+    def on_message(msg, con):
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+        return str(pid)
+"""
+
+
+def test_a_process_that_outlives_the_run_keeps_nobody_out(
+    handlers: Write, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Such a daemon had the lock of the run folder: `wsraw stop` waited, and no run began again."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    pids = []
+    try:
+        for _ in range(2):
+            run = Running(f"--workers={handlers(DAEMON)}", f"--run-dir={folder}")
+            with run:
+                serving = Serving(run)
+                with serving.ws() as client:
+                    client.send("fork")
+                    pids.append(int(client.recv(TIMEOUT)))
+                assert done(serving, "stop") == "stopped, exit code 0\n"
+                assert run.wait() == 0
+            assert is_alive(pids[-1])
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)

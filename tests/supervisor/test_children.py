@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,4 +189,50 @@ def test_a_command_that_is_not_there_is_an_exit(nursery: Nursery) -> None:
     assert code
     if sys.platform.startswith("linux"):
         assert why == "exited with code 127: there is no such program"
+    nursery.close()
+
+
+def zombies() -> int:
+    return sum(
+        stat.rpartition(")")[2].split()[:2] == ["Z", str(os.getpid())]
+        for stat in (_read(path) for path in Path("/proc").glob("[0-9]*/stat"))
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ") gone gone"
+
+
+@pytest.fixture
+def heir() -> Iterator[None]:
+    """For a while orphans below this process come to it, as to process 1 of a container."""
+    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
+    prctl(set_child_subreaper, 1, 0, 0, 0)
+    yield
+    prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_orphans_are_seen_off_and_our_own_are_left_to_their_threads(
+    nursery: Nursery, heir: None
+) -> None:
+    """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
+    child = nursery.spawn("for n in 1 2 3 4 5; do (exit 5) & done & exit 4")
+    nursery.bury()
+    assert nursery.ended[0][:2] == (child, 4), "its own exit code"
+    eventually(zombies, "orphans that have ended")
+
+    def all_gone() -> bool:
+        return nursery.children.reap_orphans() and not zombies()
+
+    eventually(all_gone, "nobody to be left")
+    # However fast it dies, its thread has the code.
+    for _ in range(20):
+        nursery.spawn("exit 7")
+        eventually(nursery.children.reap_orphans, "it to be seen off by its thread")
+        nursery.bury()
+        assert nursery.ended[-1][1] == 7
     nursery.close()

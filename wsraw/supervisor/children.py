@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -58,7 +59,6 @@ class Children:
         """What the process said whose exit was reported last; complete if it does not load."""
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
-            "WSRAW_LOCK": str(lock),
             "WSRAW_STDIN": "1",
             **variables,
         }
@@ -102,8 +102,11 @@ class Children:
         """Start a gateway on these listening sockets; none: it opens its own. False if it could
         not be started, which is reported as an exit."""
         given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
+        given["WSRAW_LOCK"] = str(self._lock)
         variables = {**self._own_variables, **variables, **given}
-        return self._spawn(child, name, "gateway", command("gateway"), variables, sockets)
+        # It holds the run folder's lock, too, as it uses the folder until its end.
+        keep_open = [self._lock, *sockets]
+        return self._spawn(child, name, "gateway", command("gateway"), variables, keep_open)
 
     def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
         """Start a worker, for which there is a token. False if that failed, as above."""
@@ -116,13 +119,10 @@ class Children:
         assert program is not None
         if program.is_foreign:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
-            # Nor does it hold the lock: what it starts in its turn would hold it, too.
-            return self._spawn(
-                child, name, "foreign", foreign_command(program.words), variables, None
-            )
+            return self._spawn(child, name, "foreign", foreign_command(program.words), variables)
         line = command("worker") if program.file is None else command("worker", program.file)
         variables = {**self._own_variables, **variables}
-        return self._spawn(child, name, "worker", line, variables, [])
+        return self._spawn(child, name, "worker", line, variables)
 
     def _spawn(
         self,
@@ -131,9 +131,10 @@ class Children:
         kind: str,
         line: list[str],
         variables: Mapping[str, str],
-        keep_open: list[int] | None,
+        keep_open: Sequence[int] = (),
     ) -> bool:
-        """`keep_open`: descriptors that it inherits, beside the lock; None: not even that."""
+        """`keep_open`: descriptors that it inherits. Of a worker there are none: what its handlers
+        start may outlive the run, and would keep the next one out with the lock."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:
@@ -146,7 +147,7 @@ class Children:
                 variables,
                 on_line=hear,
                 on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
-                keep_open=[] if keep_open is None else [self._lock, *keep_open],
+                keep_open=keep_open,
                 explained=(DOES_NOT_LOAD,),
             )
         except OSError as error:
@@ -167,6 +168,19 @@ class Children:
         self._killed.discard(child)
         self.last_words = "\n".join(lines)
         self._ended(child, code, why)
+
+    def reap_orphans(self) -> bool:
+        """As process 1 of a container: see off the processes that others have left to us. False if
+        there may be more of them behind a child of our own that its thread is about to see off."""
+        if sys.platform.startswith("linux"):
+            ours = {process.pid for process in self._processes.values()}
+            which = os.WEXITED | os.WNOHANG
+            # Ours must not be taken from their threads: so a look comes first.
+            while found := _waitid(which | os.WNOWAIT):
+                if found in ours:
+                    return False
+                _waitid(which, found)
+        return True
 
     def terminate(self, child: Child) -> None:
         """Ask it to leave. What could not even be started is as good as gone."""
@@ -196,3 +210,14 @@ class Children:
         until = time.monotonic() + LAST_WORDS
         for process in (*self._talking, *self._processes.values()):
             process.hear_out(max(0.0, until - time.monotonic()))
+
+
+def _waitid(options: int, pid: int = 0) -> int:
+    """The child that has ended, or that one; 0 if there is none."""
+    if sys.platform.startswith("linux"):
+        try:
+            found = os.waitid(os.P_PID if pid else os.P_ALL, pid, options)
+        except ChildProcessError:
+            return 0
+        return found.si_pid if found is not None else 0
+    return 0

@@ -71,9 +71,10 @@ class Folder:
             )
 
     def _lock(self) -> int:
-        """A descriptor that holds the lock for as long as we live, or a child that inherits it.
+        """A descriptor that holds the lock for as long as we live, or a gateway that inherits it.
 
-        So a second run cannot begin beside what is left of a first. On Windows a lock belongs to
+        So a second run cannot begin beside the gateway of a first. Workers do not hold it, as the
+        processes that handlers start would inherit it. On Windows a lock belongs to
         its process; there the job object leaves no child behind.
         """
         try:

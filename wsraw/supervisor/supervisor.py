@@ -45,6 +45,9 @@ LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two looks at the memory of workers, with `max_memory`."""
 
 
+LOOK_AT_ORPHANS: Final = 0.1
+"""Seconds until orphans are looked for again, where one of our own children was in the way."""
+
 ONE_WISH: Final = 0.1
 """Seconds within which a second signal is the first one over again."""
 
@@ -133,6 +136,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve; returns the exit code. Only in the main thread, for the signals' sake."""
         old = {number: signal.signal(number, self._catch) for number in _signals()}
+        if os.getpid() == 1 and sys.platform != "win32":
+            old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._catch)
         try:
             self._folder.write_token(self._standalone_token)
             self._folder.write_control(self.control.client_token, self.control.endpoint)
@@ -173,6 +178,9 @@ class Supervisor:
         """Of those that stop, the first one does it in good order, the second at once."""
         name = signal.Signals(number).name
         now = self.loop.now
+        if name == "SIGCHLD":
+            self._reap_orphans()
+            return
         if name == "SIGHUP":
             self._log.say("info", "SIGHUP: reloading")
             self.read_certificates()
@@ -192,6 +200,10 @@ class Supervisor:
         elif self._signals == 2:
             self._log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
+
+    def _reap_orphans(self) -> None:
+        if not self._children.reap_orphans():
+            self.loop.call_later(LOOK_AT_ORPHANS, self._reap_orphans)
 
     def _scale_by_one(self, name: str, change: int) -> None:
         known = self.policy.programs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from wsraw import messages as m
-from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
+from wsraw.workers.connection import FORKED, Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
@@ -27,6 +27,7 @@ DURING: Final = _During()
 
 CallSoon = Callable[[Callable[..., Any], tuple[Any, ...]], None]
 _installed: tuple[Runtime, CallSoon] | None = None
+_why_none = NO_WORKER = "this works in a wsraw worker, while its handlers run"
 
 
 def install(runtime: Runtime, call_soon: CallSoon) -> None:
@@ -42,13 +43,19 @@ def installed() -> bool:
 
 def uninstall() -> None:
     """That worker is over; the functions below raise until there is another one."""
-    global _installed
-    _installed = None
+    global _installed, _why_none
+    _installed, _why_none = None, NO_WORKER
+
+
+def forked() -> None:
+    """This process was forked from the worker's: it has none, and may have one of its own."""
+    global _installed, _why_none
+    _installed, _why_none = None, FORKED
 
 
 def _runtime() -> Runtime:
     if _installed is None:
-        raise RuntimeError("this works in a wsraw worker, while its handlers run")
+        raise RuntimeError(_why_none)
     return _installed[0]
 
 
@@ -200,5 +207,5 @@ def call_soon(function: Callable[..., Any], *args: Any) -> None:
     What it commands goes out at once. It may be ``async def`` where handlers are.
     """
     if _installed is None:
-        raise RuntimeError("this works in a wsraw worker, while its handlers run")
+        raise RuntimeError(_why_none)
     _installed[1](function, args)

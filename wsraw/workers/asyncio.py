@@ -13,15 +13,16 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from wsraw.link import LinkState, WorkerLink
 from wsraw.messages import DEFAULT_POOL, PUSHING_POOL
-from wsraw.workers import api
+from wsraw.workers import api, fork
 from wsraw.workers import handlers as handlers_module
 from wsraw.workers.asyncio_shell import AsyncioShell
-from wsraw.workers.connection import Connection, Message
+from wsraw.workers.connection import FORKED, Connection, Message
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.handlers import Handlers, Timer
 from wsraw.workers.runtime import Runtime
@@ -231,9 +232,11 @@ class Worker:
         handlers_module.offer(self._timers)
         api.install(runtime, stopper.call_soon)
         self._shell = shell
+        forget = fork.in_child(partial(self._forked, runtime, dealer, bell))
         try:
             await shell.serve()
         finally:
+            forget()
             self._shell = None
             api.uninstall()
             # ZeroMQ waits for the last batch to leave, and others of this loop must not.
@@ -246,6 +249,14 @@ class Worker:
             self._error = f"the gateway does not let this worker in: {runtime.shut_out}"
         if self._error:
             log.error("%s", self._error)
+
+    def _forked(self, runtime: Runtime, dealer: Dealer, bell: Bell) -> None:
+        """In a process that was forked from this one, where nobody serves any more."""
+        self._shell, self._error = None, FORKED
+        api.forked()
+        runtime.forked(fork.end)
+        dealer.forked()
+        bell.close()
 
     async def _pause(self) -> None:
         try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from wsraw import messages as m
+from wsraw.workers import fork
 from wsraw.workers.connection import Connection
 from wsraw.workers.dealer import Bell, Dealer
 from wsraw.workers.handlers import take_timers
@@ -65,10 +66,16 @@ class AsyncioShell(Shell):
 
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
+        fork.in_child(self._end_fork)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(self.serve())
         self.dealer.close(after_bye=True)
         return self.exit_code()
+
+    def _end_fork(self) -> None:
+        """In a forked child that awaits: it shares this loop's descriptors with the worker."""
+        self._is_closed = True
+        self._loop.call_soon(fork.end, None)
 
     async def serve(self) -> None:
         """The same, in a loop that runs already. Closing the dealer is left to the caller."""

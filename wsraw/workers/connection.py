@@ -35,6 +35,12 @@ UNDECIDED: Final = 8
 """Its on_connect is being handled, and may say whether it comes in."""
 
 
+FORKED: Final = (
+    "this process was forked from a wsraw worker and cannot do this for it: "
+    "give the result back to the worker's process, and do it there"
+)
+
+
 class _Unread:
     """Stands for a state that was not yet decoded. None is a state like any other."""
 

@@ -5,7 +5,9 @@ The door to ZeroMQ of a worker process.
 
 from __future__ import annotations
 
+import os
 import socket
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import zmq
@@ -84,6 +86,7 @@ class Dealer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._bell = bell
+        self._endpoint = endpoint
         # No routing id of our own: two workers of one name would merge, or one be ignored.
         for option, value in (
             # With IMMEDIATE nothing waits for a gateway that is away, and the probe is sent on
@@ -159,8 +162,58 @@ class Dealer:
                 readable = bool(what & zmq.POLLIN)
         return readable
 
+    def forked(self) -> None:
+        """Close the child's copy of the connection: else the gateway would not see it end with the
+        worker. libzmq cannot be asked, as its threads are not in the child; nor does pyzmq let it
+        near the sockets there, which are still the worker's, too."""
+        scheme, _, place = self._endpoint.partition("://")
+        host, _, port = place.rpartition(":")
+        for descriptor in _descriptors():
+            peer = _peer(descriptor)
+            if isinstance(peer, str):
+                found = bool(peer) and scheme == "ipc" and _is_same(peer, place)
+            else:
+                # With the option IPV6 an IPv4 address is a mapped one. What has a name is not
+                # looked for: there the heartbeat tells of the end.
+                address = str(peer[0]).removeprefix("::ffff:")
+                found = scheme == "tcp" and (address, str(peer[1])) == (host.strip("[]"), port)
+            if found:
+                os.close(descriptor)
+
     def close(self, *, after_bye: bool = False) -> None:
         """Close; after the bye wait until it has left."""
         self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
         self._socket.close()
         self._context.term()
+
+
+def _descriptors() -> list[int]:
+    """Those of this process, where the system can tell."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return [int(name) for name in os.listdir(folder)]
+    return []
+
+
+def _peer(descriptor: int) -> tuple[object, ...] | str:
+    """Of a connected socket; else nothing."""
+    timeout = socket.getdefaulttimeout()
+    # Else Python would make a socket of the handlers' non-blocking, in the worker as well.
+    socket.setdefaulttimeout(None)
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        return ""
+    finally:
+        socket.setdefaulttimeout(timeout)
+    try:
+        peer: tuple[object, ...] | str | bytes = sock.getpeername()
+    except OSError:
+        return ""
+    finally:
+        sock.detach()
+    return os.fsdecode(peer) if isinstance(peer, bytes) else peer
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -43,7 +43,10 @@ class Timer:
 
 
 _timers: list[Timer] | None = None
-"""Where `every` puts its timers; None when the time for that is over."""
+"""Where `every` puts its timers; None where no worker wants them."""
+
+_is_too_late = False
+"""The worker has begun: its timers are those that it has."""
 
 
 def every(seconds: float) -> Callable[[F], F]:
@@ -51,16 +54,18 @@ def every(seconds: float) -> Callable[[F], F]:
 
     The first call comes after that time; a call that would overlap the one before waits for it.
     What it commands goes out at once. For use while the file loads, or in on_start. Raises
-    ValueError when `seconds` is not above 0, RuntimeError when it is too late.
+    ValueError when `seconds` is not above 0, RuntimeError when it is too late. In a process that
+    only imports the file (as multiprocessing's "spawn" does, or a test) nothing is ever called.
     """
     if not seconds > 0:
         raise ValueError(f"every({seconds!r}): the seconds must be above 0")
 
     def add(function: F) -> F:
-        if _timers is None:
+        if _is_too_late:
             raise RuntimeError("every() is for the time while the handlers file loads, or on_start")
         check_arity(function, f"every({seconds})", ())
-        _timers.append(Timer(seconds, function))
+        if _timers is not None:
+            _timers.append(Timer(seconds, function))
         return function
 
     return add
@@ -68,8 +73,8 @@ def every(seconds: float) -> Callable[[F], F]:
 
 def take_timers() -> list[Timer]:
     """All timers so far. From now on `every` raises."""
-    global _timers
-    timers, _timers = _timers or [], None
+    global _timers, _is_too_late
+    timers, _timers, _is_too_late = _timers or [], None, True
     return timers
 
 
@@ -80,8 +85,8 @@ def timers() -> list[Timer]:
 
 def offer(timers: list[Timer]) -> None:
     """The same handlers begin anew: these are their timers, and on_start may add others."""
-    global _timers
-    _timers = list(timers)
+    global _timers, _is_too_late
+    _timers, _is_too_late = list(timers), False
 
 
 class Handlers:
@@ -141,8 +146,7 @@ def load(file: str | None) -> Handlers:
 
     The file's folder stands first on sys.path, as for a script. Raises LoadError.
     """
-    global _timers
-    _timers = []
+    offer([])
     if file is None:
         from wsraw.workers import show
 

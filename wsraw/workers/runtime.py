@@ -28,6 +28,7 @@ from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
     DEAF,
+    FORKED,
     UNDECIDED,
     UNREAD,
     Connection,
@@ -82,6 +83,8 @@ class Runtime:
         """Called by `flush`: what the link holds is to be sent before it returns."""
         self.report: Callable[[str, BaseException], None] = log_exception
         """Called with what a handler has raised, and which one it was."""
+        self._end_fork: Callable[[BaseException | None], object] | None = None
+        """In a process that was forked from the worker's: ends it."""
         self._plain = Turn(0, m.OnError(0, 0, ""))
         self._bereft: dict[int, Connection] = {}
         """Those of a gateway that died, until their on_close."""
@@ -293,6 +296,7 @@ class Runtime:
 
     def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
         """A handler raised: nothing that it commanded happens, the event counts as handled."""
+        self._end_if_forked(error)
         if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
             # The process is being ended: the event is not handled, another worker will do it.
             self.turn = None
@@ -312,6 +316,7 @@ class Runtime:
 
     def _discard(self, turn: Turn) -> None:
         """What a handler has commanded will not happen: nor will we believe that it has."""
+        self._end_if_forked(None)
         for record in turn.records:
             if type(record) is m.Close or type(record) is m.Reject:
                 closed = self.connections.get(record.con)
@@ -334,9 +339,13 @@ class Runtime:
         """Call a plain function of the user that belongs to no event. False if it raised."""
         try:
             check_returned(function(*args))
-        except Exception as error:
+        except BaseException as error:
+            self._end_if_forked(error)
+            if not isinstance(error, Exception):
+                raise
             self.report(what, error)
             return False
+        self._end_if_forked(None)
         return True
 
     async def call_async(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
@@ -345,9 +354,13 @@ class Runtime:
             returned = function(*args)
             if hasattr(returned, "__await__"):
                 await returned
-        except Exception as error:
+        except BaseException as error:
+            self._end_if_forked(error)
+            if not isinstance(error, Exception):
+                raise
             self.report(what, error)
             return False
+        self._end_if_forked(None)
         return True
 
     # --- commands ---
@@ -385,6 +398,8 @@ class Runtime:
 
     def _current(self) -> Turn | None:
         if self._get_ident() != self._ident:
+            if self._end_fork is not None:
+                raise RuntimeError(FORKED)
             raise RuntimeError("a thread cannot do this itself: use wsraw.call_soon(function, …)")
         turn = self.turn
         if turn is None:
@@ -464,6 +479,20 @@ class Runtime:
         turn.seen = []
 
     # --- the end ---
+
+    def forked(self, end: Callable[[BaseException | None], object]) -> None:
+        """This process was forked from the worker's. Commands raise here from now on; a handler
+        that comes back is followed by `end`, with what it has raised."""
+        self._end_fork = end
+        # No thread has this number, and a link that is gone takes no acks: so the worker itself,
+        # which asks for both with each event, need not ask whether it is one.
+        self._ident = -1
+        self.link.state = LinkState.GONE
+        self.queue.clear()
+
+    def _end_if_forked(self, error: BaseException | None) -> None:
+        if self._end_fork is not None:
+            self._end_fork(error)
 
     @property
     def is_ready(self) -> bool:

@@ -16,12 +16,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
 from wsraw.link import WorkerLink
 from wsraw.settings import Settings
-from wsraw.workers import api, handlers
+from wsraw.workers import api, fork, handlers
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
@@ -50,7 +52,7 @@ def main(
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
     With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin does,
-    and leaves SIGINT to the supervisor, as a terminal sends it to everybody.
+    and leaves SIGINT to the supervisor, as some who start it send that to everybody.
     """
     faulthandler.enable()
     _line_buffer(settings.log_level)
@@ -58,11 +60,16 @@ def main(
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
     if is_spawned:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _overhear_sigint()
         _watch_stdin(stopper)
+    ours = os.getpid()
     try:
         loaded = handlers.load(file)
+        if os.getpid() != ours:
+            fork.end(None)
     except handlers.LoadError as error:
+        if os.getpid() != ours:
+            fork.end(error.__cause__)
         print(error, file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
     concurrency = settings.concurrency or ASYNC_CONCURRENCY if loaded.is_async else 1
@@ -83,6 +90,10 @@ def main(
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT
     _stop_on_signals(stopper, bell, is_spawned)
+    fork.in_child(api.forked)
+    fork.in_child(partial(runtime.forked, fork.end))
+    fork.in_child(dealer.forked)
+    fork.in_child(bell.close)
     shell: Shell
     if loaded.is_async:
         # Here, as asyncio costs a plain worker 30 ms at start.
@@ -117,6 +128,40 @@ def _line_buffer(log_level: str) -> None:
         ours.propagate = False
 
 
+_Signalled = Callable[[int, FrameType | None], None]
+
+
+def _handle_signal(number: int, handler: _Signalled) -> None:
+    """Handle a signal in this process, and not in those that are forked from it.
+
+    With a handler even where nothing is to be done: what is ignored stays so in each program that
+    handlers start.
+    """
+    before = signal.getsignal(number)
+    ours = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == ours:
+            handler(number, frame)
+        else:
+            # It has come between the fork and `give_back`.
+            give_back()
+            signal.raise_signal(number)
+
+    def give_back() -> None:
+        # A handlers file may have set its own.
+        if signal.getsignal(number) is handle:
+            signal.signal(number, before)
+
+    signal.signal(number, handle)
+    fork.in_child(give_back)
+
+
+def _overhear_sigint() -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        _handle_signal(signal.SIGINT, lambda number, frame: None)
+
+
 def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if not is_spawned:
@@ -127,13 +172,14 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
         else:
             stopper.leave()
 
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, stop)
+    _handle_signal(signal.SIGTERM, stop)
+    if not is_spawned and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        _handle_signal(signal.SIGINT, stop)
     if sys.platform == "win32":
-        signal.signal(signal.SIGBREAK, stop)
+        _handle_signal(signal.SIGBREAK, stop)
     # Python runs signal handlers between bytecodes: a poll inside ZeroMQ or select must be woken.
     signal.set_wakeup_fd(bell.writer, warn_on_full_buffer=False)
+    fork.in_child(partial(signal.set_wakeup_fd, -1))
 
 
 def _watch_stdin(stopper: Stopper) -> None:
@@ -144,6 +190,7 @@ def _watch_stdin(stopper: Stopper) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    fork.in_child(partial(os.close, ours))
 
     def wait_for_eof() -> None:
         try:
