@@ -8,6 +8,7 @@ Who is in the room is known to the gateway (groups), what a client has sent of a
 connection (con.state). So any worker can serve any client at any time.
 """
 
+import re
 from pathlib import Path
 
 from wsraw import publish
@@ -17,18 +18,13 @@ LONGEST_LINE = 4096
 
 
 def on_connect(inf, con):
+    con.state = {"name": "", "rest": b""}
     if inf["Protocol"] != "raw":
         enter(con)
 
 
 def on_message(msg, con):
     data = msg["data"]
-    if con.state is None:
-        # A raw client speaks for the first time. A browser that asks for a page is one, too.
-        if is_http(data):
-            answer_http(data, con)
-            return
-        enter(con)
     if isinstance(data, str):
         # A WebSocket message is a line. It may come in several frames, as a raw line may.
         data = data.encode() + (b"\n" if msg["final"] else b"")
@@ -39,6 +35,13 @@ def on_message(msg, con):
     if len(con.state["rest"]) > LONGEST_LINE:
         con.close(1009, "that line is too long")
         return
+    if lines and not con.state["name"]:
+        # The first line of a raw client. A browser that asks for a page is one, too; and what is
+        # behind the first line of its request may be the words of a page of any other site.
+        if is_http(lines[0]):
+            answer_http(lines[0].split(), con)
+            return
+        enter(con)
     for line in lines:
         text = line.decode(errors="replace").strip()
         if text:
@@ -46,12 +49,12 @@ def on_message(msg, con):
 
 
 def on_close(con):
-    if con.state is not None:
+    if con.state["name"]:
         say(f"{con.state['name']} has left")
 
 
 def enter(con):
-    con.state = {"name": f"guest {con.id % 2**36}", "rest": b""}
+    con.state["name"] = f"guest {con.id % 2**36}"
     con.join(con.kind)
     say(f"{con.state['name']} has come")
 
@@ -61,16 +64,22 @@ def say(text):
     publish("raw", text + "\n")
 
 
-def is_http(data):
-    return data.startswith(b"GET ") and b" HTTP/1." in data.partition(b"\n")[0]
+def is_http(line):
+    return re.fullmatch(rb"\S+ \S+ HTTP/[0-9.]+\r?", line) is not None
 
 
-def answer_http(data, con):
-    found = data.split()[1] == b"/"
-    status, body = ("200 OK", PAGE) if found else ("404 Not Found", b"")
+def answer_http(words, con):
+    if words[0] not in (b"GET", b"HEAD"):
+        status, body = "405 Method Not Allowed", b""
+    elif words[1] == b"/":
+        status, body = "200 OK", PAGE
+    else:
+        status, body = "404 Not Found", b""
     con.send(
         f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    con.send(body)
+    if words[0] == b"GET":
+        con.send(body)
+    # Nothing else that it says is heard.
     con.close()

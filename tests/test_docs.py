@@ -363,7 +363,7 @@ S = s.Settings()
         (OPERATIONS, f"end of the head | {S.handshake_timeout:g} s |"),
         (OPERATIONS, f"the first line included | {S.max_header_size // s.KIB} KiB |"),
         (OPERATIONS, f"| `max_header_count` | {S.max_header_count} |"),
-        (OPERATIONS, f"| a first line above {sniff.MAX_LINE // s.KIB} KiB"),
+        (OPERATIONS, f"| a first line of a request above {sniff.MAX_LINE // s.KIB} KiB"),
         (OPERATIONS, f"| `max_connections_per_address` | {S.max_connections_per_address} |"),
         (OPERATIONS, f"any progress of its output | {S.write_timeout:g} s |"),
         (OPERATIONS, f"`rate_burst` seconds' worth ({S.rate_burst:g} s)"),

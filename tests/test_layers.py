@@ -38,6 +38,7 @@ ALLOWED = {
     "networks": set(),
     "origins": {"networks"},
     "settings": set(),
+    "shown": set(),
     "listeners": {"settings", "units"},
     "paths": set(),
     "pools": {"listeners", "messages", "origins", "paths", "programs", "settings"},
@@ -65,6 +66,7 @@ ALLOWED = {
         "paths",
         "pools",
         "settings",
+        "shown",
         "tuning",
     },
     "supervisor": {

@@ -57,10 +57,30 @@ from wsraw.origins import Hosts, Origins
         (["https://a.example"], "https://a.example/path", "h", False),
         (["https://a.example"], "", "h", False),
         (["chrome-extension://abcdef"], "chrome-extension://abcdef", "h", True),
+        # Pages in apps: daphne #72, channels #392, mopidy #1712.
+        (["file://"], "file://", "h", True),
+        (["file:///"], "file://", "h", True),
+        (["FILE://"], "file://", "h", True),
+        (["app://."], "app://.", "h", True),
+        (["app://./"], "app://.", "h", True),
+        (["capacitor://localhost"], "capacitor://localhost", "h", True),
+        (["file://"], "null", "h", False),
+        (["null"], "file://", "h", False),
+        (["file://"], "file:///etc", "h", False),
+        (["file://"], "https://", "h", False),
+        (["same-origin"], "file://", "", False),
+        (["same-origin"], "app://.", ".", False),
     ],
 )
 def test_origins(allowed: list[str], origin: str | None, host: str, good: bool) -> None:
     assert Origins(allowed).allow(origin, [host]) is good
+
+
+def test_a_page_of_another_site_that_sends_no_origin() -> None:
+    assert Origins(["any"]).allow(None, ["h"], cross_site=True)
+    assert not Origins(["same-origin", "https://a.example"]).allow(None, ["h"], cross_site=True)
+    # Where there is an Origin, that alone counts.
+    assert Origins(["https://a.example"]).allow("https://a.example", ["h"], cross_site=True)
 
 
 def test_same_origin_with_what_a_proxy_was_asked_for() -> None:
@@ -72,7 +92,10 @@ def test_same_origin_with_what_a_proxy_was_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "example.org", "https://", "https://a.example/path", "https://a:x", "*", "https://*"],
+    (
+        *("", "example.org", "https://", "https://a.example/path", "https://a:x", "*", "https://*"),
+        *("file:///home", "app://a/b", "file:", "://", "https://.", "app://a@b", "app://a b"),
+    ),
 )
 def test_wrong_origins_are_refused_with_advice(text: str) -> None:
     with pytest.raises(ValueError, match=r"write https://example\.org"):

@@ -1,9 +1,11 @@
-"""Sans-I/O. Which web pages may open a WebSocket, and under which names: Origin and Host.
+"""Sans-I/O. Which web pages may come in, and under which names: Origin and Host.
 
 A browser lets any page of any site open a WebSocket to any server, and sends the user's cookies
-along (cross-site WebSocket hijacking). It says whose page it is in `Origin` (RFC 6454), which the
-page cannot change. Who sends no Origin is no browser, and nobody's cookies are at stake; what such
-a client says of itself proves nothing, so it is let in.
+along (cross-site WebSocket hijacking); and it lets the page send any server a request with a body
+of the page's choice. It says whose page it is in `Origin` (RFC 6454), which the page cannot change.
+With a GET it may send no Origin; then, where the server counts as trustworthy (TLS, or this
+machine), it says `Sec-Fetch-Site: cross-site`. A client that sends neither is not a browser, and
+nobody's cookies are at stake; what such a client says of itself proves nothing, so it is let in.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ NULL: Final = "null"
 
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PAGE: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@]+)")
+_PROGRAM: Final = re.compile(r"([a-z][a-z0-9+.-]*)://[a-z0-9._*-]*")
+"""The pages of a program that has a scheme of its own: `file://`, `app://.`."""
 _NAME: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
@@ -31,6 +35,7 @@ class Origins:
     def __init__(self, texts: Iterable[str]) -> None:
         self._any = self._same = self._null = False
         self._pages: list[tuple[str, str, int]] = []
+        self._programs: set[str] = set()
         for text in texts:
             if text == ANY:
                 self._any = True
@@ -39,21 +44,35 @@ class Origins:
             elif text == NULL:
                 self._null = True
             else:
-                page = _parse_page(text.lower().removesuffix("/"))
-                if page is None:
-                    raise ValueError(
-                        f"{text!r}: write https://example.org, https://*.example.org, "
-                        "http://localhost:3000, same-origin, null or any"
-                    )
-                self._pages.append(page)
+                self._add(text.lower())
 
-    def allow(self, origin: str | None, hosts: Iterable[str]) -> bool:
+    def _add(self, text: str) -> None:
+        # A file has no host, so the slash that ends a path is the third one.
+        text = text.removesuffix("/") if not text.endswith("://") else text
+        page = _parse_page(text)
+        if page is not None:
+            self._pages.append(page)
+            return
+        program = _PROGRAM.fullmatch(text)
+        if program is None or program[1] in _PORTS:
+            raise ValueError(
+                f"{text!r}: write https://example.org, https://*.example.org, "
+                "http://localhost:3000, file://, same-origin, null or any"
+            )
+        self._programs.add(text)
+
+    def allow(self, origin: str | None, hosts: Iterable[str], cross_site: bool = False) -> bool:
         """Whether a page of that origin may come in, when these are the names that its request
-        was sent to: the Host, and what a trusted proxy says that it was."""
-        if origin is None or self._any:
+        was sent to: the Host, and what a trusted proxy says that it was. `cross_site`: the browser
+        says that it is a page of another site, which counts if there is no origin."""
+        if self._any:
             return True
+        if origin is None:
+            return not cross_site
         if origin == NULL:
             return self._null
+        if origin.lower() in self._programs:
+            return True
         page = _parse_page(origin.lower())
         if page is None or page[1].startswith("*"):
             return False

@@ -181,16 +181,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     origins: Annotated[
         tuple[str, ...],
         Meta(
-            description="Whose web pages may open a WebSocket: https://example.org, "
-            "https://*.example.org, same-origin, null, any. Others get 403; who sends no Origin is "
-            "no page. May be repeated."
+            description="Whose web pages may connect: https://example.org, "
+            "https://*.example.org, file://, same-origin, null, any. Others get 403. Clients that "
+            "send no Origin header (anything but a browser) are allowed. May be repeated."
         ),
     ] = ("same-origin",)
     hosts: Annotated[
         tuple[str, ...],
         Meta(
-            description="Names under which WebSockets may be opened: example.org, *.example.org, "
-            "127.0.0.1:8000, any. Other Hosts get 421. May be repeated."
+            description="Names under which clients that speak HTTP may connect: example.org, "
+            "*.example.org, 127.0.0.1:8000, any. Other Hosts get 421. May be repeated."
         ),
     ] = ("any",)
     trusted_proxies: Annotated[
@@ -250,8 +250,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plain_http: Annotated[
         Literal["raw", "reject", "health"],
         Meta(
-            description="An HTTP request without Upgrade: websocket is raw data; or answered 426; "
-            "or answered 200 for health checks."
+            description="What becomes of an HTTP request without Upgrade: websocket, whatever its "
+            "method. raw: it is raw data. reject: 426. health: 200, for health checks."
         ),
     ] = "raw"
     tls: Annotated[

@@ -286,11 +286,22 @@ def test_plain_http_is_raw_data_by_default(echo: Serving) -> None:
         assert receive_exactly(sock, len(PLAIN)) == PLAIN
 
 
-@pytest.mark.parametrize(("listener", "status"), [(REJECT, "426"), (HEALTH, "200")])
-def test_plain_http_is_answered_for_curl(echo: Serving, listener: int, status: str) -> None:
+@pytest.mark.parametrize(
+    ("listener", "options", "status"),
+    [
+        (REJECT, (), "426"),
+        (HEALTH, (), "200"),
+        (HEALTH, ("--head",), "200"),
+        (WS, ("--request", "OPTIONS"), "426"),
+    ],
+)
+def test_plain_http_is_answered_for_curl(
+    echo: Serving, listener: int, options: tuple[str, ...], status: str
+) -> None:
     host, port = echo.addresses[listener]
+    url = f"http://{host}:{port}/"
     done = subprocess.run(
-        ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", f"http://{host}:{port}/"],
+        ["curl", *options, "-s", "-o", os.devnull, "-w", "%{http_code}", url],
         capture_output=True,
         encoding="utf-8",
         timeout=TIMEOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import subprocess
 import threading
@@ -129,6 +130,20 @@ def test_chat_serves_its_page(chat: Serving) -> None:
         check=True,
     )
     assert done.stdout == (EXAMPLES / "chat.html").read_bytes()
+
+
+def test_chat_takes_no_request_for_words(chat: Serving) -> None:
+    """A page can make a browser send any lines behind the head of a request; a gateway that is
+    fixed to raw, or lets any page in, does not look."""
+    with chat.ws() as ann, chat.tcp() as request, chat.tcp() as raw:
+        for part in (b"PO", b"ST / HTTP/1.1\r\nHost: a\r\n", b"\r\nsay this\n"):
+            request.sendall(part)
+        assert receive_all(request).startswith(b"HTTP/1.1 405 ")
+        raw.sendall(b"over\n")
+        heard = []
+        while not heard or not heard[-1].endswith(": over"):
+            heard.append(str(ann.recv(TIMEOUT)))
+        assert not re.search("POST|Host|say this", " ".join(heard))
 
 
 # --- pools ---

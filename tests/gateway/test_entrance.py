@@ -12,8 +12,9 @@ from wsraw.gateway.connection import CLOSED, OPEN, Connection
 from wsraw.gateway.entrance import Entrance
 from wsraw.gateway.limits import TELL_EVERY, Limits
 from wsraw.listeners import Listen
+from wsraw.messages import OnMessage
 from wsraw.networks import UNIX, parse_address
-from wsraw.settings import Settings
+from wsraw.settings import PoolSettings, RouteSettings, Settings
 
 PROXY_1 = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 
@@ -77,9 +78,125 @@ def test_a_host_that_is_not_ours() -> None:
     assert status(Door(hosts=("*.example.com",)).ask()) == 101
 
 
-def test_raw_clients_have_neither() -> None:
-    con = Door(hosts=("example.org",), origins=()).come(b"GET / HTTP/1.1\r\nOrigin: x\r\n\r\n")
-    assert (con.kind, con.state) == ("raw", OPEN)
+# --- what a page makes a browser send that is not a WebSocket's ---
+
+HERE = "127.0.0.1:8000"
+
+
+def written(method: str, **fields: str) -> bytes:
+    """A request as a browser writes it for a page; the host is ours."""
+    known = {"Host": HERE, "User-Agent": "Mozilla/5.0", "Accept": "*/*"}
+    known |= {name.replace("_", "-"): value for name, value in fields.items()}
+    lines = [f"{method} / HTTP/1.1", *(f"{name}: {value}" for name, value in known.items())]
+    return "\r\n".join([*lines, "", "say this\n" if method == "POST" else ""]).encode()
+
+
+EVIL = "https://evil.example"
+FOREIGN = {
+    "fetch, no-cors": written("POST", Origin=EVIL, Sec_Fetch_Site="cross-site"),
+    "fetch to an address that is not trustworthy": written("POST", Origin=EVIL),
+    "a form, no-referrer": written("POST", Origin="null", Content_Type="text/plain"),
+    "a preflight": written("OPTIONS", Origin=EVIL, Access_Control_Request_Method="PUT"),
+    "a method of its own": written("PUT", Origin=EVIL),
+    "an image": written("GET", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors"),
+    "a link": written("GET", sec_fetch_site="Cross-Site", Sec_Fetch_Mode="navigate"),
+    "an image, with CORS": written("GET", Origin=EVIL, Sec_Fetch_Site="cross-site"),
+    "two origins": written("POST", Origin=f"http://{HERE}\r\nORIGIN:{EVIL}"),
+    "lone line feeds": written("POST", Origin=EVIL).replace(b"\r\n", b"\n"),
+    "many headers": written("POST", **{f"X{n}": "y" for n in range(90)}, Origin=EVIL),
+}
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("cut", [1, 7, 100_000])
+@pytest.mark.parametrize("listen", [
+    {}, {"plain_http": "health"}, {"plain_http": "reject"}, {"protocol": "websocket"}
+])  # fmt: skip
+def test_a_page_of_another_site_speaks_to_no_handler(
+    data: bytes, cut: int, listen: dict[str, Any]
+) -> None:
+    """In Chromium, fetch(url, {method: "POST", mode: "no-cors", body}) chatted in examples/chat.py
+    from any page."""
+    door = Door()
+    con = door.come(**listen)
+    events = []
+    for at in range(0, len(data), cut):
+        events += con.receive_data(data[at : at + cut], 0.0)
+    assert events == []
+    assert (status(con), con.state, con.kind) == (403, CLOSED, "")
+    assert b"setting origins" in bytes(con.data_to_send())
+    assert door.limits.counts == {"origins": 1}
+
+
+OURS = {
+    "curl": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "curl -d": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    "no Host": b"OPTIONS * HTTP/1.0\r\n\r\n",
+    "typed": written("GET", Sec_Fetch_Site="none"),
+    "a form of its own": written("POST", Origin=f"http://{HERE}", Sec_Fetch_Site="same-origin"),
+    "fetch of its own": written("GET", Sec_Fetch_Site="same-origin"),
+    "another port of this machine": written("GET", Sec_Fetch_Site="same-site"),
+    "not HTTP": b"GET / HTTP/2.0\r\nOrigin: https://evil.example\r\n\r\n",
+    "behind the head": b"POST / HTTP/1.1\r\n\r\nOrigin: https://evil.example\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", OURS.values(), ids=OURS)
+def test_all_other_requests_are_raw_and_whole(data: bytes) -> None:
+    con = Door().come()
+    connect, message = con.receive_data(data, 0.0)
+    assert tell([connect]) == ["connect raw"]
+    assert isinstance(message, OnMessage)
+    assert message.data == data
+
+
+def test_a_page_that_may_come_in_may_send_requests() -> None:
+    data = written("POST", Origin="https://a.example", Sec_Fetch_Site="cross-site")
+    for origins in (("https://a.example",), ("any",)):
+        assert Door(origins=origins).come(data).kind == "raw"
+    # Which site it was is not said; so only `any` lets it in.
+    data = FOREIGN["an image"]
+    assert status(Door(origins=("https://a.example",)).come(data)) == 403
+    assert Door(origins=("any",)).come(data).kind == "raw"
+    # A raw listener looks for nothing.
+    assert Door().come(protocol="raw").receive_data(data, 0.0)
+
+
+def test_a_page_behind_a_proxy_that_replaces_the_host() -> None:
+    fields = {"Origin": "https://example.org", "X_Forwarded_Host": "example.org"}
+    door = Door(trusted_proxies=("10.0.0.0/8",))
+    assert door.come(written("POST", **fields), address="10.0.0.1").kind == "raw"
+    assert status(door.come(written("POST", **fields), address="192.0.2.1")) == 403
+
+
+def test_the_host_of_a_request_that_handlers_would_get() -> None:
+    """DNS rebinding: the page is of the same origin, and sends neither mark."""
+    door = Door(hosts=("localhost",))
+    rebound = b"GET /x HTTP/1.1\r\nHost: evil.example:8000\r\n\r\n"
+    assert status(door.come(rebound)) == 421
+    assert door.limits.counts == {"hosts": 1}
+    for data in (rebound.replace(b"evil.example", b"localhost"), b"GET / HTTP/1.0\r\n\r\n"):
+        assert door.come(data).kind == "raw"
+    # Probes ask for an address, and no handler hears of them.
+    assert status(door.come(rebound, plain_http="health")) == 200
+
+
+def test_no_secret_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "SECRET"
+    for headers, url in (
+        ((f"Origin: https://u:{secret}@evil.example/{secret}?t={secret}#{secret}",), ""),
+        ((f"Origin: https://evil.example\\{secret}",), ""),
+        ((), f"?token={secret}"),
+    ):
+        door = Door(pools=(PoolSettings(name="a"),), routes=(RouteSettings(pool="a", path="/x"),))
+        data = UPGRADE.replace(b"/chat", f"/chat{url}".encode())
+        door.come(data % "".join(f"{h}\r\n" for h in headers).encode())
+    with_host = UPGRADE.replace(b"server.example.com", f"u:{secret}@server".encode())
+    Door(hosts=("a.example",)).come(with_host % b"")
+    text = caplog.text
+    assert secret not in text
+    for part in ("https://...@evil.example...", "/chat?...", "...@server"):
+        assert part in text
 
 
 def test_lines_in_the_log_are_few_and_not_the_clients(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,30 @@ VERDICTS = [
     (UPGRADE, Verdict.WEBSOCKET),
     (GET + b"upgrade:h2c,WEBSOCKET \n\n", Verdict.WEBSOCKET),
     (GET + b"Upgrade: h2c\r\nUpgrade: websocket\r\n\r\n", Verdict.WEBSOCKET),
+    # Only a GET begins a WebSocket (RFC 6455, section 4.1).
+    (b"POST / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", Verdict.PLAIN_HTTP),
+    (b"OPTIONS * HTTP/1.0\r\n\r\n", Verdict.PLAIN_HTTP),
+    (b"CONNECT a:443 HTTP/1.1\r\n\r\n", Verdict.PLAIN_HTTP),
+    (b"HEAD / HTTP/1.1\r\nHost: a\r\n", Verdict.HTTP),
+    (b"OPTIONS", Verdict.UNKNOWN),
+    # Raw protocols whose first words are, or begin as, a method of HTTP: raw as soon as that is
+    # seen, and at the end of their first line at the latest.
+    (b"PI", Verdict.RAW),
+    (b"PING\r\n", Verdict.RAW),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Verdict.RAW),
+    (b"POST\r\n", Verdict.RAW),
+    (b"POSTS ", Verdict.RAW),
+    (b"GETSET a b\r\n", Verdict.RAW),
+    (b"GET key\r\n", Verdict.RAW),
+    (b"PUT 0 0 3\r\n", Verdict.RAW),
+    (b"DELETE key\n", Verdict.RAW),
+    (b"HELO a.example\r\n", Verdict.RAW),
+    (b"OPTIONS sip:a@b SIP/2.0\r\n", Verdict.RAW),
+    (b"OPTIONS rtsp://a/ RTSP/1.0\r\n", Verdict.RAW),
+    (b"CONNECT\naccept-version:1.2\n", Verdict.RAW),
+    (b"TRACE me\n", Verdict.RAW),
+    (b"post / HTTP/1.1\r\n", Verdict.RAW),
+    (b"PROPFIND / HTTP/1.1\r\n", Verdict.RAW),
 ]
 
 
@@ -48,16 +72,57 @@ def test_whole_and_byte_by_byte(data: bytes, verdict: Verdict) -> None:
     assert sniffer.buffer == data
 
 
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (b"", Verdict.UNKNOWN),
+        (b"PROPF", Verdict.UNKNOWN),
+        (b"PROPFIND / HTTP/1.1\r\n\r\n", Verdict.PLAIN_HTTP),
+        (b"VERSION-CONTROL / HTTP/1.1\r\n\r\n", Verdict.PLAIN_HTTP),
+        (UPGRADE, Verdict.WEBSOCKET),
+        (b"hello", Verdict.RAW),
+        (b"Ge", Verdict.RAW),
+        (b"-", Verdict.RAW),
+        (b"PING\r", Verdict.RAW),
+        (b"\x16\x03", Verdict.RAW),
+        (b"PRI * HTTP/2.0\r\n", Verdict.RAW),
+        (b"A" * 32, Verdict.UNKNOWN),
+        (b"A" * 33, Verdict.RAW),
+    ],
+)
+def test_a_listener_for_websockets_alone_knows_every_method(data: bytes, verdict: Verdict) -> None:
+    assert Sniffer(any_method=True).receive_data(data) is verdict
+    sniffer = Sniffer(any_method=True)
+    for i in range(len(data)):
+        sniffer.receive_data(data[i : i + 1])
+    assert sniffer.verdict is verdict
+
+
 def of_length(size: int, line: bytes = b"GET /%s HTTP/1.1\r\n") -> bytes:
     return line % (b"a" * (size - len(line) + 2))
 
 
-def test_the_longest_line_is_http_and_one_byte_more_is_raw() -> None:
+def test_the_longest_line_is_http_and_one_byte_more_is_too_big() -> None:
     assert Sniffer().receive_data(of_length(MAX_LINE)) is Verdict.HTTP
-    assert Sniffer().receive_data(of_length(MAX_LINE + 1)) is Verdict.RAW
+    assert Sniffer().receive_data(of_length(MAX_LINE + 1)) is Verdict.TOO_BIG
     sniffer = Sniffer()
     assert sniffer.receive_data(of_length(MAX_LINE + 1)[: MAX_LINE - 1]) is Verdict.UNKNOWN
-    assert sniffer.receive_data(b"a") is Verdict.RAW
+    assert sniffer.receive_data(b"\r") is Verdict.TOO_BIG
+
+
+@pytest.mark.parametrize("size", range(MAX_LINE - 2, MAX_LINE + 30))
+def test_no_target_makes_a_request_raw(size: int) -> None:
+    """Else a page could choose one, and speak to handlers behind it."""
+    request = of_length(size, b"POST /%s HTTP/1.1\r\n") + b"Origin: https://evil.example\r\n\r\n"
+    verdict = Verdict.PLAIN_HTTP if size <= MAX_LINE else Verdict.TOO_BIG
+    assert Sniffer().receive_data(request) is verdict
+
+
+@pytest.mark.parametrize(
+    "line", [b"POST a b", b"GET  /", b"GET \t", b"PUT / HTTQ", b"PUT / HTTP/2"]
+)
+def test_a_long_line_that_is_no_request_is_raw(line: bytes) -> None:
+    assert Sniffer().receive_data(line + b"a" * MAX_LINE) is Verdict.RAW
 
 
 def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
@@ -105,16 +170,15 @@ def test_where_the_head_ends() -> None:
 
 
 heads = st.lists(
-    st.sampled_from(
-        [b"GET ", b"GE", b"/", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b"Upgrade: websocket", b"a: b"]
-    )
+    st.sampled_from(b"GET |GE|POST |PROP-|FIND |/| HTTP/1.1|Upgrade: websocket|a: b".split(b"|"))
+    | st.sampled_from([b"\r\n", b"\n", b"\r"])
     | st.binary(max_size=5)
 ).map(b"".join)
 
 
-@given(heads | heads.map(lambda rest: GET + rest), st.lists(st.integers(0, 80)))
-def test_any_cut_same_verdict(data: bytes, cuts: list[int]) -> None:
-    whole, cut = Sniffer(60, 3), Sniffer(60, 3)
+@given(heads | heads.map(lambda rest: GET + rest), st.lists(st.integers(0, 80)), st.booleans())
+def test_any_cut_same_verdict(data: bytes, cuts: list[int], any_method: bool) -> None:
+    whole, cut = Sniffer(60, 3, any_method), Sniffer(60, 3, any_method)
     whole.receive_data(data)
     last = 0
     for end in [*sorted(cuts), len(data)]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from wsraw.gateway.admission import RETRY_AFTER
 from wsraw.gateway.asking import Asking
 from wsraw.gateway.entrance import Entrance
-from wsraw.gateway.http import http_answer
+from wsraw.gateway.http import fields_of, http_answer, without_body
 from wsraw.gateway.life import Step
 from wsraw.gateway.proxy import ProxyReader
 from wsraw.gateway.sniff import Sniffer, Verdict
@@ -30,7 +30,9 @@ class Accepting:
         self._listen = listen
         self._entrance = entrance
         settings = con.settings
-        self._sniffer = Sniffer(settings.max_header_size, settings.max_header_count)
+        self._sniffer = Sniffer(
+            settings.max_header_size, settings.max_header_count, self._only_websocket
+        )
         self._awaits_tls = listen.tls != "off"
         self._in_tls = False
         self._proxy: ProxyReader | None = None
@@ -149,15 +151,27 @@ class Accepting:
         if verdict is Verdict.TOO_MANY:
             con.limit = "max_header_count"
             return self._answer(431, "the request has too many headers")
+        if verdict is Verdict.PLAIN_HTTP:
+            return self._take_request(now)
         if self._only_websocket:
-            if verdict is Verdict.PLAIN_HTTP:
-                return self._answer(426, "a WebSocket is needed here")
             con.cut()
             return con.end(1002, "", "protocol-error")
-        if verdict is Verdict.PLAIN_HTTP and self._listen.plain_http == "reject":
-            return self._answer(426, "a WebSocket is needed here")
-        if verdict is Verdict.PLAIN_HTTP and self._listen.plain_http == "health":
+        return self._become_raw(bytes(sniffer.buffer), now)
+
+    def _take_request(self, now: float) -> list[Event]:
+        """A request that is not a WebSocket's."""
+        sniffer, listen = self._sniffer, self._listen
+        fields = fields_of(bytes(sniffer.buffer[: sniffer.head_size]))
+        refusal = self._entrance.judge_page(self._con, fields, now)
+        if refusal is not None:
+            return self._answer(*refusal)
+        if listen.plain_http == "health":
             return self._answer(200, "ok")
+        if listen.plain_http == "reject" or self._only_websocket:
+            return self._answer(426, "a WebSocket is needed here")
+        refusal = self._entrance.judge_host(self._con, fields, now)
+        if refusal is not None:
+            return self._answer(*refusal)
         return self._become_raw(bytes(sniffer.buffer), now)
 
     def _become_raw(self, data: bytes, now: float) -> list[Event]:
@@ -197,7 +211,8 @@ class Accepting:
 
     def _answer(self, status: int, text: str) -> list[Event]:
         headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
-        self._con.append(http_answer(status, text, *headers))
+        answer = http_answer(status, text, *headers)
+        self._con.append(without_body(answer) if self._sniffer.is_head else answer)
         return self._con.end(1002, "", "protocol-error")
 
     def receive_eof(self, now: float) -> list[Event]:

@@ -19,11 +19,9 @@ from wsraw.listeners import Listen
 from wsraw.networks import Address, Networks
 from wsraw.origins import Hosts, Origins
 from wsraw.settings import Settings
+from wsraw.shown import shown_url
 
 _READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
-
-_SHOWN: Final = 100
-"""Characters of what a client has sent that a line in the log shows."""
 
 
 class Entrance:
@@ -55,31 +53,54 @@ class Entrance:
         client = self._identify(con, headers)
         if client and client.peer and not self.has_place(con):
             return 429, "too many connections from your address"
-        asked = headers.get("host", "")
-        host = client.host or asked if client else asked
-        if not self._hosts.allow(host):
-            self.refuse("hosts", con.about, f"the Host {_shown(asked)} is not ours", now)
-            return 421, "this server does not answer for that Host; see its setting hosts"
-        hosts = [asked, client.host] if client and client.host else [asked]
-        origin = headers.get("origin")
-        if not self._origins.allow(origin, hosts):
-            why = f"the Origin {_shown(origin or '')} may not (Host {_shown(asked)})"
-            self.refuse("origins", con.about, why, now)
-            return (
-                403,
-                "pages of this Origin may not connect here; see the server's setting origins",
-            )
+        hosts = _hosts_of(headers, client)
+        host = hosts[-1]
+        refusal = self._judge_host(con, hosts, now) or self._judge_origin(con, headers, hosts, now)
+        if refusal is not None:
+            return refusal
         ws = con.websocket
         assert ws is not None
         target = con.inf["url"]
         found = self._routing.websocket(listen, target, host, ws.offered)
         if found is None:
-            why = f"no route for the WebSocket {_shown(target)} (Host {_shown(host)})"
+            why = f"no route for the WebSocket {shown_url(target)} (Host {shown_url(host)})"
             self.refuse("routes", con.about, why, now)
             return 404, "nothing is served here"
         _lead(con, found)
         ws.choose((found.subprotocol,) if found.subprotocol else con.settings.subprotocols)
         return None
+
+    def judge_page(self, con: Life, headers: dict[str, str], now: float) -> tuple[int, str] | None:
+        """Look at a request that is not a WebSocket's, its `headers` by lower-case names: any page
+        can make a browser send one, with a body that a raw handler would take for its client's
+        words. Returns the HTTP status and text of a refusal, or None."""
+        if "origin" not in headers and "sec-fetch-site" not in headers:
+            return None
+        hosts = _hosts_of(headers, self._read_client(con, headers))
+        return self._judge_origin(con, headers, hosts, now)
+
+    def judge_host(self, con: Life, headers: dict[str, str], now: float) -> tuple[int, str] | None:
+        """The same for the Host of a request that handlers would get: with DNS rebinding a page of
+        another site is of the same origin. Who does not name a Host is not a browser."""
+        hosts = _hosts_of(headers, self._read_client(con, headers))
+        return self._judge_host(con, hosts, now) if hosts[-1] else None
+
+    def _judge_host(self, con: Life, hosts: list[str], now: float) -> tuple[int, str] | None:
+        if self._hosts.allow(hosts[-1]):
+            return None
+        self.refuse("hosts", con.about, f"the Host {shown_url(hosts[0])} is not ours", now)
+        return 421, "this server does not answer for that Host; see its setting hosts"
+
+    def _judge_origin(
+        self, con: Life, headers: dict[str, str], hosts: list[str], now: float
+    ) -> tuple[int, str] | None:
+        origin = headers.get("origin")
+        cross_site = headers.get("sec-fetch-site", "").lower() == "cross-site"
+        if self._origins.allow(origin, hosts, cross_site):
+            return None
+        page = "a page of another site" if origin is None else f"the Origin {shown_url(origin)}"
+        self.refuse("origins", con.about, f"{page} may not (Host {shown_url(hosts[0])})", now)
+        return 403, "pages of this Origin may not connect here; see the server's setting origins"
 
     def has_raw(self, con: Life, listen: Listen, now: float) -> bool:
         """Whether some pool is for this raw client; then it belongs to that."""
@@ -92,9 +113,7 @@ class Entrance:
 
     def _identify(self, con: Life, headers: dict[str, str]) -> Client | None:
         """Believe what proxies say in headers, if it is a proxy of ours that we talk to."""
-        if self._read is None or not self.trusts(con.address):
-            return None
-        client = self._read(headers, self._trusted)
+        client = self._read_client(con, headers)
         if client is None:
             return None
         if client.peer:
@@ -102,6 +121,11 @@ class Entrance:
         if client.scheme:
             con.about["scheme"] = "wss" if client.scheme == "https" else "ws"
         return client
+
+    def _read_client(self, con: Life, headers: dict[str, str]) -> Client | None:
+        if self._read is None or not self.trusts(con.address):
+            return None
+        return self._read(headers, self._trusted)
 
     def has_place(self, con: Life) -> bool:
         """A proxy has told who the client is: whether one more of that address may come in."""
@@ -125,13 +149,14 @@ class Entrance:
         self._limits.hit("verdict", now)
 
 
+def _hosts_of(headers: dict[str, str], client: Client | None) -> list[str]:
+    """The Host that was asked for, and last what a trusted proxy says that it was, if it does."""
+    asked = headers.get("host", "")
+    return [asked, client.host] if client and client.host else [asked]
+
+
 def _lead(con: Life, found: Found) -> None:
     con.pool = found.pool
     con.settings = found.settings
     if found.params:
         con.about["params"] = found.params
-
-
-def _shown(text: str) -> str:
-    """For the log, which must not be written by clients."""
-    return ascii(text[:_SHOWN])

@@ -101,6 +101,24 @@ def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
     return http_head(status, _phrase(status), [*fields, *headers]) + body
 
 
+def without_body(answer: bytes) -> bytes:
+    """The same answer for a HEAD, which has no body (RFC 9110, section 9.3.2)."""
+    head, end, _ = answer.partition(b"\r\n\r\n")
+    return head + end
+
+
+def fields_of(head: bytes) -> dict[str, str]:
+    """The fields of a request head that is not a handshake: by their names in lower case, values
+    of the same name joined. Lines that are not fields are left out."""
+    fields: dict[str, str] = {}
+    for line in head.decode("latin-1").split("\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
+
+
 def lower_names(inf: Mapping[str, str]) -> dict[str, str]:
     """Fields by their names in lower case; those that came in several spellings were joined."""
     return {name.lower(): value for name, value in inf.items()}

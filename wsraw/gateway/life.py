@@ -32,6 +32,7 @@ from wsraw.gateway.websocket import WebSocket
 from wsraw.messages import DEFAULT_POOL, Event, OnClose, OnConnect, OnError
 from wsraw.networks import Address
 from wsraw.settings import Settings
+from wsraw.shown import without_secrets
 
 
 class ConnectionState(Enum):
@@ -183,7 +184,7 @@ class Life(Output):
     @property
     def who(self) -> str:
         """How the log calls it."""
-        peer = self.about.get("peer") or self.target
+        peer = self.about.get("peer") or without_secrets(self.target)
         return f"connection {self.id} ({peer})" if peer else f"connection {self.id}"
 
     def arm(self, timeout: float, now: float) -> None:

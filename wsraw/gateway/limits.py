@@ -42,7 +42,7 @@ DONE: Final = {
     "pause_timeout": "closed a connection whose handlers are too slow (1013)",
     "worker_wait_timeout": "closed a connection that no worker came for (1013)",
     "origins": "refused a page (403)",
-    "hosts": "refused a WebSocket (421)",
+    "hosts": "refused a request (421)",
     "routes": "refused a client (404, raw: reset)",
     "proxy_protocol": "reset a connection",
     "verdict": "on_connect has rejected a WebSocket",

@@ -11,15 +11,14 @@ from typing import Final
 
 from wsraw.gateway.admission import PATIENCE, RETRY_AFTER
 from wsraw.gateway.endpoint import reset
-from wsraw.gateway.http import http_answer
-from wsraw.gateway.too_many import ANSWER
+from wsraw.gateway.http import http_answer, without_body
+from wsraw.gateway.sniff import speaks_http
+from wsraw.gateway.too_many import ANSWER, ENOUGH
 from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
 
 AT_ONCE: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
-
-_METHOD: Final = b"GET "
 
 ANSWERS: Final = {
     429: ANSWER,
@@ -83,12 +82,14 @@ class _Refused:
                 if not data:
                     self.end()
                 return
-            self._seen += data[: len(_METHOD)]
-            if self._seen.startswith(_METHOD):
+            self._seen += data[:ENOUGH]
+            speaks = speaks_http(self._seen)
+            if speaks:
                 self._answered = True
-                self.sock.send(self._answer)
+                answer = self._answer
+                self.sock.send(without_body(answer) if self._seen.startswith(b"HEAD") else answer)
                 self.sock.shutdown(socket.SHUT_WR)
-            elif not _METHOD.startswith(self._seen):
+            elif speaks is False:
                 self.end()
         except (BlockingIOError, InterruptedError):
             pass

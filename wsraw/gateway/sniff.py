@@ -1,11 +1,15 @@
 """Sans-I/O. Raw, WebSocket, plain HTTP or not yet known: from the first bytes alone.
 
-- The first byte that cannot belong to ``GET `` makes a connection raw.
-- Behind ``GET ``, the first line decides: if it is no ``GET target HTTP/1.x`` when it ends, or has
-  not ended within MAX_LINE, it is raw.
+- The first byte that cannot belong to a method of HTTP and a space makes a connection raw. The
+  methods are those that servers commonly know: to wait for the end of any word would make raw
+  clients wait for nothing. A listener that is for WebSockets alone knows no raw clients, and takes
+  any word in capitals for a method.
+- Behind the method, the first line decides: if it is not ``METHOD target HTTP/1.x`` when it ends,
+  the connection is raw. Where it does not end within MAX_LINE, it is raw if it cannot become such a
+  line; else it is a request, and too big: the target is of the choice of a page.
 - Once that line is valid the connection is HTTP and can never be raw by accident: a handler must
   not be given half a request, cookies and all, as data. The complete head says whether it asks for
-  an upgrade to ``websocket``.
+  an upgrade to ``websocket``; only a GET can.
 
 How the bytes were cut on their way changes nothing: limits are counted from the first byte, not
 judged at the end of a read. Each byte is looked at a bounded number of times, so that a client that
@@ -27,14 +31,44 @@ MAX_HEAD: Final = 16 * 1024
 MAX_HEADERS: Final = 100
 """Headers in it; Apache's bound."""
 
-_METHOD: Final = b"GET "
+METHODS: Final = (
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"OPTIONS ",
+    b"PUT ",
+    b"DELETE ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+)
+
+_ANY_METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: .*)?", re.DOTALL)
+"""How a request begins where raw clients are not expected."""
+_LONGEST_METHOD: Final = 33
 
 # The target may hold bytes that no URL may: such a request is wrong HTTP, and still not raw data.
-_REQUEST_LINE: Final = re.compile(rb"GET [\x21-\x7e\x80-\xff]+ HTTP/1\.[0-9]\r?\n")
+_REQUEST_LINE: Final = re.compile(rb"[A-Z-]+ [\x21-\x7e\x80-\xff]+ HTTP/1\.[0-9]\r?\n")
+
+_BEGUN_LINE: Final = re.compile(
+    rb"[A-Z-]+ [\x21-\x7e\x80-\xff]+(?: (?:HTTP/1\.[0-9]\r?|HTTP/1\.?|HTTP/?|HTT|HT|H)?)?"
+)
+"""A line that has no end yet, and can become one of these."""
 
 # A lone LF ends a line too (RFC 9112, section 2.2).
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _UPGRADE: Final = re.compile(rb"\nupgrade:([^\n]*)", re.IGNORECASE)
+
+
+def speaks_http(start: bytes) -> bool | None:
+    """Whether the first bytes of a connection are a method of HTTP; None if they can still become
+    one."""
+    can_become = False
+    for method in METHODS:
+        if start.startswith(method):
+            return True
+        can_become = can_become or method.startswith(start)
+    return None if can_become else False
 
 
 class Verdict(Enum):
@@ -58,11 +92,22 @@ class Verdict(Enum):
 class Sniffer:
     """Holds the first bytes of one connection until they say what it is."""
 
-    __slots__ = ("_max_head", "_max_headers", "_seen", "buffer", "head_size", "verdict")
+    __slots__ = (
+        "_any_method",
+        "_max_head",
+        "_max_headers",
+        "_seen",
+        "buffer",
+        "head_size",
+        "verdict",
+    )
 
-    def __init__(self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
+    def __init__(
+        self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, any_method: bool = False
+    ) -> None:
         self._max_head = max_head
         self._max_headers = max_headers
+        self._any_method = any_method
         self.buffer = bytearray()
         """All bytes so far, to be replayed."""
         self.verdict = Verdict.UNKNOWN
@@ -79,9 +124,14 @@ class Sniffer:
             self._judge_head()
         return self.verdict
 
+    @property
+    def is_head(self) -> bool:
+        """Whether the request's method is HEAD: its answer has no body."""
+        return self.buffer.startswith(b"HEAD ")
+
     def _judge_line(self) -> None:
         buffer = self.buffer
-        if not _METHOD.startswith(buffer[:4]):
+        if not self._can_be_http(bytes(buffer[:_LONGEST_METHOD])):
             self.verdict = Verdict.RAW
             return
         end = buffer.find(b"\n", self._seen, MAX_LINE)
@@ -90,9 +140,15 @@ class Sniffer:
             self.verdict = Verdict.HTTP if valid else Verdict.RAW
             self._seen = end
         elif len(buffer) >= MAX_LINE:
-            self.verdict = Verdict.RAW
+            begun = _BEGUN_LINE.fullmatch(buffer, 0, MAX_LINE)
+            self.verdict = Verdict.TOO_BIG if begun else Verdict.RAW
         else:
             self._seen = len(buffer)
+
+    def _can_be_http(self, start: bytes) -> bool:
+        if self._any_method:
+            return _ANY_METHOD.fullmatch(start) is not None or not start
+        return speaks_http(start) is not False
 
     def _judge_head(self) -> None:
         buffer = self.buffer
@@ -104,6 +160,8 @@ class Sniffer:
                 self.verdict = Verdict.TOO_MANY
                 return
             self.verdict = Verdict.PLAIN_HTTP
+            if not buffer.startswith(b"GET "):
+                return
             for tokens in _UPGRADE.findall(buffer, 0, self.head_size):
                 if any(token.strip().lower() == b"websocket" for token in tokens.split(b",")):
                     self.verdict = Verdict.WEBSOCKET

@@ -21,6 +21,7 @@ from wsraw.gateway.endpoint import Endpoint, Owner
 from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.hello import HANDSHAKE, Hello, HelloReader
 from wsraw.gateway.http import http_answer
+from wsraw.gateway.sniff import METHODS
 from wsraw.gateway.tls import Context, Tls
 from wsraw.gateway.tls_socket import TlsSocket
 
@@ -32,18 +33,7 @@ HANDSHAKE_READ: Final = 16 * 1024
 GLANCE: Final = 8
 """Bytes looked at: the longest method of HTTP, and a space."""
 
-_METHODS: Final = (
-    b"GET ",
-    b"HEAD ",
-    b"POST ",
-    b"PUT ",
-    b"DELETE ",
-    b"CONNECT ",
-    b"OPTIONS ",
-    b"TRACE ",
-    b"PATCH ",
-    b"PRI ",
-)
+_METHODS: Final = (*METHODS, b"PRI ")
 
 
 class TlsOwner(Owner):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from wsraw.gateway.admission import PATIENCE, RETRY_AFTER
-from wsraw.gateway.http import http_answer
+from wsraw.gateway.http import http_answer, without_body
+from wsraw.gateway.sniff import speaks_http
 from wsraw.gateway.standing import Standing
 from wsraw.messages import Event
 
@@ -17,7 +18,8 @@ ANSWER: Final = http_answer(
     429, "too many connections from your address", ("Retry-After", str(RETRY_AFTER))
 )
 
-_METHOD: Final = b"GET "
+ENOUGH: Final = 8
+"""Bytes that say whether they begin a request: the longest method, and a space."""
 
 
 class TooMany:
@@ -32,10 +34,11 @@ class TooMany:
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Bytes of the client."""
-        self._seen += data[: len(_METHOD)]
-        if not self._seen.startswith(_METHOD):
-            return [] if _METHOD.startswith(self._seen) else self._reset()
-        self._con.append(ANSWER)
+        self._seen += data[:ENOUGH]
+        speaks = speaks_http(self._seen)
+        if not speaks:
+            return self._reset() if speaks is False else []
+        self._con.append(without_body(ANSWER) if self._seen.startswith(b"HEAD") else ANSWER)
         return self._con.end(1002, "", "protocol-error")
 
     def receive_eof(self, now: float) -> list[Event]:

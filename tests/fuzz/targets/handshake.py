@@ -41,6 +41,11 @@ SEEDS = [bytes((i % KINDS,)) + case.data[:1500] for i, case in enumerate(CASES)]
 ]
 WORDS = [
     b"GET ",
+    b"HEAD / HTTP/1.1\r\n",
+    b"POST / HTTP/1.1\r\n",
+    b"Origin: https://evil.example\r\n",
+    b"Origin: http://a\r\n",
+    b"Sec-Fetch-Site: cross-site\r\n",
     b"GET /b/",
     b"%2F",
     b"/../",
@@ -68,6 +73,7 @@ WORDS = [
 ]
 
 STATUS = re.compile(rb"HTTP/1\.1 (101|200|4[0-9][0-9]|505) ")
+REQUEST = re.compile(rb"(GET|HEAD|POST|PUT) [!-~\x80-\xff]+ HTTP/1\.[0-9]\r?\n")
 LINE = re.compile(rb"[!-9;-~]+: [\t -~]*")
 
 
@@ -79,7 +85,7 @@ def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, l
     return con, events, re.sub(rb"Date: [^\r]*\r\n", b"", b"".join(con.output))
 
 
-def check_answer(output: bytes) -> None:
+def check_answer(output: bytes, is_head: bool) -> None:
     """Nothing that a client sent can become a header of ours."""
     head, end, body = output.partition(b"\r\n\r\n")
     assert end
@@ -90,7 +96,7 @@ def check_answer(output: bytes) -> None:
     if not first.startswith(b"HTTP/1.1 101 "):
         size = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
         assert size is not None
-        assert int(size[1]) == len(body)
+        assert int(size[1]) == len(body) or (is_head and not body)
 
 
 def run(data: bytes) -> Hashable:
@@ -105,7 +111,10 @@ def run(data: bytes) -> Hashable:
     assert joined(others) == joined(events)
     assert other == output
     if output:
-        check_answer(output)
+        check_answer(output, data.startswith(b"HEAD "))
+    if con.kind == "raw" and listen.protocol == "any" and events:
+        head = re.split(rb"\n\r?\n", data)[0]
+        assert not (REQUEST.match(data[: 8 * 1024]) and b"\nOrigin: https://evil" in head)
     if con.kind == "websocket" and events:
         assert output.startswith(b"HTTP/1.1 101 ")
         assert con.inf["url"].isascii()
