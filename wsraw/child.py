@@ -33,6 +33,7 @@ def main() -> int:
             os.environ.pop("WSRAW_CONTROL_TOKEN"),
             int(os.environ.pop("WSRAW_EPOCH")),
             [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
+            os.environ.pop("WSRAW_LINK_FOLDER", ""),
         )
     die_with(parent)
     from wsraw.workers import worker

@@ -174,6 +174,8 @@ def run(context: click.Context, /, **_: Any) -> int:
         return supervisor.run(settings)
     except supervisor.CannotListen as error:
         raise CannotWork(str(error)) from error
+    except supervisor.CannotStartNow as error:
+        raise Failed(str(error)) from error
     except supervisor.CannotStart as error:
         raise WrongUse(str(error)) from error
 

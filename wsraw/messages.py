@@ -357,6 +357,13 @@ class Reload(Record, tag="reload"):
     """Read the certificates anew, for connections to come. The answer is `reloaded`."""
 
 
+class Relink(Record, tag="relink"):
+    """The socket file of the link to the workers is gone: make it anew, in that folder. The answer
+    is `listening`."""
+
+    folder: str
+
+
 # --- gateway → supervisor ---
 
 
@@ -416,7 +423,7 @@ class Reloaded(Record, tag="reloaded"):
     why: str = ""
 
 
-FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload
+FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload | Relink
 FromGateway: TypeAlias = Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded
 
 # --- command line ↔ supervisor ---

@@ -82,3 +82,59 @@ def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
         for each in (one, two):
             each.kill()
             each.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")
+def test_a_dead_letter_that_does_not_fit_leaves_the_others_whole(
+    gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a full disk half a letter was written once, and the next one behind it."""
+    import resource
+
+    def write(con: int, data: str = "") -> None:
+        gateway.router.dead_letters.append({"con": con, "event": "message", "data": data})
+        gateway.loop.turn(False)
+
+    file = tmp_path / FILE_NAME
+    write(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100, hard))
+    try:
+        with caplog.at_level("ERROR", "wsraw.gateway"):
+            write(2, "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write(3)
+    letters = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [letter["con"] for letter in letters] == [1, 3]
+    assert "could not be written" in caplog.text
+    assert "lost is message of connection 2" in caplog.text
+
+
+def test_a_dead_letter_that_a_crash_has_cut_does_not_take_the_next_along(
+    gateway: g.Gateway, tmp_path: Path
+) -> None:
+    file = tmp_path / FILE_NAME
+    file.write_text('{"con": 1}\n{"con": 2')
+    gateway.router.dead_letters.append({"con": 3})
+    gateway.loop.turn(False)
+    lines = file.read_text().splitlines()
+    assert lines[:2] == ['{"con": 1}', '{"con": 2']
+    assert json.loads(lines[2])["con"] == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
+def test_the_link_is_made_anew_where_the_supervisor_says(
+    gateway: g.Gateway, tmp_path: Path
+) -> None:
+    gateway.start()
+    said = gateway.router.to_supervisor
+    (tmp_path / "link.sock").unlink()
+    gateway._obey(m.Relink(str(tmp_path)), 0.0)
+    assert (tmp_path / "link.sock").is_socket()
+    gateway._obey(m.Relink(str(tmp_path / "none")), 0.0)
+    (tmp_path / "other").mkdir()
+    gateway._obey(m.Relink(str(tmp_path / "other")), 0.0)
+    endpoints = [news.endpoint for news in said if isinstance(news, m.Listening)]
+    home = f"ipc://{tmp_path}/link.sock"
+    assert endpoints == [home, home, home, f"ipc://{tmp_path}/other/link.sock"]

@@ -187,6 +187,7 @@ def test_a_users_folder_stays_with_its_epoch(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run"
     folder = Folder(str(path))
     assert [folder.next_epoch() for _ in range(3)] == [1, 2, 3]
+    folder.restore()
     folder.write_token("abc")
     folder.close()
     assert path.is_dir()
@@ -204,11 +205,37 @@ def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_a_damaged_epoch_is_told(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
-    (folder.path / "epoch").write_text("many")
-    with pytest.raises(FolderError, match="damaged"):
-        folder.next_epoch()
+@pytest.mark.parametrize("content", ["", "many", "-1", "9" * 30, "7\0", "\xff"])
+def test_a_damaged_epoch_costs_no_run_its_start(content: str, tmp_path: Path) -> None:
+    """Exit code 2, which a service manager does not try again, was the answer once."""
+    path = tmp_path / "run"
+    folder = Folder(str(path))
+    (path / "epoch").write_text(content, "latin-1")
+    first = folder.next_epoch()
+    assert 1 <= first < EPOCHS
+    [complaint] = folder.complaints
+    assert f"{path / 'epoch'} is damaged" in complaint
+    folder.restore()
+    assert (path / "epoch").read_text() == f"{first}\n"
+    folder.close()
+
+
+@pytest.mark.parametrize("content", [None, "", "many", "1", "0"])
+def test_an_epoch_that_was_given_out_never_comes_again(content: str | None, tmp_path: Path) -> None:
+    """GatewayWorker #66: an id that was stored must never come to mean another client."""
+    path = tmp_path / "run"
+    folder = Folder(str(path))
+    (path / "epoch").write_text("41")
+    assert folder.next_epoch() == 42
+    folder.restore()
+    if content is None:
+        (path / "epoch").unlink()
+    else:
+        (path / "epoch").write_text(content)
+    assert folder.next_epoch() == 43
+    (path / "epoch").write_text("99")
+    assert folder.next_epoch() == 100, "another run has used the folder meanwhile"
+    assert folder.complaints == []
     folder.close()
 
 

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from wsraw import messages as m
@@ -66,8 +67,16 @@ class Gateway:
     """The process's parts, joined in one turn."""
 
     def __init__(
-        self, settings: Settings, control: str, token: str, epoch: int, most: int = 0
+        self,
+        settings: Settings,
+        control: str,
+        token: str,
+        epoch: int,
+        most: int = 0,
+        folder: str = "",
     ) -> None:
+        """`folder`: where the link's socket is, if not in the run folder. Raises OSError when that
+        cannot be bound."""
         self.settings = settings
         self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
         limit = settings.memory_limit or memory.quarter()
@@ -76,7 +85,7 @@ class Gateway:
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self.collector = Collector()
         self._context = new_context()
-        self._wire = WorkerWire(self._context, settings.run_dir)
+        self._wire = WorkerWire(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
         self._remote: Remote | None = None
         self._control = ControlWire(self._context, control) if control else None
@@ -100,11 +109,22 @@ class Gateway:
         if self.settings.worker_listen:
             self._remote = Remote(self.loop, self.router, self._context, self.settings)
             self._links.remote = self._remote
+        self._say_where()
+        self._tick()
+
+    def _say_where(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
             m.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
         )
-        self._tick()
+
+    def _relink(self, folder: str) -> None:
+        try:
+            self._wire.bind(folder)
+        except OSError as error:
+            log.error("new workers cannot connect: %s", error.strerror)
+        # In any case: the supervisor looks whether it is there, and asks again.
+        self._say_where()
 
     def _tick(self) -> None:
         self._tick_due = True
@@ -183,12 +203,13 @@ class Gateway:
         if not self.settings.run_dir:
             return
         path = os.path.join(self.settings.run_dir, FILE_NAME)
-        try:
-            with open(path, "a", encoding="utf-8", opener=_private) as stream:
-                for letter in letters:
-                    stream.write(json.dumps({"time": time.time(), **letter}) + "\n")
-        except OSError as error:
-            log.error("a dead letter could not be written to %s: %s", path, error)
+        for letter in letters:
+            line = json.dumps({"time": time.time(), **letter}) + "\n"
+            try:
+                _append(path, line.encode())
+            except OSError as error:
+                text = "a dead letter could not be written to %s: %s; lost is %s of connection %s"
+                log.error(text, path, error.strerror, letter.get("event"), letter.get("con"))
 
     # --- the supervisor ---
 
@@ -228,6 +249,8 @@ class Gateway:
                 self.router.to_supervisor.append(m.Report(record.ref, data))
             case m.Stop():
                 self.stopping.begin(record.deadline)
+            case m.Relink():
+                self._relink(record.folder)
             case m.Reload():
                 why = self.sockets.reload_certificates()
                 self.router.to_supervisor.append(m.Reloaded(why))
@@ -242,9 +265,27 @@ class Gateway:
         self._spawned.kill_all()
 
 
-def _private(path: str, flags: int) -> int:
+def _append(path: str, line: bytes) -> None:
+    """Add a line, or nothing: half a line would take the next one along. Raises OSError."""
     # What clients have sent is nobody else's business.
-    return os.open(path, flags, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        if size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            if os.read(descriptor, 1) != b"\n":
+                # Cut short by a crash.
+                line = b"\n" + line
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _watch_stdin(on_eof: Callable[[], object]) -> None:
@@ -258,20 +299,27 @@ def _watch_stdin(on_eof: Callable[[], object]) -> None:
 
 
 def main(
-    settings: Settings, control: str, token: str, epoch: int, given: Sequence[int] = ()
+    settings: Settings,
+    control: str,
+    token: str,
+    epoch: int,
+    given: Sequence[int] = (),
+    folder: str = "",
 ) -> int:
-    """Run a gateway as a child of the supervisor; returns its exit code."""
+    """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above."""
     descriptors = raise_limit()
     if settings.max_connections > descriptors:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
         log.warning(text, settings.max_connections, descriptors)
-    gateway = Gateway(settings, control, token, epoch, most_connections(descriptors))
+    gateway: Gateway | None = None
     try:
+        gateway = Gateway(settings, control, token, epoch, most_connections(descriptors), folder)
         gateway.start(given)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         print(f"error: {text}", file=sys.stderr, flush=True)
-        gateway.close()
+        if gateway is not None:
+            gateway.close()
         return EXIT_CANNOT_START
     orphan = threading.Event()
 

@@ -127,19 +127,33 @@ class _Router(_Wire):
 
 
 class WorkerWire(_Router):
-    """The ROUTER that workers of this machine connect to."""
+    """The ROUTER that workers of this machine connect to. Raises OSError when it cannot bind."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
         socket = _new_router(context, LARGEST_BATCH, RECEIVE_QUEUE)
         super().__init__(socket)
-        if sys.platform != "win32" and run_dir:
-            path = os.path.join(run_dir, "link.sock")
-            self.endpoint = f"ipc://{path}"
-            socket.bind(self.endpoint)
-            os.chmod(path, 0o600)
-        else:
-            socket.bind("tcp://127.0.0.1:*")
-            self.endpoint = socket.get_string(zmq.LAST_ENDPOINT)
+        self.endpoint = ""
+        try:
+            self.bind(folder)
+        except OSError:
+            self.close()
+            raise
+
+    def bind(self, folder: str) -> None:
+        """Listen in that folder; again, after somebody has removed the socket's file. Workers that
+        have connected before stay connected. Raises OSError."""
+        if sys.platform == "win32" or not folder:
+            if not self.endpoint:
+                self._socket.bind("tcp://127.0.0.1:*")
+                self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+            return
+        path = os.path.join(folder, "link.sock")
+        try:
+            self._socket.bind(f"ipc://{path}")
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"{path}: {error.strerror}") from error
+        os.chmod(path, 0o600)
+        self.endpoint = f"ipc://{path}"
 
     def drain(
         self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME

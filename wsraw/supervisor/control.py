@@ -44,22 +44,32 @@ class Control:
         self._token = secrets.token_hex(16)
         self._gateway: bytes | None = None
         self._decoder = m.Decoder(str, m.FromGateway | m.Do)
+        self.endpoint = ""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LAST_WORDS)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
         try:
+            self.bind(folder)
+        except ControlError:
+            self.close()
+            raise
+        self.fd = self._socket.getsockopt(zmq.FD)
+        """Readable when it is worth to `receive`. Edge-triggered: a send may swallow the edge of
+        what came in meanwhile, so receive before every sleep, whatever woke you."""
+
+    def bind(self, folder: Path) -> None:
+        """Listen in that folder; again, after somebody has removed the socket's file. What has
+        connected before stays connected. Raises ControlError."""
+        try:
             self._socket.bind(
                 f"ipc://{folder / 'control.sock'}" if zmq.has("ipc") else "tcp://127.0.0.1:*"
             )
         except zmq.ZMQError as error:
-            self.close()
             raise ControlError(f"{folder}: {error.strerror}") from error
+        # The old listener is not unbound: libzmq would remove the new one's file with it.
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.fd = self._socket.getsockopt(zmq.FD)
-        """Readable when it is worth to `receive`. Edge-triggered: a send may swallow the edge of
-        what came in meanwhile, so receive before every sleep, whatever woke you."""
 
     def expect(self) -> str:
         """A gateway will be spawned: the token it needs. What the last one says is void now."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
+import secrets
 import shutil
+import socket
 import stat
 import sys
 import tempfile
@@ -29,6 +32,9 @@ ASKING: Final = 0.1
 FRESH: Final = 60.0
 """Seconds for which a folder without a lock may be one that another run is just making."""
 
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors that trying again later may well not meet."""
+
 EPOCHS: Final = 1 << 17
 """A connection id keeps 17 bits for the epoch: 53 that every language can hold, less 36."""
 
@@ -36,16 +42,35 @@ EPOCHS: Final = 1 << 17
 class FolderError(Exception):
     """The run folder cannot be used; the text says what to do."""
 
+    def __init__(self, text: str, *, is_passing: bool = False) -> None:
+        """`is_passing`: trying again later may well succeed."""
+        super().__init__(text)
+        self.is_passing = is_passing
+
+
+_Signature = tuple[int, int, int, int]
+"""What a file is known by: device, number, size and time."""
+
 
 class Folder:
     """The run folder, made and locked. Raises FolderError.
 
     Without a path a fresh one is made under `base()`, and removed at the end. A supervisor that is
     killed cannot do that: the next run of the same user does it.
+
+    What stands in the folder is for others, or for a next run: this run has it in memory, and
+    `restore` writes anew what has been removed, changed, or could not be written before.
     """
 
     def __init__(self, path: str) -> None:
         self._is_ours = not path
+        self.complaints: list[str] = []
+        """What the log has to say of the folder; whoever logs it clears the list."""
+        self._texts: dict[str, str] = {}
+        """The files in it, by name, as they should be."""
+        self._seen: dict[str, _Signature] = {}
+        """Those that have been written, as they were then."""
+        self._epoch = 0
         if path:
             self.path = Path(path).absolute()
             _make(self.path, "--run-dir")
@@ -54,7 +79,7 @@ class Folder:
             self.path = _make_fresh()
         try:
             self._check_length()
-            self.lock = self._lock()
+            self.lock = self._take_lock(ASKING)
         except FolderError:
             self._remove_ours()
             raise
@@ -70,7 +95,7 @@ class Folder:
                 f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
             )
 
-    def _lock(self) -> int:
+    def _take_lock(self, patience: float) -> int:
         """A descriptor that holds the lock for as long as we live, or a gateway that inherits it.
 
         So a second run cannot begin beside the gateway of a first. Workers do not hold it, as the
@@ -82,9 +107,10 @@ class Folder:
         except OSError as error:
             raise FolderError(
                 f"run folder {self.path}: {error.strerror}; choose a --run-dir that you may "
-                "write to"
+                "write to",
+                is_passing=error.errno in _PASSING,
             ) from error
-        until = time.monotonic() + ASKING
+        until = time.monotonic() + patience
         while not (taken := _take(lock)) and time.monotonic() < until:
             # Perhaps somebody only asks whether we are there (`is_live`).
             time.sleep(ASKING / 10)
@@ -96,36 +122,126 @@ class Folder:
             )
         return lock
 
+    # --- what stands in it ---
+
     def next_epoch(self) -> int:
-        """The number of this gateway start, from 1. Raises FolderError if the count is lost."""
+        """The number of this gateway start, from 1; `restore` writes it.
+
+        Connection ids and session numbers begin with it, so no number may come twice: the file
+        counts on from earlier runs, and what we have given out ourselves is never forgotten.
+        """
         file = self.path / "epoch"
+        found, why = self._epoch, ""
         try:
-            epoch = int(file.read_text("ascii")) % (EPOCHS - 1) + 1
+            text = file.read_text("ascii")
+            found = int(text)
+            if not 0 <= found < EPOCHS:
+                raise ValueError(f"{text.strip()[:20]!r} is not a count")
         except FileNotFoundError:
-            epoch = 1
+            pass
         except (OSError, ValueError) as error:
-            raise FolderError(f"{file} is damaged ({error}); remove it") from error
-        # Replaced whole: a count that is lost would give old connection ids to new connections.
-        fresh = file.with_suffix(".new")
-        try:
-            fresh.write_text(f"{epoch}\n", "ascii")
-            fresh.replace(file)
-        except OSError as error:
-            raise FolderError(f"{file}: {error.strerror}") from error
-        return epoch
+            why = getattr(error, "strerror", None) or "its content is not a number"
+        if why and not self._epoch:
+            found = secrets.randbelow(EPOCHS - 1)
+            self.complaints.append(
+                f"{file} is damaged ({why}): which connection ids earlier runs have given out is "
+                "not known; the count goes on at a random number"
+            )
+        elif why or (self._epoch and (found - self._epoch) % (EPOCHS - 1) > EPOCHS // 2):
+            # Damaged while we run, or set back: we know better.
+            found = self._epoch
+        self._epoch = found % (EPOCHS - 1) + 1
+        self._texts["epoch"] = f"{self._epoch}\n"
+        self._seen.pop("epoch", None)
+        return self._epoch
 
     def write_token(self, token: str) -> None:
         """Leave the token for workers that are started by hand. Raises FolderError."""
-        _write_secret(self.token_file, token)
+        self._write("token", f"{token}\n")
 
     def write_control(self, token: str, endpoint: str) -> None:
         """Leave the token and the endpoint for commands of the command line. Raises FolderError."""
-        _write_secret(self.path / CONTROL, f"{token}\n{endpoint}")
+        self._write(CONTROL, f"{token}\n{endpoint}\n")
+
+    def _write(self, name: str, text: str) -> None:
+        self._texts[name] = text
+        self._seen.pop(name, None)
+        file = self.path / name
+        if not self._holds_lock():
+            raise FolderError(f"{file}: the lock of the run folder is gone, or another run's")
+        try:
+            _write_secret(file, text)
+            self._seen[name] = _signature(file)
+        except OSError as error:
+            raise FolderError(
+                f"{file}: {error.strerror}", is_passing=error.errno in _PASSING
+            ) from error
+
+    def restore(self) -> bool:
+        """Make anew what is missing, or not as we left it, and write what is new. True if anything
+        was missing. Raises FolderError if that cannot be done; what is in memory stays."""
+        missing = [name for name in self._texts if not self._stands(name)]
+        is_lost = not self._holds_lock() or any(name in self._seen for name in missing)
+        if not missing and not is_lost:
+            return False
+        _make(self.path, "run folder")
+        if not self._holds_lock():
+            fresh = self._take_lock(0.0)
+            # The same number as before: that is what children inherit.
+            os.dup2(fresh, self.lock, inheritable=False)
+            os.close(fresh)
+        error: FolderError | None = None
+        for name in missing:
+            try:
+                self._write(name, self._texts[name])
+            except FolderError as raised:
+                error = error or raised
+        if error is not None:
+            raise error
+        return is_lost
+
+    def _stands(self, name: str) -> bool:
+        try:
+            return _signature(self.path / name) == self._seen.get(name)
+        except OSError:
+            return False
+
+    def _holds_lock(self) -> bool:
+        """Whether the file that we have locked is the one that others see. An open file cannot be
+        removed on Windows."""
+        try:
+            return sys.platform == "win32" or os.path.samestat(
+                os.stat(self.path / "lock"), os.fstat(self.lock)
+            )
+        except OSError:
+            return False
+
+    def takes_sockets(self) -> bool:
+        """Whether a socket can be bound here: not in a folder that is gone, full, read-only or by
+        now another run's."""
+        if not self._holds_lock():
+            return False
+        family = getattr(socket, "AF_UNIX", None)
+        if sys.platform == "win32" or family is None:
+            return True
+        probe = self.path / "probe.sock"
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                probe.unlink(missing_ok=True)
+                sock.bind(str(probe))
+            probe.unlink()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> Path | None:
         """Leave nothing behind but the epoch and the lock's file, and those only if the folder is
         the user's. The lock goes last, so that no next run sees us clean up its files. Returns the
         file of dead letters for which a folder of our own is kept."""
+        if not self._holds_lock() and (self.path / "lock").exists():
+            # Somebody has emptied the folder, and what stands there now is another run's.
+            os.close(self.lock)
+            return None
         for name in ("token", CONTROL, "link.sock", LONGEST_NAME):
             try:
                 (self.path / name).unlink(missing_ok=True)
@@ -193,13 +309,29 @@ def _make(path: Path, what: str) -> None:
 
 
 def _write_secret(file: Path, text: str) -> None:
+    """Replace the file whole, or leave it as it is: half a file helps nobody. Raises OSError."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.unlink(missing_ok=True)
     try:
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-    except OSError as error:
-        raise FolderError(f"{file}: {error.strerror}") from error
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            if file.name == "epoch":
+                # The only one that must outlive the machine's power.
+                os.fsync(descriptor)
+        fresh.replace(file)
+    except OSError:
+        try:
+            fresh.unlink(missing_ok=True)
+        except OSError:
+            pass
+        raise
+
+
+def _signature(file: Path) -> _Signature:
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 # --- what others ask ---

@@ -142,10 +142,15 @@ class Policy:
         self.gateway.take(Step.BE_READY)
         self.gateway.ready_at = now
         self._listened = True
-        if self._endpoint not in ("", endpoint):
-            for child in self._living_workers():
-                self._ask_to_leave(child, now)
+        has_moved = self._endpoint not in ("", endpoint)
         self._endpoint = endpoint
+        if has_moved:
+            for child in self._living_workers():
+                if is_new:
+                    self._ask_to_leave(child, now)
+                else:
+                    # Their session goes on, but they would not find the next gateway.
+                    self.pools[child.pool].recycle(child, "the link has moved", now)
         # Of a run that has no workers of its own, that is all.
         self._judge_up()
         if is_new:

@@ -24,11 +24,12 @@ from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
+from wsraw.supervisor import keeper, status
 from wsraw.supervisor import policy as p
-from wsraw.supervisor import status
 from wsraw.supervisor.children import Children
 from wsraw.supervisor.control import Asked, Control, ControlError
 from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
+from wsraw.supervisor.keeper import Keeper
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.requests import Requests
@@ -56,6 +57,10 @@ class CannotStart(Exception):  # noqa: N818
     """The run cannot begin; the text says what to do."""
 
 
+class CannotStartNow(CannotStart):
+    """The run cannot begin, but trying again later may well succeed."""
+
+
 class CannotListen(CannotStart):
     """A listener cannot be opened: trying again would fail again."""
 
@@ -79,25 +84,28 @@ class Supervisor:
         self._log = log
         self.policy = p.Policy(entries, settings, random.random)
         try:
-            self._folder = Folder(settings.run_dir)
+            folder = Folder(settings.run_dir)
         except FolderError as error:
-            raise CannotStart(str(error)) from error
+            raise _cannot_start(error) from error
         self._sockets: list[tuple[socket.socket, Listen]] = []
         self.loop = Loop()
         try:
             self._listen()
-            self.control = Control(self._folder.path)
+            self.control = Control(folder.path)
         except (OSError, ControlError) as error:
             self._stop_listening()
             self.loop.close()
-            self._folder.close()
+            folder.close()
             if isinstance(error, ControlError):
                 raise CannotStart(f"run folder {error}") from error
             raise CannotListen(error.strerror or str(error)) from error
-        run_settings = settings_module.replaced(settings, run_dir=str(self._folder.path))
+        self._run_dir = folder.path
+        self._standalone_token = secrets.token_hex(16)
+        self._keeper = Keeper(folder, self.control, self._standalone_token, log)
+        run_settings = settings_module.replaced(settings, run_dir=str(folder.path))
         self._children = Children(
             {"WSRAW_SETTINGS": settings_module.to_json(run_settings)},
-            self._folder.lock,
+            folder.lock,
             log,
             self.loop.call_soon_threadsafe,
             self._bury,
@@ -106,8 +114,8 @@ class Supervisor:
         self._reads_asked = self._reads_done = 0
         """How often the gateway was told to read its certificates anew, and how often it has."""
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
-        self._standalone_token = secrets.token_hex(16)
         self._endpoint = ""
+        self._is_relinking = False
         self._addresses: list[str] = []
         self._epoch = 0
         self._timer: Timer | None = None
@@ -139,8 +147,7 @@ class Supervisor:
         if os.getpid() == 1 and sys.platform != "win32":
             old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._catch)
         try:
-            self._folder.write_token(self._standalone_token)
-            self._folder.write_control(self.control.client_token, self.control.endpoint)
+            self._keeper.begin()
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
             files = _files_of(self.policy.programs)
@@ -149,10 +156,11 @@ class Supervisor:
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
+            self.loop.call_later(keeper.LOOK, self._look_at_folder)
             self.act(self.policy.start(self.loop.now))
             self.loop.run()
         except FolderError as error:
-            raise CannotStart(str(error)) from error
+            raise _cannot_start(error) from error
         finally:
             self._children.kill_all()
             self._children.hear_out()
@@ -165,8 +173,7 @@ class Supervisor:
         self._stop_listening()
         self.loop.close()
         self.control.close()
-        kept = self._folder.close()
-        if kept:
+        for kept in self._keeper.close():
             self._log.say("warning", f"dead letters are kept: {kept}")
 
     # --- signals: the handler only enqueues ---
@@ -289,14 +296,18 @@ class Supervisor:
     def _spawn(self, child: Child) -> None:
         name = self.policy.name(child)
         if child is self.policy.gateway:
+            epoch = self._keeper.next_epoch()
+            self._keeper.keep()
             variables = {
                 "WSRAW_CONTROL": self.control.endpoint,
                 "WSRAW_CONTROL_TOKEN": self.control.expect(),
-                "WSRAW_EPOCH": str(self._folder.next_epoch()),
+                "WSRAW_EPOCH": str(epoch),
+                "WSRAW_LINK_FOLDER": self._keeper.link_folder(),
             }
             sockets = [sock.fileno() for sock, _ in self._sockets]
             self._children.spawn_gateway(child, name, variables, sockets)
             return
+        self._keep_folder()
         token = self._children.new_token(child)
         # Before it can speak: its hello must find the token known.
         self.control.tell(m.Spawned(child.n, token, 0))
@@ -306,6 +317,7 @@ class Supervisor:
     def _bury(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
             self.control.forget()
+            self._is_relinking = False
             while self._reads_done < self._reads_asked:
                 # The next one reads them at its start.
                 self._certificates_read("")
@@ -322,6 +334,17 @@ class Supervisor:
             self._log.say("info", f"{changed[0].name}{more} changed: reloading")
             self.act(self.policy.reload(self.loop.now))
         self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
+
+    def _look_at_folder(self) -> None:
+        self._keep_folder()
+        self.loop.call_later(keeper.LOOK, self._look_at_folder)
+
+    def _keep_folder(self) -> None:
+        self._keeper.keep()
+        is_up = self.policy.gateway.state is ChildState.READY
+        if is_up and not self._is_relinking and self._keeper.is_link_gone():
+            self._is_relinking = True
+            self.control.tell(m.Relink(self._keeper.link_folder()))
 
     def _look_at_memory(self) -> None:
         most = self._settings.max_memory
@@ -374,6 +397,8 @@ class Supervisor:
         self._endpoint = news.endpoint
         self._addresses = news.addresses
         self._epoch = news.epoch
+        self._is_relinking = False
+        self._keeper.linked(news.endpoint)
         self._log.say(
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
@@ -422,7 +447,7 @@ class Supervisor:
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """How the run is; `report` is the gateway's part."""
         return {
-            "run_dir": str(self._folder.path),
+            "run_dir": str(self._run_dir),
             "pid": os.getpid(),
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
@@ -430,10 +455,14 @@ class Supervisor:
                 self.policy,
                 self._children,
                 report,
-                count_dead_letters(self._folder.path),
+                count_dead_letters(self._run_dir),
                 self.loop.now,
             ),
         }
+
+
+def _cannot_start(error: FolderError) -> CannotStart:
+    return (CannotStartNow if error.is_passing else CannotStart)(str(error))
 
 
 def _signals() -> list[signal.Signals]:
