@@ -26,6 +26,7 @@ def test_what_every_letter_holds(route: Route) -> None:
         "kind": "raw",
         "event": "on_connect",
         "deaths": 2,
+        "lost_links": 0,
         "deliveries": 2,
         "about": route.con.about,
         "inf": {"Protocol": "raw"},
@@ -52,5 +53,5 @@ def test_what_each_kind_adds(route: Route, event: m.Event, more: dict[str, objec
     letter = dead_letter(route, event, 1)
     assert letter["event"] == type(event).__struct_config__.tag
     assert {key: letter[key] for key in more} == more
-    assert len(letter) == 8 + len(more)
+    assert len(letter) == 9 + len(more)
     assert json.loads(json.dumps(letter)) == letter

@@ -243,6 +243,31 @@ def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
     assert end.batches == sent
 
 
+@pytest.mark.parametrize("unread", [0, 1, 600])
+def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: int) -> None:
+    """No drain ever finds the ROUTER empty. But what the dead one has sent is read before."""
+    mate, end = hall.worker(3)
+    floods = [hall.worker(n)[0] for n in (4, 5)]
+    for _ in range(unread):
+        mate.socket.send(m.encode([mate.link.session]))
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.wire._clock = lambda: 0.0
+    before, rounds = end.batches, 0
+    while not gone(end):
+        for flood in floods:
+            for _ in range(DRAIN_BUDGET):
+                if flood.socket.poll(0, zmq.POLLOUT):
+                    flood.socket.send(m.encode([flood.link.session]))
+        eventually(lambda: hall.wire.stir() or hall.wire.pending())  # type: ignore[func-returns-value]
+        hall.links.judge_dying(hall.now)
+        rounds += 1
+        assert rounds < 100
+    assert end.batches == before + unread
+    assert not hall.links._last_words
+
+
 def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
     mate, end = hall.worker(3)
     in_hand(hall, mate)

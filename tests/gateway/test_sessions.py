@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from stage import TOKEN, Stage
+from stage import TOKEN, Mate, Stage, is_over
 
 from wsraw import messages as m
 from wsraw.gateway.dispatch import REHOMED
 from wsraw.gateway.router import Router
-from wsraw.link import LinkState
+from wsraw.link import LinkState, WorkerLink
 from wsraw.settings import Settings
 
 
@@ -192,3 +192,127 @@ def test_slow_suspects_do_not_wait_for_one_another_while_workers_are_free() -> N
     stage.now += 1.0
     stage.turn()
     assert [len(heir.events) for heir in heirs] == [1, 1, 0]
+
+
+def again(stage: Stage, mate: Mate, n: int) -> Mate:
+    """The process of that worker on a new link, as when ZeroMQ has cut the old one."""
+    link = WorkerLink(pool="default", token=TOKEN, instance="same", language="test")
+    other = Mate(stage, link, b"\0again%d" % n)
+    stage.mates.append(other)
+    stage.receive(other.identity, b"")
+    stage.turn()
+    stage.turn()
+    return other
+
+
+@pytest.mark.parametrize("max_deliveries", [1, 2, 3, 5])
+def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) -> None:
+    """As when its handler's commands are more than ZeroMQ carries, in whatever language. Those that
+    were in flight beside it are handled."""
+    stage = Stage(max_deliveries=max_deliveries)
+    mate = stage.worker(instance="same")
+    cons = [stage.raw(b"", protocol="raw") for _ in range(3)]
+    mate.work()
+    for con in cons:
+        stage.say(con, b"bad" if con is cons[1] else b"good")
+    stage.turn()
+    assert len(mate.events) == 3
+    runs, handled = 0, []
+    for n in range(20):
+        if any(type(event) is m.OnMessage and event.data == b"bad" for event in mate.events):
+            runs += 1
+            mate = again(stage, mate, n)
+        else:
+            handled += mate.events
+            mate.ack()
+        stage.turn()
+    assert runs == max(2, max_deliveries), "the first time it was not alone"
+    [letter] = stage.router.dead_letters
+    assert (letter["con"], letter["deaths"]) == (cons[1].id, 0)
+    assert letter["lost_links"] == runs
+    assert sorted(event.data for event in handled if type(event) is m.OnMessage) == [b"good"] * 2
+    assert [event.cause for event in handled if type(event) is m.OnClose] == ["poison"]
+
+
+def test_a_network_that_breaks_poisons_nothing_that_is_handled_in_between() -> None:
+    stage = Stage()
+    mate = stage.worker(instance="same")
+    con = stage.raw(b"", protocol="raw")
+    mate.work()
+    for n in range(9):
+        stage.say(con, b"%d" % n)
+        stage.turn()
+        mate = again(stage, mate, n)
+        assert [event.data for event in mate.work()] == [b"%d" % n]
+    assert not stage.router.dead_letters
+
+
+# --- many that kill at once ---
+
+
+@pytest.mark.parametrize("unlucky", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: bool) -> None:
+    """Twelve at once; whoever is beyond suspicion is served while they are found out. With a worker
+    alone, each time that one has come back. Whose event was with one that died is tried in turn."""
+    stage = Stage()
+    coming: list[float] = []
+    for _ in range(count):
+        stage.worker()
+    victim = stage.raw(b"", protocol="raw")
+    for mate in stage.mates:
+        mate.work()
+    stage.turn()
+    for mate in stage.mates:
+        mate.work()
+    if unlucky:
+        stage.say(victim, b"alive?")
+    asked = unlucky
+    deadly = [stage.raw(b"die", protocol="raw") for _ in range(12)]
+    waited = longest = answered = 0
+    for _ in range(400):
+        stage.now += 0.1
+        stage.router.flow.now = stage.now
+        if asked == answered and (len(coming) < count or unlucky):
+            asked += 1
+            waited = 0
+            stage.say(victim, b"alive?")
+        stage.turn()
+        for mate in list(stage.mates):
+            if mate.identity not in stage.router.workers:
+                continue
+            for event in mate.events:
+                if type(event) is m.OnMessage and event.data == b"die":
+                    stage.router.end_session(mate.end, stage.now, died=True)
+                    stage.mates.remove(mate)
+                    coming.append(stage.now + 0.5)
+                    break
+                if type(event) is m.OnMessage and event.con == victim.id:
+                    answered += 1
+                mate.ack(event)
+        for when in [when for when in coming if when <= stage.now]:
+            coming.remove(when)
+            stage.worker()
+        waited += 1
+        longest = max(longest, waited)
+    assert len(stage.router.dead_letters) == len(deadly)
+    assert not stage.router.routes or set(stage.router.routes) == {victim.id}
+    # Those that nobody has tried yet are beyond suspicion, too: a window full of them a death.
+    assert longest <= (35, 20, 20, 10)[count - 1], f"a stranger waited {longest / 10} s"
+
+
+def test_a_token_lets_one_process_in() -> None:
+    """A process that inherits the token of a spawned worker, by a fork, is not that worker."""
+    stage = Stage()
+    stage.router.spawned(m.Spawned(7, "seven", 0))
+    mate = stage.worker(token="seven")
+    child = stage.worker(token="seven")
+    assert mate.end.worker == 7
+    assert is_over(child)
+    [told] = child.take(m.Refused)
+    assert "worker 7" in told.why
+    assert m.Kill(7, told.why) not in stage.router.to_supervisor
+    # The same process on another link is let in, and so is the next one, after its exit.
+    fresh = stage.worker(token="seven", instance=mate.link._instance)
+    assert fresh.end.worker == 7
+    assert is_over(mate)

@@ -39,3 +39,26 @@ def test_events_are_told_apart_even_if_they_are_equal() -> None:
     suspicion.clear(one)
     assert not suspicion
     assert suspicion.died(entry(one), True) == 0, "an ack forgets the deaths before"
+
+
+def test_an_event_that_breaks_links_is_poison_in_the_end() -> None:
+    """It is no suspect before the last loss that counts: networks break, and nobody is to blame."""
+    suspicion, one, other = Suspicion(3), entry(event()), entry(event())
+    assert (suspicion.lost(one, False), suspicion.lost(other, False)) == (0, 0)
+    assert one.event not in suspicion
+    assert suspicion, "an ack must clear it"
+    suspicion.clear(other.event)
+    assert suspicion.lost(one, False) == 0
+    assert one.event in suspicion, "the next time it goes alone"
+    assert suspicion.lost(one, False) == 0
+    assert suspicion.lost(one, True) == 4
+    assert not suspicion
+    assert suspicion.lost(other, True) == 0, "its ack has forgotten the loss before"
+
+
+def test_losses_are_no_deaths() -> None:
+    suspicion, one = Suspicion(3), entry(event())
+    for _ in range(2):
+        assert suspicion.lost(one, False) == 0
+    assert suspicion.died(one, True) == 0
+    assert suspicion.lost(one, True) == 3

@@ -254,6 +254,22 @@ def test_a_kill_drill_is_no_crash_loop() -> None:
         assert not run.policy.is_looping
 
 
+@pytest.mark.parametrize("news_first", [True, False])
+def test_a_death_in_the_middle_of_an_event_is_no_early_death(news_first: bool) -> None:
+    """A message that kills says nothing about the start: the next one comes at once, each time."""
+    run = Run(2).up()
+    for _ in range(40):
+        n = run.worker.n
+        if news_first:
+            run.do(run.policy.left(n, 1, run.now))
+        run.exit(run.worker)
+        run.do(run.policy.left(n, 1, run.now))
+        run.pass_time(0.1)
+        assert run.worker.state is ChildState.STARTING
+        run.do(run.policy.ready(run.worker.n, run.now))
+        assert not run.policy.is_looping
+
+
 def test_a_reload_tries_at_once() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 6)

@@ -12,7 +12,7 @@ FILE_NAME = "dead-letters.jsonl"
 """In the run folder: one JSON object a line."""
 
 
-def dead_letter(route: Route, event: m.Event, deaths: int) -> dict[str, Any]:
+def dead_letter(route: Route, event: m.Event, deaths: int, losses: int = 0) -> dict[str, Any]:
     """All that a person needs to find out why; `data` is base64."""
     con = route.con
     letter: dict[str, Any] = {
@@ -20,6 +20,7 @@ def dead_letter(route: Route, event: m.Event, deaths: int) -> dict[str, Any]:
         "kind": con.kind,
         "event": type(event).__struct_config__.tag,
         "deaths": deaths,
+        "lost_links": losses,
         "deliveries": event.delivery - 1,
         "about": con.about,
         "inf": con.inf,

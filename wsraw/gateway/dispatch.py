@@ -52,8 +52,9 @@ class Dispatcher:
     def __init__(self, flow: Flow, max_deliveries: int) -> None:
         self._flow = flow
         self._suspicion = Suspicion(max_deliveries)
-        self.poisoned: list[tuple[Route, m.Event, int]] = []
-        """Events that have killed, and how many workers; taken out of their connections."""
+        self.poisoned: list[tuple[Route, m.Event, int, int]] = []
+        """Events that have killed, and how many workers, or have broken links, and how many; taken
+        out of their connections."""
         self.bereaved: list[Route] = []
         """Connections whose messages died with a worker and are not to be repeated."""
         self.doubtful: list[m.Event] = []
@@ -375,8 +376,11 @@ class Dispatcher:
             # None yet, or each takes its time: one more, the one that is empty first; but somebody
             # must be left for those who are beyond suspicion.
             others = [worker for worker in pool.workers if not worker.isolated]
-            if len(others) > bool(pool.isolated):
+            if len(others) > bool(pool.isolated or pool.misses_somebody(now)):
                 worker = min(others, key=lambda worker: len(worker.in_flight))
+                if len(others) == 1 and pool.waiting and not worker.acked_events:
+                    # The only one there is: those who have waited for it come first, once.
+                    return None
                 worker.isolate()
                 pool.isolated.append(worker)
                 self._release_bound(worker)
@@ -436,6 +440,7 @@ class Dispatcher:
     def join(self, pool: Pool, worker: Worker) -> None:
         """A worker is READY: it takes load at once."""
         pool.workers.append(worker)
+        pool.strength = max(pool.strength, len(pool.workers))
         self.talked.add(worker)
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
@@ -453,15 +458,25 @@ class Dispatcher:
         self._release_bound(worker)
 
     def leave(
-        self, pool: Pool, worker: Worker, died: bool, counts: bool, certain: bool = True
+        self,
+        pool: Pool,
+        worker: Worker,
+        died: bool,
+        counts: bool,
+        certain: bool = True,
+        lost: bool = False,
     ) -> None:
         """Its session is over: what it held goes back, in order, to the front of its connections.
 
         With `died`, an event may have been handled in part: its delivery count says so. With
         `counts`, one of them may be what it died of; unless it is `certain`, that is not a death
-        yet, and they are left in `doubtful`.
+        yet, and they are left in `doubtful`. With `lost`, its link was lost and it lives.
         """
         alone = worker.isolated and len(worker.in_flight) == 1
+        if not died:
+            pool.strength = max(len(pool.workers), pool.strength - 1)
+        elif counts and alone:
+            pool.killed_at = self._flow.now
         self.withdraw(pool, worker)
         routes: dict[Route, None] = {}
         for entry in reversed(worker.end()):
@@ -473,15 +488,17 @@ class Dispatcher:
             routes[route] = None
             event = entry.event
             event.delivery += died and entry.left
-            deaths = 0
-            if counts and entry.left and certain:
+            deaths = losses = 0
+            if lost and entry.left:
+                losses = self._suspicion.lost(entry, alone)
+            elif counts and entry.left and certain:
                 deaths = self._suspicion.died(entry, alone)
             elif counts and entry.left:
                 self._suspicion.suspect(event)
                 self.doubtful.append(event)
-            if deaths:
+            if deaths or losses:
                 self._flow.remove(route, entry.size)
-                self.poisoned.append((route, event, deaths))
+                self.poisoned.append((route, event, deaths, losses))
             elif route.deaf and type(event) is m.OnMessage:
                 self._drop(route, event, entry.size)
             elif died and entry.left and not pool.repeats and type(event) is not m.OnClose:
@@ -498,7 +515,8 @@ class Dispatcher:
         self._release_bound(worker)
         for route in routes:
             if route.parked:
-                self._queue(route, front=True)
+                # What has killed alone is tried again behind those that may be innocent.
+                self._queue(route, front=not (counts and alone))
         self.talked.discard(worker)
 
     def confirm(self, events: Iterable[m.Event]) -> None:

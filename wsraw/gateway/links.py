@@ -1,9 +1,11 @@
 """I/O. The gateway's links to its workers: batches out, batches in, and when a worker is dead.
 
 Death is certain, or it is not: a worker is dead when its exit was reported (or, where nobody
-watches the process, its link is lost), and a send to it says EHOSTUNREACH, and after that one drain
-of the ROUTER found nothing more to read. EHOSTUNREACH comes before its last batches are read, and
-their acks count; a full queue is neither a sign of life nor of death.
+watches the process, its link is lost), and a send to it says EHOSTUNREACH, and after that nothing
+more of it is to be read: a drain of the ROUTER found nothing at all, or nothing of it while another
+worker was read from several times (a ROUTER reads from its peers in turn). EHOSTUNREACH comes
+before its last batches are read, and their acks count; a full queue is neither a sign of life nor
+of death.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ DEATH_CERTAIN_AFTER: Final = 0.25
 LOOK_AGAIN: Final = 0.002
 """Seconds between two looks at a worker whose death is not yet certain."""
 
+ROUNDS: Final = 3
+"""Batches of one worker, without any of another one between them, that tell that the other one's
+queue is empty. Two would do but for the moment in which libzmq forgets a peer."""
+
 UNSENT_LIMIT: Final = 32 * 1024 * 1024
 """Bytes that may wait for a worker whose queue is full. The window bounds the events among them;
 what it is told of connections nothing else does."""
@@ -48,6 +54,9 @@ class Links:
         self._unsent: dict[Worker, deque[bytes]] = {}
         self._unsent_bytes: dict[Worker, int] = {}
         self._dying: dict[Worker, float] = {}
+        self._last_words: dict[Worker, dict[bytes, int]] = {}
+        """Those of them whose link is gone, and how many batches of each other worker have come
+        since the last one of theirs."""
         self._look_at = 0.0
         self.drained = True
         """Whether the last drain has read all that there was."""
@@ -60,7 +69,7 @@ class Links:
         self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
         if self.remote is not None:
             self.remote.judge_handshakes()
-            self.remote.drain(seconds)
+            self.remote.drain(self._receive, seconds)
 
     def stir(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""
@@ -69,6 +78,8 @@ class Links:
             self.remote.stir()
 
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
+        if self._last_words:
+            self._note(identity)
         self._router.receive(identity, data, self._loop.now)
 
     # --- out ---
@@ -156,28 +167,37 @@ class Links:
         """End the sessions of those whose death has become certain."""
         if not self._dying:
             return
-        gone = [
-            worker
-            for worker, since in self._dying.items()
-            if worker.state is not LinkState.GONE
-            and (
+        words = self._last_words
+        for worker, since in self._dying.items():
+            if worker not in words and (
                 now - since > DEATH_CERTAIN_AFTER
                 or self._transmit(worker.identity, m.encode([worker.session])) is Sent.GONE
-            )
-        ]
-        if gone:
+            ):
+                words[worker] = {}
+        if words:
             self.drain()
-        for worker in gone:
+        for worker, others in list(words.items()):
             # Unless that last drain has brought its bye, or has left something unread.
-            if worker.state is not LinkState.GONE and self._is_drained(worker):
+            if worker.state is not LinkState.GONE:
+                if not self._is_drained(worker) and max(others.values(), default=0) < ROUNDS:
+                    continue
                 self._router.limits.say(
                     "warning", "%s is gone; its events go to others", self._router.name_of(worker)
                 )
                 self._router.link_lost(worker, now)
+            del words[worker]
         self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
         if self._dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._loop.wake_at(self._look_at)
+
+    def _note(self, identity: bytes) -> None:
+        """A batch of this worker is read while others are dying."""
+        for worker, others in self._last_words.items():
+            if identity == worker.identity:
+                others.clear()
+            elif identity[0] == worker.identity[0]:
+                others[identity] = others.get(identity, 0) + 1
 
     def _is_drained(self, worker: Worker) -> bool:
         if worker.identity[0] and self.remote is not None:

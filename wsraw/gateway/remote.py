@@ -7,6 +7,7 @@ hold up the workers of this machine.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.gateway.guests import Guest
@@ -93,19 +94,20 @@ class Remote:
 
     # --- batches ---
 
-    def drain(self, seconds: float = DRAIN_TIME) -> None:
+    def drain(
+        self,
+        receive: Callable[[bytes, bytes | memoryview], None],
+        seconds: float = DRAIN_TIME,
+    ) -> None:
         """Read what they have sent, up to the budget."""
         workers = self._router.workers
-        self.drained = self._wire.drain(workers, self._meet, self._receive, BUDGET, seconds)
+        self.drained = self._wire.drain(workers, self._meet, receive, BUDGET, seconds)
 
     def stir(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""
         self._wire.stir()
         if self._keeper is not None:
             self._keeper.stir()
-
-    def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
-        self._router.receive(identity, data, self._loop.now)
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""

@@ -24,6 +24,10 @@ EVENT_COST: Final = 256
 MOST_RANGES: Final = 16
 """Ranges of ids that a session may have at a time and not have used up."""
 
+EXPECTED_BACK: Final = 10.0
+"""Seconds after an event has killed a worker within which a successor is expected. Until then the
+last worker that is left serves those beyond suspicion, and the suspects wait."""
+
 ID_RANGE: Final = 4096
 """Connection ids a worker is given at a time, for `open`."""
 
@@ -150,6 +154,14 @@ class Pool:
         """They are given to others, as far as the last turn could see."""
         self.isolated: list[Worker] = []
         """Workers that take such events, one at a time and nothing else."""
+        self.strength = 0
+        """How many take events when all are there that are expected to come back."""
+        self.killed_at = -math.inf
+        """When an event that was alone with its worker last killed it."""
+
+    def misses_somebody(self, now: float) -> bool:
+        """Whether an event is known to kill, and a worker that has died is expected back."""
+        return len(self.workers) < self.strength and now - self.killed_at < EXPECTED_BACK
 
 
 Parked = tuple[m.Event, int]

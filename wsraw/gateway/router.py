@@ -129,7 +129,7 @@ class Router(Table):
         if records and type(records[0]) is m.Hello:
             if worker.state is not LinkState.NEW:
                 # It was asked twice, and has begun anew: what it had is over, handled or in part.
-                self.end_session(worker, now, died=True, counts=False)
+                self.end_session(worker, now, died=True, lost=True)
                 worker = self._add_stranger(identity, worker.guest, now)
             self._hello(worker, records[0], now)
             return
@@ -203,7 +203,7 @@ class Router(Table):
         for other in list(self.workers.values()):
             if other.session and other is not worker and other.instance == hello.instance:
                 # The same process on a new connection: its old session is over, nobody died.
-                self.end_session(other, now, died=True, counts=False)
+                self.end_session(other, now, died=True, lost=True)
         worker.worker = number
         worker.quota = self.settings.max_events * (0.9 + self._random() / 5)
         self._strangers.pop(worker.identity, None)
@@ -232,6 +232,11 @@ class Router(Table):
         guest = worker.guest
         if guest is not None and guest.pools is not None and hello.pool not in guest.pools:
             return f"its key is not for the pool {hello.pool}"
+        for other in self.workers.values():
+            if number and other.worker == number and other.instance != hello.instance:
+                # It was inherited, by a fork for example. Of two sessions nobody would know whose
+                # process it is that has ended.
+                return f"its token is that of worker {number}, another process that is here already"
         by_hand = sum(not other.worker for other in self.workers.values())
         if not number and by_hand - len(self._strangers) >= MOST_BY_HAND:
             return f"{MOST_BY_HAND} workers that nobody watches are here already"
@@ -312,23 +317,24 @@ class Router(Table):
         now: float,
         *,
         died: bool = False,
-        counts: bool = True,
+        lost: bool = False,
         certain: bool = True,
     ) -> None:
         """A session is over: its events go back, what it owned is closed, its messages are cut.
 
         With `died`, events may have been handled in part. That death counts against them, unless
-        the worker was told to leave, or has only changed its link (`counts` false); see `link_lost`
-        for `certain`.
+        the worker was told to leave, or has only changed its link (`lost`); see `link_lost` for
+        `certain`.
         """
-        counts = counts and died and worker.state is LinkState.READY
+        counts = died and not lost and worker.state is LinkState.READY
+        held = len(worker.in_flight)
         self.workers.pop(worker.identity, None)
         self._strangers.pop(worker.identity, None)
         if worker.state is LinkState.NEW:
             worker.state = LinkState.GONE
             return
         pool = self.pool(worker.pool)
-        self.dispatcher.leave(pool, worker, died, counts, certain)
+        self.dispatcher.leave(pool, worker, died, counts, certain, lost)
         self._mourn(now)
         for route in list(worker.ties):
             if route.opener is worker:
@@ -344,20 +350,22 @@ class Router(Table):
         pool.sessions -= 1
         self.release(pool)
         if worker.worker:
-            self.to_supervisor.append(m.Left(worker.worker, worker.acked_events))
+            self.to_supervisor.append(m.Left(worker.worker, worker.acked_events, held))
 
     def _mourn(self, now: float) -> None:
         """What a death means for connections: poison, or messages that are not repeated."""
         dispatcher = self.dispatcher
         poisoned, dispatcher.poisoned = dispatcher.poisoned, []
-        for route, event, deaths in poisoned:
-            log.error(
-                "connection %d: its %s has killed %d workers; see the dead letters",
-                route.id,
-                type(event).__struct_config__.tag,
-                deaths,
-            )
-            self.dead_letters.append(dead_letter(route, event, deaths))
+        for route, event, deaths, losses in poisoned:
+            name = type(event).__struct_config__.tag
+            if deaths:
+                text = "connection %d: its %s has killed %d workers; see the dead letters"
+            else:
+                text = (
+                    "connection %d: its %s has broken the links of %d workers; see the dead letters"
+                )
+            log.error(text, route.id, name, deaths or losses)
+            self.dead_letters.append(dead_letter(route, event, deaths, losses))
             if type(event) is m.OnClose:
                 self.forget(route)
             else:

@@ -1,9 +1,14 @@
-"""Sans-I/O. Events that were in flight at a worker when it died: which of them killed it?
+"""Sans-I/O. Events that were in flight at a worker when it died, or when its link was lost: which
+of them was it?
 
 In a batch nobody can tell. So all of them are suspects, and each is given again, one at a time, to
 a worker that holds nothing else: an ack clears it, a death while it was alone is conclusive. After
 `max_deliveries` deaths, the last of them alone, an event is poison. The innocent ones wait for as
 long as it takes to clear those before them, which is a round trip each.
+
+A lost link is no death: networks break, and the worker comes back. But an event may break the link,
+by what its handler sends for example. So the losses of an event are counted by themselves. It goes
+alone once one more is enough, and is poison after `max_deliveries` of them, the last of them alone.
 """
 
 from __future__ import annotations
@@ -20,9 +25,10 @@ class Suspicion:
     def __init__(self, max_deliveries: int) -> None:
         self._max_deliveries = max_deliveries
         self._deaths: dict[int, int] = {}
+        self._losses: dict[int, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._deaths)
+        return bool(self._deaths or self._losses)
 
     def __contains__(self, event: m.Event) -> bool:
         return id(event) in self._deaths
@@ -30,6 +36,7 @@ class Suspicion:
     def clear(self, event: m.Event) -> None:
         """It was handled, or nobody will hear it any more."""
         self._deaths.pop(id(event), None)
+        self._losses.pop(id(event), None)
 
     def suspect(self, event: m.Event) -> None:
         """Its worker is out of sight, and perhaps not dead: no death yet."""
@@ -48,4 +55,17 @@ class Suspicion:
             self.clear(entry.event)
             return deaths
         self._deaths[id(entry.event)] = deaths
+        return 0
+
+    def lost(self, entry: InFlight, alone: bool) -> int:
+        """The link of a worker that held it was lost, and that worker lives. The count of losses if
+        that makes it poison, else 0."""
+        key = id(entry.event)
+        losses = self._losses.get(key, 0) + 1
+        if alone and losses >= self._max_deliveries:
+            self.clear(entry.event)
+            return losses
+        self._losses[key] = losses
+        if losses >= self._max_deliveries - 1:
+            self.suspect(entry.event)
         return 0

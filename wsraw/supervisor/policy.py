@@ -180,15 +180,16 @@ class Policy:
             pool.proved.issuperset(pool.programs) for pool in self.pools.values()
         )
 
-    def left(self, n: int, acked: int, now: float) -> list[a.Action]:
-        """A worker's session is over; its process has little time to follow, or to say hello."""
+    def left(self, n: int, events: int, now: float) -> list[a.Action]:
+        """A worker's session is over, in which it was given so many events; its process has little
+        time to follow, or to say hello."""
         child = self.worker(n)
         if child is None:
             for pool in self.pools.values():
-                if acked and pool.restarts.pardon(n, now):
+                if events and pool.restarts.pardon(n, now):
                     self._say_loop_is_over(pool)
             return self._decide(now)
-        if acked and not child.is_proved and self._restarts_of(child).prove(child):
+        if events and not child.is_proved and self._restarts_of(child).prove(child):
             self._say_loop_is_over(self.pools[child.pool])
         if child in self._killed:
             # Its session ends because it dies, and why it has to is known.

@@ -1,8 +1,8 @@
 """Sans-I/O. When a dead child comes back, and what a crash loop is, in OTP's words.
 
-A death counts when it comes before the child is ready, or within `STABLE_AFTER` of that without an
-event handled: then its start is to blame. What dies later was killed, by somebody or by a message,
-and says nothing about whether the next one will get up.
+A death counts when it comes before the child is ready, or within `STABLE_AFTER` of that without any
+event given to it: then its start is to blame. What dies later was killed, by somebody or by a
+message, and says nothing about whether the next one will get up.
 
 More than `intensity` deaths that count within `period` seconds are a crash loop. It ends when a
 child that was started after them proves that it works: by staying up, or by an event it handled.
@@ -25,7 +25,7 @@ STABLE_AFTER: Final = 1.0
 """Seconds of being ready after which a death is no crash loop: somebody killed it."""
 
 JUDGED_KEPT: Final = 100
-"""Deaths that may still be pardoned; the news of what was handled is milliseconds behind."""
+"""Deaths that may still be pardoned; the news of the events it had is milliseconds behind."""
 
 
 class Restarts:
@@ -79,7 +79,7 @@ class Restarts:
         return backoff * (0.5 + self._random() / 2)
 
     def pardon(self, n: int, now: float) -> bool:
-        """Process `n`, dead already, is now known to have handled events: its death does not count.
+        """Process `n`, dead already, is now known to have had events: its death does not count.
         True if that ends a crash loop."""
         for entry in self._judged:
             child, number, at = entry

@@ -380,8 +380,8 @@ class Supervisor:
             case m.Ready(n):
                 self.act(self.policy.ready(n, now))
                 self._announce()
-            case m.Left(n, acked):
-                self.act(self.policy.left(n, acked, now))
+            case m.Left(n, acked, held):
+                self.act(self.policy.left(n, acked + held, now))
             case m.Kill(n, why, abort):
                 self.act(self.policy.kill_asked(n, why, abort, now))
             case m.Recycle(n, why):
