@@ -85,7 +85,7 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         (["run", "--pool", "a=no-such x"], "wsraw: --pool a='no-such x': no-such: no such program"),
         (["run", "--pool", "a b"], "wsraw: --pool: 'a b' is no name: write letters"),
         (["run", "--route", "x=y"], "wsraw: --route: 'x=y': write PATTERN=POOL"),
-        (["worker", "x.py"], "wsraw: Missing option '--connect'"),
+        (["worker", "x.py"], "wsraw: where is the gateway? Give --connect"),
         (["worker", __file__, "--connect", "tcp://h:1", "--key", "k"], "wsraw: --key and"),
         (
             ["worker", __file__, "--connect", "ipc://x", "--key", "k", "--gateway-key", "g"],
@@ -129,6 +129,42 @@ def test_a_worker_needs_an_endpoint_and_a_token(
     assert "give --token or WSRAW_TOKEN" in capsys.readouterr().err
     assert cli.main(["worker", handlers, "--connect", f"ipc://{tmp_path}/link.sock"]) == 2
     assert "is `wsraw run` up there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["reload"], ["scale", "2"], ["stop"], ["drain"], ["dead-letters"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_hear_which_run_is_meant_from_the_environment(
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("WSRAW_RUN_DIR", str(tmp_path / "one"))
+    cli.main(arguments)
+    told = capsys.readouterr()
+    assert str(tmp_path / "one") in told.out + told.err
+    cli.main([*arguments, "--run-dir", str(tmp_path / "two")])
+    told = capsys.readouterr()
+    assert str(tmp_path / "two") in told.out + told.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
+def test_a_worker_by_hand_hears_it_too(
+    handlers: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WSRAW_RUN_DIR", str(tmp_path / "one"))
+    for arguments in ([], ["--run-dir", str(tmp_path / "two")]):
+        assert cli.main(["worker", handlers, *arguments]) == 2
+        place = tmp_path / ("two" if arguments else "one")
+        assert f"{place}/token" in capsys.readouterr().err
 
 
 DROP_PRIVILEGES = """

@@ -384,7 +384,7 @@ S = s.Settings()
         (OPERATIONS, "half a second at a time" if listener.ACCEPT_PAUSE == 0.5 else "?"),
         (OPERATIONS, "five seconds" if gateway.ORPHAN_STOP == 5 else "?"),
         (OPERATIONS, "is ended with them" if worker.ORPHAN_GRACE == gateway.ORPHAN_STOP else "?"),
-        (OPERATIONS, f"{supervisor_log.LINES_KEPT:,} lines are kept"),
+        (OPERATIONS, f"{supervisor_log.BYTES_KEPT >> 20} MiB of lines are"),
         (OPERATIONS, "with 1000 and 1001" if connection.GOOD_ENDS == (1000, 1001) else "?"),
         (OPERATIONS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
         (HANDLERS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),

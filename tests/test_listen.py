@@ -87,6 +87,24 @@ def test_a_unix_socket_in_use(listen: Open, tmp_path: Path) -> None:
     assert os.path.exists(path)
 
 
+@unix_only
+def test_the_socket_file_of_a_later_run_stays(tmp_path: Path) -> None:
+    """gunicorn #476, #1523, libuv #1332: a stop removes what the run itself has made."""
+    listen = Listen(name="test", path=str(tmp_path / "s"))
+    old = bind(listen)
+    os.unlink(listen.path)  # As a deploy script does.
+    new = bind(listen)
+    close(old, listen)
+    assert os.path.exists(listen.path)
+    close(new, listen)
+    assert not os.path.exists(listen.path)
+    again = bind(listen)
+    os.unlink(listen.path)
+    Path(listen.path).write_text("precious")
+    close(again, listen)
+    assert Path(listen.path).read_text() == "precious"
+
+
 # --- wrong use: one line that says what to do ---
 
 

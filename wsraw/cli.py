@@ -213,8 +213,10 @@ def run_dir_option(command: F) -> F:
     return click.option(
         "--run-dir",
         metavar="FOLDER",
+        envvar="WSRAW_RUN_DIR",
         default="",
-        help="The run folder of the run that is meant. Default: the only one of yours.",
+        help="The run folder of the run that is meant. Default: WSRAW_RUN_DIR, else the only one "
+        "of yours.",
     )(command)
 
 
@@ -339,9 +341,15 @@ def dead_letters(number: int | None, run_dir: str) -> int:
     "endpoint",
     metavar="ENDPOINT",
     envvar="WSRAW_ENDPOINT",
-    required=True,
     help="Where the gateway's link is, as `wsraw run` shows it: ipc://DIR/link.sock or "
-    "tcp://HOST:PORT.",
+    "tcp://HOST:PORT. Default: link.sock in --run-dir.",
+)
+@click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    envvar="WSRAW_RUN_DIR",
+    default="",
+    help="The run folder of a run on this machine, instead of --connect.",
 )
 @click.option(
     "--token",
@@ -370,7 +378,8 @@ def dead_letters(number: int | None, run_dir: str) -> int:
 @of_workers
 def worker(
     program: str,
-    endpoint: str,
+    endpoint: str | None,
+    run_dir: str,
     token: str | None,
     pool: str,
     key: str,
@@ -379,6 +388,10 @@ def worker(
 ) -> int:
     """Run one worker by hand, here or on another machine: with the handlers of FILE, or with the
     COMMAND of one in another language."""
+    if not endpoint and run_dir and sys.platform != "win32":
+        endpoint = f"ipc://{os.path.join(os.path.abspath(run_dir), 'link.sock')}"
+    if not endpoint:
+        raise WrongUse("where is the gateway? Give --connect, or --run-dir (not on Windows)")
     meant = _one_program(program)
     if not endpoint.startswith(("ipc://", "tcp://")):
         raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
@@ -388,7 +401,7 @@ def worker(
         raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token is enough")
     keys = _link_keys(key, gateway_key) if key else None
     token = token or (_token_beside(endpoint) if keys is None else "")
-    for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL"):
+    for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
         # Read above; a program that a handler starts must not take them for its own.
         os.environ.pop(name, None)
     if meant.file is None:

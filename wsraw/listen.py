@@ -40,13 +40,28 @@ def adopt(descriptor: int) -> socket.socket:
 
 
 def close(sock: socket.socket, listen: Listen) -> None:
-    """For who bound it: the file of a unix socket goes with it."""
-    sock.close()
-    if listen.path:
+    """For who bound it: the file of a unix socket goes with it, unless another program has put its
+    own in that place meanwhile."""
+    if isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path):
         try:
             os.unlink(listen.path)
         except OSError:
             pass
+    sock.close()
+
+
+class _UnixSocket(socket.socket):
+    """A socket that knows which file it has made."""
+
+    file: tuple[int, int] | None = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _bind_unix(path: str) -> socket.socket:
@@ -58,9 +73,10 @@ def _bind_unix(path: str) -> socket.socket:
         # (Connecting to a file of another kind is refused in the same words.)
         if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = _UnixSocket(family, socket.SOCK_STREAM)
     try:
         sock.bind(path)
+        sock.file = _identity(path)
         sock.listen(BACKLOG)
     except OSError:
         sock.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import Running, is_alive
+from running import Running, command, environment, is_alive
 from websockets.exceptions import ConnectionClosed
 
 Write = Callable[[str], Path]
@@ -163,6 +164,60 @@ def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1001
         assert serving.run.wait() == 0
+
+
+SHELL = """
+import fcntl, subprocess, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+modes = termios.tcgetattr(0)
+modes[3] |= termios.TOSTOP
+termios.tcsetattr(0, termios.TCSANOW, modes)
+job = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, process_group=0)
+with open(sys.argv[1], "w") as file:
+    file.write(f"{job.pid}\\n")
+sys.exit(job.wait())
+"""
+
+
+def test_a_background_job_of_a_terminal_that_stops_those_hears_signals(tmp_path: Path) -> None:
+    """`stty tostop; wsraw run … &`: the terminal's SIGTTOU at each line changed the scale, and
+    nothing else was heard."""
+    import pty
+    import select
+    import time
+
+    master, slave = pty.openpty()
+    run = command("run", f"--workers={ECHO}:2", "--listen=127.0.0.1:0")
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL, str(tmp_path / "pid"), *run],
+        env=environment() | {"XDG_RUNTIME_DIR": str(tmp_path)},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    seen = b""
+    until = time.monotonic() + TIMEOUT
+    try:
+        while b"ready, pid" not in seen and time.monotonic() < until:
+            if select.select([master], [], [], 0.1)[0]:
+                seen += os.read(master, 65536)
+        assert b"ready, pid" in seen, seen
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        assert shell.wait(TIMEOUT) == 0
+        while select.select([master], [], [], 0)[0]:
+            seen += os.read(master, 65536)
+    except OSError:
+        pass  # The end of a terminal that nobody has open any more.
+    finally:
+        if shell.poll() is None and (tmp_path / "pid").exists():
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        shell.kill()
+        shell.wait()
+        os.close(master)
+    assert b"SIGTTOU" not in seen
+    assert b"SIGTERM: stopping" in seen
 
 
 def test_a_killed_gateway_is_replaced_and_workers_come_back() -> None:

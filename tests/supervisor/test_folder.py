@@ -59,6 +59,20 @@ def test_a_runtime_folder_that_is_not_there_is_not_used(
     assert folders.base().parent == Path(tempfile.gettempdir())
 
 
+def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
+    own_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only root file system; a traceback was the answer once."""
+
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    Folder("").close()
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert folders.base().parent == Path("/tmp"), "whoever makes it there is told why not"
+
+
 @posix
 def test_a_link_that_somebody_has_laid_is_not_followed(own_base: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 
 import pytest
+from deadline import eventually
 
-from wsraw.supervisor.log import LEVELS, LINES_KEPT, Log
+from wsraw.supervisor.log import BYTES_KEPT, LEVELS, WRITTEN_AT_ONCE, Log
 
 
 def lines(stream: io.StringIO) -> list[str]:
@@ -59,23 +61,57 @@ class Stuck(io.StringIO):
         super().__init__()
         self.reached = threading.Event()
         self.read = threading.Event()
+        self.longest = 0
 
     def write(self, text: str) -> int:
         self.reached.set()
         self.read.wait()
+        self.longest = max(self.longest, len(text))
         return super().write(text)
 
 
-def test_nobody_waits_for_whoever_reads_it() -> None:
-    stream = Stuck()
-    log = Log(stream, "info")
+def fill(log: Log, stream: Stuck, line: str) -> int:
+    """What a child prints while nobody reads: so many lines, and five more."""
     log.say("info", "first")
     assert stream.reached.wait(10)
-    for number in range(LINES_KEPT + 7):
-        log.say("info", str(number))
+    count = 0
+    while log._lost < 5:
+        log.relay("worker 1", line)
+        count += 1
+    return count - 5
+
+
+@pytest.mark.parametrize(
+    "line", ["x", "", "x" * 60_000, "é" * 60_000, "\U0001f600" + "x" * 60_000], ids=len
+)
+def test_what_nobody_reads_is_bounded_in_bytes(line: str) -> None:
+    """circus #732: a supervisor that grew to gigabytes. Lines were counted, and not their bytes."""
+    stream = Stuck()
+    log = Log(stream, "info")
+    count = fill(log, stream, line)
+    held = sum(map(sys.getsizeof, log._lines))
+    assert held == log._held
+    assert BYTES_KEPT - 5 * 65536 < held <= BYTES_KEPT
+    log.say("error", "of our own")
     log.close(0.01)
     stream.read.set()
     log.close(10)
     found = lines(stream)
-    assert found[:2] == ["info wsraw: first", "info wsraw: 0"]
-    assert found[-2:] == [f"info wsraw: {LINES_KEPT - 1}", "warning wsraw: 7 lines lost"]
+    assert found == [
+        "info wsraw: first",
+        *[f"info worker 1: {line}"] * count,
+        "error wsraw: of our own",
+        "warning wsraw: 5 lines lost",
+    ]
+    assert log._held == 0
+    # A text of many lines has the width of the widest of them: so not all are joined.
+    assert stream.longest < 8 * WRITTEN_AT_ONCE
+
+
+def test_lost_lines_are_told_even_if_none_comes_after_them() -> None:
+    stream = Stuck()
+    log = Log(stream, "info")
+    fill(log, stream, "x" * 60_000)
+    stream.read.set()
+    eventually(lambda: "5 lines lost" in stream.getvalue())
+    log.close()

@@ -271,10 +271,13 @@ class Folder:
 def base() -> Path:
     """Where fresh run folders of this user are."""
     user = getpass.getuser() if sys.platform == "win32" else str(os.geteuid())
-    places = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()]
-    for place in places:
-        if place and os.access(place, os.W_OK | os.X_OK):
-            break
+    place = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not place or not os.access(place, os.W_OK | os.X_OK):
+        try:
+            place = tempfile.gettempdir()
+        except FileNotFoundError:
+            # Nothing is writable; whoever makes a folder there is told so.
+            place = "/tmp"
     return Path(place, f"wsraw-{user}")
 
 

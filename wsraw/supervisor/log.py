@@ -7,6 +7,8 @@ their pipes, the gateway and the workers. What it cannot keep up with is dropped
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -14,8 +16,14 @@ from typing import Final, TextIO
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-LINES_KEPT: Final = 10_000
-"""Lines that wait for the reader of our stderr; what comes after them is lost, and said to be."""
+BYTES_KEPT: Final = 8 * 1024 * 1024
+"""Of lines that wait for the reader of our stderr; what comes after them is lost and counted."""
+
+OWN_BYTES: Final = 256 * 1024
+"""Beyond that, for lines of our own: what children print does not take their place."""
+
+WRITTEN_AT_ONCE: Final = 128 * 1024
+"""Bytes, so that what is being written adds little to what is kept."""
 
 
 class Log:
@@ -25,6 +33,8 @@ class Log:
         self._stream = stream
         self._least = LEVELS.index(level)
         self._lines: deque[str] = deque()
+        self._held = 0
+        """Bytes of them, as they lie in memory: a text has up to four for each character."""
         self._lost = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -34,7 +44,7 @@ class Log:
     def say(self, level: str, text: str) -> None:
         """A line of the supervisor's own."""
         if LEVELS.index(level) >= self._least:
-            self._write(level, "wsraw", text)
+            self._write(level, "wsraw", text, BYTES_KEPT + OWN_BYTES)
 
     def relay(self, name: str, line: str) -> None:
         """A line that a child wrote; it may begin with its level and a colon.
@@ -55,25 +65,41 @@ class Log:
             self._changed.notify()
         self._writer.join(seconds)
 
-    def _write(self, level: str, name: str, text: str) -> None:
+    def _write(self, level: str, name: str, text: str, most: int = BYTES_KEPT) -> None:
         line = f"{time.strftime('%H:%M:%S')} {level} {name}: {text}\n"
+        size = sys.getsizeof(line)
         with self._changed:
-            if len(self._lines) >= LINES_KEPT:
+            if self._held + size > most:
                 self._lost += 1
                 return
             self._lines.append(line)
+            self._held += size
             self._changed.notify()
 
+    def _take(self) -> str:
+        """Some of what waits, and how much was lost once all of it is out."""
+        parts = []
+        size = 0
+        while self._lines and size < WRITTEN_AT_ONCE:
+            line = self._lines.popleft()
+            size += sys.getsizeof(line)
+            parts.append(line)
+        self._held -= size
+        if self._lost and not self._lines:
+            parts.append(f"{time.strftime('%H:%M:%S')} warning wsraw: {self._lost} lines lost\n")
+            self._lost = 0
+        return "".join(parts)
+
     def _work(self) -> None:
+        if sys.platform != "win32":
+            # A terminal may send these to a background job that writes (stty tostop), each time
+            # it writes. A thread that blocks them just writes; from others they change the scale.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU, signal.SIGTTIN))
         while True:
             with self._changed:
-                while not self._lines and not self._closing:
+                while not self._lines and not self._lost and not self._closing:
                     self._changed.wait()
-                text = "".join(self._lines)
-                self._lines.clear()
-                if self._lost:
-                    text += f"{time.strftime('%H:%M:%S')} warning wsraw: {self._lost} lines lost\n"
-                    self._lost = 0
+                text = self._take()
                 over = self._closing and not text
             if over:
                 return

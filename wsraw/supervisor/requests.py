@@ -25,6 +25,9 @@ class Run(Protocol):
     policy: Policy
     control: Control
 
+    def say(self, level: str, text: str) -> None:
+        """A line for the log."""
+
     def act(self, actions: list[a.Action]) -> None:
         """Do what the policy has decided."""
 
@@ -100,6 +103,7 @@ class Requests:
             if asked.do.args and name not in own:
                 self._answer(asked, False, f"the pool {name!r} has {NO_WORKERS}")
                 return
+        run.say("info", f"wsraw reload: reloading {' and '.join(names)}")
         certificates = "" if asked.do.args else run.read_certificates()
         self._errands.begin(asked, "reload", [*names, *filter(None, [certificates])])
         run.act(run.policy.reload(run.loop.now, names))
@@ -114,17 +118,20 @@ class Requests:
             self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
         else:
             pool, program = meant
+            run.say("info", f"wsraw scale: {program.label} to {count}")
             self._errands.begin(asked, "scale", [pool.name])
             run.act(run.policy.scale(int(count), run.loop.now, pool, program))
 
     def _stop(self, asked: Asked) -> None:
         self._errands.begin(asked, "stop", ["all"])
         run = self._run
+        run.say("info", "wsraw stop: stopping")
         run.act(run.policy.stop(run.loop.now))
 
     def _drain(self, asked: Asked) -> None:
         self._errands.begin(asked, "stop", ["all"])
         run = self._run
+        run.say("info", "wsraw drain: stopping without a deadline")
         run.act(run.policy.stop(run.loop.now, 0.0))
 
     def settled(self, what: str, part: str, ok: bool, text: str) -> None:

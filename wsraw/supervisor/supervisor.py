@@ -225,6 +225,10 @@ class Supervisor:
 
     # --- the policy's decisions ---
 
+    def say(self, level: str, text: str) -> None:
+        """A line for the log."""
+        self._log.say(level, text)
+
     def act(self, actions: list[a.Action]) -> None:
         """Do what the policy has decided."""
         for action in actions:
