@@ -31,15 +31,14 @@ def on_message(msg, con):
 
 def who(inf):
     """The name of the user that a handshake proves, or None."""
-    headers = {name.lower(): value for name, value in inf.items()}
-    scheme, _, given = headers.get("authorization", "").partition(" ")
+    scheme, _, given = inf.get("Authorization", "").partition(" ")
     if scheme.lower() == "basic":
         return by_password(given)
     if scheme.lower() == "bearer":
         return by_token(given)
     # A browser cannot set headers. A cookie comes with pages of this site (`origins` sees to that);
     # a token in the URL may end up in the logs of proxies, so let it live for a minute only.
-    cookie = SimpleCookie(headers.get("cookie", "")).get("token")
+    cookie = SimpleCookie(inf.get("Cookie", "")).get("token")
     if cookie is not None:
         return by_token(cookie.value)
     return by_token(parse_qs(urlsplit(inf["url"]).query).get("token", [""])[0])

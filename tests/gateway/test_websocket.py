@@ -612,6 +612,58 @@ def test_inf_of_a_client_and_frames_glued_to_the_answer() -> None:
     assert said(peer, ws) == [("PONG", b"p", True)]
 
 
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-extensions"])
+@pytest.mark.parametrize("value", ["", " ", ",", " , ,"])
+def test_an_empty_list_is_none(name: str, value: str) -> None:
+    """Some clients and servers send the field with nothing in it; both roles take that."""
+    field = f"{name}: {value}\r\n".encode()
+    for wire in (UPGRADE % field, UPGRADE % (field + b"X: y\r\n" + field)):
+        server = WebSocket.server(Settings(subprotocols=("chat",)))
+        server.accept(wire)
+        assert server.opened
+        assert (server.offered, server.subprotocol, server.deflates) == ([], None, False)
+    both = b"Sec-WebSocket-Protocol: chat\r\n" + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    server = WebSocket.server(Settings())
+    server.accept(UPGRADE % (field + both))
+    assert (server.offered, server.deflates) == (["chat"], True)
+    for options in ({"subprotocols": ["chat"]}, {"deflate": False}):
+        client = answered(b"HTTP/1.1 101 OK", field, options=options)
+        assert client.opened
+        assert (client.subprotocol, client.deflates) == (None, False)
+
+
+def answered(status: bytes, fields: bytes = b"", end: bytes = b"\r\n", **given: Any) -> WebSocket:
+    ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket", **given))
+    ws.connect()
+    key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
+    assert key is not None
+    accept = accept_key(key[1].decode()).encode()
+    head = b"%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n"
+    wire = (head % (status, accept) + fields + b"\r\n").replace(b"\r\n", end) + b"\x81\x01a"
+    received = []
+    for i in range(len(wire)):
+        received += ws.receive_data(wire[i : i + 1])
+    assert received == [(b"a", "text", True)] * ws.opened
+    return ws
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_an_answer_without_a_reason_or_with_lone_line_feeds(end: bytes) -> None:
+    """RFC 9112, section 4: clients should be lenient; what other libraries let pass."""
+    for status in (b"HTTP/1.1 101", b"HTTP/1.1 101 ", b"HTTP/1.1 101 Switching Protocols"):
+        assert answered(status, b"X: y\r\n", end).inf["X"] == "y"
+    assert "404" in answered(b"HTTP/1.1 404", b"Content-Length: 0\r\n", end).error
+    for status in (b"HTTP/1.1", b"HTTP/1.1 1010", b"HTTP/1.1 ", b"HTTP/2 101"):
+        assert not answered(status, b"", end).opened
+
+
+def test_several_cookie_fields_are_one_list() -> None:
+    """RFC 9113, section 8.2.3: proxies from HTTP/2 and 3 pass them on apart."""
+    ws = WebSocket.server(Settings())
+    ws.accept(UPGRADE % b"cookie: a=b\r\nX: 1\r\nCookie: c=d; e=f\r\nx: 2\r\n")
+    assert (ws.inf["cookie"], ws.inf["X"]) == ("a=b; c=d; e=f", "1, 2")
+
+
 @pytest.mark.parametrize(
     "answer",
     [

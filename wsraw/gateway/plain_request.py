@@ -57,8 +57,9 @@ def read(head: bytes) -> PlainRequest | None:
         return None
     get = known.get
     key = get("sec-websocket-key", "")
-    extensions = get("sec-websocket-extensions")
-    subprotocols = get("sec-websocket-protocol")
+    # An empty field is none.
+    extensions = get("sec-websocket-extensions") or None
+    subprotocols = get("sec-websocket-protocol") or None
     if (
         get("upgrade", "").lower() != "websocket"
         or get("connection", "").lower() not in _CONNECTIONS

@@ -13,11 +13,14 @@ joined, and in the connection's account if they are not.
 
 from __future__ import annotations
 
+import re
 from codecs import utf_8_decode
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import (
     BINARY,
@@ -30,6 +33,7 @@ from websockets.frames import (
 )
 from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from wsraw.gateway import deflate
 from wsraw.gateway.compression import DeflateExtension
@@ -255,8 +259,24 @@ def _failure_of(error: Exception) -> tuple[int, str]:
     return CloseCode.PROTOCOL_ERROR, str(error)
 
 
+_MAY_BE_EMPTY: Final = frozenset(("sec-websocket-protocol", "sec-websocket-extensions"))
+_BARE_STATUS: Final = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}\r\n")
+
+
+def _without_empty(message: Any) -> Any:
+    """A request or a response in which fields that list nothing are left out: others send them,
+    and the library takes them for wrong ones."""
+    fields = message.headers.raw_items()
+    kept = [(n, v) for n, v in fields if v.strip(" \t,") or n.lower() not in _MAY_BE_EMPTY]
+    return replace(message, headers=Headers(kept))
+
+
 class ServerReceiver(Receiver, ServerProtocol):
     """Of a client's frames, and its handshake."""
+
+    def process_request(self, request: Any) -> Any:
+        """What the request asks for."""
+        return super().process_request(_without_empty(request))
 
     def select_subprotocol(self, subprotocols: Sequence[Any]) -> Any:
         """None for now: which are ours is known when the request is read (`WebSocket.choose`)."""
@@ -271,12 +291,34 @@ class ServerReceiver(Receiver, ServerProtocol):
         next(self.parser)
 
 
+class _AnswerReader(StreamReader):
+    """Reads a server's answer as RFC 9112 lets us: a lone LF ends a line (section 2.2), and nobody
+    needs the space in front of a reason that is not there (section 4)."""
+
+    def read_line(self, *args: Any) -> Generator[None, None, bytearray]:
+        """A line, with CRLF at its end."""
+        line = yield from super().read_line(*args)
+        if not line.endswith(b"\r\n"):
+            line[-1:] = b"\r\n"
+        if _BARE_STATUS.fullmatch(line):
+            line[-2:] = b" \r\n"
+        return line
+
+
 class ClientReceiver(Receiver, ClientProtocol):
     """Of a server's frames, and its handshake."""
 
+    def begin(self, settings: Settings) -> None:
+        """As that of both roles; and read the answer in our way."""
+        super().begin(settings)
+        self.parser.close()
+        self.reader = _AnswerReader()
+        self.parser = self.parse()
+        next(self.parser)
+
     def process_response(self, response: Any) -> None:
         """A good answer. Frames may stand right behind it, and are parsed at once."""
-        super().process_response(response)
+        super().process_response(_without_empty(response))
         for extension in self.extensions:
             assert isinstance(extension, DeflateExtension)
             self.inflates(extension)

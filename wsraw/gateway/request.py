@@ -85,11 +85,14 @@ def _split_target(target: str) -> tuple[str, str]:
 
 
 def to_inf(inf: dict[str, str], headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers as the peer spelled them, duplicates joined; the names in `inf` stay ours."""
+    """Headers as the peer spelled them, duplicates joined (cookies as RFC 9113, section 8.2.3, says
+    it); the names in `inf` stay ours."""
     spelled: dict[str, str] = {}
     ours = dict(inf)
     for name, value in headers:
-        known = spelled.setdefault(name.lower(), name)
-        inf[known] = f"{inf[known]}, {value}" if known in inf else value
+        lower = name.lower()
+        known = spelled.setdefault(lower, name)
+        joint = "; " if lower == "cookie" else ", "
+        inf[known] = f"{inf[known]}{joint}{value}" if known in inf else value
     inf.update(ours)
     return inf

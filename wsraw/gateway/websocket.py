@@ -191,6 +191,7 @@ class WebSocket(MessageOrder):
             name.strip()
             for value in headers.get_all("Sec-WebSocket-Protocol")
             for name in value.split(",")
+            if name.strip()
         ]
         # A 101 needs no Date (RFC 9110, section 6.6.1).
         self._answer = [item for item in response.headers.raw_items() if item[0] != "Date"]

@@ -11,6 +11,7 @@ from wsraw.listeners import Listen
 from wsraw.settings import Settings
 from wsraw.testing.pipe import Pipe
 from wsraw.workers.connection import Message, parse_message
+from wsraw.workers.inf import Inf
 
 OURS = Settings(ping_interval=0.0, max_message_size=1 << 30, messages="whole", deflate=False)
 
@@ -127,7 +128,7 @@ class WebSocketPeer(Peer):
         self.close_code = 0
         """Of the close frame that came; 1006 when it ended without one, 0 before."""
         self.close_reason = ""
-        self.inf: dict[str, str] = {}
+        self.inf = Inf()
         """The headers that came: of the answer, or, at a server, of the request."""
         self.status = 0
         """Of a client: the HTTP status of the answer, 101 if it was let in."""
@@ -139,10 +140,7 @@ class WebSocketPeer(Peer):
     @property
     def subprotocol(self) -> str | None:
         """What was agreed on."""
-        for name, value in self.inf.items():
-            if name.lower() == "sec-websocket-protocol":
-                return value
-        return None
+        return self.inf.get("Sec-WebSocket-Protocol")
 
     def send(
         self,
@@ -176,7 +174,7 @@ class WebSocketPeer(Peer):
                 text = event.type == "text"
                 self.received.append(event.data.decode() if text else event.data)
             elif isinstance(event, m.OnConnect):
-                self.inf = event.inf
+                self.inf = Inf(event.inf)
             elif isinstance(event, m.OnClose):
                 self.close_code, self.close_reason = event.code, event.reason
         self.pass_on()

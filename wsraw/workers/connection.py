@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from wsraw import messages as m
+from wsraw.workers.inf import Inf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,7 +97,7 @@ class Connection:
     def __init__(self, owner: Owner, con: int) -> None:
         self.id = con
         """An integer that no other connection ever gets; it may be stored and sent anywhere."""
-        self.inf: dict[str, str] = {}
+        self.inf = Inf()
         """What the peer sent at the handshake, as on_connect shows it."""
         self.about: dict[str, Any] = {}
         """What the gateway knows beside that: peer, listener, target, subprotocol, params, …"""
@@ -265,10 +266,8 @@ class Connection:
             )
 
     def _offered(self) -> list[str]:
-        for name, value in self.inf.items():
-            if name.lower() == "sec-websocket-protocol":
-                return [each.strip() for each in value.split(",")]
-        return []
+        offered = self.inf.get("Sec-WebSocket-Protocol", "").split(",")
+        return [name.strip() for name in offered if name.strip()]
 
     def join(self, group: str) -> None:
         """Put it into a group: it gets what is published to that."""

@@ -34,6 +34,7 @@ from wsraw.workers.connection import (
     Connection,
     encode_state,
 )
+from wsraw.workers.inf import Inf
 
 if TYPE_CHECKING:
     from wsraw.workers.handlers import Handlers
@@ -135,7 +136,7 @@ class Runtime:
     def _attach(self, attach: m.Attach) -> None:
         con = self.meet(attach.con)
         if attach.inf is not None:
-            con.inf = attach.inf
+            con.inf = Inf(attach.inf)
         con.about = attach.about
         con._saved = con._kept = attach.state
         con._state = UNREAD
@@ -280,10 +281,10 @@ class Runtime:
         if isinstance(event, m.OnMessage):
             return function(to_msg(event), con) if function is not None else None
         if isinstance(event, m.OnConnect):
-            con.inf, con.about = event.inf, event.about
+            con.inf, con.about = Inf(event.inf), event.about
             if event.verdict:
                 con._flags |= UNDECIDED
-            return function(event.inf, con) if function is not None else None
+            return function(con.inf, con) if function is not None else None
         if isinstance(event, m.OnError):
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
