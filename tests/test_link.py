@@ -296,8 +296,42 @@ def test_commands_travel_with_their_ack() -> None:
 def test_acks_in_a_row_are_one_record() -> None:
     end = ready_worker()
     for seq in (4, 5, 6, 9, 8, 10):
-        end.done(link.Outbox(SESSION, seq))
+        end.done(link.Outbox(SESSION, m.OnError(seq, 1, "")))
     assert sent(end) == [SESSION, m.Ack(4, 6), m.Ack(9, 9), m.Ack(8, 8), m.Ack(10, 10)]
+
+
+def test_what_cannot_be_encoded_is_left_out_with_a_warning() -> None:
+    end = ready_worker()
+    for seq in (4, 5, 6):
+        outbox = link.Outbox(SESSION, m.OnError(seq, CON, ""))
+        outbox.records = [m.Send(CON, b"%d" % seq), m.Join(CON, object() if seq == 5 else "g")]  # type: ignore[arg-type]
+        end.done(outbox)
+    end.command(m.Leave(CON, "\ud800"))
+    end.bye()
+    with pytest.warns(RuntimeWarning, match="(join|leave) cannot be encoded"):
+        assert sent(end) == [
+            SESSION,
+            *(m.Send(CON, b"4"), m.Join(CON, "g"), m.Send(CON, b"6"), m.Join(CON, "g")),
+            *(m.Ack(4, 6), m.Bye()),
+        ]
+    assert sent(end) is None
+
+
+def test_nothing_is_forgotten_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = ready_worker()
+    end.command(m.Send(CON, b"a"))
+    end.done(link.Outbox(SESSION, m.OnError(4, CON, "")))
+    with monkeypatch.context() as patch:
+
+        def fail(batch: object) -> bytes:
+            if isinstance(batch, list):
+                raise MemoryError
+            return b""
+
+        patch.setattr(m, "encode", fail)
+        with pytest.raises(MemoryError):
+            end.data_to_send()
+    assert sent(end) == [SESSION, m.Send(CON, b"a"), m.Ack(4, 4)]
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["who, welcome", "welcome"])

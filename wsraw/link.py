@@ -19,8 +19,9 @@ Neither end raises on what the other one sent. Time comes in as `now`, in second
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
 
@@ -100,14 +101,33 @@ class LinkState(Enum):
 class Outbox:
     """What one event's handler has commanded so far; it goes out with the event's ack."""
 
-    __slots__ = ("records", "seq", "session", "size")
+    __slots__ = ("event", "records", "seq", "session", "size")
 
-    def __init__(self, session: int, seq: int) -> None:
+    def __init__(self, session: int, event: m.Event) -> None:
         self.session = session
-        self.seq = seq
+        self.event = event
+        self.seq = event.seq
         self.records: list[m.Record] = []
         self.size = 0
         """Bytes that the records count for; at most the link's `room`."""
+
+
+class Spoilt(m.Lean):
+    """A record of ours that cannot be encoded, as values of a wrong type have got into it."""
+
+    record: m.Record
+    error: Exception
+    event: m.Event | None
+    """The event in which it was commanded, if any."""
+    records: list[m.Record]
+    """All that was commanded there."""
+
+
+def warn_of(spoilt: Spoilt) -> list[m.Record]:
+    """Leave out what the event has commanded, and say so."""
+    tag = type(spoilt.record).__struct_config__.tag
+    warnings.warn(f"{tag} cannot be encoded: {spoilt.error}", RuntimeWarning, stacklevel=2)
+    return []
 
 
 class WorkerLink:
@@ -143,6 +163,11 @@ class WorkerLink:
         self._records: list[m.Record] = []
         self._size = 0
         """Bytes that `_records` count for."""
+        self._parts: list[tuple[int, int, m.Event]] = []
+        """Which of the records were commanded in which event: from, up to, event."""
+        self.replace: Callable[[Spoilt], list[m.Record]] = warn_of
+        """Called with what cannot be encoded; gives what is sent instead of all that the event has
+        commanded. The event is acked, as if its handler had raised."""
         self._acks: list[list[int]] = []
         self._sealed: deque[bytes] = deque()
         """Batches that are full, before the one that is being filled."""
@@ -214,6 +239,7 @@ class WorkerLink:
         self.session = 0
         self._records = []
         self._size = 0
+        self._parts = []
         self._acks = []
         self._sealed.clear()
         self._ends.clear()
@@ -234,7 +260,7 @@ class WorkerLink:
 
     def outbox(self, event: m.Event) -> Outbox:
         """The outbox of an event that `receive` gave in this session."""
-        return Outbox(self.session, event.seq)
+        return Outbox(self.session, event)
 
     def done(self, outbox: Outbox) -> bool:
         """The handler has returned: its commands, then its ack. False if its session is over.
@@ -244,7 +270,7 @@ class WorkerLink:
         if outbox.session != self.session or self.state is LinkState.GONE:
             return False
         if outbox.records:
-            self._append(outbox.records, outbox.size)
+            self._append(outbox.records, outbox.size, outbox.event)
         seq = outbox.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.
@@ -259,23 +285,26 @@ class WorkerLink:
     def flush(self, outbox: Outbox) -> None:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
         if outbox.session == self.session and self.state is not LinkState.GONE:
-            self._append(outbox.records, outbox.size)
+            self._append(outbox.records, outbox.size, outbox.event)
         outbox.records = []
         outbox.size = 0
 
-    def _append(self, records: list[m.Record], size: int) -> None:
+    def _append(self, records: list[m.Record], size: int, event: m.Event | None) -> None:
         """Commands that belong together: all of them into one batch."""
         if self._size + size > self.room and (self._records or self._acks):
             self._sealed.append(self._take_batch())
+        first = len(self._records)
         self._records += records
         self._size += size
+        if event is not None:
+            self._parts.append((first, len(self._records), event))
 
     def command(self, record: m.Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: goes out at once, at most once. False if no session
         stands to carry it."""
         if self.state in (LinkState.NEW, LinkState.GONE):
             return False
-        self._append([record], size)
+        self._append([record], size, None)
         return True
 
     def started(self) -> None:
@@ -310,7 +339,6 @@ class WorkerLink:
     def data_to_send(self) -> bytes | None:
         """The next batch, or None. Commands stand before all acks: the batch takes effect whole."""
         if self._hello_due:
-            self._hello_due = False
             hello = m.Hello(
                 m.PROTOCOL_VERSION,
                 self._pool,
@@ -322,7 +350,9 @@ class WorkerLink:
                 sorted(self.held),
                 self._starting,
             )
-            return m.encode([0, hello])
+            batch = m.encode([0, hello])
+            self._hello_due = False
+            return batch
         if self._sealed:
             return self._sealed.popleft()
         if not self._records and not self._acks and not self._nudge:
@@ -330,15 +360,53 @@ class WorkerLink:
         return self._take_batch()
 
     def _take_batch(self) -> bytes:
+        try:
+            batch = self._encode()
+        except Exception:
+            batch = b""
+        if not batch:
+            self._replace_spoilt()
+            batch = self._encode()
+        # Nothing is forgotten before that has succeeded.
         self._nudge = False
-        last = self._records.pop() if self.state is LinkState.GONE else None
-        batch = [self.session, *self._records, *(m.Ack(first, last) for first, last in self._acks)]
-        if last is not None:
-            batch.append(last)
         self._records = []
         self._size = 0
+        self._parts = []
         self._acks = []
-        return m.encode(batch)
+        return batch
+
+    def _encode(self) -> bytes:
+        records = self._records
+        acks = [m.Ack(first, last) for first, last in self._acks]
+        if self.state is LinkState.GONE:
+            # A bye stands behind the acks.
+            return m.encode([self.session, *records[:-1], *acks, *records[-1:]])
+        return m.encode([self.session, *records, *acks])
+
+    def _replace_spoilt(self) -> None:
+        """A record cannot be encoded. It costs its event what that has commanded, and no other."""
+        records, parts = self._records, self._parts
+        kept: list[m.Record] = []
+        kept_parts: list[tuple[int, int, m.Event]] = []
+        known = 0
+        for first, end, event in parts:
+            for record in records[known:first]:
+                kept += self._judge([record], None)
+            begin = len(kept)
+            kept += self._judge(records[first:end], event)
+            kept_parts.append((begin, len(kept), event))
+            known = end
+        for record in records[known:]:
+            kept += self._judge([record], None)
+        self._records, self._parts = kept, kept_parts
+
+    def _judge(self, records: list[m.Record], event: m.Event | None) -> list[m.Record]:
+        for record in records:
+            try:
+                m.encode(record)
+            except Exception as error:
+                return self.replace(Spoilt(record, error, event, records))
+        return records
 
 
 class InFlight(m.Lean):

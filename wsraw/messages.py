@@ -31,6 +31,9 @@ ID_EPOCH_SHIFT: Final = 36
 STATE_LIMIT: Final = 64 * 1024
 """The most bytes of ``con.state`` that the gateway keeps for a connection."""
 
+GROUP_LIMIT: Final = 1024
+"""The most characters in the name of a group."""
+
 
 class Lean(msgspec.Struct, gc=False):
     """For what is made for each message, inside a process: a quarter of what a class costs."""
@@ -542,10 +545,32 @@ class Decoder:
                     records.append(self._one.decode(_with_binary_data(raw)))
                 except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError):
                     records.append(None)
-                    wrong.append((index, str(error)))
+                    wrong.append((index, f"{_name_of(raw)}: {error}"))
                     if len(wrong) > MOST_WRONG:
                         raise LinkError(f"more than {MOST_WRONG} wrong records") from error
         return head, records, wrong
+
+
+def call_of(record: Record) -> str:
+    """A command in words, for who is told that it was left out."""
+    return _in_words(record.__struct_config__.tag, getattr(record, "con", None))
+
+
+def _name_of(raw: msgspec.Raw) -> str:
+    """The same of a record that could not be read, as far as it can."""
+    try:
+        tag, con, *_ = [*msgspec.msgpack.decode(raw, type=list[msgspec.Raw]), b""]
+        name = msgspec.msgpack.decode(tag, type=str)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+        return "a record"
+    try:
+        return _in_words(name[:20], msgspec.msgpack.decode(con, type=int))
+    except (msgspec.MsgspecError, UnicodeError):
+        return name[:20]
+
+
+def _in_words(tag: Any, con: int | None) -> str:
+    return str(tag) if con is None else f"{tag} of connection {con}"
 
 
 _DATA_FIELD: Final = {"send": 2, "state": 2, "publish": 2, "reject": 5}

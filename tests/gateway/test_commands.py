@@ -15,7 +15,9 @@ def open_(con: int, **options: Any) -> m.Open:
 
 
 def test_what_is_not_built_is_refused() -> None:
-    assert Stage().worker().refused(m.Splice(1, 2)) == "not built in this version"
+    assert Stage().worker().refused(m.Splice(1, 2)) == (
+        "splice of connection 1: not built in this version"
+    )
 
 
 @pytest.mark.parametrize(

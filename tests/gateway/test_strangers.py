@@ -11,7 +11,7 @@ from stage import TOKEN, Stage, is_over, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.commands import MOST_MARKS
-from wsraw.gateway.groups import LONGEST_NAME, MOST_GROUPS
+from wsraw.gateway.groups import MOST_GROUPS
 from wsraw.gateway.guests import Guest, zap_reply
 from wsraw.gateway.route import MOST_RANGES
 from wsraw.gateway.router import COME_BACK, LONGEST_HELLO, MOST_BY_HAND, MOST_STRANGERS
@@ -295,7 +295,7 @@ def test_groups_and_marks_have_a_bound() -> None:
     mate.say(*(m.Join(con.id, f"g{n}") for n in range(MOST_GROUPS)))
     assert "groups already" in mate.refused(m.Join(con.id, "one more"))
     assert not mate.refused(m.Join(con.id, "g0"))
-    assert "at most" in mate.refused(m.Join(con.id, "x" * (LONGEST_NAME + 1)))
+    assert "at most" in mate.refused(m.Join(con.id, "x" * (m.GROUP_LIMIT + 1)))
     mate.say(m.Send(con.id, b"x"), *(m.Mark(con.id, n) for n in range(MOST_MARKS)))
     assert "marks wait" in mate.refused(m.Mark(con.id, 1))
 

@@ -11,6 +11,7 @@ import pytest
 
 from wsraw import messages as m
 from wsraw.link import who
+from wsraw.workers.connection import Connection, encode_state
 
 from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
 
@@ -236,6 +237,89 @@ def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
     assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
 
 
+@pytest.mark.parametrize("word", ["def", "async def"])
+@pytest.mark.parametrize(
+    "what", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(3)", "asyncio.CancelledError"]
+)
+def test_what_is_no_exception_is_one_like_any_other(pair: MakePair, word: str, what: str) -> None:
+    """python-websockets/websockets#1113: `except Exception` does not see CancelledError."""
+    p = pair(
+        f"import asyncio\n{word} on_message(msg, con): raise {what}\n"
+        f"{word} on_attach(con): raise {what}\n"
+    )
+    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+    p.notice(m.Attach(con_id(2), {}, b"", 0))
+    assert p.run(message(2, b"x")) == [m.Close(con_id(2), 1011, "internal error")]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, GeneratorExit, SystemExit, asyncio.CancelledError]
+)
+def test_so_it_is_beside_events(pair: MakePair, error: type[BaseException]) -> None:
+    p = pair("")
+    raised: list[str] = []
+    p.runtime.report = lambda what, error: raised.append(what)
+
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    assert not p.runtime.call("every", fail)
+    assert not asyncio.run(p.runtime.call_async("on_stop", fail))
+    assert not asyncio.run(p.runtime.call_async("call_soon", fail_later))
+    assert raised == ["every", "on_stop", "call_soon"]
+
+
+def join_nothing(con: Connection) -> None:
+    """What the checks of each call keep out."""
+    con._owner.command(m.Join(con.id, object()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+@pytest.mark.parametrize("on_exception", ["close", "keep"])
+def test_what_cannot_be_encoded_costs_its_event_alone(
+    pair: MakePair, word: str, on_exception: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    p = pair(
+        f"{word} on_message(msg, con):\n"
+        "    con.join('room')\n"
+        "    if msg['data'] == 'spoil': join_nothing(con)\n"
+        "    con.state = msg['data']\n"
+        "    con.close(4000)\n",
+        on_exception,
+    )
+    p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
+    join_nothing(p.con(9))
+    p.con(8).join("room")
+
+    def good(n: int, data: str) -> list[m.Record]:
+        con = con_id(n)
+        return [m.Join(con, "room"), m.Close(con, 4000), m.State(con, encode_state(data))]
+
+    failed: list[m.Record] = [m.State(con_id(2), encode_state("spoil"))]
+    if on_exception == "close":
+        failed.append(m.Close(con_id(2), 1011, "internal error"))
+    with caplog.at_level(logging.ERROR, "wsraw.worker"):
+        commands = p.run(message(1, b"a"), message(2, b"spoil"), message(3, b"b"))
+    assert commands == [m.Join(con_id(8), "room"), *good(1, "a"), *failed, *good(3, "b")]
+    assert [record.getMessage() for record in caplog.records] == [
+        "encoding a command (join) of no event raised",
+        f"encoding a command (join) of on_message of connection {con_id(2)} (delivery 1) raised",
+    ]
+    assert all(record.exc_info for record in caplog.records)
+    assert p.con(2).closed == (on_exception == "close")
+    assert p.con(3).closed
+
+
+def test_who_was_not_decided_on_as_that_cannot_be_encoded(pair: MakePair) -> None:
+    p = pair("def on_connect(inf, con): join_nothing(con)\n", "keep")
+    p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
+    assert p.run(connect(1, verdict=True)) == [m.Reject(con_id(1), 500)]
+
+
 def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
     p = pair(
         """
@@ -250,6 +334,15 @@ def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
     p.run(message(1, b"x"))
     assert p.opened.closed
     assert p.opened.id not in p.runtime.link.held
+
+
+def test_what_the_gateway_leaves_out_is_an_error(
+    pair: MakePair, caplog: pytest.LogCaptureFixture
+) -> None:
+    p = pair("")
+    with caplog.at_level(logging.ERROR, "wsraw.worker"):
+        p.notice(m.Refused(1, 0, "join of connection 5: no"))
+    assert caplog.messages == ["the gateway has left out a command: join of connection 5: no"]
 
 
 # --- rule 17: who closes hears no more ---

@@ -6,12 +6,10 @@ from collections.abc import Collection
 from typing import Final
 
 from wsraw.gateway.route import Route
+from wsraw.messages import GROUP_LIMIT
 
 MOST_GROUPS: Final = 1000
 """Of one connection."""
-
-LONGEST_NAME: Final = 1024
-"""Characters."""
 
 
 class Groups:
@@ -22,8 +20,8 @@ class Groups:
 
     def join(self, route: Route, group: str) -> str | None:
         """Joining twice is joining once. Gives why it cannot be."""
-        if len(group) > LONGEST_NAME:
-            return f"the name of a group has at most {LONGEST_NAME} characters"
+        if len(group) > GROUP_LIMIT:
+            return f"the name of a group has at most {GROUP_LIMIT} characters"
         if route.groups is None:
             route.groups = set()
         if len(route.groups) >= MOST_GROUPS and group not in route.groups:

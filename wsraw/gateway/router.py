@@ -152,13 +152,14 @@ class Router(Table):
                 # It has said bye: what stands behind that is nobody's.
                 break
             if why is not None:
-                worker.refuse(index, why)
+                call = m.call_of(record)
+                worker.refuse(index, f"{call}: {why}")
                 self.dispatcher.talked.add(worker)
                 self.limits.say(
                     "warning",
                     "%s: refused %s: %s",
                     self.name_of(worker),
-                    type(record).__name__,
+                    call,
                     why[:LONGEST_WHY],
                 )
 

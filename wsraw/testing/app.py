@@ -133,6 +133,7 @@ class App:
         )
         self._runtime = Runtime(link, loaded, self.settings.on_exception, threading.get_ident)
         self._runtime.report = self._teller = Teller(self._errors)
+        self._runtime.left_out = self._teller.left_out
         api.install(self._runtime, self._stopper.call_soon)
         self._shell = AsyncioShell(
             self._runtime, dealer, self._stopper, "memory", self._bell, concurrency

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from wsraw.workers.dealer import Bell, Dealer
-from wsraw.workers.runtime import log_exception
+from wsraw.workers.runtime import log_exception, log_left_out
 
 
 class MemoryDealer(Dealer):
@@ -96,3 +96,9 @@ class Teller:
             log_exception(what, error)
             error.add_note(f"raised by the handler: {what}")
             self._errors.append(error)
+
+    def left_out(self, why: str) -> None:
+        """The gateway has left out a command."""
+        if not self.over:
+            log_left_out(why)
+            self._errors.append(RuntimeError(f"the gateway has left out a command: {why}"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from wsraw import messages as m
+from wsraw.workers import values
 from wsraw.workers.connection import FORKED, Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ def open_client_connection(
     Raises ValueError for an unknown protocol, OSError for a file that cannot be read, and
     ConnectionError while no gateway is there.
     """
+    target = values.text(target, "target")
+    protocol = values.text(protocol, "protocol")
+    url = values.text(url, "url")
+    host = values.text(host, "host")
+    orig = values.text(orig, "orig")
     if target.startswith(("ws://", "wss://")):
         parts = urlsplit(target)
         protocol = "websocket"
@@ -123,40 +129,46 @@ def open_client_connection(
         if host == SEED_HOST:
             host = parts.netloc.rpartition("@")[2]
     if protocol not in ("raw", "websocket"):
-        raise ValueError(f"protocol {protocol!r} is neither 'raw' nor 'websocket'")
+        raise ValueError(f"protocol {values.brief(protocol)} is neither 'raw' nor 'websocket'")
     options: dict[str, Any] = {}
     if name is not None:
-        options["name"] = name
+        options["name"] = values.text(name, "name")
     if couple is None:
         options["couple"] = None
     elif not isinstance(couple, _During):
         options["couple"] = to_id(couple)
-    if headers:
-        options["headers"] = dict(headers)
-    if subprotocols:
-        options["subprotocols"] = list(subprotocols)
+    if headers is not None:
+        options["headers"] = values.headers(headers)
+    if subprotocols is not None:
+        names = values.many(subprotocols, "subprotocols must be a list of str")
+        options["subprotocols"] = [values.token(each, "a subprotocol") for each in names]
     if connect_timeout is not None:
-        options["connect_timeout"] = float(connect_timeout)
+        options["connect_timeout"] = values.seconds(
+            connect_timeout, "connect_timeout", or_zero=True
+        )
     if deflate is not None:
-        options["deflate"] = bool(deflate)
-    if not verify:
+        options["deflate"] = values.flag(deflate, "deflate")
+    if not values.flag(verify, "verify"):
         options["verify"] = False
     for part, pem in (("ca", ca), ("cert", cert), ("key", key)):
         if pem is not None:
-            options[part] = _pem(pem)
+            options[part] = _pem(pem, part)
     if server_name is not None:
-        options["server_name"] = server_name
+        options["server_name"] = values.text(server_name, "server_name")
     fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
-    if reconnect:
+    if values.flag(reconnect, "reconnect"):
         options["reconnect"] = True
     return _runtime().open(fields, options)
 
 
-def _pem(value: str | Path) -> str:
+def _pem(value: str | Path, part: str) -> str:
     """Read here: the gateway may be on another machine than the file."""
+    if not isinstance(value, str | PurePath):
+        raise TypeError(f"{part} must be a file or a PEM text, not {values.kind_of(value)}")
     if isinstance(value, str) and "-----BEGIN" in value:
-        return value
-    return Path(value).read_text("utf-8")
+        return values.text(value, part)
+    # What stands around the certificates may be in any encoding; they are ASCII.
+    return Path(value).read_text("utf-8", "replace")
 
 
 def connection(con: Connection | int) -> Connection:
@@ -185,12 +197,24 @@ def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = (
     `exclude`: connections that do not get it. Raises TypeError or ValueError for what is no whole
     message.
     """
+    send_publish(publish_command(group, msg, exclude))
+
+
+def send_publish(command: m.Publish) -> None:
+    """The second half of `publish`."""
+    excluded = len(command.options.get("except", ()))
+    size = len(command.data) + values.size(command.group) + 9 * excluded
+    _runtime().command(command, size)
+
+
+def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int]) -> m.Publish:
+    """What `publish` commands."""
+    name = values.group(group)
     data, type_, final = parse_message(msg)
     if not final:
         raise ValueError("only a whole message can be published; this one has final=False")
     ids = to_ids(exclude)
-    options = {"except": ids} if ids else {}
-    _runtime().command(m.Publish(group, data, type_, options), len(data) + 9 * len(ids))
+    return m.Publish(name, data, type_, {"except": ids} if ids else {})
 
 
 def flush() -> None:
@@ -204,8 +228,10 @@ def flush() -> None:
 def call_soon(function: Callable[..., Any], *args: Any) -> None:
     """Call a function in the thread of the handlers, between them; for threads.
 
-    What it commands goes out at once. It may be ``async def`` where handlers are.
+    What it commands goes out at once. It may be ``async def`` where handlers are. Raises TypeError
+    for what is no function.
     """
+    values.function(function, "what call_soon calls")
     if _installed is None:
         raise RuntimeError(_why_none)
     _installed[1](function, args)

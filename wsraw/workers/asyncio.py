@@ -14,15 +14,22 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, TypeVar
 
-from wsraw.link import LinkState, WorkerLink
+from wsraw.link import LARGEST_WINDOW, LinkState, WorkerLink
 from wsraw.messages import DEFAULT_POOL, PUSHING_POOL
-from wsraw.workers import api, fork
+from wsraw.workers import api, fork, values
 from wsraw.workers import handlers as handlers_module
 from wsraw.workers.asyncio_shell import AsyncioShell
-from wsraw.workers.connection import FORKED, Connection, Message
+from wsraw.workers.connection import (
+    FORKED,
+    Connection,
+    Message,
+    close_command,
+    parse_message,
+    to_id,
+)
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.handlers import Handlers, Timer
 from wsraw.workers.runtime import Runtime
@@ -68,19 +75,27 @@ class Worker:
         concurrency: int = CONCURRENCY,
         on_exception: str = "close",
     ) -> None:
-        """Raises LoadError for handlers that cannot be loaded, ValueError for other arguments."""
+        """Raises LoadError for handlers that cannot be loaded, ValueError or TypeError for other
+        arguments."""
         if bool(run_dir) == bool(endpoint):
             raise ValueError("say where the gateway is: run_dir=…, or endpoint=… with token=…")
         if endpoint and not (token or keys):
             raise ValueError("an endpoint needs a token (RUN_DIR/token), or keys")
         if on_exception not in ("close", "keep"):
             raise ValueError(f"on_exception {on_exception!r} is neither 'close' nor 'keep'")
+        if not isinstance(run_dir, str | PurePath):
+            raise TypeError(f"run_dir must be a path, not {values.kind_of(run_dir)}")
+        if keys is not None and not isinstance(keys, LinkKeys):
+            raise TypeError(f"keys must be LinkKeys(secret, gateway), not {values.kind_of(keys)}")
         self._run_dir = os.path.abspath(run_dir) if run_dir else ""
-        self._endpoint = endpoint
-        self._token = token
+        self._endpoint = values.text(endpoint, "endpoint")
+        self._token = values.text(token, "token")
         self._keys = keys
+        pool = values.text(pool, "pool")
         self._pool = pool or (DEFAULT_POOL if handlers is not None else PUSHING_POOL)
-        self._concurrency = concurrency
+        self._concurrency = values.whole(concurrency, "concurrency")
+        if not 0 < self._concurrency <= LARGEST_WINDOW:
+            raise ValueError(f"concurrency must be from 1 to {LARGEST_WINDOW}")
         self._on_exception = on_exception
         self._handlers, self._timers = _load(handlers)
         self._shell: AsyncioShell | None = None
@@ -138,24 +153,33 @@ class Worker:
         awaits is held back by a gateway that does not keep up. It happens at most once: what is
         under way when the link breaks is lost. Within a handler it belongs to its event instead.
         """
-        await self._do(lambda: api.connection(con).send(msg, type, final))
+        # What is wrong with the arguments is raised here, also while there is no gateway.
+        to_id(con)
+        message = parse_message(msg, type, final)
+        await self._do(lambda: api.connection(con).send(*message))
 
     async def publish(
         self, group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()
     ) -> None:
         """Send to all connections of a group."""
-        await self._do(lambda: api.publish(group, msg, exclude=exclude))
+        command = api.publish_command(group, msg, exclude)
+        await self._do(lambda: api.send_publish(command))
 
     async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:
         """Close a connection."""
+        close_command(to_id(con), code, reason)
         await self._do(lambda: api.connection(con).close(code, reason))
 
     async def join(self, group: str, con: Connection | int) -> None:
         """Put a connection into a group."""
+        to_id(con)
+        values.group(group)
         await self._do(lambda: api.join(group, con))
 
     async def leave(self, group: str, con: Connection | int) -> None:
         """Take a connection out of a group."""
+        to_id(con)
+        values.group(group)
         await self._do(lambda: api.leave(group, con))
 
     async def open(self, target: str, **options: Any) -> Connection:
@@ -168,6 +192,7 @@ class Worker:
 
         Raises ConnectionError while there is no gateway to speak to.
         """
+        values.function(function, "what call_soon_threadsafe calls")
         shell = self._shell
         if shell is None:
             raise ConnectionError(self._error or "no gateway is there")
@@ -228,6 +253,7 @@ class Worker:
         runtime = Runtime(link, self._handlers, self._on_exception, threading.get_ident)
         stopper = Stopper(bell)
         shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, self._concurrency)
+        shell.is_guest = True
         shell.turned = self._wake
         handlers_module.offer(self._timers)
         api.install(runtime, stopper.call_soon)

@@ -54,6 +54,10 @@ class AsyncioShell(Shell):
         self._starting = False
         self._advancing = False
         self._send_due = False
+        self._is_cancelling = False
+        """What is cancelled now was cancelled by us."""
+        self.is_guest = False
+        """The loop is that of a program around us, and so is a KeyboardInterrupt."""
         self._is_closed = False
         """The loop goes on without us: what it was still asked to call finds nothing to do."""
         self._unsent: bytes | None = None
@@ -68,7 +72,17 @@ class AsyncioShell(Shell):
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         fork.in_child(self._end_fork)
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(self.serve())
+            loop = runner.get_loop()
+            serving = loop.create_task(self.serve())
+            while not serving.done():
+                try:
+                    loop.run_until_complete(serving)
+                except BaseException as error:
+                    # asyncio lets SystemExit and KeyboardInterrupt of any task end the loop, and a
+                    # handler may stop it.
+                    if serving.done() or loop.is_closed():
+                        raise
+                    self.runtime.report("a task or callback of the handlers", error)
         self.dealer.close(after_bye=True)
         return self.exit_code()
 
@@ -84,6 +98,7 @@ class AsyncioShell(Shell):
         self._over = asyncio.Event()
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
+        self.runtime.passes = self._passes
         loop.add_reader(self._bell.reader, self._handle_bell)
         loop.add_reader(self.dealer.fd, self._handle_readable)
         warning = loop.call_later(
@@ -94,7 +109,7 @@ class AsyncioShell(Shell):
         finally:
             # The loop may have more to do than this, and the descriptors are about to be closed.
             warning.cancel()
-            self._is_closed = True
+            self._is_closed = self._is_cancelling = True
             self._forget_timers()
             loop.remove_reader(self.dealer.fd)
             loop.remove_reader(self._bell.reader)
@@ -247,11 +262,17 @@ class AsyncioShell(Shell):
         self._tasks.discard(task)
         self._end_if_over()
 
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, asyncio.CancelledError):
+            return self._is_cancelling
+        return self.is_guest and isinstance(error, KeyboardInterrupt)
+
     async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
         await self.runtime.call_async(what, function, *args)
 
     def _arm(self, due: Due) -> None:
-        self._timers[due] = self._loop.call_at(due.when, self._tick, due)
+        if not self._is_closed:
+            self._timers[due] = self._loop.call_at(due.when, self._tick, due)
 
     def _forget_timers(self) -> None:
         for handle in self._timers.values():
@@ -281,10 +302,12 @@ class AsyncioShell(Shell):
         use."""
         # What has just been asked for shall at least begin: it may be done with that.
         await asyncio.sleep(0)
+        self._is_cancelling = True
         while self._background:
             for task in self._background:
                 task.cancel()
             await asyncio.wait(self._background)
+        self._is_cancelling = False
 
     # --- out ---
 

@@ -6,16 +6,13 @@ event is being handled and therefore in which outbox a command belongs.
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
 
 from wsraw import messages as m
+from wsraw.workers import values
 from wsraw.workers.inf import Inf
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Data: TypeAlias = str | bytes | bytearray | memoryview
 Message: TypeAlias = Data | Mapping[str, Any]
@@ -198,20 +195,24 @@ class Connection:
                 self._owner.command(m.Send(self.id, msg), len(msg))  # type: ignore[arg-type]
                 return
             if kind is str:
-                text = msg.encode()  # type: ignore[union-attr]
-                self._owner.command(m.Send(self.id, text, "text"), len(text))
-                return
+                try:
+                    text = msg.encode()  # type: ignore[union-attr]
+                except UnicodeEncodeError:
+                    pass  # Told below.
+                else:
+                    self._owner.command(m.Send(self.id, text, "text"), len(text))
+                    return
         data, type, final = parse_message(msg, type, final)
         self._owner.command(m.Send(self.id, data, type, final), len(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, after what was sent before. Of its events only on_close is heard from now on.
 
-        Raises ValueError for a code that may not be sent (RFC 6455, section 7.4).
+        Raises ValueError for a code that may not be sent (RFC 6455, section 7.4), and TypeError
+        where the code is no int or the reason no str.
         """
-        if code not in CLOSE_CODES and not 3000 <= code <= 4999:
-            raise ValueError(f"{code} is no close code that may be sent; 1000 is a normal close")
-        self._owner.command(m.Close(self.id, code, reason))
+        command = close_command(self.id, code, reason)
+        self._owner.command(command, values.size(command.reason))
         self._flags |= DEAF
 
     def accept(
@@ -224,11 +225,17 @@ class Connection:
         RuntimeError where there is nothing to decide, and ValueError for what cannot be answered.
         """
         self._may_decide("accept")
-        if subprotocol and self.inf and subprotocol not in self._offered():
-            raise ValueError(
-                f"subprotocol {subprotocol!r}: the client offers {self._offered() or 'none'}"
-            )
-        self._owner.command(m.Accept(self.id, subprotocol, check_headers(headers)))
+        if subprotocol is not None:
+            subprotocol = values.text(subprotocol, "the subprotocol")
+        if subprotocol:
+            values.token(subprotocol, "the subprotocol")
+            if self.inf and subprotocol not in self._offered():
+                raise ValueError(
+                    f"subprotocol {subprotocol!r}: the client offers {self._offered() or 'none'}"
+                )
+        fields = values.answer_headers(headers)
+        size = values.size_of_headers(fields) + len(subprotocol or "")
+        self._owner.command(m.Accept(self.id, subprotocol, fields), size)
 
     def reject(
         self,
@@ -245,16 +252,16 @@ class Connection:
         cannot be answered: whoever is not rejected would be let in.
         """
         self._may_decide("reject")
-        if not isinstance(status, int) or not 300 <= status <= 599:
-            raise ValueError(f"status {status!r}: write one from 300 to 599, as 401 or 403")
-        if not LINE.fullmatch(reason):
-            raise ValueError(f"{reason!r} is no reason; one line of plain characters is")
-        data = body.encode() if isinstance(body, str) else bytes(body)
-        if len(data) > BODY_LIMIT:
-            raise ValueError(f"a body of {len(data)} bytes; at most {BODY_LIMIT} are sent")
-        self._owner.command(
-            m.Reject(self.id, status, reason, check_headers(headers), data), len(data)
-        )
+        number = values.whole(status, "the status")
+        if not 300 <= number <= 599:
+            raise ValueError(f"status {number}: write one from 300 to 599, as 401 or 403")
+        line = values.line(reason, "the reason")
+        data = values.binary(body, "the body")
+        if len(data) > values.ANSWER_LIMIT:
+            raise ValueError(f"a body of {len(data)} bytes; at most {values.ANSWER_LIMIT} are sent")
+        fields = values.answer_headers(headers)
+        size = values.size_of_headers(fields) + values.size(line) + len(data)
+        self._owner.command(m.Reject(self.id, number, line, fields, data), size)
         self._flags |= DEAF
 
     def _may_decide(self, what: str) -> None:
@@ -271,11 +278,13 @@ class Connection:
 
     def join(self, group: str) -> None:
         """Put it into a group: it gets what is published to that."""
-        self._owner.command(m.Join(self.id, group))
+        name = values.group(group)
+        self._owner.command(m.Join(self.id, name), values.size(name))
 
     def leave(self, group: str) -> None:
         """Take it out of a group. A connection that closes leaves by itself."""
-        self._owner.command(m.Leave(self.id, group))
+        name = values.group(group)
+        self._owner.command(m.Leave(self.id, name), values.size(name))
 
     def couple(self, other: Connection | int) -> None:
         """Join the flow control of two connections: while one cannot write, the other is not read.
@@ -328,19 +337,14 @@ class Connection:
         return f"<{' '.join(filter(None, ('Connection', str(self.id), self.kind, self.peer)))}>"
 
 
-TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-BODY_LIMIT: Final = 32 * 1024
-
-
-def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Fields that can stand in an answer. Raises ValueError; the gateway judges once more."""
-    for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a header")
-        if not isinstance(value, str) or not LINE.fullmatch(value):
-            raise ValueError(f"{value!r} is no value for the header {name}: one plain line is")
-    return dict(headers or {})
+def close_command(con: int, code: int, reason: str) -> m.Close:
+    """What `Connection.close` commands."""
+    number = values.whole(code, "the close code")
+    if number not in CLOSE_CODES and not 3000 <= number <= 4999:
+        raise ValueError(
+            f"{values.brief(number)} is no close code that may be sent; 1000 is a normal close"
+        )
+    return m.Close(con, number, values.text(reason, "the reason"))
 
 
 def parse_message(
@@ -360,58 +364,74 @@ def parse_message(
             final = msg["final"] if final is None else final
             known += 1
         if data is msg or known != len(msg):
-            raise ValueError(f"a message has data, type and final, not {sorted(map(str, msg))}")
+            names = values.brief(sorted(map(str, msg)))
+            raise ValueError(f"a message has data, type and final, not {names}")
     if isinstance(data, str):
-        encoded, natural = data.encode(), "text"
-    elif isinstance(data, bytes):
-        encoded, natural = data, "binary"
-    elif isinstance(data, (bytearray, memoryview)):
-        encoded, natural = bytes(data), "binary"
+        natural = "text"
+    elif isinstance(data, (bytes, bytearray, memoryview)):
+        natural = "binary"
     elif hasattr(data, "__await__"):
         raise TypeError("a coroutine is no message: is an await or an async def missing?")
     else:
-        raise TypeError(f"cannot send {_name_of(data)}: str, bytes or a mapping with data")
+        raise TypeError(
+            f"cannot send {values.kind_of(data)}: give str, bytes or a mapping with data"
+        )
+    encoded = values.binary(data, "the message")
+    if type is not None and not isinstance(type, str):
+        raise TypeError(f"type must be 'text' or 'binary', not {values.kind_of(type)}")
     if type is None or type == "raw":
-        type = natural
-    elif type not in ("text", "binary"):
-        raise ValueError(f"type {type!r} is neither 'text' nor 'binary'")
-    return encoded, type, True if final is None else bool(final)
-
-
-def _name_of(value: object) -> str:
-    return value.__class__.__name__
+        kind = natural
+    elif type in ("text", "binary"):
+        kind = str.__str__(type)
+    else:
+        raise ValueError(f"type {values.brief(type)} is neither 'text' nor 'binary'")
+    return encoded, kind, True if final is None else values.flag(final, "final")
 
 
 def to_id(con: Connection | int) -> int:
-    """The id of a connection that is given as such or by its id. Raises TypeError."""
-    if isinstance(con, Connection):
-        return con.id
-    if isinstance(con, int) and not isinstance(con, bool):
-        return con
-    raise TypeError(f"neither a connection nor its id: {con!r}")
+    """The id of a connection that is given as such or by its id. Raises TypeError or ValueError."""
+    return con.id if isinstance(con, Connection) else values.connection_id(con)
 
 
 def to_ids(cons: Iterable[Connection | int]) -> list[int]:
-    """The ids of many. Raises TypeError."""
+    """The ids of many. Raises TypeError or ValueError."""
     if isinstance(cons, Connection):
         return [cons.id]
-    return [to_id(con) for con in cons]
+    return [to_id(con) for con in values.many(cons, "exclude must be a list of connections")]
 
 
-def _connection_as_id(value: Any) -> int:
+def _substitute(value: Any) -> Any:
+    """What stands in a state for an object that MessagePack does not know."""
     if isinstance(value, Connection):
         return value.id
-    raise TypeError(f"con.state cannot hold {_name_of(value)}")
+    # Subclasses, of which msgspec takes those of list and dict alone.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return memoryview(value).tobytes()
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"con.state cannot hold {values.kind_of(value)}")
 
 
-_encode_value = m.value_encoder(_connection_as_id)
+_encode_value = m.value_encoder(_substitute)
 
 
 def encode_state(value: Any) -> bytes:
     """The bytes of a state. Raises TypeError or ValueError for what cannot be kept."""
     if value is None:
         return b""
-    data = _encode_value(value)
+    try:
+        data = _encode_value(value)
+    except RecursionError:
+        raise ValueError("con.state holds itself, or is nested too deeply") from None
+    except OverflowError:
+        raise ValueError("con.state cannot hold an int below -2**63 or above 2**64 - 1") from None
+    except UnicodeEncodeError as error:
+        values.encoded(error.object, "a text in con.state")
+        raise
     if len(data) > m.STATE_LIMIT:
         size = len(data)
         raise ValueError(f"con.state would have {size} bytes; at most {m.STATE_LIMIT} are kept")

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from wsraw.workers import values
+
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Callable[[], Any])
 
@@ -54,18 +56,19 @@ def every(seconds: float) -> Callable[[F], F]:
 
     The first call comes after that time; a call that would overlap the one before waits for it.
     What it commands goes out at once. For use while the file loads, or in on_start. Raises
-    ValueError when `seconds` is not above 0, RuntimeError when it is too late. In a process that
-    only imports the file (as multiprocessing's "spawn" does, or a test) nothing is ever called.
+    ValueError when `seconds` is not above 0, TypeError when it is no number or what is decorated no
+    function, RuntimeError when it is too late. In a process that only imports the file (as
+    multiprocessing's "spawn" does, or a test) nothing is ever called.
     """
-    if not seconds > 0:
-        raise ValueError(f"every({seconds!r}): the seconds must be above 0")
+    time = values.seconds(seconds, "the time of every()")
 
     def add(function: F) -> F:
         if _is_too_late:
             raise RuntimeError("every() is for the time while the handlers file loads, or on_start")
-        check_arity(function, f"every({seconds})", ())
+        values.function(function, f"what every({time:g}) calls")
+        check_arity(function, f"every({time:g})", ())
         if _timers is not None:
-            _timers.append(Timer(seconds, function))
+            _timers.append(Timer(time, function))
         return function
 
     return add
@@ -164,9 +167,9 @@ def load(file: str | None) -> Handlers:
     sys.modules[name] = module
     try:
         loader.exec_module(module)
-    except LoadError:
+    except (LoadError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise LoadError(_traceback(error, str(path))) from error
     return Handlers(module)
 

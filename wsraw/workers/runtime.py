@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import wsraw.messages as m
-from wsraw.link import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, WorkerLink
+from wsraw.link import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, Spoilt, WorkerLink
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -48,11 +48,10 @@ INTERNAL_ERROR: Final = 1011
 class Turn(Outbox):
     """The outbox of one event, and the connections whose state its handler has looked at."""
 
-    __slots__ = ("done", "event", "seen")
+    __slots__ = ("done", "seen")
 
     def __init__(self, session: int, event: m.Event) -> None:
-        super().__init__(session, event.seq)
-        self.event = event
+        super().__init__(session, event)
         self.done = False
         self.seen: list[Connection] = []
 
@@ -84,6 +83,11 @@ class Runtime:
         """Called by `flush`: what the link holds is to be sent before it returns."""
         self.report: Callable[[str, BaseException], None] = log_exception
         """Called with what a handler has raised, and which one it was."""
+        self.left_out: Callable[[str], None] = log_left_out
+        """Called with a command that the gateway has left out, and why."""
+        self.passes: Callable[[BaseException], bool] = _is_never
+        """Whether what was raised is not for us: the end of what the handler runs in."""
+        link.replace = self._replace
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """In a process that was forked from the worker's: ends it."""
         self._plain = Turn(0, m.OnError(0, 0, ""))
@@ -179,7 +183,7 @@ class Runtime:
         if refused.batch == 0:
             self.shut_out = refused.why
         else:
-            log.warning("the gateway has left out a command of ours: %s", refused.why)
+            self.left_out(refused.why)
 
     def meet(self, con_id: int) -> Connection:
         """The connection of that id, now ours. Somebody may hold it from an earlier time."""
@@ -298,27 +302,37 @@ class Runtime:
     def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
         """A handler raised: nothing that it commanded happens, the event counts as handled."""
         self._end_if_forked(error)
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-            # The process is being ended: the event is not handled, another worker will do it.
+        if self.passes(error):
+            # The event is not handled, another worker will do it.
             self.turn = None
             raise error
-        name = type(turn.event).__struct_config__.tag
-        self.report(f"{name} of connection {con.id} (delivery {turn.event.delivery})", error)
+        self.report(name_of(turn.event), error)
         self._discard(turn)
-        if type(turn.event) is m.OnConnect and turn.event.verdict:
+        turn.records = self._end(turn.event, con)
+        turn.size = RECORD_COST
+
+    def _end(self, event: m.Event, con: Connection) -> list[m.Record]:
+        """What becomes of a connection whose handler has failed."""
+        if type(event) is m.OnConnect and event.verdict:
             # Also with on_exception = keep: who was not decided on must not come in.
-            turn.records = [m.Reject(con.id, 500)]
-            turn.size = RECORD_COST
             con._flags |= DEAF
-        elif not self._keep and type(turn.event) is not m.OnClose:
-            turn.records = [m.Close(con.id, INTERNAL_ERROR, "internal error")]
-            turn.size = RECORD_COST
+            return [m.Reject(con.id, 500)]
+        if not self._keep and type(event) is not m.OnClose:
             con._flags |= DEAF
+            return [m.Close(con.id, INTERNAL_ERROR, "internal error")]
+        return []
 
     def _discard(self, turn: Turn) -> None:
         """What a handler has commanded will not happen: nor will we believe that it has."""
         self._end_if_forked(None)
-        for record in turn.records:
+        self._undo(turn.records)
+        turn.records = []
+        turn.size = 0
+        for con in turn.seen:
+            con._saved, con._state = con._kept, UNREAD
+
+    def _undo(self, records: list[m.Record]) -> None:
+        for record in records:
             if type(record) is m.Close or type(record) is m.Reject:
                 closed = self.connections.get(record.con)
                 if closed is not None:
@@ -329,10 +343,19 @@ class Runtime:
                 if opened is not None:
                     opened._held = False
                     opened._flags |= CLOSED
-        turn.records = []
-        turn.size = 0
-        for con in turn.seen:
-            con._saved, con._state = con._kept, UNREAD
+
+    def _replace(self, spoilt: Spoilt) -> list[m.Record]:
+        """The net below the checks of each call: what cannot be encoded costs its event what that
+        has commanded, as if its handler had raised."""
+        event, tag = spoilt.event, type(spoilt.record).__struct_config__.tag
+        where = "no event" if event is None else name_of(event)
+        self.report(f"encoding a command ({tag}) of {where}", spoilt.error)
+        self._undo(spoilt.records)
+        if event is None:
+            return []
+        # A state is bytes, and was kept here when the handler returned: so it is kept there, too.
+        states = [record for record in spoilt.records if type(record) is m.State]
+        return states + self._end(event, self.connection(event.con))
 
     # --- beside the events ---
 
@@ -342,7 +365,7 @@ class Runtime:
             check_returned(function(*args))
         except BaseException as error:
             self._end_if_forked(error)
-            if not isinstance(error, Exception):
+            if self.passes(error):
                 raise
             self.report(what, error)
             return False
@@ -357,7 +380,7 @@ class Runtime:
                 await returned
         except BaseException as error:
             self._end_if_forked(error)
-            if not isinstance(error, Exception):
+            if self.passes(error):
                 raise
             self.report(what, error)
             return False
@@ -412,6 +435,7 @@ class Runtime:
     def open(self, fields: dict[str, Any], options: dict[str, Any]) -> Connection:
         """Open a connection; it can be used at once. Raises ConnectionError without a gateway."""
         turn = self._current()
+        size = len(m.encode([fields, options]))
         try:
             con_id = self.link.new_id()
         except LookupError as error:
@@ -422,7 +446,12 @@ class Runtime:
         con._kind = fields["protocol"]
         con.about = {"target": fields["target"]}
         con._opened_in = self.link.session
-        self.command(m.Open(con_id, **fields, options=options))
+        record = m.Open(con_id, **fields, options=options)
+        try:
+            self.command(record, size)
+        except ValueError:
+            self._undo([record])
+            raise
         return con
 
     def flush(self) -> None:
@@ -528,6 +557,17 @@ def log_exception(what: str, error: BaseException) -> None:
     log.error("%s raised", what, exc_info=(type(error), error, trace))
 
 
+def log_left_out(why: str) -> None:
+    """A command that did not happen is the mistake of a handler that nothing else tells it of."""
+    log.error("the gateway has left out a command: %s", why)
+
+
+def name_of(event: m.Event) -> str:
+    """For the log."""
+    tag = type(event).__struct_config__.tag
+    return f"{tag} of connection {event.con} (delivery {event.delivery})"
+
+
 def check_returned(value: object) -> None:
     """Raises TypeError for a coroutine that nobody will await."""
     if hasattr(value, "__await__"):
@@ -541,6 +581,10 @@ def _from_handler_on(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         trace = trace.tb_next
     return trace
+
+
+def _is_never(error: BaseException) -> bool:
+    return False
 
 
 def _nothing() -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wsraw.workers import asyncio as inner
+from wsraw.workers import values
 from wsraw.workers.asyncio_shell import new_loop
 from wsraw.workers.connection import Connection, Message
 
@@ -119,6 +120,12 @@ class Worker:
         self._worker.call_soon_threadsafe(function, *args)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        if timeout is not None:
+            try:
+                timeout = values.seconds(timeout, "timeout", or_zero=True)
+            except (TypeError, ValueError):
+                coroutine.close()
+                raise
         if self._thread is None or not self._thread.is_alive():
             coroutine.close()
             raise ConnectionError("the worker is not running")

@@ -1,0 +1,223 @@
+"""Sans-I/O. What handlers hand in, checked where they do it.
+
+Each function gives the value as a plain type that can be encoded, or raises TypeError or ValueError
+with what is expected. Subclasses (Markup, SafeString, IntEnum, …) become the plain type that they
+are made of. `what` names the argument. Values may be a client's, so messages quote little of them.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from wsraw import messages as m
+
+TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
+LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+GATEWAYS_OWN: Final = frozenset(
+    (
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+"""Headers of an answer that the gateway writes itself."""
+
+ANSWER_LIMIT: Final = 32 * 1024
+"""Bytes of an answer's headers, and as many of its body."""
+
+LARGEST_ID: Final = 2**53 - 1
+
+LONGEST_TIME: Final = 1e9
+"""Seconds; about 30 years. What is longer is a mistake, and too long for the system's timers."""
+
+QUOTED: Final = 60
+"""Characters of a value that an error message quotes."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = QUOTED + 1
+_quote = _short.repr
+
+
+def brief(value: object) -> str:
+    """A value for an error message. Its own repr may be long, and may raise."""
+    try:
+        shown = _quote(value[: QUOTED + 1] if isinstance(value, str | bytes) else value)
+    except Exception:
+        shown = f"a value of type {kind_of(value)}"
+    return shown if len(shown) <= QUOTED else f"{shown[:QUOTED]}…"
+
+
+def kind_of(value: object) -> str:
+    """The type of a value, for an error message."""
+    return "None" if value is None else type(value).__name__
+
+
+def text(value: object, what: str) -> str:
+    """A str that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {kind_of(value)}")
+    if value.__class__ is not str:
+        value = str.__str__(value)
+    if not value.isascii():
+        encoded(value, what)
+    return value
+
+
+def encoded(value: str, what: str) -> bytes:
+    """The UTF-8 of a str."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise ValueError(
+            f"{what} has half a surrogate pair (U+{half:04X}) at index {error.start}, which UTF-8 "
+            "cannot hold; .encode(errors='replace').decode() makes a text that can be sent"
+        ) from None
+
+
+def group(value: object) -> str:
+    """The name of a group."""
+    if value.__class__ is str and value.isascii() and len(value) <= m.GROUP_LIMIT:
+        return value
+    name = text(value, "a group's name")
+    if len(name) > m.GROUP_LIMIT:
+        raise ValueError(
+            f"a group's name has at most {m.GROUP_LIMIT} characters; this one has {len(name)}"
+        )
+    return name
+
+
+def size(value: str) -> int:
+    """Bytes of a text that was checked."""
+    return len(value) if value.isascii() else len(value.encode())
+
+
+def binary(value: object, what: str) -> bytes:
+    """Bytes, or the UTF-8 of a str."""
+    if value.__class__ is bytes:
+        return value
+    if isinstance(value, str):
+        return encoded(str.__str__(value), what)
+    if isinstance(value, bytes | bytearray | memoryview):
+        # Not bytes(value): a subclass may have a __bytes__ of its own.
+        return memoryview(value).tobytes()
+    raise TypeError(f"{what} must be str or bytes, not {kind_of(value)}")
+
+
+def whole(value: object, what: str) -> int:
+    """A whole number."""
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(f"{what} must be an int, not {kind_of(value)}")
+
+
+def connection_id(value: object) -> int:
+    """The id of a connection."""
+    con = whole(value, "the id of a connection")
+    if not 0 <= con <= LARGEST_ID:
+        raise ValueError(f"{brief(con)} is not the id of a connection; con.id is one")
+    return con
+
+
+def flag(value: object, what: str) -> bool:
+    """True or False; 1 and 0 will do."""
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{what} must be True or False, not {brief(value)}")
+
+
+def seconds(value: object, what: str, *, or_zero: bool = False) -> float:
+    """A time above 0; with `or_zero` it may be 0."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{what} must be a number of seconds, not {kind_of(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (0 < number <= LONGEST_TIME or (or_zero and number == 0)):
+        least = "at least 0" if or_zero else "above 0"
+        raise ValueError(
+            f"{what} must be {least} and at most {LONGEST_TIME:g} seconds, not {brief(value)}"
+        )
+    return number
+
+
+def function(value: object, what: str) -> Callable[..., Any]:
+    """Something to call."""
+    if callable(value):
+        return value
+    if hasattr(value, "__await__"):
+        if hasattr(value, "close"):
+            value.close()
+        raise TypeError(f"{what} must be the function itself, not what it has returned")
+    raise TypeError(f"{what} must be a function, not {kind_of(value)}")
+
+
+def line(value: object, what: str) -> str:
+    """A text that may stand in an HTTP head."""
+    plain = text(value, what)
+    if not LINE.fullmatch(plain):
+        raise ValueError(f"{what} must be one line of Latin-1 characters, not {brief(plain)}")
+    return plain
+
+
+def token(value: object, what: str) -> str:
+    """A name as HTTP has them."""
+    plain = text(value, what)
+    if not TOKEN.fullmatch(plain):
+        raise ValueError(
+            f"{what} must be made of ASCII letters, digits and - . _, not {brief(plain)}"
+        )
+    return plain
+
+
+def answer_headers(value: object) -> dict[str, str]:
+    """Header fields of an answer; None for none."""
+    fields = headers(value)
+    for name in fields:
+        if name.lower() in GATEWAYS_OWN:
+            raise ValueError(f"the header {name} belongs to the gateway")
+    total = size_of_headers(fields)
+    if total > ANSWER_LIMIT:
+        raise ValueError(f"headers of {total} bytes; at most {ANSWER_LIMIT} are sent")
+    return fields
+
+
+def size_of_headers(fields: dict[str, str]) -> int:
+    """Bytes of header fields that were checked."""
+    return sum(len(name) + size(content) for name, content in fields.items())
+
+
+def headers(value: object) -> dict[str, str]:
+    """Header fields; None for none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"headers must be a dict of str to str, not {kind_of(value)}")
+    fields = {}
+    for name, content in value.items():
+        plain = token(name, "the name of a header")
+        fields[plain] = line(content, f"the value of the header {plain}")
+    return fields
+
+
+def many(value: object, what: str) -> Iterable[Any]:
+    """Something to go through that is not a text."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{what}, not {kind_of(value)}")
+    return value
