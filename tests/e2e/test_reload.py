@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from authority import server_file
 from deadline import eventually
 from e2e.asking import ask, done, status, until_ready, while_serving
 from e2e.load import Client, Load, RawClient, WebClient, echo
@@ -24,10 +27,19 @@ ANSWERS = """
 
 
 def answers(handlers: Write, answer: str, more: str = "") -> Path:
+    """All with one time, which hides a change from Python (cpython #75953, #120932)."""
     file = handlers(ANSWERS.format(answer=answer))
-    # Else a second version of the same length in the same second is taken from the bytecode cache.
-    (file.parent / "helper.py").write_text(f"MORE = {more!r}  # {answer}{'#' * len(answer)}\n")
+    helper = file.with_name("helper.py")
+    helper.write_text(f"MORE = {more!r}\n")
+    for each in (file, helper):
+        os.utime(each, (1_700_000_000, 1_700_000_000))
     return file
+
+
+@pytest.fixture(autouse=True)
+def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is written; else an old one would never be found."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
 
 def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
@@ -35,23 +47,29 @@ def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
         client.send("x")
         assert client.recv(15) == "old"
         old = [serving.worker(n) for n in (1, 2)]
-        answers(handlers, "renewed")
+        answers(handlers, "new")
         assert done(serving, "reload") == "reloaded: 2 workers\n"
         assert not any(map(is_alive, old)), "done is done"
         client.send("x")
-        assert client.recv(15) == "renewed"
+        assert client.recv(15) == "new"
+        answers(handlers, "new", "er")
+        done(serving, "reload")
+        answers(handlers, "new", "ly")
+        done(serving, "reload")
+        client.send("x")
+        assert client.recv(15) == "newly"
         assert [worker["restarts"] for worker in status(serving)["workers"]] == [0, 0]
 
 
 @posix
 def test_sighup_reloads(handlers: Write) -> None:
     with serve(answers(handlers, "old")) as serving, serving.ws() as client:
-        answers(handlers, "renewed")
+        answers(handlers, "new")
         serving.run.send(signal.SIGHUP)
         serving.run.line("SIGHUP: reloading")
         serving.run.line("reloaded: 1 worker")
         client.send("x")
-        assert client.recv(15) == "renewed"
+        assert client.recv(15) == "new"
 
 
 def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write) -> None:
@@ -123,15 +141,51 @@ def test_a_start_that_takes_too_long_is_tried_again(handlers: Write) -> None:
 
 
 def test_files_that_change_reload_by_themselves(handlers: Write) -> None:
-    with serve(answers(handlers, "old"), "--reload") as serving, serving.ws() as client:
-        answers(handlers, "old", " and new")
+    with serve(answers(handlers, "old", "!"), "--reload") as serving, serving.ws() as client:
+        answers(handlers, "old", "?")
         serving.run.line(r"helper.py changed: reloading|handlers.py and 1 more changed: reloading")
 
         def renewed() -> bool:
             client.send("x")
-            return client.recv(15) == "old and new"
+            return client.recv(15) == "old?"
 
         eventually(renewed)
+
+
+RELEASE = """
+    import helper
+    def on_message(msg, con):
+        with open("data.txt") as data:
+            return helper.V + data.read()
+"""
+
+
+@linux
+@pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
+def test_a_release_behind_a_link(tmp_path: Path, is_absolute: bool) -> None:
+    """gunicorn #394: code, working folder and what the gateway reads are those of the release to
+    which the link leads now. Given a relative path, the shell's PWD tells where the link is."""
+    for n in "12":
+        folder = tmp_path / f"release-{n}"
+        folder.mkdir()
+        folder.joinpath("handlers.py").write_text(textwrap.dedent(RELEASE))
+        folder.joinpath("helper.py").write_text(f"V = 'code {n}, '\n")
+        folder.joinpath("data.txt").write_text(f"data {n}")
+    current = tmp_path / "current"
+    current.symlink_to("release-1")
+    file = current / "handlers.py" if is_absolute else "handlers.py"
+    tls = ["--tls=optional", f"--tls-cert={server_file(tmp_path)}"]
+    with serve(file, *tls, cwd=current, env={"PWD": str(current)}) as serving:
+        with serving.ws() as client:
+            client.send("x")
+            assert client.recv(15) == "code 1, data 1"
+            new = tmp_path / "new"
+            new.symlink_to("release-2")
+            new.replace(current)
+            done(serving, "reload")
+            client.send("x")
+            assert client.recv(15) == "code 2, data 2"
+        assert os.readlink(f"/proc/{serving.gateway}/cwd") == str(tmp_path / "release-2")
 
 
 def test_a_handler_may_finish_first(handlers: Write, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class Child:
         variables: Mapping[str, str] | None = None,
         keep: tuple[int, ...] = (),
         explained: tuple[int, ...] = (),
+        folder: str = "",
     ) -> None:
         self.heard: list[str] = []
         self.code = 0
@@ -36,6 +37,7 @@ class Child:
             variables or {},
             on_line=self.heard.append,
             on_exit=self.handle_exit,
+            folder=folder,
             keep_open=keep,
             explained=explained,
         )
@@ -254,3 +256,38 @@ def test_the_reason_in_words(code: int, killed: bool, words: str) -> None:
 def test_a_sigkill_is_guessed_at_only_if_it_was_not_ours() -> None:
     assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
     assert reason(-9, {}, killed=True) == "was killed by SIGKILL"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who may make links there?")
+def test_the_folder_by_the_name_of_the_shell(
+    start: type[Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gunicorn #394: what the link in it leads to is known only when a process starts."""
+    link, one, two = (tmp_path / name for name in ("link", "one", "two"))
+    one.mkdir()
+    two.mkdir()
+    link.symlink_to(one)
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+    folder = module.start_folder()
+    assert folder == str(link)
+    link.unlink()
+    link.symlink_to(two)
+    code = "import os; print(os.getcwd(), os.environ.get('PWD'))"
+    assert start(code, folder=folder).wait() == [f"{two} {link}", 0]
+    link.unlink()
+    assert start(code, folder=folder).wait() == [f"{one} None", 0]
+
+
+@pytest.mark.parametrize("named", ["", "one", "/", "/no/such/folder", None])
+def test_a_wrong_name_of_the_folder_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    """Who starts us with another folder need not have set it."""
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if named is None:
+        monkeypatch.delenv("PWD", raising=False)
+    else:
+        monkeypatch.setenv("PWD", named)
+    assert module.start_folder() == os.getcwd()

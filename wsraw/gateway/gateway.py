@@ -252,6 +252,7 @@ class Gateway:
             case m.Relink():
                 self._relink(record.folder)
             case m.Reload():
+                _return_to_folder()
                 why = self.sockets.reload_certificates()
                 self.router.to_supervisor.append(m.Reloaded(why))
 
@@ -263,6 +264,16 @@ class Gateway:
     def kill_spawned(self) -> None:
         """Workers we were told of that are still there although their supervisor is not."""
         self._spawned.kill_all()
+
+
+def _return_to_folder() -> None:
+    """A link in the name of our folder may have moved: relative names of files are meant where it
+    leads now."""
+    try:
+        os.chdir(os.environ.get("PWD", "."))
+    except OSError:
+        # Gone: what can still be found is where we are.
+        pass
 
 
 def _append(path: str, line: bytes) -> None:

@@ -20,6 +20,7 @@ from wsraw.supervisor.process import (
     command,
     foreign_command,
     reason,
+    start_folder,
 )
 
 MEANINGS: Final = {
@@ -62,6 +63,8 @@ class Children:
             "WSRAW_STDIN": "1",
             **variables,
         }
+        self.folder = start_folder()
+        """Where children are started: what lies there now, if a link in its name has moved."""
         self._lock = lock
         self._log = log
         self._post = post
@@ -147,6 +150,7 @@ class Children:
                 variables,
                 on_line=hear,
                 on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
+                folder=self.folder,
                 keep_open=keep_open,
                 explained=(DOES_NOT_LOAD,),
             )

@@ -47,6 +47,8 @@ class Process:
     `LAST_WORDS`. A slow `on_line` slows the child that writes, and nobody else. Raises OSError if
     it cannot be started.
 
+    `folder`: where it is to be, if there is such a folder at present; else it is where we are.
+
     Must be made in the main thread: on Linux the child is told of the end of the *thread* that
     made it (prctl(2), PR_SET_PDEATHSIG).
     """
@@ -58,6 +60,7 @@ class Process:
         *,
         on_line: Callable[[str], object],
         on_exit: Callable[[int], object],
+        folder: str = "",
         keep_open: Sequence[int] = (),
         explained: Collection[int] = (),
     ) -> None:
@@ -67,12 +70,16 @@ class Process:
         else:
             options["process_group"] = 0
             options["pass_fds"] = tuple(keep_open)
+        environment = _environment(variables)
+        environment.pop("PWD", None)
+        if folder and os.path.isdir(folder):
+            options["cwd"] = environment["PWD"] = folder
         self._on_line = on_line
         self._on_exit = on_exit
         self._explained = explained
         self._process = subprocess.Popen(
             command,
-            env=_environment(variables),
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -151,6 +158,22 @@ class _gone_is_fine:  # noqa: N801
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
         return kind is not None and issubclass(kind, OSError)
+
+
+def start_folder() -> str:
+    """The folder in which we were started, by the name under which a shell knows it (PWD). A link
+    in that name may lead to another release later, where the system's name for it leads to the old
+    one for ever. Empty if there is no such folder."""
+    named = os.environ.get("PWD", "")
+    try:
+        here = os.getcwd()
+    except OSError:
+        return ""
+    try:
+        is_here = os.path.isabs(named) and os.path.samefile(named, here)
+    except OSError:
+        is_here = False
+    return named if is_here else here
 
 
 def command(*arguments: str) -> list[str]:

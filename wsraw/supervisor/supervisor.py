@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,9 @@ BATCHES_A_TURN: Final = 100
 
 LOOK_AT_FILES: Final = 1.0
 """Seconds between two looks at the handlers' files, with `reload`."""
+
+LOOK_AT_FILES_PAUSE: Final = 20.0
+"""The same, as times that a look takes, where that is longer: signals and exits wait for it."""
 
 LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two looks at the memory of workers, with `max_memory`."""
@@ -150,9 +154,9 @@ class Supervisor:
             self._keeper.begin()
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
-            files = _files_of(self.policy.programs)
+            files = _files_of(self.policy.programs, self._children.folder)
             if self._settings.reload and files:
-                watch = Watch(files)
+                watch = Watch(files, partial(self._log.say, "warning"))
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
@@ -332,12 +336,15 @@ class Supervisor:
     # --- what is looked at by the clock ---
 
     def _look_at_files(self, watch: Watch) -> None:
+        began = time.monotonic()
         changed = watch.changed()
+        took = time.monotonic() - began
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             self._log.say("info", f"{changed[0].name}{more} changed: reloading")
             self.act(self.policy.reload(self.loop.now))
-        self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
+        wait = max(LOOK_AT_FILES, LOOK_AT_FILES_PAUSE * took)
+        self.loop.call_later(wait, partial(self._look_at_files, watch))
 
     def _look_at_folder(self) -> None:
         self._keep_folder()
@@ -476,10 +483,10 @@ def _signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _files_of(what: Sequence[programs.Program]) -> list[Path]:
+def _files_of(what: Sequence[programs.Program], folder: str) -> list[Path]:
     """What to watch: of a command, the words that are files."""
     named = (word for program in what for word in (program.file, *program.words) if word)
-    return [Path(word) for word in named if os.path.isfile(word)]
+    return [Path(folder, word) for word in named if os.path.isfile(word)]
 
 
 def _urls_of(listen: Listen, address: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from wsraw.workers import values
+from wsraw.workers import source, values
 
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Callable[[], Any])
@@ -159,7 +158,7 @@ def load(file: str | None) -> Handlers:
         raise LoadError(f"there is no handlers file {file}")
     name = _module_name(path)
     sys.path.insert(0, str(path.parent))
-    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    loader = source.Loader(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

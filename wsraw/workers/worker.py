@@ -23,7 +23,7 @@ from typing import Final
 
 from wsraw.link import WorkerLink
 from wsraw.settings import Settings
-from wsraw.workers import api, fork, handlers
+from wsraw.workers import api, fork, handlers, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
@@ -62,6 +62,7 @@ def main(
     if is_spawned:
         _overhear_sigint()
         _watch_stdin(stopper)
+    source.install()
     ours = os.getpid()
     try:
         loaded = handlers.load(file)
