@@ -78,11 +78,12 @@ ALLOWED = {
         "pools",
         "programs",
         "settings",
+        "shown",
         "",
     },
-    "workers": {"link", "messages", "settings"},
+    "workers": {"link", "messages", "settings", "shown"},
     "": {"workers"},
-    "conform": {"messages", "supervisor"},
+    "conform": {"messages", "shown", "supervisor"},
     # It is all of them in one process.
     "testing": {
         "gateway",
@@ -111,11 +112,12 @@ ALLOWED = {
         "pools",
         "programs",
         "settings",
+        "shown",
         "supervisor",
         "tls_files",
         "workers",
     },
-    "child": {"settings", "gateway", "launch", "workers"},
+    "child": {"settings", "shown", "gateway", "launch", "workers"},
     "__main__": {"cli", "child"},
 }
 """Part → parts it may import beside itself; "" is the package's own __init__."""

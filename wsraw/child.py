@@ -12,6 +12,7 @@ import sys
 
 from wsraw import settings as settings_module
 from wsraw.launch import die_with
+from wsraw.shown import LogLine
 
 
 def main() -> int:
@@ -47,7 +48,7 @@ def main() -> int:
     )
 
 
-class _Line(logging.Formatter):
+class _Line(LogLine):
     """`level: text`, as the supervisor's log reads it."""
 
     def format(self, record: logging.LogRecord) -> str:

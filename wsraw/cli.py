@@ -21,6 +21,7 @@ from wsraw import options as options_module
 from wsraw.checks import from_options
 from wsraw.options import Option
 from wsraw.settings import Settings
+from wsraw.shown import printable_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,11 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = f" ({context.command_path} --help)" if context else ""
-        click.echo(f"wsraw: {error.format_message()}{where}", err=True)
+        _show(f"wsraw: {error.format_message()}{where}", err=True)
         return error.exit_code
     except click.Abort:
         return 130
     return int(code or 0)
+
+
+def _show(text: str, err: bool = False) -> None:
+    """Print what a run has told: parts of it are a client's, a worker's or a handler's."""
+    click.echo(printable_lines(text), err=err)
 
 
 class WrongUse(click.ClickException):
@@ -249,7 +255,7 @@ def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
 
 def _do(run_dir: str, what: str, args: Sequence[str], timeout: float) -> int:
     done = _ask(run_dir, what, args, timeout)
-    click.echo(done.text if done.ok else f"wsraw: {what}: {done.text}", err=not done.ok)
+    _show(done.text if done.ok else f"wsraw: {what}: {done.text}", err=not done.ok)
     return 0 if done.ok else FAILED
 
 
@@ -264,7 +270,7 @@ def status(run_dir: str, timeout: float, as_json: bool) -> int:
     done = _ask(run_dir, "status", (), timeout)
     if not done.ok:
         raise Failed(f"status: {done.text}")
-    click.echo(json.dumps(done.data) if as_json else shown.table(done.data))
+    _show(json.dumps(done.data) if as_json else shown.table(done.data))
     return 0
 
 
@@ -324,13 +330,13 @@ def dead_letters(number: int | None, run_dir: str) -> int:
         raise WrongUse(f"{file}: {error.strerror}") from error
     if number is None:
         for n, letter in enumerate(found, 1):
-            click.echo(letters.line(n, letter))
+            _show(letters.line(n, letter))
         if not found:
             click.echo(f"no dead letters in {file.parent}")
     elif number > len(found):
         raise WrongUse(f"{file} holds {len(found)} dead letters")
     else:
-        click.echo(letters.whole(found[number - 1]))
+        _show(letters.whole(found[number - 1]))
     return 0
 
 

@@ -1,42 +1,57 @@
 """Sans-I/O. What others have written, as the log and a terminal may show it.
 
 A terminal obeys control characters; whoever reads a log takes a line break for the end of a line.
-So no text leaves for either but through `printable`. And a log is read by more people than a
-connection: what is secret in a URL stays out of it.
+So no text leaves for either but through `printable`: in the log of a run (supervisor/log.py), in
+the log records of its processes (`LogLine`) and in what commands show (cli.py). And a log is read
+by more people than a connection: what is secret in a URL stays out of it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-import unicodedata
-from typing import Final
+from typing import Any, Final
 
 MOST: Final = 100
 """Characters of what a client has sent that a line in the log shows."""
 
-_KEPT: Final = "\t"
 _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\\]*)(.*)", re.DOTALL)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 
 
-def printable(text: str, kept: str = _KEPT) -> str:
-    """The text with escapes in place of all that is not a printable character, but for those that
-    are `kept`."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each in kept or _is_space(each) else _escape(each)
-        for each in text
-    )
+_CONTROLS: Final = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+"
+)
+"""What terminals and readers of lines obey: control characters but for the tab, separators of
+lines, what turns the direction of text around; and half characters, which cannot be written."""
+_CONTROLS_IN_LINES: Final = re.compile(_CONTROLS.pattern.replace("\x0a", "\x0b"))
 
 
-def _is_space(char: str) -> bool:
-    # Not printable in Python's eyes, and harmless: the no-break space and its like.
-    return unicodedata.category(char) == "Zs"
+def printable(text: str) -> str:
+    """The text in one line, with escapes in place of control characters."""
+    return text if text.isprintable() else _CONTROLS.sub(_escape, text)
 
 
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+def printable_lines(text: str) -> str:
+    """The same for a text whose line breaks are ours."""
+    return text if text.isprintable() else _CONTROLS_IN_LINES.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+class LogLine(logging.Formatter):
+    """Our own log records: a message is one line, whoever wrote a part of it; a traceback behind it
+    has several."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The message, and what goes with it."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback."""
+        return printable_lines(super().formatException(ei))
 
 
 def shown(text: str) -> str:

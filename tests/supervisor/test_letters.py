@@ -67,6 +67,20 @@ def test_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"no dead letters in {tmp_path}\n"
 
 
+def test_a_letter_is_text_of_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Close reasons and headers come from anywhere: they neither reach the terminal's controls nor
+    stand in for another line."""
+    evil = "\x1b[2J\x07\x9b\u202e\r\nkind: websocket"
+    letter = {**CLOSE, "reason": evil, "inf": {evil: evil}, "about": {"peer": f"unix:{evil}"}}
+    (tmp_path / "dead-letters.jsonl").write_text(json.dumps(letter) + "\n")
+    for number in ((), ("1",)):
+        assert cli.main(["dead-letters", *number, "--run-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert "\nkind: websocket" not in out
+    assert r"reason: \x1b[2J\x07\x9b\u202e\r\nkind: websocket" in out
+
+
 def test_a_letter_that_others_have_damaged() -> None:
     letter = {"time": "soon", "data": "%", "state": "abc"}
     assert letters.line(1, letter).startswith("1  ?")

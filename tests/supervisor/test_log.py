@@ -46,6 +46,20 @@ def test_a_childs_lines_are_always_shown() -> None:
     ]
 
 
+def test_nobody_writes_to_the_terminals_controls() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "error")
+    log.relay("gateway", "warning: \x1b]0;title\x07\x9b2J")
+    log.relay("worker 1", "a\rb\u2028c\td")
+    log.say("error", "the reason\nerror gateway: of a peer")
+    log.close()
+    assert lines(stream) == [
+        r"warning gateway: \x1b]0;title\x07\x9b2J",
+        "info worker 1: a\\rb\\u2028c\td",
+        r"error wsraw: the reason\nerror gateway: of a peer",
+    ]
+
+
 def test_a_closed_stream_does_not_matter() -> None:
     stream = io.StringIO()
     log = Log(stream, "info")

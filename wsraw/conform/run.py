@@ -17,6 +17,7 @@ from typing import IO, Final
 from wsraw.conform.play import FAIL, PASS, SKIP, Play, choose
 from wsraw.conform.router import Router
 from wsraw.conform.stage import Action, Down, Kill, Send, Start, Up
+from wsraw.shown import printable, printable_lines
 from wsraw.supervisor.process import Process
 
 POOL: Final = "conform"
@@ -80,7 +81,7 @@ def main(
         print(f"{counts[PASS]} passed, {counts[FAIL]} failed, {counts[SKIP]} skipped")
     if play.failed:
         for line in shell.last_lines:
-            print(f"worker: {line}", file=sys.stderr)
+            print(f"worker: {printable(line)}", file=sys.stderr)
     return 1 if play.failed else 0
 
 
@@ -202,7 +203,7 @@ class Shell:
     def _show(self) -> None:
         if self._out is not None:
             for result in self._play.results[self._shown :]:
-                print(result.line(), file=self._out, flush=True)
+                print(printable_lines(result.line()), file=self._out, flush=True)
         self._shown = len(self._play.results)
 
     def close(self) -> None:

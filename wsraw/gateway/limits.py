@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from wsraw.shown import printable
+
 log = logging.getLogger("wsraw.gateway")
 
 TELL_EVERY: Final = 10.0
@@ -130,11 +132,11 @@ class Limits:
         if lines.last:
             text += f": {lines.last}"
         lines.told(now)
-        log.log(lines.level, "%s", text)
+        log.log(lines.level, "%s", printable(text))
 
     def _tell_worker(self, now: float) -> None:
         lines = self._workers
         more = f" ({lines.count - 1} more such lines were left out)" if lines.count > 1 else ""
         text = lines.last + more
         lines.told(now)
-        log.log(lines.level, "%s", text)
+        log.log(lines.level, "%s", printable(text))

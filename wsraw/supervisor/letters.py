@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsraw import messages as m
+from wsraw.shown import printable
 from wsraw.supervisor import folder as folders
 
 SHOWN: Final = 60
@@ -71,7 +72,8 @@ def whole(letter: dict[str, Any]) -> str:
             lines += [f"{key}.{name}: {each}" for name, each in value.items()]
         elif key != "time":
             lines.append(f"{key}: {value}")
-    return "\n".join(lines)
+    # Most of it is a peer's, who must not add a line, nor write to the terminal's controls.
+    return "\n".join(map(printable, lines))
 
 
 def data_of(letter: dict[str, Any]) -> bytes:

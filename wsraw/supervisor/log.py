@@ -3,6 +3,8 @@
 Whoever reads our stderr may stop (Ctrl-S, a pager, a stuck collector), and then a write waits for
 as long as that lasts. So one thread writes, and nobody waits for it: neither the loop nor, through
 their pipes, the gateway and the workers. What it cannot keep up with is dropped and counted.
+
+Others have a say in what is in a line; none can write a second one, or to the terminal's controls.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import threading
 import time
 from collections import deque
 from typing import Final, TextIO
+
+from wsraw.shown import printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -66,7 +70,7 @@ class Log:
         self._writer.join(seconds)
 
     def _write(self, level: str, name: str, text: str, most: int = BYTES_KEPT) -> None:
-        line = f"{time.strftime('%H:%M:%S')} {level} {name}: {text}\n"
+        line = f"{time.strftime('%H:%M:%S')} {level} {name}: {printable(text)}\n"
         size = sys.getsizeof(line)
         with self._changed:
             if self._held + size > most:

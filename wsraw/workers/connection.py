@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from wsraw import messages as m
+from wsraw.shown import printable
 from wsraw.workers import values
 from wsraw.workers.inf import Inf
 
@@ -334,7 +335,8 @@ class Connection:
         return hash(self.id)
 
     def __repr__(self) -> str:
-        return f"<{' '.join(filter(None, ('Connection', str(self.id), self.kind, self.peer)))}>"
+        known = filter(None, ("Connection", str(self.id), self.kind, printable(self.peer)))
+        return f"<{' '.join(known)}>"
 
 
 def close_command(con: int, code: int, reason: str) -> m.Close:

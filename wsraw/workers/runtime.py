@@ -408,7 +408,8 @@ class Runtime:
         elif self.link.command(record, size):
             self.output_ready()
         else:
-            log.debug("the gateway is away; lost: %r", record)
+            # Not what is in it: that may be anybody's secret.
+            log.debug("the gateway is away; lost: %s", type(record).__struct_config__.tag)
 
     def _too_much(self, size: int) -> str:
         room = self.link.room - RECORD_COST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wsraw.shown import printable
 from wsraw.workers.connection import Connection
 
 
@@ -19,7 +20,7 @@ def on_message(msg: dict[str, Any], con: Connection) -> None:
 
 def on_error(error_message: str, con: Connection) -> None:
     """What went wrong."""
-    print(f"{con!r} on_error {error_message}")
+    print(f"{con!r} on_error {printable(error_message)}")
 
 
 def on_close(con: Connection) -> None:

@@ -23,6 +23,7 @@ from typing import Final
 
 from wsraw.link import WorkerLink
 from wsraw.settings import Settings
+from wsraw.shown import LogLine
 from wsraw.workers import api, fork, handlers, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.runtime import Runtime
@@ -123,7 +124,7 @@ def _line_buffer(log_level: str) -> None:
     ours.setLevel(log_level.upper())
     if not ours.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(LogLine("%(levelname)s %(message)s"))
         ours.addHandler(handler)
         # A handlers file that configures the root logger must not get our lines twice.
         ours.propagate = False
