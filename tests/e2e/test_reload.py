@@ -94,22 +94,35 @@ def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write
         assert client.recv(15) == "mended"
 
 
-def test_handlers_that_die_right_after_their_start_replace_nobody(handlers: Write) -> None:
+def test_an_on_start_that_fails_is_told_at_once_and_replaces_nobody(handlers: Write) -> None:
     with (
         serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
         serving.ws() as client,
     ):
-        handlers("def on_start():\n    raise OSError('no database')\n")
-        told = ask(serving, "reload", "--timeout=2")
-        assert told.returncode == 1
-        assert "no answer within 2 s" in told.stderr
-        assert sorted(w["n"] for w in status(serving)["workers"])[:2] == [1, 2]
+        for word in ("def", "async def"):
+            handlers(f"{word} on_start():\n    raise OSError('no database')\n")
+            told = ask(serving, "reload", "--timeout=20")
+            assert told.returncode == 1
+            assert "refused: the new worker exited with code 1: it could not start; 2 old" in (
+                told.stderr
+            )
+            assert "no database" in told.stderr, "the reason, too"
+        assert sorted(w["n"] for w in status(serving)["workers"]) == [1, 2]
         client.send("x")
         assert client.recv(15) == "old"
         answers(handlers, "mended")
         done(serving, "reload")
         client.send("x")
         assert client.recv(15) == "mended"
+
+
+def test_exit_code_3_of_a_handler_is_not_that_its_file_does_not_load(handlers: Write) -> None:
+    file = handlers("import os\ndef on_message(msg, con): os._exit(3)\n")
+    with serve(file, "--max-deliveries=1") as serving, serving.ws() as client:
+        client.send("x")
+        serving.run.line("exited with code 3; starting another")
+        answers(handlers, "new")
+        assert done(serving, "reload") == "reloaded: 1 worker\n"
 
 
 def test_a_file_that_hangs_is_left_at_the_next_reload(handlers: Write) -> None:

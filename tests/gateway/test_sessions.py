@@ -51,6 +51,16 @@ def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
     assert stage.router.to_supervisor == [], "nor is it ready"
 
 
+def test_one_whose_start_fails_was_never_ready() -> None:
+    stage = Stage()
+    stage.router.spawned(m.Spawned(3, "third", 0))
+    mate = stage.worker(token="third", starting=True)
+    mate.link.bye()
+    mate.flush()
+    stage.turn()
+    assert [type(news) for news in stage.router.to_supervisor] == [m.Left]
+
+
 def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
     """It may open connections while it starts, and the gateway die."""
     stage = Stage()

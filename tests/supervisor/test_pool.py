@@ -6,7 +6,7 @@ from supervisor.acting import ENDPOINT, PROGRAM, Run
 from wsraw.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState
-from wsraw.supervisor.policy import BROKEN_AFTER, DOES_NOT_LOAD
+from wsraw.supervisor.policy import BROKEN_AFTER, DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.pool import GRACE, RETRY, SETTLE
 
 
@@ -112,18 +112,91 @@ def test_a_command_that_dies_again_and_again_is_refused() -> None:
     assert run.pass_time(1000) == []
 
 
-def test_a_reload_refused_half_way_keeps_what_is_there() -> None:
-    run = up(2)
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, DOES_NOT_START])
+def test_a_reload_that_fails_half_way_is_answered_at_once_and_finished_later(code: int) -> None:
+    run = up(3)
     (spawn,) = replace(run, run.do(run.policy.reload(run.now)))
-    assert not settled(run.exit(spawn.child, DOES_NOT_LOAD)).ok
-    assert [child.n for child in run.policy.workers] == [3, 2]
+    refused = settled(run.exit(spawn.child, code, "exited"))
+    assert not refused.ok and "trying again in 30 s" in refused.text
+    assert [child.n for child in run.policy.workers] == [4, 2, 3]
+    (again,) = run.pass_time(RETRY)
+    assert run.exit(again.child, code) == [], "nobody waits for an answer any more"
+    (again,) = run.pass_time(RETRY)
+    (last,) = replace(run, [again])
+    assert replace(run, [last]) == []
+    assert "reloaded after all: 3 workers" in run.said
+    assert min(child.n for child in run.policy.workers) > 3
     assert run.pass_time(1000) == []
+
+
+def test_after_a_refused_reload_new_code_that_comes_up_replaces_the_old() -> None:
+    """The file is right by now, and a worker dies: its next process has the new code."""
+    run = up(3)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert not settled(run.exit(spawn.child, DOES_NOT_LOAD)).ok
+    run.pass_time(10)
+    run.exit(run.policy.workers[1], -9)
+    (spawn,) = run.pass_time(1)
+    (first,) = run.do(run.policy.ready(spawn.child.n, run.now))
+    assert "new code runs: replacing 2 workers of the old" in run.said
+    (second,) = replace(run, [first])
+    assert replace(run, [second]) == []
+    assert "reloaded after all: 3 workers" in run.said
+    assert min(child.n for child in run.policy.workers) > 3
+
+
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, DOES_NOT_START])
+def test_what_a_handler_ends_its_worker_with_refuses_no_reload(code: int) -> None:
+    run = up(3)
+    todo = run.do(run.policy.reload(run.now))
+    todo += run.exit(run.policy.workers[2], code) + run.pass_time(1)
+    settled_as = []
+    while todo:
+        match todo.pop(0):
+            case a.Spawn(child):
+                todo += be_ready(run, child)
+            case a.Drain(child, _):
+                todo += run.exit(child, 0)
+            case a.Settled(_, ok, text, _):
+                settled_as.append((ok, text))
+    assert settled_as == [(True, "reloaded: 3 workers")]
+    assert min(child.n for child in run.policy.workers) > 3
+
+
+def test_what_a_handler_ends_its_worker_with_ends_no_run() -> None:
+    """While another pool is not up yet."""
+    feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
+    run = Run(1, others={"feed": [feed]})
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    assert run.exit(run.worker, DOES_NOT_LOAD) == []
+    assert not run.policy.has_been_up
+
+
+@pytest.mark.parametrize("is_reloading", [True, False])
+def test_a_failing_on_start_is_told_to_who_asked(is_reloading: bool) -> None:
+    run = up(2)
+    ask = run.policy.reload(run.now) if is_reloading else run.policy.scale(3, run.now)
+    (spawn,) = run.do(ask)
+    done = settled(run.exit(spawn.child, DOES_NOT_START, "exited with code 1"))
+    assert not done.ok and "the new worker exited with code 1; 2 " in done.text
+
+
+def test_one_that_crashes_again_and_again_is_refused() -> None:
+    """A segmentation fault at the import of an extension, for example."""
+    run = up(1)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    for _ in range(BROKEN_AFTER - 1):
+        assert run.exit(spawn.child, -11) == []
+        assert run.pass_time(2) == [spawn]
+    assert not settled(run.exit(spawn.child, -11)).ok
 
 
 def test_any_other_death_of_a_successor_is_tried_again() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
-    assert run.exit(spawn.child, 1) == []
+    assert run.exit(spawn.child, -9) == []
     assert run.worker.n == 1
     assert run.pass_time(0.2) == [spawn]
     assert spawn.child.n == 3
@@ -135,7 +208,7 @@ def test_one_that_dies_right_after_its_hello_costs_nobody_their_place() -> None:
     (spawn,) = run.do(run.policy.reload(run.now))
     run.do(run.policy.ready(spawn.child.n, run.now))
     run.pass_time(SETTLE / 2)
-    assert run.exit(spawn.child, 1) == []
+    assert run.exit(spawn.child, -9) == []
     assert ready_workers(run) == 2
     assert [child.n for child in run.policy.workers] == [1, 2]
 

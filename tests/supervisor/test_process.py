@@ -39,7 +39,7 @@ class Child:
             on_exit=self.handle_exit,
             folder=folder,
             keep_open=keep,
-            explained=explained,
+            explained=explained.__contains__,
         )
 
     def handle_exit(self, code: int) -> None:

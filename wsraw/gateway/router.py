@@ -139,8 +139,9 @@ class Router(Table):
             self.replies.append((identity, link.who()))
         if worker.starting and worker.batches:
             worker.starting = False
-            if worker.state is LinkState.READY:
-                # Else it was told to leave before it was through with its start.
+            says_bye = bool(records) and type(records[-1]) is m.Bye
+            if worker.state is LinkState.READY and not says_bye:
+                # Else it was told to leave before it was through with its start, or that failed.
                 self._ready(worker)
         apply = self._commands.apply
         for index, record in enumerate(records):

@@ -13,7 +13,7 @@ from typing import Final
 
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.policy import DOES_NOT_LOAD
+from wsraw.supervisor.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.process import (
     LAST_WORDS,
     Process,
@@ -26,6 +26,7 @@ from wsraw.supervisor.process import (
 MEANINGS: Final = {
     "gateway": {3: "it cannot listen"},
     "worker": {
+        1: "it could not start",
         3: "its handlers file does not load",
         4: "the gateway did not let it in",
     },
@@ -36,6 +37,9 @@ MEANINGS: Final = {
     },
 }
 """What exit codes say; those of foreign workers if they do as docs/worker-protocol.md asks."""
+
+OF_THE_START: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
+"""Codes that mean this only before the process is ready: a handler may end it with any."""
 
 LAST_LINES: Final = 20
 """Of each process: when it does not load, they say why."""
@@ -152,7 +156,9 @@ class Children:
                 on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
                 folder=self.folder,
                 keep_open=keep_open,
-                explained=(DOES_NOT_LOAD,),
+                explained=lambda code: (
+                    child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
+                ),
             )
         except OSError as error:
             why = f"could not be started: {error.strerror or error}"
@@ -168,7 +174,10 @@ class Children:
         process = self._processes.pop(child)
         self._talking = [each for each in (*self._talking, process) if not each.hear_out(0)]
         self._tokens.pop(child, None)
-        why = reason(code, MEANINGS[kind], killed=child in self._killed)
+        meanings = MEANINGS[kind]
+        if child.ready_at is not None and code in OF_THE_START:
+            meanings = {}
+        why = reason(code, meanings, killed=child in self._killed)
         self._killed.discard(child)
         self.last_words = "\n".join(lines)
         self._ended(child, code, why)

@@ -41,9 +41,13 @@ DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
 
+DOES_NOT_START: Final = 1
+"""The exit code of a worker whose on_start has raised: perhaps the next one's does not."""
+
 BROKEN_AFTER: Final = 3
-"""Deaths in a row, before it says hello, after which a command that is to replace another one is
-taken for one that does not load. Of the languages none has an exit code that says so."""
+"""Deaths in a row, before it says hello, after which a worker that is to replace another one is
+taken for one that does not load: not every language has an exit code that says so, and a crash has
+none."""
 
 MOST_WORKERS: Final = 1000
 
@@ -170,6 +174,7 @@ class Policy:
                     child.kill_at = None
                 assert child.program is not None
                 self.pools[child.pool].proved.add(child.program)
+                self.pools[child.pool].came_up(child, now)
                 self._judge_up()
             elif self.phase is Phase.RUNNING:
                 self.pools[child.pool].ready(child, now)
@@ -460,20 +465,20 @@ class Policy:
         if was_asked:
             return
         boot = not (self._listened if child is self.gateway else self.has_been_up)
-        if boot and code == DOES_NOT_LOAD:
+        # Later any code is a handler's own: os._exit(3) says nothing about the file.
+        was_early = was_ready_at is None
+        if boot and was_early and code == DOES_NOT_LOAD:
             # The child has said why, in a better line than ours could be.
             self._give_up(child, DOES_NOT_LOAD, now)
             return
         is_successor = pool is not None and child is pool.successor
-        is_broken = (
-            is_successor
-            and was_ready_at is None
-            and child.program is not None
-            and child.program.is_foreign
-            and child.early_deaths + 1 >= BROKEN_AFTER
-        )
-        if (code == DOES_NOT_LOAD or is_broken) and pool is not None:
-            if pool.does_not_load(child, reason, now):
+        is_foreign = child.program is not None and child.program.is_foreign
+        says_so = code == DOES_NOT_LOAD or (code == DOES_NOT_START and not is_foreign)
+        is_broken = is_successor and was_early and child.early_deaths + 1 >= BROKEN_AFTER
+        # A successor that is ready has yet to settle, and its on_start may have sent something.
+        if pool is not None and ((says_so and (was_early or is_successor)) or is_broken):
+            told = pool.does_not_load(child, reason, now)
+            if told:
                 self._say("error", f"{name} {reason}; the old workers go on")
             if is_successor:
                 return

@@ -56,6 +56,11 @@ class Pool:
         self.replaced: Child | None = None
         """Whose place the successor will take."""
         self.is_reloading = False
+        self._is_catching_up = False
+        """A reload was refused when some workers were new already: the others follow."""
+        self._refused_at: float | None = None
+        """When a reload was refused while all workers were old; they stay, until a new one that
+        takes the place of a dead one shows that the file loads now."""
         self._is_scaling = False
         self._drain_timeout = drain_timeout
         self._do = do
@@ -93,6 +98,8 @@ class Pool:
         """Replace all. What has not come up yet goes at once, as it may never do so and may have
         read the old file; a successor that has is replaced after the current step."""
         self.is_reloading = True
+        self._is_catching_up = False
+        self._refused_at = None
         new = self.successor
         if new is not None and new.state is not ChildState.READY:
             self._retire(new, now)
@@ -145,6 +152,22 @@ class Pool:
         elif child in self.leaving:
             self._do(a.Drain(child, a.FOREVER))
 
+    def came_up(self, child: Child, now: float) -> None:
+        """A worker of ours is ready. Old code and new code must not stay side by side."""
+        if self._refused_at is None or child.spawned_at < self._refused_at:
+            return
+        since, self._refused_at = self._refused_at, None
+        ours = [each for each in self.workers if each.program == child.program]
+        self._catch_up([each for each in ours if each.spawned_at < since], now)
+
+    def _catch_up(self, old: list[Child], now: float) -> None:
+        self._is_catching_up = bool(old)
+        for each in old:
+            each.outdated = RELOAD
+            each.replace_at = now
+        if old:
+            self._do(a.Say("info", f"new code runs: replacing {_workers(len(old))} of the old"))
+
     def exited(self, child: Child) -> bool:
         """A process is gone. True if nobody needs to be started for it."""
         if child in self.leaving:
@@ -158,11 +181,19 @@ class Pool:
 
     def does_not_load(self, child: Child, reason: str, now: float) -> bool:
         """A new process of the handlers file has found that it does not load. True if this is told
-        to those who asked for it; the old workers stay."""
-        kept = sum(child.alive for child in self.workers)
-        told = self.is_reloading
+        to those who asked for it; the old workers stay, unless some are new already."""
+        old = [each for each in self.workers if each.outdated == RELOAD]
+        kept = sum(each.alive for each in self.workers)
+        told = self.is_reloading or self._is_catching_up
+        is_half_way = told and self._is_half_way(child.program)
         if self.is_reloading:
-            self._settle(RELOAD, False, f"refused: the new worker {reason}; {kept} old ones stay")
+            rest = f"{kept} old ones stay"
+            if is_half_way:
+                rest = (
+                    "others of it run already, and old and new code must not stay side by side: "
+                    f"trying again in {RETRY:g} s"
+                )
+            self._settle(RELOAD, False, f"refused: the new worker {reason}; {rest}")
         if self._is_scaling:
             self._settle("scale", False, f"the new worker {reason}; {kept} workers serve")
         if child is self.successor:
@@ -172,10 +203,21 @@ class Pool:
                 self.replaced.replace_at = now + RETRY
             self.successor = self.replaced = None
             told = True
-        for each in self.workers:
-            if each.outdated == RELOAD:
+        if is_half_way:
+            self._is_catching_up = True
+            for each in old:
+                each.replace_at = now + RETRY
+        elif old:
+            for each in old:
                 each.outdated = ""
+            self._refused_at = now
         return told
+
+    def _is_half_way(self, program: Program | None) -> bool:
+        """Whether of this program old workers and new ones serve."""
+        ours = [each for each in self.workers if each.program == program]
+        old = [each for each in ours if each.outdated == RELOAD]
+        return bool(old) and any(each.state is ChildState.READY for each in ours if each not in old)
 
     # --- one step after the other ---
 
@@ -190,8 +232,12 @@ class Pool:
             self._put_in_place(new, old)
             self._retire(old, now)
             self._begin(now)
-        if self.is_reloading and self._is_done():
-            self._settle(RELOAD, True, f"reloaded: {self.census()}")
+        if (self.is_reloading or self._is_catching_up) and self._is_done():
+            if self.is_reloading:
+                self._settle(RELOAD, True, f"reloaded: {self.census()}")
+            else:
+                self._do(a.Say("info", f"reloaded after all: {self.census()}"))
+            self._is_catching_up = False
         if self._is_scaling and self._is_done():
             self._settle("scale", True, self.census())
 

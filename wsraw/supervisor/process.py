@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -37,6 +37,10 @@ lives on may hold the pipe."""
 
 OWN_VARIABLES: Final = "WSRAW_"
 """What the names of variables begin with that one run says to its own children."""
+
+
+def _is_never(code: int) -> bool:
+    return False
 
 
 class Process:
@@ -62,7 +66,7 @@ class Process:
         on_exit: Callable[[int], object],
         folder: str = "",
         keep_open: Sequence[int] = (),
-        explained: Collection[int] = (),
+        explained: Callable[[int], bool] = _is_never,
     ) -> None:
         options: dict[str, Any] = {}
         if sys.platform == "win32":
@@ -145,7 +149,7 @@ class Process:
 
     def _wait(self) -> None:
         code = self._process.wait()
-        if code in self._explained:
+        if self._explained(code):
             self._reader.join(LAST_WORDS)
         self._close_stdin()
         self._on_exit(code)
