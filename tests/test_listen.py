@@ -78,6 +78,43 @@ def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, li
 
 
 @unix_only
+def test_another_user_may_be_let_in(listen: Open, tmp_path: Path) -> None:
+    """websocketd #474, websockify #541, circus #354: nginx is another user."""
+    group = os.getgid()
+    for mode, asked, group_name in ((None, 0o755, ""), (0o666, 0o666, ""), (0o660, 0o660, group)):
+        before = os.umask(0o022)
+        try:
+            listen(path=str(tmp_path / str(mode)), mode=mode, group=str(group_name))
+        finally:
+            os.umask(before)
+        status = os.stat(tmp_path / str(mode))
+        assert (status.st_mode & 0o7777, status.st_gid) == (asked, group)
+
+
+@unix_only
+@pytest.mark.parametrize("group", ["no-such-group", "4294967296", "9" * 30])
+def test_a_group_that_cannot_be(listen: Open, tmp_path: Path, group: str) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(OSError, match=f"cannot listen on test: .*group.*'{group}'"):
+        listen(path=str(path), mode=0o660, group=group)
+    assert not path.exists()
+
+
+@unix_only
+def test_a_group_that_is_not_ours_to_give(
+    listen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    # As for everybody but root, who may run these tests.
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(OSError, match="not permitted; run as a member of that group"):
+        listen(path=str(tmp_path / "s"), mode=0o660, group=str(os.getgid()))
+    assert not (tmp_path / "s").exists()
+
+
+@unix_only
 def test_a_unix_socket_in_use(listen: Open, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     listen(host="", path=path)

@@ -19,6 +19,14 @@ from wsraw.settings import Settings
         ("ws://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
         ("websocket://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
         ("raw://unix:x", Listen(name="", path="x", protocol="raw")),
+        ("unix:x?mode=0666", Listen(name="", path="x", mode=0o666)),
+        ("unix:x?group=www-data", Listen(name="", path="x", mode=0o660, group="www-data")),
+        (
+            "ws://unix:x?mode=770&group=33&plain_http=health",
+            Listen(
+                name="", path="x", protocol="websocket", mode=0o770, group="33", plain_http="health"
+            ),
+        ),
         ("h:1?first_byte_timeout=500ms", Listen(name="", host="h", port=1, first_byte_timeout=0.5)),
         (
             "h:1?first_byte_timeout=0.5&plain_http=health",
@@ -110,6 +118,15 @@ def test_certificates_are_for_the_names_in_front_of_them() -> None:
         "h:1?tls_cert=a&tls=optional&first_byte_timeout=1",
         "h:1?tls_cert=a&tls_min_version=1.1",
         "h:1?colour=red",
+        "h:1?mode=660",
+        "h:1?group=www-data",
+        "unix:/a?mode=",
+        "unix:/a?mode=8",
+        "unix:/a?mode=668",
+        "unix:/a?mode=1777",
+        "unix:/a?mode=0o660",
+        "unix:/a?mode=u+rw",
+        "unix:/a?group=",
         "h:1?plain_http=maybe",
         "h:1?first_byte_timeout=soon",
         "h:1?first_byte_timeout=-1",

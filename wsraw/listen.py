@@ -24,7 +24,7 @@ CAN_BE_INHERITED: Final = sys.platform != "win32"
 def bind(listen: Listen) -> socket.socket:
     """A socket that listens, and never blocks. Raises OSError with a text that says what to do."""
     try:
-        sock = _bind_unix(listen.path) if listen.path else _bind_tcp(listen)
+        sock = _bind_unix(listen) if listen.path else _bind_tcp(listen)
     except OSError as error:
         raise OSError(error.errno, _advice(listen, error)) from error
     sock.setblocking(False)
@@ -64,7 +64,12 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _bind_unix(path: str) -> socket.socket:
+class _AdvisedError(OSError):
+    """Says by itself what to do."""
+
+
+def _bind_unix(listen: Listen) -> socket.socket:
+    path = listen.path
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
@@ -77,11 +82,37 @@ def _bind_unix(path: str) -> socket.socket:
     try:
         sock.bind(path)
         sock.file = _identity(path)
+        # Before anybody can connect.
+        _let_in(listen)
         sock.listen(BACKLOG)
     except OSError:
-        sock.close()
+        close(sock, listen)
         raise
     return sock
+
+
+def _let_in(listen: Listen) -> None:
+    """Set the group and the permissions of a unix socket's file: whoever may write may connect."""
+    if listen.group and sys.platform != "win32":
+        import grp
+
+        try:
+            by_number = listen.group.isascii() and listen.group.isdigit()
+            group = int(listen.group) if by_number else grp.getgrnam(listen.group).gr_gid
+        except (KeyError, ValueError):
+            why = f"there is no group {listen.group!r} on this machine; see `getent group`"
+            raise _AdvisedError(errno.EINVAL, why) from None
+        try:
+            os.chown(listen.path, -1, group)
+        except (OSError, OverflowError) as error:
+            why = (
+                f"its group cannot be {listen.group!r}: {getattr(error, 'strerror', error)}; run "
+                "as a member of that group, or use mode=666 and a folder that only the proxy can "
+                "enter"
+            )
+            raise _AdvisedError(getattr(error, "errno", errno.EINVAL), why) from error
+    if listen.mode is not None:
+        os.chmod(listen.path, listen.mode)
 
 
 def _is_socket(path: str) -> bool:
@@ -122,6 +153,8 @@ def _bind_tcp(listen: Listen) -> socket.socket:
 
 def _advice(listen: Listen, error: OSError) -> str:
     what = f"cannot listen on {listen.name}"
+    if isinstance(error, _AdvisedError):
+        return f"{what}: {error.strerror}"
     if isinstance(error, socket.gaierror):
         return f"{what}: {error.strerror}; write an address of this machine, or a name it knows"
     if error.errno == errno.EADDRINUSE:

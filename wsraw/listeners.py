@@ -24,6 +24,10 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     path: str = ""
     """Of a unix socket; then host and port are unused."""
+    mode: int | None = None
+    """Permissions of its file; None: as the umask has it."""
+    group: str = ""
+    """Name or number of the group of its file; empty: that of the process."""
     protocol: Literal["any", "raw", "websocket"] = "any"
     first_byte_timeout: Seconds = 0.0
     plain_http: Literal["raw", "reject", "health"] = "raw"
@@ -68,6 +72,12 @@ OF_LISTENER: Final = (
 )
 
 
+OF_UNIX: Final = ("mode", "group")
+"""What a unix socket's address may say beside that; no setting says it for all."""
+GROUP_MODE: Final = 0o660
+"""The permissions where only a group is named: one must be allowed to write to connect."""
+
+
 def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     """Read one `listen` value; what it does not say comes from `settings`.
 
@@ -88,9 +98,13 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
     asked: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
     said = parse_qsl(query, keep_blank_values=True)
+    known = (*OF_LISTENER, *OF_UNIX) if "path" in place else OF_LISTENER
     for name, value in said:
-        if name not in OF_LISTENER:
-            raise ValueError(f"listen: {text!r}: behind ? may stand {', '.join(OF_LISTENER)}")
+        if name not in known:
+            why = f"behind ? may stand {', '.join(known)}, not {name!r}"
+            if name in OF_UNIX:
+                why = f"{name}: only a unix socket has one, as in unix:PATH?{name}=…"
+            raise ValueError(f"listen: {text!r}: {why}")
         try:
             asked[name] = _value(name, value)
         except ValueError as error:
@@ -102,6 +116,8 @@ def parse_listen(text: str, settings: Settings | None = None) -> Listen:
     own_tls = any(name == "tls" for name, _ in said)
     try:
         asked["tls"] = _tls_of(scheme, asked["tls"], bool(asked["tls_cert"]), own_tls)
+        if "group" in asked:
+            asked.setdefault("mode", GROUP_MODE)
         listen: Listen = convert_to({"name": text, "protocol": protocol, **place, **asked}, Listen)
         if listen.tls != "off":
             _check_tls(listen)
@@ -114,6 +130,14 @@ def _value(name: str, text: str) -> Any:
     """What stands behind ?, as the setting of that name would have it. Raises ValueError."""
     if name == "first_byte_timeout":
         return parse_time(text)
+    if name == "mode":
+        if not _MODE.fullmatch(text):
+            raise ValueError(f"{text!r} is not a mode; write it as for chmod: 660, or 666 for all")
+        return int(text, 8)
+    if name == "group":
+        if not text:
+            raise ValueError("write the name of a group, or its number")
+        return text
     kind = get_type_hints(Settings)[name]
     choices = get_args(kind) if get_origin(kind) is Literal else (text,)
     if text not in choices:
@@ -146,6 +170,8 @@ def _check_tls(listen: Listen) -> None:
             "either; take two listeners, or first_byte_timeout=0 here"
         )
 
+
+_MODE: Final = re.compile("0?[0-7]{3}")
 
 _NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
 

@@ -27,6 +27,7 @@ SEEDS = [
                 "raw://[::1]:9000?first_byte_timeout=0.2&plain_http=reject",
                 "ws://localhost:0",
                 "unix:/tmp/a.sock?plain_http=health",
+                "unix:/tmp/a.sock?mode=660&group=www-data",
             ),
             ("host:80", "tcp://[::1]:1", "ws://example.com/path?a=b", "unix:/a", "ws://[::1]/"),
             ("handlers.py:4", "C:\\handlers.py", "a.py", "node 'a b.mjs' -x:2"),
