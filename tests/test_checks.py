@@ -26,7 +26,8 @@ def test_options_are_taken() -> None:
     [
         ({"ping_interval": -1}, "ping_interval: Expected `float` >= 0.0"),
         ({"ping_interval": math.nan}, "ping_interval"),
-        ({"stop_timeout": math.inf}, "stop_timeout: inf is no number"),
+        ({"stop_timeout": math.inf}, "stop_timeout: inf is not a usable number"),
+        ({"connect_timeout": 1e308}, "connect_timeout: 1e+308 is not a usable number"),
         ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
         ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
         ({"deflate": "yes"}, "deflate: Expected `bool`"),

@@ -54,6 +54,7 @@ ALLOWED = {
     "tuning": set(),
     "listen": {"listeners", "tuning"},
     "link": {"messages"},
+    "opening": {"messages"},
     "gateway": {
         "keys",
         "link",
@@ -62,6 +63,7 @@ ALLOWED = {
         "loop",
         "messages",
         "networks",
+        "opening",
         "origins",
         "paths",
         "pools",
@@ -81,7 +83,7 @@ ALLOWED = {
         "shown",
         "",
     },
-    "workers": {"link", "messages", "settings", "shown"},
+    "workers": {"link", "messages", "opening", "settings", "shown"},
     "": {"workers"},
     "conform": {"messages", "shown", "supervisor"},
     # It is all of them in one process.
@@ -90,6 +92,7 @@ ALLOWED = {
         "link",
         "listeners",
         "messages",
+        "opening",
         "options",
         "pools",
         "settings",

@@ -72,6 +72,25 @@ def vectors() -> list[Vector]:
             [m.OnMessage(2, CON, b"x", "text")],
         ),
         of("on_error", down, m.OnError(3, CON, "frame above the limit", 1)),
+        of(
+            "on_error, of a server that refuses us",
+            down,
+            m.OnError(
+                3,
+                CON + 1,
+                "server rejected WebSocket connection: HTTP 401",
+                1,
+                {
+                    "target": "ws://example.org/",
+                    "kind": "websocket",
+                    "response": {
+                        "status": 401,
+                        "headers": {"WWW-Authenticate": "Basic"},
+                        "body": b"who are you?",
+                    },
+                },
+            ),
+        ),
         of("on_close", down, m.OnClose(4, CON, 1001, "bye", "peer", 1)),
         of("on_close, a new gateway", down, m.OnClose(1, CON, 1006, "", "gateway-died", 1)),
         of("who", down, m.Who(), session=0),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -16,6 +15,9 @@ from wsraw.settings import KIB, LARGEST_MESSAGE, MIB, Settings, convert
 ONE_READ: Final = 64 * KIB
 """The most that is read from a connection in a turn."""
 
+LARGEST: Final = 1e15
+"""Of seconds, and of what a client may do in a second: clocks overflow long before 1e308."""
+
 LONGEST_HEARTBEAT: Final = 60.0
 """Seconds; beyond that nobody would call it one."""
 
@@ -26,8 +28,8 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     settings: Settings = convert(options)
     for name in settings.__struct_fields__:
         value = getattr(settings, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}: {value} is no number to count with; 0 switches it off")
+        if isinstance(value, float) and not value <= LARGEST:
+            raise ValueError(f"{name}: {value} is not a usable number; 0 switches the setting off")
     if settings.low_water_mark > settings.high_water_mark:
         raise ValueError(
             f"low_water_mark ({settings.low_water_mark}) must not be above "

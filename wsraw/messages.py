@@ -70,16 +70,19 @@ class OnMessage(Record, tag="on_message"):
 
 
 class OnError(Record, tag="on_error"):
-    """Event: something went wrong with a connection; on_close follows."""
+    """Event: something went wrong with a connection; on_close follows. `about` is filled where no
+    on_connect came before: an opened connection that has failed."""
 
     seq: int
     con: int
     message: str
     delivery: int = 1
+    about: dict[str, Any] = {}
 
 
 class OnClose(Record, tag="on_close"):
-    """Event: the last of a connection. `cause` says who ended it: see docs/handlers.md."""
+    """Event: the last of a connection. `cause` says who ended it: see docs/handlers.md. `about` as
+    in on_error."""
 
     seq: int
     con: int
@@ -87,6 +90,7 @@ class OnClose(Record, tag="on_close"):
     reason: str
     cause: str
     delivery: int = 1
+    about: dict[str, Any] = {}
 
 
 Event: TypeAlias = OnConnect | OnMessage | OnError | OnClose

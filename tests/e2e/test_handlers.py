@@ -211,9 +211,38 @@ def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:
             serving.run.line(f"on_close {target} connect-failed")
         client.send(f"ws://127.0.0.1:{port}/")
         serving.run.line(f"on_close ws://127.0.0.1:{port}/ connect-failed")
-        for line in ("nonsense", "wss://127.0.0.1:1/"):
-            client.send(line)
-            serving.run.line(f"on_error {line} .+")
+        client.send("wss://127.0.0.1:1/")
+        serving.run.line("on_error wss://127.0.0.1:1/ .+")
+
+
+def test_a_server_that_refuses_us_is_heard(handlers: Write) -> None:
+    """And it gets the password of the target, which nobody else does (websockets #373)."""
+    text = """
+    from wsraw import open_client_connection
+
+    def on_message(msg, con):
+        open_client_connection(msg["data"])
+
+    def on_error(error_message, con):
+        print("on_error", con.target, con.response.status, con.response.headers["Retry-After"],
+              con.response.body)
+    """
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        serve(handlers(text)) as serving,
+        serving.ws() as client,
+    ):
+        port = server.getsockname()[1]
+        client.send(f"ws://ann:secret@127.0.0.1:{port}/x")
+        upstream = server.accept()[0]
+        with upstream:
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += upstream.recv(4096)
+            assert b"\r\nAuthorization: Basic YW5uOnNlY3JldA==\r\n" in request
+            upstream.sendall(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\nlater")
+        serving.run.line(rf"on_error ws://127.0.0.1:{port}/x 503 7 b'later'")
+        assert "secret" not in str(serving.run)
 
 
 def test_a_named_connection_is_opened_once_for_all_workers(handlers: Write) -> None:

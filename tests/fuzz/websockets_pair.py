@@ -9,6 +9,7 @@ from websockets.utils import accept_key
 from wsraw.gateway.connection import OPEN, Connection
 from wsraw.listeners import Listen
 from wsraw.messages import Open
+from wsraw.opening import check
 from wsraw.settings import Settings
 
 LISTEN = Listen(name="test")
@@ -35,7 +36,8 @@ def asked(settings: Settings) -> Connection:
     # Left to chance, what comes of an answer would not be the same each time.
     chance, client.generate_key = client.generate_key, lambda: KEY
     try:
-        con = Connection.dialled(8, Open(8, "example.com:80", "websocket"), settings, {}, 0.0)
+        asked = check(Open(8, "example.com:80", "websocket"))
+        con = Connection.dialled(8, asked, settings, {}, 0.0)
     finally:
         client.generate_key = chance
     con.connected(0.0)

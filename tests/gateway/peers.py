@@ -9,6 +9,7 @@ from wsraw import messages as m
 from wsraw.gateway.connection import Connection, ConnectionState
 from wsraw.gateway.router import Router
 from wsraw.listeners import Listen
+from wsraw.opening import check
 from wsraw.settings import Settings
 
 OURS = {
@@ -156,7 +157,7 @@ class Peer:
                 listen = Listen(name="there", protocol="websocket")
                 self._websocket = Connection.accepted(0, listen, OURS[deflate], {}, 0.0)
             else:
-                open_ = m.Open(0, "here:1", "websocket", host="here")
+                open_ = check(m.Open(0, "here:1", "websocket", host="here"))
                 self._websocket = Connection.dialled(0, open_, OURS[deflate], {}, 0.0)
                 self._websocket.connected(0.0)
                 self._pass_on(0.0)

@@ -8,6 +8,11 @@ from stage import Mate, Stage
 from wsraw import messages as m
 from wsraw.gateway import reopener as r
 from wsraw.gateway.route import Route
+from wsraw.opening import check
+
+SLOW = check(
+    m.Open(0, "ws://h:1/", options={"reconnect": True, "connect_timeout": r.STABLE_AFTER + 1})
+)
 
 
 class Reopening:
@@ -70,6 +75,39 @@ def test_who_stood_for_long_was_no_failure(stood: float, wait: float) -> None:
     at.stage.now = route.dial_at
     at.stand_and_fall(route, stood)
     assert at.next().dial_at - at.stage.now == pytest.approx(wait)
+
+
+@pytest.mark.parametrize("cause", ["connected", "connect_failed"])
+def test_what_it_takes_to_fail_is_not_time_in_which_it_was_open(cause: str) -> None:
+    """A server that accepts and never answers the handshake was asked twice a second for ever, as
+    each try took as long as STABLE_AFTER."""
+    at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
+    router, waits = at.stage.router, []
+    router.to_dial[0].reopening = r.Reopening(SLOW, 0)
+    at.fail(at.next())
+    for _ in range(4):
+        route = at.next()
+        waits.append(route.dial_at - at.stage.now)
+        at.stage.now = route.dial_at
+        if cause == "connected":
+            router.take(route.con, route.con.connected(at.stage.now), at.stage.now)
+        at.stage.now = route.con.deadline
+        router.take(route.con, route.con.handle_timeout(at.stage.now), at.stage.now)
+        at.stage.turn()
+    assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
+
+
+def test_one_that_fails_says_who_it_is() -> None:
+    """In on_error and on_close, where no on_connect has come before."""
+    at = Reopening(name="feed")
+    at.fail(at.next())
+    at.mate.ack()
+    at.fail(at.next())
+    error, close = at.mate.events[-2:]
+    about = {"target": "h:1", "kind": "raw", "reconnects": 1}
+    assert isinstance(error, m.OnError)
+    assert isinstance(close, m.OnClose)
+    assert error.about == close.about == about
 
 
 def test_the_name_the_worker_and_the_owner_are_the_successors() -> None:

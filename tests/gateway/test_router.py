@@ -562,9 +562,9 @@ def test_what_an_event_opens_is_coupled_to_its_connection() -> None:
 
     assert couples(opened(mate, during=con.id)) == {con.id}
     assert couples(opened(mate, during=con.id, couple=another.id)) == {another.id}
-    assert couples(opened(mate, during=con.id, couple=False)) == set()
+    assert couples(opened(mate, during=con.id, couple=None)) == set()
     assert couples(opened(mate)) == set()
-    assert couples(opened(mate, during="x", couple=NEVER)) == set()
+    assert couples(opened(mate, couple=NEVER)) == set()
 
 
 def test_one_that_is_opened_during_itself_is_not_coupled_with_itself() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.gateway.target import parse_target
+from wsraw.opening import parse_target
 
 
 @pytest.mark.parametrize(

@@ -590,12 +590,7 @@ def test_an_opened_connection_verifies_and_sends(serve: Serve) -> None:
         (leaf(of="theirs"), {}, "local issuer"),
         (leaf(), {"ca": None}, "local issuer"),
         (leaf(), {"ca": "x"}, "option ca"),
-        (leaf(), {"ca": 5}, "option ca"),
-        (leaf(), {"verify": "no"}, "option verify"),
-        (leaf(), {"key": "x"}, "option key"),
         (leaf(), {"cert": "x"}, "cert and key"),
-        (leaf(), {"server_name": 7}, "server_name"),
-        (leaf(), {"server_name": ".x"}, "TLS to"),
     ],
 )
 def test_what_is_wrong_with_an_opened_one_is_told(

@@ -28,6 +28,7 @@ from wsraw.gateway.deflate import STEP
 from wsraw.gateway.framing import PLAIN_KEY, RAW_KEY, frame_message
 from wsraw.gateway.websocket import WebSocket, close_refusal, http_answer
 from wsraw.messages import Open
+from wsraw.opening import check
 from wsraw.settings import Settings
 
 OFFER = ClientPerMessageDeflateFactory(client_max_window_bits=True)
@@ -58,7 +59,7 @@ def served(settings: Settings, deflate: bool = False, **options: Any) -> tuple[W
 def opened(settings: Settings, deflate: bool = False, **options: Any) -> tuple[WebSocket, Protocol]:
     """Ours is the client."""
     peer = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if deflate else None)
-    ws = WebSocket.client(settings, Open(1, "ws://example.com/chat", options=options))
+    ws = WebSocket.client(settings, check(Open(1, "ws://example.com/chat", options=options)))
     ws.connect()
     peer.receive_data(take(ws))
     request = peer.events_received()[0]
@@ -230,7 +231,7 @@ def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
         assert ws.framing_key == PLAIN_KEY
         prefix = b"\x81\x05"
     else:
-        ws = WebSocket.client(settings, Open(1, "h:1", "websocket"))
+        ws = WebSocket.client(settings, check(Open(1, "h:1", "websocket")))
         ws.connect()
         key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
         assert key is not None
@@ -251,7 +252,7 @@ def test_an_opened_one_may_go_without() -> None:
     for settings in (Settings(), Settings(deflate=False)):
         for asked, expected in ((False, False), (True, True), (None, settings.deflate)):
             options = {} if asked is None else {"deflate": asked}
-            ws = WebSocket.client(settings, Open(1, "h:1", "websocket", options=options))
+            ws = WebSocket.client(settings, check(Open(1, "h:1", "websocket", options=options)))
             ws.connect()
             assert (b"permessage-deflate" in take(ws)) is expected
 
@@ -259,7 +260,7 @@ def test_an_opened_one_may_go_without() -> None:
 def test_an_answer_that_nobody_asked_for_fails() -> None:
     for asked in (True, False):
         options = {"deflate": asked}
-        ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket", options=options))
+        ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", options=options)))
         ws.connect()
         key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
         assert key is not None
@@ -529,7 +530,7 @@ def test_what_a_client_asks() -> None:
         orig="http://localhost",
         options={"headers": {"Authorization": "Basic eA=="}, "subprotocols": ["a", "b"]},
     )
-    ws = WebSocket.client(Settings(deflate=False), open_)
+    ws = WebSocket.client(Settings(deflate=False), check(open_))
     ws.connect()
     lines = take(ws).decode().split("\r\n")
     assert lines[0] == "GET /path?q=1 HTTP/1.1"
@@ -546,17 +547,17 @@ def test_what_a_client_asks() -> None:
 @pytest.mark.parametrize(
     ("target", "url", "host", "path", "header"),
     [
-        ("127.0.0.1:80", "/", "", "/", "127.0.0.1:80"),
+        ("127.0.0.1:80", "/", "", "/", "127.0.0.1"),
         ("127.0.0.1:80", "/x?y", "a.example", "/x?y", "a.example"),
         ("ws://h", "/", "", "/", "h"),
         ("ws://h?q", "/", "", "/?q", "h"),
-        ("ws://[::1]:80/p", "/url", "", "/url", "[::1]:80"),
+        ("ws://[::1]:80/p", "/url", "", "/url", "[::1]"),
         ("unix:/run/x", "", "", "/", "localhost"),
         ("tcp://h:1", "/", "", "/", "h:1"),
     ],
 )
 def test_host_and_path(target: str, url: str, host: str, path: str, header: str) -> None:
-    ws = WebSocket.client(Settings(), Open(1, target, "websocket", url, host))
+    ws = WebSocket.client(Settings(), check(Open(1, target, "websocket", url, host)))
     ws.connect()
     request = take(ws)
     assert request.startswith(f"GET {path} HTTP/1.1\r\n".encode())
@@ -586,12 +587,12 @@ def test_host_and_path(target: str, url: str, host: str, path: str, header: str)
 )
 def test_what_a_client_may_not_ask(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        WebSocket.client(Settings(), Open(1, "h:1", "websocket", **fields))
+        WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", **fields)))
 
 
 def test_inf_of_a_client_and_frames_glued_to_the_answer() -> None:
     peer = ServerProtocol()
-    ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket"))
+    ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
     ws.connect()
     peer.receive_data(take(ws))
     request = peer.events_received()[0]
@@ -633,7 +634,7 @@ def test_an_empty_list_is_none(name: str, value: str) -> None:
 
 
 def answered(status: bytes, fields: bytes = b"", end: bytes = b"\r\n", **given: Any) -> WebSocket:
-    ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket", **given))
+    ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", **given)))
     ws.connect()
     key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
     assert key is not None
@@ -677,7 +678,7 @@ def test_several_cookie_fields_are_one_list() -> None:
     ],
 )
 def test_a_server_that_refuses(answer: bytes) -> None:
-    ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket"))
+    ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
     ws.connect()
     ws.receive_data(answer)
     ws.receive_eof()
@@ -708,7 +709,7 @@ def test_garbage_never_raises(pieces: list[bytes]) -> None:
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=40)))
 def test_a_garbage_answer_never_raises(begin: bytes, pieces: list[bytes]) -> None:
     for start in (b"", b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n", b"HTTP/1.1 200 OK\r\n\r\n"):
-        ws = WebSocket.client(Settings(), Open(1, "h:1", "websocket"))
+        ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
         ws.connect()
         for piece in (start + begin, *pieces):
             ws.receive_data(piece)

@@ -209,6 +209,56 @@ def test_opened_connections(make: Make) -> None:
     ]
 
 
+def test_a_server_that_refuses_a_websocket(make: Make) -> None:
+    """Status, headers and body reach the handler; those of other ends are None."""
+    app = make(
+        """
+        from wsraw import open_client_connection
+
+        log = []
+
+        def on_message(msg, con):
+            open_client_connection(msg["data"])
+
+        def on_error(error_message, con):
+            log.append((con.target, con.kind, con.response))
+
+        def on_close(con):
+            log.append(con.response)
+        """
+    )
+    app.rejected["ws://there/"] = (401, {"WWW-Authenticate": "Basic"}, b"who are you?")
+    app.refused.add("ws://nobody/")
+    client = app.websocket()
+    client.send("ws://ann:secret@there/")
+    client.send("ws://nobody/")
+    client.close()
+    (target, kind, response), *ends = app.module.log
+    assert (target, kind) == ("ws://there/", "websocket")
+    assert (response.status, response.body) == (401, b"who are you?")
+    assert response.headers["WWW-Authenticate"] == "Basic"
+    assert ends == [response, ("ws://nobody/", "websocket", None), None, None]
+
+
+def test_a_worker_is_killed_while_a_handler_waits(make: Make) -> None:
+    app = make(
+        """
+        import asyncio
+
+        async def on_message(msg, con):
+            await asyncio.sleep(10)
+            con.send(f"delivery {con.delivery}")
+        """
+    )
+    client = app.websocket()
+    client.send("x", wait=False)
+    app.kill_worker(wait=False)
+    app.kill_worker(wait=False)
+    assert client.received == []
+    app.advance(10)
+    assert client.received == ["delivery 3"]
+
+
 def test_verdicts_and_settings(make: Make) -> None:
     app = make(
         """

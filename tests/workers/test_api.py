@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from .conftest import FIRST_ID, Pair, con_id, message
 
 MakePair = Callable[..., Pair]
 
-SEED = {"url": "/", "host": "127.0.0.1:8000", "orig": ""}
+PLAIN = {"url": "/", "host": "", "orig": ""}
 
 
 def test_all_names_are_there() -> None:
@@ -44,21 +47,20 @@ def test_the_docs_know_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("args", "fields"),
     [
-        (("h:1",), {"target": "h:1", "protocol": "raw", **SEED}),
-        (("h:1", "websocket"), {"target": "h:1", "protocol": "websocket", **SEED}),
+        (("h:1",), {"target": "h:1", "protocol": "raw", **PLAIN}),
+        (("h:1", "websocket"), {"target": "h:1", "protocol": "websocket", **PLAIN}),
         (
             ("h:1", "websocket", "/u", "host", "orig"),
             {"target": "h:1", "protocol": "websocket", "url": "/u", "host": "host", "orig": "orig"},
         ),
         (
             ("ws://h:1/path?query",),
-            {
-                "target": "ws://h:1/path?query",
-                "protocol": "websocket",
-                "url": "/path?query",
-                "host": "h:1",
-                "orig": SEED["orig"],
-            },
+            {"target": "ws://h:1/path?query", "protocol": "websocket", **PLAIN},
+        ),
+        (
+            # What is given wins, also where it looks like nothing.
+            ("ws://h:1/path?query", "raw", "/", "127.0.0.1:8000"),
+            {"target": "ws://h:1", "protocol": "websocket", "url": "/", "host": "127.0.0.1:8000"},
         ),
         (
             ("ws://h:1", "raw", "/given", "given"),
@@ -67,10 +69,10 @@ def test_the_docs_know_all_of_them() -> None:
                 "protocol": "websocket",
                 "url": "/given",
                 "host": "given",
-                "orig": SEED["orig"],
+                "orig": "",
             },
         ),
-        (("unix:/run/x",), {"target": "unix:/run/x", "protocol": "raw", **SEED}),
+        (("unix:/run/x",), {"target": "unix:/run/x", "protocol": "raw", **PLAIN}),
     ],
 )
 def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> None:
@@ -78,6 +80,99 @@ def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> 
     con = wsraw.open_client_connection(*args)
     assert (con.kind, con.target) == (fields["protocol"], fields["target"])
     assert p.commands() == [m.Open(FIRST_ID, **fields)]
+
+
+def test_a_login_goes_into_a_header_and_is_shown_nowhere(
+    pair: MakePair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """websockets #373, WebSocket-Node #448."""
+    p = pair("")
+    con = wsraw.open_client_connection("ws://ann:s%3Acret@h:1/x", headers={"X": "y"}, orig="o")
+    assert con.target == "ws://h:1/x"
+    [open_] = p.commands()
+    assert (open_.target, open_.orig) == ("ws://h:1/x", "o")
+    assert open_.options["headers"] == {"Authorization": "Basic YW5uOnM6Y3JldA==", "X": "y"}
+    for target in (
+        "ann:secret@h:1",
+        "ws://ann:secret@h:x/",
+        "wss://ann:sec/ret@h",
+        "x://a:secret@",
+    ):
+        with pytest.raises(ValueError, match="cannot open") as error:
+            wsraw.open_client_connection(target)
+        assert "ret" not in str(error.value).replace("write", "")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target": None},
+        {"target": b"h:1"},
+        {"target": "h"},
+        {"target": "h\0:1"},
+        {"target": "h\ud83d:1"},
+        {"protocol": "smtp"},
+        {"protocol": 5},
+        {"url": 1},
+        {"url": "x"},
+        {"host": "a\r\nb: c"},
+        {"host": b"h"},
+        {"orig": "\ud83d"},
+        {"name": 5},
+        {"name": "\ud83d"},
+        {"couple": "x"},
+        {"headers": 5},
+        {"headers": {"X": 1}},
+        {"headers": {"X": "a\nb"}},
+        {"headers": {"X": "\ud83d"}},
+        {"headers": {1: "a"}},
+        {"headers": {"Upgrade": "a"}},
+        {"subprotocols": "chat"},
+        {"subprotocols": 5},
+        {"subprotocols": [1]},
+        {"subprotocols": ["a b"]},
+        *({"connect_timeout": value} for value in (-1, -0.5, 1e308, math.inf, math.nan, 10**400)),
+        *({"connect_timeout": value} for value in ("5", True, b"5", [], 1j)),
+        {"server_name": "a\0b", "target": "tls://h:1"},
+        {"server_name": 5},
+        {"ca": "-----BEGIN \ud83d"},
+        {"ca": 5},
+        {"key": "-----BEGIN x"},
+    ],
+)
+def test_what_cannot_be_opened_is_an_exception_at_the_call(
+    pair: MakePair, wrong: dict[str, Any]
+) -> None:
+    p = pair("")
+    given = {"target": "h:1", "protocol": "websocket", **wrong}
+    with pytest.raises((TypeError, ValueError)):
+        wsraw.open_client_connection(**given)
+    assert p.commands() == []
+
+
+class Markup(str):
+    """As template engines have it."""
+
+
+def test_subclasses_of_what_is_wanted_are_taken(pair: MakePair) -> None:
+    p = pair("")
+    wsraw.open_client_connection(
+        Markup("h:1"), Markup("websocket"), Markup("/u"), name=Markup("n"),
+        headers={Markup("X"): Markup("y")}, connect_timeout=Decimal("0.5"),
+    )  # fmt: skip
+    [open_] = p.commands()
+    assert (open_.target, open_.options["name"]) == ("h:1", "n")
+    assert open_.options["connect_timeout"] == 0.5
+
+
+def test_comments_in_a_pem_file_may_be_in_any_encoding(pair: MakePair, tmp_path: Path) -> None:
+    p = pair("")
+    file = tmp_path / "ca.pem"
+    file.write_bytes("# Müller GmbH\n-----BEGIN".encode("latin-1"))
+    wsraw.open_client_connection("tls://h:1", ca=file)
+    [open_] = p.commands()
+    assert open_.options["ca"].endswith("-----BEGIN")
 
 
 def test_options_of_open(pair: MakePair) -> None:

@@ -129,8 +129,8 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
         )
         for name, wrong in {
             "protocol": (*NO_TEXT, "http", "x" * 10_000),
-            "url": NO_TEXT,
-            "host": NO_TEXT,
+            "url": (*NO_TEXT[:3], *NO_TEXT[4:]),
+            "host": (*NO_TEXT[:3], *NO_TEXT[4:]),
             "orig": NO_TEXT,
             "name": (*NO_TEXT[:3], *NO_TEXT[4:]),
             "couple": tuple(v for v in NO_ID if v is not None),

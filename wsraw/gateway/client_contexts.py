@@ -13,9 +13,10 @@ import os
 import ssl
 import tempfile
 from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from wsraw.gateway.tls import Context, explain
+from wsraw.opening import Opening
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -31,22 +32,12 @@ class TlsOptions(NamedTuple):
     cert: str = ""
     key: str = ""
     speaks_http: bool = False
+    """It is for a WebSocket, and ALPN says so."""
 
 
-def read_options(options: dict[str, Any], speaks_http: bool) -> TlsOptions:
-    """`speaks_http`: a WebSocket, and ALPN says so. Raises ValueError for what cannot be."""
-    verify = options.get("verify", True)
-    if not isinstance(verify, bool):
-        raise ValueError("the option verify must be true or false")
-    texts = []
-    for name in ("ca", "cert", "key"):
-        text = options.get(name) or ""
-        if not isinstance(text, str):
-            raise ValueError(f"the option {name} must be a text in PEM form")
-        texts.append(text)
-    if texts[2] and not texts[1]:
-        raise ValueError("the option key needs the option cert")
-    return TlsOptions(verify, texts[0], texts[1], texts[2], speaks_http)
+def options_of(asked: Opening) -> TlsOptions:
+    """What an `open` asks for."""
+    return TlsOptions(asked.verify, asked.ca, asked.cert, asked.key, asked.kind == "websocket")
 
 
 class ClientContexts:
@@ -71,18 +62,13 @@ class ClientContexts:
             self._made.popitem(last=False)
 
 
-def make(options: TlsOptions) -> tuple[Context | None, str]:
-    """A context, or why there is none. Takes its time: for a thread."""
-    try:
-        return _make(options), ""
-    except (ValueError, OSError) as error:
-        return None, str(error)
-
-
-def _make(options: TlsOptions) -> Context:
+def make(options: TlsOptions) -> Context:
+    """A context. Takes its time: for a thread. Raises ValueError or OSError, with what is wrong."""
     if options.verify:
+        # Around the certificates stands what people like to write there, in any script.
+        plain = options.ca.encode("ascii", "replace").decode()
         try:
-            context = ssl.create_default_context(cadata=options.ca or None)
+            context = ssl.create_default_context(cadata=plain or None)
         except (ssl.SSLError, ValueError) as error:
             raise ValueError("the option ca holds no certificates in PEM form") from error
     else:

@@ -14,6 +14,7 @@ from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
 from wsraw.link import MOST_OWED
+from wsraw.opening import check
 
 MOST_MARKS: Final = 1000
 """Marks that wait on one connection."""
@@ -128,31 +129,29 @@ class Commands:
     def _open(self, worker: Worker, open_: m.Open, now: float) -> str | None:
         if not worker.take_id(open_.con):
             return f"connection {open_.con} is not of this session's range, or was opened before"
+        try:
+            asked = check(open_)
+        except ValueError as error:
+            return f"connection {open_.con}: {error}"
         pool = self._table.pool(worker.pool)
-        name = open_.options.get("name")
-        if name is not None and not isinstance(name, str):
-            return "the option name must be a string"
+        name = asked.name
         standing = self._table.standing(pool, name) if name else None
         if standing is not None:
             self._table.alias(open_.con, standing)
             worker.notice(m.Opened(open_.con, standing.id))
             self._table.dispatcher.talked.add(worker)
             return None
-        con = Connection.dialled(open_.con, open_, self._table.settings, {}, now)
+        con = Connection.dialled(open_.con, asked, self._table.settings, {}, now)
         route = self._table.add(con, pool, now)
         route.opener = worker
         worker.ties.add(route)
         self._table.dispatcher.hold(route, worker)
         if name:
             self._table.give_name(route, name)
-        if open_.options.get("reconnect"):
-            route.reopening = Reopening(open_, 0, now)
-        during = self._table.routes.get(_id_option(open_, "during"))
-        couple = (
-            self._table.routes.get(_id_option(open_, "couple"))
-            if "couple" in open_.options
-            else during
-        )
+        if asked.reconnect:
+            route.reopening = Reopening(asked, 0)
+        during = self._table.routes.get(asked.during)
+        couple = during if asked.couple is None else self._table.routes.get(asked.couple)
         if couple is not None:
             self._table.flow.couple(route, couple)
         if during is None and not name:
@@ -246,8 +245,3 @@ class Commands:
 
     def _bye(self, worker: Worker, bye: m.Bye, now: float) -> None:
         self._leave_session(worker, now)
-
-
-def _id_option(open_: m.Open, name: str) -> int:
-    value = open_.options.get(name)
-    return value if isinstance(value, int) else 0

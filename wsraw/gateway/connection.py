@@ -30,8 +30,9 @@ from wsraw.gateway.limits import Limits
 from wsraw.gateway.standing import PONGS_BELOW, Standing
 from wsraw.gateway.websocket import close_refusal
 from wsraw.listeners import Listen
-from wsraw.messages import Event, OnError, Open
+from wsraw.messages import Event, OnError
 from wsraw.networks import Address
+from wsraw.opening import Opening
 from wsraw.settings import Settings
 
 __all__ = [
@@ -86,12 +87,13 @@ class Connection(Standing):
 
     @classmethod
     def dialled(
-        cls, con_id: int, open_: Open, settings: Settings, about: dict[str, Any], now: float
+        cls, con_id: int, asked: Opening, settings: Settings, about: dict[str, Any], now: float
     ) -> Connection:
-        """A connection that a worker has asked for; the shell dials `target`."""
+        """A connection that a worker has asked for; the shell dials what is `asked`."""
         self = cls(con_id, settings, about, opened=True)
-        self.target = about["target"] = open_.target
-        self.beginning = Dialling(self, open_, now)
+        self.target = about["target"] = asked.shown
+        about["kind"] = asked.kind
+        self.beginning = Dialling(self, asked, now)
         return self
 
     @classmethod
@@ -150,10 +152,10 @@ class Connection(Standing):
         return beginning.connected(now) + self.close_as_asked(now)
 
     @property
-    def open_options(self) -> dict[str, Any]:
-        """The options of what is being dialled, for the shell: how TLS is to be."""
+    def asked(self) -> Opening | None:
+        """What is to be dialled, for the shell; None when that is over."""
         beginning = self.beginning
-        return beginning.options if isinstance(beginning, Dialling) else {}
+        return beginning.asked if isinstance(beginning, Dialling) else None
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
         """It could not be dialled; `message` says why, for the handler."""

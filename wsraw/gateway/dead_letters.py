@@ -22,7 +22,7 @@ def dead_letter(route: Route, event: m.Event, deaths: int, losses: int = 0) -> d
         "deaths": deaths,
         "lost_links": losses,
         "deliveries": event.delivery - 1,
-        "about": con.about,
+        "about": _to_json(con.about),
         "inf": con.inf,
         "state": base64.b64encode(route.state).decode(),
     }
@@ -37,3 +37,12 @@ def dead_letter(route: Route, event: m.Event, deaths: int, losses: int = 0) -> d
     elif isinstance(event, m.OnClose):
         letter |= {"code": event.code, "reason": event.reason, "cause": event.cause}
     return letter
+
+
+def _to_json(about: dict[str, Any]) -> dict[str, Any]:
+    """With the body of a server's answer, which is bytes, as base64."""
+    response = about.get("response")
+    if response is None:
+        return about
+    body = base64.b64encode(response["body"]).decode()
+    return {**about, "response": {**response, "body": body}}

@@ -1,4 +1,8 @@
-"""I/O. Connections we open: names resolved off the loop, addresses tried one by one."""
+"""I/O. Connections we open: names resolved off the loop, addresses tried as RFC 8305 has it.
+
+Each address gets a start of its own: the next one is tried when the one before has failed, or has
+said nothing for ATTEMPT_DELAY, and those that say nothing go on. The first one that answers wins.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,25 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from itertools import chain, zip_longest
+from typing import Any, Final
 
-from wsraw.gateway.client_contexts import ClientContexts, make, read_options
+from wsraw.gateway.client_contexts import ClientContexts, make, options_of
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.resolver import Address, Resolver
-from wsraw.gateway.target import Target, parse_target
 from wsraw.gateway.tls import Context
 from wsraw.gateway.tls_endpoint import OpenTls
 from wsraw.listen import printable
 from wsraw.loop import Loop, Timer
+from wsraw.opening import Opening
 from wsraw.tuning import tune
+
+ATTEMPT_DELAY: Final = 0.25
+"""Seconds that an address has for itself before the next one is tried, too (RFC 8305, section 5).
+"""
+
+MOST_ADDRESSES: Final = 8
+"""Addresses of a name that are tried; each that says nothing holds a descriptor."""
 
 UNDER_WAY: Final = {
     0,
@@ -45,53 +57,49 @@ class Dialler:
 
     def dial(self, con: Connection) -> None:
         """Begin. The connection's deadline (connect_timeout) ends it at the latest."""
-        if con.state is CLOSED:
+        asked = con.asked
+        if con.state is CLOSED or asked is None:
             return
         attempt = _Attempt(self._loop, self, con)
         self.attempts.add(attempt)
-        try:
-            target = parse_target(con.target)
-        except ValueError as error:
-            attempt.fail(str(error))
-            return
-        if target.tls:
-            self._secure(attempt, target)
+        if asked.target.tls:
+            self._secure(attempt, asked)
         else:
-            self._begin(attempt, target)
+            self._begin(attempt, asked)
 
-    def _begin(self, attempt: _Attempt, target: Target) -> None:
+    def _begin(self, attempt: _Attempt, asked: Opening) -> None:
+        target = asked.target
         if not target.path:
-            self._resolver.resolve(target.host, target.port, attempt.resolved)
+            what = f"the name {target.host!r} was not resolved"
+            attempt.wait(what, self._resolver.resolve, target.host, target.port, attempt.resolved)
         elif hasattr(socket, "AF_UNIX"):
             attempt.resolved([(socket.AF_UNIX, target.path)], "")
         else:
             attempt.fail("this platform has no unix sockets")
 
-    def _secure(self, attempt: _Attempt, target: Target) -> None:
+    def _secure(self, attempt: _Attempt, asked: Opening) -> None:
         """First the TLS context: making one may take longer than a turn of the loop may."""
-        given = attempt.con.open_options
-        name = given.get("server_name") or target.host
-        try:
-            options = read_options(given, attempt.con.kind == "websocket")
-            if not isinstance(name, str):
-                raise ValueError("the option server_name must be a name")
-        except ValueError as error:
-            attempt.fail(str(error))
-            return
+        options = options_of(asked)
 
         def made(context: Context | None, why: str) -> None:
             if context is None:
                 attempt.fail(why)
                 return
             self._contexts.keep(options, context)
-            attempt.terms = OpenTls(context, name)
-            self._begin(attempt, target)
+            attempt.terms = OpenTls(context, asked.server_name)
+            self._begin(attempt, asked)
 
         context = self._contexts.find(options)
         if context is not None:
             made(context, "")
         else:
-            self._resolver.call(partial(make, options), made)
+            attempt.wait(
+                "its certificates were not read",
+                self._resolver.call,
+                options,
+                partial(make, options),
+                made,
+            )
 
     def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
         """An attempt is over."""
@@ -103,7 +111,7 @@ class Dialler:
 
 
 class _Attempt:
-    """One connection on its way; at most one socket at a time."""
+    """One connection on its way: its addresses to come, and the sockets that say nothing yet."""
 
     def __init__(self, loop: Loop, dialler: Dialler, con: Connection) -> None:
         self.con = con
@@ -111,51 +119,78 @@ class _Attempt:
         self._loop = loop
         self._dialler = dialler
         self._addresses: list[Address] = []
-        self._sock: socket.socket | None = None
+        self._socks: dict[socket.socket, Any] = {}
+        """Under way, and their addresses."""
+        self._forget: Callable[[], None] | None = None
+        self._waits_for = ""
         self._over = False
+        self._why = ""
         self._timer: Timer | None = None
+        self._next_timer: Timer | None = None
         if con.deadline < math.inf:
-            self._timer = loop.call_at(con.deadline, partial(self.fail, "timed out"))
+            self._timer = loop.call_at(con.deadline, self._time_out)
+
+    def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
+        """Ask a thread for something, and take the question back if it is over before."""
+        self._waits_for = what
+        forget = ask(*args)
+        if self._waits_for == what and not self._over:
+            self._forget = forget
 
     def resolved(self, addresses: list[Address], why: str) -> None:
         """The name has these addresses, or none."""
+        self._waits_for = ""
         if not self._over:
-            self._addresses = addresses
-            self._next(why or "the name has no address")
+            self._addresses = _interleaved(addresses)[:MOST_ADDRESSES]
+            self._why = why or "the name has no address"
+            self._next()
 
-    def _next(self, why: str) -> None:
+    def _next(self) -> None:
+        """Try one address more; those that fail at once do not count."""
+        self._stop_waiting()
         while self._addresses:
             family, address = self._addresses.pop(0)
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)
             except OSError as error:
-                why = f"cannot open a socket: {error.strerror}"
+                self._why = f"cannot open a socket: {error.strerror}"
                 continue
             try:
                 tune(sock)
                 code = sock.connect_ex(address)
-            except OSError as error:
-                code = error.errno or errno.EIO
+            except (OSError, ValueError) as error:
+                code = getattr(error, "errno", None) or errno.EINVAL
             # A unix socket says EAGAIN when the backlog is full, and is not under way then.
             if code in UNDER_WAY and not (code == errno.EAGAIN and isinstance(address, str)):
-                self._sock = sock
-                self._loop.watch(sock, partial(self._handle, address), write=True)
+                self._socks[sock] = address
+                self._loop.watch(sock, partial(self._handle, sock), write=True)
+                if self._addresses:
+                    self._next_timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
                 return
             sock.close()
-            why = _why_not(address, code)
-        self.fail(why)
+            self._why = _why_not(address, code)
+        if not self._socks:
+            self.fail(self._why)
 
-    def _handle(self, address: object, readable: bool, writable: bool) -> None:
-        sock, self._sock = self._sock, None
-        assert sock is not None
+    def _handle(self, sock: socket.socket, readable: bool, writable: bool) -> None:
+        if sock not in self._socks:
+            # Closed in this turn, as another one was faster.
+            return
+        address = self._socks.pop(sock)
         self._loop.unwatch(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             sock.close()
-            self._next(_why_not(address, code))
+            self._why = _why_not(address, code)
+            self._next()
             return
         self._end()
         self._dialler.finish(self, sock, "")
+
+    def _time_out(self) -> None:
+        silent = ", ".join(printable(address) for address in self._socks.values())
+        what = f"no answer from {silent}" if silent else self._waits_for
+        self.fail(f"timed out: {what}" if what else "timed out")
 
     def fail(self, why: str) -> None:
         """Give up."""
@@ -163,14 +198,32 @@ class _Attempt:
             self._end()
             self._dialler.finish(self, None, why)
 
+    def _stop_waiting(self) -> None:
+        if self._next_timer is not None:
+            self._next_timer.cancel()
+            self._next_timer = None
+
     def _end(self) -> None:
         self._over = True
+        self._stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
-        if self._sock is not None:
-            self._loop.unwatch(self._sock)
-            self._sock.close()
-            self._sock = None
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
+        for sock in self._socks:
+            self._loop.unwatch(sock)
+            sock.close()
+        self._socks.clear()
+
+
+def _interleaved(addresses: list[Address]) -> list[Address]:
+    """In their order, but the families in turn: if one is broken the other one comes soon (RFC
+    8305, section 4)."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [each for each in chain(*zip_longest(*families.values())) if each is not None]
 
 
 def _why_not(address: object, code: int) -> str:

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 from wsraw.gateway.standing import SLICE, Standing
 from wsraw.gateway.websocket import WebSocket
-from wsraw.messages import Event, Open
+from wsraw.messages import Event
+from wsraw.opening import Opening
 
 
 class Dialling:
-    """What was asked for, until it stands. Wrong options are told like a failure to connect."""
+    """What was asked for, until it stands."""
 
-    __slots__ = ("_announces_raw", "_con", "_tcp_stands", "_wrong", "options")
+    __slots__ = ("_con", "_tcp_stands", "asked")
 
-    def __init__(self, con: Standing, open_: Open, now: float) -> None:
+    def __init__(self, con: Standing, asked: Opening, now: float) -> None:
         self._con = con
-        self.options = open_.options
+        self.asked = asked
         self._tcp_stands = False
-        self._wrong = ""
-        self._announces_raw = bool(open_.options.get("reconnect"))
-        """An opened raw connection has no on_connect (the seed); one that reconnects needs it."""
-        timeout = open_.options.get("connect_timeout", con.settings.connect_timeout)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-            self._wrong = "the option connect_timeout must be a number of seconds"
-            timeout = con.settings.connect_timeout
-        if open_.protocol == "websocket" or open_.target.startswith(("ws://", "wss://")):
-            con.kind = "websocket"
-            try:
-                con.websocket = WebSocket.client(con.settings, open_)
-            except ValueError as error:
-                self._wrong = str(error)
+        con.kind = asked.kind
+        if asked.kind == "websocket":
+            con.websocket = WebSocket.client(con.settings, asked)
         else:
-            con.kind = "raw"
             con.inf = {"Protocol": "raw"}
-            if open_.protocol != "raw":
-                self._wrong = f"protocol {open_.protocol!r} is neither raw nor websocket"
+        timeout = con.settings.connect_timeout if asked.timeout is None else asked.timeout
         con.arm(float(timeout), now)
 
     def connected(self, now: float) -> list[Event]:
@@ -42,10 +31,9 @@ class Dialling:
         if self._tcp_stands:
             return []
         self._tcp_stands = True
-        if self._wrong:
-            return self.failed(self._wrong)
         if con.websocket is None:
-            return con.stand(self._announces_raw, now)
+            # An opened raw connection has no on_connect (the seed); one that reconnects needs it.
+            return con.stand(self.asked.reconnect, now)
         con.websocket.connect()
         con.collect(con.websocket)
         return []
@@ -53,7 +41,7 @@ class Dialling:
     def failed(self, message: str) -> list[Event]:
         """It could not be dialled."""
         self._con.drop_output()
-        return self._con.end(1006, "", "connect-failed", self._wrong or message)
+        return self._con.end(1006, "", "connect-failed", message)
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Bytes of the server's answer, and what is glued behind it."""
@@ -72,17 +60,23 @@ class Dialling:
                 rest = data[start + SLICE :]
                 return events + con.receive_data(rest, now) if rest else events
             if ws.ended:
-                return con.end(1006, "", "connect-failed", ws.error)
+                return self._refused(ws)
         return []
+
+    def _refused(self, ws: WebSocket) -> list[Event]:
+        con = self._con
+        if ws.response is not None:
+            con.about["response"] = ws.response
+        return con.end(1006, "", "connect-failed", ws.error)
 
     def receive_eof(self, now: float) -> list[Event]:
         """The server has shut its side."""
         con = self._con
-        message = "the connection was closed before it stood"
-        if con.websocket is not None:
-            con.websocket.receive_eof()
-            message = con.websocket.error
-        return con.end(1006, "", "connect-failed", message)
+        ws = con.websocket
+        if ws is not None:
+            ws.receive_eof()
+            return self._refused(ws)
+        return con.end(1006, "", "connect-failed", "the connection was closed before it was open")
 
     def handle_timeout(self, now: float) -> list[Event]:
         """It has had the time to stand."""

@@ -222,6 +222,8 @@ class Life(Output):
 
     def end(self, code: int, reason: str, cause: str, message: str = "") -> list[Event]:
         """It is over: on_close, with an on_error before it where there is a message."""
+        # Whoever gets its end without an on_connect before must learn here what it was.
+        about = self.about if self.opened and self.state is CONNECTING else {}
         self.step(Step.END)
         self.deadline = math.inf
         self.close_code, self.close_reason, self.close_cause = code, reason, cause
@@ -235,8 +237,8 @@ class Life(Output):
             self.websocket.release()
         if not self.announced:
             return []
-        end: list[Event] = [OnClose(0, self.id, code, reason, cause)]
-        return [OnError(0, self.id, message), *end] if message else end
+        end: list[Event] = [OnClose(0, self.id, code, reason, cause, about=about)]
+        return [OnError(0, self.id, message, about=about), *end] if message else end
 
     def step(self, step: Step) -> None:
         """Move on. Raises RuntimeError for a step that the table does not have."""

@@ -25,7 +25,8 @@ MOST_DOUBLINGS: Final = 10
 """More than it takes to reach LONGEST_DELAY."""
 
 STABLE_AFTER: Final = 10.0
-"""A connection that stood so many seconds was no failure: its end begins a new count."""
+"""A connection that was open for so many seconds was not a failure: its end begins a new count.
+What it took to open it does not count."""
 
 WANTED: Final = {"handler", "going-away", "owner-left"}
 """Causes that mean somebody wanted it to end."""
@@ -49,14 +50,16 @@ class Reopener:
         table = self._table
         if reopening is None or table.stopping or route.con.close_cause in WANTED:
             return
-        attempts = 0 if now - reopening.begun > STABLE_AFTER else reopening.attempts
+        attempts = 0 if now - route.con.stood_at > STABLE_AFTER else reopening.attempts
         # A server that is away for a night makes more doublings than a float can hold.
         doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
-        con = Connection.dialled(table.new_id(), reopening.open, table.settings, about, now + delay)
+        con = Connection.dialled(
+            table.new_id(), reopening.asked, table.settings, about, now + delay
+        )
         successor = table.add(con, table.pool(route.pool.name), now)
-        successor.reopening = Reopening(reopening.open, attempts + 1, now + delay)
+        successor.reopening = Reopening(reopening.asked, attempts + 1)
         successor.dial_at = now + delay
         successor.name = route.name
         if route.owner is not None and route.owner.state is not LinkState.GONE:

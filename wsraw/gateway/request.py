@@ -1,87 +1,15 @@
-"""Sans-I/O. What an opened WebSocket asks for, checked; and headers as handlers see them."""
+"""Sans-I/O. Headers as handlers see them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
-from wsraw.gateway.http import TOKEN, VALUE
-from wsraw.messages import Open
+MOST_BODY: Final = 64 * 1024
+"""Bytes of an answer's body that a handler gets to see; what is more is cut off."""
 
-_TARGET: Final = re.compile(r"/[\x21-\x7e]*")
-_OURS: Final = {
-    "upgrade",
-    "connection",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-}
-
-
-def path_of(open_: Open) -> str:
-    """The request's target. Raises ValueError."""
-    path = open_.url if open_.url not in ("", "/") else _split_target(open_.target)[1]
-    if not _TARGET.fullmatch(path):
-        raise ValueError(f"{path!r} is no url; it begins with / and is plain ASCII")
-    return path
-
-
-def headers_of(open_: Open) -> Iterator[tuple[str, str]]:
-    """What the request says beside the handshake; a later header replaces an earlier one.
-
-    Raises ValueError for what cannot be said.
-    """
-    yield _checked("Host", open_.host or _split_target(open_.target)[0])
-    if open_.orig:
-        yield _checked("Origin", open_.orig)
-    extra = open_.options.get("headers") or {}
-    if not isinstance(extra, dict):
-        raise ValueError("the option headers must map names to values")
-    for name, value in extra.items():
-        yield _checked(name, value)
-
-
-def subprotocols_of(open_: Open) -> list[Any] | None:
-    """The names to offer. Raises ValueError."""
-    names = open_.options.get("subprotocols")
-    if not names:
-        return None
-    if not isinstance(names, list | tuple) or not all(
-        isinstance(name, str) and TOKEN.fullmatch(name) for name in names
-    ):
-        raise ValueError("the option subprotocols must be a list of names")
-    return list(names)
-
-
-def deflate_of(open_: Open, default: bool) -> bool:
-    """Whether to offer compression. Raises ValueError."""
-    asked = open_.options.get("deflate", default)
-    if not isinstance(asked, bool):
-        raise ValueError("the option deflate must be true or false")
-    return asked
-
-
-def _checked(name: object, value: object) -> tuple[str, str]:
-    # A line break in a value would begin a header, or a request, of somebody else's choice.
-    if not isinstance(name, str) or not TOKEN.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header")
-    if not isinstance(value, str) or not VALUE.fullmatch(value):
-        raise ValueError(f"{value!r} is no value for the header {name}")
-    if name.lower() in _OURS:
-        raise ValueError(f"the header {name} belongs to the handshake")
-    return name, value
-
-
-def _split_target(target: str) -> tuple[str, str]:
-    """Host and path of what is dialled; a unix socket has no host."""
-    scheme, separator, rest = target.partition("://")
-    if target.startswith("unix:") or scheme == "unix":
-        return "localhost", "/"
-    host, slash, path = (rest if separator else target).partition("/")
-    host, mark, query = host.partition("?")
-    return host, f"/{path}" if slash else f"/{mark}{query}"
+MOST_HEADERS: Final = 64 * 1024
+"""Characters of its headers; those behind are left out."""
 
 
 def to_inf(inf: dict[str, str], headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -96,3 +24,19 @@ def to_inf(inf: dict[str, str], headers: Iterable[tuple[str, str]]) -> dict[str,
         inf[known] = f"{inf[known]}{joint}{value}" if known in inf else value
     inf.update(ours)
     return inf
+
+
+def response_of(response: Any) -> dict[str, Any]:
+    """What a server has answered that did not let us in, as plain values."""
+    left = MOST_HEADERS
+    headers = []
+    for name, value in response.headers.raw_items():
+        left -= len(name) + len(value)
+        if left < 0:
+            break
+        headers.append((name, value))
+    return {
+        "status": response.status_code,
+        "headers": to_inf({}, headers),
+        "body": bytes(response.body[:MOST_BODY]),
+    }

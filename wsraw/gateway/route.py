@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import wsraw.messages as m
 from wsraw.gateway.guests import Guest
 from wsraw.link import GatewayLink
+from wsraw.opening import Opening
 from wsraw.settings import Settings
 
 if TYPE_CHECKING:
@@ -112,12 +113,11 @@ class IdRange:
 class Reopening:
     """What a connection's successor needs to know."""
 
-    __slots__ = ("attempts", "begun", "open")
+    __slots__ = ("asked", "attempts")
 
-    def __init__(self, open_: m.Open, attempts: int, begun: float) -> None:
-        self.open = open_
+    def __init__(self, asked: Opening, attempts: int) -> None:
+        self.asked = asked
         self.attempts = attempts
-        self.begun = begun
 
 
 class Pool:

@@ -26,6 +26,7 @@ from wsraw.listeners import Listen
 from wsraw.loop import Loop
 from wsraw.networks import UNIX, parse_address
 from wsraw.settings import Settings
+from wsraw.shown import without_secrets
 from wsraw.tuning import INHERITED, tune
 
 WRITE_BUDGET: Final = 512
@@ -160,7 +161,7 @@ class Sockets(TlsOwner):
                 endpoint = TlsEndpoint(self, sock, con, terms)
             except ValueError as error:
                 sock.close()
-                self._failed(con, f"TLS to {con.target}: {error}")
+                self._failed(con, f"TLS to {without_secrets(con.target)}: {error}")
                 return
             self._add(endpoint)
             return

@@ -40,6 +40,7 @@ class Standing(Life):
         "half_closed",
         "parsed",
         "paused",
+        "stood_at",
     )
 
     def __init__(
@@ -52,6 +53,8 @@ class Standing(Life):
         """Frames of any kind that came of the last `receive_data` or `resume`: a measure of the
         work that a peer makes. Raw connections have none."""
         self.paused = False
+        self.stood_at = math.inf
+        """When an opened connection, or a WebSocket, could carry data."""
         self._last_heard = 0.0
         self._ping_sent = -math.inf
         self._ping_unwritten = 0
@@ -101,7 +104,7 @@ class Standing(Life):
                 self.append(ws.frame(opcode, data, final))
             self._early.clear()
             self.early_size = 0
-        self._last_heard = now
+        self._last_heard = self.stood_at = now
         self.arm(self.settings.ping_interval if ws is not None else 0.0, now)
         return self.announce() if announces else []
 

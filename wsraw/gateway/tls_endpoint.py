@@ -24,6 +24,7 @@ from wsraw.gateway.http import http_answer
 from wsraw.gateway.sniff import METHODS
 from wsraw.gateway.tls import Context, Tls
 from wsraw.gateway.tls_socket import TlsSocket
+from wsraw.shown import without_secrets
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -282,7 +283,7 @@ class TlsEndpoint(Endpoint):
         self._handshakes.failed += 1
         log.debug("connection %d: no TLS: %s", con.id, why)
         if con.opened:
-            events = con.connect_failed(f"TLS to {con.target}: {why}", now)
+            events = con.connect_failed(f"TLS to {without_secrets(con.target)}: {why}", now)
         else:
             events = con.turn_away(answer)
         owner.router.take(con, events, now)

@@ -39,7 +39,7 @@ from wsraw.gateway.framing import (
 from wsraw.gateway.http import http_answer, http_head
 from wsraw.gateway.plain_request import PlainRequest
 from wsraw.gateway.receiver import MOST_PARSED, ClientReceiver, DataFrame, ServerReceiver
-from wsraw.gateway.request import deflate_of, headers_of, path_of, subprotocols_of, to_inf
+from wsraw.gateway.request import response_of, to_inf
 from wsraw.gateway.whole_frames import (
     MAX_CONTROL,
     MOST,
@@ -47,7 +47,7 @@ from wsraw.gateway.whole_frames import (
     may_become_whole,
     take_whole,
 )
-from wsraw.messages import Open
+from wsraw.opening import Opening
 from wsraw.settings import Settings
 
 MAX_REASON: Final = MAX_CONTROL - 2
@@ -85,6 +85,7 @@ class WebSocket(MessageOrder):
         "opened",
         "output",
         "parsed",
+        "response",
         "subprotocol",
     )
 
@@ -124,6 +125,8 @@ class WebSocket(MessageOrder):
         self.close_reason = ""
         self.inf: dict[str, str] = {}
         self.subprotocol: str | None = None
+        self.response: dict[str, Any] | None = None
+        """Of a server that has refused us: status, headers and body, for `about`."""
         self.offered: list[str] = []
         """The subprotocols that a client speaks."""
 
@@ -250,20 +253,19 @@ class WebSocket(MessageOrder):
     # --- client handshake ---
 
     @classmethod
-    def client(cls, settings: Settings, open_: Open) -> WebSocket:
-        """The opening side; `connect` comes next. Raises ValueError for options that cannot be."""
+    def client(cls, settings: Settings, asked: Opening) -> WebSocket:
+        """The opening side; `connect` comes next."""
         offers: list[ClientDeflate] | None = None
-        if deflate_of(open_, settings.deflate):
+        if settings.deflate if asked.deflate is None else asked.deflate:
             offers = [ClientDeflate(params, settings) for params in deflate.offers(settings)]
         # The library builds its request from this; host and path are then said in our own words.
         uri = WebSocketURI(secure=False, host="localhost", port=80, path="/", query="")
-        protocol = ClientReceiver(
-            uri, extensions=offers, subprotocols=subprotocols_of(open_), logger=_log
-        )
+        subprotocols: Any = asked.subprotocols or None
+        protocol = ClientReceiver(uri, extensions=offers, subprotocols=subprotocols, logger=_log)
         self = cls(protocol, settings, masks=True)
         request = protocol.connect()
-        request.path = path_of(open_)
-        for name, value in headers_of(open_):
+        request.path = asked.url
+        for name, value in asked.headers:
             if name in request.headers:
                 del request.headers[name]
             request.headers[name] = value
@@ -280,6 +282,8 @@ class WebSocket(MessageOrder):
         if protocol.handshake_exc is not None:
             self.error = _explain(protocol.handshake_exc)
             self.ended = True
+            if protocol.events:
+                self.response = response_of(protocol.events.pop())
         elif protocol.events:
             response: Any = protocol.events.pop()
             self.inf = to_inf({}, response.headers.raw_items())

@@ -20,6 +20,7 @@ from wsraw import messages as m
 from wsraw import options, pools
 from wsraw import settings as settings_module
 from wsraw.gateway.connection import Connection
+from wsraw.gateway.http import answer
 from wsraw.gateway.router import Router
 from wsraw.link import WorkerLink
 from wsraw.listeners import Listen, parse_listen
@@ -84,6 +85,9 @@ class App:
         """The other ends of what handlers have opened, in order."""
         self.refused: set[str] = set()
         """Targets that cannot be connected to."""
+        self.rejected: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
+        """WebSocket targets whose server answers with this status, these headers and this body in
+        place of the 101: what handlers see as `con.response`."""
         self.module: Any = handlers
         """The handlers file as a module: its variables can be looked at."""
         self._source = handlers
@@ -115,7 +119,7 @@ class App:
 
     # --- the worker ---
 
-    def _join(self) -> None:
+    def _join(self, wait: bool = True) -> None:
         """A worker loads the handlers and says hello."""
         loaded = self._load()
         self._bell = Bell()
@@ -140,7 +144,7 @@ class App:
         )
         self._task = self._loop.create_task(self._shell.serve())
         self._router.receive(identity, b"", self.now)
-        self.settle()
+        self.settle(wait)
 
     def _load(self) -> Handlers:
         source = self._source
@@ -164,18 +168,20 @@ class App:
                 if module is not but and file and os.path.realpath(file) == path:
                     del sys.modules[name]
 
-    def reload(self) -> None:
+    def reload(self, *, wait: bool = True) -> None:
         """As `wsraw reload`: the worker finishes and leaves, the next one loads the file anew.
-        Connections stay, with their state; variables of the module do not."""
+        Connections stay, with their state; variables of the module do not. For `wait`, which is
+        about the next one, see `settle`."""
         (worker,) = self._router.workers.values()
         self._router.drain(worker, self.settings.drain_timeout)
         self._run(self._until_left())
         self._leave()
-        self._join()
+        self._join(wait)
 
-    def kill_worker(self) -> None:
+    def kill_worker(self, *, wait: bool = True) -> None:
         """As kill -9: what its handlers have not finished comes again, with `delivery` 2, to a new
-        worker. A handler must be under way for that: ``client.send("x", wait=False)``."""
+        worker. A handler must be under way for that: ``client.send("x", wait=False)``. With
+        ``wait=False`` the same handler may wait in the new worker as well: `advance` is next."""
         self._teller.over = True
         (worker,) = self._router.workers.values()
         self._task.cancel()
@@ -183,7 +189,7 @@ class App:
         self._dealers.pop(worker.identity).close()
         self._router.end_session(worker, self.now, died=True)
         self._leave()
-        self._join()
+        self._join(wait)
 
     async def _until_left(self) -> None:
         until = time.monotonic() + self._timeout
@@ -217,23 +223,24 @@ class App:
         subprotocols: Iterable[str] = (),
         host: str = "testserver",
         peer: str = "",
+        wait: bool = True,
     ) -> WebSocketPeer:
         """A WebSocket client. If it is refused, its `status` says so, and it is `closed`.
 
-        `peer`: its address, as ``con.peer`` shows it.
+        `peer`: its address, as ``con.peer`` shows it. For `wait` see `settle`.
         """
         pipe = self._accept(peer)
         made = client(self, pipe, url, host, headers or {}, subprotocols)
         self._peers.append(made)
-        self.settle()
+        self.settle(wait)
         return made
 
-    def raw(self, data: bytes | str = b"", *, peer: str = "") -> RawPeer:
+    def raw(self, data: bytes | str = b"", *, peer: str = "", wait: bool = True) -> RawPeer:
         """A raw client, and what it says first: before that nobody hears of it."""
         made = RawPeer(self, self._accept(peer))
         self._peers.append(made)
         if data:
-            made.send(data)
+            made.send(data, wait=wait)
         return made
 
     def _accept(self, peer: str) -> Pipe:
@@ -263,6 +270,13 @@ class App:
             con = route.con
             if con.target in self.refused:
                 events = con.connect_failed("refused, says the test", self.now)
+                self._router.take(con, events, self.now)
+                continue
+            rejected = self.rejected.get(con.target)
+            if rejected is not None and con.kind == "websocket":
+                status, headers, body = rejected
+                con.connected(self.now)
+                events = con.receive_data(answer(status, "", headers, body), self.now)
                 self._router.take(con, events, self.now)
                 continue
             pipe = Pipe(self._router, con)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, OPEN, Connection
 from wsraw.listeners import Listen
+from wsraw.opening import check
 from wsraw.settings import Settings
 from wsraw.testing.pipe import Pipe
 from wsraw.workers.connection import Message, parse_message
@@ -59,19 +60,19 @@ class Peer:
         self._write(data)
         self._app.settle(wait)
 
-    def reset(self) -> None:
+    def reset(self, *, wait: bool = True) -> None:
         """Vanish: the connection is lost, cause `lost`."""
         self._pipe.lost("connection reset by peer", self._app.now)
-        self._app.settle()
+        self._app.settle(wait)
 
     def stop_reading(self) -> None:
         """Be a slow reader: what is sent to it waits at the gateway, up to `output_limit`."""
         self._pipe.blocked = True
 
-    def resume_reading(self) -> None:
+    def resume_reading(self, *, wait: bool = True) -> None:
         """Read again."""
         self._pipe.blocked = False
-        self._app.settle()
+        self._app.settle(wait)
 
     @property
     def is_done(self) -> bool:
@@ -111,10 +112,10 @@ class RawPeer(Peer):
         """Send bytes (text as UTF-8), and let handlers do what they do; see `App.settle`."""
         self.send_bytes(data.encode() if isinstance(data, str) else data, wait=wait)
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """Send nothing more; what was sent is still handled and answered."""
         self._pipe.peer_closed = True
-        self._app.settle()
+        self._app.settle(wait)
 
     def _receive(self, data: bytes) -> None:
         self.received.append(data)
@@ -161,11 +162,11 @@ class WebSocketPeer(Peer):
         self.pass_on()
         self._app.settle(wait)
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = 1000, reason: str = "", *, wait: bool = True) -> None:
         """Say goodbye with a close frame."""
         self._own.close(code, reason, "peer", self._app.now)
         self.pass_on()
-        self._app.settle()
+        self._app.settle(wait)
 
     def _receive(self, data: bytes) -> None:
         self._look_at_answer(data)
@@ -222,8 +223,8 @@ def client(
     options: dict[str, Any] = {"headers": dict(headers)} if headers else {}
     if subprotocols:
         options["subprotocols"] = list(subprotocols)
-    open_ = m.Open(0, host, "websocket", url=url, host=host, options=options)
-    own = Connection.dialled(0, open_, OURS, {}, app.now)
+    open_ = m.Open(0, "app:80", "websocket", url=url, host=host, options=options)
+    own = Connection.dialled(0, check(open_), OURS, {}, app.now)
     own.connected(app.now)
     peer = WebSocketPeer(app, pipe, own)
     peer.pass_on()

@@ -21,6 +21,7 @@ from websockets.sync.client import connect as ws_connect
 
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.opening import check
 from wsraw.supervisor import client as control
 from wsraw.supervisor import process
 from wsraw.testing.peers import OURS
@@ -261,8 +262,8 @@ class StalledClient:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
-        open_ = m.Open(0, host, "websocket", url=path, host=f"{host}:{port}")
-        self._own = Connection.dialled(0, open_, OURS, {}, 0.0)
+        open_ = m.Open(0, "app:80", "websocket", url=path, host=f"{host}:{port}")
+        self._own = Connection.dialled(0, check(open_), OURS, {}, 0.0)
         self._own.connected(0.0)
         self._pass_on()
         # The answer alone: what comes behind it is not read.

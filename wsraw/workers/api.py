@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from wsraw import messages as m
+from wsraw import opening
 from wsraw.workers import values
 from wsraw.workers.connection import FORKED, Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
-
-SEED_HOST: Final = "127.0.0.1:8000"
 
 
 class _During:
@@ -71,8 +69,8 @@ def send_message(msg: Message, con: Connection | int) -> None:
 def open_client_connection(
     target: str,
     protocol: str = "raw",
-    url: str = "/",
-    host: str = SEED_HOST,
+    url: str | None = None,
+    host: str | None = None,
     orig: str = "",
     *,
     name: str | None = None,
@@ -94,10 +92,10 @@ def open_client_connection(
     on_error and an on_close.
 
     `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
-    ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket` and give `url`
-    and `host` where these are not given. `url`, `host`,
-    `orig`: the request's path, its Host and its Origin, for a WebSocket; without `orig` it has no
-    Origin, as it is no page. `headers`: more of them.
+    ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket`. With
+    ``ws://user:password@host`` a WebSocket logs in (Basic); `con.target` does not show that. `url`,
+    `host`: path and Host of a WebSocket's request; those of the target when None. `orig`: its
+    Origin; there is none by default, as it is not a browser. `headers`: more of them.
     `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
     setting when None. `reconnect`: when it ends and nobody here wanted that, another one is opened
     after a while (0.5 s at first, up to 30 s, with jitter); it is a new connection with a new id,
@@ -113,23 +111,15 @@ def open_client_connection(
     must prove to be, where that is not the target's host. `verify`: False takes any server for the
     right one.
 
-    Raises ValueError for an unknown protocol, OSError for a file that cannot be read, and
-    ConnectionError while no gateway is there.
+    Raises TypeError or ValueError for what cannot be opened whatever happens (a target without a
+    port, a header with a line break, a negative timeout), OSError for a file that cannot be read,
+    and ConnectionError while no gateway is there.
     """
     target = values.text(target, "target")
     protocol = values.text(protocol, "protocol")
-    url = values.text(url, "url")
-    host = values.text(host, "host")
+    url = "" if url is None else values.text(url, "url")
+    host = "" if host is None else values.text(host, "host")
     orig = values.text(orig, "orig")
-    if target.startswith(("ws://", "wss://")):
-        parts = urlsplit(target)
-        protocol = "websocket"
-        if url == "/":
-            url = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if host == SEED_HOST:
-            host = parts.netloc.rpartition("@")[2]
-    if protocol not in ("raw", "websocket"):
-        raise ValueError(f"protocol {values.brief(protocol)} is neither 'raw' nor 'websocket'")
     options: dict[str, Any] = {}
     if name is not None:
         options["name"] = values.text(name, "name")
@@ -155,9 +145,19 @@ def open_client_connection(
             options[part] = _pem(pem, part)
     if server_name is not None:
         options["server_name"] = values.text(server_name, "server_name")
-    fields = {"target": target, "protocol": protocol, "url": url, "host": host, "orig": orig}
     if values.flag(reconnect, "reconnect"):
         options["reconnect"] = True
+    if opening.is_websocket_target(target):
+        protocol = "websocket"
+    if url == "/":
+        # In the record that means the target's path.
+        target = opening.without_path(target)
+    fields = {"target": target, "protocol": protocol, "url": url or "/", "host": host, "orig": orig}
+    asked = opening.check(m.Open(0, **fields, options=options))
+    fields["target"] = asked.shown
+    if asked.login:
+        # From here on nobody sees it who logs or shows what was opened.
+        options["headers"] = {"Authorization": asked.login, **options.get("headers", {})}
     return _runtime().open(fields, options)
 
 

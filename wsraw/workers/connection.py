@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from wsraw import messages as m
 from wsraw.shown import printable
@@ -63,6 +63,17 @@ class Owner(Protocol):
 
     def sets_state(self, con: Connection) -> None:
         """The state was set. Raises RuntimeError when that cannot be kept."""
+
+
+class Response(NamedTuple):
+    """What a server answered in place of the 101."""
+
+    status: int
+    """Of HTTP, as 401 or 503."""
+    headers: dict[str, str]
+    """As the server spelled them; those that came several times are joined."""
+    body: bytes
+    """Its first 64 KiB."""
 
 
 class Connection:
@@ -123,7 +134,8 @@ class Connection:
     def kind(self) -> str:
         """`websocket` or `raw`; empty when not known here."""
         if not self._kind:
-            self._kind = self.inf.get("Protocol", "").partition(" ")[0]
+            known = self.inf.get("Protocol") or str(self.about.get("kind", ""))
+            self._kind = known.partition(" ")[0]
         return self._kind
 
     @property
@@ -149,8 +161,18 @@ class Connection:
 
     @property
     def target(self) -> str:
-        """What was opened, as the handler wrote it; empty for an accepted connection."""
+        """What was opened, as the handler wrote it, without `user:password@`; empty for an accepted
+        connection."""
         return str(self.about.get("target", ""))
+
+    @property
+    def response(self) -> Response | None:
+        """In on_error and on_close of a WebSocket that we have opened, and that the server has
+        refused: its answer. None for all others."""
+        value = self.about.get("response")
+        if not isinstance(value, dict):
+            return None
+        return Response(value["status"], value["headers"], value["body"])
 
     @property
     def tls(self) -> dict[str, Any] | None:

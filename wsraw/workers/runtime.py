@@ -289,6 +289,8 @@ class Runtime:
             if event.verdict:
                 con._flags |= UNDECIDED
             return function(con.inf, con) if function is not None else None
+        if event.about:
+            con.about = event.about
         if isinstance(event, m.OnError):
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED

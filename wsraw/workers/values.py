@@ -212,7 +212,11 @@ def headers(value: object) -> dict[str, str]:
     fields = {}
     for name, content in value.items():
         plain = token(name, "the name of a header")
-        fields[plain] = line(content, f"the value of the header {plain}")
+        what = f"the value of the header {plain}"
+        fields[plain] = text(content, what)
+        if not LINE.fullmatch(fields[plain]):
+            # Not quoted: it may be a password.
+            raise ValueError(f"{what} must be one line of Latin-1 characters")
     return fields
 
 

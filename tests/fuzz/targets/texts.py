@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from wsraw.gateway.target import parse_target
 from wsraw.listeners import parse_listen
+from wsraw.opening import parse_target
 from wsraw.programs import parse as parse_workers
 from wsraw.settings import Settings, from_json, to_json
 
