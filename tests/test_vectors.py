@@ -109,6 +109,7 @@ def vectors() -> list[Vector]:
         of("reached", down, m.Reached(CON, 1)),
         of("answer", down, m.Answer(1, [CON, CON + 1])),
         of("opened", down, m.Opened(CON + 2, CON + 1)),
+        of("hung", down, m.Hung(CON, 3)),
         entry("a notice of a later version", down, [7, ["weather", 21.5, {"wind": "west"}]], []),
         entry("no records", down, [7], []),
         of(

@@ -166,7 +166,17 @@ class Opened(Record, tag="opened"):
     con: int
 
 
-Notice: TypeAlias = Who | Welcome | Attach | Detach | Drain | Refused | Reached | Answer | Opened
+class Hung(Record, tag="hung"):
+    """Notice: the handler of `event` (its seq) of `con` takes too long, and your process is about
+    to be ended for it. Log where it is."""
+
+    con: int
+    event: int
+
+
+Notice: TypeAlias = (
+    Who | Welcome | Attach | Detach | Drain | Refused | Reached | Answer | Opened | Hung
+)
 
 # --- worker → gateway ---
 

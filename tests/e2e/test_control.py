@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -237,10 +238,30 @@ def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) ->
     with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
         client.send("x")
         assert client.recv(15) == "again"
-        serving.run.line("aborting worker 1: its handler has run for")
+        why = r"its on_message of connection [0-9]+ \(127.0.0.1:[0-9]+\) has run for"
+        serving.run.line(f"aborting worker 1: {why}")
         serving.run.line("info worker 1: .*in on_message")
         (worker,) = until_ready(serving, 1)
-        assert worker["last_reason"].startswith("was killed by SIGABRT (its handler has run for")
+        assert re.match(rf"was killed by SIGABRT \({why}", worker["last_reason"])
+
+
+@posix
+def test_an_async_handler_that_hangs_shows_what_it_awaits(handlers: Write) -> None:
+    text = """
+        import asyncio
+        async def look_up(name):
+            await asyncio.Event().wait()
+        async def on_message(msg, con):
+            if con.delivery == 1: await look_up(msg["data"])
+            return "again"
+    """
+    with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
+        client.send("x")
+        assert client.recv(15) == "again"
+        serving.run.line("error worker 1: the handler of connection [0-9]+ takes too long")
+        serving.run.line("worker 1: .*in on_message")
+        serving.run.line("worker 1: .*in look_up")
+        serving.run.line("aborting worker 1: its on_message of connection")
 
 
 @posix

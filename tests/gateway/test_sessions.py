@@ -326,3 +326,30 @@ def test_a_token_lets_one_process_in() -> None:
     fresh = stage.worker(token="seven", instance=mate.link._instance)
     assert fresh.end.worker == 7
     assert is_over(mate)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed(by_hand: bool) -> None:
+    stage = Stage(handler_timeout=5.0)
+    stage.router.spawned(m.Spawned(3, "third", 0))
+    hangs = stage.worker() if by_hand else stage.worker(token="third", concurrency=9)
+    con = stage.raw()
+    stage.turn()
+    stage.router.to_supervisor.clear()
+    event, *_ = hangs.events
+    while not (told := hangs.take(m.Hung)):
+        stage.run(1.0)
+        assert stage.router.to_supervisor == []
+        assert stage.now < 10.0
+    assert told == [m.Hung(con.id, event.seq)]
+    why = f"its on_connect of connection {con.id} has run for 6 s"
+    stage.run(1.0)
+    if by_hand:
+        assert hangs.identity not in stage.router.workers
+        return
+    [kill] = stage.router.to_supervisor
+    assert isinstance(kill, m.Kill)
+    assert kill.why.startswith(why)
+    assert kill.abort
+    stage.run(3.0)
+    assert stage.router.to_supervisor == [kill]

@@ -74,6 +74,8 @@ class Worker(GatewayLink):
         """When it was last found stuck."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
+        self.verdict = ""
+        """Why; empty once the supervisor has been told. It has until then to log where it is."""
 
     @property
     def is_remote(self) -> bool:

@@ -496,16 +496,24 @@ class Router(Table):
     def _judge_worker(self, worker: Worker, now: float) -> None:
         """Whether it hangs, or has done enough."""
         age = worker.oldest_age(now)
-        if 0 < self.settings.handler_timeout < age and not worker.condemned:
-            worker.condemned = True
-            worker.isolate()
-            why = f"its handler has run for {age:.0f} s"
-            self.dispatcher.withdraw(self.pool(worker.pool), worker)
+        if worker.verdict:
+            why, worker.verdict = worker.verdict, ""
             if worker.worker:
                 self.to_supervisor.append(m.Kill(worker.worker, why, abort=True))
             else:
                 log.error("%s hangs: %s", self.name_of(worker), why)
                 self.end_session(worker, now, died=True)
+        elif 0 < self.settings.handler_timeout < age and not worker.condemned:
+            worker.condemned = True
+            worker.isolate()
+            self.dispatcher.withdraw(self.pool(worker.pool), worker)
+            entry = next(iter(worker.in_flight.values()))
+            route: Route = entry.owner
+            name = type(entry.event).__struct_config__.tag
+            worker.verdict = f"its {name} of {route.con.who} has run for {age:.0f} s"
+            # Where it awaits something it can say what. It is killed at the next tick.
+            worker.notice(m.Hung(route.id, entry.event.seq))
+            self.dispatcher.talked.add(worker)
         elif 0 < worker.quota < worker.acked_events and worker.state is LinkState.READY:
             # The supervisor may not do it just now; then it is asked again a tenth later.
             worker.quota = worker.acked_events + self.settings.max_events / 10

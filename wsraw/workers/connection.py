@@ -86,6 +86,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_flags",
+        "_handling",
         "_held",
         "_kept",
         "_kind",
@@ -127,6 +128,8 @@ class Connection:
         self._saved = b""
         self._state: Any = UNREAD
         self._waiting: deque[m.Event] | None = None
+        self._handling: Any = None
+        """What the handler that runs for it has returned, while that is awaited."""
 
     # --- what is known of it ---
 

@@ -35,11 +35,15 @@ from wsraw.workers.connection import (
     encode_state,
 )
 from wsraw.workers.inf import Inf
+from wsraw.workers.stacks import where
 
 if TYPE_CHECKING:
     from wsraw.workers.handlers import Handlers
 
 log = logging.getLogger("wsraw.worker")
+
+MOST_SHOWN: Final = 5
+"""Handlers whose stacks are logged where it is not known which one of them hangs."""
 
 INTERNAL_ERROR: Final = 1011
 """How a connection is closed whose handler raised (RFC 6455, section 7.4.1)."""
@@ -133,6 +137,8 @@ class Runtime:
                 self._opened(record)
             elif kind is m.Refused:
                 self._refused(record)
+            elif kind is m.Hung:
+                self._hung(record)
         if not self.link.session:
             # `who` was in it: what waits is over, before the welcome comes.
             self._forget_events()
@@ -178,6 +184,21 @@ class Runtime:
             con._held = False
             con.id = opened.con
             self._known.setdefault(opened.con, con)
+
+    def _hung(self, hung: m.Hung) -> None:
+        """We are about to be killed. A handler that blocks keeps this from being read, and its
+        stack is shown by the kill; that of one that awaits is only known here."""
+        con = self.connections.get(hung.con)
+        if con is not None and con._handling is not None:
+            text = "the handler of connection %d takes too long; it awaits:\n%s"
+            log.error(text, con.id, where(con._handling))
+            return
+        busy = [con for con in self.connections.values() if con._handling is not None]
+        for con in busy[:MOST_SHOWN]:
+            text = (
+                "connection %d waits for its turn behind that of connection %d, which awaits:\n%s"
+            )
+            log.error(text, hung.con, con.id, where(con._handling))
 
     def _refused(self, refused: m.Refused) -> None:
         if refused.batch == 0:
@@ -255,10 +276,12 @@ class Runtime:
                 if self.handlers.on_attach is not None:
                     returned = self.handlers.on_attach(con)
                     if hasattr(returned, "__await__"):
+                        con._handling = returned
                         await returned
             if not (con._flags and self._is_unheard(con, event)):
                 reply = self._call(event, con)
                 if hasattr(reply, "__await__"):
+                    con._handling = reply
                     reply = await reply
                 if reply is not None and type(event) is m.OnMessage:
                     con.send(reply)
@@ -266,6 +289,7 @@ class Runtime:
                 self._save(turn)
         except BaseException as error:
             self._failed(turn, con, error)
+        con._handling = None
         turn.done = True
         if not self.link.done(turn):
             self._discard(turn)

@@ -1,0 +1,31 @@
+"""Sans-I/O. Where a coroutine waits, as a traceback shows it."""
+
+from __future__ import annotations
+
+import traceback
+from types import FrameType
+from typing import Any, Final
+
+DEEPEST: Final = 50
+"""Frames that are shown."""
+
+
+def where(awaited: Any) -> str:
+    """The stack of what is awaited, the outermost call first."""
+    frames: list[tuple[FrameType, int]] = []
+    while awaited is not None and len(frames) < DEEPEST:
+        # A coroutine, a generator of the old kind, or an asynchronous generator.
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if frame is not None:
+                frames.append((frame, frame.f_lineno))
+                inner = "yieldfrom" if kind == "gi" else "await"
+                awaited = getattr(awaited, f"{kind}_{inner}", None)
+                break
+        else:
+            # A future, or something else whose inside Python does not show.
+            break
+    lines = traceback.StackSummary.extract(iter(frames), limit=DEEPEST).format()
+    if awaited is not None:
+        lines.append(f"  waiting for {type(awaited).__name__}\n")
+    return "".join(lines).rstrip("\n")
