@@ -70,6 +70,7 @@ ALLOWED = {
         "settings",
         "shown",
         "tuning",
+        "units",
     },
     "supervisor": {
         "launch",
@@ -81,6 +82,7 @@ ALLOWED = {
         "programs",
         "settings",
         "shown",
+        "units",
         "",
     },
     "workers": {"link", "messages", "opening", "settings", "shown"},

@@ -679,8 +679,12 @@ def _check_program(program: programs.Program, where: str = "--workers ") -> None
 
 
 def _check_file(file: str) -> None:
-    if not os.path.exists(file):
-        raise WrongUse(f"{file}: there is no such handlers file")
+    try:
+        os.stat(file)
+    except PermissionError:
+        raise WrongUse(f"{file}: its folder may not be entered; check its permissions") from None
+    except (OSError, ValueError):
+        raise WrongUse(f"{file}: there is no such handlers file") from None
     if not os.path.isfile(file):
         raise WrongUse(f"{file} is not a file; name the Python file that holds the handlers")
     if not os.access(file, os.R_OK):

@@ -160,7 +160,8 @@ def _advice(listen: Listen, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{what}: not permitted; choose a port above 1023, or a folder you may write to"
+        hint = "a folder that you may write to" if listen.path else "a port above 1023"
+        return f"{what}: not permitted; choose {hint}"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all it has"
     return f"{what}: {error.strerror or error}"

@@ -54,6 +54,12 @@ class LogLine(logging.Formatter):
         return printable_lines(super().formatException(ei))
 
 
+def os_error(error: OSError) -> str:
+    """What the system has refused, and of what."""
+    why = error.strerror or str(error)
+    return f"{error.filename}: {why}" if error.filename is not None and error.strerror else why
+
+
 def shown(text: str) -> str:
     """What a client has sent, quoted and short."""
     return ascii(text[:MOST])

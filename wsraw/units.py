@@ -65,6 +65,15 @@ def show_size(size: int) -> str:
     return str(size)
 
 
+def human_size(size: int) -> str:
+    """For the log and for people: rounded, with its unit."""
+    for unit in ("GiB", "MiB", "KiB"):
+        whole = _SIZES[unit.lower()]
+        if size >= whole:
+            return f"{size / whole:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def show_time(seconds: float) -> str:
     """What `parse_time` reads as the same, to the billionth of a second."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"

@@ -298,6 +298,15 @@ def test_a_rejection_is_followed_by_on_close_and_by_nothing_else() -> None:
     assert stage.router.limits.counts == {"verdict": 1}
 
 
+@pytest.mark.parametrize("body", [b"", b"no\n"])
+def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage, b"hello")
+    mate.ack(event, commands=(m.Reject(con.id, 403, body=body),))
+    assert con.close_cause == "rejected"
+    assert stage.router.limits.counts == {"verdict": 1}
+
+
 def test_an_early_accept_goes_out_before_the_ack() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)

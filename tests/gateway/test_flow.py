@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from corpus import UPGRADE
+from corpus import UPGRADE, frame
 from hypothesis import given
 from hypothesis import strategies as st
 from stage import Stage, route_of
 
 from wsraw import messages as m
 from wsraw.gateway.flow import GRAIN, MOST_CLOSED, Flow
+from wsraw.gateway.limits import CROWDED
 from wsraw.gateway.route import (
     PAUSED_COUPLED,
     PAUSED_FULL,
@@ -416,3 +417,17 @@ def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
     assert route.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
     flow.memory_limit = 20 * 1024
     assert flow.judge_memory(stage.router.routes.values()) == ([route] if takeover else [])
+
+
+def test_who_is_closed_for_memory_is_counted_once() -> None:
+    """Until its events are handled and its close frame is written, it is among the fullest."""
+    stage = Stage(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
+    mate = stage.worker()
+    con = stage.websocket()
+    mate.work()
+    for _ in range(30):
+        stage.say(con, frame(0x82, b"y" * 1000))
+    mate.say(m.Send(con.id, b"x" * 30_000, "binary"))
+    stage.run(10)
+    assert con.close_cause == "memory"
+    assert stage.router.limits.counts == {CROWDED: 1, "memory_limit": 1}

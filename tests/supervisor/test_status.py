@@ -164,7 +164,7 @@ def test_times(seconds: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB")]
+    ("size", "shown"), [(None, "-"), (0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB")]
 )
 def test_sizes(size: int | None, shown: str) -> None:
     assert status._size(size) == shown

@@ -15,6 +15,7 @@ from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
 from wsraw.link import MOST_OWED
 from wsraw.opening import check
+from wsraw.units import human_size
 
 MOST_MARKS: Final = 1000
 """Marks that wait on one connection."""
@@ -87,6 +88,9 @@ class Commands:
         if not route.con.undecided:
             return self._no_verdict(route)
         status, reason, body = reject.status, reject.reason, reject.body
+        if route.con.kind == "raw" and route.con.state is not CLOSED:
+            # Those that wait for their handshake are counted where it ends (asking.py).
+            self._table.limits.hit("verdict", now)
         return self._decided(
             route, route.con.reject(status, reason, reject.headers, body, now), now
         )
@@ -175,7 +179,8 @@ class Commands:
         if not isinstance(route, Route):
             return route
         if len(state.data) > m.STATE_LIMIT:
-            return f"state of {len(state.data)} bytes; at most {m.STATE_LIMIT} are kept"
+            most = human_size(m.STATE_LIMIT)
+            return f"state of {human_size(len(state.data))}; at most {most} are kept"
         if route.holder is not worker or not (route.in_flight or route.opener is worker):
             return "state is taken only while an event of that connection is being handled"
         route.state = state.data

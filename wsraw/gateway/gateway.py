@@ -47,6 +47,7 @@ from wsraw.listen import adopt
 from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
 from wsraw.settings import Settings
+from wsraw.shown import os_error
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -327,7 +328,7 @@ def main(
         gateway = Gateway(settings, control, token, epoch, most_connections(descriptors), folder)
         gateway.start(given)
     except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = os_error(error) if isinstance(error, OSError) else str(error)
         print(f"error: {text}", file=sys.stderr, flush=True)
         if gateway is not None:
             gateway.close()

@@ -47,7 +47,7 @@ DONE: Final = {
     "hosts": "refused a request (421)",
     "routes": "refused a client (404, raw: reset)",
     "proxy_protocol": "reset a connection",
-    "verdict": "on_connect has rejected a WebSocket",
+    "verdict": "on_connect has rejected a client",
     "verdict_timeout": "gave up a handshake (503)",
 }
 

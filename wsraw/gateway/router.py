@@ -483,7 +483,7 @@ class Router(Table):
         if self.flow.crowded and not crowded:
             self.limits.hit(CROWDED, now)
         for route in doomed:
-            self.limits.hit("memory_limit", now, route.con.who)
+            self.count("memory_limit", route, now)
             why = "the server is out of memory"
             if route.unfinished > route.output_counted:
                 # What it has sent goes on to be parsed until it is gone: no goodbye.
@@ -532,7 +532,7 @@ class Router(Table):
     def _end_idle(self, route: Route, now: float) -> None:
         if route.active:
             return
-        self.limits.hit("idle_timeout", now, route.con.who)
+        self.count("idle_timeout", route, now)
         self.close(route, 1001, "idle", "idle-timeout", now)
 
     def _is_stalled(self, route: Route, now: float) -> bool:
@@ -549,7 +549,7 @@ class Router(Table):
         if not route.pauses or not self._is_stalled(route, now):
             return
         route.paused_since = now
-        self.limits.hit("pause_timeout", now, route.con.who)
+        self.count("pause_timeout", route, now)
         self.close(route, 1013, "stalled", "stalled", now)
 
     def _has_waited(self, route: Route, now: float) -> bool:

@@ -23,6 +23,7 @@ from wsraw.link import LinkState
 from wsraw.messages import DEFAULT_POOL
 from wsraw.pools import in_force
 from wsraw.settings import Settings
+from wsraw.units import human_size
 
 ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
@@ -248,12 +249,17 @@ class Table:
         if not late and route.con.output_size + route.con.early_size <= limit:
             # It was our batch that was large, not its reading that is slow.
             return
-        message = f"more than {limit} bytes of output wait for it"
+        message = f"more than {human_size(limit)} of output wait for it"
         self.expel(route, "output_limit", "overflow", message, now)
+
+    def count(self, limit: str, route: Route, now: float) -> None:
+        """A connection ends for a bound: counted once, whatever it passes until its end is over."""
+        if not route.con.close_cause:
+            self.limits.hit(limit, now, route.con.who)
 
     def expel(self, route: Route, limit: str, cause: str, message: str, now: float) -> None:
         """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
-        self.limits.hit(limit, now, route.con.who)
+        self.count(limit, route, now)
         self.dispatcher.drop_messages(route)
         # What waits behind somebody's unfinished message is output too: it goes with the rest.
         self.outgoing.forget(route)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from wsraw.shown import os_error
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.policy import DOES_NOT_LOAD, DOES_NOT_START
@@ -161,7 +162,7 @@ class Children:
                 ),
             )
         except OSError as error:
-            why = f"could not be started: {error.strerror or error}"
+            why = f"could not be started: {os_error(error)}"
             self._post(partial(self._ended, child, 1, why))
             return False
         self._processes[child] = process

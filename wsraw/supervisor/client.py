@@ -25,6 +25,8 @@ def find(run_dir: str) -> Path:
     NoRunError."""
     if run_dir:
         path = Path(run_dir).absolute()
+        if not folders.may_enter(path):
+            raise NoRunError(f"{path}: Permission denied; the run is another user's")
         if not folders.is_live(path):
             raise NoRunError(f"no run in {path}; is `wsraw run --run-dir {run_dir}` up?")
         return path
@@ -50,7 +52,10 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
         token, endpoint = lines
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not complete"
-        raise NoRunError(f"{folder / folders.CONTROL}: {why}; the run starts or ends") from error
+        hint = "the run starts or ends"
+        if isinstance(error, PermissionError):
+            hint = "the run is another user's"
+        raise NoRunError(f"{folder / folders.CONTROL}: {why}; {hint}") from error
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     try:

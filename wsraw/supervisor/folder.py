@@ -352,6 +352,17 @@ def is_live(path: Path) -> bool:
         os.close(lock)
 
 
+def may_enter(path: Path) -> bool:
+    """Whether it can be seen if there is a run in that folder."""
+    try:
+        os.stat(path / "lock")
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def fresh_folders() -> list[Path]:
     """The folders under `base()`, live or not."""
     try:

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 from wsraw.messages import DEFAULT_POOL
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import Policy
+from wsraw.units import human_size
 
 OF_WORKERS: Final = (
     "connections",
@@ -287,9 +288,4 @@ def _time(seconds: float | None) -> str:
 
 
 def _size(size: int | None) -> str:
-    if size is None:
-        return "-"
-    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= length:
-            return f"{size / length:.1f} {unit}"
-    return f"{size} B"
+    return "-" if size is None else human_size(size)

@@ -36,6 +36,7 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.requests import Requests
 from wsraw.supervisor.watch import Watch
 from wsraw.supervisor.which import NO_WORKERS
+from wsraw.units import human_size
 
 BATCHES_A_TURN: Final = 100
 """Of the control link: more wait for the next turn, so that signals and exits get theirs."""
@@ -362,7 +363,7 @@ class Supervisor:
         for child in list(self.policy.workers):
             memory = self._children.memory(child) or 0
             if memory > most and child.state is ChildState.READY:
-                why = f"it holds {memory} bytes of memory, more than max_memory"
+                why = f"it holds {human_size(memory)} of memory, more than max_memory"
                 self.act(self.policy.recycle(child.n, why, self.loop.now))
         self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
 
