@@ -43,6 +43,8 @@ METHODS: Final = (
     b"TRACE ",
 )
 
+_FIRST: Final = frozenset(method[0] for method in METHODS)
+
 _ANY_METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}(?: .*)?", re.DOTALL)
 """How a request begins where raw clients are not expected."""
 _LONGEST_METHOD: Final = 33
@@ -63,6 +65,8 @@ _UPGRADE: Final = re.compile(rb"\nupgrade:([^\n]*)", re.IGNORECASE)
 def speaks_http(start: bytes) -> bool | None:
     """Whether the first bytes of a connection are a method of HTTP; None if they can still become
     one."""
+    if start and start[0] not in _FIRST:
+        return False
     can_become = False
     for method in METHODS:
         if start.startswith(method):
