@@ -85,6 +85,9 @@ def test_a_login_is_not_shown(target: str) -> None:
         ("ws://ann:sec/secret@h", "raw"),
         ("http://ann:secret@h/", "websocket"),
         ("ann:secret@h", "websocket"),
+        ("http://h/?token=secret", "websocket"),
+        ("h/x?token=secret", "raw"),
+        ("ws://h:x?secret@secret", "raw"),
         ("ann:secret@ü\u0308..:1", "websocket"),
     ],
 )

@@ -193,11 +193,16 @@ def _split_login(target: str) -> tuple[str, str]:
 
 
 def _hide_login(target: str) -> str:
-    """A target that may be wrong, for an error: nothing of it that may be a password."""
+    """A target that may be wrong, for an error: nothing of it that may be a password or a token."""
     scheme, rest = _split_scheme(target)
-    if target.startswith("unix:") or "@" not in rest:
+    if target.startswith("unix:"):
         return target
-    return f"{scheme}…@{rest.rpartition('@')[2]}"
+    before, query, _ = rest.partition("?")
+    if not query:
+        _, at, host = rest.rpartition("@")
+        return f"{scheme}{'…@' if at else ''}{host}"
+    # Which of the two comes first nobody can tell: a password may have a ? in it.
+    return f"{scheme}…" if "@" in rest else f"{scheme}{before}?…"
 
 
 def without_path(target: str) -> str:
