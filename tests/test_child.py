@@ -10,18 +10,21 @@ from running import command, environment
 
 from wsraw import settings as s
 
+SETTINGS = s.to_json(s.Settings(listen=("192.0.2.1:1",)))
 
-def child(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+
+def child(
+    *arguments: str, said: str = f"{SETTINGS}\n", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Spawn a child as the supervisor does, with nobody at its other ends."""
     given = {
         "WSRAW_PARENT": str(os.getpid()),
-        "WSRAW_SETTINGS": s.to_json(s.Settings(listen=("192.0.2.1:1",))),
         "WSRAW_STDIN": "1",
     }
     return subprocess.run(
         command(*arguments),
         env=environment() | given | variables,
-        stdin=subprocess.PIPE,
+        input=said,
         capture_output=True,
         encoding="utf-8",
         timeout=30 * UNIT,
@@ -53,4 +56,9 @@ def test_it_becomes_a_gateway() -> None:
 
 
 def test_settings_that_are_none_end_it() -> None:
-    assert child("worker", WSRAW_SETTINGS="{").returncode == 1
+    assert child("worker", said="{\n").returncode == 1
+
+
+def test_a_parent_that_is_gone_before_it_has_said_them_all() -> None:
+    done = child("worker", said=SETTINGS[:10])
+    assert (done.returncode, done.stderr) == (1, "")

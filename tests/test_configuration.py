@@ -361,7 +361,7 @@ def test_what_others_say_in_the_environment_is_not_ours() -> None:
         if file != Path(__file__):
             ours |= set(re.findall(r"\bWSRAW_([A-Z_]+)\b", file.read_text("utf-8")))
     ours -= {name.upper() for name in options.names()}
-    assert {"SETTINGS", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
+    assert {"PATH", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
     environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
     assert configuration.gather({}, environ) == (Settings(), {})
 
@@ -471,3 +471,66 @@ def test_the_examples_load(name: str) -> None:
     text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
     for name, value in tomllib.loads(text).items():
         options.read(name, value)
+
+
+TRICKY = """
+# a comment with [brackets] and "quotes
+log_level = "de\\"bug # ]"   # = "info"
+a = [ # [
+  "x]", 'y"[',
+
+  { b = "}" },
+]
+text = \"\"\"
+c = 1
+[d]
+\\\"\"\"\"\"
+other = '''
+# e = '1'''''
+
+[[routes]]
+path = "/["
+
+[[ routes ]]   # ]
+path = [
+"]" ]
+pool = "x"
+"""
+
+
+def test_lines_are_found_in_any_toml() -> None:
+    places = configuration._lines_of_keys(TRICKY)
+    assert places == {
+        ("log_level", None, ""): 3,
+        ("a", None, ""): 4,
+        ("text", None, ""): 9,
+        ("other", None, ""): 13,
+        ("routes", None, ""): 16,
+        ("routes", 0, ""): 16,
+        ("routes", 0, "path"): 17,
+        ("routes", 1, ""): 19,
+        ("routes", 1, "path"): 20,
+        ("routes", 1, "pool"): 22,
+    }
+    assert set(tomllib.loads(TRICKY)) == {name for name, _, _ in places}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "routes = [\n" + "".join(f'  "/{n}=default",\n' for n in range(10_000)) + "]\n",
+        "".join(f'[[routes]]\npath = "/{n}/{{x}}"\npool = "default"\n' for n in range(5_000)),
+        "".join(
+            f'[[pools]]\nname = "p{n}"\n[[routes]]\nhost = "h{n}"\npool = "p{n}"\n'
+            for n in range(3_000)
+        ),
+    ],
+    ids=["array", "tables", "pools"],
+)
+def test_many_routes_take_no_longer_each_than_few(text: str, tmp_path: Path) -> None:
+    """Each was compared with all before it, and each line of an array was read with all before it:
+    2,000 took a minute, and these would take the half of an hour."""
+    file = tmp_path / "wsraw.toml"
+    file.write_text(text)
+    found = configuration.gather({}, {}, str(file))
+    assert len(found.settings.routes) >= 3_000

@@ -563,7 +563,6 @@ class Served:
             env=environment()
             | {
                 "WSRAW_PARENT": str(os.getpid()),
-                "WSRAW_SETTINGS": s.to_json(settings),
                 "WSRAW_CONTROL": self._control.getsockopt_string(zmq.LAST_ENDPOINT),
                 "WSRAW_CONTROL_TOKEN": "control",
                 "WSRAW_EPOCH": "1",
@@ -571,6 +570,9 @@ class Served:
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        assert self.process.stdin is not None
+        self.process.stdin.write(s.to_json(settings).encode() + b"\n")
+        self.process.stdin.flush()
 
     def __enter__(self) -> Served:
         decoder = m.Decoder(str, m.FromGateway)

@@ -3,9 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given as hypothesis_given
+from hypothesis import strategies as st
 
 from wsraw import options, pools
 from wsraw.checks import from_options
+from wsraw.paths import Pattern
 from wsraw.pools import TableError
 from wsraw.settings import PoolSettings, RouteSettings, Settings
 
@@ -243,6 +246,31 @@ def test_what_is_wrong_is_refused_with_its_place(
     assert str(caught.value).startswith(why)
     assert "\n" not in str(caught.value)
     assert caught.value.place == (why.partition(":")[0], *place)
+
+
+ROUTES = st.builds(
+    RouteSettings,
+    pool=st.just("default"),
+    path=st.sampled_from(
+        ["", "/", "/a", "/a/", "/a/b", "/{x}", "/{x}/b", "/a/{x}", "/a/{x...}", "/{x...}"]
+    ),
+    host=st.sampled_from(["", "h", "H", "*.h"]),
+    subprotocol=st.sampled_from(["", "s"]),
+    kind=st.sampled_from(["any", "websocket"]),
+)
+
+
+@hypothesis_given(st.lists(ROUTES, max_size=6))
+def test_a_route_that_no_client_comes_to_is_found_as_by_comparing_all(
+    routes: list[RouteSettings],
+) -> None:
+    patterns = [Pattern(route.path) if route.path else None for route in routes]
+    pairs = list(zip(routes, patterns, strict=True))
+    before = pools._Earlier()
+    for index, (route, pattern) in enumerate(pairs):
+        takers = [one for one, path in pairs[:index] if pools._covers(one, path, route, pattern)]
+        assert before.find(route, pattern) is (takers[0] if takers else None)
+        before.add(route, pattern)
 
 
 @pytest.mark.parametrize("routes", [["any=a"], ["/x=a", "any=a"], ["raw=a", "websocket=a"]])

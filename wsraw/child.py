@@ -1,7 +1,8 @@
 """I/O. How a spawned process begins: it ties its life to its parent's, then becomes what it is.
 
-`python -m wsraw gateway` or `python -m wsraw worker [FILE]`, with everything else in the
-environment; what is secret there, or would mislead a process that a handler starts, is taken out.
+`python -m wsraw gateway` or `python -m wsraw worker [FILE]`, with the settings in the first line of
+stdin and everything else in the environment; what is secret there, or would mislead a process that
+a handler starts, is taken out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ def main() -> int:
     if lock and sys.platform != "win32":
         # Held by the gateway, yet not by a program that may be started from it.
         os.set_inheritable(int(lock), False)
-    settings = settings_module.from_json(os.environ.pop("WSRAW_SETTINGS"))
+    path = os.environ.pop("WSRAW_PATH", "")
+    if path:
+        sys.path[:] = path.split(os.pathsep)
+    settings = settings_module.from_json(_first_line())
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
@@ -46,6 +50,18 @@ def main() -> int:
         os.environ.pop("WSRAW_POOL"),
         settings,
     )
+
+
+def _first_line() -> str:
+    """Of stdin; nothing but its end comes behind it."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1 << 16)
+        if not more:
+            # The supervisor is gone.
+            sys.exit(1)
+        line += more
+    return line.decode()
 
 
 class _Line(LogLine):

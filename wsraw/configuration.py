@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
@@ -153,33 +153,47 @@ _Place = tuple[str, int | None, str]
 def _lines_of_keys(text: str) -> dict[_Place, int]:
     """Where each key at the top, or table, begins; and each key in tables of which there are many.
 
-    tomllib does not tell. But every statement of TOML is TOML by itself, and no part of one is: so
-    lines are added to a statement until it can be read.
+    tomllib does not tell. But every statement of TOML is TOML by itself.
     """
-    lines = text.splitlines(keepends=True)
     places: dict[_Place, int] = {}
-    start = 0
     table: str | None = None
     counts: Counter[str] = Counter()
-    for end in range(1, len(lines) + 1):
-        try:
-            known = tomllib.loads("".join(lines[start:end]))
-        except tomllib.TOMLDecodeError:
-            continue
-        while start < end and lines[start].lstrip()[:1] in ("", "#"):
-            start += 1
-        is_header = start < end and lines[start].lstrip().startswith("[")
-        for name in known:
+    for line, statement in _statements(text):
+        is_header = statement.startswith("[")
+        for name in tomllib.loads(statement):
             if is_header:
                 table = name
                 counts[name] += 1
-                places.setdefault((name, counts[name] - 1, ""), start + 1)
+                places.setdefault((name, counts[name] - 1, ""), line)
             if is_header or table is None:
-                places.setdefault((name, None, ""), start + 1)
+                places.setdefault((name, None, ""), line)
             else:
-                places.setdefault((table, counts[table] - 1, name), start + 1)
-        start = end
+                places.setdefault((table, counts[table] - 1, name), line)
     return places
+
+
+_TOKEN: Final = re.compile(
+    r""""{3}(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[][{}\n]""",
+    re.DOTALL,
+)
+"""What says in TOML where a statement ends: texts, comments, brackets, and ends of lines."""
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each statement of what is known to be TOML, and the line it begins on."""
+    start, line, depth = 0, 1, 0
+    for token in _TOKEN.finditer(f"{text}\n"):
+        first = token[0][0]
+        depth += (first in "[{") - (first in "]}")
+        if token[0] != "\n" or depth:
+            continue
+        end = token.end()
+        statement = text[start:end]
+        body = statement.lstrip()
+        if body and body[0] != "#":
+            yield line + statement[: len(statement) - len(body)].count("\n"), body
+        line += statement.count("\n")
+        start = end
 
 
 def _is_table(value: Any) -> bool:

@@ -20,6 +20,7 @@ decoded then, so that what a client encodes can never become another path:
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -121,6 +122,12 @@ class Pattern:
                 return None
             params[self._rest] = "/".join(rest)
         return params
+
+    @property
+    def beginning(self) -> tuple[str, ...]:
+        """The segments before the first name. A pattern covers only those that begin as it does."""
+        texts = takewhile(lambda step: not step[1], self._steps)
+        return tuple(text for text, _ in texts)
 
     def covers(self, other: Pattern) -> bool:
         """Whether it takes whatever the other one would."""

@@ -8,8 +8,9 @@ the pool of a client.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from difflib import get_close_matches
+from itertools import product
 from typing import Any, Final
 
 from wsraw import programs
@@ -136,20 +137,54 @@ def entries(
 
 def check(settings: Settings) -> None:
     """Raises ValueError with a line for the user, mostly a TableError."""
+    names: set[str] = set()
     for index, pool in enumerate(settings.pools):
-        _check_name(settings.pools, index, pool.name)
+        _check_name(names, index, pool.name)
+        names.add(pool.name)
     entries(settings)
-    patterns = [_check_route(settings, *each) for each in enumerate(settings.routes)]
-    for index, route in enumerate(settings.routes):
-        for before in range(index):
-            if _covers(settings.routes[before], patterns[before], route, patterns[index]):
-                earlier = shown(settings.routes[before])
-                why = f"no client comes to {shown(route)}: {earlier} stands before it and takes all"
-                raise TableError("routes", index, "", f"{why}; change their order, or leave it out")
+    known = list(in_force(settings))
+    patterns = [_check_route(settings, known, *each) for each in enumerate(settings.routes)]
+    before = _Earlier()
+    for index, (route, pattern) in enumerate(zip(settings.routes, patterns, strict=True)):
+        taker = before.find(route, pattern)
+        if taker is not None:
+            earlier = shown(taker)
+            why = f"no client comes to {shown(route)}: {earlier} stands before it and takes all"
+            raise TableError("routes", index, "", f"{why}; change their order, or leave it out")
+        before.add(route, pattern)
     _check_reached(settings)
 
 
-def _check_name(pools: Sequence[PoolSettings], index: int, name: str) -> None:
+class _Earlier:
+    """The routes before one, by what they ask for: there may be thousands, and few of them can take
+    all clients of another."""
+
+    def __init__(self) -> None:
+        self._routes: dict[tuple[Any, ...], list[tuple[int, RouteSettings, Pattern | None]]] = {}
+        self._count = 0
+
+    def add(self, route: RouteSettings, pattern: Pattern | None) -> None:
+        """One more."""
+        beginning = pattern.beginning if pattern is not None else ()
+        key = (route.host.lower(), route.subprotocol, route.listener, beginning)
+        self._routes.setdefault(key, []).append((self._count, route, pattern))
+        self._count += 1
+
+    def find(self, route: RouteSettings, pattern: Pattern | None) -> RouteSettings | None:
+        """The first that takes whomever this one would."""
+        beginning = pattern.beginning if pattern is not None else ()
+        asked = [{"", text} for text in (route.host.lower(), route.subprotocol, route.listener)]
+        begun = [beginning[:length] for length in range(len(beginning) + 1)]
+        found = [
+            (count, one)
+            for key in product(*asked, begun)
+            for count, one, path in self._routes.get(key, ())
+            if _covers(one, path, route, pattern)
+        ]
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _check_name(earlier: Container[str], index: int, name: str) -> None:
     why = ""
     if not _NAME.fullmatch(name):
         why = f"{name!r} is no name: write letters, digits, - _ and ., at most 100"
@@ -157,19 +192,20 @@ def _check_name(pools: Sequence[PoolSettings], index: int, name: str) -> None:
         why = f"{name!r} is the pool of the setting workers: write its workers there"
     elif name == PUSHING_POOL:
         why = f"{name!r} is the pool of workers without handlers: take another name"
-    elif any(name == other.name for other in pools[:index]):
+    elif name in earlier:
         why = f"{name!r} is there twice: write all its workers into one"
     if why:
         raise TableError("pools", index, "name", why)
 
 
-def _check_route(settings: Settings, index: int, route: RouteSettings) -> Pattern | None:
-    """Its pattern, if it has one."""
+def _check_route(
+    settings: Settings, known: Sequence[str], index: int, route: RouteSettings
+) -> Pattern | None:
+    """Its pattern, if it has one. `known`: the names of all pools."""
 
     def wrong(key: str, why: str) -> TableError:
         return TableError("routes", index, key, why)
 
-    known = list(in_force(settings))
     if route.pool not in known:
         near = get_close_matches(route.pool, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(known)}"

@@ -7,6 +7,7 @@ other, listeners.py reads the one that is more than a value.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
 
 import msgspec
@@ -575,15 +576,20 @@ def convert(values: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def convert_field(name: str, value: Any, kind: type[Any]) -> Any:
+def convert_field(name: str, value: Any, kind: type[msgspec.Struct]) -> Any:
     """One value of a struct, its type and bounds checked. Raises ValueError, with the name."""
-    # The struct may have others that must be said, too.
-    hints = get_type_hints(kind, include_extras=True)
     try:
-        return msgspec.convert(value, hints[name])
+        # The struct may have others that must be said, too.
+        return msgspec.convert(value, _hints(kind)[name])
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$")
         raise ValueError(f"{name}{path.rstrip('`')}: {what}") from error
+
+
+@cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Looked up once: it takes a millisecond, and there may be thousands of routes."""
+    return get_type_hints(kind, include_extras=True)
 
 
 _Any = TypeVar("_Any", Settings, PoolSettings, RouteSettings)
@@ -595,7 +601,7 @@ def replaced(settings: _Any, **changes: Any) -> _Any:
 
 
 def to_json(settings: Settings) -> str:
-    """For the environment of a child process."""
+    """For a child process."""
     return msgspec.json.encode(settings).decode()
 
 

@@ -34,7 +34,7 @@ class Nursery:
         self.posted: list[Callable[[], object]] = []
         self.ended: list[tuple[Child, int, str]] = []
         self.script = "exit"
-        monkeypatch.setattr(c, "command", lambda *_: ["sh", "-c", self.script])
+        monkeypatch.setattr(c, "own_command", lambda *_: ["sh", "-c", self.script])
         self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
         self.children = c.Children(
             {}, self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
@@ -137,7 +137,7 @@ def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
 def test_what_cannot_be_started_is_an_exit(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c, "command", lambda *_: ["/nowhere/at/all"])
+    monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
     child = Child(None)
     assert not nursery.children.spawn_gateway(child, "gateway", {}, [])
     nursery.bury()

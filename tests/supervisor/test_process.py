@@ -237,6 +237,64 @@ def test_the_environment_is_ours_less_that_of_another_run(
     assert start(code, {"NEW": "given"}).wait() == ["None kept given", 0]
 
 
+def test_what_it_is_told_first_may_have_any_length() -> None:
+    """The system limits a variable of the environment to 128 KiB."""
+    heard: list[str] = []
+    gone = threading.Event()
+    process = Process(
+        [sys.executable, "-c", "import sys; print(len(sys.stdin.readline()))"],
+        {},
+        on_line=heard.append,
+        on_exit=lambda code: gone.set(),
+        said=b"x" * 1_000_000 + b"\n",
+    )
+    eventually(gone.is_set)
+    assert process.hear_out(10)
+    assert heard == ["1000001"]
+
+
+def test_one_that_never_listens_keeps_nobody_waiting() -> None:
+    gone = threading.Event()
+    process = Process(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        {},
+        on_line=print,
+        on_exit=lambda code: gone.set(),
+        said=b"x" * 1_000_000,
+    )
+    process.kill()
+    eventually(gone.is_set)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open folder cannot be removed")
+def test_where_children_start_when_our_folder_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def started_in() -> str:
+        heard: list[str] = []
+        gone = threading.Event()
+        process = Process(
+            [sys.executable, "-c", "import os; print(os.getcwd())"],
+            {},
+            on_line=heard.append,
+            on_exit=lambda code: gone.set(),
+            folder=str(folder),
+        )
+        eventually(gone.is_set)
+        assert process.hear_out(10)
+        return heard[0]
+
+    assert started_in() == str(folder)
+    folder.rmdir()
+    assert started_in() == "/"
+    folder.mkdir()
+    assert started_in() == str(folder), "a new release at its path"
+
+
 @pytest.mark.parametrize(
     ("code", "killed", "words"),
     [

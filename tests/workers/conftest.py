@@ -195,7 +195,6 @@ class Process:
             "WSRAW_ENDPOINT": self.endpoint,
             "WSRAW_TOKEN": TOKEN,
             "WSRAW_POOL": "p",
-            "WSRAW_SETTINGS": settings,
         }
         start = f"{prelude}\nimport sys\nfrom wsraw.child import main\nsys.exit(main())"
         self.child = subprocess.Popen(
@@ -206,6 +205,9 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
+        assert self.child.stdin is not None
+        self.child.stdin.write(f"{settings}\n")
+        self.child.stdin.flush()
 
     def receive(self) -> bytes | None:
         """The next batch of the worker, if one comes soon; () and probes are empty."""

@@ -18,8 +18,9 @@ from wsraw.supervisor.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.process import (
     LAST_WORDS,
     Process,
-    command,
     foreign_command,
+    own_command,
+    path,
     reason,
     start_folder,
 )
@@ -60,16 +61,21 @@ class Children:
         log: Log,
         post: Callable[[Callable[[], object]], object],
         ended: Ended,
+        said: bytes = b"",
     ) -> None:
+        """`variables` and what is `said` on stdin are for processes of our own; the system limits a
+        variable to 128 KiB."""
         self.last_words = ""
         """What the process said whose exit was reported last; complete if it does not load."""
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
+            "WSRAW_PATH": path(),
             **variables,
         }
         self.folder = start_folder()
         """Where children are started: what lies there now, if a link in its name has moved."""
+        self._said = said
         self._lock = lock
         self._log = log
         self._post = post
@@ -114,7 +120,7 @@ class Children:
         variables = {**self._own_variables, **variables, **given}
         # It holds the run folder's lock, too, as it uses the folder until its end.
         keep_open = [self._lock, *sockets]
-        return self._spawn(child, name, "gateway", command("gateway"), variables, keep_open)
+        return self._spawn(child, name, "gateway", own_command("gateway"), variables, keep_open)
 
     def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
         """Start a worker, for which there is a token. False if that failed, as above."""
@@ -128,7 +134,7 @@ class Children:
         if program.is_foreign:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
             return self._spawn(child, name, "foreign", foreign_command(program.words), variables)
-        line = command("worker") if program.file is None else command("worker", program.file)
+        line = own_command("worker", *([program.file] if program.file is not None else []))
         variables = {**self._own_variables, **variables}
         return self._spawn(child, name, "worker", line, variables)
 
@@ -160,6 +166,7 @@ class Children:
                 explained=lambda code: (
                     child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
                 ),
+                said=b"" if kind == "foreign" else self._said,
             )
         except OSError as error:
             why = f"could not be started: {os_error(error)}"

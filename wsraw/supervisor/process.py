@@ -18,10 +18,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -67,7 +69,9 @@ class Process:
         folder: str = "",
         keep_open: Sequence[int] = (),
         explained: Callable[[int], bool] = _is_never,
+        said: bytes = b"",
     ) -> None:
+        """`said`: what it finds on its stdin first, of any length."""
         options: dict[str, Any] = {}
         if sys.platform == "win32":
             options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
@@ -78,9 +82,13 @@ class Process:
         environment.pop("PWD", None)
         if folder and os.path.isdir(folder):
             options["cwd"] = environment["PWD"] = folder
+        elif not start_folder():
+            # Ours has been deleted, and from nowhere nothing can be started.
+            options["cwd"] = os.path.abspath(os.sep)
         self._on_line = on_line
         self._on_exit = on_exit
         self._explained = explained
+        self._said = said
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -147,7 +155,15 @@ class Process:
             while line := output.readline(LONGEST_LINE):
                 self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
+    def _say(self) -> None:
+        """A child that never reads keeps nobody waiting but the thread that waits for its end."""
+        assert self._process.stdin is not None
+        with _gone_is_fine():
+            while self._said:
+                self._said = self._said[os.write(self._process.stdin.fileno(), self._said) :]
+
     def _wait(self) -> None:
+        self._say()
         code = self._process.wait()
         if self._explained(code):
             self._reader.join(LAST_WORDS)
@@ -181,9 +197,57 @@ def start_folder() -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of a child of wsraw's own (child.py)."""
+    """The command line of a Python that runs wsraw."""
     # -P: a module of the user's folder must not stand in for one of ours, or of Python's.
     return [sys.executable, "-P", "-m", "wsraw", *arguments]
+
+
+def own_command(*arguments: str) -> list[str]:
+    """The command line of a child of wsraw's own (child.py); it needs the variable of `path`."""
+    if _is_found():
+        return command(*arguments)
+    return [sys.executable, "-P", "-c", _WITH_OUR_PATH, *arguments]
+
+
+_WITH_OUR_PATH: Final = (
+    "import os, runpy, sys; sys.path[:] = os.environ.pop('WSRAW_PATH').split(os.pathsep); "
+    "runpy.run_module('wsraw', run_name='__main__', alter_sys=True)"
+)
+
+
+@cache
+def _is_found() -> bool:
+    """Whether a Python that we start finds wsraw where we have found it. It does not where wsraw is
+    on a path that a launcher has made, or in the folder it was started in."""
+    home = str(Path(wsraw.__file__).resolve().parent.parent)
+    known = [*site.getsitepackages(), site.getusersitepackages()]
+    known += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if home in (os.path.realpath(place) for place in known if place):
+        return True
+    code = "import importlib.util as u; print(u.find_spec('wsraw').origin)"
+    found = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=False)
+    return os.fsdecode(found.stdout).strip() == wsraw.__file__
+
+
+def path() -> str:
+    """Where our modules come from, for our own children: what a launcher has put there counts.
+
+    The folder of the launcher itself comes last, and the current folder not at all: a module there
+    must not stand in for one of ours.
+    """
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    places = list(map(os.path.abspath, filter(None, sys.path)))
+    if file is not None and not sys.flags.safe_path and places:
+        first = os.path.realpath(places[0])
+        if getattr(main, "__spec__", None) is not None and first == os.path.realpath(
+            start_folder()
+        ):
+            # `python -m`, which puts the current folder there.
+            del places[0]
+        elif first == os.path.dirname(os.path.realpath(file)):
+            places.append(places.pop(0))
+    return os.pathsep.join(places)
 
 
 def foreign_command(words: Sequence[str]) -> list[str]:
@@ -200,11 +264,6 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)
     }
     environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")
-    home = Path(wsraw.__file__).resolve().parent.parent
-    if home == Path.cwd():
-        # A source tree that is not installed: -P has taken it out of the child's path.
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{home}{os.pathsep}{path}" if path else str(home)
     environment.update(variables)
     return environment
 

@@ -109,11 +109,12 @@ class Supervisor:
         self._keeper = Keeper(folder, self.control, self._standalone_token, log)
         run_settings = settings_module.replaced(settings, run_dir=str(folder.path))
         self._children = Children(
-            {"WSRAW_SETTINGS": settings_module.to_json(run_settings)},
+            {},
             folder.lock,
             log,
             self.loop.call_soon_threadsafe,
             self._bury,
+            settings_module.to_json(run_settings).encode() + b"\n",
         )
         self._requests = Requests(self)
         self._reads_asked = self._reads_done = 0
