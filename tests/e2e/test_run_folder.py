@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 from e2e.serving import ECHO, TIMEOUT, serve
-from running import wsraw
+from running import Running, wsraw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
 
@@ -52,3 +54,31 @@ def test_the_folder_becomes_unusable_and_the_gateway_is_killed() -> None:
             serving.run.line(r"takes no sockets")
         finally:
             folder.unlink()
+
+
+def test_a_start_waits_for_the_gateway_of_a_killed_supervisor(tmp_path: Path) -> None:
+    """Exit code 2 was the answer for up to five seconds, and a service manager does not try again
+    after that."""
+    gate = tmp_path / "gate"
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, time\n"
+        "def on_message(msg, con):\n"
+        "    print('in the handler')\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    )
+    options = [f"--workers={slow}", f"--run-dir={tmp_path / 'run'}"]
+    with (
+        Running(*options) as first,
+        socket.create_connection(("127.0.0.1", first.port), TIMEOUT) as client,
+    ):
+        client.sendall(b"x")
+        first.line("in the handler")
+        first.process.kill()
+        first.process.wait()
+        with Running(*options) as second:
+            second.line("waiting for the gateway of an earlier run to leave")
+            gate.touch()
+            second.ready()
+            second.send(signal.SIGTERM)
+            assert second.wait() == 0

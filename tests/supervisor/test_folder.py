@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from deadline import UNIT
 
 from wsraw.supervisor import folder as folders
 from wsraw.supervisor.folder import EPOCHS, LONGEST_SOCKET_PATH, Folder, FolderError
@@ -266,14 +268,20 @@ def test_the_token_is_for_us_alone(tmp_path: Path) -> None:
 def test_one_run_a_folder(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     folder = Folder(path)
-    with pytest.raises(FolderError, match="in use by another run"):
-        Folder(path)
+    with socket.socket(socket.AF_UNIX) as control:
+        control.bind(str(folder.path / "control.sock"))
+        control.listen()
+        with pytest.raises(FolderError, match="in use by another run"):
+            Folder(path)
     folder.close()
     Folder(path).close()
 
 
 @posix
-def test_a_child_that_inherits_the_lock_holds_it(tmp_path: Path) -> None:
+def test_who_inherits_the_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway of a supervisor that was killed takes its time to say goodbye."""
     path = str(tmp_path / "run")
     folder = Folder(path)
     with subprocess.Popen(
@@ -282,10 +290,19 @@ def test_a_child_that_inherits_the_lock_holds_it(tmp_path: Path) -> None:
         pass_fds=[folder.lock],
     ) as child:
         folder.close()
-        with pytest.raises(FolderError, match="in use"):
+        monkeypatch.setattr(folders, "LEAVING", 0.0)
+        with pytest.raises(FolderError, match="does not leave") as refused:
             Folder(path)
-        child.communicate()
-    Folder(path).close()
+        assert refused.value.is_passing
+        monkeypatch.setattr(folders, "LEAVING", 30.0 * UNIT)
+
+        def leave(text: str) -> None:
+            said.append(text)
+            child.communicate()
+
+        said: list[str] = []
+        Folder(path, leave).close()
+        assert said == [f"waiting for the gateway of an earlier run to leave {path}"]
 
 
 @posix

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +12,11 @@ from pathlib import Path
 import pytest
 from deadline import eventually
 from running import Running, is_alive
+
+from wsraw.settings import Settings
+from wsraw.supervisor.folder import Folder
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these tests speak in signals")
 
@@ -306,3 +313,32 @@ def test_a_worker_by_hand_finds_the_token(start: Start, handlers: str, tmp_path:
     run.send(signal.SIGTERM)
     run.wait()
     assert not (folder / "token").exists()
+
+
+def test_an_address_that_a_gateway_without_supervisor_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill -9 an immediate start ended with an exit code that is not tried again."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    left = Folder("")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = Settings(listen=(f"127.0.0.1:{server.getsockname()[1]}",))
+        holder = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            pass_fds=[left.lock, server.fileno()],
+        )
+    os.close(left.lock)
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            if "waiting for the gateway of an earlier run" in text:
+                holder.communicate()
+            return super().write(text)
+
+    log = Log(Stream(), "info")
+    try:
+        Supervisor(settings, log)._close()
+    finally:
+        holder.communicate()
+        log.close()

@@ -12,6 +12,7 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,12 @@ DEAD_LETTERS: Final = "dead-letters.jsonl"
 
 ASKING: Final = 0.1
 """Seconds for which a lock may be in the hands of somebody who only asks."""
+
+LEAVING: Final = 15.0
+"""Seconds for which the gateway of a run whose supervisor was killed may be leaving; it takes 5."""
+
+LOOK_AGAIN: Final = 0.05
+"""Seconds between two looks at whether it has left."""
 
 FRESH: Final = 60.0
 """Seconds for which a folder without a lock may be one that another run is just making."""
@@ -48,6 +55,10 @@ class FolderError(Exception):
         self.is_passing = is_passing
 
 
+class InUseError(FolderError):
+    """Somebody else holds its lock."""
+
+
 _Signature = tuple[int, int, int, int]
 """What a file is known by: device, number, size and time."""
 
@@ -62,7 +73,8 @@ class Folder:
     `restore` writes anew what has been removed, changed, or could not be written before.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, say: Callable[[str], object] = str) -> None:
+        """`say` is told why it takes long, if it does."""
         self._is_ours = not path
         self.complaints: list[str] = []
         """What the log has to say of the folder; whoever logs it clears the list."""
@@ -79,7 +91,7 @@ class Folder:
             self.path = _make_fresh()
         try:
             self._check_length()
-            self.lock = self._take_lock(ASKING)
+            self.lock = self._wait_for_lock(say)
         except FolderError:
             self._remove_ours()
             raise
@@ -94,6 +106,24 @@ class Folder:
                 f"run folder {self.path}: too long for the path of a socket ({length} bytes, "
                 f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
             )
+
+    def _wait_for_lock(self, say: Callable[[str], object]) -> int:
+        """Once the gateway of a killed supervisor has left: it takes its time to say goodbye."""
+        until = time.monotonic() + LEAVING
+        has_said = False
+        while True:
+            try:
+                return self._take_lock(ASKING)
+            except InUseError as error:
+                if has_supervisor(self.path):
+                    raise
+                if time.monotonic() > until:
+                    text = f"run folder {self.path}: a gateway of an earlier run does not leave"
+                    raise FolderError(text, is_passing=True) from error
+            if not has_said:
+                say(f"waiting for the gateway of an earlier run to leave {self.path}")
+                has_said = True
+            time.sleep(LOOK_AGAIN)
 
     def _take_lock(self, patience: float) -> int:
         """A descriptor that holds the lock for as long as we live, or a gateway that inherits it.
@@ -116,7 +146,7 @@ class Folder:
             time.sleep(ASKING / 10)
         if not taken:
             os.close(lock)
-            raise FolderError(
+            raise InUseError(
                 f"run folder {self.path} is in use by another run; stop that one, or choose "
                 "another --run-dir"
             )
@@ -361,6 +391,37 @@ def may_enter(path: Path) -> bool:
     except OSError:
         pass
     return True
+
+
+def has_supervisor(path: Path) -> bool:
+    """Whether there is a supervisor that hears the commands of the run in that folder; without one
+    its gateway is leaving."""
+    family = getattr(socket, "AF_UNIX", None)
+    if sys.platform == "win32" or family is None:
+        # There no child outlives it.
+        return True
+    try:
+        endpoint = (path / CONTROL).read_text("utf-8").splitlines()[1]
+    except (OSError, ValueError, IndexError):
+        endpoint = ""
+    # Removed files are there again within a second; a run that is just beginning has none yet.
+    for file in {endpoint.removeprefix("ipc://"), str(path / LONGEST_NAME)}:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(file)
+            except BlockingIOError:
+                return True  # It has many who want to be heard.
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def are_leaving() -> bool:
+    """Whether the gateway of a run without a folder of its own outlives its supervisor at the
+    moment: it may still hold an address."""
+    return any(is_live(path) and not has_supervisor(path) for path in fresh_folders())
 
 
 def fresh_folders() -> list[Path]:

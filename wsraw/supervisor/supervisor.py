@@ -5,6 +5,7 @@ It does no work for clients; it must stay alive and simple.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import secrets
@@ -25,6 +26,7 @@ from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
+from wsraw.supervisor import folder as folders
 from wsraw.supervisor import keeper, status
 from wsraw.supervisor import policy as p
 from wsraw.supervisor.children import Children
@@ -89,7 +91,7 @@ class Supervisor:
         self._log = log
         self.policy = p.Policy(entries, settings, random.random)
         try:
-            folder = Folder(settings.run_dir)
+            folder = Folder(settings.run_dir, partial(log.say, "info"))
         except FolderError as error:
             raise _cannot_start(error) from error
         self._sockets: list[tuple[socket.socket, Listen]] = []
@@ -134,10 +136,25 @@ class Supervisor:
     # --- the listening sockets: ours, where a gateway can inherit them ---
 
     def _listen(self) -> None:
-        if listening.CAN_BE_INHERITED:
-            for text in self._settings.listen:
-                listen = parse_listen(text, self._settings)
-                self._sockets.append((listening.bind(listen), listen))
+        """Raises OSError."""
+        until = time.monotonic() + folders.LEAVING
+        has_said = False
+        while listening.CAN_BE_INHERITED:
+            try:
+                for text in self._settings.listen:
+                    listen = parse_listen(text, self._settings)
+                    self._sockets.append((listening.bind(listen), listen))
+                return
+            except OSError as error:
+                self._stop_listening()
+                is_late = time.monotonic() > until
+                if error.errno != errno.EADDRINUSE or is_late or not folders.are_leaving():
+                    raise
+            if not has_said:
+                text = "waiting for the gateway of an earlier run to leave its address"
+                self._log.say("info", text)
+                has_said = True
+            time.sleep(folders.LOOK_AGAIN)
 
     def _stop_listening(self) -> None:
         """From here on a connect is refused: nobody would accept it."""
