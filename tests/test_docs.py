@@ -45,7 +45,7 @@ from wsraw.gateway import (
 from wsraw.supervisor import folder, policy, pool, process, requests, restarts, supervisor
 from wsraw.supervisor import log as supervisor_log
 from wsraw.supervisor.life import ChildState
-from wsraw.workers import dealer, handlers, shell, worker
+from wsraw.workers import dealer, handlers, ration, shell, worker
 
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs/worker-protocol.md"
@@ -385,6 +385,7 @@ S = s.Settings()
         (OPERATIONS, "half a second at a time" if listener.ACCEPT_PAUSE == 0.5 else "?"),
         (OPERATIONS, "five seconds" if gateway.ORPHAN_STOP == 5 else "?"),
         (OPERATIONS, "is ended with them" if worker.ORPHAN_GRACE == gateway.ORPHAN_STOP else "?"),
+        (OPERATIONS, f"each worker shows {ration.SHOWN} within\n{ration.PERIOD:g} seconds"),
         (OPERATIONS, f"{supervisor_log.BYTES_KEPT >> 20} MiB of lines are"),
         (OPERATIONS, "with 1000 and 1001" if connection.GOOD_ENDS == (1000, 1001) else "?"),
         (OPERATIONS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),

@@ -26,7 +26,8 @@ from wsraw.settings import Settings
 from wsraw.shown import LogLine
 from wsraw.workers import api, fork, handlers, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
-from wsraw.workers.runtime import Runtime
+from wsraw.workers.ration import Rationed
+from wsraw.workers.runtime import Runtime, log_exception
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
 
 log = logging.getLogger("wsraw.worker")
@@ -84,6 +85,7 @@ def main(
         starting=loaded.on_start is not None,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
+    runtime.report = rationed = Rationed(log_exception)
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
@@ -107,6 +109,7 @@ def main(
 
         shell = PlainShell(runtime, dealer, stopper, endpoint)
     code = shell.run()
+    rationed.flush()
     # Python gives signals their default back before it ends: one that comes then, when all is said,
     # would make a death of it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
