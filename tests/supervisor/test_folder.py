@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_base_open_to_others_is_refused(own_base: Path) -> None:
     own_base.mkdir(mode=0o755)
     with pytest.raises(FolderError, match="chmod 700"):
         Folder("")
+
+
+@posix
+def test_a_fresh_folder_is_made_anew_with_what_it_lies_in(own_base: Path) -> None:
+    """systemd removes /run/user/UID when the last session of a user ends."""
+    folder = Folder("")
+    shutil.rmtree(own_base)
+    assert folder.restore()
+    assert mode(own_base) == mode(folder.path) == 0o700
+    Folder("").close()
+    folder.close()
+    assert not own_base.exists()
 
 
 def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:

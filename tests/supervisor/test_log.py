@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import threading
@@ -129,3 +130,41 @@ def test_lost_lines_are_told_even_if_none_comes_after_them() -> None:
     stream.read.set()
     eventually(lambda: "5 lines lost" in stream.getvalue())
     log.close()
+
+
+class Full(io.StringIO):
+    """A disk that has no room until `has_room` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+        self.has_room = False
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        if not self.has_room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_what_a_full_disk_has_lost_is_told() -> None:
+    stream = Full()
+    log = Log(stream, "info")
+    for number in range(3):
+        tries = stream.tries
+        log.say("info", f"lost {number}")
+        eventually(lambda tries=tries: stream.tries > tries)  # type: ignore[misc]
+    stream.has_room = True
+    eventually(lambda: "lines lost" in stream.getvalue())
+    log.close()
+    assert lines(stream) == ["warning wsraw: 3 lines lost"]
+
+
+def test_a_stream_that_never_works_does_not_hold_up_the_end() -> None:
+    stream = Full()
+    log = Log(stream, "info")
+    log.say("info", "lost")
+    eventually(lambda: stream.tries)
+    log.close(10)
+    assert not log._writer.is_alive()
+    assert stream.tries < 5

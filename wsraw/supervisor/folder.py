@@ -214,6 +214,9 @@ class Folder:
         is_lost = not self._holds_lock() or any(name in self._seen for name in missing)
         if not missing and not is_lost:
             return False
+        if self._is_ours:
+            # Private, too: else a next run would refuse it.
+            _make(self.path.parent, "run folder")
         _make(self.path, "run folder")
         if not self._holds_lock():
             fresh = self._take_lock(0.0)

@@ -26,6 +26,9 @@ BYTES_KEPT: Final = 8 * 1024 * 1024
 OWN_BYTES: Final = 256 * 1024
 """Beyond that, for lines of our own: what children print does not take their place."""
 
+TRY_AGAIN: Final = 1.0
+"""Seconds, or the next line, until a stderr that failed is tried again."""
+
 WRITTEN_AT_ONCE: Final = 128 * 1024
 """Bytes, so that what is being written adds little to what is kept."""
 
@@ -80,19 +83,23 @@ class Log:
             self._held += size
             self._changed.notify()
 
-    def _take(self) -> str:
-        """Some of what waits, and how much was lost once all of it is out."""
-        parts = []
+    def _take(self) -> tuple[str, int]:
+        """Some of what waits, and how much was lost once all of it is out; of how many lines that
+        tells."""
+        parts: list[str] = []
         size = 0
         while self._lines and size < WRITTEN_AT_ONCE:
             line = self._lines.popleft()
             size += sys.getsizeof(line)
             parts.append(line)
         self._held -= size
+        count = len(parts)
         if self._lost and not self._lines:
-            parts.append(f"{time.strftime('%H:%M:%S')} warning wsraw: {self._lost} lines lost\n")
+            what = "line" if self._lost == 1 else "lines"
+            parts.append(f"{time.strftime('%H:%M:%S')} warning wsraw: {self._lost} {what} lost\n")
+            count += self._lost
             self._lost = 0
-        return "".join(parts)
+        return "".join(parts), count
 
     def _work(self) -> None:
         if sys.platform != "win32":
@@ -103,7 +110,7 @@ class Log:
             with self._changed:
                 while not self._lines and not self._lost and not self._closing:
                     self._changed.wait()
-                text = self._take()
+                text, count = self._take()
                 over = self._closing and not text
             if over:
                 return
@@ -111,5 +118,9 @@ class Log:
                 self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError):
-                # Nobody reads it any more (a closed terminal); that must not end the run.
-                pass
+                # A closed terminal, a full disk; that must not end the run.
+                with self._changed:
+                    if self._closing:
+                        return
+                    self._lost += count
+                    self._changed.wait(TRY_AGAIN)
