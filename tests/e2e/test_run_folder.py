@@ -43,12 +43,12 @@ def test_the_folder_becomes_unusable_and_the_gateway_is_killed() -> None:
         shutil.rmtree(folder)
         folder.touch()
         try:
-            # A worker that lives on would find the new place, too, but takes its time to leave.
-            os.kill(serving.worker(1), signal.SIGKILL)
             os.kill(serving.gateway, signal.SIGKILL)
             with serving.ws() as client:
                 client.send("still here")
                 assert client.recv(TIMEOUT) == "still here"
+            # The old worker waits for a drain of its gateway, five seconds.
+            os.kill(serving.worker(1), signal.SIGKILL)
             [spare] = [path for path in folder.parent.iterdir() if path.is_dir()]
             assert wsraw("status", f"--run-dir={spare}").returncode == 0
             serving.run.line(r"takes no sockets")

@@ -83,8 +83,25 @@ def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
     run = Run(1).up()
     run.exit(run.gateway)
     run.pass_time(1)
-    assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [a.Terminate(run.worker)]
-    assert run.exit(run.worker, 0) == [a.Spawn(run.worker)]
+    old = run.worker
+    # At once: an old one takes its time to leave, as it waits for a drain of the old gateway.
+    assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [
+        a.Terminate(old),
+        a.Spawn(run.worker),
+    ]
+    assert run.worker is not old
+    assert run.exit(old, 0) == []
+    assert run.do(run.policy.ready(run.worker.n, run.now)) == []
+
+
+def test_workers_of_a_link_that_moved_are_replaced_one_after_the_other() -> None:
+    """Its gateway lives on: their sessions do, too, and they are succeeded in good order."""
+    run = Run(1).up()
+    old = run.worker
+    [spawn] = run.do(run.policy.listening("ipc:///elsewhere/link.sock", run.now))[-1:]
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child is not old
+    assert old.state is ChildState.READY
 
 
 def test_a_worker_that_dies_without_a_gateway_waits_for_it() -> None:

@@ -148,13 +148,13 @@ class Policy:
         self._listened = True
         has_moved = self._endpoint not in ("", endpoint)
         self._endpoint = endpoint
-        if has_moved:
+        if has_moved and is_new and self.phase is Phase.RUNNING:
+            for pool in self.pools.values():
+                pool.start_over(now)
+        elif has_moved:
             for child in self._living_workers():
-                if is_new:
-                    self._ask_to_leave(child, now)
-                else:
-                    # Their session goes on, but they would not find the next gateway.
-                    self.pools[child.pool].recycle(child, "the link has moved", now)
+                # Their session goes on, but they would not find the next gateway.
+                self.pools[child.pool].recycle(child, "the link has moved", now)
         # Of a run that has no workers of its own, that is all.
         self._judge_up()
         if is_new:

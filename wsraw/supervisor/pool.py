@@ -104,11 +104,9 @@ class Pool:
         if new is not None and new.state is not ChildState.READY:
             self._retire(new, now)
             self.successor = self.replaced = None
-        for place, child in enumerate(self.workers):
+        for child in self.workers:
             if child.state is ChildState.STARTING and child is not self.replaced:
-                fresh = self.workers[place] = Child(child.program, self.name)
-                fresh.restarts = child.restarts
-                fresh.last_reason = child.last_reason
+                self._renew(child)
                 self._retire(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
@@ -117,6 +115,22 @@ class Pool:
                 # It loads the new file anyway, and that may be what it needs.
                 child.early_deaths = 0
                 child.spawn_at = now
+
+    def _renew(self, child: Child) -> None:
+        """Another one is to be started in its place."""
+        fresh = self.workers[self.workers.index(child)] = Child(child.program, self.name)
+        fresh.restarts = child.restarts
+        fresh.last_reason = child.last_reason
+
+    def start_over(self, now: float) -> None:
+        """Replace all at once: they cannot find the gateway any more."""
+        if self.successor is not None:
+            self._dismiss(self.successor, now)
+            self.successor = self.replaced = None
+        for child in list(self.workers):
+            if child.alive:
+                self._renew(child)
+                self._dismiss(child, now)
 
     def recycle(self, child: Child, why: str, now: float) -> bool:
         """Replace one. False if that is under way, or it leaves anyway."""
@@ -296,6 +310,14 @@ class Pool:
             child.why_killed = f"it has not finished within drain_timeout ({wait:g} s)"
             self._do(a.Drain(child, wait or a.FOREVER))
         elif was is ChildState.STARTING:
+            child.kill_at = now + GRACE
+            self._do(a.Terminate(child))
+
+    def _dismiss(self, child: Child, now: float) -> None:
+        """It is not wanted any more, and there is no gateway that could drain it."""
+        if child.alive:
+            self.leaving.append(child)
+            child.take(Step.STOP)
             child.kill_at = now + GRACE
             self._do(a.Terminate(child))
 
