@@ -97,14 +97,18 @@ class Supervisor:
         self._sockets: list[tuple[socket.socket, Listen]] = []
         self.loop = Loop()
         try:
-            self._listen()
+            # First of all, as one who cannot be spoken to is taken for one who leaves.
             self.control = Control(folder.path)
-        except (OSError, ControlError) as error:
-            self._stop_listening()
+        except ControlError as error:
             self.loop.close()
             folder.close()
-            if isinstance(error, ControlError):
-                raise CannotStart(f"run folder {error}") from error
+            raise CannotStart(f"run folder {error}") from error
+        try:
+            self._listen()
+        except OSError as error:
+            self.control.close()
+            self.loop.close()
+            folder.close()
             raise CannotListen(error.strerror or str(error)) from error
         self._run_dir = folder.path
         self._standalone_token = secrets.token_hex(16)
