@@ -99,8 +99,13 @@ class Entrance:
         if self._origins.allow(origin, hosts, cross_site):
             return None
         page = "a page of another site" if origin is None else f"the Origin {shown_url(origin)}"
+        told = (
+            "pages of other sites may not connect here, nor link here; open the address itself, or "
+            if origin is None
+            else "pages of this Origin may not connect here; "
+        )
         self.refuse("origins", con.about, f"{page} may not (Host {shown_url(hosts[0])})", now)
-        return 403, "pages of this Origin may not connect here; see the server's setting origins"
+        return 403, f"{told}see the server's setting origins"
 
     def has_raw(self, con: Life, listen: Listen, now: float) -> bool:
         """Whether some pool is for this raw client; then it belongs to that."""
