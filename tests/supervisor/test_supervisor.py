@@ -63,6 +63,11 @@ def echo(run: Running) -> bytes:
 # --- start ---
 
 
+def test_reload_with_nothing_to_watch_is_told() -> None:
+    with Running("--workers=none", "--reload") as run:
+        run.line("warning wsraw: --reload: no worker is given as a file; nothing to watch")
+
+
 def test_it_says_where_it_listens_once_it_serves(start: Start) -> None:
     run = start(count=2).ready()
     line = run.line("listening on").string

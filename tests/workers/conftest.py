@@ -182,9 +182,11 @@ class Process:
 
         eventually(bind, "the endpoint to be free")
 
-    def start(self, source: str, *, settings: str = "{}", prelude: str = "") -> None:
+    def start(
+        self, source: str, *, settings: str = "{}", prelude: str = "", name: str = "user_handlers"
+    ) -> None:
         """Spawn it. `prelude` is run in the process before wsraw's main."""
-        file = self.folder / "user_handlers.py"
+        file = self.folder / f"{name}.py"
         file.write_text(textwrap.dedent(source), encoding="utf-8")
         # Whatever this machine's own environment says of wsraw, or of its tests.
         theirs = {name: v for name, v in os.environ.items() if not name.startswith("WSRAW_")}

@@ -91,7 +91,8 @@ def forked(function, *args):
 
 
 def start(process: Process, source: str, word: str) -> None:
-    process.start(HANDLERS + source.replace("def on_", f"{word} on_"))
+    # With a name that no import statement could have; pickle's import can.
+    process.start(HANDLERS + source.replace("def on_", f"{word} on_"), name="my-handlers")
     process.welcome()
 
 

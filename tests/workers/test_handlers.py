@@ -114,7 +114,8 @@ def test_its_folder_comes_first(load_text: Load, tmp_path: Path) -> None:
     [
         ("my_handlers.py", "my_handlers"),
         ("json.py", "wsraw_handlers_json"),
-        ("my-handlers.py", "wsraw_handlers_my_handlers"),
+        ("my-handlers.py", "my-handlers"),
+        ("chat.v2.py", "wsraw_handlers_chat_v2"),
         ("extensionless", "extensionless"),
     ],
 )

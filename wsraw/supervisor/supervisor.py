@@ -178,7 +178,9 @@ class Supervisor:
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
             files = _files_of(self.policy.programs, self._children.folder)
-            if self._settings.reload and files:
+            if self._settings.reload and not files:
+                self._log.say("warning", "--reload: no worker is given as a file; nothing to watch")
+            elif self._settings.reload:
                 watch = Watch(files, partial(self._log.say, "warning"))
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
             if self._settings.max_memory:

@@ -32,19 +32,20 @@ class Watch:
     """
 
     def __init__(self, files: Iterable[Path], warn: Callable[[str], object]) -> None:
-        self._files = list(files)
+        self._files = [os.fspath(file) for file in files]
         self._warn = warn
-        self._warned: set[Path] = set()
+        self._warned: set[str] = set()
         self._seen = self._look()
 
     def changed(self) -> list[Path]:
         """Files that came, went or were written since the last call."""
         before, self._seen = self._seen, self._look()
         paths = before.keys() | self._seen.keys()
-        return sorted(path for path in paths if before.get(path) != self._seen.get(path))
+        return sorted(Path(path) for path in paths if before.get(path) != self._seen.get(path))
 
-    def _look(self) -> dict[Path, Look]:
-        seen: dict[Path, Look] = {}
+    def _look(self) -> dict[str, Look]:
+        # All by their names: objects for paths would make a look five times as long.
+        seen: dict[str, Look] = {}
         walked = set()
         for file in self._files:
             # Python's first folder on sys.path is that of the file itself, behind all links.
@@ -52,13 +53,14 @@ class Watch:
             folder = os.path.dirname(place)
             _note(seen, file, place)
             # What has no suffix is a program of its own; its folder may be /usr/bin.
-            if file.suffix and (file.parent, folder, file.suffix) not in walked:
-                walked.add((file.parent, folder, file.suffix))
-                for path, real in self._below(file.parent, folder, file.suffix):
+            top, suffix = os.path.dirname(file), os.path.splitext(file)[1]
+            if suffix and (top, folder, suffix) not in walked:
+                walked.add((top, folder, suffix))
+                for path, real in self._below(top, folder, suffix):
                     _note(seen, path, real)
         return seen
 
-    def _below(self, top: Path, real_top: str, suffix: str) -> Iterator[tuple[Path, str]]:
+    def _below(self, top: str, real_top: str, suffix: str) -> Iterator[tuple[str, str]]:
         """Files, by the name to be shown and by that behind all links. Breadth first: of a folder
         that is too large, what is near is seen."""
         left = MOST_ENTRIES
@@ -84,7 +86,7 @@ class Watch:
                 left -= 1
                 is_file = entry.name.endswith(suffix)
                 if is_file or (_is_ours(entry.name, suffix) and _is_folder(entry)):
-                    shown, place = folder / entry.name, entry.path
+                    shown, place = os.path.join(folder, entry.name), entry.path
                     if entry.is_symlink():
                         place = os.path.realpath(place)
                     if is_file:
@@ -92,7 +94,7 @@ class Watch:
                     else:
                         folders.append((shown, place))
 
-    def _warn_once(self, folder: Path) -> None:
+    def _warn_once(self, folder: str) -> None:
         if folder not in self._warned:
             self._warned.add(folder)
             self._warn(
@@ -114,7 +116,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _note(seen: dict[Path, Look], shown: Path, real: str) -> None:
+def _note(seen: dict[str, Look], shown: str, real: str) -> None:
     try:
         status = os.stat(real)
     except OSError:

@@ -174,9 +174,10 @@ def load(file: str | None) -> Handlers:
 
 
 def _module_name(path: Path) -> str:
-    """Its own name, unless that would hide another module: it may be called json.py."""
+    """Its own name, unless that would hide another module: it may be called json.py. By its own
+    name the processes that multiprocessing spawns find it, too, be it an identifier or not."""
     name = path.stem
-    if name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
+    if name in sys.modules or name in sys.stdlib_module_names or "." in name:
         return "wsraw_handlers_" + "".join(c if c.isalnum() else "_" for c in name)
     return name
 
