@@ -170,6 +170,21 @@ def test_by_hand_a_second_signal_does_not_wait(process: Process, source: str) ->
     assert process.end()[0] == -signal.SIGINT
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@BOTH
+def test_without_a_gateway_nobody_waits_for_its_drain(process: Process, source: str) -> None:
+    """Both have ended at once: on_stop runs before the supervisor, or nobody, kills it."""
+    prelude = "import wsraw.workers.shell as shell\nshell.LEAVE_WITHIN = 600.0"
+    process.start(source + "def on_stop():\n    print('stopped')\n", prelude=prelude)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the session to stand")
+    process.router.close()
+    process.child.send_signal(signal.SIGTERM)
+    assert process.end()[:2] == (0, "stopped\n")
+    process.router = process.bind("tcp://127.0.0.1:*")
+
+
 @BOTH
 def test_it_ends_with_its_supervisor(process: Process, source: str) -> None:
     process.start(source)
@@ -256,6 +271,50 @@ def bad():
     code, _, err = process.end()
     assert code == 0
     assert "every raised" in err and "tick failed" in err
+
+
+ESCAPES = """
+import asyncio, sys
+from wsraw import every, publish
+ticks = 0
+@every(0.01)
+async def tick():
+    global ticks
+    ticks += 1
+    task = asyncio.create_task(asyncio.sleep(600))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    if ticks == 50: publish("ticks", "50")
+    await task
+async def leave():
+    sys.exit(3)
+async def on_message(msg, con):
+    match msg["data"]:
+        case "task": tasks.append(asyncio.create_task(leave()))
+        case "callback": asyncio.get_running_loop().call_soon(sys.exit, 3)
+        case "loop": asyncio.get_running_loop().stop()
+        case "gone": raise KeyboardInterrupt
+    return msg
+tasks = []
+"""
+
+
+def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
+    """python-websockets/websockets#1113, of which the cause is that `except Exception` does not see
+    CancelledError."""
+    process.start(ESCAPES)
+    process.welcome()
+    for n, what in enumerate((b"task", b"callback", b"loop", b"gone", b"x"), 1):
+        process.deliver(message(n, what))
+        process.pump(process.all_acked, "the ack")
+    assert process.sent() == [b"task", b"callback", b"loop", b"x"]
+    process.pump(lambda: m.Publish("ticks", b"50", "text") in process.commands, "50 ticks")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 0
+    assert "every raised" in err
+    assert err.count("a task or callback of the handlers raised") == 3
 
 
 def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> None:

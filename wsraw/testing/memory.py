@@ -36,6 +36,10 @@ class MemoryDealer(Dealer):
         """Whether a batch is waiting."""
         return bool(self._inbox)
 
+    def is_connected(self) -> bool:
+        """Always."""
+        return True
+
     def receive(self) -> bytes | None:
         """The next batch, or None."""
         self._arrival.quiet()

@@ -7,7 +7,6 @@ stdin, no exit code. After a drain it joins the next gateway, as the program liv
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import platform
 import secrets
@@ -32,10 +31,10 @@ from wsraw.workers.connection import (
 )
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.handlers import Handlers, Timer
+from wsraw.workers.lasting import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shell import Stopper
 
-log = logging.getLogger("wsraw.worker")
 T = TypeVar("T")
 
 CONCURRENCY: Final = 100

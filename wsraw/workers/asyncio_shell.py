@@ -82,7 +82,7 @@ class AsyncioShell(Shell):
                     # handler may stop it.
                     if serving.done() or loop.is_closed():
                         raise
-                    self.runtime.report("a task or callback of the handlers", error)
+                    self.runtime.escaped("a task or callback of the handlers", error)
         self.dealer.close(after_bye=True)
         return self.exit_code()
 
@@ -128,6 +128,8 @@ class AsyncioShell(Shell):
         give_up = loop.time() + LAST_BATCH
         self._send()
         while self._unsent is not None and loop.time() < give_up:
+            if self.stop_if_abandoned():
+                break
             await asyncio.sleep(RETRY_SEND)
             self._send()
 
@@ -148,6 +150,7 @@ class AsyncioShell(Shell):
 
     def _handle_bell(self) -> None:
         self._bell.quiet()
+        self.stop_if_abandoned()
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()

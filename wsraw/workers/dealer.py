@@ -129,6 +129,10 @@ class Dealer:
         send may take in the signal of an arrival."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
+    def is_connected(self) -> bool:
+        """Whether there is a gateway that takes what we send."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
     def receive(self) -> bytes | memoryview | None:
         """The next batch, or None."""
         try:

@@ -31,6 +31,7 @@ class PlainShell(Shell):
             now = time.monotonic()
             seconds = self._run_timers(now) if self._started else self.warn_if_alone(now)
             self._send()
+            self.stop_if_abandoned()
             if self.is_over():
                 break
             if runtime.queue:
@@ -91,6 +92,8 @@ class PlainShell(Shell):
             if dealer.send(batch):
                 batch = link.data_to_send()
                 continue
+            if self.stop_if_abandoned():
+                return
             now = time.monotonic()
             if self.stopper.asked:
                 give_up = min(give_up, now + LAST_BATCH)

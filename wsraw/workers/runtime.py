@@ -14,7 +14,6 @@ detach, or the end of the session. A new session knows nothing: what it needs co
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -35,12 +34,12 @@ from wsraw.workers.connection import (
     encode_state,
 )
 from wsraw.workers.inf import Inf
+from wsraw.workers.lasting import log
 from wsraw.workers.stacks import where
 
 if TYPE_CHECKING:
     from wsraw.workers.handlers import Handlers
 
-log = logging.getLogger("wsraw.worker")
 
 MOST_SHOWN: Final = 5
 """Handlers whose stacks are logged where it is not known which one of them hangs."""
@@ -384,6 +383,11 @@ class Runtime:
         return states + self._end(event, self.connection(event.con))
 
     # --- beside the events ---
+
+    def escaped(self, what: str, error: BaseException) -> None:
+        """Something of the handlers' was raised where nobody called them."""
+        self._end_if_forked(error)
+        self.report(what, error)
 
     def call(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
         """Call a plain function of the user that belongs to no event. False if it raised."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -11,15 +10,18 @@ from typing import Any, Final
 
 from wsraw.workers.dealer import Bell, Dealer
 from wsraw.workers.handlers import Timer
+from wsraw.workers.lasting import log
 from wsraw.workers.runtime import Runtime
-
-log = logging.getLogger("wsraw.worker")
 
 SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for the handlers behind it; so no worker looks stuck that is not."""
 
-LEAVE_WITHIN: Final = 5.0
-"""Seconds that a spawned worker waits for the gateway's drain once it should end."""
+LEAVE_WITHIN: Final = 4.0
+"""Seconds that a spawned worker waits for the gateway's drain once it should end. The supervisor
+kills it a second after that, which is what on_stop has."""
+
+LOOK_FOR_GATEWAY: Final = 0.1
+"""Seconds between two looks whether there is a gateway yet that could drain us."""
 
 LAST_BATCH: Final = 2.0
 """Seconds that a gateway which does not read is given to take our last batch."""
@@ -38,6 +40,7 @@ class Stopper:
 
     def __init__(self, bell: Bell) -> None:
         self.asked = False
+        self.is_leaving = False
         self.in_session: Callable[[], bool] = bool
         self.calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.ring = bell.ring
@@ -48,9 +51,21 @@ class Stopper:
         if not self.in_session():
             self.stop()
             return
-        timer = threading.Timer(LEAVE_WITHIN, self.stop)
-        timer.daemon = True
-        timer.start()
+        if self.is_leaving:
+            return
+        self.is_leaving = True
+        try:
+            threading.Thread(target=self._stop_later, name="wsraw-leave", daemon=True).start()
+        except RuntimeError:
+            # No thread can be started.
+            self.stop()
+
+    def _stop_later(self) -> None:
+        until = time.monotonic() + LEAVE_WITHIN
+        while not self.asked and time.monotonic() < until:
+            time.sleep(LOOK_FOR_GATEWAY)
+            self.ring()
+        self.stop()
 
     def stop(self) -> None:
         """Finish the running handlers, say bye, and end."""
@@ -101,6 +116,13 @@ class Shell:
         if not self.failed:
             self.runtime.link.started()
             self.runtime.output_ready()
+
+    def stop_if_abandoned(self) -> bool:
+        """Whether we are to leave, and the gateway that would drain us is gone: so we end now."""
+        if self.stopper.is_leaving and not self.dealer.is_connected():
+            self.stopper.asked = True
+            return True
+        return False
 
     def is_over(self) -> bool:
         """Whether nothing more is to be started."""

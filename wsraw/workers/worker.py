@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import io
 import logging
+import math
 import os
 import platform
 import secrets
@@ -24,13 +25,11 @@ from typing import Final
 from wsraw.link import WorkerLink
 from wsraw.settings import Settings
 from wsraw.shown import LogLine
-from wsraw.workers import api, fork, handlers, source
+from wsraw.workers import api, fork, handlers, output, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.ration import Rationed
 from wsraw.workers.runtime import Runtime, log_exception
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
-
-log = logging.getLogger("wsraw.worker")
 
 ASYNC_CONCURRENCY: Final = 100
 """Events that async handlers work on at the same time, unless the setting says otherwise."""
@@ -62,6 +61,7 @@ def main(
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
     if is_spawned:
+        output.wait_for_nobody(min(output.PATIENCE, settings.handler_timeout / 2 or math.inf))
         _overhear_sigint()
         _watch_stdin(stopper)
     source.install()
