@@ -389,6 +389,7 @@ S = s.Settings()
         (OPERATIONS, f"{supervisor_log.BYTES_KEPT >> 20} MiB of lines are"),
         (OPERATIONS, "with 1000 and 1001" if connection.GOOD_ENDS == (1000, 1001) else "?"),
         (OPERATIONS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
+        (HANDLERS, f"for `close_timeout` ({s.Settings().close_timeout:g} s)"),
         (HANDLERS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
         (HANDLERS, f"than `handler_timeout` ({s.Settings().handler_timeout:g} s; 0:"),
         (HANDLERS, f"`max_deliveries` ({s.Settings().max_deliveries}) workers have died"),

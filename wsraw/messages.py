@@ -167,8 +167,8 @@ class Opened(Record, tag="opened"):
 
 
 class Hung(Record, tag="hung"):
-    """Notice: the handler of `event` (its seq) of `con` takes too long, and your process is about
-    to be ended for it. Log where it is."""
+    """Notice: the handler of `event` (its seq) of `con` takes too long. Log where it is: your
+    process, or your session, is about to be ended for it."""
 
     con: int
     event: int

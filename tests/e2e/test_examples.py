@@ -366,6 +366,11 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
             assert receive_exactly(sock, 5) == b"bytes"
             sock.sendall(b"quit")
             assert receive_all(sock) == b""
+            with serving.tcp() as sock:
+                # As nc -N: the question, and no more.
+                sock.sendall(b"question")
+                sock.shutdown(socket.SHUT_WR)
+                assert receive_exactly(sock, 8) == b"question"
 
 
 def test_a_converter_whose_target_is_down_ends_its_client() -> None:

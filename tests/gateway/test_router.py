@@ -638,6 +638,48 @@ def test_a_coupled_upload_to_one_that_does_not_stand_yet_is_not_lost(protocol: s
     assert sent <= 2 * stage.settings.high_water_mark
 
 
+@pytest.mark.parametrize("end", ["upstream ends", "silence"])
+def test_a_half_closed_client_is_answered_by_what_was_opened_for_it(end: str) -> None:
+    """`nc -N` through a converter: the question is there and the client has said all, before its
+    upstream is open."""
+    stage = Stage()
+    mate = stage.worker()
+    router, con = stage.router, stage.raw()
+    stage.turn()
+    upstream = opened(mate, during=con.id)
+    there = router.routes[upstream].con
+    router.receive_eof(con, stage.now)
+    mate.work()
+    stage.run(60.0)
+    assert con.state is ConnectionState.CLOSING, "the upstream has the time of its connect_timeout"
+    router.take(there, there.connected(stage.now), stage.now)
+    stage.run(stage.settings.close_timeout - 2)
+    mate.say(m.Send(con.id, b"answer"))
+    route_of(con).written += con.output_size
+    con.written(con.output_size, stage.now)
+    stage.run(stage.settings.close_timeout - 2)
+    assert con.state is ConnectionState.CLOSING
+    if end == "silence":
+        stage.run(4.0)
+    else:
+        router.take(there, there.lost("reset", stage.now), stage.now)
+        stage.run(1.0)
+    assert con.close_cause == "eof"
+    assert not router._unanswered
+
+
+@pytest.mark.parametrize("options", [{"name": "feed"}, {"couple": None}])
+def test_nor_does_it_wait_for_what_was_not_opened_for_it(options: dict[str, Any]) -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    stage.turn()
+    opened(mate, during=con.id, **options)
+    stage.router.receive_eof(con, stage.now)
+    mate.work()
+    assert con.close_cause == "eof"
+
+
 # --- commands: groups, couple, mark, query ---
 
 

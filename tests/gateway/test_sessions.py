@@ -328,11 +328,10 @@ def test_a_token_lets_one_process_in() -> None:
     assert is_over(mate)
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed(by_hand: bool) -> None:
+def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed() -> None:
     stage = Stage(handler_timeout=5.0)
     stage.router.spawned(m.Spawned(3, "third", 0))
-    hangs = stage.worker() if by_hand else stage.worker(token="third", concurrency=9)
+    hangs = stage.worker(token="third", concurrency=9)
     con = stage.raw()
     stage.turn()
     stage.router.to_supervisor.clear()
@@ -344,12 +343,20 @@ def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed(by_hand
     assert told == [m.Hung(con.id, event.seq)]
     why = f"its on_connect of connection {con.id} has run for 6 s"
     stage.run(1.0)
-    if by_hand:
-        assert hangs.identity not in stage.router.workers
-        return
     [kill] = stage.router.to_supervisor
     assert isinstance(kill, m.Kill)
     assert kill.why.startswith(why)
     assert kill.abort
     stage.run(3.0)
     assert stage.router.to_supervisor == [kill]
+
+
+def test_one_that_was_started_by_hand_is_told_so_too() -> None:
+    stage = Stage(handler_timeout=5.0)
+    hangs = stage.worker(concurrency=9)
+    con = stage.raw()
+    stage.turn()
+    event, *_ = hangs.events
+    stage.run(7.0)
+    assert hangs.identity not in stage.router.workers
+    assert hangs.take(m.Hung) == [m.Hung(con.id, event.seq)]

@@ -442,6 +442,7 @@ class Router(Table):
             if worker.state is not LinkState.NEW:
                 self._judge_worker(worker, now)
         self.judge_memory(now)
+        self.judge_unanswered(now)
         for route in self.outgoing.unfinished(now):
             self.outgoing.forget(route)
             self.close(route, 1011, "a message was not finished", "handler", now)
@@ -498,11 +499,7 @@ class Router(Table):
         age = worker.oldest_age(now)
         if worker.verdict:
             why, worker.verdict = worker.verdict, ""
-            if worker.worker:
-                self.to_supervisor.append(m.Kill(worker.worker, why, abort=True))
-            else:
-                log.error("%s hangs: %s", self.name_of(worker), why)
-                self.end_session(worker, now, died=True)
+            self.to_supervisor.append(m.Kill(worker.worker, why, abort=True))
         elif 0 < self.settings.handler_timeout < age and not worker.condemned:
             worker.condemned = True
             worker.isolate()
@@ -510,10 +507,17 @@ class Router(Table):
             entry = next(iter(worker.in_flight.values()))
             route: Route = entry.owner
             name = type(entry.event).__struct_config__.tag
-            worker.verdict = f"its {name} of {route.con.who} has run for {age:.0f} s"
+            why = f"its {name} of {route.con.who} has run for {age:.0f} s"
             # Where it awaits something it can say what. It is killed at the next tick.
-            worker.notice(m.Hung(route.id, entry.event.seq))
-            self.dispatcher.talked.add(worker)
+            hung = m.Hung(route.id, entry.event.seq)
+            if worker.worker:
+                worker.verdict = why
+                worker.notice(hung)
+                self.dispatcher.talked.add(worker)
+            else:
+                log.error("%s hangs: %s", self.name_of(worker), why)
+                self.replies.append((worker.identity, m.encode([worker.session, hung])))
+                self.end_session(worker, now, died=True)
         elif 0 < worker.quota < worker.acked_events and worker.state is LinkState.READY:
             # The supervisor may not do it just now; then it is asked again a tenth later.
             worker.quota = worker.acked_events + self.settings.max_events / 10

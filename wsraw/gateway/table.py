@@ -41,6 +41,9 @@ class Table:
         self.groups = Groups()
         self.entrance = Entrance(settings, self.limits)
         self.routes: dict[int, Route] = {}
+        self._unanswered: dict[Route, tuple[int, float]] = {}
+        """Half-closed ones that wait for what was opened for them: how much has been said to each,
+        and since when it is so much."""
         self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
         self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Route] = []
@@ -183,10 +186,39 @@ class Table:
             self.judge_half_closed(route, now)
 
     def judge_half_closed(self, route: Route, now: float) -> None:
-        """It ends when nothing of it is parked or in flight."""
-        if not route.in_flight and not route.parked:
+        """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
+        if not route.in_flight and not route.parked and not self._may_be_answered(route, now):
+            self._unanswered.pop(route, None)
             self.take(route.con, route.con.drained(now), now)
             self.dirty[route.con] = None
+
+    def judge_unanswered(self, now: float) -> None:
+        """Once a second: whether those who are waited for have said all they had to say."""
+        for route in list(self._unanswered):
+            if route.con.state is CLOSED:
+                del self._unanswered[route]
+            else:
+                self.judge_half_closed(route, now)
+
+    def _may_be_answered(self, route: Route, now: float) -> bool:
+        """Whether a connection that was opened for it may still bring an answer: until that has
+        ended, or has said nothing for close_timeout. A WebSocket cannot be told that no more
+        questions come but by closing it, and then it does not answer any more."""
+        con = route.con
+        if con.opened or con.state is CLOSED:
+            return False
+        states = [
+            other.con.state for other in route.couples or () if other.con.opened and not other.name
+        ]
+        if CONNECTING not in states and OPEN not in states:
+            return False
+        said = route.written + con.output_size
+        known, since = self._unanswered.get(route, (-1, now))
+        if known != said or CONNECTING in states:
+            self._unanswered[route] = (said, now)
+            return True
+        timeout = self.settings.close_timeout
+        return not timeout or now - since < timeout
 
     def forget(self, route: Route) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
@@ -204,6 +236,7 @@ class Table:
         if self.routes.pop(route.id, None) is not None:
             route.pool.connections -= 1
             self.release(route.pool)
+        self._unanswered.pop(route, None)
         self._answer_marks(route, math.inf)
         if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
             del self._names[route.pool.name, route.name]
