@@ -462,7 +462,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Size,
         Meta(
             description="Bytes held for all connections: above 80 % no new ones, above 100 % "
-            "nobody is read from and the fullest outputs are closed (1013); 0 means a quarter of "
+            "nobody is read from and the fullest are closed (1013); 0 means a quarter of "
             "the memory that this machine, or this container, has.",
         ),
     ] = 0

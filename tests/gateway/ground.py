@@ -294,7 +294,7 @@ class Ground:
 
     def check(self) -> None:
         """The accounts are right, and nobody has received what was not for him."""
-        flow, total = self.router.flow, 0
+        flow, total, kept = self.router.flow, 0, 0
         in_flight: Counter[Any] = Counter()
         held: Counter[Any] = Counter()
         for worker in self.router.workers.values():
@@ -316,9 +316,12 @@ class Ground:
             held[route] += sum(len(s.data) + EVENT_COST for _, s in route.late_sends or ())
             assert route.held == held[route]
             assert route.output_counted >= 0
-            total += route.held + route.output_counted
+            total += route.held + route.own_output
+            kept += route.kept + route.con.kept
         assert not in_flight
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
+        kept += sum(con.kept for con in flow.strays)
+        assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
         standing = {s.identity for s in self.page.sessions.values() if s.alive}
         with_session = {
             w.identity for w in self.router.workers.values() if w.state is not LinkState.NEW

@@ -84,7 +84,7 @@ def random_config(choose: random.Random) -> Config:
         window_bytes=choose.choice((600, 4096, 1 << 20)),
         high_water_mark=choose.choice((1200, 3000, 100_000)),
         output_limit=choose.choice((2000, 6000, 1_000_000)),
-        memory_limit=choose.choice((15_000, 1_000_000)),
+        memory_limit=choose.choice((60_000, 1_000_000)),
         habits=choose.choice(
             (
                 (),

@@ -25,6 +25,7 @@ class Socket:
         self.router = router
         self.con = con
         con.shell = self
+        router.flow.settle(con)
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.peer_closed = False
@@ -138,7 +139,13 @@ class Socket:
     def _close(self) -> None:
         self.closed = True
         self.reset = self.con.reset or bool(self.con.output_size)
-        self.con.shell = None
+        con = self.con
+        con.shell = None
+        con.drop_output()
+        if con.route is None or con.route.gone:
+            self.router.flow.leave(con)
+        else:
+            self.router.flow.output_changed(con.route)
 
 
 class Peer:

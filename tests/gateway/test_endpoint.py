@@ -17,7 +17,7 @@ from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.receiver import MOST_PARSED
-from wsraw.gateway.route import PAUSED_MEMORY
+from wsraw.gateway.route import PAUSED_COUPLED
 from wsraw.gateway.whole_frames import MOST
 from wsraw.selector import Selector
 from wsraw.tuning import KEEPALIVE_IDLE, tune
@@ -224,12 +224,12 @@ def test_when_all_hold_too_much_nobody_is_read_from(serve: Serve) -> None:
         each.send(b"x")
     served.until(lambda: len(served.stage.router.routes) == 2)
     flow = served.stage.router.flow
-    flow.memory_limit = flow.total + 10_000
+    flow.memory_limit = flow.accounted + 10_000
     served.stage.router.judge_memory(0.0)
     for _ in range(20):
         client.send(bytes(4000))
         served.turn()
-    assert flow.total <= flow.memory_limit + READ_SIZE
+    assert flow.accounted <= flow.memory_limit + READ_SIZE
     assert flow.full
     reading = [each.reading for each in served.sockets.endpoints]
     assert sorted(reading) == [False, True, True], "who is silent need not be stopped"
@@ -250,7 +250,7 @@ def test_what_is_not_parsed_yet_waits_while_all_hold_too_much(serve: Serve) -> N
     flow = served.stage.router.flow
     client.send(b"\x82\x80\0\0\0\0" * 600)
     served.until(lambda: served.con.has_more)
-    flow.memory_limit = flow.total - 1
+    flow.memory_limit = flow.accounted - 1
     served.stage.router.judge_memory(0.0)
     before = flow.total
     for _ in range(5):
@@ -674,12 +674,12 @@ def test_a_pause_of_one_who_sends_much(serve: Serve) -> None:
     client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
     served.until(lambda: served.endpoint in served.sockets.going_on)
     flow, route = served.stage.router.flow, route_of(served.con)
-    flow.pause(route, PAUSED_MEMORY)
+    flow.pause(route, PAUSED_COUPLED)
     served.until(lambda: served.con.paused)
     for _ in range(20):
         served.turn()
     assert len(served.data()) < 400 * 100
-    flow.resume(route, PAUSED_MEMORY)
+    flow.resume(route, PAUSED_COUPLED)
     served.until(lambda: len(served.data()) == 400 * 100)
     served.until(lambda: served.endpoint.reading)
     assert not served.con.paused

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from stage import Stage, route_of
 
+from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
 from wsraw.gateway.route import Route
+from wsraw.settings import Settings
+
+
+def flow() -> Flow:
+    return Flow(Settings(), 1 << 30)
 
 
 def routes(count: int) -> list[Route]:
@@ -12,7 +18,7 @@ def routes(count: int) -> list[Route]:
 
 
 def test_members_in_the_order_they_joined() -> None:
-    groups = Groups()
+    groups = Groups(flow())
     a, b, c = routes(3)
     for route in (b, a, c, b):
         groups.join(route, "g")
@@ -21,7 +27,7 @@ def test_members_in_the_order_they_joined() -> None:
 
 
 def test_leaving() -> None:
-    groups = Groups()
+    groups = Groups(flow())
     a, b = routes(2)
     groups.join(a, "g")
     groups.join(b, "g")
@@ -37,7 +43,7 @@ def test_leaving() -> None:
 
 
 def test_who_is_gone_is_in_no_group_and_an_empty_group_is_none() -> None:
-    groups = Groups()
+    groups = Groups(flow())
     a, b, never = routes(3)
     for group in ("g", "h"):
         groups.join(a, group)

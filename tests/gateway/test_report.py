@@ -15,7 +15,7 @@ def test_connections_by_kind_and_what_waits() -> None:
     assert told["connections"] == {"websocket": 1, "raw": 1, "opened": 0, "total": 2}
     assert told["sockets"] == 3
     assert told["parked"] == 3, "two on_connect and a message; nobody is there"
-    assert told["bytes"] == stage.router.flow.total > 0
+    assert told["bytes"] == stage.router.flow.accounted > 0
     assert (told["memory_limit"], told["crowded"], told["epoch"]) == (12345, False, 1)
     assert told["workers"] == []
 

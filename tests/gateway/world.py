@@ -123,7 +123,7 @@ class World(Trouble):
     def _check_end(self, everyone: dict[Con, Peer]) -> None:
         router = self.router
         assert not router.routes, f"left over: {[dump(r) for r in router.routes.values()]}"
-        assert not router.flow.total
+        assert not router.flow.accounted
         assert not any(worker.in_flight for worker in router.workers.values())
         assert not router.flow.paused
         for con in self.page.cons.values():

@@ -13,6 +13,7 @@ import wsraw.messages as m
 from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
+from wsraw.gateway.weights import MARK, size_of
 from wsraw.link import MOST_OWED
 from wsraw.opening import check
 from wsraw.units import human_size
@@ -154,6 +155,7 @@ class Commands:
             self._table.give_name(route, name)
         if asked.reconnect:
             route.reopening = Reopening(asked, 0)
+            self._table.flow.keep_for(route, size_of(asked))
         during = self._table.routes.get(asked.during)
         couple = during if asked.couple is None else self._table.routes.get(asked.couple)
         if couple is not None:
@@ -183,6 +185,7 @@ class Commands:
             return f"state of {human_size(len(state.data))}; at most {most} are kept"
         if route.holder is not worker or not (route.in_flight or route.opener is worker):
             return "state is taken only while an event of that connection is being handled"
+        self._table.flow.keep_for(route, len(state.data) - len(route.state))
         route.state = state.data
         route.version += 1
         return None
@@ -227,6 +230,7 @@ class Commands:
             route.marks = []
         if len(route.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
+        self._table.flow.keep_for(route, MARK)
         route.marks.append((route.written + route.con.output_size, worker, mark.ref))
         return None
 

@@ -279,7 +279,7 @@ class Connection(Standing):
     def send_framed(self, framed: bytes) -> None:
         """Queue what `frame_message` has made for our `framing_key`."""
         if self.state is OPEN or (self.websocket is None and self.state is not CLOSED):
-            self.append(framed)
+            self.append_shared(framed)
 
     def close_refusal(self, code: int) -> str | None:
         """Why a handler may not close with this code, or None: it may."""

@@ -19,6 +19,7 @@ from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connecti
 from wsraw.gateway.output import GATHERED_FROM
 from wsraw.gateway.route import PAUSED_FULL, Route
 from wsraw.gateway.router import Router
+from wsraw.gateway.weights import EARLY
 from wsraw.loop import Loop, Timer
 from wsraw.settings import Settings
 
@@ -137,6 +138,8 @@ class Endpoint:
                 route = con.route
                 if route is not None:
                     flow.read_part(route, len(data))
+                else:
+                    flow.keep(con, EARLY * len(data))
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
                 self._portion = LEAST_READ
@@ -175,6 +178,8 @@ class Endpoint:
         con = self.con
         if con.is_full:
             self.judge_reading()
+        if con.state is OPEN:
+            self._owner.router.flow.settle(con)
         if con.state is OPEN and con.route is not None and con.route.pauses:
             con.pause(now)
             self.judge_reading()
@@ -377,8 +382,14 @@ class Endpoint:
         else:
             self.sock.close()
         con.shell = None
-        if con.route is not None and con.route.gone:
+        con.drop_output()
+        flow = self._owner.router.flow
+        route: Route | None = con.route
+        if route is None or route.gone:
+            flow.leave(con)
             con.route = None
+        else:
+            flow.output_changed(route)
 
 
 def reset(sock: socket.socket) -> None:

@@ -3,8 +3,14 @@
 Everything has a bound in bytes, and nothing is dropped: above the high-water mark reading from
 that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
 connection: parked events, events in flight, unwritten output. A frame or message that is not yet
-complete counts in the total alone: a pause would keep it from ever completing. So do the contexts
-of compression: a pause would not free them.
+complete counts for all together alone: a pause would keep it from ever completing. So do the
+contexts of compression and what a connection takes by itself (weights.py): a pause would not free
+them. A published message counts for each member's bounds, and once for all together.
+
+What is in memory because somebody outside has caused it is in one of four sums: `total`, `weighed`,
+`kept` and `shared`. Each connection is in there from its accept, or its open, until both its socket
+and its place are gone; in between it may have no place, as nobody knows yet what it is, or nobody
+needs it any more but its last bytes.
 
 The total is judged when it grows, not only by the clock: in a second a few hundred clients can send
 a gigabyte. Above CROWDED everybody's high-water mark is the low one; above the limit nobody is read
@@ -19,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from wsraw.gateway.connection import CLOSED, CLOSING, Connection
+from wsraw.gateway.framed import Framed
 from wsraw.gateway.route import (
     PAUSED_COUPLED,
     PAUSED_FULL,
@@ -27,6 +35,7 @@ from wsraw.gateway.route import (
     PAUSED_STOPPING,
     Route,
 )
+from wsraw.gateway.weights import COUPLE, weight
 from wsraw.settings import Settings
 
 CROWDED: Final = 0.8
@@ -45,12 +54,23 @@ GRAIN: Final = 1 / 64
 """Share of the memory limit by which the total must have grown to be judged again."""
 
 WORTH_WEIGHING: Final = 4096
-"""Bytes, incomplete or of compression, below which a connection is not looked at again."""
+"""Bytes, incomplete or of compression, below which a connection is not looked at again; and of one
+without a place, with its output, below which closing it would be of no use."""
+
+OF_ITS_BYTES: Final = PAUSED_OWN | PAUSED_MEMORY
+"""Pauses that end when the connection has little left. It may be crowded for hours."""
+
+FRAME: Final = 256
+"""Bytes of a published message beside its frame."""
 
 
 def _unsettled(route: Route) -> int:
     """What closing the connection would free, and no handler has a claim to."""
     return route.output_counted + route.unfinished
+
+
+def _first(sized: tuple[int, Connection]) -> int:
+    return sized[0]
 
 
 class Flow:
@@ -62,7 +82,15 @@ class Flow:
         self.memory_limit = memory_limit
         self._keeps_contexts = settings.deflate and settings.deflate_context_takeover
         self.total = 0
-        """Bytes in all accounts."""
+        """Bytes of events and output of all connections."""
+        self.kept = 0
+        """Bytes of what connections are, and of what handlers keep here for them."""
+        self.shared = 0
+        """Bytes of no single connection: published messages that wait for sockets, and what waits
+        for workers that do not read."""
+        self.strays: dict[Connection, None] = {}
+        """Connections without a place: nobody knows yet what they are, or they are over and linger.
+        """
         self.departed = 0
         """Bytes of those that clients have left behind before any worker heard of them."""
         self.weighed = 0
@@ -103,19 +131,75 @@ class Flow:
         self.total -= size
         self.relieve(route)
 
+    @property
+    def accounted(self) -> int:
+        """Bytes in all accounts."""
+        return self.total + self.weighed + self.kept + self.shared
+
+    def settle(self, con: Connection) -> None:
+        """A connection has come, or is something else than it was: weigh it anew."""
+        route: Route | None = con.route
+        if route is None:
+            self.strays[con] = None
+        else:
+            self.strays.pop(con, None)
+        self.keep(con, weight(con) - con.kept)
+
+    def keep(self, con: Connection, size: int) -> None:
+        """A connection takes so many bytes more, or fewer."""
+        con.kept += size
+        self._keep(size)
+
+    def keep_for(self, route: Route, size: int) -> None:
+        """Handlers keep so many bytes more here for a connection, or fewer."""
+        route.kept += size
+        self._keep(size)
+
+    def _keep(self, size: int) -> None:
+        self.kept += size
+        self.judge_above -= size
+        if self.total > self.judge_above:
+            self.due = True
+
+    def share(self, frame: Framed) -> None:
+        """A published message counts once, until the last connection has let go of it."""
+        frame.freed = self._free
+        self.hold(len(frame) + FRAME)
+
+    def _free(self, size: int) -> None:
+        self.hold(-size - FRAME)
+
+    def hold(self, size: int) -> None:
+        """So many bytes more, or fewer, are held for no single connection."""
+        self.shared += size
+        self.judge_above -= size
+        if self.total > self.judge_above:
+            self.due = True
+
+    def leave(self, con: Connection) -> None:
+        """Neither a socket nor a place is left of a connection."""
+        self.strays.pop(con, None)
+        self.keep(con, -con.kept)
+
     def relieve(self, route: Route) -> None:
         """Go on below the low-water mark."""
-        if route.pauses & PAUSED_OWN and route.held + route.output_counted <= self.low:
-            self.resume(route, PAUSED_OWN)
+        if route.pauses & OF_ITS_BYTES and route.held + route.output_counted <= self.low:
+            self.resume(route, OF_ITS_BYTES)
 
     def output_changed(self, route: Route) -> None:
         """The connection's unwritten output has grown or shrunk."""
+        con = route.con
+        own = con.own_size + con.early_size
         if route.gone:
-            # Its last bytes may outlive it by a close_timeout; they are in no account any more.
+            # Its last bytes may outlive it by a close_timeout.
+            if con.shell is not None:
+                self.keep(con, own - route.own_output)
+                route.own_output = own
             return
-        output = route.con.output_size + route.con.early_size
-        self.total += output - route.output_counted
+        output = con.output_size + con.early_size
+        self.total += own - route.own_output
         route.output_counted = output
+        route.own_output = own
         if self.total > self.judge_above:
             self.due = True
         if not output:
@@ -125,24 +209,34 @@ class Flow:
         if route.held + output > self.high:
             if not route.pauses & PAUSED_OWN:
                 self.pause(route, PAUSED_OWN)
-        elif route.pauses & PAUSED_OWN and route.held + output <= self.low:
-            self.resume(route, PAUSED_OWN)
+        elif route.pauses & OF_ITS_BYTES and route.held + output <= self.low:
+            self.resume(route, OF_ITS_BYTES)
         if route.over != (output > (self.low if route.over else self.high)):
             route.over = not route.over
             for other in route.couples or ():
                 self._judge_couples(other)
 
     def forget(self, route: Route) -> None:
-        """The connection is gone: its bytes, its pauses and its couplings with it."""
-        self.total -= route.held + route.output_counted
+        """The connection is gone: its bytes, its pauses and its couplings with it. Its socket may
+        outlive it, and what waits for that."""
+        con = route.con
+        self.total -= route.held + route.own_output
         self.weighed -= route.unfinished
         self.judge_above += route.unfinished
+        if con.shell is None:
+            self.leave(con)
+            route.own_output = 0
+        else:
+            self.strays[con] = None
+            self.keep(con, route.own_output)
         route.held = route.output_counted = route.unfinished = 0
         for other in route.couples or ():
             if other.couples is not None:
                 other.couples.discard(route)
+                self.keep_for(other, -COUPLE)
                 self._judge_couples(other)
         route.couples = None
+        self.keep_for(route, -route.kept)
         self.changed.pop(route, None)
         self.paused.discard(route)
         self.unfinished.discard(route)
@@ -155,7 +249,9 @@ class Flow:
         for route, partner in ((one, other), (other, one)):
             if route.couples is None:
                 route.couples = set()
-            route.couples.add(partner)
+            if partner not in route.couples:
+                route.couples.add(partner)
+                self.keep_for(route, COUPLE)
         self._judge_couples(one)
         self._judge_couples(other)
 
@@ -194,17 +290,17 @@ class Flow:
         if self.due:
             return True
         share = FULL_UNTIL if self.full else RELIEVED
-        return self.crowded and self.total + self.weighed <= self.memory_limit * share
+        return self.crowded and self.accounted <= self.memory_limit * share
 
-    def judge_memory(self, routes: Collection[Route]) -> list[Route]:
+    def judge_memory(self, routes: Collection[Route]) -> list[Connection]:
         """When it is due, and once a second: pause the fullest while we are crowded, and everybody
         while we are full; give those to close (1013)."""
         limit = self.memory_limit
         self.weighed = self._weigh_unfinished(routes)
-        total = self.total + self.weighed
+        total = self.accounted
         self.due = False
         self.full = total > limit * (FULL_UNTIL if self.full else 1.0)
-        doomed: list[Route] = []
+        doomed: list[Connection] = []
         if total <= limit * (RELIEVED if self.crowded else CROWDED):
             if self.crowded:
                 self._relieve()
@@ -215,7 +311,7 @@ class Flow:
         elif self.crowded:
             self._relieve_from(PAUSED_FULL)
         above = limit if self.crowded else limit * CROWDED
-        self.judge_above = max(above, total + limit * GRAIN) - self.weighed
+        self.judge_above = max(above, total + limit * GRAIN) - (total - self.total)
         return doomed
 
     def _crowd(self, routes: Collection[Route]) -> None:
@@ -236,18 +332,50 @@ class Flow:
             if not self.crowded and route.held + route.output_counted <= self.high:
                 self.resume(route, PAUSED_OWN)
 
-    def _fullest(self, routes: Collection[Route], excess: float) -> list[Route]:
-        """Those to close, until so much is free."""
-        doomed: list[Route] = []
-        for route in sorted(routes, key=_unsettled, reverse=True):
-            if excess <= 0 or not _unsettled(route):
+    def _fullest(self, routes: Collection[Route], excess: float) -> list[Connection]:
+        """Those to close, until so much is free.
+
+        First those without a place: no handler would miss them. Then those with most output and
+        unfinished messages; of what a member shares with others it is known only afterwards what
+        that frees. What connections keep counts only where that alone is too much: all else becomes
+        less by itself, as handlers and clients go on.
+        """
+        doomed: dict[Connection, None] = {}
+        strays = [(con.kept, con) for con in self.strays if con.kept > WORTH_WEIGHING]
+        excess -= self._doom(strays, excess, doomed)
+        full = [(_unsettled(route), route.con) for route in routes if _unsettled(route)]
+        self._doom(full, excess, doomed)
+        excess = self.kept - self.memory_limit * FULL_UNTIL
+        if excess > 0:
+            # Those that are over, or will be soon, take theirs along.
+            there: list[tuple[int, Connection]] = []
+            for route in routes:
+                size = route.kept + route.con.kept
+                if route.con in doomed or route.con.state in (CLOSING, CLOSED):
+                    excess -= size
+                else:
+                    there.append((size, route.con))
+            excess -= sum(con.kept for con in self.strays if con in doomed)
+            self._doom(there, excess, doomed)
+        return list(doomed)
+
+    def _doom(
+        self, sizes: list[tuple[int, Connection]], excess: float, doomed: dict[Connection, None]
+    ) -> int:
+        """Choose the largest, until so much would be free; returns how much would be."""
+        freed = 0
+        for size, con in sorted(sizes, key=_first, reverse=True):
+            if freed >= excess:
                 break
             if len(doomed) == MOST_CLOSED:
                 self.due = True
                 break
-            doomed.append(route)
-            excess -= _unsettled(route)
-        return doomed
+            doomed[con] = None
+            freed += size
+            if con.shared_size:
+                # If it was not so much, the next turn goes on.
+                self.due = True
+        return freed
 
     def _weigh_unfinished(self, routes: Collection[Route]) -> int:
         """Bytes of incomplete messages and of compression. Those whose last reads were complete

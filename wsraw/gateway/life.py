@@ -116,6 +116,7 @@ class Life(Output):
         "has_more",
         "id",
         "inf",
+        "kept",
         "kind",
         "limit",
         "opened",
@@ -160,6 +161,9 @@ class Life(Output):
         """To be cut off at once: no more is written, and the peer gets a reset."""
         self.limit = ""
         """The setting whose bound has ended it, for the shell to count."""
+        self.kept = 0
+        """Bytes that it takes beside its events and its output, as the flow has counted them. Of
+        one that has lost its place its output is in there."""
         self.counted: bytes | None = None
         """What it counts as for max_connections_per_address; None: not at all."""
         self.shell: Any = None

@@ -104,6 +104,7 @@ class Links:
         if unsent is not None:
             unsent.append(batch)
             self._unsent_bytes[worker] += len(batch)
+            self._router.flow.hold(len(batch))
             if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._dying:
                 self._forget_unsent(worker)
                 self._router.overwhelmed(worker, self._loop.now)
@@ -117,13 +118,14 @@ class Links:
                 self._loop.call_later(RETRY, self._send_rest)
             self._unsent[worker] = deque((batch,))
             self._unsent_bytes[worker] = len(batch)
+            self._router.flow.hold(len(batch))
             worker.choked = True
         elif sent is Sent.GONE:
             self._lost(worker)
 
     def _forget_unsent(self, worker: Worker) -> None:
         del self._unsent[worker]
-        del self._unsent_bytes[worker]
+        self._router.flow.hold(-self._unsent_bytes.pop(worker))
         worker.choked = False
 
     def _send_rest(self) -> None:
@@ -132,7 +134,9 @@ class Links:
                 sent = self._transmit(worker.identity, batches[0])
                 if sent is Sent.FULL:
                     break
-                self._unsent_bytes[worker] -= len(batches.popleft())
+                size = len(batches.popleft())
+                self._unsent_bytes[worker] -= size
+                self._router.flow.hold(-size)
                 if sent is Sent.GONE:
                     self._lost(worker)
             if not batches or worker.state is LinkState.GONE:

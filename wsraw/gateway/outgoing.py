@@ -154,6 +154,7 @@ class Outgoing:
             frame = frames.get(key)
             if frame is None:
                 frame = frames[key] = frame_message(key, data, kind)
+                self._flow.share(frame)
             if self._policy == "drop-newest" and self._is_full(con, len(frame)):
                 self.dropped += 1
                 continue

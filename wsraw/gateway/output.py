@@ -14,16 +14,22 @@ GATHERED_FROM: Final = 4 * 1024
 
 MOST_GATHERED: Final = 16
 
+CHUNK: Final = 64
+"""Bytes that even the smallest chunk takes."""
+
 
 class Output:
     """Chunks in order; only the first one can have been written in part."""
 
-    __slots__ = ("_sent", "output", "output_size", "taken")
+    __slots__ = ("_sent", "output", "output_size", "shared_size", "taken")
 
     def __init__(self) -> None:
         self.output: list[bytes] = []
         self.output_size = 0
         """Bytes that wait."""
+        self.shared_size = 0
+        """Bytes of published chunks among them, which others hold, too; with what was written of
+        the first one."""
         self._sent = 0
         self.taken = 0
         """Bytes in front that are encrypted, and not yet written: they must follow."""
@@ -33,6 +39,16 @@ class Output:
         if chunk:
             self.output.append(chunk)
             self.output_size += len(chunk)
+
+    def append_shared(self, chunk: bytes) -> None:
+        """Queue a published chunk, whose bytes are kept once for all that wait for it."""
+        self.append(chunk)
+        self.shared_size += len(chunk)
+
+    @property
+    def own_size(self) -> int:
+        """Bytes of memory that its output takes, without what it shares with others."""
+        return max(self.output_size + self._sent - self.shared_size, CHUNK * len(self.output))
 
     def data_to_send(self) -> bytes | memoryview:
         """What to write next: all of it, or the first WRITE_SIZE bytes and a little more."""
@@ -73,13 +89,15 @@ class Output:
         self.output_size -= size
         if not self.output_size:
             output.clear()
-            self._sent = 0
+            self._sent = self.shared_size = 0
             return
         size += self._sent
         whole = 0
         while size >= len(output[whole]):
             size -= len(output[whole])
             whole += 1
+        if self.shared_size:
+            self.shared_size -= _shared(output[:whole])
         del output[:whole]
         self._sent = size
 
@@ -87,6 +105,7 @@ class Output:
         """Nobody will get it, but for chunks that were begun: those must be whole."""
         begun = self._chunks_begun()
         del self.output[begun:]
+        self.shared_size = _shared(self.output)
         self.output_size = sum(map(len, self.output)) - self._sent
 
     def _chunks_begun(self) -> int:
@@ -101,7 +120,7 @@ class Output:
     def drop_output(self) -> None:
         """Nobody will read it."""
         self.output.clear()
-        self.output_size = self._sent = self.taken = 0
+        self.output_size = self._sent = self.taken = self.shared_size = 0
 
     def drop_oldest_framed(self, limit: int) -> int:
         """Drop the oldest published messages until `limit` bytes or none are left.
@@ -113,8 +132,14 @@ class Output:
         index = self._chunks_begun()
         while self.output_size > limit and index < len(output):
             if type(output[index]) is Framed:
-                self.output_size -= len(output.pop(index))
+                size = len(output.pop(index))
+                self.output_size -= size
+                self.shared_size -= size
                 dropped += 1
             else:
                 index += 1
         return dropped
+
+
+def _shared(chunks: list[bytes]) -> int:
+    return sum([len(chunk) for chunk in chunks if type(chunk) is Framed])

@@ -14,6 +14,7 @@ from typing import Final
 from wsraw.gateway.connection import Connection
 from wsraw.gateway.route import Reopening, Route
 from wsraw.gateway.table import Table
+from wsraw.gateway.weights import size_of
 from wsraw.link import LinkState
 
 FIRST_DELAY: Final = 0.5
@@ -60,6 +61,7 @@ class Reopener:
         )
         successor = table.add(con, table.pool(route.pool.name), now)
         successor.reopening = Reopening(reopening.asked, attempts + 1)
+        table.flow.keep_for(successor, size_of(reopening.asked))
         successor.dial_at = now + delay
         successor.name = route.name
         if route.owner is not None and route.owner.state is not LinkState.GONE:

@@ -99,14 +99,17 @@ class IdRange:
 
     def __init__(self, first: int) -> None:
         self._first = first
-        self._used = bytearray(ID_RANGE)
+        self._used = bytearray(ID_RANGE // 8)
         self.left = ID_RANGE
 
     def take(self, con: int) -> bool:
         """True once for each id of the range."""
         index = con - self._first
-        if 0 <= index < ID_RANGE and not self._used[index]:
-            self._used[index] = 1
+        if not 0 <= index < ID_RANGE:
+            return False
+        byte, bit = index >> 3, 1 << (index & 7)
+        if not self._used[byte] & bit:
+            self._used[byte] |= bit
             self.left -= 1
             return True
         return False
@@ -190,12 +193,14 @@ class Route:
         "id",
         "idle_since",
         "in_flight",
+        "kept",
         "late_sends",
         "marks",
         "name",
         "opener",
         "output_counted",
         "over",
+        "own_output",
         "owner",
         "parked",
         "paused_since",
@@ -246,6 +251,11 @@ class Route:
         self.held = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
+        """Bytes of output, as they count for its own bounds."""
+        self.own_output = 0
+        """Bytes of memory that the output takes, without what it shares with others."""
+        self.kept = 0
+        """Bytes that handlers keep here for it: state, groups, marks, couples."""
         self.unfinished = 0
         """Bytes of an incomplete message, and of compression, as last weighed."""
         self.pauses = 0

@@ -483,12 +483,14 @@ class Router(Table):
         doomed = self.flow.judge_memory(self.routes.values())
         if self.flow.crowded and not crowded:
             self.limits.hit(CROWDED, now)
-        for route in doomed:
-            self.count("memory_limit", route, now)
+        for con in doomed:
+            if not con.close_cause:
+                # Else it is counted, and its end is on the way.
+                self.limits.hit("memory_limit", now, con.who)
             why = "the server is out of memory"
-            if route.unfinished > route.output_counted:
+            route: Route | None = con.route
+            if route is None or route.gone or route.unfinished > route.output_counted:
                 # What it has sent goes on to be parsed until it is gone: no goodbye.
-                con = route.con
                 self.take(con, con.abort(1013, "", "memory", why, now), now)
                 self.dirty[con] = None
             else:

@@ -161,6 +161,7 @@ class Sockets(TlsOwner):
                 endpoint = TlsEndpoint(self, sock, con, terms)
             except ValueError as error:
                 sock.close()
+                con.shell = None
                 self._failed(con, f"TLS to {without_secrets(con.target)}: {error}")
                 return
             self._add(endpoint)
@@ -175,6 +176,7 @@ class Sockets(TlsOwner):
 
     def _add(self, endpoint: Endpoint) -> None:
         self.endpoints.add(endpoint)
+        self.router.flow.settle(endpoint.con)
         self.came += 1
         endpoint.judge_reading()
         self.dirty[endpoint.con] = None

@@ -19,6 +19,7 @@ from wsraw.gateway.groups import Groups
 from wsraw.gateway.limits import LEFT, Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
+from wsraw.gateway.weights import MARK
 from wsraw.link import LinkState
 from wsraw.messages import DEFAULT_POOL
 from wsraw.pools import in_force
@@ -38,7 +39,7 @@ class Table:
         self.flow = Flow(settings, memory_limit)
         self.limits = Limits()
         self.dispatcher = Dispatcher(self.flow, settings.max_deliveries)
-        self.groups = Groups()
+        self.groups = Groups(self.flow)
         self.entrance = Entrance(settings, self.limits)
         self.routes: dict[int, Route] = {}
         self._unanswered: dict[Route, tuple[int, float]] = {}
@@ -174,6 +175,7 @@ class Table:
         """Give a connection its place."""
         route = con.route = self.routes[con.id] = Route(con, pool, now)
         pool.connections += 1
+        self.flow.settle(con)
         if self.stopping:
             self.flow.stop_reading((route,))
         return route
@@ -228,7 +230,6 @@ class Table:
             route.con.route = self._nowhere
         self.dispatcher.forget(route)
         self.outgoing.forget(route)
-        self.flow.forget(route)
         self.groups.forget(route)
         for worker in (route.opener, route.owner):
             if worker is not None:
@@ -238,6 +239,7 @@ class Table:
             self.release(route.pool)
         self._unanswered.pop(route, None)
         self._answer_marks(route, math.inf)
+        self.flow.forget(route)
         if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
             del self._names[route.pool.name, route.name]
             self._aliases = {a: con for a, con in self._aliases.items() if con != route.id}
@@ -266,7 +268,9 @@ class Table:
         for mark in marks:
             if mark[0] > written:
                 route.marks.append(mark)
-            elif mark[1].state is not LinkState.GONE:
+                continue
+            self.flow.keep_for(route, -MARK)
+            if mark[1].state is not LinkState.GONE:
                 mark[1].notice(m.Reached(route.id, mark[2]))
                 self.dispatcher.talked.add(mark[1])
 

@@ -24,6 +24,7 @@ from wsraw.gateway.http import http_answer
 from wsraw.gateway.sniff import METHODS
 from wsraw.gateway.tls import Context, Tls
 from wsraw.gateway.tls_socket import TlsSocket
+from wsraw.gateway.weights import EARLY, TLS, TLS_HANDSHAKE
 from wsraw.shown import without_secrets
 
 log = logging.getLogger("wsraw.gateway")
@@ -98,6 +99,9 @@ class TlsEndpoint(Endpoint):
 
     def _begin(self, tls: Tls) -> TlsSocket:
         self._tls = wrapped = TlsSocket(self._raw, tls, self.con)
+        flow = self._owner.router.flow
+        flow.settle(self.con)
+        flow.keep(self.con, TLS + TLS_HANDSHAKE)
         if self.watched is not None:
             # The loop knows those that it does not read from by their object.
             self._owner.loop.unwatch(self._raw)
@@ -158,6 +162,8 @@ class TlsEndpoint(Endpoint):
             return b""
         if not data:
             self._end_early()
+        elif not flags:
+            self._owner.router.flow.keep(self.con, EARLY * len(data))
         return data
 
     def _end_early(self) -> None:
@@ -269,6 +275,7 @@ class TlsEndpoint(Endpoint):
         self._terms = None
         self._handshakes.completed += 1
         con.about["tls"] = tls.tls.about(self._server_name)
+        owner.router.flow.settle(con)
         events = con.connected(now) if con.opened else con.secured(now)
         owner.router.take(con, events, now)
         owner.dirty[con] = None

@@ -117,7 +117,7 @@ def _check(stage: Stage) -> None:
         assert con.output_size <= stage.settings.output_limit + 70_000 + EVENT_COST
         assert route.held >= 0
         assert route.in_flight >= 0
-        total += route.held + route.output_counted + route.unfinished
+        total += route.held + route.own_output + route.unfinished
     assert router.flow.total == total
     held: dict[Any, int] = {}
     for worker in router.workers.values():

@@ -1,0 +1,369 @@
+"""What each kind of connection really takes, beside what the gateway's account says of it.
+
+A program: for each kind a forked process makes many of it, and tells by how much its memory and its
+account have grown for each. The clients are descriptors alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import ssl
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from authority import client_context, server_file
+from corpus import UPGRADE, frame
+from stage import Mate, Stage, route_of
+
+from tests.gateway.served import Served
+from wsraw import messages as m
+from wsraw.gateway.connection import Connection
+
+WARM = 10
+"""Of each kind that come first: their pages are there already."""
+
+CLIENT = client_context()
+
+Kind = Callable[[], tuple[Stage, Callable[[int], None]]]
+KINDS: dict[str, tuple[int, Kind]] = {}
+"""How many are made of it; and what sets the stage, and makes one more."""
+
+
+def kind(count: int) -> Callable[[Kind], Kind]:
+    def add(make: Kind) -> Kind:
+        KINDS[make.__name__.replace("_", " ")] = count, make
+        return make
+
+    return add
+
+
+# --- with sockets ---
+
+
+def serve(
+    say: Callable[[Served, socket.socket], object], **settings: Any
+) -> tuple[Stage, Callable[[int], None]]:
+    served = Served(**settings)
+    host, port = served.sockets.listeners[0].address.rsplit(":", 1)
+
+    def add(n: int) -> None:
+        before = len(served.sockets.endpoints)
+        sock = socket.create_connection((host, int(port)))
+        while len(served.sockets.endpoints) == before:
+            served.turn()
+        say(served, sock)
+        for _ in range(3):
+            served.turn()
+        served.heard.clear()
+        sock.detach()
+
+    return served.stage, add
+
+
+def says(data: bytes) -> Callable[[Served, socket.socket], None]:
+    return lambda served, sock: sock.sendall(data)
+
+
+def shake_hands(served: Served, sock: socket.socket, whole: bool = True) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = CLIENT.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    sock.settimeout(0)
+    while True:
+        try:
+            client.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.send(outgoing.read())
+        while True:
+            served.turn()
+            try:
+                incoming.write(sock.recv(1 << 16))
+                break
+            except BlockingIOError:
+                pass
+        if not whole:
+            return
+    client.write(b"hello")
+    sock.send(outgoing.read())
+
+
+def certificate() -> tuple[str]:
+    return (server_file(Path(tempfile.mkdtemp())),)
+
+
+def head(fill: bytes) -> bytes:
+    return UPGRADE % b"".join(b"X-%02d: %b\r\n" % (n, fill * 150) for n in range(90))
+
+
+@kind(400)
+def silent_clients() -> Any:
+    return serve(lambda served, sock: None)
+
+
+@kind(300)
+def raw_clients() -> Any:
+    return serve(says(b"hello"))
+
+
+@kind(300)
+def websockets() -> Any:
+    return serve(says(UPGRADE % (b"User-Agent: %b\r\nCookie: %b\r\n" % (b"a" * 120, b"b" * 100))))
+
+
+@kind(100)
+def long_heads() -> Any:
+    return serve(says(head(b"y")))
+
+
+@kind(100)
+def long_heads_not_in_ASCII() -> Any:  # noqa: N802
+    return serve(says(head(b"\xff")))
+
+
+@kind(200)
+def half_a_request() -> Any:
+    return serve(says(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 7000 + b"\r\nY: " + b"y" * 7000))
+
+
+@kind(100)
+def half_a_client_hello() -> Any:
+    body = b"\x01" + (32000).to_bytes(3) + b"y" * 31000
+    records = [b"\x16\x03\x01\x00\x10" + body[at : at + 16] for at in range(0, 31000, 16)]
+    return serve(says(b"".join(records)), tls_cert=certificate())
+
+
+@kind(50)
+def half_a_TLS_handshake() -> Any:  # noqa: N802
+    return serve(partial(shake_hands, whole=False), tls_cert=certificate())
+
+
+@kind(100)
+def TLS_clients() -> Any:  # noqa: N802
+    return serve(shake_hands, tls_cert=certificate())
+
+
+@kind(10)
+def output_of_those_who_have_left() -> Any:
+    def say(served: Served, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(UPGRADE % b"")
+        con: Connection
+        [con] = [e.con for e in served.sockets.endpoints if not e.lingering and not e.con.output]
+        while con.route is None or route_of(con).in_flight or con.output_size:
+            served.turn()
+        served.mate.say(*(m.Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
+        for _ in range(5):
+            served.turn()
+        sock.sendall(frame(0x88, (1000).to_bytes(2)))
+        while not con.route.gone:
+            served.turn()
+
+    return serve(say, deflate=False, high_water_mark=1 << 23)
+
+
+# --- without ---
+
+
+def stage_with(add: Callable[[Stage, Mate, int], object], **settings: Any) -> Any:
+    stage = Stage(**settings)
+    mate = stage.worker()
+
+    def one(n: int) -> None:
+        add(stage, mate, n)
+        mate.work()
+        mate.heard.clear()
+
+    return stage, one
+
+
+def standing(stage: Stage, mate: Mate, head: bytes = b"") -> Connection:
+    con = stage.raw(UPGRADE % head)
+    stage.write(con)
+    mate.work()
+    return con
+
+
+def commands(record: Callable[[int, int], m.Record], count: int) -> Any:
+    """A connection, and so many commands of its handler for it."""
+
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        con = standing(stage, mate)
+        stage.say(con, frame(0x82, b"x"))
+        stage.turn()
+        mate.say(*(record(con.id, 1000 * n + each) for each in range(count)))
+
+    return stage_with(add)
+
+
+@kind(100)
+def states() -> Any:
+    return commands(lambda con, n: m.State(con, os.urandom(60_000)), 1)
+
+
+@kind(30)
+def groups_of_their_own() -> Any:
+    return commands(lambda con, n: m.Join(con, f"{n}".ljust(1000, "x")), 100)
+
+
+@kind(100)
+def groups_of_many() -> Any:
+    return commands(lambda con, n: m.Join(con, f"room {n % 100:030}"), 100)
+
+
+@kind(30)
+def small_output() -> Any:
+    return commands(lambda con, n: m.Send(con, b"x", "binary"), 2000)
+
+
+@kind(50)
+def large_output() -> Any:
+    return commands(lambda con, n: m.Send(con, os.urandom(50_000), "binary"), 3)
+
+
+@kind(100)
+def marks() -> Any:
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        con = standing(stage, mate)
+        mate.say(m.Send(con.id, b"x", "binary"), *(m.Mark(con.id, ref) for ref in range(200)))
+
+    return stage_with(add)
+
+
+@kind(30)
+def couples() -> Any:
+    cons: list[int] = []
+
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        con = standing(stage, mate)
+        mate.say(*(m.Couple(con.id, other) for other in cons[-500:]))
+        cons.append(con.id)
+        if not n:
+            cons.extend(standing(stage, mate).id for _ in range(500))
+
+    return stage_with(add)
+
+
+@kind(50)
+def messages_for_many() -> Any:
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        if not n:
+            for con in [standing(stage, mate).id for _ in range(100)]:
+                mate.say(m.Join(con, "g"))
+        mate.say(m.Publish("g", os.urandom(30_000), "binary"))
+
+    return stage_with(add)
+
+
+@kind(50)
+def events_that_wait() -> Any:
+    stage = Stage()
+
+    def add(n: int) -> None:
+        con = stage.raw(b"", protocol="raw")
+        for _ in range(200):
+            stage.say(con, os.urandom(50))
+
+    return stage, add
+
+
+@kind(100)
+def what_clients_left_behind() -> Any:
+    stage = Stage()
+
+    def add(n: int) -> None:
+        con = stage.raw(UPGRADE % b"")
+        stage.write(con)
+        stage.say(con, frame(0x82, os.urandom(1000)) + frame(0x88, (1000).to_bytes(2)))
+
+    return stage, add
+
+
+@kind(50)
+def messages_that_are_not_finished() -> Any:
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        con = standing(stage, mate)
+        data = frame(0x82, os.urandom(60_000))[:-1]
+        for at in range(0, len(data), 4096):
+            events = con.receive_data(data[at : at + 4096], 0.0)
+            assert not events
+            stage.router.flow.read_part(route_of(con), len(data[at : at + 4096]))
+
+    return stage_with(add)
+
+
+@kind(50)
+def contexts_of_compression() -> Any:
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        con = standing(stage, mate, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        mate.say(m.Send(con.id, os.urandom(2000), "binary"))
+        stage.write(con)
+
+    return stage_with(add, deflate_context_takeover=True, deflate_window_bits=15)
+
+
+@kind(100)
+def connections_being_opened() -> Any:
+    def add(stage: Stage, mate: Mate, n: int) -> None:
+        options = {"reconnect": True, "headers": {f"X-{n}": "y" * 200 for n in range(40)}}
+        con = mate.link.new_id()
+        mate.say(m.Open(con, "127.0.0.1:9", "websocket", "/", "", "", options))
+
+    return stage_with(add)
+
+
+# --- the scales ---
+
+
+def memory() -> int:
+    """Bytes that are this process's alone."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("Private_Dirty:")]
+    return int(line.split()[1]) * 1024
+
+
+def weigh(count: int, make: Kind) -> tuple[float, float]:
+    stage, add = make()
+    router = stage.router
+    for n in range(WARM):
+        add(n)
+    gc.collect()
+    gc.freeze()
+    router.judge_memory(0.0)
+    before = memory(), router.flow.accounted
+    for n in range(WARM, WARM + count):
+        add(n)
+    gc.collect()
+    router.judge_memory(0.0)
+    return (memory() - before[0]) / count, (router.flow.accounted - before[1]) / count
+
+
+def main() -> None:
+    found = {}
+    for name, (count, make) in KINDS.items():
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.write(writer, json.dumps(weigh(count, make)).encode())
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            os._exit(code)
+        os.close(writer)
+        with open(reader, "rb") as stream:
+            found[name] = json.loads(stream.read() or "null")
+        os.waitpid(child, 0)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
