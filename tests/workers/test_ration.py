@@ -33,7 +33,7 @@ def test_of_each_mistake_the_first_are_shown_and_the_others_counted(
     with caplog.at_level("ERROR", "wsraw.worker"):
         log.rationed.flush()
     assert caplog.messages == [
-        f"{1001 - SHOWN} more tracebacks of ZeroDivisionError at <string>:1 were left out"
+        f"{1001 - SHOWN} more reports of ZeroDivisionError at <string>:1 are not shown"
     ]
     log.fail("1 / 0", 1, "again")
     assert log.shown[-1] == "again"
@@ -47,7 +47,7 @@ def test_a_new_period_begins_with_what_the_last_has_left_out(
     monkeypatch.setattr(ration, "PERIOD", 0.0)
     with caplog.at_level("ERROR", "wsraw.worker"):
         log.fail("1 / 0")
-    assert "5 more tracebacks" in caplog.text
+    assert "5 more reports" in caplog.text
     assert len(log.shown) == SHOWN + 1
 
 
@@ -60,7 +60,7 @@ def test_they_are_counted_aloud_even_if_none_comes_again(
     log.rationed._began = float("inf")  # No new period: the timer has to tell.
     with caplog.at_level("ERROR", "wsraw.worker"):
         log.fail("1 / 0", 7)
-        eventually(lambda: "7 more tracebacks" in caplog.text)
+        eventually(lambda: "7 more reports" in caplog.text)
 
 
 def test_mistakes_without_number_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -71,4 +71,4 @@ def test_mistakes_without_number_are_bounded(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level("ERROR", "wsraw.worker"):
         log.rationed.flush()
     left_out = 9 * MISTAKES - SHOWN
-    assert caplog.messages == [f"{left_out} more tracebacks of other exceptions were left out"]
+    assert caplog.messages == [f"{left_out} more reports of other exceptions are not shown"]

@@ -273,6 +273,23 @@ def bad():
     assert "every raised" in err and "tick failed" in err
 
 
+def test_commands_that_the_gateway_leaves_out_do_not_fill_the_log(process: Process) -> None:
+    process.start(ECHO)
+    process.welcome()
+    for n in range(1000):
+        process.gateway.notice(m.Refused(1, n, f"join of connection {n}: no"))
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    _, _, err = process.end()
+    lines = err.splitlines()
+    assert lines[0].endswith("the gateway has left out a command: join of connection 0: no")
+    assert lines[-1].endswith("990 more reports of LeftOutError are not shown")
+    assert len(lines) == 11
+
+
 ESCAPES = """
 import asyncio, sys
 from wsraw import every, publish

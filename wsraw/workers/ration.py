@@ -1,5 +1,5 @@
-"""I/O. Tracebacks of handlers, rationed: a client that finds a mistake must not fill the log, nor
-keep the worker busy with writing it down.
+"""I/O. What is reported of the handlers' mistakes, rationed: a client that finds one must not fill
+the log, nor keep the worker busy with writing it down.
 
 Of each mistake, a kind of exception at a place in the code, the first few are shown whole. Of the
 others a line says how many there were.
@@ -7,22 +7,26 @@ others a line says how many there were.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-log = logging.getLogger("wsraw.worker")
+from wsraw.workers.lasting import log
 
 SHOWN: Final = 10
-"""Tracebacks of one mistake within a period."""
+"""Reports of one mistake within a period."""
 
 PERIOD: Final = 10.0
 """Seconds."""
 
 MISTAKES: Final = 100
 """Told apart within a period; code that is made anew for each message has as many as it likes."""
+
+
+class LeftOutError(Exception):
+    """The gateway did not do what a handler has commanded."""
+
 
 Report = Callable[[str, BaseException], None]
 
@@ -72,7 +76,7 @@ class Rationed:
         for mistake, count in self._counts.items():
             if count > SHOWN:
                 left_out = count - SHOWN
-                log.error("%d more tracebacks of %s were left out", left_out, mistake)
+                log.error("%d more reports of %s are not shown", left_out, mistake)
         self._counts.clear()
 
 

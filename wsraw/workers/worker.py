@@ -27,8 +27,8 @@ from wsraw.settings import Settings
 from wsraw.shown import LogLine
 from wsraw.workers import api, fork, handlers, output, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
-from wsraw.workers.ration import Rationed
-from wsraw.workers.runtime import Runtime, log_exception
+from wsraw.workers.ration import LeftOutError, Rationed
+from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
 
 ASYNC_CONCURRENCY: Final = 100
@@ -85,7 +85,9 @@ def main(
         starting=loaded.on_start is not None,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
-    runtime.report = rationed = Rationed(log_exception)
+    runtime.report = raised = Rationed(log_exception)
+    refused = Rationed(lambda what, error: log_left_out(what))
+    runtime.left_out = lambda why: refused(why, LeftOutError())
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
@@ -109,7 +111,8 @@ def main(
 
         shell = PlainShell(runtime, dealer, stopper, endpoint)
     code = shell.run()
-    rationed.flush()
+    raised.flush()
+    refused.flush()
     # Python gives signals their default back before it ends: one that comes then, when all is said,
     # would make a death of it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
