@@ -120,11 +120,14 @@ class Stage:
         return mate
 
     def receive(self, identity: bytes, data: bytes) -> None:
-        """A message of a worker comes in."""
+        """A message of a worker comes in, and is applied in as many turns as it takes."""
         self.router.receive(identity, data, self.now)
+        while self.router.go_on(self.now):
+            pass
 
     def turn(self) -> None:
         """The end of a turn: batches and replies go out, and are heard at once."""
+        self.router.go_on(self.now)
         out = [(worker.identity, batch) for worker, batch in self.router.batches(self.now)]
         out += self.router.replies
         self.router.replies = []

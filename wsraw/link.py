@@ -446,6 +446,8 @@ class GatewayLink:
         """Seconds; known only of one that is far."""
         self.service_time = 0.0
         self.batches = 0
+        self.batch_acks = 0
+        """Events that the last batch acks."""
         self.dropped = 0
         self._decoder = decoder
         self.choked = False
@@ -508,6 +510,7 @@ class GatewayLink:
                 if seen and not seen.isdisjoint(seqs):
                     return False
                 seen.update(seqs)
+        self.batch_acks = len(seen)
         return True
 
     def acked(self, ack: m.Ack) -> list[InFlight]:

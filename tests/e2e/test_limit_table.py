@@ -38,7 +38,15 @@ pytestmark = linux
 HEADER = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 
 ECHOES = """
+from wsraw import every, publish
+
+@every(0.3)
+def push():
+    publish("more", bytes(2_000_000))
+
 def on_message(msg, con):
+    if msg["data"] == "more":
+        con.join("more")
     return msg
 
 def on_close(con):
@@ -231,7 +239,8 @@ def write_timeout(serving: Serving) -> None:
 
 def output_limit(serving: Serving) -> None:
     with web(serving, 4096) as sock:
-        sock.sendall(frame(2, bytes(7_000_000)))
+        # More and more, not much at once.
+        sock.sendall(frame(1, b"more"))
         serving.run.line(r"ended \d+ overflow$")
 
 

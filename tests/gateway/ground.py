@@ -100,6 +100,9 @@ class Ground:
     def _new_router(self) -> Router:
         router = Router(self.settings, self.page.epoch, self.config.memory_limit)
         router.spawned(m.Spawned(0, TOKEN, 0))
+        # Small shares, so that most batches are applied in several turns.
+        router.share, router.per_event = 2, 0
+        router.outgoing.share = 1
         return router
 
     def step(self, name: str, a: int, b: int) -> None:
@@ -161,6 +164,7 @@ class Ground:
         """The end of a turn, in the gateway's order."""
         router = self.router
         router.flow.now = self.now
+        router.go_on(self.now)
         for route in list(router.flow.changed):
             router.flow.changed.pop(route, None)
             if route.con.shell is not None:
@@ -205,6 +209,8 @@ class Ground:
         router, page = self.router, self.page
         opened = page.reaches(identity, data)
         router.receive(identity, data, self.now)
+        while router.go_on(self.now):
+            pass
         worker = router.workers.get(identity)
         if worker is not None and worker not in self._watched:
             self._watch(worker)

@@ -19,6 +19,7 @@ from wsraw.gateway.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.receiver import MOST_PARSED
 from wsraw.gateway.route import PAUSED_COUPLED
 from wsraw.gateway.whole_frames import MOST
+from wsraw.link import LARGEST_BATCH
 from wsraw.selector import Selector
 from wsraw.tuning import KEEPALIVE_IDLE, tune
 
@@ -448,8 +449,8 @@ def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
 
 def test_an_abort_is_a_reset(serve: Serve) -> None:
     served = serve(output_limit=1000)
-    # More than the kernel takes while nobody reads.
-    served.handle = close_after(64_000_000)
+    # More than may be queued at once.
+    served.handle = close_after(LARGEST_BATCH + 1001)
     client = served.connect()
     client.send(b"go")
     with pytest.raises(ConnectionResetError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,8 +13,10 @@ from websockets.uri import parse_uri
 
 from wsraw import messages as m
 from wsraw.gateway.connection import Connection, ConnectionState
+from wsraw.gateway.deflate import DEFLATED, DEFLATED_AT_ONCE
 from wsraw.gateway.framed import Framed
-from wsraw.gateway.outgoing import FRAGMENT_TIMEOUT
+from wsraw.gateway.outgoing import FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
+from wsraw.gateway.table import AT_ONCE
 
 
 class Client:
@@ -346,6 +349,7 @@ def test_close_is_the_default(stage: Stage) -> None:
     for n in range(20):
         mate.say(m.Publish("g", b"%03d" % n + b"x" * 97))
         stage.write(quick)
+        stage.now += 0.2
     assert (slow.close_code, slow.close_cause, slow.reset) == (1008, "overflow", True)
     assert quick.state is ConnectionState.OPEN
     assert [type(event) for event in mate.work()] == [m.OnError, m.OnClose]
@@ -398,7 +402,10 @@ def test_what_was_sent_to_it_alone_is_never_dropped(policy: str) -> None:
     con = stage.raw()
     mate = joined(stage, con)
     mate.say(m.Send(con.id, b"x" * LIMIT))
+    mate.say(m.Send(con.id, b"x"))
+    assert con.output_size == LIMIT + 1
     assert con.state is ConnectionState.OPEN
+    stage.now += AT_ONCE + 0.1
     mate.say(m.Send(con.id, b"x"))
     assert con.close_cause == "overflow"
 
@@ -424,3 +431,222 @@ def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
     stage.write(con)
     stage.turn()
     assert mate.take(m.Reached) == [m.Reached(con.id, 1)]
+
+
+# --- shares: what is large holds up nobody (Ratchet #966, ws #617, workerman #852) ---
+
+
+def large(size: int = 6 * DEFLATED_AT_ONCE) -> bytes:
+    """Text that is worth compressing, and too long for one go."""
+    return b" ".join(b"%d" % (n * n) for n in range(size))[:size]
+
+
+class Slow(Stage):
+    """Turns are taken one by one."""
+
+    def receive(self, identity: bytes, data: bytes) -> None:
+        self.router.receive(identity, data, self.now)
+
+
+def test_a_large_group_gets_a_message_over_several_turns() -> None:
+    stage = Slow()
+    cons = [stage.raw() for _ in range(300)]
+    stranger = stage.raw()
+    mate = joined(stage, *cons)
+    mate.say(m.Publish("g", b"to all"), m.Send(stranger.id, b"to one"))
+    assert stranger.output_size, "nobody else waits for them"
+    turns = 0
+    while any(not con.output_size for con in cons):
+        before = sum(con.output_size > 0 for con in cons)
+        stage.router.dirty.clear()
+        assert stage.router.go_on(0.0)
+        assert sum(con.output_size > 0 for con in cons) - before <= SHARE
+        turns += 1
+    assert turns >= 4
+    assert not stage.router.is_restless or not stage.router.go_on(0.0)
+    assert {stage.write(con) for con in cons} == {b"to all"}
+
+
+def test_members_leave_and_go_while_a_message_is_on_its_way() -> None:
+    """Who was in the group then gets it, and who has gone meanwhile does no harm."""
+    stage = Slow()
+    cons = [stage.raw() for _ in range(300)]
+    mate = joined(stage, *cons)
+    late = stage.raw()
+    mate.work()
+    mate.say(m.Publish("g", b"x"), m.Leave(cons[-1].id, "g"), m.Join(late.id, "g"))
+    stage.hang_up(cons[-2])
+    mate.work()
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+    assert stage.write(cons[-1]) == b"x"
+    assert stage.write(late) == b""
+    assert not stage.router.outgoing.spreads
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_member_gets_all_in_the_order_in_which_it_was_commanded(seed: int) -> None:
+    """Publishes to large groups, sends and a close, of two workers, and turns between them."""
+    choose = random.Random(seed)
+    stage = Slow()
+    cons = [stage.raw() for _ in range(150)]
+    one, two = joined(stage, *cons), stage.worker()
+    expected: dict[int, bytes] = {con.id: b"" for con in cons}
+    for n in range(60):
+        mate = choose.choice((one, two))
+        data = b"%d," % n
+        if choose.random() < 0.5:
+            mate.say(m.Publish("g", data))
+            for con in cons:
+                expected[con.id] += data
+        else:
+            con = choose.choice(cons)
+            mate.say(m.Send(con.id, data))
+            expected[con.id] += data
+        while choose.random() < 0.3 or len(stage.router.outgoing.spreads) >= MOST_SPREADS:
+            stage.router.go_on(0.0)
+            stage.router.dirty.clear()
+    last = choose.choice(cons)
+    one.say(m.Publish("g", b"last"), m.Close(last.id))
+    assert last.state is ConnectionState.CLOSED
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+    for con in cons:
+        assert stage.write(con) == expected[con.id] + b"last"
+
+
+def test_who_publishes_too_much_waits_alone() -> None:
+    stage = Slow()
+    cons = [stage.raw() for _ in range(1000)]
+    one, two = joined(stage, *cons), stage.worker()
+    stranger = stage.raw()
+    two.work()
+    one.say(*[m.Publish("g", b"%02d" % n) for n in range(40)], m.Send(stranger.id, b"one"))
+    assert len(stage.router.outgoing.spreads) == MOST_SPREADS
+    assert not stranger.output_size
+    two.say(m.Send(stranger.id, b"two"))
+    assert stage.write(stranger) == b"two"
+    turns = 0
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+        turns += 1
+    assert stage.write(stranger) == b"one"
+    assert turns < 40 * 1000 / SHARE / 4, "those on their way together are one write"
+    assert stage.write(cons[-1]) == b"".join(b"%02d" % n for n in range(40))
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("way", ["send", "publish"])
+def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) -> None:
+    """One of 40 MiB held up everybody for two seconds."""
+    stage = Slow(deflate_context_takeover=takeover)
+    one, two = stage.worker(), stage.worker()
+    client, other = Client(stage, deflate=True), Client(stage)
+    for mate in (one, two):
+        mate.work()
+    con = client.con.id
+    one.say(m.Join(con, "g"))
+    data = large()
+    command = m.Send(con, data, "text") if way == "send" else m.Publish("g", data, "text")
+    one.say(command, m.Send(other.con.id, b"o", "text"), m.Send(con, b"1", "text"))
+    two.say(m.Send(con, b"2", "text"))
+    two.say(m.Publish("g", b"3", "text"))
+    assert other.read() == [("TEXT", b"o", True)], "others of that batch do not wait"
+    turns = 0
+    while stage.router.is_restless and stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+        turns += 1
+    assert turns >= len(data) // DEFLATED
+    assert client.read() == [("TEXT", part, True) for part in (data, b"1", b"2", b"3")]
+    assert stage.router.flow.total == 0
+
+
+def test_a_close_comes_after_the_large_message_before_it() -> None:
+    stage = Slow()
+    mate = stage.worker()
+    client = Client(stage, deflate=True)
+    mate.work()
+    data = large()
+    sent = (m.Send(client.con.id, data, "text"), m.Close(client.con.id, 4000, "bye"))
+    mate.say(*sent, m.Send(client.con.id, b"never", "text"))
+    assert client.con.state is ConnectionState.OPEN
+    while stage.router.go_on(0.0):
+        pass
+    client.protocol.receive_data(stage.write(client.con))
+    frames = [event for event in client.protocol.events_received() if isinstance(event, Frame)]
+    assert [frame.opcode.name for frame in frames] == ["TEXT", "CLOSE"]
+    assert bytes(frames[0].data) == data
+    assert stage.router.flow.total == 0
+
+
+@pytest.mark.parametrize("end", ["reset", "session"])
+def test_a_large_message_ends_with_its_connection_not_with_its_session(end: str) -> None:
+    stage = Slow()
+    one, two = stage.worker(), stage.worker()
+    client = Client(stage, deflate=True)
+    for mate in (one, two):
+        mate.work()
+    data = large()
+    one.say(m.Send(client.con.id, data, "text"))
+    if end == "reset":
+        stage.hang_up(client.con)
+        one.work()
+        two.work()
+    else:
+        stage.router.end_session(one.end, 0.0, died=True)
+    while stage.router.go_on(0.0):
+        pass
+    assert not stage.router.outgoing.making
+    if end == "session":
+        assert client.read() == [("TEXT", data, True)]
+    assert stage.router.flow.total == 0
+
+
+# --- who is slow, and for whom a handler queues much at once ---
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
+    stage = Stage(output_limit=4 << 20)
+    con = stage.raw()
+    mate = joined(stage, con)
+    sent = [bytes([n]) * 1_000_000 for n in range(count)]
+    mate.say(*(m.Send(con.id, data) for data in sent))
+    got = bytearray()
+    while con.output_size:
+        got += stage.write(con, 300_000)
+        stage.now += 0.5
+        if stage.now % 5 == 0:
+            # What comes meanwhile is fine as long as it grows no further.
+            mate.say(m.Send(con.id, b"x"))
+            sent.append(b"x")
+    assert bytes(got) == b"".join(sent)
+    mate.say(*(m.Send(con.id, data) for data in sent[:count]))
+    assert con.state is ConnectionState.OPEN, "and again, once it has taken that"
+
+
+@pytest.mark.parametrize("taken", [0, 400, 900])
+def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
+    stage = Stage(output_limit=10_000)
+    con = stage.raw()
+    mate = joined(stage, con)
+    most = 0
+    for _ in range(2000):
+        mate.say(m.Send(con.id, b"x" * 100))
+        stage.now += 0.01
+        if stage.now % 0.1 < 0.01:
+            stage.write(con, taken)
+        most = max(most, con.output_size)
+        if con.state is not ConnectionState.OPEN:
+            break
+    assert con.close_cause == "overflow"
+    assert most <= 10_000 + 2 * 100 / 0.01
+
+
+def test_nobody_has_more_waiting_than_a_batch_above_the_limit() -> None:
+    stage = Stage(output_limit=10_000)
+    con = stage.raw()
+    mate = joined(stage, con)
+    for _ in range(66):
+        mate.say(m.Send(con.id, bytes(1 << 20)))
+    assert con.close_cause == "overflow"

@@ -16,6 +16,7 @@ from wsraw.gateway.connection import ConnectionState
 from wsraw.gateway.reopener import LONGEST_DELAY
 from wsraw.gateway.route import PAUSED_MEMORY
 from wsraw.gateway.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
+from wsraw.gateway.table import AT_ONCE
 from wsraw.link import LinkState
 
 NEVER = 1 << m.ID_EPOCH_SHIFT | 999_999
@@ -933,9 +934,10 @@ def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
     stage.turn()
     stage.say(con, b"2")
     stage.say(con, b"3")
-    mate.ack(commands=(m.Send(con.id, b"x" * 1000),))
+    mate.ack(commands=(m.Send(con.id, b"x" * 1000), m.Send(con.id, b"x")))
     assert con.state is ConnectionState.OPEN
     stage.turn()
+    stage.now += AT_ONCE + 0.1
     mate.ack(commands=(m.Send(con.id, b"x"),))
     stage.turn()
     assert (con.close_code, con.close_cause, con.reset) == (1008, "overflow", True)

@@ -295,6 +295,8 @@ def test_a_slow_reader(make: Make) -> None:
     client.stop_reading()
     for _ in range(8):
         client.send("x")
+    app.advance(1.1)
+    client.send("x")
     assert app.module.causes == []
     # Only now it sees the close frame, and answers it.
     client.resume_reading()

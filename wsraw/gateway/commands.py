@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import wsraw.messages as m
 from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.gateway.framing import UNFINISHED
 from wsraw.gateway.route import MOST_RANGES, Reopening, Route, Worker
 from wsraw.gateway.table import Table
 from wsraw.gateway.weights import MARK, size_of
@@ -128,7 +129,10 @@ class Commands:
     def _send(self, worker: Worker, send: m.Send, now: float) -> str | None:
         route = self._table.routes.get(send.con) or self._table.find(send.con)
         if type(route) is Route:
-            return self._table.outgoing.send(route, worker, send, now)
+            outgoing = self._table.outgoing
+            if outgoing.spreads:
+                outgoing.catch_up(route, now)
+            return outgoing.send(route, worker, send, now)
         return route  # type: ignore[return-value]
 
     def _open(self, worker: Worker, open_: m.Open, now: float) -> str | None:
@@ -173,7 +177,9 @@ class Commands:
         if why is not None:
             return why
         self._table.dispatcher.drop_messages(route)
-        self._table.close(route, close.code, close.reason, "handler", now)
+        self._table.outgoing.catch_up(route, now)
+        if not self._table.outgoing.hold_close(route, worker, close):
+            self._table.close_as_asked(route, close, now)
         return None
 
     def _state(self, worker: Worker, state: m.State, now: float) -> str | None:
@@ -222,6 +228,11 @@ class Commands:
         route = self._table.find(mark.con)
         if isinstance(route, str):
             return route
+        if isinstance(route, Route):
+            # What was sent before stands before it.
+            self._table.outgoing.catch_up(route, now)
+            if route.con.is_making:
+                return UNFINISHED
         if route is None or not route.con.output_size:
             worker.notice(m.Reached(mark.con, mark.ref))
             self._table.dispatcher.talked.add(worker)

@@ -60,13 +60,7 @@ class DeflateExtension(Extension):
             raise ProtocolError(str(error)) from error
 
     def encode(self, frame: Frame) -> Frame:
-        """The library asks for control frames, we for those that are to be compressed."""
-        opcode = frame.opcode
-        first = opcode is TEXT or opcode is BINARY
-        if not first and opcode is not CONT:
-            return frame
-        frame.data = self.codec.compress(bytes(frame.data), first, frame.fin)
-        frame.rsv1 = first
+        """A control frame, which is not compressed; data frames are made in websocket.py."""
         return frame
 
 

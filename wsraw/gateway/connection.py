@@ -14,7 +14,7 @@ from wsraw.gateway.accepting import Accepting
 from wsraw.gateway.asking import EARLY_LIMIT, Asking
 from wsraw.gateway.dialling import Dialling
 from wsraw.gateway.entrance import Entrance
-from wsraw.gateway.framing import RAW_KEY, FramingKey, RefusedError
+from wsraw.gateway.framing import RAW_KEY, UNFINISHED, FramingKey, RefusedError
 from wsraw.gateway.http import answer_problem, header_problem
 from wsraw.gateway.life import (
     CLOSED,
@@ -238,7 +238,8 @@ class Connection(Standing):
     # --- intents ---
 
     def send(self, data: bytes, type_: str, final: bool, now: float) -> str | None:
-        """Queue a frame, or bytes. Returns why it is refused, or None.
+        """Queue a frame, or bytes. Returns why it is refused, or None; or UNFINISHED: it is large,
+        or waits for a large one, and has to be sent again in a later turn.
 
         To a connection that is over it is a no-op: the normal race. Before an opened one stands it
         waits. A refusal in the middle of a fragmented message leaves that message cut short: close.
@@ -258,16 +259,28 @@ class Connection(Standing):
             return None
         if state is CLOSING:
             return None
+        if ws.is_making:
+            return self._go_on_with(ws.go_on() if ws.makes(data) else None)
         try:
             opcode = ws.check(data, type_, final)
         except RefusedError as why:
             return str(why)
         if state is OPEN:
-            self.append(ws.frame(opcode, data, final))
-        else:
-            self._early.append((opcode, data, final))
-            self.early_size += len(data)
+            return self._go_on_with(ws.frame(opcode, data, final))
+        self._early.append((opcode, data, final))
+        self.early_size += len(data)
         return None
+
+    def _go_on_with(self, frame: bytes | None) -> str | None:
+        if frame is None:
+            return UNFINISHED
+        self.append(frame)
+        return None
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a large frame is being made for it."""
+        return self.websocket is not None and self.websocket.is_making
 
     @property
     def framing_key(self) -> FramingKey | None:

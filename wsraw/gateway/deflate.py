@@ -34,6 +34,12 @@ STEP: Final = 16 * 1024
 """Bytes inflated of one connection in a turn, 0.05 ms of it: a megabyte, which a kilobyte can
 become, would hold up everybody for 3."""
 
+DEFLATED_AT_ONCE: Final = 32 * 1024
+"""Bytes of the longest message that is compressed in one go."""
+
+DEFLATED: Final = 12 * 1024
+"""Bytes of a longer one that are compressed at a time, and in a turn: a millisecond of work."""
+
 PIECE: Final = 4 * 1024
 """Compressed bytes given to zlib at a time: what it leaves of them it copies, at every step."""
 
@@ -157,6 +163,28 @@ def _compressor(level: int, bits: int) -> zlib._Compress:
     return zlib.compressobj(level, zlib.DEFLATED, -bits, _memory_level(bits))
 
 
+class Deflation:
+    """A payload that is compressed piece by piece."""
+
+    __slots__ = ("_chunks", "_compressor", "_final", "_rest", "data")
+
+    def __init__(self, compressor: zlib._Compress, data: bytes, final: bool) -> None:
+        self.data = data
+        self._compressor = compressor
+        self._rest = memoryview(data)
+        self._final = final
+        self._chunks: list[bytes] = []
+
+    def step(self) -> bytes | None:
+        """Compress a piece; the whole payload once that was the last one."""
+        self._chunks.append(self._compressor.compress(self._rest[:DEFLATED]))
+        self._rest = self._rest[DEFLATED:]
+        if self._rest:
+            return None
+        self._chunks.append(_flush(self._compressor, b"", self._final))
+        return b"".join(self._chunks)
+
+
 def _flush(compressor: zlib._Compress, data: bytes, final: bool) -> bytes:
     data = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
     if not final:
@@ -175,6 +203,10 @@ class Packing:
         self._bits = bits
         self.threshold = threshold
         """Shorter messages go out as they are; without context they hardly shrink."""
+
+    def deflation(self, data: bytes) -> Deflation:
+        """A whole message, piece by piece."""
+        return Deflation(_compressor(self._level, self._bits), data, True)
 
     def compress(self, data: bytes) -> bytes:
         """A whole message."""
@@ -236,13 +268,19 @@ class Codec:
 
     def compress(self, data: bytes, first: bool, final: bool) -> bytes:
         """The payload of our next compressed frame; `first` and `final` of its message."""
+        return _flush(self._deflater_of(first, final), data, final)
+
+    def deflation(self, data: bytes, first: bool, final: bool) -> Deflation:
+        """The same piece by piece. Nothing else may be compressed before that is done."""
+        return Deflation(self._deflater_of(first, final), data, final)
+
+    def _deflater_of(self, first: bool, final: bool) -> zlib._Compress:
         deflater = self._deflater
         if deflater is None or (first and not self.terms.send_takeover):
             deflater = self._deflater = _compressor(self._level, self.terms.send_bits)
-        data = _flush(deflater, data, final)
         if final and not self.terms.send_takeover:
             self._deflater = None
-        return data
+        return deflater
 
     def begin(self, data: Data, first: bool, final: bool, limit: int) -> None:
         """The peer's next compressed frame, of at most `limit` bytes when it is inflated."""

@@ -378,7 +378,11 @@ class Dispatcher:
             others = [worker for worker in pool.workers if not worker.isolated]
             if len(others) > bool(pool.isolated or pool.misses_somebody(now)):
                 worker = min(others, key=lambda worker: len(worker.in_flight))
-                if len(others) == 1 and pool.waiting and not worker.acked_events:
+                if (
+                    (pool.waiting or pool.newcomers)
+                    and len(others) == 1
+                    and not worker.acked_events
+                ):
                     # The only one there is: those who have waited for it come first, once.
                     return None
                 worker.isolate()

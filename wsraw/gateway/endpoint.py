@@ -30,6 +30,10 @@ LEAST_READ: Final = 4 * 1024
 """The same at its beginning, and after a read that held more frames than are parsed in a turn: what
 it costs, and so what the others wait, goes by frames and not by bytes."""
 
+WRITES: Final = 32
+"""Writes that a connection is given before it is found too slow: some megabytes, as the kernel goes
+on taking them from us while a peer of the same machine reads."""
+
 FEW: Final = 16
 """Frames of a read below which the next one of that connection may be GROWTH times as large."""
 
@@ -254,10 +258,13 @@ class Endpoint:
             self._arm(con.deadline)
 
     def write_out(self) -> None:
-        """Write as much as the kernel takes; for those whose output is about to be too much."""
+        """Write as much as the kernel takes, within reason; for those whose output is about to be
+        too much."""
         con = self.con
         before = con.output_size + 1
-        while con.output_size < before and con.output_size and con.state is not CLOSED:
+        for _ in range(WRITES):
+            if not 0 < con.output_size < before or con.state is CLOSED:
+                break
             before = con.output_size
             self.flush()
 

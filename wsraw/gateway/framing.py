@@ -22,8 +22,11 @@ RAW_KEY: Final = -1
 PING_FRAME: Final = b"\x89\x00"
 """A server's, without data."""
 
+UNFINISHED: Final = "unfinished"
+"""Instead of why something cannot be sent: it is made in part, send the same in a later turn."""
+
 _FINAL: Final = 0x80
-_COMPRESSED: Final = 0x40
+COMPRESSED: Final = 0x40
 _BROKEN: Final = "refused"
 
 
@@ -102,7 +105,7 @@ def server_frame(opcode: int, data: bytes, final: bool, compressed: bool) -> byt
     if final:
         head |= _FINAL
     if compressed:
-        head |= _COMPRESSED
+        head |= COMPRESSED
     size = len(data)
     if size < 126:
         return bytes((head, size)) + data
@@ -115,7 +118,15 @@ def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
     """A whole message as bytes for all connections whose `framing_key` is `key`."""
     if key == RAW_KEY:
         return Framed(data)
-    opcode = TEXT if type_ == "text" else BINARY
     if isinstance(key, int) or len(data) < key.threshold:
-        return Framed(server_frame(opcode, data, True, False))
-    return Framed(server_frame(opcode, key.compress(data), True, True))
+        return Framed(server_frame(_opcode(type_), data, True, False))
+    return frame_packed(key.compress(data), type_)
+
+
+def frame_packed(packed: bytes, type_: str) -> Framed:
+    """The same for a message that is compressed already."""
+    return Framed(server_frame(_opcode(type_), packed, True, True))
+
+
+def _opcode(type_: str) -> int:
+    return TEXT if type_ == "text" else BINARY

@@ -4,7 +4,8 @@ One turn, in this order:
 
 1. The loop reads each ready socket, a bounded amount each; events go into the router. Where there
    are many, midway: commands are drained, and workers get what has been read so far.
-2. before_sleep: (a) commands of workers are drained, up to a budget; (b) pauses are applied, what
+2. before_sleep: (a) commands of workers are drained, up to a budget, and a share of what an earlier
+   turn has left of them is done; (b) pauses are applied, what
    was opened is dialled, and TLS handshakes get their share; (c) each worker gets one batch with
    all its events of this turn; (d) each dirty connection is written once, what is over is closed;
    (e) the ROUTER is asked whether something has come in meanwhile, as its descriptor is
@@ -161,6 +162,8 @@ class Gateway:
             self._listen_to_supervisor(control, now)
         if self._introduced:
             links.drain()
+        if router.go_on(now):
+            self.loop.give_way()
         links.judge_dying(now)
         ticks, self._tick_due = self._tick_due, False
         if ticks:

@@ -33,6 +33,9 @@ DEATH_CERTAIN_AFTER: Final = 0.25
 LOOK_AGAIN: Final = 0.002
 """Seconds between two looks at a worker whose death is not yet certain."""
 
+UNREAD_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of batches that wait for those before them; with more, nothing is read from workers."""
+
 ROUNDS: Final = 3
 """Batches of one worker, without any of another one between them, that tell that the other one's
 queue is empty. Two would do but for the moment in which libzmq forgets a peer."""
@@ -66,6 +69,9 @@ class Links:
 
     def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Read what workers have sent, up to a budget; the last batch may take it over that."""
+        if self._router.unread > UNREAD_LIMIT:
+            self.drained = False
+            return
         self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
         if self.remote is not None:
             self.remote.judge_handshakes()
@@ -183,6 +189,9 @@ class Links:
         for worker, others in list(words.items()):
             # Unless that last drain has brought its bye, or has left something unread.
             if worker.state is not LinkState.GONE:
+                if worker in self._router.behind:
+                    # What it has sent is still being applied.
+                    continue
                 if not self._is_drained(worker) and max(others.values(), default=0) < ROUNDS:
                     continue
                 self._router.limits.say(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import wsraw.messages as m
 from wsraw.gateway.guests import Guest
@@ -72,6 +72,12 @@ class Worker(GatewayLink):
         """The number of the last batch that had a record we could not read."""
         self.slow_at = -math.inf
         """When it was last found stuck."""
+        self.records: list[Any] | None = None
+        """The batch that is applied a share in each turn; and from where on, and its size."""
+        self.at = 0
+        self.batch_size = 0
+        self.later: deque[bytes | memoryview] = deque()
+        """Batches behind that one."""
         self.condemned = False
         """It hangs: its process is to be killed; what it still acks counts."""
         self.verdict = ""
@@ -177,7 +183,10 @@ class Route:
 
     __slots__ = (
         "active",
+        "allowance",
         "buried",
+        "burst_of",
+        "burst_until",
         "con",
         "couples",
         "deaf",
@@ -260,6 +269,12 @@ class Route:
         """Bytes of an incomplete message, and of compression, as last weighed."""
         self.pauses = 0
         self.paused_since = 0.0
+        self.allowance = 0
+        """Bytes of output that it may have above the limit: what was queued at once."""
+        self.burst_until = -math.inf
+        """Until when what is queued for it is still queued at once; or as long as the batch lasts
+        that has begun it: its session and number."""
+        self.burst_of: tuple[int, int] | None = None
         self.over = False
         """Its output has been above the high-water mark and not yet below the low one."""
         self.couples: set[Route] | None = None
@@ -278,7 +293,7 @@ class Route:
         self.fragment: Worker | None = None
         """The session in the middle of a fragmented message to it."""
         self.fragment_since = 0.0
-        self.late_sends: deque[tuple[Worker | None, m.Send]] | None = None
+        self.late_sends: deque[tuple[Worker | None, m.Send | m.Close]] | None = None
         """What waits until that message is finished."""
         self.marks: list[tuple[int, Worker, int]] | None = None
         self.written = 0

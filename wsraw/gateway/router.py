@@ -20,11 +20,12 @@ import wsraw.messages as m
 from wsraw.gateway.commands import Commands
 from wsraw.gateway.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.dead_letters import dead_letter
+from wsraw.gateway.framing import UNFINISHED
 from wsraw.gateway.guests import Guest
 from wsraw.gateway.limits import CROWDED
 from wsraw.gateway.patience import Patience
 from wsraw.gateway.reopener import Reopener
-from wsraw.gateway.route import Route, Worker
+from wsraw.gateway.route import EVENT_COST, Route, Worker
 from wsraw.gateway.table import Table
 from wsraw.link import LONGEST_WHY, LinkState
 from wsraw.settings import Settings
@@ -61,6 +62,20 @@ GONE_TOKENS_KEPT: Final = 1000
 MOST_ENDED: Final = 64
 """Connections that are ended in a turn because their time is up: those who have come at once are
 often late at once."""
+
+SHARE: Final = 64
+"""Commands of a large batch that are applied in a turn: those whom it does not concern wait for as
+many writes."""
+
+PER_EVENT: Final = 4
+"""Commands for each event of a batch that make no large batch of it: under full load an ordinary
+one has hundreds of events, and shares of it would cost more than they gain."""
+
+WORK: Final = 256
+"""Work for which a share ends sooner; see `Outgoing.work`."""
+
+BATCHES: Final = 16
+"""Batches of a worker that are looked at in its turn, when others of it had to wait."""
 
 BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
@@ -99,6 +114,12 @@ class Router(Table):
         self._late: deque[tuple[Callable[[Route, float], None], Route]] = deque()
         """Connections whose time is up, and what is done about it in the next turns."""
         self._buried: set[int] = set()
+        self.share = SHARE
+        self.per_event = PER_EVENT
+        self.behind: dict[Worker, None] = {}
+        """Workers that have sent more than was applied yet, in the order of their turn."""
+        self.unread = 0
+        """Bytes of batches that have not been looked at yet."""
         self.dead_letters: list[dict[str, Any]] = []
         """For the shell to write down."""
 
@@ -112,6 +133,18 @@ class Router(Table):
             if identity in self._banned:
                 return
             worker = self._add_stranger(identity, None, now)
+        if worker.records is not None or worker.later:
+            # In order: what it sent before is not applied yet.
+            size = len(data) + EVENT_COST
+            worker.later.append(data)
+            self.unread += size
+            self.flow.shared += size
+            return
+        self._receive(worker, data, now)
+
+    def _receive(self, worker: Worker, data: bytes | memoryview, now: float) -> None:
+        """Its next message."""
+        identity = worker.identity
         if worker.state is LinkState.NEW:
             if m.session_of(data):
                 # Of a session that has ended with its link: it could not leave before this one
@@ -143,26 +176,108 @@ class Router(Table):
             if worker.state is LinkState.READY and not says_bye:
                 # Else it was told to leave before it was through with its start, or that failed.
                 self._ready(worker)
-        apply = self._commands.apply
-        for index, record in enumerate(records):
+        if records:
+            self._apply(worker, records, 0, len(data), now)
+
+    def _apply(self, worker: Worker, records: list[Any], at: int, size: int, now: float) -> None:
+        """Apply records from `at` on: all of an ordinary batch, else a share of them. The others
+        are for the turns to come, as the batch has come whole."""
+        apply, outgoing = self._commands.apply, self.outgoing
+        end = len(records)
+        share = self.share
+        if end - at > share and (at or end > share + self.per_event * worker.batch_acks):
+            end = at + share
+        limit = outgoing.work + WORK
+        for index in range(at, end):
+            record = records[index]
             if record is None:
                 worker.unread_batch = worker.batches
                 continue
             why = apply(worker, record, now)
             if worker.state is LinkState.GONE:
                 # It has said bye: what stands behind that is nobody's.
-                break
+                return
             if why is not None:
-                call = m.call_of(record)
-                worker.refuse(index, f"{call}: {why}")
-                self.dispatcher.talked.add(worker)
-                self.limits.say(
-                    "warning",
-                    "%s: refused %s: %s",
-                    self.name_of(worker),
-                    call,
-                    why[:LONGEST_WHY],
-                )
+                if why == UNFINISHED:
+                    end = index
+                    break
+                self._left_out(worker, index, record, why)
+            if outgoing.work > limit:
+                end = index + 1
+                break
+        if end < len(records):
+            worker.records, worker.at, worker.batch_size = records, end, size
+            self.flow.shared += size
+            self.behind[worker] = None
+
+    def _left_out(self, worker: Worker, index: int, record: m.Record, why: str) -> None:
+        call = m.call_of(record)
+        worker.refuse(index, f"{call}: {why}")
+        self.dispatcher.talked.add(worker)
+        self.limits.say(
+            "warning",
+            "%s: refused %s: %s",
+            self.name_of(worker),
+            call,
+            why[:LONGEST_WHY],
+        )
+
+    # --- what is left of earlier turns ---
+
+    def go_on(self, now: float) -> bool:
+        """Once a turn: a share of what handlers have commanded and is not done yet, of each worker
+        in turn. As long as much waits to be written, it is one worker's. Gives whether there was
+        any."""
+        outgoing = self.outgoing
+        if not self.behind and not outgoing.is_behind:
+            return False
+        outgoing.go_on(now)
+        limit = outgoing.work + WORK
+        for worker in list(self.behind):
+            if worker in self.behind:
+                self._go_on(worker, now)
+            if outgoing.work > limit or len(self.dirty) > self.share:
+                break
+        return True
+
+    def _go_on(self, worker: Worker, now: float) -> None:
+        """A share of what this worker has sent; then it queues up behind the others."""
+        del self.behind[worker]
+        records, worker.records = worker.records, None
+        if records is not None:
+            self.flow.shared -= worker.batch_size
+            self._apply(worker, records, worker.at, worker.batch_size, now)
+        for _ in range(BATCHES):
+            if worker.records is not None or not worker.later or worker.state is LinkState.GONE:
+                break
+            data = worker.later.popleft()
+            size = len(data) + EVENT_COST
+            self.unread -= size
+            self.flow.shared -= size
+            self._receive(worker, data, now)
+        if worker.later and worker.state is not LinkState.GONE:
+            self.behind[worker] = None
+        elif worker.later:
+            self._forget_later(worker)
+
+    def _forget_later(self, worker: Worker) -> None:
+        """Its session is over: what stands behind is nobody's."""
+        size = sum([len(data) + EVENT_COST for data in worker.later])
+        self.unread -= size
+        self.flow.shared -= size
+        worker.later.clear()
+
+    def _finish(self, worker: Worker, now: float) -> None:
+        """Its session is to end: what it has sent was received whole, and so it takes effect."""
+        while worker in self.behind:
+            before = worker.at, len(worker.later), worker.records is None
+            self._go_on(worker, now)
+            if before == (worker.at, len(worker.later), worker.records is None):
+                # It may wait for what another one has begun, or for those who publish.
+                for other in list(self.behind):
+                    if other in self.behind:
+                        self._go_on(other, now)
+                self.outgoing.go_on(now)
 
     def meet(self, identity: bytes, guest: Guest, now: float) -> bool:
         """A worker on another machine speaks for the first time; False: do not listen to it."""
@@ -328,6 +443,11 @@ class Router(Table):
         the worker was told to leave, or has only changed its link (`lost`); see `link_lost` for
         `certain`.
         """
+        if worker in self.behind:
+            self._finish(worker, now)
+            if worker.state is LinkState.GONE:
+                # With a bye.
+                return
         counts = died and not lost and worker.state is LinkState.READY
         held = len(worker.in_flight)
         self.workers.pop(worker.identity, None)
@@ -420,7 +540,13 @@ class Router(Table):
     @property
     def is_restless(self) -> bool:
         """Whether the next turn has something to do in any case."""
-        return bool(self.dispatcher.talked or self.flow.changed or self.flow.due) or any(
+        return bool(
+            self.dispatcher.talked
+            or self.flow.changed
+            or self.flow.due
+            or self.behind
+            or self.outgoing.is_behind
+        ) or any(
             pool.is_behind or (pool.homeless and pool.rehoming) for pool in self.pools.values()
         )
 
@@ -498,6 +624,9 @@ class Router(Table):
 
     def _judge_worker(self, worker: Worker, now: float) -> None:
         """Whether it hangs, or has done enough."""
+        if worker in self.behind:
+            # It waits for us.
+            return
         age = worker.oldest_age(now)
         if worker.verdict:
             why, worker.verdict = worker.verdict, ""
@@ -610,6 +739,8 @@ class Router(Table):
 
     def is_quiet(self) -> bool:
         """Every event that was taken is handled, or there is nobody to handle it."""
+        if self.behind or self.outgoing.is_behind:
+            return False
         return all(
             not route.in_flight and (not route.parked or not route.pool.workers)
             for route in self.routes.values()

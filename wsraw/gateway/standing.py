@@ -101,7 +101,7 @@ class Standing(Life):
             if ws.subprotocol is not None:
                 self.about["subprotocol"] = ws.subprotocol
             for opcode, data, final in self._early:
-                self.append(ws.frame(opcode, data, final))
+                self.append(ws.frame_at_once(opcode, data, final))
             self._early.clear()
             self.early_size = 0
         self._last_heard = self.stood_at = now

@@ -20,11 +20,14 @@ from wsraw.gateway.limits import LEFT, Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.gateway.weights import MARK
-from wsraw.link import LinkState
+from wsraw.link import LARGEST_BATCH, LinkState
 from wsraw.messages import DEFAULT_POOL
 from wsraw.pools import in_force
 from wsraw.settings import Settings
 from wsraw.units import human_size
+
+AT_ONCE: Final = 1.0
+"""Seconds within which what is queued for a connection is queued at once."""
 
 ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
@@ -55,7 +58,9 @@ class Table:
             settings.output_limit,
             settings.overflow,
             self.dirty,
+            self.is_slow,
             self._overflow,
+            self.close_as_asked,
             self.cut_short,
         )
         self.write_out: Callable[[Connection], None] = _nobody_writes
@@ -191,6 +196,7 @@ class Table:
         """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
         if not route.in_flight and not route.parked and not self._may_be_answered(route, now):
             self._unanswered.pop(route, None)
+            self.outgoing.catch_up(route, now)
             self.take(route.con, route.con.drained(now), now)
             self.dirty[route.con] = None
 
@@ -249,6 +255,10 @@ class Table:
         self.take(route.con, route.con.close(code, reason, cause, now), now)
         self.dirty[route.con] = None
 
+    def close_as_asked(self, route: Route, close: m.Close, now: float) -> None:
+        """A handler closes a connection."""
+        self.close(route, close.code, close.reason, "handler", now)
+
     def abort(self, route: Route, code: int, cause: str, message: str, now: float) -> None:
         """The gateway ends a connection without writing what waits for it."""
         reason = message if len(message) < 100 else ""
@@ -278,15 +288,33 @@ class Table:
         """A fragmented message to it will never be finished."""
         self.close(route, 1011, "a message was cut short", "handler", now)
 
+    def is_slow(self, route: Route, worker: Worker | None, size: int, now: float) -> bool:
+        """Whether `size` bytes of output, which is above the limit, are too many.
+
+        What is queued at once may be more, up to what a batch carries: within a second, or within
+        the batch that has begun it. Until so much of that is written that the limit holds again,
+        the output must not grow above it.
+        """
+        limit, con = self.settings.output_limit, route.con
+        before = con.output_size + con.early_size
+        batch = (worker.session, worker.batches) if worker is not None else None
+        if before <= limit or route.burst_of is None:
+            route.burst_until = now + AT_ONCE
+            route.burst_of = batch or (0, 0)
+            route.allowance = 0
+        allowance = route.allowance
+        if now <= route.burst_until or batch == route.burst_of:
+            allowance = LARGEST_BATCH
+        if size <= limit + allowance:
+            route.allowance = max(route.allowance, size - limit)
+            return False
+        # It is written to before it is judged.
+        self.write_out(con)
+        return size - before + con.output_size + con.early_size > limit + allowance
+
     def _overflow(self, route: Route, now: float) -> None:
         """A slow reader: its output has passed the bound."""
-        self.write_out(route.con)
-        limit = self.settings.output_limit
-        late = route.late_sends and route.held > limit
-        if not late and route.con.output_size + route.con.early_size <= limit:
-            # It was our batch that was large, not its reading that is slow.
-            return
-        message = f"more than {human_size(limit)} of output wait for it"
+        message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
         self.expel(route, "output_limit", "overflow", message, now)
 
     def count(self, limit: str, route: Route, now: float) -> None:

@@ -28,6 +28,7 @@ import wsraw.gateway.deflate as deflate
 import wsraw.gateway.plain_request as plain_request
 from wsraw.gateway.compression import ClientDeflate, DeflateExtension, ServerDeflate
 from wsraw.gateway.framing import (
+    COMPRESSED,
     PING_FRAME,
     PLAIN_KEY,
     FramingKey,
@@ -67,9 +68,11 @@ class WebSocket(MessageOrder):
         "_answer",
         "_codec",
         "_compressing",
+        "_deflation",
         "_framing_key",
         "_mask_bit",
         "_masks",
+        "_packed_head",
         "_plain_below",
         "_protocol",
         "_request",
@@ -111,6 +114,10 @@ class WebSocket(MessageOrder):
         """The fields of our 101, while it waits for the verdict."""
         self._codec: deflate.Codec | None = None
         self._compressing = False
+        self._deflation: deflate.Deflation | None = None
+        """Of a large frame that is being made."""
+        self._packed_head = (0, True)
+        """Its opcode, and whether it is the last one of its message."""
         self._plain_below: float = 0 if masks else math.inf
         """Bytes of a message below which its frame is plain: not masked, not compressed."""
         self.output = protocol.writes
@@ -426,6 +433,7 @@ class WebSocket(MessageOrder):
         protocol._whole = protocol._packed = None
         protocol.later = b""
         protocol.parser_exc = protocol.handshake_exc = None
+        self._deflation = None
         if self._codec is not None:
             self._codec.forget()
 
@@ -444,25 +452,60 @@ class WebSocket(MessageOrder):
 
     # --- sending ---
 
-    def frame(self, opcode: int, data: bytes, final: bool) -> bytes:
-        """The bytes of a data frame that `check` has let pass; to be called in the same order."""
+    def frame(self, opcode: int, data: bytes, final: bool) -> bytes | None:
+        """The bytes of a data frame that `check` has let pass; to be called in the same order. None
+        for a large one: it is made in steps, with `go_on`."""
         codec = self._codec
         compressing = False
         if codec is not None:
             if opcode:
                 self._compressing = codec.compresses and (not final or len(data) >= codec.threshold)
             compressing = self._compressing
-        if self._masks:
-            extensions = self._protocol.extensions if compressing else None
-            return Frame(Opcode(opcode), data, final).serialize(mask=True, extensions=extensions)
         if compressing and codec is not None:
-            data = codec.compress(data, opcode > 0, final)
-            return server_frame(opcode, data, final, opcode > 0)
+            if len(data) > deflate.DEFLATED_AT_ONCE:
+                self._deflation = codec.deflation(data, opcode > 0, final)
+                self._packed_head = opcode, final
+                return None
+            return self._packed(codec.compress(data, opcode > 0, final), opcode, final)
+        if self._masks:
+            return Frame(Opcode(opcode), data, final).serialize(mask=True)
         return server_frame(opcode, data, final, False)
+
+    def _packed(self, data: bytes, opcode: int, final: bool) -> bytes:
+        if not self._masks:
+            return server_frame(opcode, data, final, opcode > 0)
+        frame = Frame(Opcode(opcode), data, final).serialize(mask=True)
+        # The library sets this bit for extensions alone.
+        return bytes((frame[0] | COMPRESSED,)) + frame[1:] if opcode else frame
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a large frame is being made: until that is done, no other can be."""
+        return self._deflation is not None
+
+    def makes(self, data: bytes) -> bool:
+        """Whether these are the data of the frame that is being made."""
+        return self._deflation is not None and self._deflation.data is data
+
+    def go_on(self) -> bytes | None:
+        """The next step; the frame, once that was the last one."""
+        assert self._deflation is not None
+        packed = self._deflation.step()
+        if packed is None:
+            return None
+        self._deflation = None
+        return self._packed(packed, *self._packed_head)
+
+    def frame_at_once(self, opcode: int, data: bytes, final: bool) -> bytes:
+        """The frame in one go, however large it is."""
+        frame = self.frame(opcode, data, final)
+        while frame is None:
+            frame = self.go_on()
+        return frame
 
     def plain_frame(self, data: bytes, type_: str) -> bytes | None:
         """The frame of a whole message, where nothing about it is unusual; None: `check` it."""
-        if self.under_way or len(data) >= self._plain_below:
+        if self.under_way or len(data) >= self._plain_below or self._deflation is not None:
             return None
         return plain_frame(data, type_)
 
@@ -472,13 +515,13 @@ class WebSocket(MessageOrder):
             opcode = self.check(data, type_, final)
         except RefusedError as why:
             return str(why)
-        self.output.append(self.frame(opcode, data, final))
+        self.output.append(self.frame_at_once(opcode, data, final))
         return None
 
     @property
     def framing_key(self) -> FramingKey | None:
         """Connections with the same key take the same `frame_message`; None: frame it alone."""
-        return None if self.under_way else self._framing_key
+        return None if self.under_way or self._deflation is not None else self._framing_key
 
     def ping(self) -> None:
         """Ask the peer whether it is there."""

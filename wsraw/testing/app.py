@@ -371,6 +371,7 @@ class App:
             router.flow.changed.pop(route, None)
             if route.con.shell is not None:
                 route.con.shell.judge_pause(now)
+        router.go_on(now)
         batches = [(worker.identity, batch) for worker, batch in router.batches(now)]
         for identity, batch in batches + router.replies:
             moved = True
