@@ -374,9 +374,14 @@ def _signature(file: Path) -> _Signature:
 
 
 def is_live(path: Path) -> bool:
-    """Whether a run holds the lock of that folder."""
+    """Whether a run holds the lock of that folder; its disk may be read-only by now."""
     try:
-        lock = os.open(path / "lock", os.O_RDWR)
+        try:
+            lock = os.open(path / "lock", os.O_RDWR)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            lock = os.open(path / "lock", os.O_RDONLY)
     except OSError:
         return False
     try:
