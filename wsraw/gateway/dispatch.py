@@ -46,6 +46,10 @@ REHOMED: Final = 200
 """Connections that are given to another worker in a turn, after theirs has left."""
 
 
+def _id_of(route: Route) -> int:
+    return route.id
+
+
 class Dispatcher:
     """Events of connections in, events to workers out."""
 
@@ -517,7 +521,8 @@ class Dispatcher:
                 pool.rehoming = True
         worker.connections.clear()
         self._release_bound(worker)
-        for route in routes:
+        # Of the suspects those come first whose connections have been served well for longest.
+        for route in sorted(routes, key=_id_of, reverse=True) if counts else list(routes):
             if route.parked:
                 # What has killed alone is tried again behind those that may be innocent.
                 self._queue(route, front=not (counts and alone))
