@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stage import Stage, route_of
 
 from wsraw import messages as m
-from wsraw.gateway.flow import GRAIN, MOST_CLOSED, Flow
+from wsraw.gateway.flow import CROWDED_FOR, GRAIN, MOST_CLOSED, Flow
 from wsraw.gateway.limits import CROWDED
 from wsraw.gateway.output import CHUNK
 from wsraw.gateway.route import (
@@ -355,6 +355,30 @@ def test_many_are_not_closed_in_one_turn() -> None:
     second = f.judge_memory(routes)
     assert sum(200 for _ in [*first, *second]) == 20_000 - 0.9 * LIMIT + 200 - 200
     assert not f.due
+
+
+def test_slow_readers_do_not_keep_new_clients_out_for_ever() -> None:
+    f = flow(high_water_mark=LIMIT)
+    routes = [new_route() for _ in range(4)]
+    for route, size in zip(routes, (100, 4000, 3000, 1500), strict=True):
+        set_output(f, route, size)
+    for f.now in (5.0, 5.0 + CROWDED_FOR):
+        assert f.judge_memory(routes) == []
+        assert f.crowded
+    f.now += 0.1
+    assert f.judge_memory(routes) == [routes[1].con], "the fullest, and no more than it takes"
+    f.forget(routes.pop(1))
+    f.judge_memory(routes)
+    assert not f.crowded
+
+
+def test_output_that_is_not_the_reason_stays_however_long_it_is_crowded() -> None:
+    f, waiting, reader = flow(high_water_mark=LIMIT), new_route(), new_route()
+    f.add(waiting, 8000)
+    set_output(f, reader, 500)
+    for f.now in (1.0, 100.0):
+        assert f.judge_memory([waiting, reader]) == [], "handlers are slow, and no reader"
+        assert f.crowded
 
 
 def test_stop_reading_lasts() -> None:

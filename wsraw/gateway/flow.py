@@ -47,6 +47,11 @@ RELIEVED: Final = 0.7
 FULL_UNTIL: Final = 0.9
 """Share of the memory limit below which everybody is read from again, after it was reached."""
 
+CROWDED_FOR: Final = 10.0
+"""Seconds that new clients wait for room. Then the fullest outputs and unfinished messages go, if
+they are the reason: a few hundred clients that read a byte a minute, or never finish what they have
+begun to send, could keep all others out for ever."""
+
 MOST_CLOSED: Final = 50
 """Connections that are closed for memory in a turn; if that is not enough, the next one goes on."""
 
@@ -101,6 +106,7 @@ class Flow:
         self.due = False
         """`judge_memory` is to come before anything more is read."""
         self.crowded = False
+        self._crowded_since = 0.0
         self.full = False
         """Nobody is read from."""
         self.changed: dict[Route, None] = {}
@@ -310,12 +316,22 @@ class Flow:
             doomed = self._fullest(routes, total - limit * FULL_UNTIL)
         elif self.crowded:
             self._relieve_from(PAUSED_FULL)
+            excess = total - limit * RELIEVED
+            if self.now - self._crowded_since > CROWDED_FOR and self._can_free(routes, excess):
+                doomed = self._fullest(routes, excess)
         above = limit if self.crowded else limit * CROWDED
         self.judge_above = max(above, total + limit * GRAIN) - (total - self.total)
         return doomed
 
+    def _can_free(self, routes: Collection[Route], size: float) -> bool:
+        """Whether so much would be free without any output and unfinished messages. If events that
+        wait for handlers are the reason, or the number of connections, those close nobody."""
+        slow = sum(con.kept for con in self.strays if con.kept > WORTH_WEIGHING)
+        return size <= slow + self.shared + sum(r.own_output + r.unfinished for r in routes)
+
     def _crowd(self, routes: Collection[Route]) -> None:
         self.crowded = True
+        self._crowded_since = self.now
         self.high = self.low
         for route in routes:
             if route.held + route.output_counted > self.low:
