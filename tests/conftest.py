@@ -1,6 +1,7 @@
 """For all tests. A machine that is busy elsewhere is no fault of the code under test."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -16,6 +17,13 @@ if is_compiled() != bool(os.environ.get("WSRAW_TEST_COMPILED")):
         if is_compiled()
         else "the hot path is not compiled: make test-compiled does it"
     )
+
+# Started by nohup, or with & in a script, we ignore these, and so would all that tests start: what
+# is ignored stays so in programs, what is handled does not.
+for _name in ("SIGINT", "SIGHUP"):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda number, frame: None)
 
 # Also where wsraw is not installed, and its entry point does not do it.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]

@@ -62,6 +62,26 @@ def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
 
 
 @posix
+def test_what_nohup_has_ignored_stays_ignored(handlers: Write) -> None:
+    """A hangup neither ends nor reloads what nohup has started; nor does Ctrl-C end what a script
+    has started with &. `wsraw reload` works all the same."""
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        with serve(answers(handlers, "old")) as serving, serving.ws() as client:
+            for number in before:
+                serving.run.send(number)
+            answers(handlers, "new")
+            assert done(serving, "reload") == "reloaded: 1 worker\n"
+            client.send("x")
+            assert client.recv(15) == "new"
+            assert "SIGHUP" not in str(serving.run)
+            assert "SIGINT" not in str(serving.run)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@posix
 def test_sighup_reloads(handlers: Write) -> None:
     with serve(answers(handlers, "old")) as serving, serving.ws() as client:
         answers(handlers, "new")

@@ -92,7 +92,9 @@ def _drill(
         target = Controlled(folder, run)
         target.workers()
         trouble = Trouble(plan, target)
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    both = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored (SIGINT, with & in a script) stays so.
+    old = {number: handler for number, handler in both.items() if handler != signal.SIG_IGN}
     for number in old:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(load.interrupt))
     if progress is not None:
