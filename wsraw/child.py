@@ -7,6 +7,7 @@ a handler starts, is taken out.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -27,6 +28,7 @@ def main() -> int:
     if path:
         sys.path[:] = path.split(os.pathsep)
     settings = settings_module.from_json(_first_line())
+    _write_utf8()
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
@@ -69,6 +71,14 @@ class _Line(LogLine):
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+def _write_utf8() -> None:
+    """The supervisor reads it, whatever the locale says. What UTF-8 cannot hold (half a surrogate
+    pair) is written as an escape: a handler does not fail for what it prints."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _log_to_stderr(level: str) -> None:
