@@ -80,6 +80,13 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         (["run", "--workers", "none.py"], "wsraw: none.py: there is no such handlers file"),
         (["run", "--workers", "none.py:2"], "wsraw: none.py: there is no such handlers file"),
         (["run", "--workers", "a.py:0"], "wsraw: --workers: 'a.py:0': the number of processes"),
+        (["run", "--workers", "a.py:app"], "wsraw: --workers: 'a.py:app': behind a.py: stands how"),
+        (["run", "--workers", "a.py:-1"], "wsraw: --workers: 'a.py:-1': behind a.py: stands how"),
+        (["run", "--workers", "a.py:2:3"], "wsraw: --workers: 'a.py:2:3': behind a.py: stands how"),
+        (
+            ["run", "--workers", "a:app"],
+            "wsraw: --workers 'a:app': a:app: no such program; a handlers file is given by",
+        ),
         (["run", "--workers", "."], "wsraw: . is not a file"),
         (["run", "--pool", "a=none.py"], "wsraw: none.py: there is no such handlers file"),
         (["run", "--pool", "a=no-such x"], "wsraw: --pool a='no-such x': no-such: no such program"),
@@ -204,7 +211,7 @@ def test_a_run_folder_open_to_others(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["run", "--run-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert told.startswith("wsraw: --run-dir")
-    assert "chmod 700" in told
+    assert f"choose a folder of wsraw's own, such as {tmp_path}/wsraw" in told
     assert told.count("\n") == 1
 
 

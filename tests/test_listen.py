@@ -72,9 +72,21 @@ def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, li
     (precious if link else path).write_text("precious")
     if link:
         path.symlink_to(precious)
-    with pytest.raises(OSError, match=r"cannot listen on test: the address is in use"):
+    with pytest.raises(OSError, match=r"on test: there is something else at that path"):
         listen(host="", path=str(path))
     assert path.read_text() == "precious"
+
+
+@unix_only
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [("none/s", "there is no folder .*none; make it first"), ("s" * 200, "choose a shorter path")],
+)
+def test_a_path_that_can_never_be_a_socket(
+    listen: Open, tmp_path: Path, path: str, advice: str
+) -> None:
+    with pytest.raises(OSError, match=f"cannot listen on test: .*{advice}"):
+        listen(host="", path=str(tmp_path / path))
 
 
 @unix_only
@@ -163,7 +175,10 @@ def test_a_port_in_use(listen: Open) -> None:
         ({"host": "a" * 64}, "write an address of this machine"),
         ({"host": "a..b"}, "write an address of this machine"),
         ({"host": "192.0.2.1"}, "this machine has no such address"),
-        ({"host": "", "path": "no/such/folder/s"}, "No such file"),
+        (
+            {"host": "", "path": "no/such/folder/s"},
+            "there is no folder no/such/folder; make it first",
+        ),
         ({"host": "", "path": "x" * 300}, "too long"),
     ],
 )

@@ -673,6 +673,8 @@ def _check_program(program: programs.Program, where: str = "--workers ") -> None
         hint = "is it installed, and in PATH?"
         if os.path.isfile(first):
             hint = "it is there, but may not be executed (chmod +x); or name what runs it before it"
+        elif ":" in first and "/" not in first:
+            hint = "a handlers file is given by its name, as in handlers.py:4"
         elif program.name.endswith(".py"):
             hint = f"nor is there a handlers file {program.name!r}"
         raise WrongUse(f"{where}{program.name!r}: {first}: no such program; {hint}")

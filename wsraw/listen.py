@@ -157,11 +157,22 @@ def _advice(listen: Listen, error: OSError) -> str:
         return f"{what}: {error.strerror}"
     if isinstance(error, socket.gaierror):
         return f"{what}: {error.strerror}; write an address of this machine, or a name it knows"
+    if (
+        error.errno == errno.EADDRINUSE
+        and os.path.lexists(listen.path)
+        and not _is_socket(listen.path)
+    ):
+        return f"{what}: there is something else at that path; remove it, or choose another path"
     if error.errno == errno.EADDRINUSE:
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
         hint = "a folder that you may write to" if listen.path else "a port above 1023"
         return f"{what}: not permitted; choose {hint}"
+    if listen.path and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{what}: there is no folder {os.path.dirname(listen.path)}; make it first"
+    if listen.path and error.errno is None:
+        # Python itself looks at the length, and says no number.
+        return f"{what}: {error}; choose a shorter path"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all it has"
     return f"{what}: {error.strerror or error}"

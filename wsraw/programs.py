@@ -71,6 +71,12 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
         raise ValueError(f"workers: {text!r}: the number of processes must be from 1 to {MOST}")
     if is_handlers_file(name, is_file):
         return Entry(Program(name, file=name, label=PurePath(name).name), int(count))
+    file, number = _python_file(text)
+    if file and not is_file(text):
+        raise ValueError(
+            f"workers: {text!r}: behind {file}: stands how many processes run it, as in {file}:4, "
+            f"not {number!r}"
+        )
     try:
         words = split(name)
     except ValueError as error:
@@ -80,6 +86,13 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     if not words or not words[0]:
         raise ValueError(f"workers: {text!r}: write FILE or COMMAND, and :N behind it")
     return Entry(Program(name, words=words, label=name), int(count))
+
+
+def _python_file(text: str) -> tuple[str, str]:
+    """The file of an entry that names one, and what stands behind its colon: other servers take
+    the name of an application there. Empty for all other entries."""
+    file, colon, rest = text.partition(".py:")
+    return (f"{file}.py", rest) if colon and len(text.split()) == 1 else ("", "")
 
 
 def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> tuple[Entry, ...]:

@@ -341,7 +341,12 @@ def _make(path: Path, what: str) -> None:
         if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
             raise FolderError(f"{what} {path} belongs to another user; choose your own")
         if status.st_mode & 0o077:
-            raise FolderError(f"{what} {path} is open to other users; chmod 700 {path}")
+            hint = f"chmod 700 {path}"
+            if what == "--run-dir":
+                # It may be /tmp, or a home: others may need what they find there.
+                own = path / "wsraw"
+                hint = f"choose a folder of wsraw's own, such as {own}, which is made private"
+            raise FolderError(f"{what} {path} is open to other users; {hint}")
 
 
 def _write_secret(file: Path, text: str) -> None:
