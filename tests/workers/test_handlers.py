@@ -70,6 +70,7 @@ def test_what_can_be_called_that_way(load_text: Load, text: str) -> None:
         ("def on_message(msg, con): yield", "contains a yield"),
         ("async def on_message(msg, con): yield", "contains a yield"),
         ("def on_message(msg, con)\n  pass", "SyntaxError"),
+        ("def __getattr__(name): raise KeyError(name)", "KeyError"),
         ("import nothing_of_that_name", "ModuleNotFoundError"),
         ("x = 1\n1 / 0", "line 2"),
         ("raise SystemExit(2)", "SystemExit: 2"),
@@ -153,6 +154,17 @@ def test_an_async_timer_needs_a_loop(load_text: Load) -> None:
     loaded = load_text("from wsraw import every\n@every(2)\nasync def f(): pass\n")
     assert loaded.is_async
     assert take_timers()[0].is_async
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_an_object_that_is_called(load_text: Load, word: str) -> None:
+    """Of a dataclass, too, which has no hash."""
+    loaded = load_text(
+        f"class Chat:\n    __hash__ = None\n    {word} __call__(self, msg, con): pass\n"
+        "on_message = Chat()\n"
+    )
+    assert loaded.is_async is (word == "async def")
+    assert loaded.awaited == ({"on_message"} if loaded.is_async else set())
 
 
 def test_without_a_file_every_event_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

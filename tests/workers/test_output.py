@@ -57,6 +57,33 @@ def test_its_level_is_who_sets_it(root: logging.Logger) -> None:
         log.setLevel(level)
 
 
+@pytest.mark.parametrize("broken", ["factory", "filter", "handler"])
+def test_logging_that_raises_costs_nobody_more_than_its_format(
+    root: logging.Logger,
+    broken: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def raises(*args: object, **options: object) -> None:
+        raise LookupError("no request")
+
+    factory, handler = logging.getLogRecordFactory(), logging.StreamHandler()
+    log.addHandler(handler)
+    try:
+        if broken == "factory":
+            logging.setLogRecordFactory(raises)  # type: ignore[arg-type]
+        elif broken == "filter":
+            monkeypatch.setattr(log, "filter", raises)
+        else:
+            monkeypatch.setattr(handler, "handle", raises)
+        log.error("%s raised", "on_message", exc_info=ValueError("the mistake"))
+    finally:
+        logging.setLogRecordFactory(factory)
+        log.removeHandler(handler)
+    said = capsys.readouterr().err
+    assert "on_message raised" in said and "the mistake" in said and "no request" in said
+
+
 def fill(writer: io.TextIOBase, reader: int) -> int:
     """Write until the pipe is full; how many lines were written, with some that are lost."""
     count = 0

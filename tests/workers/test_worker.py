@@ -304,12 +304,15 @@ async def tick():
     await task
 async def leave():
     sys.exit(3)
+def is_other(task):
+    return task is not asyncio.current_task()
 async def on_message(msg, con):
     match msg["data"]:
         case "task": tasks.append(asyncio.create_task(leave()))
         case "callback": asyncio.get_running_loop().call_soon(sys.exit, 3)
         case "loop": asyncio.get_running_loop().stop()
         case "gone": raise KeyboardInterrupt
+        case "all": [task.cancel() for task in asyncio.all_tasks() if is_other(task)]
     return msg
 tasks = []
 """
@@ -320,10 +323,10 @@ def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Proces
     CancelledError."""
     process.start(ESCAPES)
     process.welcome()
-    for n, what in enumerate((b"task", b"callback", b"loop", b"gone", b"x"), 1):
+    for n, what in enumerate((b"task", b"callback", b"loop", b"gone", b"all", b"x"), 1):
         process.deliver(message(n, what))
         process.pump(process.all_acked, "the ack")
-    assert process.sent() == [b"task", b"callback", b"loop", b"x"]
+    assert process.sent() == [b"task", b"callback", b"loop", b"all", b"x"]
     process.pump(lambda: m.Publish("ticks", b"50", "text") in process.commands, "50 ticks")
     process.gateway.drain(30)
     process.tell()
@@ -332,6 +335,7 @@ def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Proces
     assert code == 0
     assert "every raised" in err
     assert err.count("a task or callback of the handlers raised") == 3
+    assert err.count("the worker's own task raised") == 1
 
 
 def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> None:

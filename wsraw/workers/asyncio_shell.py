@@ -119,7 +119,14 @@ class AsyncioShell(Shell):
         self._handle_readable()
         # A signal that came before the loop stood.
         self._handle_bell()
-        await self._over.wait()
+        while not self._over.is_set():
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError as error:
+                if self.is_guest:
+                    raise
+                # A handler that cancels all tasks of the loop has met this one, too.
+                self.runtime.escaped("the worker's own task", error)
         await self._cancel_background()
         on_stop = self.runtime.handlers.on_stop
         if on_stop is not None and self._started and not self.failed:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from wsraw.workers import source, values
+from wsraw.workers.stacks import shortened
 
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Callable[[], Any])
@@ -40,7 +41,13 @@ class Timer:
     def __init__(self, seconds: float, function: Callable[[], Any]) -> None:
         self.seconds = seconds
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
+
+
+def is_async(function: object) -> bool:
+    """Whether it has to be awaited: an ``async def``, or an object whose ``__call__`` is one."""
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 _timers: list[Timer] | None = None
@@ -105,8 +112,8 @@ class Handlers:
         self.on_attach = functions["on_attach"]
         self.on_start = functions["on_start"]
         self.on_stop = functions["on_stop"]
-        self.awaited = frozenset(filter(inspect.iscoroutinefunction, functions.values()))
-        """Those that are ``async def``."""
+        self.awaited = frozenset(name for name in functions if is_async(functions[name]))
+        """The names of those that are ``async def``."""
         self.is_async = bool(self.awaited) or any(timer.is_async for timer in _timers or ())
         """Whether there is any, timers included: then they need an asyncio loop."""
 
@@ -166,11 +173,12 @@ def load(file: str | None) -> Handlers:
     sys.modules[name] = module
     try:
         loader.exec_module(module)
+        # It may have a __getattr__ of its own, or odd objects for functions: these run now.
+        return Handlers(module)
     except (LoadError, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise LoadError(_traceback(error, str(path))) from error
-    return Handlers(module)
 
 
 def _module_name(path: Path) -> str:
@@ -187,4 +195,5 @@ def _traceback(error: BaseException, path: str) -> str:
     own: TracebackType | None = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename != path:
         own = own.tb_next
-    return "".join(traceback.format_exception(type(error), error, own)).rstrip()
+    with shortened(error):
+        return "".join(traceback.format_exception(type(error), error, own)).rstrip()

@@ -35,7 +35,7 @@ from wsraw.workers.connection import (
 )
 from wsraw.workers.inf import Inf
 from wsraw.workers.lasting import log
-from wsraw.workers.stacks import where
+from wsraw.workers.stacks import shortened, where
 
 if TYPE_CHECKING:
     from wsraw.workers.handlers import Handlers
@@ -108,6 +108,14 @@ class Runtime:
             m.OnError: handlers.on_error,
             m.OnClose: handlers.on_close,
         }
+        names = ("on_connect", "on_message", "on_error", "on_close")
+        self._awaited = frozenset(
+            kind
+            for kind, name in zip(self._functions, names, strict=True)
+            if name in handlers.awaited
+        )
+        """The events whose handlers have to be awaited; all, where on_attach is one of those."""
+        self._awaits_all = "on_attach" in handlers.awaited
 
     @property
     def epoch(self) -> int:
@@ -226,10 +234,7 @@ class Runtime:
 
     def is_async(self, event: m.Event) -> bool:
         """Whether the handlers of this event have to be awaited."""
-        return (
-            self._functions[type(event)] in self.handlers.awaited
-            or self.handlers.on_attach in self.handlers.awaited
-        )
+        return self._awaits_all or type(event) in self._awaited
 
     def handle(self, event: m.Event) -> None:
         """Call the plain handler of an event; its commands and its ack are with the link then."""
@@ -585,7 +590,10 @@ def to_msg(event: m.OnMessage) -> dict[str, Any]:
 def log_exception(what: str, error: BaseException) -> None:
     """The traceback of the user's code into the log."""
     trace = _from_handler_on(error.__traceback__)
-    log.error("%s raised", what, exc_info=(type(error), error, trace))
+    with shortened(error) as left_out:
+        but = f" ({left_out} exceptions between the first and the last ones left out)"
+        exc_info = (type(error), error, trace)
+        log.error("%s raised%s", what, but if left_out else "", exc_info=exc_info)
 
 
 def log_left_out(why: str) -> None:

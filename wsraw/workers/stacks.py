@@ -1,13 +1,18 @@
-"""Sans-I/O. Where a coroutine waits, as a traceback shows it."""
+"""Sans-I/O. Where a coroutine waits, as a traceback shows it; and tracebacks of bounded length."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 DEEPEST: Final = 50
 """Frames that are shown."""
+
+LONGEST_CHAIN: Final = 20
+"""Exceptions that are shown, of those that were raised while others were handled."""
 
 
 def where(awaited: Any) -> str:
@@ -29,3 +34,38 @@ def where(awaited: Any) -> str:
     if awaited is not None:
         lines.append(f"  waiting for {type(awaited).__name__}\n")
     return "".join(lines).rstrip("\n")
+
+
+@contextmanager
+def shortened(error: BaseException) -> Iterator[int]:
+    """Meanwhile the chain of exceptions behind this one has at most `LONGEST_CHAIN`: the last ones,
+    and the first of all, which began it. Yields how many are left out.
+
+    A loop that tries again from its ``except`` block makes a chain of as many links as it has
+    tries. To show thousands takes longer than a handler may.
+    """
+    chain = [error]
+    seen = {id(error)}
+    while (before := _before(chain[-1])) is not None and id(before) not in seen:
+        chain.append(before)
+        seen.add(id(before))
+    left_out = len(chain) - LONGEST_CHAIN
+    if left_out <= 0:
+        yield 0
+        return
+    last = chain[LONGEST_CHAIN - 2]
+    cause, context, is_suppressed = last.__cause__, last.__context__, last.__suppress_context__
+    last.__cause__, last.__context__ = None, chain[-1]
+    last.__suppress_context__ = False
+    try:
+        yield left_out
+    finally:
+        last.__cause__, last.__context__ = cause, context
+        last.__suppress_context__ = is_suppressed
+
+
+def _before(error: BaseException) -> BaseException | None:
+    """The exception that a traceback shows above this one."""
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
