@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 _authorities: dict[str, trustme.CA] = {}
 
@@ -30,6 +34,36 @@ def leaf(*names: str, of: str = "ours", rsa: bool = False, days: int = 1) -> tru
         not_before=end - timedelta(days=30),
         not_after=end,
         key_type=trustme.KeyType.RSA if rsa else trustme.KeyType.ECDSA,
+    )
+
+
+def odd_file(folder: Path, name: bytes) -> str:
+    """A file with a client's certificate, and its key, that has these bytes for a DNS name."""
+    issuer = x509.load_pem_x509_certificate(ca().cert_pem.bytes())
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = serialization.load_pem_private_key(ca().private_key_pem.bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    now = datetime.now(UTC)
+    names = bytes((0x30, len(name) + 2, 0x82, len(name))) + name
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names), False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8
+    return write(
+        folder,
+        "odd.pem",
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()),
     )
 
 

@@ -2,10 +2,13 @@
 
 import os
 import signal
+from collections.abc import Generator
 
+import pytest
 from hypothesis import settings
 
 from wsraw.compiled import is_compiled
+from wsraw.gateway.limits import Limits
 
 # Hypothesis' own deadline counts milliseconds of wall clock; tests that wait have one of ours.
 settings.register_profile("wsraw", deadline=None)
@@ -27,3 +30,31 @@ for _name in ("SIGINT", "SIGHUP"):
 
 # Also where wsraw is not installed, and its entry point does not do it.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]
+
+_faults: list[tuple[str, BaseException]] = []
+_fault = Limits.fault
+
+
+def _remember(self: Limits, who: str, error: BaseException) -> None:
+    _faults.append((who, error))
+    _fault(self, who, error)
+
+
+Limits.fault = _remember  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """The gateway goes on when its own code raises; a test fails for that, unless it asks for the
+    fixture `faults`."""
+    _faults.clear()
+    yield
+    if _faults and "faults" not in getattr(item, "fixturenames", ()):
+        who, error = _faults[0]
+        raise AssertionError(f"{who} was ended by a fault of our own") from error
+
+
+@pytest.fixture
+def faults() -> list[tuple[str, BaseException]]:
+    """Who was ended by a fault of the gateway's own code, and by which."""
+    return _faults

@@ -212,6 +212,8 @@ def test_a_privileged_port(listen: Open, monkeypatch: pytest.MonkeyPatch) -> Non
         (("127.0.0.1", 80), "127.0.0.1:80"),
         (("::1", 80, 0, 0), "[::1]:80"),
         ("/tmp/s", "unix:/tmp/s"),
+        (os.fsdecode(b"/tmp/\xff\xfe"), r"unix:/tmp/\udcff\udcfe"),
+        ("/tmp/a\x1b[31m\nb", r"unix:/tmp/a\x1b[31m\nb"),
         ("", "unix"),
         (b"\0abstract", "unix"),
     ],

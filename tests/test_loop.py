@@ -6,6 +6,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from deadline import eventually
@@ -445,15 +446,6 @@ def test_run_ends_with_stop_and_a_busy_turn_is_followed_by_one_that_does_not_wai
     assert loop.now - begin < 500 * LONGEST_SLEEP / 5
 
 
-def test_an_exception_of_a_callback_ends_run(loop: Loop) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    loop.call_later(0.0, fail)
-    with pytest.raises(ZeroDivisionError):
-        loop.run()
-
-
 def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are left come in the next turns, each in its time."""
     monkeypatch.setattr(selector_module, "MOST_READY", 3)
@@ -653,3 +645,84 @@ def test_many_timers_at_once_are_left_for_the_next_turns(loop: Loop) -> None:
     for expected in ([0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 4, 99]):
         loop.turn(True)
         assert order == expected
+
+
+# --- what raises ---
+
+
+class Owned:
+    """Callbacks that raise, and what they are told of it."""
+
+    def __init__(self, *, twice: bool = False) -> None:
+        self.told: list[BaseException] = []
+        self._twice = twice
+
+    def handle(self, readable: bool = False, writable: bool = False) -> None:
+        raise ZeroDivisionError
+
+    def handle_fault(self, error: BaseException) -> None:
+        self.told.append(error)
+        if self._twice:
+            raise LookupError
+
+
+def call_with(owner: Owned) -> None:
+    owner.handle()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("kind", ["handler", "deaf", "timer", "call", "argument"])
+def test_what_a_callback_raises_is_for_its_owner(
+    loop: Loop, pair: Pair, kind: str, twice: bool
+) -> None:
+    near, far = pair
+    owner, others = Owned(twice=twice), list[str]()
+    if kind == "handler":
+        loop.watch(near, owner.handle, read=True)
+        far.send(b"x")
+    elif kind == "deaf":
+        loop.watch(near, owner.handle)
+        reset(far)
+    elif kind == "timer":
+        loop.call_later(0.0, owner.handle)
+    elif kind == "call":
+        loop.call_soon_threadsafe(owner.handle)
+    else:
+        loop.call_later(0.0, partial(call_with, owner))
+    loop.call_soon_threadsafe(lambda: others.append("call"))
+    loop.call_later(0.0, lambda: others.append("timer"))
+    turns_until(loop, lambda: owner.told and len(others) == 2)
+    assert type(owner.told[0]) is ZeroDivisionError
+
+
+def test_others_that_are_ready_have_their_turn(loop: Loop, pair: Pair) -> None:
+    near, far = pair
+    owner, heard = Owned(), Heard()
+    loop.watch(near, owner.handle, read=True)
+    other, peer = socket.socketpair()
+    with other, peer:
+        loop.watch(other, heard, read=True)
+        far.send(b"x")
+        peer.send(b"x")
+        turns_until(loop, lambda: owner.told and heard.calls)
+        loop.unwatch(other)
+
+
+@pytest.mark.parametrize("kind", ["handler", "timer", "call", "before_sleep"])
+def test_what_nobody_owns_ends_the_loop(loop: Loop, pair: Pair, kind: str) -> None:
+    near, far = pair
+
+    def fail(*args: object) -> bool:
+        raise ZeroDivisionError
+
+    if kind == "handler":
+        loop.watch(near, fail, read=True)
+        far.send(b"x")
+    elif kind == "timer":
+        loop.call_later(0.0, fail)
+    elif kind == "call":
+        loop.call_soon_threadsafe(fail)
+    else:
+        loop.before_sleep = fail
+    with pytest.raises(ZeroDivisionError):
+        loop.run()

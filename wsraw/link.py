@@ -702,6 +702,36 @@ class GatewayLink:
 
     # --- bytes out ---
 
+    def leave_out_unwritable(self) -> list[m.Record]:
+        """`data_to_send` has raised: take those records out that cannot be encoded, and give them.
+        Such an event was never in flight."""
+        records, self._out = self._out, []
+        wrong = []
+        for record in records:
+            try:
+                m.encode(record)
+            except Exception:
+                wrong.append(record)
+            else:
+                self._out.append(record)
+        for record in wrong:
+            self._take_out(record)
+        return wrong
+
+    def leave_out(self, con: int) -> None:
+        """Nothing of what waits to be sent of a connection goes out."""
+        records, self._out = self._out, []
+        for record in records:
+            if getattr(record, "con", None) == con:
+                self._take_out(record)
+            else:
+                self._out.append(record)
+
+    def _take_out(self, record: m.Record) -> None:
+        entry = self.in_flight.pop(getattr(record, "seq", 0), None)
+        if entry is not None:
+            self.in_flight_bytes -= entry.size
+
     def data_to_send(self) -> bytes | None:
         """The records since the last call as a batch, or None; of a large event there are more."""
         out = self._out
@@ -710,7 +740,12 @@ class GatewayLink:
         self._out = []
         if self._has_large:
             out = self._cut(out)
-        batch = m.encode([self.session, *out])
+        try:
+            batch = m.encode([self.session, *out])
+        except Exception:
+            # See leave_out_unwritable.
+            self._out = out + self._out
+            raise
         self.owed = 0
         return batch
 

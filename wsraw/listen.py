@@ -183,4 +183,10 @@ def printable(address: object) -> str:
     if isinstance(address, tuple):
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{host}:{address[1]}"
-    return f"unix:{address}" if isinstance(address, str) and address else "unix"
+    if not isinstance(address, str) or not address:
+        return "unix"
+    # A path is bytes, and the peer has chosen it: no control character of it reaches the log, and
+    # what is not UTF-8 cannot be told to workers as it is.
+    return "unix:" + "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in address
+    )

@@ -10,20 +10,27 @@ then comes first in the next one.
 `now` is the loop's clock. It is taken once a turn, and it stands still while the process itself did
 (SIGSTOP, a laptop's lid, a starved machine): a process that was away for 40 seconds must not
 conclude that everybody else was.
+
+What a callback raises ends the one whose callback it is (`owner_of`), and nobody else. A callback
+without an owner is the loop's own: what that raises ends the loop.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import selectors
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from wsraw.selector import READ, WRITE, Selector
+
+log = logging.getLogger("wsraw.loop")
 
 AWAY_AFTER: Final = 0.5
 """A wait or a turn that took so many seconds more than it should is time the process was away."""
@@ -65,6 +72,24 @@ class Timer:
     def cancel(self) -> None:
         """Never run. The loop forgets it when its time comes."""
         self.callback = None
+
+
+def owner_of(callback: object) -> Any:
+    """Whose callback it is: the first of its parts (the object of a method; what a partial calls,
+    and its arguments) that has a method `handle_fault`, or None.
+
+    That one ends, whatever state it is in, and tells of the error; it is not called again.
+    """
+    if isinstance(callback, partial):
+        for part in (callback.func, *callback.args):
+            owner = owner_of(part)
+            if owner is not None:
+                return owner
+        return None
+    for part in (callback, getattr(callback, "__self__", None)):
+        if hasattr(part, "handle_fault"):
+            return part
+    return None
 
 
 class Handler(Protocol):
@@ -171,8 +196,11 @@ class Loop:
         """kqueue, poll and select: once a second, ask each for its pending error."""
         self._look_timer = None
         for fileobj, handler in list(self._deaf.items()):
-            if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                handler(True, False)
+            try:
+                if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    handler(True, False)
+            except Exception as error:
+                self._blame(handler, error)
         if self._deaf:
             self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
 
@@ -227,8 +255,18 @@ class Loop:
         """Who was ready did not all have a turn: until they have, nobody else is asked."""
         return bool(self._left)
 
+    def _blame(self, callback: object, error: Exception) -> None:
+        """A callback has raised: its owner ends for that, or else the loop does."""
+        owner = owner_of(callback)
+        if owner is None:
+            raise error
+        try:
+            owner.handle_fault(error)
+        except Exception:
+            log.exception("a fault while another one was handled")
+
     def run(self) -> None:
-        """Take turns until `stop`. Exceptions of callbacks end the loop: they are our bugs."""
+        """Take turns until `stop`. Raises what a callback without an owner raises."""
         self._running = True
         may_sleep = True
         while self._running:
@@ -253,20 +291,33 @@ class Loop:
         clock = self._clock
         since = clock()
         until = since + READ_TIME
-        for key, mask in ready:
-            # A handler must not close what another key of this turn stands for: before_sleep does.
-            if mask == READ:
-                key.data(True, False)
-            else:
-                key.data((mask & READ) != 0, (mask & WRITE) != 0)
-            if clock() - since > MIDWAY_AFTER:
-                self.midway(now)
-                since = clock()
-                if since > until:
-                    self._left = list(ready)
-                    break
+        handler: Any = None
+        try:
+            for key, mask in ready:
+                # A handler must not close what another key of this turn stands for: before_sleep
+                # does.
+                handler = key.data
+                if mask == READ:
+                    handler(True, False)
+                else:
+                    handler((mask & READ) != 0, (mask & WRITE) != 0)
+                if clock() - since > MIDWAY_AFTER:
+                    handler = None
+                    self.midway(now)
+                    since = clock()
+                    if since > until:
+                        self._left = list(ready)
+                        break
+        except Exception as error:
+            # The others have their turn in the next one.
+            self._left = list(ready)
+            self._blame(handler, error)
         for _ in range(len(self._calls)):
-            self._calls.popleft()()
+            call = self._calls.popleft()
+            try:
+                call()
+            except Exception as error:
+                self._blame(call, error)
         self._run_timers(now)
         busy = self.before_sleep(now) if self.before_sleep is not None else False
         self._seen = self._skip_absence(now + TURN_TIME_ALLOWED)
@@ -320,10 +371,18 @@ class Loop:
                     return
                 callback, timer.callback = timer.callback, None
                 if callback is not None:
-                    callback()
+                    try:
+                        callback()
+                    except Exception as error:
+                        # Should the loop end for it: the others are not lost to who runs it again.
+                        self._put_back(when, timers[index + 1 :])
+                        self._blame(callback, error)
+                        return
 
     def _put_back(self, when: float, timers: list[Timer]) -> None:
         """They were due, and are so still: before those of that time that were set meanwhile."""
+        if not timers:
+            return
         later = self._timers.get(when)
         if later is None:
             heapq.heappush(self._times, when)

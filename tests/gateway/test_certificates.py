@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from authority import ca_file, leaf, pem, server_file, write
 
+from wsraw.gateway import certificates
 from wsraw.gateway.certificates import Certificates
 from wsraw.listeners import Listen
 
@@ -76,3 +77,20 @@ def test_clients_are_asked_as_the_listener_says(tmp_path: Path) -> None:
         given = listen(file, tls_client_ca=ca_file(tmp_path), tls_client_auth=auth)
         assert Certificates(given).context_for("").verify_mode == mode
     assert Certificates(listen(file)).context_for("").verify_mode == 0
+
+
+def test_a_file_may_vanish_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does in the moment in which it is renewed."""
+    file = write(tmp_path, "gone.pem", pem(leaf("a")))
+    read = certificates._read
+
+    def read_last(path: str, setting: str) -> bytes:
+        data = read(path, setting)
+        Path(path).unlink()
+        return data
+
+    monkeypatch.setattr(certificates, "_read", read_last)
+    with pytest.raises(ValueError, match=r"tls_cert: .*gone.pem: No such file"):
+        Certificates(listen(file))

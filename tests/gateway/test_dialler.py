@@ -32,6 +32,7 @@ class Dialling:
             self.loop,
             lambda con, sock, terms: self.ended.append((con, sock)),
             lambda con, why: self.ended.append((con, why)),
+            lambda con, error: self.ended.append((con, repr(error))),
         )
 
     def dial(self, target: str, timeout: float = 20 * UNIT) -> Connection:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import ca, ca_file, client_context, leaf, server_context, server_file
+from authority import ca, ca_file, client_context, leaf, odd_file, server_context, server_file
 from stage import HANDSHAKE
 
 from tests.gateway.hellos import FFDHE8192, X25519, retry
@@ -507,6 +507,22 @@ def test_handlers_see_a_client_certificate(
     Client(served, client_context(version=version)).shake().send(b"nobody")
     served.until(lambda: served.data() == b"xnobody")
     assert "client" not in served.heard[-2].about["tls"]
+
+
+@pytest.mark.parametrize("name", [b"a\xff\xfeb", b"\xed\xa0\x80", b"a\0b", b""])
+def test_a_client_certificate_whose_name_is_no_text(
+    serve: Serve, tmp_path: Path, name: bytes
+) -> None:
+    """An authority may sign anything."""
+    served = serve(tls_client_ca=ca_file(tmp_path), tls_client_auth="required")
+    context = client_context()
+    context.load_cert_chain(odd_file(tmp_path, name))
+    Client(served, context).shake().send(b"x")
+    served.until(served.data)
+    client = served.heard[0].about["tls"]["client"]
+    assert len(client["sha256"]) == 64
+    assert client["subject"] in ("CN=odd", "")
+    m.encode([0, served.heard[0]])
 
 
 @pytest.mark.parametrize("cert", [None, "theirs", "expired"])

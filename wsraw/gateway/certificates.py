@@ -71,13 +71,20 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
         ) from None
     except ssl.SSLError as error:
         raise ValueError(_explain(pair, error)) from error
+    except OSError as error:
+        # It was there a moment ago: whoever renews it replaces it just now.
+        raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
     _judge_dates(pair.cert, pem)
     context.verify_mode = CLIENTS[listen.tls_client_auth]
     if listen.tls_client_ca:
         _read(listen.tls_client_ca, "tls_client_ca")
         try:
             context.load_verify_locations(listen.tls_client_ca)
-        except ssl.SSLError as error:
+        except OSError as error:
+            if not isinstance(error, ssl.SSLError):
+                raise ValueError(
+                    f"tls_client_ca: {listen.tls_client_ca}: {error.strerror or error}"
+                ) from error
             raise ValueError(
                 f"tls_client_ca: {listen.tls_client_ca}: no certificates in PEM form in it"
             ) from error

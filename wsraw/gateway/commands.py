@@ -58,12 +58,15 @@ class Commands:
             route: Route = entry.owner
             con = route.con
             kind = type(entry.event)
-            if kind is m.OnClose:
-                self._table.forget(route)
-            elif kind is m.OnConnect and con.undecided:
-                self._settle(route, worker, now)
-            if con.half_closed:
-                self._table.judge_half_closed(route, now)
+            try:
+                if kind is m.OnClose:
+                    self._table.forget(route)
+                elif kind is m.OnConnect and con.undecided:
+                    self._settle(route, worker, now)
+                if con.half_closed:
+                    self._table.judge_half_closed(route, now)
+            except Exception as error:
+                self._table.fault(con, error, now)
 
     # --- the verdict of on_connect ---
 

@@ -42,15 +42,17 @@ UNDER_WAY: Final = {
 
 Connected = Callable[[Connection, socket.socket, OpenTls | None], object]
 Failed = Callable[[Connection, str], object]
+Fault = Callable[[Connection, BaseException], object]
 
 
 class Dialler:
-    """Dials connections; each ends in `connected` or `failed`, once."""
+    """Dials connections; each ends in `connected`, `failed` or `fault`, once."""
 
-    def __init__(self, loop: Loop, connected: Connected, failed: Failed) -> None:
+    def __init__(self, loop: Loop, connected: Connected, failed: Failed, fault: Fault) -> None:
         self._loop = loop
         self._connected = connected
         self._failed = failed
+        self.fault = fault
         self._resolver = Resolver(loop.call_soon_threadsafe)
         self._contexts = ClientContexts()
         self.attempts: set[_Attempt] = set()
@@ -81,7 +83,7 @@ class Dialler:
         """First the TLS context: making one may take longer than a turn of the loop may."""
         options = options_of(asked)
 
-        def made(context: Context | None, why: str) -> None:
+        def made(attempt: _Attempt, context: Context | None, why: str) -> None:
             if context is None:
                 attempt.fail(why)
                 return
@@ -91,15 +93,22 @@ class Dialler:
 
         context = self._contexts.find(options)
         if context is not None:
-            made(context, "")
+            made(attempt, context, "")
         else:
+            # The attempt as an argument: what raises there is its fault (loop.owner_of).
             attempt.wait(
                 "its certificates were not read",
                 self._resolver.call,
                 options,
                 partial(make, options),
-                made,
+                partial(made, attempt),
             )
+
+    def give_up(self, con: Connection) -> None:
+        """Whatever is under way for it, it will not come to stand."""
+        for attempt in [attempt for attempt in self.attempts if attempt.con is con]:
+            self.attempts.discard(attempt)
+            attempt.end()
 
     def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
         """An attempt is over."""
@@ -155,6 +164,7 @@ class _Attempt:
             except OSError as error:
                 self._why = f"cannot open a socket: {error.strerror}"
                 continue
+            self._socks[sock] = address
             try:
                 tune(sock)
                 code = sock.connect_ex(address)
@@ -162,11 +172,11 @@ class _Attempt:
                 code = getattr(error, "errno", None) or errno.EINVAL
             # A unix socket says EAGAIN when the backlog is full, and is not under way then.
             if code in UNDER_WAY and not (code == errno.EAGAIN and isinstance(address, str)):
-                self._socks[sock] = address
                 self._loop.watch(sock, partial(self._handle, sock), write=True)
                 if self._addresses:
                     self._next_timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
                 return
+            del self._socks[sock]
             sock.close()
             self._why = _why_not(address, code)
         if not self._socks:
@@ -176,16 +186,21 @@ class _Attempt:
         if sock not in self._socks:
             # Closed in this turn, as another one was faster.
             return
-        address = self._socks.pop(sock)
-        self._loop.unwatch(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._loop.unwatch(sock)
+        address = self._socks.pop(sock)
         if code:
             sock.close()
             self._why = _why_not(address, code)
             self._next()
             return
-        self._end()
-        self._dialler.finish(self, sock, "")
+        try:
+            self.end()
+            self._dialler.finish(self, sock, "")
+        except Exception:
+            # Nobody has taken it over.
+            sock.close()
+            raise
 
     def _time_out(self) -> None:
         silent = ", ".join(printable(address) for address in self._socks.values())
@@ -195,15 +210,23 @@ class _Attempt:
     def fail(self, why: str) -> None:
         """Give up."""
         if not self._over:
-            self._end()
+            self.end()
             self._dialler.finish(self, None, why)
+
+    def handle_fault(self, error: BaseException) -> None:
+        """Something of ours has raised on the way: the connection ends for that."""
+        try:
+            self._dialler.give_up(self.con)
+        finally:
+            self._dialler.fault(self.con, error)
 
     def _stop_waiting(self) -> None:
         if self._next_timer is not None:
             self._next_timer.cancel()
             self._next_timer = None
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Nothing is under way any more."""
         self._over = True
         self._stop_waiting()
         if self._timer is not None:
@@ -211,10 +234,12 @@ class _Attempt:
         if self._forget is not None:
             self._forget()
             self._forget = None
-        for sock in self._socks:
-            self._loop.unwatch(sock)
-            sock.close()
-        self._socks.clear()
+        while self._socks:
+            sock, _ = self._socks.popitem()
+            try:
+                self._loop.unwatch(sock)
+            finally:
+                sock.close()
 
 
 def _interleaved(addresses: list[Address]) -> list[Address]:

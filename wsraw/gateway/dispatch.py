@@ -65,6 +65,10 @@ class Dispatcher:
         """Events of a worker that is out of sight."""
         self.talked: set[Worker] = set()
         """Workers that have something to be sent; the shell takes them once a turn."""
+        self.failed: list[tuple[Route, BaseException]] = []
+        """Connections with which something of ours has gone wrong: they are to be ended."""
+        self.failed_workers: list[tuple[Worker, BaseException]] = []
+        """The same of workers' sessions."""
 
     # --- events in ---
 
@@ -161,9 +165,9 @@ class Dispatcher:
             # on_connect brings all there is to know, unless its opener has set the state before.
             known = type(event) is m.OnConnect and not route.version
             self._move(route, worker, attach=route.heard and not known)
-        route.heard = True
         route.in_flight += 1
         worker.deliver(event, route, size, now)
+        route.heard = True
         self.talked.add(worker)
 
     def _move(self, route: Route, worker: Worker, attach: bool) -> None:
@@ -207,20 +211,62 @@ class Dispatcher:
         for entry in entries:
             route: Route = entry.owner
             route.in_flight -= 1
-            if suspicion:
-                suspicion.clear(entry.event)
             if route.gone:
                 # Its on_close was acked before this: a worker's mistake, but not our accounts'.
+                suspicion.clear(entry.event)
                 continue
             size = entry.size
             flow.total -= size
             route.held -= size
-            if route.pauses:
-                flow.relieve(route)
-            if route.parked and (route.queue is None or not route.in_flight):
-                # With nothing in flight it need not wait for this worker any more.
-                self._queue(route)
+            try:
+                if suspicion:
+                    suspicion.clear(entry.event)
+                if route.pauses:
+                    flow.relieve(route)
+                if route.parked and (route.queue is None or not route.in_flight):
+                    # With nothing in flight it need not wait for this worker any more.
+                    self._queue(route)
+            except Exception as error:
+                self.failed.append((route, error))
         return entries
+
+    # --- faults of our own ---
+
+    def recount(self, route: Route) -> None:
+        """Something has raised, and may have left its accounts half done: what is parked and in
+        flight says how they are."""
+        size = sum([size for _, size in route.parked])
+        for _, record in route.late_sends or ():
+            size += EVENT_COST
+            if isinstance(record, m.Send):
+                size += len(record.data)
+        holder = route.holder
+        route.in_flight = 0
+        if holder is not None:
+            for entry in holder.in_flight.values():
+                if entry.owner is route:
+                    route.in_flight += 1
+                    size += entry.size
+            holder.in_flight_bytes = sum([entry.size for entry in holder.in_flight.values()])
+        self._flow.total += size - route.held
+        route.held = size
+
+    @staticmethod
+    def has_end(route: Route) -> bool:
+        """Whether its on_close is parked or in flight."""
+        events = [event for event, _ in route.parked]
+        if route.holder is not None:
+            entries = route.holder.in_flight.values()
+            events += [entry.event for entry in entries if entry.owner is route]
+        return m.OnClose in [type(event) for event in events]
+
+    def _give_up(self, queue: deque[Route], route: Route, error: BaseException) -> None:
+        """It cannot be served, and would be tried for ever."""
+        if queue and queue[0] is route:
+            queue.popleft()
+        if route.queue is queue:
+            route.queue = None
+        self.failed.append((route, error))
 
     def drop_messages(self, route: Route) -> None:
         """The handler has closed it: parked messages will not be heard any more."""
@@ -266,7 +312,10 @@ class Dispatcher:
         for worker in workers:
             if worker.fresh_acks:
                 worker.fresh_acks = False
-                worker.measure(now)
+                try:
+                    worker.measure(now)
+                except Exception as error:
+                    self.failed_workers.append((worker, error))
         if pool.suspects or pool.isolated:
             self._serve_suspects(pool, now)
         if pool.homeless:
@@ -303,10 +352,13 @@ class Dispatcher:
         pool.rehoming = bool(workers)
         for _ in range(min(len(pool.homeless), REHOMED) if workers else 0):
             route = pool.homeless.popleft()
-            if route.heard and route.holder is None and not route.gone and not route.parked:
-                worker = min(workers, key=lambda worker: len(worker.connections))
-                self._move(route, worker, attach=True)
-                self.talked.add(worker)
+            try:
+                if route.heard and route.holder is None and not route.gone and not route.parked:
+                    worker = min(workers, key=lambda worker: len(worker.connections))
+                    self._move(route, worker, attach=True)
+                    self.talked.add(worker)
+            except Exception as error:
+                self.failed.append((route, error))
 
     def sweep(self, pool: Pool) -> None:
         """Leave out those who do not wait any more; `dispatch` does so while it serves."""
@@ -364,7 +416,10 @@ class Dispatcher:
                 return
             suspects.popleft()
             route.queue = None
-            self._deliver_parked(route, worker, now)
+            try:
+                self._deliver_parked(route, worker, now)
+            except Exception as error:
+                self._give_up(suspects, route, error)
         # All are given out; who handles none of them takes part again.
         for worker in list(pool.isolated):
             if not any(entry.event in self._suspicion for entry in worker.in_flight.values()):
@@ -399,6 +454,13 @@ class Dispatcher:
     def _serve_bound(self, worker: Worker, now: float) -> bool:
         """Serve the first of those who wait for this worker; False when it has no room."""
         route = worker.bound[0]
+        try:
+            return self._try_bound(worker, route, now)
+        except Exception as error:
+            self._give_up(worker.bound, route, error)
+            return True
+
+    def _try_bound(self, worker: Worker, route: Route, now: float) -> bool:
         if route.queue is not worker.bound:
             worker.bound.popleft()
             return True
@@ -422,6 +484,13 @@ class Dispatcher:
             if not queue:
                 return False
         route = queue[0]
+        try:
+            return self._try_waiting(pool, queue, route, now)
+        except Exception as error:
+            self._give_up(queue, route, error)
+            return True
+
+    def _try_waiting(self, pool: Pool, queue: deque[Route], route: Route, now: float) -> bool:
         if route.queue is not queue:
             queue.popleft()
             return True
@@ -429,7 +498,7 @@ class Dispatcher:
         if route.parked and worker is None:
             return False
         queue.popleft()
-        pool.is_newcomers_turn = queue is waiting
+        pool.is_newcomers_turn = queue is pool.waiting
         route.queue = None
         if worker is not None:
             self._deliver_parked(route, worker, now)
@@ -494,26 +563,10 @@ class Dispatcher:
                 self._suspicion.clear(entry.event)
                 continue
             routes[route] = None
-            event = entry.event
-            event.delivery += died and entry.left
-            deaths = losses = 0
-            if lost and entry.left:
-                losses = self._suspicion.lost(entry, alone)
-            elif counts and entry.left and certain:
-                deaths = self._suspicion.died(entry, alone)
-            elif counts and entry.left:
-                self._suspicion.suspect(event)
-                self.doubtful.append(event)
-            if deaths or losses:
-                self._flow.remove(route, entry.size)
-                self.poisoned.append((route, event, deaths, losses))
-            elif route.deaf and type(event) is m.OnMessage:
-                self._drop(route, event, entry.size)
-            elif died and entry.left and not pool.repeats and type(event) is not m.OnClose:
-                self._drop(route, event, entry.size)
-                self.bereaved.append(route)
-            else:
-                route.park_in_front(event, entry.size)
+            try:
+                self._take_back(pool, entry, died, counts, certain, alone, lost)
+            except Exception as error:
+                self.failed.append((route, error))
         for route in worker.connections:
             route.holder = None
             if not route.gone:
@@ -524,9 +577,45 @@ class Dispatcher:
         # Of the suspects those come first whose connections have been served well for longest.
         for route in sorted(routes, key=_id_of, reverse=True) if counts else list(routes):
             if route.parked:
-                # What has killed alone is tried again behind those that may be innocent.
-                self._queue(route, front=not (counts and alone))
+                try:
+                    # What has killed alone is tried again behind those that may be innocent.
+                    self._queue(route, front=not (counts and alone))
+                except Exception as error:
+                    self.failed.append((route, error))
         self.talked.discard(worker)
+
+    def _take_back(
+        self,
+        pool: Pool,
+        entry: InFlight,
+        died: bool,
+        counts: bool,
+        certain: bool,
+        alone: bool,
+        lost: bool,
+    ) -> None:
+        """An event that a worker held, to the front of its connection; or it goes no further."""
+        route: Route = entry.owner
+        event = entry.event
+        event.delivery += died and entry.left
+        deaths = losses = 0
+        if lost and entry.left:
+            losses = self._suspicion.lost(entry, alone)
+        elif counts and entry.left and certain:
+            deaths = self._suspicion.died(entry, alone)
+        elif counts and entry.left:
+            self._suspicion.suspect(event)
+            self.doubtful.append(event)
+        if deaths or losses:
+            self._flow.remove(route, entry.size)
+            self.poisoned.append((route, event, deaths, losses))
+        elif route.deaf and type(event) is m.OnMessage:
+            self._drop(route, event, entry.size)
+        elif died and entry.left and not pool.repeats and type(event) is not m.OnClose:
+            self._drop(route, event, entry.size)
+            self.bereaved.append(route)
+        else:
+            route.park_in_front(event, entry.size)
 
     def confirm(self, events: Iterable[m.Event]) -> None:
         """The worker that held them has not come back: that was a death."""

@@ -97,6 +97,10 @@ class Endpoint:
         self._is_busy = False
         """It sends more than its share of a turn: it is read from in `go_on`."""
 
+    def is_on(self, sock: socket.socket) -> bool:
+        """Whether it is this socket that it reads and writes."""
+        return self.sock is sock
+
     # --- readiness ---
 
     def handle(self, readable: bool, writable: bool) -> None:
@@ -388,6 +392,10 @@ class Endpoint:
             reset(self.sock)
         else:
             self.sock.close()
+        self._part()
+
+    def _part(self) -> None:
+        con = self.con
         con.shell = None
         con.drop_output()
         flow = self._owner.router.flow
@@ -397,6 +405,29 @@ class Endpoint:
             con.route = None
         else:
             flow.output_changed(route)
+
+    # --- faults of our own ---
+
+    def handle_fault(self, error: BaseException) -> None:
+        """Something of ours has raised while this connection was handled, and it ends for that.
+        Raises nothing, and closes nothing: that is for before_sleep, as ever."""
+        owner = self._owner
+        owner.router.fault(self.con, error, owner.loop.now)
+        if self.con.state is CLOSED:
+            owner.doomed.append(self)
+
+    def free(self, error: BaseException) -> None:
+        """`close` has raised: let go of what there is, come what may."""
+        self._owner.router.limits.fault(f"the socket of {self.con.who}", error)
+        for step in (self._forget, self.sock.close, self._part):
+            try:
+                step()
+            except Exception as another:
+                self._owner.router.limits.fault(f"the socket of {self.con.who}", another)
+
+    def _forget(self) -> None:
+        self._owner.going_on.pop(self, None)
+        self._owner.loop.unwatch(self.sock)
 
 
 def reset(sock: socket.socket) -> None:

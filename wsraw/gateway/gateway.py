@@ -129,8 +129,8 @@ class Gateway:
         self._say_where()
 
     def _tick(self) -> None:
-        self._tick_due = True
         self.loop.call_later(TICK, self._tick)
+        self._tick_due = True
 
     def close(self) -> None:
         """Free everything."""
@@ -208,12 +208,14 @@ class Gateway:
             return
         path = os.path.join(self.settings.run_dir, FILE_NAME)
         for letter in letters:
-            line = json.dumps({"time": time.time(), **letter}) + "\n"
             try:
+                line = json.dumps({"time": time.time(), **letter}) + "\n"
                 _append(path, line.encode())
             except OSError as error:
                 text = "a dead letter could not be written to %s: %s; lost is %s of connection %s"
                 log.error(text, path, error.strerror, letter.get("event"), letter.get("con"))
+            except Exception as error:
+                self.router.limits.fault("a dead letter", error)
 
     # --- the supervisor ---
 
@@ -229,7 +231,16 @@ class Gateway:
                 continue
             self._introduced = True
             for record in records:
-                self._obey(record, now)
+                try:
+                    self._obey(record, now)
+                except Exception as error:
+                    self._fail_to_obey(record, error)
+
+    def _fail_to_obey(self, record: m.FromSupervisor | None, error: Exception) -> None:
+        """A fault of ours; who waits for an answer gets one."""
+        self.router.limits.fault(f"what the supervisor said, {type(record).__name__},", error)
+        if isinstance(record, m.Reload):
+            self.router.to_supervisor.append(m.Reloaded(f"a fault of wsraw itself: {error!r}"))
 
     def _obey(self, record: m.FromSupervisor | None, now: float) -> None:
         match record:

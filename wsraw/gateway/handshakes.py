@@ -21,6 +21,9 @@ class Handshake(Protocol):
     def take_turn(self, data: bytes) -> object:
         """Go one step with what came."""
 
+    def handle_fault(self, error: BaseException) -> object:
+        """That step has raised: it ends."""
+
 
 class Handshakes:
     """A queue, and what became of those who stood in it."""
@@ -47,6 +50,10 @@ class Handshakes:
         # Those who queue up again meanwhile do so behind the others.
         for _ in range(len(waiting)):
             one = next(iter(waiting))
-            one.take_turn(waiting.pop(one))
+            data = waiting.pop(one)
+            try:
+                one.take_turn(data)
+            except Exception as error:
+                one.handle_fault(error)
             if self._clock() >= end:
                 return

@@ -27,6 +27,7 @@ import math
 from enum import Enum
 from typing import Any, Final, Protocol
 
+from wsraw.gateway.limits import FAULT
 from wsraw.gateway.output import Output
 from wsraw.gateway.websocket import WebSocket
 from wsraw.messages import DEFAULT_POOL, Event, OnClose, OnConnect, OnError
@@ -243,6 +244,19 @@ class Life(Output):
             return []
         end: list[Event] = [OnClose(0, self.id, code, reason, cause, about=about)]
         return [OnError(0, self.id, message, about=about), *end] if message else end
+
+    def wreck(self) -> None:
+        """End without the steps of an end, as those have failed: a fault of our own."""
+        self.state = CLOSED
+        self.deadline = math.inf
+        self.close_code, self.close_reason, self.close_cause = 1011, "", FAULT
+        self.reset = True
+        self.output = []
+        self.output_size = self.taken = self.shared_size = self.early_size = 0
+        self.beginning = None
+        self.undecided = self.has_more = False
+        self._held = b""
+        self._early = []
 
     def step(self, step: Step) -> None:
         """Move on. Raises RuntimeError for a step that the table does not have."""

@@ -16,6 +16,12 @@ log = logging.getLogger("wsraw.gateway")
 TELL_EVERY: Final = 10.0
 """Seconds between two lines about the same bound; those between are counted."""
 
+FAULT: Final = "fault"
+"""What ends for a fault of our own is counted by this name."""
+
+TRACEBACKS: Final = 5
+"""Faults of our own whose tracebacks are written at once; then one in TELL_EVERY seconds."""
+
 BURST: Final = 20
 """Lines about workers that are written at once, after a time without any; then one a second."""
 
@@ -91,6 +97,7 @@ class Limits:
         self.counts: dict[str, int] = {}
         self._kinds: dict[str, _Lines] = {}
         self._workers = _Lines(BURST, 1.0)
+        self._faults = _Lines(TRACEBACKS, TELL_EVERY)
         self.now = 0.0
         """The loop's clock, for lines about workers; whoever owns this sets it."""
 
@@ -107,6 +114,18 @@ class Limits:
         lines.last = who
         if lines.is_due(now):
             self._tell_limit(name, lines, now)
+
+    def fault(self, who: str, error: BaseException) -> None:
+        """Something of ours has raised, and who it was about ends for that."""
+        self.counts[FAULT] = self.counts.get(FAULT, 0) + 1
+        lines = self._faults
+        lines.count += 1
+        if not lines.is_due(self.now):
+            return
+        more = f" ({lines.count - 1} more faults were not shown)" if lines.count > 1 else ""
+        lines.told(self.now)
+        text = "%s is ended by a fault of wsraw itself, please report it%s"
+        log.error(text, who, more, exc_info=error)
 
     def say(self, level: str, text: str, *args: object) -> None:
         """Log a line that a worker can cause, or somebody who would be one; or leave it out."""

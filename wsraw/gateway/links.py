@@ -94,11 +94,17 @@ class Links:
         """One batch to each worker that has something to be sent."""
         router = self._router
         for worker, batch in router.batches(now):
-            self._send(worker, batch)
+            try:
+                self._send(worker, batch)
+            except Exception as error:
+                router.worker_fault(worker, error, now)
         if router.replies:
-            for identity, reply in router.replies:
-                self._transmit(identity, reply)
-            router.replies.clear()
+            replies, router.replies = router.replies, []
+            for identity, reply in replies:
+                try:
+                    self._transmit(identity, reply)
+                except Exception as error:
+                    router.limits.fault("an answer to a worker", error)
 
     def _transmit(self, identity: bytes, data: bytes) -> Sent:
         if identity[0] and self.remote is not None:
@@ -135,20 +141,28 @@ class Links:
         worker.choked = False
 
     def _send_rest(self) -> None:
-        for worker, batches in list(self._unsent.items()):
-            while batches and worker.state is not LinkState.GONE:
-                sent = self._transmit(worker.identity, batches[0])
-                if sent is Sent.FULL:
-                    break
-                size = len(batches.popleft())
-                self._unsent_bytes[worker] -= size
-                self._router.flow.hold(-size)
-                if sent is Sent.GONE:
-                    self._lost(worker)
-            if not batches or worker.state is LinkState.GONE:
+        for worker in list(self._unsent):
+            try:
+                self._send_rest_to(worker)
+            except Exception as error:
                 self._forget_unsent(worker)
+                self._router.worker_fault(worker, error, self._loop.now)
         if self._unsent:
             self._loop.call_later(RETRY, self._send_rest)
+
+    def _send_rest_to(self, worker: Worker) -> None:
+        batches = self._unsent[worker]
+        while batches and worker.state is not LinkState.GONE:
+            sent = self._transmit(worker.identity, batches[0])
+            if sent is Sent.FULL:
+                break
+            size = len(batches.popleft())
+            self._unsent_bytes[worker] -= size
+            self._router.flow.hold(-size)
+            if sent is Sent.GONE:
+                self._lost(worker)
+        if not batches or worker.state is LinkState.GONE:
+            self._forget_unsent(worker)
 
     # --- death ---
 
@@ -156,10 +170,17 @@ class Links:
         """Once a second: nobody reports the exit of a worker started by hand, so a batch of no
         records asks whether its link still stands."""
         for worker in list(self._router.workers.values()):
-            if not worker.worker and worker.state is not LinkState.NEW:
-                batch = m.encode([worker.session])
-                if self._transmit(worker.identity, batch) is Sent.GONE:
-                    self._lost(worker)
+            is_by_hand = not worker.worker and worker.state is not LinkState.NEW
+            if is_by_hand and self._is_unreachable(worker):
+                self._lost(worker)
+
+    def _is_unreachable(self, worker: Worker) -> bool:
+        """Whether a batch of no records finds nobody to go to."""
+        try:
+            return self._transmit(worker.identity, m.encode([worker.session])) is Sent.GONE
+        except Exception as error:
+            self._router.worker_fault(worker, error, self._loop.now)
+            return True
 
     def _lost(self, worker: Worker) -> None:
         """EHOSTUNREACH; of one that was spawned its exit must be reported, too."""
@@ -180,8 +201,7 @@ class Links:
         words = self._last_words
         for worker, since in self._dying.items():
             if worker not in words and (
-                now - since > DEATH_CERTAIN_AFTER
-                or self._transmit(worker.identity, m.encode([worker.session])) is Sent.GONE
+                now - since > DEATH_CERTAIN_AFTER or self._is_unreachable(worker)
             ):
                 words[worker] = {}
         if words:
@@ -194,10 +214,15 @@ class Links:
                     continue
                 if not self._is_drained(worker) and max(others.values(), default=0) < ROUNDS:
                     continue
-                self._router.limits.say(
-                    "warning", "%s is gone; its events go to others", self._router.name_of(worker)
-                )
-                self._router.link_lost(worker, now)
+                try:
+                    self._router.limits.say(
+                        "warning",
+                        "%s is gone; its events go to others",
+                        self._router.name_of(worker),
+                    )
+                    self._router.link_lost(worker, now)
+                except Exception as error:
+                    self._router.worker_fault(worker, error, now)
             del words[worker]
         self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
         if self._dying and now >= self._look_at:

@@ -56,7 +56,11 @@ class Listener:
         if accepting is not self._accepting:
             self._accepting = accepting
             if accepting:
-                self._loop.watch(self._sock, self._handle, read=True)
+                try:
+                    self._loop.watch(self._sock, self._handle, read=True)
+                except OSError as error:
+                    self._accepting = False
+                    self._pause(error)
             else:
                 self._loop.unwatch(self._sock)
 
@@ -72,9 +76,14 @@ class Listener:
                     return
                 # accept(2) also passes on what has happened to a connection before we came.
                 continue
+            except Exception as error:
+                # An address, for example, that Python cannot read.
+                log.exception("a client of %s is lost", self.listen.name)
+                self._pause(error)
+                return
             self._accepted(self.listen, sock, address)
 
-    def _pause(self, error: OSError) -> None:
+    def _pause(self, error: Exception) -> None:
         now = self._loop.now
         self._exhausted_until = now + ACCEPT_PAUSE
         # Only to wake the loop; `judge` does the rest.
@@ -85,7 +94,7 @@ class Listener:
                 "cannot accept on %s: %s; paused, trying again every %s s. "
                 "Raise the limit of open files (ulimit -n) to hold more connections",
                 self.listen.name,
-                error.strerror,
+                getattr(error, "strerror", None) or error,
                 ACCEPT_PAUSE,
             )
 

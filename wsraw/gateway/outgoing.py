@@ -102,6 +102,7 @@ class Outgoing:
         overflow: Callable[[Route, float], None],
         close: Callable[[Route, m.Close, float], None],
         cut_short: Callable[[Route, float], None],
+        fault: Callable[[Connection, BaseException, float], None],
     ) -> None:
         self._flow = flow
         self._limit = limit
@@ -111,6 +112,7 @@ class Outgoing:
         self._overflow = overflow
         self._close = close
         self._cut_short = cut_short
+        self._fault = fault
         self.fragmented: set[Route] = set()
         self.making: dict[Route, tuple[Worker | None, m.Send]] = {}
         """Connections whose next message is large and is being compressed, in turn."""
@@ -201,6 +203,12 @@ class Outgoing:
         """A step of one message; then it is another one's turn."""
         route = next(iter(self.making))
         worker, send = self.making.pop(route)
+        try:
+            self._make(route, worker, send, now)
+        except Exception as error:
+            self._fault(route.con, error, now)
+
+    def _make(self, route: Route, worker: Worker | None, send: m.Send, now: float) -> None:
         if route.con.send(send.data, send.type, send.final, now) == UNFINISHED:
             self.making[route] = worker, send
             return
@@ -304,10 +312,14 @@ class Outgoing:
         for route in list(islice(first.members, left)):
             for spread in self.spreads:
                 if route in spread.members:
-                    if not self._deliver(route, spread, now):
-                        # Now it is being made; nobody else can have it yet.
-                        return
-                    del spread.members[route]
+                    try:
+                        if not self._deliver(route, spread, now):
+                            # Now it is being made; nobody else can have it yet.
+                            return
+                    except Exception as error:
+                        # The others get it.
+                        self._fault(route.con, error, now)
+                    spread.members.pop(route, None)
                     self.work += 1
             if self.work > until:
                 break

@@ -6,6 +6,7 @@ few may wait for a short time to be told; in a storm the others are reset at onc
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Final
 
@@ -16,6 +17,8 @@ from wsraw.gateway.sniff import speaks_http
 from wsraw.gateway.too_many import ANSWER, ENOUGH
 from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
+
+log = logging.getLogger("wsraw.gateway")
 
 AT_ONCE: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
@@ -54,8 +57,12 @@ class Refusals:
         for refused in over:
             if refused in self._waiting:
                 self._waiting.discard(refused)
-                self._loop.unwatch(refused.sock)
-                refused.close()
+                try:
+                    self._loop.unwatch(refused.sock)
+                    refused.close()
+                except Exception:
+                    log.exception("a client that was refused")
+                    refused.sock.close()
 
     def close(self) -> None:
         """Close every socket at once."""
@@ -98,6 +105,11 @@ class _Refused:
 
     def end(self) -> None:
         self._over.append(self)
+
+    def handle_fault(self, error: BaseException) -> None:
+        log.error("a client that was refused is reset by a fault of wsraw itself", exc_info=error)
+        self._answered = False
+        self.end()
 
     def close(self) -> None:
         if self.timer is not None:

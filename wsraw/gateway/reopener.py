@@ -44,7 +44,10 @@ class Reopener:
         """Once a turn: open the successors of those that have ended."""
         ended, self._table.ended = self._table.ended, []
         for route in ended:
-            self._reopen(route, now)
+            try:
+                self._reopen(route, now)
+            except Exception as error:
+                self._table.fault(route.con, error, now)
 
     def _reopen(self, route: Route, now: float) -> None:
         reopening, route.reopening = route.reopening, None

@@ -126,8 +126,19 @@ class Router(Table):
     # --- bytes of workers ---
 
     def receive(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
-        """One ZeroMQ message of a worker. Nothing it holds can raise."""
+        """One ZeroMQ message of a worker. Raises nothing: a fault of ours ends the connection whose
+        record was applied, or the worker's session."""
         self.limits.now = now
+        try:
+            self._take_in(identity, data, now)
+        except Exception as error:
+            worker = self.workers.get(identity)
+            if worker is None:
+                self.limits.fault("a message of a worker", error)
+            else:
+                self.worker_fault(worker, error, now)
+
+    def _take_in(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
         worker = self.workers.get(identity)
         if worker is None:
             if identity in self._banned:
@@ -193,7 +204,10 @@ class Router(Table):
             if record is None:
                 worker.unread_batch = worker.batches
                 continue
-            why = apply(worker, record, now)
+            try:
+                why = apply(worker, record, now)
+            except Exception as error:
+                why = self._record_fault(worker, record, error, now)
             if worker.state is LinkState.GONE:
                 # It has said bye: what stands behind that is nobody's.
                 return
@@ -235,7 +249,10 @@ class Router(Table):
         limit = outgoing.work + WORK
         for worker in list(self.behind):
             if worker in self.behind:
-                self._go_on(worker, now)
+                try:
+                    self._go_on(worker, now)
+                except Exception as error:
+                    self.worker_fault(worker, error, now)
             if outgoing.work > limit or len(self.dirty) > self.share:
                 break
         return True
@@ -278,6 +295,54 @@ class Router(Table):
                     if other in self.behind:
                         self._go_on(other, now)
                 self.outgoing.go_on(now)
+
+    def _record_fault(
+        self, worker: Worker, record: m.Record, error: Exception, now: float
+    ) -> str | None:
+        """A command was not applied, or in part: its connection ends, and the rest of the batch is
+        applied. (Left undone, its event would come again, and so would this.)"""
+        if type(record) is m.Ack or type(record) is m.Bye:
+            raise error
+        route = self.routes.get(getattr(record, "con", 0))
+        if route is None:
+            self.limits.fault(f"{type(record).__name__} of {self.name_of(worker)}", error)
+        else:
+            self.fault(route.con, error, now)
+        return "a fault of the gateway itself; its log says more"
+
+    def worker_fault(self, worker: Worker, error: BaseException, now: float) -> None:
+        """Something of ours has raised while this worker was handled: its session ends for that,
+        as with a death. Raises nothing."""
+        self.limits.fault(f"the session of {self.name_of(worker)}", error)
+        try:
+            if worker.worker:
+                why = "a fault of the gateway has ended its session"
+                self.to_supervisor.append(m.Kill(worker.worker, why))
+            self.end_session(worker, now, died=True)
+        except Exception as second:
+            self.limits.fault(f"{self.name_of(worker)}, while its session was ended,", second)
+            self._wreck(worker, second, now)
+
+    def _wreck(self, worker: Worker, error: BaseException, now: float) -> None:
+        """Its session cannot be ended in order: whatever hung on it ends."""
+        worker.state = LinkState.GONE
+        for known in (self.workers, self._strangers):
+            if known.get(worker.identity) is worker:
+                del known[worker.identity]
+        for pool in self.pools.values():
+            for queue in (pool.workers, pool.isolated):
+                if worker in queue:
+                    queue.remove(worker)
+        worker.in_flight.clear()
+        self.behind.pop(worker, None)
+        self._forget_later(worker)
+        for route in [*worker.connections, *worker.ties]:
+            if route.holder is worker:
+                route.holder = None
+            if not route.gone:
+                self.fault(route.con, error, now)
+        worker.connections.clear()
+        worker.ties.clear()
 
     def meet(self, identity: bytes, guest: Guest, now: float) -> bool:
         """A worker on another machine speaks for the first time; False: do not listen to it."""
@@ -463,11 +528,14 @@ class Router(Table):
                 route.opener = None
             if route.gone:
                 continue
-            if route.fragment is worker:
-                self.outgoing.forget(route)
-                self.close(route, 1011, "a message was cut short", "worker-died", now)
-            if route.owner is worker:
-                self.close(route, 1001, "its worker has left", "owner-left", now)
+            try:
+                if route.fragment is worker:
+                    self.outgoing.forget(route)
+                    self.close(route, 1011, "a message was cut short", "worker-died", now)
+                if route.owner is worker:
+                    self.close(route, 1001, "its worker has left", "owner-left", now)
+            except Exception as error:
+                self.fault(route.con, error, now)
         worker.ties.clear()
         pool.sessions -= 1
         self.release(pool)
@@ -487,14 +555,20 @@ class Router(Table):
                     "connection %d: its %s has broken the links of %d workers; see the dead letters"
                 )
             log.error(text, route.id, name, deaths or losses)
-            self.dead_letters.append(dead_letter(route, event, deaths, losses))
-            if type(event) is m.OnClose:
-                self.forget(route)
-            else:
-                self._cut_off(route, "poison", "it was not handled", now)
+            try:
+                self.dead_letters.append(dead_letter(route, event, deaths, losses))
+                if type(event) is m.OnClose:
+                    self.forget(route)
+                else:
+                    self._cut_off(route, "poison", "it was not handled", now)
+            except Exception as error:
+                self.fault(route.con, error, now)
         bereaved, dispatcher.bereaved = dispatcher.bereaved, []
         for route in bereaved:
-            self._cut_off(route, "worker-died", "its worker died", now)
+            try:
+                self._cut_off(route, "worker-died", "its worker died", now)
+            except Exception as error:
+                self.fault(route.con, error, now)
 
     def _cut_off(self, route: Route, cause: str, reason: str, now: float) -> None:
         """1011 for a WebSocket, a reset for raw: nobody must believe that all is well."""
@@ -526,16 +600,56 @@ class Router(Table):
         """End of a turn: room is given to those who wait, then each worker gets one batch."""
         if self.ended:
             self._reopener.reopen(now)
+        dispatcher = self.dispatcher
         for pool in self.pools.values():
-            self.dispatcher.dispatch(pool, now)
-        talked, self.dispatcher.talked = self.dispatcher.talked, set()
+            dispatcher.dispatch(pool, now)
+        if dispatcher.failed or dispatcher.failed_workers:
+            self._end_failed(now)
+        talked, dispatcher.talked = dispatcher.talked, set()
         out = []
         for worker in talked:
+            try:
+                data = worker.data_to_send()
+                while data is not None:
+                    out.append((worker, data))
+                    data = worker.data_to_send()
+            except Exception as error:
+                out += [(worker, batch) for batch in self._write_rest(worker, error, now)]
+        return out
+
+    def _end_failed(self, now: float) -> None:
+        self.end_failed(now)
+        failed, self.dispatcher.failed_workers = self.dispatcher.failed_workers, []
+        for worker, error in failed:
+            if worker.state is not LinkState.GONE:
+                self.worker_fault(worker, error, now)
+
+    def _write_rest(self, worker: Worker, error: BaseException, now: float) -> list[bytes]:
+        """A batch cannot be encoded, for one record or several: their connections end, and the rest
+        goes out. If that cannot be either, the session ends."""
+        try:
+            wrong = worker.leave_out_unwritable()
+            if not wrong:
+                raise error
+            for record in wrong:
+                route = self.routes.get(getattr(record, "con", 0))
+                if route is None or route.gone:
+                    self.limits.fault(f"{type(record).__name__} to {self.name_of(worker)}", error)
+                    continue
+                if type(record) is m.OnConnect or type(record) is m.Attach:
+                    # The worker cannot know it: it gets no other event of it, not even its end.
+                    worker.leave_out(route.id)
+                    self.forget(route)
+                self.fault(route.con, error, now)
+            batches = []
             data = worker.data_to_send()
             while data is not None:
-                out.append((worker, data))
+                batches.append(data)
                 data = worker.data_to_send()
-        return out
+            return batches
+        except Exception as second:
+            self.worker_fault(worker, second, now)
+            return []
 
     @property
     def is_restless(self) -> bool:
@@ -566,13 +680,14 @@ class Router(Table):
                 self._confirm(instance)
         for worker in list(self.workers.values()):
             if worker.state is not LinkState.NEW:
-                self._judge_worker(worker, now)
+                try:
+                    self._judge_worker(worker, now)
+                except Exception as error:
+                    self.worker_fault(worker, error, now)
         self.judge_memory(now)
         self.judge_unanswered(now)
-        for route in self.outgoing.unfinished(now):
-            self.outgoing.forget(route)
-            self.close(route, 1011, "a message was not finished", "handler", now)
         late = self._late
+        late.extend((self._end_unfinished, route) for route in self.outgoing.unfinished(now))
         late.extend(
             (self._end_slow, route) for route in self._patience.slow_readers(self.flow, now)
         )
@@ -600,7 +715,10 @@ class Router(Table):
             end, route = late.popleft()
             # One may be late in more than one way.
             if not route.gone:
-                end(route, now)
+                try:
+                    end(route, now)
+                except Exception as error:
+                    self.fault(route.con, error, now)
         return bool(late)
 
     def judge_memory(self, now: float) -> None:
@@ -610,17 +728,23 @@ class Router(Table):
         if self.flow.crowded and not crowded:
             self.limits.hit(CROWDED, now)
         for con in doomed:
-            if not con.close_cause:
-                # Else it is counted, and its end is on the way.
-                self.limits.hit("memory_limit", now, con.who)
-            why = "the server is out of memory"
-            route: Route | None = con.route
-            if route is None or route.gone or route.unfinished > route.output_counted:
-                # What it has sent goes on to be parsed until it is gone: no goodbye.
-                self.take(con, con.abort(1013, "", "memory", why, now), now)
-                self.dirty[con] = None
-            else:
-                self.abort(route, 1013, "memory", why, now)
+            try:
+                self._end_for_memory(con, now)
+            except Exception as error:
+                self.fault(con, error, now)
+
+    def _end_for_memory(self, con: Connection, now: float) -> None:
+        if not con.close_cause:
+            # Else it is counted, and its end is on the way.
+            self.limits.hit("memory_limit", now, con.who)
+        why = "the server is out of memory"
+        route: Route | None = con.route
+        if route is None or route.gone or route.unfinished > route.output_counted:
+            # What it has sent goes on to be parsed until it is gone: no goodbye.
+            self.take(con, con.abort(1013, "", "memory", why, now), now)
+            self.dirty[con] = None
+        else:
+            self.abort(route, 1013, "memory", why, now)
 
     def _judge_worker(self, worker: Worker, now: float) -> None:
         """Whether it hangs, or has done enough."""
@@ -657,6 +781,11 @@ class Router(Table):
                 self.to_supervisor.append(m.Recycle(worker.worker, why))
 
     # Of those whose end had to wait some turns some may have moved meanwhile.
+
+    def _end_unfinished(self, route: Route, now: float) -> None:
+        if route.fragment is not None:
+            self.outgoing.forget(route)
+            self.close(route, 1011, "a message was not finished", "handler", now)
 
     def _end_slow(self, route: Route, now: float) -> None:
         if route not in self.flow.unwritten:
@@ -753,4 +882,7 @@ class Router(Table):
     def close_all(self, now: float) -> None:
         """Say 1001 to everybody."""
         for route in list(self.routes.values()):
-            self.close(route, 1001, "the server is going away", "going-away", now)
+            try:
+                self.close(route, 1001, "the server is going away", "going-away", now)
+            except Exception as error:
+                self.fault(route.con, error, now)

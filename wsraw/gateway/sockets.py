@@ -73,7 +73,7 @@ class Sockets(TlsOwner):
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
         router.write_out = _write_out
-        self._dialler = Dialler(loop, self._connected, self._failed)
+        self._dialler = Dialler(loop, self._connected, self._failed, self._fault)
 
     # --- sockets come ---
 
@@ -107,7 +107,33 @@ class Sockets(TlsOwner):
             listener.close()
         self.listeners = []
 
+    def _fault(self, con: Connection, error: BaseException) -> None:
+        """Something of ours has raised while this connection was handled."""
+        endpoint: Endpoint | None = con.shell
+        if endpoint is not None and endpoint in self.endpoints:
+            endpoint.handle_fault(error)
+        else:
+            self.router.fault(con, error, self.loop.now)
+
     def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
+        try:
+            self._let_in(listen, sock, address)
+        except Exception as error:
+            for endpoint in self.endpoints:
+                if endpoint.is_on(sock):
+                    endpoint.handle_fault(error)
+                    return
+            self.router.limits.fault(f"a client of {listen.name}", error)
+            self._drop(sock)
+
+    def _drop(self, sock: socket.socket) -> None:
+        """A socket that has not become an endpoint."""
+        try:
+            self.loop.unwatch(sock)
+        finally:
+            reset(sock)
+
+    def _let_in(self, listen: Listen, sock: socket.socket, address: object) -> None:
         now = self.loop.now
         host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
         key = None if self.router.entrance.trusts(host) else address_key(host)
@@ -136,12 +162,10 @@ class Sockets(TlsOwner):
             rated.rate(self._overdrawn, now)
         else:
             con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
-        self.admission.enter(key)
-        con.counted = key
         if listen.tls != "off":
-            self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]))
+            self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]), key)
             return
-        self._add(Endpoint(self, sock, con))
+        self._add(Endpoint(self, sock, con), key)
         self.router.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
@@ -150,11 +174,28 @@ class Sockets(TlsOwner):
             routes, self.router.to_dial = self.router.to_dial, []
             for route in routes:
                 if route.dial_at > self.loop.now:
-                    self.loop.call_at(route.dial_at, partial(self._dialler.dial, route.con))
+                    self.loop.call_at(route.dial_at, partial(self._dial, route.con))
                 else:
-                    self._dialler.dial(route.con)
+                    self._dial(route.con)
+
+    def _dial(self, con: Connection) -> None:
+        try:
+            self._dialler.dial(con)
+        except Exception as error:
+            self._dialler.give_up(con)
+            self._fault(con, error)
 
     def _connected(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
+        try:
+            self._begin(con, sock, terms)
+        except Exception as error:
+            endpoint: Endpoint | None = con.shell
+            if endpoint is None or endpoint not in self.endpoints:
+                con.shell = None
+                self._drop(sock)
+            self._fault(con, error)
+
+    def _begin(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
         now = self.loop.now
         if terms is not None:
             try:
@@ -174,8 +215,10 @@ class Sockets(TlsOwner):
         now = self.loop.now
         self.router.take(con, con.connect_failed(why, now), now)
 
-    def _add(self, endpoint: Endpoint) -> None:
+    def _add(self, endpoint: Endpoint, key: bytes | None = None) -> None:
         self.endpoints.add(endpoint)
+        self.admission.enter(key)
+        endpoint.con.counted = key
         self.router.flow.settle(endpoint.con)
         self.came += 1
         endpoint.judge_reading()
@@ -202,9 +245,12 @@ class Sockets(TlsOwner):
             if not route.pauses:
                 self.going_on[endpoint] = None
                 continue
-            if con.state is not CONNECTING:
-                con.pause(now)
-            endpoint.judge_reading()
+            try:
+                if con.state is not CONNECTING:
+                    con.pause(now)
+                endpoint.judge_reading()
+            except Exception as error:
+                endpoint.handle_fault(error)
             if self._clock() > until:
                 break
         flow = self.router.flow
@@ -214,7 +260,10 @@ class Sockets(TlsOwner):
                 break
             # Those that queue up again meanwhile do so behind the others.
             del self.going_on[endpoint]
-            endpoint.go_on()
+            try:
+                endpoint.go_on()
+            except Exception as error:
+                endpoint.handle_fault(error)
             if self._clock() > until:
                 break
 
@@ -226,19 +275,28 @@ class Sockets(TlsOwner):
             route: Route | None = con.route
             if route is None or route.gone or con.state is not OPEN:
                 continue
-            # A pause longer than any other may be is none.
-            too_long = 0 < self.settings.pause_timeout < con.owes
-            if self.settings.rate_action == "close" or too_long:
-                message = f"it sends more than {con.too_many} allows"
-                self.router.expel(route, con.too_many, "rate", message, now)
-            else:
-                self.router.limits.hit(con.too_many, now, con.who)
-                self.router.flow.pause(route, PAUSED_RATE)
-                self.loop.call_at(now + con.owes, partial(self._go_on, route))
+            try:
+                self._judge_rate(con, route, now)
+            except Exception as error:
+                self._fault(con, error)
+
+    def _judge_rate(self, con: RatedConnection, route: Route, now: float) -> None:
+        # A pause longer than any other may be is none.
+        too_long = 0 < self.settings.pause_timeout < con.owes
+        if self.settings.rate_action == "close" or too_long:
+            message = f"it sends more than {con.too_many} allows"
+            self.router.expel(route, con.too_many, "rate", message, now)
+        else:
+            self.router.limits.hit(con.too_many, now, con.who)
+            self.router.flow.pause(route, PAUSED_RATE)
+            self.loop.call_at(now + con.owes, partial(self._go_on, route))
 
     def _go_on(self, route: Route) -> None:
         if not route.gone:
-            self.router.flow.resume(route, PAUSED_RATE)
+            try:
+                self.router.flow.resume(route, PAUSED_RATE)
+            except Exception as error:
+                self._fault(route.con, error)
 
     def shake_hands(self) -> bool:
         """Work on TLS handshakes, within this turn's share; True if more wait for the next one."""
@@ -262,7 +320,10 @@ class Sockets(TlsOwner):
                 del dirty[con]
                 endpoint: Endpoint | None = con.shell
                 if endpoint is not None:
-                    endpoint.flush()
+                    try:
+                        endpoint.flush()
+                    except Exception as error:
+                        endpoint.handle_fault(error)
                     if self._clock() > until:
                         break
         if self.doomed:
@@ -271,8 +332,11 @@ class Sockets(TlsOwner):
             for index, endpoint in enumerate(doomed, 1):
                 if endpoint in self.endpoints:
                     self.endpoints.discard(endpoint)
-                    self.admission.leave(endpoint.con.counted)
-                    endpoint.close()
+                    try:
+                        self.admission.leave(endpoint.con.counted)
+                        endpoint.close()
+                    except Exception as error:
+                        endpoint.free(error)
                     if self._clock() > until:
                         self.doomed = doomed[index:]
                         break
@@ -285,8 +349,11 @@ class Sockets(TlsOwner):
         now = self.loop.now
         for endpoint in self.endpoints:
             if endpoint.con.route is None:
-                endpoint.con.close(1001, "the server is going away", "going-away", now)
-                self.dirty[endpoint.con] = None
+                try:
+                    endpoint.con.close(1001, "the server is going away", "going-away", now)
+                    self.dirty[endpoint.con] = None
+                except Exception as error:
+                    endpoint.handle_fault(error)
 
     def unwritten(self) -> bool:
         """Whether some connection is not over, or has output left."""
@@ -297,7 +364,10 @@ class Sockets(TlsOwner):
         self.close_listeners()
         self._refusals.close()
         for endpoint in self.endpoints:
-            endpoint.close()
+            try:
+                endpoint.close()
+            except Exception as error:
+                endpoint.free(error)
         self.endpoints.clear()
 
 

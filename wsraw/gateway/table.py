@@ -16,7 +16,7 @@ from wsraw.gateway.dispatch import Dispatcher
 from wsraw.gateway.entrance import Entrance
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.groups import Groups
-from wsraw.gateway.limits import LEFT, Limits
+from wsraw.gateway.limits import FAULT, LEFT, Limits
 from wsraw.gateway.outgoing import Outgoing
 from wsraw.gateway.route import ID_RANGE, IdRange, Pool, Route, Worker
 from wsraw.gateway.weights import MARK
@@ -62,6 +62,7 @@ class Table:
             self._overflow,
             self.close_as_asked,
             self.cut_short,
+            self.fault,
         )
         self.write_out: Callable[[Connection], None] = _nobody_writes
         """The shell's: write what a connection has waiting, if the kernel takes it."""
@@ -228,15 +229,88 @@ class Table:
         timeout = self.settings.close_timeout
         return not timeout or now - since < timeout
 
+    def fault(self, con: Connection, error: BaseException, now: float) -> None:
+        """Something of ours has raised while this connection was handled: it ends for that, and
+        nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
+        self.limits.fault(con.who, error)
+        route: Route | None = con.route
+        try:
+            if route is not None and not route.gone:
+                self.dispatcher.recount(route)
+            why = "a fault of wsraw itself; the gateway's log says more"
+            # Without an on_connect there is no goodbye either: no handler would hear the end of it.
+            end = con.close_now if con.announced else con.abort
+            self.take(con, end(1011, "internal error", FAULT, why, now), now)
+            if route is not None:
+                self.flow.output_changed(route)
+        except Exception as second:
+            self.limits.fault(f"{con.who}, while it was closed,", second)
+            con.wreck()
+        self.dirty[con] = None
+        if route is None or route.gone or con.state is not CLOSED:
+            return
+        if not (route.heard or con.opened):
+            # Nobody needs to hear of its end.
+            self.forget(route)
+        else:
+            self._judge_end(route, now)
+
+    def _judge_end(self, route: Route, now: float) -> None:
+        """It is over: if its on_close was lost in a fault, it is told now."""
+        con = route.con
+        try:
+            self.dispatcher.recount(route)
+            if self.dispatcher.has_end(route):
+                return
+            end = m.OnClose(0, route.id, con.close_code, con.close_reason, con.close_cause)
+            self.take(con, [end], now)
+        except Exception as error:
+            self.limits.fault(f"the place of {con.who}", error)
+            self.forget(route)
+
+    def end_failed(self, now: float) -> None:
+        """End those with which something has gone wrong in the dispatcher."""
+        failed, self.dispatcher.failed = self.dispatcher.failed, []
+        for route, error in failed:
+            if route.gone:
+                continue
+            if route.con.close_cause == FAULT:
+                # Not even its end can be told.
+                self.limits.fault(f"the place of {route.con.who}", error)
+                self.forget(route)
+                continue
+            # What is parked may be what raises, each time that it is to be delivered.
+            self.dispatcher.drop_messages(route)
+            self.fault(route.con, error, now)
+
     def forget(self, route: Route) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
         route.gone = True
         if route.con.shell is None:
             # Else its endpoint does so: circles wait for the collector, and that holds up a turn.
             route.con.route = self._nowhere
-        self.dispatcher.forget(route)
-        self.outgoing.forget(route)
-        self.groups.forget(route)
+        for step in (
+            self.dispatcher.forget,
+            self.outgoing.forget,
+            self.groups.forget,
+            self._let_go,
+            self.flow.forget,
+        ):
+            try:
+                step(route)
+            except Exception as error:
+                self._insist(step, route, error)
+
+    def _insist(self, step: Callable[[Route], None], route: Route, error: BaseException) -> None:
+        """A step of forgetting has raised: once more, and then the others are done without it."""
+        self.limits.fault(f"the place of {route.con.who}", error)
+        try:
+            step(route)
+        except Exception as second:
+            self.limits.fault(f"the place of {route.con.who}", second)
+            self.routes.pop(route.id, None)
+
+    def _let_go(self, route: Route) -> None:
         for worker in (route.opener, route.owner):
             if worker is not None:
                 worker.ties.discard(route)
@@ -245,7 +319,6 @@ class Table:
             self.release(route.pool)
         self._unanswered.pop(route, None)
         self._answer_marks(route, math.inf)
-        self.flow.forget(route)
         if route.name is not None and self._names.get((route.pool.name, route.name)) is route:
             del self._names[route.pool.name, route.name]
             self._aliases = {a: con for a, con in self._aliases.items() if con != route.id}

@@ -128,8 +128,16 @@ class Tls:
         if self._object.server_side:
             der = self._object.getpeercert(binary_form=True)
             if der:
-                about["client"] = describe(dict(self._object.getpeercert() or {}), der)
+                about["client"] = describe(self._read_certificate(), der)
         return about
+
+    def _read_certificate(self) -> dict[str, Any]:
+        """What the peer's certificate says, as far as Python can read it: an authority may have
+        signed names that are no text. Then nothing is said of it but what its bytes say."""
+        try:
+            return dict(self._object.getpeercert() or {})
+        except (ValueError, ssl.SSLError):
+            return {}
 
 
 def explain(error: ssl.SSLError) -> str:

@@ -109,6 +109,10 @@ class TlsEndpoint(Endpoint):
         self.sock = cast(socket.socket, wrapped)
         return wrapped
 
+    def is_on(self, sock: socket.socket) -> bool:
+        """Whether it is this socket below TLS."""
+        return self._raw is sock
+
     # --- the handshake ---
 
     def _read(self) -> None:

@@ -110,6 +110,7 @@ def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
 def _check(stage: Stage) -> None:
     """The accounts are the sum of what there is."""
     router = stage.router
+    assert "fault" not in router.limits.counts, "something of ours has raised"
     total = 0
     for route in router.routes.values():
         con = route.con

@@ -1,0 +1,692 @@
+"""Something of the gateway's own raises: who it was about ends for that, and nobody else.
+
+The places are found, not listed. A scene is played, and each function of ours that is called for
+the victim, a connection or a worker, is noted; then it is played again for each of these functions,
+and that call raises. What is called for whom is seen from the stack: a call belongs to the one that
+is among its arguments, or among those of the nearest caller that has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from authority import ca, ca_file, client_context, leaf, server_context, server_file
+from corpus import frame
+from deadline import eventually
+from stage import HANDSHAKE, Stage, is_over, route_of
+
+import wsraw
+from tests.gateway.served import Served
+from wsraw import messages as m
+from wsraw.compiled import is_compiled
+from wsraw.gateway.connection import Connection
+from wsraw.gateway.limits import Limits
+from wsraw.gateway.route import Route, Worker
+from wsraw.link import GatewayLink, Outbox, WorkerLink
+
+OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
+
+NET = {
+    # What is done when something has raised. It raises nothing; where a part of it does, see
+    # `test_a_second_fault`.
+    "Endpoint.handle_fault", "Limits.fault", "Sockets._fault", "Table.fault", "Router.worker_fault",
+    "Connection.wreck", "Life.wreck", "Table.forget", "Endpoint.free", "Sockets._drop",
+    "Table._judge_end", "Table._insist", "Router._record_fault", "Dispatcher._give_up",
+    "_Attempt.handle_fault",
+    "Loop._blame",
+    "owner_of", "Table.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
+    # Where it is caught.
+    "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._go_on",
+    "Dispatcher._serve_bound", "Dispatcher._serve_waiting",
+}  # fmt: skip
+
+
+class Injected(Exception):  # noqa: N818
+    """What is raised."""
+
+
+Place = tuple[str, int]
+"""A function, and which of its calls for the victim."""
+
+
+class Injector:
+    """Notes the calls for the victim, and raises in some of them, one after the other."""
+
+    def __init__(self, is_victim: Callable[[Any], bool], at: Sequence[Place]) -> None:
+        self.calls: dict[str, int] = {}
+        """Of each function, since it raised last."""
+        self.left = [*at]
+        self._is_victim = is_victim
+        self._names: dict[CodeType, str] = {}
+
+    def __enter__(self) -> Injector:
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, arg: object) -> None:
+        if event != "call" or not frame.f_code.co_filename.startswith(OURS):
+            return
+        code = frame.f_code
+        name = self._names.get(code)
+        if name is None:
+            name = getattr(code, "co_qualname", code.co_name)
+            self._names[code] = name
+        if name in NET or "<" in name or not self._belongs(frame):
+            return
+        self.calls[name] = count = self.calls.get(name, 0) + 1
+        if self.left and self.left[0] == (name, count):
+            del self.left[0]
+            self.calls = {}
+            raise Injected(f"in {name}")
+
+    def go_on(self) -> None:
+        """To raise has ended the watching."""
+        sys.setprofile(self._see)
+
+    def _belongs(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code.co_filename.startswith(OURS):
+            code, values = frame.f_code, frame.f_locals
+            whose = None
+            for name in code.co_varnames[: code.co_argcount]:
+                value = values.get(name)
+                if isinstance(value, WorkerLink | Outbox):
+                    return False
+                if self._is_victim(value):
+                    return True
+                if isinstance(value, Connection | Route | Worker):
+                    whose = value
+            if whose is not None:
+                return False
+            frame = frame.f_back
+        return False
+
+
+class Scene:
+    """A gateway without ZeroMQ, two workers, a client that must be served on, and the victim."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.served = served = Served(**settings)
+        served.handle = self._handle
+        self.peer = ""
+        """The victim's address."""
+        self.con: Connection | None = None
+        self.worker: Worker | None = None
+        self.sent = 0
+        self.commands: Callable[[Any], tuple[m.Record, ...]] = lambda event: ()
+        self.bystander = served.connect()
+        self.bystander.sendall(HANDSHAKE)
+        self._receive_from_bystander(b"\r\n\r\n")
+        self.ask()
+
+    # --- who is the victim ---
+
+    def is_victim(self, value: Any) -> bool:
+        """A part of the victim, or something that names it."""
+        if value is self.con or (value is self.worker and value is not None):
+            return value is not None
+        if isinstance(value, Connection):
+            # Its constructor may not be through.
+            about = getattr(value, "about", {})
+            if self.con is None and about and self.peer in (about.get("peer"), value.target):
+                self.con = value
+            return value is self.con
+        if isinstance(value, tuple):
+            return self.con is None and _text(value) == self.peer
+        con = getattr(value, "con", None) or getattr(value, "_con", None)
+        if isinstance(con, Connection):
+            return self.is_victim(con)
+        if self.con is None or value is None:
+            return False
+        return con == self.con.id or value in (
+            getattr(self.con, "websocket", None),
+            getattr(self.con, "beginning", None),
+        )
+
+    # --- the bystander ---
+
+    def ask(self) -> None:
+        """It gets its answer, and nothing else."""
+        self.sent += 1
+        text = b"here? %d" % self.sent
+        self.bystander.sendall(frame(0x81, text))
+        self._receive_from_bystander(bytes((0x81, len(text))) + text)
+
+    def _receive_from_bystander(self, end: bytes) -> None:
+        got = bytearray()
+
+        def turn() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                part = self.bystander.recv(65536)
+                assert part, "the client beside was disconnected"
+                got.extend(part)
+            return got.endswith(end)
+
+        self.served.until(turn)
+        if self.sent:
+            # Beside pings.
+            assert got.replace(b"\x89\0", b"") == end
+
+    def _handle(self, event: Any) -> tuple[m.Record, ...]:
+        if type(event) is m.OnMessage and event.data.startswith(b"here?"):
+            return (m.Send(event.con, event.data, "text"),)
+        return self.commands(event)
+
+    # --- the course of things ---
+
+    def go(self, times: int = 3, seconds: float = 0.0) -> None:
+        """Some turns pass."""
+        for _ in range(times):
+            self.served.turn(seconds)
+
+    def see_it_through(self) -> None:
+        """In the end the victim is gone, and nothing of it is left."""
+        router, sockets = self.served.stage.router, self.served.sockets
+        for route in list(router.routes.values()):
+            if route.con.opened:
+                route.reopening = None
+                router.close(route, 1000, "", "handler", self.served.loop.now)
+        self.served.until(lambda: self.ask() or len(sockets.endpoints) == 1, seconds=0.4)
+        self.served.until(lambda: self.ask() or len(router.routes) == 1, seconds=0.4)
+        assert not sockets._dialler.attempts
+        self.go()
+        [route] = router.routes.values()
+        assert router.flow.total == route.held + route.output_counted
+        assert not route.in_flight
+        assert not self.served.sockets.doomed
+
+    def close(self) -> None:
+        self.served.close()
+
+
+def _text(address: tuple[Any, ...]) -> str:
+    return ":".join(map(str, address[:2]))
+
+
+class Client:
+    """The victim's end of its connection. It does what it can."""
+
+    def __init__(self, scene: Scene, sock: socket.socket) -> None:
+        self.scene = scene
+        self.sock = sock
+
+    def send(self, data: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.sock.send(data)
+        self.scene.go()
+
+    def read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while self.sock.recv(1 << 20):
+                pass
+        self.scene.go()
+
+
+def connect(scene: Scene, buffer: int = 0) -> socket.socket:
+    sock = socket.socket()
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.bind(("127.0.0.1", 0))
+    scene.peer = _text(sock.getsockname())
+    host, port = scene.served.sockets.listeners[0].address.rsplit(":", 1)
+    scene.served.clients.append(sock)
+    sock.connect((host, int(port)))
+    sock.setblocking(False)
+    scene.go()
+    return sock
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Else Python's TLS raises, and leaves a socket open."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+# --- the scenes ---
+
+
+def answers(event: Any) -> tuple[m.Record, ...]:
+    """Each message says what is to be done."""
+    if type(event) is not m.OnMessage:
+        return ()
+    con = event.con
+    commands: dict[bytes, tuple[m.Record, ...]] = {
+        b"much": (m.Send(con, b"x" * 400_000), m.Mark(con, 1)),
+        b"group": (
+            m.Join(con, "all"),
+            m.Publish("all", b"news", "text"),
+            m.State(con, b"known"),
+            m.Query(1, "members", "all"),
+            m.Leave(con, "all"),
+        ),
+        b"part": (m.Send(con, b"a", "text", False), m.Send(con, b"b", "text", True)),
+        b"close": (m.Close(con, 1000, "bye"),),
+    }
+    return commands.get(event.data, (m.Send(con, event.data, "text"),))
+
+
+def websocket(scene: Scene, sock: socket.socket) -> None:
+    """A WebSocket: messages, too many, too much, a ping, a goodbye."""
+    client = Client(scene, sock)
+    client.send(HANDSHAKE)
+    client.send(frame(0x81, b"hello"))
+    client.read()
+    scene.ask()
+    for text in (b"group", b"part"):
+        client.send(frame(0x81, text))
+    # More than may be parked: it is paused.
+    scene.served.working = False
+    client.send(frame(0x81, b"y" * 6000) * 4)
+    scene.served.working = True
+    scene.ask()
+    # More messages than it may send in a second.
+    client.send(frame(0x81, b"z") * 30)
+    scene.ask()
+    scene.go(6, 0.4)
+    client.send(frame(0x89, b"ping") + frame(0x01, b"in two") + frame(0x80, b" parts"))
+    # More than the kernel takes at once.
+    client.send(frame(0x81, b"much"))
+    scene.ask()
+    for _ in range(4):
+        client.read()
+    scene.ask()
+    client.send(frame(0x88, b"\x03\xe8"))
+    client.read()
+    scene.ask()
+    sock.close()
+
+
+def plain(scene: Scene) -> None:
+    scene.commands = answers
+    websocket(scene, connect(scene, 4096))
+
+
+@functools.cache
+def of_client() -> ssl.SSLContext:
+    return client_context(leaf("client"))
+
+
+def secure(scene: Scene) -> None:
+    """The same over TLS."""
+    scene.commands = answers
+    below = connect(scene)
+    if not is_connected(below):
+        return
+    sock = of_client().wrap_socket(
+        below, server_hostname="localhost", do_handshake_on_connect=False
+    )
+    scene.served.clients.append(sock)
+    for _ in range(6):
+        with contextlib.suppress(OSError, ValueError):
+            sock.do_handshake()
+        scene.go()
+    websocket(scene, sock)
+
+
+def raw(scene: Scene) -> None:
+    """A raw client that half-closes, behind a PROXY header's absence; then one that is closed."""
+    scene.commands = answers
+    sock = connect(scene)
+    client = Client(scene, sock)
+    client.send(b"hello")
+    client.read()
+    scene.ask()
+    scene.served.working = False
+    client.send(b"more")
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+    scene.go()
+    scene.served.working = True
+    scene.ask()
+    client.read()
+    sock.close()
+
+
+def closed(scene: Scene) -> None:
+    """A WebSocket that its handler closes, while its client says nothing any more."""
+    scene.commands = answers
+    client = Client(scene, connect(scene))
+    client.send(HANDSHAKE + frame(0x81, b"close"))
+    scene.ask()
+    scene.go(6, 0.4)
+    client.sock.close()
+
+
+def opened(
+    scene: Scene, context: ssl.SSLContext | None = None, scheme: str = "", **options: Any
+) -> None:
+    """A handler opens a connection, and again by itself when that ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        target = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        scene.peer = target
+        mate = scene.served.mate
+        mate.say(m.Open(mate.link.new_id(), target, options={"reconnect": not context, **options}))
+        for _ in range(2):
+            far = _accept(scene, server)
+            if far is None:
+                break
+            if context is not None:
+                if not is_connected(far):
+                    break
+                far = context.wrap_socket(far, server_side=True, do_handshake_on_connect=False)
+                scene.served.clients.append(far)
+                for _ in range(6):
+                    with contextlib.suppress(OSError, ValueError):
+                        far.do_handshake()
+                    scene.go()
+            client = Client(scene, far)
+            client.send(b"hello")
+            client.read()
+            scene.ask()
+            far.close()
+            scene.go(4, 0.4)
+    # Now it is in vain.
+    scene.go(3, 0.4)
+
+
+def _accept(scene: Scene, server: socket.socket) -> socket.socket | None:
+    """What comes; None if nothing does."""
+    got: list[socket.socket] = []
+    tries = iter(range(10))
+
+    def is_over() -> bool:
+        scene.go(2, 0.2)
+        with contextlib.suppress(BlockingIOError):
+            got.append(server.accept()[0])
+        # A thread may be at work, as for the TLS context.
+        return bool(got) or (
+            next(tries, None) is None and not scene.served.sockets._dialler.attempts
+        )
+
+    eventually(is_over)
+    for sock in got:
+        sock.setblocking(False)
+        scene.served.clients.append(sock)
+        return sock
+    return None
+
+
+def opened_secure(scene: Scene) -> None:
+    trusted = ca().cert_pem.bytes().decode()
+    opened(scene, server_context(), scheme="tls://", ca=trusted, server_name="localhost")
+
+
+# --- the tests ---
+
+Play = Callable[[Scene], None]
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> dict[str, tuple[Play, dict[str, Any]]]:
+    """What is played, and with which settings."""
+    usual: dict[str, Any] = {
+        "high_water_mark": 8000,
+        "low_water_mark": 2000,
+        "ping_interval": 1.0,
+        "ping_timeout": 0.0,
+        "close_timeout": 1.0,
+        "message_rate": 20.0,
+        "handler_timeout": 0.0,
+    }
+    tls = {"tls_cert": (server_file(tmp_path),), "tls": "optional"}
+    tls |= {"tls_client_ca": ca_file(tmp_path), "tls_client_auth": "optional"}
+    return {
+        "websocket": (plain, usual),
+        "tls": (secure, usual | tls),
+        "raw": (raw, usual | {"message_rate": 0.0}),
+        "closed": (closed, usual | {"verdict": "handlers", "message_rate": 0.0}),
+        "opened": (opened, usual),
+        "opened tls": (opened_secure, usual),
+    }
+
+
+def play(
+    act: Play, settings: dict[str, Any], *at: Place, fault: pytest.MonkeyPatch | None = None
+) -> Injector:
+    """Play a scene; the calls at those places raise. With `fault` also what is called after the
+    first one is watched."""
+    scene = Scene(**settings)
+    try:
+        with Injector(scene.is_victim, at) as injector:
+            if fault is not None:
+                tell = Limits.fault
+
+                def told(limits: Limits, who: str, error: BaseException) -> None:
+                    tell(limits, who, error)
+                    injector.go_on()
+
+                fault.setattr(Limits, "fault", told)
+            act(scene)
+        scene.see_it_through()
+    except BaseException as error:
+        error.add_note(f"with a fault at {at}")
+        raise
+    finally:
+        scene.close()
+    return injector
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands of tracebacks would take longer than all else."""
+    caplog.set_level(logging.CRITICAL, "wsraw")
+
+
+interpreted = pytest.mark.skipif(
+    is_compiled(), reason="compiled functions have no frames that could raise"
+)
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("websocket", ""),
+        ("tls", "websocket"),
+        ("raw", ""),
+        ("closed", ""),
+        ("opened", ""),
+        ("opened tls", "opened"),
+    ],
+)
+def test_a_fault_ends_its_connection_alone(
+    name: str,
+    known: str,
+    scenes: dict[str, tuple[Play, dict[str, Any]]],
+    faults: list[tuple[str, BaseException]],
+) -> None:
+    act, settings = scenes[name]
+    calls = play(act, settings).calls
+    others = play(*scenes[known]).calls if known else {}
+    assert not faults
+    for place in calls.keys() - others.keys():
+        for number in sorted({1, calls[place]}):
+            faults.clear()
+            if not play(act, settings, (place, number)).left:
+                assert faults, f"a fault in {place} was not told"
+                assert isinstance(faults[0][1], Injected), f"in {place}"
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("websocket", ("Standing.receive_data", 3)),
+        ("raw", ("Dispatcher.take", 2)),
+        ("opened", ("Dialler.finish", 1)),
+    ],
+)
+def test_a_second_fault(
+    name: str,
+    first: Place,
+    scenes: dict[str, tuple[Play, dict[str, Any]]],
+    faults: list[tuple[str, BaseException]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it is ended for the first one, something raises again."""
+    act, settings = scenes[name]
+    with monkeypatch.context() as patch:
+        calls = play(act, settings, first, fault=patch).calls
+    assert len(faults) == 1
+    for place in calls:
+        faults.clear()
+        with monkeypatch.context() as patch:
+            injector = play(act, settings, first, (place, 1), fault=patch)
+        if not injector.left:
+            assert len(faults) >= 2, f"a fault in {place} was not told"
+
+
+# --- workers ---
+
+
+def raising(error: str) -> Callable[..., Any]:
+    def fail(*args: object) -> Any:
+        raise Injected(error)
+
+    return fail
+
+
+@interpreted
+def test_a_command_that_raises_ends_its_connection_and_comes_once(
+    monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
+) -> None:
+    """Its event is acked, so that it does not come again, and the rest of its batch is applied."""
+    stage = Stage()
+    mate = stage.worker()
+    con, other = stage.websocket(), stage.websocket()
+    mate.work()
+    stage.say(con, frame(0x81, b"x"))
+    stage.turn()
+    monkeypatch.setattr(type(con), "send", raising("send"))
+    [event] = mate.events
+    mate.ack(event, commands=(m.Send(con.id, b"a", "text"), m.Join(other.id, "room")))
+    assert [who for who, _ in faults] == [f"connection {con.id}"]
+    assert con.close_cause == "fault"
+    assert list(stage.router.groups.members("room")) == [route_of(other)]
+    stage.turn()
+    assert [type(each) for each in mate.events] == [m.OnError]
+    assert "a fault of the gateway itself" in mate.take(m.Refused)[0].why
+
+
+@interpreted
+def test_an_ack_that_raises_ends_the_session(
+    monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
+) -> None:
+    """As if the worker had died: what it held goes to another one, and in the end is poison."""
+    stage = Stage(max_deliveries=2)
+    con = stage.websocket()
+    stage.worker().work()
+    stage.say(con, frame(0x81, b"x"))
+    monkeypatch.setattr(GatewayLink, "acked", raising("ack"))
+    for count in (1, 2):
+        stage.turn()
+        [mate] = stage.mates
+        assert mate.take(m.OnMessage)
+        mate.say_raw(m.Ack(1, 1) if count > 1 else m.Ack(2, 2))
+        assert len(faults) == count
+        assert is_over(mate)
+        stage.mates = []
+        assert bool(stage.router.dead_letters) is (count == 2)
+        stage.worker()
+    [letter] = stage.router.dead_letters
+    assert letter["event"] == "on_message"
+    assert con.close_cause == "poison"
+
+
+@interpreted
+def test_what_cannot_be_written_to_a_worker_ends_its_connection(
+    faults: list[tuple[str, BaseException]],
+) -> None:
+    """An event that no worker can be told ends a connection that no worker hears of."""
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw(b"")
+    other = stage.raw(b"")
+    for each in (con, other):
+        each.about["peer"] = "\udcff" if each is con else "good"
+        stage.say(each, b"hello")
+    stage.turn()
+    assert [(type(each), each.con) for each in mate.events] == [
+        (m.OnConnect, other.id),
+        (m.OnMessage, other.id),
+    ]
+    assert [who for who, _ in faults] == [f"connection {con.id} (\udcff)"]
+    assert con.reset
+    assert not mate.take(m.OnClose)
+    mate.work()
+    assert list(stage.router.routes) == [other.id]
+    faults.clear()
+    # Later it is an event of one that is known.
+    stage.router.take(other, [m.OnError(0, other.id, "\ud800")], stage.now)
+    stage.turn()
+    assert [type(each) for each in mate.events] == [m.OnError, m.OnClose]
+    assert mate.events[1].cause == "fault"
+    mate.work()
+    assert not stage.router.routes
+    assert not stage.router.flow.total
+
+
+@interpreted
+def test_a_parked_event_that_cannot_be_delivered_is_not_tried_for_ever(
+    monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
+) -> None:
+    stage = Stage()
+    con = stage.raw(b"hello")
+    other = stage.raw(b"there")
+    deliver = GatewayLink.deliver
+
+    def fail(self: GatewayLink, event: Any, owner: Any, size: int, now: float) -> None:
+        if event.con == con.id:
+            raise Injected("deliver")
+        deliver(self, event, owner, size, now)
+
+    monkeypatch.setattr(GatewayLink, "deliver", fail)
+    mate = stage.worker()
+    for _ in range(5):
+        stage.turn()
+    assert [each.con for each in mate.events] == [other.id, other.id]
+    assert con.reset
+    mate.work()
+    assert list(stage.router.routes) == [other.id]
+    assert 1 <= len(faults) <= 3
+
+
+@interpreted
+@pytest.mark.parametrize("broken", ["leave", "_release_bound", "withdraw"])
+def test_a_session_that_cannot_be_ended_is_ended_all_the_same(
+    broken: str, monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
+) -> None:
+    stage = Stage()
+    mate, beside = stage.worker(), stage.worker()
+    cons = [stage.websocket() for _ in range(4)]
+    stage.turn()
+    held = [con for con in cons if route_of(con).holder is mate.end]
+    for each in (mate, beside):
+        each.work()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.router.dispatcher), broken, raising(broken))
+        stage.router.worker_fault(mate.end, Injected("first"), stage.now)
+    assert is_over(mate)
+    assert len(faults) >= 2
+    assert all(con.close_cause == "fault" for con in held)
+    for con in set(cons) - set(held):
+        stage.say(con, frame(0x81, b"x"))
+    stage.turn()
+    assert len(beside.take(m.OnMessage)) == len(cons) - len(held)
