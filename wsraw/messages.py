@@ -381,6 +381,10 @@ class Relink(Record, tag="relink"):
     folder: str
 
 
+class Check(Record, tag="check"):
+    """Are you there? The answer is `alive`, or whatever else you have to say."""
+
+
 # --- gateway → supervisor ---
 
 
@@ -441,8 +445,16 @@ class Reloaded(Record, tag="reloaded"):
     why: str = ""
 
 
-FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload | Relink
-FromGateway: TypeAlias = Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded
+FromSupervisor: TypeAlias = Spawned | Exited | DrainWorker | Status | Stop | Reload | Check | Relink
+
+
+class Alive(Record, tag="alive"):
+    """The answer to `check`."""
+
+
+FromGateway: TypeAlias = (
+    Listening | Ready | Left | Kill | Recycle | Report | Stopped | Reloaded | Alive
+)
 
 # --- command line ↔ supervisor ---
 

@@ -491,6 +491,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "then it is killed, and another is started."
         ),
     ] = 60.0
+    gateway_timeout: Annotated[
+        Seconds,
+        Meta(
+            description="The longest the gateway may take to answer the supervisor; then it is "
+            "killed as hung, and another is started. 0: it is not asked."
+        ),
+    ] = 60.0
     worker_listen: Annotated[
         tuple[str, ...],
         Meta(

@@ -238,3 +238,23 @@ def test_a_killed_supervisor_leaves_nobody_under_load() -> None:
                 )
             knocker.over.set()
             knocker.join()
+
+
+def test_a_gateway_that_is_stopped_is_replaced_its_stack_in_the_log() -> None:
+    """Whatever it hangs in: the supervisor has nothing but its silence."""
+    with serve(ECHO, "--gateway-timeout=2s") as serving:
+        first = serving.gateway
+        with serving.tcp() as lost, serving.tcp() as beside:
+            beside.sendall(b"here")
+            assert receive_exactly(beside, 4) == b"here"
+            os.kill(first, signal.SIGSTOP)
+            serving.run.line(r"warning wsraw: aborting gateway: it has not answered for 2 s")
+            serving.run.line(r"gateway: Fatal Python error: Aborted")
+            serving.run.line(r'gateway:   File ".*gateway\.py", line \d+ in main')
+            serving.run.line(r"gateway was killed by SIGABRT \(it has not answered for 2 s\)")
+            lost.settimeout(TIMEOUT)
+            assert lost.recv(1) == b""
+        with serving.tcp() as again:
+            again.sendall(b"hello")
+            assert receive_exactly(again, 5) == b"hello"
+        assert serving.gateway != first

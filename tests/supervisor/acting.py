@@ -33,11 +33,15 @@ class Run:
         self.policy = Policy(entries, Settings(**settings), lambda: luck)
         self.now = 100.0
         self.actions: list[a.Action] = []
+        self.answers = True
+        """The gateway does, when it is asked."""
 
     def do(self, *actions: list[a.Action]) -> list[a.Action]:
         """What was done, without the log lines; those stay in `said`."""
         self.actions = list(itertools.chain(*actions))
-        return [action for action in self.actions if not isinstance(action, a.Say)]
+        if a.Ask() in self.actions and self.answers:
+            self.policy.heard(self.now)
+        return [action for action in self.actions if not isinstance(action, a.Say | a.Ask)]
 
     @property
     def said(self) -> str:

@@ -16,6 +16,7 @@ from wsraw.supervisor import policy as p
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import DOES_NOT_LOAD, Phase, Policy
 from wsraw.supervisor.pool import GRACE, SETTLE
+from wsraw.supervisor.pulse import START
 from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER
 
 # --- start: left to right ---
@@ -24,7 +25,7 @@ from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER
 def test_the_gateway_comes_first() -> None:
     run = Run(2)
     assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
-    assert run.pass_time(1000) == []
+    assert run.pass_time(START - 1) == []
 
 
 def test_then_one_worker_then_all() -> None:
@@ -392,7 +393,7 @@ def test_the_time_to_a_hello_is_not_that_of_a_gateway_that_is_gone() -> None:
     lose_gateway(run)
     run.pass_time(10)
     run.exit(run.gateway)
-    assert run.pass_time(1000) == []
+    assert run.pass_time(START - 1) == []
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(7.0) == []
     assert run.pass_time(p.HELLO_MARGIN) == [a.Abort(run.worker)]
@@ -959,3 +960,55 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# --- a gateway that hangs ---
+
+
+def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> None:
+    run = Run(1, gateway_timeout=20.0, handler_timeout=0.0).up()
+    assert run.pass_time(100.0) == [], "it answers"
+    run.answers = False
+    assert run.pass_time(20.0) == []
+    assert run.pass_time(5.1) == [a.Abort(run.gateway)]
+    assert "aborting gateway: it has not answered for 20 s" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.gateway)]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert run.gateway.last_reason == "was killed (it has not answered for 20 s)"
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.answers = True
+    assert run.pass_time(100.0) == []
+
+
+def test_whatever_a_gateway_says_is_an_answer() -> None:
+    """And one question that is lost is no silence."""
+    run = Run(1, gateway_timeout=4.0).up()
+    run.answers = False
+    for _ in range(10):
+        assert run.pass_time(3.9) == []
+        run.do(run.policy.ready(1, run.now))
+        run.policy.heard(run.now)
+
+
+def test_a_gateway_that_does_not_come_up_hangs_too() -> None:
+    run = Run(1, gateway_timeout=2.0)
+    run.do(run.policy.start(run.now))
+    assert run.pass_time(START - 0.1) == []
+    assert run.pass_time(0.2) == [a.Abort(run.gateway)]
+    assert "its start takes too long" in run.said
+
+
+def test_a_gateway_that_hangs_in_a_stop_is_not_waited_for() -> None:
+    run = Run(1, gateway_timeout=2.0, stop_timeout=0.0).up()
+    run.do(run.policy.stop(run.now))
+    run.answers = False
+    assert run.pass_time(3.0) == [a.Abort(run.gateway)]
+    done = run.exit(run.gateway)
+    assert done == [a.Terminate(run.worker)]
+
+
+def test_with_a_timeout_of_0_nobody_asks() -> None:
+    run = Run(1, gateway_timeout=0.0).up()
+    run.answers = False
+    assert run.pass_time(1e6) == []
+    assert a.Ask() not in run.actions

@@ -16,6 +16,7 @@ Deadlines are judged after reading, and a turn that begins late moves them (see 
 
 from __future__ import annotations
 
+import faulthandler
 import hmac
 import json
 import logging
@@ -262,6 +263,8 @@ class Gateway:
                 if isinstance(self.loop, MeasuringLoop):
                     data["turns"] = self.loop.figures()
                 self.router.to_supervisor.append(m.Report(record.ref, data))
+            case m.Check():
+                self.router.to_supervisor.append(m.Alive())
             case m.Stop():
                 self.stopping.begin(record.deadline)
             case m.Relink():
@@ -333,6 +336,8 @@ def main(
     folder: str = "",
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above."""
+    # One that hangs is asked for its stack with SIGABRT.
+    faulthandler.enable()
     descriptors = raise_limit()
     if settings.max_connections > descriptors:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"

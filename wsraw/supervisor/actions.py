@@ -28,6 +28,11 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the gateway whether it is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class TellStop:
     """Tell the gateway to stop within `deadline` seconds; 0 is at once."""
 
@@ -80,4 +85,4 @@ class Finish:
     code: int
 
 
-Action = Spawn | Drain | TellStop | Terminate | Abort | Kill | Say | Settled | Finish
+Action = Spawn | Drain | Ask | TellStop | Terminate | Abort | Kill | Say | Settled | Finish

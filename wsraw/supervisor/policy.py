@@ -16,6 +16,7 @@ counts: both for each pool by itself. What leads a child through its life:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
@@ -25,6 +26,7 @@ from wsraw.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
 from wsraw.supervisor.pool import GRACE, Pool
+from wsraw.supervisor.pulse import Pulse
 from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER, Restarts
 
 ABORT_GRACE: Final = 1.0
@@ -90,6 +92,7 @@ class Policy:
         self.has_been_up = False
         """The gateway has listened, and each program has had a worker that was ready."""
         self.gateway_restarts = Restarts(intensity, period, random, at_once=True)
+        self._pulse = Pulse(settings.gateway_timeout)
         self._settings = settings
         self._endpoint = ""
         self._listened = False
@@ -146,6 +149,7 @@ class Policy:
         self.gateway.take(Step.BE_READY)
         self.gateway.ready_at = now
         self._listened = True
+        self._pulse.heard(now)
         has_moved = self._endpoint not in ("", endpoint)
         self._endpoint = endpoint
         if has_moved and is_new and self.phase is Phase.RUNNING:
@@ -161,6 +165,11 @@ class Policy:
             for child in self._living_workers():
                 self._expect_hello(child, now)
         return self._decide(now)
+
+    def heard(self, now: float) -> None:
+        """The gateway has said something, whatever it is."""
+        if self.gateway.state is ChildState.READY:
+            self._pulse.heard(now)
 
     def ready(self, n: int, now: float) -> list[a.Action]:
         """A worker has said hello."""
@@ -225,6 +234,7 @@ class Policy:
         self._killed.discard(child)
         child.take(Step.EXIT)
         if child is self.gateway:
+            self._pulse.ended()
             # There is nobody to say hello to; `listening` sets it anew.
             for worker in self.everybody():
                 worker.hello_by = None
@@ -314,6 +324,8 @@ class Policy:
         """When `tick` must be called at the latest."""
         times = [child.kill_at for child in self._living() if child.kill_at is not None]
         times += [at for _, at in self._awaited()]
+        if self._pulse.wake_at < math.inf:
+            times.append(self._pulse.wake_at)
         if self.phase is Phase.STOPPING and self._stop_at is not None:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
@@ -339,6 +351,7 @@ class Policy:
         for child, hello_by in self._awaited():
             if now >= hello_by:
                 self._give_up_on_hello(child, now)
+        self._feel_pulse(now)
         for child in self._living():
             if child.kill_at is not None and now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""
@@ -401,6 +414,21 @@ class Policy:
             why = f"it has not said hello in {self._settings.start_timeout:g} s"
         self._abort(child, why, now)
 
+    def _feel_pulse(self, now: float) -> None:
+        """A gateway that does not answer hangs; one that leaves has a deadline anyway."""
+        pulse = self._pulse
+        if self.gateway.state not in (ChildState.STARTING, ChildState.READY):
+            pulse.ended()
+        elif pulse.is_late(now):
+            pulse.ended()
+            if self.gateway.state is ChildState.READY:
+                why = f"it has not answered for {pulse.timeout:g} s"
+            else:
+                why = "its start takes too long"
+            self._abort(self.gateway, why, now)
+        elif pulse.asks(now):
+            self._do(a.Ask())
+
     def _unproved(self) -> list[tuple[Child, float]]:
         """Children that are ready, and when that will have lasted long enough."""
         return [
@@ -423,6 +451,7 @@ class Policy:
         child.outdated = ""
         if child is self.gateway:
             child.n += 1
+            self._pulse.spawned(now)
         else:
             self._spawned += 1
             child.n = self._spawned

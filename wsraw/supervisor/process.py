@@ -128,6 +128,8 @@ class Process:
         else:
             with _gone_is_fine():
                 self._process.send_signal(signal.SIGABRT)
+                # A stopped process writes nothing; it goes on, and that signal comes first.
+                self._process.send_signal(signal.SIGCONT)
 
     def memory(self) -> int | None:
         """Bytes of memory it holds (RSS); None where the platform does not say, or it is gone."""

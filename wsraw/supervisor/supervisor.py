@@ -269,6 +269,8 @@ class Supervisor:
                 case a.Drain(child, deadline):
                     self._log.say("debug", f"draining {self.policy.name(child)}")
                     self.control.tell(m.DrainWorker(child.n, deadline))
+                case a.Ask():
+                    self.control.tell(m.Check())
                 case a.TellStop(deadline):
                     self._stop_listening()
                     self.control.tell(m.Stop(deadline))
@@ -408,6 +410,8 @@ class Supervisor:
         return True
 
     def _hear(self, record: m.FromGateway | Asked, now: float) -> None:
+        if not isinstance(record, Asked):
+            self.policy.heard(now)
         match record:
             case Asked():
                 self._requests.handle(record)
