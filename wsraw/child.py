@@ -7,6 +7,7 @@ a handler starts, is taken out.
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
@@ -32,6 +33,8 @@ def main() -> int:
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
+        # One that hangs is asked for its stack with SIGABRT.
+        faulthandler.enable()
         from wsraw.gateway import gateway
 
         return gateway.main(
@@ -41,6 +44,7 @@ def main() -> int:
             int(os.environ.pop("WSRAW_EPOCH")),
             [int(text) for text in os.environ.pop("WSRAW_LISTEN_FDS", "").split(",") if text],
             os.environ.pop("WSRAW_LINK_FOLDER", ""),
+            int(os.environ.pop("WSRAW_EXPECTED", "0")),
         )
     die_with(parent)
     from wsraw.workers import worker

@@ -92,6 +92,17 @@ def owner_of(callback: object) -> Any:
     return None
 
 
+def blame(callback: object, error: Exception) -> None:
+    """A callback has raised: its owner ends for that. Raises the error where there is none."""
+    owner = owner_of(callback)
+    if owner is None:
+        raise error
+    try:
+        owner.handle_fault(error)
+    except Exception:
+        log.exception("a fault while another one was handled")
+
+
 class Handler(Protocol):
     """What is called when a watched descriptor is ready."""
 
@@ -200,7 +211,7 @@ class Loop:
                 if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     handler(True, False)
             except Exception as error:
-                self._blame(handler, error)
+                blame(handler, error)
         if self._deaf:
             self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
 
@@ -255,16 +266,6 @@ class Loop:
         """Who was ready did not all have a turn: until they have, nobody else is asked."""
         return bool(self._left)
 
-    def _blame(self, callback: object, error: Exception) -> None:
-        """A callback has raised: its owner ends for that, or else the loop does."""
-        owner = owner_of(callback)
-        if owner is None:
-            raise error
-        try:
-            owner.handle_fault(error)
-        except Exception:
-            log.exception("a fault while another one was handled")
-
     def run(self) -> None:
         """Take turns until `stop`. Raises what a callback without an owner raises."""
         self._running = True
@@ -311,13 +312,13 @@ class Loop:
         except Exception as error:
             # The others have their turn in the next one.
             self._left = list(ready)
-            self._blame(handler, error)
+            blame(handler, error)
         for _ in range(len(self._calls)):
             call = self._calls.popleft()
             try:
                 call()
             except Exception as error:
-                self._blame(call, error)
+                blame(call, error)
         self._run_timers(now)
         busy = self.before_sleep(now) if self.before_sleep is not None else False
         self._seen = self._skip_absence(now + TURN_TIME_ALLOWED)
@@ -376,7 +377,7 @@ class Loop:
                     except Exception as error:
                         # Should the loop end for it: the others are not lost to who runs it again.
                         self._put_back(when, timers[index + 1 :])
-                        self._blame(callback, error)
+                        blame(callback, error)
                         return
 
     def _put_back(self, when: float, timers: list[Timer]) -> None:

@@ -334,7 +334,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             description="Connections at the same time, above which new clients are refused (503, "
-            "raw: reset); 0 means as many as there are descriptors for, less a tenth.",
+            "raw: reset); 0 means as many as there are descriptors for, less a tenth at least.",
         ),
     ] = 0
     max_connections_per_address: Annotated[

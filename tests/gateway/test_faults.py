@@ -43,8 +43,7 @@ NET = {
     "Endpoint.handle_fault", "Limits.fault", "Sockets._fault", "Table.fault", "Router.worker_fault",
     "Connection.wreck", "Life.wreck", "Table.forget", "Endpoint.free", "Sockets._drop",
     "Table._judge_end", "Table._insist", "Router._record_fault", "Dispatcher._give_up",
-    "_Attempt.handle_fault",
-    "Loop._blame",
+    "_Attempt.handle_fault", "blame",
     "owner_of", "Table.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
     # Where it is caught.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._go_on",
@@ -100,6 +99,9 @@ class Injector:
     def _belongs(self, frame: FrameType | None) -> bool:
         while frame is not None and frame.f_code.co_filename.startswith(OURS):
             code, values = frame.f_code, frame.f_locals
+            if code.co_name == "__del__":
+                # What raises there, Python itself leaves out.
+                return False
             whose = None
             for name in code.co_varnames[: code.co_argcount]:
                 value = values.get(name)

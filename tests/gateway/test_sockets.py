@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 from gateway.served import Served
 from stage import HANDSHAKE
 
+from wsraw import messages as m
 from wsraw.gateway import sockets as s
 from wsraw.gateway.connection import Connection
 
@@ -133,3 +135,26 @@ def test_so_have_pauses(served: Served) -> None:
     for route in routes:
         flow.resume(route, 4)
     served.until(lambda: all(route.con.shell.reading for route in routes))
+
+
+def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
+    """Of those that come the last ones wait in the kernel; those that handlers open fail."""
+    with socket.socket() as probe:
+        served.sockets.descriptors._top = probe.fileno() + 6
+    host, port = served.sockets.listeners[0].address.rsplit(":", 1)
+    clients = [socket.create_connection((host, int(port))) for _ in range(4)]
+    served.clients += clients
+    served.until(lambda: served.sockets.endpoints)
+    served.turn()
+    standing = len(served.sockets.endpoints)
+    assert 0 < standing < 4
+    mate = served.mate
+    mate.say(m.Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    served.until(lambda: m.OnError in served.kinds())
+    told = next(event for event in served.heard if type(event) is m.OnError)
+    assert "Too many open files" in told.message
+    assert len(served.sockets.endpoints) == standing
+    for client in clients[:standing]:
+        client.close()
+    served.sockets.descriptors._top += 100
+    served.until(lambda: len(served.sockets.endpoints) == 4 - standing, seconds=0.4)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deadline import eventually
@@ -349,3 +350,35 @@ def test_a_wrong_name_of_the_folder_is_not_believed(
     else:
         monkeypatch.setenv("PWD", named)
     assert module.start_folder() == os.getcwd()
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_thread_that_cannot_start_is_a_process_that_cannot(
+    which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bound of a container counts threads (gunicorn in DFO-Ocean-Navigator #771)."""
+    begin = threading.Thread.start
+    started: list[threading.Thread] = []
+    made: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == which:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    def make(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        made.append(popen(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(module.subprocess, "Popen", make)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", start)
+        Child("input()")
+    [process] = made
+    assert process.returncode is not None
+    assert process.stdin is not None
+    assert process.stdin.closed
+    assert process.stdout is not None
+    eventually(lambda: process.stdout.closed)

@@ -347,3 +347,34 @@ def test_an_address_that_a_gateway_without_supervisor_holds_is_waited_for(
     finally:
         holder.communicate()
         log.close()
+
+
+# --- open files ---
+
+
+@pytest.fixture
+def few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python may have 100 open files."""
+    if "sitecustomize" in sys.modules:
+        pytest.skip("this Python has a sitecustomize of its own")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def test_more_workers_than_there_are_descriptors_for(few_files: None, start: Start) -> None:
+    """Supervisor's minfds: the run says so, and the gateway is never without one."""
+    run = start(count=20)
+    assert run.wait() == 2
+    run.line(r"20 workers need more than \d+ open files, and 100 may be open; raise that")
+
+
+def test_no_more_workers_than_there_are_descriptors_for(few_files: None, start: Start) -> None:
+    run = start(count=1).ready()
+    for count in (2, 3, 4):
+        run.send(signal.SIGTTIN)
+        run.line(rf"SIGTTIN: scaling to {count}")
+    run.send(signal.SIGTTIN)
+    run.line(r"SIGTTIN: there are open files for 4 workers at most; raise their limit")
+    assert echo(run) == b"hello"

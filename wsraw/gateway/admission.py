@@ -17,6 +17,9 @@ RETRY_AFTER: Final = 5
 PATIENCE: Final = 2.0
 """Seconds that a refused client has for its first bytes, and to take our answer."""
 
+AT_ONCE: Final = 16
+"""Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
+
 LEAST_RESERVE: Final = 32
 """Descriptors that are never given to clients: the link, files, connections that handlers open."""
 

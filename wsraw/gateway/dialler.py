@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from wsraw.gateway.client_contexts import ClientContexts, make, options_of
 from wsraw.gateway.connection import CLOSED, Connection
+from wsraw.gateway.descriptors import TOO_MANY, Descriptors
 from wsraw.gateway.resolver import Address, Resolver
 from wsraw.gateway.tls import Context
 from wsraw.gateway.tls_endpoint import OpenTls
@@ -48,12 +49,20 @@ Fault = Callable[[Connection, BaseException], object]
 class Dialler:
     """Dials connections; each ends in `connected`, `failed` or `fault`, once."""
 
-    def __init__(self, loop: Loop, connected: Connected, failed: Failed, fault: Fault) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        connected: Connected,
+        failed: Failed,
+        fault: Fault,
+        descriptors: Descriptors | None = None,
+    ) -> None:
+        self.descriptors = descriptors or Descriptors()
         self._loop = loop
         self._connected = connected
         self._failed = failed
         self.fault = fault
-        self._resolver = Resolver(loop.call_soon_threadsafe)
+        self._resolver = Resolver(loop.call_soon_threadsafe, self.descriptors.look_ups)
         self._contexts = ClientContexts()
         self.attempts: set[_Attempt] = set()
 
@@ -165,6 +174,11 @@ class _Attempt:
                 self._why = f"cannot open a socket: {error.strerror}"
                 continue
             self._socks[sock] = address
+            if self._dialler.descriptors.is_beyond(sock):
+                del self._socks[sock]
+                sock.close()
+                self._why = f"cannot open a socket: {TOO_MANY.strerror} (see ulimit -Hn)"
+                break
             try:
                 tune(sock)
                 code = sock.connect_ex(address)

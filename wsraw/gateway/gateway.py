@@ -16,7 +16,6 @@ Deadlines are judged after reading, and a turn that begins late moves them (see 
 
 from __future__ import annotations
 
-import faulthandler
 import hmac
 import json
 import logging
@@ -35,7 +34,7 @@ from wsraw.gateway import memory
 from wsraw.gateway.admission import most_connections
 from wsraw.gateway.collector import Collector
 from wsraw.gateway.dead_letters import FILE_NAME
-from wsraw.gateway.descriptors import raise_limit
+from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.links import Links
 from wsraw.gateway.remote import Remote
 from wsraw.gateway.report import report
@@ -48,6 +47,7 @@ from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
 from wsraw.listen import adopt
 from wsraw.listeners import parse_listen
 from wsraw.loop import Loop
+from wsraw.open_files import raise_limit
 from wsraw.settings import Settings
 from wsraw.shown import os_error
 
@@ -75,7 +75,7 @@ class Gateway:
         control: str,
         token: str,
         epoch: int,
-        most: int = 0,
+        descriptors: Descriptors | None = None,
         folder: str = "",
     ) -> None:
         """`folder`: where the link's socket is, if not in the run folder. Raises OSError when that
@@ -84,7 +84,11 @@ class Gateway:
         self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
         limit = settings.memory_limit or memory.quarter()
         self.router = Router(settings, epoch, limit, random.random)
-        self.sockets = Sockets(self.loop, self.router, settings, most)
+        self._descriptors = descriptors or Descriptors()
+        most = most_connections(self._descriptors.limit) if descriptors is not None else 0
+        self.sockets = Sockets(
+            self.loop, self.router, settings, most, descriptors=self._descriptors
+        )
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self.collector = Collector()
         self._context = new_context()
@@ -112,6 +116,9 @@ class Gateway:
         if self.settings.worker_listen:
             self._remote = Remote(self.loop, self.router, self._context, self.settings)
             self._links.remote = self._remote
+        if self.sockets.admission.most and not self.settings.max_connections:
+            admission = self.sockets.admission
+            admission.most = self._descriptors.most_connections(admission.most)
         self._say_where()
         self._tick()
 
@@ -249,6 +256,7 @@ class Gateway:
                 self.router.spawned(record)
                 if record.pid:
                     self._spawned.add(record.n, record.pid)
+                self._descriptors.expect(max(len(self._spawned), len(self.router.workers)))
             case m.Exited():
                 self._spawned.discard(record.n)
                 self._links.exited(record.n, now)
@@ -334,17 +342,18 @@ def main(
     epoch: int,
     given: Sequence[int] = (),
     folder: str = "",
+    workers: int = 0,
 ) -> int:
-    """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above."""
-    # One that hangs is asked for its stack with SIGABRT.
-    faulthandler.enable()
-    descriptors = raise_limit()
-    if settings.max_connections > descriptors:
+    """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above;
+    `workers`: how many are to come."""
+    limit = raise_limit()
+    if settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
-        log.warning(text, settings.max_connections, descriptors)
+        log.warning(text, settings.max_connections, limit)
+    descriptors = Descriptors(limit, workers)
     gateway: Gateway | None = None
     try:
-        gateway = Gateway(settings, control, token, epoch, most_connections(descriptors), folder)
+        gateway = Gateway(settings, control, token, epoch, descriptors, folder)
         gateway.start(given)
     except (OSError, ValueError) as error:
         text = os_error(error) if isinstance(error, OSError) else str(error)
@@ -359,7 +368,12 @@ def main(
         gateway.loop.call_soon_threadsafe(gateway.orphaned)
 
     if control:
-        threading.Thread(target=_watch_stdin, args=(lost_parent,), daemon=True).start()
+        try:
+            threading.Thread(target=_watch_stdin, args=(lost_parent,), daemon=True).start()
+        except RuntimeError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            gateway.close()
+            return 1
     # Ctrl-C reaches the whole group; what happens then is for the supervisor to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw import listen as listening
+from wsraw.gateway.descriptors import TOO_MANY, Descriptors
 from wsraw.listeners import Listen
 from wsraw.loop import Loop
 
@@ -34,9 +35,15 @@ class Listener:
     advice, when it cannot be."""
 
     def __init__(
-        self, loop: Loop, listen: Listen, accepted: Accepted, given: socket.socket | None = None
+        self,
+        loop: Loop,
+        listen: Listen,
+        accepted: Accepted,
+        given: socket.socket | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self.listen = listen
+        self._descriptors = descriptors or Descriptors()
         self._loop = loop
         self._accepted = accepted
         self._accepting = False
@@ -52,7 +59,12 @@ class Listener:
 
     def judge(self, room: bool, now: float) -> None:
         """Accept while there is room; called once a turn."""
-        accepting = room and now >= self._exhausted_until
+        if self._exhausted_until and now >= self._exhausted_until:
+            if self._descriptors.has_room():
+                self._exhausted_until = 0.0
+            else:
+                self._pause(TOO_MANY)
+        accepting = room and not self._exhausted_until
         if accepting is not self._accepting:
             self._accepting = accepting
             if accepting:
@@ -81,7 +93,12 @@ class Listener:
                 log.exception("a client of %s is lost", self.listen.name)
                 self._pause(error)
                 return
+            number = sock.fileno()
             self._accepted(self.listen, sock, address)
+            if self._descriptors.is_last(number):
+                # The others wait until there is room again.
+                self._pause(TOO_MANY)
+                return
 
     def _pause(self, error: Exception) -> None:
         now = self._loop.now

@@ -10,7 +10,7 @@ import logging
 import socket
 from typing import Final
 
-from wsraw.gateway.admission import PATIENCE, RETRY_AFTER
+from wsraw.gateway.admission import AT_ONCE, PATIENCE, RETRY_AFTER
 from wsraw.gateway.endpoint import reset
 from wsraw.gateway.http import http_answer, without_body
 from wsraw.gateway.sniff import speaks_http
@@ -19,9 +19,6 @@ from wsraw.listeners import Listen
 from wsraw.loop import Loop, Timer
 
 log = logging.getLogger("wsraw.gateway")
-
-AT_ONCE: Final = 16
-"""Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
 
 ANSWERS: Final = {
     429: ANSWER,

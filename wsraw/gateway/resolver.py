@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from wsraw.loop import blame
+
 THREADS: Final = 64
 """Look-ups under way at the same time. A thread is started when no other one is idle."""
 
@@ -56,8 +58,12 @@ class LookUp:
 class Resolver:
     """Looks names up in daemon threads. All but `_work` runs in the loop's thread."""
 
-    def __init__(self, post: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(
+        self, post: Callable[[Callable[[], object]], object], threads: int = THREADS
+    ) -> None:
+        """`threads`: at most; each look-up takes some descriptors."""
         self._post = post
+        self._most = max(1, min(threads, THREADS))
         self._jobs: queue.SimpleQueue[LookUp | None] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
@@ -83,9 +89,7 @@ class Resolver:
             answer(found, "")
             return _nothing
 
-        def done(addresses: list[Address] | None, why: str) -> None:
-            answer(addresses or [], why and f"cannot resolve {host!r}: {why}")
-
+        done = partial(_tell, host, answer)
         domain = ".".join(host.lower().rstrip(".").split(".")[-2:])
         return self._ask((host, port), domain, partial(_look_up, host, port, 0), done)
 
@@ -117,7 +121,7 @@ class Resolver:
 
     def _begin(self) -> None:
         """Give threads to those whose turn it is."""
-        for domain in list(self._waiting) if self._busy < THREADS else ():
+        for domain in list(self._waiting) if self._busy < self._most else ():
             while domain in self._waiting and self._may_begin(domain):
                 if not self._idle and not self._start_thread():
                     return
@@ -133,7 +137,7 @@ class Resolver:
                 self._jobs.put(look_up)
 
     def _may_begin(self, domain: str) -> bool:
-        return self._under_way.get(domain, 0) < THREADS - self._busy
+        return self._under_way.get(domain, 0) < self._most - self._busy
 
     def _start_thread(self) -> bool:
         """Whether there is one more. Where there can be none, those under way do the rest; with
@@ -179,7 +183,11 @@ class Resolver:
     def _answer(self, look_up: LookUp, result: Any, why: str) -> None:
         del self._look_ups[look_up.key]
         for done in list(look_up.askers):
-            done(result, why)
+            try:
+                done(result, why)
+            except Exception as error:
+                # The others get their answer.
+                blame(done, error)
 
 
 def explain(error: Exception) -> str:
@@ -197,6 +205,10 @@ def _known(host: str, port: int) -> list[Address] | None:
     except (OSError, ValueError):
         # It is a name, or cannot be one (RFC 5890: a label of 64 bytes), which is told then.
         return None
+
+
+def _tell(host: str, answer: Answer, addresses: list[Address] | None, why: str) -> None:
+    answer(addresses or [], why and f"cannot resolve {host!r}: {why}")
 
 
 def _nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from wsraw.gateway.admission import Admission, address_key
 from wsraw.gateway.certificates import Certificates
 from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, reset
 from wsraw.gateway.handshakes import Handshakes
@@ -49,7 +50,9 @@ class Sockets(TlsOwner):
         settings: Settings,
         most_connections: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        descriptors: Descriptors | None = None,
     ) -> None:
+        self.descriptors = descriptors or Descriptors()
         self._clock = clock
         self.loop = loop
         self.router = router
@@ -73,7 +76,7 @@ class Sockets(TlsOwner):
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
         router.write_out = _write_out
-        self._dialler = Dialler(loop, self._connected, self._failed, self._fault)
+        self._dialler = Dialler(loop, self._connected, self._failed, self._fault, self.descriptors)
 
     # --- sockets come ---
 
@@ -82,7 +85,7 @@ class Sockets(TlsOwner):
         its certificates, with a text that says what to do."""
         if listen.tls != "off":
             self._accept_tls[listen.name] = _accept_tls(listen)
-        self.listeners.append(Listener(self.loop, listen, self._accepted, given))
+        self.listeners.append(Listener(self.loop, listen, self._accepted, given, self.descriptors))
 
     def reload_certificates(self) -> str:
         """Read all certificates anew, for connections to come; why not, if one is wrong: then all

@@ -19,6 +19,9 @@ class SpawnedProcesses:
         self._pids: dict[int, int] = {}
         self._descriptors: dict[int, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._pids)
+
     def add(self, n: int, pid: int) -> None:
         """It was told to us while it lives, or is at least not buried yet."""
         if self._pids.get(n) == pid:

@@ -9,8 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+from wsraw.open_files import give_back
 from wsraw.shown import os_error
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
@@ -62,6 +63,7 @@ class Children:
         post: Callable[[Callable[[], object]], object],
         ended: Ended,
         said: bytes = b"",
+        limit: Any = None,
     ) -> None:
         """`variables` and what is `said` on stdin are for processes of our own; the system limits a
         variable to 128 KiB."""
@@ -80,6 +82,8 @@ class Children:
         self._log = log
         self._post = post
         self._ended = ended
+        self._limit = limit
+        """Of open files, for workers; None: as we have it."""
         self._processes: dict[Child, Process] = {}
         self._talking: list[Process] = []
         """Dead, but with output that is not read to its end yet."""
@@ -173,6 +177,8 @@ class Children:
             self._post(partial(self._ended, child, 1, why))
             return False
         self._processes[child] = process
+        if kind != "gateway" and self._limit is not None:
+            give_back(process.pid, self._limit)
         self._log.say("debug", f"{name} started, pid {process.pid}")
         return True
 

@@ -15,6 +15,7 @@ and the callback.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -103,8 +104,18 @@ class Process:
 
             job.add(self.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        threading.Thread(target=self._wait, daemon=True).start()
+        waiter = threading.Thread(target=self._wait, daemon=True)
+        try:
+            self._reader.start()
+            waiter.start()
+        except RuntimeError as error:
+            # As ordinary as having no process left: a container's bound counts both.
+            self._process.kill()
+            self._process.wait()
+            self._close_stdin()
+            if self._reader.ident is None:
+                self._process.stdout.close()  # type: ignore[union-attr]
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def terminate(self) -> None:
         """Ask it to leave. The end of its stdin stays the word for "your parent is gone"."""

@@ -31,6 +31,9 @@ class Run(Protocol):
     def act(self, actions: list[a.Action]) -> None:
         """Do what the policy has decided."""
 
+    def refusal_to_scale(self, count: int) -> str:
+        """Why there cannot be so many workers in all, or nothing."""
+
     def read_certificates(self) -> str:
         """Have them read anew, if there are any: the name of that part of a reload, or ""."""
 
@@ -118,6 +121,12 @@ class Requests:
             self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
         else:
             pool, program = meant
+            now = [child for child in run.policy.workers if child.program == program]
+            others = len(run.policy.workers) - len([c for c in now if c.pool == pool.name])
+            why = run.refusal_to_scale(others + int(count))
+            if why:
+                self._answer(asked, False, why)
+                return
             run.say("info", f"wsraw scale: {program.label} to {count}")
             self._errands.begin(asked, "scale", [pool.name])
             run.act(run.policy.scale(int(count), run.loop.now, pool, program))

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from wsraw import listen as listening
 from wsraw import messages as m
-from wsraw import pools, programs
+from wsraw import open_files, pools, programs
 from wsraw import settings as settings_module
 from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
@@ -87,6 +87,17 @@ class Supervisor:
     def __init__(self, settings: Settings, log: Log) -> None:
         """Raises CannotStart, and then leaves nothing behind."""
         entries = pools.entries(settings, os.path.isfile)
+        count = sum(entry.number for each in entries.values() for entry in each)
+        given = open_files.soft_limit()
+        limit = open_files.raise_limit()
+        if count and open_files.reserve(limit, count) + open_files.LEAST > limit:
+            need = open_files.EACH_WORKER * count + open_files.LEAST
+            raise CannotStart(
+                f"{count} workers need more than {need} open files, and {limit} may be open; raise "
+                "that (ulimit -Hn), or start fewer"
+            )
+        self.most_workers = min(p.MOST_WORKERS, open_files.most_workers(limit, count))
+        """That there are descriptors for."""
         self._settings = settings
         self._log = log
         self.policy = p.Policy(entries, settings, random.random)
@@ -121,6 +132,7 @@ class Supervisor:
             self.loop.call_soon_threadsafe,
             self._bury,
             settings_module.to_json(run_settings).encode() + b"\n",
+            given,
         )
         self._requests = Requests(self)
         self._reads_asked = self._reads_done = 0
@@ -248,9 +260,24 @@ class Supervisor:
             self._log.say("warning", f"{name}: {why}")
             return
         count = max(1, len(self.policy.workers) + change)
+        why = self.refusal_to_scale(count) if change > 0 else ""
+        if why:
+            self._log.say("warning", f"{name}: {why}")
+            return
         self._log.say("info", f"{name}: scaling to {count}")
         (pool,) = [pool for pool in self.policy.pools.values() if pool.programs]
         self.act(self.policy.scale(count, self.loop.now, pool))
+
+    def refusal_to_scale(self, count: int) -> str:
+        """Why there cannot be so many workers in all, or nothing."""
+        if count <= self.most_workers:
+            return ""
+        if self.most_workers == p.MOST_WORKERS:
+            return f"there can be {p.MOST_WORKERS} workers at most"
+        return (
+            f"there are open files for {self.most_workers} workers at most; raise their limit "
+            "(ulimit -Hn) and start the run again"
+        )
 
     # --- the policy's decisions ---
 
@@ -338,6 +365,7 @@ class Supervisor:
                 "WSRAW_CONTROL_TOKEN": self.control.expect(),
                 "WSRAW_EPOCH": str(epoch),
                 "WSRAW_LINK_FOLDER": self._keeper.link_folder(),
+                "WSRAW_EXPECTED": str(len(self.policy.workers)),
             }
             sockets = [sock.fileno() for sock, _ in self._sockets]
             self._children.spawn_gateway(child, name, variables, sockets)
