@@ -269,8 +269,18 @@ class WorkerLink:
         """
         if outbox.session != self.session or self.state is LinkState.GONE:
             return False
-        if outbox.records:
-            self._append(outbox.records, outbox.size, outbox.event)
+        commanded = outbox.records
+        if commanded:
+            # As in `_append`, without the call: this is what most events come to.
+            size = self._size + outbox.size
+            if size > self.room and (self._records or self._acks):
+                self._append(commanded, outbox.size, outbox.event)
+            else:
+                self._size = size
+                records = self._records
+                first = len(records)
+                records += commanded
+                self._parts.append((first, len(records), outbox.event))
         seq = outbox.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.

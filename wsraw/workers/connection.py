@@ -393,26 +393,32 @@ def parse_message(
         if data is msg or known != len(msg):
             names = values.brief(sorted(map(str, msg)))
             raise ValueError(f"a message has data, type and final, not {names}")
-    if isinstance(data, str):
-        natural = "text"
+    # The exact types first: nearly all messages have them.
+    if data.__class__ is bytes:
+        encoded, natural = data, "binary"
+    elif data.__class__ is str and data.isascii():
+        encoded, natural = data.encode(), "text"
+    elif isinstance(data, str):
+        encoded, natural = values.binary(data, "the message"), "text"
     elif isinstance(data, (bytes, bytearray, memoryview)):
-        natural = "binary"
+        encoded, natural = values.binary(data, "the message"), "binary"
     elif hasattr(data, "__await__"):
         raise TypeError("a coroutine is no message: is an await or an async def missing?")
     else:
         raise TypeError(
             f"cannot send {values.kind_of(data)}: give str, bytes or a mapping with data"
         )
-    encoded = values.binary(data, "the message")
-    if type is not None and not isinstance(type, str):
-        raise TypeError(f"type must be 'text' or 'binary', not {values.kind_of(type)}")
-    if type is None or type == "raw":
+    if type == natural or type is None or type == "raw":
         kind = natural
+    elif not isinstance(type, str):
+        raise TypeError(f"type must be 'text' or 'binary', not {values.kind_of(type)}")
     elif type in ("text", "binary"):
         kind = str.__str__(type)
     else:
         raise ValueError(f"type {values.brief(type)} is neither 'text' nor 'binary'")
-    return encoded, kind, True if final is None else values.flag(final, "final")
+    if final is None or final is True:
+        return encoded, kind, True
+    return encoded, kind, values.flag(final, "final")
 
 
 def to_id(con: Connection | int) -> int:
