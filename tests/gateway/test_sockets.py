@@ -158,3 +158,22 @@ def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
         client.close()
     served.sockets.descriptors._top += 100
     served.until(lambda: len(served.sockets.endpoints) == 4 - standing, seconds=0.4)
+
+
+def test_who_is_refused_takes_nothing_of_the_reserve() -> None:
+    """Where there is no descriptor for waiting politely, it is reset at once, and the listener does
+    not pause for it (python-websockets #822)."""
+    served = Served(max_connections=1)
+    try:
+        served.connect()
+        with socket.socket() as probe:
+            served.sockets.descriptors._top = probe.fileno() + 3
+        host, port = served.sockets.listeners[0].address.rsplit(":", 1)
+        late = [socket.create_connection((host, int(port))) for _ in range(8)]
+        served.clients += late
+        for _ in range(8):
+            served.turn()
+        assert served.stage.router.limits.counts == {"max_connections": 8}
+        assert served.sockets.descriptors.has_room() is False
+    finally:
+        served.close()

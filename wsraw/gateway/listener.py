@@ -95,8 +95,8 @@ class Listener:
                 return
             number = sock.fileno()
             self._accepted(self.listen, sock, address)
-            if self._descriptors.is_last(number):
-                # The others wait until there is room again.
+            if self._descriptors.is_last(number) and sock.fileno() >= 0:
+                # It stays. The others wait until there is room again.
                 self._pause(TOO_MANY)
                 return
 

@@ -11,6 +11,7 @@ import socket
 from typing import Final
 
 from wsraw.gateway.admission import AT_ONCE, PATIENCE, RETRY_AFTER
+from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.endpoint import reset
 from wsraw.gateway.http import http_answer, without_body
 from wsraw.gateway.sniff import speaks_http
@@ -29,14 +30,16 @@ ANSWERS: Final = {
 class Refusals:
     """Those who wait to hear that they may not come in."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, descriptors: Descriptors | None = None) -> None:
         self._loop = loop
+        self._descriptors = descriptors or Descriptors()
         self._waiting: set[_Refused] = set()
         self._over: list[_Refused] = []
 
     def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
         """Take the socket of a client over, and get rid of it."""
-        if listen.protocol == "raw" or len(self._waiting) >= AT_ONCE:
+        is_full = len(self._waiting) >= AT_ONCE or self._descriptors.is_last(sock.fileno())
+        if listen.protocol == "raw" or is_full:
             reset(sock)
             return
         sock.setblocking(False)

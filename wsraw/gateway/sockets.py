@@ -70,7 +70,7 @@ class Sockets(TlsOwner):
             settings.max_connections or most_connections, settings.max_connections_per_address
         )
         router.entrance.admission = self.admission
-        self._refusals = Refusals(loop)
+        self._refusals = Refusals(loop, self.descriptors)
         self._overdrawn: dict[RatedConnection, None] = {}
         self.handshakes = Handshakes()
         self._accept_tls: dict[str, AcceptTls] = {}
