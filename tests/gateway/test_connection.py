@@ -27,7 +27,8 @@ from wsraw.gateway.connection import (
     Step,
 )
 from wsraw.gateway.framing import frame_message
-from wsraw.gateway.receiver import MOST_PARSED
+from wsraw.gateway.receiver import MOST_CHUNKS, MOST_PARSED
+from wsraw.gateway.request import MOST_BODY
 from wsraw.gateway.whole_frames import MOST
 from wsraw.listeners import Listen
 from wsraw.messages import Event, OnClose, OnConnect, OnError, OnMessage, Open
@@ -839,6 +840,82 @@ def test_compressed_messages_right_behind_a_servers_answer(cut: int, size: int) 
     texts = [event.data for event in events if isinstance(event, OnMessage)]
     assert texts == [b"first" * (size // 5), b"second"]
     assert con.state is OPEN
+
+
+# --- what servers answer that refuse us ---
+
+BODY = bytes(range(256)) * 1024
+
+
+def refused(*parts: bytes, eof: bool = False, after: float = 0.0) -> tuple[str, Any]:
+    """What on_error says, and con.response, of a server that answers so."""
+    con = dial(protocol="websocket", connect_timeout=5.0)
+    con.connected(0.0)
+    flush(con)
+    events: list[Event] = []
+    for part in parts:
+        events += con.receive_data(part, 0.0)
+    if eof:
+        events += con.receive_eof(0.0)
+    if after:
+        events += con.handle_timeout(after)
+    error, close = events
+    assert isinstance(error, OnError)
+    assert isinstance(close, OnClose)
+    assert error.about.get("response") == close.about.get("response")
+    return error.message, error.about.get("response")
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: %d\r\n" % len(BODY)])
+def test_of_a_long_body_the_beginning_is_told_at_once(length: bytes) -> None:
+    head = b"HTTP/1.1 500 no\r\n" + length + b"\r\n"
+    message, response = refused(head, BODY)
+    assert message == "server rejected WebSocket connection: HTTP 500"
+    assert (response["status"], response["body"]) == (500, BODY[:MOST_BODY])
+
+
+def test_a_body_in_chunks() -> None:
+    head = b"HTTP/1.1 401 no\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole = head + b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n"
+    for data in ([whole], [bytes((byte,)) for byte in whole[:-2]]):
+        assert refused(*data)[1]["body"] == b"abc0123456789"
+    assert refused(head, b"40000\r\n", BODY)[1]["body"] == BODY[:MOST_BODY]
+    assert refused(head, b"3\r\nabc\r\nno size", eof=True)[1]["body"] == b"abc"
+    for wrong in (b"-1\r\n", b"x\r\n", b"1\r\nabc", b"ffffffffffffffffffff\r\n"):
+        assert refused(head, b"2\r\nok\r\n" + wrong)[1]["body"].startswith(b"ok")
+
+
+def test_chunks_without_end_cost_no_more_than_their_number() -> None:
+    head = b"HTTP/1.1 500 no\r\nTransfer-Encoding: chunked\r\n\r\n"
+    _, response = refused(head, b"1\r\nx\r\n" * 2000)
+    assert response["body"] == b"x" * MOST_CHUNKS
+
+
+def test_a_refusal_that_is_not_finished_is_told_when_time_is_up() -> None:
+    message, response = refused(b"HTTP/1.1 403 no\r\nX: y\r\n\r\nbecause", after=5.0)
+    assert message == "server rejected WebSocket connection: HTTP 403"
+    assert response["body"] == b"because"
+    message, response = refused(b"HTTP/1.1 403 no\r\nX: y\r\n", after=5.0)
+    assert (message, response) == ("timed out after 5 s", None)
+
+
+def test_a_refusal_of_an_old_server() -> None:
+    _, response = refused(b"HTTP/1.0 404 no\r\n\r\nnothing here", eof=True)
+    assert (response["status"], response["body"]) == (404, b"nothing here")
+    assert "expected HTTP/1.1" in refused(b"HTTP/1.0 101 yes\r\n\r\n")[0]
+
+
+def test_interim_answers_are_read_over() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    assert (
+        refused(interim * 3 + b"HTTP/1.1 401 no\r\nContent-Length: 0\r\n\r\n")[1]["status"] == 401
+    )
+    assert refused(interim * 100)[1]["status"] == 103, "not for ever"
+    con = dial(protocol="websocket")
+    con.connected(0.0)
+    con.receive_data(interim, 0.0)
+    events, _ = answer(con)
+    assert tell(events) == ["connect websocket client"]
 
 
 def test_opened_raw_that_reconnects_tells_when_it_stands() -> None:

@@ -82,6 +82,12 @@ class Dialling:
         """It has had the time to stand."""
         con = self._con
         con.drop_output()
+        ws = con.websocket
+        if ws is not None and self._tcp_stands:
+            ws.receive_eof()
+            if ws.response is not None:
+                # It has refused us, and does not finish to say why.
+                return self._refused(ws)
         cause = "handshake-timeout" if self._tcp_stands else "connect-failed"
         return con.end(1006, "", cause, f"timed out after {con.timeout:g} s")
 

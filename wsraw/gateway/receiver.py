@@ -21,7 +21,13 @@ from typing import Any, Final
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    PayloadTooBig,
+    ProtocolError,
+    StatusLineTooLong,
+)
 from websockets.frames import (
     BINARY,
     CLOSE,
@@ -31,12 +37,14 @@ from websockets.frames import (
     CloseCode,
     Frame,
 )
+from websockets.http11 import Response
 from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsraw.gateway import deflate
 from wsraw.gateway.compression import DeflateExtension
+from wsraw.gateway.request import MOST_BODY
 from wsraw.gateway.whole_frames import (
     MAX_CONTROL,
 )
@@ -260,6 +268,14 @@ def _failure_of(error: Exception) -> tuple[int, str]:
 
 
 _MAY_BE_EMPTY: Final = frozenset(("sec-websocket-protocol", "sec-websocket-extensions"))
+MOST_INTERIM: Final = 16
+"""Answers that are read in front of the one that counts: 103, for example."""
+
+MOST_CHUNKS: Final = 1000
+"""Chunks of a refusal's body that are read; each takes some µs."""
+
+LONGEST_CHUNK_LINE: Final = 256
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?=[;\s])")
 _BARE_STATUS: Final = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}\r\n")
 
 
@@ -295,9 +311,14 @@ class _AnswerReader(StreamReader):
     """Reads a server's answer as RFC 9112 lets us: a lone LF ends a line (section 2.2), and nobody
     needs the space in front of a reason that is not there (section 4)."""
 
+    is_old = False
+    """The last status line was one of HTTP/1.0."""
+
     def read_line(self, *args: Any) -> Generator[None, None, bytearray]:
         """A line, with CRLF at its end."""
         line = yield from super().read_line(*args)
+        if line.startswith(b"HTTP/1."):
+            self.is_old = line.startswith(b"HTTP/1.0 ")
         if not line.endswith(b"\r\n"):
             line[-1:] = b"\r\n"
         if _BARE_STATUS.fullmatch(line):
@@ -316,9 +337,89 @@ class ClientReceiver(Receiver, ClientProtocol):
         self.parser = self.parse()
         next(self.parser)
 
+    def parse(self) -> Generator[None]:
+        """As the library does it, but for what `_read_answer` does."""
+        if self.state is State.CONNECTING:
+            try:
+                response = yield from _read_answer(self.reader)
+            except Exception as error:
+                why: Exception = error
+                if not isinstance(error, StatusLineTooLong):
+                    why = InvalidMessage("did not receive a valid HTTP response")
+                    why.__cause__ = error
+                yield from self._give_up(why)
+                return
+            try:
+                self.process_response(response)
+            except InvalidHandshake as error:
+                self.events.append(response)
+                yield from self._give_up(error)
+                return
+            self.state = State.OPEN
+            self.events.append(response)
+        yield from Protocol.parse(self)
+
+    def _give_up(self, why: Exception) -> Generator[None]:
+        self.handshake_exc = why
+        self.send_eof()
+        self.parser = self.discard()
+        next(self.parser)
+        yield
+
     def process_response(self, response: Any) -> None:
         """A good answer. Frames may stand right behind it, and are parsed at once."""
         super().process_response(_without_empty(response))
         for extension in self.extensions:
             assert isinstance(extension, DeflateExtension)
             self.inflates(extension)
+
+
+def _read_answer(reader: StreamReader) -> Generator[None, None, Response]:
+    """The answer that counts, behind interim ones (RFC 9110, section 15.2). Of the body as much as
+    handlers get: the library wants all of it, a server need not ever finish it, and its chunks cost
+    the square of their number."""
+    lines = reader.read_line, reader.read_exact, reader.read_to_eof
+    for _ in range(MOST_INTERIM):
+        # Of a proxy it leaves the body alone.
+        response = yield from Response.parse(*lines, proxy=True)
+        if response.status_code == 101 and isinstance(reader, _AnswerReader) and reader.is_old:
+            raise ValueError("unsupported protocol; expected HTTP/1.1: HTTP/1.0")
+        if response.status_code == 101 or response.status_code >= 200:
+            break
+    headers = response.headers
+    length = headers.get("Content-Length", "")
+    if response.status_code < 200 or response.status_code in (204, 304):
+        return response
+    if "Transfer-Encoding" in headers:
+        response.body = yield from _read_chunks(reader)
+    else:
+        most = int(length) if length.isascii() and length.isdigit() else MOST_BODY
+        response.body = yield from _read_some(reader, min(most, MOST_BODY))
+    return response
+
+
+def _read_some(reader: StreamReader, size: int) -> Generator[None, None, bytes]:
+    """So many bytes, or those that come before the end."""
+    while len(reader.buffer) < size and not reader.eof:
+        yield
+    data = bytes(reader.buffer[:size])
+    del reader.buffer[:size]
+    return data
+
+
+def _read_chunks(reader: StreamReader) -> Generator[None, None, bytes]:
+    """A body in chunks (RFC 9112, section 7.1), as far as they are right."""
+    body = bytearray()
+    for _ in range(MOST_CHUNKS):
+        try:
+            line = yield from reader.read_line(LONGEST_CHUNK_LINE)
+        except (EOFError, RuntimeError):
+            break
+        size = _CHUNK_SIZE.match(line)
+        if size is None:
+            break
+        left = min(int(size[0], 16), MOST_BODY - len(body))
+        body += yield from _read_some(reader, left)
+        if not left or (yield from _read_some(reader, 2)) != b"\r\n":
+            break
+    return bytes(body)
