@@ -12,14 +12,18 @@ def measure(run, headers):
     r0 = rss(gw)
     cs = []
     for _ in range(N):
-        cs.append(WS(run.port, headers=headers))
+        try:
+            cs.append(WS(run.port, headers=headers, timeout=3))
+        except (TimeoutError, ConnectionError):
+            # It waits to be let in: the gateway has seen that there is no more room.
+            break
     time.sleep(1)
     r1 = rss(gw)
     g = run.status()["gateway"]
     for c in cs:
         c.close()
     time.sleep(1)
-    return (r1 - r0) * 1024 / N, g["bytes"], r1
+    return len(cs), r1 - r0, g["bytes"] / 2**20
 
 
 def case():
@@ -40,10 +44,12 @@ def case():
             run.status()["gateway"]["limits"],
         )
         run.close()
-    worst = max(o[1] for o in out)
     verdict(
-        worst > 20,
-        f"{worst:.0f} KiB a connection (plain: {out[0][1]:.1f}), accounted: {[o[2] for o in out]} bytes in all",
+        any(grown > 1.5 * max(accounted, 8) or grown > 48 for _, _, grown, accounted in out),
+        "; ".join(
+            f"{name}: {count} connections, {grown:.0f} MiB more, {accounted:.0f} MiB accounted"
+            for name, count, grown, accounted in out
+        ),
     )
 
 

@@ -25,18 +25,21 @@ def case():
     N = 60
     cs = []
     t0 = time.monotonic()
-    for n in range(N):
-        c = WS(run.port)
-        cs.append(c)
-        for b in range(10):
-            c.s.sendall(
-                b"".join(
-                    c.frame(f"r{n}-{i}-".ljust(1000, "\u20ac"))
-                    for i in range(b * 100, b * 100 + 100)
+    try:
+        for n in range(N):
+            c = WS(run.port, timeout=3)
+            cs.append(c)
+            for b in range(10):
+                c.s.sendall(
+                    b"".join(
+                        c.frame(f"r{n}-{i}-".ljust(1000, "\u20ac"))
+                        for i in range(b * 100, b * 100 + 100)
+                    )
                 )
-            )
-            for _ in range(100):
-                c.recv()
+                for _ in range(100):
+                    c.recv()
+    except (TimeoutError, ConnectionError) as error:
+        print("no more room:", repr(error))
     time.sleep(1)
     r1 = rss(gw)
     g = run.status()["gateway"]
@@ -51,12 +54,15 @@ def case():
     s0 = rss(gw)
     N2 = 2000
     cs = []
-    for n in range(N2):
-        c = WS(run.port)
-        cs.append(c)
-        c.send("s" * 65000)
-    for c in cs:
-        c.recv()
+    try:
+        for n in range(N2):
+            c = WS(run.port, timeout=3)
+            cs.append(c)
+            c.send("s" * 65000)
+        for c in cs:
+            c.recv()
+    except (TimeoutError, ConnectionError) as error:
+        print("no more room:", repr(error))
     time.sleep(1)
     s1 = rss(gw)
     g = run.status()["gateway"]
@@ -66,7 +72,7 @@ def case():
     )
     verdict(
         r1 - r0 > 60 or s1 - s0 > 60,
-        f"{r1 - r0:.0f} MiB by the groups of 60 connections, {s1 - s0:.0f} MiB by the states of {N2}; the limit is 32 MiB, and 0 are accounted",
+        f"{r1 - r0:.0f} MiB by the groups of 60 connections, {s1 - s0:.0f} MiB by the states of {N2}; the limit is 32 MiB",
     )
 
 

@@ -28,7 +28,8 @@ results = {}
 
 def check(label, link, to, workers, *args, cwd="/", ask=True):
     point(link, to.format(1))
-    run = Run(None, *args, workers=workers, folder=folder, cwd=cwd)
+    # As `cd` does it: without PWD no process can know by which link it came to where it is.
+    run = Run(None, *args, workers=workers, folder=folder, cwd=cwd, env={"PWD": cwd})
     before = run.ask(b"x").decode()
     point(link, to.format(2))
     said = ""
