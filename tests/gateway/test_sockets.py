@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterator
 
@@ -51,6 +52,19 @@ def test_listeners_pause_while_it_is_crowded(served: Served) -> None:
     flow.due = True
     served.turn()
     assert told == [True, False]
+
+
+def test_nothing_is_opened_while_memory_is_full(served: Served) -> None:
+    flow = served.stage.router.flow
+    flow.full = True
+    flow.judge_above = math.inf
+    mate = served.mate
+    mate.say(m.Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    served.until(lambda: served.kinds() == [m.OnError, m.OnClose])
+    failed, end = served.heard
+    assert "memory_limit" in failed.message
+    assert end.cause == "connect-failed"
+    assert served.stage.router.limits.counts == {"memory_limit (100 %)": 1}
 
 
 def test_close_frees_everything(served: Served) -> None:

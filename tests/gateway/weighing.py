@@ -319,6 +319,27 @@ def connections_being_opened() -> Any:
     return stage_with(add)
 
 
+@kind(50)
+def answers_of_servers_that_refuse() -> Any:
+    """Of which no worker has heard yet."""
+    stage = Stage()
+    mate = stage.worker()
+
+    def add(n: int) -> None:
+        con_id = mate.link.new_id()
+        mate.say(m.Open(con_id, "127.0.0.1:9", "websocket"))
+        stage.router.to_dial.clear()
+        con = stage.router.routes[con_id].con
+        stage.router.take(con, con.connected(0.0), 0.0)
+        stage.write(con)
+        fields = b"".join(b"X-%02d: %b\r\n" % (n, b"y" * 150) for n in range(90))
+        head = b"HTTP/1.1 403 No\r\nContent-Length: 65536\r\n%b\r\n" % fields
+        events = con.receive_data(head + os.urandom(65536), 0.0)
+        stage.router.take(con, events, 0.0)
+
+    return stage, add
+
+
 # --- the scales ---
 
 

@@ -25,6 +25,7 @@ import wsraw.messages as m
 from wsraw.gateway.flow import Flow
 from wsraw.gateway.route import EVENT_COST, Pool, Route, Worker
 from wsraw.gateway.suspicion import Suspicion
+from wsraw.gateway.weights import size_of
 from wsraw.link import InFlight, LinkState
 
 SHUNNED_FOR: Final = 10.0
@@ -80,6 +81,10 @@ class Dispatcher:
             size = len(event.data) + EVENT_COST
         else:
             size = EVENT_COST
+            response = route.con.about.get("response")
+            if response is not None:
+                # The end of a connection brings what a server has answered.
+                size += size_of(response)
         route.active = True
         flow = self._flow
         flow.total += size

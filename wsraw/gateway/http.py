@@ -107,6 +107,11 @@ def without_body(answer: bytes) -> bytes:
     return head + end
 
 
+def answer_for(first: bytes, answer: bytes) -> bytes:
+    """The answer as a request with these first bytes may have it."""
+    return without_body(answer) if first.startswith(b"HEAD") else answer
+
+
 def fields_of(head: bytes) -> dict[str, str]:
     """The fields of a request head that is not a handshake: by their names in lower case, values
     of the same name joined. Lines that are not fields are left out."""

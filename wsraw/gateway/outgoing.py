@@ -195,7 +195,7 @@ class Outgoing:
 
     def _begin_making(self, route: Route, worker: Worker | None, send: m.Send) -> None:
         self.making[route] = worker, send
-        self._flow.shared += len(send.data)
+        self._flow.hold(len(send.data))
         if route.fragment is None:
             route.fragment = self._maker
 
@@ -212,7 +212,7 @@ class Outgoing:
         if route.con.send(send.data, send.type, send.final, now) == UNFINISHED:
             self.making[route] = worker, send
             return
-        self._flow.shared -= len(send.data)
+        self._flow.hold(-len(send.data))
         self._dirty[route.con] = None
         if route.con.shell is None:
             self._flow.output_changed(route)
@@ -257,7 +257,7 @@ class Outgoing:
         self.fragmented.discard(route)
         if route in self.making:
             _, made = self.making.pop(route)
-            self._flow.shared -= len(made.data)
+            self._flow.hold(-len(made.data))
         late, route.late_sends = route.late_sends, None
         for _, record in late or ():
             size = len(record.data) if isinstance(record, m.Send) else 0

@@ -13,7 +13,7 @@ from typing import Final
 from wsraw.gateway.admission import AT_ONCE, PATIENCE, RETRY_AFTER
 from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.endpoint import reset
-from wsraw.gateway.http import http_answer, without_body
+from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sniff import speaks_http
 from wsraw.gateway.too_many import ANSWER, ENOUGH
 from wsraw.listeners import Listen
@@ -93,8 +93,7 @@ class _Refused:
             speaks = speaks_http(self._seen)
             if speaks:
                 self._answered = True
-                answer = self._answer
-                self.sock.send(without_body(answer) if self._seen.startswith(b"HEAD") else answer)
+                self.sock.send(answer_for(self._seen, self._answer))
                 self.sock.shutdown(socket.SHUT_WR)
             elif speaks is False:
                 self.end()

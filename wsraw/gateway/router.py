@@ -149,7 +149,7 @@ class Router(Table):
             size = len(data) + EVENT_COST
             worker.later.append(data)
             self.unread += size
-            self.flow.shared += size
+            self.flow.hold(size)
             return
         self._receive(worker, data, now)
 
@@ -221,7 +221,7 @@ class Router(Table):
                 break
         if end < len(records):
             worker.records, worker.at, worker.batch_size = records, end, size
-            self.flow.shared += size
+            self.flow.hold(size)
             self.behind[worker] = None
 
     def _left_out(self, worker: Worker, index: int, record: m.Record, why: str) -> None:
@@ -262,7 +262,7 @@ class Router(Table):
         del self.behind[worker]
         records, worker.records = worker.records, None
         if records is not None:
-            self.flow.shared -= worker.batch_size
+            self.flow.hold(-worker.batch_size)
             self._apply(worker, records, worker.at, worker.batch_size, now)
         for _ in range(BATCHES):
             if worker.records is not None or not worker.later or worker.state is LinkState.GONE:
@@ -270,7 +270,7 @@ class Router(Table):
             data = worker.later.popleft()
             size = len(data) + EVENT_COST
             self.unread -= size
-            self.flow.shared -= size
+            self.flow.hold(-size)
             self._receive(worker, data, now)
         if worker.later and worker.state is not LinkState.GONE:
             self.behind[worker] = None
@@ -281,7 +281,7 @@ class Router(Table):
         """Its session is over: what stands behind is nobody's."""
         size = sum([len(data) + EVENT_COST for data in worker.later])
         self.unread -= size
-        self.flow.shared -= size
+        self.flow.hold(-size)
         worker.later.clear()
 
     def _finish(self, worker: Worker, now: float) -> None:

@@ -16,6 +16,7 @@ from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, reset
 from wsraw.gateway.handshakes import Handshakes
+from wsraw.gateway.limits import FULL
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
 from wsraw.gateway.refusals import Refusals
@@ -183,6 +184,11 @@ class Sockets(TlsOwner):
 
     def _dial(self, con: Connection) -> None:
         try:
+            if self.router.flow.full and con.state is CONNECTING:
+                now = self.loop.now
+                self.router.limits.hit(FULL, now, con.who)
+                self._failed(con, "the gateway holds as much as memory_limit allows")
+                return
             self._dialler.dial(con)
         except Exception as error:
             self._dialler.give_up(con)

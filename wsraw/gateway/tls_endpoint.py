@@ -20,7 +20,7 @@ from wsraw.gateway.connection import CLOSED, Connection
 from wsraw.gateway.endpoint import Endpoint, Owner
 from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.hello import HANDSHAKE, Hello, HelloReader
-from wsraw.gateway.http import http_answer
+from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sniff import METHODS
 from wsraw.gateway.tls import Context, Tls
 from wsraw.gateway.tls_socket import TlsSocket
@@ -208,7 +208,8 @@ class TlsEndpoint(Endpoint):
             self._terms = self._hello = None
             self._owner.router.take(con, con.secured(now), now)
         elif any(method.startswith(first) for method in _METHODS) or first.startswith(_METHODS):
-            self._fail("an HTTP request without TLS", http_answer(400, "TLS is needed here"))
+            answer = answer_for(first, http_answer(400, "TLS is needed here"))
+            self._fail("an HTTP request without TLS", answer)
         else:
             self._fail("bytes that are no TLS")
             con.reset = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from wsraw.gateway.admission import PATIENCE, RETRY_AFTER
-from wsraw.gateway.http import http_answer, without_body
+from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sniff import speaks_http
 from wsraw.gateway.standing import Standing
 from wsraw.messages import Event
@@ -38,7 +38,7 @@ class TooMany:
         speaks = speaks_http(self._seen)
         if not speaks:
             return self._reset() if speaks is False else []
-        self._con.append(without_body(ANSWER) if self._seen.startswith(b"HEAD") else ANSWER)
+        self._con.append(answer_for(self._seen, ANSWER))
         return self._con.end(1002, "", "protocol-error")
 
     def receive_eof(self, now: float) -> list[Event]:
