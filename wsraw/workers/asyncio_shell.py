@@ -58,6 +58,8 @@ class AsyncioShell(Shell):
         """What is cancelled now was cancelled by us."""
         self.is_guest = False
         """The loop is that of a program around us, and so is a KeyboardInterrupt."""
+        self._owns_loop = False
+        """Nobody but handlers can cancel what runs in the loop."""
         self._is_closed = False
         """The loop goes on without us: what it was still asked to call finds nothing to do."""
         self._unsent: bytes | None = None
@@ -71,6 +73,7 @@ class AsyncioShell(Shell):
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         fork.in_child(self._end_fork)
+        self._owns_loop = True
         with asyncio.Runner(loop_factory=new_loop) as runner:
             loop = runner.get_loop()
             serving = loop.create_task(self.serve())
@@ -123,7 +126,7 @@ class AsyncioShell(Shell):
             try:
                 await self._over.wait()
             except asyncio.CancelledError as error:
-                if self.is_guest:
+                if not self._owns_loop:
                     raise
                 # A handler that cancels all tasks of the loop has met this one, too.
                 self.runtime.escaped("the worker's own task", error)
