@@ -17,7 +17,7 @@ from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import DOES_NOT_LOAD, Phase, Policy
 from wsraw.supervisor.pool import GRACE, SETTLE
 from wsraw.supervisor.pulse import START
-from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER
+from wsraw.supervisor.restarts import GATEWAY_BACKOFF, LONGEST_BACKOFF, STABLE_AFTER
 
 # --- start: left to right ---
 
@@ -208,6 +208,21 @@ def test_a_crash_loop_is_told_and_goes_on_slowly() -> None:
     run.exit(run.worker, 1)
     assert "crash loop:" not in run.said, "once is enough"
     assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
+
+
+def test_a_gateway_that_cannot_start_any_more_is_tried_more_often() -> None:
+    """A certificate's file that is gone when the gateway has died, for example: nobody is served
+    until it is back."""
+    run = Run(1).up()
+    run.pass_time(10)
+    for _ in range(6):
+        run.exit(run.gateway, 3)
+        run.pass_time(GATEWAY_BACKOFF)
+    assert run.exit(run.gateway, 3) == []
+    assert run.policy.is_looping
+    assert run.policy.phase is Phase.RUNNING
+    assert run.pass_time(GATEWAY_BACKOFF - 0.1) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.gateway)]
 
 
 def test_it_counts_all_workers_together() -> None:

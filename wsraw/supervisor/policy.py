@@ -27,7 +27,7 @@ from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
 from wsraw.supervisor.pool import GRACE, Pool
 from wsraw.supervisor.pulse import Pulse
-from wsraw.supervisor.restarts import LONGEST_BACKOFF, STABLE_AFTER, Restarts
+from wsraw.supervisor.restarts import GATEWAY_BACKOFF, STABLE_AFTER, Restarts
 
 ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker writes down its stack, and SIGKILL."""
@@ -91,7 +91,9 @@ class Policy:
         self.phase = Phase.RUNNING
         self.has_been_up = False
         """The gateway has listened, and each program has had a worker that was ready."""
-        self.gateway_restarts = Restarts(intensity, period, random, at_once=True)
+        self.gateway_restarts = Restarts(
+            intensity, period, random, at_once=True, longest=GATEWAY_BACKOFF
+        )
         self._pulse = Pulse(settings.gateway_timeout)
         self._settings = settings
         self._endpoint = ""
@@ -531,11 +533,13 @@ class Policy:
         when = f"in {wait:.1f} s" if wait else "at once"
         self._say("warning", f"{name} {reason}; starting another {when}")
         if began:
-            where = "" if child is self.gateway else self._of_pool(self.pools[child.pool])
+            is_gateway = child is self.gateway
+            where = " of the gateway" if is_gateway else self._of_pool(self.pools[child.pool])
+            meanwhile = "No client is served" if is_gateway else "Connections stay"
             self._say(
                 "error",
                 f"crash loop{where}: more than {most} deaths at the start within {period:g} s. "
-                f"Connections stay; trying again every {LONGEST_BACKOFF:g} s. "
+                f"{meanwhile}; trying again every {self._restarts_of(child).longest:g} s. "
                 "`wsraw reload` tries at once",
             )
 

@@ -21,6 +21,10 @@ FIRST_BACKOFF: Final = 0.1
 
 LONGEST_BACKOFF: Final = 30.0
 
+GATEWAY_BACKOFF: Final = 5.0
+"""The same for the gateway. While there is none nobody is served, and a try costs little: what it
+misses, a certificate's file for example, may be back any moment."""
+
 STABLE_AFTER: Final = 1.0
 """Seconds of being ready after which a death is no crash loop: somebody killed it."""
 
@@ -32,12 +36,19 @@ class Restarts:
     """The deaths of one kind of children: of the gateway, or of a pool's workers.
 
     `random` gives numbers from 0 to 1: children that died together must not come back together.
-    With `at_once` the first restart of a child does not wait.
+    With `at_once` the first restart of a child does not wait. `longest`: the longest pause.
     """
 
     def __init__(
-        self, intensity: int, period: float, random: Callable[[], float], *, at_once: bool = False
+        self,
+        intensity: int,
+        period: float,
+        random: Callable[[], float],
+        *,
+        at_once: bool = False,
+        longest: float = LONGEST_BACKOFF,
     ) -> None:
+        self.longest = longest
         self.is_looping = False
         self._intensity = intensity
         self._period = period
@@ -67,10 +78,10 @@ class Restarts:
 
     def _backoff(self, child: Child) -> float:
         if self.is_looping:
-            return self._jitter(LONGEST_BACKOFF)
+            return self._jitter(self.longest)
         if not child.early_deaths:
             return self._first_backoff()
-        return self._jitter(min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(child.early_deaths, 16)))
+        return self._jitter(min(self.longest, FIRST_BACKOFF * 2 ** min(child.early_deaths, 16)))
 
     def _first_backoff(self) -> float:
         return 0.0 if self._at_once else self._jitter(FIRST_BACKOFF)
