@@ -406,6 +406,11 @@ def worker(
     if key and not endpoint.startswith("tcp://"):
         raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token is enough")
     keys = _link_keys(key, gateway_key) if key else None
+    from wsraw import launch
+
+    code = launch.as_process_1()
+    if code is not None:
+        return code
     token = token or (_token_beside(endpoint) if keys is None else "")
     for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
         # Read above; a program that a handler starts must not take them for its own.

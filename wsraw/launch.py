@@ -14,6 +14,9 @@ from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 
+SI_KERNEL: Final = 0x80
+"""Of a signal that no process has sent."""
+
 NO_SUCH_PROGRAM: Final = 127
 """What shells say."""
 
@@ -38,6 +41,54 @@ def main(parent: int, command: list[str]) -> int:
     """Become the command; returns only if that cannot be."""
     die_with(parent)
     return become(command)
+
+
+def as_process_1() -> int | None:
+    """As process 1 of a container: see off the processes that others have left to us, while the
+    program itself goes on in a child. There it gives None, and here the exit code, at its end."""
+    if os.getpid() != 1 or not sys.platform.startswith("linux"):
+        return None
+    return tend()
+
+
+def tend() -> int | None:
+    """Fork; pass signals on to the child, and reap until it ends."""
+    if sys.platform == "win32":
+        return None
+    passed_on = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    passed_on |= {signal.SIGUSR1, signal.SIGUSR2}
+    awaited = passed_on | {signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    while True:
+        came = signal.sigwaitinfo(awaited)
+        if came.si_signo == signal.SIGCHLD:
+            code = _reap(child)
+            if code is not None:
+                return code
+        elif came.si_code != SI_KERNEL:
+            # Else it comes from the terminal, which has told the child, too.
+            os.kill(child, came.si_signo)
+
+
+def _reap(awaited: int) -> int | None:
+    """Reap all that have ended; the exit code of that one if it is among them, as shells say it."""
+    if sys.platform == "win32":
+        return None
+    code = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code
+        if not pid:
+            return code
+        if pid == awaited:
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
 
 
 def become(command: Sequence[str]) -> int:

@@ -177,6 +177,10 @@ def test_wrong_use() -> None:
         pass
 
 
+async def leave() -> None:
+    sys.exit(3)
+
+
 def test_threads(chat: Server) -> None:
     with threads.Worker(run_dir=chat.run_dir) as worker, chat.connect() as client:
         worker.ready(TIMEOUT)
@@ -189,6 +193,11 @@ def test_threads(chat: Server) -> None:
         assert sorted(int(client.recv(TIMEOUT)) for _ in range(10)) == list(range(10))
         worker.call_soon_threadsafe(wsraw.publish, "all", "from within")
         assert client.recv(TIMEOUT) == "from within"
+        tasks: list[Any] = []
+        worker.call_soon_threadsafe(lambda: tasks.append(asyncio.ensure_future(leave())))
+        eventually(lambda: tasks and tasks[0].done(), "the task's end")
+        worker.call_soon_threadsafe(wsraw.publish, "all", "from the same thread")
+        assert client.recv(TIMEOUT) == "from the same thread"
         worker.close(con, timeout=TIMEOUT)
         with pytest.raises(TypeError):
             worker.send(con, 3)  # type: ignore[arg-type]

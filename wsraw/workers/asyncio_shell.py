@@ -74,18 +74,7 @@ class AsyncioShell(Shell):
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         fork.in_child(self._end_fork)
         self._owns_loop = True
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            loop = runner.get_loop()
-            serving = loop.create_task(self.serve())
-            while not serving.done():
-                try:
-                    loop.run_until_complete(serving)
-                except BaseException as error:
-                    # asyncio lets SystemExit and KeyboardInterrupt of any task end the loop, and a
-                    # handler may stop it.
-                    if serving.done() or loop.is_closed():
-                        raise
-                    self.runtime.escaped("a task or callback of the handlers", error)
+        run(self.serve(), self.runtime.escaped)
         self.dealer.close(after_bye=True)
         return self.exit_code()
 
@@ -349,6 +338,21 @@ class AsyncioShell(Shell):
 
 def _nothing() -> None:
     pass
+
+
+def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException], object]) -> None:
+    """Run this to its end in a loop of its own, whatever handlers raise beside it: asyncio lets
+    SystemExit and KeyboardInterrupt of any task end the loop, and a handler may stop it."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        loop = runner.get_loop()
+        running = loop.create_task(main)
+        while not running.done():
+            try:
+                loop.run_until_complete(running)
+            except BaseException as error:
+                if running.done() or loop.is_closed():
+                    raise
+                escaped("a task or callback of the handlers", error)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -6,6 +6,7 @@ All methods may be called from any thread.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
@@ -13,8 +14,9 @@ from typing import Any, TypeVar
 
 from wsraw.workers import asyncio as inner
 from wsraw.workers import values
-from wsraw.workers.asyncio_shell import new_loop
+from wsraw.workers.asyncio_shell import run
 from wsraw.workers.connection import Connection, Message
+from wsraw.workers.runtime import log_exception
 
 T = TypeVar("T")
 
@@ -52,8 +54,15 @@ class Worker:
         self._thread.join()
 
     def _run(self, started: Future[None]) -> None:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(self._main(started))
+        ours = os.getpid()
+
+        def escaped(what: str, error: BaseException) -> None:
+            if os.getpid() != ours:
+                # A process that a handler has forked: this is its end.
+                raise error
+            log_exception(what, error)
+
+        run(self._main(started), escaped)
 
     async def _main(self, started: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
