@@ -754,3 +754,34 @@ def test_no_handler_hears_plain_bytes_where_tls_is_required(serve: Serve, data: 
     client.close()
     served.until(lambda: not served.sockets.endpoints)
     assert not served.heard
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_records_that_hold_next_to_nothing_queue_up(serve: Serve, known: bool) -> None:
+    """They are work, and so are changes of keys, which Python's TLS cannot send."""
+    served = serve(max_header_size=1 << 20)
+    client = Client(served).shake()
+    first = b"x" if known else b"GET /"
+    client.send(first)
+    served.until(lambda: known == (served.con.route is not None))
+    endpoint = served.endpoint
+    queued = 0
+    for _ in range(4000):
+        # All at once: no turn of the gateway between them.
+        assert client.sock.send(b"y") == 1
+    for _ in range(500):
+        served.turn()
+        queued += endpoint in served.sockets.going_on
+    assert queued > 5, "whoever sends little is read from before"
+    client.send(b"z" * 100_000)
+    if known:
+        served.until(lambda: len(served.data()) == 1 + 4000 + 100_000)
+        assert served.data() == b"x" + b"y" * 4000 + b"z" * 100_000
+
+
+@pytest.mark.parametrize("size", [16_000, 200_000])
+def test_a_first_record_that_comes_in_parts_is_read(serve: Serve, size: int) -> None:
+    served = serve()
+    client = Client(served).shake()
+    client.send(b"z" * size)
+    served.until(lambda: len(served.data()) == size)

@@ -294,7 +294,10 @@ class Endpoint:
         more than others have; or a pause is over."""
         owner, con = self._owner, self.con
         now = owner.loop.now
-        if con.route is None or self.lingering or (con.route.pauses and con.state is OPEN):
+        route: Route | None = con.route
+        if self.lingering or (route is None and not self._is_busy):
+            return
+        if route is not None and route.pauses and con.state is OPEN:
             return
         if owner.router.flow.full and self._must_wait():
             return

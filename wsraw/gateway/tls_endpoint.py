@@ -17,13 +17,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.endpoint import Endpoint, Owner
+from wsraw.gateway.endpoint import LEAST_READ, Endpoint, Owner
 from wsraw.gateway.handshakes import Handshakes
 from wsraw.gateway.hello import HANDSHAKE, Hello, HelloReader
 from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sniff import METHODS
 from wsraw.gateway.tls import Context, Tls
-from wsraw.gateway.tls_socket import TlsSocket
+from wsraw.gateway.tls_socket import MOST_TOIL, TlsSocket
 from wsraw.gateway.weights import EARLY, TLS, TLS_HANDSHAKE
 from wsraw.shown import without_secrets
 
@@ -130,6 +130,10 @@ class TlsEndpoint(Endpoint):
             super()._read()
         if tls.unsent:
             self._owner.dirty[self.con] = None
+        if tls.toil > MOST_TOIL and not self.eof and not self.lingering:
+            self._portion = LEAST_READ
+            self._is_busy = True
+            self.judge_reading()
 
     def _read_early(self) -> None:
         waiting = self._handshakes.waiting
