@@ -417,10 +417,12 @@ def worker(
         os.environ.pop(name, None)
     if meant.file is None:
         return _become(meant.words, endpoint, token, pool, keys)
+    from wsraw import launch
     from wsraw.workers import dealer
     from wsraw.workers import worker as runtime
 
     link_keys = dealer.LinkKeys(*keys) if keys is not None else None
+    launch.unblock_signals()
     return runtime.main(meant.file, endpoint, token, pool, _settings(values), link_keys)
 
 

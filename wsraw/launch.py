@@ -37,6 +37,13 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
+def unblock_signals() -> None:
+    """Whoever has started us may have blocked them, and a process inherits that: then it could only
+    be killed, and so could all that it starts."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def main(parent: int, command: list[str]) -> int:
     """Become the command; returns only if that cannot be."""
     die_with(parent)
@@ -99,6 +106,7 @@ def become(command: Sequence[str]) -> int:
             import subprocess
 
             return subprocess.call(command)
+        unblock_signals()
         # Python ignores these two, and what is ignored stays so in the next program.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from e2e.serving import (
     Serving,
     assert_gone,
     frame,
+    linux,
     read_head,
     receive_exactly,
     serve,
@@ -53,6 +55,22 @@ HANGS = """
         while True:
             threading.Event().wait()
 """
+
+
+@linux
+def test_signals_that_were_blocked_at_the_start_are_heard() -> None:
+    """A launcher that blocks them in the thread that starts us hands that on, as HAProxy and Node
+    have met it."""
+    with ExitStack() as stack:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            serving = stack.enter_context(serve(ECHO))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for pid in (serving.run.process.pid, serving.gateway, serving.worker(1)):
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert re.search(r"^SigBlk:\s+0+$", status, re.MULTILINE), status
+        # Leaving it sends SIGTERM.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -378,3 +378,20 @@ def test_no_more_workers_than_there_are_descriptors_for(few_files: None, start: 
     run.send(signal.SIGTTIN)
     run.line(r"SIGTTIN: there are open files for 4 workers at most; raise their limit")
     assert echo(run) == b"hello"
+
+
+def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
+    """Each would start a worker and end the one before it, and nobody be answered meanwhile."""
+    log = Log(io.StringIO(), "info")
+    supervisor = Supervisor(Settings(listen=("127.0.0.1:0",), run_dir=str(tmp_path / "run")), log)
+    handled: list[int] = []
+    try:
+        supervisor.read_certificates = lambda: handled.append(1)  # type: ignore[method-assign]
+        for _ in range(2):
+            for _ in range(100):
+                supervisor._catch(signal.SIGHUP, None)
+            supervisor.loop.turn(may_sleep=False)
+        assert handled == [1, 1]
+    finally:
+        supervisor._close()
+        log.close()

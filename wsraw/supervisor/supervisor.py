@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from wsraw import launch, open_files, pools, programs
 from wsraw import listen as listening
 from wsraw import messages as m
-from wsraw import open_files, pools, programs
 from wsraw import settings as settings_module
 from wsraw.listeners import Listen, parse_listen
 from wsraw.loop import Loop, Timer
@@ -58,6 +58,14 @@ LOOK_AT_ORPHANS: Final = 0.1
 
 ONE_WISH: Final = 0.1
 """Seconds within which a second signal is the first one over again."""
+
+
+_EACH_COUNTS: Final = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGTTIN", "SIGTTOU")
+    if name in signal.Signals.__members__
+)
+"""Signals of which two say something else than one."""
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -144,6 +152,8 @@ class Supervisor:
         self._epoch = 0
         self._timer: Timer | None = None
         self._begun = self.loop.now
+        self._caught: set[int] = set()
+        """Signals that are yet to be handled, of those that say no more when they come twice."""
         self._signals = 0
         self._signalled_at = 0.0
         self._code = 0
@@ -185,6 +195,7 @@ class Supervisor:
         old = {number: signal.signal(number, self._catch) for number in _signals()}
         if os.getpid() == 1 and sys.platform != "win32":
             old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._catch)
+        launch.unblock_signals()
         try:
             self._keeper.begin()
             self.loop.watch(self.control.fd, _ignore, read=True)
@@ -220,10 +231,17 @@ class Supervisor:
     # --- signals: the handler only enqueues ---
 
     def _catch(self, number: int, frame: object) -> None:
+        if number in self._caught:
+            # A reload that has not begun is as good as two. In a storm of them each would start
+            # a worker and end the one before, long after the storm.
+            return
+        if number not in _EACH_COUNTS:
+            self._caught.add(number)
         self.loop.call_soon_threadsafe(partial(self.handle_signal, number))
 
     def handle_signal(self, number: int) -> None:
         """Of those that stop, the first one does it in good order, the second at once."""
+        self._caught.discard(number)
         name = signal.Signals(number).name
         now = self.loop.now
         if name == "SIGCHLD":
