@@ -167,6 +167,30 @@ def test_an_object_that_is_called(load_text: Load, word: str) -> None:
     assert loaded.awaited == ({"on_message"} if loaded.is_async else set())
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "def on_mesage(msg, con): pass",
+            "wsraw does not call on_mesage; did you mean on_message?",
+        ),
+        (
+            "def onMessage(msg, con): pass",
+            "wsraw does not call onMessage; did you mean on_message?",
+        ),
+        ("def on_disconnect(con): pass", "did you mean on_close? (TEXT, line 1)"),
+        ("def on_disconnect(con): pass\non_close = on_disconnect", ""),
+        ("def on_messages(all): pass\ndef on_message(msg, con): pass", ""),
+        ("def on_login(con): pass\ndef online(): pass\non_open = 1", ""),
+    ],
+)
+def test_a_slip_in_a_name(load_text: Load, text: str, says: str) -> None:
+    loaded = load_text(text)
+    found = handlers.slips(loaded)
+    assert len(found) == bool(says)
+    assert not says or says in found[0].replace(str(getattr(loaded.module, "__file__", "")), "TEXT")
+
+
 def test_without_a_file_every_event_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from wsraw.workers.connection import Connection
     from wsraw.workers.runtime import Runtime

@@ -29,6 +29,23 @@ SIGNATURES: Final = {
 """What may stand in a handlers file, and what each function is called with. All are optional."""
 
 
+OTHERS_SAY: Final = {
+    "on_open": "on_connect",
+    "on_connection": "on_connect",
+    "on_accept": "on_connect",
+    "on_data": "on_message",
+    "on_receive": "on_message",
+    "on_request": "on_message",
+    "on_disconnect": "on_close",
+    "on_startup": "on_start",
+    "on_shutdown": "on_stop",
+}
+"""What these functions are called elsewhere."""
+
+LIKENESS: Final = 0.84
+"""From which on a name is taken for one of ours with a slip in it (difflib's ratio)."""
+
+
 class LoadError(Exception):
     """A handlers file does not load. Its text is for the user: a sentence, or a traceback."""
 
@@ -127,6 +144,39 @@ def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
         raise LoadError(f"{name} of {getattr(module, '__file__', module)} is no function")
     check_arity(function, name, args)
     return function  # type: ignore[no-any-return]
+
+
+def check_written(file: str) -> None:
+    """Raises LoadError for a file that is empty: it was copied to a full disk, or is about to be
+    written. It would load, and be silence in place of the handlers before it."""
+    try:
+        is_empty = not Path(file).read_bytes().strip()
+    except OSError:
+        return  # Loading it tells.
+    if is_empty:
+        raise LoadError(f"{file} is empty: is it the right file, and has it been written whole?")
+
+
+def slips(handlers: Handlers) -> list[str]:
+    """What in a handlers file looks like a handler with a wrong name, as lines for the log."""
+    missing = [name for name in SIGNATURES if getattr(handlers, name) is None]
+    others = {
+        name: value
+        for name, value in vars(handlers.module).items()
+        if name.lower().startswith("on") and name not in SIGNATURES and inspect.isfunction(value)
+    }
+    if not others:
+        return []
+    # Here, as few need it and all would wait for it.
+    from difflib import get_close_matches
+
+    found = []
+    for name, value in others.items():
+        like = get_close_matches(name.lower(), missing, n=1, cutoff=LIKENESS)
+        meant = OTHERS_SAY.get(name) or (like[0] if like else "")
+        if meant in missing:
+            found.append(f"wsraw does not call {name}; did you mean {meant}?{_where(value)}")
+    return found
 
 
 def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:

@@ -27,6 +27,7 @@ from wsraw.settings import Settings
 from wsraw.shown import LogLine
 from wsraw.workers import api, fork, handlers, output, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
+from wsraw.workers.lasting import log
 from wsraw.workers.ration import LeftOutError, Rationed
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shell import LEAVE_WITHIN, Shell, Stopper
@@ -67,6 +68,8 @@ def main(
     source.install()
     ours = os.getpid()
     try:
+        if file is not None:
+            handlers.check_written(file)
         loaded = handlers.load(file)
         if os.getpid() != ours:
             fork.end(None)
@@ -75,6 +78,8 @@ def main(
             fork.end(error.__cause__)
         print(error, file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
+    for slip in handlers.slips(loaded):
+        log.warning("%s", slip)
     concurrency = settings.concurrency or ASYNC_CONCURRENCY if loaded.is_async else 1
     link = WorkerLink(
         pool=pool,
