@@ -55,8 +55,10 @@ ALLOWED = {
     "open_files": set(),
     "listen": {"listeners", "tuning"},
     "link": {"messages"},
-    "opening": {"messages"},
+    "fields": set(),
+    "opening": {"fields", "messages"},
     "gateway": {
+        "fields",
         "keys",
         "link",
         "listen",
@@ -88,7 +90,7 @@ ALLOWED = {
         "units",
         "",
     },
-    "workers": {"link", "messages", "opening", "settings", "shown"},
+    "workers": {"fields", "link", "messages", "opening", "settings", "shown"},
     "": {"workers"},
     "conform": {"messages", "shown", "supervisor"},
     # It is all of them in one process.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsraw.fields import OF_REQUESTS
 from wsraw.messages import Open
 from wsraw.opening import Opening, check
 
@@ -178,3 +179,9 @@ def test_whatever_comes_is_an_opening_or_a_value_error(
     for name, value in found.headers:
         assert f"{name}: {value}".encode("latin-1").isascii() or value
         assert not {"\r", "\n"} & {*name, *value}
+
+
+@pytest.mark.parametrize("name", [name.title() for name in sorted(OF_REQUESTS)])
+def test_what_the_gateway_writes_itself(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the header {name} belongs to the handshake"):
+        asked("ws://h/", options={"headers": {name: "1"}})

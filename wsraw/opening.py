@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from wsraw.fields import NAME, OF_REQUESTS, VALUE
 from wsraw.messages import Open
 
 LONGEST_TIMEOUT: Final = 1e9
@@ -214,16 +215,6 @@ def without_path(target: str) -> str:
 # --- the request of a WebSocket ---
 
 _PATH: Final = re.compile(r"/[\x21-\x7e]*")
-_TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_OURS: Final = {
-    "upgrade",
-    "connection",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-}
 
 
 def _path_of(open_: Open, shown: str) -> str:
@@ -252,12 +243,12 @@ def _headers_of(
     headers += extra.items()
     for name, value in headers:
         # A line break in a value would begin a header, or a request, of somebody else's choice.
-        if not _TOKEN.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{_brief(name)} is not the name of a header")
-        if not _VALUE.fullmatch(value):
+        if not VALUE.fullmatch(value):
             # Not shown: it may be a password.
             raise ValueError(f"the header {name[:QUOTED]} must be one line of Latin-1 characters")
-        if name.lower() in _OURS:
+        if name.lower() in OF_REQUESTS:
             raise ValueError(f"the header {name[:QUOTED]} belongs to the handshake")
     if sum(len(name) + len(value) for name, value in headers) > MOST_REQUEST:
         raise ValueError(f"the headers have more than {MOST_REQUEST} characters")
@@ -341,7 +332,7 @@ def _headers(value: Any) -> str:
 
 def _names(value: Any) -> str:
     good = isinstance(value, list | tuple) and all(
-        isinstance(name, str) and _TOKEN.fullmatch(name) for name in value
+        isinstance(name, str) and NAME.fullmatch(name) for name in value
     )
     if good and sum(map(len, value)) <= MOST_REQUEST:
         return ""

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-"""What a field name may be (RFC 9110, section 5.6.2)."""
-
-VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""What a field value may be: a line break would begin a field, or a message, of its own."""
-
-_OURS: Final = frozenset(
-    (
-        "connection",
-        "content-length",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+from wsraw.fields import NAME, OF_ANSWERS, VALUE
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of body and fields of an answer that a handler may give."""
@@ -34,11 +15,11 @@ MAX_ANSWER: Final = 64 * 1024
 def header_problem(headers: Mapping[str, str]) -> str | None:
     """Why a handler may not add these fields to an answer, or None: it may."""
     for name, value in headers.items():
-        if not TOKEN.fullmatch(name):
+        if not NAME.fullmatch(name):
             return f"{name!r} is no name of a header"
         if not VALUE.fullmatch(value):
             return f"{value!r} is no value for the header {name}"
-        if name.lower() in _OURS:
+        if name.lower() in OF_ANSWERS:
             return f"the header {name} belongs to the gateway"
     return None
 

@@ -548,7 +548,7 @@ def close_refusal(code: int) -> str | None:
     """Why a close frame may not carry this code (RFC 6455, section 7.4), or None: it may."""
     if code in EXTERNAL_CLOSE_CODES or 3000 <= code < 5000:
         return None
-    return f"{code} is no close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
+    return f"{code} is not a close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
 
 
 def _explain(error: BaseException | None) -> str:

@@ -369,7 +369,7 @@ def close_command(con: int, code: int, reason: str) -> m.Close:
     number = values.whole(code, "the close code")
     if number not in CLOSE_CODES and not 3000 <= number <= 4999:
         raise ValueError(
-            f"{values.brief(number)} is no close code that may be sent; 1000 is a normal close"
+            f"{values.brief(number)} is not a close code that may be sent; 1000 is a normal close"
         )
     return m.Close(con, number, values.text(reason, "the reason"))
 

@@ -9,30 +9,12 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from wsraw import messages as m
-
-TOKEN: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-LINE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-
-GATEWAYS_OWN: Final = frozenset(
-    (
-        "connection",
-        "content-length",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-"""Headers of an answer that the gateway writes itself."""
+from wsraw.fields import NAME, OF_ANSWERS, VALUE
 
 ANSWER_LIMIT: Final = 32 * 1024
 """Bytes of an answer's headers, and as many of its body."""
@@ -171,7 +153,7 @@ def function(value: object, what: str) -> Callable[..., Any]:
 def line(value: object, what: str) -> str:
     """A text that may stand in an HTTP head."""
     plain = text(value, what)
-    if not LINE.fullmatch(plain):
+    if not VALUE.fullmatch(plain):
         raise ValueError(f"{what} must be one line of Latin-1 characters, not {brief(plain)}")
     return plain
 
@@ -179,7 +161,7 @@ def line(value: object, what: str) -> str:
 def token(value: object, what: str) -> str:
     """A name as HTTP has them."""
     plain = text(value, what)
-    if not TOKEN.fullmatch(plain):
+    if not NAME.fullmatch(plain):
         raise ValueError(
             f"{what} must be made of ASCII letters, digits and - . _, not {brief(plain)}"
         )
@@ -190,7 +172,7 @@ def answer_headers(value: object) -> dict[str, str]:
     """Header fields of an answer; None for none."""
     fields = headers(value)
     for name in fields:
-        if name.lower() in GATEWAYS_OWN:
+        if name.lower() in OF_ANSWERS:
             raise ValueError(f"the header {name} belongs to the gateway")
     total = size_of_headers(fields)
     if total > ANSWER_LIMIT:
@@ -214,7 +196,7 @@ def headers(value: object) -> dict[str, str]:
         plain = token(name, "the name of a header")
         what = f"the value of the header {plain}"
         fields[plain] = text(content, what)
-        if not LINE.fullmatch(fields[plain]):
+        if not VALUE.fullmatch(fields[plain]):
             # Not quoted: it may be a password.
             raise ValueError(f"{what} must be one line of Latin-1 characters")
     return fields
