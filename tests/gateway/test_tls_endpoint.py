@@ -19,6 +19,7 @@ from tests.gateway.hellos import FFDHE8192, X25519, retry
 from tests.gateway.served import Served
 from wsraw import messages as m
 from wsraw.gateway.connection import CLOSED
+from wsraw.gateway.endpoint import LEAST_READ
 from wsraw.gateway.route import EVENT_COST
 from wsraw.gateway.tls_endpoint import TlsEndpoint
 from wsraw.gateway.tls_socket import MOST_OWED, TRUNCATED
@@ -773,6 +774,7 @@ def test_records_that_hold_next_to_nothing_queue_up(serve: Serve, known: bool) -
         served.turn()
         queued += endpoint in served.sockets.going_on
     assert queued > 5, "whoever sends little is read from before"
+    assert endpoint not in served.sockets.going_on, "all is read: it is left to the selector again"
     client.send(b"z" * 100_000)
     if known:
         served.until(lambda: len(served.data()) == 1 + 4000 + 100_000)
@@ -785,3 +787,38 @@ def test_a_first_record_that_comes_in_parts_is_read(serve: Serve, size: int) -> 
     client = Client(served).shake()
     client.send(b"z" * size)
     served.until(lambda: len(served.data()) == size)
+
+
+def test_who_stops_in_the_middle_of_a_record_is_not_asked_again_and_again(serve: Serve) -> None:
+    served = serve()
+    client = Client(served).shake()
+    client.send(b"first")
+    served.until(lambda: served.data() == b"first")
+    inside, outside = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = client_context().wrap_bio(inside, outside, server_hostname="localhost")
+    sock = served.connect()
+
+    def shakes() -> bool:
+        try:
+            peer.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        else:
+            return True
+        finally:
+            sock.sendall(outside.read())
+        try:
+            inside.write(sock.recv(1 << 16))
+        except BlockingIOError:
+            pass
+        return False
+
+    served.until(shakes)
+    peer.write(b"z" * 16_000)
+    record = outside.read()
+    sock.sendall(record[: 2 * LEAST_READ])
+    for _ in range(50):
+        served.turn()
+    assert not served.sockets.going_on
+    sock.sendall(record[2 * LEAST_READ :])
+    served.until(lambda: len(served.data()) == 5 + 16_000)

@@ -90,6 +90,7 @@ class TlsSocket:
         if tls.ended:
             return b""
         data = b""
+        toil, self.toil = self.toil, 0
         if not tls.has_more:
             data = self._sock.recv(size)
             if not data:
@@ -97,10 +98,8 @@ class TlsSocket:
                     return b""
                 raise OSError(TRUNCATED)
         plain = tls.receive_data(data)
-        if len(data) <= size // 2:
-            self.toil = 0
-        else:
-            self.toil = max(0, self.toil + len(data) - 2 * len(plain))
+        if len(data) > size // 2:
+            self.toil = max(0, toil + len(data) - 2 * len(plain))
         self.unsent += tls.data_to_send()
         if len(self.unsent) > MOST_OWED:
             raise OSError("TLS: the peer asks for answers and does not read them")
