@@ -197,15 +197,12 @@ class Runtime:
         stack is shown by the kill; that of one that awaits is only known here."""
         con = self.connections.get(hung.con)
         if con is not None and con._handling is not None:
-            text = "the handler of connection %d takes too long; it awaits:\n%s"
-            log.error(text, con.id, where(con._handling))
+            _log_where(f"the handler of connection {con.id} takes too long; it awaits:", con)
             return
         busy = [con for con in self.connections.values() if con._handling is not None]
         for con in busy[:MOST_SHOWN]:
-            text = (
-                "connection %d waits for its turn behind that of connection %d, which awaits:\n%s"
-            )
-            log.error(text, hung.con, con.id, where(con._handling))
+            text = f"connection {hung.con} waits for its turn behind that of connection {con.id}"
+            _log_where(f"{text}, which awaits:", con)
 
     def _refused(self, refused: m.Refused) -> None:
         if refused.batch == 0:
@@ -594,6 +591,13 @@ def log_exception(what: str, error: BaseException) -> None:
         but = f" ({left_out} exceptions between the first and the last ones left out)"
         exc_info = (type(error), error, trace)
         log.error("%s raised%s", what, but if left_out else "", exc_info=exc_info)
+
+
+def _log_where(text: str, con: Connection) -> None:
+    """Log a text and what this connection's handler awaits. Each line is a record of its own, as
+    the log shows a line break within one as an escape (shown.py)."""
+    for line in (text, *where(con._handling).splitlines()):
+        log.error("%s", line)
 
 
 def log_left_out(why: str) -> None:
