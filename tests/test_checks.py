@@ -34,6 +34,7 @@ def test_options_are_taken() -> None:
         ({"deflate_window_bits": 8}, "deflate_window_bits: Expected `int` >= 9"),
         ({"deflate_level": 10}, "deflate_level: Expected `int` <= 9"),
         ({"max_frame_size": 2 << 20}, "max_frame_size"),
+        ({"memory_limit": 512}, "memory_limit (512) is in bytes and must be at least"),
         ({"max_message_size": (63 << 20) + 1}, "max_message_size (66060289) must not be above"),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),

@@ -12,6 +12,9 @@ from wsraw.networks import Networks
 from wsraw.origins import Hosts, Origins
 from wsraw.settings import KIB, LARGEST_MESSAGE, MIB, Settings, convert
 
+LEAST_MEMORY: Final = MIB
+"""Bytes. A number without its unit (512 for 512MiB) would let nobody in."""
+
 ONE_READ: Final = 64 * KIB
 """The most that is read from a connection in a turn."""
 
@@ -40,6 +43,11 @@ def from_options(options: Mapping[str, Any]) -> Settings:
         raise ValueError(
             f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
             f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
+        )
+    if 0 < settings.memory_limit < LEAST_MEMORY:
+        raise ValueError(
+            f"memory_limit ({settings.memory_limit}) is in bytes and must be at least "
+            f"{LEAST_MEMORY} (1MiB), as fewer hold no clients; write units, such as 512MiB"
         )
     if settings.max_frame_size > settings.max_message_size:
         raise ValueError(

@@ -47,7 +47,7 @@ def test_the_folder_becomes_unusable_and_the_gateway_is_killed() -> None:
             with serving.ws() as client:
                 client.send("still here")
                 assert client.recv(TIMEOUT) == "still here"
-            # By now the worker is another one, too: the old one was replaced, as its link has moved.
+            # The worker is another one by now: the old one was replaced, as its link has moved.
             [spare] = [path for path in folder.parent.iterdir() if path.is_dir()]
             assert wsraw("status", f"--run-dir={spare}").returncode == 0
             serving.run.line(r"takes no sockets")

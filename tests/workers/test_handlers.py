@@ -211,3 +211,18 @@ def test_without_a_file_every_event_is_printed(capsys: pytest.CaptureFixture[str
     assert [line.split("> ")[1].split()[0] for line in lines] == [
         "on_connect", "on_message", "on_error", "on_close",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_decorator_hides_no_async_def(load_text: Load, word: str) -> None:
+    """Most decorators are plain functions, whatever they wrap."""
+    loaded = load_text(
+        "import functools\n"
+        "def logged(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def call(*args): return function(*args)\n"
+        "    return call\n"
+        "@logged\n"
+        f"{word} on_message(msg, con): pass\n",
+    )
+    assert loaded.is_async is (word == "async def")

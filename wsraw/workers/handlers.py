@@ -62,9 +62,21 @@ class Timer:
 
 
 def is_async(function: object) -> bool:
-    """Whether it has to be awaited: an ``async def``, or an object whose ``__call__`` is one."""
-    call = getattr(type(function), "__call__", None)  # noqa: B004
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+    """Whether it has to be awaited: an ``async def``, an object whose ``__call__`` is one, or a
+    decorator's plain function around one of these (`functools.wraps`)."""
+    try:
+        inner: object = inspect.unwrap(function) if callable(function) else function
+    except ValueError:
+        # It wraps itself.
+        inner = function
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(_call_of(each))
+        for each in (function, inner)
+    )
+
+
+def _call_of(function: object) -> object:
+    return getattr(type(function), "__call__", None)  # noqa: B004
 
 
 _timers: list[Timer] | None = None
