@@ -112,15 +112,24 @@ class Outbox:
         """Bytes that the records count for; at most the link's `room`."""
 
 
-class Spoilt(m.Lean):
+class Spoilt:
     """A record of ours that cannot be encoded, as values of a wrong type have got into it."""
 
-    record: m.Record
-    error: Exception
-    event: m.Event | None
-    """The event in which it was commanded, if any."""
-    records: list[m.Record]
-    """All that was commanded there."""
+    __slots__ = ("error", "event", "record", "records")
+
+    def __init__(
+        self,
+        record: m.Record,
+        error: Exception,
+        event: m.Event | None,
+        records: list[m.Record],
+    ) -> None:
+        self.record = record
+        self.error = error
+        self.event = event
+        """The event in which it was commanded, if any."""
+        self.records = records
+        """All that was commanded there."""
 
 
 def warn_of(spoilt: Spoilt) -> list[m.Record]:
