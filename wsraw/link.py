@@ -169,11 +169,12 @@ class WorkerLink:
         self._hello_due = False
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
-        self._records: list[m.Record] = []
+        self._groups: list[list[m.Record]] = []
+        """Commands in order, those of one event together."""
+        self._events: list[m.Event | None] = []
+        """The event of each group; None: it belongs to none."""
         self._size = 0
-        """Bytes that `_records` count for."""
-        self._parts: list[tuple[int, int, m.Event]] = []
-        """Which of the records were commanded in which event: from, up to, event."""
+        """Bytes that they count for."""
         self.replace: Callable[[Spoilt], list[m.Record]] = warn_of
         """Called with what cannot be encoded; gives what is sent instead of all that the event has
         commanded. The event is acked, as if its handler had raised."""
@@ -246,9 +247,9 @@ class WorkerLink:
         """The outboxes of handlers that still run die with their session: see `done`."""
         self.state = LinkState.NEW
         self.session = 0
-        self._records = []
+        self._groups = []
+        self._events = []
         self._size = 0
-        self._parts = []
         self._acks = []
         self._sealed.clear()
         self._ends.clear()
@@ -282,14 +283,12 @@ class WorkerLink:
         if commanded:
             # As in `_append`, without the call: this is what most events come to.
             size = self._size + outbox.size
-            if size > self.room and (self._records or self._acks):
+            if size > self.room:
                 self._append(commanded, outbox.size, outbox.event)
             else:
                 self._size = size
-                records = self._records
-                first = len(records)
-                records += commanded
-                self._parts.append((first, len(records), outbox.event))
+                self._groups.append(commanded)
+                self._events.append(outbox.event)
         seq = outbox.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.
@@ -303,20 +302,19 @@ class WorkerLink:
 
     def flush(self, outbox: Outbox) -> None:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
-        if outbox.session == self.session and self.state is not LinkState.GONE:
+        is_current = outbox.session == self.session and self.state is not LinkState.GONE
+        if outbox.records and is_current:
             self._append(outbox.records, outbox.size, outbox.event)
         outbox.records = []
         outbox.size = 0
 
     def _append(self, records: list[m.Record], size: int, event: m.Event | None) -> None:
         """Commands that belong together: all of them into one batch."""
-        if self._size + size > self.room and (self._records or self._acks):
+        if self._size + size > self.room and (self._groups or self._acks):
             self._sealed.append(self._take_batch())
-        first = len(self._records)
-        self._records += records
+        self._groups.append(records)
+        self._events.append(event)
         self._size += size
-        if event is not None:
-            self._parts.append((first, len(self._records), event))
 
     def command(self, record: m.Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: goes out at once, at most once. False if no session
@@ -349,7 +347,8 @@ class WorkerLink:
     def bye(self) -> None:
         """The session ends with the next batch; handlers that still run are not heard any more."""
         if self.session and self.state is not LinkState.GONE:
-            self._records.append(m.Bye())
+            self._groups.append([m.Bye()])
+            self._events.append(None)
         self._hello_due = False
         self.state = LinkState.GONE
 
@@ -374,7 +373,7 @@ class WorkerLink:
             return batch
         if self._sealed:
             return self._sealed.popleft()
-        if not self._records and not self._acks and not self._nudge:
+        if not self._groups and not self._acks and not self._nudge:
             return None
         return self._take_batch()
 
@@ -388,14 +387,16 @@ class WorkerLink:
             batch = self._encode()
         # Nothing is forgotten before that has succeeded.
         self._nudge = False
-        self._records = []
+        self._groups = []
+        self._events = []
         self._size = 0
-        self._parts = []
         self._acks = []
         return batch
 
     def _encode(self) -> bytes:
-        records = self._records
+        records: list[m.Record] = []
+        for group in self._groups:
+            records += group
         acks = [m.Ack(first, last) for first, last in self._acks]
         if self.state is LinkState.GONE:
             # A bye stands behind the acks.
@@ -404,20 +405,10 @@ class WorkerLink:
 
     def _replace_spoilt(self) -> None:
         """A record cannot be encoded. It costs its event what that has commanded, and no other."""
-        records, parts = self._records, self._parts
-        kept: list[m.Record] = []
-        kept_parts: list[tuple[int, int, m.Event]] = []
-        known = 0
-        for first, end, event in parts:
-            for record in records[known:first]:
-                kept += self._judge([record], None)
-            begin = len(kept)
-            kept += self._judge(records[first:end], event)
-            kept_parts.append((begin, len(kept), event))
-            known = end
-        for record in records[known:]:
-            kept += self._judge([record], None)
-        self._records, self._parts = kept, kept_parts
+        self._groups = [
+            self._judge(group, event)
+            for group, event in zip(self._groups, self._events, strict=True)
+        ]
 
     def _judge(self, records: list[m.Record], event: m.Event | None) -> list[m.Record]:
         for record in records:

@@ -149,7 +149,9 @@ class Flow:
             self.strays[con] = None
         else:
             self.strays.pop(con, None)
-        self.keep(con, weight(con) - con.kept)
+        size = weight(con)
+        self._keep(size - con.kept)
+        con.kept = size
 
     def keep(self, con: Connection, size: int) -> None:
         """A connection takes so many bytes more, or fewer."""

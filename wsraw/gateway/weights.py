@@ -60,7 +60,7 @@ def weight(con: Connection) -> int:
         size += PLACE
     if con.websocket is not None:
         size += WEBSOCKET
-    asked = con.asked
+    asked = con.asked if con.opened else None
     if asked is not None:
         size += EARLY * size_of(asked)
     about = con.about
@@ -73,9 +73,10 @@ def weight(con: Connection) -> int:
 
 def size_of_head(inf: Mapping[str, str]) -> int:
     """What a head takes as handlers see it."""
-    values = inf.values()
-    size = sum(map(len, inf)) + sum(map(len, values))
-    return FIELD * len(inf) + size * (TEXT if all(map(str.isascii, values)) else NOT_ASCII)
+    if not inf:
+        return 0
+    text = "".join([*inf, *inf.values()])
+    return FIELD * len(inf) + len(text) * (TEXT if text.isascii() else NOT_ASCII)
 
 
 def size_of(value: Any) -> int:

@@ -379,7 +379,14 @@ def parse_message(
 ) -> tuple[bytes, str, bool]:
     """A message as (data, type, final). Raises TypeError or ValueError, with what is expected."""
     data: Any = msg
-    if isinstance(msg, (dict, Mapping)):  # dict first: an abstract class is slow to ask.
+    if msg.__class__ is dict and len(msg) == 3 and type is None is final:
+        # Nearly always what on_message was called with, as it came.
+        whole: Any = msg
+        try:
+            data, type, final = whole["data"], whole["type"], whole["final"]
+        except KeyError:
+            raise _other_names(whole) from None
+    elif isinstance(msg, (dict, Mapping)):  # dict first: an abstract class is slow to ask.
         known = 0
         if "data" in msg:
             data = msg["data"]
@@ -391,8 +398,7 @@ def parse_message(
             final = msg["final"] if final is None else final
             known += 1
         if data is msg or known != len(msg):
-            names = values.brief(sorted(map(str, msg)))
-            raise ValueError(f"a message has data, type and final, not {names}")
+            raise _other_names(msg)
     # The exact types first: nearly all messages have them.
     if data.__class__ is bytes:
         encoded, natural = data, "binary"
@@ -419,6 +425,11 @@ def parse_message(
     if final is None or final is True:
         return encoded, kind, True
     return encoded, kind, values.flag(final, "final")
+
+
+def _other_names(msg: Mapping[str, Any]) -> ValueError:
+    names = values.brief(sorted(map(str, msg)))
+    return ValueError(f"a message has data, type and final, not {names}")
 
 
 def to_id(con: Connection | int) -> int:
