@@ -122,7 +122,7 @@ def test_a_handler_that_does_not_end(make: Make) -> None:
         async def on_message(msg, con):
             await asyncio.Event().wait()
         """,
-        timeout=0.05,
+        timeout=0.5,
     )
     client = app.websocket()
     with pytest.raises(TimeoutError, match="on_message of"):

@@ -84,6 +84,12 @@ class Worker(GatewayLink):
         """Why; empty once the supervisor has been told. It has until then to log where it is."""
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether the rest of a batch of its is still to be applied. (Not asked of `records`: mypyc
+        would believe what was stored there before a call.)"""
+        return self.records is not None
+
+    @property
     def is_remote(self) -> bool:
         """Whether a network is between us, so that a lost link need not be a death."""
         return self.guest is not None

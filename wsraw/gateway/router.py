@@ -144,7 +144,7 @@ class Router(Table):
             if identity in self._banned:
                 return
             worker = self._add_stranger(identity, None, now)
-        if worker.records is not None or worker.later:
+        if worker.is_at_work or worker.later:
             # In order: what it sent before is not applied yet.
             size = len(data) + EVENT_COST
             worker.later.append(data)
@@ -265,7 +265,7 @@ class Router(Table):
             self.flow.hold(-worker.batch_size)
             self._apply(worker, records, worker.at, worker.batch_size, now)
         for _ in range(BATCHES):
-            if worker.records is not None or not worker.later or worker.state is LinkState.GONE:
+            if worker.is_at_work or not worker.later or worker.state is LinkState.GONE:
                 break
             data = worker.later.popleft()
             size = len(data) + EVENT_COST
@@ -287,9 +287,9 @@ class Router(Table):
     def _finish(self, worker: Worker, now: float) -> None:
         """Its session is to end: what it has sent was received whole, and so it takes effect."""
         while worker in self.behind:
-            before = worker.at, len(worker.later), worker.records is None
+            before = worker.at, len(worker.later), worker.is_at_work
             self._go_on(worker, now)
-            if before == (worker.at, len(worker.later), worker.records is None):
+            if before == (worker.at, len(worker.later), worker.is_at_work):
                 # It may wait for what another one has begun, or for those who publish.
                 for other in list(self.behind):
                     if other in self.behind:
