@@ -30,32 +30,37 @@ def children():
 
 while children() != [str(os.getpid())]:
     pass
-signal.signal(signal.SIGHUP, lambda *_: print("SIGHUP", flush=True))
+def heard(*_):
+    print("SIGHUP", flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGHUP, heard)
 print("alone", flush=True)
-%s
+# The signal may come before the wait for it.
+while True:
+    signal.pause()
 """
 
 
-def tend(last: str, *signals: signal.Signals) -> tuple[str, int]:
-    """What the program beside process 1 says after these signals to process 1, and the code."""
+def tend(number: signal.Signals) -> tuple[str, int]:
+    """What the program beside process 1 says after this signal to process 1, and the code."""
     with subprocess.Popen(
-        [sys.executable, "-c", PROCESS_1 % last], stdout=subprocess.PIPE, encoding="ascii"
+        [sys.executable, "-c", PROCESS_1], stdout=subprocess.PIPE, encoding="ascii"
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "alone\n"
-        for number in signals:
-            process.send_signal(number)
+        process.send_signal(number)
         said = process.stdout.read()
     return said, process.returncode
 
 
 def test_process_1_reaps_and_passes_signals_on() -> None:
     """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
-    assert tend("signal.pause(); sys.exit(7)", signal.SIGHUP) == ("SIGHUP\n", 7)
+    assert tend(signal.SIGHUP) == ("SIGHUP\n", 7)
 
 
 def test_a_program_that_is_killed_has_the_code_that_shells_give_it() -> None:
-    assert tend("signal.pause()", signal.SIGTERM) == ("", 128 + signal.SIGTERM)
+    assert tend(signal.SIGTERM) == ("", 128 + signal.SIGTERM)
 
 
 def test_any_other_process_does_it_all_itself() -> None:

@@ -393,5 +393,7 @@ def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
             supervisor.loop.turn(may_sleep=False)
         assert handled == [1, 1]
     finally:
+        supervisor._children.kill_all()
+        supervisor._children.hear_out()
         supervisor._close()
         log.close()

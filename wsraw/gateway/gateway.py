@@ -202,7 +202,8 @@ class Gateway:
             or self._tick_due
             or shaking
             or router.is_restless
-            or (self._introduced and links.pending())
+            # Asked in any case: else its descriptor would wake us again at once.
+            or (links.pending() and self._introduced)
             or (control is not None and control.pending())
         )
         if ticks:
