@@ -64,7 +64,7 @@ def test_nothing_is_opened_while_memory_is_full(served: Served) -> None:
     failed, end = served.heard
     assert "memory_limit" in failed.message
     assert end.cause == "connect-failed"
-    assert served.stage.router.limits.counts == {"memory_limit (100 %)": 1}
+    assert served.stage.router.limits.counts == {"memory_limit": 1}
 
 
 def test_close_frees_everything(served: Served) -> None:

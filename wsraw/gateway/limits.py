@@ -26,7 +26,6 @@ BURST: Final = 20
 """Lines about workers that are written at once, after a time without any; then one a second."""
 
 CROWDED: Final = "memory_limit (80 %)"
-FULL: Final = "memory_limit (100 %)"
 LEFT: Final = "memory_limit (6 %)"
 """Bounds that are no setting by themselves."""
 
@@ -45,9 +44,8 @@ DONE: Final = {
     "idle_timeout": "closed a connection (1001)",
     "write_timeout": "closed a connection that does not read (1008)",
     "output_limit": "closed a connection that reads too slowly (1008)",
-    "memory_limit": "closed one of the fullest connections (1013)",
+    "memory_limit": "closed one of the fullest connections (1013), or opened none for a handler",
     LEFT: "dropped the messages of a client that left before a worker heard of it",
-    FULL: "did not open a connection that a handler has asked for",
     CROWDED: "accepts nobody for now, and the fullest are not read from",
     "pause_timeout": "closed a connection whose handlers are too slow (1013)",
     "worker_wait_timeout": "closed a connection that no worker came for (1013)",

@@ -16,7 +16,6 @@ from wsraw.gateway.descriptors import Descriptors
 from wsraw.gateway.dialler import Dialler
 from wsraw.gateway.endpoint import Endpoint, reset
 from wsraw.gateway.handshakes import Handshakes
-from wsraw.gateway.limits import FULL
 from wsraw.gateway.listener import Listener
 from wsraw.gateway.rated import RatedConnection
 from wsraw.gateway.refusals import Refusals
@@ -186,7 +185,7 @@ class Sockets(TlsOwner):
         try:
             if self.router.flow.full and con.state is CONNECTING:
                 now = self.loop.now
-                self.router.limits.hit(FULL, now, con.who)
+                self.router.limits.hit("memory_limit", now, con.who)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
             self._dialler.dial(con)
