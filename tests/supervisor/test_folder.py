@@ -272,9 +272,9 @@ def test_the_token_is_for_us_alone(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "run"))
     folder.write_token("old")
     folder.write_token("new")
-    assert folder.token_file.read_text() == "new\n"
+    assert (folder.path / "token").read_text() == "new\n"
     if sys.platform != "win32":
-        assert mode(folder.token_file) == 0o600
+        assert mode(folder.path / "token") == 0o600
     folder.close()
 
 

@@ -27,7 +27,7 @@ BURST: Final = 20
 
 CROWDED: Final = "memory_limit (80 %)"
 LEFT: Final = "memory_limit (6 %)"
-"""Bounds that are no setting by themselves."""
+"""Bounds that are not settings by themselves."""
 
 DONE: Final = {
     "max_connections": "refused a connection (503, raw: reset)",

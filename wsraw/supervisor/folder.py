@@ -95,7 +95,6 @@ class Folder:
         except FolderError:
             self._remove_ours()
             raise
-        self.token_file = self.path / "token"
 
     def _check_length(self) -> None:
         if sys.platform == "win32":
