@@ -7,8 +7,9 @@ a worker that holds nothing else: an ack clears it, a death while it was alone i
 long as it takes to clear those before them, which is a round trip each.
 
 A lost link is not a death: networks break, and the worker comes back. But an event may break the
-link, by what its handler sends for example. So the losses of an event are counted by themselves. It goes
-alone once one more is enough, and is poison after `max_deliveries` of them, the last of them alone.
+link, by what its handler sends for example. So the losses of an event are counted by themselves. It
+goes alone once one more is enough, and is poison after `max_deliveries` of them, the last of them
+alone.
 """
 
 from __future__ import annotations
