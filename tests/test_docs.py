@@ -54,7 +54,8 @@ HANDLERS = ROOT / "docs/handlers.md"
 DRILL = ROOT / "docs/drill.md"
 CONFORM = ROOT / "docs/conform.md"
 WALK = ROOT / "docs/walk.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = ROOT / "examples/README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", EXAMPLES, *sorted((ROOT / "docs").glob("*.md"))]
 
 GENERATED = {
     "records": (PROTOCOL, m.tables),
@@ -152,7 +153,7 @@ def test_every_record_of_the_link_is_mentioned(struct: type[m.Record]) -> None:
 
 
 def test_the_examples_are_those_that_are_there() -> None:
-    shown = re.findall(r"\(examples/(\w+\.py)\)", README.read_text("utf-8"))
+    shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
@@ -197,13 +198,10 @@ def test_what_may_stand_behind_an_address_is_told() -> None:
 
 
 def test_what_is_off_by_default_is_told() -> None:
-    """In the table of limits, and in the README."""
     section = OPERATIONS.read_text("utf-8").partition("### Limits")[2].partition("###")[0]
     off = set(re.findall(r"^\| `(\w+)`[^|]*\| off \|", section, re.M)) - {"proxy_protocol"}
     # Those above it have a bound of their own there.
     assert off == {name for name in limits.DONE if getattr(S, name, None) == 0} - NOT_OFF
-    told = README.read_text("utf-8").partition("Off are ")[2].partition(":")[0]
-    assert set(re.findall(r"`(\w+)`", told)) == off
 
 
 NOT_OFF = {"max_connections", "max_frame_size", "memory_limit"}
@@ -393,15 +391,11 @@ S = s.Settings()
         (HANDLERS, f"take `handler_timeout` ({s.Settings().handler_timeout:g} s)"),
         (HANDLERS, f"than `handler_timeout` ({s.Settings().handler_timeout:g} s; 0:"),
         (HANDLERS, f"`max_deliveries` ({s.Settings().max_deliveries}) workers have died"),
-        (README, f"After `--handler-timeout` ({s.Settings().handler_timeout:g} s)"),
-        (README, f"*dead letter* after {s.Settings().max_deliveries} deaths"),
         (PROTOCOL, f"has `handler_timeout` ({s.Settings().handler_timeout:g} s;"),
         (PROTOCOL, f"seen `max_deliveries` ({s.Settings().max_deliveries}) deaths"),
         (PROTOCOL, "SIGABRT, after another second SIGKILL" if policy.ABORT_GRACE == 1 else "?"),
         (PROTOCOL, "looked at once a second" if gateway.TICK == 1 else "?"),
         (OPERATIONS, f"may have {folder.LONGEST_SOCKET_PATH} bytes"),
-        (README, f"before `--pause-timeout` ({s.Settings().pause_timeout:g} s)"),
-        (README, f"pauses that grow to {restarts.LONGEST_BACKOFF:g} s"),
         (PROTOCOL, f"This is version {m.PROTOCOL_VERSION}."),
         (PROTOCOL, f"`epoch << {m.ID_EPOCH_SHIFT} | n`"),
         (PROTOCOL, f"| `MAXMSGSIZE` = {link.LARGEST_BATCH // MIB} MiB |"),
