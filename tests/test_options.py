@@ -71,11 +71,6 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["dispatch"].choices == ("any", "sticky")
 
 
-def test_the_table_has_a_row_for_each() -> None:
-    rows = o.table().splitlines()[2:]
-    assert [row.split("`")[1] for row in rows] == list(Settings.__struct_fields__)
-
-
 def test_an_unknown_name_is_no_option() -> None:
     with pytest.raises(KeyError):
         o.option("colour")

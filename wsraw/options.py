@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
@@ -59,6 +58,11 @@ def names() -> tuple[str, ...]:
 def option(name: str) -> Option:
     """The setting of that name. Raises KeyError if there is none."""
     return _of(Settings)[name]
+
+
+def keys_of(name: str) -> list[Option]:
+    """The keys of a setting that is a list of tables, in order."""
+    return list(_of(TABLES[name]).values())
 
 
 @cache
@@ -241,24 +245,3 @@ def _inline(table: msgspec.Struct) -> str:
 def _quote(text: str) -> str:
     # JSON escapes as TOML does, but for one character.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def table() -> str:
-    """The settings table of docs/operations.md."""
-    rows = ["| setting | default | meaning |", "|---|---|---|"]
-    rows += [f"| `{o.name}` | `{toml(o, o.default)}` | {o.meaning} |" for o in options()]
-    return "\n".join(rows) + "\n"
-
-
-def keys(name: str) -> str:
-    """The table of the keys of a setting that is tables, for the same page."""
-    rows = ["| key | meaning |", "|---|---|"]
-    for option in _of(TABLES[name]).values():
-        choices = f" One of {', '.join(map(_quote, option.choices))}." if option.choices else ""
-        needed = " Must be said." if option.default is msgspec.NODEFAULT else ""
-        rows.append(f"| `{option.name}` | {option.meaning}{choices}{needed} |")
-    return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write("\n".join((table(), *map(keys, TABLES))))

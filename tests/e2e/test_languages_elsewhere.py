@@ -89,8 +89,8 @@ def test_whoever_is_not_our_gateway_is_not_believed(language: str, keys: Keys) -
 
 
 def snippet() -> str:
-    """What docs/operations.md says for machines without wsraw."""
-    text = (ROOT / "docs" / "operations.md").read_text()
+    """What docs/remote-workers.md says for machines without wsraw."""
+    text = (ROOT / "docs" / "remote-workers.md").read_text()
     [found] = re.findall(r"```sh\n(cd /etc/wsraw\nread .*?)```", text, re.DOTALL)
     return str(found)
 

@@ -39,7 +39,7 @@ class Ends:
     """All ends of a drill. An address can come again, so ends are matched in order.
 
     `gateway_dies`: connections may be lost with it. `unheld`: a connection that was just without a
-    worker then gets no on_close (docs/operations.md, Restarts).
+    worker then gets no on_close (docs/troubleshooting.md).
     """
 
     def __init__(self, gateway_dies: bool = False, unheld: bool = False) -> None:

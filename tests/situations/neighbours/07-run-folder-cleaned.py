@@ -1,7 +1,7 @@
 """Supervisor #480, #1105, #1710, #1723: cleaners of /tmp remove what a long-lived supervisor left there.
 
 Input: the run folder is emptied while the run is up; then a worker, or the gateway, is killed.
-Right: "Once a run has been up it does not give up" (docs/operations.md): clients are served on.
+Right: "A run that has been ready once does not give up" (docs/deploy.md): clients are served on.
 """
 
 from lib import *

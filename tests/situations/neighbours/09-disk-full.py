@@ -2,7 +2,7 @@
 
 Input: the run folder is on a disk that is full (a tmpfs of 64 KiB in a mount namespace; needs root); the gateway dies.
 Right: "nobody who connects meanwhile is refused", and the run goes on. Exit code 2 is also what the systemd unit of
-docs/operations.md never restarts (RestartPreventExitStatus=2 3).
+docs/deploy.md never restarts (RestartPreventExitStatus=2 3).
 """
 
 from lib import *

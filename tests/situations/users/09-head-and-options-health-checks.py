@@ -1,6 +1,6 @@
 """python-websockets/websockets#1677, haproxy/haproxy#989, patroni/patroni#2021: monitors ask with HEAD (uptime
 services, curl -I) or OPTIONS (HAProxy). With plain_http=health they get 200 without a body; a listener for
-WebSockets alone answers other HTTP, as operations.md says, 426."""
+WebSockets alone answers other HTTP, as docs/deploy.md says, 426."""
 
 from lib import *
 

@@ -1,0 +1,265 @@
+"""Write what these pages take from the code: `python docs/generate.py`.
+
+A *region* between two comments is a table or a list. A *number* stands before a comment with its
+name, as in `30 s<!-- handler-timeout -->`. tests/test_docs.py says when one of them is stale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from wsraw import cli, link, messages, options, paths, tuning
+from wsraw import messages as m
+from wsraw.conform import play
+from wsraw.gateway import (
+    admission,
+    gateway,
+    limits,
+    links,
+    listener,
+    route,
+    router,
+    sniff,
+    wire,
+)
+from wsraw.options import Option
+from wsraw.supervisor import folder, log, process, restarts
+from wsraw.workers import dealer, ration, shell
+
+DOCS: Final = Path(__file__).resolve().parent
+
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "Handlers and workers": (
+        "workers",
+        "pools",
+        "routes",
+        "dispatch",
+        "concurrency",
+        "messages",
+        "subprotocols",
+        "on_exception",
+        "delivery",
+        "max_deliveries",
+        "handler_timeout",
+        "worker_wait_timeout",
+        "max_events",
+        "max_memory",
+        "reload",
+    ),
+    "Listeners": ("listen", "plain_http", "first_byte_timeout"),
+    "TLS": (
+        "tls",
+        "tls_cert",
+        "tls_key",
+        "tls_min_version",
+        "tls_client_ca",
+        "tls_client_auth",
+    ),
+    "Who may connect": (
+        "verdict",
+        "verdict_timeout",
+        "origins",
+        "hosts",
+        "trusted_proxies",
+        "proxy_protocol",
+        "forwarded",
+    ),
+    "Limits for clients": (
+        "max_connections",
+        "max_connections_per_address",
+        "silence_timeout",
+        "handshake_timeout",
+        "max_header_size",
+        "max_header_count",
+        "max_message_size",
+        "max_frame_size",
+        "message_rate",
+        "byte_rate",
+        "rate_burst",
+        "rate_action",
+        "idle_timeout",
+        "write_timeout",
+        "output_limit",
+        "overflow",
+        "high_water_mark",
+        "low_water_mark",
+        "pause_timeout",
+        "memory_limit",
+    ),
+    "Connections": ("ping_interval", "ping_timeout", "close_timeout", "connect_timeout"),
+    "Compression": (
+        "deflate",
+        "deflate_from",
+        "deflate_level",
+        "deflate_window_bits",
+        "deflate_context_takeover",
+    ),
+    "Processes": (
+        "run_dir",
+        "log_level",
+        "stop_timeout",
+        "drain_timeout",
+        "start_timeout",
+        "gateway_timeout",
+        "restart_intensity",
+        "restart_period",
+    ),
+    "Workers on other machines": (
+        "worker_listen",
+        "link_key",
+        "worker_keys",
+        "insecure_link",
+        "worker_heartbeat",
+    ),
+}
+"""The settings of configuration.md, by heading. Each setting is in one of them."""
+
+
+METAVARS: Final = {
+    parameter.name: parameter.metavar
+    for parameter in cli.cli.commands["run"].params
+    if parameter.metavar
+}
+"""What `wsraw run --help` shows behind an option."""
+
+
+def settings() -> str:
+    """Every setting: how to set it, what it takes, its default, its meaning."""
+    known = {option.name: option for option in options.options()}
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(known), f"SECTIONS: {set(listed) ^ set(known)}"
+    parts = []
+    for heading, names in SECTIONS.items():
+        parts.append(f"## {heading}")
+        parts += [_setting(known[name]) for name in names]
+    return "\n\n".join(parts)
+
+
+def _setting(option: Option) -> str:
+    flag = f"--{option.flag}"
+    if option.kind == "switch":
+        flag = f"{flag}`, `--no-{option.flag}"
+    elif option.name in METAVARS:
+        flag = f"{flag} {METAVARS[option.name]}"
+    facts = [
+        f"`{flag}`",
+        f"`WSRAW_{option.name.upper()}`",
+        _takes(option),
+        f"default `{options.toml(option, option.default)}`",
+    ]
+    return f"### `{option.name}`\n\n{' · '.join(facts)}\n\n{option.meaning}"
+
+
+def _takes(option: Option) -> str:
+    bounds = f"{option.minimum} or more"
+    if option.maximum is not None:
+        bounds = f"{option.minimum} to {option.maximum}"
+    least = f", {bounds}" if option.minimum > 1 else ""
+    return {
+        "text": "a path" if option.is_path else "a text",
+        "texts": "a list",
+        "tables": "a list of tables",
+        "choice": " or ".join(f"`{choice}`" for choice in option.choices),
+        "switch": "`true` or `false`",
+        "count": f"a whole number, {bounds}",
+        "number": f"a number, {bounds}",
+        "size": f"a size{least}",
+        "time": "a time",
+    }[option.kind]
+
+
+def keys(name: str) -> str:
+    """The keys of a setting that is a list of tables."""
+    rows = ["| key | takes | meaning |", "|---|---|---|"]
+    for option in options.keys_of(name):
+        needed = " Required." if option.default is msgspec.NODEFAULT else ""
+        rows.append(f"| `{option.name}` | {_takes(option)} | {option.meaning}{needed} |")
+    return "\n".join(rows)
+
+
+REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
+    "settings": ("configuration.md", settings),
+    "pools": ("pools.md", lambda: keys("pools")),
+    "routes": ("pools.md", lambda: keys("routes")),
+    "records": ("worker-protocol.md", messages.tables),
+    "rules": ("conform.md", play.table),
+}
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
+
+
+NUMBERS: Final = {
+    "accept-pause": f"{listener.ACCEPT_PAUSE:g} s",
+    "batch-bytes": size(link.LARGEST_BATCH),
+    "batch-bytes-remote": size(link.LARGEST_REMOTE_BATCH),
+    "batch-records": f"{m.MOST_RECORDS:,}",
+    "batch-wrong": f"{m.MOST_WRONG}",
+    "bye-linger": f"{dealer.BYE_LINGER} ms",
+    "come-back": f"{router.COME_BACK:g} s",
+    "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
+    "exit-shut-out": f"{shell.EXIT_SHUT_OUT}",
+    "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
+    "first-window": f"{link.FIRST_WINDOW}",
+    "heartbeat": f"{dealer.HEARTBEAT // 1000} s",
+    "heartbeat-expiry": f"{dealer.HEARTBEAT_EXPIRY // 1000} s",
+    "hello-bytes": size(router.LONGEST_HELLO),
+    "id-range": f"{route.ID_RANGE}",
+    "keepalive-idle": f"{tuning.KEEPALIVE_IDLE} s",
+    "largest-window": f"{link.LARGEST_WINDOW:,}",
+    "leave-within": f"{shell.LEAVE_WITHIN:g} s",
+    "log-kept": size(log.BYTES_KEPT),
+    "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
+    "longest-line": size(sniff.MAX_LINE),
+    "longest-log-line": size(process.LONGEST_LINE),
+    "longest-socket-path": f"{folder.LONGEST_SOCKET_PATH}",
+    "most-owed": f"{link.MOST_OWED:,}",
+    "most-segments": f"{paths.MOST_SEGMENTS}",
+    "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
+    "protocol-version": f"{m.PROTOCOL_VERSION}",
+    "receive-queue": f"{wire.RECEIVE_QUEUE}",
+    "receive-queue-remote": f"{wire.REMOTE_RECEIVE_QUEUE}",
+    "refusal-patience": f"{admission.PATIENCE:g} s",
+    "refused-at-once": f"{admission.AT_ONCE}",
+    "stuck-after": f"{link.STUCK_AFTER * 1000:g} ms",
+    "tell-every": f"{limits.TELL_EVERY:g} s",
+    "tracebacks-period": f"{ration.PERIOD:g} s",
+    "tracebacks-shown": f"{ration.SHOWN}",
+    "unsent-limit": size(links.UNSENT_LIMIT),
+    "window-bytes": size(link.WINDOW_BYTES),
+    "work-ahead": f"{link.WORK_AHEAD * 1000:g} ms",
+}
+"""Constants of the code that the pages mention."""
+
+MARKED: Final = re.compile(r"[\d.,]*\d(?: ?(?:ms|s|KiB|MiB))?(?=<!-- ([\w-]+) -->)")
+"""A number before the comment that names it."""
+
+
+def fresh(page: str, text: str) -> str:
+    """The text of that page with its regions and numbers made anew.
+
+    Raises KeyError for a number that has no name here.
+    """
+    for name, (of, make) in REGIONS.items():
+        if of == page:
+            begin, end = (
+                f"<!-- {name}: generated by docs/generate.py -->",
+                f"<!-- end of {name} -->",
+            )
+            before, _, rest = text.partition(begin)
+            after = rest.partition(end)[2]
+            assert after, f"{page}: mark the region {name}"
+            text = f"{before}{begin}\n\n{make().strip()}\n\n{end}{after}"
+    return MARKED.sub(lambda at: NUMBERS[at[1]], text)
+
+
+if __name__ == "__main__":
+    for path in sorted(DOCS.glob("*.md")):
+        path.write_text(fresh(path.name, path.read_text("utf-8")), "utf-8")
