@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 import msgspec
 
-from wsraw import cli, link, messages, options, paths, tuning
+from wsraw import cli, link, options, paths, tuning
 from wsraw import messages as m
-from wsraw.conform import play
+from wsraw.conform.play import RULES
 from wsraw.gateway import (
     admission,
     gateway,
@@ -182,12 +182,89 @@ def keys(name: str) -> str:
     return "\n".join(rows)
 
 
+TYPES: Final[dict[Any, str]] = {
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    str: "str",
+    str | None: "str, or nil",
+    bytes: "bin",
+    dict[str, str]: "map, str to str",
+    dict[str, str] | None: "map, str to str, or nil",
+    dict[str, int]: "map, str to integer",
+    dict[str, Any]: "map, str to anything",
+    list[int]: "array of integers",
+    Any: "anything",
+}
+"""What the page calls the types of fields."""
+
+
+def types() -> str:
+    """What the fields of the worker link are; most have one type wherever they stand."""
+    found: dict[str, dict[Any, list[str]]] = {}
+    for struct in get_args(m.Event | m.Notice | m.Command):
+        for field in msgspec.structs.fields(struct):
+            tag = f"`{struct.__struct_config__.tag}`"
+            found.setdefault(field.name, {}).setdefault(field.type, []).append(tag)
+    lines = []
+    for kind, word in TYPES.items():
+        names = [
+            f"`{name}`" + (f" of {', '.join(kinds[kind])}" if len(kinds) > 1 else "")
+            for name, kinds in found.items()
+            if kind in kinds
+        ]
+        lines.append(f"| {word} | {', '.join(names)} |")
+    return "\n".join(("| type | fields |", "|---|---|", *lines))
+
+
+def _field(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return f"`{field.name}`"
+    default = field.default
+    if default is msgspec.NODEFAULT:
+        assert field.default_factory is not msgspec.NODEFAULT
+        default = field.default_factory()
+    value = "nil" if default is None else msgspec.json.encode(default).decode()
+    return f"`{field.name}`? = `{value}`"
+
+
+def records() -> str:
+    """Every record that crosses a process border, by direction."""
+    parts = [f"### Types\n\n{types()}\n"]
+    for title, union in (
+        ("Gateway → worker: events", m.Event),
+        ("Gateway → worker: notices", m.Notice),
+        ("Worker → gateway", m.Command),
+        ("Supervisor → gateway", m.FromSupervisor),
+        ("Gateway → supervisor", m.FromGateway),
+        ("Command line ↔ supervisor", m.Do | m.Done),
+    ):
+        parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
+        for struct in get_args(union):
+            fields = ", ".join(map(_field, msgspec.structs.fields(struct)))
+            tag = struct.__struct_config__.tag
+            meaning = " ".join((struct.__doc__ or "").split())
+            parts.append(f"| `{tag}` | {fields or '–'} | {meaning} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def rules() -> str:
+    """The rules that `wsraw conform` checks."""
+    lines = ["| rule | see | meaning | of |", "|---|---|---|---|"]
+    for rule in RULES:
+        see = f"rule {rule.section}" if rule.section.isdigit() else rule.section
+        kind = "the common behaviour" if rule.common else "any worker"
+        lines.append(f"| `{rule.name}` | {see} | {rule.meaning} | {kind} |")
+    return "\n".join(lines)
+
+
 REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "settings": ("configuration.md", settings),
     "pools": ("pools.md", lambda: keys("pools")),
     "routes": ("pools.md", lambda: keys("routes")),
-    "records": ("worker-protocol.md", messages.tables),
-    "rules": ("conform.md", play.table),
+    "records": ("worker-protocol.md", records),
+    "rules": ("conform.md", rules),
 }
 
 

@@ -151,6 +151,13 @@ def test_every_record_of_the_link_is_mentioned(struct: type[m.Record]) -> None:
     assert f"| `{tag}` |" in PROTOCOL.read_text("utf-8")
 
 
+def test_every_field_of_the_link_has_a_type() -> None:
+    text = PROTOCOL.read_text("utf-8").partition("\n### Types\n")[2].partition("\n### ")[0]
+    for struct in (*m.Event.__args__, *m.Notice.__args__, *m.Command.__args__):
+        for field in struct.__struct_fields__:
+            assert f"`{field}`" in text, field
+
+
 def test_the_examples_are_those_that_are_there() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))

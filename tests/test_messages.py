@@ -307,26 +307,3 @@ def test_any_damage_to_a_batch(records: list[Any], data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     check(bytes(good))
-
-
-# --- the tables of the docs ---
-
-
-def test_the_tables_name_every_record_and_field() -> None:
-    tables = m.tables()
-    for union in (m.Event, m.Notice, m.Command, m.FromSupervisor, m.FromGateway):
-        for struct in union.__args__:
-            assert f"| `{struct.__struct_config__.tag}` |" in tables
-            for field in struct.__struct_fields__:
-                assert f"`{field}`" in tables
-
-
-def test_the_tables_say_types_and_what_is_left_out() -> None:
-    lines = m.tables().splitlines()
-    assert '| `send` | `con`, `data`, `type`? = `"binary"`, `final`? = `true` |' in "\n".join(lines)
-    assert "| bin | `data`, `state`, `body` |" in lines
-    assert "| map, str to str, or nil | `inf` of `attach` |" in lines
-    _, types, *_ = m.tables().split("### ")
-    for struct in (*m.Event.__args__, *m.Notice.__args__, *m.Command.__args__):
-        for field in struct.__struct_fields__:
-            assert f"`{field}`" in types

@@ -5,14 +5,13 @@ One ZeroMQ message is one frame is one MessagePack array. On the worker link it 
 are applied in order. A record is an array: its tag, then its fields. It grows by appending fields
 only: msgspec ignores trailing items it does not know and fills missing ones with their default.
 
-The tables of docs/worker-protocol.md are made from this file (``python -m wsraw.messages``).
+docs/generate.py makes the tables of docs/worker-protocol.md from this file.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -635,74 +634,3 @@ def worker_decoder() -> Decoder:
 def gateway_decoder() -> Decoder:
     """Decodes what a worker says to the gateway."""
     return Decoder(int, Command, MOST_RECORDS)
-
-
-_TYPES: Final[dict[Any, str]] = {
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    str: "str",
-    str | None: "str, or nil",
-    bytes: "bin",
-    dict[str, str]: "map, str to str",
-    dict[str, str] | None: "map, str to str, or nil",
-    dict[str, int]: "map, str to integer",
-    dict[str, Any]: "map, str to anything",
-    list[int]: "array of integers",
-    Any: "anything",
-}
-"""How docs/worker-protocol.md calls them."""
-
-
-def _types() -> str:
-    """What the fields of the worker link are; most have one type wherever they stand."""
-    found: dict[str, dict[Any, list[str]]] = {}
-    for struct in get_args(Event | Notice | Command):
-        for field in msgspec.structs.fields(struct):
-            tag = f"`{struct.__struct_config__.tag}`"
-            found.setdefault(field.name, {}).setdefault(field.type, []).append(tag)
-    lines = []
-    for kind, word in _TYPES.items():
-        names = [
-            f"`{name}`" + (f" of {', '.join(kinds[kind])}" if len(kinds) > 1 else "")
-            for name, kinds in found.items()
-            if kind in kinds
-        ]
-        lines.append(f"| {word} | {', '.join(names)} |")
-    return "\n".join(("| type | fields |", "|---|---|", *lines))
-
-
-def _field(field: msgspec.structs.FieldInfo) -> str:
-    if field.required:
-        return f"`{field.name}`"
-    default = field.default
-    if default is msgspec.NODEFAULT:
-        assert field.default_factory is not msgspec.NODEFAULT
-        default = field.default_factory()
-    value = "nil" if default is None else msgspec.json.encode(default).decode()
-    return f"`{field.name}`? = `{value}`"
-
-
-def tables() -> str:
-    """The record tables of docs/worker-protocol.md, made from the structs above."""
-    parts = [f"### Types\n\n{_types()}\n"]
-    for title, union in (
-        ("Gateway → worker: events", Event),
-        ("Gateway → worker: notices", Notice),
-        ("Worker → gateway", Command),
-        ("Supervisor → gateway", FromSupervisor),
-        ("Gateway → supervisor", FromGateway),
-        ("Command line ↔ supervisor", Do | Done),
-    ):
-        parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
-        for struct in get_args(union):
-            fields = ", ".join(map(_field, msgspec.structs.fields(struct)))
-            tag = struct.__struct_config__.tag
-            meaning = " ".join((struct.__doc__ or "").split())
-            parts.append(f"| `{tag}` | {fields or '–'} | {meaning} |")
-        parts.append("")
-    return "\n".join(parts)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(tables())

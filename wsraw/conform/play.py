@@ -67,16 +67,6 @@ def choose(names: Collection[str], *, generic: bool) -> list[Rule]:
     ]
 
 
-def table() -> str:
-    """The rules, for docs/conform.md."""
-    lines = ["| rule | see | meaning | of |", "|---|---|---|---|"]
-    for rule in RULES:
-        see = f"rule {rule.section}" if rule.section.isdigit() else rule.section
-        kind = "the common behaviour" if rule.common else "any worker"
-        lines.append(f"| `{rule.name}` | {see} | {rule.meaning} | {kind} |")
-    return "\n".join(lines)
-
-
 class Play:
     """Drives the scripts of these rules."""
 
