@@ -24,9 +24,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import SERVERS, build
-from wsraw.drill.plan import Plan
-from wsraw.drill.run import Run
 from wsraw.gateway import turns
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.run import Run
 
 ATTACKERS = Path(__file__).with_name("attackers.py")
 EVEN = (

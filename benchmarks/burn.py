@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wsraw.drill.clients import Client
-from wsraw.drill.load import Load
-from wsraw.drill.plan import Plan
-from wsraw.drill.run import Run
-from wsraw.drill.stream import TEXT
-from wsraw.loop import Loop
+from wsraw.runtime.loop import Loop
+from wsraw.tools.drill.clients import Client
+from wsraw.tools.drill.load import Load
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.run import Run
+from wsraw.tools.drill.stream import TEXT
 
 HANDLERS = Path(__file__).with_name("burning.py")
 EVERY = 2.0

@@ -26,15 +26,15 @@ from websockets.frames import Frame, Opcode
 
 from benchmarks.contenders import BUILD, CONTENDERS, build
 from benchmarks.serving import serving
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection
-from wsraw.gateway.endpoint import Endpoint
-from wsraw.gateway.router import Router
-from wsraw.gateway.sockets import Sockets
-from wsraw.link import WorkerLink
-from wsraw.listeners import parse_listen
-from wsraw.loop import Loop
-from wsraw.settings import Settings
+from wsraw.config.addresses import parse_listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sockets.endpoint import Endpoint
+from wsraw.gateway.sockets.sockets import Sockets
+from wsraw.link.ends import WorkerLink
+from wsraw.link.records import Spawned
+from wsraw.runtime.loop import Loop
 from wsraw.workers import handlers
 from wsraw.workers.runtime import Runtime
 
@@ -77,7 +77,7 @@ class Bench:
         self.settings = Settings()
         self.loop = Loop()
         self.router = Router(self.settings, 1, 1 << 30)
-        self.router.spawned(m.Spawned(1, "token", 0))
+        self.router.spawned(Spawned(1, "token", 0))
         with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
             file.write(ECHO)
             file.flush()

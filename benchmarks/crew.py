@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
-from wsraw import keygen, launch
-from wsraw.drill.run import ECHO
-from wsraw.drill.target import Controlled
-from wsraw.drill.trouble import TroubleError
+from wsraw.runtime import keygen, launch
 from wsraw.supervisor.folder import count_dead_letters
+from wsraw.tools.drill.run import ECHO
+from wsraw.tools.drill.target import Controlled
+from wsraw.tools.drill.trouble import TroubleError
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 60.0

@@ -26,9 +26,9 @@ from benchmarks import wire
 from benchmarks.crew import Crew, retransmitted
 from benchmarks.netns import CannotMake, Namespaces
 from benchmarks.reloads import breaches
-from wsraw.drill.load import Load, LoadError
-from wsraw.drill.plan import Plan
-from wsraw.loop import Loop
+from wsraw.runtime.loop import Loop
+from wsraw.tools.drill.load import Load, LoadError
+from wsraw.tools.drill.plan import Plan
 
 CANNOT = 2
 BACK_WITHIN = 10.0

@@ -23,10 +23,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import SERVERS, build
-from wsraw.drill.plan import Plan
-from wsraw.drill.run import Run
-from wsraw.drill.target import Controlled
-from wsraw.drill.trouble import TroubleError
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.run import Run
+from wsraw.tools.drill.target import Controlled
+from wsraw.tools.drill.trouble import TroubleError
 
 BOUND = 3.0
 """How many times longer the 99th percentile may be than in the control run."""

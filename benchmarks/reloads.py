@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from wsraw.drill.load import Load
-from wsraw.drill.plan import Plan
-from wsraw.drill.run import Run
-from wsraw.drill.target import Controlled
-from wsraw.loop import Loop
+from wsraw.runtime.loop import Loop
+from wsraw.tools.drill.load import Load
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.run import Run
+from wsraw.tools.drill.target import Controlled
 
 BOUND = 0.030
 """Seconds that the pause may be longer than that of the control run."""

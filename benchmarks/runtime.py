@@ -10,13 +10,21 @@ import threading
 import time
 from pathlib import Path
 
-from wsraw import messages as m
-from wsraw.link import WorkerLink
+from wsraw.link.ends import WorkerLink
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    PROTOCOL_VERSION,
+    OnConnect,
+    OnMessage,
+    Welcome,
+    Who,
+    encode,
+)
 from wsraw.workers import handlers
 from wsraw.workers.runtime import Runtime
 
 SESSION = 7
-FIRST = 1 << m.ID_EPOCH_SHIFT
+FIRST = 1 << ID_EPOCH_SHIFT
 CONNECTIONS = 64
 BATCH = 256
 """Events in a batch, as under load."""
@@ -34,11 +42,11 @@ def runtime(source: str, folder: Path) -> Runtime:
     file.write_text(source)
     link = WorkerLink(pool="default", token="", instance="bench", language="bench")
     run = Runtime(link, handlers.load(str(file)), "close", threading.get_ident)
-    run.receive(m.encode([0, m.Who()]))
+    run.receive(encode([0, Who()]))
     link.data_to_send()
-    welcome = m.Welcome(m.PROTOCOL_VERSION, SESSION, 1, FIRST, FIRST + 65535, 10_000)
-    connects = [m.OnConnect(n + 1, FIRST + n, {}) for n in range(CONNECTIONS)]
-    run.receive(m.encode([SESSION, welcome, *connects]))
+    welcome = Welcome(PROTOCOL_VERSION, SESSION, 1, FIRST, FIRST + 65535, 10_000)
+    connects = [OnConnect(n + 1, FIRST + n, {}) for n in range(CONNECTIONS)]
+    run.receive(encode([SESSION, welcome, *connects]))
     work(run)
     return run
 
@@ -61,8 +69,8 @@ def measure(source: str, count: int, rounds: int) -> float:
         events = []
         for _ in range(BATCH):
             seq += 1
-            events.append(m.OnMessage(seq, FIRST + seq % CONNECTIONS, b"x" * 64, "text"))
-        batches.append(m.encode([SESSION, *events]))
+            events.append(OnMessage(seq, FIRST + seq % CONNECTIONS, b"x" * 64, "text"))
+        batches.append(encode([SESSION, *events]))
     gc.collect()
     best = float("inf")
     for _ in range(rounds):

@@ -13,22 +13,18 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from wsraw import cli, link, options, paths, tuning
-from wsraw import messages as m
-from wsraw.conform.play import RULES
-from wsraw.gateway import (
-    admission,
-    gateway,
-    limits,
-    links,
-    listener,
-    route,
-    router,
-    sniff,
-    wire,
-)
-from wsraw.options import Option
+from wsraw import cli
+from wsraw.config import options, patterns
+from wsraw.config.options import Option
+from wsraw.gateway import counters, gateway
+from wsraw.gateway.admission import per_address, sniffer
+from wsraw.gateway.delivery import entry
+from wsraw.gateway.sessions import links, router, transport
+from wsraw.gateway.sockets import listener
+from wsraw.link import ends, records
+from wsraw.runtime import tuning
 from wsraw.supervisor import folder, log, process, restarts
+from wsraw.tools.conform.play import RULES
 from wsraw.workers import dealer, ration, shell
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -202,7 +198,7 @@ TYPES: Final[dict[Any, str]] = {
 def types() -> str:
     """What the fields of the worker link are; most have one type wherever they stand."""
     found: dict[str, dict[Any, list[str]]] = {}
-    for struct in get_args(m.Event | m.Notice | m.Command):
+    for struct in get_args(records.Event | records.Notice | records.Command):
         for field in msgspec.structs.fields(struct):
             tag = f"`{struct.__struct_config__.tag}`"
             found.setdefault(field.name, {}).setdefault(field.type, []).append(tag)
@@ -228,16 +224,16 @@ def _field(field: msgspec.structs.FieldInfo) -> str:
     return f"`{field.name}`? = `{value}`"
 
 
-def records() -> str:
+def record_tables() -> str:
     """Every record that crosses a process border, by direction."""
     parts = [f"### Types\n\n{types()}\n"]
     for title, union in (
-        ("Gateway → worker: events", m.Event),
-        ("Gateway → worker: notices", m.Notice),
-        ("Worker → gateway", m.Command),
-        ("Supervisor → gateway", m.FromSupervisor),
-        ("Gateway → supervisor", m.FromGateway),
-        ("Command line ↔ supervisor", m.Do | m.Done),
+        ("Gateway → worker: events", records.Event),
+        ("Gateway → worker: notices", records.Notice),
+        ("Worker → gateway", records.Command),
+        ("Supervisor → gateway", records.FromSupervisor),
+        ("Gateway → supervisor", records.FromGateway),
+        ("Command line ↔ supervisor", records.Do | records.Done),
     ):
         parts.append(f"### {title}\n\n| record | fields | meaning |\n|---|---|---|")
         for struct in get_args(union):
@@ -263,7 +259,7 @@ REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "settings": ("configuration.md", settings),
     "pools": ("pools.md", lambda: keys("pools")),
     "routes": ("pools.md", lambda: keys("routes")),
-    "records": ("worker-protocol.md", records),
+    "records": ("worker-protocol.md", record_tables),
     "rules": ("conform.md", rules),
 }
 
@@ -275,43 +271,43 @@ def size(count: int) -> str:
 
 NUMBERS: Final = {
     "accept-pause": f"{listener.ACCEPT_PAUSE:g} s",
-    "batch-bytes": size(link.LARGEST_BATCH),
-    "batch-bytes-remote": size(link.LARGEST_REMOTE_BATCH),
-    "batch-records": f"{m.MOST_RECORDS:,}",
-    "batch-wrong": f"{m.MOST_WRONG}",
+    "batch-bytes": size(ends.LARGEST_BATCH),
+    "batch-bytes-remote": size(ends.LARGEST_REMOTE_BATCH),
+    "batch-records": f"{records.MOST_RECORDS:,}",
+    "batch-wrong": f"{records.MOST_WRONG}",
     "bye-linger": f"{dealer.BYE_LINGER} ms",
     "come-back": f"{router.COME_BACK:g} s",
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-shut-out": f"{shell.EXIT_SHUT_OUT}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
-    "first-window": f"{link.FIRST_WINDOW}",
+    "first-window": f"{ends.FIRST_WINDOW}",
     "heartbeat": f"{dealer.HEARTBEAT // 1000} s",
     "heartbeat-expiry": f"{dealer.HEARTBEAT_EXPIRY // 1000} s",
     "hello-bytes": size(router.LONGEST_HELLO),
-    "id-range": f"{route.ID_RANGE}",
+    "id-range": f"{entry.ID_RANGE}",
     "keepalive-idle": f"{tuning.KEEPALIVE_IDLE} s",
-    "largest-window": f"{link.LARGEST_WINDOW:,}",
+    "largest-window": f"{ends.LARGEST_WINDOW:,}",
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
     "log-kept": size(log.BYTES_KEPT),
     "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
-    "longest-line": size(sniff.MAX_LINE),
+    "longest-line": size(sniffer.MAX_LINE),
     "longest-log-line": size(process.LONGEST_LINE),
     "longest-socket-path": f"{folder.LONGEST_SOCKET_PATH}",
-    "most-owed": f"{link.MOST_OWED:,}",
-    "most-segments": f"{paths.MOST_SEGMENTS}",
+    "most-owed": f"{ends.MOST_OWED:,}",
+    "most-segments": f"{patterns.MOST_SEGMENTS}",
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
-    "protocol-version": f"{m.PROTOCOL_VERSION}",
-    "receive-queue": f"{wire.RECEIVE_QUEUE}",
-    "receive-queue-remote": f"{wire.REMOTE_RECEIVE_QUEUE}",
-    "refusal-patience": f"{admission.PATIENCE:g} s",
-    "refused-at-once": f"{admission.AT_ONCE}",
-    "stuck-after": f"{link.STUCK_AFTER * 1000:g} ms",
-    "tell-every": f"{limits.TELL_EVERY:g} s",
+    "protocol-version": f"{records.PROTOCOL_VERSION}",
+    "receive-queue": f"{transport.RECEIVE_QUEUE}",
+    "receive-queue-remote": f"{transport.REMOTE_RECEIVE_QUEUE}",
+    "refusal-patience": f"{per_address.PATIENCE:g} s",
+    "refused-at-once": f"{per_address.AT_ONCE}",
+    "stuck-after": f"{ends.STUCK_AFTER * 1000:g} ms",
+    "tell-every": f"{counters.TELL_EVERY:g} s",
     "tracebacks-period": f"{ration.PERIOD:g} s",
     "tracebacks-shown": f"{ration.SHOWN}",
     "unsent-limit": size(links.UNSENT_LIMIT),
-    "window-bytes": size(link.WINDOW_BYTES),
-    "work-ahead": f"{link.WORK_AHEAD * 1000:g} ms",
+    "window-bytes": size(ends.WINDOW_BYTES),
+    "work-ahead": f"{ends.WORK_AHEAD * 1000:g} ms",
 }
 """Constants of the code that the pages mention."""
 

@@ -7,8 +7,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-from wsraw.compiled import is_compiled
-from wsraw.gateway.limits import Limits
+from wsraw.gateway.counters import Counters
+from wsraw.runtime.compiled import is_compiled
 
 # Hypothesis' own deadline counts milliseconds of wall clock; tests that wait have one of ours.
 settings.register_profile("wsraw", deadline=None)
@@ -32,15 +32,15 @@ for _name in ("SIGINT", "SIGHUP"):
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]
 
 _faults: list[tuple[str, BaseException]] = []
-_fault = Limits.fault
+_fault = Counters.fault
 
 
-def _remember(self: Limits, who: str, error: BaseException) -> None:
+def _remember(self: Counters, who: str, error: BaseException) -> None:
     _faults.append((who, error))
     _fault(self, who, error)
 
 
-Limits.fault = _remember  # type: ignore[method-assign]
+Counters.fault = _remember  # type: ignore[method-assign]
 
 
 @pytest.hookimpl(wrapper=True)

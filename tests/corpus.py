@@ -19,10 +19,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsraw.gateway.connection import Connection
-from wsraw.listeners import Listen
-from wsraw.messages import Event, OnClose, OnConnect, OnMessage
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.link.records import Event, OnClose, OnConnect, OnMessage
 
 MASK = b"\x1f\x2e\x3d\x4c"
 

@@ -9,10 +9,22 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from wsraw import messages as m
-from wsraw.link import LinkState, Outbox, WorkerLink
+from wsraw.link.ends import LinkState, Outbox, WorkerLink
+from wsraw.link.records import (
+    Attach,
+    Detach,
+    Drain,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Opened,
+    Refused,
+    State,
+)
 
-EVENTS = (m.OnConnect, m.OnMessage, m.OnError, m.OnClose)
+EVENTS = (OnConnect, OnMessage, OnError, OnClose)
 
 
 class Task:
@@ -64,7 +76,7 @@ class Process:
         self.deaf: set[int] = set()
         self.heard: set[int] = set()
         """Connections it knows of and has not seen the end of, through all sessions."""
-        self.refused: list[m.Refused] = []
+        self.refused: list[Refused] = []
         self.draining = False
         self.alive = True
 
@@ -91,25 +103,25 @@ class Process:
         for record in records:
             if isinstance(record, EVENTS):
                 self.states.setdefault(record.con, b"")
-                if type(record) is m.OnConnect:
+                if type(record) is OnConnect:
                     self.heard.add(record.con)
                 self.queue.append(Task(record, self.link.outbox(record)))
-            elif type(record) is m.Attach:
+            elif type(record) is Attach:
                 self.states[record.con] = record.state
                 self.heard.add(record.con)
                 self.deaf.discard(record.con)
-            elif type(record) is m.Detach:
+            elif type(record) is Detach:
                 self.states.pop(record.con, None)
                 self.deaf.discard(record.con)
                 self.heard.discard(record.con)
-            elif type(record) is m.Opened:
+            elif type(record) is Opened:
                 # One of that name stands: the one it asked for never was.
                 self.states.pop(record.asked, None)
                 self.link.held.discard(record.asked)
                 self.heard.discard(record.asked)
-            elif type(record) is m.Refused:
+            elif type(record) is Refused:
                 self.refused.append(record)
-            elif type(record) is m.Drain:
+            elif type(record) is Drain:
                 self.draining = True
         return records
 
@@ -136,14 +148,14 @@ class Process:
         """Its handler returns. False if its session is over, and nothing of it counts."""
         self.running.remove(task)
         if task.state is not None:
-            task.outbox.records.append(m.State(task.event.con, task.state))
+            task.outbox.records.append(State(task.event.con, task.state))
         if not self.link.done(task.outbox):
             for record in task.outbox.records:
-                if type(record) is m.Open:
+                if type(record) is Open:
                     self.link.held.discard(record.con)
                     self.heard.discard(record.con)
             return False
-        if type(task.event) is m.OnClose:
+        if type(task.event) is OnClose:
             self.heard.discard(task.event.con)
         if task.state is not None:
             self.states[task.event.con] = task.state

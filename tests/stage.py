@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection
-from wsraw.gateway.route import Route, Worker
-from wsraw.gateway.router import Router
-from wsraw.link import LinkState, WorkerLink
-from wsraw.listeners import Listen
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.gateway.sessions.router import Router
+from wsraw.link.ends import LinkState, WorkerLink
+from wsraw.link.records import Record, Refused, Spawned, encode
 
 TOKEN = "token"
 HANDSHAKE = (
@@ -49,7 +49,7 @@ class Mate:
         self.heard = [record for record in self.heard if type(record) is not kind]
         return taken
 
-    def ack(self, *events: Any, commands: tuple[m.Record, ...] = ()) -> None:
+    def ack(self, *events: Any, commands: tuple[Record, ...] = ()) -> None:
         """The handlers of these events (of all, if none is named) have returned."""
         done = [*events] or self.events
         for event in done:
@@ -70,7 +70,7 @@ class Mate:
             self.stage.turn()
         return seen
 
-    def say(self, *records: m.Record) -> None:
+    def say(self, *records: Record) -> None:
         """Commands that belong to no event."""
         for record in records:
             assert self.link.command(record)
@@ -78,13 +78,13 @@ class Mate:
 
     def say_raw(self, *records: Any) -> None:
         """A batch of this session, whatever is in it."""
-        self.stage.receive(self.identity, m.encode([self.link.session, *records]))
+        self.stage.receive(self.identity, encode([self.link.session, *records]))
 
     def refused(self, record: Any) -> str:
         """Say one record; why it was refused, or ""."""
         self.say_raw(record)
         self.stage.turn()
-        return " ".join(refused.why for refused in self.take(m.Refused))
+        return " ".join(refused.why for refused in self.take(Refused))
 
     def flush(self) -> None:
         """What its link has to say goes to the gateway."""
@@ -99,7 +99,7 @@ class Stage:
     def __init__(self, memory_limit: int = 1 << 30, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.router = Router(self.settings, 1, memory_limit)
-        self.router.spawned(m.Spawned(0, TOKEN, 0))
+        self.router.spawned(Spawned(0, TOKEN, 0))
         self.now = 0.0
         self.mates: list[Mate] = []
         self._identities = itertools.count(1)
@@ -188,17 +188,17 @@ class Stage:
                 chunk = chunk[: size - len(taken)]
             taken += chunk
             self.router.take(con, con.written(len(chunk), self.now), self.now)
-            con.route.written += len(chunk)
-        if con.route is not None:
-            self.router.wrote(con.route)
+            con.entry.written += len(chunk)
+        if con.entry is not None:
+            self.router.wrote(con.entry)
         return bytes(taken)
 
 
-def route_of(con: Connection) -> Route:
+def entry_of(con: Connection) -> Entry:
     """Its place in the router."""
-    route = con.route
-    assert isinstance(route, Route)
-    return route
+    entry = con.entry
+    assert isinstance(entry, Entry)
+    return entry
 
 
 def is_over(mate: Mate) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from deadline import UNIT
 from running import command, environment
 
-from wsraw import settings as s
+from wsraw.config import settings as s
 
 SETTINGS = s.to_json(s.Settings(listen=("192.0.2.1:1",)))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from running import wsraw
 
-from wsraw import cli, options
-from wsraw.compiled import is_compiled
+from wsraw import cli
+from wsraw.config import options
+from wsraw.runtime.compiled import is_compiled
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 

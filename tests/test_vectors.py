@@ -9,14 +9,54 @@ from typing import Any, get_args
 
 import pytest
 
-from wsraw import messages as m
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    Accept,
+    Ack,
+    Answer,
+    Attach,
+    Bye,
+    Close,
+    Command,
+    Couple,
+    Detach,
+    Drain,
+    Event,
+    Hello,
+    Hung,
+    Join,
+    Leave,
+    Mark,
+    Notice,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Opened,
+    Publish,
+    Query,
+    Reached,
+    Record,
+    Refused,
+    Reject,
+    Send,
+    Splice,
+    State,
+    Welcome,
+    Who,
+    decode_value,
+    encode,
+    gateway_decoder,
+    worker_decoder,
+)
 
 FILE = Path(__file__).resolve().parent.parent / "docs/vectors/records.json"
 
 TO_WORKER = "gateway to worker"
 TO_GATEWAY = "worker to gateway"
 
-CON = 1 << m.ID_EPOCH_SHIFT | 1
+CON = 1 << ID_EPOCH_SHIFT | 1
 LAST = (1 << 53) - 1
 SESSION = (1 << 40) + 7
 ASTRAL = "Grüße, 世界 😀"
@@ -26,10 +66,10 @@ ABOUT = {"peer": "192.0.2.1:4711", "listener": "0.0.0.0:8000"}
 Vector = dict[str, Any]
 
 
-def of(name: str, direction: str, *records: m.Record, session: int = 7) -> Vector:
+def of(name: str, direction: str, *records: Record, session: int = 7) -> Vector:
     """Bytes that wsraw itself writes."""
-    data = m.encode([session, *records])
-    return entry(name, direction, m.decode_value(data))
+    data = encode([session, *records])
+    return entry(name, direction, decode_value(data))
 
 
 def entry(name: str, direction: str, batch: list[Any], means: list[Any] | None = None) -> Vector:
@@ -38,10 +78,10 @@ def entry(name: str, direction: str, batch: list[Any], means: list[Any] | None =
         "name": name,
         "direction": direction,
         "json": to_json(batch),
-        "hex": m.encode(batch).hex(),
+        "hex": encode(batch).hex(),
     }
     if means is not None:
-        vector["means"] = to_json([batch[0], *(m.decode_value(m.encode(each)) for each in means)])
+        vector["means"] = to_json([batch[0], *(decode_value(encode(each)) for each in means)])
     return vector
 
 
@@ -49,33 +89,33 @@ def vectors() -> list[Vector]:
     """In the order of the tables."""
     down, up = TO_WORKER, TO_GATEWAY
     return [
-        of("on_connect", down, m.OnConnect(1, CON, INF, False, 1, ABOUT)),
-        of("on_connect, a verdict is wanted", down, m.OnConnect(1, CON, INF, True, 2, ABOUT)),
+        of("on_connect", down, OnConnect(1, CON, INF, False, 1, ABOUT)),
+        of("on_connect, a verdict is wanted", down, OnConnect(1, CON, INF, True, 2, ABOUT)),
         entry(
             "on_connect, fields left out", down, [7, ["on_connect", 1, CON, INF]],
-            [m.OnConnect(1, CON, INF)],
+            [OnConnect(1, CON, INF)],
         ),
-        of("on_message, text", down, m.OnMessage(2, CON, ASTRAL.encode(), "text")),
-        of("on_message, binary", down, m.OnMessage(2, CON, bytes(range(256)), "binary")),
-        of("on_message, raw", down, m.OnMessage(2, CON, b"GET\r\n", "raw")),
-        of("on_message, no data", down, m.OnMessage(2, CON, b"", "text")),
-        of("on_message, not the last frame", down, m.OnMessage(2, CON, b"a", "text", False)),
-        of("on_message, the largest id", down, m.OnMessage(1 << 33, LAST, b"x", "text", True, 300),
+        of("on_message, text", down, OnMessage(2, CON, ASTRAL.encode(), "text")),
+        of("on_message, binary", down, OnMessage(2, CON, bytes(range(256)), "binary")),
+        of("on_message, raw", down, OnMessage(2, CON, b"GET\r\n", "raw")),
+        of("on_message, no data", down, OnMessage(2, CON, b"", "text")),
+        of("on_message, not the last frame", down, OnMessage(2, CON, b"a", "text", False)),
+        of("on_message, the largest id", down, OnMessage(1 << 33, LAST, b"x", "text", True, 300),
            session=SESSION),
         entry(
             "on_message, fields left out", down, [7, ["on_message", 2, CON, b"x", "text"]],
-            [m.OnMessage(2, CON, b"x", "text")],
+            [OnMessage(2, CON, b"x", "text")],
         ),
         entry(
             "on_message, fields of a later version", down,
             [7, ["on_message", 2, CON, b"x", "text", True, 1, "later", {"a": [None, 1.5]}]],
-            [m.OnMessage(2, CON, b"x", "text")],
+            [OnMessage(2, CON, b"x", "text")],
         ),
-        of("on_error", down, m.OnError(3, CON, "frame above the limit", 1)),
+        of("on_error", down, OnError(3, CON, "frame above the limit", 1)),
         of(
             "on_error, of a server that refuses us",
             down,
-            m.OnError(
+            OnError(
                 3,
                 CON + 1,
                 "server rejected WebSocket connection: HTTP 401",
@@ -91,67 +131,67 @@ def vectors() -> list[Vector]:
                 },
             ),
         ),
-        of("on_close", down, m.OnClose(4, CON, 1001, "bye", "peer", 1)),
-        of("on_close, a new gateway", down, m.OnClose(1, CON, 1006, "", "gateway-died", 1)),
-        of("who", down, m.Who(), session=0),
+        of("on_close", down, OnClose(4, CON, 1001, "bye", "peer", 1)),
+        of("on_close, a new gateway", down, OnClose(1, CON, 1006, "", "gateway-died", 1)),
+        of("who", down, Who(), session=0),
         of(
             "welcome", down,
-            m.Welcome(1, SESSION, 1, CON + 1, CON + 1000, 100,
+            Welcome(1, SESSION, 1, CON + 1, CON + 1000, 100,
                       {"state": 65536, "window_bytes": 1048576, "batch": 67108864}),
             session=SESSION,
         ),
-        of("attach", down, m.Attach(CON, INF, b"\x93\x01\xa1x\xc0", 3, ABOUT)),
-        of("attach, inf is known", down, m.Attach(CON, None, b"", 4, ABOUT)),
-        of("detach", down, m.Detach(CON)),
-        of("drain", down, m.Drain(2.5)),
-        of("refused", down, m.Refused(3, 0, "no connection 5 was ever given out")),
-        of("refused, shut out", down, m.Refused(0, 0, "its token is wrong"), session=0),
-        of("reached", down, m.Reached(CON, 1)),
-        of("answer", down, m.Answer(1, [CON, CON + 1])),
-        of("opened", down, m.Opened(CON + 2, CON + 1)),
-        of("hung", down, m.Hung(CON, 3)),
+        of("attach", down, Attach(CON, INF, b"\x93\x01\xa1x\xc0", 3, ABOUT)),
+        of("attach, inf is known", down, Attach(CON, None, b"", 4, ABOUT)),
+        of("detach", down, Detach(CON)),
+        of("drain", down, Drain(2.5)),
+        of("refused", down, Refused(3, 0, "no connection 5 was ever given out")),
+        of("refused, shut out", down, Refused(0, 0, "its token is wrong"), session=0),
+        of("reached", down, Reached(CON, 1)),
+        of("answer", down, Answer(1, [CON, CON + 1])),
+        of("opened", down, Opened(CON + 2, CON + 1)),
+        of("hung", down, Hung(CON, 3)),
         entry("a notice of a later version", down, [7, ["weather", 21.5, {"wind": "west"}]], []),
         entry("no records", down, [7], []),
         of(
-            "several records", down, m.Attach(CON, INF, b"", 0, ABOUT),
-            m.OnMessage(5, CON, b"a", "text"), m.OnMessage(6, CON, b"b", "text"), m.Drain(1.5),
+            "several records", down, Attach(CON, INF, b"", 0, ABOUT),
+            OnMessage(5, CON, b"a", "text"), OnMessage(6, CON, b"b", "text"), Drain(1.5),
         ),
-        of("hello", up, m.Hello(1, "default", "5e1f", "lua/5.4", "secret", 100, 1), session=0),
+        of("hello", up, Hello(1, "default", "5e1f", "lua/5.4", "secret", 100, 1), session=0),
         of(
             "hello, with connections", up,
-            m.Hello(1, "default", "5e1f", "lua/5.4", "", 100, 10, [CON, LAST], True), session=0,
+            Hello(1, "default", "5e1f", "lua/5.4", "", 100, 10, [CON, LAST], True), session=0,
         ),
-        of("ack", up, m.Ack(3, 3)),
-        of("ack, a range", up, m.Ack(127, 70000), session=SESSION),
-        of("accept", up, m.Accept(CON, "chat", {"Set-Cookie": "a=b"})),
-        entry("accept, fields left out", up, [7, ["accept", CON]], [m.Accept(CON)]),
-        of("reject", up, m.Reject(CON, 403, "not you", {"Retry-After": "60"}, b"no\n")),
-        of("send, text", up, m.Send(CON, ASTRAL.encode(), "text")),
-        of("send, binary", up, m.Send(CON, b"\x00\xff")),
-        of("send, no data", up, m.Send(CON, b"", "text")),
-        of("send, not the last frame", up, m.Send(LAST, b"a", "text", False)),
-        entry("send, fields left out", up, [7, ["send", CON, b"x"]], [m.Send(CON, b"x")]),
+        of("ack", up, Ack(3, 3)),
+        of("ack, a range", up, Ack(127, 70000), session=SESSION),
+        of("accept", up, Accept(CON, "chat", {"Set-Cookie": "a=b"})),
+        entry("accept, fields left out", up, [7, ["accept", CON]], [Accept(CON)]),
+        of("reject", up, Reject(CON, 403, "not you", {"Retry-After": "60"}, b"no\n")),
+        of("send, text", up, Send(CON, ASTRAL.encode(), "text")),
+        of("send, binary", up, Send(CON, b"\x00\xff")),
+        of("send, no data", up, Send(CON, b"", "text")),
+        of("send, not the last frame", up, Send(LAST, b"a", "text", False)),
+        entry("send, fields left out", up, [7, ["send", CON, b"x"]], [Send(CON, b"x")]),
         entry(
             "send, data as a string", up, [7, ["send", CON, ASTRAL, "text"]],
-            [m.Send(CON, ASTRAL.encode(), "text")],
+            [Send(CON, ASTRAL.encode(), "text")],
         ),
         of(
             "open", up,
-            m.Open(CON + 1, "ws://example.org/", "websocket", "/", "example.org", "",
+            Open(CON + 1, "ws://example.org/", "websocket", "/", "example.org", "",
                    {"during": CON, "couple": None, "subprotocols": ["chat"]}),
         ),
-        of("close", up, m.Close(CON, 4000, "enough")),
-        of("state", up, m.State(CON, b"\x81\xa1n\x02")),
-        of("join", up, m.Join(CON, "room")),
-        of("leave", up, m.Leave(CON, "room")),
-        of("publish", up, m.Publish("room", b"hi", "text", {"except": [CON]})),
-        of("couple", up, m.Couple(CON, CON + 1)),
-        of("splice", up, m.Splice(CON, CON + 1)),
-        of("mark", up, m.Mark(CON, 1)),
-        of("query", up, m.Query(1, "members", "room")),
-        of("bye", up, m.Bye()),
-        of("commands, their ack, bye", up, m.Send(CON, b"HI", "text"), m.State(CON, b"\x01"),
-           m.Ack(3, 3), m.Bye()),
+        of("close", up, Close(CON, 4000, "enough")),
+        of("state", up, State(CON, b"\x81\xa1n\x02")),
+        of("join", up, Join(CON, "room")),
+        of("leave", up, Leave(CON, "room")),
+        of("publish", up, Publish("room", b"hi", "text", {"except": [CON]})),
+        of("couple", up, Couple(CON, CON + 1)),
+        of("splice", up, Splice(CON, CON + 1)),
+        of("mark", up, Mark(CON, 1)),
+        of("query", up, Query(1, "members", "room")),
+        of("bye", up, Bye()),
+        of("commands, their ack, bye", up, Send(CON, b"HI", "text"), State(CON, b"\x01"),
+           Ack(3, 3), Bye()),
     ]  # fmt: skip
 
 
@@ -192,22 +232,22 @@ def test_the_file_is_up_to_date() -> None:
 def test_the_bytes_say_what_stands_beside_them(vector: Vector) -> None:
     data = bytes.fromhex(vector["hex"])
     batch = from_json(vector["json"])
-    assert m.encode(batch) == data
-    assert m.decode_value(data) == batch
-    decoder = m.worker_decoder() if vector["direction"] == TO_WORKER else m.gateway_decoder()
+    assert encode(batch) == data
+    assert decode_value(data) == batch
+    decoder = worker_decoder() if vector["direction"] == TO_WORKER else gateway_decoder()
     head, records, wrong = decoder.decode(data)
     means = from_json(vector.get("means", vector["json"]))
     # One that a later version has is left out, which is what a worker does with it.
-    understood = [m.decode_value(m.encode(each)) for each in records if each is not None]
+    understood = [decode_value(encode(each)) for each in records if each is not None]
     assert [head, *understood] == means
     assert len(wrong) == records.count(None)
     if "means" not in vector:
-        assert m.encode([head, *records]) == data
+        assert encode([head, *records]) == data
 
 
 @pytest.mark.parametrize("direction", [TO_WORKER, TO_GATEWAY])
 def test_every_record_has_a_vector(direction: str) -> None:
-    unions = (m.Event, m.Notice) if direction == TO_WORKER else (m.Command,)
+    unions = (Event, Notice) if direction == TO_WORKER else (Command,)
     tags = {kind.__struct_config__.tag for union in unions for kind in get_args(union)}
     shown = {
         record[0]

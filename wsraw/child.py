@@ -13,9 +13,9 @@ import logging
 import os
 import sys
 
-from wsraw import settings as settings_module
-from wsraw.launch import die_with
-from wsraw.shown import LogLine
+from wsraw.config import settings as settings_module
+from wsraw.runtime.launch import die_with
+from wsraw.runtime.printable import LogLine
 
 
 def main() -> int:

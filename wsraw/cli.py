@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from wsraw import configuration, messages, pools, programs, tls_files
-from wsraw import options as options_module
-from wsraw.checks import from_options
-from wsraw.options import Option
-from wsraw.settings import Settings
-from wsraw.shown import printable_lines
+from wsraw.config import options as options_module
+from wsraw.config import pools, programs, sources, tls_files
+from wsraw.config.checks import from_options
+from wsraw.config.options import Option
+from wsraw.config.settings import Settings
+from wsraw.link import records
+from wsraw.runtime.printable import printable_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,7 +91,7 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
     if wanted:
         from importlib import metadata
 
-        from wsraw.compiled import is_compiled
+        from wsraw.runtime.compiled import is_compiled
 
         try:
             version = metadata.version("wsraw")
@@ -167,12 +168,12 @@ def run(context: click.Context, /, **_: Any) -> int:
     settings = found.settings
     for name, entries in pools.entries(settings, os.path.isfile).items():
         for entry in entries:
-            is_default = name == messages.DEFAULT_POOL
+            is_default = name == records.DEFAULT_POOL
             _check_program(entry.program, "--workers " if is_default else f"--pool {name}=")
     _check_keys(settings)
     try:
         tls_files.check(found)
-    except configuration.ConfigurationError as error:
+    except sources.ConfigurationError as error:
         raise WrongUse(str(error)) from error
     from wsraw.supervisor import supervisor
 
@@ -194,11 +195,11 @@ def show_settings(context: click.Context, /, **_: Any) -> int:
 
     What is shown is TOML, and can be a file for --config.
     """
-    click.echo(configuration.show(_gather(context), os.getcwd()))
+    click.echo(sources.show(_gather(context), os.getcwd()))
     return 0
 
 
-def _gather(context: click.Context) -> configuration.Configuration:
+def _gather(context: click.Context) -> sources.Configuration:
     """All settings; of the command line only what was really said there."""
     given = {
         name: value
@@ -206,8 +207,8 @@ def _gather(context: click.Context) -> configuration.Configuration:
         if name != "config" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     try:
-        return configuration.gather(given, os.environ, context.params["config"] or "")
-    except configuration.ConfigurationError as error:
+        return sources.gather(given, os.environ, context.params["config"] or "")
+    except sources.ConfigurationError as error:
         raise WrongUse(str(error)) from error
 
 
@@ -406,7 +407,7 @@ def worker(
     if key and not endpoint.startswith("tcp://"):
         raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token is enough")
     keys = _link_keys(key, gateway_key) if key else None
-    from wsraw import launch
+    from wsraw.runtime import launch
 
     code = launch.as_process_1()
     if code is not None:
@@ -417,7 +418,7 @@ def worker(
         os.environ.pop(name, None)
     if meant.file is None:
         return _become(meant.words, endpoint, token, pool, keys)
-    from wsraw import launch
+    from wsraw.runtime import launch
     from wsraw.workers import dealer
     from wsraw.workers import worker as runtime
 
@@ -443,7 +444,7 @@ def _become(
     """Give a worker in another language what docs/worker-protocol.md says, and become it."""
     import secrets
 
-    from wsraw import keygen, launch
+    from wsraw.runtime import keygen, launch
 
     os.environ |= {
         "WSRAW_ENDPOINT": endpoint,
@@ -475,8 +476,8 @@ def keygen(folder: str, name: str) -> int:
     NAME.key is secret and stays where it is used. NAME.pub is for the other side: a gateway lets
     in those in --worker-keys, a worker trusts the one in --gateway-key.
     """
-    from wsraw import keygen as maker
-    from wsraw.keys import KeyFileError
+    from wsraw.runtime import keygen as maker
+    from wsraw.runtime.keys import KeyFileError
 
     if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
         raise WrongUse(f"--name {name!r}: letters, digits, - and _")
@@ -587,8 +588,8 @@ def keygen(folder: str, name: str) -> int:
 def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     """Serve verified clients while workers are killed, stopped and replaced, and show that nothing
     is lost, doubled, out of order or disconnected. Times of 0 mean never. Exit code 1: it was."""
-    from wsraw.drill import drill as drills
-    from wsraw.drill.plan import Plan, PlanError
+    from wsraw.tools.drill import drill as drills
+    from wsraw.tools.drill.plan import Plan, PlanError
 
     numbers = [text for text in workers if text.isascii() and text.isdigit()]
     counts = [COUNT(text) for text in numbers]
@@ -629,7 +630,7 @@ def conform(
 
     It finds WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment.
     """
-    from wsraw.conform import run as runner
+    from wsraw.tools.conform import run as runner
 
     names = [name.strip() for name in rules.split(",") if name.strip()]
     try:
@@ -650,7 +651,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _link_keys(key: str, gateway_key: str) -> tuple[str, str]:
-    from wsraw import keys
+    from wsraw.runtime import keys
 
     try:
         return keys.read_secret(key), keys.read_public(gateway_key)
@@ -662,7 +663,7 @@ def _check_keys(settings: Settings) -> None:
     """Here, as a line of the gateway's log is not where one looks for wrong use."""
     if not settings.link_key:
         return
-    from wsraw import keys
+    from wsraw.runtime import keys
 
     try:
         keys.read_secret(settings.link_key)

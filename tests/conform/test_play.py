@@ -8,8 +8,8 @@ import pytest
 from conform.faulty import FAULTS
 from conform.theatre import Theatre
 
-from wsraw.conform.play import FAIL, PASS, RULES, SKIP, Play, choose
-from wsraw.conform.rules import Rule
+from wsraw.tools.conform.play import FAIL, PASS, RULES, SKIP, Play, choose
+from wsraw.tools.conform.rules import Rule
 
 PATIENCE = 5.0
 

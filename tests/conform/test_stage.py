@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw import messages as m
-from wsraw.conform import show
-from wsraw.conform.stage import ABOUT, Send, Stage
+from wsraw.link import records as rec
 from wsraw.testing import App
+from wsraw.tools.conform import show
+from wsraw.tools.conform.stage import ABOUT, Send, Stage
 
 IDENTITY = b"\0worker"
 
@@ -25,7 +25,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=12,
 )
-tags = st.sampled_from([struct.__struct_config__.tag for struct in m.Command.__args__])
+tags = st.sampled_from([struct.__struct_config__.tag for struct in rec.Command.__args__])
 records = st.builds(lambda tag, fields: [tag, *fields], tags, st.lists(values, max_size=7))
 
 
@@ -35,7 +35,7 @@ def begun(window: int = 10) -> Stage:
     stage.start()
     stage.receive(IDENTITY, [b""])
     stage.ask()
-    stage.receive(IDENTITY, [m.encode([0, m.Hello(1, "p", "i", "test", "x", window, 1)])])
+    stage.receive(IDENTITY, [rec.encode([0, rec.Hello(1, "p", "i", "test", "x", window, 1)])])
     stage.welcome()
     stage.message(stage.connect(), b"hello")
     stage.flush()
@@ -46,7 +46,7 @@ def begun(window: int = 10) -> Stage:
 def said(stage: Stage, *commands: Any, number: int | None = None) -> dict[str, str]:
     """What is wrong once that was said, by rule."""
     head = stage.session.number if number is None else number
-    stage.receive(IDENTITY, [m.encode([head, *commands])])
+    stage.receive(IDENTITY, [rec.encode([head, *commands])])
     return {rule: breach.why for rule, breach in stage.watch.breaches.items()}
 
 
@@ -64,7 +64,7 @@ def test_any_records(batch: list[Any], of_the_session: bool) -> None:
 @given(records, st.data())
 def test_any_damage(record: list[Any], data: st.DataObject) -> None:
     stage = begun()
-    good = bytearray(m.encode([stage.session.number, record]))
+    good = bytearray(rec.encode([stage.session.number, record]))
     for _ in range(data.draw(st.integers(1, 3))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     stage.receive(IDENTITY, [bytes(good)])
@@ -73,14 +73,14 @@ def test_any_damage(record: list[Any], data: st.DataObject) -> None:
 @given(values)
 def test_anything_can_be_shown(value: Any) -> None:
     assert len(show.record(value)) <= show.LONGEST
-    assert len(show.batch(m.encode(value))) <= show.LONGEST
+    assert len(show.batch(rec.encode(value))) <= show.LONGEST
 
 
 def test_records_as_people_read_them() -> None:
-    con = 1 << m.ID_EPOCH_SHIFT | 1
-    data = m.encode([7, m.Send(con, "grün\0".encode(), "text"), m.Ack(3, 3)])
+    con = 1 << rec.ID_EPOCH_SHIFT | 1
+    data = rec.encode([7, rec.Send(con, "grün\0".encode(), "text"), rec.Ack(3, 3)])
     assert show.batch(data) == f'[7, [send, {con}, "grün\\x00", "text", true], [ack, 3, 3]]'
-    assert show.record(m.State(5, b"x" * 100)) == f'[state, 5, "{"x" * 40}…" (100)]'
+    assert show.record(rec.State(5, b"x" * 100)) == f'[state, 5, "{"x" * 40}…" (100)]'
     assert show.record(["attach", 5, None, b"", 0, {"a": [1.5]}]).endswith(
         'nil, "", 0, {"a": [1.5]}]'
     )
@@ -104,11 +104,11 @@ def test_the_window_is_kept() -> None:
     stage.actions.clear()
     stage.flush()
     assert not stage.actions, "two are in flight"
-    assert said(stage, m.Ack(1, 1)) == {}
+    assert said(stage, rec.Ack(1, 1)) == {}
     assert len(stage.actions) == 1
-    assert said(stage, m.Ack(2, 3)) == {}
+    assert said(stage, rec.Ack(2, 3)) == {}
     assert len(stage.session.in_flight) == 2
-    assert said(stage, m.Ack(4, 5)) == {}
+    assert said(stage, rec.Ack(4, 5)) == {}
     assert stage.session.unfinished() is None
 
 
@@ -116,18 +116,18 @@ def test_what_a_worker_may_ask_is_answered() -> None:
     stage = begun()
     stage.actions.clear()
     first = next(iter(stage.session.in_flight.values()))[2]
-    assert said(stage, m.Query(0, "ids"), m.Query(1, "members", "g"), m.Mark(first, 2)) == {}
-    answers = [m.decode_value(each.data)[1] for each in stage.actions if isinstance(each, Send)]
+    assert said(stage, rec.Query(0, "ids"), rec.Query(1, "members", "g"), rec.Mark(first, 2)) == {}
+    answers = [rec.decode_value(each.data)[1] for each in stage.actions if isinstance(each, Send)]
     (_, _, (low, high)), members, reached = answers
     assert (members, reached) == (["answer", 1, []], ["reached", first, 2])
     for con in (low, high):
-        assert said(stage, m.Open(con, "h:1")) == {}
-    assert "good for one open" in said(stage, m.Open(low, "h:1"))["ids"]
+        assert said(stage, rec.Open(con, "h:1")) == {}
+    assert "good for one open" in said(stage, rec.Open(low, "h:1"))["ids"]
 
 
 def test_a_batch_of_the_session_before_is_dropped() -> None:
     stage = begun()
     old = stage.session.number
     stage.ask()
-    assert said(stage, m.Ack(1, 2), number=old) == {}
-    assert "none" in said(stage, m.Ack(1, 2), number=old + 100)["session"]
+    assert said(stage, rec.Ack(1, 2), number=old) == {}
+    assert "none" in said(stage, rec.Ack(1, 2), number=old + 100)["session"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from conform.faulty import End, Worker
 
-from wsraw.conform.play import Play
-from wsraw.conform.stage import Down, Kill, Send, Start, Up
+from wsraw.tools.conform.play import Play
+from wsraw.tools.conform.stage import Down, Kill, Send, Start, Up
 
 LINK = 0.0005
 """Seconds that a message is on its way."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.drill.ends import Ends, Life, Told
+from wsraw.tools.drill.ends import Ends, Life, Told
 
 HEADER = "WD00000100000000"
 

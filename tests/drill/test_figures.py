@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wsraw.drill.figures import Histogram, Pause
+from wsraw.tools.drill.figures import Histogram, Pause
 
 
 def test_percentiles_of_known_latencies() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsraw.drill.ends import Told
-from wsraw.drill.ledger import Ledger
+from wsraw.tools.drill.ends import Told
+from wsraw.tools.drill.ledger import Ledger
 
 
 def test_lines_are_read_once_and_whole(tmp_path: Path) -> None:

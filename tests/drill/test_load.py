@@ -9,11 +9,11 @@ import pytest
 from deadline import UNIT
 from drill.faulty import Disconnect, Mistake, faulty, right
 
-from wsraw.drill.drill import drill
-from wsraw.drill.load import Load, LoadError
-from wsraw.drill.plan import Plan
-from wsraw.drill.report import Report
-from wsraw.loop import Loop
+from wsraw.runtime.loop import Loop
+from wsraw.tools.drill.drill import drill
+from wsraw.tools.drill.load import Load, LoadError
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.report import Report
 
 KINDS = pytest.mark.parametrize("kind", ["websocket", "raw"])
 SIZE = 64

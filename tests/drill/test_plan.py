@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.drill.plan import Plan, PlanError
+from wsraw.tools.drill.plan import Plan, PlanError
 
 
 @pytest.mark.parametrize(

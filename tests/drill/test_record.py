@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.drill.record import HEADER, MAGIC, Checker, Findings, filler
+from wsraw.tools.drill.record import HEADER, MAGIC, Checker, Findings, filler
 
 
 class Bench:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from wsraw.drill.plan import Plan
-from wsraw.drill.report import Report, as_counts
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.report import Report, as_counts
 
 
 def report(**changed: Any) -> Report:

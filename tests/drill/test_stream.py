@@ -7,8 +7,8 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from wsraw.drill import stream
-from wsraw.drill.record import Checker, Findings
+from wsraw.tools.drill import stream
+from wsraw.tools.drill.record import Checker, Findings
 
 
 def records(count: int, size: int = 40) -> list[bytes]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from deadline import UNIT, eventually
 
-from wsraw.drill import trouble as t
-from wsraw.drill.plan import Plan
+from wsraw.tools.drill import trouble as t
+from wsraw.tools.drill.plan import Plan
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"

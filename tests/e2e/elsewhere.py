@@ -17,7 +17,7 @@ from deadline import UNIT, eventually
 from e2e.serving import ECHO, Serving, serve
 from running import command, environment
 
-from wsraw import keygen
+from wsraw.runtime import keygen
 
 RESET = struct.pack("ii", 1, 0)
 

@@ -20,8 +20,8 @@ from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
 from e2e.serving import Serving, has_traceback, linux
 from running import wsraw
 
-from wsraw import messages as m
-from wsraw.link import LARGEST_REMOTE_BATCH
+from wsraw.link.ends import LARGEST_REMOTE_BATCH
+from wsraw.link.records import decode_value, encode
 
 pytestmark = linux
 
@@ -79,9 +79,9 @@ class Attacker:
     def enter(self, **changes: Any) -> tuple[zmq.Socket[bytes], int]:
         """A socket with a session, and its number."""
         sock = self.connect()
-        sock.send(m.encode([0, self.hello(**changes)]))
+        sock.send(encode([0, self.hello(**changes)]))
         while True:
-            number, *records = m.decode_value(sock.recv())
+            number, *records = decode_value(sock.recv())
             if records and records[0][0] == "welcome":
                 return sock, number
 
@@ -98,9 +98,9 @@ class Attacker:
         asked again, as in a flood of refusals an answer may be left out."""
 
         def answered() -> bool:
-            self.say(sock, m.encode([session, ["query", 77, "members", "nobody"]]))
+            self.say(sock, encode([session, ["query", 77, "members", "nobody"]]))
             while sock.poll(500):
-                _, *records = m.decode_value(sock.recv())
+                _, *records = decode_value(sock.recv())
                 for record in records:
                     if record[:2] in (["answer", 77], ["refused", 0]) or record[0] == "who":
                         return True
@@ -114,7 +114,7 @@ Attack = Callable[[Attacker, random.Random], None]
 
 def until_shut_out(sock: zmq.Socket[bytes]) -> str:
     while True:
-        _, *records = m.decode_value(sock.recv())
+        _, *records = decode_value(sock.recv())
         for record in records:
             if record[0] == "refused" and record[1] == 0:
                 return str(record[3])
@@ -131,7 +131,7 @@ def garbage(attacker: Attacker, rng: random.Random) -> None:
 def garbage_behind_a_hello(attacker: Attacker, rng: random.Random) -> None:
     for _ in range(20):
         sock, session = attacker.enter()
-        batch = bytearray(m.encode([session, ["send", 1, b"x" * 50], ["ack", 1, 1]] * 3))
+        batch = bytearray(encode([session, ["send", 1, b"x" * 50], ["ack", 1, 1]] * 3))
         for _ in range(5):
             batch[rng.randrange(len(batch))] = rng.randrange(256)
         attacker.say(sock, bytes(batch), b"\xc1")
@@ -153,27 +153,27 @@ def huge_arrays(attacker: Attacker, rng: random.Random) -> None:
         attacker.say(sock, head + body * (count - 1))
         assert until_shut_out(sock)
         sock, session = attacker.enter()
-        attacker.say(sock, head + m.encode(session) + body * (count - 1))
+        attacker.say(sock, head + encode(session) + body * (count - 1))
         assert "records" in until_shut_out(sock)
     # One record that claims to be all there is, and one that has it.
     sock, session = attacker.enter()
-    options = m.encode("except") + head + b"\x00" * count
-    record = m.encode(["publish", "g", b"x", "text"])[1:]
-    attacker.say(sock, b"\x92" + m.encode(session) + b"\x95" + record + b"\x81" + options)
+    options = encode("except") + head + b"\x00" * count
+    record = encode(["publish", "g", b"x", "text"])[1:]
+    attacker.say(sock, b"\x92" + encode(session) + b"\x95" + record + b"\x81" + options)
     attacker.until_read(sock, session)
-    attacker.say(sock, b"\x92" + m.encode(session) + b"\xdd\xff\xff\xff\xff")
+    attacker.say(sock, b"\x92" + encode(session) + b"\xdd\xff\xff\xff\xff")
     assert until_shut_out(sock)
 
 
 def deep_nesting(attacker: Attacker, rng: random.Random) -> None:
     for depth in (500, 100_000, MIB):
         sock, session = attacker.enter()
-        attacker.say(sock, b"\x92" + m.encode(session) + b"\x91" * depth + b"\xc0")
+        attacker.say(sock, b"\x92" + encode(session) + b"\x91" * depth + b"\xc0")
         attacker.until_read(sock, session)
         sock, session = attacker.enter()
-        record = m.encode(["publish", "g", b"x", "text"])[1:] + b"\x81\xa6except"
+        record = encode(["publish", "g", b"x", "text"])[1:] + b"\x81\xa6except"
         deep = b"\x95" + record + b"\x91" * depth + b"\xc0"
-        attacker.say(sock, b"\x92" + m.encode(session) + deep)
+        attacker.say(sock, b"\x92" + encode(session) + deep)
         attacker.until_read(sock, session)
 
 
@@ -182,7 +182,7 @@ def batches_too_large(attacker: Attacker, rng: random.Random) -> None:
     monitored, _ = attacker.enter()
     attacker.say(monitored, bytes(LARGEST_REMOTE_BATCH + 1))
     sock, session = attacker.enter()
-    attacker.say(sock, m.encode([session, ["send", 1, bytes(LARGEST_REMOTE_BATCH - 100)]]))
+    attacker.say(sock, encode([session, ["send", 1, bytes(LARGEST_REMOTE_BATCH - 100)]]))
     attacker.until_read(sock, session)
 
 
@@ -191,7 +191,7 @@ def wrong_ids(attacker: Attacker, rng: random.Random) -> None:
     for con in (0, -1, 1, 1 << 36, (1 << 36) + (1 << 35), 1 << 53, (1 << 64) - 1, 1 << 63):
         attacker.say(
             sock,
-            m.encode([
+            encode([
                 session,
                 *(["send", con, b"x"], ["close", con], ["state", con, b"x"], ["join", con, "g"]),
                 *(["leave", con, "g"], ["couple", con, con], ["splice", con, con]),
@@ -205,7 +205,7 @@ def acks_of_what_it_never_had(attacker: Attacker, rng: random.Random) -> None:
     sock, session = attacker.enter()
     for first, last in ((1, 1), (0, 0), (-5, 5), (1, (1 << 63) - 1), (5, 1), (1, 10**9)):
         for number in (session, session - 1, session + 1, -1, (1 << 64) - 1):
-            attacker.say(sock, m.encode([number, ["ack", first, last]] * 1))
+            attacker.say(sock, encode([number, ["ack", first, last]] * 1))
     attacker.until_read(sock, session)
 
 
@@ -213,24 +213,24 @@ def odd_options(attacker: Attacker, rng: random.Random) -> None:
     # Among the honest ones: whoever opens a connection leaves its on_close to somebody.
     sock, session = attacker.enter(pool="default")
     for value in (None, -1, 1.5, "x", b"\xff", [], {}, [[]], {"a": {}}, float("nan")):
-        attacker.say(sock, m.encode([session, ["query", 3, "ids"]]))
+        attacker.say(sock, encode([session, ["query", 3, "ids"]]))
         first = None
         while first is None:
-            _, *records = m.decode_value(sock.recv())
+            _, *records = decode_value(sock.recv())
             first = next((r[2][0] for r in records if r[0] == "answer" and r[1] == 3), None)
         names = ("during", "couple", "name", "reconnect", "headers", "subprotocols")
         for n, name in enumerate((*names, "connect_timeout")):
             options = {name: value}
             open_ = ["open", first + n, "127.0.0.1:1", "websocket", "/", "", "", options]
-            attacker.say(sock, m.encode([session, open_, ["close", first + n]]))
-        attacker.say(sock, m.encode([session, ["publish", "g", b"", "text", {"except": value}]]))
+            attacker.say(sock, encode([session, open_, ["close", first + n]]))
+        attacker.say(sock, encode([session, ["publish", "g", b"", "text", {"except": value}]]))
     attacker.until_read(sock, session)
 
 
 def floods(attacker: Attacker, rng: random.Random) -> None:
     sock, session = attacker.enter()
-    query = m.encode([session, *[["query", 5, "ids"]] * 500])
-    wrong = m.encode([session, *[["send", 5, b"x" * 100]] * 500])
+    query = encode([session, *[["query", 5, "ids"]] * 500])
+    wrong = encode([session, *[["send", 5, b"x" * 100]] * 500])
     attacker.say(sock, *[query, wrong] * 100)
     # Nobody reads the answers meanwhile; then they are there, or we were given up.
     attacker.until_read(sock, session)
@@ -251,11 +251,11 @@ def a_thousand_identities(attacker: Attacker, rng: random.Random) -> None:
             sock.set(zmq.PROBE_ROUTER, 1)
         sock.connect(attacker.endpoint)
         if n % 5 == 0:
-            sock.send(m.encode([0, attacker.hello(token="guessed")]))
+            sock.send(encode([0, attacker.hello(token="guessed")]))
         if n % 50 == 49:
             # Wait for one of them, so that they do come.
             last = attacker.connect()
-            last.send(m.encode([0]))
+            last.send(encode([0]))
             last.recv()
         sock.close(0)
 
@@ -263,7 +263,7 @@ def a_thousand_identities(attacker: Attacker, rng: random.Random) -> None:
 def many_sessions(attacker: Attacker, rng: random.Random) -> None:
     socks = [attacker.enter() for _ in range(50)]
     for sock, session in socks:
-        attacker.say(sock, m.encode([session, ["bye"]]) if rng.random() < 0.5 else b"\xc1")
+        attacker.say(sock, encode([session, ["bye"]]) if rng.random() < 0.5 else b"\xc1")
 
 
 def zmtp_garbage(attacker: Attacker, rng: random.Random) -> None:
@@ -334,7 +334,7 @@ def test_the_log_names_them_and_is_not_filled(serving: Serving) -> None:
         for n in range(3):
             garbage(attacker, random.Random(n))
         sock, session = attacker.enter()
-        attacker.say(sock, m.encode([session, *[["send", 5, b"x"]] * 500]))
+        attacker.say(sock, encode([session, *[["send", 5, b"x"]] * 500]))
         attacker.until_read(sock, session)
     lines = [line for line in serving.run.lines[before:] if re.search("error|warning", line)]
     assert any(re.search(r"worker \w+ \(at 127\.0\.0\.1\)", line) for line in lines) or any(
@@ -356,12 +356,12 @@ def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> No
         with Attacker(serving) as attacker:
             sock, session = attacker.enter()
             for record in (["state", con, b"\xa5yours"], ["splice", con, con], ["reject", con, 1]):
-                attacker.say(sock, m.encode([session, record]))
-                _, *told = m.decode_value(sock.recv())
+                attacker.say(sock, encode([session, record]))
+                _, *told = decode_value(sock.recv())
                 assert told[0][0] == "refused"
             for n in range(1, 20):
-                attacker.say(sock, m.encode([session, ["send", con, b"forged"], ["ack", n, n]]))
-                attacker.say(sock, m.encode([session - 1, ["send", con, b"forged"]]))
+                attacker.say(sock, encode([session, ["send", con, b"forged"], ["ack", n, n]]))
+                attacker.say(sock, encode([session - 1, ["send", con, b"forged"]]))
             attacker.until_read(sock, session)
         client.send("still?")
         assert client.recv(10 * UNIT) == f"{con} mine", "a forged batch took effect"

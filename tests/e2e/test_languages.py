@@ -29,8 +29,8 @@ pytestmark = posix
 def served(request: pytest.FixtureRequest) -> Iterator[Serving]:
     """Two workers of a language; Python first, whom the others must be like."""
     is_python = request.param == "python"
-    entry = EXAMPLES / "common.py" if is_python else languages.command(request.param)
-    with serve(None, f"--workers={entry}:2") as serving:
+    flight = EXAMPLES / "common.py" if is_python else languages.command(request.param)
+    with serve(None, f"--workers={flight}:2") as serving:
         until_ready(serving, 2)
         yield serving
 
@@ -201,8 +201,8 @@ def test_one_that_hangs_is_killed() -> None:
 
 def test_python_and_c_in_one_pool() -> None:
     worker = languages.command("c")
-    entries = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")
-    with serve(None, *entries) as serving, serving.ws() as client:
+    flights = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")
+    with serve(None, *flights) as serving, serving.ws() as client:
         until_ready(serving, 2)
         assert {who["runs"] for who in status(serving)["workers"]} == {"common.py", worker}
         assert serving.run.line(rf"\(2 workers, common\.py and {worker}\); ready")
@@ -253,7 +253,7 @@ def test_a_program_that_is_not_there() -> None:
 
 
 def test_one_that_dies_at_its_start_ends_the_run_though_the_others_are_well() -> None:
-    entries = ("--workers", str(EXAMPLES / "common.py"), "--workers", "sh -c 'echo no; exit 3'")
-    told = wsraw("run", *entries, "--listen", "127.0.0.1:0")
+    flights = ("--workers", str(EXAMPLES / "common.py"), "--workers", "sh -c 'echo no; exit 3'")
+    told = wsraw("run", *flights, "--listen", "127.0.0.1:0")
     assert told.returncode == 3
     assert "info worker 2: no" in told.stderr

@@ -31,7 +31,7 @@ from e2e.serving import (
 from running import ROOT, wsraw
 from websockets.exceptions import ConnectionClosed
 
-from wsraw.gateway.limits import CROWDED, DONE, LEFT, ROUTINE, UNTOLD
+from wsraw.gateway.counters import CROWDED, DONE, LEFT, ROUTINE, UNTOLD
 
 pytestmark = linux
 

@@ -13,8 +13,8 @@ from fuzz.mutate import Mutator
 from fuzz.records import batches
 from fuzz.target import load
 
-from wsraw import messages as m
-from wsraw.link import LinkState, WorkerLink
+from wsraw.link.ends import LinkState, WorkerLink
+from wsraw.link.records import Command, Event, Refused
 
 BATCHES = 300
 """What it says before it goes, unless it is thrown out before."""
@@ -43,7 +43,7 @@ class BadWorker:
         if self._socket is None or self._left < 0 or self._link.state is LinkState.GONE:
             self._begin()
         assert self._socket is not None
-        for batch in batches(self._mutator.next(), self._link.session, m.Command):
+        for batch in batches(self._mutator.next(), self._link.session, Command):
             self._send(batch)
         self.batches += 1
         self._hear()
@@ -69,10 +69,10 @@ class BadWorker:
         assert self._socket is not None
         while self._socket.poll(0):
             for record in self._link.receive(self._socket.recv()):
-                if type(record) is m.Refused and not record.batch:
+                if type(record) is Refused and not record.batch:
                     # It is shut out.
                     self._left = 0
-                elif isinstance(record, m.Event):
+                elif isinstance(record, Event):
                     self._link.done(self._link.outbox(record))
             said = self._link.data_to_send()
             if said is not None:

@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from wsraw import messages as m
-from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.gateway.output import Output
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.output import Output
+from wsraw.link.records import OnClose, OnConnect, OnError, OnMessage, encode, worker_decoder
 
-_decoder = m.worker_decoder()
+_decoder = worker_decoder()
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
@@ -38,36 +38,36 @@ def joined(events: list[Any]) -> list[Any]:
     for event in events:
         before = result[-1] if result else None
         if is_raw(event) and is_raw(before):
-            result[-1] = m.OnMessage(0, event.con, before.data + event.data, "raw")
+            result[-1] = OnMessage(0, event.con, before.data + event.data, "raw")
         else:
             result.append(event)
     return result
 
 
 def is_raw(event: Any) -> bool:
-    return type(event) is m.OnMessage and event.type == "raw"
+    return type(event) is OnMessage and event.type == "raw"
 
 
 def check_life(con: Connection, events: list[Any]) -> None:
     """Events come in a legal order, mean what they say, and can go to a worker."""
     kinds = [type(event) for event in events]
-    assert kinds.count(m.OnConnect) <= 1, kinds
-    assert kinds.count(m.OnClose) <= 1, kinds
+    assert kinds.count(OnConnect) <= 1, kinds
+    assert kinds.count(OnClose) <= 1, kinds
     if kinds and not con.opened:
-        assert kinds[0] is m.OnConnect, kinds
-    if m.OnConnect in kinds:
-        first = kinds.index(m.OnConnect)
-        assert not any(kind is m.OnMessage for kind in kinds[:first]), kinds
+        assert kinds[0] is OnConnect, kinds
+    if OnConnect in kinds:
+        first = kinds.index(OnConnect)
+        assert not any(kind is OnMessage for kind in kinds[:first]), kinds
     if kinds:
-        assert (kinds[-1] is m.OnClose) is (con.state is CLOSED), (kinds, con.state)
-    if m.OnError in kinds:
-        assert kinds.index(m.OnError) == len(kinds) - 2, kinds
-    _check_messages(con, [event for event in events if type(event) is m.OnMessage])
-    assert _decoder.decode(m.encode([1, *events])) == (1, events, [])
+        assert (kinds[-1] is OnClose) is (con.state is CLOSED), (kinds, con.state)
+    if OnError in kinds:
+        assert kinds.index(OnError) == len(kinds) - 2, kinds
+    _check_messages(con, [event for event in events if type(event) is OnMessage])
+    assert _decoder.decode(encode([1, *events])) == (1, events, [])
     check_output(con)
 
 
-def _check_messages(con: Connection, messages: list[m.OnMessage]) -> None:
+def _check_messages(con: Connection, messages: list[OnMessage]) -> None:
     limit = con.settings.max_message_size
     under_way = ""
     size = 0
@@ -99,12 +99,12 @@ def outcome(con: Connection, events: list[Any]) -> Hashable:
     error = ""
     for event in events:
         kind = type(event).__name__
-        if type(event) is m.OnMessage:
+        if type(event) is OnMessage:
             kind = f"{event.type}{event.final}{len(event.data).bit_length()}"
-        elif type(event) is m.OnError:
+        elif type(event) is OnError:
             # What follows may be the peer's own words.
             error = re.sub(r"[^a-z ]", "", event.message.partition(":")[0])[:30]
-        elif type(event) is m.OnClose:
+        elif type(event) is OnClose:
             kind = f"{event.code} {event.cause}"
         if not kinds or kinds[-1] != kind:
             kinds.append(kind)

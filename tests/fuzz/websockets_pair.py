@@ -6,11 +6,11 @@ from corpus import OFFER, UPGRADE
 from websockets import client
 from websockets.utils import accept_key
 
-from wsraw.gateway.connection import OPEN, Connection
-from wsraw.listeners import Listen
-from wsraw.messages import Open
-from wsraw.opening import check
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import OPEN, Connection
+from wsraw.link.open_options import check
+from wsraw.link.records import Open
 
 LISTEN = Listen(name="test")
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

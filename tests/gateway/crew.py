@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tests.gateway.ground import TOKEN, Ground
 from tests.gateway.habits import Handler, pick
 from tests.pairs import Process, Task
-from wsraw import messages as m
-from wsraw.link import LinkState
+from wsraw.link.ends import LinkState
+from wsraw.link.records import Open, Spawned
 
 MOST_PROCESSES = 4
 
@@ -26,7 +26,7 @@ class Crew(Ground):
         name, number, token = f"i{self._names}", 0, TOKEN
         if self.config.spawned:
             number, token = self._names, f"token {self._names}"
-            self.router.spawned(m.Spawned(number, token, 0))
+            self.router.spawned(Spawned(number, token, 0))
         process = Process(
             name,
             token,
@@ -130,5 +130,5 @@ class Crew(Ground):
         if process is not None:
             new = process.link.new_id()
             process.heard.add(new)
-            process.link.command(m.Open(new, "there:1"))
+            process.link.command(Open(new, "there:1"))
             process.states[new] = b""

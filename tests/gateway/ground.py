@@ -9,13 +9,13 @@ from tests.gateway.habits import pick
 from tests.gateway.page import Con, Page, Session
 from tests.gateway.peers import Peer, Socket
 from tests.pairs import Process
-from wsraw import messages as m
-from wsraw.gateway.connection import CONNECTING, OPEN, Connection
-from wsraw.gateway.route import EVENT_COST, Route, Worker
-from wsraw.gateway.router import Router
-from wsraw.link import InFlight, LinkState
-from wsraw.listeners import Listen
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
+from wsraw.gateway.sessions.router import Router
+from wsraw.link.ends import InFlight, LinkState
+from wsraw.link.records import Spawned
 
 TOKEN = "token"
 MOST_PEERS = 6
@@ -52,19 +52,19 @@ class Watched(dict[int, InFlight]):
         super().__init__(worker.in_flight)
         self._worker = worker
 
-    def __setitem__(self, seq: int, entry: InFlight) -> None:
-        worker, route, count = self._worker, entry.owner, len(self)
+    def __setitem__(self, seq: int, flight: InFlight) -> None:
+        worker, entry, count = self._worker, flight.owner, len(self)
         assert worker.state is LinkState.READY, "an event for one that takes none"
         assert not worker.starting and not worker.condemned, "an event for one that takes none"
-        before = route.in_flight - 1
+        before = entry.in_flight - 1
         if worker.isolated:
             assert not count, "a suspect is not alone"
         else:
             assert count < worker.window <= worker.largest, "more than the window"
-            assert not count or worker.in_flight_bytes + entry.size <= worker.window_bytes
+            assert not count or worker.in_flight_bytes + flight.size <= worker.window_bytes
             assert not before or 2 * before < worker.window, "more than half a window"
-        assert before == sum(each.owner is route for each in self.values())
-        super().__setitem__(seq, entry)
+        assert before == sum(each.owner is entry for each in self.values())
+        super().__setitem__(seq, flight)
 
 
 class Ground:
@@ -84,7 +84,7 @@ class Ground:
         self.page = Page(config.delivery == "at-least-once")
         self.router = self._new_router()
         self.peers: list[Peer] = []
-        self.dialling: list[Route] = []
+        self.dialling: list[Entry] = []
         self.processes: list[Process] = []
         self.late: list[tuple[bytes, deque[bytes]]] = []
         self.steps = 0
@@ -99,7 +99,7 @@ class Ground:
 
     def _new_router(self) -> Router:
         router = Router(self.settings, self.page.epoch, self.config.memory_limit)
-        router.spawned(m.Spawned(0, TOKEN, 0))
+        router.spawned(Spawned(0, TOKEN, 0))
         # Small shares, so that most batches are applied in several turns.
         router.share, router.per_event = 2, 0
         router.outgoing.share = 1
@@ -165,14 +165,14 @@ class Ground:
         router = self.router
         router.flow.now = self.now
         router.go_on(self.now)
-        for route in list(router.flow.changed):
-            router.flow.changed.pop(route, None)
-            if route.con.shell is not None:
-                route.con.shell.judge_pause(self.now)
+        for entry in list(router.flow.changed):
+            router.flow.changed.pop(entry, None)
+            if entry.con.shell is not None:
+                entry.con.shell.judge_pause(self.now)
         batches = router.batches(self.now)
-        for route in router.to_dial:
-            if route.id not in self.page.cons:
-                self._succeed(route)
+        for entry in router.to_dial:
+            if entry.id not in self.page.cons:
+                self._succeed(entry)
         self.dialling += router.to_dial
         router.to_dial.clear()
         for worker, data in batches:
@@ -184,11 +184,11 @@ class Ground:
         router.dirty.clear()
         self._check_nobody_starves()
 
-    def _succeed(self, route: Route) -> None:
+    def _succeed(self, entry: Entry) -> None:
         """The router has opened a connection by itself."""
         assert "open reconnecting" in self.config.habits
-        con = self.page.cons[route.id] = Con(
-            route.id, opened=True, websocket=route.con.kind == "websocket"
+        con = self.page.cons[entry.id] = Con(
+            entry.id, opened=True, websocket=entry.con.kind == "websocket"
         )
         con.successor = True
         self.page.counts["reconnects"] += 1
@@ -217,7 +217,7 @@ class Ground:
         if worker is not None and worker.session and worker.session not in page.sessions:
             self._began(worker, data)
         for open_ in opened:
-            if open_.con not in router.routes:
+            if open_.con not in router.entries:
                 # One of that name stands already.
                 del page.cons[open_.con]
                 for session in page.sessions.values():
@@ -241,15 +241,15 @@ class Ground:
 
     def dialled(self, a: int, b: int) -> None:
         """A connection that a worker has opened stands, or fails."""
-        route = pick([route for route in self.dialling if route.dial_at <= self.now], a)
-        if route is None:
+        entry = pick([entry for entry in self.dialling if entry.dial_at <= self.now], a)
+        if entry is None:
             return
-        self.dialling.remove(route)
-        con = route.con
+        self.dialling.remove(entry)
+        con = entry.con
         if b % 4 == 0:
             self.router.take(con, con.connect_failed("refused", self.now), self.now)
-        elif route.id in self.page.cons:
-            peer = Peer(self.page.cons[route.id], Socket(self.router, con), self.config.deflate)
+        elif entry.id in self.page.cons:
+            peer = Peer(self.page.cons[entry.id], Socket(self.router, con), self.config.deflate)
             self.peers.append(peer)
             self.router.take(con, con.connected(self.now), self.now)
             if peer.page.websocket:
@@ -265,11 +265,11 @@ class Ground:
         self.now += (0.001, 0.03, 1.0, 9.0, 31.0, 125.0)[b % 6]
         for peer in self.peers:
             peer.socket.handle_timeout(self.now)
-        for route in list(self.dialling):
-            if route.con.deadline <= self.now:
-                self.dialling.remove(route)
+        for entry in list(self.dialling):
+            if entry.con.deadline <= self.now:
+                self.dialling.remove(entry)
                 self.router.take(
-                    route.con, route.con.connect_failed("timed out", self.now), self.now
+                    entry.con, entry.con.connect_failed("timed out", self.now), self.now
                 )
         self.router.tick(self.now)
         self._see_hung()
@@ -305,25 +305,25 @@ class Ground:
         held: Counter[Any] = Counter()
         for worker in self.router.workers.values():
             size = 0
-            for entry in worker.in_flight.values():
-                size += entry.size
-                if not entry.owner.gone:
-                    in_flight[entry.owner] += 1
-                    held[entry.owner] += entry.size
-                    assert entry.owner.holder is worker
+            for flight in worker.in_flight.values():
+                size += flight.size
+                if not flight.owner.gone:
+                    in_flight[flight.owner] += 1
+                    held[flight.owner] += flight.size
+                    assert flight.owner.holder is worker
                 else:
                     # Its on_close was acked before.
-                    assert self.page.cons[entry.owner.id].spoiled, "in flight, and yet forgotten"
+                    assert self.page.cons[flight.owner.id].spoiled, "in flight, and yet forgotten"
             assert worker.in_flight_bytes == size
-        for route in self.router.routes.values():
-            assert route.in_flight == in_flight.pop(route, 0)
-            assert not route.gone
-            held[route] += sum(size for _, size in route.parked)
-            held[route] += sum(len(s.data) + EVENT_COST for _, s in route.late_sends or ())
-            assert route.held == held[route]
-            assert route.output_counted >= 0
-            total += route.held + route.own_output
-            kept += route.kept + route.con.kept
+        for entry in self.router.entries.values():
+            assert entry.in_flight == in_flight.pop(entry, 0)
+            assert not entry.gone
+            held[entry] += sum(size for _, size in entry.parked)
+            held[entry] += sum(len(s.data) + EVENT_COST for _, s in entry.late_sends or ())
+            assert entry.held == held[entry]
+            assert entry.output_counted >= 0
+            total += entry.held + entry.own_output
+            kept += entry.kept + entry.con.kept
         assert not in_flight
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
         kept += sum(con.kept for con in flow.strays)
@@ -340,8 +340,8 @@ class Ground:
 
     def _check_closed(self) -> None:
         """Connections end when they must, and not without a reason."""
-        for route in self.router.routes.values():
-            con, page = route.con, self.page.cons.get(route.id)
+        for entry in self.router.entries.values():
+            con, page = entry.con, self.page.cons.get(entry.id)
             standing = con.state in (CONNECTING, OPEN)
             if page is None:
                 continue
@@ -356,7 +356,7 @@ class Ground:
                 assert not standing, f"{page.id} stands and its messages are lost"
             if con.close_cause == "eof":
                 assert not con.output_size, f"{page.id} ended before its output was written"
-        room = {route.id for route in self.router.groups.members("room")}
+        room = {entry.id for entry in self.router.groups.members("room")}
         members = set(self.page.groups.get("room", ()))
         assert room == members, f"{room} are in the room, not {members}"
 
@@ -365,15 +365,15 @@ class Ground:
         workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
         idle = [worker for worker in workers if not worker.in_flight and not worker.isolated]
         present = any(not worker.isolated for worker in workers)
-        for route in self.router.routes.values():
-            if present and route.heard and not route.parked and self.page.cons[route.id].seen:
-                assert route.holder is not None, f"nobody holds {route.id}"
-            if route.parked and not route.in_flight:
-                assert route.queue is not None, f"{route.id} waits for nobody"
-                if route.queue is route.pool.suspects:
+        for entry in self.router.entries.values():
+            if present and entry.heard and not entry.parked and self.page.cons[entry.id].seen:
+                assert entry.holder is not None, f"nobody holds {entry.id}"
+            if entry.parked and not entry.in_flight:
+                assert entry.queue is not None, f"{entry.id} waits for nobody"
+                if entry.queue is entry.pool.suspects:
                     assert any(w.in_flight for w in workers) or not workers, "a suspect waits"
                     continue
-                holder = route.holder
-                bound = (self.config.sticky or route.buried) and holder is not None
-                bound = bound and (holder in route.pool.workers or holder.starting)
-                assert holder not in idle if bound else not idle, f"{route.id} waits for nothing"
+                holder = entry.holder
+                bound = (self.config.sticky or entry.buried) and holder is not None
+                bound = bound and (holder in entry.pool.workers or holder.starting)
+                assert holder not in idle if bound else not idle, f"{entry.id} waits for nothing"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from tests.gateway.page import Con, Page, Sent
 from tests.pairs import Process, Task
-from wsraw import messages as m
+from wsraw.link.records import Close, Join, Leave, OnMessage, Open, Publish, Send, State
 
 T = TypeVar("T")
 
@@ -53,17 +53,17 @@ class Handler:
             return
         sent = session.sent[event.seq]
         con = sent.con
-        if event.con in self._process.deaf and type(event) is m.OnMessage:
+        if event.con in self._process.deaf and type(event) is OnMessage:
             return
         self._count(sent)
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
         # Before the echo, as a flush may repeat all that stands before it.
         if self._habit == "flush":
-            self._records.append(m.Send(con.id, b"<f" + mark + b">"))
+            self._records.append(Send(con.id, b"<f" + mark + b">"))
             self._flush()
         elif "there" in self._habit:
             self._send_there(mark)
-        if type(event) is m.OnMessage:
+        if type(event) is OnMessage:
             self._echo(con, event.data)
         self._do_more(con, mark)
 
@@ -79,12 +79,12 @@ class Handler:
     def _echo(self, con: Con, data: bytes) -> None:
         if self._habit.startswith("fragments here") and con.websocket:
             half = len(data) // 2
-            self._records.append(m.Send(con.id, data[:half], "binary", False))
+            self._records.append(Send(con.id, data[:half], "binary", False))
             if self._habit.endswith("flushed"):
                 self._flush_fragment()
-            self._records.append(m.Send(con.id, data[half:]))
+            self._records.append(Send(con.id, data[half:]))
         else:
-            self._records.append(m.Send(con.id, data))
+            self._records.append(Send(con.id, data))
 
     def _send_there(self, mark: bytes) -> None:
         """To another connection, whoever serves it."""
@@ -93,22 +93,22 @@ class Handler:
         if con is None:
             return
         if self._habit == "send there":
-            self._records.append(m.Send(con.id, b"<s" + mark + b">"))
+            self._records.append(Send(con.id, b"<s" + mark + b">"))
         elif con.websocket:
-            self._records.append(m.Send(con.id, b"<f", "binary", False))
+            self._records.append(Send(con.id, b"<f", "binary", False))
             if self._habit.endswith("flushed"):
                 self._flush_fragment()
-            self._records.append(m.Send(con.id, mark + b">"))
+            self._records.append(Send(con.id, mark + b">"))
 
     def _do_more(self, con: Con, mark: bytes) -> None:
         habit, records = self._habit, self._records
         if habit == "join":
-            records.append(m.Join(con.id, "room"))
+            records.append(Join(con.id, "room"))
         elif habit == "leave":
-            records.append(m.Leave(con.id, "room"))
+            records.append(Leave(con.id, "room"))
         elif habit == "publish":
-            records.append(m.Join(con.id, "room"))
-            records.append(m.Publish("room", b"<p" + mark + b">"))
+            records.append(Join(con.id, "room"))
+            records.append(Publish("room", b"<p" + mark + b">"))
         elif habit.startswith("open"):
             # Long enough to count as pressure while nobody reads it.
             self._open(b"<" + mark + b"." * 1500 + b">")
@@ -116,7 +116,7 @@ class Handler:
             if self._task.outbox.session == self._process.link.session:
                 self._process.deaf.add(con.id)
             con.was_closed = True
-            records.append(m.Close(con.id))
+            records.append(Close(con.id))
 
     def _open(self, greeting: bytes) -> None:
         try:
@@ -127,16 +127,16 @@ class Handler:
         options: dict[str, Any] = {"during": self._task.event.con}
         if self._habit == "open named":
             options["name"] = "feed"
-            self._records.append(m.Open(new, "there:1", options=options))
+            self._records.append(Open(new, "there:1", options=options))
             return
         if self._habit == "open reconnecting":
             options |= {"name": "feed again", "reconnect": True}
-            self._records.append(m.Open(new, "there:1", options=options))
+            self._records.append(Open(new, "there:1", options=options))
             return
         protocol = "websocket" if self._habit == "open websocket" else "raw"
-        self._records.append(m.Open(new, "there:1", protocol, options=options))
-        self._records.append(m.Send(new, greeting))
-        self._records.append(m.State(new, b"1000"))
+        self._records.append(Open(new, "there:1", protocol, options=options))
+        self._records.append(Send(new, greeting))
+        self._records.append(State(new, b"1000"))
         self._process.states[new] = b"1000"
 
     def _flush_fragment(self) -> None:

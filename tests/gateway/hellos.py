@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from wsraw.gateway.hello import MAX_RECORD
+from wsraw.gateway.tls.client_hello import MAX_RECORD
 
 X25519, P256, FFDHE2048, FFDHE8192 = 0x1D, 0x17, 0x100, 0x104
 GREASE, UNKNOWN = 0x2A2A, 0x9999

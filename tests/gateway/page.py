@@ -10,9 +10,31 @@ import re
 from collections import Counter, deque
 from typing import Any
 
-from wsraw import messages as m
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    Ack,
+    Attach,
+    Bye,
+    Close,
+    Detach,
+    Hello,
+    Join,
+    Leave,
+    LinkError,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Publish,
+    Send,
+    State,
+    Welcome,
+    gateway_decoder,
+    worker_decoder,
+)
 
-RANKS = {m.OnConnect: 0, m.OnMessage: 1, m.OnError: 2, m.OnClose: 3}
+RANKS = {OnConnect: 0, OnMessage: 1, OnError: 2, OnClose: 3}
 
 MARK = re.compile(rb"<[^>]*>")
 UNFINISHED_MARK = re.compile(rb"<[^>]*$")
@@ -162,8 +184,8 @@ class Page:
         self.sessions: dict[int, Session] = {}
         self.groups: dict[str, dict[int, None]] = {}
         self.counts: Counter[str] = Counter()
-        self._from_gateway = m.worker_decoder()
-        self._from_worker = m.gateway_decoder()
+        self._from_gateway = worker_decoder()
+        self._from_worker = gateway_decoder()
 
     def session_of(self, identity: bytes) -> Session | None:
         """The session that stands with an identity."""
@@ -185,19 +207,19 @@ class Page:
             kind = type(record)
             if kind in RANKS:
                 self._event(session, record)
-            elif kind is m.Attach:
+            elif kind is Attach:
                 self._attach(session, record)
-            elif kind is m.Detach:
+            elif kind is Detach:
                 both = session.known | session.claimed
                 known = record.con in both or self.cons[record.con].successor
                 assert known, "a detach of what it does not hold"
                 session.known.discard(record.con)
                 session.claimed.discard(record.con)
-            elif kind is m.Welcome:
+            elif kind is Welcome:
                 assert record.session == number
                 assert not session.sent
 
-    def _attach(self, session: Session, attach: m.Attach) -> None:
+    def _attach(self, session: Session, attach: Attach) -> None:
         con = self.cons[attach.con]
         assert attach.con not in session.known, "attached twice"
         assert attach.state == con.state, f"{con.id}: {attach.state!r}, not {con.state!r}"
@@ -240,17 +262,17 @@ class Page:
 
     # --- what reaches the gateway ---
 
-    def reaches(self, identity: bytes, data: bytes) -> list[m.Open]:
+    def reaches(self, identity: bytes, data: bytes) -> list[Open]:
         """A batch of a worker; what it opens, if the batch counts."""
         session = self.session_of(identity)
         try:
             number, records, _ = self._from_worker.decode(data)
-        except m.LinkError:
+        except LinkError:
             return []
         if session is None or number != session.number:
             self.counts["late batches"] += bool(number)
             return []
-        acked = [r for r in records if type(r) is m.Ack]
+        acked = [r for r in records if type(r) is Ack]
         held = len(session.unacked)
         honest = all(0 <= ack.last - ack.first < held for ack in acked)
         acks = [seq for ack in acked for seq in range(ack.first, ack.last + 1)] if honest else []
@@ -261,7 +283,7 @@ class Page:
         for record in records:
             if not session.alive:
                 break
-            if type(record) is m.Open:
+            if type(record) is Open:
                 if record.con in self.cons:
                     continue
                 opened.append(record)
@@ -278,25 +300,25 @@ class Page:
 
     def _command(self, session: Session, record: Any) -> None:
         kind = type(record)
-        if kind is m.Ack:
+        if kind is Ack:
             for seq in range(record.first, record.last + 1):
                 self._ack(session, seq)
-        elif kind is m.Publish:
+        elif kind is Publish:
             for con in self.groups.get(record.group, ()):
                 self.cons[con].send(None, record.data, True)
-        elif kind is m.Bye:
+        elif kind is Bye:
             self.end(session)
-        elif kind in (m.Send, m.State, m.Close, m.Join, m.Leave):
+        elif kind in (Send, State, Close, Join, Leave):
             con = self.cons.get(record.con)
             if con is None or con.closes or con.before:
                 return
-            if kind is m.Send:
+            if kind is Send:
                 con.send(session, record.data, record.final)
-            elif kind is m.Close:
+            elif kind is Close:
                 con.was_closed = True
-            elif kind is m.Join:
+            elif kind is Join:
                 self.groups.setdefault(record.group, {})[con.id] = None
-            elif kind is m.Leave:
+            elif kind is Leave:
                 self.groups.get(record.group, {}).pop(con.id, None)
             elif con.id in session.known and (con.outstanding or con.opener is session):
                 con.state = record.data
@@ -335,11 +357,11 @@ class Page:
                 self.end(session, died=True)
         assert number not in self.sessions, "a session number was used twice"
         records = self._from_worker.decode(hello)[1]
-        claimed = {con for record in records if type(record) is m.Hello for con in record.held}
+        claimed = {con for record in records if type(record) is Hello for con in record.held}
         session = self.sessions[number] = Session(number, identity, instance, claimed)
         self.counts["sessions"] += 1
         for number in claimed:
-            if number >> m.ID_EPOCH_SHIFT < self.epoch:
+            if number >> ID_EPOCH_SHIFT < self.epoch:
                 con = self.cons.setdefault(number, Con(number))
                 if con.before or not con.handed_on:
                     con.hand_on()

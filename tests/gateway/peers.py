@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from tests.gateway.page import MARK, Con
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection, ConnectionState
-from wsraw.gateway.router import Router
-from wsraw.listeners import Listen
-from wsraw.opening import check
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection, ConnectionState
+from wsraw.gateway.sessions.router import Router
+from wsraw.link.open_options import check
+from wsraw.link.records import OnError, OnMessage, Open
 
 OURS = {
     deflate: Settings(deflate=deflate, ping_interval=0.0, max_message_size=1 << 30)
@@ -70,7 +70,7 @@ class Socket:
         con = self.con
         if self.closed or self.lingering:
             return
-        if con.route.pauses:
+        if con.entry.pauses:
             con.pause(now)
         else:
             self.router.take(con, con.resume(now), now)
@@ -80,14 +80,14 @@ class Socket:
     def _go_on(self, now: float) -> None:
         """Turns in which nothing else happens."""
         con = self.con
-        while con.has_more and not (con.route.pauses and con.state is ConnectionState.OPEN):
+        while con.has_more and not (con.entry.pauses and con.state is ConnectionState.OPEN):
             self.router.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
         """Read, unless it is paused, or there is nothing more to come."""
         con = self.con
-        paused = bool(con.route is not None and con.route.pauses)
+        paused = bool(con.entry is not None and con.entry.pauses)
         if con.state is ConnectionState.CLOSING:
             paused = con.half_closed
         self.reading = not self.eof and not paused and not con.has_more
@@ -101,11 +101,11 @@ class Socket:
             data = bytes(con.data_to_send()[:size])
             self.outgoing += data
             self.router.take(con, con.written(len(data), now), now)
-            route = con.route
-            if route is not None:
-                route.written += len(data)
-                if con.output_size or route.output_counted or route.marks:
-                    self.router.wrote(route)
+            entry = con.entry
+            if entry is not None:
+                entry.written += len(data)
+                if con.output_size or entry.output_counted or entry.marks:
+                    self.router.wrote(entry)
         if con.state is ConnectionState.CLOSING:
             self._go_on(now)
         if con.state is ConnectionState.CLOSED:
@@ -142,10 +142,10 @@ class Socket:
         con = self.con
         con.shell = None
         con.drop_output()
-        if con.route is None or con.route.gone:
+        if con.entry is None or con.entry.gone:
             self.router.flow.leave(con)
         else:
-            self.router.flow.output_changed(con.route)
+            self.router.flow.output_changed(con.entry)
 
 
 class Peer:
@@ -164,7 +164,7 @@ class Peer:
                 listen = Listen(name="there", protocol="websocket")
                 self._websocket = Connection.accepted(0, listen, OURS[deflate], {}, 0.0)
             else:
-                open_ = check(m.Open(0, "here:1", "websocket", host="here"))
+                open_ = check(Open(0, "here:1", "websocket", host="here"))
                 self._websocket = Connection.dialled(0, open_, OURS[deflate], {}, 0.0)
                 self._websocket.connected(0.0)
                 self._pass_on(0.0)
@@ -224,9 +224,9 @@ class Peer:
             self.page.received += data
         else:
             for event in self._websocket.receive_data(data, now) if data else ():
-                if type(event) is m.OnMessage:
+                if type(event) is OnMessage:
                     self.page.received += event.data
-                assert type(event) is not m.OnError, event
+                assert type(event) is not OnError, event
             self._pass_on(now)
         if socket.shut or (
             self._websocket is not None and self._websocket.state is ConnectionState.CLOSED

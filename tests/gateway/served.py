@@ -10,13 +10,13 @@ from typing import Any
 from deadline import eventually
 from stage import Mate, Stage
 
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection
-from wsraw.gateway.endpoint import Endpoint
-from wsraw.gateway.sockets import Sockets
-from wsraw.listeners import parse_listen
-from wsraw.loop import Loop
-from wsraw.selector import Selector
+from wsraw.config.addresses import parse_listen
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.sockets.endpoint import Endpoint
+from wsraw.gateway.sockets.sockets import Sockets
+from wsraw.link.records import OnMessage, Record
+from wsraw.runtime.loop import Loop
+from wsraw.runtime.selector import Selector
 
 
 class Clock:
@@ -45,7 +45,7 @@ class Served:
         self.mate: Mate = self.stage.worker()
         self.working = True
         """Whether the worker acks what it hears."""
-        self.handle: Callable[[Any], tuple[m.Record, ...]] = lambda event: ()
+        self.handle: Callable[[Any], tuple[Record, ...]] = lambda event: ()
         self.heard: list[Any] = []
         self.clients: list[socket.socket] = []
 
@@ -103,7 +103,7 @@ class Served:
         return [type(event) for event in self.heard]
 
     def data(self) -> bytes:
-        return b"".join(event.data for event in self.heard if type(event) is m.OnMessage)
+        return b"".join(event.data for event in self.heard if type(event) is OnMessage)
 
     def close(self) -> None:
         for client in self.clients:

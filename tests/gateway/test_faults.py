@@ -24,27 +24,45 @@ import pytest
 from authority import ca, ca_file, client_context, leaf, server_context, server_file
 from corpus import frame
 from deadline import eventually
-from stage import HANDSHAKE, Stage, is_over, route_of
+from stage import HANDSHAKE, Stage, entry_of, is_over
 
 import wsraw
 from tests.gateway.served import Served
-from wsraw import messages as m
-from wsraw.compiled import is_compiled
-from wsraw.gateway.connection import Connection
-from wsraw.gateway.limits import Limits
-from wsraw.gateway.route import Route, Worker
-from wsraw.link import GatewayLink, Outbox, WorkerLink
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.counters import Counters
+from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.link.ends import GatewayLink, Outbox, WorkerLink
+from wsraw.link.records import (
+    Ack,
+    Close,
+    Join,
+    Leave,
+    Mark,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Publish,
+    Query,
+    Record,
+    Refused,
+    Send,
+    State,
+)
+from wsraw.runtime.compiled import is_compiled
 
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 
 NET = {
     # What is done when something has raised. It raises nothing; where a part of it does, see
     # `test_a_second_fault`.
-    "Endpoint.handle_fault", "Limits.fault", "Sockets._fault", "Table.fault", "Router.worker_fault",
-    "Connection.wreck", "Life.wreck", "Table.forget", "Endpoint.free", "Sockets._drop",
-    "Table._judge_end", "Table._insist", "Router._record_fault", "Dispatcher._give_up",
+    "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
+    "Router.worker_fault",
+    "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
+    "Registry._judge_end", "Registry._insist", "Router._record_fault", "Dispatcher._give_up",
     "_Attempt.handle_fault", "blame",
-    "owner_of", "Table.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
+    "owner_of", "Registry.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
     # Where it is caught.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._go_on",
     "Dispatcher._serve_bound", "Dispatcher._serve_waiting",
@@ -109,7 +127,7 @@ class Injector:
                     return False
                 if self._is_victim(value):
                     return True
-                if isinstance(value, Connection | Route | Worker):
+                if isinstance(value, Connection | Entry | Worker):
                     whose = value
             if whose is not None:
                 return False
@@ -128,7 +146,7 @@ class Scene:
         self.con: Connection | None = None
         self.worker: Worker | None = None
         self.sent = 0
-        self.commands: Callable[[Any], tuple[m.Record, ...]] = lambda event: ()
+        self.commands: Callable[[Any], tuple[Record, ...]] = lambda event: ()
         self.bystander = served.connect()
         self.bystander.sendall(HANDSHAKE)
         self._receive_from_bystander(b"\r\n\r\n")
@@ -182,9 +200,9 @@ class Scene:
             # Beside pings.
             assert got.replace(b"\x89\0", b"") == end
 
-    def _handle(self, event: Any) -> tuple[m.Record, ...]:
-        if type(event) is m.OnMessage and event.data.startswith(b"here?"):
-            return (m.Send(event.con, event.data, "text"),)
+    def _handle(self, event: Any) -> tuple[Record, ...]:
+        if type(event) is OnMessage and event.data.startswith(b"here?"):
+            return (Send(event.con, event.data, "text"),)
         return self.commands(event)
 
     # --- the course of things ---
@@ -197,17 +215,17 @@ class Scene:
     def see_it_through(self) -> None:
         """In the end the victim is gone, and nothing of it is left."""
         router, sockets = self.served.stage.router, self.served.sockets
-        for route in list(router.routes.values()):
-            if route.con.opened:
-                route.reopening = None
-                router.close(route, 1000, "", "handler", self.served.loop.now)
+        for entry in list(router.entries.values()):
+            if entry.con.opened:
+                entry.reopening = None
+                router.close(entry, 1000, "", "handler", self.served.loop.now)
         self.served.until(lambda: self.ask() or len(sockets.endpoints) == 1, seconds=0.4)
-        self.served.until(lambda: self.ask() or len(router.routes) == 1, seconds=0.4)
+        self.served.until(lambda: self.ask() or len(router.entries) == 1, seconds=0.4)
         assert not sockets._dialler.attempts
         self.go()
-        [route] = router.routes.values()
-        assert router.flow.total == route.held + route.output_counted
-        assert not route.in_flight
+        [entry] = router.entries.values()
+        assert router.flow.total == entry.held + entry.output_counted
+        assert not entry.in_flight
         assert not self.served.sockets.doomed
 
     def close(self) -> None:
@@ -263,24 +281,24 @@ def is_connected(sock: socket.socket) -> bool:
 # --- the scenes ---
 
 
-def answers(event: Any) -> tuple[m.Record, ...]:
+def answers(event: Any) -> tuple[Record, ...]:
     """Each message says what is to be done."""
-    if type(event) is not m.OnMessage:
+    if type(event) is not OnMessage:
         return ()
     con = event.con
-    commands: dict[bytes, tuple[m.Record, ...]] = {
-        b"much": (m.Send(con, b"x" * 400_000), m.Mark(con, 1)),
+    commands: dict[bytes, tuple[Record, ...]] = {
+        b"much": (Send(con, b"x" * 400_000), Mark(con, 1)),
         b"group": (
-            m.Join(con, "all"),
-            m.Publish("all", b"news", "text"),
-            m.State(con, b"known"),
-            m.Query(1, "members", "all"),
-            m.Leave(con, "all"),
+            Join(con, "all"),
+            Publish("all", b"news", "text"),
+            State(con, b"known"),
+            Query(1, "members", "all"),
+            Leave(con, "all"),
         ),
-        b"part": (m.Send(con, b"a", "text", False), m.Send(con, b"b", "text", True)),
-        b"close": (m.Close(con, 1000, "bye"),),
+        b"part": (Send(con, b"a", "text", False), Send(con, b"b", "text", True)),
+        b"close": (Close(con, 1000, "bye"),),
     }
-    return commands.get(event.data, (m.Send(con, event.data, "text"),))
+    return commands.get(event.data, (Send(con, event.data, "text"),))
 
 
 def websocket(scene: Scene, sock: socket.socket) -> None:
@@ -379,7 +397,7 @@ def opened(
         target = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
         scene.peer = target
         mate = scene.served.mate
-        mate.say(m.Open(mate.link.new_id(), target, options={"reconnect": not context, **options}))
+        mate.say(Open(mate.link.new_id(), target, options={"reconnect": not context, **options}))
         for _ in range(2):
             far = _accept(scene, server)
             if far is None:
@@ -468,13 +486,13 @@ def play(
     try:
         with Injector(scene.is_victim, at) as injector:
             if fault is not None:
-                tell = Limits.fault
+                tell = Counters.fault
 
-                def told(limits: Limits, who: str, error: BaseException) -> None:
+                def told(limits: Counters, who: str, error: BaseException) -> None:
                     tell(limits, who, error)
                     injector.go_on()
 
-                fault.setattr(Limits, "fault", told)
+                fault.setattr(Counters, "fault", told)
             act(scene)
         scene.see_it_through()
     except BaseException as error:
@@ -532,7 +550,7 @@ def test_a_fault_ends_its_connection_alone(
     [
         ("websocket", ("Standing.receive_data", 3)),
         ("raw", ("Dispatcher.take", 2)),
-        ("opened", ("Dialler.finish", 1)),
+        ("opened", ("Dialer.finish", 1)),
     ],
 )
 def test_a_second_fault(
@@ -578,13 +596,13 @@ def test_a_command_that_raises_ends_its_connection_and_comes_once(
     stage.turn()
     monkeypatch.setattr(type(con), "send", raising("send"))
     [event] = mate.events
-    mate.ack(event, commands=(m.Send(con.id, b"a", "text"), m.Join(other.id, "room")))
+    mate.ack(event, commands=(Send(con.id, b"a", "text"), Join(other.id, "room")))
     assert [who for who, _ in faults] == [f"connection {con.id}"]
     assert con.close_cause == "fault"
-    assert list(stage.router.groups.members("room")) == [route_of(other)]
+    assert list(stage.router.groups.members("room")) == [entry_of(other)]
     stage.turn()
-    assert [type(each) for each in mate.events] == [m.OnError]
-    assert "a fault of the gateway itself" in mate.take(m.Refused)[0].why
+    assert [type(each) for each in mate.events] == [OnError]
+    assert "a fault of the gateway itself" in mate.take(Refused)[0].why
 
 
 @interpreted
@@ -600,8 +618,8 @@ def test_an_ack_that_raises_ends_the_session(
     for count in (1, 2):
         stage.turn()
         [mate] = stage.mates
-        assert mate.take(m.OnMessage)
-        mate.say_raw(m.Ack(1, 1) if count > 1 else m.Ack(2, 2))
+        assert mate.take(OnMessage)
+        mate.say_raw(Ack(1, 1) if count > 1 else Ack(2, 2))
         assert len(faults) == count
         assert is_over(mate)
         stage.mates = []
@@ -626,22 +644,22 @@ def test_what_cannot_be_written_to_a_worker_ends_its_connection(
         stage.say(each, b"hello")
     stage.turn()
     assert [(type(each), each.con) for each in mate.events] == [
-        (m.OnConnect, other.id),
-        (m.OnMessage, other.id),
+        (OnConnect, other.id),
+        (OnMessage, other.id),
     ]
     assert [who for who, _ in faults] == [f"connection {con.id} (\udcff)"]
     assert con.reset
-    assert not mate.take(m.OnClose)
+    assert not mate.take(OnClose)
     mate.work()
-    assert list(stage.router.routes) == [other.id]
+    assert list(stage.router.entries) == [other.id]
     faults.clear()
     # Later it is an event of one that is known.
-    stage.router.take(other, [m.OnError(0, other.id, "\ud800")], stage.now)
+    stage.router.take(other, [OnError(0, other.id, "\ud800")], stage.now)
     stage.turn()
-    assert [type(each) for each in mate.events] == [m.OnError, m.OnClose]
+    assert [type(each) for each in mate.events] == [OnError, OnClose]
     assert mate.events[1].cause == "fault"
     mate.work()
-    assert not stage.router.routes
+    assert not stage.router.entries
     assert not stage.router.flow.total
 
 
@@ -666,7 +684,7 @@ def test_a_parked_event_that_cannot_be_delivered_is_not_tried_for_ever(
     assert [each.con for each in mate.events] == [other.id, other.id]
     assert con.reset
     mate.work()
-    assert list(stage.router.routes) == [other.id]
+    assert list(stage.router.entries) == [other.id]
     assert 1 <= len(faults) <= 3
 
 
@@ -679,7 +697,7 @@ def test_a_session_that_cannot_be_ended_is_ended_all_the_same(
     mate, beside = stage.worker(), stage.worker()
     cons = [stage.websocket() for _ in range(4)]
     stage.turn()
-    held = [con for con in cons if route_of(con).holder is mate.end]
+    held = [con for con in cons if entry_of(con).holder is mate.end]
     for each in (mate, beside):
         each.work()
     with monkeypatch.context() as patch:
@@ -691,4 +709,4 @@ def test_a_session_that_cannot_be_ended_is_ended_all_the_same(
     for con in set(cons) - set(held):
         stage.say(con, frame(0x81, b"x"))
     stage.turn()
-    assert len(beside.take(m.OnMessage)) == len(cons) - len(held)
+    assert len(beside.take(OnMessage)) == len(cons) - len(held)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from deadline import UNIT
 
-from wsraw import messages as m
+from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
-from wsraw.gateway.dead_letters import FILE_NAME
-from wsraw.settings import Settings
+from wsraw.gateway.sessions.dead_letters import FILE_NAME
+from wsraw.link.records import Exited, Listening, Relink, Spawned
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def gateway(tmp_path: Path) -> Iterator[g.Gateway]:
 def test_it_says_where_it_listens(gateway: g.Gateway) -> None:
     gateway.start()
     [news] = gateway.router.to_supervisor
-    assert isinstance(news, m.Listening)
+    assert isinstance(news, Listening)
     assert (news.epoch, news.pid) == (7, os.getpid())
     [address] = news.addresses
     host, port = address.rsplit(":", 1)
@@ -71,9 +71,9 @@ def test_a_folder_that_is_gone_is_no_end(
 def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
     one, two = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) for _ in range(2))
     try:
-        gateway._obey(m.Spawned(1, "a", one.pid), 0.0)
-        gateway._obey(m.Spawned(2, "b", two.pid), 0.0)
-        gateway._obey(m.Exited(2, "exited"), 0.0)
+        gateway._obey(Spawned(1, "a", one.pid), 0.0)
+        gateway._obey(Spawned(2, "b", two.pid), 0.0)
+        gateway._obey(Exited(2, "exited"), 0.0)
         gateway.kill_spawned()
         assert one.wait(15 * UNIT)
         assert two.poll() is None, "its number may be somebody else's by now"
@@ -130,11 +130,11 @@ def test_the_link_is_made_anew_where_the_supervisor_says(
     gateway.start()
     said = gateway.router.to_supervisor
     (tmp_path / "link.sock").unlink()
-    gateway._obey(m.Relink(str(tmp_path)), 0.0)
+    gateway._obey(Relink(str(tmp_path)), 0.0)
     assert (tmp_path / "link.sock").is_socket()
-    gateway._obey(m.Relink(str(tmp_path / "none")), 0.0)
+    gateway._obey(Relink(str(tmp_path / "none")), 0.0)
     (tmp_path / "other").mkdir()
-    gateway._obey(m.Relink(str(tmp_path / "other")), 0.0)
-    endpoints = [news.endpoint for news in said if isinstance(news, m.Listening)]
+    gateway._obey(Relink(str(tmp_path / "other")), 0.0)
+    endpoints = [news.endpoint for news in said if isinstance(news, Listening)]
     home = f"ipc://{tmp_path}/link.sock"
     assert endpoints == [home, home, home, f"ipc://{tmp_path}/other/link.sock"]

@@ -109,9 +109,9 @@ def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     class Forgetful(World):
         def step(self, name: str, a: int, b: int) -> None:
             super().step(name, a, b)
-            for route in self.router.routes.values():
-                if not route.in_flight:
-                    route.holder = None
+            for entry in self.router.entries.values():
+                if not entry.in_flight:
+                    entry.holder = None
 
     monkeypatch.setattr(model, "World", Forgetful)
     config = Config()

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import pytest
-from stage import TOKEN, Mate, Stage, is_over, route_of
+from stage import TOKEN, Mate, Stage, entry_of, is_over
 
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection
-from wsraw.gateway.dispatch import REHOMED
-from wsraw.gateway.router import SHARE, Router
-from wsraw.link import LinkState, WorkerLink
-from wsraw.settings import Settings
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.dispatcher import REHOMED
+from wsraw.gateway.sessions.router import SHARE, Router
+from wsraw.link.ends import LinkState, WorkerLink
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    PROTOCOL_VERSION,
+    Attach,
+    Hello,
+    Hung,
+    Kill,
+    Left,
+    OnClose,
+    OnConnect,
+    OnMessage,
+    Ready,
+    Refused,
+    Send,
+    Spawned,
+    Who,
+    encode,
+)
 
 
 def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> None:
     stage = Stage()
-    stage.router.spawned(m.Spawned(3, "third", 0))
+    stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
     assert mate.end.state is LinkState.READY
     stage.raw()
@@ -25,8 +42,8 @@ def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> Non
     mate.link.started()
     mate.flush()
     stage.turn()
-    assert [type(event) for event in mate.events] == [m.OnConnect, m.OnMessage]
-    assert stage.router.to_supervisor == [m.Ready(3)]
+    assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
+    assert stage.router.to_supervisor == [Ready(3)]
 
 
 def test_one_that_is_not_takes_events_at_once() -> None:
@@ -41,7 +58,7 @@ def test_one_that_is_not_takes_events_at_once() -> None:
 
 def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
     stage = Stage()
-    stage.router.spawned(m.Spawned(3, "third", 0))
+    stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
     stage.router.drain(mate.end, 30.0)
     mate.link.started()
@@ -54,12 +71,12 @@ def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
 
 def test_one_whose_start_fails_was_never_ready() -> None:
     stage = Stage()
-    stage.router.spawned(m.Spawned(3, "third", 0))
+    stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
     mate.link.bye()
     mate.flush()
     stage.turn()
-    assert [type(news) for news in stage.router.to_supervisor] == [m.Left]
+    assert [type(news) for news in stage.router.to_supervisor] == [Left]
 
 
 def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
@@ -67,25 +84,25 @@ def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
     stage = Stage()
     mate = stage.worker(starting=True)
     mate.link.held.add(77)
-    mate.link.receive(m.encode([0, m.Who()]))
+    mate.link.receive(encode([0, Who()]))
     mate.flush()
     stage.turn()
     assert mate.events == []
     mate.link.started()
     mate.flush()
     stage.turn()
-    assert [type(event) for event in mate.events] == [m.OnClose]
+    assert [type(event) for event in mate.events] == [OnClose]
 
 
 def test_a_sticky_connection_does_not_wait_for_one_that_is_to_be_killed() -> None:
     stage = Stage(dispatch="sticky", handler_timeout=5.0)
-    stage.router.spawned(m.Spawned(3, "third", 0))
+    stage.router.spawned(Spawned(3, "third", 0))
     hangs = stage.worker(token="third")
     con = stage.raw()
     stage.turn()
     heir = stage.worker()
     stage.run(7.0)
-    assert [type(letter) for letter in stage.router.to_supervisor] == [m.Ready, m.Kill]
+    assert [type(letter) for letter in stage.router.to_supervisor] == [Ready, Kill]
     hangs.ack()
     stage.say(con, b"more")
     stage.turn()
@@ -97,10 +114,10 @@ def test_no_session_has_the_number_of_one_of_another_gateway() -> None:
     numbers = []
     for epoch in (1, 2):
         router = Router(Settings(), epoch, 1 << 30)
-        router.spawned(m.Spawned(0, TOKEN, 0))
+        router.spawned(Spawned(0, TOKEN, 0))
         for instance in ("a", "b"):
-            hello = m.Hello(m.PROTOCOL_VERSION, "default", instance, "test", TOKEN, 1, 1)
-            router.receive(instance.encode(), m.encode([0, hello]), 0.0)
+            hello = Hello(PROTOCOL_VERSION, "default", instance, "test", TOKEN, 1, 1)
+            router.receive(instance.encode(), encode([0, hello]), 0.0)
         numbers += [worker.session for worker in router.workers.values()]
     assert len(set(numbers)) == 4
     assert max(numbers) < 2**53, "every language must be able to hold it"
@@ -114,13 +131,13 @@ def test_what_a_worker_had_that_begins_anew_may_be_handled_in_part(delivery: str
     stage.turn()
     assert mate.events
     mate.heard.clear()
-    mate.link.receive(m.encode([0, m.Who()]))
+    mate.link.receive(encode([0, Who()]))
     mate.flush()
     stage.turn()
     if delivery == "at-least-once":
         assert mate.events[0].delivery == 2
     else:
-        assert [type(event) for event in mate.events] == [m.OnClose]
+        assert [type(event) for event in mate.events] == [OnClose]
         assert con.close_cause == "worker-died"
 
 
@@ -132,42 +149,42 @@ def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:
         stage.turn()
         for mate in (dead, heir):
             mate.ack()
-    orphans = {con.id for con in cons if con.route.holder is dead.end}
+    orphans = {con.id for con in cons if con.entry.holder is dead.end}
     assert orphans
     heir.heard.clear()
     stage.router.end_session(dead.end, stage.now, died=True)
     assert stage.router.is_restless
     stage.turn()
-    assert {attach.con for attach in heir.take(m.Attach)} == orphans
+    assert {attach.con for attach in heir.take(Attach)} == orphans
     assert not stage.router.is_restless
-    assert all(con.route.holder is heir.end for con in cons)
+    assert all(con.entry.holder is heir.end for con in cons)
 
 
 def test_many_are_given_away_over_several_turns() -> None:
     stage = Stage()
     dead = stage.worker(concurrency=1000)
     cons = [stage.raw() for _ in range(REHOMED + 1)]
-    while not all(con.route.heard and not con.route.in_flight for con in cons):
+    while not all(con.entry.heard and not con.entry.in_flight for con in cons):
         stage.turn()
         dead.ack()
     heir = stage.worker()
     stage.router.end_session(dead.end, stage.now, died=True)
     stage.turn()
-    assert len(heir.take(m.Attach)) == REHOMED
+    assert len(heir.take(Attach)) == REHOMED
     stage.turn()
-    assert len(heir.take(m.Attach)) == 1
+    assert len(heir.take(Attach)) == 1
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_what_a_worker_still_holds_is_buried_once_or_forgotten(epoch: int) -> None:
     stage = Stage()
-    con = epoch << m.ID_EPOCH_SHIFT | 77
+    con = epoch << ID_EPOCH_SHIFT | 77
     held = []
     for _ in range(2):
         mate = stage.worker()
         # As if it had lived under the gateway before: a hello that lists what it holds.
         mate.link.held.add(con)
-        mate.link.receive(m.encode([0, m.Who()]))
+        mate.link.receive(encode([0, Who()]))
         mate.flush()
         stage.turn()
         stage.turn()
@@ -177,13 +194,13 @@ def test_what_a_worker_still_holds_is_buried_once_or_forgotten(epoch: int) -> No
         assert told == [[], []], "of this gateway: it has moved or closed meanwhile"
         assert not held[0].link.held
     else:
-        assert told == [[m.OnClose], []]
+        assert told == [[OnClose], []]
         assert held[0].events[0].cause == "gateway-died"
         held[0].ack()
         stage.turn()
         assert not held[0].link.held
     assert not held[1].link.held
-    assert not stage.router.routes
+    assert not stage.router.entries
 
 
 def test_slow_suspects_do_not_wait_for_one_another_while_workers_are_free() -> None:
@@ -230,7 +247,7 @@ def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) ->
     assert len(mate.events) == 3
     runs, handled = 0, []
     for n in range(20):
-        if any(type(event) is m.OnMessage and event.data == b"bad" for event in mate.events):
+        if any(type(event) is OnMessage and event.data == b"bad" for event in mate.events):
             runs += 1
             mate = again(stage, mate, n)
         else:
@@ -241,8 +258,8 @@ def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) ->
     [letter] = stage.router.dead_letters
     assert (letter["con"], letter["deaths"]) == (cons[1].id, 0)
     assert letter["lost_links"] == runs
-    assert sorted(event.data for event in handled if type(event) is m.OnMessage) == [b"good"] * 2
-    assert [event.cause for event in handled if type(event) is m.OnClose] == ["poison"]
+    assert sorted(event.data for event in handled if type(event) is OnMessage) == [b"good"] * 2
+    assert [event.cause for event in handled if type(event) is OnClose] == ["poison"]
 
 
 def test_a_network_that_breaks_poisons_nothing_that_is_handled_in_between() -> None:
@@ -293,12 +310,12 @@ def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: 
             if mate.identity not in stage.router.workers:
                 continue
             for event in mate.events:
-                if type(event) is m.OnMessage and event.data == b"die":
+                if type(event) is OnMessage and event.data == b"die":
                     stage.router.end_session(mate.end, stage.now, died=True)
                     stage.mates.remove(mate)
                     coming.append(stage.now + 0.5)
                     break
-                if type(event) is m.OnMessage and event.con == victim.id:
+                if type(event) is OnMessage and event.con == victim.id:
                     answered += 1
                 mate.ack(event)
         for when in [when for when in coming if when <= stage.now]:
@@ -307,7 +324,7 @@ def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: 
         waited += 1
         longest = max(longest, waited)
     assert len(stage.router.dead_letters) == len(deadly)
-    assert not stage.router.routes or set(stage.router.routes) == {victim.id}
+    assert not stage.router.entries or set(stage.router.entries) == {victim.id}
     # Those that nobody has tried yet are beyond suspicion, too: a window full of them a death.
     assert longest <= (35, 30, 30, 10)[count - 1], f"a stranger waited {longest / 10} s"
 
@@ -315,14 +332,14 @@ def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: 
 def test_a_token_lets_one_process_in() -> None:
     """A process that inherits the token of a spawned worker, by a fork, is not that worker."""
     stage = Stage()
-    stage.router.spawned(m.Spawned(7, "seven", 0))
+    stage.router.spawned(Spawned(7, "seven", 0))
     mate = stage.worker(token="seven")
     child = stage.worker(token="seven")
     assert mate.end.worker == 7
     assert is_over(child)
-    [told] = child.take(m.Refused)
+    [told] = child.take(Refused)
     assert "worker 7" in told.why
-    assert m.Kill(7, told.why) not in stage.router.to_supervisor
+    assert Kill(7, told.why) not in stage.router.to_supervisor
     # The same process on another link is let in, and so is the next one, after its exit.
     fresh = stage.worker(token="seven", instance=mate.link._instance)
     assert fresh.end.worker == 7
@@ -331,21 +348,21 @@ def test_a_token_lets_one_process_in() -> None:
 
 def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed() -> None:
     stage = Stage(handler_timeout=5.0)
-    stage.router.spawned(m.Spawned(3, "third", 0))
+    stage.router.spawned(Spawned(3, "third", 0))
     hangs = stage.worker(token="third", concurrency=9)
     con = stage.raw()
     stage.turn()
     stage.router.to_supervisor.clear()
     event, *_ = hangs.events
-    while not (told := hangs.take(m.Hung)):
+    while not (told := hangs.take(Hung)):
         stage.run(1.0)
         assert stage.router.to_supervisor == []
         assert stage.now < 10.0
-    assert told == [m.Hung(con.id, event.seq)]
+    assert told == [Hung(con.id, event.seq)]
     why = f"its on_connect of connection {con.id} has run for 6 s"
     stage.run(1.0)
     [kill] = stage.router.to_supervisor
-    assert isinstance(kill, m.Kill)
+    assert isinstance(kill, Kill)
     assert kill.why.startswith(why)
     assert kill.abort
     stage.run(3.0)
@@ -360,7 +377,7 @@ def test_one_that_was_started_by_hand_is_told_so_too() -> None:
     event, *_ = hangs.events
     stage.run(7.0)
     assert hangs.identity not in stage.router.workers
-    assert hangs.take(m.Hung) == [m.Hung(con.id, event.seq)]
+    assert hangs.take(Hung) == [Hung(con.id, event.seq)]
 
 
 # --- large batches are applied in shares ---
@@ -381,9 +398,9 @@ def half_applied(stage: Slow, count: int = 1000) -> tuple[Mate, Connection]:
     stage.say(con, b"go")
     stage.turn()
     [event] = mate.events
-    mate.ack(event, commands=tuple(m.Send(con.id, b"%03d" % n) for n in range(count)))
+    mate.ack(event, commands=tuple(Send(con.id, b"%03d" % n) for n in range(count)))
     assert 0 < con.output_size < 3 * count
-    assert route_of(con).in_flight == 1, "its ack stands behind its commands"
+    assert entry_of(con).in_flight == 1, "its ack stands behind its commands"
     return mate, con
 
 
@@ -397,8 +414,8 @@ def test_a_large_batch_holds_up_nobody_and_is_applied_in_order() -> None:
     stranger = stage.raw(b"", protocol="raw")
     stage.turn()
     # What this worker says next waits, and what others say does not.
-    mate.say(m.Send(con.id, b"end"))
-    other.say(m.Send(stranger.id, b"at once"))
+    mate.say(Send(con.id, b"end"))
+    other.say(Send(stranger.id, b"at once"))
     assert stage.write(stranger) == b"at once"
     got, turns = stage.write(con), 0
     while stage.router.go_on(stage.now):
@@ -409,7 +426,7 @@ def test_a_large_batch_holds_up_nobody_and_is_applied_in_order() -> None:
         turns += 1
     assert got == WHOLE + b"end"
     assert turns > 1000 // SHARE - 5
-    assert not route_of(con).in_flight
+    assert not entry_of(con).in_flight
     mate.work()
     other.work()
     assert stage.router.flow.shared == stage.router.unread == 0
@@ -421,7 +438,7 @@ def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way:
     mate, con = half_applied(stage)
     worker, router = mate.end, stage.router
     if way == "bye":
-        mate.say(m.Send(con.id, b"end"))
+        mate.say(Send(con.id, b"end"))
         mate.link.bye()
         mate.flush()
     elif way == "death":
@@ -436,7 +453,7 @@ def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way:
         pass
     assert stage.write(con) == WHOLE + b"end" * (way == "bye")
     heir = stage.worker()
-    assert not [event for event in heir.work() if type(event) is m.OnMessage], "once"
+    assert not [event for event in heir.work() if type(event) is OnMessage], "once"
     assert router.flow.shared == router.unread == 0
     assert not worker.later
 
@@ -454,7 +471,7 @@ def test_a_worker_whose_batch_waits_for_us_does_not_hang() -> None:
 
 
 def test_what_stands_behind_a_bye_or_a_fault_is_nobodys() -> None:
-    for last in (m.encode([0, ["bye"]]), b"\xc1"):
+    for last in (encode([0, ["bye"]]), b"\xc1"):
         stage = Slow()
         mate, con = half_applied(stage)
         if last == b"\xc1":
@@ -478,7 +495,7 @@ def test_an_ordinary_batch_is_applied_at_once_however_long() -> None:
     stage.turn()
     for event in mate.events:
         outbox = mate.link.outbox(event)
-        outbox.records.append(m.Send(event.con, b"y"))
+        outbox.records.append(Send(event.con, b"y"))
         mate.link.done(outbox)
     mate.flush()
     assert all(con.output_size for con in cons)

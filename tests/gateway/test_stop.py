@@ -8,9 +8,9 @@ import pytest
 from deadline import eventually
 from gateway.served import Served
 
-from wsraw import messages as m
 from wsraw.gateway.stop import GOODBYE, Stop
-from wsraw.link import LinkState
+from wsraw.link.ends import LinkState
+from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def stop_of(served: Served) -> Stop:
     return Stop(served.loop, served.stage.router, served.sockets)
 
 
-def said(served: Served) -> list[m.FromGateway]:
-    return [word for word in served.stage.router.to_supervisor if isinstance(word, m.Stopped)]
+def said(served: Served) -> list[FromGateway]:
+    return [word for word in served.stage.router.to_supervisor if isinstance(word, Stopped)]
 
 
 def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Served) -> None:
@@ -43,13 +43,13 @@ def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Se
     served.until(lambda: not served.mate.events)
     assert not stop.judge(served.loop.now)
     assert served.con.close_cause == "going-away"
-    served.until(lambda: m.OnClose in served.kinds())
+    served.until(lambda: OnClose in served.kinds())
     client.close()
     served.until(lambda: not served.sockets.endpoints)
     assert not stop.judge(served.loop.now)
     assert served.mate.end.state is LinkState.DRAINING
     assert said(served) == []
-    served.mate.say(m.Bye())
+    served.mate.say(Bye())
     assert stop.judge(served.loop.now)
     assert len(said(served)) == 1
 
@@ -80,7 +80,7 @@ def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -
     stop = stop_of(served)
     stop.begin(30.0)
     stop.judge(served.loop.now)
-    served.until(lambda: m.OnClose in served.kinds())
+    served.until(lambda: OnClose in served.kinds())
     eventually(lambda: served.turn() or not served.sockets.unwritten())
     stop.judge(served.loop.now)
     assert served.sockets.endpoints, "its side is open"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.opening import parse_target
+from wsraw.link.open_options import parse_target
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,29 @@ from tests.gateway.ground import TOKEN
 from tests.gateway.habits import pick
 from tests.gateway.page import Con, Session
 from tests.pairs import Process
-from wsraw import messages as m
-from wsraw.gateway.connection import CLOSING, CONNECTING, OPEN
-from wsraw.gateway.route import Worker
-from wsraw.link import LinkState
+from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN
+from wsraw.gateway.delivery.entry import Worker
+from wsraw.link.ends import LinkState
+from wsraw.link.records import (
+    PROTOCOL_VERSION,
+    Ack,
+    Bye,
+    Close,
+    Hello,
+    Kill,
+    Left,
+    Mark,
+    OnClose,
+    Open,
+    Query,
+    Ready,
+    Send,
+    Spawned,
+    Splice,
+    State,
+    encode,
+    gateway_decoder,
+)
 
 
 class Trouble(Crew):
@@ -21,7 +40,7 @@ class Trouble(Crew):
     _has_said_goodbye = False
     """Stopping, the gateway has closed what stood."""
 
-    _decoder = m.gateway_decoder()
+    _decoder = gateway_decoder()
 
     # --- workers leave ---
 
@@ -72,10 +91,10 @@ class Trouble(Crew):
         session = self.page.session_of(worker.identity)
         held = {sent.con for sent in session.sent.values()} if session is not None else set()
         standing = [
-            route.con
+            entry.con
             for con in held
-            if (route := self.router.routes.get(con.id)) is not None
-            and route.con.state in (CONNECTING, OPEN)
+            if (entry := self.router.entries.get(con.id)) is not None
+            and entry.con.state in (CONNECTING, OPEN)
         ]
         if session is not None:
             self.page.end(session, died=died)
@@ -119,13 +138,13 @@ class Trouble(Crew):
         letters, self.router.to_supervisor = self.router.to_supervisor, []
         for letter in letters:
             assert self.config.spawned, letter
-            if type(letter) is m.Left:
+            if type(letter) is Left:
                 session = self._letters[letter.n].popleft()
                 assert not session.alive, "it has not left"
                 assert letter.acked == session.acked, "wrongly counted"
-            elif type(letter) is m.Ready:
+            elif type(letter) is Ready:
                 assert self._letters[letter.n], "ready, and without a session"
-            elif type(letter) is m.Kill:
+            elif type(letter) is Kill:
                 self.page.counts["kills"] += 1
                 for process in list(self.processes):
                     if process.number == letter.n:
@@ -137,11 +156,11 @@ class Trouble(Crew):
         if b & 1 and self.exited:
             token = f"token {max(self.exited)}"
         claimed = list(self.page.cons)
-        hello = m.Hello(m.PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
+        hello = Hello(PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
         told = len(self.router.replies)
         if b & 2:
             self.router.receive(identity, b"", self.now)
-        for said in (m.encode([0, hello]), b"", m.encode([1, m.Bye()]), m.encode([0, hello])):
+        for said in (encode([0, hello]), b"", encode([1, Bye()]), encode([0, hello])):
             self.router.receive(identity, said, self.now)
             assert identity not in self.router.workers
         assert len(self.router.replies) == told + 1 + bool(b & 2), "it is told, and told once"
@@ -163,7 +182,7 @@ class Trouble(Crew):
         self.exits.clear()
         for process in self.processes:
             if process.number:
-                self.router.spawned(m.Spawned(process.number, process.token, 0))
+                self.router.spawned(Spawned(process.number, process.token, 0))
             process.connect(self._new_identity())
 
     def garbage(self, a: int, b: int) -> None:
@@ -179,7 +198,7 @@ class Trouble(Crew):
             self._shut_out(process)
         elif session is not None:
             records = kinds[kind % len(kinds)]
-            process.wire.append(m.encode([session.number, *records]))
+            process.wire.append(encode([session.number, *records]))
         self._rude.add(process)
 
     def repeat(self, a: int, b: int) -> None:
@@ -205,19 +224,19 @@ class Trouble(Crew):
         opened = pick([con.id for con in cons.values() if con.opener is session], number) or other
         acked = max(set(session.sent) - session.unacked, default=0)
         unacked = min(session.unacked, default=0)
-        never = m.Send(other, b"<never>")
+        never = Send(other, b"<never>")
         return [
-            [m.Ack(acked, acked), never],
-            [m.Ack(1, 2**40), never],
-            [m.Ack(10**6, 10**6), m.Close(other)],
-            [m.Ack(unacked, unacked), m.Ack(unacked, unacked), never],
-            [m.Ack(acked + 10**6, 5), never],
-            [m.State(elsewhere.id, b"wrong"), m.Send(2**50, b"<never>"), m.Mark(other, 1)],
-            [["send", "wrong"], ["no such"], m.Splice(1, 2)],
-            [m.Open(opened, "there:1"), m.Open(other, "there:1")],
-            [m.Query(1, "ids"), m.Hello(1, "default", "other", "test", TOKEN, 1, 1)],
-            [m.Bye(), m.Query(1, "ids"), never],
-            [m.Bye(), m.Ack(unacked, unacked)] if unacked else [m.Bye()],
+            [Ack(acked, acked), never],
+            [Ack(1, 2**40), never],
+            [Ack(10**6, 10**6), Close(other)],
+            [Ack(unacked, unacked), Ack(unacked, unacked), never],
+            [Ack(acked + 10**6, 5), never],
+            [State(elsewhere.id, b"wrong"), Send(2**50, b"<never>"), Mark(other, 1)],
+            [["send", "wrong"], ["no such"], Splice(1, 2)],
+            [Open(opened, "there:1"), Open(other, "there:1")],
+            [Query(1, "ids"), Hello(1, "default", "other", "test", TOKEN, 1, 1)],
+            [Bye(), Query(1, "ids"), never],
+            [Bye(), Ack(unacked, unacked)] if unacked else [Bye()],
         ]
 
     def _shut_out(self, process: Process) -> None:
@@ -239,7 +258,7 @@ class Trouble(Crew):
         session = process and self.page.session_of(process.identity)
         if process is None or session is None or process.link.session != session.number:
             return
-        ends = [task for task in process.queue if type(task.event) is m.OnClose]
+        ends = [task for task in process.queue if type(task.event) is OnClose]
         task = pick((b & 1 and ends) or list(process.queue), b // 2)
         assert task is not None
         for each in process.queue:

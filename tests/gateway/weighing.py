@@ -21,11 +21,11 @@ from typing import Any
 
 from authority import client_context, server_file
 from corpus import UPGRADE, frame
-from stage import Mate, Stage, route_of
+from stage import Mate, Stage, entry_of
 
 from tests.gateway.served import Served
-from wsraw import messages as m
-from wsraw.gateway.connection import Connection
+from wsraw.gateway.connection.connection import Connection
+from wsraw.link.records import Couple, Join, Mark, Open, Publish, Record, Send, State
 
 WARM = 10
 """Of each kind that come first: their pages are there already."""
@@ -157,13 +157,13 @@ def output_of_those_who_have_left() -> Any:
         sock.sendall(UPGRADE % b"")
         con: Connection
         [con] = [e.con for e in served.sockets.endpoints if not e.lingering and not e.con.output]
-        while con.route is None or route_of(con).in_flight or con.output_size:
+        while con.entry is None or entry_of(con).in_flight or con.output_size:
             served.turn()
-        served.mate.say(*(m.Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
+        served.mate.say(*(Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
         for _ in range(5):
             served.turn()
         sock.sendall(frame(0x88, (1000).to_bytes(2)))
-        while not con.route.gone:
+        while not con.entry.gone:
             served.turn()
 
     return serve(say, deflate=False, high_water_mark=1 << 23)
@@ -191,7 +191,7 @@ def standing(stage: Stage, mate: Mate, head: bytes = b"") -> Connection:
     return con
 
 
-def commands(record: Callable[[int, int], m.Record], count: int) -> Any:
+def commands(record: Callable[[int, int], Record], count: int) -> Any:
     """A connection, and so many commands of its handler for it."""
 
     def add(stage: Stage, mate: Mate, n: int) -> None:
@@ -205,34 +205,34 @@ def commands(record: Callable[[int, int], m.Record], count: int) -> Any:
 
 @kind(100)
 def states() -> Any:
-    return commands(lambda con, n: m.State(con, os.urandom(60_000)), 1)
+    return commands(lambda con, n: State(con, os.urandom(60_000)), 1)
 
 
 @kind(30)
 def groups_of_their_own() -> Any:
-    return commands(lambda con, n: m.Join(con, f"{n}".ljust(1000, "x")), 100)
+    return commands(lambda con, n: Join(con, f"{n}".ljust(1000, "x")), 100)
 
 
 @kind(100)
 def groups_of_many() -> Any:
-    return commands(lambda con, n: m.Join(con, f"room {n % 100:030}"), 100)
+    return commands(lambda con, n: Join(con, f"room {n % 100:030}"), 100)
 
 
 @kind(30)
 def small_output() -> Any:
-    return commands(lambda con, n: m.Send(con, b"x", "binary"), 2000)
+    return commands(lambda con, n: Send(con, b"x", "binary"), 2000)
 
 
 @kind(50)
 def large_output() -> Any:
-    return commands(lambda con, n: m.Send(con, os.urandom(50_000), "binary"), 3)
+    return commands(lambda con, n: Send(con, os.urandom(50_000), "binary"), 3)
 
 
 @kind(100)
 def marks() -> Any:
     def add(stage: Stage, mate: Mate, n: int) -> None:
         con = standing(stage, mate)
-        mate.say(m.Send(con.id, b"x", "binary"), *(m.Mark(con.id, ref) for ref in range(200)))
+        mate.say(Send(con.id, b"x", "binary"), *(Mark(con.id, ref) for ref in range(200)))
 
     return stage_with(add)
 
@@ -243,7 +243,7 @@ def couples() -> Any:
 
     def add(stage: Stage, mate: Mate, n: int) -> None:
         con = standing(stage, mate)
-        mate.say(*(m.Couple(con.id, other) for other in cons[-500:]))
+        mate.say(*(Couple(con.id, other) for other in cons[-500:]))
         cons.append(con.id)
         if not n:
             cons.extend(standing(stage, mate).id for _ in range(500))
@@ -256,8 +256,8 @@ def messages_for_many() -> Any:
     def add(stage: Stage, mate: Mate, n: int) -> None:
         if not n:
             for con in [standing(stage, mate).id for _ in range(100)]:
-                mate.say(m.Join(con, "g"))
-        mate.say(m.Publish("g", os.urandom(30_000), "binary"))
+                mate.say(Join(con, "g"))
+        mate.say(Publish("g", os.urandom(30_000), "binary"))
 
     return stage_with(add)
 
@@ -294,7 +294,7 @@ def messages_that_are_not_finished() -> Any:
         for at in range(0, len(data), 4096):
             events = con.receive_data(data[at : at + 4096], 0.0)
             assert not events
-            stage.router.flow.read_part(route_of(con), len(data[at : at + 4096]))
+            stage.router.flow.read_part(entry_of(con), len(data[at : at + 4096]))
 
     return stage_with(add)
 
@@ -303,7 +303,7 @@ def messages_that_are_not_finished() -> Any:
 def contexts_of_compression() -> Any:
     def add(stage: Stage, mate: Mate, n: int) -> None:
         con = standing(stage, mate, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
-        mate.say(m.Send(con.id, os.urandom(2000), "binary"))
+        mate.say(Send(con.id, os.urandom(2000), "binary"))
         stage.write(con)
 
     return stage_with(add, deflate_context_takeover=True, deflate_window_bits=15)
@@ -314,7 +314,7 @@ def connections_being_opened() -> Any:
     def add(stage: Stage, mate: Mate, n: int) -> None:
         options = {"reconnect": True, "headers": {f"X-{n}": "y" * 200 for n in range(40)}}
         con = mate.link.new_id()
-        mate.say(m.Open(con, "127.0.0.1:9", "websocket", "/", "", "", options))
+        mate.say(Open(con, "127.0.0.1:9", "websocket", "/", "", "", options))
 
     return stage_with(add)
 
@@ -327,9 +327,9 @@ def answers_of_servers_that_refuse() -> Any:
 
     def add(n: int) -> None:
         con_id = mate.link.new_id()
-        mate.say(m.Open(con_id, "127.0.0.1:9", "websocket"))
+        mate.say(Open(con_id, "127.0.0.1:9", "websocket"))
         stage.router.to_dial.clear()
-        con = stage.router.routes[con_id].con
+        con = stage.router.entries[con_id].con
         stage.router.take(con, con.connected(0.0), 0.0)
         stage.write(con)
         fields = b"".join(b"X-%02d: %b\r\n" % (n, b"y" * 150) for n in range(90))

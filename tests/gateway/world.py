@@ -6,10 +6,10 @@ from tests.gateway.page import MARK, Con
 from tests.gateway.peers import Peer
 from tests.gateway.trouble import Trouble
 from tests.pairs import Process
-from wsraw import messages as m
-from wsraw.gateway.connection import CONNECTING, OPEN
-from wsraw.gateway.route import Route
-from wsraw.link import LinkState
+from wsraw.gateway.connection.connection import CONNECTING, OPEN
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.link.ends import LinkState
+from wsraw.link.records import Close
 
 
 class World(Trouble):
@@ -34,7 +34,7 @@ class World(Trouble):
                 self._stop()
             everyone.update((peer.page, peer) for peer in self.peers)
             quiet = 0 if self._progress() != before else quiet + 1
-            if not self.router.routes and not self.peers and not self.dialling:
+            if not self.router.entries and not self.peers and not self.dialling:
                 break
             if quiet > 10:
                 self.now += 1
@@ -49,14 +49,14 @@ class World(Trouble):
 
     def _progress(self) -> tuple[int, ...]:
         received = sum(len(peer.page.received) for peer in self.peers)
-        return self.page.counts["acks"], received, len(self.peers), len(self.router.routes)
+        return self.page.counts["acks"], received, len(self.peers), len(self.router.entries)
 
     def _let_flow(self) -> None:
         self.now += 0.01
         for process in list(self.exits):
             self._report_exit(process, heard_out=True)
         self._read_letters()
-        while any(route.dial_at <= self.now for route in self.dialling):
+        while any(entry.dial_at <= self.now for entry in self.dialling):
             self.dialled(0, 1)
         for peer in self.peers:
             while peer.socket.readable:
@@ -89,9 +89,9 @@ class World(Trouble):
     def _end_reconnects(self, process: Process) -> None:
         """Only a handler, or a stop, ends those that come back by themselves."""
         if process.link.state is LinkState.READY:
-            for route in self.router.routes.values():
-                if route.reopening is not None and route.con.state in (CONNECTING, OPEN):
-                    process.link.command(m.Close(route.id))
+            for entry in self.router.entries.values():
+                if entry.reopening is not None and entry.con.state in (CONNECTING, OPEN):
+                    process.link.command(Close(entry.id))
 
     def _stop(self) -> None:
         """As stop.py does it, phase by phase."""
@@ -105,7 +105,7 @@ class World(Trouble):
                 for con in self.page.cons.values():
                     assert not con.outstanding, "stopped before it was handled"
                 for peer in self.peers:
-                    if peer.socket.con.route is None:
+                    if peer.socket.con.entry is None:
                         peer.reset(self.now)
                 router.close_all(self.now)
         elif not router.is_waited_for():
@@ -122,7 +122,7 @@ class World(Trouble):
 
     def _check_end(self, everyone: dict[Con, Peer]) -> None:
         router = self.router
-        assert not router.routes, f"left over: {[dump(r) for r in router.routes.values()]}"
+        assert not router.entries, f"left over: {[dump(r) for r in router.entries.values()]}"
         assert not router.flow.accounted
         assert not any(worker.in_flight for worker in router.workers.values())
         assert not router.flow.paused
@@ -144,6 +144,6 @@ class World(Trouble):
                 assert echoed == con.said, f"{con.id} was not echoed all that it had said"
 
 
-def dump(route: Route) -> str:
+def dump(entry: Entry) -> str:
     """What there is to know of a connection that did not end."""
-    return str({name: getattr(route, name) for name in Route.__slots__})
+    return str({name: getattr(entry, name) for name in Entry.__slots__})

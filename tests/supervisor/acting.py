@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from wsraw.programs import Entry, Program
-from wsraw.settings import Settings
+from wsraw.config.programs import Entry, Program
+from wsraw.config.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.policy import Policy

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from deadline import UNIT, eventually
 
-from wsraw import programs
+from wsraw.config import programs
 from wsraw.supervisor import children as c
 from wsraw.supervisor import process
 from wsraw.supervisor.life import Child

@@ -7,10 +7,23 @@ import pytest
 import zmq
 from deadline import eventually
 
-from wsraw import messages as m
+from wsraw.link.records import (
+    Decoder,
+    Do,
+    Done,
+    FromSupervisor,
+    Left,
+    LinkError,
+    Listening,
+    Ready,
+    Spawned,
+    Stop,
+    Stopped,
+    encode,
+)
 from wsraw.supervisor.control import Asked, Control, ControlError
 
-NEWS = m.Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
+NEWS = Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
 
 @pytest.fixture
@@ -28,7 +41,7 @@ class Gateway:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(control.endpoint)
-        self._decoder = m.Decoder(str, m.FromSupervisor | m.Done)
+        self._decoder = Decoder(str, FromSupervisor | Done)
 
     def say(self, *frames: bytes) -> None:
         self._socket.send_multipart(frames)
@@ -53,11 +66,11 @@ def gateway(control: Control) -> Iterator[Gateway]:
 
 def test_both_hear_each_other(control: Control, gateway: Gateway) -> None:
     token = control.expect()
-    control.tell(m.Stop(1.0))
-    gateway.say(m.encode([token, NEWS, m.Ready(3)]))
-    assert eventually(control.receive) == [NEWS, m.Ready(3)]
-    control.tell(m.Spawned(1, "t", 0), m.Stop(2.0))
-    assert gateway.hear() == (token, [m.Spawned(1, "t", 0), m.Stop(2.0)]), "not what came too early"
+    control.tell(Stop(1.0))
+    gateway.say(encode([token, NEWS, Ready(3)]))
+    assert eventually(control.receive) == [NEWS, Ready(3)]
+    control.tell(Spawned(1, "t", 0), Stop(2.0))
+    assert gateway.hear() == (token, [Spawned(1, "t", 0), Stop(2.0)]), "not what came too early"
     assert control.receive() is None
 
 
@@ -66,40 +79,40 @@ def test_a_wrong_token_is_not_heard(control: Control, gateway: Gateway) -> None:
     token = control.expect()
     assert token != old
     for wrong in (old, "", "ä"):
-        gateway.say(m.encode([wrong, m.Stopped()]))
-    gateway.say(m.encode([token, NEWS]))
+        gateway.say(encode([wrong, Stopped()]))
+    gateway.say(encode([token, NEWS]))
     assert eventually(control.receive) == [NEWS]
     assert control.receive() is None
 
 
 def test_nobody_is_heard_before_a_gateway_is_expected(control: Control, gateway: Gateway) -> None:
-    gateway.say(m.encode(["", m.Stopped()]))
+    gateway.say(encode(["", Stopped()]))
     gateway.say(b"\xc1")
-    with pytest.raises(m.LinkError):
+    with pytest.raises(LinkError):
         eventually(control.receive)
 
 
 def test_frames_that_are_no_batch_are_skipped(control: Control, gateway: Gateway) -> None:
     token = control.expect()
-    gateway.say(m.encode([token, m.Stopped()]), b"more")
-    gateway.say(m.encode([token, ["unheard of"], m.Left(1)]))
-    assert eventually(control.receive) == [m.Left(1)]
+    gateway.say(encode([token, Stopped()]), b"more")
+    gateway.say(encode([token, ["unheard of"], Left(1)]))
+    assert eventually(control.receive) == [Left(1)]
 
 
 def test_a_gateway_that_died_is_not_spoken_to(control: Control, gateway: Gateway) -> None:
     token = control.expect()
-    gateway.say(m.encode([token, NEWS]))
+    gateway.say(encode([token, NEWS]))
     eventually(control.receive)
     gateway.close()
-    control.tell(m.Stop(1.0))
+    control.tell(Stop(1.0))
     control.forget()
-    control.tell(m.Stop(1.0))
+    control.tell(Stop(1.0))
     new = Gateway(control)
     token = control.expect()
-    new.say(m.encode([token, NEWS]))
+    new.say(encode([token, NEWS]))
     assert eventually(control.receive) == [NEWS]
-    control.tell(m.Stop(2.0))
-    assert new.hear() == (token, [m.Stop(2.0)])
+    control.tell(Stop(2.0))
+    assert new.hear() == (token, [Stop(2.0)])
     new.close()
 
 
@@ -109,30 +122,30 @@ def test_a_gateway_that_died_is_not_spoken_to(control: Control, gateway: Gateway
 def test_the_command_line_is_answered(control: Control, gateway: Gateway) -> None:
     token = control.expect()
     client = Gateway(control)
-    client.say(m.encode([control.client_token, m.Do(7, "scale", ["3"])]))
+    client.say(encode([control.client_token, Do(7, "scale", ["3"])]))
     asked = eventually(control.receive)
     assert asked is not None
     assert isinstance(asked[0], Asked)
-    assert asked[0].do == m.Do(7, "scale", ["3"])
-    gateway.say(m.encode([token, NEWS]))
+    assert asked[0].do == Do(7, "scale", ["3"])
+    gateway.say(encode([token, NEWS]))
     eventually(control.receive)
-    control.tell(m.Stop(1.0))
-    control.answer(asked[0].who, m.Done(7, True, "3 workers"))
-    assert client.hear() == (control.client_token, [m.Done(7, True, "3 workers")])
-    assert gateway.hear() == (token, [m.Stop(1.0)])
+    control.tell(Stop(1.0))
+    control.answer(asked[0].who, Done(7, True, "3 workers"))
+    assert client.hear() == (control.client_token, [Done(7, True, "3 workers")])
+    assert gateway.hear() == (token, [Stop(1.0)])
     client.close()
-    control.answer(asked[0].who, m.Done(7, True))
+    control.answer(asked[0].who, Done(7, True))
 
 
 def test_each_token_says_who_speaks(control: Control, gateway: Gateway) -> None:
     """A command that is no gateway's news, and the other way round."""
     token = control.expect()
-    gateway.say(m.encode([control.client_token, m.Stopped()]))
+    gateway.say(encode([control.client_token, Stopped()]))
     assert eventually(lambda: control.receive() is not None)
-    gateway.say(m.encode([token, m.Do(1, "stop"), m.Stopped()]))
-    assert eventually(control.receive) == [m.Stopped()]
-    gateway.say(m.encode(["guess", m.Do(1, "stop")]))
-    gateway.say(m.encode([token, NEWS]))
+    gateway.say(encode([token, Do(1, "stop"), Stopped()]))
+    assert eventually(control.receive) == [Stopped()]
+    gateway.say(encode(["guess", Do(1, "stop")]))
+    gateway.say(encode([token, NEWS]))
     assert eventually(control.receive) == [NEWS]
 
 

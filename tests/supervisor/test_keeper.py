@@ -16,7 +16,7 @@ import pytest
 import zmq
 from deadline import eventually
 
-from wsraw import messages as m
+from wsraw.link.records import Do, encode
 from wsraw.supervisor import folder as folders
 from wsraw.supervisor.control import Asked, Control
 from wsraw.supervisor.folder import Folder
@@ -56,7 +56,7 @@ class Run:
         sock = context.socket(zmq.DEALER)
         sock.set(zmq.LINGER, 0)
         sock.connect(endpoint)
-        sock.send(m.encode([token, m.Do(1, "status", [])]))
+        sock.send(encode([token, Do(1, "status", [])]))
         try:
             [asked] = eventually(self.control.receive)
         finally:

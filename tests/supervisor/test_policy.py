@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from supervisor.acting import ENDPOINT, PROGRAM, Run
 
-from wsraw.programs import Entry, Program
-from wsraw.settings import Settings
+from wsraw.config.programs import Entry, Program
+from wsraw.config.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor import policy as p
 from wsraw.supervisor.life import Child, ChildState

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from supervisor.acting import ENDPOINT, PROGRAM, Run
 
-from wsraw.programs import Entry, Program
+from wsraw.config.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import BROKEN_AFTER, DOES_NOT_LOAD, DOES_NOT_START

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from supervisor.acting import Run
 
-from wsraw.programs import Entry, Program
+from wsraw.config.programs import Entry, Program
 from wsraw.supervisor import status
 from wsraw.supervisor.life import Child
 

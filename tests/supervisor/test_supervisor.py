@@ -13,7 +13,7 @@ import pytest
 from deadline import eventually
 from running import Running, is_alive
 
-from wsraw.settings import Settings
+from wsraw.config.settings import Settings
 from wsraw.supervisor.folder import Folder
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.supervisor import Supervisor
@@ -98,7 +98,8 @@ def test_workers_do_not_see_what_they_need_not(handlers: str) -> None:
     Path(handlers).write_text(
         "import os, sys\n"
         "print('seen:', sorted(n for n in os.environ if n.startswith('WSRAW')), "
-        "[n for n in ('click', 'websockets', 'wsraw.loop', 'wsraw.cli') if n in sys.modules])\n"
+        "[n for n in ('click', 'websockets', 'wsraw.runtime.loop', 'wsraw.cli') "
+        "if n in sys.modules])\n"
     )
     with Running("--workers", handlers) as run:
         assert run.line("seen: (.*)")[1] == "[] []"

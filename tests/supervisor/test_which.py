@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw import programs
+from wsraw.config import programs
 from wsraw.supervisor.pool import Pool
 from wsraw.supervisor.restarts import Restarts
 from wsraw.supervisor.which import which

@@ -18,32 +18,44 @@ import pytest
 import zmq
 from deadline import UNIT, eventually
 
-from wsraw import messages as m
-from wsraw.link import GatewayLink, LinkState, WorkerLink, who
+from wsraw.link.ends import GatewayLink, LinkState, WorkerLink, who
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    Ack,
+    Bye,
+    Event,
+    Hello,
+    OnClose,
+    OnConnect,
+    OnMessage,
+    Record,
+    Send,
+    gateway_decoder,
+)
 from wsraw.workers import api, handlers
 from wsraw.workers.connection import Connection
 from wsraw.workers.runtime import Runtime
 
 EPOCH = 3
 TOKEN = "sesame"
-FIRST_ID = EPOCH << m.ID_EPOCH_SHIFT | 5000
+FIRST_ID = EPOCH << ID_EPOCH_SHIFT | 5000
 T = TypeVar("T")
 
 
 def con_id(n: int, epoch: int = EPOCH) -> int:
-    return epoch << m.ID_EPOCH_SHIFT | n
+    return epoch << ID_EPOCH_SHIFT | n
 
 
-def connect(n: int, **fields: Any) -> m.OnConnect:
-    return m.OnConnect(0, con_id(n), {"Protocol": "websocket server"}, **fields)
+def connect(n: int, **fields: Any) -> OnConnect:
+    return OnConnect(0, con_id(n), {"Protocol": "websocket server"}, **fields)
 
 
-def message(n: int, data: bytes, type: str = "text", **fields: Any) -> m.OnMessage:
-    return m.OnMessage(0, con_id(n), data, type, **fields)
+def message(n: int, data: bytes, type: str = "text", **fields: Any) -> OnMessage:
+    return OnMessage(0, con_id(n), data, type, **fields)
 
 
-def closed(n: int, code: int = 1000, reason: str = "", cause: str = "peer") -> m.OnClose:
-    return m.OnClose(0, con_id(n), code, reason, cause)
+def closed(n: int, code: int = 1000, reason: str = "", cause: str = "peer") -> OnClose:
+    return OnClose(0, con_id(n), code, reason, cause)
 
 
 def take_acks(gateway: GatewayLink, batch: bytes) -> list[Any]:
@@ -52,9 +64,9 @@ def take_acks(gateway: GatewayLink, batch: bytes) -> list[Any]:
     records = gateway.receive(batch)
     assert gateway.dropped == dropped, "the batch acks what is not in flight"
     for record in records:
-        if isinstance(record, m.Ack):
+        if isinstance(record, Ack):
             gateway.acked(record)
-    return [record for record in records if not isinstance(record, m.Ack)]
+    return [record for record in records if not isinstance(record, Ack)]
 
 
 class Pair:
@@ -71,10 +83,10 @@ class Pair:
         self.begin_session(1)
 
     def begin_session(self, session: int, epoch: int = EPOCH) -> None:
-        self.gateway = GatewayLink(b"identity", m.gateway_decoder())
+        self.gateway = GatewayLink(b"identity", gateway_decoder())
         self.runtime.receive(who())
         (hello,) = self.gateway.receive(self.sent())
-        first = epoch << m.ID_EPOCH_SHIFT | 5000
+        first = epoch << ID_EPOCH_SHIFT | 5000
         self.gateway.welcome(hello, session, epoch, range(first, first + 2000))
         self.tell()
 
@@ -88,11 +100,11 @@ class Pair:
         assert batch is not None
         self.runtime.receive(batch)
 
-    def notice(self, record: m.Record) -> None:
+    def notice(self, record: Record) -> None:
         self.gateway.notice(record)
         self.tell()
 
-    def deliver(self, *events: m.Event) -> None:
+    def deliver(self, *events: Event) -> None:
         for event in events:
             self.gateway.deliver(event, None, 0, 0.0)
         self.tell()
@@ -102,7 +114,7 @@ class Pair:
         batch = self.runtime.link.data_to_send()
         return [] if batch is None else take_acks(self.gateway, batch)
 
-    def run(self, *events: m.Event) -> list[Any]:
+    def run(self, *events: Event) -> list[Any]:
         """Deliver, handle, and give what was commanded. All is acked then."""
         self.deliver(*events)
         queue = self.runtime.queue
@@ -154,7 +166,7 @@ class Process:
         self.context = zmq.Context()
         self.router = self.bind("tcp://127.0.0.1:*")
         self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.gateway = GatewayLink(b"", m.gateway_decoder())
+        self.gateway = GatewayLink(b"", gateway_decoder())
         self.sessions = 0
         self.commands: list[Any] = []
         self.child: subprocess.Popen[str]
@@ -223,9 +235,9 @@ class Process:
         if batch is not None:
             self.router.send_multipart([self.gateway.identity, batch])
 
-    def welcome(self, *events: m.Event, epoch: int = EPOCH) -> m.Hello:
+    def welcome(self, *events: Event, epoch: int = EPOCH) -> Hello:
         """Ask whoever comes for its hello, and begin a session, with these events at once."""
-        self.gateway = GatewayLink(b"", m.gateway_decoder())
+        self.gateway = GatewayLink(b"", gateway_decoder())
         self.until(lambda: self.receive() is not None, "the worker's probe")
         self.router.send_multipart([self.gateway.identity, who()])
         hellos: list[Any] = []
@@ -236,10 +248,10 @@ class Process:
         self.gateway.welcome(hellos[0], self.sessions, epoch, range(con_id(5000), con_id(7000)))
         self.gateway.window = 1000
         self.deliver(*events)
-        hello: m.Hello = hellos[0]
+        hello: Hello = hellos[0]
         return hello
 
-    def deliver(self, *events: m.Event) -> None:
+    def deliver(self, *events: Event) -> None:
         for event in events:
             self.gateway.deliver(event, None, 0, 0.0)
         self.tell()
@@ -272,10 +284,10 @@ class Process:
         return not self.gateway.in_flight
 
     def said_bye(self) -> bool:
-        return any(isinstance(record, m.Bye) for record in self.commands)
+        return any(isinstance(record, Bye) for record in self.commands)
 
     def sent(self) -> list[bytes]:
-        return [record.data for record in self.commands if isinstance(record, m.Send)]
+        return [record.data for record in self.commands if isinstance(record, Send)]
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the process's own end: exit code, stdout, stderr."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import wsraw
-from wsraw import messages as m
+from wsraw.link.records import Join, Leave, Open, Publish, Send
 from wsraw.workers import api, handlers
 from wsraw.workers.connection import Connection
 
@@ -79,7 +79,7 @@ def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> 
     p = pair("")
     con = wsraw.open_client_connection(*args)
     assert (con.kind, con.target) == (fields["protocol"], fields["target"])
-    assert p.commands() == [m.Open(FIRST_ID, **fields)]
+    assert p.commands() == [Open(FIRST_ID, **fields)]
 
 
 def test_a_login_goes_into_a_header_and_is_shown_nowhere(
@@ -223,10 +223,10 @@ def test_the_functions_are_the_methods(pair: MakePair) -> None:
     wsraw.join("g", con)
     wsraw.leave("g", con_id(1))
     assert p.commands() == [
-        m.Send(con_id(1), b"x", "text"),
-        m.Send(con_id(1), b"x", "binary", False),
-        m.Join(con_id(1), "g"),
-        m.Leave(con_id(1), "g"),
+        Send(con_id(1), b"x", "text"),
+        Send(con_id(1), b"x", "binary", False),
+        Join(con_id(1), "g"),
+        Leave(con_id(1), "g"),
     ]
 
 
@@ -239,9 +239,9 @@ def test_publish(pair: MakePair) -> None:
     with pytest.raises(ValueError, match="final"):
         wsraw.publish("g", {"data": "x", "final": False})
     assert p.commands() == [
-        m.Publish("g", b"x", "text"),
-        m.Publish("g", b"x", "binary", {"except": [con_id(1), con_id(2)]}),
-        m.Publish("g", b"x", "binary", {"except": [con_id(1)]}),
+        Publish("g", b"x", "text"),
+        Publish("g", b"x", "binary", {"except": [con_id(1), con_id(2)]}),
+        Publish("g", b"x", "binary", {"except": [con_id(1)]}),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw import messages as m
+from wsraw.link.records import ID_EPOCH_SHIFT, STATE_LIMIT, Close, Couple, Join, Leave, Record, Send
 from wsraw.workers.connection import (
     ATTACHED,
     Connection,
@@ -25,9 +25,9 @@ class Owner:
     epoch = 1
 
     def __init__(self) -> None:
-        self.records: list[m.Record] = []
+        self.records: list[Record] = []
 
-    def command(self, record: m.Record, size: int = 0) -> None:
+    def command(self, record: Record, size: int = 0) -> None:
         self.records.append(record)
 
     def reads_state(self, con: Connection) -> None:
@@ -37,7 +37,7 @@ class Owner:
         pass
 
 
-ID = 1 << m.ID_EPOCH_SHIFT | 7
+ID = 1 << ID_EPOCH_SHIFT | 7
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def con() -> Connection:
     return Connection(Owner(), ID)
 
 
-def commands(con: Connection) -> list[m.Record]:
+def commands(con: Connection) -> list[Record]:
     owner = con._owner
     assert isinstance(owner, Owner)
     return owner.records
@@ -73,7 +73,7 @@ def commands(con: Connection) -> list[m.Record]:
 )
 def test_send(con: Connection, arguments: tuple[Any, ...], sent: tuple[bytes, str, bool]) -> None:
     con.send(*arguments)
-    assert commands(con) == [m.Send(ID, *sent)]
+    assert commands(con) == [Send(ID, *sent)]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_short_way_and_long_way_are_the_same(data: Message) -> None:
     short.send(data)
     long.send({"data": data})
     assert commands(short) == commands(long)
-    assert commands(short) == [m.Send(ID, *parse_message(data))]
+    assert commands(short) == [Send(ID, *parse_message(data))]
 
 
 @pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
 def test_close(con: Connection, code: int) -> None:
     con.close(code, "why")
-    assert commands(con) == [m.Close(ID, code, "why")]
+    assert commands(con) == [Close(ID, code, "why")]
     assert con.closed
 
 
@@ -127,10 +127,10 @@ def test_groups_and_couples(con: Connection) -> None:
     con.couple(Connection(Owner(), ID + 1))
     con.couple(ID + 2)
     assert commands(con) == [
-        m.Join(ID, "room"),
-        m.Leave(ID, "room"),
-        m.Couple(ID, ID + 1),
-        m.Couple(ID, ID + 2),
+        Join(ID, "room"),
+        Leave(ID, "room"),
+        Couple(ID, ID + 1),
+        Couple(ID, ID + 2),
     ]
 
 
@@ -184,9 +184,9 @@ def test_a_connection_in_a_state_becomes_its_id(con: Connection) -> None:
 
 
 def test_the_most_that_a_state_may_have() -> None:
-    most = m.STATE_LIMIT - 3  # bin 16 has a head of three bytes.
-    assert len(encode_state(b"x" * most)) == m.STATE_LIMIT
-    with pytest.raises(ValueError, match=str(m.STATE_LIMIT)):
+    most = STATE_LIMIT - 3  # bin 16 has a head of three bytes.
+    assert len(encode_state(b"x" * most)) == STATE_LIMIT
+    with pytest.raises(ValueError, match=str(STATE_LIMIT)):
         encode_state(b"x" * (most + 1))
 
 

@@ -9,8 +9,26 @@ from collections.abc import Callable
 
 import pytest
 
-from wsraw import messages as m
-from wsraw.link import who
+from wsraw.link.ends import who
+from wsraw.link.records import (
+    Attach,
+    Bye,
+    Close,
+    Detach,
+    Hello,
+    Join,
+    OnError,
+    OnMessage,
+    Opened,
+    Record,
+    Refused,
+    Reject,
+    Send,
+    State,
+    Who,
+    encode,
+    gateway_decoder,
+)
 from wsraw.workers.connection import Connection, encode_state
 
 from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
@@ -38,7 +56,7 @@ def test_every_event_comes_as_the_seed_says(pair: MakePair, word: str) -> None:
         message(1, "grün".encode()),
         message(1, b"\xff", "binary", final=False),
         message(1, b"\xfe", "raw"),
-        m.OnError(0, con_id(1), "broken"),
+        OnError(0, con_id(1), "broken"),
         closed(1, 1002, "why", "protocol-error"),
     )
     con = con_id(1)
@@ -55,7 +73,7 @@ def test_every_event_comes_as_the_seed_says(pair: MakePair, word: str) -> None:
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_events_without_a_handler_are_acked(pair: MakePair, word: str) -> None:
     p = pair(f"{word} on_start(): pass\n")
-    events = [connect(1), message(1, b"x"), m.OnError(0, con_id(1), "e"), closed(1)]
+    events = [connect(1), message(1, b"x"), OnError(0, con_id(1), "e"), closed(1)]
     assert p.run(*events) == []
     assert p.con(1).closed
 
@@ -77,7 +95,7 @@ def test_a_returned_value_is_the_reply(
 ) -> None:
     p = pair(f"{word} on_message(msg, con): return {returned}\n")
     assert p.run(message(1, b"x")) == [
-        m.Send(con_id(1), data.encode(), type, final) for data, type, final in sends
+        Send(con_id(1), data.encode(), type, final) for data, type, final in sends
     ]
 
 
@@ -100,7 +118,7 @@ def test_commands_stand_before_the_ack_of_their_event(pair: MakePair) -> None:
     p = pair("def on_message(msg, con): con.send('a'); con.send('b')\n")
     p.deliver(message(1, b"x"))
     p.runtime.handle(p.runtime.queue.popleft())
-    _, *records = m.gateway_decoder().decode(p.sent())[1]
+    _, *records = gateway_decoder().decode(p.sent())[1]
     assert [type(record).__name__ for record in records] == ["Send", "Ack"]
 
 
@@ -141,8 +159,8 @@ def test_flush_sends_before_the_handler_returns(pair: MakePair, word: str) -> No
     )
     batches = []
     p.runtime.send_now = lambda: batches.append(p.commands())
-    assert p.run(message(1, b"x")) == [m.Send(con_id(1), b"late", "text")]
-    assert batches == [[m.Send(con_id(1), b"early", "text")]]
+    assert p.run(message(1, b"x")) == [Send(con_id(1), b"late", "text")]
+    assert batches == [[Send(con_id(1), b"early", "text")]]
 
 
 def test_commands_outside_events_go_out_at_once(pair: MakePair) -> None:
@@ -151,7 +169,7 @@ def test_commands_outside_events_go_out_at_once(pair: MakePair) -> None:
     p.runtime.output_ready = lambda: ready.append(True)
     p.con(9).send("x")
     assert ready
-    assert p.commands() == [m.Send(con_id(9), b"x", "text")]
+    assert p.commands() == [Send(con_id(9), b"x", "text")]
 
 
 def test_a_thread_cannot_command(pair: MakePair) -> None:
@@ -190,7 +208,7 @@ def test_a_handler_that_raises(pair: MakePair, word: str, caplog: pytest.LogCapt
     )
     logging.getLogger("wsraw").propagate = True
     assert p.run(message(1, b"1"), message(1, b"2"), closed(1)) == [
-        m.Close(con_id(1), 1011, "internal error")
+        Close(con_id(1), 1011, "internal error")
     ]
     assert p.heard == ["1", "on_close"]
     (record,) = caplog.records
@@ -212,7 +230,7 @@ def test_a_handler_that_raises_may_keep_its_connection(pair: MakePair, word: str
         """,
         on_exception="keep",
     )
-    assert p.run(message(1, b"bad"), message(1, b"good")) == [m.Send(con_id(1), b"good", "text")]
+    assert p.run(message(1, b"bad"), message(1, b"good")) == [Send(con_id(1), b"good", "text")]
     assert not p.con(1).closed
 
 
@@ -224,7 +242,7 @@ def test_on_close_that_raises_closes_nothing(pair: MakePair) -> None:
 @pytest.mark.parametrize("what", ["raise SystemExit", "return 3", "con.send(None)", "con.close(9)"])
 def test_what_else_counts_as_raising(pair: MakePair, what: str) -> None:
     p = pair(f"def on_message(msg, con): {what}\n")
-    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+    assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
 
 
 def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
@@ -234,7 +252,7 @@ def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
         "    asyncio.current_task().cancel()\n"
         "    await asyncio.sleep(0)\n"
     )
-    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+    assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
@@ -247,9 +265,9 @@ def test_what_is_no_exception_is_one_like_any_other(pair: MakePair, word: str, w
         f"import asyncio\n{word} on_message(msg, con): raise {what}\n"
         f"{word} on_attach(con): raise {what}\n"
     )
-    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
-    p.notice(m.Attach(con_id(2), {}, b"", 0))
-    assert p.run(message(2, b"x")) == [m.Close(con_id(2), 1011, "internal error")]
+    assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
+    p.notice(Attach(con_id(2), {}, b"", 0))
+    assert p.run(message(2, b"x")) == [Close(con_id(2), 1011, "internal error")]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +293,7 @@ def test_so_it_is_beside_events(pair: MakePair, error: type[BaseException]) -> N
 
 def join_nothing(con: Connection) -> None:
     """What the checks of each call keep out."""
-    con._owner.command(m.Join(con.id, object()))  # type: ignore[arg-type]
+    con._owner.command(Join(con.id, object()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
@@ -295,16 +313,16 @@ def test_what_cannot_be_encoded_costs_its_event_alone(
     join_nothing(p.con(9))
     p.con(8).join("room")
 
-    def good(n: int, data: str) -> list[m.Record]:
+    def good(n: int, data: str) -> list[Record]:
         con = con_id(n)
-        return [m.Join(con, "room"), m.Close(con, 4000), m.State(con, encode_state(data))]
+        return [Join(con, "room"), Close(con, 4000), State(con, encode_state(data))]
 
-    failed: list[m.Record] = [m.State(con_id(2), encode_state("spoil"))]
+    failed: list[Record] = [State(con_id(2), encode_state("spoil"))]
     if on_exception == "close":
-        failed.append(m.Close(con_id(2), 1011, "internal error"))
+        failed.append(Close(con_id(2), 1011, "internal error"))
     with caplog.at_level(logging.ERROR, "wsraw.worker"):
         commands = p.run(message(1, b"a"), message(2, b"spoil"), message(3, b"b"))
-    assert commands == [m.Join(con_id(8), "room"), *good(1, "a"), *failed, *good(3, "b")]
+    assert commands == [Join(con_id(8), "room"), *good(1, "a"), *failed, *good(3, "b")]
     assert [record.getMessage() for record in caplog.records] == [
         "encoding a command (join) of no event raised",
         f"encoding a command (join) of on_message of connection {con_id(2)} (delivery 1) raised",
@@ -317,7 +335,7 @@ def test_what_cannot_be_encoded_costs_its_event_alone(
 def test_who_was_not_decided_on_as_that_cannot_be_encoded(pair: MakePair) -> None:
     p = pair("def on_connect(inf, con): join_nothing(con)\n", "keep")
     p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
-    assert p.run(connect(1, verdict=True)) == [m.Reject(con_id(1), 500)]
+    assert p.run(connect(1, verdict=True)) == [Reject(con_id(1), 500)]
 
 
 def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
@@ -341,7 +359,7 @@ def test_what_the_gateway_leaves_out_is_an_error(
 ) -> None:
     p = pair("")
     with caplog.at_level(logging.ERROR, "wsraw.worker"):
-        p.notice(m.Refused(1, 0, "join of connection 5: no"))
+        p.notice(Refused(1, 0, "join of connection 5: no"))
     assert caplog.messages == ["the gateway has left out a command: join of connection 5: no"]
 
 
@@ -363,12 +381,12 @@ def test_after_close_only_on_close_is_heard(pair: MakePair, word: str) -> None:
     commands = p.run(
         message(1, b"1"),
         message(1, b"2"),
-        m.OnError(0, con_id(1), "e"),
+        OnError(0, con_id(1), "e"),
         closed(1),
         message(2, b"3"),
     )
     assert p.heard == ["1", "on_close", "3"]
-    assert commands == [m.Close(con_id(n), 4000, "enough") for n in (1, 2)]
+    assert commands == [Close(con_id(n), 4000, "enough") for n in (1, 2)]
 
 
 def test_closing_another_one_silences_that(pair: MakePair) -> None:
@@ -388,8 +406,8 @@ def test_closing_another_one_silences_that(pair: MakePair) -> None:
 # --- state ---
 
 
-def attach(n: int, state: bytes = b"", version: int = 1) -> m.Attach:
-    return m.Attach(con_id(n), {"Protocol": "raw"}, state, version, {"peer": "1.2.3.4:5"})
+def attach(n: int, state: bytes = b"", version: int = 1) -> Attach:
+    return Attach(con_id(n), {"Protocol": "raw"}, state, version, {"peer": "1.2.3.4:5"})
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
@@ -402,12 +420,12 @@ def test_state_travels(pair: MakePair, word: str) -> None:
             return repr(con.state)
         """
     )
-    states = [r for r in p.run(connect(1)) if isinstance(r, m.State)]
+    states = [r for r in p.run(connect(1)) if isinstance(r, State)]
     assert len(states) == 1
     send, state = p.run(message(1, b"x"))
     # A connection inside is its id from the beginning, whether or not it has moved.
     assert send.data.decode() == repr({"n": 1, "who": con_id(1)})
-    p.notice(m.Detach(con_id(1)))
+    p.notice(Detach(con_id(1)))
     p.notice(attach(1, state.data, 2))
     send, state = p.run(message(1, b"x"))
     assert send.data.decode() == repr({"n": 2, "who": con_id(1)})
@@ -457,7 +475,7 @@ def test_a_state_that_cannot_be_kept_is_an_error_where_it_is_set(
                 return repr(con.state)
         """
     )
-    assert p.run(message(1, b"x")) == [m.Send(con_id(1), b"None", "text")]
+    assert p.run(message(1, b"x")) == [Send(con_id(1), b"None", "text")]
 
 
 def test_a_state_that_grew_too_long_is_an_error_of_the_handler(pair: MakePair) -> None:
@@ -468,7 +486,7 @@ def test_a_state_that_grew_too_long_is_an_error_of_the_handler(pair: MakePair) -
             con.state.append("x" * 65536)
         """
     )
-    assert p.run(message(1, b"x")) == [m.Close(con_id(1), 1011, "internal error")]
+    assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
 
 
 def test_state_of_others(pair: MakePair) -> None:
@@ -521,7 +539,7 @@ def test_flush_sends_the_state_too(pair: MakePair) -> None:
             con.state = 1
         """
     )
-    assert p.run(message(1, b"x")) == [m.State(con_id(1), b"\x01")]
+    assert p.run(message(1, b"x")) == [State(con_id(1), b"\x01")]
 
 
 # --- connections come and go ---
@@ -548,7 +566,7 @@ def test_a_connection_that_returns_is_the_same_object(pair: MakePair) -> None:
     p = pair("")
     p.run(connect(1))
     kept = p.con(1)
-    p.notice(m.Detach(con_id(1)))
+    p.notice(Detach(con_id(1)))
     with pytest.raises(LookupError):
         _ = kept.state
     p.notice(attach(1, b"\x01"))
@@ -564,7 +582,7 @@ def test_a_detached_connection_is_not_kept_alive(pair: MakePair) -> None:
     p.run(connect(1))
     there = weakref.ref(p.con(1))
     assert there() is not None
-    p.notice(m.Detach(con_id(1)))
+    p.notice(Detach(con_id(1)))
     gc.collect()
     assert there() is None
 
@@ -581,7 +599,7 @@ def test_a_named_open_that_stands_already(pair: MakePair) -> None:
     )
     opened, send = p.run(message(1, b"x"))
     assert send.data == b"False"
-    p.notice(m.Opened(opened.con, con_id(77)))
+    p.notice(Opened(opened.con, con_id(77)))
     assert p.feed.id == con_id(77)
     assert p.feed == p.con(77)
     assert opened.con not in p.runtime.link.held
@@ -605,7 +623,7 @@ def test_who_ends_what_waits(pair: MakePair) -> None:
     p.runtime.receive(who())
     assert not p.runtime.queue
     (hello,) = p.gateway.receive(p.sent())
-    assert isinstance(hello, m.Hello)
+    assert isinstance(hello, Hello)
 
 
 def test_a_handler_that_outlives_its_session_commands_nothing(pair: MakePair) -> None:
@@ -648,10 +666,11 @@ def test_a_new_gateway_has_other_connections(pair: MakePair) -> None:
 
 
 def test_nothing_can_be_opened_without_a_gateway(pair: MakePair) -> None:
-    from wsraw import messages, open_client_connection
+    from wsraw import open_client_connection
+    from wsraw.link import records
 
     p = pair("")
-    p.runtime.receive(messages.encode([0, messages.Who()]))
+    p.runtime.receive(records.encode([0, records.Who()]))
     with pytest.raises(ConnectionError):
         open_client_connection("h:1")
     p.con(1).send("lost, as it belongs to no event")
@@ -664,7 +683,7 @@ def test_what_was_not_handled_goes_back_at_bye(pair: MakePair) -> None:
     p.deliver(message(1, b"1"), message(1, b"2"))
     p.runtime.handle(p.runtime.queue.popleft())
     p.runtime.bye()
-    assert p.commands() == [m.Bye()]
+    assert p.commands() == [Bye()]
     assert len(p.gateway.in_flight) == 1
 
 
@@ -676,7 +695,7 @@ def test_refusals(pair: MakePair, caplog: pytest.LogCaptureFixture) -> None:
     p.tell()
     assert "because" in caplog.text
     assert not p.runtime.shut_out
-    p.runtime.receive(m.encode([0, m.Who(), m.Refused(0, 0, "its token is wrong")]))
+    p.runtime.receive(encode([0, Who(), Refused(0, 0, "its token is wrong")]))
     assert p.runtime.shut_out == "its token is wrong"
 
 
@@ -737,13 +756,13 @@ def test_more_than_a_batch_carries_raises_at_the_call(
     both.runtime.link.room = 100_000
     con = con_id(1)
     records = both.run(
-        m.OnMessage(0, con, b"a little", "binary"),
-        m.OnMessage(0, con, b"much", "binary"),
-        m.OnMessage(0, con_id(2), b"a little", "binary"),
+        OnMessage(0, con, b"a little", "binary"),
+        OnMessage(0, con, b"much", "binary"),
+        OnMessage(0, con_id(2), b"a little", "binary"),
     )
-    echo = m.Send(con, b"a little")
-    closed = m.Close(con, 1011, "internal error")
-    assert records == [echo, closed, m.Send(con_id(2), b"a little")]
+    echo = Send(con, b"a little")
+    closed = Close(con, 1011, "internal error")
+    assert records == [echo, closed, Send(con_id(2), b"a little")]
     assert "ValueError" in caplog.text
     assert ("flush()" in caplog.text) != ("return" in command)
 
@@ -759,7 +778,7 @@ def test_flush_makes_room(pair: Callable[..., Pair]) -> None:
         """
     )
     both.runtime.link.room = 40_000
-    both.deliver(m.OnMessage(0, con_id(1), b"", "binary"))
+    both.deliver(OnMessage(0, con_id(1), b"", "binary"))
     both.runtime.handle(both.runtime.queue.popleft())
     assert [len(both.commands()) for _ in range(9)] == [1] * 9
     assert not both.gateway.in_flight

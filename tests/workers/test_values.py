@@ -19,8 +19,22 @@ from typing import Any
 import pytest
 
 import wsraw
-from wsraw import messages as m
 from wsraw.gateway import http
+from wsraw.link.records import (
+    GROUP_LIMIT,
+    STATE_LIMIT,
+    Accept,
+    Ack,
+    Close,
+    Join,
+    Publish,
+    Record,
+    Reject,
+    Send,
+    State,
+    encode,
+    gateway_decoder,
+)
 from wsraw.testing import App
 from wsraw.workers import asyncio as embedded
 from wsraw.workers import threads, values
@@ -78,7 +92,7 @@ for _ in range(100_000):
     DEEP = [DEEP]
 NO_STATE = (
     *(HALF, [Text(HALF)], {HALF: 1}, {"x": [HALF]}, 2**64, -(2**63) - 1, {"x": 2**80}, LOOP, DEEP),
-    *(object(), [object()], 1j, range(3), len, b"x" * m.STATE_LIMIT, {object(): 1}),
+    *(object(), [object()], 1j, range(3), len, b"x" * STATE_LIMIT, {object(): 1}),
 )
 
 CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
@@ -101,15 +115,15 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
         lambda con, v: con.reject(body=v),
         (HALF, None, 5, 2**40, [1, 2], "x" * (values.ANSWER_LIMIT + 1)),
     ),
-    "con.join": (lambda con, v: con.join(v), (*NO_TEXT, "x" * (m.GROUP_LIMIT + 1))),
-    "con.leave": (lambda con, v: con.leave(v), (*NO_TEXT, "x" * (m.GROUP_LIMIT + 1))),
+    "con.join": (lambda con, v: con.join(v), (*NO_TEXT, "x" * (GROUP_LIMIT + 1))),
+    "con.leave": (lambda con, v: con.leave(v), (*NO_TEXT, "x" * (GROUP_LIMIT + 1))),
     "join": (lambda con, v: wsraw.join(v, con), NO_TEXT),
     "join con": (lambda con, v: wsraw.join("g", v), NO_ID),
     "leave": (lambda con, v: wsraw.leave(v, con), NO_TEXT),
     "leave con": (lambda con, v: wsraw.leave("g", v), NO_ID),
     "con.couple": (lambda con, v: con.couple(v), NO_ID),
     "con.state": (lambda con, v: setattr(con, "state", v), NO_STATE),
-    "publish": (lambda con, v: wsraw.publish(v, "x"), (*NO_TEXT, "x" * (m.GROUP_LIMIT + 1))),
+    "publish": (lambda con, v: wsraw.publish(v, "x"), (*NO_TEXT, "x" * (GROUP_LIMIT + 1))),
     "publish msg": (lambda con, v: wsraw.publish("g", v), (*NO_MESSAGE, {"data": 1, "final": 0})),
     "publish exclude": (
         lambda con, v: wsraw.publish("g", "x", exclude=v),
@@ -164,7 +178,7 @@ def test_nothing_wrong_goes_further_than_the_call(pair: MakePair, word: str) -> 
     for n, (name, call, value) in enumerate(EACH, 1):
         p.module.call = lambda con, call=call, value=value: call(con, value)  # type: ignore[attr-defined]
         # What is wrong is raised before it: the verdict is all that is commanded.
-        assert p.run(connect(n, verdict=True)) == [m.Reject(con_id(n), 500)], (name, value)
+        assert p.run(connect(n, verdict=True)) == [Reject(con_id(n), 500)], (name, value)
         check(name, value, raised)
         raised.clear()
     assert p.calls == []
@@ -194,7 +208,7 @@ def test_what_on_message_returns(pair: MakePair, word: str) -> None:
     p.runtime.report = lambda what, error: raised.append(error)
     for n, value in enumerate((v for v in NO_MESSAGE if v is not None), 1):
         p.module.value = value  # type: ignore[attr-defined]
-        assert p.run(message(n, b"x")) == [m.Close(con_id(n), 1011, "internal error")]
+        assert p.run(message(n, b"x")) == [Close(con_id(n), 1011, "internal error")]
         check("return", value, raised)
         raised.clear()
 
@@ -205,7 +219,7 @@ def test_what_a_handler_changes_in_place(pair: MakePair) -> None:
     p.runtime.report = lambda what, error: raised.append(error)
     for n, value in enumerate(NO_STATE, 1):
         p.module.value = value  # type: ignore[attr-defined]
-        assert p.run(message(n, b"x")) == [m.Close(con_id(n), 1011, "internal error")]
+        assert p.run(message(n, b"x")) == [Close(con_id(n), 1011, "internal error")]
         check("con.state", value, raised)
         raised.clear()
 
@@ -280,9 +294,7 @@ def told(pair: MakePair) -> Iterator[Callable[[Call], list[Any]]]:
 
     def tell(call: Call) -> list[Any]:
         p.module.call = lambda con: call(con, None)  # type: ignore[attr-defined]
-        return [
-            record for record in p.run(connect(1, verdict=True)) if not isinstance(record, m.Ack)
-        ]
+        return [record for record in p.run(connect(1, verdict=True)) if not isinstance(record, Ack)]
 
     yield tell
 
@@ -290,36 +302,36 @@ def told(pair: MakePair) -> Iterator[Callable[[Call], list[Any]]]:
 @pytest.mark.parametrize(
     ("call", "command"),
     [
-        (lambda con, _: con.send(Text("x")), m.Send(con_id(1), b"x", "text")),
-        (lambda con, _: con.send({"data": Data(b"x")}), m.Send(con_id(1), b"x")),
-        (lambda con, _: con.send("x", Word.TEXT, 0), m.Send(con_id(1), b"x", "text", False)),
-        (lambda con, _: con.close(Number.CODE, Text("x")), m.Close(con_id(1), 4000, "x")),
-        (lambda con, _: con.join(Text("x")), m.Join(con_id(1), "x")),
+        (lambda con, _: con.send(Text("x")), Send(con_id(1), b"x", "text")),
+        (lambda con, _: con.send({"data": Data(b"x")}), Send(con_id(1), b"x")),
+        (lambda con, _: con.send("x", Word.TEXT, 0), Send(con_id(1), b"x", "text", False)),
+        (lambda con, _: con.close(Number.CODE, Text("x")), Close(con_id(1), 4000, "x")),
+        (lambda con, _: con.join(Text("x")), Join(con_id(1), "x")),
         (
             lambda con, _: con.reject(HTTPStatus.FORBIDDEN, Text("x"), {Text("X"): Text("y")}),
-            m.Reject(con_id(1), 403, "x", {"X": "y"}),
+            Reject(con_id(1), 403, "x", {"X": "y"}),
         ),
-        (lambda con, _: con.reject(body=bytearray(b"x")), m.Reject(con_id(1), 403, body=b"x")),
+        (lambda con, _: con.reject(body=bytearray(b"x")), Reject(con_id(1), 403, body=b"x")),
         (
             lambda con, _: con.accept(headers={"X": Text("y")}),
-            m.Accept(con_id(1), None, {"X": "y"}),
+            Accept(con_id(1), None, {"X": "y"}),
         ),
         (
             lambda con, _: wsraw.publish(Text("g"), Text("x"), exclude=[Number.CODE]),
-            m.Publish("g", b"x", "text", {"except": [4000]}),
+            Publish("g", b"x", "text", {"except": [4000]}),
         ),
         (
             lambda con, _: setattr(con, "state", {Text("x"): [Text("y"), Data(b"z"), Number.CODE]}),
-            m.State(con_id(1), encode_state({"x": ["y", b"z", 4000]})),
+            State(con_id(1), encode_state({"x": ["y", b"z", 4000]})),
         ),
     ],
 )
 def test_a_subclass_is_taken_for_what_it_holds(
-    told: Callable[[Call], list[Any]], call: Call, command: m.Record
+    told: Callable[[Call], list[Any]], call: Call, command: Record
 ) -> None:
     """markupsafe's Markup and Django's SafeString are str, members of IntEnum are int."""
     assert told(call) == [command]
-    assert m.gateway_decoder().decode(m.encode([1, command])) == (1, [command], [])
+    assert gateway_decoder().decode(encode([1, command])) == (1, [command], [])
 
 
 def test_the_gateway_takes_as_large_an_answer() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from workers.conftest import Pair, closed, con_id, connect, message
 
-from wsraw import messages as m
+from wsraw.link.records import Accept, Close, OnConnect, Reject, Send
 
 MakePair = Callable[..., Pair]
 
@@ -26,7 +26,7 @@ def test_reject(pair: MakePair, kind: str) -> None:
             heard.append(con.closed)
     """)
     assert p.run(connect(1, verdict=True)) == [
-        m.Reject(con_id(1), 401, "Who", {"X": "y"}, "grün".encode())
+        Reject(con_id(1), 401, "Who", {"X": "y"}, "grün".encode())
     ]
     # Deaf from here on, but for the end.
     assert p.run(message(1, b"x"), closed(1)) == []
@@ -42,8 +42,8 @@ def test_accept(pair: MakePair) -> None:
     event = connect(1, verdict=True)
     event.inf["sec-websocket-protocol"] = "superchat, chat"
     assert p.run(event) == [
-        m.Accept(con_id(1), "chat", {"Set-Cookie": "a=b"}),
-        m.Send(con_id(1), b"hello", "text"),
+        Accept(con_id(1), "chat", {"Set-Cookie": "a=b"}),
+        Send(con_id(1), b"hello", "text"),
     ]
 
 
@@ -67,7 +67,7 @@ def test_accept(pair: MakePair) -> None:
 )
 def test_an_error_lets_nobody_in(pair: MakePair, kind: str, on_exception: str, what: str) -> None:
     p = pair(f"{kind} on_connect(inf, con):\n    {what}\n", on_exception)
-    assert p.run(connect(1, verdict=True)) == [m.Reject(con_id(1), 500)]
+    assert p.run(connect(1, verdict=True)) == [Reject(con_id(1), 500)]
     assert p.run(message(1, b"x")) == []
 
 
@@ -84,7 +84,7 @@ def test_where_there_is_nothing_to_decide(pair: MakePair, kind: str, what: str) 
                 return str(error)
     """)
     # Not asked: whoever should have been rejected does not stay.
-    assert p.run(connect(1)) == [m.Close(con_id(1), 1011, "internal error")]
+    assert p.run(connect(1)) == [Close(con_id(1), 1011, "internal error")]
     decided = p.run(connect(2, verdict=True))
     assert [type(record).__name__ for record in decided] == [what.capitalize()]
     if what == "accept":
@@ -95,12 +95,12 @@ def test_where_there_is_nothing_to_decide(pair: MakePair, kind: str, what: str) 
 def test_a_connection_that_another_worker_serves(pair: MakePair) -> None:
     p = pair("")
     p.con(9).reject(403)
-    assert p.commands() == [m.Reject(con_id(9), 403)]
+    assert p.commands() == [Reject(con_id(9), 403)]
 
 
 def test_close_before_the_101_is_no_rejection(pair: MakePair) -> None:
     p = pair("def on_connect(inf, con):\n    con.close(4000)\n")
-    assert p.run(connect(1, verdict=True)) == [m.Close(con_id(1), 4000)]
+    assert p.run(connect(1, verdict=True)) == [Close(con_id(1), 4000)]
 
 
 def test_what_the_gateway_knows_of_the_way(pair: MakePair) -> None:
@@ -110,5 +110,5 @@ def test_what_the_gateway_knows_of_the_way(pair: MakePair) -> None:
     assert (con.peer, con.proxy, con.scheme) == ("203.0.113.9", "10.0.0.1:5", "wss")
     p.run(connect(2))
     assert (p.con(2).proxy, p.con(2).scheme) == ("", "ws")
-    p.run(m.OnConnect(0, con_id(3), {"Protocol": "raw"}, about={"tls": {"version": "TLSv1.3"}}))
+    p.run(OnConnect(0, con_id(3), {"Protocol": "raw"}, about={"tls": {"version": "TLSv1.3"}}))
     assert p.con(3).scheme == "tls"

@@ -9,7 +9,7 @@ import sys
 import pytest
 from deadline import eventually
 
-from wsraw import messages as m
+from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, encode
 
 from .conftest import EPOCH, TOKEN, Process, closed, con_id, connect, message
 
@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize("source", [ECHO, ASYNC_ECHO], ids=["plain", "asyn
 def test_echo_and_drain(process: Process, source: str) -> None:
     process.start(source + "def on_stop():\n    print('stopped')\n")
     hello = process.welcome()
-    assert (hello.token, hello.pool, hello.version) == (TOKEN, "p", m.PROTOCOL_VERSION)
+    assert (hello.token, hello.pool, hello.version) == (TOKEN, "p", PROTOCOL_VERSION)
     process.deliver(connect(1), *(message(1, b"%d" % n) for n in range(500)))
     process.pump(process.all_acked, "500 echoes")
     assert process.sent() == [b"%d" % n for n in range(500)]
@@ -50,7 +50,7 @@ def test_what_the_process_carries(process: Process) -> None:
 
         def on_start():
             foreign = ("websockets", "click", "asyncio",
-                       "wsraw.gateway", "wsraw.supervisor", "wsraw.loop")
+                       "wsraw.gateway", "wsraw.supervisor", "wsraw.runtime.loop")
             names = [name for name in sys.modules if name.startswith(foreign)]
             publish("found", repr((names, [n for n in os.environ if n.startswith("WSRAW_")])))
         """
@@ -65,7 +65,7 @@ def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
     process.start(source)
     process.until(lambda: process.receive() is not None, "the probe")
     process.router.send_multipart(
-        [process.gateway.identity, m.encode([0, m.Refused(0, 0, "its token is wrong")])]
+        [process.gateway.identity, encode([0, Refused(0, 0, "its token is wrong")])]
     )
     code, _, err = process.end()
     assert code == 4
@@ -260,10 +260,10 @@ def bad():
     process.welcome()
 
     def groups() -> list[str]:
-        return [record.group for record in process.commands if isinstance(record, m.Publish)]
+        return [record.group for record in process.commands if isinstance(record, Publish)]
 
     process.pump(lambda: groups().count("tick") > 2 and "thread" in groups(), "ticks and thread")
-    (thread,) = (r for r in process.commands if isinstance(r, m.Publish) and r.group == "thread")
+    (thread,) = (r for r in process.commands if isinstance(r, Publish) and r.group == "thread")
     assert b"wsraw.call_soon" in thread.data
     process.gateway.drain(30)
     process.tell()
@@ -277,7 +277,7 @@ def test_commands_that_the_gateway_leaves_out_do_not_fill_the_log(process: Proce
     process.start(ECHO)
     process.welcome()
     for n in range(1000):
-        process.gateway.notice(m.Refused(1, n, f"join of connection {n}: no"))
+        process.gateway.notice(Refused(1, n, f"join of connection {n}: no"))
     process.deliver(message(1, b"x"))
     process.pump(process.all_acked, "the ack")
     process.gateway.drain(30)
@@ -327,7 +327,7 @@ def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Proces
         process.deliver(message(n, what))
         process.pump(process.all_acked, "the ack")
     assert process.sent() == [b"task", b"callback", b"loop", b"all", b"x"]
-    process.pump(lambda: m.Publish("ticks", b"50", "text") in process.commands, "50 ticks")
+    process.pump(lambda: Publish("ticks", b"50", "text") in process.commands, "50 ticks")
     process.gateway.drain(30)
     process.tell()
     process.pump(process.said_bye, "bye")
@@ -382,7 +382,7 @@ def test_async_handlers_wait_together_but_one_connection_in_order(process: Proce
         message(2, b"first of 2"), message(2, b"set"),
     )  # fmt: skip
     process.pump(process.all_acked, "all acks")
-    sends = [r for r in process.commands if isinstance(r, m.Send)]
+    sends = [r for r in process.commands if isinstance(r, Send)]
     of_1 = [r.data for r in sends if r.con == con_id(1)]
     of_2 = [r.data for r in sends if r.con == con_id(2)]
     assert of_1 == [b"wait", b"second", b"third", b"closed"]

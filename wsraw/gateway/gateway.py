@@ -29,27 +29,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from wsraw import messages as m
-from wsraw.gateway import memory
-from wsraw.gateway.admission import most_connections
-from wsraw.gateway.collector import Collector
-from wsraw.gateway.dead_letters import FILE_NAME
-from wsraw.gateway.descriptors import Descriptors
-from wsraw.gateway.links import Links
-from wsraw.gateway.remote import Remote
-from wsraw.gateway.report import report
-from wsraw.gateway.router import Router
-from wsraw.gateway.sockets import Sockets
-from wsraw.gateway.spawned import SpawnedProcesses
+from wsraw.config.addresses import parse_listen
+from wsraw.config.settings import Settings
+from wsraw.gateway import system
+from wsraw.gateway.admission.per_address import most_connections
+from wsraw.gateway.garbage import Collector
+from wsraw.gateway.sessions.dead_letters import FILE_NAME
+from wsraw.gateway.sessions.links import Links
+from wsraw.gateway.sessions.orphans import Orphans
+from wsraw.gateway.sessions.remote import Remote
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.transport import ControlSocket, WorkerSocket, new_context
+from wsraw.gateway.sockets.descriptors import Descriptors
+from wsraw.gateway.sockets.sockets import Sockets
+from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
 from wsraw.gateway.turns import ASKED_BY, MeasuringLoop
-from wsraw.gateway.wire import ControlWire, WorkerWire, new_context
-from wsraw.listen import adopt
-from wsraw.listeners import parse_listen
-from wsraw.loop import Loop
-from wsraw.open_files import raise_limit
-from wsraw.settings import Settings
-from wsraw.shown import os_error
+from wsraw.link import records as rec
+from wsraw.runtime.descriptors import raise_limit
+from wsraw.runtime.loop import Loop
+from wsraw.runtime.printable import os_error
+from wsraw.runtime.sockets import adopt
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -82,7 +82,7 @@ class Gateway:
         cannot be bound."""
         self.settings = settings
         self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
-        limit = settings.memory_limit or memory.quarter()
+        limit = settings.memory_limit or system.quarter()
         self.router = Router(settings, epoch, limit, random.random)
         self._descriptors = descriptors or Descriptors()
         most = most_connections(self._descriptors.limit) if descriptors is not None else 0
@@ -92,13 +92,13 @@ class Gateway:
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self.collector = Collector()
         self._context = new_context()
-        self._wire = WorkerWire(self._context, folder or settings.run_dir)
+        self._wire = WorkerSocket(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
         self._remote: Remote | None = None
-        self._control = ControlWire(self._context, control) if control else None
-        self._decoder = m.Decoder(str, m.FromSupervisor)
+        self._control = ControlSocket(self._context, control) if control else None
+        self._decoder = rec.Decoder(str, rec.FromSupervisor)
         self._token = token
-        self._spawned = SpawnedProcesses()
+        self._spawned = Orphans()
         self._introduced = self._control is None
         """The supervisor has told us of its workers: before that nobody's hello can be judged."""
         self._tick_due = False
@@ -125,7 +125,7 @@ class Gateway:
     def _say_where(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
-            m.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
+            rec.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
         )
 
     def _relink(self, folder: str) -> None:
@@ -193,7 +193,7 @@ class Gateway:
         if router.to_supervisor:
             records, router.to_supervisor = router.to_supervisor, []
             if control is not None:
-                control.send(m.encode([self._token, *records]))
+                control.send(rec.encode([self._token, *records]))
         # What flushing has brought about (an on_close, a resume) is for a turn that does not wait.
         busy = bool(
             sockets.dirty
@@ -228,11 +228,11 @@ class Gateway:
 
     # --- the supervisor ---
 
-    def _listen_to_supervisor(self, control: ControlWire, now: float) -> None:
+    def _listen_to_supervisor(self, control: ControlSocket, now: float) -> None:
         while (data := control.receive()) is not None:
             try:
                 token, records, _ = self._decoder.decode(data)
-            except m.LinkError as error:
+            except rec.LinkError as error:
                 log.error("the supervisor sent what is no batch: %s", error)
                 continue
             if not hmac.compare_digest(token.encode(), self._token.encode()):
@@ -245,43 +245,43 @@ class Gateway:
                 except Exception as error:
                     self._fail_to_obey(record, error)
 
-    def _fail_to_obey(self, record: m.FromSupervisor | None, error: Exception) -> None:
+    def _fail_to_obey(self, record: rec.FromSupervisor | None, error: Exception) -> None:
         """A fault of ours; who waits for an answer gets one."""
         self.router.limits.fault(f"what the supervisor said, {type(record).__name__},", error)
-        if isinstance(record, m.Reload):
-            self.router.to_supervisor.append(m.Reloaded(f"a fault of wsraw itself: {error!r}"))
+        if isinstance(record, rec.Reload):
+            self.router.to_supervisor.append(rec.Reloaded(f"a fault of wsraw itself: {error!r}"))
 
-    def _obey(self, record: m.FromSupervisor | None, now: float) -> None:
+    def _obey(self, record: rec.FromSupervisor | None, now: float) -> None:
         match record:
-            case m.Spawned():
+            case rec.Spawned():
                 self.router.spawned(record)
                 if record.pid:
                     self._spawned.add(record.n, record.pid)
                 self._descriptors.expect(max(len(self._spawned), len(self.router.workers)))
-            case m.Exited():
+            case rec.Exited():
                 self._spawned.discard(record.n)
                 self._links.exited(record.n, now)
-            case m.DrainWorker():
+            case rec.DrainWorker():
                 worker = self.router.worker_number(record.n)
                 if worker is not None:
                     self.router.drain(worker, record.deadline)
-            case m.Status():
+            case rec.Status():
                 sockets = self.sockets
                 data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
                 data["tls"] = sockets.handshakes.figures()
                 if isinstance(self.loop, MeasuringLoop):
                     data["turns"] = self.loop.figures()
-                self.router.to_supervisor.append(m.Report(record.ref, data))
-            case m.Check():
-                self.router.to_supervisor.append(m.Alive())
-            case m.Stop():
+                self.router.to_supervisor.append(rec.Report(record.ref, data))
+            case rec.Check():
+                self.router.to_supervisor.append(rec.Alive())
+            case rec.Stop():
                 self.stopping.begin(record.deadline)
-            case m.Relink():
+            case rec.Relink():
                 self._relink(record.folder)
-            case m.Reload():
+            case rec.Reload():
                 _return_to_folder()
                 why = self.sockets.reload_certificates()
-                self.router.to_supervisor.append(m.Reloaded(why))
+                self.router.to_supervisor.append(rec.Reloaded(why))
 
     def orphaned(self) -> None:
         """The supervisor is gone: say goodbye to everybody, and leave nobody behind."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from wsraw.fields import NAME, OF_ANSWERS, VALUE
+from wsraw.link.rules import NAME, OF_ANSWERS, VALUE
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of body and fields of an answer that a handler may give."""

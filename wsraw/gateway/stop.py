@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from wsraw import messages as m
-from wsraw.gateway.router import Router
-from wsraw.gateway.sockets import Sockets
-from wsraw.link import LinkState
-from wsraw.loop import Loop
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sockets.sockets import Sockets
+from wsraw.link.ends import LinkState
+from wsraw.link.records import Stopped
+from wsraw.runtime.loop import Loop
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -54,7 +54,7 @@ class Stop:
             self._phases.pop(0)
         if self._phases:
             return False
-        self._router.to_supervisor.append(m.Stopped())
+        self._router.to_supervisor.append(Stopped())
         return True
 
     def _is_late(self, now: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from wsraw.loop import Loop
+from wsraw.runtime.loop import Loop
 
 LONG: Final = 0.02
 """Seconds of CPU; others wait noticeably for a turn of that length."""

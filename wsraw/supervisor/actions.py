@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from wsraw.messages import DEFAULT_POOL
+from wsraw.link.records import DEFAULT_POOL
 from wsraw.supervisor.life import Child
 
 FOREVER: Final = 1e6

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from wsraw.open_files import give_back
-from wsraw.shown import os_error
+from wsraw.runtime.descriptors import give_back
+from wsraw.runtime.printable import os_error
 from wsraw.supervisor.life import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.policy import DOES_NOT_LOAD, DOES_NOT_START

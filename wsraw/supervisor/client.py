@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import zmq
 
-from wsraw import messages as m
+from wsraw.link.records import Decoder, Do, Done, encode
 from wsraw.supervisor import folder as folders
 
 LOOK_AGAIN: Final = 0.2
@@ -42,7 +42,7 @@ def find(run_dir: str) -> Path:
     )
 
 
-def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0) -> m.Done:
+def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0) -> Done:
     """Ask the run in that folder, and wait for its answer; `timeout` is seconds, 0 none.
 
     Raises NoRunError if it is gone before that, TimeoutError if it takes too long.
@@ -61,21 +61,21 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
     try:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(endpoint)
-        socket.send(m.encode([token, m.Do(1, what, list(args))]))
+        socket.send(encode([token, Do(1, what, list(args))]))
         return _wait(socket, folder, timeout)
     finally:
         socket.close()
         context.term()
 
 
-def _wait(socket: Any, folder: Path, timeout: float) -> m.Done:
-    decoder = m.Decoder(str, m.Done)
+def _wait(socket: Any, folder: Path, timeout: float) -> Done:
+    decoder = Decoder(str, Done)
     until = time.monotonic() + timeout if timeout else float("inf")
     while True:
         live = folders.is_live(folder)
         if socket.poll(int(LOOK_AGAIN * 1000)):
             for record in decoder.decode(socket.recv())[1]:
-                if isinstance(record, m.Done):
+                if isinstance(record, Done):
                     return record
         elif not live:
             raise NoRunError("the run ended without an answer")

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
-from wsraw import messages as m
+from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, encode
 
 LARGEST_BATCH: Final = 4 * 1024 * 1024
 """Bytes; the longest that is said here is the report of a thousand workers."""
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     """What somebody at the command line wants; the answer goes to `who`."""
 
     who: bytes
-    do: m.Do
+    do: Do
 
 
 class Control:
@@ -43,7 +43,7 @@ class Control:
         """Lets commands of the command line in."""
         self._token = secrets.token_hex(16)
         self._gateway: bytes | None = None
-        self._decoder = m.Decoder(str, m.FromGateway | m.Do)
+        self._decoder = Decoder(str, FromGateway | Do)
         self.endpoint = ""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -81,7 +81,7 @@ class Control:
         """The gateway is gone."""
         self._gateway = None
 
-    def receive(self) -> list[m.FromGateway | Asked] | None:
+    def receive(self) -> list[FromGateway | Asked] | None:
         """What is said in the next batch, by the gateway or the command line; None if there is
         none. Raises LinkError for what is no batch."""
         while True:
@@ -94,18 +94,18 @@ class Control:
             token, records, _ = self._decoder.decode(frames[1])
             if hmac.compare_digest(token.encode(), self._token.encode()):
                 self._gateway = frames[0]
-                return [r for r in records if r is not None and not isinstance(r, m.Do)]
+                return [r for r in records if r is not None and not isinstance(r, Do)]
             if hmac.compare_digest(token.encode(), self.client_token.encode()):
-                return [Asked(frames[0], record) for record in records if isinstance(record, m.Do)]
+                return [Asked(frames[0], record) for record in records if isinstance(record, Do)]
 
-    def tell(self, *records: m.FromSupervisor) -> None:
+    def tell(self, *records: FromSupervisor) -> None:
         """Say it to the gateway, if there is one: a new one must be told everything anyway."""
         if self._gateway is not None:
-            self._send(self._gateway, m.encode([self._token, *records]))
+            self._send(self._gateway, encode([self._token, *records]))
 
-    def answer(self, who: bytes, done: m.Done) -> None:
+    def answer(self, who: bytes, done: Done) -> None:
         """Answer the command line; it may be gone meanwhile."""
-        self._send(who, m.encode([self.client_token, done]))
+        self._send(who, encode([self.client_token, done]))
 
     def _send(self, to: bytes, data: bytes) -> None:
         try:

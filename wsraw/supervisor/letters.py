@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from wsraw import messages as m
-from wsraw.shown import printable
+from wsraw.link.records import decode_value
+from wsraw.runtime.printable import printable
 from wsraw.supervisor import folder as folders
 
 SHOWN: Final = 60
@@ -91,7 +91,7 @@ def _state_of(letter: dict[str, Any]) -> str:
     except (ValueError, TypeError):
         return str(letter["state"])
     try:
-        return repr(m.decode_value(data)) if data else "None"
+        return repr(decode_value(data)) if data else "None"
     except ValueError:
         return repr(data)
 

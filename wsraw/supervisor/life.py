@@ -12,8 +12,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from wsraw.messages import DEFAULT_POOL
-from wsraw.programs import Program
+from wsraw.config.programs import Program
+from wsraw.link.records import DEFAULT_POOL
 
 
 class ChildState(Enum):

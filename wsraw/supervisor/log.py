@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Final, TextIO
 
-from wsraw.shown import printable
+from wsraw.runtime.printable import printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 

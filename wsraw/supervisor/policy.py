@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from wsraw.programs import Entry, Program
-from wsraw.settings import Settings
+from wsraw.config.programs import Entry, Program
+from wsraw.config.settings import Settings
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
 from wsraw.supervisor.pool import GRACE, Pool

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from wsraw.programs import Entry, Program
+from wsraw.config.programs import Entry, Program
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.life import Child, ChildState, Step
 from wsraw.supervisor.restarts import Restarts

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import wsraw
-from wsraw import launch
+from wsraw.runtime import launch
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of a line of output; a longer one is cut into several."""

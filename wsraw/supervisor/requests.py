@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from wsraw import messages as m
-from wsraw.loop import Loop
+from wsraw.link.records import Done, Status
+from wsraw.runtime.loop import Loop
 from wsraw.supervisor import actions as a
 from wsraw.supervisor.control import Asked, Control
 from wsraw.supervisor.errands import Answer, Errands
@@ -74,14 +74,14 @@ class Requests:
         return phase is not Phase.RUNNING
 
     def _answer(self, asked: Asked, ok: bool, text: str = "", data: Any = None) -> None:
-        self._run.control.answer(asked.who, m.Done(asked.do.ref, ok, text, data))
+        self._run.control.answer(asked.who, Done(asked.do.ref, ok, text, data))
 
     # --- status ---
 
     def _status(self, asked: Asked) -> None:
         self._ref += 1
         self._reports[self._ref] = asked
-        self._run.control.tell(m.Status(self._ref))
+        self._run.control.tell(Status(self._ref))
         self._run.loop.call_later(REPORT_TIMEOUT, partial(self.report, self._ref, None))
 
     def report(self, ref: int, data: dict[str, Any] | None) -> None:

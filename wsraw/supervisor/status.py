@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from wsraw.messages import DEFAULT_POOL
+from wsraw.config.units import human_size
+from wsraw.link.records import DEFAULT_POOL
 from wsraw.supervisor.life import Child, ChildState
 from wsraw.supervisor.policy import Policy
-from wsraw.units import human_size
 
 OF_WORKERS: Final = (
     "connections",

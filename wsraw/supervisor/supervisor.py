@@ -18,13 +18,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from wsraw import launch, open_files, pools, programs
-from wsraw import listen as listening
-from wsraw import messages as m
-from wsraw import settings as settings_module
-from wsraw.listeners import Listen, parse_listen
-from wsraw.loop import Loop, Timer
-from wsraw.settings import Settings
+from wsraw.config import pools, programs
+from wsraw.config import settings as settings_module
+from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.settings import Settings
+from wsraw.config.units import human_size
+from wsraw.link.records import (
+    DEFAULT_POOL,
+    Check,
+    DrainWorker,
+    Exited,
+    FromGateway,
+    Kill,
+    Left,
+    LinkError,
+    Listening,
+    Ready,
+    Recycle,
+    Relink,
+    Reload,
+    Reloaded,
+    Report,
+    Spawned,
+    Stop,
+    Stopped,
+)
+from wsraw.runtime import descriptors, launch
+from wsraw.runtime import sockets as listening
+from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import actions as a
 from wsraw.supervisor import folder as folders
 from wsraw.supervisor import keeper, status
@@ -38,7 +59,6 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.requests import Requests
 from wsraw.supervisor.watch import Watch
 from wsraw.supervisor.which import NO_WORKERS
-from wsraw.units import human_size
 
 BATCHES_A_TURN: Final = 100
 """Of the control link: more wait for the next turn, so that signals and exits get theirs."""
@@ -96,15 +116,15 @@ class Supervisor:
         """Raises CannotStart, and then leaves nothing behind."""
         entries = pools.entries(settings, os.path.isfile)
         count = sum(entry.number for each in entries.values() for entry in each)
-        given = open_files.soft_limit()
-        limit = open_files.raise_limit()
-        if count and open_files.reserve(limit, count) + open_files.LEAST > limit:
-            need = open_files.EACH_WORKER * count + open_files.LEAST
+        given = descriptors.soft_limit()
+        limit = descriptors.raise_limit()
+        if count and descriptors.reserve(limit, count) + descriptors.LEAST > limit:
+            need = descriptors.EACH_WORKER * count + descriptors.LEAST
             raise CannotStart(
                 f"{count} workers need more than {need} open files, and {limit} may be open; raise "
                 "that (ulimit -Hn), or start fewer"
             )
-        self.most_workers = min(p.MOST_WORKERS, open_files.most_workers(limit, count))
+        self.most_workers = min(p.MOST_WORKERS, descriptors.most_workers(limit, count))
         """That there are descriptors for."""
         self._settings = settings
         self._log = log
@@ -313,12 +333,12 @@ class Supervisor:
                     self._spawn(child)
                 case a.Drain(child, deadline):
                     self._log.say("debug", f"draining {self.policy.name(child)}")
-                    self.control.tell(m.DrainWorker(child.n, deadline))
+                    self.control.tell(DrainWorker(child.n, deadline))
                 case a.Ask():
-                    self.control.tell(m.Check())
+                    self.control.tell(Check())
                 case a.TellStop(deadline):
                     self._stop_listening()
-                    self.control.tell(m.Stop(deadline))
+                    self.control.tell(Stop(deadline))
                 case a.Terminate(child):
                     self._children.terminate(child)
                 case a.Abort(child):
@@ -337,7 +357,7 @@ class Supervisor:
         """Have them read anew, if there are any: the name of that part of a reload, or ""."""
         if not self._has_tls or self.policy.gateway.state is not ChildState.READY:
             return ""
-        self.control.tell(m.Reload())
+        self.control.tell(Reload())
         self._reads_asked += 1
         return f"certificates {self._reads_asked}"
 
@@ -391,9 +411,9 @@ class Supervisor:
         self._keep_folder()
         token = self._children.new_token(child)
         # Before it can speak: its hello must find the token known.
-        self.control.tell(m.Spawned(child.n, token, 0))
+        self.control.tell(Spawned(child.n, token, 0))
         if self._children.spawn_worker(child, name, self._endpoint):
-            self.control.tell(m.Spawned(child.n, token, self._children.pid(child) or 0))
+            self.control.tell(Spawned(child.n, token, self._children.pid(child) or 0))
 
     def _bury(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
@@ -403,7 +423,7 @@ class Supervisor:
                 # The next one reads them at its start.
                 self._certificates_read("")
         else:
-            self.control.tell(m.Exited(child.n, why))
+            self.control.tell(Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
 
     # --- what is looked at by the clock ---
@@ -428,7 +448,7 @@ class Supervisor:
         is_up = self.policy.gateway.state is ChildState.READY
         if is_up and not self._is_relinking and self._keeper.is_link_gone():
             self._is_relinking = True
-            self.control.tell(m.Relink(self._keeper.link_folder()))
+            self.control.tell(Relink(self._keeper.link_folder()))
 
     def _look_at_memory(self) -> None:
         most = self._settings.max_memory
@@ -446,7 +466,7 @@ class Supervisor:
         for _ in range(BATCHES_A_TURN):
             try:
                 records = self.control.receive()
-            except m.LinkError as error:
+            except LinkError as error:
                 self._log.say("error", f"the control link was sent no batch: {error}")
                 continue
             if records is None:
@@ -455,31 +475,31 @@ class Supervisor:
                 self._hear(record, now)
         return True
 
-    def _hear(self, record: m.FromGateway | Asked, now: float) -> None:
+    def _hear(self, record: FromGateway | Asked, now: float) -> None:
         if not isinstance(record, Asked):
             self.policy.heard(now)
         match record:
             case Asked():
                 self._requests.handle(record)
-            case m.Listening():
+            case Listening():
                 self._handle_listening(record, now)
-            case m.Ready(n):
+            case Ready(n):
                 self.act(self.policy.ready(n, now))
                 self._announce()
-            case m.Left(n, acked, held):
+            case Left(n, acked, held):
                 self.act(self.policy.left(n, acked + held, now))
-            case m.Kill(n, why, abort):
+            case Kill(n, why, abort):
                 self.act(self.policy.kill_asked(n, why, abort, now))
-            case m.Recycle(n, why):
+            case Recycle(n, why):
                 self.act(self.policy.recycle(n, why, now))
-            case m.Report(ref, data):
+            case Report(ref, data):
                 self._requests.report(ref, data)
-            case m.Stopped():
+            case Stopped():
                 self.act(self.policy.stopped(now))
-            case m.Reloaded(why):
+            case Reloaded(why):
                 self._handle_reloaded(why)
 
-    def _handle_listening(self, news: m.Listening, now: float) -> None:
+    def _handle_listening(self, news: Listening, now: float) -> None:
         self._endpoint = news.endpoint
         self._addresses = news.addresses
         self._epoch = news.epoch
@@ -490,9 +510,9 @@ class Supervisor:
         )
         children = self._children
         self.control.tell(
-            m.Spawned(0, self._standalone_token, 0),
+            Spawned(0, self._standalone_token, 0),
             *(
-                m.Spawned(child.n, children.token(child), children.pid(child) or 0)
+                Spawned(child.n, children.token(child), children.pid(child) or 0)
                 for child in self.policy.everybody()
                 if child in children
             ),
@@ -513,8 +533,8 @@ class Supervisor:
             for name, pool in pools.items()
         }
         labels = ", ".join(f"{name}: {text}" for name, text in runs.items())
-        if list(pools) == [m.DEFAULT_POOL]:
-            labels = runs[m.DEFAULT_POOL]
+        if list(pools) == [DEFAULT_POOL]:
+            labels = runs[DEFAULT_POOL]
         who = f"{count} {what}, {labels}" if count else NO_WORKERS
         where = " and ".join(self._urls())
         self._log.say(

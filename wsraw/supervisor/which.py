@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from wsraw import programs
-from wsraw.programs import Program
+from wsraw.config import programs
+from wsraw.config.programs import Program
 from wsraw.supervisor.pool import Pool
 
 NO_WORKERS: Final = "no workers of its own"

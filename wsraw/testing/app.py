@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from wsraw import messages as m
-from wsraw import options, pools
-from wsraw import settings as settings_module
-from wsraw.gateway.connection import Connection
+from wsraw.config import options, pools
+from wsraw.config import settings as settings_module
+from wsraw.config.addresses import Listen, parse_listen
+from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.http import answer
-from wsraw.gateway.router import Router
-from wsraw.link import WorkerLink
-from wsraw.listeners import Listen, parse_listen
+from wsraw.gateway.sessions.router import Router
+from wsraw.link.ends import WorkerLink
+from wsraw.link.records import DEFAULT_POOL, Kill, Spawned
 from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
 from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
 from wsraw.testing.pipe import Pipe
@@ -66,7 +66,7 @@ class App:
         handlers: object,
         *,
         timeout: float = 5.0,
-        pool: str = m.DEFAULT_POOL,
+        pool: str = DEFAULT_POOL,
         **settings: Any,
     ) -> None:
         """Raises LoadError, ValueError for a wrong setting, and what on_start raises."""
@@ -93,7 +93,7 @@ class App:
         self._source = handlers
         self._timeout = timeout
         self._router = Router(self.settings, 1, self.settings.memory_limit or MEMORY)
-        self._router.spawned(m.Spawned(1, TOKEN, 0))
+        self._router.spawned(Spawned(1, TOKEN, 0))
         self._listen = parse_listen(self.settings.listen[0], self.settings)
         self._peers: list[Peer] = []
         self._pipes: list[Pipe] = []
@@ -262,12 +262,12 @@ class App:
 
     def _dial(self) -> bool:
         """Connect what handlers have opened; whether there was anything."""
-        routes = self._later + self._router.to_dial
+        entries = self._later + self._router.to_dial
         self._router.to_dial.clear()
-        due = [route for route in routes if route.dial_at <= self.now]
-        self._later = [route for route in routes if route.dial_at > self.now]
-        for route in due:
-            con = route.con
+        due = [entry for entry in entries if entry.dial_at <= self.now]
+        self._later = [entry for entry in entries if entry.dial_at > self.now]
+        for entry in due:
+            con = entry.con
             if con.target in self.refused:
                 events = con.connect_failed("refused, says the test", self.now)
                 self._router.take(con, events, self.now)
@@ -306,7 +306,7 @@ class App:
         self._run(self._settle(wait=False))
         while self.now < until:
             deadlines = [pipe.deadline for pipe in self._pipes if pipe.deadline > self.now]
-            deadlines += [route.dial_at for route in self._later]
+            deadlines += [entry.dial_at for entry in self._later]
             tick = (self.now // TICK + 1) * TICK
             when = min(until, tick, self.now + self._loop.until_next(), *deadlines)
             self._loop.forward(when - self.now)
@@ -367,10 +367,10 @@ class App:
             moved |= pipe.step(now)
         for peer in self._peers:
             moved |= peer.step()
-        for route in list(router.flow.changed):
-            router.flow.changed.pop(route, None)
-            if route.con.shell is not None:
-                route.con.shell.judge_pause(now)
+        for entry in list(router.flow.changed):
+            router.flow.changed.pop(entry, None)
+            if entry.con.shell is not None:
+                entry.con.shell.judge_pause(now)
         router.go_on(now)
         batches = [(worker.identity, batch) for worker, batch in router.batches(now)]
         for identity, batch in batches + router.replies:
@@ -386,7 +386,7 @@ class App:
 
     def _hear_gateway(self) -> None:
         for record in self._router.to_supervisor:
-            if isinstance(record, m.Kill):
+            if isinstance(record, Kill):
                 self._errors.append(
                     AssertionError(f"the gateway would have this worker killed: {record.why}")
                 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from wsraw import messages as m
-from wsraw.gateway.connection import CLOSED, OPEN, Connection
-from wsraw.listeners import Listen
-from wsraw.opening import check
-from wsraw.settings import Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection
+from wsraw.link.open_options import check
+from wsraw.link.records import OnClose, OnConnect, OnMessage, Open
 from wsraw.testing.pipe import Pipe
 from wsraw.workers.connection import Message, parse_message
 from wsraw.workers.inf import Inf
@@ -171,12 +171,12 @@ class WebSocketPeer(Peer):
     def _receive(self, data: bytes) -> None:
         self._look_at_answer(data)
         for event in self._own.receive_data(data, self._app.now):
-            if isinstance(event, m.OnMessage):
+            if isinstance(event, OnMessage):
                 text = event.type == "text"
                 self.received.append(event.data.decode() if text else event.data)
-            elif isinstance(event, m.OnConnect):
+            elif isinstance(event, OnConnect):
                 self.inf = Inf(event.inf)
-            elif isinstance(event, m.OnClose):
+            elif isinstance(event, OnClose):
                 self.close_code, self.close_reason = event.code, event.reason
         self.pass_on()
         if self._own.state is CLOSED:
@@ -223,7 +223,7 @@ def client(
     options: dict[str, Any] = {"headers": dict(headers)} if headers else {}
     if subprotocols:
         options["subprotocols"] = list(subprotocols)
-    open_ = m.Open(0, "app:80", "websocket", url=url, host=host, options=options)
+    open_ = Open(0, "app:80", "websocket", url=url, host=host, options=options)
     own = Connection.dialled(0, check(open_), OURS, {}, app.now)
     own.connected(app.now)
     peer = WebSocketPeer(app, pipe, own)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from wsraw.gateway.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
-from wsraw.gateway.router import Router
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.sessions.router import Router
 
 READ_SIZE = 64 * 1024
 
@@ -46,7 +46,7 @@ class Pipe:
         """Read once, write once; whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         con = self.con
-        goes_on = con.has_more and not (con.state is OPEN and con.route.pauses)
+        goes_on = con.has_more and not (con.state is OPEN and con.entry.pauses)
         if goes_on:
             self._router.take(con, con.resume(now), now)
             self.judge_reading()
@@ -84,9 +84,9 @@ class Pipe:
             data = bytes(con.data_to_send())
             self.outgoing += data
             self._router.take(con, con.written(len(data), now), now)
-            if con.route is not None:
-                con.route.written += len(data)
-                self._router.wrote(con.route)
+            if con.entry is not None:
+                con.entry.written += len(data)
+                self._router.wrote(con.entry)
         if con.state is CLOSED:
             self._finish(now)
         elif con.state is CLOSING and not self._reading:
@@ -97,7 +97,7 @@ class Pipe:
         con = self.con
         if self.closed or self._lingering:
             return
-        if con.route.pauses:
+        if con.entry.pauses:
             if con.state is not CONNECTING:
                 con.pause(now)
         else:
@@ -107,7 +107,7 @@ class Pipe:
     def judge_reading(self) -> None:
         """Read, unless it is paused, or there is nothing more to come."""
         con = self.con
-        paused = bool(con.route is not None and con.route.pauses)
+        paused = bool(con.entry is not None and con.entry.pauses)
         if con.state is CLOSING:
             paused = con.half_closed
         elif con.state is CONNECTING:
@@ -147,5 +147,5 @@ class Pipe:
         self.closed = True
         self.was_reset = bool(con.reset or con.output_size or con.ends_with_reset)
         con.shell = None
-        if con.route is not None and con.route.gone:
-            con.route = None
+        if con.entry is not None and con.entry.gone:
+            con.entry = None

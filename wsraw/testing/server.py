@@ -19,9 +19,9 @@ from typing import Any, Final, TypeVar
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
-from wsraw import messages as m
-from wsraw.gateway.connection import CLOSED, Connection
-from wsraw.opening import check
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.link.open_options import check
+from wsraw.link.records import Done, OnClose, OnMessage, Open
 from wsraw.supervisor import client as control
 from wsraw.supervisor import process
 from wsraw.testing.peers import OURS
@@ -168,7 +168,7 @@ class Server:
 
     # --- what can be done to it ---
 
-    def ask(self, what: str, *args: str) -> m.Done:
+    def ask(self, what: str, *args: str) -> Done:
         """As a command of the command line, `status` or `scale` for example. Raises AssertionError
         if the run says no."""
         done = control.ask(self.run_dir, what, args, self._timeout)
@@ -262,7 +262,7 @@ class StalledClient:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
-        open_ = m.Open(0, "app:80", "websocket", url=path, host=f"{host}:{port}")
+        open_ = Open(0, "app:80", "websocket", url=path, host=f"{host}:{port}")
         self._own = Connection.dialled(0, check(open_), OURS, {}, 0.0)
         self._own.connected(0.0)
         self._pass_on()
@@ -321,10 +321,10 @@ class StalledClient:
         if data is None:
             raise TimeoutError(f"what is waited for has not come within {self._timeout:g} s")
         for event in self._own.receive_data(data, 0.0) if data else ():
-            if isinstance(event, m.OnMessage):
+            if isinstance(event, OnMessage):
                 text = event.type == "text"
                 self._messages.append(event.data.decode() if text else event.data)
-            elif isinstance(event, m.OnClose):
+            elif isinstance(event, OnClose):
                 self._code = event.code
         try:
             self._pass_on()

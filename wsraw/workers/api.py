@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from wsraw import messages as m
-from wsraw import opening
+from wsraw.link import open_options
+from wsraw.link.records import Open, Publish
 from wsraw.workers import values
 from wsraw.workers.connection import FORKED, Connection, Message, parse_message, to_id, to_ids
 
@@ -147,13 +147,13 @@ def open_client_connection(
         options["server_name"] = values.text(server_name, "server_name")
     if values.flag(reconnect, "reconnect"):
         options["reconnect"] = True
-    if opening.is_websocket_target(target):
+    if open_options.is_websocket_target(target):
         protocol = "websocket"
     if url == "/":
         # In the record that means the target's path.
-        target = opening.without_path(target)
+        target = open_options.without_path(target)
     fields = {"target": target, "protocol": protocol, "url": url or "/", "host": host, "orig": orig}
-    asked = opening.check(m.Open(0, **fields, options=options))
+    asked = open_options.check(Open(0, **fields, options=options))
     fields["target"] = asked.shown
     if asked.login:
         # From here on nobody sees it who logs or shows what was opened.
@@ -200,21 +200,21 @@ def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = (
     send_publish(publish_command(group, msg, exclude))
 
 
-def send_publish(command: m.Publish) -> None:
+def send_publish(command: Publish) -> None:
     """The second half of `publish`."""
     excluded = len(command.options.get("except", ()))
     size = len(command.data) + values.size(command.group) + 9 * excluded
     _runtime().command(command, size)
 
 
-def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int]) -> m.Publish:
+def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int]) -> Publish:
     """What `publish` commands."""
     name = values.group(group)
     data, type_, final = parse_message(msg)
     if not final:
         raise ValueError("only a whole message can be published; this one has final=False")
     ids = to_ids(exclude)
-    return m.Publish(name, data, type_, {"except": ids} if ids else {})
+    return Publish(name, data, type_, {"except": ids} if ids else {})
 
 
 def flush() -> None:

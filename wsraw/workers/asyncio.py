@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeVar
 
-from wsraw.link import LARGEST_WINDOW, LinkState, WorkerLink
-from wsraw.messages import DEFAULT_POOL, PUSHING_POOL
+from wsraw.link.ends import LARGEST_WINDOW, LinkState, WorkerLink
+from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
 from wsraw.workers import api, fork, values
 from wsraw.workers import handlers as handlers_module
 from wsraw.workers.asyncio_shell import AsyncioShell

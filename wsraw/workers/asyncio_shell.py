@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from wsraw import messages as m
+from wsraw.link.records import Event
 from wsraw.workers import fork
 from wsraw.workers.connection import Connection
 from wsraw.workers.dealer import Bell, Dealer
@@ -217,7 +217,7 @@ class AsyncioShell(Shell):
                     self._loop.call_soon(self._advance)
                     return
 
-    async def _serve(self, con: Connection, event: m.Event, session: int) -> None:
+    async def _serve(self, con: Connection, event: Event, session: int) -> None:
         """One event; then its connection's next one has its turn, in a task of its own."""
         if session == self.runtime.link.session:
             await self.runtime.handle_async(event)

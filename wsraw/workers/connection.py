@@ -10,8 +10,22 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from wsraw import messages as m
-from wsraw.shown import printable
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    STATE_LIMIT,
+    Accept,
+    Close,
+    Couple,
+    Event,
+    Join,
+    Leave,
+    Record,
+    Reject,
+    Send,
+    decode_value,
+    value_encoder,
+)
+from wsraw.runtime.printable import printable
 from wsraw.workers import values
 from wsraw.workers.inf import Inf
 
@@ -54,7 +68,7 @@ class Owner(Protocol):
     def epoch(self) -> int:
         """The epoch of the gateway that we talk to; 0 before the first."""
 
-    def command(self, record: m.Record, size: int = 0) -> None:
+    def command(self, record: Record, size: int = 0) -> None:
         """Put a command into the outbox of the current event, or send it at once. `size`: bytes of
         its data. Raises ValueError for more than a batch carries."""
 
@@ -127,7 +141,7 @@ class Connection:
         self._kept = b""
         self._saved = b""
         self._state: Any = UNREAD
-        self._waiting: deque[m.Event] | None = None
+        self._waiting: deque[Event] | None = None
         self._handling: Any = None
         """What the handler that runs for it has returned, while that is awaited."""
 
@@ -202,7 +216,7 @@ class Connection:
         """A handler here has closed it, its on_close has come here, or its gateway is gone."""
         epoch = self._owner.epoch
         return bool(self._flags & (DEAF | CLOSED)) or (
-            epoch != 0 and self.id >> m.ID_EPOCH_SHIFT != epoch
+            epoch != 0 and self.id >> ID_EPOCH_SHIFT != epoch
         )
 
     # --- commands ---
@@ -218,7 +232,7 @@ class Connection:
         if type is None and final is None:
             kind = msg.__class__
             if kind is bytes:
-                self._owner.command(m.Send(self.id, msg), len(msg))  # type: ignore[arg-type]
+                self._owner.command(Send(self.id, msg), len(msg))  # type: ignore[arg-type]
                 return
             if kind is str:
                 try:
@@ -226,10 +240,10 @@ class Connection:
                 except UnicodeEncodeError:
                     pass  # Told below.
                 else:
-                    self._owner.command(m.Send(self.id, text, "text"), len(text))
+                    self._owner.command(Send(self.id, text, "text"), len(text))
                     return
         data, type, final = parse_message(msg, type, final)
-        self._owner.command(m.Send(self.id, data, type, final), len(data))
+        self._owner.command(Send(self.id, data, type, final), len(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, after what was sent before. Of its events only on_close is heard from now on.
@@ -261,7 +275,7 @@ class Connection:
                 )
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + len(subprotocol or "")
-        self._owner.command(m.Accept(self.id, subprotocol, fields), size)
+        self._owner.command(Accept(self.id, subprotocol, fields), size)
 
     def reject(
         self,
@@ -287,7 +301,7 @@ class Connection:
             raise ValueError(f"a body of {len(data)} bytes; at most {values.ANSWER_LIMIT} are sent")
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + values.size(line) + len(data)
-        self._owner.command(m.Reject(self.id, number, line, fields, data), size)
+        self._owner.command(Reject(self.id, number, line, fields, data), size)
         self._flags |= DEAF
 
     def _may_decide(self, what: str) -> None:
@@ -305,19 +319,19 @@ class Connection:
     def join(self, group: str) -> None:
         """Put it into a group: it gets what is published to that."""
         name = values.group(group)
-        self._owner.command(m.Join(self.id, name), values.size(name))
+        self._owner.command(Join(self.id, name), values.size(name))
 
     def leave(self, group: str) -> None:
         """Take it out of a group. A connection that closes leaves by itself."""
         name = values.group(group)
-        self._owner.command(m.Leave(self.id, name), values.size(name))
+        self._owner.command(Leave(self.id, name), values.size(name))
 
     def couple(self, other: Connection | int) -> None:
         """Join the flow control of two connections: while one cannot write, the other is not read.
 
         This is the default between a connection and those opened while its event is handled.
         """
-        self._owner.command(m.Couple(self.id, to_id(other)))
+        self._owner.command(Couple(self.id, to_id(other)))
 
     # --- state ---
 
@@ -364,14 +378,14 @@ class Connection:
         return f"<{' '.join(known)}>"
 
 
-def close_command(con: int, code: int, reason: str) -> m.Close:
+def close_command(con: int, code: int, reason: str) -> Close:
     """What `Connection.close` commands."""
     number = values.whole(code, "the close code")
     if number not in CLOSE_CODES and not 3000 <= number <= 4999:
         raise ValueError(
             f"{values.brief(number)} is not a close code that may be sent; 1000 is a normal close"
         )
-    return m.Close(con, number, values.text(reason, "the reason"))
+    return Close(con, number, values.text(reason, "the reason"))
 
 
 def parse_message(
@@ -460,7 +474,7 @@ def _substitute(value: Any) -> Any:
     raise TypeError(f"con.state cannot hold {values.kind_of(value)}")
 
 
-_encode_value = m.value_encoder(_substitute)
+_encode_value = value_encoder(_substitute)
 
 
 def encode_state(value: Any) -> bytes:
@@ -476,12 +490,12 @@ def encode_state(value: Any) -> bytes:
     except UnicodeEncodeError as error:
         values.encoded(error.object, "a text in con.state")
         raise
-    if len(data) > m.STATE_LIMIT:
+    if len(data) > STATE_LIMIT:
         size = len(data)
-        raise ValueError(f"con.state would have {size} bytes; at most {m.STATE_LIMIT} are kept")
+        raise ValueError(f"con.state would have {size} bytes; at most {STATE_LIMIT} are kept")
     return data
 
 
 def decode_state(data: bytes) -> Any:
     """The state of those bytes; None when there are none."""
-    return m.decode_value(data) if data else None
+    return decode_value(data) if data else None

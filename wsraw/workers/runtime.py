@@ -21,8 +21,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-import wsraw.messages as m
-from wsraw.link import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, Spoilt, WorkerLink
+from wsraw.link.ends import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, Spoilt, WorkerLink
+from wsraw.link.records import (
+    Attach,
+    Close,
+    Detach,
+    Event,
+    Hung,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Opened,
+    Record,
+    Refused,
+    Reject,
+    State,
+    Welcome,
+    encode,
+)
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -53,7 +71,7 @@ class Turn(Outbox):
 
     __slots__ = ("done", "seen")
 
-    def __init__(self, session: int, event: m.Event) -> None:
+    def __init__(self, session: int, event: Event) -> None:
         super().__init__(session, event)
         self.done = False
         self.seen: list[Connection] = []
@@ -73,7 +91,7 @@ class Runtime:
     ) -> None:
         self.link = link
         self.handlers = handlers
-        self.queue: deque[m.Event] = deque()
+        self.queue: deque[Event] = deque()
         """Events that wait for their handler, in order."""
         self.turn: Turn | None = None
         """That of the plain handler that runs now."""
@@ -93,7 +111,7 @@ class Runtime:
         link.replace = self._replace
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """In a process that was forked from the worker's: ends it."""
-        self._plain = Turn(0, m.OnError(0, 0, ""))
+        self._plain = Turn(0, OnError(0, 0, ""))
         self._bereft: dict[int, Connection] = {}
         """Those of a gateway that died, until their on_close."""
         self._epoch_known = 0
@@ -103,10 +121,10 @@ class Runtime:
         self._ident = get_ident()
         self._on_message = handlers.on_message
         self._functions = {
-            m.OnConnect: handlers.on_connect,
-            m.OnMessage: handlers.on_message,
-            m.OnError: handlers.on_error,
-            m.OnClose: handlers.on_close,
+            OnConnect: handlers.on_connect,
+            OnMessage: handlers.on_message,
+            OnError: handlers.on_error,
+            OnClose: handlers.on_close,
         }
         names = ("on_connect", "on_message", "on_error", "on_close")
         self._awaited = frozenset(
@@ -134,23 +152,23 @@ class Runtime:
             kind = type(record)
             if kind in self._functions:
                 self.queue.append(record)
-            elif kind is m.Attach:
+            elif kind is Attach:
                 self._attach(record)
-            elif kind is m.Detach:
+            elif kind is Detach:
                 self._detach(record)
-            elif kind is m.Welcome:
+            elif kind is Welcome:
                 self._forget_all()
-            elif kind is m.Opened:
+            elif kind is Opened:
                 self._opened(record)
-            elif kind is m.Refused:
+            elif kind is Refused:
                 self._refused(record)
-            elif kind is m.Hung:
+            elif kind is Hung:
                 self._hung(record)
         if not self.link.session:
             # `who` was in it: what waits is over, before the welcome comes.
             self._forget_events()
 
-    def _attach(self, attach: m.Attach) -> None:
+    def _attach(self, attach: Attach) -> None:
         con = self.meet(attach.con)
         if attach.inf is not None:
             con.inf = Inf(attach.inf)
@@ -159,7 +177,7 @@ class Runtime:
         con._state = UNREAD
         con._flags |= ATTACHED
 
-    def _detach(self, detach: m.Detach) -> None:
+    def _detach(self, detach: Detach) -> None:
         con = self.connections.pop(detach.con, None)
         if con is not None:
             con._held = False
@@ -183,7 +201,7 @@ class Runtime:
             if con._waiting is not None:
                 con._waiting.clear()
 
-    def _opened(self, opened: m.Opened) -> None:
+    def _opened(self, opened: Opened) -> None:
         """Our named `open` found one standing: the connection we gave out is that one."""
         con = self.connections.pop(opened.asked, None)
         self.link.held.discard(opened.asked)
@@ -192,7 +210,7 @@ class Runtime:
             con.id = opened.con
             self._known.setdefault(opened.con, con)
 
-    def _hung(self, hung: m.Hung) -> None:
+    def _hung(self, hung: Hung) -> None:
         """We are about to be killed. A handler that blocks keeps this from being read, and its
         stack is shown by the kill; that of one that awaits is only known here."""
         con = self.connections.get(hung.con)
@@ -204,7 +222,7 @@ class Runtime:
             text = f"connection {hung.con} waits for its turn behind that of connection {con.id}"
             _log_where(f"{text}, which awaits:", con)
 
-    def _refused(self, refused: m.Refused) -> None:
+    def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:
             self.shut_out = refused.why
         else:
@@ -229,11 +247,11 @@ class Runtime:
 
     # --- events ---
 
-    def is_async(self, event: m.Event) -> bool:
+    def is_async(self, event: Event) -> bool:
         """Whether the handlers of this event have to be awaited."""
         return self._awaits_all or type(event) in self._awaited
 
-    def handle(self, event: m.Event) -> None:
+    def handle(self, event: Event) -> None:
         """Call the plain handler of an event; its commands and its ack are with the link then."""
         con = self.connections.get(event.con) or self.meet(event.con)
         # Plain handlers run one after the other, and share a turn.
@@ -246,7 +264,7 @@ class Runtime:
         try:
             if con._flags and self._is_unheard(con, event):
                 pass
-            elif type(event) is m.OnMessage:
+            elif type(event) is OnMessage:
                 if self._on_message is not None:
                     reply = self._on_message(to_msg(event), con)
                     if reply is not None:
@@ -265,7 +283,7 @@ class Runtime:
         elif turn.records:
             turn.records = []
 
-    async def handle_async(self, event: m.Event) -> None:
+    async def handle_async(self, event: Event) -> None:
         """Await the handler of an event, in a task of its own; plain ones may be among them."""
         con = self.connections.get(event.con) or self.meet(event.con)
         turn = Turn(self.link.session, event)
@@ -284,7 +302,7 @@ class Runtime:
                 if hasattr(reply, "__await__"):
                     con._handling = reply
                     reply = await reply
-                if reply is not None and type(event) is m.OnMessage:
+                if reply is not None and type(event) is OnMessage:
                     con.send(reply)
             if turn.seen:
                 self._save(turn)
@@ -295,28 +313,28 @@ class Runtime:
         if not self.link.done(turn):
             self._discard(turn)
 
-    def _is_unheard(self, con: Connection, event: m.Event) -> bool:
+    def _is_unheard(self, con: Connection, event: Event) -> bool:
         """What is unusual about a connection; True if its handler must not see this event."""
         if con._flags & ATTACHED:
             con._flags &= ~ATTACHED
             if self.handlers.on_attach is not None:
                 check_returned(self.handlers.on_attach(con))
         con._flags &= ~UNDECIDED
-        return bool(con._flags & DEAF) and type(event) is not m.OnClose
+        return bool(con._flags & DEAF) and type(event) is not OnClose
 
-    def _call(self, event: m.Event, con: Connection) -> Any:
+    def _call(self, event: Event, con: Connection) -> Any:
         """Call the handler of an event; what it returned."""
         function = self._functions[type(event)]
-        if isinstance(event, m.OnMessage):
+        if isinstance(event, OnMessage):
             return function(to_msg(event), con) if function is not None else None
-        if isinstance(event, m.OnConnect):
+        if isinstance(event, OnConnect):
             con.inf, con.about = Inf(event.inf), event.about
             if event.verdict:
                 con._flags |= UNDECIDED
             return function(con.inf, con) if function is not None else None
         if event.about:
             con.about = event.about
-        if isinstance(event, m.OnError):
+        if isinstance(event, OnError):
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
         if con.close_cause:
@@ -338,15 +356,15 @@ class Runtime:
         turn.records = self._end(turn.event, con)
         turn.size = RECORD_COST
 
-    def _end(self, event: m.Event, con: Connection) -> list[m.Record]:
+    def _end(self, event: Event, con: Connection) -> list[Record]:
         """What becomes of a connection whose handler has failed."""
-        if type(event) is m.OnConnect and event.verdict:
+        if type(event) is OnConnect and event.verdict:
             # Also with on_exception = keep: who was not decided on must not come in.
             con._flags |= DEAF
-            return [m.Reject(con.id, 500)]
-        if not self._keep and type(event) is not m.OnClose:
+            return [Reject(con.id, 500)]
+        if not self._keep and type(event) is not OnClose:
             con._flags |= DEAF
-            return [m.Close(con.id, INTERNAL_ERROR, "internal error")]
+            return [Close(con.id, INTERNAL_ERROR, "internal error")]
         return []
 
     def _discard(self, turn: Turn) -> None:
@@ -358,20 +376,20 @@ class Runtime:
         for con in turn.seen:
             con._saved, con._state = con._kept, UNREAD
 
-    def _undo(self, records: list[m.Record]) -> None:
+    def _undo(self, records: list[Record]) -> None:
         for record in records:
-            if type(record) is m.Close or type(record) is m.Reject:
+            if type(record) is Close or type(record) is Reject:
                 closed = self.connections.get(record.con)
                 if closed is not None:
                     closed._flags &= ~DEAF
-            elif type(record) is m.Open:
+            elif type(record) is Open:
                 self.link.held.discard(record.con)
                 opened = self.connections.pop(record.con, None)
                 if opened is not None:
                     opened._held = False
                     opened._flags |= CLOSED
 
-    def _replace(self, spoilt: Spoilt) -> list[m.Record]:
+    def _replace(self, spoilt: Spoilt) -> list[Record]:
         """The net below the checks of each call: what cannot be encoded costs its event what that
         has commanded, as if its handler had raised."""
         event, tag = spoilt.event, type(spoilt.record).__struct_config__.tag
@@ -381,7 +399,7 @@ class Runtime:
         if event is None:
             return []
         # A state is bytes, and was kept here when the handler returned: so it is kept there, too.
-        states = [record for record in spoilt.records if type(record) is m.State]
+        states = [record for record in spoilt.records if type(record) is State]
         return states + self._end(event, self.connection(event.con))
 
     # --- beside the events ---
@@ -421,7 +439,7 @@ class Runtime:
 
     # --- commands ---
 
-    def command(self, record: m.Record, size: int = 0) -> None:
+    def command(self, record: Record, size: int = 0) -> None:
         """Put it where it belongs: see the module's docstring. `size`: bytes of its data. Raises
         RuntimeError in a thread, and ValueError when an event would command more than a batch
         carries."""
@@ -468,7 +486,7 @@ class Runtime:
     def open(self, fields: dict[str, Any], options: dict[str, Any]) -> Connection:
         """Open a connection; it can be used at once. Raises ConnectionError without a gateway."""
         turn = self._current()
-        size = len(m.encode([fields, options]))
+        size = len(encode([fields, options]))
         try:
             con_id = self.link.new_id()
         except LookupError as error:
@@ -479,7 +497,7 @@ class Runtime:
         con._kind = fields["protocol"]
         con.about = {"target": fields["target"]}
         con._opened_in = self.link.session
-        record = m.Open(con_id, **fields, options=options)
+        record = Open(con_id, **fields, options=options)
         try:
             self.command(record, size)
         except ValueError:
@@ -516,7 +534,7 @@ class Runtime:
             )
         if turn is None:
             con._kept = con._saved
-            self.command(m.State(con.id, con._saved))
+            self.command(State(con.id, con._saved))
         elif con not in turn.seen:
             turn.seen.append(con)
 
@@ -534,7 +552,7 @@ class Runtime:
                 turn.size += RECORD_COST + len(data)
                 if turn.size > self.link.room:
                     raise ValueError(self._too_much(len(data)))
-                turn.records.append(m.State(con.id, data))
+                turn.records.append(State(con.id, data))
         for con in turn.seen:
             if con._state is not UNREAD:
                 con._saved, con._state = encode_state(con._state), UNREAD
@@ -574,7 +592,7 @@ class Runtime:
             self.link.bye()
 
 
-def to_msg(event: m.OnMessage) -> dict[str, Any]:
+def to_msg(event: OnMessage) -> dict[str, Any]:
     """What on_message is called with. Text comes as `str`; a raw message has data only."""
     kind = event.type
     if kind == "text":
@@ -595,7 +613,7 @@ def log_exception(what: str, error: BaseException) -> None:
 
 def _log_where(text: str, con: Connection) -> None:
     """Log a text and what this connection's handler awaits. Each line is a record of its own, as
-    the log shows a line break within one as an escape (shown.py)."""
+    the log shows a line break within one as an escape (runtime/printable.py)."""
     for line in (text, *where(con._handling).splitlines()):
         log.error("%s", line)
 
@@ -605,7 +623,7 @@ def log_left_out(why: str) -> None:
     log.error("the gateway has left out a command: %s", why)
 
 
-def name_of(event: m.Event) -> str:
+def name_of(event: Event) -> str:
     """For the log."""
     tag = type(event).__struct_config__.tag
     return f"{tag} of connection {event.con} (delivery {event.delivery})"

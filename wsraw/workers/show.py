@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsraw.shown import printable
+from wsraw.runtime.printable import printable
 from wsraw.workers.connection import Connection
 
 

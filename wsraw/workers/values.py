@@ -13,8 +13,8 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from wsraw import messages as m
-from wsraw.fields import NAME, OF_ANSWERS, VALUE
+from wsraw.link.records import GROUP_LIMIT
+from wsraw.link.rules import NAME, OF_ANSWERS, VALUE
 
 ANSWER_LIMIT: Final = 32 * 1024
 """Bytes of an answer's headers, and as many of its body."""
@@ -71,12 +71,12 @@ def encoded(value: str, what: str) -> bytes:
 
 def group(value: object) -> str:
     """The name of a group."""
-    if value.__class__ is str and value.isascii() and len(value) <= m.GROUP_LIMIT:
+    if value.__class__ is str and value.isascii() and len(value) <= GROUP_LIMIT:
         return value
     name = text(value, "a group's name")
-    if len(name) > m.GROUP_LIMIT:
+    if len(name) > GROUP_LIMIT:
         raise ValueError(
-            f"a group's name has at most {m.GROUP_LIMIT} characters; this one has {len(name)}"
+            f"a group's name has at most {GROUP_LIMIT} characters; this one has {len(name)}"
         )
     return name
 

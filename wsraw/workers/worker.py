@@ -22,9 +22,9 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-from wsraw.link import WorkerLink
-from wsraw.settings import Settings
-from wsraw.shown import LogLine
+from wsraw.config.settings import Settings
+from wsraw.link.ends import WorkerLink
+from wsraw.runtime.printable import LogLine
 from wsraw.workers import api, fork, handlers, output, source
 from wsraw.workers.dealer import Bell, Dealer, LinkKeys
 from wsraw.workers.lasting import log

@@ -8,9 +8,9 @@ from typing import Any
 from fuzz.oracles import check_life, outcome, pieces
 from fuzz.websockets_pair import ACCEPT, AGREED, ANSWER, asked
 
-from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
-from wsraw.messages import OnClose
-from wsraw.settings import Settings
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.link.records import OnClose
 
 SETTINGS = [Settings(), Settings(deflate=False, messages="whole")]
 MOST = 1 << 21

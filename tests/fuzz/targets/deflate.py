@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from corpus import frame
 from fuzz.frames import check
 
-from wsraw.messages import OnMessage
+from wsraw.link.records import OnMessage
 
 TAIL = b"\x00\x00\xff\xff"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from wsraw.gateway.forwarded import Client, forwarded, x_forwarded_for
-from wsraw.networks import Networks
+from wsraw.config.networks import Networks
+from wsraw.gateway.admission.forwarded import Client, forwarded, x_forwarded_for
 
 TRUSTED = Networks(["10.0.0.0/8"])
 SEEDS = [

@@ -9,9 +9,9 @@ from typing import Any
 from corpus import CASES, OFFER, UPGRADE, frame
 from fuzz.oracles import check_life, joined, outcome, pieces
 
-from wsraw.gateway.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
-from wsraw.listeners import Listen
-from wsraw.settings import PoolSettings, RouteSettings, Settings
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
 
 LISTENS = [
     Listen(name="test"),

@@ -24,7 +24,7 @@ from tests.gateway.hellos import (
     supported,
     vector,
 )
-from wsraw.gateway.hello import MAX_HELLO, MAX_WARNINGS, HelloReader
+from wsraw.gateway.tls.client_hello import MAX_HELLO, MAX_WARNINGS, HelloReader
 
 KEY = struct.pack("!H", X25519) + vector(b"\x09" + bytes(31), 2)
 GOOD = [

@@ -12,28 +12,46 @@ from typing import Any
 
 from fuzz.oracles import check_output
 from fuzz.records import EPOCH, as_input, batches
-from stage import TOKEN, Mate, Stage, route_of
+from stage import TOKEN, Mate, Stage, entry_of
 
-from wsraw import messages as m
-from wsraw.gateway.connection import CLOSED, CONNECTING, OPEN, Connection
-from wsraw.gateway.route import EVENT_COST
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.entry import EVENT_COST
+from wsraw.link.records import (
+    PROTOCOL_VERSION,
+    Ack,
+    Bye,
+    Close,
+    Command,
+    Couple,
+    Hello,
+    Join,
+    Mark,
+    OnClose,
+    OnMessage,
+    Open,
+    Publish,
+    Query,
+    Send,
+    State,
+    encode,
+)
 
 BAD = b"\0bad"
 SESSION = EPOCH | 2
 OTHER, OWN = EPOCH | 4097, EPOCH | 8194
 SEEDS = [
     as_input(
-        m.encode([SESSION, m.Open(EPOCH | 4099, "there:1"), m.Send(EPOCH | 4099, b"x")]),
-        m.encode([SESSION, m.Send(OWN, b"answer", "text"), m.Ack(1, 1), m.Ack(2, 2)]),
+        encode([SESSION, Open(EPOCH | 4099, "there:1"), Send(EPOCH | 4099, b"x")]),
+        encode([SESSION, Send(OWN, b"answer", "text"), Ack(1, 1), Ack(2, 2)]),
     ),
-    as_input(m.encode([SESSION, m.Ack(1, 2), m.State(OWN, b"state"), m.Close(OWN)])),
-    as_input(m.encode([SESSION, m.Join(OWN, "group"), m.Publish("group", b"all", "text")])),
-    as_input(m.encode([SESSION, m.Send(OWN, b"half", "text", False), m.Send(OTHER, b"x")])),
-    as_input(m.encode([SESSION, m.Couple(OTHER, OWN), m.Mark(OTHER, 1), m.Query(1, "ids")])),
-    as_input(m.encode([SESSION, m.Ack(2**40, 2**41)]), m.encode([SESSION, m.Bye()])),
+    as_input(encode([SESSION, Ack(1, 2), State(OWN, b"state"), Close(OWN)])),
+    as_input(encode([SESSION, Join(OWN, "group"), Publish("group", b"all", "text")])),
+    as_input(encode([SESSION, Send(OWN, b"half", "text", False), Send(OTHER, b"x")])),
+    as_input(encode([SESSION, Couple(OTHER, OWN), Mark(OTHER, 1), Query(1, "ids")])),
+    as_input(encode([SESSION, Ack(2**40, 2**41)]), encode([SESSION, Bye()])),
     as_input(
-        m.encode([0, m.Hello(1, "default", "bad", "test", TOKEN, 10, 1, [5, 6])]),
-        m.encode([EPOCH | 3, m.Query(0, "members", "group")]),
+        encode([0, Hello(1, "default", "bad", "test", TOKEN, 10, 1, [5, 6])]),
+        encode([EPOCH | 3, Query(0, "members", "group")]),
     ),
     *(bytes((1, 250)) + random.Random(n).randbytes(250) for n in range(80)),
 ]
@@ -51,7 +69,7 @@ def run(data: bytes) -> Hashable:
     stage.turn()
     assert [event.con for event in good.events] == [OTHER, OTHER]
     told: list[str] = []
-    for batch in batches(data, SESSION, m.Command):
+    for batch in batches(data, SESSION, Command):
         stage.receive(BAD, batch)
         stage.turn()
         told.append(_state(stage))
@@ -64,8 +82,8 @@ def run(data: bytes) -> Hashable:
     heard = b""
     closed: list[int] = []
     while events := good.events:
-        heard += b"".join(e.data for e in events if type(e) is m.OnMessage and e.con == OTHER)
-        closed += [event.con for event in events if type(event) is m.OnClose]
+        heard += b"".join(e.data for e in events if type(e) is OnMessage and e.con == OTHER)
+        closed += [event.con for event in events if type(event) is OnClose]
         good.ack(*events)
         stage.turn()
     assert heard == b"one" + said
@@ -75,8 +93,8 @@ def run(data: bytes) -> Hashable:
 
 def _bad_worker(stage: Stage) -> None:
     """It says hello, and holds a connection as any worker would."""
-    hello = m.Hello(m.PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
-    stage.receive(BAD, m.encode([0, hello]))
+    hello = Hello(PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
+    stage.receive(BAD, encode([0, hello]))
     stage.turn()
     assert stage.router.workers[BAD].session == SESSION
 
@@ -92,8 +110,8 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
     worker = router.workers.get(BAD)
     return (
         tuple((con.state, con.close_cause, con.output_size.bit_length()) for con in cons),
-        [route_of(con).groups is None for con in cons].count(True),
-        len(router.routes),
+        [entry_of(con).groups is None for con in cons].count(True),
+        len(router.entries),
         len(router.pools),
         router.unknown_ids.bit_length(),
         (worker.dropped.bit_length(), worker.batches.bit_length()) if worker is not None else None,
@@ -102,7 +120,7 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
 
 def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
     """What of it must be heard: nothing, if a handler has closed it."""
-    counts = con.state is OPEN and not route_of(con).deaf
+    counts = con.state is OPEN and not entry_of(con).deaf
     stage.say(con, data)
     return data if counts else b""
 
@@ -112,21 +130,21 @@ def _check(stage: Stage) -> None:
     router = stage.router
     assert "fault" not in router.limits.counts, "something of ours has raised"
     total = 0
-    for route in router.routes.values():
-        con = route.con
+    for entry in router.entries.values():
+        con = entry.con
         check_output(con)
         assert con.output_size <= stage.settings.output_limit + 70_000 + EVENT_COST
-        assert route.held >= 0
-        assert route.in_flight >= 0
-        total += route.held + route.own_output + route.unfinished
+        assert entry.held >= 0
+        assert entry.in_flight >= 0
+        total += entry.held + entry.own_output + entry.unfinished
     assert router.flow.total == total
     held: dict[Any, int] = {}
     for worker in router.workers.values():
         assert len(worker.in_flight) <= 10_000
-        for entry in worker.in_flight.values():
-            held[entry.owner] = held.get(entry.owner, 0) + 1
-    for route in router.routes.values():
-        assert held.get(route, 0) == route.in_flight
+        for flight in worker.in_flight.values():
+            held[flight.owner] = held.get(flight.owner, 0) + 1
+    for entry in router.entries.values():
+        assert held.get(entry, 0) == entry.in_flight
 
 
 def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
@@ -135,24 +153,24 @@ def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
     worker = router.workers.get(BAD)
     if worker is not None:
         router.end_session(worker, stage.now, died=True)
-    for route in list(router.routes.values()):
-        if route.pool.name != "default":
+    for entry in list(router.entries.values()):
+        if entry.pool.name != "default":
             # Of a pool that has no worker any more: it waits for one, by right.
-            router.forget(route)
+            router.forget(entry)
     for _ in range(MOST):
-        closed += [event.con for event in good.work() if type(event) is m.OnClose]
-        if not router.routes:
+        closed += [event.con for event in good.work() if type(event) is OnClose]
+        if not router.entries:
             break
-        for route in list(router.routes.values()):
-            route.reopening = None
-            con = route.con
+        for entry in list(router.entries.values()):
+            entry.reopening = None
+            con = entry.con
             if con.state is not CLOSED:
                 failed = con.state is CONNECTING
                 message = "refused"
                 end = con.connect_failed if failed else con.lost
                 router.take(con, end(message, stage.now), stage.now)
         stage.now += 1.0
-    assert not router.routes, [route.con.state for route in router.routes.values()]
+    assert not router.entries, [entry.con.state for entry in router.entries.values()]
     assert len(set(closed)) == len(closed)
     assert router.flow.total == 0
     assert not router.outgoing.fragmented

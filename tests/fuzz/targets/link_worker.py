@@ -7,36 +7,50 @@ from collections.abc import Hashable
 
 from fuzz.records import as_input, batches
 
-from wsraw import messages as m
-from wsraw.link import LinkState, WorkerLink
+from wsraw.link.ends import LinkState, WorkerLink
+from wsraw.link.records import (
+    Answer,
+    Attach,
+    Detach,
+    Drain,
+    Event,
+    Hello,
+    Notice,
+    OnConnect,
+    OnMessage,
+    Refused,
+    Send,
+    Welcome,
+    Who,
+    encode,
+    gateway_decoder,
+)
 
 SESSION = 3
-KINDS = m.Event | m.Notice
-WELCOME = m.Welcome(1, SESSION, 1, 1 << 36 | 1, 1 << 36 | 4096, 100)
+KINDS = Event | Notice
+WELCOME = Welcome(1, SESSION, 1, 1 << 36 | 1, 1 << 36 | 4096, 100)
 SEEDS = [
-    as_input(m.encode([0, m.Who()]), m.encode([SESSION, WELCOME])),
-    as_input(
-        m.encode([SESSION, m.OnConnect(1, 5, {"Protocol": "raw"}), m.OnMessage(2, 5, b"x", "raw")])
-    ),
-    as_input(m.encode([SESSION, m.Attach(6, None, b"", 1), m.Detach(6), m.Drain(30.0)])),
-    as_input(m.encode([SESSION, m.Answer(0, [5, 9]), m.Answer(0, [9, 5]), m.Answer(0, "x")])),
-    as_input(m.encode([SESSION, m.Refused(1, 0, "why"), ["later", 1, 2]])),
+    as_input(encode([0, Who()]), encode([SESSION, WELCOME])),
+    as_input(encode([SESSION, OnConnect(1, 5, {"Protocol": "raw"}), OnMessage(2, 5, b"x", "raw")])),
+    as_input(encode([SESSION, Attach(6, None, b"", 1), Detach(6), Drain(30.0)])),
+    as_input(encode([SESSION, Answer(0, [5, 9]), Answer(0, [9, 5]), Answer(0, "x")])),
+    as_input(encode([SESSION, Refused(1, 0, "why"), ["later", 1, 2]])),
     *(bytes((1, 200)) + random.Random(n).randbytes(200) for n in range(60)),
 ]
-_gateway = m.gateway_decoder()
+_gateway = gateway_decoder()
 
 
 def run(data: bytes) -> Hashable:
     link = WorkerLink(pool="default", token="t", instance="i", language="test", starting=True)
-    link.receive(m.encode([SESSION, WELCOME]))
+    link.receive(encode([SESSION, WELCOME]))
     told = []
     for batch in batches(data, SESSION, KINDS):
         session = link.session
         for record in link.receive(batch):
             told.append(type(record).__name__)
-            if isinstance(record, m.Event) and link.session == session:
+            if isinstance(record, Event) and link.session == session:
                 outbox = link.outbox(record)
-                outbox.records.append(m.Send(record.con, b"x"))
+                outbox.records.append(Send(record.con, b"x"))
                 assert link.done(outbox)
         assert link.state is not LinkState.GONE
         assert link.state is not LinkState.NEW or not link.session
@@ -50,10 +64,10 @@ def run(data: bytes) -> Hashable:
             head, records, wrong = _gateway.decode(said)
             assert not wrong
             if head != link.session:
-                assert [type(record) for record in records] == [m.Hello]
+                assert [type(record) for record in records] == [Hello]
     link.started()
     link.bye()
     link.data_to_send()
     assert link.state is LinkState.GONE
-    assert link.receive(m.encode([0, m.Who()])) == []
+    assert link.receive(encode([0, Who()])) == []
     return tuple(told[:4]), link.session, len(link.held)

@@ -13,7 +13,7 @@ from fuzz.recipe import Recipe
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from wsraw.messages import OnMessage
+from wsraw.link.records import OnMessage
 
 SIZES = (0, 1, 2, 5, 31, 125, 126, 127, 300, 1000, 5000)
 TEXT = "aé€😀 plain text, mostly. " * 240

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable
 from urllib.parse import quote, unquote_to_bytes
 
-from wsraw.paths import MOST_SEGMENTS, Pattern, split
+from wsraw.config.patterns import MOST_SEGMENTS, Pattern, split
 
 PATTERNS = [
     b"/",

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from fuzz.oracles import pieces
 
-from wsraw.gateway.proxy import MAX_SIZE, SIGNATURE, ProxyReader
+from wsraw.gateway.admission.proxy_protocol import MAX_SIZE, SIGNATURE, ProxyReader
 
 V4 = b"\x21\x11\x00\x0c" + bytes((192, 0, 2, 1, 192, 0, 2, 2)) + b"\x30\x39\x00\x50"
 V6 = b"\x21\x21\x00\x24" + bytes(31) + b"\x01\x30\x39\x00\x50"

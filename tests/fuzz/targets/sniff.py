@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from corpus import CASES
 from fuzz.oracles import pieces
 
-from wsraw.gateway.sniff import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
+from wsraw.gateway.admission.sniffer import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
 
 GET = b"GET / HTTP/1.1\r\n"
 SEEDS = [case.data[:2000] for case in CASES] + [

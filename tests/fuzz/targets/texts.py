@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from wsraw.listeners import parse_listen
-from wsraw.opening import parse_target
-from wsraw.programs import parse as parse_workers
-from wsraw.settings import Settings, from_json, to_json
+from wsraw.config.addresses import parse_listen
+from wsraw.config.programs import parse as parse_workers
+from wsraw.config.settings import Settings, from_json, to_json
+from wsraw.link.open_options import parse_target
 
 PARSERS: list[tuple[Callable[[str], Any], str]] = [
     (parse_listen, "listen: "),

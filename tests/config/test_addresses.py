@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw.config.addresses import Listen, TlsPair, parse_listen, tls_pairs
+from wsraw.config.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:8000", Listen(name="", host="127.0.0.1", port=8000)),
+        ("localhost:0", Listen(name="", host="localhost", port=0)),
+        ("[::1]:65535", Listen(name="", host="::1", port=65535)),
+        ("unix:/run/x.sock", Listen(name="", path="/run/x.sock")),
+        ("raw://h:1", Listen(name="", host="h", port=1, protocol="raw")),
+        ("ws://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
+        ("websocket://h:1", Listen(name="", host="h", port=1, protocol="websocket")),
+        ("raw://unix:x", Listen(name="", path="x", protocol="raw")),
+        ("unix:x?mode=0666", Listen(name="", path="x", mode=0o666)),
+        ("unix:x?group=www-data", Listen(name="", path="x", mode=0o660, group="www-data")),
+        (
+            "ws://unix:x?mode=770&group=33&plain_http=health",
+            Listen(
+                name="", path="x", protocol="websocket", mode=0o770, group="33", plain_http="health"
+            ),
+        ),
+        ("h:1?first_byte_timeout=500ms", Listen(name="", host="h", port=1, first_byte_timeout=0.5)),
+        (
+            "h:1?first_byte_timeout=0.5&plain_http=health",
+            Listen(name="", host="h", port=1, first_byte_timeout=0.5, plain_http="health"),
+        ),
+    ],
+)
+def test_listen_is_read(text: str, expected: Listen) -> None:
+    listen = parse_listen(text)
+    for field in Listen.__struct_fields__:
+        assert getattr(listen, field) == (text if field == "name" else getattr(expected, field))
+
+
+def test_listen_takes_from_settings_what_it_does_not_say() -> None:
+    settings = Settings(first_byte_timeout=2.0, plain_http="reject")
+    assert parse_listen("h:1", settings).first_byte_timeout == 2.0
+    assert parse_listen("h:1?plain_http=raw", settings).plain_http == "raw"
+    assert parse_listen("h:1?plain_http=raw", settings).first_byte_timeout == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "tls", "protocol"),
+    [
+        ("h:1", "required", "any"),
+        ("tls://h:1", "required", "raw"),
+        ("wss://h:1", "required", "websocket"),
+        ("wss://h:1?tls=optional", "optional", "websocket"),
+        ("ws://h:1", "off", "websocket"),
+        ("raw://h:1", "off", "raw"),
+        ("raw://h:1?tls=optional", "optional", "raw"),
+        ("h:1?tls=off", "off", "any"),
+        ("h:1?tls=optional", "optional", "any"),
+    ],
+)
+def test_where_tls_is_spoken(text: str, tls: str, protocol: str) -> None:
+    listen = parse_listen(text, Settings(tls_cert=("cert.pem",)))
+    assert (listen.tls, listen.protocol) == (tls, protocol)
+    assert listen.tls_cert == ("cert.pem",)
+
+
+def test_without_a_certificate_nothing_speaks_tls_unless_it_is_asked_for() -> None:
+    assert parse_listen("h:1").tls == "off"
+    for tls in ("optional", "required"):
+        with pytest.raises(ValueError, match="TLS needs a certificate"):
+            parse_listen("h:1", Settings(tls=tls))
+
+
+def test_a_listener_with_certificates_of_its_own_has_no_other_keys() -> None:
+    settings = Settings(tls_cert=("a", "b"), tls_key=("c", "d"))
+    assert tls_pairs(parse_listen("h:1?tls_cert=x", settings)) == [TlsPair((), "x", "")]
+    own = parse_listen("h:1?tls_cert=x&tls_key=y", settings)
+    assert tls_pairs(own) == [TlsPair((), "x", "y")]
+
+
+def test_certificates_are_for_the_names_in_front_of_them() -> None:
+    certs = ("a=b/c.pem", "Example.org,*.example.org=d.pem", "x.y=./z=.pem")
+    listen = parse_listen("h:1", Settings(tls_cert=certs, tls_key=("1", "2", "3")))
+    assert tls_pairs(listen) == [
+        TlsPair(("a",), "b/c.pem", "1"),
+        TlsPair(("example.org", "*.example.org"), "d.pem", "2"),
+        TlsPair(("x.y",), "./z=.pem", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8000",
+        ":8000",
+        "h:",
+        "h:x",
+        "h:-1",
+        "h:65536",
+        "h:²",
+        "::1:8000",
+        "[]:80",
+        "unix:",
+        "http://h:1",
+        "wss://h:1",
+        "tls://h:1?tls=required",
+        "h:1?tls=maybe",
+        "h:1?tls=auto&tls_cert=a&tls_key=b&tls_key=c",
+        "wss://h:1?tls=off&tls_cert=a",
+        "h:1?tls_cert=",
+        "h:1?tls_cert=a&tls_cert=b",
+        "h:1?tls_cert=a&tls_client_auth=required",
+        "h:1?tls_cert=a&tls_client_ca=ca",
+        "h:1?tls_cert=a&tls=optional&first_byte_timeout=1",
+        "h:1?tls_cert=a&tls_min_version=1.1",
+        "h:1?colour=red",
+        "h:1?mode=660",
+        "h:1?group=www-data",
+        "unix:/a?mode=",
+        "unix:/a?mode=8",
+        "unix:/a?mode=668",
+        "unix:/a?mode=1777",
+        "unix:/a?mode=0o660",
+        "unix:/a?mode=u+rw",
+        "unix:/a?group=",
+        "h:1?plain_http=maybe",
+        "h:1?first_byte_timeout=soon",
+        "h:1?first_byte_timeout=-1",
+        "h:1?first_byte_timeout=inf",
+        "h:1?first_byte_timeout=",
+    ],
+)
+def test_a_wrong_listen_is_refused_with_its_own_words(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_listen(text)
+    assert str(caught.value).startswith(f"listen: {text!r}: ")
+
+
+@given(st.text())
+def test_any_listen_is_read_or_refused(text: str) -> None:
+    try:
+        assert parse_listen(text).name == text
+    except ValueError as error:
+        assert str(error).startswith("listen: ")

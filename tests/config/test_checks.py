@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from wsraw.config.addresses import parse_listen
+from wsraw.config.checks import from_options
+from wsraw.config.settings import Settings
+
+
+def test_no_options_are_the_defaults() -> None:
+    assert from_options({}) == Settings()
+
+
+def test_options_are_taken() -> None:
+    settings = from_options({"ping_interval": 3, "listen": ["[::1]:0"], "deflate": False})
+    assert settings.ping_interval == 3.0
+    assert settings.listen == ("[::1]:0",)
+    assert settings.deflate is False
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"ping_interval": -1}, "ping_interval: Expected `float` >= 0.0"),
+        ({"ping_interval": math.nan}, "ping_interval"),
+        ({"stop_timeout": math.inf}, "stop_timeout: inf is not a usable number"),
+        ({"connect_timeout": 1e308}, "connect_timeout: 1e+308 is not a usable number"),
+        ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
+        ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
+        ({"deflate": "yes"}, "deflate: Expected `bool`"),
+        ({"deflate_window_bits": 8}, "deflate_window_bits: Expected `int` >= 9"),
+        ({"deflate_level": 10}, "deflate_level: Expected `int` <= 9"),
+        ({"max_frame_size": 2 << 20}, "max_frame_size"),
+        ({"memory_limit": 512}, "memory_limit (512) is in bytes and must be at least"),
+        ({"max_message_size": (63 << 20) + 1}, "max_message_size (66060289) must not be above"),
+        ({"colour": "red"}, "colour: there is no such setting"),
+        ({"listen": []}, "listen: at least one"),
+        ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
+        ({"workers": ["a.py", "a.py:2"]}, "workers: 'a.py' is there twice"),
+        ({"workers": ["a.py:0"]}, "workers: 'a.py:0': the number of processes"),
+        ({"low_water_mark": 9, "high_water_mark": 8}, "low_water_mark (9) must not be above"),
+    ],
+)
+def test_wrong_options_give_one_line(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        from_options(values)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+# --- the link to other machines ---
+
+KEYS = {"link_key": "gateway.key", "worker_keys": "workers"}
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:7788", "tcp://127.9.9.9:0", "tcp://[::1]:7788"])
+def test_on_loopback_the_link_needs_no_keys(text: str) -> None:
+    assert from_options({"worker_listen": (text,)}).worker_listen == (text,)
+
+
+@pytest.mark.parametrize("text", ["tcp://0.0.0.0:7788", "tcp://[::]:7788", "tcp://10.0.0.1:1"])
+def test_beyond_it_does(text: str) -> None:
+    with pytest.raises(ValueError, match=r"worker_listen: .* is open to the network: make keys"):
+        from_options({"worker_listen": ("tcp://127.0.0.1:1", text)})
+    assert from_options({"worker_listen": (text,), **KEYS})
+    assert from_options({"worker_listen": (text,), "insecure_link": True})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1:7788", "tcp://10.0.0.1", "tcp://gateway:7788", "tcp://*:7788", "tcp://::1:7788",
+        "tcp://[10.0.0.1]:7788", "tcp://10.0.0.1:99999", "tcp://10.0.0.1:x", "ipc:///tmp/x", "",
+        "tcp://[::1:7788", "tcp://10.0.0.1:" + "1" * 5000,
+    ],
+)  # fmt: skip
+def test_worker_listen_that_cannot_be(text: str) -> None:
+    with pytest.raises(ValueError, match="write tcp://ADDRESS:PORT"):
+        from_options({"worker_listen": (text,), **KEYS})
+
+
+@pytest.mark.parametrize(("given", "missing"), [tuple(KEYS), tuple(KEYS)[::-1]])
+def test_one_half_of_the_keys_is_not_enough(given: str, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"{given}: {missing} is needed, too"):
+        from_options({given: "x"})
+
+
+def test_keys_that_nobody_asks_for() -> None:
+    """Else all seems well, and the workers elsewhere wait for ever."""
+    with pytest.raises(ValueError, match=r"link_key: nobody listens .* give --worker-listen"):
+        from_options(dict(KEYS))
+
+
+def test_a_heartbeat_in_reason() -> None:
+    with pytest.raises(ValueError, match="worker_heartbeat: at most"):
+        from_options({"worker_heartbeat": 61.0})
+    assert from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
+
+
+# --- who may come in ---
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"origins": ("example.org",)}, "origins: 'example.org': write https://example.org"),
+        ({"hosts": ("http://h",)}, "hosts: 'http://h': write example.org"),
+        ({"trusted_proxies": ("10.0.0.1/8",)}, "trusted_proxies: '10.0.0.1/8': "),
+        ({"proxy_protocol": "required"}, "proxy_protocol needs trusted_proxies"),
+        ({"listen": ("h:1?proxy_protocol=optional",)}, "proxy_protocol needs trusted_proxies"),
+        (
+            {"listen": ("raw://h:1?proxy_protocol=optional",), "trusted_proxies": ("unix",)},
+            "does not go with raw://",
+        ),
+        (
+            {
+                "listen": ("h:1?proxy_protocol=optional",),
+                "first_byte_timeout": 1.0,
+                "trusted_proxies": ("unix",),
+            },
+            "does not go with raw://",
+        ),
+    ],
+)
+def test_wrong_doors_are_refused_with_advice(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        from_options(options)
+    assert words in str(caught.value)
+
+
+def test_a_listener_has_its_own_proxy_protocol() -> None:
+    settings = from_options(
+        {
+            "listen": ("raw://h:1?proxy_protocol=required", "h:2"),
+            "trusted_proxies": ("10.0.0.0/8", "unix"),
+        }
+    )
+    asked = [parse_listen(text, settings).proxy_protocol for text in settings.listen]
+    assert asked == ["required", "off"]

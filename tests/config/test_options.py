@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsraw.config import options as o
+from wsraw.config.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("ping_interval", "2m", 120.0),
+        ("ping_interval", 3, 3.0),
+        ("memory_limit", "1GiB", 1 << 30),
+        ("memory_limit", 5, 5),
+        ("listen", "h:1", ("h:1",)),
+        ("listen", ["h:1", "h:2"], ("h:1", "h:2")),
+        ("deflate", False, False),
+    ],
+)
+def test_values_are_read(name: str, value: Any, read: Any) -> None:
+    assert o.read(name, value) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("deflate", 1, "deflate: Expected `bool`, got `int`; write true or false"),
+        ("dispatch", "x", "dispatch: Invalid enum value 'x'; write any or sticky"),
+        ("ping_intervall", 1, "ping_intervall: there is no such setting; did you mean ping_int"),
+        ("colour", 1, "colour: there is no such setting"),
+        ("max_memory", "1 Mio", "max_memory: '1 Mio' is no size; write bytes, as in 65536, 64KiB"),
+        ("ping_interval", "1M", "ping_interval: '1M' is no length of time; write seconds, as in"),
+        ("ping_interval", float("inf"), "ping_interval: inf is no length of time; 0 switches"),
+        ("message_rate", float("inf"), "message_rate: inf is no number"),
+    ],
+)
+def test_wrong_values_give_one_line(name: str, value: Any, line: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        o.read(name, value)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_is_an_option_with_a_meaning() -> None:
+    options = o.options()
+    assert [option.name for option in options] == list(Settings.__struct_fields__)
+    for option in options:
+        assert option.default == getattr(Settings(), option.name)
+        assert option.meaning.endswith(".")
+
+
+def test_options_know_their_kind_and_bounds() -> None:
+    options = {option.name: option for option in o.options()}
+    assert options["listen"].kind == "texts"
+    assert options["run_dir"].kind == "text"
+    assert options["deflate"].kind == "switch"
+    assert options["max_message_size"].kind == "size"
+    assert options["max_message_size"].minimum == 1
+    assert options["memory_limit"].minimum == 0
+    bits = options["deflate_window_bits"]
+    assert (bits.minimum, bits.maximum) == (9, 15)
+    assert options["ping_interval"].kind == "time"
+    assert options["max_deliveries"].kind == "count"
+    assert options["max_deliveries"].minimum == 1
+    assert [option.name for option in o.options() if option.is_path] == [
+        "workers", "run_dir", "tls_cert", "tls_key", "tls_client_ca", "link_key", "worker_keys"
+    ]  # fmt: skip
+    assert options["dispatch"].choices == ("any", "sticky")
+
+
+def test_an_unknown_name_is_no_option() -> None:
+    with pytest.raises(KeyError):
+        o.option("colour")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from wsraw.config import options, programs
+from wsraw.config.programs import Entry, Program
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="quotes as POSIX has them")
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "count"),
+    [
+        ("handlers.py", "handlers.py", 1),
+        ("handlers.py:4", "handlers.py", 4),
+        ("dir/a:b.py", "dir/a:b.py", 1),
+        (r"C:\handlers.py", r"C:\handlers.py", 1),
+        (r"C:\handlers.py:12", r"C:\handlers.py", 12),
+    ],
+)
+def test_handlers_files_are_read(text: str, file: str, count: int) -> None:
+    program, number = programs.parse(text)
+    assert (program.file, program.words, number) == (file, (), count)
+    assert not program.is_foreign
+
+
+@posix
+@pytest.mark.parametrize(
+    ("text", "words", "count"),
+    [
+        ("node echo.mjs", ("node", "echo.mjs"), 1),
+        ("node echo.mjs:3", ("node", "echo.mjs"), 3),
+        ("./worker", ("./worker",), 1),
+        ("x:²", ("x:²",), 1),
+        ("php 'my file.php' -v:2", ("php", "my file.php", "-v"), 2),
+        ("python worker.py:2", ("python", "worker.py"), 2),
+    ],
+)
+def test_commands_are_read(text: str, words: tuple[str, ...], count: int) -> None:
+    program, number = programs.parse(text)
+    assert (program.file, program.words, number) == (None, words, count)
+    assert program.is_foreign
+
+
+def test_windows_has_quotes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    command = r'"C:\Program Files\node.exe" src\echo.mjs -x="a b"'
+    assert programs.split(command) == (r"C:\Program Files\node.exe", r"src\echo.mjs", "-x=a b")
+
+
+@posix
+def test_white_space_in_the_name_of_a_file() -> None:
+    """It is one where there is such a file, or where quotes say so."""
+    text = "my app/handlers.py:2"
+    assert programs.parse(text).program.words == ("my", "app/handlers.py")
+    assert programs.parse(text, {"my app/handlers.py"}.__contains__).program.file == text[:-2]
+    assert programs.parse("'my app/handlers.py':2").program.file == "my app/handlers.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "write FILE"),
+        (":4", "write FILE"),
+        ("h.py:0", "must be from 1 to 1000"),
+        ("node x:1001", "must be from 1 to 1000"),
+        ("node x:" + "9" * 5000, "must be from 1 to 1000"),
+        ("node 'x", "no closing quotation" if sys.platform != "win32" else ""),
+        ("''", "write FILE" if sys.platform != "win32" else ""),
+        ("a\0b", "null"),
+    ],
+)
+def test_wrong_entries_are_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=r"^workers: ") as caught:
+        programs.parse(text)
+    assert why in str(caught.value)
+
+
+def test_several_entries() -> None:
+    chat, node = programs.parse_all(["a/chat.py:2", "node echo.mjs"])
+    assert (chat.program.label, chat.number) == ("chat.py", 2)
+    assert (node.program.label, node.number) == ("node echo.mjs", 1)
+    assert programs.parse_all([]) == (Entry(programs.PRINTS, 1),)
+
+
+def test_none_of_its_own() -> None:
+    assert programs.parse_all(["none"]) == ()
+    # A path says that a program of that name is meant.
+    assert programs.parse_all(["./none"])[0].program.words == ("./none",)
+
+
+def test_labels_tell_them_apart() -> None:
+    labels = [entry.program.label for entry in programs.parse_all(["a/x.py", "b/x.py", "y.py"])]
+    assert labels == ["a/x.py", "b/x.py", "y.py"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (["x.py:2", "x.py"], "'x.py' is there twice; say once how many"),
+        (["x.py:600", "node y:600"], "more than 1000"),
+        (["none", "x.py"], "'none' means that there are none: leave it or the rest out"),
+        (["none", "none"], "'none' means that there are none"),
+    ],
+)
+def test_entries_that_do_not_fit_each_other(texts: list[str], why: str) -> None:
+    with pytest.raises(ValueError, match=r"^workers: ") as caught:
+        programs.parse_all(texts)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("chat.py", 0),
+        ("a/chat.py", 0),
+        ("node src/echo.mjs", 1),
+        ("src/echo.mjs", 1),
+        ("echo.mjs", 1),
+        ("other.mjs", 2),
+        ("node", None),
+        ("", None),
+        ("ruby", None),
+    ],
+)
+def test_an_entry_is_found_by_what_only_it_has(name: str, found: int | None) -> None:
+    texts = ["a/chat.py", "node src/echo.mjs", "node other.mjs"]
+    known: list[Program] = [entry.program for entry in programs.parse_all(texts)]
+    assert programs.find(known, name) is (None if found is None else known[found])
+
+
+@pytest.mark.parametrize("name", ["endpoint", "token", "pool", "instance"])
+def test_no_setting_is_named_as_what_a_worker_is_told(name: str) -> None:
+    """A worker that starts a run of its own has these in its environment (WSRAW_TOKEN, …)."""
+    assert name not in options.names()
+    assert options.nearest(name, 0.9) is None

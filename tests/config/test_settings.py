@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from wsraw.config import settings as s
+from wsraw.config.checks import from_options
+from wsraw.config.settings import Settings
+
+
+def test_json_carries_settings_unchanged() -> None:
+    settings = from_options({"listen": ["unix:/tmp/ä"], "stop_timeout": 0.5, "workers": ["x:2"]})
+    assert s.from_json(s.to_json(settings)) == settings
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"ping_interval": -1}', "[]"])
+def test_json_that_is_no_settings_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not settings"):
+        s.from_json(text)
+
+
+def test_what_is_replaced_is_that_alone() -> None:
+    settings = Settings(stop_timeout=3.0)
+    assert s.replaced(settings, run_dir="/x") == Settings(stop_timeout=3.0, run_dir="/x")
+
+
+def test_tables_reach_a_child_process() -> None:
+    settings = Settings(
+        pools=(s.PoolSettings(name="a", workers=("x.py",), delivery="at-most-once"),),
+        routes=(s.RouteSettings(pool="a", path="/{b}", kind="websocket"),),
+    )
+    assert s.from_json(s.to_json(settings)) == settings

@@ -1,0 +1,537 @@
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from running import ROOT, Running
+
+from wsraw import cli
+from wsraw.config import options, programs, sources
+from wsraw.config.addresses import parse_listen
+from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+from wsraw.config.sources import ConfigurationError
+
+
+def gather(
+    tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **given: Any
+) -> sources.Configuration:
+    file = tmp_path / "wsraw.toml"
+    file.write_text(text, "utf-8")
+    return sources.gather(given, environ or {}, str(file))
+
+
+def refusal(tmp_path: Path, text: str = "", environ: Any = None, **given: Any) -> str:
+    """What is said, without the folder."""
+    with pytest.raises(ConfigurationError) as caught:
+        gather(tmp_path, text, environ, **given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(tmp_path) + os.sep, "")
+
+
+def test_nothing_said_is_the_defaults() -> None:
+    assert sources.gather({}, {}) == (Settings(), {})
+
+
+# --- what goes before what ---
+
+
+def test_the_command_line_over_the_environment_over_the_file(tmp_path: Path) -> None:
+    text = "ping_interval = 1\nping_timeout = 1\nclose_timeout = 1\n"
+    environ = {"WSRAW_PING_INTERVAL": "2", "WSRAW_PING_TIMEOUT": "2", "HOME": "/"}
+    settings, sources = gather(tmp_path, text, environ, ping_interval="3")
+    assert (settings.ping_interval, settings.ping_timeout, settings.close_timeout) == (3, 2, 1)
+    assert sources == {
+        "ping_interval": "--ping-interval",
+        "ping_timeout": "WSRAW_PING_TIMEOUT",
+        "close_timeout": f"{tmp_path / 'wsraw.toml'}:3",
+    }
+
+
+# --- the file ---
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("# only a comment", {}),
+        ("\ufeffreload = true\r\n", {"reload": True}),
+        ("high_water_mark = 100000", {"high_water_mark": 100_000}),
+        ('high_water_mark = "512KiB"', {"high_water_mark": 512 << 10}),
+        ("ping_interval = 1", {"ping_interval": 1.0}),
+        ("ping_interval = 0.25", {"ping_interval": 0.25}),
+        ('ping_interval = "2m"', {"ping_interval": 120.0}),
+        ("deflate = false", {"deflate": False}),
+        ('dispatch = "sticky"', {"dispatch": "sticky"}),
+        ('listen = "h:1"', {"listen": ("h:1",)}),
+        ('listen = ["h:1", "h:2"]', {"listen": ("h:1", "h:2")}),
+        ("subprotocols = []", {"subprotocols": ()}),
+    ],
+)
+def test_values_of_a_file(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
+    assert gather(tmp_path, text).settings == Settings(**values)
+
+
+TABLE = [
+    ("high_watermark = 1", "high_watermark: there is no such setting; did you mean high_water_"),
+    ("high-water-mark = 1", "high-water-mark: there is no such setting; did you mean high_wate"),
+    ("colour = 'red'", "colour: there is no such setting"),
+    ("ping_interval = true", "ping_interval: Expected `float`, got `bool`; write seconds, as"),
+    ("ping_interval = -1", "ping_interval: Expected `float` >= 0.0; write seconds"),
+    ("ping_interval = inf", "ping_interval: inf is no length of time"),
+    ("ping_interval = nan", "ping_interval: "),
+    ("ping_interval = 'soon'", "ping_interval: 'soon' is no length of time; write seconds"),
+    ("ping_interval = 1979-05-27", "ping_interval: Expected `float`, got `date`"),
+    ("high_water_mark = '1K'", "high_water_mark: '1K' is no size; write bytes, as in 65536, 64KiB"),
+    ("high_water_mark = 0", "high_water_mark: Expected `int` >= 1"),
+    ("high_water_mark = 1.5", "high_water_mark: Expected `int`, got `float`"),
+    ("max_deliveries = '3'", "max_deliveries: Expected `int`, got `str`; write a whole number, 1 "),
+    ("max_connections = 'many'", "max_connections: Expected `int`, got `str`; write a whole number,"
+     " 0 or more, without quotes"),
+    ("max_header_count = 999", "max_header_count: Expected `int` <= 128; write a whole number, from"
+     " 1 to 128"),
+    ("message_rate = '3'", "message_rate: Expected `float`, got `str`; write a number, 0 or more, "
+     "without quotes"),
+    ("log_level = 5", "log_level: Expected `str`, got `int`; write debug or info"),
+    ("link_key = 5", "link_key: Expected `str`, got `int`; write a text in quotes"),
+    ("origins = 5", "origins: Expected `array`, got `int`; write a text in quotes, or a list of "),
+    ("tls = 'maybe'", "tls: Invalid enum value 'maybe'; write auto or off or optional or required"),
+    ("listen = 'h:1?tls=maybe'", "listen: 'h:1?tls=maybe': tls: 'maybe' is none of its values; "
+     "write auto or off or optional or required"),
+    ("listen = 'h:1?first_byte_timeout=soon'", "listen: 'h:1?first_byte_timeout=soon': "
+     "first_byte_timeout: 'soon' is no length of time; write seconds"),
+    ("deflate = 'no'", "deflate: Expected `bool`, got `str`; write true or false"),
+    ("dispatch = 'some'", "dispatch: Invalid enum value 'some'; write any or sticky"),
+    ("listen = []", "listen: at least one HOST:PORT is needed"),
+    ("listen = [\n  'h:1',\n  '80',\n]", "listen: '80': write HOST:PORT"),
+    ("listen = [1]", "listen"),
+    ("workers = ['a', 'a:2']", "workers: 'a' is there twice"),
+    ("[listen]\nport = 1", "listen: this is no table; write listen = …"),
+    ("[[listen]]\nport = 1", "listen: this is no table; write listen = …"),
+    ("[pool.a]\ndispatch = 'any'", "pool: there is no such table"),
+    ("ping = {interval = 1}", "ping: there is no such table"),
+    ("[pools]\nname = 'a'", "pools: write [[pools]] over each of them"),
+    ("[routes.a]\npool = 'a'", "routes: write [[routes]] over each of them"),
+    ("pools = [1]", "pools: 1: write a table, or a text"),
+    ("pools = ['a=x.py:0']", "pools: a: 'x.py:0': the number of processes"),
+    ("[[pools]]", "pools: name must be said in each [[pools]]"),
+    ("low_water_mark = '1MiB'", "low_water_mark (1048576) must not be above high_water_mark"),
+    ("high_water_mark = '1KiB'", "low_water_mark (65536) must not be above high_water_mark (1024)"),
+    ("a = ", "this is no TOML: Invalid value"),
+    ("a b", "this is no TOML: Expected '=' after a key"),
+    ("deflate = true\ndeflate = true", "this is no TOML: Cannot overwrite a value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "message"), TABLE, ids=[wrong for wrong, _ in TABLE])
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        ("", 1),
+        ("# deflate = 1\n\n", 3),
+        ('\nrun_dir = """\ncolour = 1\n"""\nmax_events = 3 # colour\n', 6),
+        ("subprotocols = [\n  'a',\n  # b\n]\n\n\n", 7),
+    ],
+)
+def test_wrong_files_are_refused_with_line(
+    tmp_path: Path, before: str, line: int, wrong: str, message: str
+) -> None:
+    if wrong.count("deflate") > 1:
+        line += 1
+    assert refusal(tmp_path, before + wrong).startswith(f"wsraw.toml:{line}: {message}")
+
+
+def test_a_key_in_a_table_is_not_taken_for_one_at_the_top(tmp_path: Path) -> None:
+    text = "[a]\nping_interval = 1\n"
+    assert refusal(tmp_path, text).startswith("wsraw.toml:1: a: there is no such table")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a = 'x'\nb = '\xff'\n", "wsraw.toml:2: this is not UTF-8"),
+        (b"\0", "wsraw.toml:1: this is no TOML"),
+        (b"a = " + b"[" * 100_000, "wsraw.toml:1: this is no TOML"),
+        (b"#" * (2 << 20), "wsraw.toml: more than 1048576 bytes"),
+    ],
+    ids=["latin", "zero", "deep", "long"],
+)
+def test_files_that_are_none(tmp_path: Path, data: bytes, message: str) -> None:
+    file = tmp_path / "wsraw.toml"
+    file.write_bytes(data)
+    with pytest.raises(ConfigurationError) as caught:
+        sources.gather({}, {}, str(file))
+    assert str(caught.value).replace(str(tmp_path) + os.sep, "").startswith(message)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="none: there is no such configuration file"):
+        sources.gather({}, {}, str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match=r"[Dd]irectory|denied"):
+        sources.gather({}, {}, str(tmp_path))
+
+
+def test_relative_paths_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("conf/x.toml").write_text(
+        "workers = 'app/handlers.py:4'\nrun_dir = '../run'\n"
+        "listen = ['unix:a.sock?plain_http=raw', 'raw://unix:/b', 'h:1', 'ws://unix:c']\n"
+    )
+    settings = sources.gather({}, {}, "conf/x.toml").settings
+    assert settings.workers == (str(tmp_path / "conf/app/handlers.py:4"),)
+    assert Path(settings.run_dir).resolve() == tmp_path / "run"
+    assert settings.listen == (
+        f"unix:{tmp_path}/conf/a.sock?plain_http=raw",
+        "raw://unix:/b",
+        "h:1",
+        f"ws://unix:{tmp_path}/conf/c",
+    )
+    Path("conf/my app").mkdir()
+    Path("conf/my app/h.py").touch()
+    Path("conf/w.toml").write_text('workers = ["my app/h.py:2", "node src/x.mjs:3", "\'a b.py\'"]')
+    settings = sources.gather({}, {}, "conf/w.toml").settings
+    assert settings.workers == (
+        f"{tmp_path}/conf/my app/h.py:2",
+        "node src/x.mjs:3",
+        f"{tmp_path}/conf/a b.py",
+    )
+    Path("conf/tls.toml").write_text(
+        "tls_cert = ['a.pem', 'example.org,*.example.org=b.pem', 'x.org=/d.pem']\n"
+        "tls_key = ['a.key', '/b.key', 'c.key']\ntls_client_ca = 'ca.pem'\n"
+        "listen = ['wss://h:1?tls_cert=e+f.pem&tls_cert=x.org=g.pem&plain_http=raw']\n"
+        "tls_client_auth = 'required'\n"
+    )
+    conf = f"{tmp_path}/conf"
+    settings = sources.gather({}, {}, "conf/tls.toml").settings
+    assert settings.tls_key == (f"{conf}/a.key", "/b.key", f"{conf}/c.key")
+    assert settings.tls_client_ca == f"{conf}/ca.pem"
+    assert settings.tls_cert == (
+        f"{conf}/a.pem",
+        f"example.org,*.example.org={conf}/b.pem",
+        "x.org=/d.pem",
+    )
+    assert parse_listen(settings.listen[0], settings).tls_cert == (
+        f"{conf}/e f.pem",
+        f"x.org={conf}/g.pem",
+    )
+    given = sources.gather({"workers": ("h.py",)}, {"WSRAW_RUN_DIR": "r"}, "")
+    assert (given.settings.workers, given.settings.run_dir) == (("h.py",), "r")
+
+
+# --- tables ---
+
+TWO_POOLS = """
+[[pools]]
+name = "chat"
+workers = [
+  "chat.py:4",
+]
+dispatch = "sticky"
+
+[[pools]]  # of others
+name = "far"
+
+# who goes where
+[[routes]]
+path = "/rooms/{room}"
+pool = "chat"
+
+[[routes]]
+kind = "raw"
+listener = "unix:s"
+pool = "far"
+"""
+
+
+def test_tables_of_a_file(tmp_path: Path) -> None:
+    settings, sources = gather(tmp_path, f"listen = 'unix:s'\n{TWO_POOLS}")
+    assert settings.pools == (
+        PoolSettings(name="chat", workers=(f"{tmp_path}/chat.py:4",), dispatch="sticky"),
+        PoolSettings(name="far"),
+    )
+    assert settings.routes == (
+        RouteSettings(pool="chat", path="/rooms/{room}"),
+        RouteSettings(pool="far", kind="raw", listener=f"unix:{tmp_path}/s"),
+    )
+    assert settings.listen == (f"unix:{tmp_path}/s",)
+    assert sources["pools"] == f"{tmp_path / 'wsraw.toml'}:3"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("dispatch", "dispach", "8: pools: dispach: there is no such key in [[pools]]; did you"),
+        ("sticky", "stick", "8: pools: dispatch: Invalid enum value 'stick'; write any or sticky"),
+        ('"chat.py:4"', "4", "5: pools: workers[0]: Expected `str`, got `int`"),
+        ("chat.py:4", "chat.py:0", "5: pools: chat: "),
+        ('"far"\n\n', '"chat"\n\n', "11: pools: 'chat' is there twice"),
+        ('name = "far"', "", "10: pools: name must be said in each [[pools]]"),
+        ('"far"\n\n', '"near"\n\n', "21: routes: listener unix:"),
+        ("{room}", "{room", "15: routes: '/rooms/{room': a {name} stands"),
+        ('"raw"', '"rau"', "19: routes: kind: Invalid enum value 'rau'; write any or websocket or"),
+        ("unix:s", "unix:t", "20: routes: "),
+        ('kind = "raw"', 'kind = "raw"\npath = "/x"', "20: routes: "),
+        ('path = "/rooms/{room}"', "", "18: routes: no client comes to listener "),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_refused_with_line(
+    tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    assert TWO_POOLS.count(right) == 1
+    text = f"listen = 'unix:s'\n{TWO_POOLS.replace(right, wrong)}"
+    assert refusal(tmp_path, text).startswith(f"wsraw.toml:{message}")
+
+
+def test_tables_in_one_line_are_blamed_there(tmp_path: Path) -> None:
+    text = "\npools = [{name = 'a'},\n  {name = 'b', dispatch = 'x'}]"
+    assert refusal(tmp_path, text).startswith("wsraw.toml:2: pools: dispatch: Invalid enum")
+
+
+def test_the_command_line_has_no_lines(tmp_path: Path) -> None:
+    told = refusal(tmp_path, TWO_POOLS, routes=("/a=chat",), listen=("unix:s",))
+    assert told.startswith("wsraw.toml:10: pools: no client comes to 'far'"), "there it is wrong"
+    given = {"routes": ("/a=chat", "/a=far"), "listen": ("unix:s",)}
+    assert refusal(tmp_path, TWO_POOLS, **given).startswith("--route: no client comes to /a=far")
+
+
+# --- the environment ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("WSRAW_LISTEN", "h:1 [::1]:2", ("h:1", "[::1]:2")),
+        ("WSRAW_WORKERS", "h.py:2", ("h.py:2",)),
+        ("WSRAW_POOLS", "a=x.py:2", (PoolSettings(name="a", workers=("x.py:2",)),)),
+        ("WSRAW_ROUTES", "/a/{b}=default", (RouteSettings(pool="default", path="/a/{b}"),)),
+        ("WSRAW_DEFLATE", "no", False),
+        ("WSRAW_RELOAD", "1", True),
+        ("WSRAW_DISPATCH", "sticky", "sticky"),
+        ("WSRAW_MAX_DELIVERIES", "7", 7),
+        ("WSRAW_MEMORY_LIMIT", "1GiB", 1 << 30),
+        ("WSRAW_PING_TIMEOUT", "5m", 300.0),
+        ("WSRAW_RUN_DIR", "", ""),
+        ("WSRAW_PING_TIMEOUT", "", 20.0),
+    ],
+)
+def test_the_environment(name: str, text: str, value: Any) -> None:
+    settings = sources.gather({}, {name: text}).settings
+    assert getattr(settings, name.removeprefix("WSRAW_").lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("WSRAW_PING_TIMEOUT", "x", "WSRAW_PING_TIMEOUT: 'x' is no length of time"),
+        ("WSRAW_MAX_DELIVERIES", "x", "WSRAW_MAX_DELIVERIES: 'x' is no number"),
+        ("WSRAW_MAX_DELIVERIES", "0", "WSRAW_MAX_DELIVERIES: Expected `int` >= 1"),
+        ("WSRAW_DEFLATE", "perhaps", "WSRAW_DEFLATE: Expected `bool`, got `str`; write true or"),
+        ("WSRAW_LISTEN", "80", "WSRAW_LISTEN: '80': write HOST:PORT"),
+        ("WSRAW_POOLS", "a=x.py b", "WSRAW_POOLS: no client comes to 'a': write a route"),
+        ("WSRAW_ROUTES", "/a=x", "WSRAW_ROUTES: /a=x: there is no pool 'x'; there are default"),
+        ("WSRAW_ROUTES", "/a", "WSRAW_ROUTES: '/a': write PATTERN=POOL"),
+        ("WSRAW_LOW_WATER_MARK", "1GB", "WSRAW_LOW_WATER_MARK (1000000000) must not be above"),
+        (
+            "WSRAW_HIGH_WATERMARK",
+            "1",
+            "WSRAW_HIGH_WATERMARK: there is no such setting; did you mean WSRAW_HIGH_WATER_MARK?",
+        ),
+    ],
+)
+def test_wrong_variables(name: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        sources.gather({}, {name: text})
+    assert str(caught.value).startswith(message)
+
+
+def test_what_others_say_in_the_environment_is_not_ours() -> None:
+    """Kubernetes makes such variables for a service named wsraw; and we have some between us."""
+    theirs = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR"]
+    ours = set()
+    for file in [*(ROOT / "wsraw").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        if file != Path(__file__):
+            ours |= set(re.findall(r"\bWSRAW_([A-Z_]+)\b", file.read_text("utf-8")))
+    ours -= {name.upper() for name in options.names()}
+    assert {"PATH", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
+    environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
+    assert sources.gather({}, environ) == (Settings(), {})
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ping_interval": "x"}, "--ping-interval: 'x' is no length of time"),
+        ({"listen": ("80",)}, "--listen: '80': write HOST:PORT"),
+        ({"pools": ("a=",)}, "--pool: 'a=': write NAME=WORKERS"),
+        ({"pools": ("a=x", "b=y"), "routes": ("/=a",)}, "--pool: no client comes to 'b'"),
+        ({"routes": ("/=a",)}, "--route: /=a: there is no pool 'a'"),
+        ({"low_water_mark": "1GB"}, "--low-water-mark (1000000000) must not be above"),
+        ({"high_water_mark": "9"}, "--high-water-mark: low_water_mark (65536) must not be above"),
+    ],
+)
+def test_wrong_options(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        sources.gather(given, {})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_wrong_value_is_refused_where_another_would_win(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "ping_interval = 'x'", ping_interval="3").startswith("wsraw.toml:1: ")
+
+
+# --- what is shown ---
+
+
+def test_what_is_shown_is_read_as_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.toml").write_text('\nhigh_water_mark = "300KiB"\nrun_dir = \'a "\\ b\'\n')
+    monkeypatch.setenv("WSRAW_CLOSE_TIMEOUT", "1.5s")
+    monkeypatch.setenv("WSRAW_CONFIG", "a.toml")
+    arguments = ["--workers=h.py:2", "--subprotocols=ä\x7f\n", "--listen=unix:s", "--no-deflate"]
+    arguments += ["--pool=a=x.py", "--pool=b", "--pool=a=node 'y' \"z\":3"]
+    arguments += ["--route=/a/{b}=a", "--route=raw=b"]
+    assert cli.main(["settings", *arguments]) == 0
+    shown = capsys.readouterr().out
+    lines = {line.split(" = ")[0]: line for line in shown.splitlines()}
+    assert lines["high_water_mark"] == 'high_water_mark = "300KiB"  # a.toml:2'
+    assert lines["close_timeout"] == 'close_timeout = "1.5s"  # WSRAW_CLOSE_TIMEOUT'
+    assert lines["deflate"] == "deflate = false  # --deflate"
+    assert lines["ping_interval"] == 'ping_interval = "20s"  # default'
+    assert lines["listen"] == f'listen = ["unix:{tmp_path}/s"]  # --listen'
+    assert set(tomllib.loads(shown)) == set(options.names())
+    Path("b.toml").write_text(shown, "utf-8")
+    read = sources.gather({}, {}, "b.toml").settings
+    assert read == Settings(
+        high_water_mark=300 << 10,
+        run_dir=str(tmp_path / 'a "\\ b'),
+        close_timeout=1.5,
+        workers=(str(tmp_path / "h.py:2"),),
+        subprotocols=("ä\x7f\n",),
+        listen=(f"unix:{tmp_path}/s",),
+        deflate=False,
+        pools=(
+            PoolSettings(name="a", workers=(str(tmp_path / "x.py"), "node 'y' \"z\":3")),
+            PoolSettings(name="b"),
+        ),
+        routes=(RouteSettings(pool="a", path="/a/{b}"), RouteSettings(pool="b", kind="raw")),
+    )
+
+
+@hypothesis_settings(max_examples=300)
+@given(st.text(st.sampled_from("ab_=[]{}\"'#\\.1 \n-")))
+def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: str) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text(text, "utf-8", newline="")
+    try:
+        sources.gather({}, {}, str(file))
+    except ConfigurationError as error:
+        assert re.match(rf"{re.escape(str(file))}:[1-9][0-9]*: [^\n]+\Z", str(error))
+
+
+# --- a run of it ---
+
+
+def test_a_run_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "h.py").write_text("def on_message(msg, con):\n    return msg\n")
+    (tmp_path / "w.toml").write_text("workers = 'h.py:2'\nlisten = 'unix:s'\n")
+    with Running(f"--config={tmp_path / 'w.toml'}") as run:
+        run.ready()
+        assert run.line(r"listening on \w+://127.0.0.1:\d+ .*\(2 workers, ")
+        assert not (tmp_path / "s").exists(), "the command line goes first"
+
+
+def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    assert gather(tmp_path, text).settings.idle_timeout == 600.0
+
+
+@pytest.mark.parametrize("name", ["wsraw.toml", "pools.toml"])
+def test_the_examples_load(name: str) -> None:
+    file = ROOT / "examples" / name
+    settings = sources.gather({}, {}, str(file)).settings
+    for workers in (settings.workers, *(pool.workers for pool in settings.pools)):
+        assert all(Path(programs.parse(text).program.file or "").is_file() for text in workers)
+    # What is commented out is right, too.
+    text = re.sub(r"^#(\w+ = )", r"\1", file.read_text("utf-8"), flags=re.M)
+    for name, value in tomllib.loads(text).items():
+        options.read(name, value)
+
+
+TRICKY = """
+# a comment with [brackets] and "quotes
+log_level = "de\\"bug # ]"   # = "info"
+a = [ # [
+  "x]", 'y"[',
+
+  { b = "}" },
+]
+text = \"\"\"
+c = 1
+[d]
+\\\"\"\"\"\"
+other = '''
+# e = '1'''''
+
+[[routes]]
+path = "/["
+
+[[ routes ]]   # ]
+path = [
+"]" ]
+pool = "x"
+"""
+
+
+def test_lines_are_found_in_any_toml() -> None:
+    places = sources._lines_of_keys(TRICKY)
+    assert places == {
+        ("log_level", None, ""): 3,
+        ("a", None, ""): 4,
+        ("text", None, ""): 9,
+        ("other", None, ""): 13,
+        ("routes", None, ""): 16,
+        ("routes", 0, ""): 16,
+        ("routes", 0, "path"): 17,
+        ("routes", 1, ""): 19,
+        ("routes", 1, "path"): 20,
+        ("routes", 1, "pool"): 22,
+    }
+    assert set(tomllib.loads(TRICKY)) == {name for name, _, _ in places}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "routes = [\n" + "".join(f'  "/{n}=default",\n' for n in range(10_000)) + "]\n",
+        "".join(f'[[routes]]\npath = "/{n}/{{x}}"\npool = "default"\n' for n in range(5_000)),
+        "".join(
+            f'[[pools]]\nname = "p{n}"\n[[routes]]\nhost = "h{n}"\npool = "p{n}"\n'
+            for n in range(3_000)
+        ),
+    ],
+    ids=["array", "tables", "pools"],
+)
+def test_many_routes_take_no_longer_each_than_few(text: str, tmp_path: Path) -> None:
+    """Each was compared with all before it, and each line of an array was read with all before it:
+    2,000 took a minute, and these would take the half of an hour."""
+    file = tmp_path / "wsraw.toml"
+    file.write_text(text)
+    found = sources.gather({}, {}, str(file))
+    assert len(found.settings.routes) >= 3_000

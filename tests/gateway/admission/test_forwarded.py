@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw.config.networks import Networks, parse_address
+from wsraw.gateway.admission.forwarded import MAX_HOPS, Client, forwarded, x_forwarded_for
+
+TRUSTED = Networks(["10.0.0.0/8", "fd00::/8"])
+
+
+def xff(value: str, **others: str) -> Client | None:
+    headers = {f"x-forwarded-{name}": text for name, text in others.items()}
+    return x_forwarded_for({"x-forwarded-for": value, **headers}, TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("value", "peer"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9:4711", "203.0.113.9:4711"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:DB8::1]:4711", "[2001:db8::1]:4711"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        # From the right: what the client invented stands to the left.
+        ("1.1.1.1, 203.0.113.9", "203.0.113.9"),
+        ("1.1.1.1, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("1.1.1.1,203.0.113.9 ,\t10.0.0.3,10.0.0.2,", "203.0.113.9"),
+        # Only our own proxies: the farthest of them.
+        ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        # What is no address ends it, and so does one that is hidden.
+        ("1.1.1.1, garbage, 10.0.0.2", "10.0.0.2"),
+        ("1.1.1.1, unknown, 10.0.0.2", "unknown"),
+        ("1.1.1.1, _secret", "_secret"),
+        ("10.0.0.9, 203.0.113.9:99999, 10.0.0.2", "10.0.0.2"),
+        # A quote that the client has opened must not swallow what the proxies added.
+        ('", 203.0.113.9', "203.0.113.9"),
+        ('1.1.1.1, "203.0.113.9, 10.0.0.2', "10.0.0.2"),
+    ],
+)
+def test_x_forwarded_for(value: str, peer: str) -> None:
+    client = xff(value)
+    assert client is not None
+    assert client.peer == peer
+    if peer[0] in "u_":
+        assert client.address is None
+    else:
+        assert str(client.address) in peer
+
+
+@pytest.mark.parametrize("value", ["", ",", "garbage", "1.2.3.4, x"])
+def test_x_forwarded_for_that_says_nothing(value: str) -> None:
+    assert xff(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "proto", "scheme"),
+    [
+        ("203.0.113.9", "https", "https"),
+        ("203.0.113.9", "HTTPS", "https"),
+        ("203.0.113.9", "wss", "https"),
+        ("203.0.113.9", "ws", "http"),
+        ("203.0.113.9", "gopher", ""),
+        ("203.0.113.9, 10.0.0.2", "https, http", "https"),
+        ("1.1.1.1, 203.0.113.9, 10.0.0.2", "http, https, http", "https"),
+        ("203.0.113.9, 10.0.0.2", "https", "https"),
+        ("1.1.1.1, 203.0.113.9, 10.0.0.2", "https, http", "http"),
+        ("", "https", "https"),
+    ],
+)
+def test_x_forwarded_proto(value: str, proto: str, scheme: str) -> None:
+    client = xff(value, proto=proto)
+    assert client is not None
+    assert client.scheme == scheme
+
+
+def test_x_forwarded_host() -> None:
+    assert xff("203.0.113.9", host="example.org") == Client(
+        parse_address("203.0.113.9"), "203.0.113.9", "", "example.org"
+    )
+    assert xff("", host="example.org") == Client(None, "", "", "example.org")
+
+
+@pytest.mark.parametrize(
+    ("value", "peer", "scheme", "host"),
+    [
+        ("for=203.0.113.9", "203.0.113.9", "", ""),
+        ("For=203.0.113.9;Proto=HTTPS;Host=example.org", "203.0.113.9", "https", "example.org"),
+        ('for="203.0.113.9:4711"', "203.0.113.9:4711", "", ""),
+        ('for="[2001:db8::1]"', "2001:db8::1", "", ""),
+        ('for="[2001:db8:cafe::17]:4711"', "[2001:db8:cafe::17]:4711", "", ""),
+        ('for="[2001:db8::1]:_port"', "[2001:db8::1]:_port", "", ""),
+        (r'for="\203.0.113.9"', "203.0.113.9", "", ""),
+        ("for=unknown", "unknown", "", ""),
+        ("for=_hidden, for=10.0.0.2", "_hidden", "", ""),
+        ("for=1.1.1.1, for=203.0.113.9;by=10.0.0.1, for=10.0.0.2", "203.0.113.9", "", ""),
+        ("for=203.0.113.9;proto=https, for=10.0.0.2;proto=http", "203.0.113.9", "https", ""),
+        ('for=203.0.113.9;host="a,b;c", for=10.0.0.2', "203.0.113.9", "", "a,b;c"),
+        ("for=203.0.113.9;secret=x;proto=https", "203.0.113.9", "https", ""),
+        ("for=203.0.113.9;", "203.0.113.9", "", ""),
+        (" for=203.0.113.9 ; proto=http ,", "203.0.113.9", "http", ""),
+        ("for=10.0.0.3, for=10.0.0.2", "10.0.0.3", "", ""),
+        ("for=203.0.113.9;proto=ftp", "203.0.113.9", "", ""),
+        # What cannot be read ends it: what is trusted until there stands.
+        ("for=1.1.1.1, proto=https, for=10.0.0.2", "10.0.0.2", "", ""),
+        ("for=1.1.1.1, for=2001:db8::1, for=10.0.0.2", "10.0.0.2", "", ""),
+        ("for=1.1.1.1, for=2.2.2.2;for=3.3.3.3, for=10.0.0.2", "10.0.0.2", "", ""),
+        ("for=1.1.1.1, for=[::1]x, for=10.0.0.2", "10.0.0.2", "", ""),
+    ],
+)
+def test_forwarded(value: str, peer: str, scheme: str, host: str) -> None:
+    client = forwarded({"forwarded": value}, TRUSTED)
+    assert client is not None
+    assert (client.peer, client.scheme, client.host) == (peer, scheme, host)
+    assert (client.address is None) is (peer[0] in "u_")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "for", "for=", "proto=https", "for=1.1.1.1 proto=http", 'for="1.1.1.1', "for=[1.2.3.4]",
+     "for=1.2.3.4.5", "203.0.113.9", "for=_", "for=unknown!"],
+)  # fmt: skip
+def test_forwarded_that_says_nothing(value: str) -> None:
+    assert forwarded({"forwarded": value}, TRUSTED) is None
+
+
+def test_each_reader_reads_its_own_header_only() -> None:
+    """A client's own Forwarded passes a proxy that writes X-Forwarded-For unchanged."""
+    headers = {"forwarded": "for=1.1.1.1", "x-forwarded-for": "2.2.2.2"}
+    assert str(x_forwarded_for(headers, TRUSTED)) != str(forwarded(headers, TRUSTED))
+    found = x_forwarded_for(headers, TRUSTED), forwarded(headers, TRUSTED)
+    assert [client.peer for client in found if client] == ["2.2.2.2", "1.1.1.1"]
+
+
+def test_hops_are_bounded() -> None:
+    client = xff(", ".join(["203.0.113.9"] + ["10.0.0.1"] * MAX_HOPS))
+    assert client is not None
+    assert client.peer == "10.0.0.1"
+    assert xff(", ".join(["203.0.113.9"] + ["10.0.0.1"] * (MAX_HOPS - 1))) == Client(
+        parse_address("203.0.113.9"), "203.0.113.9"
+    )
+
+
+@given(st.text(alphabet='for=byproto;,"\\[]:. 0123456789abcdef_\t', max_size=60))
+def test_nothing_raises(value: str) -> None:
+    for client in (forwarded({"forwarded": value}, TRUSTED), xff(value)):
+        assert client is None or client.peer or client.address is None
+
+
+def test_long_headers_take_linear_time() -> None:
+    for value in ('"' * 60_000, "for=" * 15_000, 'for="' + "\\" * 60_000, "a=b;" * 15_000):
+        forwarded({"forwarded": value}, TRUSTED)
+        xff(value)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.gateway.admission.test_policy import PROXY_1, UPGRADE, Door
+from wsraw.gateway.admission.per_address import PATIENCE, AddressLimits
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.over_limit import ANSWER
+
+
+def second(data: bytes, **listen: Any) -> Connection:
+    """One of the same address is there already, behind the same proxy."""
+    door = Door(trusted_proxies=("10.0.0.0/8",))
+    door.entrance.admission = AddressLimits(0, 1)
+    listen.setdefault("proxy_protocol", "required")
+    first = door.come(PROXY_1 + b"hello", address="10.0.0.1", **listen)
+    assert first.kind == "raw"
+    con = door.come(PROXY_1 + data, address="10.0.0.1", **listen)
+    assert con.limit == "max_connections_per_address"
+    assert con.counted is None
+    return con
+
+
+@pytest.mark.parametrize("mode", ["optional", "required"])
+@pytest.mark.parametrize("cut", [1, 3, 4, 1000])
+def test_who_speaks_http_is_told(mode: str, cut: int) -> None:
+    con = second(b"", proxy_protocol=mode)
+    request = UPGRADE % b""
+    for at in range(0, len(request), cut):
+        assert con.receive_data(request[at : at + cut], 0.0) == []
+    assert (con.state, con.reset) == (CLOSED, False)
+    assert bytes(con.data_to_send()) == ANSWER
+    assert ANSWER.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nRetry-After: 5\r\n" in ANSWER
+
+
+@pytest.mark.parametrize("data", [b"hello", b"GEX", b"\x16\3\1", b"G\0"])
+def test_everybody_else_is_reset(data: bytes) -> None:
+    con = second(data)
+    assert (con.state, con.reset, con.output_size) == (CLOSED, True, 0)
+
+
+def test_nobody_is_waited_for_long() -> None:
+    for end in ("handle_timeout", "receive_eof"):
+        con = second(b"GE")
+        assert con.deadline == PATIENCE
+        assert con.state is not CLOSED
+        assert getattr(con, end)(PATIENCE) == []
+        assert (con.state, con.reset) == (CLOSED, True)
+    con = second(b"")
+    assert con.close(1001, "", "shutdown", 0.0) == []
+    assert (con.state, con.reset) == (CLOSED, True)
+
+
+@pytest.mark.parametrize("listen", [{"protocol": "raw"}, {"tls": "required"}, {"tls": "optional"}])
+def test_who_cannot_be_told_is_not_waited_for(listen: dict[str, Any]) -> None:
+    door = Door(trusted_proxies=("10.0.0.0/8",))
+    door.entrance.admission = AddressLimits(0, 1)
+    for n in range(2):
+        con = door.come(address="10.0.0.1", proxy_protocol="required", **listen)
+        con.receive_header(PROXY_1, 0.0)
+        assert (con.state is CLOSED, con.reset) == (bool(n), bool(n))

@@ -1,0 +1,452 @@
+"""Before the 101: the verdict of on_connect, from the connection to the worker's commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from corpus import UPGRADE, frame, tell
+from stage import HANDSHAKE, Mate, Stage
+
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.connection.verdict import EARLY_LIMIT
+from wsraw.link.records import (
+    Accept,
+    Ack,
+    Event,
+    Join,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Open,
+    Publish,
+    Refused,
+    Reject,
+    Send,
+    State,
+)
+
+OFFERS = UPGRADE % b"Sec-WebSocket-Protocol: chat, superchat\r\n"
+
+
+def ask(data: bytes = OFFERS, now: float = 0.0, **settings: Any) -> Connection:
+    con = Connection.accepted(
+        7, Listen(name="test"), Settings(verdict="handlers", **settings), {}, now
+    )
+    events = con.receive_data(data, now)
+    assert [type(event) for event in events] == [OnConnect]
+    assert isinstance(events[0], OnConnect)
+    assert (events[0].verdict, events[0].inf["url"]) == (True, "/chat")
+    assert (con.state, con.kind, con.output_size, con.undecided) == (
+        CONNECTING, "websocket", 0, True,
+    )  # fmt: skip
+    return con
+
+
+def output(con: Connection) -> bytes:
+    data = b"".join(con.output)
+    con.written(len(data), 0.0)
+    return data
+
+
+def accept(con: Connection, subprotocol: str | None = None, **headers: str) -> list[Event]:
+    events, why = con.accept(subprotocol, headers, 1.0)
+    assert why is None
+    return events
+
+
+def reject(con: Connection, status: int = 403, body: bytes = b"") -> list[Event]:
+    events, why = con.reject(status, "", {}, body, 1.0)
+    assert why is None
+    return events
+
+
+# --- the connection ---
+
+
+def test_accepted() -> None:
+    con = ask()
+    assert accept(con, Set_Cookie="a=b") == []
+    assert (con.state, con.undecided) == (OPEN, False)
+    said = output(con)
+    assert said.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSet_Cookie: a=b\r\n" in said
+    assert b"Protocol: " not in said
+    assert tell(con.receive_data(frame(0x81, b"hi"), 2.0)) == ["text hi"]
+    assert con.deadline == 1.0 + con.settings.ping_interval
+
+
+@pytest.mark.parametrize(
+    ("ours", "asked", "agreed"),
+    [
+        ((), None, None),
+        (("superchat",), None, "superchat"),
+        (("superchat",), "chat", "chat"),
+        (("superchat",), "", None),
+        ((), "chat", "chat"),
+    ],
+)
+def test_subprotocol(ours: tuple[str, ...], asked: str | None, agreed: str | None) -> None:
+    con = ask(subprotocols=ours)
+    accept(con, asked)
+    said = output(con)
+    assert said.count(b"Sec-WebSocket-Protocol: ") == bool(agreed)
+    assert f"Sec-WebSocket-Protocol: {agreed}\r\n".encode() in said or not agreed
+    assert con.about.get("subprotocol") == agreed
+
+
+@pytest.mark.parametrize(
+    ("subprotocol", "headers"), [("other", {}), (None, {"X": "a\r\nb"}), (None, {"Upgrade": "x"})]
+)
+def test_what_cannot_be_accepted_lets_nobody_in(
+    subprotocol: str | None, headers: dict[str, str]
+) -> None:
+    con = ask()
+    events, why = con.accept(subprotocol, headers, 1.0)
+    assert why
+    assert tell(events) == ["close 1006 rejected"]
+    assert output(con).startswith(b"HTTP/1.1 500 ")
+
+
+def test_rejected() -> None:
+    con = ask()
+    events, why = con.reject(401, "", {"WWW-Authenticate": "Basic"}, b"who?", 1.0)
+    assert (tell(events), why) == (["close 1006 rejected"], None)
+    said = output(con)
+    assert said.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert said.endswith(b"\r\n\r\nwho?")
+    assert (con.state, con.reset) == (CLOSED, False)
+    assert con.send(b"late", "text", True, 1.0) is None
+    assert not con.output_size
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(200, {}), (101, {}), (403, {"X": "\n"}), (403, {"Connection": "x"})]
+)
+def test_a_wrong_rejection_lets_nobody_in(status: int, headers: dict[str, str]) -> None:
+    con = ask()
+    events, why = con.reject(status, "", headers, b"", 1.0)
+    assert why
+    assert tell(events) == ["close 1006 rejected"]
+    assert output(con).startswith(b"HTTP/1.1 500 ")
+
+
+def test_what_is_sent_before_the_101_follows_it() -> None:
+    con = ask()
+    assert con.send(b"one", "text", True, 0.0) is None
+    assert con.send(b"\xff", "text", True, 0.0) is not None
+    assert con.framing_key is None
+    con.send(b"two", "text", True, 0.0)
+    assert (con.output_size, con.early_size) == (0, 6)
+    accept(con)
+    assert output(con).partition(b"\r\n\r\n")[2] == b"\x81\x03one\x81\x03two"
+    assert con.early_size == 0
+
+
+def test_what_is_sent_to_one_that_is_rejected_is_dropped() -> None:
+    con = ask()
+    con.send(b"one", "text", True, 0.0)
+    reject(con)
+    assert con.early_size == 0
+    assert b"one" not in output(con)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_bytes_that_come_too_early_wait(whole: bool) -> None:
+    early = frame(0x81, b"hello") + frame(0x82, b"again")
+    con = ask(OFFERS + early if whole else OFFERS)
+    if not whole:
+        for byte in early:
+            assert con.receive_data(bytes([byte]), 0.5) == []
+    assert con.unfinished == len(early)
+    assert accept(con) == []
+    # Reading goes on: the shell always says so.
+    assert tell(con.resume(1.0)) == ["text hello", "binary again"]
+    assert con.unfinished == 0
+    assert tell(con.receive_data(frame(0x81, b"more"), 2.0)) == ["text more"]
+
+
+def test_what_comes_before_reading_goes_on_does_not_overtake() -> None:
+    con = ask()
+    con.receive_data(frame(0x81, b"one")[:3], 0.5)
+    accept(con)
+    assert con.receive_data(frame(0x81, b"one")[3:] + frame(0x81, b"two"), 1.0) != []
+    con = ask()
+    con.receive_data(frame(0x81, b"one"), 0.5)
+    accept(con)
+    con.pause(1.0)
+    assert con.receive_data(frame(0x81, b"two"), 1.0) == []
+    assert tell(con.resume(2.0)) == ["text one", "text two"]
+
+
+def test_early_bytes_have_a_bound() -> None:
+    con = ask()
+    con.receive_data(bytes(EARLY_LIMIT - 1), 0.5)
+    assert not con.is_full
+    con.receive_data(b"x", 0.5)
+    assert con.is_full
+    accept(con)
+    assert not con.is_full
+
+
+def test_no_verdict_in_time() -> None:
+    con = ask(now=5.0, verdict_timeout=10)
+    assert con.deadline == 15.0
+    con.receive_data(b"x", 14.0)
+    assert tell(con.handle_timeout(15.0)) == ["close 1006 verdict-timeout"]
+    assert output(con).startswith(b"HTTP/1.1 503 ")
+    assert ask(verdict_timeout=0).deadline > 1e300
+
+
+def test_the_client_does_not_wait() -> None:
+    con = ask()
+    assert tell(con.receive_eof(1.0)) == ["close 1006 lost"]
+    assert not con.output_size
+    con = ask()
+    assert tell(con.lost("connection reset", 1.0)) == ["error", "close 1006 lost"]
+    assert con.reset
+
+
+def test_a_client_that_speaks_and_shuts_its_side_is_heard() -> None:
+    con = ask(OFFERS + frame(0x81, b"hi"))
+    assert con.receive_eof(1.0) == []
+    accept(con)
+    assert tell(con.resume(1.0)) == ["text hi", "close 1006 lost"]
+
+
+def test_close_by_a_handler_comes_behind_the_101() -> None:
+    con = ask()
+    con.send(b"bye", "text", True, 0.0)
+    assert con.close(4000, "no", "handler", 0.5) == []
+    assert con.send(b"late", "text", True, 0.0) is None
+    assert (con.state, con.output_size) == (CONNECTING, 0)
+    assert accept(con) == []
+    assert output(con).partition(b"\r\n\r\n")[2] == b"\x81\x03bye\x88\x04\x0f\xa0no"
+    assert tell(con.receive_data(frame(0x88, b"\x0f\xa0"), 2.0)) == ["close 4000 handler"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(1001, b"503"), (1013, b"503"), (1011, b"500")])
+def test_close_by_the_gateway_is_an_answer(code: int, status: bytes) -> None:
+    con = ask()
+    assert tell(con.close(code, "why", "going-away", 0.0)) == ["close 1006 going-away"]
+    said = output(con)
+    assert said[9:12] == status
+    assert said.endswith(b"why\n")
+
+
+def test_refusals_of_our_own_ask_nobody() -> None:
+    con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
+    assert con.receive_data(UPGRADE % b"Origin: http://evil.example\r\n", 0.0) == []
+    assert output(con).startswith(b"HTTP/1.1 403 ")
+
+
+def test_raw_clients_are_asked_about_too() -> None:
+    def raw() -> Connection:
+        con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
+        connect, message = con.receive_data(b"hi", 0.0)
+        assert isinstance(connect, OnConnect)
+        assert isinstance(message, OnMessage)
+        assert (connect.verdict, con.undecided, con.state) == (True, True, OPEN)
+        return con
+
+    con = raw()
+    assert accept(con) == []
+    assert con.state is OPEN
+    con = raw()
+    assert tell(reject(con, body=b"no\n")) == ["close 1000 rejected"]
+    assert (output(con), con.reset) == (b"no\n", False)
+    con = raw()
+    con.send(b"unsaid", "binary", True, 0.0)
+    assert tell(reject(con)) == ["close 1008 rejected"]
+    assert (con.output_size, con.reset) == (0, True)
+
+
+# --- the worker's commands ---
+
+
+def come(stage: Stage, data: bytes = HANDSHAKE) -> tuple[Connection, Mate, OnConnect]:
+    mate = stage.mates[0] if stage.mates else stage.worker()
+    con = stage.raw(data)
+    stage.turn()
+    event = mate.events[0]
+    assert event.verdict
+    return con, mate, event
+
+
+def test_an_ack_lets_it_in_and_sends_of_the_batch_follow() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    mate.ack(
+        event,
+        commands=(
+            Join(con.id, "g"),
+            Publish("g", b"to all", "text"),
+            Send(con.id, b"to you", "text"),
+            State(con.id, b"\x01"),
+        ),
+    )
+    assert con.state is OPEN
+    assert con in stage.router.dirty
+    assert con.entry in stage.router.flow.changed
+    said = stage.write(con)
+    assert said.startswith(b"HTTP/1.1 101 ")
+    assert said.endswith(b"\x81\x06to all\x81\x06to you")
+    assert stage.router.flow.total == 0
+    assert con.entry.state == b"\x01"
+
+
+def test_a_rejection_is_followed_by_on_close_and_by_nothing_else() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    stage.say(con, frame(0x81, b"early"))
+    mate.ack(event, commands=(Send(con.id, b"x", "text"), Reject(con.id, 401)))
+    assert stage.write(con).startswith(b"HTTP/1.1 401 ")
+    stage.turn()
+    (close,) = mate.events
+    assert (type(close), close.cause) == (OnClose, "rejected")
+    mate.ack()
+    assert not stage.router.entries
+    assert stage.router.flow.total == 0
+    assert stage.router.limits.counts == {"verdict": 1}
+
+
+@pytest.mark.parametrize("body", [b"", b"no\n"])
+def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage, b"hello")
+    mate.ack(event, commands=(Reject(con.id, 403, body=body),))
+    assert con.close_cause == "rejected"
+    assert stage.router.limits.counts == {"verdict": 1}
+
+
+def test_an_early_accept_goes_out_before_the_ack() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    mate.say(Accept(con.id, headers={"X": "y"}))
+    assert stage.write(con).startswith(b"HTTP/1.1 101 ")
+    mate.ack(event)
+    assert con.state is OPEN
+    for late in (Accept(con.id), Reject(con.id, 403)):
+        assert "has been decided on" in mate.refused(late)
+
+
+def test_a_verdict_that_nobody_asked_for_names_the_setting() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.websocket()
+    assert "verdict = handlers" in mate.refused(Reject(con.id, 403))
+    assert "verdict = handlers" in mate.refused(Accept(con.id))
+    assert con.state is OPEN
+    opened = mate.link.new_id()
+    mate.say(Open(opened, "h:1"))
+    assert "opened by us" in mate.refused(Reject(opened, 403))
+    assert "never given out" in mate.refused(Accept(1))
+    stage.hang_up(con)
+    assert mate.refused(Reject(con.id, 403)) == ""
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ["reject", "con", "401"],
+        ["reject", "con", 200],
+        ["reject", "con", 401, "a\nb"],
+        ["reject", "con", 401, "", {"X": "a\nb"}],
+        ["reject", "con", 401, "", {"X": ["a"]}],
+        ["reject", "con"],
+        ["accept", "con", "unasked"],
+        ["accept", "con", 7],
+    ],
+)
+def test_a_word_that_cannot_be_read_lets_nobody_in(record: list[Any]) -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    words = [con.id if word == "con" else word for word in record]
+    mate.say_raw(words, Ack(event.seq, event.seq))
+    assert stage.write(con).startswith(b"HTTP/1.1 500 ")
+    stage.turn()
+    assert mate.take(Refused)
+
+
+def test_a_bad_record_of_an_earlier_batch_does_no_harm() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    mate.say_raw(["send", "not", "right"])
+    mate.ack(event)
+    assert con.state is OPEN
+
+
+def test_a_worker_that_dies_before_its_verdict() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, _ = come(stage)
+    stage.router.end_session(mate.end, 0.0, died=True)
+    other = stage.worker()
+    stage.turn()
+    (event,) = other.events
+    assert (type(event), event.verdict, event.delivery) == (OnConnect, True, 2)
+    assert con.state is CONNECTING
+    other.ack(commands=(Reject(con.id, 403),))
+    assert stage.write(con).startswith(b"HTTP/1.1 403 ")
+
+
+def test_at_most_once_it_is_an_answer() -> None:
+    stage = Stage(verdict="handlers", delivery="at-most-once")
+    con, mate, _ = come(stage)
+    stage.router.end_session(mate.end, 0.0, died=True)
+    assert stage.write(con).startswith(b"HTTP/1.1 500 ")
+    assert con.close_cause == "worker-died"
+
+
+def test_the_client_is_gone_before_the_verdict() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, event = come(stage)
+    stage.hang_up(con)
+    mate.ack(event, commands=(Send(con.id, b"x", "text"), Accept(con.id)))
+    stage.turn()
+    assert mate.take(Refused) == []
+    error, close = mate.events
+    assert (type(error), type(close), close.cause) == (OnError, OnClose, "lost")
+    mate.ack()
+    assert not stage.router.entries
+
+
+def test_nobody_to_ask() -> None:
+    stage = Stage(verdict="handlers", worker_wait_timeout=5)
+    con = stage.raw(HANDSHAKE)
+    stage.run(6)
+    assert b"".join(con.output).startswith(b"HTTP/1.1 503 ")
+    assert not stage.router.entries
+
+
+def test_a_stop_answers_those_who_wait() -> None:
+    stage = Stage(verdict="handlers")
+    con, _, _ = come(stage)
+    stage.router.close_all(0.0)
+    assert stage.write(con).startswith(b"HTTP/1.1 503 ")
+
+
+def test_raw_through_the_router() -> None:
+    stage = Stage(verdict="handlers")
+    con, mate, connect = come(stage, b"hello")
+    stage.turn()
+    mate.ack(connect, commands=(Reject(con.id, 403, body=b"no"),))
+    assert stage.write(con) == b"no"
+    seen = mate.work()
+    assert [type(event) for event in seen][-1] is OnClose
+    assert not stage.router.entries
+
+
+def test_a_raw_client_that_has_said_all_before_it_is_let_in() -> None:
+    stage = Stage(verdict="handlers")
+    mate = stage.worker()
+    con = stage.raw(b"", protocol="raw")
+    stage.turn()
+    stage.router.receive_eof(con, 0.0)
+    assert con.half_closed
+    mate.ack(mate.events[0], commands=(Send(con.id, b"bye", "text"),))
+    assert stage.write(con) == b"bye"
+    assert [(type(event), event.cause) for event in mate.work()] == [(OnClose, "eof")]
+    assert not stage.router.entries

@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import pytest
+from corpus import UPGRADE, frame
+from hypothesis import given
+from hypothesis import strategies as st
+from stage import Stage, entry_of
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.output import CHUNK
+from wsraw.gateway.counters import CROWDED
+from wsraw.gateway.delivery.accounts import CROWDED_FOR, GRAIN, MOST_CLOSED, Flow
+from wsraw.gateway.delivery.entry import (
+    PAUSED_COUPLED,
+    PAUSED_FULL,
+    PAUSED_MEMORY,
+    PAUSED_OWN,
+    PAUSED_STOPPING,
+    Entry,
+)
+from wsraw.link.records import Send
+
+HIGH, LOW, LIMIT = 1000, 200, 10_000
+
+
+def flow(**settings: int) -> Flow:
+    marks = {"high_water_mark": HIGH, "low_water_mark": LOW, **settings}
+    return Flow(Settings(**marks), LIMIT)  # type: ignore[arg-type]
+
+
+def new_entry() -> Entry:
+    """An entry in a router of its own; its accounts are those of the flow under test alone."""
+    entry = entry_of(Stage().raw(b"", protocol="raw"))
+    entry.held = entry.con.kept = 0
+    return entry
+
+
+def set_output(flow: Flow, entry: Entry, size: int) -> None:
+    con = entry.con
+    con.drop_output()
+    con.append(b"x" * size)
+    flow.output_changed(entry)
+
+
+def taken(flow: Flow) -> set[Entry]:
+    changed = set(flow.changed)
+    flow.changed.clear()
+    return changed
+
+
+# --- one connection ---
+
+
+def test_above_the_high_mark_it_pauses_and_at_the_low_one_it_resumes() -> None:
+    f, entry = flow(), new_entry()
+    f.add(entry, HIGH)
+    assert (entry.pauses, taken(f)) == (0, set())
+    f.add(entry, 1)
+    assert (entry.pauses, taken(f), f.paused) == (PAUSED_OWN, {entry}, {entry})
+    f.remove(entry, HIGH - LOW)
+    assert (entry.pauses, taken(f)) == (PAUSED_OWN, set())
+    f.remove(entry, 1)
+    assert (entry.pauses, taken(f), f.paused) == (0, {entry}, set())
+    assert f.total == entry.held == LOW
+
+
+def test_output_counts_in_the_same_account() -> None:
+    f, entry = flow(), new_entry()
+    f.add(entry, HIGH // 2)
+    set_output(f, entry, HIGH // 2)
+    assert not entry.pauses
+    set_output(f, entry, HIGH // 2 + 1)
+    assert entry.pauses == PAUSED_OWN
+    assert f.total == HIGH + 1
+    f.remove(entry, HIGH // 2)
+    assert entry.pauses == PAUSED_OWN
+    set_output(f, entry, LOW)
+    assert not entry.pauses
+    assert f.total == LOW
+
+
+def test_events_resume_it_only_when_the_output_allows_it() -> None:
+    f, entry = flow(), new_entry()
+    f.add(entry, HIGH + 1)
+    set_output(f, entry, LOW + 1)
+    f.remove(entry, HIGH + 1)
+    assert entry.pauses == PAUSED_OWN
+    set_output(f, entry, LOW)
+    assert not entry.pauses
+
+
+def test_the_low_mark_is_never_above_the_high_one() -> None:
+    f, entry = flow(high_water_mark=100, low_water_mark=5000), new_entry()
+    f.add(entry, 101)
+    f.remove(entry, 1)
+    assert not entry.pauses
+    f.add(entry, 1)
+    assert entry.pauses
+
+
+def test_a_pause_is_dated_when_it_begins() -> None:
+    f, entry = flow(), new_entry()
+    f.now = 5.0
+    f.pause(entry, PAUSED_MEMORY)
+    f.now = 6.0
+    f.pause(entry, PAUSED_OWN)
+    assert entry.paused_since == 5.0
+    f.resume(entry, PAUSED_MEMORY)
+    assert f.paused == {entry}
+    f.resume(entry, PAUSED_OWN)
+    f.resume(entry, PAUSED_OWN)
+    f.pause(entry, PAUSED_OWN)
+    assert entry.paused_since == 6.0
+
+
+# --- couples ---
+
+
+def test_output_of_one_pauses_reading_of_the_other() -> None:
+    f, one, other = flow(), new_entry(), new_entry()
+    f.couple(one, other)
+    set_output(f, one, HIGH)
+    assert not other.pauses
+    set_output(f, one, HIGH + 1)
+    assert other.pauses == PAUSED_COUPLED
+    assert one.pauses == PAUSED_OWN
+    set_output(f, one, LOW + 1)
+    assert other.pauses == PAUSED_COUPLED
+    set_output(f, one, LOW)
+    assert (one.pauses, other.pauses) == (0, 0)
+
+
+def test_events_of_one_do_not_pause_the_other() -> None:
+    f, one, other = flow(), new_entry(), new_entry()
+    f.couple(one, other)
+    f.add(one, 5 * HIGH)
+    f.output_changed(one)
+    assert not other.pauses, "there is no deadlock, as each depends on the other's output alone"
+
+
+def test_a_couple_joined_late_pauses_at_once() -> None:
+    f, one, other = flow(), new_entry(), new_entry()
+    set_output(f, one, HIGH + 1)
+    f.couple(one, other)
+    assert other.pauses == PAUSED_COUPLED
+
+
+def test_any_of_several_couples_holds_it() -> None:
+    f, one, two, other = flow(), new_entry(), new_entry(), new_entry()
+    f.couple(one, other)
+    f.couple(other, two)
+    for entry in (one, two):
+        set_output(f, entry, HIGH + 1)
+    set_output(f, one, 0)
+    assert other.pauses == PAUSED_COUPLED
+    set_output(f, two, 0)
+    assert not other.pauses
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_who_is_gone_holds_nobody(over: bool) -> None:
+    f, one, other = flow(), new_entry(), new_entry()
+    f.couple(one, other)
+    set_output(f, one, HIGH + 1 if over else 1)
+    f.add(one, 50)
+    assert bool(other.pauses) == over
+    f.forget(one)
+    assert not other.pauses
+    assert other.couples == set()
+    assert f.total == 0
+    assert f.paused == set()
+    set_output(f, other, HIGH + 1)
+    assert not one.pauses & PAUSED_COUPLED
+
+
+def test_who_is_gone_weighs_nothing_whatever_is_still_written() -> None:
+    f, entry = flow(), new_entry()
+    set_output(f, entry, HIGH + 1)
+    entry.gone = True
+    f.forget(entry)
+    set_output(f, entry, HIGH)
+    assert (f.total, f.paused, f.changed) == (0, set(), {})
+
+
+# --- memory ---
+
+
+def test_the_memory_limit_in_three_steps() -> None:
+    f = flow(high_water_mark=LIMIT)
+    small, large, output = new_entry(), new_entry(), new_entry()
+    entries = [small, large, output]
+    f.add(small, LOW)
+    f.add(large, 4000)
+    set_output(f, output, 3800)
+    assert f.total == 0.8 * LIMIT
+    assert f.judge_memory(entries) == []
+    assert not f.crowded
+    f.add(large, 1)
+    assert f.judge_memory(entries) == []
+    assert f.crowded, "above 80 % no new ones"
+    assert [r.pauses for r in entries] == [0, PAUSED_MEMORY, PAUSED_MEMORY]
+    f.add(large, 2000)
+    assert f.judge_memory(entries) == [output.con], "above 100 % the fullest output goes"
+    f.forget(output)
+    assert f.judge_memory(entries) == []
+    assert not f.crowded
+    assert large.pauses == 0
+
+
+def test_crowded_ends_well_below_where_it_began() -> None:
+    f, entry = flow(high_water_mark=LIMIT), new_entry()
+    f.add(entry, 8001)
+    f.judge_memory([entry])
+    f.remove(entry, 1000)
+    f.judge_memory([entry])
+    assert f.crowded
+    f.remove(entry, 1)
+    f.judge_memory([entry])
+    assert not f.crowded
+    f.add(entry, 1000)
+    f.judge_memory([entry])
+    assert (f.crowded, entry.pauses) == (False, 0)
+
+
+def test_only_as_many_are_closed_as_it_takes() -> None:
+    f = flow(high_water_mark=LIMIT)
+    entries = [new_entry() for _ in range(4)]
+    for entry, size in zip(entries, (2000, 5000, 4000, 1000), strict=True):
+        set_output(f, entry, size)
+    assert f.judge_memory(entries) == [entries[1].con]
+    f.add(entries[0], 4000)
+    assert f.judge_memory(entries) == [entries[1].con, entries[2].con]
+
+
+def test_parked_events_alone_close_nobody() -> None:
+    f, entry = flow(high_water_mark=LIMIT), new_entry()
+    f.add(entry, 2 * LIMIT)
+    assert f.judge_memory([entry]) == []
+    assert entry.pauses
+
+
+def test_what_memory_has_paused_may_be_paused_for_more() -> None:
+    f, entry, other = flow(), new_entry(), new_entry()
+    f.add(other, 8001)
+    f.add(entry, HIGH + 1)
+    f.judge_memory([entry, other])
+    assert entry.pauses == PAUSED_OWN | PAUSED_MEMORY
+    f.forget(other)
+    f.judge_memory([entry])
+    assert entry.pauses == PAUSED_OWN
+
+
+def test_the_total_is_judged_when_it_grows_and_not_only_by_the_clock() -> None:
+    f, entry, other = flow(), new_entry(), new_entry()
+    f.add(entry, 8000)
+    assert not f.due
+    set_output(f, other, 1)
+    assert f.due
+    assert f.judge_memory([entry, other]) == []
+    assert (f.due, f.crowded, f.full) == (False, True, False)
+    f.add(entry, 2000 - CHUNK)
+    assert not f.due
+    f.add(entry, 1)
+    assert f.due
+    f.judge_memory([entry, other])
+    assert f.full, "nobody is read from"
+    f.add(entry, int(LIMIT * GRAIN))
+    assert not f.due
+    f.add(entry, 1)
+    assert f.due, "but answers can still grow"
+
+
+def test_what_many_events_of_one_read_add_is_judged_with_the_read() -> None:
+    stage = Stage()
+    con = stage.raw(b"", protocol="raw")
+    flow = stage.router.flow
+    flow.memory_limit = 100_000
+    flow.judge_memory(stage.router.entries.values())
+    stage.say(con, bytes(70_000))
+    assert not flow.due
+    stage.say(con, bytes(20_000))
+    assert flow.due
+
+
+def test_parts_of_something_large_count_as_they_are_read() -> None:
+    f, entry = flow(), new_entry()
+    entry.con.hold(bytes(5000))
+    f.read_part(entry, 8000)
+    assert not f.due
+    f.read_part(entry, 1)
+    assert f.due
+    f.judge_memory([entry])
+    assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
+    entry.con.hold(bytes(5001))
+    f.read_part(entry, 5001)
+    assert f.due
+    assert f.judge_memory([entry]) == [entry.con]
+    assert f.full
+    f.forget(entry)
+    assert f.weighed == 0
+    assert f.wants_judgement
+
+
+def test_while_it_is_crowded_everybody_pauses_at_the_low_mark() -> None:
+    f, entry, other = flow(), new_entry(), new_entry()
+    f.add(other, 8001)
+    f.add(entry, LOW)
+    f.judge_memory([entry, other])
+    assert not entry.pauses
+    f.add(entry, 1)
+    assert entry.pauses == PAUSED_OWN
+    f.forget(other)
+    assert f.wants_judgement
+    f.judge_memory([entry])
+    assert not entry.pauses, "the mark is the high one again"
+    f.add(entry, HIGH - LOW - 1)
+    assert not entry.pauses
+    f.add(entry, 1)
+    assert entry.pauses == PAUSED_OWN
+
+
+def test_full_ends_below_the_limit_and_before_crowded() -> None:
+    f, entry, paused = flow(high_water_mark=2 * LIMIT), new_entry(), new_entry()
+    f.add(entry, LIMIT + 1)
+    f.judge_memory([entry])
+    f.pause(paused, PAUSED_FULL)
+    f.remove(entry, 1000)
+    assert not f.wants_judgement
+    f.judge_memory([entry])
+    assert (f.full, paused.pauses) == (True, PAUSED_FULL)
+    f.remove(entry, 1)
+    assert f.wants_judgement
+    f.judge_memory([entry])
+    assert (f.full, f.crowded, paused.pauses, entry.pauses) == (False, True, 0, PAUSED_MEMORY)
+    f.remove(entry, 1999)
+    assert not f.wants_judgement
+    f.remove(entry, 1)
+    assert f.wants_judgement
+    f.judge_memory([entry])
+    assert (f.crowded, entry.pauses) == (False, 0)
+
+
+def test_many_are_not_closed_in_one_turn() -> None:
+    f = flow()
+    entries = [new_entry() for _ in range(2 * MOST_CLOSED)]
+    for entry in entries:
+        set_output(f, entry, 200)
+    first = f.judge_memory(entries)
+    assert len(first) == MOST_CLOSED
+    assert f.due, "the next turn goes on"
+    for con in first:
+        entry = entry_of(con)
+        f.forget(entry)
+        entries.remove(entry)
+    second = f.judge_memory(entries)
+    assert sum(200 for _ in [*first, *second]) == 20_000 - 0.9 * LIMIT + 200 - 200
+    assert not f.due
+
+
+def test_slow_readers_do_not_keep_new_clients_out_for_ever() -> None:
+    f = flow(high_water_mark=LIMIT)
+    entries = [new_entry() for _ in range(4)]
+    for entry, size in zip(entries, (100, 4000, 3000, 1500), strict=True):
+        set_output(f, entry, size)
+    for f.now in (5.0, 5.0 + CROWDED_FOR):
+        assert f.judge_memory(entries) == []
+        assert f.crowded
+    f.now += 0.1
+    assert f.judge_memory(entries) == [entries[1].con], "the fullest, and no more than it takes"
+    f.forget(entries.pop(1))
+    f.judge_memory(entries)
+    assert not f.crowded
+
+
+def test_output_that_is_not_the_reason_stays_however_long_it_is_crowded() -> None:
+    f, waiting, reader = flow(high_water_mark=LIMIT), new_entry(), new_entry()
+    f.add(waiting, 8000)
+    set_output(f, reader, 500)
+    for f.now in (1.0, 100.0):
+        assert f.judge_memory([waiting, reader]) == [], "handlers are slow, and no reader"
+        assert f.crowded
+
+
+def test_stop_reading_lasts() -> None:
+    f, entry = flow(), new_entry()
+    f.stop_reading([entry])
+    f.add(entry, HIGH + 1)
+    f.remove(entry, HIGH + 1)
+    assert entry.pauses == PAUSED_STOPPING
+
+
+# --- anything ---
+
+step = st.tuples(
+    st.sampled_from(["add", "remove", "output", "couple", "forget"]),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 3 * HIGH),
+)
+
+
+@given(st.lists(step, max_size=40))
+def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, int]]) -> None:
+    f = flow()
+    entries = [new_entry() for _ in range(4)]
+    for kind, n, other, size in steps:
+        entry = entries[n]
+        if kind == "add":
+            f.add(entry, size)
+        elif kind == "remove":
+            f.remove(entry, min(size, entry.held))
+        elif kind == "output":
+            set_output(f, entry, size)
+        elif kind == "couple" and n != other:
+            f.couple(entry, entries[other])
+        elif kind == "forget":
+            f.forget(entry)
+            entries[n] = new_entry()
+        assert f.total == sum(r.held + r.own_output for r in entries)
+        assert f.paused == {r for r in entries if r.pauses}
+        for r in entries:
+            weight = r.held + r.output_counted
+            assert weight <= HIGH or r.pauses & PAUSED_OWN
+            assert weight > LOW or not r.pauses & PAUSED_OWN
+            assert bool(r.pauses & PAUSED_COUPLED) == any(o.over for o in r.couples or ())
+            assert r.over or r.output_counted <= HIGH
+            assert not r.over or r.output_counted > LOW
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
+    stage = Stage(deflate_context_takeover=takeover, deflate_from=0)
+    mate = stage.worker()
+    offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    con = stage.raw(UPGRADE % offer)
+    stage.turn()
+    flow = stage.router.flow
+    flow.judge_memory(stage.router.entries.values())
+    entry = entry_of(con)
+    assert not entry.unfinished, "none before the first message"
+    assert mate.refused(Send(con.id, b"x" * 100, "text")) == ""
+    flow.judge_memory(stage.router.entries.values())
+    assert entry.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
+    flow.memory_limit = 20 * 1024
+    assert flow.judge_memory(stage.router.entries.values()) == ([con] if takeover else [])
+
+
+def test_who_is_closed_for_memory_is_counted_once() -> None:
+    """Until its events are handled and its close frame is written, it is among the fullest."""
+    stage = Stage(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
+    mate = stage.worker()
+    con = stage.websocket()
+    mate.work()
+    for _ in range(30):
+        stage.say(con, frame(0x82, b"y" * 1000))
+    mate.say(Send(con.id, b"x" * 30_000, "binary"))
+    stage.run(10)
+    assert con.close_cause == "memory"
+    assert stage.router.limits.counts == {CROWDED: 1, "memory_limit": 1}

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from stage import Stage, entry_of
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.groups import Groups
+
+
+def flow() -> Flow:
+    return Flow(Settings(), 1 << 30)
+
+
+def entries(count: int) -> list[Entry]:
+    stage = Stage()
+    return [entry_of(stage.raw()) for _ in range(count)]
+
+
+def test_members_in_the_order_they_joined() -> None:
+    groups = Groups(flow())
+    a, b, c = entries(3)
+    for entry in (b, a, c, b):
+        groups.join(entry, "g")
+    assert [*groups.members("g")] == [b, a, c]
+    assert [*groups.members("h")] == []
+
+
+def test_leaving() -> None:
+    groups = Groups(flow())
+    a, b = entries(2)
+    groups.join(a, "g")
+    groups.join(b, "g")
+    groups.join(a, "h")
+    groups.leave(a, "g")
+    groups.leave(a, "g")
+    groups.leave(b, "h")
+    groups.leave(b, "no such group")
+    assert [*groups.members("g")] == [b]
+    assert [*groups.members("h")] == [a]
+    groups.join(a, "g")
+    assert [*groups.members("g")] == [b, a]
+
+
+def test_who_is_gone_is_in_no_group_and_an_empty_group_is_none() -> None:
+    groups = Groups(flow())
+    a, b, never = entries(3)
+    for group in ("g", "h"):
+        groups.join(a, group)
+    groups.join(b, "h")
+    for entry in (a, never):
+        groups.forget(entry)
+    assert [*groups.members("g")] == []
+    assert [*groups.members("h")] == [b]
+    assert a.groups == set()
+    groups.forget(b)
+    assert groups._members == {}

@@ -1,0 +1,663 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from stage import Mate, Stage, entry_of
+from websockets.client import ClientProtocol
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame
+from websockets.uri import parse_uri
+
+from wsraw.gateway.connection.connection import Connection, ConnectionState
+from wsraw.gateway.delivery.outgoing import FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
+from wsraw.gateway.delivery.registry import AT_ONCE
+from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
+from wsraw.gateway.websocket.framed import Framed
+from wsraw.link.records import (
+    Close,
+    Join,
+    Leave,
+    Mark,
+    OnClose,
+    OnError,
+    Open,
+    Publish,
+    Reached,
+    Send,
+)
+
+
+class Client:
+    """A WebSocket client that nobody here wrote, on the other side of a connection."""
+
+    def __init__(self, stage: Stage, deflate: bool = False) -> None:
+        extensions = [ClientPerMessageDeflateFactory()] if deflate else None
+        self.protocol = ClientProtocol(parse_uri("ws://h/"), extensions=extensions)
+        self.stage = stage
+        self.protocol.send_request(self.protocol.connect())
+        self.con = stage.raw(b"".join(self.protocol.data_to_send()))
+        self.read()
+        assert bool(self.protocol.extensions) == deflate
+
+    def read(self) -> list[tuple[str, bytes, bool]]:
+        """The frames that have come: opcode, data, final."""
+        self.protocol.receive_data(self.stage.write(self.con))
+        return [
+            (event.opcode.name, bytes(event.data), event.fin)
+            for event in self.protocol.events_received()
+            if isinstance(event, Frame)
+        ]
+
+
+def pieces(con: int, *datas: bytes, kind: str = "text", finish: bool = True) -> list[Send]:
+    last = len(datas) - 1
+    return [Send(con, data, kind, finish and n == last) for n, data in enumerate(datas)]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+def mates(stage: Stage) -> tuple[Mate, Mate]:
+    return stage.worker(), stage.worker()
+
+
+@pytest.fixture
+def client(stage: Stage, mates: tuple[Mate, Mate]) -> Client:
+    client = Client(stage)
+    for mate in mates:
+        mate.work()
+    return client
+
+
+def refused(mate: Mate, *records: Any) -> str:
+    return " ".join(mate.refused(record) for record in records)
+
+
+# --- fragmented messages of two workers ---
+
+
+def test_a_fragmented_message_arrives_in_its_pieces(
+    mates: tuple[Mate, Mate], client: Client
+) -> None:
+    mates[0].say(*pieces(client.con.id, b"a", b"", b"b"))
+    assert client.read() == [("TEXT", b"a", False), ("CONT", b"", False), ("CONT", b"b", True)]
+
+
+def test_what_another_worker_sends_waits_behind_it(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    con = client.con.id
+    one, two = mates
+    begin, middle, end = pieces(con, b"a", b"b", b"c")
+    one.say(begin)
+    two.say(Send(con, b"late 1", "text"))
+    one.say(middle)
+    two.say(Send(con, b"late 2", "binary"))
+    assert client.read() == [("TEXT", b"a", False), ("CONT", b"b", False)]
+    assert stage.router.flow.total > 12, "what waits counts"
+    one.say(end)
+    assert client.read() == [
+        ("CONT", b"c", True), ("TEXT", b"late 1", True), ("BINARY", b"late 2", True),
+    ]  # fmt: skip
+    assert stage.router.flow.total == 0
+    assert not stage.router.outgoing.fragmented
+
+
+def test_late_fragments_wait_for_one_another(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    con = client.con.id
+    one, two = mates
+    three = stage.worker()
+    begin, end = pieces(con, b"1a", b"1b")
+    one.say(begin)
+    for late in pieces(con, b"2a", b"2b", b"2c")[:2]:
+        two.say(late)
+    three.say(Send(con, b"3", "text"))
+    one.say(end)
+    assert client.read() == [
+        ("TEXT", b"1a", False),
+        ("CONT", b"1b", True),
+        ("TEXT", b"2a", False),
+        ("CONT", b"2b", False),
+    ]
+    two.say(Send(con, b"2c", "text"))
+    assert client.read() == [("CONT", b"2c", True), ("TEXT", b"3", True)]
+    assert stage.router.flow.total == 0
+
+
+def test_a_worker_s_own_fragments_do_not_wait(mates: tuple[Mate, Mate], client: Client) -> None:
+    one, _ = mates
+    for n in range(3):
+        one.say(*pieces(client.con.id, b"%d" % n, b"x"))
+    assert [frame[1] for frame in client.read()] == [b"0", b"x", b"1", b"x", b"2", b"x"]
+
+
+def test_a_published_message_waits_too(mates: tuple[Mate, Mate], client: Client) -> None:
+    con = client.con.id
+    one, two = mates
+    begin, end = pieces(con, b"a", b"b")
+    one.say(Join(con, "g"), begin)
+    two.say(Publish("g", b"published", "text"))
+    assert client.read() == [("TEXT", b"a", False)]
+    one.say(end)
+    assert client.read() == [("CONT", b"b", True), ("TEXT", b"published", True)]
+
+
+def test_raw_connections_know_no_fragments(stage: Stage, mates: tuple[Mate, Mate]) -> None:
+    con = stage.raw()
+    one, two = mates
+    one.say(Send(con.id, b"a", "binary", False))
+    two.say(Send(con.id, b"b", "text", True))
+    one.say(Send(con.id, b"c", "binary", True))
+    assert stage.write(con) == b"abc"
+    assert not stage.router.outgoing.fragmented
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Send(0, b"\xff", "text", True), Send(0, b"x", "binary", True), Send(0, b"\xe2", "text")],
+    ids=["not UTF-8", "another type", "a code point cut"],
+)
+def test_a_continuation_that_is_refused_ends_the_connection(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client, second: Send
+) -> None:
+    """The pieces that are out cannot be taken back, and what would follow could not be read."""
+    second.con = con = client.con.id
+    one, two = mates
+    one.say(Send(con, b"a", "text", False))
+    two.say(Send(con, b"late", "text"))
+    assert refused(one, second)
+    assert client.con.state is not ConnectionState.OPEN
+    client.read()
+    assert client.protocol.close_rcvd.code == 1011
+    assert stage.router.flow.total == 0, "what waited behind it is in no account any more"
+
+
+def test_a_first_piece_that_is_refused_begins_nothing(
+    mates: tuple[Mate, Mate], client: Client
+) -> None:
+    con = client.con.id
+    one, two = mates
+    assert refused(one, Send(con, b"\xff", "text", False))
+    two.say(Send(con, b"not late", "text"))
+    assert client.read() == [("TEXT", b"not late", True)]
+
+
+def test_a_code_point_may_be_cut_by_a_piece(mates: tuple[Mate, Mate], client: Client) -> None:
+    euro = "€".encode()
+    mates[0].say(*pieces(client.con.id, euro[:1], euro[1:]))
+    assert [frame[1] for frame in client.read()] == [euro[:1], euro[1:]]
+
+
+def test_a_worker_that_leaves_in_the_middle_ends_the_connection(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    one, two = mates
+    one.say(*pieces(client.con.id, b"a", finish=False))
+    two.say(Send(client.con.id, b"late", "text"))
+    one.link.bye()
+    one.flush()
+    client.read()
+    assert client.protocol.close_rcvd.code == 1011
+    assert client.con.close_cause == "worker-died"
+    assert not stage.router.outgoing.fragmented
+    assert stage.router.flow.total == 0
+
+
+def test_a_worker_that_left_before_its_late_piece_had_its_turn(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    con = client.con.id
+    one, two = mates
+    begin, end = pieces(con, b"a", b"b")
+    one.say(begin)
+    two.say(*pieces(con, b"never", finish=False))
+    two.link.bye()
+    two.flush()
+    one.say(end)
+    one.say(Send(con, b"mine", "text"))
+    client.read()
+    stage.run(3.0)
+    over = client.con.state is not ConnectionState.OPEN
+    assert over or not entry_of(client.con).fragment, "nobody is there to finish it"
+
+
+def test_a_message_must_be_finished_in_time(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    con = client.con.id
+    one, two = mates
+    one.say(*pieces(con, b"a", finish=False))
+    stage.run(FRAGMENT_TIMEOUT)
+    one.say(Send(con, b"b", "text", False))
+    two.say(Send(con, b"late", "text"))
+    assert client.con.state is ConnectionState.OPEN
+    stage.run(1.0)
+    client.read()
+    assert client.protocol.close_rcvd.code == 1011
+    assert not stage.router.outgoing.fragmented
+    assert stage.router.flow.total == 0
+
+
+def test_what_waits_behind_a_message_is_bounded(mates: tuple[Mate, Mate]) -> None:
+    stage = Stage(output_limit=2000)
+    one, two = stage.worker(), stage.worker()
+    con = Client(stage).con
+    for mate in (one, two):
+        mate.work()
+    one.say(*pieces(con.id, b"a", finish=False))
+    for _ in range(50):
+        two.say(Send(con.id, b"x" * 100, "text"))
+        assert stage.router.flow.total < 4000, "it waits for a connection that is on its way out"
+    assert con.close_cause == "overflow"
+    stage.hang_up(con)
+    seen = [event for mate in (one, two) for event in mate.work()]
+    assert [type(event) for event in seen] == [OnError, OnClose], "told once"
+    assert stage.router.flow.total == 0
+
+
+def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[Mate, Mate]) -> None:
+    one, two = mates
+    for _ in range(5):
+        client = Client(stage)
+        one.say(*pieces(client.con.id, b"a", b"b"))
+        stage.hang_up(client.con)
+        for mate in mates:
+            mate.work()
+    assert not stage.router.entries
+    assert not one.end.ties
+    assert not two.end.ties
+
+
+# --- groups: framed once ---
+
+
+def framings(members: Iterable[Connection]) -> int:
+    """How often their last message was framed for more than one."""
+    return len({id(con.output[-1]) for con in members if type(con.output[-1]) is Framed})
+
+
+def test_a_published_message_is_framed_once_for_all_that_are_alike(
+    stage: Stage, mates: tuple[Mate, Mate]
+) -> None:
+    clients = [Client(stage) for _ in range(5)]
+    deflating = [Client(stage, deflate=True) for _ in range(5)]
+    raws = [stage.raw() for _ in range(5)]
+    members = [*raws, *(client.con for client in clients + deflating)]
+    for con in members:
+        mates[0].say(Join(con.id, "g"))
+    text = b"hello " * 1000
+    mates[1].say(Publish("g", text, "text"))
+    assert framings(members) == 3
+    for con in raws:
+        assert stage.write(con) == text
+    for client in clients + deflating:
+        assert client.read() == [("TEXT", text, True)]
+
+
+def test_with_contexts_each_is_compressed_for_itself() -> None:
+    stage = Stage(deflate_context_takeover=True)
+    mate = stage.worker()
+    clients = [Client(stage, deflate=True) for _ in range(3)]
+    for client in clients:
+        mate.say(Join(client.con.id, "g"))
+    text = b"hello " * 1000
+    mate.say(Send(clients[0].con.id, text, "text"))
+    for _ in range(3):
+        mate.say(Publish("g", text, "text"))
+    assert framings(client.con for client in clients) == 0
+    assert clients[0].read() == [("TEXT", text, True)] * 4
+    for client in clients[1:]:
+        assert client.read() == [("TEXT", text, True)] * 3
+
+
+def test_an_opened_websocket_masks_for_itself(stage: Stage, mates: tuple[Mate, Mate]) -> None:
+    one, _ = mates
+    con = one.link.new_id()
+    one.say(Open(con, "ws://h/", "websocket"), Join(con, "g"))
+    one.say(Publish("g", b"early", "text"))
+    [entry] = stage.router.to_dial
+    assert entry.con.framing_key is None
+    assert entry.con.state is ConnectionState.CONNECTING
+
+
+def test_members_that_have_closed_get_nothing(
+    stage: Stage, mates: tuple[Mate, Mate], client: Client
+) -> None:
+    one, _ = mates
+    raw = stage.raw()
+    for con in (raw, client.con):
+        one.say(Join(con.id, "g"))
+        stage.hang_up(con)
+    assert refused(one, Publish("g", b"x", "text")) == ""
+    assert raw.output_size == client.con.output_size == 0
+
+
+# --- the bound of the output ---
+
+LIMIT = 1000
+
+
+def joined(stage: Stage, *cons: Connection) -> Mate:
+    mate = stage.worker()
+    mate.work()
+    for con in cons:
+        mate.say(Join(con.id, "g"))
+    return mate
+
+
+def test_close_is_the_default(stage: Stage) -> None:
+    stage = Stage(output_limit=LIMIT)
+    slow, quick = stage.raw(), stage.raw()
+    mate = joined(stage, slow, quick)
+    for n in range(20):
+        mate.say(Publish("g", b"%03d" % n + b"x" * 97))
+        stage.write(quick)
+        stage.now += 0.2
+    assert (slow.close_code, slow.close_cause, slow.reset) == (1008, "overflow", True)
+    assert quick.state is ConnectionState.OPEN
+    assert [type(event) for event in mate.work()] == [OnError, OnClose]
+
+
+@pytest.mark.parametrize("size", range(70, 110))
+@pytest.mark.parametrize("kind", ["raw", "websocket"])
+def test_drop_newest_keeps_the_oldest_whole_and_closes_nobody(kind: str, size: int) -> None:
+    """Whatever the sizes: a frame's head counts too."""
+    stage = Stage(output_limit=LIMIT, overflow="drop-newest")
+    client = Client(stage) if kind == "websocket" else None
+    con = client.con if client else stage.raw()
+    mate = joined(stage, con)
+    messages = [b"%03d" % n + b"x" * (size - 3) for n in range(20)]
+    for message in messages:
+        mate.say(Publish("g", message))
+    assert con.state is ConnectionState.OPEN
+    assert con.output_size <= LIMIT
+    kept = 20 - stage.router.outgoing.dropped
+    assert kept >= LIMIT // (size + 2)
+    if client:
+        assert [frame[1] for frame in client.read()] == messages[:kept]
+    else:
+        assert stage.write(con) == b"".join(messages[:kept])
+
+
+@pytest.mark.parametrize("written", [0, 1, 150])
+def test_drop_oldest_keeps_the_newest_whole(written: int) -> None:
+    stage = Stage(output_limit=LIMIT, overflow="drop-oldest")
+    client = Client(stage)
+    mate = joined(stage, client.con)
+    messages = [b"%03d" % n + b"x" * 95 for n in range(30)]
+    for message in messages[:10]:
+        mate.say(Publish("g", message))
+    client.protocol.receive_data(stage.write(client.con, written))
+    for message in messages[10:]:
+        mate.say(Publish("g", message))
+    assert client.con.state is ConnectionState.OPEN
+    assert client.con.output_size <= LIMIT
+    got = [frame[1] for frame in client.read()]
+    begun = written // 100 + (written % 100 > 0)
+    assert got[:begun] == messages[:begun], "what has been written in part stays"
+    assert got[begun:] == messages[30 - len(got[begun:]) :]
+    assert stage.router.outgoing.dropped == 30 - len(got) > 0
+
+
+@pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
+def test_what_was_sent_to_it_alone_is_never_dropped(policy: str) -> None:
+    stage = Stage(output_limit=LIMIT, overflow=policy)
+    con = stage.raw()
+    mate = joined(stage, con)
+    mate.say(Send(con.id, b"x" * LIMIT))
+    mate.say(Send(con.id, b"x"))
+    assert con.output_size == LIMIT + 1
+    assert con.state is ConnectionState.OPEN
+    stage.now += AT_ONCE + 0.1
+    mate.say(Send(con.id, b"x"))
+    assert con.close_cause == "overflow"
+
+
+@pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
+def test_a_published_message_larger_than_the_bound_is_dropped(policy: str) -> None:
+    stage = Stage(output_limit=LIMIT, overflow=policy)
+    con = stage.raw()
+    mate = joined(stage, con)
+    mate.say(Publish("g", b"x" * (LIMIT + 1)))
+    assert con.state is ConnectionState.OPEN
+    assert con.output_size == 0
+
+
+def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
+    stage = Stage(output_limit=LIMIT, overflow="drop-oldest")
+    con = stage.raw()
+    mate = joined(stage, con)
+    for _ in range(10):
+        mate.say(Publish("g", b"x" * 100))
+    mate.say(Mark(con.id, 1))
+    mate.say(Publish("g", b"y" * 100))
+    stage.write(con)
+    stage.turn()
+    assert mate.take(Reached) == [Reached(con.id, 1)]
+
+
+# --- shares: what is large holds up nobody (Ratchet #966, ws #617, workerman #852) ---
+
+
+def large(size: int = 6 * DEFLATED_AT_ONCE) -> bytes:
+    """Text that is worth compressing, and too long for one go."""
+    return b" ".join(b"%d" % (n * n) for n in range(size))[:size]
+
+
+class Slow(Stage):
+    """Turns are taken one by one."""
+
+    def receive(self, identity: bytes, data: bytes) -> None:
+        self.router.receive(identity, data, self.now)
+
+
+def test_a_large_group_gets_a_message_over_several_turns() -> None:
+    stage = Slow()
+    cons = [stage.raw() for _ in range(300)]
+    stranger = stage.raw()
+    mate = joined(stage, *cons)
+    mate.say(Publish("g", b"to all"), Send(stranger.id, b"to one"))
+    assert stranger.output_size, "nobody else waits for them"
+    turns = 0
+    while any(not con.output_size for con in cons):
+        before = sum(con.output_size > 0 for con in cons)
+        stage.router.dirty.clear()
+        assert stage.router.go_on(0.0)
+        assert sum(con.output_size > 0 for con in cons) - before <= SHARE
+        turns += 1
+    assert turns >= 4
+    assert not stage.router.is_restless or not stage.router.go_on(0.0)
+    assert {stage.write(con) for con in cons} == {b"to all"}
+
+
+def test_members_leave_and_go_while_a_message_is_on_its_way() -> None:
+    """Who was in the group then gets it, and who has gone meanwhile does no harm."""
+    stage = Slow()
+    cons = [stage.raw() for _ in range(300)]
+    mate = joined(stage, *cons)
+    late = stage.raw()
+    mate.work()
+    mate.say(Publish("g", b"x"), Leave(cons[-1].id, "g"), Join(late.id, "g"))
+    stage.hang_up(cons[-2])
+    mate.work()
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+    assert stage.write(cons[-1]) == b"x"
+    assert stage.write(late) == b""
+    assert not stage.router.outgoing.spreads
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_member_gets_all_in_the_order_in_which_it_was_commanded(seed: int) -> None:
+    """Publishes to large groups, sends and a close, of two workers, and turns between them."""
+    choose = random.Random(seed)
+    stage = Slow()
+    cons = [stage.raw() for _ in range(150)]
+    one, two = joined(stage, *cons), stage.worker()
+    expected: dict[int, bytes] = {con.id: b"" for con in cons}
+    for n in range(60):
+        mate = choose.choice((one, two))
+        data = b"%d," % n
+        if choose.random() < 0.5:
+            mate.say(Publish("g", data))
+            for con in cons:
+                expected[con.id] += data
+        else:
+            con = choose.choice(cons)
+            mate.say(Send(con.id, data))
+            expected[con.id] += data
+        while choose.random() < 0.3 or len(stage.router.outgoing.spreads) >= MOST_SPREADS:
+            stage.router.go_on(0.0)
+            stage.router.dirty.clear()
+    last = choose.choice(cons)
+    one.say(Publish("g", b"last"), Close(last.id))
+    assert last.state is ConnectionState.CLOSED
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+    for con in cons:
+        assert stage.write(con) == expected[con.id] + b"last"
+
+
+def test_who_publishes_too_much_waits_alone() -> None:
+    stage = Slow()
+    cons = [stage.raw() for _ in range(1000)]
+    one, two = joined(stage, *cons), stage.worker()
+    stranger = stage.raw()
+    two.work()
+    one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
+    assert len(stage.router.outgoing.spreads) == MOST_SPREADS
+    assert not stranger.output_size
+    two.say(Send(stranger.id, b"two"))
+    assert stage.write(stranger) == b"two"
+    turns = 0
+    while stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+        turns += 1
+    assert stage.write(stranger) == b"one"
+    assert turns < 40 * 1000 / SHARE / 4, "those on their way together are one write"
+    assert stage.write(cons[-1]) == b"".join(b"%02d" % n for n in range(40))
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("way", ["send", "publish"])
+def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) -> None:
+    """One of 40 MiB held up everybody for two seconds."""
+    stage = Slow(deflate_context_takeover=takeover)
+    one, two = stage.worker(), stage.worker()
+    client, other = Client(stage, deflate=True), Client(stage)
+    for mate in (one, two):
+        mate.work()
+    con = client.con.id
+    one.say(Join(con, "g"))
+    data = large()
+    command = Send(con, data, "text") if way == "send" else Publish("g", data, "text")
+    one.say(command, Send(other.con.id, b"o", "text"), Send(con, b"1", "text"))
+    two.say(Send(con, b"2", "text"))
+    two.say(Publish("g", b"3", "text"))
+    assert other.read() == [("TEXT", b"o", True)], "others of that batch do not wait"
+    turns = 0
+    while stage.router.is_restless and stage.router.go_on(0.0):
+        stage.router.dirty.clear()
+        turns += 1
+    assert turns >= len(data) // DEFLATED
+    assert client.read() == [("TEXT", part, True) for part in (data, b"1", b"2", b"3")]
+    assert stage.router.flow.total == 0
+
+
+def test_a_close_comes_after_the_large_message_before_it() -> None:
+    stage = Slow()
+    mate = stage.worker()
+    client = Client(stage, deflate=True)
+    mate.work()
+    data = large()
+    sent = (Send(client.con.id, data, "text"), Close(client.con.id, 4000, "bye"))
+    mate.say(*sent, Send(client.con.id, b"never", "text"))
+    assert client.con.state is ConnectionState.OPEN
+    while stage.router.go_on(0.0):
+        pass
+    client.protocol.receive_data(stage.write(client.con))
+    frames = [event for event in client.protocol.events_received() if isinstance(event, Frame)]
+    assert [frame.opcode.name for frame in frames] == ["TEXT", "CLOSE"]
+    assert bytes(frames[0].data) == data
+    assert stage.router.flow.total == 0
+
+
+@pytest.mark.parametrize("end", ["reset", "session"])
+def test_a_large_message_ends_with_its_connection_not_with_its_session(end: str) -> None:
+    stage = Slow()
+    one, two = stage.worker(), stage.worker()
+    client = Client(stage, deflate=True)
+    for mate in (one, two):
+        mate.work()
+    data = large()
+    one.say(Send(client.con.id, data, "text"))
+    if end == "reset":
+        stage.hang_up(client.con)
+        one.work()
+        two.work()
+    else:
+        stage.router.end_session(one.end, 0.0, died=True)
+    while stage.router.go_on(0.0):
+        pass
+    assert not stage.router.outgoing.making
+    if end == "session":
+        assert client.read() == [("TEXT", data, True)]
+    assert stage.router.flow.total == 0
+
+
+# --- who is slow, and for whom a handler queues much at once ---
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
+    stage = Stage(output_limit=4 << 20)
+    con = stage.raw()
+    mate = joined(stage, con)
+    sent = [bytes([n]) * 1_000_000 for n in range(count)]
+    mate.say(*(Send(con.id, data) for data in sent))
+    got = bytearray()
+    while con.output_size:
+        got += stage.write(con, 300_000)
+        stage.now += 0.5
+        if stage.now % 5 == 0:
+            # What comes meanwhile is fine as long as it grows no further.
+            mate.say(Send(con.id, b"x"))
+            sent.append(b"x")
+    assert bytes(got) == b"".join(sent)
+    mate.say(*(Send(con.id, data) for data in sent[:count]))
+    assert con.state is ConnectionState.OPEN, "and again, once it has taken that"
+
+
+@pytest.mark.parametrize("taken", [0, 400, 900])
+def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
+    stage = Stage(output_limit=10_000)
+    con = stage.raw()
+    mate = joined(stage, con)
+    most = 0
+    for _ in range(2000):
+        mate.say(Send(con.id, b"x" * 100))
+        stage.now += 0.01
+        if stage.now % 0.1 < 0.01:
+            stage.write(con, taken)
+        most = max(most, con.output_size)
+        if con.state is not ConnectionState.OPEN:
+            break
+    assert con.close_cause == "overflow"
+    assert most <= 10_000 + 2 * 100 / 0.01
+
+
+def test_nobody_has_more_waiting_than_a_batch_above_the_limit() -> None:
+    stage = Stage(output_limit=10_000)
+    con = stage.raw()
+    mate = joined(stage, con)
+    for _ in range(66):
+        mate.say(Send(con.id, bytes(1 << 20)))
+    assert con.close_cause == "overflow"

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from stage import Mate, Stage
+
+from wsraw.gateway.delivery import reconnect as r
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.link.open_options import check
+from wsraw.link.records import OnClose, OnError, Open
+
+SLOW = check(
+    Open(0, "ws://h:1/", options={"reconnect": True, "connect_timeout": r.STABLE_AFTER + 1})
+)
+
+
+class Reopening:
+    """A worker that has opened a connection with `reconnect`; chance is at its highest."""
+
+    def __init__(self, **options: Any) -> None:
+        self.stage = Stage()
+        self.mate: Mate = self.stage.worker()
+        self.mate.say(
+            Open(
+                self.mate.link.new_id(), "h:1", "raw", "/", "h", "o",
+                {"reconnect": True, **options},
+            )
+        )  # fmt: skip
+
+    def next(self) -> Entry:
+        """The one that is to be dialled."""
+        [entry] = self.stage.router.to_dial
+        self.stage.router.to_dial = []
+        return entry
+
+    def fail(self, entry: Entry) -> None:
+        router, now = self.stage.router, self.stage.now
+        router.take(entry.con, entry.con.connect_failed("refused", now), now)
+        self.stage.turn()
+
+    def stand_and_fall(self, entry: Entry, after: float) -> None:
+        router = self.stage.router
+        router.take(entry.con, entry.con.connected(self.stage.now), self.stage.now)
+        self.stage.now += after
+        router.take(entry.con, entry.con.lost("reset", self.stage.now), self.stage.now)
+        self.stage.turn()
+
+
+def test_the_pauses_double_up_to_a_bound() -> None:
+    at = Reopening(name="feed")
+    entry, waits = at.next(), []
+    for _ in range(9):
+        at.fail(entry)
+        before, entry = entry, at.next()
+        waits.append(entry.dial_at - at.stage.now)
+        assert entry.id != before.id
+        assert entry.con.about["reconnects"] == len(waits)
+        at.stage.now = entry.dial_at
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_chance_takes_up_to_half_of_a_pause() -> None:
+    at = Reopening(name="feed")
+    at.stage.router._reopener._random = lambda: 0.0
+    at.fail(at.next())
+    assert at.next().dial_at == r.FIRST_DELAY / 2
+
+
+@pytest.mark.parametrize(("stood", "wait"), [(r.STABLE_AFTER + 1, 0.5), (1.0, 1.0)])
+def test_who_stood_for_long_was_no_failure(stood: float, wait: float) -> None:
+    at = Reopening(name="feed")
+    at.fail(at.next())
+    entry = at.next()
+    at.stage.now = entry.dial_at
+    at.stand_and_fall(entry, stood)
+    assert at.next().dial_at - at.stage.now == pytest.approx(wait)
+
+
+@pytest.mark.parametrize("cause", ["connected", "connect_failed"])
+def test_what_it_takes_to_fail_is_not_time_in_which_it_was_open(cause: str) -> None:
+    """A server that accepts and never answers the handshake was asked twice a second for ever, as
+    each try took as long as STABLE_AFTER."""
+    at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
+    router, waits = at.stage.router, []
+    router.to_dial[0].reopening = r.Reopening(SLOW, 0)
+    at.fail(at.next())
+    for _ in range(4):
+        entry = at.next()
+        waits.append(entry.dial_at - at.stage.now)
+        at.stage.now = entry.dial_at
+        if cause == "connected":
+            router.take(entry.con, entry.con.connected(at.stage.now), at.stage.now)
+        at.stage.now = entry.con.deadline
+        router.take(entry.con, entry.con.handle_timeout(at.stage.now), at.stage.now)
+        at.stage.turn()
+    assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
+
+
+def test_one_that_fails_says_who_it_is() -> None:
+    """In on_error and on_close, where no on_connect has come before."""
+    at = Reopening(name="feed")
+    at.fail(at.next())
+    at.mate.ack()
+    at.fail(at.next())
+    error, close = at.mate.events[-2:]
+    about = {"target": "h:1", "kind": "raw", "reconnects": 1}
+    assert isinstance(error, OnError)
+    assert isinstance(close, OnClose)
+    assert error.about == close.about == about
+
+
+def test_the_name_the_worker_and_the_owner_are_the_successors() -> None:
+    at = Reopening(name="feed")
+    entry = at.next()
+    at.fail(entry)
+    successor = at.next()
+    table = at.stage.router
+    assert table.standing(table.pool(), "feed") is successor
+    assert successor.holder is at.mate.end
+    assert successor.heard
+    unnamed = Reopening()
+    one = unnamed.next()
+    assert one.owner is unnamed.mate.end
+    unnamed.fail(one)
+    assert unnamed.next().owner is unnamed.mate.end
+
+
+@pytest.mark.parametrize("cause", sorted(r.WANTED))
+def test_an_end_that_somebody_wanted_is_one(cause: str) -> None:
+    at = Reopening(name="feed")
+    entry = at.next()
+    now = at.stage.now
+    at.stage.router.take(entry.con, entry.con.connected(now), now)
+    at.stage.router.take(entry.con, entry.con.close_now(1001, "", cause, "", now), now)
+    at.stage.turn()
+    assert at.stage.router.ended == []
+    assert at.stage.router.to_dial == []
+
+
+def test_nothing_is_opened_during_a_stop() -> None:
+    at = Reopening(name="feed")
+    entry = at.next()
+    at.stage.router.stopping = True
+    at.fail(entry)
+    assert at.stage.router.to_dial == []

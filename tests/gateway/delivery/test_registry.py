@@ -1,0 +1,123 @@
+"""The table by itself; what commands make of it is in test_commands.py and test_router.py."""
+
+from __future__ import annotations
+
+from stage import Stage, entry_of
+
+from wsraw.gateway.connection.connection import ConnectionState
+from wsraw.gateway.delivery.registry import ALIASES_KEPT
+from wsraw.link.records import ID_EPOCH_SHIFT, Mark, OnConnect, OnMessage, Reached, Send
+
+
+def test_ids_that_were_given_out_are_known_and_others_are_not() -> None:
+    stage = Stage()
+    table = stage.router
+    con = stage.raw()
+    base = table.epoch << ID_EPOCH_SHIFT
+    assert table.find(con.id) is entry_of(con)
+    assert table.find(base) == f"connection {base} was never given out"
+    assert isinstance(table.find(con.id + 1), str)
+    assert isinstance(table.find((table.epoch + 1) << ID_EPOCH_SHIFT | 1), str)
+    assert isinstance(table.find(-1), str)
+    assert table.unknown_ids == 0
+    table.forget(entry_of(con))
+    assert table.find(con.id) is None
+    assert table.unknown_ids == 1
+
+
+def test_ids_of_earlier_gateways_are_closed() -> None:
+    table = Stage().router
+    table.epoch = 3
+    assert table.find(2 << ID_EPOCH_SHIFT | 99_999) is None
+    assert isinstance(table.find(99), str), "epochs begin at 1"
+
+
+def test_a_name_is_its_pools_alone_and_lasts_as_long_as_the_connection() -> None:
+    stage = Stage()
+    table = stage.router
+    entry = entry_of(stage.websocket())
+    table.give_name(entry, "feed")
+    assert table.standing(table.pool(), "feed") is entry
+    assert table.standing(table.pool("other"), "feed") is None
+    table.close(entry, 1000, "", "handler", stage.now)
+    assert entry.con.state is ConnectionState.CLOSING
+    assert table.standing(table.pool(), "feed") is None, "on its way out"
+    table.forget(entry)
+    assert not table._names
+
+
+def test_who_has_got_the_name_meanwhile_keeps_it() -> None:
+    stage = Stage()
+    table = stage.router
+    one, two = entry_of(stage.raw()), entry_of(stage.raw())
+    table.give_name(one, "feed")
+    table.give_name(two, "feed")
+    table.forget(one)
+    assert table.standing(table.pool(), "feed") is two
+
+
+def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
+    stage = Stage()
+    table = stage.router
+    one, two = entry_of(stage.raw()), entry_of(stage.raw())
+    table.give_name(one, "feed")
+    table.alias(5, one)
+    assert table.find(5) is one
+    two.name = "feed"
+    table.succeed(one, two)
+    assert table.find(5) is two
+    assert table.standing(table.pool(), "feed") is two
+    table.forget(one)
+    assert table.find(5) is two
+    table.forget(two)
+    assert isinstance(table.find(5), str)
+
+
+def test_only_so_many_aliases_are_kept() -> None:
+    stage = Stage()
+    entry = entry_of(stage.raw())
+    for asked in range(5, 5 + ALIASES_KEPT + 1):
+        stage.router.alias(asked, entry)
+    unknown = [isinstance(stage.router.find(asked), str) for asked in (5, 6, ALIASES_KEPT + 5)]
+    assert unknown == [True, False, False]
+
+
+def test_who_comes_during_a_stop_is_not_read_from() -> None:
+    stage = Stage()
+    before = entry_of(stage.raw())
+    stage.router.stopping = True
+    assert entry_of(stage.raw()).pauses
+    assert not before.pauses
+
+
+def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    stage.router.receive_eof(con, stage.now)
+    stage.turn()
+    assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
+    mate.ack()
+    assert con.close_cause == "eof"
+
+
+def test_a_mark_is_answered_when_its_bytes_are_written_or_never_will_be() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    mate.work()
+    mate.say(Send(con.id, b"12345"), Mark(con.id, 1), Send(con.id, b"67"), Mark(con.id, 2))
+    entry = entry_of(con)
+
+    def reached() -> list[int]:
+        stage.router.wrote(entry)
+        stage.turn()
+        return [notice.ref for notice in mate.take(Reached)]
+
+    entry.written = 4
+    assert reached() == []
+    entry.written = 5
+    assert reached() == [1]
+    stage.router.forget(entry)
+    stage.turn()
+    assert [notice.ref for notice in mate.take(Reached)] == [2]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from wsraw.gateway.delivery.suspects import Suspects
+from wsraw.link.ends import InFlight
+from wsraw.link.records import Event, OnMessage
+
+
+def event() -> OnMessage:
+    return OnMessage(1, 7, b"x", "raw")
+
+
+def flight(of: Event) -> InFlight:
+    return InFlight(of, None, 1, 0.0)
+
+
+def test_poison_is_the_last_of_so_many_deaths_alone() -> None:
+    suspicion, one = Suspects(3), flight(event())
+    assert [suspicion.died(one, alone) for alone in (True, False, False)] == [0, 0, 0]
+    assert one.event in suspicion
+    assert suspicion.died(one, True) == 4, "all deaths are told, those in company too"
+    assert one.event not in suspicion
+    assert not suspicion
+
+
+def test_exactly_so_many() -> None:
+    suspicion, one = Suspects(2), flight(event())
+    assert (suspicion.died(one, True), suspicion.died(one, True)) == (0, 2)
+    assert Suspects(1).died(one, True) == 1
+    assert Suspects(1).died(one, False) == 0
+
+
+def test_events_are_told_apart_even_if_they_are_equal() -> None:
+    suspicion, one, other = Suspects(2), event(), event()
+    assert one == other
+    suspicion.died(flight(one), False)
+    assert (one in suspicion, other in suspicion) == (True, False)
+    suspicion.clear(other)
+    assert suspicion
+    suspicion.clear(one)
+    assert not suspicion
+    assert suspicion.died(flight(one), True) == 0, "an ack forgets the deaths before"
+
+
+def test_an_event_that_breaks_links_is_poison_in_the_end() -> None:
+    """It is no suspect before the last loss that counts: networks break, and nobody is to blame."""
+    suspicion, one, other = Suspects(3), flight(event()), flight(event())
+    assert (suspicion.lost(one, False), suspicion.lost(other, False)) == (0, 0)
+    assert one.event not in suspicion
+    assert suspicion, "an ack must clear it"
+    suspicion.clear(other.event)
+    assert suspicion.lost(one, False) == 0
+    assert one.event in suspicion, "the next time it goes alone"
+    assert suspicion.lost(one, False) == 0
+    assert suspicion.lost(one, True) == 4
+    assert not suspicion
+    assert suspicion.lost(other, True) == 0, "its ack has forgotten the loss before"
+
+
+def test_losses_are_no_deaths() -> None:
+    suspicion, one = Suspects(3), flight(event())
+    for _ in range(2):
+        assert suspicion.lost(one, False) == 0
+    assert suspicion.died(one, True) == 0
+    assert suspicion.lost(one, True) == 3

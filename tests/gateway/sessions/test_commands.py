@@ -1,0 +1,130 @@
+"""What a command does, and why it is refused; the way of a batch is in test_router.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from stage import Stage, entry_of
+
+from wsraw.link.records import (
+    STATE_LIMIT,
+    Answer,
+    Close,
+    Couple,
+    Join,
+    Leave,
+    Mark,
+    Open,
+    Opened,
+    Publish,
+    Query,
+    Reached,
+    Record,
+    Send,
+    Splice,
+    State,
+)
+
+
+def open_(con: int, **options: Any) -> Open:
+    return Open(con, "h:1", "raw", "/", "h", "o", options)
+
+
+def test_what_is_not_built_is_refused() -> None:
+    assert Stage().worker().refused(Splice(1, 2)) == (
+        "splice of connection 1: not built in this version"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (Publish("g", b"x", "raw"), "neither text nor binary"),
+        (Publish("g", b"x", "text", {"except": "all"}), "a list of connection ids"),
+        (Query(1, "everything"), "ask for ids or members"),
+        (Send(3, b"x"), "was never given out"),
+        (Join(3, "g"), "was never given out"),
+        (Couple(3, 4), "was never given out"),
+        (Mark(3, 1), "was never given out"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said(record: Record, why: str) -> None:
+    assert why in Stage().worker().refused(record)
+
+
+def test_a_state_is_taken_from_who_handles_an_event_and_no_one_else() -> None:
+    stage = Stage()
+    mate, other = stage.worker(), stage.worker()
+    con = stage.raw()
+    stage.turn()
+    holder, stranger = (mate, other) if mate.events else (other, mate)
+    assert "only while an event" in stranger.refused(State(con.id, b"stolen"))
+    assert holder.refused(State(con.id, b"x" * (STATE_LIMIT + 1))).startswith("state of")
+    assert holder.refused(State(con.id, b"mine")) == ""
+    assert (entry_of(con).state, entry_of(con).version) == (b"mine", 1)
+    holder.ack()
+    assert "only while an event" in holder.refused(State(con.id, b"late"))
+
+
+def test_an_id_opens_one_connection() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = mate.link.new_id()
+    assert mate.refused(open_(con)) == ""
+    assert "opened before" in mate.refused(open_(con))
+    assert "not of this session's range" in mate.refused(open_(con + 1_000_000))
+    assert "must be a string" in mate.refused(open_(mate.link.new_id(), name=5))
+
+
+def test_a_name_that_stands_is_not_opened_again() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    first, second = mate.link.new_id(), mate.link.new_id()
+    mate.say(open_(first, name="feed"), open_(second, name="feed"))
+    stage.turn()
+    [opened] = mate.take(Opened)
+    assert (opened.asked, opened.con) == (second, first)
+    assert [entry.id for entry in stage.router.to_dial] == [first]
+
+
+def test_whose_a_connection_is() -> None:
+    """Outside any event and without a name it ends with its worker."""
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    ids = [mate.link.new_id() for _ in range(3)]
+    mate.say(open_(ids[0]), open_(ids[1], name="feed"), open_(ids[2], during=con.id))
+    entries = stage.router.entries
+    assert [entries[n].owner is mate.end for n in ids] == [True, False, False]
+    assert entries[ids[2]].couples == {entry_of(con)}
+    assert not entries[ids[0]].couples
+
+
+def test_members_and_ids_are_told() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    mate.say(Join(con.id, "g"), Query(1, "members", "g"), Query(2, "members", "none"))
+    mate.say(Leave(con.id, "g"), Query(3, "members", "g"), Query(4, "ids"))
+    stage.turn()
+    answers = {answer.ref: answer.value for answer in mate.take(Answer)}
+    assert [answers[n] for n in (1, 2, 3)] == [[con.id], [], []]
+    first, last = answers[4]
+    assert mate.refused(open_(last)) == ""
+    assert mate.refused(open_(first)) == ""
+
+
+def test_what_is_closed_already_is_no_mistake() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    stage.hang_up(con)
+    mate.work()
+    for record in (Send(con.id, b"x"), Close(con.id, 1000, ""), Join(con.id, "g")):
+        assert mate.refused(record) == ""
+    assert stage.router.unknown_ids == 3
+    assert mate.refused(Mark(con.id, 9)) == ""
+    stage.turn()
+    assert [reached.ref for reached in mate.take(Reached)] == [9]

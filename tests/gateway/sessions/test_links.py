@@ -1,0 +1,376 @@
+"""When a worker is dead, and what becomes of batches that find no room. Over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from deadline import eventually
+from stage import TOKEN
+
+from wsraw.config.addresses import Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.sessions.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.transport import Sent, WorkerSocket, new_context
+from wsraw.link.ends import LinkState, WorkerLink
+from wsraw.link.records import Answer, Kill, Spawned, encode
+from wsraw.runtime.loop import Loop
+
+
+class Tap:
+    """A ROUTER whose queues can be made to be full."""
+
+    is_full = False
+    refused = 0
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def send(self, *arguments: Any, **options: Any) -> None:
+        if self.is_full:
+            self.refused += 1
+            raise zmq.Again
+        self._socket.send(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class Mate:
+    """A worker behind a real DEALER."""
+
+    def __init__(self, hall: Hall, token: str, **options: int) -> None:
+        self.hall = hall
+        self.socket = hall.peers.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 5000)
+        self.socket.set(zmq.PROBE_ROUTER, 1)
+        for name, value in options.items():
+            self.socket.set(getattr(zmq, name), value)
+        self.socket.connect(hall.wire.endpoint)
+        self.link = WorkerLink(pool="default", token=token, instance=token, language="test")
+        self.heard: list[Any] = []
+
+    def receive(self) -> list[Any]:
+        """Read what waits, answer `who`."""
+        while self.socket.poll(0):
+            self.heard += self.link.receive(self.socket.recv())
+            self.flush()
+        return self.heard
+
+    def flush(self) -> None:
+        data = self.link.data_to_send()
+        if data is not None:
+            self.socket.send(data)
+
+    def ack(self, *events: Any) -> None:
+        for event in events:
+            assert self.link.done(self.link.outbox(event))
+        self.flush()
+
+    def leave(self) -> None:
+        """The process ends; what it has said arrives."""
+        self.socket.close()
+
+
+class Hall:
+    """A gateway's links without its clients; time passes as a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.time = 1000.0
+        self.loop = Loop(lambda: self.time)
+        self.router = Router(Settings(), 1, 1 << 30)
+        self.context = new_context()
+        self.peers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.wire = WorkerSocket(self.context, str(folder))
+        self.tap: Any = Tap(self.wire._socket)
+        self.wire._socket = self.tap
+        self.links = Links(self.loop, self.router, self.wire)
+        self.mates: list[Mate] = []
+
+    def close(self) -> None:
+        self.peers.destroy(linger=0)
+        self.wire.close()
+        self.context.term()
+        self.loop.close()
+
+    @property
+    def now(self) -> float:
+        return self.loop.now
+
+    def pass_time(self, seconds: float) -> None:
+        """In steps that the loop does not take for its own absence."""
+        until = self.time + seconds
+        while self.time < until:
+            self.time += 0.05
+            self.loop.turn(False)
+
+    def turn(self) -> None:
+        self.loop.turn(False)  # hears the descriptor
+        self.links.drain()
+        self.links.judge_dying(self.now)
+        self.links.send(self.now)
+        for mate in self.mates:
+            if not mate.socket.closed:
+                mate.receive()
+
+    def worker(self, n: int, **options: int) -> tuple[Mate, Any]:
+        """A worker that is ready, and the gateway's end of it. 0: nobody watches its process."""
+        token = f"token-{n}" if n else TOKEN
+        self.router.spawned(Spawned(n, token, 0))
+        mate = Mate(self, token, **options)
+        self.mates.append(mate)
+        eventually(lambda: self.turn() or mate.link.session)  # type: ignore[func-returns-value]
+        [end] = [w for w in self.router.workers.values() if w.session == mate.link.session]
+        return mate, end
+
+    def client(self, data: bytes = b"hello") -> Connection:
+        con = Connection.accepted(
+            self.router.new_id(), Listen(name="test"), Settings(), {}, self.now
+        )
+        self.router.take(con, con.receive_data(data, self.now), self.now)
+        return con
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Iterator[Hall]:
+    hall = Hall(tmp_path)
+    yield hall
+    hall.close()
+
+
+def gone(end: Any) -> bool:
+    return end.state is LinkState.GONE
+
+
+def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
+    """Events of clients, read by the worker and not acked."""
+    hall.client()
+    eventually(
+        lambda: hall.turn() or len([e for e in mate.heard if hasattr(e, "seq")]) >= count  # type: ignore[func-returns-value]
+    )
+    return [event for event in mate.heard if hasattr(event, "seq")]
+
+
+# --- death ---
+
+
+def test_an_exit_alone_is_no_certain_death(hall: Hall) -> None:
+    """The report comes over another socket: the last acks may still be on their way."""
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert not gone(end), "its link still stands"
+    hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
+    hall.links.judge_dying(hall.now)
+    assert gone(end), "for ever it is not waited"
+
+
+def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    mate.leave()
+    hall.pass_time(5.0)
+    for _ in range(20):
+        hall.client()
+        hall.turn()
+        hall.links.ask_unwatched()
+    assert not gone(end)
+    hall.links.exited(3, hall.now)
+    eventually(lambda: hall.turn() or gone(end))  # type: ignore[func-returns-value]
+
+
+def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
+    """Exit reported, EHOSTUNREACH, and yet: its last batches come first."""
+    mate, end = hall.worker(3)
+    con = hall.client()
+    events: list[Any] = []
+
+    def hear() -> bool:
+        hall.turn()
+        events[:] = [event for event in mate.heard if hasattr(event, "seq")]
+        return bool(events)
+
+    eventually(hear)
+    mate.ack(*events)
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+    assert events
+    assert end.acked_events == len(events)
+    assert con.entry is not None
+    assert con.entry.in_flight == 0
+    assert not con.entry.parked, "nothing is given out again"
+
+
+def test_without_that_last_drain_they_would_be_given_out_again(hall: Hall) -> None:
+    """The failing twin: the same, and nothing is drained."""
+    mate, end = hall.worker(3)
+    con = hall.client()
+    eventually(lambda: hall.turn() or any(hasattr(e, "seq") for e in mate.heard))  # type: ignore[func-returns-value]
+    mate.ack(*[event for event in mate.heard if hasattr(event, "seq")])
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.router.end_session(end, hall.now, died=True)
+    assert con.entry is not None
+    assert con.entry.parked
+
+
+def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    sent = 3 * DRAIN_BUDGET + 1
+    for _ in range(sent):
+        mate.socket.send(encode([mate.link.session]))
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    # As fast as may be: the budget of time is none.
+    hall.wire._clock = lambda: 0.0
+    rounds = 0
+    while not gone(end):
+        before = end.batches
+        hall.links.judge_dying(hall.now)
+        rounds += 1
+        assert gone(end) or end.batches == before + DRAIN_BUDGET
+    assert rounds >= 3
+    assert end.batches == sent
+
+
+@pytest.mark.parametrize("unread", [0, 1, 600])
+def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: int) -> None:
+    """No drain ever finds the ROUTER empty. But what the dead one has sent is read before."""
+    mate, end = hall.worker(3)
+    floods = [hall.worker(n)[0] for n in (4, 5)]
+    for _ in range(unread):
+        mate.socket.send(encode([mate.link.session]))
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.wire._clock = lambda: 0.0
+    before, rounds = end.batches, 0
+    while not gone(end):
+        for flood in floods:
+            for _ in range(DRAIN_BUDGET):
+                if flood.socket.poll(0, zmq.POLLOUT):
+                    flood.socket.send(encode([flood.link.session]))
+        eventually(lambda: hall.wire.stir() or hall.wire.pending())  # type: ignore[func-returns-value]
+        hall.links.judge_dying(hall.now)
+        rounds += 1
+        assert rounds < 100
+    assert end.batches == before + unread
+    assert not hall.links._last_words
+
+
+def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    mate.link.bye()
+    mate.flush()
+    mate.leave()
+    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+    [con] = hall.router.entries.values()
+    assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
+
+
+def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
+    mate, end = hall.worker(0)
+    in_hand(hall, mate)
+    hall.links.ask_unwatched()
+    hall.turn()
+    assert not gone(end)
+    mate.leave()
+
+    def look() -> bool:
+        hall.links.ask_unwatched()
+        hall.turn()
+        return gone(end)
+
+    eventually(look)
+    [con] = hall.router.entries.values()
+    assert [event.delivery for event, _ in con.parked] == [2, 2]
+
+
+def test_full_is_neither_life_nor_death(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.tap.is_full = True
+    hall.links.exited(3, hall.now)
+    hall.links.judge_dying(hall.now)
+    assert not gone(end)
+    hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
+    hall.links.judge_dying(hall.now)
+    assert gone(end)
+
+
+# --- a full queue ---
+
+
+def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    hall.tap.is_full = True
+    for n in range(1, 6):
+        end.notice(Answer(n, n))
+        hall.router.dispatcher.talked.add(end)
+        hall.links.send(hall.now)
+    assert hall.tap.refused == 1, "those behind it are not even tried"
+    assert end.choked
+    hall.tap.is_full = False
+    hall.pass_time(0.1)
+    eventually(lambda: hall.turn() or len(mate.heard) >= 6)  # type: ignore[func-returns-value]
+    assert [r.ref for r in mate.heard if type(r) is Answer] == [1, 2, 3, 4, 5]
+    assert not end.choked
+
+
+def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
+    _, full = hall.worker(3)
+    _, free = hall.worker(4)
+    full.choked = True
+    for _ in range(3):
+        hall.client()
+    assert not full.in_flight
+    assert free.in_flight
+
+
+def test_too_much_for_one_that_does_not_read_ends_its_session(
+    hall: Hall,
+) -> None:
+    mate, end = hall.worker(3)
+    in_hand(hall, mate)
+    hall.tap.is_full = True
+    for _ in range(2):
+        assert not gone(end)
+        end.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
+        hall.router.dispatcher.talked.add(end)
+        hall.links.send(hall.now)
+    assert gone(end)
+    assert hall.links._unsent == {}
+    assert Kill(3, "it does not read what it is sent") in hall.router.to_supervisor
+    [con] = hall.router.entries.values()
+    assert len(con.parked) == 2, "what it held is for others"
+
+
+def test_connections_of_those_who_left_do_not_go_to_the_stuck(hall: Hall) -> None:
+    mate, end = hall.worker(3)
+    events = in_hand(hall, mate)
+    mate.ack(*events)
+    eventually(lambda: hall.turn() or not end.in_flight)  # type: ignore[func-returns-value]
+    _, stuck = hall.worker(4)
+    stuck.choked = True
+    hall.router.end_session(end, hall.now, died=True)
+    [con] = hall.router.entries.values()
+    hall.turn()
+    assert con.holder is None
+    assert not hall.router.is_restless, "it waits, it does not spin"
+    stuck.choked = False
+    hall.turn()
+    assert con.holder is stuck

@@ -1,0 +1,369 @@
+"""What whoever reaches the link can do to the router: little, and what they do has a bound."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import Any
+
+import pytest
+from stage import TOKEN, Stage, entry_of, is_over
+
+from wsraw.gateway.delivery.entry import MOST_RANGES, RemoteWorker
+from wsraw.gateway.delivery.groups import MOST_GROUPS
+from wsraw.gateway.sessions.commands import MOST_MARKS
+from wsraw.gateway.sessions.remote_workers import zap_reply
+from wsraw.gateway.sessions.router import COME_BACK, LONGEST_HELLO, MOST_BY_HAND, MOST_STRANGERS
+from wsraw.link.ends import LONGEST_WHY, MOST_OWED, LinkState, WorkerLink
+from wsraw.link.records import (
+    GROUP_LIMIT,
+    MOST_RECORDS,
+    MOST_WRONG,
+    Answer,
+    Hello,
+    Join,
+    Mark,
+    Query,
+    Refused,
+    Send,
+    Spawned,
+    Who,
+    encode,
+    worker_decoder,
+)
+
+
+def hello(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "version": 1, "pool": "default", "instance": "x", "language": "test", "token": TOKEN,
+        "window": 10, "concurrency": 1,
+    }  # fmt: skip
+    return encode([0, Hello(**{**fields, **changes})])
+
+
+def replies(stage: Stage) -> list[Any]:
+    decoder = worker_decoder()
+    records = [decoder.decode(data)[1][0] for _, data in stage.router.replies]
+    stage.router.replies = []
+    return records
+
+
+# --- those who have not said hello ---
+
+
+def test_a_thousand_identities_are_no_more_than_a_thousand() -> None:
+    stage = Stage()
+    honest = stage.worker()
+    for n in range(3 * MOST_STRANGERS):
+        stage.receive(b"\0stranger%d" % n, b"")
+    assert len(stage.router.workers) == MOST_STRANGERS + 1
+    assert honest.end.state is LinkState.READY
+
+
+def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
+    stage = Stage()
+    stage.receive(b"\0slow", b"")
+    for n in range(MOST_STRANGERS):
+        stage.receive(b"\0%d" % n, b"")
+    assert b"\0slow" not in stage.router.workers
+    stage.receive(b"\0slow", hello())
+    assert stage.router.workers[b"\0slow"].state is LinkState.READY
+
+
+def test_one_that_says_hello_unasked_is_not_asked_behind_its_welcome() -> None:
+    """At the worker that would end the session which has just begun."""
+    stage = Stage()
+    stage.receive(b"\0x", hello())
+    stage.receive(b"\0x", encode([1, Query(1, "members", "g")]))
+    assert replies(stage) == []
+
+
+def test_a_long_speech_before_the_hello_is_not_decoded() -> None:
+    stage = Stage()
+    stage.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))
+    [told] = replies(stage)
+    assert type(told) is Refused
+    assert "before a hello" in told.why
+    stage.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
+    assert stage.router.workers[b"\0y"].state is LinkState.READY, "the twin: a long one is fine"
+
+
+@pytest.mark.parametrize("size", [0, LONGEST_HELLO + 1, 4 * LONGEST_HELLO])
+def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None:
+    """It waited for a link, and leaves first on the new one: its worker has not read `who` yet.
+    Undecoded, as decoding would find that this is no batch."""
+    stage = Stage()
+    late = b"\x92\xcf\0\x10\0\0\0\0\0\x07" + b"\xc1" * size
+    stage.receive(b"\0x", late)
+    assert [type(told) for told in replies(stage)] == [Who]
+    stage.receive(b"\0x", late)
+    assert replies(stage) == [], "it is asked once"
+    stage.receive(b"\0x", hello())
+    assert stage.router.workers[b"\0x"].state is LinkState.READY
+
+
+@pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
+def test_what_is_long_and_of_no_other_session_is_not_forgiven(front: bytes) -> None:
+    stage = Stage()
+    stage.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
+    [told] = replies(stage)
+    assert "before a hello" in told.why
+    stage.receive(b"\0x", hello())
+    assert replies(stage) == [] and b"\0x" not in stage.router.workers
+
+
+def test_those_who_are_shut_out_are_not_heard_again() -> None:
+    stage = Stage()
+    stage.receive(b"\0x", b"garbage")
+    assert len(replies(stage)) == 1
+    stage.receive(b"\0x", hello())
+    assert replies(stage) == []
+    assert b"\0x" not in stage.router.workers
+
+
+@pytest.mark.parametrize("field", ["pool", "instance", "language"])
+@pytest.mark.parametrize("value", ["x" * 129, "line\nerror: forged", "\x1b[2J"])
+def test_what_a_worker_calls_itself_is_fit_for_the_log(field: str, value: str) -> None:
+    stage = Stage()
+    stage.receive(b"\0x", hello(**{field: value}))
+    [told] = replies(stage)
+    assert "one line" in told.why
+
+
+def test_workers_that_nobody_watches_are_not_without_number() -> None:
+    assert MOST_BY_HAND == 1000
+    stage = Stage()
+    for n in range(MOST_BY_HAND):
+        stage.receive(b"\0%d" % n, hello(instance=f"i{n}"))
+    assert replies(stage) == []
+    stage.receive(b"\0more", hello(instance="more"))
+    assert "are here already" in replies(stage)[0].why
+    stage.router.spawned(Spawned(7, "seven", 0))
+    stage.receive(b"\0ours", hello(instance="ours", token="seven"))
+    assert stage.router.workers[b"\0ours"].state is LinkState.READY
+
+
+def test_an_empty_instance_ends_nobody_else() -> None:
+    stage = Stage()
+    stage.receive(b"\0waits", b"")
+    stage.receive(b"\0x", hello(instance=""))
+    assert b"\0waits" in stage.router.workers
+
+
+def test_a_hello_that_was_late_is_not_called_a_wrong_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage()
+    stage.router.spawned(Spawned(3, "third", 0))
+    stage.router.exited(3)
+    with caplog.at_level(logging.INFO, "wsraw.gateway"):
+        stage.receive(b"\0x", hello(token="third"))
+        assert caplog.records == []
+        stage.receive(b"\0y", hello(token="thirst"))
+    assert "its token is wrong" in caplog.text
+    assert not stage.router.workers
+
+
+# --- guests: workers on other machines ---
+
+IDENTITIES = itertools.count()
+
+
+def guest(stage: Stage, key: str = "alice", pools: set[str] | None = None, **changes: Any) -> bytes:
+    identity = b"\1%d" % next(IDENTITIES)
+    who = RemoteWorker("10.0.0.7", key, frozenset(pools) if pools is not None else None)
+    assert stage.router.meet(identity, who, stage.now)
+    stage.receive(identity, hello(**changes))
+    return identity
+
+
+def test_a_key_needs_no_token_and_the_log_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    with caplog.at_level(logging.INFO, "wsraw.gateway"):
+        guest(stage, token="")
+    assert "worker x (alice at 10.0.0.7) is ready" in caplog.text
+
+
+@pytest.mark.parametrize(("pools", "good"), [(None, True), ({"a", "chat"}, True), ({"a"}, False)])
+def test_a_key_is_for_its_pools(pools: set[str] | None, good: bool) -> None:
+    stage = Stage()
+    identity = guest(stage, pools=pools, pool="chat")
+    assert (identity in stage.router.workers) is good
+
+
+def test_without_a_key_a_guest_needs_the_token_of_guests() -> None:
+    stage = Stage()
+    stage.router.spawned(Spawned(3, "third", 0))
+    assert guest(stage, key="") in stage.router.workers
+    assert guest(stage, key="", token="no") not in stage.router.workers
+    # A child of the supervisor does not come over the network, whatever it knows.
+    assert guest(stage, key="", token="third", instance="y") not in stage.router.workers
+
+
+def test_who_begins_anew_is_the_same_guest() -> None:
+    stage = Stage()
+    identity = guest(stage, pools={"default"})
+    stage.receive(identity, hello())
+    assert stage.router.workers[identity].guest is not None
+    stage.receive(identity, hello(pool="other"))
+    assert identity not in stage.router.workers
+
+
+def serve_once(stage: Stage, identity: bytes) -> WorkerLink:
+    """A guest that has one connection's events in hand, and its end of the link."""
+    mate = WorkerLink(pool="default", token=TOKEN, instance="far", language="test")
+    mate.receive(encode([0, Who()]))
+    stage.router.meet(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
+    data = mate.data_to_send()
+    assert data is not None
+    stage.receive(identity, data)
+    con = stage.raw()
+    stage.turn()
+    assert entry_of(con).in_flight == 2
+    return mate
+
+
+def test_a_lost_link_is_no_death_if_its_instance_comes_back() -> None:
+    stage = Stage(handler_timeout=0)
+    suspicion = stage.router.dispatcher._suspicion
+    mate = serve_once(stage, b"\1a")
+    for n in range(5):
+        [worker] = stage.router.workers.values()
+        stage.router.link_lost(worker, stage.now)
+        assert set(suspicion._deaths.values()) == {0}, "suspects, and yet nobody has died"
+        mate.receive(encode([0, Who()]))
+        identity = b"\1b%d" % n
+        stage.router.meet(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
+        data = mate.data_to_send()
+        assert data is not None
+        stage.receive(identity, data)
+        stage.run(COME_BACK + 2)
+        assert set(suspicion._deaths.values()) == {0}
+    assert not stage.router.dead_letters
+    [worker] = stage.router.workers.values()
+    [flight] = worker.in_flight.values()
+    assert flight.event.delivery == 6, "that it may have been handled in part is told all the same"
+
+
+def test_it_is_one_if_it_stays_away() -> None:
+    """The twin."""
+    stage = Stage(handler_timeout=0)
+    suspicion = stage.router.dispatcher._suspicion
+    serve_once(stage, b"\1a")
+    [worker] = stage.router.workers.values()
+    stage.router.link_lost(worker, stage.now)
+    stage.run(COME_BACK - 1)
+    assert set(suspicion._deaths.values()) == {0}
+    stage.run(3)
+    assert set(suspicion._deaths.values()) == {1}
+
+
+def test_here_a_lost_link_is_a_death_at_once() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    stage.raw()
+    stage.turn()
+    stage.router.link_lost(mate.end, stage.now)
+    assert set(stage.router.dispatcher._suspicion._deaths.values()) == {1}
+
+
+# --- those who were let in ---
+
+
+def test_answers_have_a_bound() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    cons = [stage.raw() for _ in range(50)]
+    mate.work()
+    mate.say(*(Join(con.id, "room") for con in cons))
+    mate.say_raw(*(Query(n, "members", "room") for n in range(1, 1000)))
+    stage.turn()
+    given = sum(len(answer.value) for answer in mate.take(Answer))
+    assert MOST_OWED <= given < MOST_OWED + 50
+    assert mate.take(Refused) == [], "nor are the refusals without number"
+    assert not mate.refused(Query(1, "members", "room")), "a turn later it may ask again"
+
+
+def test_refusals_have_a_bound() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say_raw(*(Send(77, b"") for _ in range(2 * MOST_OWED)))
+    stage.turn()
+    assert len(mate.take(Refused)) == MOST_OWED
+    assert len(mate.refused(Query(1, "x" * 100_000))) <= LONGEST_WHY
+
+
+def test_ranges_of_ids_have_a_bound() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say_raw(*(Query(n, "ids") for n in range(1, 100)))
+    stage.turn()
+    assert len(mate.end.ids) == MOST_RANGES
+    assert "not used up" in mate.refused(Query(1, "ids"))
+
+
+def test_groups_and_marks_have_a_bound() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    mate.work()
+    mate.say(*(Join(con.id, f"g{n}") for n in range(MOST_GROUPS)))
+    assert "groups already" in mate.refused(Join(con.id, "one more"))
+    assert not mate.refused(Join(con.id, "g0"))
+    assert "at most" in mate.refused(Join(con.id, "x" * (GROUP_LIMIT + 1)))
+    mate.say(Send(con.id, b"x"), *(Mark(con.id, n) for n in range(MOST_MARKS)))
+    assert "marks wait" in mate.refused(Mark(con.id, 1))
+
+
+def test_more_records_than_there_may_be_are_no_batch() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    count = MOST_RECORDS + 2
+    data = b"\xdd" + count.to_bytes(4, "big") + encode(mate.link.session) + b"\xc0" * (count - 1)
+    stage.receive(mate.identity, data)
+    assert is_over(mate)
+
+
+def test_as_many_as_there_may_be_are_one() -> None:
+    """The twin."""
+    stage = Stage()
+    mate = stage.worker()
+    mate.say_raw(*[["leave", 1 << 36 | 1, "x"]] * MOST_RECORDS)
+    assert not is_over(mate)
+
+
+def test_a_thousand_wrong_records_are_left_out_more_are_no_batch() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say_raw(*[["send", "wrong"]] * MOST_WRONG)
+    assert not is_over(mate)
+    mate.say_raw(*[["send", "wrong"]] * (MOST_WRONG + 1))
+    assert is_over(mate)
+
+
+def test_ids_that_never_were_are_not_buried() -> None:
+    stage = Stage()
+    stage.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
+    assert not stage.router.entries
+
+
+# --- ZAP ---
+
+REQUEST = [b"1.0", b"7", b"wsraw", b"10.0.0.7", b"", b"CURVE", b"k" * 32]
+
+
+def test_a_key_that_is_known() -> None:
+    assert zap_reply(REQUEST, lambda key: "alice" if key == b"k" * 32 else None) == (
+        [b"1.0", b"7", b"200", b"OK", b"alice", b""],
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [REQUEST, REQUEST[:5], [*REQUEST[:5], b"NULL"], [*REQUEST[:5], b"PLAIN", b"alice", b"pw"], []],
+)
+def test_all_others_may_try_again(request_: list[bytes]) -> None:
+    reply, _ = zap_reply(request_, lambda key: None)
+    assert reply[2] == b"300"
+    assert len(reply) == 6

@@ -1,0 +1,481 @@
+from __future__ import annotations
+
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+
+from wsraw.gateway.sessions.transport import (
+    RECEIVE_QUEUE,
+    REMOTE_MARK,
+    ControlSocket,
+    Gatekeeper,
+    RemoteSocket,
+    Sent,
+    WorkerSocket,
+    new_context,
+)
+from wsraw.link.ends import COPIED_BELOW, LARGEST_BATCH
+from wsraw.runtime.loop import Loop
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context = new_context()
+    yield context
+    # Sockets that a test has left open are closed, so that a failure does not hang here.
+    context.destroy(linger=0)
+
+
+@pytest.fixture(params=["ipc", "tcp"] if sys.platform != "win32" else ["tcp"])
+def wire(
+    request: pytest.FixtureRequest, context: Context, tmp_path: Path
+) -> Iterator[WorkerSocket]:
+    wire = WorkerSocket(context, str(tmp_path) if request.param == "ipc" else "")
+    yield wire
+    wire.close()
+
+
+Message = tuple[bytes, bytes]
+
+
+def is_pending(wire: WorkerSocket | RemoteSocket | ControlSocket | Gatekeeper) -> bool:
+    """Ask as a loop does: it tells when the descriptor is ready, and only then."""
+    if select.select([wire.fd], [], [], 0)[0]:
+        wire.wake(True, False)
+    return wire.pending()
+
+
+class Peers:
+    """Workers' sockets; a context of their own, as in another process."""
+
+    def __init__(self, wire: WorkerSocket) -> None:
+        self.wire = wire
+        self.context: Context = zmq.Context()
+        self._sockets: list[Socket] = []
+
+    def connect(self, probe: bool = True, **options: int | bytes) -> Socket:
+        socket = self.context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.PROBE_ROUTER, int(probe))
+        for name, value in options.items():
+            socket.set(getattr(zmq, name), value)
+        socket.connect(self.wire.endpoint)
+        # Kept: a socket that nobody refers to is closed, and its words may never leave.
+        self._sockets.append(socket)
+        return socket
+
+    def receive(self, until: Callable[[list[Message]], object]) -> list[Message]:
+        """Drain until the condition holds for what has come."""
+        got: list[Message] = []
+
+        def drained() -> object:
+            for socket in self._sockets:
+                if not socket.closed:
+                    # A worker waits in poll; a socket that nobody calls does not even say hello.
+                    socket.get(zmq.EVENTS)
+            is_pending(self.wire)
+            self.wire.drain(lambda identity, data: got.append((identity, data)), 100)
+            return until(got)
+
+        eventually(drained)
+        return got
+
+    def first(self) -> bytes:
+        """The identity of the first worker that is heard of."""
+        return self.receive(lambda got: got)[0][0]
+
+
+@pytest.fixture
+def peers(wire: WorkerSocket) -> Iterator[Peers]:
+    peers = Peers(wire)
+    yield peers
+    peers.context.destroy(linger=0)
+
+
+def hear(socket: Socket) -> bytes:
+    assert socket.poll(int(20_000 * UNIT)), "nothing came"
+    return socket.recv()
+
+
+# --- receiving ---
+
+
+def test_a_worker_is_heard_of_before_it_says_anything(wire: WorkerSocket, peers: Peers) -> None:
+    peers.connect()
+    [(identity, data)] = peers.receive(lambda got: got)
+    assert identity
+    assert data == b""
+
+
+def test_each_worker_is_heard_in_order_under_its_own_identity(
+    wire: WorkerSocket, peers: Peers
+) -> None:
+    sockets = [peers.connect(probe=False) for _ in range(3)]
+    for socket, name in zip(sockets, b"abc", strict=True):
+        for n in range(50):
+            socket.send(bytes((name, n)))
+    got = peers.receive(lambda got: len(got) == 150)
+    by_identity: dict[bytes, list[bytes]] = {}
+    for identity, data in got:
+        by_identity.setdefault(identity, []).append(data)
+    expected = [[bytes((name, n)) for n in range(50)] for name in b"abc"]
+    assert sorted(by_identity.values()) == expected
+
+
+def test_the_budget_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
+    socket = peers.connect(probe=False)
+    for n in range(5):
+        socket.send(b"%d" % n)
+    got: list[bytes] = []
+    while len(got) < 4:
+        is_pending(wire)
+        wire.drain(lambda _, data: got.append(data), 1)
+    eventually(lambda: is_pending(wire))
+    assert not wire.drain(lambda _, data: got.append(data), 1), "it may be that more wait"
+    assert wire.drain(lambda _, data: got.append(data), 1)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+    assert not wire.pending()
+
+
+def test_so_does_time(wire: WorkerSocket, peers: Peers) -> None:
+    """What is left is found without a wake-up."""
+    socket = peers.connect(probe=False)
+    for n in range(5):
+        socket.send(b"%d" % n)
+    ticks = iter(range(1000))
+    wire._clock = lambda: next(ticks) * 1.0
+    got: list[bytes] = []
+    eventually(lambda: is_pending(wire))
+    assert not wire.drain(lambda _, data: got.append(data), 100, 0.5)
+    assert got == [b"0"]
+    assert not wire.drain(lambda _, data: got.append(data), 100, 1.5)
+    assert got == [b"0", b"1", b"2"]
+    while len(got) < 5:
+        eventually(lambda: is_pending(wire))
+        wire.drain(lambda _, data: got.append(data), 100, 100.0)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_who_did_not_look_asks(wire: WorkerSocket, peers: Peers) -> None:
+    """Where the loop has not looked at the descriptor, nobody has been woken."""
+    assert wire.drain(lambda _, data: None, 100)
+    assert not wire.pending()
+    peers.connect(probe=False).send(b"x")
+
+    def is_there() -> bool:
+        wire.stir()
+        return wire.pending()
+
+    eventually(is_there)
+    assert wire.drain(lambda _, data: None, 100)
+
+
+@pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
+def test_more_frames_than_one_are_no_batch(
+    wire: WorkerSocket, peers: Peers, frames: list[bytes]
+) -> None:
+    peers.connect(probe=False).send_multipart(frames)
+    [(_, data)] = peers.receive(lambda got: got)
+    assert data == b"\xc1", "a byte that MessagePack never uses"
+
+
+def test_an_identity_of_the_worker_s_own_choice_is_not_heard(
+    wire: WorkerSocket, peers: Peers
+) -> None:
+    """With it two workers could be taken for one; libzmq's own begin with a zero byte."""
+    chosen = peers.connect(ROUTING_ID=b"worker-1")
+    chosen.send(b"chosen")
+    assert hear_all(peers) == [b"last", b"really the last"]
+
+
+def hear_all(peers: Peers) -> list[bytes]:
+    """What has come in up to the words of one more worker, and of another after that."""
+    words: list[bytes] = []
+    for last in (b"last", b"really the last"):
+        peers.connect(probe=False).send(last)
+        words += [data for _, data in peers.receive(lambda got: last in [d for _, d in got])]  # noqa: B023
+    return words
+
+
+# --- sending ---
+
+
+def test_what_is_sent_arrives_in_order(wire: WorkerSocket, peers: Peers) -> None:
+    socket = peers.connect()
+    identity = peers.first()
+    for n in range(100):
+        assert wire.send(identity, b"%d" % n) is Sent.OK
+    assert [hear(socket) for _ in range(100)] == [b"%d" % n for n in range(100)]
+
+
+def test_to_whom_nobody_knows_is_gone_not_lost_in_silence(wire: WorkerSocket) -> None:
+    assert wire.send(b"\0who?", b"x") is Sent.GONE
+
+
+def test_a_worker_that_has_closed_is_gone(wire: WorkerSocket, peers: Peers) -> None:
+    socket = peers.connect()
+    identity = peers.first()
+    socket.close(0)
+    eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
+
+
+def test_gone_comes_before_the_last_words_are_read(wire: WorkerSocket, peers: Peers) -> None:
+    """So death is certain only after one more drain."""
+    socket = peers.connect()
+    identity = peers.first()
+    for n in range(200):
+        socket.send(b"%d" % n)
+    socket.close(int(5000 * UNIT))
+    eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
+    got = peers.receive(lambda got: len(got) == 200)
+    assert [data for _, data in got] == [b"%d" % n for n in range(200)]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1 << 20])
+def test_large_batches_are_whole(wire: WorkerSocket, peers: Peers, more: int) -> None:
+    """Below and above the size from which nothing is copied; what the sender forgets is kept."""
+    socket = peers.connect()
+    identity = peers.first()
+    size = COPIED_BELOW + more
+    for byte in b"abcdef":
+        assert wire.send(identity, bytes((byte,)) * size) is Sent.OK
+    for byte in b"abcdef":
+        assert hear(socket) == bytes((byte,)) * size
+        socket.send(bytes((byte,)) * size)
+    got = peers.receive(lambda got: len(got) == 6)
+    assert [bytes(data) for _, data in got] == [bytes((byte,)) * size for byte in b"abcdef"]
+
+
+def test_a_worker_that_does_not_read_is_full(wire: WorkerSocket, peers: Peers) -> None:
+    socket = peers.connect(RCVHWM=1)
+    identity = peers.first()
+    batch = bytes(64 * 1024)
+    sent = 0
+    while (result := wire.send(identity, batch)) is Sent.OK:
+        sent += 1
+        assert sent < 10_000, "nothing bounds it"
+    assert result is Sent.FULL
+    for _ in range(sent):
+        assert hear(socket) == batch
+    eventually(lambda: wire.send(identity, b"x") is Sent.OK)
+
+
+def test_a_worker_that_sends_without_end_must_wait(wire: WorkerSocket, peers: Peers) -> None:
+    socket = peers.connect(SNDHWM=1)
+    peers.first()
+    sent = 0
+    try:
+        while sent < 100 * RECEIVE_QUEUE:
+            if not socket.poll(200, zmq.POLLOUT):
+                break
+            socket.send(bytes(10_000), zmq.NOBLOCK)
+            sent += 1
+    except zmq.Again:
+        pass
+    assert sent < 10 * RECEIVE_QUEUE
+
+
+def test_a_batch_that_is_too_large_ends_the_link(wire: WorkerSocket, peers: Peers) -> None:
+    large, other = peers.connect(), peers.connect()
+    peers.receive(lambda got: len(got) == 2)
+    large.send(bytes(LARGEST_BATCH + 1))
+    other.send(b"still here")
+    got = peers.receive(lambda got: b"still here" in [data for _, data in got])
+    assert all(len(data) <= LARGEST_BATCH for _, data in got)
+
+
+# --- the descriptor ---
+
+
+def test_an_edge_that_a_send_has_eaten_is_found_by_asking(wire: WorkerSocket, peers: Peers) -> None:
+    """The wait that follows would be silent: `pending` is what a turn asks before it sleeps."""
+    socket = peers.connect()
+    identity = peers.first()
+    missed = 0
+    for n in range(300):
+        socket.send(b"reply %d" % n)
+        # A send processes what the descriptor has announced, and takes the announcement with it.
+        while not is_pending(wire):
+            wire.send(identity, b"x")
+        got: list[bytes] = []
+        assert wire.drain(lambda _, data, got=got: got.append(data), 10)  # type: ignore[misc]
+        assert got == [b"reply %d" % n]
+        missed += not wire.pending()
+    assert missed == 300
+
+
+def test_a_loop_that_asks_before_it_sleeps_misses_nothing(wire: WorkerSocket, peers: Peers) -> None:
+    loop = Loop()
+    socket = peers.connect()
+    identity = peers.first()
+    got: list[bytes] = []
+
+    def before_sleep(now: float) -> bool:
+        # One at a time leaves the rest behind an edge that does not come again.
+        wire.drain(lambda _, data: got.append(data), 1)
+        wire.send(identity, b"x")
+        return wire.pending()
+
+    loop.watch(wire.fd, wire.wake, read=True)
+    loop.before_sleep = before_sleep
+    for n in range(20):
+        socket.send_multipart([b"%d" % n])
+    may_sleep = True
+    begin = loop.now
+    while len(got) < 20:
+        may_sleep = loop.turn(may_sleep)
+        assert loop.now - begin < 20 * UNIT
+    assert got == [b"%d" % n for n in range(20)]
+    loop.close()
+
+
+# --- where it listens ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets in libzmq there")
+def test_the_socket_file_is_for_its_owner_alone(context: Context, tmp_path: Path) -> None:
+    wire = WorkerSocket(context, str(tmp_path))
+    assert wire.endpoint == f"ipc://{tmp_path / 'link.sock'}"
+    assert stat.S_IMODE((tmp_path / "link.sock").stat().st_mode) == 0o600
+    wire.close()
+
+
+def test_without_a_folder_it_listens_on_this_machine_alone(context: Context) -> None:
+    wire = WorkerSocket(context, "")
+    assert wire.endpoint.startswith("tcp://127.0.0.1:")
+    assert not wire.endpoint.endswith(":0")
+    wire.close()
+
+
+# --- workers elsewhere ---
+
+
+@pytest.fixture
+def remote(context: Context) -> Iterator[RemoteSocket]:
+    remote = RemoteSocket(context, ["tcp://127.0.0.1:0"], "", 1.0)
+    yield remote
+    remote.close()
+
+
+def drain_remote(
+    remote: RemoteSocket, known: set[bytes], wanted: bool = True
+) -> tuple[list[Message], list[tuple[bytes, str, str]]]:
+    got: list[Message] = []
+    met: list[tuple[bytes, str, str]] = []
+
+    def meet(identity: bytes, address: str, user: str) -> bool:
+        met.append((identity, address, user))
+        return wanted
+
+    remote.drain(known, meet, lambda identity, data: got.append((identity, data)), 100)
+    return got, met
+
+
+def test_one_from_elsewhere_is_asked_about_once_and_has_a_mark(remote: RemoteSocket) -> None:
+    other: Context = zmq.Context()
+    socket = other.socket(zmq.DEALER)
+    socket.connect(remote.endpoints[0])
+    socket.send(b"one")
+    eventually(lambda: is_pending(remote))
+    [(identity, data)], [met] = drain_remote(remote, set())
+    assert (data, met) == (b"one", (identity, "127.0.0.1", ""))
+    assert identity.startswith(REMOTE_MARK), "no worker of this machine has the same"
+    socket.send(b"two")
+    eventually(lambda: is_pending(remote))
+    assert drain_remote(remote, {identity}) == ([(identity, b"two")], [])
+    assert remote.send(identity, b"back") is Sent.OK
+    assert hear(socket) == b"back"
+    socket.send(b"three")
+    eventually(lambda: is_pending(remote))
+    got, met_again = drain_remote(remote, set(), wanted=False)
+    assert got == []
+    assert len(met_again) == 1
+    socket.close(0)
+    eventually(lambda: remote.send(identity, b"x") is Sent.GONE)
+    other.term()
+
+
+def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None:
+    server_public, server_secret = zmq.curve_keypair()
+    keeper = Gatekeeper(context)
+    remote = RemoteSocket(context, ["tcp://127.0.0.1:0"], server_secret.decode(), 0)
+    other: Context = zmq.Context()
+    socket = other.socket(zmq.DEALER)
+    public, secret = zmq.curve_keypair()
+    socket.set(zmq.CURVE_PUBLICKEY, public)
+    socket.set(zmq.CURVE_SECRETKEY, secret)
+    socket.set(zmq.CURVE_SERVERKEY, server_public)
+    socket.connect(remote.endpoints[0])
+    socket.send(b"secret words")
+    eventually(lambda: is_pending(keeper))
+    assert not is_pending(remote)
+    asked: list[bytes] = []
+    refused: list[str] = []
+
+    def lets_in(key: bytes) -> str | None:
+        asked.append(key)
+        # The first time nobody knows it; it tries again.
+        return "alice" if len(asked) > 1 else None
+
+    def answered() -> bool:
+        is_pending(keeper)
+        keeper.answer(lets_in, refused.append)
+        return is_pending(remote)
+
+    eventually(answered, units=30)
+    [(_, data)], [(_, _, user)] = drain_remote(remote, set())
+    assert (data, user) == (b"secret words", "alice")
+    assert refused == ["127.0.0.1"]
+    assert len(asked[0]) == 32
+    socket.close(0)
+    other.term()
+    remote.close()
+    keeper.close()
+
+
+def test_where_it_cannot_bind_it_says_so(context: Context, remote: RemoteSocket) -> None:
+    with pytest.raises(OSError, match=r"worker_listen: tcp://.*Address already in use"):
+        RemoteSocket(context, remote.endpoints, "", 1.0)
+
+
+# --- the supervisor ---
+
+
+def test_the_control_link(context: Context) -> None:
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    control = ControlSocket(context, f"tcp://127.0.0.1:{port}")
+    assert control.receive() is None
+    assert not control.pending()
+    control.send(b"hello")
+    assert router.poll(int(20_000 * UNIT))
+    identity, said = router.recv_multipart()
+    assert said == b"hello"
+    router.send_multipart([identity, b"answer"])
+    eventually(lambda: is_pending(control))
+    assert control.receive() == b"answer"
+    assert control.receive() is None
+    control.send(b"last words")
+    control.close()
+    assert router.poll(int(20_000 * UNIT))
+    assert router.recv_multipart() == [identity, b"last words"]
+    router.close(0)
+
+
+def test_a_control_link_without_supervisor_does_not_wait(context: Context) -> None:
+    control = ControlSocket(context, "tcp://127.0.0.1:9")
+    for _ in range(5000):
+        control.send(b"x")
+    assert control.receive() is None
+    control._socket.set(zmq.LINGER, 0)
+    control.close()

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import UNIT, eventually
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.sockets import dialer, resolver
+from wsraw.gateway.sockets.dialer import Dialer
+from wsraw.link.open_options import check
+from wsraw.link.records import Open
+from wsraw.runtime.loop import Loop
+
+unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+
+
+class Dialling:
+    """A loop and a dialler, and how what it dialled has ended."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.ended: list[tuple[Connection, socket.socket | str]] = []
+        self.dialler = Dialer(
+            self.loop,
+            lambda con, sock, terms: self.ended.append((con, sock)),
+            lambda con, why: self.ended.append((con, why)),
+            lambda con, error: self.ended.append((con, repr(error))),
+        )
+
+    def dial(self, target: str, timeout: float = 20 * UNIT) -> Connection:
+        asked = check(Open(1, target, options={"connect_timeout": timeout}))
+        con = Connection.dialled(1, asked, Settings(), {}, self.loop.now)
+        self.dialler.dial(con)
+        return con
+
+    def wait(self, count: int = 1) -> None:
+        def turn() -> bool:
+            self.loop.turn(len(self.ended) < count)
+            return len(self.ended) >= count
+
+        eventually(turn, units=30)
+
+    def result(self, target: str, **asked: Any) -> Any:
+        self.dial(target, **asked)
+        self.wait()
+        [(_, result)] = self.ended
+        assert not self.dialler.attempts
+        return result
+
+    def close(self) -> None:
+        for _, result in self.ended:
+            if not isinstance(result, str):
+                result.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def dialling() -> Iterator[Dialling]:
+    dialling = Dialling()
+    yield dialling
+    dialling.close()
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def is_connected(sock: socket.socket, server: socket.socket) -> bool:
+    peer = server.accept()[0]
+    with peer:
+        peer.sendall(b"x")
+        sock.setblocking(True)
+        return sock.recv(1) == b"x"
+
+
+def test_an_address(dialling: Dialling, server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    sock = dialling.result(f"127.0.0.1:{port}")
+    assert not sock.getblocking()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert is_connected(sock, server)
+
+
+def test_ipv6(dialling: Dialling) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert is_connected(dialling.result(f"[::1]:{server.getsockname()[1]}"), server)
+
+
+def test_a_name(dialling: Dialling, server: socket.socket) -> None:
+    """localhost may have an IPv6 address first; nobody listens there."""
+    sock = dialling.result(f"localhost:{server.getsockname()[1]}")
+    assert is_connected(sock, server)
+
+
+@unix_only
+@pytest.mark.parametrize("scheme", ["unix:", "unix://"])
+def test_a_unix_socket(dialling: Dialling, tmp_path: Path, scheme: str) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        assert is_connected(dialling.result(f"{scheme}{tmp_path / 's'}"), server)
+
+
+def test_the_addresses_of_a_name_are_tried_one_after_another(
+    dialling: Dialling, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = [
+        (socket.AF_INET, ("127.0.0.1", closed_port())),
+        (12345, ("of a family that is none", 1)),
+        (socket.AF_INET, ("127.0.0.1", closed_port())),
+        (socket.AF_INET, server.getsockname()),
+        (socket.AF_INET, ("127.0.0.1", closed_port())),
+    ]
+    monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: addresses)
+    assert is_connected(dialling.result("name:1"), server)
+
+
+# --- failures: each is told once ---
+
+
+def test_refused(dialling: Dialling) -> None:
+    port = closed_port()
+    why = dialling.result(f"127.0.0.1:{port}")
+    assert why == f"cannot connect to 127.0.0.1:{port}: {os.strerror(errno.ECONNREFUSED)}"
+
+
+def test_the_last_of_several_failures_is_told(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [closed_port() for _ in range(3)]
+    addresses = [(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+    monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: addresses)
+    assert f"127.0.0.1:{ports[-1]}" in dialling.result("name:1")
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("no-such-name.invalid:80", "cannot resolve 'no-such-name.invalid': "),
+        ("a..b:80", "cannot resolve 'a..b': "),
+        ("255.255.255.255:1", "cannot connect to 255.255.255.255:1: "),
+    ],
+)
+def test_what_cannot_be_dialled(dialling: Dialling, target: str, why: str) -> None:
+    assert why in dialling.result(target)
+
+
+@unix_only
+def test_a_unix_socket_that_is_not_there(dialling: Dialling, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert dialling.result(f"unix:{path}") == f"cannot connect to unix:{path}: {os.strerror(2)}"
+
+
+@unix_only
+@pytest.mark.parametrize("path", ["x" * 300])
+def test_a_unix_path_that_cannot_be(dialling: Dialling, path: str) -> None:
+    assert dialling.result(f"unix:{path}").startswith("cannot connect to unix:")
+
+
+@unix_only
+def test_a_unix_socket_whose_backlog_is_full(dialling: Dialling, tmp_path: Path) -> None:
+    """There EAGAIN is no "under way": the socket would be ready at once, and connected never."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen(0)
+        waiting = []
+        for _ in range(3):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            sock.connect_ex(str(tmp_path / "s"))
+            waiting.append(sock)
+        assert isinstance(dialling.result(f"unix:{tmp_path / 's'}"), str)
+        for sock in waiting:
+            sock.close()
+
+
+# --- time ---
+
+
+def silent_address() -> tuple[list[socket.socket], int]:
+    """A listener whose backlog is full: what connects now waits."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=0)
+    socks = [server]
+    for _ in range(8):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(server.getsockname())
+        socks.append(sock)
+    return socks, server.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[Callable[[], tuple[int, Any]]]:
+    """Makes addresses that do not answer."""
+    made: list[socket.socket] = []
+
+    def make() -> tuple[int, Any]:
+        socks, port = silent_address()
+        made.extend(socks)
+        return socket.AF_INET, ("127.0.0.1", port)
+
+    yield make
+    for sock in made:
+        sock.close()
+
+
+Silent = Callable[[], tuple[int, Any]]
+
+
+def give(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:
+    monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: [*addresses])
+
+
+def test_an_address_that_says_nothing_does_not_hold_up_the_next_one(
+    dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp #7342 and #4451, reactphp/socket #196, RFC 8305: connect_timeout is for all."""
+    give(monkeypatch, silent(), silent(), (socket.AF_INET, server.getsockname()))
+    before = dialling.loop.now
+    sock = dialling.result("name:1")
+    assert is_connected(sock, server)
+    assert dialling.loop.now - before >= 2 * dialer.ATTEMPT_DELAY - 0.01
+    assert not dialling.loop._selector.get_map().keys() - {dialling.loop._wakened.fileno()}
+
+
+def test_an_address_that_fails_does_not_have_the_time_of_one_that_is_silent(
+    dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 20 * UNIT)
+    closed = (socket.AF_INET, ("127.0.0.1", closed_port()))
+    give(monkeypatch, closed, closed, (socket.AF_INET, server.getsockname()), silent())
+    before = dialling.loop.now
+    assert is_connected(dialling.result("name:1"), server)
+    assert dialling.loop.now - before < 10 * UNIT
+
+
+def test_a_silent_address_may_still_win(
+    dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind it fail; it is not given up for that."""
+    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.01)
+    (first, port) = silent()
+    give(monkeypatch, (first, port), (socket.AF_INET, ("127.0.0.1", closed_port())))
+    dialling.dial("name:1", timeout=0.3)
+    dialling.wait()
+    [(_, why)] = dialling.ended
+    assert why == f"timed out: no answer from 127.0.0.1:{port[1]}"
+
+
+def test_only_so_many_addresses_are_tried(
+    dialling: Dialling, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.001)
+    give(monkeypatch, *[silent()] * 50)
+    dialling.dial("name:1", timeout=0.5)
+    most = 0
+    while not dialling.ended:
+        dialling.loop.turn()
+        most = max(most, len(dialling.loop._selector.get_map()) - 1)
+    assert most == dialer.MOST_ADDRESSES
+
+
+def test_families_take_turns() -> None:
+    four: list[tuple[int, Any]] = [(socket.AF_INET, n) for n in range(3)]
+    six: list[tuple[int, Any]] = [(socket.AF_INET6, n) for n in range(2)]
+    assert dialer._interleaved(six + four) == [six[0], four[0], six[1], four[1], four[2]]
+    assert dialer._interleaved([]) == []
+
+
+def test_connect_timeout(dialling: Dialling) -> None:
+    socks, port = silent_address()
+    before = dialling.loop.now
+    why = dialling.result(f"127.0.0.1:{port}", timeout=0.2)
+    assert why == f"timed out: no answer from 127.0.0.1:{port}"
+    assert 0.15 < dialling.loop.now - before < 10 * UNIT
+    for sock in socks:
+        sock.close()
+
+
+def test_a_name_that_takes_too_long_comes_too_late(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def slow(host: str, port: int, flags: int) -> list[Any]:
+        if flags:
+            raise OSError("no address")
+        assert go.wait(20 * UNIT)
+        return [(socket.AF_INET, ("127.0.0.1", 1))]
+
+    monkeypatch.setattr(resolver, "_look_up", slow)
+    dialling.dial("slow:1", timeout=0.05)
+    dialling.wait()
+    go.set()
+    again = dialling.dial("255.255.255.255:1")
+    dialling.wait(2)
+    assert dialling.ended[0][1] == "timed out: the name 'slow' was not resolved"
+    assert dialling.ended[1][0] is again
+    for _ in range(50):
+        dialling.loop.turn(False)
+    assert len(dialling.ended) == 2
+
+
+def test_without_connect_timeout_nothing_is_left_behind(
+    dialling: Dialling, server: socket.socket
+) -> None:
+    target = f"127.0.0.1:{server.getsockname()[1]}"
+    dialling.loop.call_later(3600.0, lambda: None)
+    for n in range(20):
+        dialling.dial(target, timeout=0.0)
+        dialling.wait(n + 1)
+    assert not dialling.dialler.attempts
+    dialling.loop.turn(False)
+    assert len(dialling.loop._timers) == 1, "a timer that never comes is not kept"
+
+
+# --- closed meanwhile ---
+
+
+def test_what_was_closed_before_it_is_dialled_is_not_dialled(
+    dialling: Dialling, server: socket.socket
+) -> None:
+    asked = check(Open(1, f"127.0.0.1:{server.getsockname()[1]}"))
+    con = Connection.dialled(1, asked, Settings(), {}, dialling.loop.now)
+    con.close(1000, "", "handler", dialling.loop.now)
+    assert con.state is CLOSED
+    dialling.dialler.dial(con)
+    assert not dialling.dialler.attempts
+
+
+def test_what_is_closed_on_its_way_ends_all_the_same(
+    dialling: Dialling, server: socket.socket
+) -> None:
+    """The connection takes it: a socket for one that is over is the owner's to close."""
+    con = dialling.dial(f"127.0.0.1:{server.getsockname()[1]}")
+    con.close(1000, "", "handler", dialling.loop.now)
+    dialling.wait()
+    assert con.connected(dialling.loop.now) == []
+    assert con.connect_failed("late", dialling.loop.now) == []
+    assert con.state is CLOSED

@@ -1,0 +1,722 @@
+from __future__ import annotations
+
+import gc
+import math
+import selectors
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from corpus import UPGRADE
+from gateway.served import Served
+from stage import HANDSHAKE, entry_of
+
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.delivery.entry import PAUSED_COUPLED
+from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
+from wsraw.gateway.websocket.receiver import MOST_PARSED
+from wsraw.gateway.websocket.whole_frames import MOST
+from wsraw.link.ends import LARGEST_BATCH
+from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
+from wsraw.runtime.selector import Selector
+from wsraw.runtime.tuning import KEEPALIVE_IDLE, tune
+
+MUCH = 16_000_000
+"""Bytes that no kernel takes for a reader that does not read."""
+
+STEP = 0.4
+"""Seconds that a turn may take and the loop's clock still believes it."""
+
+
+@pytest.fixture(params=["its own", "SelectSelector"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
+    """Makes gateways, on this platform's own selector and on the one that every platform has."""
+    selector = selectors.SelectSelector if request.param == "SelectSelector" else Selector
+    made: list[Served] = []
+
+    def serve(**settings: Any) -> Served:
+        made.append(Served(selector=selector, **settings))
+        return made[-1]
+
+    yield serve
+    for served in made:
+        served.close()
+
+
+Serve = Callable[..., Served]
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def receive(served: Served, client: socket.socket, size: int, seconds: float = 0.0) -> bytes:
+    """Exactly so many bytes."""
+    got = bytearray()
+
+    def read() -> bool:
+        try:
+            data = client.recv(size - len(got))
+            assert data, f"closed after {len(got)} bytes"
+            got.extend(data)
+        except BlockingIOError:
+            pass
+        return len(got) == size
+
+    served.until(read, seconds)
+    return bytes(got)
+
+
+def receive_all(served: Served, client: socket.socket, seconds: float = 0.0) -> bytes:
+    """All bytes up to EOF; raises ConnectionResetError for a reset."""
+    got = bytearray()
+
+    def read() -> bool:
+        while True:
+            try:
+                data = client.recv(65536)
+            except BlockingIOError:
+                return False
+            if not data:
+                return True
+            got.extend(data)
+
+    served.until(read, seconds)
+    return bytes(got)
+
+
+def echo(event: Any) -> tuple[Record, ...]:
+    return (Send(event.con, event.data),) if type(event) is OnMessage else ()
+
+
+# --- in and out ---
+
+
+def test_what_comes_in_goes_out(serve: Serve) -> None:
+    served = serve()
+    served.handle = echo
+    client = served.connect()
+    for n in range(5):
+        client.send(b"message %d" % n)
+        assert receive(served, client, 9) == b"message %d" % n
+    assert not served.endpoint.writing
+
+
+def test_one_connection_takes_a_bounded_part_of_a_turn(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    sent = 0
+    while True:
+        try:
+            sent += client.send(bytes(1 << 20))
+        except BlockingIOError:
+            break
+    assert sent > READ_SIZE
+    before = 0
+    while before < sent:
+        served.turn()
+        assert len(served.data()) - before <= READ_SIZE
+        before = len(served.data())
+
+
+def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    # 8 bytes each, masked with zeros.
+    flood = b"\x82\x82\0\0\0\0ab" * 40_000
+    entry = entry_of(served.con)
+
+    def came() -> int:
+        return len(served.heard) + entry.in_flight + len(entry.parked)
+
+    def heard() -> int:
+        nonlocal flood
+        try:
+            flood = flood[client.send(flood) :]
+        except BlockingIOError:
+            pass
+        before = came()
+        served.turn()
+        return came() - before
+
+    # What was read, and once more of what was left then.
+    assert 0 < max(heard() for _ in range(40)) <= 2 * MOST
+    served.until(lambda: heard() == 0 and not flood)
+    client.send(b"\x82\xfe\x80\0" + bytes(4 + (1 << 15)))
+    served.until(lambda: len(served.heard[-1].data) == 1 << 15)
+
+
+def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    message = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 20))
+    sizes: list[int] = []
+    sock: Any = served.endpoint.sock
+    served.endpoint.sock = Recording(sock, sizes)  # type: ignore[assignment]
+
+    def sent() -> bool:
+        nonlocal message
+        try:
+            message = message[client.send(message) :]
+        except BlockingIOError:
+            pass
+        return len(served.data()) == 1 << 20
+
+    served.until(sent)
+    assert sizes[:3] == [LEAST_READ, 4 * LEAST_READ, READ_SIZE]
+    assert set(sizes[2:]) == {READ_SIZE}
+    client.send(b"\x8a\x80\0\0\0\0" * 2000)
+    served.until(lambda: served.con.has_more)
+    served.until(lambda: not served.con.has_more)
+    client.send(b"\x8a\x80\0\0\0\0")
+    served.until(lambda: sizes[-1] == LEAST_READ)
+    served.endpoint.sock = sock
+
+
+class Recording:
+    """A socket, and the sizes that are asked of it."""
+
+    def __init__(self, sock: socket.socket, sizes: list[int]) -> None:
+        self._sock = sock
+        self._sizes = sizes
+
+    def recv(self, size: int) -> bytes:
+        self._sizes.append(size)
+        return self._sock.recv(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("head", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "fragments"])
+def test_frames_that_are_no_messages_take_a_small_part_of_a_turn(serve: Serve, head: int) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"" + b"\x01\x80\0\0\0\0")
+    served.until(lambda: served.heard)
+    one = bytes([head]) + b"\x80\0\0\0\0"
+    sent = client.send(one * 5000) // len(one)
+    seen: list[int] = []
+    con = served.con
+    con.parsed = 0
+    turns = 0
+    while sum(seen) < sent - 1000:
+        served.turn()
+        seen.append(con.parsed)
+        con.parsed = 0
+        turns += 1
+    assert max(seen) == MOST_PARSED
+    assert turns >= sum(seen) // (2 * MOST_PARSED)
+    served.until(lambda: served.endpoint.reading)
+
+
+def test_when_all_hold_too_much_nobody_is_read_from(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client, idle, newcomer = served.connect(), served.connect(), served.connect()
+    for each in (client, idle):
+        each.send(b"x")
+    served.until(lambda: len(served.stage.router.entries) == 2)
+    flow = served.stage.router.flow
+    flow.memory_limit = flow.accounted + 10_000
+    served.stage.router.judge_memory(0.0)
+    for _ in range(20):
+        client.send(bytes(4000))
+        served.turn()
+    assert flow.accounted <= flow.memory_limit + READ_SIZE
+    assert flow.full
+    reading = [each.reading for each in served.sockets.endpoints]
+    assert sorted(reading) == [False, True, True], "who is silent need not be stopped"
+    newcomer.send(b"y")
+    served.until(lambda: len(served.stage.router.entries) == 3)
+    flow.memory_limit = 1 << 30
+    served.working = True
+    served.until(lambda: all(each.reading for each in served.sockets.endpoints))
+    served.until(lambda: len(served.data()) == 20 * 4000 + 3)
+
+
+def test_what_is_not_parsed_yet_waits_while_all_hold_too_much(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.entry)
+    flow = served.stage.router.flow
+    client.send(b"\x82\x80\0\0\0\0" * 600)
+    served.until(lambda: served.con.has_more)
+    flow.memory_limit = flow.accounted - 1
+    served.stage.router.judge_memory(0.0)
+    before = flow.total
+    for _ in range(5):
+        served.turn()
+    assert flow.total == before
+    flow.memory_limit = 1 << 30
+    served.working = True
+    served.until(lambda: len(served.heard) == 601)
+
+
+def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -> None:
+    served = serve()
+    answer = b"".join(b"%07d\n" % n for n in range(400_000))
+    served.handle = lambda event: (
+        tuple(Send(event.con, answer[n : n + 40_000]) for n in range(0, len(answer), 40_000))
+        if type(event) is OnMessage
+        else ()
+    )
+    client = served.connect(buffer=8192)
+    client.send(b"go")
+    served.until(lambda: served.endpoint.writing)
+    assert served.con.entry.pauses, "its output is above the high-water mark"
+    assert receive(served, client, len(answer)) == answer
+    served.until(lambda: not served.endpoint.writing)
+    assert served.con.output_size == 0
+    assert not served.con.entry.pauses
+    assert served.stage.router.flow.total == 0
+
+
+# --- pauses ---
+
+
+def test_reading_pauses_and_resumes_and_nothing_is_lost(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = served.connect()
+    data = b"".join(b"%07d\n" % n for n in range(MUCH // 8))
+    sent = 0
+
+    def push() -> None:
+        nonlocal sent
+        try:
+            while sent < len(data):
+                sent += client.send(data[sent : sent + 65536])
+        except BlockingIOError:
+            pass
+
+    for _ in range(200):
+        push()
+        served.turn()
+    assert sent < len(data)
+    assert not served.endpoint.reading
+    assert served.con.entry.held <= served.stage.settings.high_water_mark + 2 * READ_SIZE
+    served.working = True
+
+    def done() -> bool:
+        push()
+        return len(served.data()) == len(data)
+
+    served.until(done)
+    assert served.data() == data
+    assert served.endpoint.reading
+
+
+def paused(served: Served) -> socket.socket:
+    client = served.connect()
+    client.send(b"x")
+    served.until(lambda: served.con.entry and served.mate.events)
+    served.stage.router.flow.pause(entry_of(served.con), 4)
+    served.turn()
+    assert not served.endpoint.reading
+    return client
+
+
+def test_a_reset_is_noticed_while_reading_is_paused(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    reset(paused(served))
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.working = True
+    served.until(lambda: served.kinds()[-1:] == [OnClose])
+    assert served.heard[-1].cause == "lost"
+
+
+def test_what_came_during_a_pause_is_read_after_it(serve: Serve) -> None:
+    served = serve()
+    served.working = False
+    client = paused(served)
+    client.send(b"more")
+    for _ in range(5):
+        served.turn(STEP)
+    served.stage.router.flow.resume(entry_of(served.con), 4)
+    served.working = True
+    served.until(lambda: served.data() == b"xmore")
+
+
+def test_an_opened_one_that_begins_paused_is_watched_too(serve: Serve) -> None:
+    served = serve()
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        con = served.mate.link.new_id()
+        served.mate.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
+        entry = served.stage.router.entries[con]
+        served.stage.router.flow.pause(entry, 2)
+        served.until(lambda: entry.con.shell)
+        assert not served.endpoint.reading
+        reset(upstream.accept()[0])
+        served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: OnClose in served.kinds())
+
+
+# --- ends ---
+
+
+def test_a_half_closed_client_gets_its_answer(serve: Serve) -> None:
+    """printf hi | nc"""
+    served = serve()
+    served.working = False
+    served.handle = echo
+    client = served.connect()
+    client.send(b"hi")
+    client.shutdown(socket.SHUT_WR)
+    for _ in range(10):
+        served.turn()
+    served.working = True
+    assert receive_all(served, client) == b"hi"
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.kinds() == [OnConnect, OnMessage, OnClose]
+    assert served.heard[-1].cause == "eof"
+
+
+def close_after(size: int) -> Callable[[Any], tuple[Record, ...]]:
+    return lambda event: (
+        (Send(event.con, b"x" * size), Close(event.con)) if type(event) is OnMessage else ()
+    )
+
+
+@pytest.mark.parametrize("close_timeout", [10.0, 0.0])
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_closing_loses_no_last_bytes(serve: Serve, size: int, close_timeout: float) -> None:
+    """The client still sends when we close; closing at once would answer that with a reset."""
+    served = serve(close_timeout=close_timeout)
+    served.handle = close_after(size)
+    client = served.connect(buffer=8192)
+    client.send(b"go")
+    served.until(lambda: served.con.state is CLOSED)
+    for _ in range(3):
+        client.send(b"still talking")
+        served.turn()
+    assert receive_all(served, client) == b"x" * size
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.kinds() == [OnConnect, OnMessage, OnClose]
+
+
+def test_who_never_closes_its_side_is_cut_off_in_time(serve: Serve) -> None:
+    served = serve(close_timeout=10.0)
+    served.handle = close_after(5)
+    client = served.connect()
+    client.send(b"go")
+    assert receive_all(served, client) == b"x" * 5
+    for _ in range(int(9 / STEP)):
+        served.turn(STEP)
+    assert served.sockets.endpoints
+    for _ in range(int(2 / STEP)):
+        served.turn(STEP)
+    assert not served.sockets.endpoints
+
+
+def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
+    served = serve(close_timeout=2.0, output_limit=MUCH)
+    served.handle = close_after(MUCH)
+    client = served.connect(buffer=256 * 1024)
+    client.send(b"go")
+    served.until(lambda: served.con.state is CLOSED)
+    begin = served.clock.time
+    got = 0
+    while served.con.output_size:
+        # Time passes only with what is read, so that a slow machine is not taken for a slow peer.
+        got += len(receive(served, client, 50_000))
+        served.turn(0.02)
+    assert served.clock.time - begin > 2.0, "the reader was not slow"
+    assert got + len(receive_all(served, client)) == MUCH
+
+
+def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
+    """Its twin."""
+    served = serve(close_timeout=2.0, output_limit=MUCH)
+    served.handle = close_after(MUCH)
+    client = served.connect(buffer=8192)
+    client.send(b"go")
+    served.until(lambda: not served.sockets.endpoints, STEP / 4)
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+
+
+def test_an_abort_is_a_reset(serve: Serve) -> None:
+    served = serve(output_limit=1000)
+    # More than may be queued at once.
+    served.handle = close_after(LARGEST_BATCH + 1001)
+    client = served.connect()
+    client.send(b"go")
+    with pytest.raises(ConnectionResetError):
+        receive_all(served, client)
+    assert not served.sockets.endpoints
+    served.until(lambda: OnClose in served.kinds())
+    assert served.kinds() == [OnConnect, OnMessage, OnError, OnClose]
+    assert served.heard[-1].cause == "overflow"
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"raw", b"GET / HTTP/1.1\r\nHost:", HANDSHAKE])
+@pytest.mark.parametrize("way", ["reset", "fin"])
+def test_a_client_that_goes_at_any_stage_leaves_nothing(
+    serve: Serve, said: bytes, way: str
+) -> None:
+    served = serve()
+    client = served.connect()
+    if said:
+        client.send(said)
+        served.turn()
+    if way == "reset":
+        reset(client)
+    else:
+        client.close()
+    served.until(lambda: not served.sockets.endpoints)
+    served.until(lambda: not served.stage.router.entries)
+    assert served.kinds().count(OnConnect) == served.kinds().count(OnClose)
+    assert served.stage.router.flow.total == 0
+    assert not served.sockets.dirty
+    for _ in range(100):
+        served.turn(STEP)
+
+
+def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(HANDSHAKE)
+    served.until(lambda: served.con.entry)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(served, client, 1)
+    served.stage.router.flow.pause(entry_of(served.con), 4)
+    served.turn()
+    served.mate.say(Close(served.con.id, 4000, "done"))
+    assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"
+    client.send(b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
+    assert receive_all(served, client) == b""
+    served.until(lambda: OnClose in served.kinds())
+    assert served.heard[-1].code == 4000
+
+
+# --- time ---
+
+
+def test_a_deadline_of_the_connection(serve: Serve) -> None:
+    served = serve(handshake_timeout=10.0)
+    client = served.connect()
+    client.send(b"GET / HTTP/1.1\r\n")
+    for _ in range(int(9.5 / STEP)):
+        served.turn(STEP)
+    assert served.con.state is not CLOSED
+    answer = receive_all(served, client, STEP)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> None:
+    served = serve(ping_interval=5.0, ping_timeout=5.0)
+    client = served.connect()
+    client.send(HANDSHAKE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(served, client, 1)
+    for _ in range(4):
+        assert receive(served, client, 2, STEP) == b"\x89\x00"
+        client.send(b"\x8a\x80\x00\x00\x00\x00")
+    assert receive(served, client, 2, STEP) == b"\x89\x00"
+    rest = receive_all(served, client, STEP)
+    assert rest[2:4] == (1011).to_bytes(2), "the last ping was not answered"
+
+
+def test_a_client_that_has_gone_leaves_no_timer(serve: Serve) -> None:
+    served = serve(handshake_timeout=1000.0)
+    for _ in range(50):
+        client = served.connect()
+        client.send(b"G")
+        served.turn()
+        reset(client)
+        served.until(lambda: not served.sockets.endpoints)
+    timers = [timer for timers in served.loop._timers.values() for timer in timers]
+    assert sum(timer.callback is not None for timer in timers) <= 2
+
+
+# --- options ---
+
+
+def is_tuned(sock: socket.socket) -> bool:
+    tcp = socket.IPPROTO_TCP
+    asks = not hasattr(socket, "TCP_KEEPIDLE") or (
+        sock.getsockopt(tcp, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE
+        and sock.getsockopt(tcp, socket.TCP_KEEPINTVL) == 10
+        and sock.getsockopt(tcp, socket.TCP_KEEPCNT) == 6
+    )
+    alive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    return bool(
+        asks and alive and sock.getsockopt(tcp, socket.TCP_NODELAY) and not sock.getblocking()
+    )
+
+
+def test_tune() -> None:
+    with socket.socket() as sock:
+        assert not is_tuned(sock)
+        tune(sock)
+        assert is_tuned(sock)
+
+
+def test_every_accepted_socket_is_tuned(serve: Serve) -> None:
+    """On Linux through the listener: what an accepted socket inherits is the kernel's to say."""
+    served = serve()
+    served.connect().send(b"raw")
+    served.until(lambda: served.sockets.endpoints)
+    assert all(is_tuned(endpoint.sock) for endpoint in served.sockets.endpoints)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+def test_tune_a_unix_socket() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        tune(sock)
+        assert not sock.getblocking()
+
+
+@pytest.mark.parametrize("ends_first", ["handlers", "socket"])
+def test_what_is_over_is_freed_at_once(serve: Serve, ends_first: str) -> None:
+    """Circles would be left to the collector, which holds up everybody while it looks for them."""
+    served = serve()
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        client = served.connect()
+        client.sendall(b"x")
+        served.until(served.data)
+        assert connections() == before + 1
+        if ends_first == "handlers":
+            served.mate.say(Close(served.con.id))
+            served.until(lambda: OnClose in served.kinds())
+        else:
+            served.working = False
+        client.close()
+        served.until(lambda: not served.sockets.endpoints)
+        served.working = True
+        served.until(lambda: OnClose in served.kinds())
+        served.until(lambda: connections() == before)
+    finally:
+        gc.enable()
+
+
+def connections() -> int:
+    return sum(type(each) is Connection for each in gc.get_objects())
+
+
+# --- those who send much, and those who send little ---
+
+
+def test_whoever_sends_much_queues_up_and_is_not_asked_for_by_the_selector(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.entry)
+    one = b"\x82\xa0" + bytes(4 + 32)
+    for _ in range(5):
+        client.send(one * 100)
+        served.until(lambda: served.endpoint in served.sockets.going_on)
+        assert not served.endpoint.reading
+    served.until(lambda: served.endpoint.reading)
+    assert served.endpoint not in served.sockets.going_on
+    for _ in range(5):
+        before = len(served.data())
+        client.send(one)
+        served.until(lambda before=before: len(served.data()) > before)  # type: ignore[misc]
+        assert served.endpoint.reading, "it says little now"
+    assert len(served.data()) == 505 * 32
+
+
+def test_whoever_fills_its_portion_with_many_frames_queues_up_too(serve: Serve) -> None:
+    """All that is read is parsed at once; and yet it is not one of those who say little."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.entry)
+    one = b"\x82\xe4" + bytes(4 + 100)
+    assert LEAST_READ // len(one) < MOST
+    client.send(one * 400)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    assert not served.con.has_more
+    served.until(lambda: len(served.data()) == 400 * 100)
+    served.until(lambda: served.endpoint.reading)
+
+
+@pytest.mark.parametrize("size", [36, 100, 120])
+def test_what_came_before_a_reset_is_heard(serve: Serve, size: int) -> None:
+    """A client that closes with something unread resets; what it has sent was sent before that."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    count = 400
+    client.send((b"\x82" + bytes([0x80 | size]) + bytes(4 + size)) * count)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    reset(client)
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: OnClose in served.kinds())
+    # The kernel may drop what it had not yet handed over in order.
+    assert len(served.data()) >= 0.5 * count * size
+
+
+def test_a_pause_of_one_who_sends_much(serve: Serve) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.con.entry)
+    client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
+    served.until(lambda: served.endpoint in served.sockets.going_on)
+    flow, entry = served.stage.router.flow, entry_of(served.con)
+    flow.pause(entry, PAUSED_COUPLED)
+    served.until(lambda: served.con.paused)
+    for _ in range(20):
+        served.turn()
+    assert len(served.data()) < 400 * 100
+    flow.resume(entry, PAUSED_COUPLED)
+    served.until(lambda: len(served.data()) == 400 * 100)
+    served.until(lambda: served.endpoint.reading)
+    assert not served.con.paused
+    assert served.con.deadline < math.inf, "its pings go on"
+
+
+def test_whoever_sends_much_is_read_from_while_it_closes(serve: Serve) -> None:
+    """Its close frame stands behind a flood."""
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    client.send(b"\x89\x80\0\0\0\0" * 2000)
+    served.until(lambda: served.con.has_more)
+    served.mate.say(Close(served.con.id, 4000, "done"))
+    client.send(b"\x89\x80\0\0\0\0" * 2000 + b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
+    served.until(lambda: OnClose in served.kinds())
+    assert served.heard[-1].code == 4000
+    receive_all(served, client)
+    client.close()
+    served.until(lambda: not served.sockets.endpoints)
+
+
+@pytest.mark.parametrize("way", ["reset", "fin"])
+def test_whoever_sends_much_may_go(serve: Serve, way: str) -> None:
+    served = serve()
+    client = served.connect()
+    client.send(UPGRADE % b"")
+    served.until(lambda: served.heard)
+    client.send(b"\x8a\x80\0\0\0\0" * 5000)
+    served.until(lambda: served.con.has_more)
+    if way == "reset":
+        reset(client)
+    else:
+        client.close()
+    served.until(lambda: not served.sockets.endpoints, STEP)
+    served.until(lambda: OnClose in served.kinds())
+    assert not served.sockets.going_on
+    assert served.heard[-1].cause == "lost"

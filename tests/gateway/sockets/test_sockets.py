@@ -1,0 +1,193 @@
+"""Many sockets at once; what one of them does is in test_endpoint.py."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator
+
+import pytest
+from gateway.served import Served
+from stage import HANDSHAKE
+
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.sockets import sockets as s
+from wsraw.link.records import OnClose, OnError, Open
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.close()
+
+
+def test_a_flush_writes_to_so_many_and_leaves_the_rest(served: Served) -> None:
+    for n in range(s.WRITE_BUDGET + 1):
+        served.sockets.dirty[Connection.buried(n, served.sockets.settings)] = None
+    served.sockets.flush()
+    assert len(served.sockets.dirty) == 1
+    served.sockets.flush()
+    assert not served.sockets.dirty
+
+
+def test_who_has_not_said_what_it_is_is_closed_at_a_stop_without_a_handler(served: Served) -> None:
+    silent = served.connect()
+    served.sockets.close_unannounced()
+    assert served.con.close_cause == "going-away"
+    silent.close()
+    served.until(lambda: not served.sockets.endpoints)
+    assert served.heard == []
+    assert not served.sockets.unwritten()
+
+
+def test_listeners_pause_while_it_is_crowded(served: Served) -> None:
+    [listener] = served.sockets.listeners
+    told: list[bool] = []
+    judge = listener.judge
+    listener.judge = lambda room, now: told.append(room) or judge(room, now)  # type: ignore[assignment,func-returns-value]
+    served.turn()
+    flow = served.stage.router.flow
+    flow.memory_limit = flow.total = 1000
+    flow.due = True
+    served.turn()
+    assert told == [True, False]
+
+
+def test_nothing_is_opened_while_memory_is_full(served: Served) -> None:
+    flow = served.stage.router.flow
+    flow.full = True
+    flow.judge_above = math.inf
+    mate = served.mate
+    mate.say(Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    served.until(lambda: served.kinds() == [OnError, OnClose])
+    failed, end = served.heard
+    assert "memory_limit" in failed.message
+    assert end.cause == "connect-failed"
+    assert served.stage.router.limits.counts == {"memory_limit": 1}
+
+
+def test_close_frees_everything(served: Served) -> None:
+    client = served.connect()
+    served.sockets.close()
+    assert served.sockets.listeners == []
+    assert not served.sockets.endpoints
+    client.setblocking(True)
+    client.settimeout(15)
+    assert client.recv(1) == b""
+
+
+class Ticking:
+    """A clock for which each look is a step."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_writing_has_a_share_of_a_turn(served: Served) -> None:
+    for _ in range(4):
+        served.connect()
+    served.until(lambda: not served.sockets.dirty)
+    served.sockets._clock = Ticking(0.6 * s.WRITE_TIME)
+    order = [endpoint.con for endpoint in served.sockets.endpoints]
+    for con in order:
+        served.sockets.dirty[con] = None
+    served.sockets.flush()
+    assert list(served.sockets.dirty) == order[2:]
+    served.sockets.flush()
+    assert not served.sockets.dirty
+
+
+def test_so_has_closing(served: Served) -> None:
+    for _ in range(4):
+        served.connect()
+    served.until(lambda: not served.sockets.dirty)
+    served.sockets._clock = Ticking(1.1 * s.WRITE_TIME)
+    served.sockets.doomed.extend(served.sockets.endpoints)
+    left = []
+    while served.sockets.doomed:
+        served.sockets.flush()
+        left.append(len(served.sockets.endpoints))
+        assert len(served.sockets.doomed) == left[-1]
+    assert left == [3, 2, 1, 0]
+
+
+def test_so_has_going_on_and_all_have_their_turn(served: Served) -> None:
+    """Who has more than a turn's share comes behind the others."""
+    clients = [served.connect() for _ in range(3)]
+    for client in clients:
+        client.send(HANDSHAKE + b"\x82\x81\0\0\0\0x" * 500)
+    served.until(lambda: len(served.sockets.going_on) == 3)
+    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
+    order = list(served.sockets.going_on)
+    for n in range(3):
+        assert next(iter(served.sockets.going_on)) is order[n]
+        served.sockets.apply_pauses()
+        assert list(served.sockets.going_on)[-1] is order[n]
+    served.until(lambda: not served.sockets.going_on)
+    assert served.data() == b"x" * 1500
+
+
+def test_so_have_pauses(served: Served) -> None:
+    for _ in range(3):
+        served.connect().send(b"x")
+    served.until(lambda: len(served.data()) == 3)
+    flow = served.stage.router.flow
+    entries = list(served.stage.router.entries.values())
+    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
+    for entry in entries:
+        flow.pause(entry, 4)
+    for left in (2, 1, 0):
+        served.sockets.apply_pauses()
+        assert len(flow.changed) == left
+    assert not any(entry.con.shell.reading for entry in entries)
+    for entry in entries:
+        flow.resume(entry, 4)
+    served.until(lambda: all(entry.con.shell.reading for entry in entries))
+
+
+def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
+    """Of those that come the last ones wait in the kernel; those that handlers open fail."""
+    with socket.socket() as probe:
+        served.sockets.descriptors._top = probe.fileno() + 6
+    host, port = served.sockets.listeners[0].address.rsplit(":", 1)
+    clients = [socket.create_connection((host, int(port))) for _ in range(4)]
+    served.clients += clients
+    served.until(lambda: served.sockets.endpoints)
+    served.turn()
+    standing = len(served.sockets.endpoints)
+    assert 0 < standing < 4
+    mate = served.mate
+    mate.say(Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    served.until(lambda: OnError in served.kinds())
+    told = next(event for event in served.heard if type(event) is OnError)
+    assert "Too many open files" in told.message
+    assert len(served.sockets.endpoints) == standing
+    for client in clients[:standing]:
+        client.close()
+    served.sockets.descriptors._top += 100
+    served.until(lambda: len(served.sockets.endpoints) == 4 - standing, seconds=0.4)
+
+
+def test_who_is_refused_takes_nothing_of_the_reserve() -> None:
+    """Where there is no descriptor for waiting politely, it is reset at once, and the listener does
+    not pause for it (python-websockets #822)."""
+    served = Served(max_connections=1)
+    try:
+        served.connect()
+        with socket.socket() as probe:
+            served.sockets.descriptors._top = probe.fileno() + 3
+        host, port = served.sockets.listeners[0].address.rsplit(":", 1)
+        late = [socket.create_connection((host, int(port))) for _ in range(8)]
+        served.clients += late
+        for _ in range(8):
+            served.turn()
+        assert served.stage.router.limits.counts == {"max_connections": 8}
+        assert served.sockets.descriptors.has_room() is False
+    finally:
+        served.close()

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.counters import BURST, DONE, TELL_EVERY, UNTOLD, Counters
+
+
+def test_each_bound_is_a_setting() -> None:
+    for name in DONE:
+        assert name.partition(" (")[0] in Settings.__struct_fields__
+
+
+def test_the_first_is_told_at_once_the_others_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    limits = Counters()
+    limits.hit("max_header_size", 100.0, "a")
+    for n in range(50):
+        limits.hit("max_header_size", 101.0 + n / 10, f"b{n}")
+    limits.tick(100.0 + TELL_EVERY - 0.1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "limit max_header_size: refused a request (431): a"
+    ]
+    limits.tick(100.0 + TELL_EVERY)
+    limits.tick(100.0 + 5 * TELL_EVERY)
+    assert [record.getMessage() for record in caplog.records[1:]] == [
+        "limit max_header_size: refused a request (431), 50 times in 10 s; the last one: b49"
+    ]
+    assert limits.counts == {"max_header_size": 51}
+
+
+def test_bounds_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    limits = Counters()
+    for name in DONE:
+        limits.hit(name, 0.0)
+    assert len(caplog.records) == len(DONE) - len(UNTOLD)
+    levels = {record.levelname for record in caplog.records if "idle" in record.getMessage()}
+    assert levels == {"INFO"}
+    assert limits.counts == dict.fromkeys(DONE, 1)
+
+
+def test_a_storm_that_goes_on_is_told_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    limits = Counters()
+    for tenth in range(601):
+        limits.hit("max_connections", tenth / 10)
+    assert len(caplog.records) == 7
+
+
+def test_workers_that_make_us_complain_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Counters()
+    for n in range(1000):
+        limits.say("error", "again %d", n)
+    assert len(caplog.records) == BURST
+    limits.tick(1.0)
+    limits.now = 1.5
+    limits.say("error", "a line between")
+    limits.now = 2.5
+    limits.say("error", "and again")
+    assert [record.getMessage() for record in caplog.records[BURST:]] == [
+        f"again 999 ({1000 - BURST - 1} more such lines were left out)",
+        "and again (1 more such lines were left out)",
+    ]
+    assert not limits.counts, "it is no limit"

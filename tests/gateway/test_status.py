@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from stage import Stage
+
+from wsraw.gateway.status import report
+from wsraw.link.records import Open, Send, Spawned
+
+
+def test_connections_by_kind_and_what_waits() -> None:
+    stage = Stage(memory_limit=12345)
+    stage.raw()
+    stage.raw(b"")
+    stage.websocket()
+    told = report(stage.router, 3, stage.now)
+    assert told["connections"] == {"websocket": 1, "raw": 1, "opened": 0, "total": 2}
+    assert told["sockets"] == 3
+    assert told["parked"] == 3, "two on_connect and a message; nobody is there"
+    assert told["bytes"] == stage.router.flow.accounted > 0
+    assert (told["memory_limit"], told["crowded"], told["epoch"]) == (12345, False, 1)
+    assert told["workers"] == []
+
+
+def test_a_connection_that_was_opened_is_in_its_kind_too() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    mate.say(Open(mate.link.new_id(), "h:1", "raw", "/", "h", "o", {}))
+    told = report(stage.router, 0, stage.now)
+    assert told["connections"] == {"websocket": 0, "raw": 1, "opened": 1, "total": 1}
+
+
+def test_commands_for_what_is_closed_are_counted() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.raw()
+    stage.hang_up(con)
+    mate.work()
+    mate.say(Send(con.id, b"late"))
+    assert report(stage.router, 0, stage.now)["unknown_ids"] == 1
+
+
+def test_a_worker_in_figures() -> None:
+    stage = Stage()
+    stage.router.spawned(Spawned(3, "third", 0))
+    mate = stage.worker(token="third", language="lua")
+    stage.receive(b"\0new", b"")
+    stage.raw(b"12345")
+    stage.turn()
+    stage.now += 2.0
+    [told] = report(stage.router, 1, stage.now)["workers"]
+    assert (told["n"], told["language"], told["state"]) == (3, "lua", "ready")
+    assert (told["connections"], told["in_flight"], told["acked"]) == (1, 2, 0)
+    assert told["oldest"] == 2.0
+    assert told["in_flight_bytes"] == mate.end.in_flight_bytes > 5
+    assert (told["service_p50"], told["service_p99"]) == (0.0, 0.0)
+    mate.ack()
+    [told] = report(stage.router, 1, stage.now)["workers"]
+    assert (told["in_flight"], told["acked"], told["oldest"]) == (0, 2, 0.0)
+
+
+def test_service_times_are_percentiles_of_the_samples() -> None:
+    stage = Stage()
+    worker = stage.worker().end
+    worker.samples.extend(n / 1000 for n in reversed(range(100)))
+    [told] = report(stage.router, 0, 0.0)["workers"]
+    size = len(worker.samples)
+    assert told["service_p50"] == sorted(worker.samples)[size // 2]
+    assert told["service_p99"] == sorted(worker.samples)[size * 99 // 100]
+
+
+def test_one_that_hangs_says_so() -> None:
+    stage = Stage(handler_timeout=1.0)
+    stage.router.spawned(Spawned(3, "third", 0))
+    stage.worker(token="third")
+    stage.raw()
+    stage.turn()
+    stage.run(3)
+    [told] = report(stage.router, 1, stage.now)["workers"]
+    assert told["state"] == "hung"
+
+
+def test_bounds_that_were_reached() -> None:
+    stage = Stage()
+    stage.router.limits.hit("max_header_size", stage.now)
+    data = report(stage.router, 0, stage.now, 99)
+    assert data["limits"] == {"max_header_size": 1}
+    assert data["max_connections"] == 99

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsraw.link.open_options import Opening, check
+from wsraw.link.records import Open
+from wsraw.link.rules import OF_REQUESTS
+
+
+def asked(target: str = "h:1", protocol: str = "websocket", **fields: Any) -> Opening:
+    return check(Open(1, target, protocol, **fields))
+
+
+# --- the request ---
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "path", "headers"),
+    [
+        # The port that goes without saying is not said (RFC 9110, section 4.2).
+        ("example.com:80", {}, "/", {"Host": "example.com"}),
+        ("example.com:443", {}, "/", {"Host": "example.com:443"}),
+        ("tls://example.com:443", {}, "/", {"Host": "example.com"}),
+        ("tls://example.com:80", {}, "/", {"Host": "example.com:80"}),
+        ("ws://h/p?q", {}, "/p?q", {"Host": "h"}),
+        ("ws://h:80", {}, "/", {"Host": "h"}),
+        ("ws://h:443", {}, "/", {"Host": "h:443"}),
+        ("wss://h:443/", {}, "/", {"Host": "h"}),
+        ("wss://h?q#f", {}, "/?q", {"Host": "h"}),
+        ("ws://[::1]:81#f", {}, "/", {"Host": "[::1]:81"}),
+        ("[fe80::1%lo]:81", {}, "/", {"Host": "[fe80::1]:81"}),
+        ("ü.example:81", {}, "/", {"Host": "xn--tda.example:81"}),
+        ("unix:/run/x", {}, "/", {"Host": "localhost"}),
+        ("ws://h/p", {"url": "/u", "host": "other:80"}, "/u", {"Host": "other:80"}),
+        ("h:1", {"orig": "http://o"}, "/", {"Host": "h:1", "Origin": "http://o"}),
+        ("ws://ann@h", {}, "/", {"Host": "h", "Authorization": "Basic YW5uOg=="}),
+        (
+            "wss://a%40b:p:%C3%BC@h/@x",
+            {},
+            "/@x",
+            {"Host": "h", "Authorization": "Basic YUBiOnA6w7w="},
+        ),
+        (
+            "ann:secret@h:1",
+            {"options": {"headers": {"Host": "mine", "Authorization": "Bearer x"}}},
+            "/",
+            {"Host": "mine", "Authorization": "Bearer x"},
+        ),
+    ],
+)
+def test_the_request_of_a_websocket(
+    target: str, fields: dict[str, Any], path: str, headers: dict[str, str]
+) -> None:
+    found = asked(target, **fields)
+    assert (found.url, dict(found.headers)) == (path, headers)
+
+
+@pytest.mark.parametrize("url", ["/a b", "/a\r\nX: y", "no-slash", "/é", "*", "/\0"])
+def test_no_url(url: str) -> None:
+    with pytest.raises(ValueError, match="is not a url"):
+        asked(url=url)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["ws://ann:secret@h:1/", "ann:secret@h:1", "ws://secret@h", "wss://a:b@secret@h/x?y@z"],
+)
+def test_a_login_is_not_shown(target: str) -> None:
+    found = asked(target)
+    assert "secret" not in found.shown
+    assert "secret" not in str(found.target)
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol"),
+    [
+        ("ann:secret@h:1", "raw"),
+        ("tls://ann:secret@h:1", "raw"),
+        ("ws://ann:secret@h:x", "raw"),
+        ("ws://ann:secret@", "raw"),
+        ("ws://ann:sec/secret@h", "raw"),
+        ("http://ann:secret@h/", "websocket"),
+        ("ann:secret@h", "websocket"),
+        ("http://h/?token=secret", "websocket"),
+        ("h/x?token=secret", "raw"),
+        ("ws://h:x?secret@secret", "raw"),
+        ("ann:secret@ü\u0308..:1", "websocket"),
+    ],
+)
+def test_nor_in_an_error(target: str, protocol: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        asked(target, protocol)
+    assert "secret" not in str(error.value)
+
+
+# --- what is odd ---
+
+SECRET = "se\ncret"
+ODD: list[tuple[str, Any]] = [
+    *(("connect_timeout", value) for value in (-1, 1e308, 1e10, math.inf, math.nan, 10**400)),
+    *(("connect_timeout", value) for value in ("1", True, b"", [])),
+    *((flag, value) for flag in ("reconnect", "deflate", "verify") for value in (1, 0, "yes", [])),
+    *((con, value) for con in ("during", "couple") for value in (-1, 1 << 64, "1", True, 1.5, [])),
+    *(("name", value) for value in (5, b"x", "x" * 2000, "\ud83d", [], True)),
+    *(("headers", value) for value in ("X: y", ["X"], {"X": 1}, {1: "x"}, {"X": b"y"})),
+    *(("headers", {name: "x"}) for name in ("X Y", "", "ü", "Upgrade", "sec-websocket-KEY")),
+    *(("headers", {"X": value}) for value in (SECRET, "a\rb", "\0", "€", "\ud83d", "x" * 70_000)),
+    *(("subprotocols", value) for value in ("chat", ["a b"], [1], 1, [""], ["x" * 70_000])),
+    *((pem, value) for pem in ("ca", "cert", "key") for value in (b"x", 1, "x" * (1 << 21))),
+    *((pem, value) for pem in ("ca", "cert", "key") for value in ("\ud83d", True)),
+    ("key", "x"),
+    *(("server_name", value) for value in (1, "a\0b", "a b", ".x", "a..b", "x" * 260)),
+    *(("server_name", value) for value in ("ü" * 70, "€\n", "...", "-\ud83d")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), ODD, ids=str)
+def test_an_odd_option_is_named(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"option|header|server") as error:
+        asked("wss://h:1", options={option: value})
+    assert "\n" not in str(error.value)
+    assert "cret" not in str(error.value)
+
+
+def test_what_is_not_given_may_be_nil_and_unknown_options_are_for_later_versions() -> None:
+    names = ("connect_timeout", "reconnect", "deflate", "verify", "name", "headers", "ca", "during")
+    options: dict[str, Any] = dict.fromkeys(names)
+    found = asked(options={**options, "couple": None, "later": [object]})
+    assert found == asked()._replace(couple=0)
+    # PHP has one type for lists and maps.
+    assert asked(options={"headers": []}) == asked()
+    assert asked(options={"connect_timeout": 0, "couple": 7}).couple == 7
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "localhost\0x:80", "\0:80", "a\0.b.c:80", "unix:a\0b", "unix:\0abc", "x" * 300 + ":80",
+        "a b:80", "h\n:80", "tls://.x:1", "h\ud83d:1", "ws://h\ud83d/", "<x>:80",
+        "ws://h/\ud83d", "h/x:80", "h?x:80", "[::1:80", "ws://[::1", "h\u00a0:80", "a@b:80",
+    ],
+)  # fmt: skip
+def test_an_odd_target_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        asked(target, "raw")
+    assert "\n" not in str(error.value)
+
+
+ANYTHING: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner),
+)
+NAMES = sorted({name for name, _ in ODD})
+
+
+@given(
+    st.sampled_from(["h:1", "ws://h/", "tls://h:1", "unix:x"]) | st.text(),
+    st.sampled_from(["raw", "websocket"]) | st.text(),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.dictionaries(st.sampled_from(NAMES), ANYTHING),
+)
+def test_whatever_comes_is_an_opening_or_a_value_error(
+    target: str, protocol: str, url: str, host: str, orig: str, options: dict[str, Any]
+) -> None:
+    try:
+        found = check(Open(1, target, protocol, url, host, orig, options))
+    except ValueError:
+        return
+    assert found.kind in ("raw", "websocket")
+    assert found.timeout is None or 0 <= found.timeout <= 1e9
+    assert "\0" not in found.shown
+    for name, value in found.headers:
+        assert f"{name}: {value}".encode("latin-1").isascii() or value
+        assert not {"\r", "\n"} & {*name, *value}
+
+
+@pytest.mark.parametrize("name", [name.title() for name in sorted(OF_REQUESTS)])
+def test_what_the_gateway_writes_itself(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the header {name} belongs to the handshake"):
+        asked("ws://h/", options={"headers": {name: "1"}})

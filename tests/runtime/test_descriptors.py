@@ -1,0 +1,61 @@
+"""How descriptors are shared out."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from wsraw.gateway.sockets.descriptors import Descriptors
+from wsraw.gateway.sockets.resolver import THREADS
+from wsraw.runtime import descriptors
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="handles have no order there")
+
+
+@pytest.mark.parametrize("limit", [64, 120, 256, 1024, 4096, 1 << 20])
+@pytest.mark.parametrize("workers", [0, 1, 2, 14, 500])
+def test_what_is_kept_back_is_enough(limit: int, workers: int) -> None:
+    """For the workers that there may be, each of them twice, and for names that are looked up."""
+    kept = descriptors.reserve(limit, workers)
+    most = descriptors.most_workers(limit, workers)
+    look_ups = min(THREADS, Descriptors(limit, workers).look_ups)
+    assert most >= workers
+    assert look_ups >= 1
+    assert descriptors.EACH_WORKER * most + descriptors.LOOK_UP * look_ups <= kept + 3
+    assert kept - descriptors.EACH_WORKER * workers <= limit // 4
+
+
+def test_workers_that_come_later_count_too() -> None:
+    numbers = Descriptors(1000, 4)
+    with socket.socket() as sock:
+        numbers._top = sock.fileno() + 1
+        assert not numbers.is_beyond(sock)
+        assert numbers.is_last(sock.fileno())
+        assert not numbers.has_room()
+        numbers.expect(2)
+        assert numbers._top == 1000 - descriptors.reserve(1000, 4)
+        numbers.expect(40)
+        assert numbers._top == 1000 - descriptors.reserve(1000, 40)
+        assert numbers.has_room()
+
+
+def test_without_a_limit_there_is_always_room() -> None:
+    assert Descriptors().has_room()
+    assert Descriptors().most_connections(7) == 7
+    assert Descriptors().look_ups >= THREADS
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prlimit is Linux's")
+def test_a_worker_gets_the_limit_back_that_the_run_was_given() -> None:
+    resource = pytest.importorskip("resource")
+    line = "import resource; input(); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        descriptors.give_back(child.pid, (77, hard))
+        assert child.communicate("\n")[0] == "77\n"
+    descriptors.give_back(child.pid, (77, hard))

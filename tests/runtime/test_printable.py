@@ -1,0 +1,84 @@
+"""Escapes of a peer must not reach a terminal, and secrets not the log."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+
+import pytest
+
+from wsraw.runtime.printable import (
+    LogLine,
+    printable,
+    printable_lines,
+    shown,
+    shown_url,
+    without_secrets,
+)
+
+TEXT = (
+    "za\u017c\u00f3\u0142\u0107 \u4f60 \U0001f469\u200d\U0001f467\ufe0f \u0646\u200c\u0645\u00a0\t."
+)
+
+
+def test_no_control_character_is_left() -> None:
+    for code in range(0x11000):
+        char = chr(code)
+        category = unicodedata.category(char)
+        if category in ("Cc", "Cs", "Zl", "Zp") and char != "\t":
+            assert printable(char).isascii()
+            assert printable(char).isprintable()
+            assert printable_lines(char) == ("\n" if char == "\n" else printable(char))
+        printable(char).encode()
+    assert (
+        printable("\x1b]0;title\x07\r\nerror gateway: x") == r"\x1b]0;title\x07\r\nerror gateway: x"
+    )
+    assert printable("\u202e\u2066\x9b\udc80") == r"\u202e\u2066\x9b\udc80"
+
+
+def test_what_people_write_stays() -> None:
+    assert printable(TEXT) == printable_lines(TEXT) == TEXT
+    assert printable_lines("a\n\tb\n") == "a\n\tb\n"
+
+
+def test_a_record_is_one_line_but_for_its_traceback() -> None:
+    try:
+        raise ValueError("x\x1b[2J")
+    except ValueError as error:
+        info = type(error), error, error.__traceback__
+    record = logging.LogRecord("wsraw", logging.ERROR, "f", 1, "a\n%s", ("b\x1b",), info)
+    first, *rest = LogLine("%(message)s").format(record).split("\n")
+    assert first == r"a\nb\x1b"
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1] == r"ValueError: x\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("url", "left"),
+    [
+        ("/chat", "/chat"),
+        ("/chat?token=SECRET", "/chat?..."),
+        ("/chat#SECRET", "/chat#..."),
+        ("/@me/x", "/@me/x"),
+        ("/login?next=http://SECRET", "/login?..."),
+        ("https://example.org", "https://example.org"),
+        ("https://example.org/", "https://example.org"),
+        ("https://u:SECRET@example.org:8443/SECRET?SECRET", "https://...@example.org:8443..."),
+        ("https://SECRET@SECRET@example.org", "https://...@example.org"),
+        ("https://example.org\\\\@SECRET", "https://example.org..."),
+        ("ws://example.org?SECRET", "ws://example.org..."),
+        ("u:SECRET@example.org:80", "...@example.org:80"),
+        ("example.org:80/p?SECRET", "example.org:80/p?..."),
+        ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ("file://", "file://"),
+        ("null", "null"),
+        ("", ""),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(url: str, left: str) -> None:
+    assert without_secrets(url) == left
+    assert shown_url(url) == repr(left)
+
+
+def test_what_a_client_has_sent_is_short_and_ascii() -> None:
+    assert shown("\u017c\x1b" + "a" * 1000) == r"'\u017c\x1b" + "a" * 98 + "'"

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import environment
+
+from wsraw.config.addresses import Listen
+from wsraw.runtime.sockets import adopt, bind, close, printable
+
+unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
+
+Open = Callable[..., socket.socket]
+
+
+@pytest.fixture
+def listen() -> Iterator[Open]:
+    opened: list[tuple[socket.socket, Listen]] = []
+
+    def begin(**asked: Any) -> socket.socket:
+        setting = Listen(**{"name": "test", "host": "127.0.0.1", **asked})
+        sock = bind(setting)
+        opened.append((sock, setting))
+        return sock
+
+    yield begin
+    for sock, setting in opened:
+        close(sock, setting)
+
+
+def port_of(sock: socket.socket) -> int:
+    port = sock.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def test_it_does_not_block(listen: Open) -> None:
+    with pytest.raises(BlockingIOError):
+        listen().accept()
+
+
+def test_ipv6_is_ipv6_alone(listen: Open) -> None:
+    """Else [::]:8000 and 0.0.0.0:8000 could not be listened on together."""
+    six = listen(host="::")
+    four = listen(host="0.0.0.0", port=port_of(six))
+    assert port_of(four) == port_of(six)
+
+
+def test_a_name_is_looked_up(listen: Open) -> None:
+    assert listen(host="localhost").getsockname()[0] in ("127.0.0.1", "::1")
+
+
+@unix_only
+def test_a_socket_file_of_a_run_that_was_killed_is_replaced(listen: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    assert listen(host="", path=path).getsockname() == path
+
+
+@unix_only
+@pytest.mark.parametrize("link", [False, True], ids=["file", "link to a file"])
+def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, link: bool) -> None:
+    path, precious = tmp_path / "s", tmp_path / "precious"
+    (precious if link else path).write_text("precious")
+    if link:
+        path.symlink_to(precious)
+    with pytest.raises(OSError, match=r"on test: there is something else at that path"):
+        listen(host="", path=str(path))
+    assert path.read_text() == "precious"
+
+
+@unix_only
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [("none/s", "there is no folder .*none; make it first"), ("s" * 200, "choose a shorter path")],
+)
+def test_a_path_that_can_never_be_a_socket(
+    listen: Open, tmp_path: Path, path: str, advice: str
+) -> None:
+    with pytest.raises(OSError, match=f"cannot listen on test: .*{advice}"):
+        listen(host="", path=str(tmp_path / path))
+
+
+@unix_only
+def test_another_user_may_be_let_in(listen: Open, tmp_path: Path) -> None:
+    """websocketd #474, websockify #541, circus #354: nginx is another user."""
+    group = os.getgid()
+    for mode, asked, group_name in ((None, 0o755, ""), (0o666, 0o666, ""), (0o660, 0o660, group)):
+        before = os.umask(0o022)
+        try:
+            listen(path=str(tmp_path / str(mode)), mode=mode, group=str(group_name))
+        finally:
+            os.umask(before)
+        status = os.stat(tmp_path / str(mode))
+        assert (status.st_mode & 0o7777, status.st_gid) == (asked, group)
+
+
+@unix_only
+@pytest.mark.parametrize("group", ["no-such-group", "4294967296", "9" * 30])
+def test_a_group_that_cannot_be(listen: Open, tmp_path: Path, group: str) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(OSError, match=f"cannot listen on test: .*group.*'{group}'"):
+        listen(path=str(path), mode=0o660, group=group)
+    assert not path.exists()
+
+
+@unix_only
+def test_a_group_that_is_not_ours_to_give(
+    listen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    # As for everybody but root, who may run these tests.
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(OSError, match="not permitted; run as a member of that group"):
+        listen(path=str(tmp_path / "s"), mode=0o660, group=str(os.getgid()))
+    assert not (tmp_path / "s").exists()
+
+
+@unix_only
+def test_a_unix_socket_in_use(listen: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    listen(host="", path=path)
+    with pytest.raises(OSError, match="in use") as error:
+        listen(host="", path=path)
+    assert error.value.errno == errno.EADDRINUSE
+    assert os.path.exists(path)
+
+
+@unix_only
+def test_the_socket_file_of_a_later_run_stays(tmp_path: Path) -> None:
+    """gunicorn #476, #1523, libuv #1332: a stop removes what the run itself has made."""
+    listen = Listen(name="test", path=str(tmp_path / "s"))
+    old = bind(listen)
+    os.unlink(listen.path)  # As a deploy script does.
+    new = bind(listen)
+    close(old, listen)
+    assert os.path.exists(listen.path)
+    close(new, listen)
+    assert not os.path.exists(listen.path)
+    again = bind(listen)
+    os.unlink(listen.path)
+    Path(listen.path).write_text("precious")
+    close(again, listen)
+    assert Path(listen.path).read_text() == "precious"
+
+
+# --- wrong use: one line that says what to do ---
+
+
+def test_a_port_in_use(listen: Open) -> None:
+    port = port_of(listen())
+    with pytest.raises(OSError) as error:
+        listen(name="127.0.0.1:8000", port=port)
+    assert error.value.errno == errno.EADDRINUSE
+    assert error.value.strerror == (
+        "cannot listen on 127.0.0.1:8000: the address is in use; stop the other program or choose "
+        "another port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"host": "no-such-name.invalid"}, "write an address of this machine"),
+        ({"host": "a" * 64}, "write an address of this machine"),
+        ({"host": "a..b"}, "write an address of this machine"),
+        ({"host": "192.0.2.1"}, "this machine has no such address"),
+        (
+            {"host": "", "path": "no/such/folder/s"},
+            "there is no folder no/such/folder; make it first",
+        ),
+        ({"host": "", "path": "x" * 300}, "too long"),
+    ],
+)
+def test_advice(listen: Open, asked: dict[str, Any], advice: str) -> None:
+    if "path" in asked and not hasattr(socket, "AF_UNIX"):
+        advice = "no unix sockets"
+    with pytest.raises(OSError) as error:
+        listen(**asked)
+    assert (error.value.strerror or "").startswith("cannot listen on test: ")
+    assert advice in (error.value.strerror or "")
+
+
+def test_a_privileged_port(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests may be allowed to: then the kernel's refusal is put in."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(OSError, match="not permitted; choose a port above 1023"):
+        listen(port=80)
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 80, 0, 0), "[::1]:80"),
+        ("/tmp/s", "unix:/tmp/s"),
+        (os.fsdecode(b"/tmp/\xff\xfe"), r"unix:/tmp/\udcff\udcfe"),
+        ("/tmp/a\x1b[31m\nb", r"unix:/tmp/a\x1b[31m\nb"),
+        ("", "unix"),
+        (b"\0abstract", "unix"),
+    ],
+)
+def test_printable(address: object, shown: str) -> None:
+    assert printable(address) == shown
+
+
+# --- inherited ---
+
+
+@unix_only
+def test_its_file_goes_with_it(tmp_path: Path) -> None:
+    setting = Listen(name="test", path=str(tmp_path / "s"))
+    sock = bind(setting)
+    assert os.path.exists(setting.path)
+    close(sock, setting)
+    assert not os.path.exists(setting.path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
+def test_a_child_accepts_from_what_its_parent_bound(listen: Open) -> None:
+    sock = listen()
+    code = (
+        "import os, select, sys\nfrom wsraw.runtime.sockets import adopt\n"
+        "sock = adopt(int(sys.argv[1]))\nassert not os.get_inheritable(sock.fileno())\n"
+        "select.select([sock], [], [])\nsock.accept()[0].sendall(b'mine')"
+    )
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(sock.fileno())],
+            pass_fds=[sock.fileno()],
+            env=environment(),
+        ) as child,
+        socket.create_connection(sock.getsockname()) as client,
+    ):
+        assert client.recv(10) == b"mine"
+        child.wait()
+
+
+def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        with pytest.raises(OSError):
+            adopt(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,154 @@
+"""Sans-I/O. Who the client is, when proxies in front of us say so in HTTP headers.
+
+Anybody can write these headers; only what our own proxies have added can be believed. Each proxy
+adds the address that *it* was connected from at the right end. So we go from right to left, as long
+as the address at hand is a trusted proxy's: the first one that is not is the client. What stands to
+the left of that is the client's own invention.
+
+One header alone is read, as configured: a proxy that writes X-Forwarded-For passes a client's
+Forwarded on as it came, and the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from wsraw.config.networks import Address, Networks, parse_address
+
+MAX_HOPS: Final = 32
+"""Proxies that a request may have passed; further to the left nothing is read."""
+
+_PAIR: Final = re.compile(
+    r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^ \t",;]*)[ \t]*"""
+)
+_NODE: Final = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|(unknown|_[A-Za-z0-9._-]+))(?::([0-9]{1,5}|_[\w.-]+))?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+class Client(NamedTuple):
+    """What the headers say of the client."""
+
+    address: Address | None
+    """None where a proxy hides it (`unknown`, `_name`)."""
+    peer: str
+    """The address as people write it, with a port if one is known."""
+    scheme: str = ""
+    """`http` or `https`: how the client came to the first of our proxies."""
+    host: str = ""
+    """The Host that it asked for there."""
+
+
+def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Client | None:
+    """The client as X-Forwarded-For, -Proto and -Host tell; None if they do not.
+
+    `headers` has lower-case names, duplicates joined with commas.
+    """
+    hops = _split(headers.get("x-forwarded-for", ""))
+    found: Client | None = None
+    place = 0
+    for index, hop in enumerate(hops):
+        # Some proxies write IPv6 addresses without brackets.
+        bare = parse_address(hop)
+        client = Client(bare, str(bare)) if bare is not None else _parse_node(hop)
+        if client is None:
+            break
+        found, place = client, index
+        if client.address not in trusted:
+            break
+    protos = _split(headers.get("x-forwarded-proto", ""))
+    hosts = _split(headers.get("x-forwarded-host", ""))
+    if found is None and not protos and not hosts:
+        return None
+    # As many as there are addresses: one for each. Else the last proxy has written its own.
+    scheme = protos[place if len(protos) == len(hops) else 0].lower() if protos else ""
+    host = hosts[place if len(hosts) == len(hops) else 0] if hosts else ""
+    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    scheme = scheme if scheme in ("http", "https") else ""
+    if found is None:
+        return Client(None, "", scheme, host)
+    return found._replace(scheme=scheme, host=host)
+
+
+def forwarded(headers: dict[str, str], trusted: Networks) -> Client | None:
+    """The client as Forwarded tells (RFC 7239); None if it does not."""
+    found: Client | None = None
+    for element in _split(headers.get("forwarded", "")):
+        pairs = _parse_element(element)
+        client = _parse_node(pairs["for"]) if pairs and "for" in pairs else None
+        if pairs is None or client is None:
+            break
+        scheme = pairs.get("proto", "").lower()
+        found = client._replace(
+            scheme=scheme if scheme in ("http", "https") else "", host=pairs.get("host", "")
+        )
+        if client.address not in trusted:
+            break
+    return found
+
+
+def _split(value: str) -> list[str]:
+    """Elements of a list header, the last first; commas in quotes separate nothing.
+
+    Read from the right, as what our proxies have added is whole: a quote that a client has opened
+    and not closed must not swallow it.
+    """
+    parts: list[str] = []
+    end = len(value)
+    quoted = False
+    for index in range(end - 1, -1, -1):
+        char = value[index]
+        if char == '"':
+            before = value[:index] if value[index - 1 : index] == "\\" else ""
+            # After an odd number of backslashes it is a quote inside of quotes.
+            if (len(before) - len(before.rstrip("\\"))) % 2 == 0:
+                quoted = not quoted
+        elif char == "," and not quoted:
+            parts.append(value[index + 1 : end])
+            end = index
+            if len(parts) > 2 * MAX_HOPS:
+                break
+    else:
+        parts.append(value[:end])
+    found = [part.strip(" \t") for part in parts]
+    return [part for part in found if part][:MAX_HOPS]
+
+
+def _parse_element(element: str) -> dict[str, str] | None:
+    """The pairs of one `forwarded-element`, names in lower case; None if it is none."""
+    pairs: dict[str, str] = {}
+    at = 0
+    while at < len(element):
+        found = _PAIR.match(element, at)
+        if found is None:
+            return None
+        name, value = found[1].lower(), found[2]
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        if name in pairs:
+            # Each parameter once at most (RFC 7239, section 4).
+            return None
+        pairs[name] = value
+        at = found.end()
+        if at < len(element):
+            if element[at] != ";":
+                return None
+            at += 1
+    return pairs
+
+
+def _parse_node(text: str) -> Client | None:
+    """A `node` (RFC 7239, section 6): an address, perhaps with a port, or what hides one."""
+    found = _NODE.fullmatch(text)
+    if found is None:
+        return None
+    v6, v4, hidden, port = found.groups()
+    if hidden:
+        return Client(None, text)
+    address = parse_address(v6 or v4)
+    if address is None or (v6 and ":" not in v6) or (port and port.isdigit() and int(port) > 65535):
+        return None
+    host = f"[{address}]" if address.version == 6 and port else str(address)
+    return Client(address, f"{host}:{port}" if port else host)

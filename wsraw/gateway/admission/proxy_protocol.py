@@ -1,0 +1,233 @@
+"""Sans-I/O. The PROXY protocol, versions 1 and 2: who the client is, in front of all else.
+
+After HAProxy's proxy-protocol.txt. The header is the first thing that comes, before TLS, and says
+what a proxy knows of the connection behind it. It must not be guessed whether there is one: who
+could send a header of their own choice would have an address of their own choice. So one is read
+only from those who are trusted.
+
+Whoever reads it takes what is behind it (`rest`) as the first bytes of the client.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from wsraw.config.networks import Address, parse_address
+
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+"""How version 2 begins: what no text protocol would send."""
+
+MAX_LINE: Final = 107
+"""Bytes of a line of version 1, its end included (section 2.1)."""
+
+MAX_SIZE: Final = 4 * 1024
+"""Bytes of a header of version 2; it could say 65,535, but TLVs are small. HAProxy writes and reads
+no more than one buffer, of which addresses and TLVs are a few hundred bytes."""
+
+_BEGIN: Final = b"PROXY "
+_LINE: Final = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?"
+    rb"|TCP([46]) ([0-9a-fA-F:.]+) ([0-9a-fA-F:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4}))\r\n"
+)
+
+_HEAD: Final = 16
+_SIZES: Final = {0: 0, 1: 12, 2: 36, 3: 216}
+"""Bytes of the addresses of each family: none, IPv4, IPv6, unix."""
+
+_CRC32C: Final = 0x03
+_SSL: Final = 0x20
+_CLIENT_SSL: Final = 0x01
+
+
+class ProxyReader:
+    """Reads one header; the same for any cut of its bytes. Never raises on what was sent."""
+
+    __slots__ = (
+        "_buffer",
+        "_optional",
+        "_trusted",
+        "address",
+        "error",
+        "found",
+        "peer",
+        "rest",
+        "state",
+        "tls",
+    )
+
+    def __init__(self, optional: bool = False, trusted: bool = True) -> None:
+        """With `optional` there may be none; a peer that is not `trusted` must send none."""
+        self._buffer = bytearray()
+        self._optional = optional
+        self._trusted = trusted
+        self.state: Literal["reading", "done", "wrong"] = "reading"
+        self.rest = b""
+        """What came behind the header; with `optional` all there is, where there was none."""
+        self.error = ""
+        self.found = False
+        """A header has begun: its signature is complete."""
+        self.address: Address | None = None
+        """The client's; None where the proxy speaks for itself, or does not know."""
+        self.peer = ""
+        """The same with its port, as people write it; empty where it is not known."""
+        self.tls = False
+        """The client came to the proxy over TLS."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._buffer)
+
+    def receive_data(self, data: bytes) -> None:
+        """Add bytes; look at `state` then."""
+        buffer = self._buffer
+        buffer += data
+        if SIGNATURE.startswith(buffer[: len(SIGNATURE)]):
+            self.found = len(buffer) >= len(SIGNATURE)
+            if self._may_read() and len(buffer) >= _HEAD:
+                self._read_2(buffer)
+        elif _BEGIN.startswith(buffer[: len(_BEGIN)]):
+            self.found = len(buffer) >= len(_BEGIN)
+            if self._may_read():
+                self._read_1(buffer)
+        elif self._optional:
+            self._done(0)
+        else:
+            self._fail("it begins with no PROXY header")
+
+    def _may_read(self) -> bool:
+        """A stranger's header is none of our business, and a checksum is work."""
+        if self.found and not self._trusted:
+            self._fail("a PROXY header, and it is no trusted proxy")
+            return False
+        return True
+
+    def receive_eof(self) -> None:
+        """Nothing more will come."""
+        if self._optional and not self.found:
+            self._done(0)
+        else:
+            self._fail("the PROXY header is not complete")
+
+    def _done(self, size: int) -> None:
+        self.state = "done"
+        self.rest = bytes(self._buffer[size:])
+        self._buffer.clear()
+
+    def _fail(self, why: str) -> None:
+        self.state = "wrong"
+        self.error = why
+        self._buffer.clear()
+
+    # --- version 1 ---
+
+    def _read_1(self, buffer: bytearray) -> None:
+        end = buffer.find(b"\n", 0, MAX_LINE) + 1
+        if not end:
+            if len(buffer) >= MAX_LINE:
+                self._fail(f"the PROXY line does not end within {MAX_LINE} bytes")
+            return
+        found = _LINE.fullmatch(buffer, 0, end)
+        if found is None:
+            self._fail("the PROXY line is none")
+            return
+        if found[1]:
+            source, target = (parse_address(found[n].decode()) for n in (2, 3))
+            colon = found[1] == b"6"
+            texts = found[2], found[3]
+            if source is None or target is None or any((b":" in t) is not colon for t in texts):
+                self._fail("the PROXY line has no addresses of its family")
+                return
+            if max(int(found[4]), int(found[5])) > 65535:
+                self._fail("the PROXY line has no ports")
+                return
+            self._set(source, int(found[4]))
+        self._done(end)
+
+    def _set(self, address: Address, port: int) -> None:
+        self.address = address
+        self.peer = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+    # --- version 2 ---
+
+    def _read_2(self, buffer: bytearray) -> None:
+        version, command = buffer[12] >> 4, buffer[12] & 15
+        family, transport = buffer[13] >> 4, buffer[13] & 15
+        size = _HEAD + int.from_bytes(buffer[14:16], "big")
+        if version != 2 or command > 1:
+            self._fail("the PROXY header has an unknown version or command")
+        elif family not in _SIZES or transport > 2:
+            self._fail("the PROXY header has an unknown family")
+        elif size > MAX_SIZE:
+            self._fail(f"the PROXY header has more than {MAX_SIZE} bytes")
+        elif len(buffer) >= size:
+            self._read_addresses(bytes(buffer[:size]), command, family)
+
+    def _read_addresses(self, header: bytes, command: int, family: int) -> None:
+        start = _HEAD + _SIZES[family]
+        if len(header) < start:
+            self._fail("the PROXY header is too short for its addresses")
+            return
+        if family and not self._read_tlvs(header, start):
+            return
+        if command == 1 and family in (1, 2):
+            width = 4 if family == 1 else 16
+            text = header[_HEAD : _HEAD + width]
+            port = int.from_bytes(header[_HEAD + 2 * width :][:2], "big")
+            self._set(_from_bytes(text), port)
+        else:
+            # LOCAL: the proxy itself, for a health check. UNSPEC, unix: a client without address.
+            self.tls = False if command == 0 else self.tls
+        self._done(len(header))
+
+    def _read_tlvs(self, header: bytes, start: int) -> bool:
+        """Look at what is of interest in type, length, value; False when it cannot be right."""
+        at = start
+        sums = 0
+        while at < len(header):
+            value = at + 3
+            end = value + int.from_bytes(header[at + 1 : value], "big")
+            if value > len(header) or end > len(header):
+                self._fail("the PROXY header ends within a TLV")
+                return False
+            if header[at] == _CRC32C:
+                sums += 1
+                if sums > 1:
+                    self._fail("the PROXY header has two checksums")
+                    return False
+                zeroed = header[:value] + bytes(end - value) + header[end:]
+                if header[value:end] != _crc32c(zeroed).to_bytes(4, "big"):
+                    self._fail("the checksum of the PROXY header is wrong")
+                    return False
+            elif header[at] == _SSL and end > value:
+                self.tls = bool(header[value] & _CLIENT_SSL)
+            at = end
+        return True
+
+
+def _from_bytes(data: bytes) -> Address:
+    text = ".".join(map(str, data)) if len(data) == 4 else data.hex(":", 2)
+    address = parse_address(text)
+    assert address is not None
+    return address
+
+
+def _make_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return tuple(table)
+
+
+_TABLE: Final = _make_table()
+
+
+def _crc32c(data: bytes) -> int:
+    """The checksum of RFC 4960, appendix B (Castagnoli's polynomial, reflected)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 255]
+    return crc ^ 0xFFFFFFFF

@@ -1,0 +1,1 @@
+"""Sans-I/O. The life of one connection, accepted or opened."""

@@ -1,0 +1,413 @@
+"""Sans-I/O. What connections weigh, and which of them must not be read from just now.
+
+Everything has a bound in bytes, and nothing is dropped: above the high-water mark reading from
+that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
+connection: parked events, events in flight, unwritten output. A frame or message that is not yet
+complete counts for all together alone: a pause would keep it from ever completing. So do the
+contexts of compression and what a connection takes by itself (weights.py): a pause would not free
+them. A published message counts for each member's bounds, and once for all together.
+
+What is in memory because somebody outside has caused it is in one of four sums: `total`, `weighed`,
+`kept` and `shared`. Each connection is in there from its accept, or its open, until both its socket
+and its place are gone; in between it may have no place, as nobody knows yet what it is, or nobody
+needs it any more but its last bytes.
+
+The total is judged when it grows, not only by the clock: in a second a few hundred clients can send
+a gigabyte. Above CROWDED everybody's high-water mark is the low one; above the limit nobody is read
+from, until what has come is handled, or closed.
+
+Two connections that are coupled share their pressure: unwritten output of one pauses reading of the
+other. There is no deadlock beyond TCP's own, as each pause depends only on the other's *output*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
+from wsraw.gateway.delivery.entry import (
+    PAUSED_COUPLED,
+    PAUSED_FULL,
+    PAUSED_MEMORY,
+    PAUSED_OWN,
+    PAUSED_STOPPING,
+    Entry,
+)
+from wsraw.gateway.delivery.weights import COUPLE, weight
+from wsraw.gateway.websocket.framed import Framed
+
+CROWDED: Final = 0.8
+"""Share of the memory limit above which no new connections are taken and the fullest pause."""
+
+RELIEVED: Final = 0.7
+"""Share of the memory limit below which that ends."""
+
+FULL_UNTIL: Final = 0.9
+"""Share of the memory limit below which everybody is read from again, after it was reached."""
+
+CROWDED_FOR: Final = 10.0
+"""Seconds that new clients wait for room. Then the fullest outputs and unfinished messages go, if
+they are the reason: a few hundred clients that read a byte a minute, or never finish what they have
+begun to send, could keep all others out for ever."""
+
+MOST_CLOSED: Final = 50
+"""Connections that are closed for memory in a turn; if that is not enough, the next one goes on."""
+
+GRAIN: Final = 1 / 64
+"""Share of the memory limit by which the total must have grown to be judged again."""
+
+WORTH_WEIGHING: Final = 4096
+"""Bytes, incomplete or of compression, below which a connection is not looked at again; and of one
+without a place, with its output, below which closing it would be of no use."""
+
+OF_ITS_BYTES: Final = PAUSED_OWN | PAUSED_MEMORY
+"""Pauses that end when the connection has little left. It may be crowded for hours."""
+
+FRAME: Final = 256
+"""Bytes of a published message beside its frame."""
+
+
+def _unsettled(entry: Entry) -> int:
+    """What closing the connection would free, and no handler has a claim to."""
+    return entry.output_counted + entry.unfinished
+
+
+def _first(sized: tuple[int, Connection]) -> int:
+    return sized[0]
+
+
+class Flow:
+    """Accounts and pauses. The shell takes `changed` once a turn and applies `entry.pauses`."""
+
+    def __init__(self, settings: Settings, memory_limit: int) -> None:
+        self._high = self.high = settings.high_water_mark
+        self.low = min(settings.low_water_mark, settings.high_water_mark)
+        self.memory_limit = memory_limit
+        self._keeps_contexts = settings.deflate and settings.deflate_context_takeover
+        self.total = 0
+        """Bytes of events and output of all connections."""
+        self.kept = 0
+        """Bytes of what connections are, and of what handlers keep here for them."""
+        self.shared = 0
+        """Bytes of no single connection: published messages that wait for sockets, and what waits
+        for workers that do not read."""
+        self.strays: dict[Connection, None] = {}
+        """Connections without a place: nobody knows yet what they are, or they are over and linger.
+        """
+        self.departed = 0
+        """Bytes of those that clients have left behind before any worker heard of them."""
+        self.weighed = 0
+        """Bytes of incomplete messages and of compression, as last weighed."""
+        self.judge_above: float = memory_limit * CROWDED
+        """The total above which `judge_memory` is due. What is read as a part of something larger
+        lowers it, until that is weighed."""
+        self.due = False
+        """`judge_memory` is to come before anything more is read."""
+        self.crowded = False
+        self._crowded_since = 0.0
+        self.full = False
+        """Nobody is read from."""
+        self.changed: dict[Entry, None] = {}
+        self.paused: set[Entry] = set()
+        self.unfinished: set[Entry] = set()
+        """Connections whose last read has not completed a message."""
+        self.unwritten: dict[Entry, tuple[int, float]] = {}
+        """Connections with output that the kernel has not taken: how far they were, and since
+        when they are no further."""
+        self.now = 0.0
+
+    def add(self, entry: Entry, size: int) -> None:
+        """Bytes of an event came into the account."""
+        entry.held += size
+        self.total += size
+        self.judge(entry)
+        if self.total > self.judge_above:
+            self.due = True
+
+    def judge(self, entry: Entry) -> None:
+        """Pause it above the high-water mark."""
+        if entry.held + entry.output_counted > self.high and not entry.pauses & PAUSED_OWN:
+            self.pause(entry, PAUSED_OWN)
+
+    def remove(self, entry: Entry, size: int) -> None:
+        """Bytes of an event left the account."""
+        entry.held -= size
+        self.total -= size
+        self.relieve(entry)
+
+    @property
+    def accounted(self) -> int:
+        """Bytes in all accounts."""
+        return self.total + self.weighed + self.kept + self.shared
+
+    def settle(self, con: Connection) -> None:
+        """A connection has come, or is something else than it was: weigh it anew."""
+        entry: Entry | None = con.entry
+        if entry is None:
+            self.strays[con] = None
+        else:
+            self.strays.pop(con, None)
+        size = weight(con)
+        self._keep(size - con.kept)
+        con.kept = size
+
+    def keep(self, con: Connection, size: int) -> None:
+        """A connection takes so many bytes more, or fewer."""
+        con.kept += size
+        self._keep(size)
+
+    def keep_for(self, entry: Entry, size: int) -> None:
+        """Handlers keep so many bytes more here for a connection, or fewer."""
+        entry.kept += size
+        self._keep(size)
+
+    def _keep(self, size: int) -> None:
+        self.kept += size
+        self.judge_above -= size
+        if self.total > self.judge_above:
+            self.due = True
+
+    def share(self, frame: Framed) -> None:
+        """A published message counts once, until the last connection has let go of it."""
+        frame.freed = self._free
+        self.hold(len(frame) + FRAME)
+
+    def _free(self, size: int) -> None:
+        self.hold(-size - FRAME)
+
+    def hold(self, size: int) -> None:
+        """So many bytes more, or fewer, are held for no single connection."""
+        self.shared += size
+        self.judge_above -= size
+        if self.total > self.judge_above:
+            self.due = True
+
+    def leave(self, con: Connection) -> None:
+        """Neither a socket nor a place is left of a connection."""
+        self.strays.pop(con, None)
+        self.keep(con, -con.kept)
+
+    def relieve(self, entry: Entry) -> None:
+        """Go on below the low-water mark."""
+        if entry.pauses & OF_ITS_BYTES and entry.held + entry.output_counted <= self.low:
+            self.resume(entry, OF_ITS_BYTES)
+
+    def output_changed(self, entry: Entry) -> None:
+        """The connection's unwritten output has grown or shrunk."""
+        con = entry.con
+        own = con.own_size + con.early_size
+        if entry.gone:
+            # Its last bytes may outlive it by a close_timeout.
+            if con.shell is not None:
+                self.keep(con, own - entry.own_output)
+                entry.own_output = own
+            return
+        output = con.output_size + con.early_size
+        self.total += own - entry.own_output
+        entry.output_counted = output
+        entry.own_output = own
+        if self.total > self.judge_above:
+            self.due = True
+        if not output:
+            self.unwritten.pop(entry, None)
+        elif entry not in self.unwritten:
+            self.unwritten[entry] = (entry.written - entry.skipped, self.now)
+        if entry.held + output > self.high:
+            if not entry.pauses & PAUSED_OWN:
+                self.pause(entry, PAUSED_OWN)
+        elif entry.pauses & OF_ITS_BYTES and entry.held + output <= self.low:
+            self.resume(entry, OF_ITS_BYTES)
+        if entry.over != (output > (self.low if entry.over else self.high)):
+            entry.over = not entry.over
+            for other in entry.couples or ():
+                self._judge_couples(other)
+
+    def forget(self, entry: Entry) -> None:
+        """The connection is gone: its bytes, its pauses and its couplings with it. Its socket may
+        outlive it, and what waits for that."""
+        con = entry.con
+        self.total -= entry.held + entry.own_output
+        self.weighed -= entry.unfinished
+        self.judge_above += entry.unfinished
+        if con.shell is None:
+            self.leave(con)
+            entry.own_output = 0
+        else:
+            self.strays[con] = None
+            self.keep(con, entry.own_output)
+        entry.held = entry.output_counted = entry.unfinished = 0
+        for other in entry.couples or ():
+            if other.couples is not None:
+                other.couples.discard(entry)
+                self.keep_for(other, -COUPLE)
+                self._judge_couples(other)
+        entry.couples = None
+        self.keep_for(entry, -entry.kept)
+        self.changed.pop(entry, None)
+        self.paused.discard(entry)
+        self.unfinished.discard(entry)
+        self.unwritten.pop(entry, None)
+
+    def couple(self, one: Entry, other: Entry) -> None:
+        """Join the flow control of two connections; with itself one is joined already."""
+        if one is other:
+            return
+        for entry, partner in ((one, other), (other, one)):
+            if entry.couples is None:
+                entry.couples = set()
+            if partner not in entry.couples:
+                entry.couples.add(partner)
+                self.keep_for(entry, COUPLE)
+        self._judge_couples(one)
+        self._judge_couples(other)
+
+    def _judge_couples(self, entry: Entry) -> None:
+        if any(other.over for other in entry.couples or ()):
+            self.pause(entry, PAUSED_COUPLED)
+        else:
+            self.resume(entry, PAUSED_COUPLED)
+
+    def pause(self, entry: Entry, why: int) -> None:
+        """Stop reading from a connection, for one more reason."""
+        if not entry.pauses:
+            entry.paused_since = self.now
+            self.changed[entry] = None
+            self.paused.add(entry)
+        entry.pauses |= why
+
+    def resume(self, entry: Entry, why: int) -> None:
+        """One reason less; reading goes on when none is left."""
+        if entry.pauses & why:
+            entry.pauses &= ~why
+            if not entry.pauses:
+                self.changed[entry] = None
+                self.paused.discard(entry)
+
+    def read_part(self, entry: Entry, size: int) -> None:
+        """Bytes were read that are no event yet."""
+        self.unfinished.add(entry)
+        self.judge_above -= size
+        if self.total > self.judge_above:
+            self.due = True
+
+    @property
+    def wants_judgement(self) -> bool:
+        """Whether `judge_memory` is due, or would find that there is room again."""
+        if self.due:
+            return True
+        share = FULL_UNTIL if self.full else RELIEVED
+        return self.crowded and self.accounted <= self.memory_limit * share
+
+    def judge_memory(self, entries: Collection[Entry]) -> list[Connection]:
+        """When it is due, and once a second: pause the fullest while we are crowded, and everybody
+        while we are full; give those to close (1013)."""
+        limit = self.memory_limit
+        self.weighed = self._weigh_unfinished(entries)
+        total = self.accounted
+        self.due = False
+        self.full = total > limit * (FULL_UNTIL if self.full else 1.0)
+        doomed: list[Connection] = []
+        if total <= limit * (RELIEVED if self.crowded else CROWDED):
+            if self.crowded:
+                self._relieve()
+        elif not self.crowded:
+            self._crowd(entries)
+        if self.full:
+            doomed = self._fullest(entries, total - limit * FULL_UNTIL)
+        elif self.crowded:
+            self._relieve_from(PAUSED_FULL)
+            excess = total - limit * RELIEVED
+            if self.now - self._crowded_since > CROWDED_FOR and self._can_free(entries, excess):
+                doomed = self._fullest(entries, excess)
+        above = limit if self.crowded else limit * CROWDED
+        self.judge_above = max(above, total + limit * GRAIN) - (total - self.total)
+        return doomed
+
+    def _can_free(self, entries: Collection[Entry], size: float) -> bool:
+        """Whether so much would be free without any output and unfinished messages. If events that
+        wait for handlers are the reason, or the number of connections, those close nobody."""
+        slow = sum(con.kept for con in self.strays if con.kept > WORTH_WEIGHING)
+        return size <= slow + self.shared + sum(r.own_output + r.unfinished for r in entries)
+
+    def _crowd(self, entries: Collection[Entry]) -> None:
+        self.crowded = True
+        self._crowded_since = self.now
+        self.high = self.low
+        for entry in entries:
+            if entry.held + entry.output_counted > self.low:
+                self.pause(entry, PAUSED_MEMORY)
+
+    def _relieve(self) -> None:
+        self.crowded = False
+        self.high = self._high
+        self._relieve_from(PAUSED_MEMORY | PAUSED_FULL)
+
+    def _relieve_from(self, why: int) -> None:
+        for entry in list(self.paused):
+            self.resume(entry, why)
+            if not self.crowded and entry.held + entry.output_counted <= self.high:
+                self.resume(entry, PAUSED_OWN)
+
+    def _fullest(self, entries: Collection[Entry], excess: float) -> list[Connection]:
+        """Those to close, until so much is free.
+
+        First those without a place: no handler would miss them. Then those with most output and
+        unfinished messages; of what a member shares with others it is known only afterwards what
+        that frees. What connections keep counts only where that alone is too much: all else becomes
+        less by itself, as handlers and clients go on.
+        """
+        doomed: dict[Connection, None] = {}
+        strays = [(con.kept, con) for con in self.strays if con.kept > WORTH_WEIGHING]
+        excess -= self._doom(strays, excess, doomed)
+        full = [(_unsettled(entry), entry.con) for entry in entries if _unsettled(entry)]
+        self._doom(full, excess, doomed)
+        excess = self.kept - self.memory_limit * FULL_UNTIL
+        if excess > 0:
+            # Those that are over, or will be soon, take theirs along.
+            there: list[tuple[int, Connection]] = []
+            for entry in entries:
+                size = entry.kept + entry.con.kept
+                if entry.con in doomed or entry.con.state in (CLOSING, CLOSED):
+                    excess -= size
+                else:
+                    there.append((size, entry.con))
+            excess -= sum(con.kept for con in self.strays if con in doomed)
+            self._doom(there, excess, doomed)
+        return list(doomed)
+
+    def _doom(
+        self, sizes: list[tuple[int, Connection]], excess: float, doomed: dict[Connection, None]
+    ) -> int:
+        """Choose the largest, until so much would be free; returns how much would be."""
+        freed = 0
+        for size, con in sorted(sizes, key=_first, reverse=True):
+            if freed >= excess:
+                break
+            if len(doomed) == MOST_CLOSED:
+                self.due = True
+                break
+            doomed[con] = None
+            freed += size
+            if con.shared_size:
+                # If it was not so much, the next turn goes on.
+                self.due = True
+        return freed
+
+    def _weigh_unfinished(self, entries: Collection[Entry]) -> int:
+        """Bytes of incomplete messages and of compression. Those whose last reads were complete
+        hold next to none, unless they keep contexts between messages."""
+        total = 0
+        for entry in list(entries if self._keeps_contexts else self.unfinished):
+            entry.unfinished = entry.con.unfinished + entry.con.contexts_size
+            if entry.unfinished < WORTH_WEIGHING:
+                self.unfinished.discard(entry)
+                entry.unfinished = 0
+            total += entry.unfinished
+        return total
+
+    def stop_reading(self, entries: Iterable[Entry]) -> None:
+        """The gateway is stopping: nothing new comes in from anyone."""
+        for entry in entries:
+            self.pause(entry, PAUSED_STOPPING)

@@ -1,0 +1,371 @@
+"""Sans-I/O. Data on its way to connections: fragments, groups framed once, the output's bound.
+
+An unfinished fragmented message belongs to the session that began it; other data for that
+connection waits behind it, in the connection's account, and a message that is not finished in time
+ends the connection (1011). Output has a bound: past it a slow reader is closed (1008), unless what
+overflows was published and the setting `overflow` allows to drop that; a message is never written
+in part. Slow is who does not take what is sent, not for whom a handler queues much at once: see
+`Registry.is_slow`. That is judged before a message is framed or compressed.
+
+What is large is done in shares, so that nobody waits for what others get: a message to a large
+group goes to some of its members in each turn, and a large message is compressed piece by piece.
+For each connection the order stays: what is sent to a member that has not had its turn comes after
+what was published before (`catch_up`), and other data waits behind a message that is being made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from itertools import islice
+from typing import Final
+
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
+from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
+from wsraw.gateway.websocket.framed import Framed
+from wsraw.gateway.websocket.framing import UNFINISHED, FramingKey, frame_message, frame_packed
+from wsraw.link.ends import LinkState
+from wsraw.link.records import Close, Publish, Send, gateway_decoder
+
+FRAME_HEAD: Final = 14
+"""The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
+
+FRAGMENT_TIMEOUT: Final = 30.0
+"""Seconds within which a fragmented message must be finished."""
+
+
+MOST_SPREADS: Final = 16
+"""Messages that are on their way to large groups. Behind that who publishes waits."""
+
+SHARE: Final = 64
+"""Members of a group that get at once what is published, and as many of the others in each turn,
+less the connections that have something to write anyway."""
+
+LEAST_SHARE: Final = 16
+"""Members in a turn, however many those are."""
+
+MOST_DELIVERED: Final = 256
+"""Messages that those members get in a turn, more or less."""
+
+
+class Spread:
+    """A message on its way to the members of a group that have not got it yet."""
+
+    __slots__ = ("data", "deflations", "frames", "kind", "members")
+
+    def __init__(self, members: dict[Entry, None], data: bytes, kind: str) -> None:
+        self.members = members
+        self.data = data
+        self.kind = kind
+        self.frames: dict[FramingKey, Framed] = {}
+        """As it is framed for all connections of a key."""
+        self.deflations: dict[FramingKey, Deflation] = {}
+        """Those that are being made, where it is large."""
+
+    def frame(self, key: FramingKey, flow: Flow) -> Framed | None:
+        """It as a frame for that key; None: that is not made yet, ask again."""
+        frame = self.frames.get(key)
+        if frame is None:
+            frame = self._make(key)
+            if frame is not None:
+                self.frames[key] = frame
+                flow.share(frame)
+        return frame
+
+    def _make(self, key: FramingKey) -> Framed | None:
+        data = self.data
+        is_large = len(data) > DEFLATED_AT_ONCE
+        if not is_large or not isinstance(key, Packing) or len(data) < key.threshold:
+            return frame_message(key, data, self.kind)
+        deflation = self.deflations.get(key)
+        if deflation is None:
+            deflation = self.deflations[key] = key.deflation(data)
+        packed = deflation.step()
+        if packed is None:
+            return None
+        del self.deflations[key]
+        return frame_packed(packed, self.kind)
+
+
+class Outgoing:
+    """Sends and publishes of workers, in their order of arrival at the gateway."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        limit: int,
+        policy: str,
+        dirty: dict[Connection, None],
+        is_slow: Callable[[Entry, Worker | None, int, float], bool],
+        overflow: Callable[[Entry, float], None],
+        close: Callable[[Entry, Close, float], None],
+        cut_short: Callable[[Entry, float], None],
+        fault: Callable[[Connection, BaseException, float], None],
+    ) -> None:
+        self._flow = flow
+        self._limit = limit
+        self._policy = policy
+        self._dirty = dirty
+        self._is_slow = is_slow
+        self._overflow = overflow
+        self._close = close
+        self._cut_short = cut_short
+        self._fault = fault
+        self.fragmented: set[Entry] = set()
+        self.making: dict[Entry, tuple[Worker | None, Send]] = {}
+        """Connections whose next message is large and is being compressed, in turn."""
+        self._maker = Worker(b"", gateway_decoder(), 0.0)
+        """Has what is being made as its unfinished message, so that all others wait."""
+        self.spreads: deque[Spread] = deque()
+        """Messages that are on their way to large groups, in order."""
+        self.share = SHARE
+        self.work = 0
+        """What has been done for single commands, about as much as that many small ones."""
+        self.dropped = 0
+        """Published messages that a slow reader did not get, where the policy allows it."""
+
+    def send(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> str | None:
+        """Queue one frame or chunk; returns why it is refused, if it is."""
+        under_way = entry.fragment is not None
+        if under_way or not send.final:
+            late, why = self._hold_back(entry, worker, send, now)
+            if late or why is not None:
+                return why
+        con = entry.con
+        entry.active = True
+        size = con.output_size + con.early_size + len(send.data)
+        if size > self._limit and self._is_slow(entry, worker, size, now):
+            self._overflow(entry, now)
+            return None
+        why = con.send(send.data, send.type, send.final, now)
+        if why is not None:
+            if why == UNFINISHED:
+                self._begin_making(entry, worker, send)
+                return None
+            if entry.fragment is not None:
+                self.forget(entry)
+                if under_way:
+                    # What has been sent of that message cannot be taken back, nor finished.
+                    self._cut_short(entry, now)
+            return why
+        self._dirty[con] = None
+        if con.shell is None or con.early_size:
+            # It does not stand yet: no write will tell that its output has grown.
+            self._flow.output_changed(entry)
+        if entry.fragment is not None and send.final:
+            self._finish_fragment(entry, now)
+        return None
+
+    def _hold_back(
+        self, entry: Entry, worker: Worker | None, send: Send, now: float
+    ) -> tuple[bool, str | None]:
+        """Whether a frame must wait for somebody else's fragmented message."""
+        if entry.con.kind == "raw":
+            return False, None
+        if entry.fragment is None:
+            if worker is not None:
+                entry.fragment = worker
+                entry.fragment_since = now
+                worker.ties.add(entry)
+                self.fragmented.add(entry)
+            return False, None
+        if entry.fragment is worker and entry not in self.making:
+            return False, None
+        if entry.late_sends is None:
+            entry.late_sends = deque()
+        entry.late_sends.append((worker, send))
+        self._flow.add(entry, len(send.data) + EVENT_COST)
+        if entry.held > self._limit:
+            size = entry.held + entry.con.output_size
+            if entry not in self.making or self._is_slow(entry, worker, size, now):
+                self._overflow(entry, now)
+        return True, None
+
+    def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
+        """Let a handler's close wait behind a message that is being made; False: there is none."""
+        if entry not in self.making:
+            return False
+        if entry.late_sends is None:
+            entry.late_sends = deque()
+        entry.late_sends.append((worker, close))
+        self._flow.add(entry, EVENT_COST)
+        return True
+
+    def _begin_making(self, entry: Entry, worker: Worker | None, send: Send) -> None:
+        self.making[entry] = worker, send
+        self._flow.hold(len(send.data))
+        if entry.fragment is None:
+            entry.fragment = self._maker
+
+    def _go_on_making(self, now: float) -> None:
+        """A step of one message; then it is another one's turn."""
+        entry = next(iter(self.making))
+        worker, send = self.making.pop(entry)
+        try:
+            self._make(entry, worker, send, now)
+        except Exception as error:
+            self._fault(entry.con, error, now)
+
+    def _make(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> None:
+        if entry.con.send(send.data, send.type, send.final, now) == UNFINISHED:
+            self.making[entry] = worker, send
+            return
+        self._flow.hold(-len(send.data))
+        self._dirty[entry.con] = None
+        if entry.con.shell is None:
+            self._flow.output_changed(entry)
+        if send.final:
+            self._finish_fragment(entry, now)
+        else:
+            self._let_go(entry, now)
+
+    def _let_go(self, entry: Entry, now: float) -> None:
+        """Send what has waited, in order; some of it may have to wait again."""
+        late, entry.late_sends = entry.late_sends, None
+        self._replay(entry, late, now)
+
+    def _replay(
+        self, entry: Entry, late: deque[tuple[Worker | None, Send | Close]] | None, now: float
+    ) -> None:
+        for worker, record in late or ():
+            if isinstance(record, Send):
+                self._flow.remove(entry, len(record.data) + EVENT_COST)
+                self.send(entry, worker, record, now)
+                continue
+            self._flow.remove(entry, EVENT_COST)
+            if worker is None or not self.hold_close(entry, worker, record):
+                self._close(entry, record, now)
+
+    def _finish_fragment(self, entry: Entry, now: float) -> None:
+        late, entry.late_sends = entry.late_sends, None
+        self.forget(entry)
+        # One of those that waited may begin a fragmented message: the rest of it follows at once,
+        # and what is not of it waits again, in order.
+        self._replay(entry, late, now)
+        if entry.fragment is not None and entry.fragment.state is LinkState.GONE:
+            # Begun by a worker that left before its turn came; nobody will finish it.
+            self.forget(entry)
+            self._cut_short(entry, now)
+
+    def forget(self, entry: Entry) -> None:
+        """No message is under way any more, and nothing waits behind it."""
+        worker, entry.fragment = entry.fragment, None
+        if worker is not None and worker is not entry.opener and worker is not entry.owner:
+            worker.ties.discard(entry)
+        self.fragmented.discard(entry)
+        if entry in self.making:
+            _, made = self.making.pop(entry)
+            self._flow.hold(-len(made.data))
+        late, entry.late_sends = entry.late_sends, None
+        for _, record in late or ():
+            size = len(record.data) if isinstance(record, Send) else 0
+            self._flow.remove(entry, size + EVENT_COST)
+
+    def _is_full(self, con: Connection, size: int) -> bool:
+        return con.output_size + size > self._limit
+
+    def unfinished(self, now: float) -> list[Entry]:
+        """Connections whose fragmented message has taken too long."""
+        return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
+
+    def publish(
+        self, members: Collection[Entry], excluded: set[int], publish: Publish, now: float
+    ) -> str | None:
+        """Send to all of a group; framed once for all that share the way their frames are made."""
+        data, kind = publish.data, publish.type
+        if kind == "text":
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                return f"text that is not UTF-8: {error.reason} at byte {error.start}"
+        if len(self.spreads) >= MOST_SPREADS:
+            return UNFINISHED
+        to = dict.fromkeys(members)
+        for entry in [entry for entry in to if entry.id in excluded] if excluded else ():
+            del to[entry]
+        if not to:
+            return None
+        self.spreads.append(Spread(to, data, kind))
+        if len(self.spreads) == 1:
+            self._spread(self.share, now)
+        return None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `go_on` has something to do."""
+        return bool(self.spreads or self.making)
+
+    def go_on(self, now: float) -> None:
+        """Once a turn: give what was published to some more members, and go on with what is being
+        made."""
+        if self.making:
+            self._go_on_making(now)
+        if self.spreads:
+            self._spread(max(LEAST_SHARE, self.share - len(self._dirty)), now)
+
+    def _spread(self, left: int, now: float) -> None:
+        """Members that have their turn get all that is on its way to them: it is one write."""
+        first = self.spreads[0]
+        until = self.work + MOST_DELIVERED
+        for entry in list(islice(first.members, left)):
+            for spread in self.spreads:
+                if entry in spread.members:
+                    try:
+                        if not self._deliver(entry, spread, now):
+                            # Now it is being made; nobody else can have it yet.
+                            return
+                    except Exception as error:
+                        # The others get it.
+                        self._fault(entry.con, error, now)
+                    spread.members.pop(entry, None)
+                    self.work += 1
+            if self.work > until:
+                break
+        while self.spreads and not self.spreads[0].members:
+            self.spreads.popleft()
+
+    def catch_up(self, entry: Entry, now: float) -> None:
+        """Give this member what was published before and has not reached it yet."""
+        for spread in self.spreads:
+            if entry in spread.members:
+                del spread.members[entry]
+                if not self._deliver(entry, spread, now):
+                    # It is made once more, for this one alone, and the others do not wait.
+                    self.send(entry, None, Send(entry.id, spread.data, spread.kind), now)
+
+    def _deliver(self, entry: Entry, spread: Spread, now: float) -> bool:
+        """Queue a published message for one member; False: it is not made yet."""
+        if entry.gone:
+            return True
+        con, data, kind = entry.con, spread.data, spread.kind
+        key = con.framing_key
+        if key is None or entry.fragment is not None:
+            if self._policy == "drop-newest" and self._is_full(con, len(data) + FRAME_HEAD):
+                self.dropped += 1
+            else:
+                self.send(entry, None, Send(entry.id, data, kind), now)
+            return True
+        frame = spread.frame(key, self._flow)
+        if frame is None:
+            return False
+        if self._policy == "drop-newest" and self._is_full(con, len(frame)):
+            self.dropped += 1
+            return True
+        con.send_framed(frame)
+        entry.active = True
+        self._dirty[con] = None
+        if con.shell is None:
+            self._flow.output_changed(entry)
+        if con.output_size > self._limit:
+            if self._policy == "drop-oldest":
+                size = con.output_size
+                self.dropped += con.drop_oldest_framed(self._limit)
+                # As good as written, for those who wait for what stands behind it.
+                entry.written += size - con.output_size
+                entry.skipped += size - con.output_size
+                self._flow.output_changed(entry)
+            if con.output_size > self._limit and self._is_slow(entry, None, con.output_size, now):
+                self._overflow(entry, now)
+        return True

@@ -1,0 +1,78 @@
+"""Sans-I/O. Connections opened with `reconnect`: when one ends, its successor is on the way.
+
+The successor is a connection of its own, with a new id: the old one has had its on_close, and what
+a peer knew of it is lost. It takes over the name and the worker; sends to it wait until it stands,
+and on_connect says that it does, for raw ones too. Each attempt that fails is told like any other
+connection's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.entry import Entry, Reopening
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.weights import size_of
+from wsraw.link.ends import LinkState
+
+FIRST_DELAY: Final = 0.5
+"""Seconds before the first new attempt; doubled for each one that fails."""
+
+LONGEST_DELAY: Final = 30.0
+
+MOST_DOUBLINGS: Final = 10
+"""More than it takes to reach LONGEST_DELAY."""
+
+STABLE_AFTER: Final = 10.0
+"""A connection that was open for so many seconds was not a failure: its end begins a new count.
+What it took to open it does not count."""
+
+WANTED: Final = {"handler", "going-away", "owner-left"}
+"""Causes that mean somebody wanted it to end."""
+
+
+class Reconnects:
+    """Opens successors, with backoff and jitter so that thousands do not come back at once."""
+
+    def __init__(self, table: Registry, random: Callable[[], float]) -> None:
+        self._table = table
+        self._random = random
+
+    def reopen(self, now: float) -> None:
+        """Once a turn: open the successors of those that have ended."""
+        ended, self._table.ended = self._table.ended, []
+        for entry in ended:
+            try:
+                self._reopen(entry, now)
+            except Exception as error:
+                self._table.fault(entry.con, error, now)
+
+    def _reopen(self, entry: Entry, now: float) -> None:
+        reopening, entry.reopening = entry.reopening, None
+        table = self._table
+        if reopening is None or table.stopping or entry.con.close_cause in WANTED:
+            return
+        attempts = 0 if now - entry.con.stood_at > STABLE_AFTER else reopening.attempts
+        # A server that is away for a night makes more doublings than a float can hold.
+        doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
+        delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
+        about = {"reconnects": attempts + 1}
+        con = Connection.dialled(
+            table.new_id(), reopening.asked, table.settings, about, now + delay
+        )
+        successor = table.add(con, table.pool(entry.pool.name), now)
+        successor.reopening = Reopening(reopening.asked, attempts + 1)
+        table.flow.keep_for(successor, size_of(reopening.asked))
+        successor.dial_at = now + delay
+        successor.name = entry.name
+        if entry.owner is not None and entry.owner.state is not LinkState.GONE:
+            successor.owner = entry.owner
+            entry.owner.ties.add(successor)
+        holder = entry.holder
+        if holder is not None and holder.state is LinkState.READY:
+            table.dispatcher.hold(successor, holder)
+        successor.heard = True
+        table.succeed(entry, successor)
+        table.to_dial.append(successor)

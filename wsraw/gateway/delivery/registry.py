@@ -1,0 +1,407 @@
+"""Sans-I/O. The table of connections: each one's place, its id, its name, and how it is ended.
+
+What the shell asks for after each turn: `dirty` connections have output to write or a close to
+finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from wsraw.config.pools import in_force
+from wsraw.config.settings import Settings
+from wsraw.config.units import human_size
+from wsraw.gateway.admission.policy import AdmissionPolicy
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.counters import FAULT, LEFT, Counters
+from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.dispatcher import Dispatcher
+from wsraw.gateway.delivery.entry import ID_RANGE, Entry, IdRange, Pool, Worker
+from wsraw.gateway.delivery.groups import Groups
+from wsraw.gateway.delivery.outgoing import Outgoing
+from wsraw.gateway.delivery.weights import MARK
+from wsraw.link.ends import LARGEST_BATCH, LinkState
+from wsraw.link.records import DEFAULT_POOL, ID_EPOCH_SHIFT, Close, Event, OnClose, Reached
+
+AT_ONCE: Final = 1.0
+"""Seconds within which what is queued for a connection is queued at once."""
+
+ALIASES_KEPT: Final = 10_000
+"""Ids under which standing connections were asked for; the oldest goes when there are more."""
+
+
+class Registry:
+    """All connections that have a place, and what they share."""
+
+    def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.flow = Flow(settings, memory_limit)
+        self.limits = Counters()
+        self.dispatcher = Dispatcher(self.flow, settings.max_deliveries)
+        self.groups = Groups(self.flow)
+        self.entrance = AdmissionPolicy(settings, self.limits)
+        self.entries: dict[int, Entry] = {}
+        self._unanswered: dict[Entry, tuple[int, float]] = {}
+        """Half-closed ones that wait for what was opened for them: how much has been said to each,
+        and since when it is so much."""
+        self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
+        self.dirty: dict[Connection, None] = {}
+        self.to_dial: list[Entry] = []
+        self.ended: list[Entry] = []
+        """Those that are over and may have a successor."""
+        self.outgoing = Outgoing(
+            self.flow,
+            settings.output_limit,
+            settings.overflow,
+            self.dirty,
+            self.is_slow,
+            self._overflow,
+            self.close_as_asked,
+            self.cut_short,
+            self.fault,
+        )
+        self.write_out: Callable[[Connection], None] = _nobody_writes
+        """The shell's: write what a connection has waiting, if the kernel takes it."""
+        self.stopping = False
+        self.unknown_ids = 0
+        """Commands for connections that were closed already: the normal race."""
+        self.next_id = 1
+        self._nowhere = Entry(Connection.buried(0, settings), Pool("", settings), 0.0)
+        """The place of those who have lost theirs; what still comes of them interests nobody."""
+        self._nowhere.gone = True
+        self._names: dict[tuple[str, str], Entry] = {}
+        self._aliases: dict[int, int] = {}
+
+    # --- ids and names ---
+
+    def new_id(self) -> int:
+        """An id for an accepted connection; ids are never reused while a gateway lives."""
+        n = self.next_id
+        self.next_id = n + 1
+        return self.epoch << ID_EPOCH_SHIFT | n
+
+    def new_range(self, worker: Worker) -> range:
+        """Connection ids for a session to open with."""
+        first = self.epoch << ID_EPOCH_SHIFT | self.next_id
+        self.next_id += ID_RANGE
+        worker.ids.append(IdRange(first))
+        return range(first, first + ID_RANGE)
+
+    def find(self, con: int) -> Entry | str | None:
+        """The connection, None if it is closed already, or why there can be none."""
+        entry = self.entries.get(self._aliases.get(con, con) if self._aliases else con)
+        if entry is not None:
+            return entry
+        if con >> ID_EPOCH_SHIFT == self.epoch and (
+            0 < con & ((1 << ID_EPOCH_SHIFT) - 1) < self.next_id
+        ):
+            self.unknown_ids += 1
+            return None
+        if 0 < con >> ID_EPOCH_SHIFT < self.epoch:
+            # Of an earlier gateway: closed when that one ended.
+            self.unknown_ids += 1
+            return None
+        return f"connection {con} was never given out"
+
+    def succeed(self, entry: Entry, successor: Entry) -> None:
+        """The name now means the successor; so do the ids under which others have opened it."""
+        if entry.name is None:
+            return
+        self._names[entry.pool.name, entry.name] = successor
+        for asked, con in self._aliases.items():
+            if con == entry.id:
+                self._aliases[asked] = successor.id
+
+    def alias(self, asked: int, standing: Entry) -> None:
+        """Until the worker has read our `opened`, it uses the id that it asked with."""
+        self._aliases[asked] = standing.id
+        if len(self._aliases) > ALIASES_KEPT:
+            del self._aliases[next(iter(self._aliases))]
+
+    def standing(self, pool: Pool, name: str) -> Entry | None:
+        """The connection that was opened by that name, unless it is on its way out."""
+        entry = self._names.get((pool.name, name))
+        return entry if entry is not None and entry.con.state in (CONNECTING, OPEN) else None
+
+    def give_name(self, entry: Entry, name: str) -> None:
+        """There is one connection of each name in a pool."""
+        entry.name = name
+        self._names[entry.pool.name, name] = entry
+
+    # --- places ---
+
+    def pool(self, name: str = DEFAULT_POOL) -> Pool:
+        """The pool of that name. One that the settings do not name is made for a worker that says
+        so: no client comes to it, but what it opens belongs there."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = Pool(name, self.settings, stays=False)
+        return pool
+
+    def release(self, pool: Pool) -> None:
+        """Somebody has left it; workers can think of names without end."""
+        if not (pool.stays or pool.sessions or pool.connections):
+            del self.pools[pool.name]
+
+    def take(self, con: Connection, events: list[Event], now: float) -> None:
+        """Events of a connection, in order. Its first one gives it a place here."""
+        entry: Entry | None = con.entry
+        if entry is None:
+            if not events:
+                return
+            entry = self.add(con, self.pool(con.pool), now)
+        elif entry.gone:
+            return
+        for event in events:
+            self.dispatcher.take(entry, event, now)
+        flow = self.flow
+        if flow.total > flow.judge_above:
+            flow.due = True
+        if con.state is CLOSED:
+            self._is_over(entry, now)
+
+    def _is_over(self, entry: Entry, now: float) -> None:
+        """A connection has ended. One that no worker has heard of is forgotten with all that is
+        parked of it, unless its client said goodbye in order and has left messages."""
+        if entry.reopening is not None:
+            self.ended.append(entry)
+        if entry.heard or entry.gone:
+            return
+        if entry.con.close_cause == "peer" and self.dispatcher.has_messages(entry):
+            if self.dispatcher.depart(entry):
+                return
+            self.limits.hit(LEFT, now, entry.con.who)
+        self.forget(entry)
+
+    def add(self, con: Connection, pool: Pool, now: float) -> Entry:
+        """Give a connection its place."""
+        entry = con.entry = self.entries[con.id] = Entry(con, pool, now)
+        pool.connections += 1
+        self.flow.settle(con)
+        if self.stopping:
+            self.flow.stop_reading((entry,))
+        return entry
+
+    def receive_eof(self, con: Connection, now: float) -> None:
+        """The peer has half-closed; a raw connection ends when what it sent is handled."""
+        self.take(con, con.receive_eof(now), now)
+        entry: Entry | None = con.entry
+        if entry is not None and con.half_closed:
+            self.judge_half_closed(entry, now)
+
+    def judge_half_closed(self, entry: Entry, now: float) -> None:
+        """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
+        if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
+            self._unanswered.pop(entry, None)
+            self.outgoing.catch_up(entry, now)
+            self.take(entry.con, entry.con.drained(now), now)
+            self.dirty[entry.con] = None
+
+    def judge_unanswered(self, now: float) -> None:
+        """Once a second: whether those who are waited for have said all they had to say."""
+        for entry in list(self._unanswered):
+            if entry.con.state is CLOSED:
+                del self._unanswered[entry]
+            else:
+                self.judge_half_closed(entry, now)
+
+    def _may_be_answered(self, entry: Entry, now: float) -> bool:
+        """Whether a connection that was opened for it may still bring an answer: until that has
+        ended, or has said nothing for close_timeout. A WebSocket cannot be told that no more
+        questions come but by closing it, and then it does not answer any more."""
+        con = entry.con
+        if con.opened or con.state is CLOSED:
+            return False
+        states = [
+            other.con.state for other in entry.couples or () if other.con.opened and not other.name
+        ]
+        if CONNECTING not in states and OPEN not in states:
+            return False
+        said = entry.written + con.output_size
+        known, since = self._unanswered.get(entry, (-1, now))
+        if known != said or CONNECTING in states:
+            self._unanswered[entry] = (said, now)
+            return True
+        timeout = self.settings.close_timeout
+        return not timeout or now - since < timeout
+
+    def fault(self, con: Connection, error: BaseException, now: float) -> None:
+        """Something of ours has raised while this connection was handled: it ends for that, and
+        nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
+        self.limits.fault(con.who, error)
+        entry: Entry | None = con.entry
+        try:
+            if entry is not None and not entry.gone:
+                self.dispatcher.recount(entry)
+            why = "a fault of wsraw itself; the gateway's log says more"
+            # Without an on_connect there is no goodbye either: no handler would hear the end of it.
+            end = con.close_now if con.announced else con.abort
+            self.take(con, end(1011, "internal error", FAULT, why, now), now)
+            if entry is not None:
+                self.flow.output_changed(entry)
+        except Exception as second:
+            self.limits.fault(f"{con.who}, while it was closed,", second)
+            con.wreck()
+        self.dirty[con] = None
+        if entry is None or entry.gone or con.state is not CLOSED:
+            return
+        if not (entry.heard or con.opened):
+            # Nobody needs to hear of its end.
+            self.forget(entry)
+        else:
+            self._judge_end(entry, now)
+
+    def _judge_end(self, entry: Entry, now: float) -> None:
+        """It is over: if its on_close was lost in a fault, it is told now."""
+        con = entry.con
+        try:
+            self.dispatcher.recount(entry)
+            if self.dispatcher.has_end(entry):
+                return
+            end = OnClose(0, entry.id, con.close_code, con.close_reason, con.close_cause)
+            self.take(con, [end], now)
+        except Exception as error:
+            self.limits.fault(f"the place of {con.who}", error)
+            self.forget(entry)
+
+    def end_failed(self, now: float) -> None:
+        """End those with which something has gone wrong in the dispatcher."""
+        failed, self.dispatcher.failed = self.dispatcher.failed, []
+        for entry, error in failed:
+            if entry.gone:
+                continue
+            if entry.con.close_cause == FAULT:
+                # Not even its end can be told.
+                self.limits.fault(f"the place of {entry.con.who}", error)
+                self.forget(entry)
+                continue
+            # What is parked may be what raises, each time that it is to be delivered.
+            self.dispatcher.drop_messages(entry)
+            self.fault(entry.con, error, now)
+
+    def forget(self, entry: Entry) -> None:
+        """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
+        entry.gone = True
+        if entry.con.shell is None:
+            # Else its endpoint does so: circles wait for the collector, and that holds up a turn.
+            entry.con.entry = self._nowhere
+        for step in (
+            self.dispatcher.forget,
+            self.outgoing.forget,
+            self.groups.forget,
+            self._let_go,
+            self.flow.forget,
+        ):
+            try:
+                step(entry)
+            except Exception as error:
+                self._insist(step, entry, error)
+
+    def _insist(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
+        """A step of forgetting has raised: once more, and then the others are done without it."""
+        self.limits.fault(f"the place of {entry.con.who}", error)
+        try:
+            step(entry)
+        except Exception as second:
+            self.limits.fault(f"the place of {entry.con.who}", second)
+            self.entries.pop(entry.id, None)
+
+    def _let_go(self, entry: Entry) -> None:
+        for worker in (entry.opener, entry.owner):
+            if worker is not None:
+                worker.ties.discard(entry)
+        if self.entries.pop(entry.id, None) is not None:
+            entry.pool.connections -= 1
+            self.release(entry.pool)
+        self._unanswered.pop(entry, None)
+        self._answer_marks(entry, math.inf)
+        if entry.name is not None and self._names.get((entry.pool.name, entry.name)) is entry:
+            del self._names[entry.pool.name, entry.name]
+            self._aliases = {a: con for a, con in self._aliases.items() if con != entry.id}
+
+    def close(self, entry: Entry, code: int, reason: str, cause: str, now: float) -> None:
+        """The gateway itself closes a connection, in order."""
+        self.take(entry.con, entry.con.close(code, reason, cause, now), now)
+        self.dirty[entry.con] = None
+
+    def close_as_asked(self, entry: Entry, close: Close, now: float) -> None:
+        """A handler closes a connection."""
+        self.close(entry, close.code, close.reason, "handler", now)
+
+    def abort(self, entry: Entry, code: int, cause: str, message: str, now: float) -> None:
+        """The gateway ends a connection without writing what waits for it."""
+        reason = message if len(message) < 100 else ""
+        self.take(entry.con, entry.con.close_now(code, reason, cause, message, now), now)
+        self.flow.output_changed(entry)
+        self.dirty[entry.con] = None
+
+    def wrote(self, entry: Entry) -> None:
+        """Some of a connection's output is with the kernel, and some may be left."""
+        self.flow.output_changed(entry)
+        if entry.marks:
+            self._answer_marks(entry, entry.written)
+
+    def _answer_marks(self, entry: Entry, written: float) -> None:
+        """Tell those who wait for output that has been written, or never will be."""
+        marks, entry.marks = entry.marks or [], []
+        for mark in marks:
+            if mark[0] > written:
+                entry.marks.append(mark)
+                continue
+            self.flow.keep_for(entry, -MARK)
+            if mark[1].state is not LinkState.GONE:
+                mark[1].notice(Reached(entry.id, mark[2]))
+                self.dispatcher.talked.add(mark[1])
+
+    def cut_short(self, entry: Entry, now: float) -> None:
+        """A fragmented message to it will never be finished."""
+        self.close(entry, 1011, "a message was cut short", "handler", now)
+
+    def is_slow(self, entry: Entry, worker: Worker | None, size: int, now: float) -> bool:
+        """Whether `size` bytes of output, which is above the limit, are too many.
+
+        What is queued at once may be more, up to what a batch carries: within a second, or within
+        the batch that has begun it. Until so much of that is written that the limit holds again,
+        the output must not grow above it.
+        """
+        limit, con = self.settings.output_limit, entry.con
+        before = con.output_size + con.early_size
+        batch = (worker.session, worker.batches) if worker is not None else None
+        if before <= limit or entry.burst_of is None:
+            entry.burst_until = now + AT_ONCE
+            entry.burst_of = batch or (0, 0)
+            entry.allowance = 0
+        allowance = entry.allowance
+        if now <= entry.burst_until or batch == entry.burst_of:
+            allowance = LARGEST_BATCH
+        if size <= limit + allowance:
+            entry.allowance = max(entry.allowance, size - limit)
+            return False
+        # It is written to before it is judged.
+        self.write_out(con)
+        return size - before + con.output_size + con.early_size > limit + allowance
+
+    def _overflow(self, entry: Entry, now: float) -> None:
+        """A slow reader: its output has passed the bound."""
+        message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
+        self.expel(entry, "output_limit", "overflow", message, now)
+
+    def count(self, limit: str, entry: Entry, now: float) -> None:
+        """A connection ends for a bound: counted once, whatever it passes until its end is over."""
+        if not entry.con.close_cause:
+            self.limits.hit(limit, now, entry.con.who)
+
+    def expel(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
+        """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
+        self.count(limit, entry, now)
+        self.dispatcher.drop_messages(entry)
+        # What waits behind somebody's unfinished message is output too: it goes with the rest.
+        self.outgoing.forget(entry)
+        self.abort(entry, 1008, cause, message, now)
+
+
+def _nobody_writes(con: Connection) -> None:
+    """Until there is a shell."""

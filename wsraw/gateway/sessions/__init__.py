@@ -1,0 +1,1 @@
+"""The workers' links: batches, sessions, commands."""

@@ -1,0 +1,293 @@
+"""Sans-I/O. What workers command, record by record.
+
+Each command returns None, or why it is refused. A connection that is closed already is the normal
+race: a counted no-op. An id that was never given out is a mistake: refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsraw.config.units import human_size
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.delivery.entry import MOST_RANGES, Entry, Reopening, Worker
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.weights import MARK, size_of
+from wsraw.gateway.websocket.framing import UNFINISHED
+from wsraw.link.ends import MOST_OWED
+from wsraw.link.open_options import check
+from wsraw.link.records import (
+    STATE_LIMIT,
+    Accept,
+    Ack,
+    Answer,
+    Bye,
+    Close,
+    Couple,
+    Event,
+    Join,
+    Leave,
+    Mark,
+    OnClose,
+    OnConnect,
+    Open,
+    Opened,
+    Publish,
+    Query,
+    Reached,
+    Record,
+    Reject,
+    Send,
+    State,
+)
+
+MOST_MARKS: Final = 1000
+"""Marks that wait on one connection."""
+
+
+class Commands:
+    """Applies the records of workers to connections, groups and the flow between them."""
+
+    def __init__(self, table: Registry, leave: Callable[[Worker, float], None]) -> None:
+        self._table = table
+        self._leave_session = leave
+        self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
+            Ack: self._ack,
+            Accept: self._accept,
+            Reject: self._reject,
+            Send: self._send,
+            Open: self._open,
+            Close: self._close,
+            State: self._state,
+            Join: self._join,
+            Leave: self._leave,
+            Publish: self._publish,
+            Couple: self._couple,
+            Mark: self._mark,
+            Query: self._query,
+            Bye: self._bye,
+        }
+
+    def apply(self, worker: Worker, record: Record, now: float) -> str | None:
+        """Do what a record says, or tell why not."""
+        command = self._by_type.get(type(record))
+        if command is None:
+            return "not built in this version"
+        return command(worker, record, now)
+
+    def _ack(self, worker: Worker, ack: Ack, now: float) -> None:
+        for flight in self._table.dispatcher.acked(worker, ack):
+            entry: Entry = flight.owner
+            con = entry.con
+            kind = type(flight.event)
+            try:
+                if kind is OnClose:
+                    self._table.forget(entry)
+                elif kind is OnConnect and con.undecided:
+                    self._settle(entry, worker, now)
+                if con.half_closed:
+                    self._table.judge_half_closed(entry, now)
+            except Exception as error:
+                self._table.fault(con, error, now)
+
+    # --- the verdict of on_connect ---
+
+    def _settle(self, entry: Entry, worker: Worker, now: float) -> None:
+        """on_connect has returned. Without a word it lets the client in; but if the batch had a
+        record that we could not read, that may have been the word."""
+        if worker.unread_batch == worker.batches:
+            self._decided(entry, entry.con.reject(500, "", {}, b"", now), now)
+        else:
+            self._decided(entry, entry.con.accept(None, {}, now), now)
+
+    def _accept(self, worker: Worker, accept: Accept, now: float) -> str | None:
+        entry = self._table.find(accept.con)
+        if not isinstance(entry, Entry):
+            return entry
+        if not entry.con.undecided:
+            return self._no_verdict(entry)
+        return self._decided(entry, entry.con.accept(accept.subprotocol, accept.headers, now), now)
+
+    def _reject(self, worker: Worker, reject: Reject, now: float) -> str | None:
+        entry = self._table.find(reject.con)
+        if not isinstance(entry, Entry):
+            return entry
+        if not entry.con.undecided:
+            return self._no_verdict(entry)
+        status, reason, body = reject.status, reject.reason, reject.body
+        if entry.con.kind == "raw" and entry.con.state is not CLOSED:
+            # Those that wait for their handshake are counted where it ends (verdict.py).
+            self._table.limits.hit("verdict", now)
+        return self._decided(
+            entry, entry.con.reject(status, reason, reject.headers, body, now), now
+        )
+
+    def _decided(
+        self, entry: Entry, outcome: tuple[list[Event], str | None], now: float
+    ) -> str | None:
+        events, why = outcome
+        table = self._table
+        if events:
+            table.dispatcher.drop_messages(entry)
+        table.take(entry.con, events, now)
+        table.flow.output_changed(entry)
+        # It reads again, and what came too early is parsed.
+        table.flow.changed[entry] = None
+        table.dirty[entry.con] = None
+        return why
+
+    def _no_verdict(self, entry: Entry) -> str | None:
+        con = entry.con
+        if con.state is CLOSED:
+            return None
+        if con.opened:
+            return f"connection {con.id} was opened by us: there is nobody to accept or reject"
+        if not con.asks:
+            return (
+                f"connection {con.id} was let in by the gateway; with the setting "
+                "verdict = handlers on_connect decides"
+            )
+        return f"connection {con.id} has been decided on, or its on_connect has not been sent"
+
+    # --- data and groups ---
+
+    def _send(self, worker: Worker, send: Send, now: float) -> str | None:
+        entry = self._table.entries.get(send.con) or self._table.find(send.con)
+        if type(entry) is Entry:
+            outgoing = self._table.outgoing
+            if outgoing.spreads:
+                outgoing.catch_up(entry, now)
+            return outgoing.send(entry, worker, send, now)
+        return entry  # type: ignore[return-value]
+
+    def _open(self, worker: Worker, open_: Open, now: float) -> str | None:
+        if not worker.take_id(open_.con):
+            return f"connection {open_.con} is not of this session's range, or was opened before"
+        try:
+            asked = check(open_)
+        except ValueError as error:
+            return f"connection {open_.con}: {error}"
+        pool = self._table.pool(worker.pool)
+        name = asked.name
+        standing = self._table.standing(pool, name) if name else None
+        if standing is not None:
+            self._table.alias(open_.con, standing)
+            worker.notice(Opened(open_.con, standing.id))
+            self._table.dispatcher.talked.add(worker)
+            return None
+        con = Connection.dialled(open_.con, asked, self._table.settings, {}, now)
+        entry = self._table.add(con, pool, now)
+        entry.opener = worker
+        worker.ties.add(entry)
+        self._table.dispatcher.hold(entry, worker)
+        if name:
+            self._table.give_name(entry, name)
+        if asked.reconnect:
+            entry.reopening = Reopening(asked, 0)
+            self._table.flow.keep_for(entry, size_of(asked))
+        during = self._table.entries.get(asked.during)
+        couple = during if asked.couple is None else self._table.entries.get(asked.couple)
+        if couple is not None:
+            self._table.flow.couple(entry, couple)
+        if during is None and not name:
+            entry.owner = worker
+        self._table.to_dial.append(entry)
+        return None
+
+    def _close(self, worker: Worker, close: Close, now: float) -> str | None:
+        entry = self._table.find(close.con)
+        if not isinstance(entry, Entry):
+            return entry
+        why = entry.con.close_refusal(close.code)
+        if why is not None:
+            return why
+        self._table.dispatcher.drop_messages(entry)
+        self._table.outgoing.catch_up(entry, now)
+        if not self._table.outgoing.hold_close(entry, worker, close):
+            self._table.close_as_asked(entry, close, now)
+        return None
+
+    def _state(self, worker: Worker, state: State, now: float) -> str | None:
+        entry = self._table.find(state.con)
+        if not isinstance(entry, Entry):
+            return entry
+        if len(state.data) > STATE_LIMIT:
+            most = human_size(STATE_LIMIT)
+            return f"state of {human_size(len(state.data))}; at most {most} are kept"
+        if entry.holder is not worker or not (entry.in_flight or entry.opener is worker):
+            return "state is taken only while an event of that connection is being handled"
+        self._table.flow.keep_for(entry, len(state.data) - len(entry.state))
+        entry.state = state.data
+        entry.version += 1
+        return None
+
+    def _join(self, worker: Worker, join: Join, now: float) -> str | None:
+        entry = self._table.find(join.con)
+        if not isinstance(entry, Entry):
+            return entry
+        return self._table.groups.join(entry, join.group)
+
+    def _leave(self, worker: Worker, leave: Leave, now: float) -> str | None:
+        entry = self._table.find(leave.con)
+        if not isinstance(entry, Entry):
+            return entry
+        self._table.groups.leave(entry, leave.group)
+        return None
+
+    def _publish(self, worker: Worker, publish: Publish, now: float) -> str | None:
+        if publish.type not in ("text", "binary"):
+            return f"type {publish.type!r} is neither text nor binary"
+        excluded = publish.options.get("except", ())
+        if not isinstance(excluded, list | tuple) or not all(isinstance(c, int) for c in excluded):
+            return "the option except must be a list of connection ids"
+        members = self._table.groups.members(publish.group)
+        return self._table.outgoing.publish(members, set(excluded), publish, now)
+
+    def _couple(self, worker: Worker, couple: Couple, now: float) -> str | None:
+        one, other = self._table.find(couple.con), self._table.find(couple.other)
+        if isinstance(one, Entry) and isinstance(other, Entry):
+            self._table.flow.couple(one, other)
+        return next((why for why in (one, other) if isinstance(why, str)), None)
+
+    def _mark(self, worker: Worker, mark: Mark, now: float) -> str | None:
+        entry = self._table.find(mark.con)
+        if isinstance(entry, str):
+            return entry
+        if isinstance(entry, Entry):
+            # What was sent before stands before it.
+            self._table.outgoing.catch_up(entry, now)
+            if entry.con.is_making:
+                return UNFINISHED
+        if entry is None or not entry.con.output_size:
+            worker.notice(Reached(mark.con, mark.ref))
+            self._table.dispatcher.talked.add(worker)
+            return None
+        if entry.marks is None:
+            entry.marks = []
+        if len(entry.marks) >= MOST_MARKS:
+            return f"{MOST_MARKS} marks wait on connection {mark.con}"
+        self._table.flow.keep_for(entry, MARK)
+        entry.marks.append((entry.written + entry.con.output_size, worker, mark.ref))
+        return None
+
+    def _query(self, worker: Worker, query: Query, now: float) -> str | None:
+        value: Any
+        if worker.owed >= MOST_OWED:
+            return "too many answers at once; ask again later"
+        if query.what == "ids" and len(worker.ids) >= MOST_RANGES:
+            return f"{MOST_RANGES} ranges are not used up yet"
+        if query.what == "ids":
+            ids = self._table.new_range(worker)
+            value = [ids[0], ids[-1]]
+        elif query.what == "members":
+            value = [entry.id for entry in self._table.groups.members(query.arg)]
+        else:
+            return f"nothing is known of {query.what!r}; ask for ids or members"
+        worker.owed += len(value)
+        worker.notice(Answer(query.ref, value))
+        self._table.dispatcher.talked.add(worker)
+        return None
+
+    def _bye(self, worker: Worker, bye: Bye, now: float) -> None:
+        self._leave_session(worker, now)

@@ -1,0 +1,251 @@
+"""I/O. The gateway's links to its workers: batches out, batches in, and when a worker is dead.
+
+Death is certain, or it is not: a worker is dead when its exit was reported (or, where nobody
+watches the process, its link is lost), and a send to it says EHOSTUNREACH, and after that nothing
+more of it is to be read: a drain of the ROUTER found nothing at all, or nothing of it while another
+worker was read from several times (a ROUTER reads from its peers in turn). EHOSTUNREACH comes
+before its last batches are read, and their acks count; a full queue is neither a sign of life nor
+of death.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from wsraw.gateway.delivery.entry import Worker
+from wsraw.gateway.sessions.remote import Remote
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.transport import DRAIN_TIME, Sent, WorkerSocket
+from wsraw.link.ends import LinkState
+from wsraw.link.records import encode
+from wsraw.runtime.loop import Loop
+
+DRAIN_BUDGET: Final = 256
+"""Batches read from workers in a turn, so that a flood of commands does not starve the sockets."""
+
+RETRY: Final = 0.01
+"""Seconds until a batch that found a full queue is tried again."""
+
+DEATH_CERTAIN_AFTER: Final = 0.25
+"""Seconds after a worker's exit was reported within which its last batches must have come."""
+
+LOOK_AGAIN: Final = 0.002
+"""Seconds between two looks at a worker whose death is not yet certain."""
+
+UNREAD_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of batches that wait for those before them; with more, nothing is read from workers."""
+
+ROUNDS: Final = 3
+"""Batches of one worker, without any of another one between them, that tell that the other one's
+queue is empty. Two would do but for the moment in which libzmq forgets a peer."""
+
+UNSENT_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes that may wait for a worker whose queue is full. The window bounds the events among them;
+what it is told of connections nothing else does."""
+
+
+class Links:
+    """All workers' links, over the ROUTER of this machine and the one for others."""
+
+    def __init__(self, loop: Loop, router: Router, wire: WorkerSocket) -> None:
+        self._loop = loop
+        self._router = router
+        self._wire = wire
+        self.remote: Remote | None = None
+        """The door for workers on other machines, if there is one."""
+        self._unsent: dict[Worker, deque[bytes]] = {}
+        self._unsent_bytes: dict[Worker, int] = {}
+        self._dying: dict[Worker, float] = {}
+        self._last_words: dict[Worker, dict[bytes, int]] = {}
+        """Those of them whose link is gone, and how many batches of each other worker have come
+        since the last one of theirs."""
+        self._look_at = 0.0
+        self.drained = True
+        """Whether the last drain has read all that there was."""
+        loop.watch(wire.fd, wire.wake, read=True)
+
+    # --- in ---
+
+    def drain(self, seconds: float = DRAIN_TIME) -> None:
+        """Read what workers have sent, up to a budget; the last batch may take it over that."""
+        if self._router.unread > UNREAD_LIMIT:
+            self.drained = False
+            return
+        self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
+        if self.remote is not None:
+            self.remote.judge_handshakes()
+            self.remote.drain(self._receive, seconds)
+
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self.remote is not None:
+            self.remote.stir()
+
+    def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
+        if self._last_words:
+            self._note(identity)
+        self._router.receive(identity, data, self._loop.now)
+
+    # --- out ---
+
+    def send(self, now: float) -> None:
+        """One batch to each worker that has something to be sent."""
+        router = self._router
+        for worker, batch in router.batches(now):
+            try:
+                self._send(worker, batch)
+            except Exception as error:
+                router.worker_fault(worker, error, now)
+        if router.replies:
+            replies, router.replies = router.replies, []
+            for identity, reply in replies:
+                try:
+                    self._transmit(identity, reply)
+                except Exception as error:
+                    router.limits.fault("an answer to a worker", error)
+
+    def _transmit(self, identity: bytes, data: bytes) -> Sent:
+        if identity[0] and self.remote is not None:
+            return self.remote.send(identity, data)
+        return self._wire.send(identity, data)
+
+    def _send(self, worker: Worker, batch: bytes) -> None:
+        unsent = self._unsent.get(worker)
+        if unsent is not None:
+            unsent.append(batch)
+            self._unsent_bytes[worker] += len(batch)
+            self._router.flow.hold(len(batch))
+            if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._dying:
+                self._forget_unsent(worker)
+                self._router.overwhelmed(worker, self._loop.now)
+                # What it held is for others, in a turn that does not wait.
+                self._loop.wake_at(self._loop.now)
+            return
+        sent = self._transmit(worker.identity, batch)
+        if sent is Sent.FULL:
+            # It goes out in order once there is room; until then nobody chooses this worker.
+            if not self._unsent:
+                self._loop.call_later(RETRY, self._send_rest)
+            self._unsent[worker] = deque((batch,))
+            self._unsent_bytes[worker] = len(batch)
+            self._router.flow.hold(len(batch))
+            worker.choked = True
+        elif sent is Sent.GONE:
+            self._lost(worker)
+
+    def _forget_unsent(self, worker: Worker) -> None:
+        del self._unsent[worker]
+        self._router.flow.hold(-self._unsent_bytes.pop(worker))
+        worker.choked = False
+
+    def _send_rest(self) -> None:
+        for worker in list(self._unsent):
+            try:
+                self._send_rest_to(worker)
+            except Exception as error:
+                self._forget_unsent(worker)
+                self._router.worker_fault(worker, error, self._loop.now)
+        if self._unsent:
+            self._loop.call_later(RETRY, self._send_rest)
+
+    def _send_rest_to(self, worker: Worker) -> None:
+        batches = self._unsent[worker]
+        while batches and worker.state is not LinkState.GONE:
+            sent = self._transmit(worker.identity, batches[0])
+            if sent is Sent.FULL:
+                break
+            size = len(batches.popleft())
+            self._unsent_bytes[worker] -= size
+            self._router.flow.hold(-size)
+            if sent is Sent.GONE:
+                self._lost(worker)
+        if not batches or worker.state is LinkState.GONE:
+            self._forget_unsent(worker)
+
+    # --- death ---
+
+    def ask_unwatched(self) -> None:
+        """Once a second: nobody reports the exit of a worker started by hand, so a batch of no
+        records asks whether its link still stands."""
+        for worker in list(self._router.workers.values()):
+            is_by_hand = not worker.worker and worker.state is not LinkState.NEW
+            if is_by_hand and self._is_unreachable(worker):
+                self._lost(worker)
+
+    def _is_unreachable(self, worker: Worker) -> bool:
+        """Whether a batch of no records finds nobody to go to."""
+        try:
+            return self._transmit(worker.identity, encode([worker.session])) is Sent.GONE
+        except Exception as error:
+            self._router.worker_fault(worker, error, self._loop.now)
+            return True
+
+    def _lost(self, worker: Worker) -> None:
+        """EHOSTUNREACH; of one that was spawned its exit must be reported, too."""
+        if not worker.worker:
+            self._dying.setdefault(worker, self._loop.now)
+
+    def exited(self, n: int, now: float) -> None:
+        """The process of worker `n` is gone."""
+        worker = self._router.worker_number(n)
+        self._router.exited(n)
+        if worker is not None:
+            self._dying[worker] = now
+
+    def judge_dying(self, now: float) -> None:
+        """End the sessions of those whose death has become certain."""
+        if not self._dying:
+            return
+        words = self._last_words
+        for worker, since in self._dying.items():
+            if worker not in words and (
+                now - since > DEATH_CERTAIN_AFTER or self._is_unreachable(worker)
+            ):
+                words[worker] = {}
+        if words:
+            self.drain()
+        for worker, others in list(words.items()):
+            # Unless that last drain has brought its bye, or has left something unread.
+            if worker.state is not LinkState.GONE:
+                if worker in self._router.behind:
+                    # What it has sent is still being applied.
+                    continue
+                if not self._is_drained(worker) and max(others.values(), default=0) < ROUNDS:
+                    continue
+                try:
+                    self._router.limits.say(
+                        "warning",
+                        "%s is gone; its events go to others",
+                        self._router.name_of(worker),
+                    )
+                    self._router.link_lost(worker, now)
+                except Exception as error:
+                    self._router.worker_fault(worker, error, now)
+            del words[worker]
+        self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
+        if self._dying and now >= self._look_at:
+            self._look_at = now + LOOK_AGAIN
+            self._loop.wake_at(self._look_at)
+
+    def _note(self, identity: bytes) -> None:
+        """A batch of this worker is read while others are dying."""
+        for worker, others in self._last_words.items():
+            if identity == worker.identity:
+                others.clear()
+            elif identity[0] == worker.identity[0]:
+                others[identity] = others.get(identity, 0) + 1
+
+    def _is_drained(self, worker: Worker) -> bool:
+        if worker.identity[0] and self.remote is not None:
+            return self.remote.drained
+        return self.drained
+
+    def pending(self) -> bool:
+        """Whether there is more to read: to be asked after every send, before every sleep."""
+        return (
+            not self.drained
+            or self._wire.pending()
+            or (self.remote is not None and self.remote.pending())
+        )

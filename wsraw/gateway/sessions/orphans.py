@@ -1,0 +1,59 @@
+"""I/O. Processes that the supervisor has told us of: killed by us if it dies and they do not.
+
+Once the supervisor is dead nobody tells us of exits, and the system may give the number of a dead
+process to another. Linux has descriptors that mean one process for ever (pidfd_open(2)). On Windows
+a job object ends them all anyway. Elsewhere the number must do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+class Orphans:
+    """By the supervisor's number."""
+
+    def __init__(self) -> None:
+        self._pids: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._pids)
+
+    def add(self, n: int, pid: int) -> None:
+        """It was told to us while it lives, or is at least not buried yet."""
+        if self._pids.get(n) == pid:
+            return
+        self.discard(n)
+        self._pids[n] = pid
+        if sys.platform == "linux":
+            try:
+                self._descriptors[n] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                # Its exit is on the way.
+                del self._pids[n]
+            except OSError:
+                # Out of descriptors, or an old kernel.
+                pass
+
+    def discard(self, n: int) -> None:
+        """Its exit was reported."""
+        self._pids.pop(n, None)
+        descriptor = self._descriptors.pop(n, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def kill_all(self) -> None:
+        """End those that are left, and forget them."""
+        for n, pid in list(self._pids.items()):
+            descriptor = self._descriptors.get(n)
+            try:
+                if sys.platform == "linux" and descriptor is not None:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                else:
+                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            except OSError:
+                pass
+            self.discard(n)

@@ -1,0 +1,128 @@
+"""I/O. The door for workers on other machines: a ROUTER of its own, keys, heartbeats.
+
+What comes in here is read within a budget of its own, so that a flood from the network does not
+hold up the workers of this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.delivery.entry import RemoteWorker
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.transport import DRAIN_TIME, Gatekeeper, RemoteSocket, Sent
+from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
+from wsraw.runtime.loop import Loop
+
+log = logging.getLogger("wsraw.gateway")
+
+BUDGET: Final = 128
+"""Batches read from workers elsewhere in a turn; half of what those of this machine have."""
+
+
+class Remote:
+    """Guests in, batches out."""
+
+    def __init__(self, loop: Loop, router: Router, context: Any, settings: Settings) -> None:
+        """Raises OSError or ValueError, with a text that says what to do."""
+        self._loop = loop
+        self._router = router
+        self._keys: AllowedKeys | None = None
+        self._keeper: Gatekeeper | None = None
+        self.drained = True
+        """Whether the last drain has read all that there was."""
+        secret = ""
+        if settings.link_key:
+            try:
+                secret = read_secret(settings.link_key)
+                self._keys = AllowedKeys(settings.worker_keys)
+            except KeyFileError as error:
+                raise ValueError(str(error)) from error
+            # Before anything is bound: without somebody to ask libzmq would let everybody in.
+            self._keeper = Gatekeeper(context)
+        try:
+            self._wire = RemoteSocket(
+                context, settings.worker_listen, secret, settings.worker_heartbeat
+            )
+        except OSError:
+            if self._keeper is not None:
+                self._keeper.close()
+            raise
+        loop.watch(self._wire.fd, self._wire.wake, read=True)
+        if self._keeper is not None:
+            loop.watch(self._keeper.fd, self._keeper.wake, read=True)
+        how = "with keys" if secret else "NOT encrypted, with the token"
+        log.info("workers elsewhere connect to %s (%s)", " and ".join(self._wire.endpoints), how)
+
+    # --- who comes ---
+
+    def judge_handshakes(self) -> None:
+        """Let in those whose key is known."""
+        if self._keeper is not None:
+            self._keeper.answer(self._lets_in, self._refused)
+
+    def _lets_in(self, public: bytes) -> str | None:
+        return to_z85(public) if self._find(public) is not None else None
+
+    def _find(self, public: bytes) -> Any:
+        assert self._keys is not None
+        try:
+            return self._keys.find(public)
+        except KeyFileError as error:
+            self._router.limits.say("error", "nobody is let in: the keys cannot be read: %s", error)
+            return None
+
+    def _refused(self, address: str) -> None:
+        self._router.limits.say(
+            "warning", "a worker at %s is not let in: its key is not in worker_keys", address
+        )
+
+    def _meet(self, identity: bytes, address: str, user: str) -> bool:
+        # What an IPv6 listener calls an IPv4 address (RFC 4291, section 2.5.5.2).
+        address = address.removeprefix("::ffff:")
+        guest = RemoteWorker(address)
+        if self._keys is not None:
+            # Again, as the files may have changed since its handshake.
+            key = self._find(from_z85(user)) if user else None
+            if key is None:
+                return False
+            guest = RemoteWorker(address, key.name, key.pools)
+        return self._router.meet(identity, guest, self._loop.now)
+
+    # --- batches ---
+
+    def drain(
+        self,
+        receive: Callable[[bytes, bytes | memoryview], None],
+        seconds: float = DRAIN_TIME,
+    ) -> None:
+        """Read what they have sent, up to the budget."""
+        workers = self._router.workers
+        self.drained = self._wire.drain(workers, self._meet, receive, BUDGET, seconds)
+
+    def stir(self) -> None:
+        """The loop is behind, and has not looked at the descriptors."""
+        self._wire.stir()
+        if self._keeper is not None:
+            self._keeper.stir()
+
+    def send(self, identity: bytes, data: bytes) -> Sent:
+        """Send one batch; never waits."""
+        return self._wire.send(identity, data)
+
+    def pending(self) -> bool:
+        """Whether there is more to read or to judge."""
+        return (
+            not self.drained
+            or self._wire.pending()
+            or (self._keeper is not None and self._keeper.pending())
+        )
+
+    def close(self) -> None:
+        """Free everything."""
+        self._wire.close()
+        if self._keeper is not None:
+            self._keeper.close()

@@ -1,0 +1,341 @@
+"""I/O. The gateway's ZeroMQ sockets: the only place here that knows zmq.
+
+Three things about them must be remembered (all were reproduced):
+
+- The descriptor (zmq.FD) is edge-triggered, and a *send* can eat the edge of a message that has
+  come in meanwhile. So it only wakes the loop; each turn drains, and asks `pending` before it
+  sleeps.
+- A ROUTER drops messages to peers it does not know in silence, unless ROUTER_MANDATORY is set.
+- EHOSTUNREACH comes before the last batches of a dead peer have been read.
+
+Workers of this machine and workers elsewhere have a ROUTER each: a flood from the network has a
+budget of its own. Identities of the second one carry a mark, so that no two workers have the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Container, Sequence
+from enum import Enum
+from typing import Final
+
+import zmq
+
+from wsraw.gateway.sessions.remote_workers import zap_reply
+from wsraw.link.ends import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH, READ_IN_PLACE
+
+RECEIVE_QUEUE: Final = 1000
+"""Batches that libzmq holds for us from each worker; beyond that its sends wait."""
+
+REMOTE_RECEIVE_QUEUE: Final = 16
+"""The same for workers elsewhere. libzmq counts batches, not bytes: what one of them can make it
+hold is the product."""
+
+TURN_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of batches read from one socket in a turn, beside the budget of batches."""
+
+DRAIN_TIME: Final = 0.0015
+"""Seconds of a turn for batches of one socket; the answer to a flood can be a flood."""
+
+HANDSHAKE_TIMEOUT: Final = 5000
+"""Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
+
+EXPIRY_BEATS: Final = 3
+"""Heartbeats missed after which a link from elsewhere is lost."""
+
+REMOTE_MARK: Final = b"\x01"
+"""In front of identities of workers elsewhere; libzmq's own begin with a zero byte."""
+
+NO_BATCH: Final = b"\xc1"
+"""A byte that MessagePack never uses: what more frames than one are taken for."""
+
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+
+ZAP_BUDGET: Final = 32
+"""Handshakes judged in a turn."""
+
+# As plain numbers: pyzmq's are enums, and an operation on those takes a microsecond.
+_READABLE: Final = int(zmq.POLLIN)
+_EVENTS: Final = int(zmq.EVENTS)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_FOLLOWS: Final = _NOBLOCK | int(zmq.SNDMORE)
+
+
+Batch = bytes | memoryview
+
+
+class Sent(Enum):
+    """What became of a send."""
+
+    OK = "ok"
+    FULL = "full"
+    """Its queue is full: no sign of death, nor of life."""
+    GONE = "gone"
+
+
+class _Wire:
+    """What all of them share: a descriptor that wakes the loop, and the question behind it.
+
+    The question costs 2 µs, a receive in vain 4: so it is asked only where the answer can have
+    changed since it was no, after a wake-up and after a send.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self.fd = _get_int(socket, zmq.FD)
+        self._stirred = True
+        self._clock = time.monotonic
+
+    def wake(self, readable: bool, writable: bool) -> None:
+        """The loop's call: the descriptor is ready. The turn itself drains the socket."""
+        self._stirred = True
+
+    def stir(self) -> None:
+        """Nobody has looked at the descriptor for a while: ask."""
+        self._stirred = True
+
+    def pending(self) -> bool:
+        """Whether a message waits: to be asked after every send, before every sleep."""
+        if self._stirred:
+            self._stirred = bool(_get_int(self._socket, _EVENTS) & _READABLE)
+        return self._stirred
+
+    def close(self) -> None:
+        """Close at once; what is still to be read or sent is lost with us."""
+        self._socket.close(0)
+
+
+class _Router(_Wire):
+    """A ROUTER that sends batches."""
+
+    def send(self, identity: bytes, data: bytes) -> Sent:
+        """Send one batch; never waits."""
+        self._stirred = True
+        socket = self._socket
+        try:
+            socket.send(identity, _MORE_FOLLOWS)
+            socket.send(data, _NOBLOCK, copy=len(data) < COPIED_BELOW)
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return Sent.GONE
+            raise
+        return Sent.OK
+
+
+class WorkerSocket(_Router):
+    """The ROUTER that workers of this machine connect to. Raises OSError when it cannot bind."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
+        socket = _new_router(context, LARGEST_BATCH, RECEIVE_QUEUE)
+        super().__init__(socket)
+        self.endpoint = ""
+        try:
+            self.bind(folder)
+        except OSError:
+            self.close()
+            raise
+
+    def bind(self, folder: str) -> None:
+        """Listen in that folder; again, after somebody has removed the socket's file. Workers that
+        have connected before stay connected. Raises OSError."""
+        if sys.platform == "win32" or not folder:
+            if not self.endpoint:
+                self._socket.bind("tcp://127.0.0.1:*")
+                self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+            return
+        path = os.path.join(folder, "link.sock")
+        try:
+            self._socket.bind(f"ipc://{path}")
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"{path}: {error.strerror}") from error
+        os.chmod(path, 0o600)
+        self.endpoint = f"ipc://{path}"
+
+    def drain(
+        self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
+    ) -> bool:
+        """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
+        socket = self._socket
+        recv = socket.recv
+        left = TURN_BYTES
+        until = self._clock() + seconds
+        for _ in range(budget):
+            if not self.pending():
+                return True
+            identity = recv(_NOBLOCK)
+            frame = recv(_NOBLOCK, copy=False)
+            size = len(frame)
+            data = frame.bytes if size < READ_IN_PLACE else frame.buffer
+            if frame.more:
+                # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
+                socket.recv_multipart()
+                data = NO_BATCH
+            if identity[0]:
+                # An identity of its own choice: two workers with the same would be one for us.
+                # libzmq's begin with a zero byte, and nobody can choose those.
+                continue
+            receive(identity, data)
+            left -= size
+            if left < 0 or self._clock() > until:
+                break
+        return False
+
+
+class RemoteSocket(_Router):
+    """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Sequence[str],
+        secret: str,
+        heartbeat: float,
+    ) -> None:
+        """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already."""
+        socket = _new_router(context, LARGEST_REMOTE_BATCH, REMOTE_RECEIVE_QUEUE)
+        super().__init__(socket)
+        self.has_keys = bool(secret)
+        socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
+        if heartbeat:
+            # A worker elsewhere has nobody who reports its death, and a cut cable sends no FIN.
+            expiry = int(heartbeat * 1000 * EXPIRY_BEATS)
+            socket.set(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 1000)))
+            socket.set(zmq.HEARTBEAT_TIMEOUT, expiry)
+            # In tenths of a second, and 16 bits wide (ZeroMQ RFC 37).
+            socket.set(zmq.HEARTBEAT_TTL, min(expiry, 6_553_500))
+        if secret:
+            socket.set(zmq.CURVE_SERVER, 1)
+            socket.set(zmq.CURVE_SECRETKEY, secret.encode())
+            socket.set(zmq.ZAP_DOMAIN, b"wsraw")
+        self.endpoints = []
+        for endpoint in endpoints:
+            try:
+                socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                socket.close(0)
+                text = f"worker_listen: {endpoint}: {error.strerror}"
+                raise OSError(error.errno, text) from None
+            self.endpoints.append(socket.get_string(zmq.LAST_ENDPOINT))
+
+    def drain(
+        self,
+        known: Container[bytes],
+        meet: Callable[[bytes, str, str], bool],
+        receive: Callable[[bytes, Batch], None],
+        budget: int,
+        seconds: float = DRAIN_TIME,
+    ) -> bool:
+        """Hand over each waiting (identity, data), at most `budget`; True if none is left.
+
+        Of an identity that is not `known`, `meet` is asked first, with its address and the user id
+        of its key ("" if there is none); with False its data are dropped, unread and uncopied.
+        """
+        left = TURN_BYTES
+        until = self._clock() + seconds
+        for _ in range(budget):
+            if not self.pending():
+                return True
+            frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
+            chosen = frames[0].bytes
+            if chosen[0]:
+                continue
+            identity = REMOTE_MARK + chosen
+            if identity not in known and not meet(
+                identity, _property(frames[0], "Peer-Address"), _property(frames[0], "User-Id")
+            ):
+                continue
+            data = frames[1].buffer if len(frames) == 2 else NO_BATCH
+            receive(identity, data)
+            left -= len(data)
+            if left < 0 or self._clock() > until:
+                break
+        return False
+
+    def send(self, identity: bytes, data: bytes) -> Sent:
+        """Send one batch; never waits."""
+        return super().send(identity[1:], data)
+
+
+class Gatekeeper(_Wire):
+    """Answers libzmq's question whether a key is let in (ZAP). In our loop, without a thread: a
+    handshake waits for a turn, and nobody else waits for it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """One a context, and before the first RemoteSocket with a key."""
+        super().__init__(context.socket(zmq.REP))
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.bind(ZAP_ENDPOINT)
+
+    def answer(
+        self, lets_in: Callable[[bytes], str | None], refused: Callable[[str], object]
+    ) -> None:
+        """Judge the handshakes that wait. `lets_in` gives a user id for a public key, or None;
+        then `refused` is called with the address."""
+        for _ in range(ZAP_BUDGET):
+            if not self.pending():
+                return
+            reply, address = zap_reply(self._socket.recv_multipart(_NOBLOCK), lets_in)
+            self._socket.send_multipart(reply)
+            self._stirred = True
+            if address:
+                refused(address)
+
+
+class ControlSocket(_Wire):
+    """The DEALER to the supervisor, whose ROUTER outlives gateways."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        socket = context.socket(zmq.DEALER)
+        super().__init__(socket)
+        socket.set(zmq.LINGER, 1000)
+        socket.connect(endpoint)
+
+    def receive(self) -> bytes | None:
+        """The next waiting message, or None."""
+        return self._socket.recv(_NOBLOCK) if self.pending() else None
+
+    def send(self, data: bytes) -> None:
+        """Send one batch. The queue is large for what is said here; full, it is dropped."""
+        self._stirred = True
+        try:
+            self._socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+
+    def close(self) -> None:
+        """Close when what was said is out, or after a second."""
+        self._socket.close()
+
+
+def _new_router(
+    context: zmq.Context[zmq.Socket[bytes]], max_batch: int, queue: int
+) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.MAXMSGSIZE, max_batch)
+    socket.set(zmq.RCVHWM, queue)
+    return socket
+
+
+def _property(frame: zmq.Frame, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
+
+
+def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
+    value = socket.get(option)
+    assert isinstance(value, int)
+    return value
+
+
+def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """One per process."""
+    return zmq.Context()

@@ -1,0 +1,1 @@
+"""I/O. The only place that holds sockets of clients."""

@@ -1,0 +1,63 @@
+"""I/O. Which descriptors connections may have: numbers below the reserve."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from typing import Final
+
+from wsraw.gateway.admission.per_address import AT_ONCE
+from wsraw.runtime.descriptors import ARE_NUMBERED, LOOK_UP, for_look_ups, reserve
+
+TOO_MANY: Final = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class Descriptors:
+    """The numbers that are for connections, accepted and opened."""
+
+    def __init__(self, limit: int = 0, workers: int = 0) -> None:
+        """A limit of 0 is none."""
+        self.limit = limit
+        self._workers = workers
+        self._top = sys.maxsize
+        self.expect(workers)
+
+    def expect(self, workers: int) -> None:
+        """There are so many workers now; of those that there were to be at the start none less."""
+        if self.limit and ARE_NUMBERED:
+            self._top = self.limit - reserve(self.limit, max(workers, self._workers))
+
+    @property
+    def look_ups(self) -> int:
+        """How many names may be looked up at the same time."""
+        return for_look_ups(self.limit) // LOOK_UP if self.limit else sys.maxsize
+
+    def is_beyond(self, sock: socket.socket) -> bool:
+        """Whether this one is in the reserve."""
+        return sock.fileno() >= self._top
+
+    def is_last(self, number: int) -> bool:
+        """Whether the next one would be."""
+        return number >= self._top - 1
+
+    def has_room(self) -> bool:
+        """Whether there is one for a connection. Raises nothing."""
+        try:
+            with socket.socket() as probe:
+                return not self.is_beyond(probe)
+        except OSError:
+            return False
+
+    def most_connections(self, most: int) -> int:
+        """`most`, or how many connections there is room for, after all else is open; those that are
+        refused with a word take some, too."""
+        if self._top == sys.maxsize:
+            return most
+        try:
+            with socket.socket() as probe:
+                taken = probe.fileno()
+        except OSError:
+            return 1
+        return max(1, min(most, self._top - taken - min(AT_ONCE, self.limit // 16)))

@@ -1,0 +1,269 @@
+"""I/O. Connections we open: names resolved off the loop, addresses tried as RFC 8305 has it.
+
+Each address gets a start of its own: the next one is tried when the one before has failed, or has
+said nothing for ATTEMPT_DELAY, and those that say nothing go on. The first one that answers wins.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, zip_longest
+from typing import Any, Final
+
+from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
+from wsraw.gateway.sockets.resolver import Address, Resolver
+from wsraw.gateway.sockets.tls_endpoint import OpenTls
+from wsraw.gateway.tls.client_contexts import ClientContexts, make, options_of
+from wsraw.gateway.tls.engine import Context
+from wsraw.link.open_options import Opening
+from wsraw.runtime.loop import Loop, Timer
+from wsraw.runtime.sockets import printable
+from wsraw.runtime.tuning import tune
+
+ATTEMPT_DELAY: Final = 0.25
+"""Seconds that an address has for itself before the next one is tried, too (RFC 8305, section 5).
+"""
+
+MOST_ADDRESSES: Final = 8
+"""Addresses of a name that are tried; each that says nothing holds a descriptor."""
+
+UNDER_WAY: Final = {
+    0,
+    errno.EINPROGRESS,
+    errno.EWOULDBLOCK,
+    errno.EAGAIN,
+    getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK),
+}
+
+Connected = Callable[[Connection, socket.socket, OpenTls | None], object]
+Failed = Callable[[Connection, str], object]
+Fault = Callable[[Connection, BaseException], object]
+
+
+class Dialer:
+    """Dials connections; each ends in `connected`, `failed` or `fault`, once."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        connected: Connected,
+        failed: Failed,
+        fault: Fault,
+        descriptors: Descriptors | None = None,
+    ) -> None:
+        self.descriptors = descriptors or Descriptors()
+        self._loop = loop
+        self._connected = connected
+        self._failed = failed
+        self.fault = fault
+        self._resolver = Resolver(loop.call_soon_threadsafe, self.descriptors.look_ups)
+        self._contexts = ClientContexts()
+        self.attempts: set[_Attempt] = set()
+
+    def dial(self, con: Connection) -> None:
+        """Begin. The connection's deadline (connect_timeout) ends it at the latest."""
+        asked = con.asked
+        if con.state is CLOSED or asked is None:
+            return
+        attempt = _Attempt(self._loop, self, con)
+        self.attempts.add(attempt)
+        if asked.target.tls:
+            self._secure(attempt, asked)
+        else:
+            self._begin(attempt, asked)
+
+    def _begin(self, attempt: _Attempt, asked: Opening) -> None:
+        target = asked.target
+        if not target.path:
+            what = f"the name {target.host!r} was not resolved"
+            attempt.wait(what, self._resolver.resolve, target.host, target.port, attempt.resolved)
+        elif hasattr(socket, "AF_UNIX"):
+            attempt.resolved([(socket.AF_UNIX, target.path)], "")
+        else:
+            attempt.fail("this platform has no unix sockets")
+
+    def _secure(self, attempt: _Attempt, asked: Opening) -> None:
+        """First the TLS context: making one may take longer than a turn of the loop may."""
+        options = options_of(asked)
+
+        def made(attempt: _Attempt, context: Context | None, why: str) -> None:
+            if context is None:
+                attempt.fail(why)
+                return
+            self._contexts.keep(options, context)
+            attempt.terms = OpenTls(context, asked.server_name)
+            self._begin(attempt, asked)
+
+        context = self._contexts.find(options)
+        if context is not None:
+            made(attempt, context, "")
+        else:
+            # The attempt as an argument: what raises there is its fault (loop.owner_of).
+            attempt.wait(
+                "its certificates were not read",
+                self._resolver.call,
+                options,
+                partial(make, options),
+                partial(made, attempt),
+            )
+
+    def give_up(self, con: Connection) -> None:
+        """Whatever is under way for it, it will not come to stand."""
+        for attempt in [attempt for attempt in self.attempts if attempt.con is con]:
+            self.attempts.discard(attempt)
+            attempt.end()
+
+    def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
+        """An attempt is over."""
+        self.attempts.discard(attempt)
+        if sock is not None:
+            self._connected(attempt.con, sock, attempt.terms)
+        else:
+            self._failed(attempt.con, why)
+
+
+class _Attempt:
+    """One connection on its way: its addresses to come, and the sockets that say nothing yet."""
+
+    def __init__(self, loop: Loop, dialler: Dialer, con: Connection) -> None:
+        self.con = con
+        self.terms: OpenTls | None = None
+        self._loop = loop
+        self._dialler = dialler
+        self._addresses: list[Address] = []
+        self._socks: dict[socket.socket, Any] = {}
+        """Under way, and their addresses."""
+        self._forget: Callable[[], None] | None = None
+        self._waits_for = ""
+        self._over = False
+        self._why = ""
+        self._timer: Timer | None = None
+        self._next_timer: Timer | None = None
+        if con.deadline < math.inf:
+            self._timer = loop.call_at(con.deadline, self._time_out)
+
+    def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
+        """Ask a thread for something, and take the question back if it is over before."""
+        self._waits_for = what
+        forget = ask(*args)
+        if self._waits_for == what and not self._over:
+            self._forget = forget
+
+    def resolved(self, addresses: list[Address], why: str) -> None:
+        """The name has these addresses, or none."""
+        self._waits_for = ""
+        if not self._over:
+            self._addresses = _interleaved(addresses)[:MOST_ADDRESSES]
+            self._why = why or "the name has no address"
+            self._next()
+
+    def _next(self) -> None:
+        """Try one address more; those that fail at once do not count."""
+        self._stop_waiting()
+        while self._addresses:
+            family, address = self._addresses.pop(0)
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:
+                self._why = f"cannot open a socket: {error.strerror}"
+                continue
+            self._socks[sock] = address
+            if self._dialler.descriptors.is_beyond(sock):
+                del self._socks[sock]
+                sock.close()
+                self._why = f"cannot open a socket: {TOO_MANY.strerror} (see ulimit -Hn)"
+                break
+            try:
+                tune(sock)
+                code = sock.connect_ex(address)
+            except (OSError, ValueError) as error:
+                code = getattr(error, "errno", None) or errno.EINVAL
+            # A unix socket says EAGAIN when the backlog is full, and is not under way then.
+            if code in UNDER_WAY and not (code == errno.EAGAIN and isinstance(address, str)):
+                self._loop.watch(sock, partial(self._handle, sock), write=True)
+                if self._addresses:
+                    self._next_timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
+                return
+            del self._socks[sock]
+            sock.close()
+            self._why = _why_not(address, code)
+        if not self._socks:
+            self.fail(self._why)
+
+    def _handle(self, sock: socket.socket, readable: bool, writable: bool) -> None:
+        if sock not in self._socks:
+            # Closed in this turn, as another one was faster.
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._loop.unwatch(sock)
+        address = self._socks.pop(sock)
+        if code:
+            sock.close()
+            self._why = _why_not(address, code)
+            self._next()
+            return
+        try:
+            self.end()
+            self._dialler.finish(self, sock, "")
+        except Exception:
+            # Nobody has taken it over.
+            sock.close()
+            raise
+
+    def _time_out(self) -> None:
+        silent = ", ".join(printable(address) for address in self._socks.values())
+        what = f"no answer from {silent}" if silent else self._waits_for
+        self.fail(f"timed out: {what}" if what else "timed out")
+
+    def fail(self, why: str) -> None:
+        """Give up."""
+        if not self._over:
+            self.end()
+            self._dialler.finish(self, None, why)
+
+    def handle_fault(self, error: BaseException) -> None:
+        """Something of ours has raised on the way: the connection ends for that."""
+        try:
+            self._dialler.give_up(self.con)
+        finally:
+            self._dialler.fault(self.con, error)
+
+    def _stop_waiting(self) -> None:
+        if self._next_timer is not None:
+            self._next_timer.cancel()
+            self._next_timer = None
+
+    def end(self) -> None:
+        """Nothing is under way any more."""
+        self._over = True
+        self._stop_waiting()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
+        while self._socks:
+            sock, _ = self._socks.popitem()
+            try:
+                self._loop.unwatch(sock)
+            finally:
+                sock.close()
+
+
+def _interleaved(addresses: list[Address]) -> list[Address]:
+    """In their order, but the families in turn: if one is broken the other one comes soon (RFC
+    8305, section 4)."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [each for each in chain(*zip_longest(*families.values())) if each is not None]
+
+
+def _why_not(address: object, code: int) -> str:
+    return f"cannot connect to {printable(address)}: {os.strerror(code)}"

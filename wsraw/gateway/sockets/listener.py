@@ -1,0 +1,124 @@
+"""I/O. Listening sockets: accepted from within bounds, paused when exhausted."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from wsraw.config.addresses import Listen
+from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
+from wsraw.runtime import sockets as listening
+from wsraw.runtime.loop import Loop
+
+log = logging.getLogger("wsraw.gateway")
+
+ACCEPT_BUDGET: Final = 16
+"""Connections accepted from one listener in a turn; a storm must not starve those who are in."""
+
+ACCEPT_PAUSE: Final = 0.5
+"""Seconds without accepting after the system refused us a descriptor or memory."""
+
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two lines in the log about the same trouble."""
+
+EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+Accepted = Callable[[Listen, socket.socket, object], object]
+"""Called with each new connection: its listener's setting, the socket, the peer's address."""
+
+
+class Listener:
+    """A listening socket. One that is not given by our parent is opened here: raises OSError, with
+    advice, when it cannot be."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listen: Listen,
+        accepted: Accepted,
+        given: socket.socket | None = None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
+        self.listen = listen
+        self._descriptors = descriptors or Descriptors()
+        self._loop = loop
+        self._accepted = accepted
+        self._accepting = False
+        self._exhausted_until = 0.0
+        self._complained_at = -COMPLAIN_EVERY
+        self._is_given = given is not None
+        self._sock = given if given is not None else listening.bind(listen)
+
+    @property
+    def address(self) -> str:
+        """Where it really listens, port 0 resolved."""
+        return listening.printable(self._sock.getsockname())
+
+    def judge(self, room: bool, now: float) -> None:
+        """Accept while there is room; called once a turn."""
+        if self._exhausted_until and now >= self._exhausted_until:
+            if self._descriptors.has_room():
+                self._exhausted_until = 0.0
+            else:
+                self._pause(TOO_MANY)
+        accepting = room and not self._exhausted_until
+        if accepting is not self._accepting:
+            self._accepting = accepting
+            if accepting:
+                try:
+                    self._loop.watch(self._sock, self._handle, read=True)
+                except OSError as error:
+                    self._accepting = False
+                    self._pause(error)
+            else:
+                self._loop.unwatch(self._sock)
+
+    def _handle(self, readable: bool, writable: bool) -> None:
+        for _ in range(ACCEPT_BUDGET):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._pause(error)
+                    return
+                # accept(2) also passes on what has happened to a connection before we came.
+                continue
+            except Exception as error:
+                # An address, for example, that Python cannot read.
+                log.exception("a client of %s is lost", self.listen.name)
+                self._pause(error)
+                return
+            number = sock.fileno()
+            self._accepted(self.listen, sock, address)
+            if self._descriptors.is_last(number) and sock.fileno() >= 0:
+                # It stays. The others wait until there is room again.
+                self._pause(TOO_MANY)
+                return
+
+    def _pause(self, error: Exception) -> None:
+        now = self._loop.now
+        self._exhausted_until = now + ACCEPT_PAUSE
+        # Only to wake the loop; `judge` does the rest.
+        self._loop.wake_at(self._exhausted_until)
+        if now - self._complained_at >= COMPLAIN_EVERY:
+            self._complained_at = now
+            log.error(
+                "cannot accept on %s: %s; paused, trying again every %s s. "
+                "Raise the limit of open files (ulimit -n) to hold more connections",
+                self.listen.name,
+                getattr(error, "strerror", None) or error,
+                ACCEPT_PAUSE,
+            )
+
+    def close(self) -> None:
+        """No new connections from here on."""
+        self._loop.unwatch(self._sock)
+        if self._is_given:
+            self._sock.close()
+        else:
+            listening.close(self._sock, self.listen)

@@ -1,0 +1,119 @@
+"""I/O. Clients that are over a bound: told so, for next to nothing.
+
+Whoever speaks HTTP gets an answer, whoever does not gets a reset. That takes its first bytes, so a
+few may wait for a short time to be told; in a storm the others are reset at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+from wsraw.config.addresses import Listen
+from wsraw.gateway.admission.per_address import AT_ONCE, PATIENCE, RETRY_AFTER
+from wsraw.gateway.admission.sniffer import speaks_http
+from wsraw.gateway.connection.over_limit import ANSWER, ENOUGH
+from wsraw.gateway.http import answer_for, http_answer
+from wsraw.gateway.sockets.descriptors import Descriptors
+from wsraw.gateway.sockets.endpoint import reset
+from wsraw.runtime.loop import Loop, Timer
+
+log = logging.getLogger("wsraw.gateway")
+
+ANSWERS: Final = {
+    429: ANSWER,
+    503: http_answer(503, "too many connections", ("Retry-After", str(RETRY_AFTER))),
+}
+
+
+class Refusals:
+    """Those who wait to hear that they may not come in."""
+
+    def __init__(self, loop: Loop, descriptors: Descriptors | None = None) -> None:
+        self._loop = loop
+        self._descriptors = descriptors or Descriptors()
+        self._waiting: set[_Refused] = set()
+        self._over: list[_Refused] = []
+
+    def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
+        """Take the socket of a client over, and get rid of it."""
+        is_full = len(self._waiting) >= AT_ONCE or self._descriptors.is_last(sock.fileno())
+        if listen.protocol == "raw" or is_full:
+            reset(sock)
+            return
+        sock.setblocking(False)
+        refused = _Refused(sock, ANSWERS[status], self._over)
+        refused.timer = self._loop.call_later(PATIENCE, refused.end)
+        self._waiting.add(refused)
+        self._loop.watch(sock, refused.handle, read=True)
+
+    def free(self) -> None:
+        """End of a turn: close those that are told. Nothing is closed inside a callback."""
+        if not self._over:
+            return
+        over = list(self._over)
+        self._over.clear()
+        for refused in over:
+            if refused in self._waiting:
+                self._waiting.discard(refused)
+                try:
+                    self._loop.unwatch(refused.sock)
+                    refused.close()
+                except Exception:
+                    log.exception("a client that was refused")
+                    refused.sock.close()
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        self._over.extend(self._waiting)
+        self.free()
+
+
+class _Refused:
+    __slots__ = ("_answer", "_answered", "_over", "_seen", "sock", "timer")
+
+    def __init__(self, sock: socket.socket, answer: bytes, over: list[_Refused]) -> None:
+        self.sock = sock
+        self.timer: Timer | None = None
+        self._answer = answer
+        self._answered = False
+        self._over = over
+        self._seen = b""
+
+    def handle(self, readable: bool, writable: bool) -> None:
+        try:
+            data = self.sock.recv(4096)
+            if self._answered or not data:
+                # What it still sends is read, as else our answer would be destroyed by a reset.
+                if not data:
+                    self.end()
+                return
+            self._seen += data[:ENOUGH]
+            speaks = speaks_http(self._seen)
+            if speaks:
+                self._answered = True
+                self.sock.send(answer_for(self._seen, self._answer))
+                self.sock.shutdown(socket.SHUT_WR)
+            elif speaks is False:
+                self.end()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.end()
+
+    def end(self) -> None:
+        self._over.append(self)
+
+    def handle_fault(self, error: BaseException) -> None:
+        log.error("a client that was refused is reset by a fault of wsraw itself", exc_info=error)
+        self._answered = False
+        self.end()
+
+    def close(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self._answered:
+            self.sock.close()
+        else:
+            reset(self.sock)

@@ -1,0 +1,389 @@
+"""I/O. All the gateway's client sockets: listening, being dialled, and standing."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Final
+
+from wsraw.config.addresses import Listen
+from wsraw.config.networks import UNIX, parse_address
+from wsraw.config.settings import Settings
+from wsraw.gateway.admission.per_address import AddressLimits, address_key
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.connection.rate_limit import RatedConnection
+from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry
+from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sockets.descriptors import Descriptors
+from wsraw.gateway.sockets.dialer import Dialer
+from wsraw.gateway.sockets.endpoint import Endpoint, reset
+from wsraw.gateway.sockets.listener import Listener
+from wsraw.gateway.sockets.refusals import Refusals
+from wsraw.gateway.sockets.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint, TlsOwner
+from wsraw.gateway.tls.handshake_queue import Handshakes
+from wsraw.gateway.tls.server_contexts import Certificates
+from wsraw.runtime.loop import Loop
+from wsraw.runtime.printable import without_secrets
+from wsraw.runtime.sockets import printable
+from wsraw.runtime.tuning import INHERITED, tune
+
+WRITE_BUDGET: Final = 512
+"""Connections that are written to in a turn; in the order in which they became dirty."""
+
+WRITE_TIME: Final = 0.002
+"""Seconds of a turn after which the others are written to in the next one."""
+
+GO_ON_TIME: Final = 0.0015
+"""Seconds of a turn for what was read before and is not parsed yet, and for pauses."""
+
+
+class Sockets(TlsOwner):
+    """Endpoints and listeners. What a turn has marked is worked off at its end."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        router: Router,
+        settings: Settings,
+        most_connections: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        descriptors: Descriptors | None = None,
+    ) -> None:
+        self.descriptors = descriptors or Descriptors()
+        self._clock = clock
+        self.loop = loop
+        self.router = router
+        self.settings = settings
+        self.dirty: dict[Connection, None] = router.dirty
+        """Connections with output to write, a close to finish or a deadline to arm."""
+        self.doomed: list[Endpoint] = []
+        self.going_on: dict[Endpoint, None] = {}
+        """Those that have more to parse, or may be read from again, in the order of their turn."""
+        self.endpoints: set[Endpoint] = set()
+        self.came = 0
+        """Connections since the beginning, accepted or opened."""
+        self.listeners: list[Listener] = []
+        self.admission = AddressLimits(
+            settings.max_connections or most_connections, settings.max_connections_per_address
+        )
+        router.entrance.admission = self.admission
+        self._refusals = Refusals(loop, self.descriptors)
+        self._overdrawn: dict[RatedConnection, None] = {}
+        self.handshakes = Handshakes()
+        self._accept_tls: dict[str, AcceptTls] = {}
+        """For each listener with TLS, by its name."""
+        router.write_out = _write_out
+        self._dialler = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
+
+    # --- sockets come ---
+
+    def listen(self, listen: Listen, given: socket.socket | None) -> None:
+        """Accept from a socket that we were given, or open one. Raises OSError, or ValueError for
+        its certificates, with a text that says what to do."""
+        if listen.tls != "off":
+            self._accept_tls[listen.name] = _accept_tls(listen)
+        self.listeners.append(Listener(self.loop, listen, self._accepted, given, self.descriptors))
+
+    def reload_certificates(self) -> str:
+        """Read all certificates anew, for connections to come; why not, if one is wrong: then all
+        stay as they are."""
+        listens = [each.listen for each in self.listeners if each.listen.tls != "off"]
+        try:
+            fresh = {listen.name: _accept_tls(listen) for listen in listens}
+        except ValueError as error:
+            return str(error)
+        self._accept_tls = fresh
+        return ""
+
+    def judge_listeners(self, now: float) -> None:
+        """Accept while there is room."""
+        room = not self.router.flow.crowded
+        for listener in self.listeners:
+            listener.judge(room, now)
+
+    def close_listeners(self) -> None:
+        """No new connections from here on."""
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []
+
+    def _fault(self, con: Connection, error: BaseException) -> None:
+        """Something of ours has raised while this connection was handled."""
+        endpoint: Endpoint | None = con.shell
+        if endpoint is not None and endpoint in self.endpoints:
+            endpoint.handle_fault(error)
+        else:
+            self.router.fault(con, error, self.loop.now)
+
+    def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
+        try:
+            self._let_in(listen, sock, address)
+        except Exception as error:
+            for endpoint in self.endpoints:
+                if endpoint.is_on(sock):
+                    endpoint.handle_fault(error)
+                    return
+            self.router.limits.fault(f"a client of {listen.name}", error)
+            self._drop(sock)
+
+    def _drop(self, sock: socket.socket) -> None:
+        """A socket that has not become an endpoint."""
+        try:
+            self.loop.unwatch(sock)
+        finally:
+            reset(sock)
+
+    def _let_in(self, listen: Listen, sock: socket.socket, address: object) -> None:
+        now = self.loop.now
+        host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
+        key = None if self.router.entrance.trusts(host) else address_key(host)
+        limit = self.admission.refusal(key, len(self.endpoints))
+        if limit:
+            self.router.limits.hit(limit, now, printable(address))
+            self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
+            return
+        try:
+            tune(sock, inherited=INHERITED)
+        except OSError:
+            sock.close()
+            return
+        entrance = self.router.entrance
+        about = {"peer": printable(address), "listener": listen.name}
+        if entrance.refuses_at_once(listen, host):
+            entrance.refuse("proxy_protocol", about, "it is no trusted proxy", now)
+            reset(sock)
+            return
+        con_id = self.router.new_id()
+        con: Connection
+        if self.settings.message_rate or self.settings.byte_rate:
+            con = rated = RatedConnection.accepted(
+                con_id, listen, self.settings, about, now, entrance, host
+            )
+            rated.rate(self._overdrawn, now)
+        else:
+            con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
+        if listen.tls != "off":
+            self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]), key)
+            return
+        self._add(Endpoint(self, sock, con), key)
+        self.router.take(con, con.opened_events(now), now)
+
+    def dial(self) -> None:
+        """Begin to connect what workers have asked to open."""
+        if self.router.to_dial:
+            entries, self.router.to_dial = self.router.to_dial, []
+            for entry in entries:
+                if entry.dial_at > self.loop.now:
+                    self.loop.call_at(entry.dial_at, partial(self._dial, entry.con))
+                else:
+                    self._dial(entry.con)
+
+    def _dial(self, con: Connection) -> None:
+        try:
+            if self.router.flow.full and con.state is CONNECTING:
+                now = self.loop.now
+                self.router.limits.hit("memory_limit", now, con.who)
+                self._failed(con, "the gateway holds as much as memory_limit allows")
+                return
+            self._dialler.dial(con)
+        except Exception as error:
+            self._dialler.give_up(con)
+            self._fault(con, error)
+
+    def _connected(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
+        try:
+            self._begin(con, sock, terms)
+        except Exception as error:
+            endpoint: Endpoint | None = con.shell
+            if endpoint is None or endpoint not in self.endpoints:
+                con.shell = None
+                self._drop(sock)
+            self._fault(con, error)
+
+    def _begin(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
+        now = self.loop.now
+        if terms is not None:
+            try:
+                endpoint = TlsEndpoint(self, sock, con, terms)
+            except ValueError as error:
+                sock.close()
+                con.shell = None
+                self._failed(con, f"TLS to {without_secrets(con.target)}: {error}")
+                return
+            self._add(endpoint)
+            return
+        self._add(Endpoint(self, sock, con))
+        self.router.take(con, con.connected(now), now)
+        con.shell.judge_standing(now)
+
+    def _failed(self, con: Connection, why: str) -> None:
+        now = self.loop.now
+        self.router.take(con, con.connect_failed(why, now), now)
+
+    def _add(self, endpoint: Endpoint, key: bytes | None = None) -> None:
+        self.endpoints.add(endpoint)
+        self.admission.enter(key)
+        endpoint.con.counted = key
+        self.router.flow.settle(endpoint.con)
+        self.came += 1
+        endpoint.judge_reading()
+        self.dirty[endpoint.con] = None
+
+    # --- end of a turn ---
+
+    def apply_pauses(self) -> None:
+        """Stop and go on reading as the router has decided, and parse what was read before; within
+        this turn's share."""
+        if self._overdrawn:
+            self._judge_rates()
+        changed = self.router.flow.changed
+        if not changed and not self.going_on:
+            return
+        until = self._clock() + GO_ON_TIME
+        now = self.loop.now
+        for entry in list(changed):
+            del changed[entry]
+            con = entry.con
+            endpoint: Endpoint | None = con.shell
+            if endpoint is None or endpoint.lingering:
+                continue
+            if not entry.pauses:
+                self.going_on[endpoint] = None
+                continue
+            try:
+                if con.state is not CONNECTING:
+                    con.pause(now)
+                endpoint.judge_reading()
+            except Exception as error:
+                endpoint.handle_fault(error)
+            if self._clock() > until:
+                break
+        flow = self.router.flow
+        for endpoint in list(self.going_on):
+            if flow.due:
+                # Parsed it would weigh more.
+                break
+            # Those that queue up again meanwhile do so behind the others.
+            del self.going_on[endpoint]
+            try:
+                endpoint.go_on()
+            except Exception as error:
+                endpoint.handle_fault(error)
+            if self._clock() > until:
+                break
+
+    def _judge_rates(self) -> None:
+        """Those who have sent more than they may."""
+        overdrawn, now = list(self._overdrawn), self.loop.now
+        self._overdrawn.clear()
+        for con in overdrawn:
+            entry: Entry | None = con.entry
+            if entry is None or entry.gone or con.state is not OPEN:
+                continue
+            try:
+                self._judge_rate(con, entry, now)
+            except Exception as error:
+                self._fault(con, error)
+
+    def _judge_rate(self, con: RatedConnection, entry: Entry, now: float) -> None:
+        # A pause longer than any other may be is none.
+        too_long = 0 < self.settings.pause_timeout < con.owes
+        if self.settings.rate_action == "close" or too_long:
+            message = f"it sends more than {con.too_many} allows"
+            self.router.expel(entry, con.too_many, "rate", message, now)
+        else:
+            self.router.limits.hit(con.too_many, now, con.who)
+            self.router.flow.pause(entry, PAUSED_RATE)
+            self.loop.call_at(now + con.owes, partial(self._go_on, entry))
+
+    def _go_on(self, entry: Entry) -> None:
+        if not entry.gone:
+            try:
+                self.router.flow.resume(entry, PAUSED_RATE)
+            except Exception as error:
+                self._fault(entry.con, error)
+
+    def shake_hands(self) -> bool:
+        """Work on TLS handshakes, within this turn's share; True if more wait for the next one."""
+        if self.handshakes.waiting:
+            self.handshakes.work()
+        return bool(self.handshakes.waiting)
+
+    def flush(self) -> None:
+        """Write each dirty connection once, then close what is over: never inside a callback.
+
+        After a message to a large group, or a flood of answers, the rest is for the next turns:
+        those who get it must not hold up those who do not.
+        """
+        dirty = self.dirty
+        if not dirty and not self.doomed:
+            self._refusals.free()
+            return
+        until = self._clock() + WRITE_TIME
+        if dirty:
+            for con in list(islice(dirty, WRITE_BUDGET)):
+                del dirty[con]
+                endpoint: Endpoint | None = con.shell
+                if endpoint is not None:
+                    try:
+                        endpoint.flush()
+                    except Exception as error:
+                        endpoint.handle_fault(error)
+                    if self._clock() > until:
+                        break
+        if self.doomed:
+            doomed, self.doomed = self.doomed, []
+            until = max(until, self._clock() + WRITE_TIME / 2)
+            for index, endpoint in enumerate(doomed, 1):
+                if endpoint in self.endpoints:
+                    self.endpoints.discard(endpoint)
+                    try:
+                        self.admission.leave(endpoint.con.counted)
+                        endpoint.close()
+                    except Exception as error:
+                        endpoint.free(error)
+                    if self._clock() > until:
+                        self.doomed = doomed[index:]
+                        break
+        self._refusals.free()
+
+    # --- stop ---
+
+    def close_unannounced(self) -> None:
+        """Those that no handler has heard of, as they have not said what they are."""
+        now = self.loop.now
+        for endpoint in self.endpoints:
+            if endpoint.con.entry is None:
+                try:
+                    endpoint.con.close(1001, "the server is going away", "going-away", now)
+                    self.dirty[endpoint.con] = None
+                except Exception as error:
+                    endpoint.handle_fault(error)
+
+    def unwritten(self) -> bool:
+        """Whether some connection is not over, or has output left."""
+        return any(e.con.output_size or e.con.state is not CLOSED for e in self.endpoints)
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        self.close_listeners()
+        self._refusals.close()
+        for endpoint in self.endpoints:
+            try:
+                endpoint.close()
+            except Exception as error:
+                endpoint.free(error)
+        self.endpoints.clear()
+
+
+def _accept_tls(listen: Listen) -> AcceptTls:
+    return AcceptTls(listen.tls == "required", Certificates(listen).context_for)
+
+
+def _write_out(con: Connection) -> None:
+    endpoint: Endpoint | None = con.shell
+    if endpoint is not None:
+        endpoint.write_out()

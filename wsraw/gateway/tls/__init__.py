@@ -1,0 +1,1 @@
+"""TLS: the first message, the engine over memory, certificates."""

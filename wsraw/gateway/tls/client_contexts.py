@@ -1,0 +1,105 @@
+"""I/O. The TLS contexts of opened connections: verifying, unless a handler asks for less.
+
+Making one reads the system's certificates, which takes tens of milliseconds; so it is done in a
+thread, once for all connections of the same options. Certificates come as text: the worker may be
+on another machine than the files that we could read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import ssl
+import tempfile
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from wsraw.gateway.tls.engine import Context, explain
+from wsraw.link.open_options import Opening
+
+log = logging.getLogger("wsraw.gateway")
+
+MOST_CACHED: Final = 64
+"""Contexts kept; those used last. One with the system's certificates holds about 0.5 MiB."""
+
+
+class TlsOptions(NamedTuple):
+    """What `open` says of TLS. `ca`, `cert` and `key` are PEM texts."""
+
+    verify: bool = True
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    speaks_http: bool = False
+    """It is for a WebSocket, and ALPN says so."""
+
+
+def options_of(asked: Opening) -> TlsOptions:
+    """What an `open` asks for."""
+    return TlsOptions(asked.verify, asked.ca, asked.cert, asked.key, asked.kind == "websocket")
+
+
+class ClientContexts:
+    """Made once for each set of options."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[TlsOptions, Context] = OrderedDict()
+
+    def find(self, options: TlsOptions) -> Context | None:
+        """The context for these options, if it was made already."""
+        context = self._made.get(options)
+        if context is not None:
+            self._made.move_to_end(options)
+        return context
+
+    def keep(self, options: TlsOptions, context: Context) -> None:
+        """For the next ones."""
+        if not options.verify and options not in self._made:
+            log.warning("a handler opens TLS connections with verify=False: anybody can answer")
+        self._made[options] = context
+        while len(self._made) > MOST_CACHED:
+            self._made.popitem(last=False)
+
+
+def make(options: TlsOptions) -> Context:
+    """A context. Takes its time: for a thread. Raises ValueError or OSError, with what is wrong."""
+    if options.verify:
+        # Around the certificates stands what people like to write there, in any script.
+        plain = options.ca.encode("ascii", "replace").decode()
+        try:
+            context = ssl.create_default_context(cadata=plain or None)
+        except (ssl.SSLError, ValueError) as error:
+            raise ValueError("the option ca holds no certificates in PEM form") from error
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A server that chooses one of them chooses its group, too: 8192 bits cost us 230 ms. Of TLS 1.3
+    # see client_hello.py.
+    ciphers = [cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"]
+    context.set_ciphers(":".join(ciphers))
+    if options.speaks_http:
+        context.set_alpn_protocols(["http/1.1"])
+    if options.cert:
+        _load(context, options.cert + "\n" + options.key)
+    return context
+
+
+def _load(context: Context, pem: str) -> None:
+    """load_cert_chain takes files alone; this one is ours alone, and gone at once."""
+    descriptor, path = tempfile.mkstemp(prefix="wsraw-", suffix=".pem")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(pem)
+        context.load_cert_chain(path, None, _refuse_password)
+    except ssl.SSLError as error:
+        raise ValueError(f"the options cert and key: {explain(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _refuse_password() -> str:
+    raise ValueError("the option key is encrypted; give it without a passphrase")

@@ -1,0 +1,147 @@
+"""Sans-I/O. One end of a TLS connection: ciphertext in, plaintext out, and the other way round.
+
+OpenSSL works on two memory buffers. Nothing that a peer sends raises: it ends in `error`, with the
+alert for the peer in `data_to_send`.
+
+Bytes go through OpenSSL in pieces of one record: its buffers never shrink, and an idle connection
+must not keep the size of its largest read.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+
+from wsraw.gateway.tls.x509 import describe
+
+Context = ssl.SSLContext
+
+PIECE: Final = 16 * 1024
+"""Bytes of plaintext in the largest record (RFC 8446, section 5.1)."""
+
+
+class Tls:
+    """A TLS connection; `handshake` until it `stands`."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "error", "stands")
+
+    def __init__(
+        self, context: Context, *, server_side: bool, server_name: str | None = None
+    ) -> None:
+        """Raises ValueError for a server name that cannot be one."""
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )
+        self.stands = False
+        self.ended = False
+        """The peer has said that it sends no more (close_notify)."""
+        self.error = ""
+
+    def handshake(self, data: bytes) -> None:
+        """Take bytes of the peer and go as far as they reach. The only step that costs much."""
+        try:
+            self._incoming.write(data)
+            self._object.do_handshake()
+            self.stands = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.error = explain(error)
+
+    @property
+    def has_more(self) -> bool:
+        """Bytes came that `receive_data` has not been asked for: glued to the handshake."""
+        return self._incoming.pending > 0
+
+    def receive_data(self, data: bytes) -> bytes:
+        """Ciphertext in, all the plaintext out that is complete. Look at `ended` and `error`."""
+        if self.ended or self.error:
+            return b""
+        parts: list[bytes] = []
+        if len(data) <= PIECE:
+            self._incoming.write(data)
+            self._read(parts)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(data), PIECE):
+                self._incoming.write(view[start : start + PIECE])
+                self._read(parts)
+                if self.ended or self.error:
+                    break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read(self, parts: list[bytes]) -> None:
+        incoming, read = self._incoming, self._object.read
+        try:
+            while incoming.pending:
+                # One record at a time; what a record holds is read whole.
+                part = read(PIECE)
+                if not part:
+                    self.ended = True
+                    return
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            # The same, where we had said so before.
+            self.ended = True
+        except ssl.SSLError as error:
+            self.error = explain(error)
+
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """Plaintext in, ciphertext out, after whatever else waited to be sent."""
+        view = memoryview(data)
+        parts = [self._outgoing.read()] if self._outgoing.pending else []
+        try:
+            for start in range(0, len(view), PIECE):
+                self._object.write(view[start : start + PIECE])
+                parts.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            self.error = explain(error)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def data_to_send(self) -> bytes:
+        """What TLS itself has to say: its handshake, alerts, answers to key updates."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def close(self) -> None:
+        """Say that no more comes: without it the peer cannot tell an end from a cut cable."""
+        try:
+            self._object.unwrap()
+        except (ssl.SSLError, ValueError):
+            # It has not said so itself; nobody waits for that.
+            pass
+
+    def about(self, server_name: str) -> dict[str, Any]:
+        """What handlers are told of it, once it stands."""
+        cipher = self._object.cipher()
+        about: dict[str, Any] = {
+            "version": self._object.version() or "",
+            "cipher": cipher[0] if cipher else "",
+            "server_name": server_name,
+        }
+        alpn = self._object.selected_alpn_protocol()
+        if alpn:
+            about["alpn"] = alpn
+        if self._object.server_side:
+            der = self._object.getpeercert(binary_form=True)
+            if der:
+                about["client"] = describe(self._read_certificate(), der)
+        return about
+
+    def _read_certificate(self) -> dict[str, Any]:
+        """What the peer's certificate says, as far as Python can read it: an authority may have
+        signed names that are no text. Then nothing is said of it but what its bytes say."""
+        try:
+            return dict(self._object.getpeercert() or {})
+        except (ValueError, ssl.SSLError):
+            return {}
+
+
+def explain(error: ssl.SSLError) -> str:
+    """OpenSSL's words, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate was not accepted: {error.verify_message}"
+    return (error.reason or str(error)).replace("_", " ").lower()

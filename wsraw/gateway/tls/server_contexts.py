@@ -1,0 +1,133 @@
+"""I/O. The TLS contexts of listeners, made of the files that the settings name.
+
+What is wrong with them is one line that says what to do. They are loaded anew for `reload`: all of
+them or none, and connections that stand keep what they have.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from datetime import UTC, datetime
+from typing import Final
+
+from wsraw.config.addresses import Listen, TlsPair, tls_pairs
+from wsraw.gateway.tls.x509 import validity
+
+log = logging.getLogger("wsraw.gateway")
+
+VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+CLIENTS: Final = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+
+
+class _EncryptedError(Exception):
+    """OpenSSL asks for a password: nobody is there to type it."""
+
+
+class Certificates:
+    """One listener's: a default, and others for the names that clients ask for."""
+
+    def __init__(self, listen: Listen) -> None:
+        """Raises ValueError with what to do."""
+        self.listen = listen
+        pairs = tls_pairs(listen)
+        contexts = [_context(listen, pair) for pair in pairs]
+        self._default = contexts[0]
+        self._of_names = {
+            name: context
+            for pair, context in zip(pairs, contexts, strict=True)
+            for name in pair.names
+        }
+
+    def context_for(self, server_name: str) -> ssl.SSLContext:
+        """For a name as the client gives it, in lower case; a star stands for one label."""
+        found = self._of_names.get(server_name)
+        if found is None:
+            found = self._of_names.get("*." + server_name.partition(".")[2])
+        return found or self._default
+
+
+def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = VERSIONS[listen.tls_min_version]
+    # It costs the server much, the client little, and nobody needs it (RFC 9325, section 3.5).
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    pem = _read(pair.cert, "tls_cert")
+    if pair.key:
+        _read(pair.key, "tls_key")
+    elif b"-----BEGIN CERTIFICATE-----" in pem and b"PRIVATE KEY-----" not in pem:
+        raise ValueError(f"tls_cert: {pair.cert}: no key stands in it; give its file as tls_key")
+    try:
+        context.load_cert_chain(pair.cert, pair.key or None, _refuse_password)
+    except _EncryptedError:
+        raise ValueError(
+            f"tls_key: {pair.key or pair.cert}: the key is encrypted; store it without a "
+            "passphrase, readable for this user alone (openssl pkey -in KEY -out NEW)"
+        ) from None
+    except ssl.SSLError as error:
+        raise ValueError(_explain(pair, error)) from error
+    except OSError as error:
+        # It was there a moment ago: whoever renews it replaces it just now.
+        raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
+    _judge_dates(pair.cert, pem)
+    context.verify_mode = CLIENTS[listen.tls_client_auth]
+    if listen.tls_client_ca:
+        _read(listen.tls_client_ca, "tls_client_ca")
+        try:
+            context.load_verify_locations(listen.tls_client_ca)
+        except OSError as error:
+            if not isinstance(error, ssl.SSLError):
+                raise ValueError(
+                    f"tls_client_ca: {listen.tls_client_ca}: {error.strerror or error}"
+                ) from error
+            raise ValueError(
+                f"tls_client_ca: {listen.tls_client_ca}: no certificates in PEM form in it"
+            ) from error
+    return context
+
+
+def _read(path: str, setting: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise ValueError(f"{setting}: {path}: {error.strerror or error}") from error
+
+
+def _refuse_password() -> str:
+    # Without it OpenSSL would ask at the terminal, and wait.
+    raise _EncryptedError
+
+
+def _explain(pair: TlsPair, error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"tls_key: {pair.key or pair.cert}: this key does not belong to {pair.cert}"
+    if error.reason in ("NO_CERTIFICATE_ASSIGNED", "NO_START_LINE", "PEM lib", None):
+        where = pair.key or "a key in the same file"
+        return (
+            f"tls_cert: {pair.cert}: with {where} this is no certificate and its key in PEM form; "
+            "give the chain as tls_cert, the server's own certificate first, and the key as tls_key"
+        )
+    return f"tls_cert: {pair.cert}: {error.reason.replace('_', ' ').lower()}"
+
+
+def _judge_dates(path: str, pem: bytes) -> None:
+    """An expired certificate is served, as an old one may be better than none; but not silently."""
+    text = pem.decode("latin-1")
+    begin = text.find("-----BEGIN CERTIFICATE-----")
+    end = text.find("-----END CERTIFICATE-----", begin)
+    try:
+        der = ssl.PEM_cert_to_DER_cert(text[begin : end + len("-----END CERTIFICATE-----")])
+        first, last = validity(der)
+    except (ValueError, IndexError):
+        return
+    now = datetime.now(UTC)
+    if now > last:
+        log.warning("tls_cert: %s expired on %s: clients will refuse it; renew it", path, last)
+    elif now < first:
+        log.warning("tls_cert: %s is valid only from %s on; is the clock right?", path, first)

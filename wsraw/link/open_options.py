@@ -1,0 +1,389 @@
+"""Sans-I/O. What `open` may ask for: target, options and the request of a WebSocket, checked.
+
+The worker checks where the handler stands, so that a mistake is an exception at the call. The
+gateway checks the same once more: a worker in another language may send anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+from wsraw.link.records import Open
+from wsraw.link.rules import NAME, OF_REQUESTS, VALUE
+
+LONGEST_TIMEOUT: Final = 1e9
+"""Seconds; a clock that adds more loses its milliseconds, or its mind."""
+
+MOST_REQUEST: Final = 64 * 1024
+"""Characters of a target, and of all that a request says, each."""
+
+MOST_PEM: Final = 1024 * 1024
+"""Characters of each PEM text; all authorities of a Linux system take a quarter of that."""
+
+LONGEST_NAME: Final = 1024
+"""Characters of the name of a connection."""
+
+LONGEST_HOST: Final = 255
+"""Characters of a host's name (RFC 1035, section 2.3.4)."""
+
+
+QUOTED: Final = 80
+"""Characters of what was asked for that an error quotes."""
+
+
+class Target(NamedTuple):
+    """Where to connect: `path` for a unix socket, else host and port."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool = False
+
+
+class Opening(NamedTuple):
+    """An `open` that was found good, and can be dialled."""
+
+    shown: str
+    """The target without user and password: what handlers, logs and status show."""
+    target: Target
+    kind: str
+    """`raw` or `websocket`."""
+    login: str
+    """What user and password of the target are as the header Authorization; empty without any."""
+    url: str
+    headers: list[tuple[str, str]]
+    """What the request of a WebSocket says beside the handshake; later ones replace earlier ones.
+    Host is the first of them."""
+    subprotocols: list[str]
+    during: int
+    """The connection whose event asks for it; 0: none does."""
+    couple: int | None
+    """The connection that shares flow control with it; 0: none does, None: that of `during`."""
+    name: str
+    reconnect: bool
+    timeout: float | None
+    """Seconds until it must be open; None: as the gateway is set."""
+    deflate: bool | None
+    verify: bool
+    ca: str
+    cert: str
+    key: str
+    server_name: str
+    """Who a server with TLS must prove to be."""
+
+
+def check(open_: Open) -> Opening:
+    """Read an `open`. Raises ValueError, with what to write instead, for what cannot be done."""
+    for field in ("target", "protocol", "url", "host", "orig"):
+        _check_text(field, getattr(open_, field), MOST_REQUEST)
+    options = _options_of(open_)
+    if open_.protocol not in ("raw", "websocket"):
+        raise ValueError(f"protocol {_brief(open_.protocol)} is neither 'raw' nor 'websocket'")
+    is_websocket = open_.protocol == "websocket" or is_websocket_target(open_.target)
+    target = parse_target(open_.target)
+    shown, login = _split_login(open_.target)
+    if login and not is_websocket:
+        raise ValueError(
+            f"cannot open {_brief(shown)}: only a WebSocket can log in with user:password@"
+        )
+    url, headers = "", []
+    if is_websocket:
+        url = _path_of(open_, shown)
+        headers = _headers_of(open_, target, login, options.get("headers", {}))
+    server_name = options.get("server_name") or target.host.partition("%")[0]
+    if target.tls:
+        _check_server_name(server_name)
+    if options.get("key") and not options.get("cert"):
+        raise ValueError("the option key needs the option cert")
+    return Opening(
+        shown,
+        target,
+        "websocket" if is_websocket else "raw",
+        login,
+        url,
+        headers,
+        list(options.get("subprotocols", ())),
+        options.get("during", 0),
+        options.get("couple", 0) if "couple" in open_.options else None,
+        options.get("name", ""),
+        options.get("reconnect", False),
+        options.get("connect_timeout"),
+        options.get("deflate"),
+        options.get("verify", True),
+        options.get("ca", ""),
+        options.get("cert", ""),
+        options.get("key", ""),
+        server_name,
+    )
+
+
+def _brief(text: str) -> str:
+    return repr(text) if len(text) <= QUOTED else f"{text[:QUOTED]!r}…"
+
+
+# --- the target ---
+
+_DEFAULT_PORTS: Final = {"ws": "80", "wss": "443"}
+
+
+def is_websocket_target(target: str) -> bool:
+    """Whether a target alone says that it is a WebSocket."""
+    return target.startswith(("ws://", "wss://"))
+
+
+def parse_target(target: str) -> Target:
+    """Raises ValueError, with what to write instead, for what cannot be dialled."""
+    shown = _hide_login(target)
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        if target.startswith("unix:"):
+            scheme, rest = "unix", target.removeprefix("unix:")
+        else:
+            scheme, rest = "tcp", target
+    if scheme not in ("tcp", "tls", "ws", "wss", "unix"):
+        raise ValueError(
+            f"cannot open {_brief(shown)}: write host:port, tcp://, tls://, ws://, wss:// or unix:"
+        )
+    if scheme == "unix":
+        if not rest or "\0" in rest:
+            raise ValueError(f"cannot open {_brief(shown)}: write it as unix:PATH")
+        return Target("", 0, rest)
+    authority = _authority(rest).rpartition("@")[2]
+    host, colon, port = authority.rpartition(":")
+    if scheme in _DEFAULT_PORTS and (not colon or authority.endswith("]")):
+        host, port = authority, _DEFAULT_PORTS[scheme]
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    known = port.isascii() and port.isdigit() and len(port) < 10
+    if not _HOST.fullmatch(host) or not known or not 0 < int(port) < 65536:
+        raise ValueError(f"cannot open {_brief(shown)}: write it as host:port")
+    return Target(host, int(port), "", scheme in ("tls", "wss"))
+
+
+_HOST: Final = re.compile(r"""[^\x00-\x20\x7f-\xa0/?#@\\\[\]"<>^`{|}\ud800-\udfff]{1,255}""")
+
+
+def _authority(rest: str) -> str:
+    """What stands behind the scheme, less what belongs to the request."""
+    return re.split(r"[/?#]", rest, maxsplit=1)[0]
+
+
+def _split_scheme(target: str) -> tuple[str, str]:
+    scheme, separator, rest = target.partition("://")
+    return (scheme + separator, rest) if separator else ("", target)
+
+
+def _split_login(target: str) -> tuple[str, str]:
+    """A target without user and password, and those as the header Authorization."""
+    if target.startswith("unix:"):
+        return target, ""
+    scheme, rest = _split_scheme(target)
+    authority = _authority(rest)
+    login, at, host = authority.rpartition("@")
+    if not at:
+        return target, ""
+    user, _, password = login.partition(":")
+    plain = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "replace")
+    basic = f"Basic {base64.b64encode(plain).decode()}"
+    return scheme + host + rest[len(authority) :], basic
+
+
+def _hide_login(target: str) -> str:
+    """A target that may be wrong, for an error: nothing of it that may be a password or a token."""
+    scheme, rest = _split_scheme(target)
+    if target.startswith("unix:"):
+        return target
+    before, query, _ = rest.partition("?")
+    if not query:
+        _, at, host = rest.rpartition("@")
+        return f"{scheme}{'…@' if at else ''}{host}"
+    # Which of the two comes first nobody can tell: a password may have a ? in it.
+    return f"{scheme}…" if "@" in rest else f"{scheme}{before}?…"
+
+
+def without_path(target: str) -> str:
+    """A target whose path and query are the argument `url`'s instead."""
+    scheme, rest = _split_scheme(target)
+    return target if target.startswith("unix:") else scheme + _authority(rest)
+
+
+# --- the request of a WebSocket ---
+
+_PATH: Final = re.compile(r"/[\x21-\x7e]*")
+
+
+def _path_of(open_: Open, shown: str) -> str:
+    path = open_.url
+    if path in ("", "/"):
+        path = "/"
+        if not shown.startswith("unix:"):
+            rest = _split_scheme(shown)[1]
+            path = rest[len(_authority(rest)) :].partition("#")[0] or "/"
+        if path.startswith("?"):
+            path = f"/{path}"
+    if not _PATH.fullmatch(path):
+        path = path.partition("?")[0]
+        raise ValueError(f"{_brief(path)} is not a url: it begins with / and is plain ASCII")
+    return path
+
+
+def _headers_of(
+    open_: Open, target: Target, login: str, extra: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    headers = [("Host", open_.host or _host_of(target))]
+    if open_.orig:
+        headers.append(("Origin", open_.orig))
+    if login:
+        headers.append(("Authorization", login))
+    headers += extra.items()
+    for name, value in headers:
+        # A line break in a value would begin a header, or a request, of somebody else's choice.
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{_brief(name)} is not the name of a header")
+        if not VALUE.fullmatch(value):
+            # Not shown: it may be a password.
+            raise ValueError(f"the header {name[:QUOTED]} must be one line of Latin-1 characters")
+        if name.lower() in OF_REQUESTS:
+            raise ValueError(f"the header {name[:QUOTED]} belongs to the handshake")
+    if sum(len(name) + len(value) for name, value in headers) > MOST_REQUEST:
+        raise ValueError(f"the headers have more than {MOST_REQUEST} characters")
+    return headers
+
+
+def _host_of(target: Target) -> str:
+    """As the header has it: without the port that goes without saying (RFC 9110, section 4.2), and
+    without the zone of an address, which means nothing to others (RFC 6874)."""
+    if target.path:
+        return "localhost"
+    host = target.host.partition("%")[0]
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError as error:
+            raise ValueError(f"{_brief(host)} is not the name of a host: {error}") from None
+    return host if target.port == (443 if target.tls else 80) else f"{host}:{target.port}"
+
+
+# --- options ---
+
+
+def _options_of(open_: Open) -> dict[str, Any]:
+    """The options that are known, each of its type; those that are None are left out."""
+    options = {}
+    for name, test in _TESTS.items():
+        value = open_.options.get(name)
+        if value is None:
+            continue
+        if name == "headers" and value == []:
+            # PHP has one type for lists and maps.
+            continue
+        why = test(value)
+        if why:
+            raise ValueError(f"the option {name} must be {why}")
+        options[name] = value
+    return options
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _flag(value: object) -> str:
+    return "" if isinstance(value, bool) else "true or false"
+
+
+def _seconds(value: Any) -> str:
+    if _is_number(value) and 0 <= value <= LONGEST_TIMEOUT:
+        return ""
+    return f"a number of seconds from 0 to {LONGEST_TIMEOUT:.0f}"
+
+
+def _id(value: Any) -> str:
+    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+    return "" if is_id else "the id of a connection"
+
+
+def _text(longest: int) -> Callable[[object], str]:
+    def test(value: object) -> str:
+        good = isinstance(value, str) and len(value) <= longest and _is_unicode(value)
+        return "" if good else f"a string of at most {longest} characters"
+
+    return test
+
+
+def _pem(value: object) -> str:
+    good = isinstance(value, str) and len(value) <= MOST_PEM and _is_unicode(value)
+    return "" if good else f"a text in PEM form of at most {MOST_PEM} characters"
+
+
+def _headers(value: Any) -> str:
+    good = isinstance(value, dict) and all(
+        isinstance(text, str) and _is_unicode(text) for item in value.items() for text in item
+    )
+    return "" if good else "a map of header names to values, all of them strings"
+
+
+def _names(value: Any) -> str:
+    good = isinstance(value, list | tuple) and all(
+        isinstance(name, str) and NAME.fullmatch(name) for name in value
+    )
+    if good and sum(map(len, value)) <= MOST_REQUEST:
+        return ""
+    return "a list of names"
+
+
+_TESTS: Final[dict[str, Callable[[Any], str]]] = {
+    "during": _id,
+    "couple": _id,
+    "name": _text(LONGEST_NAME),
+    "reconnect": _flag,
+    "headers": _headers,
+    "subprotocols": _names,
+    "connect_timeout": _seconds,
+    "deflate": _flag,
+    "verify": _flag,
+    "ca": _pem,
+    "cert": _pem,
+    "key": _pem,
+    "server_name": _text(LONGEST_HOST),
+}
+
+
+def _check_text(field: str, value: object, longest: int) -> None:
+    if not isinstance(value, str) or len(value) > longest or not _is_unicode(value):
+        raise ValueError(f"{field} must be a string of at most {longest} characters")
+
+
+def _is_unicode(text: str) -> bool:
+    """Half a surrogate pair, as broken JSON has it, cannot be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_SERVER_NAME: Final = re.compile(r"(?!\.)[-_.0-9a-zA-Z]+")
+
+
+def _check_server_name(name: str) -> None:
+    """What TLS can ask a server for: a host's name, or an address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    else:
+        return
+    try:
+        plain = name.encode("idna").decode()
+    except UnicodeError:
+        plain = ""
+    if not _SERVER_NAME.fullmatch(plain):
+        raise ValueError(f"{_brief(name)} cannot be the name of a server: give server_name")

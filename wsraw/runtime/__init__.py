@@ -1,0 +1,1 @@
+"""What the processes share: the loop, listening sockets, descriptors, keys."""

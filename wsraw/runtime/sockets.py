@@ -1,0 +1,192 @@
+"""I/O. Listening sockets: bound with advice. The supervisor opens them where a child can inherit
+them, so that no connect is refused while a gateway is replaced; elsewhere the gateway does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from typing import Final
+
+from wsraw.config.addresses import Listen
+from wsraw.runtime.tuning import tune
+
+BACKLOG: Final = 4096
+"""Connections the kernel may hold for us; it caps this at its own limit (somaxconn)."""
+
+CAN_BE_INHERITED: Final = sys.platform != "win32"
+"""Windows passes sockets on by duplicating them for a process that already runs."""
+
+
+def bind(listen: Listen) -> socket.socket:
+    """A socket that listens, and never blocks. Raises OSError with a text that says what to do."""
+    try:
+        sock = _bind_unix(listen) if listen.path else _bind_tcp(listen)
+    except OSError as error:
+        raise OSError(error.errno, _advice(listen, error)) from error
+    sock.setblocking(False)
+    return sock
+
+
+def adopt(descriptor: int) -> socket.socket:
+    """A socket that our parent has bound. Raises OSError if it is none."""
+    os.set_inheritable(descriptor, False)
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def close(sock: socket.socket, listen: Listen) -> None:
+    """For who bound it: the file of a unix socket goes with it, unless another program has put its
+    own in that place meanwhile."""
+    if isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path):
+        try:
+            os.unlink(listen.path)
+        except OSError:
+            pass
+    sock.close()
+
+
+class _UnixSocket(socket.socket):
+    """A socket that knows which file it has made."""
+
+    file: tuple[int, int] | None = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class _AdvisedError(OSError):
+    """Says by itself what to do."""
+
+
+def _bind_unix(listen: Listen) -> socket.socket:
+    path = listen.path
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # A socket file that nobody listens on is left from a run that was killed.
+        # (Connecting to a file of another kind is refused in the same words.)
+        if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+    sock = _UnixSocket(family, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.file = _identity(path)
+        # Before anybody can connect.
+        _let_in(listen)
+        sock.listen(BACKLOG)
+    except OSError:
+        close(sock, listen)
+        raise
+    return sock
+
+
+def _let_in(listen: Listen) -> None:
+    """Set the group and the permissions of a unix socket's file: whoever may write may connect."""
+    if listen.group and sys.platform != "win32":
+        import grp
+
+        try:
+            by_number = listen.group.isascii() and listen.group.isdigit()
+            group = int(listen.group) if by_number else grp.getgrnam(listen.group).gr_gid
+        except (KeyError, ValueError):
+            why = f"there is no group {listen.group!r} on this machine; see `getent group`"
+            raise _AdvisedError(errno.EINVAL, why) from None
+        try:
+            os.chown(listen.path, -1, group)
+        except (OSError, OverflowError) as error:
+            why = (
+                f"its group cannot be {listen.group!r}: {getattr(error, 'strerror', error)}; run "
+                "as a member of that group, or use mode=666 and a folder that only the proxy can "
+                "enter"
+            )
+            raise _AdvisedError(getattr(error, "errno", errno.EINVAL), why) from error
+    if listen.mode is not None:
+        os.chmod(listen.path, listen.mode)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _bind_tcp(listen: Listen) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:
+        # A label that is empty or longer than 63 bytes never gets as far as a name server.
+        raise socket.gaierror(socket.EAI_NONAME, f"no name: {error}") from error
+    family, _, _, _, address = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # There SO_REUSEADDR means that two programs may share the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # Connections of the last run in TIME_WAIT must not keep this one from binding.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Before anybody comes: what a connection inherits is what the listener has by then.
+        tune(sock)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _advice(listen: Listen, error: OSError) -> str:
+    what = f"cannot listen on {listen.name}"
+    if isinstance(error, _AdvisedError):
+        return f"{what}: {error.strerror}"
+    if isinstance(error, socket.gaierror):
+        return f"{what}: {error.strerror}; write an address of this machine, or a name it knows"
+    if (
+        error.errno == errno.EADDRINUSE
+        and os.path.lexists(listen.path)
+        and not _is_socket(listen.path)
+    ):
+        return f"{what}: there is something else at that path; remove it, or choose another path"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}: the address is in use; stop the other program or choose another port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "a folder that you may write to" if listen.path else "a port above 1023"
+        return f"{what}: not permitted; choose {hint}"
+    if listen.path and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{what}: there is no folder {os.path.dirname(listen.path)}; make it first"
+    if listen.path and error.errno is None:
+        # Python itself looks at the length, and says no number.
+        return f"{what}: {error}; choose a shorter path"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all it has"
+    return f"{what}: {error.strerror or error}"
+
+
+def printable(address: object) -> str:
+    """A socket address as people write it."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{host}:{address[1]}"
+    if not isinstance(address, str) or not address:
+        return "unix"
+    # A path is bytes, and the peer has chosen it: no control character of it reaches the log, and
+    # what is not UTF-8 cannot be told to workers as it is.
+    return "unix:" + "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in address
+    )

@@ -1,0 +1,1 @@
+"""Programs of their own beside the server: `wsraw drill` and `wsraw conform`."""

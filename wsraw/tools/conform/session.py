@@ -1,0 +1,80 @@
+"""Sans-I/O. What the gateway, as it is played, knows of one session."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, NamedTuple, get_args
+
+from wsraw.link.records import Event, Record, Send
+from wsraw.tools.conform import show
+
+EVENTS: Final = {kind.__struct_config__.tag for kind in get_args(Event)}
+
+
+class Heard(NamedTuple):
+    """A record that came, and where it stood."""
+
+    batch: int
+    """From 1, in its session."""
+    place: int
+    record: Any
+
+    def text(self) -> str:
+        """For people."""
+        return show.record(self.record)
+
+
+class Session:
+    """From `welcome` on. Number 0 is the one that no worker has."""
+
+    def __init__(self, number: int, ids: range) -> None:
+        self.number = number
+        self.ids = [ids]
+        """What `open` may use."""
+        self.opened: set[int] = set()
+        self.waiting: deque[list[Any]] = deque()
+        """Records that the window holds back, and those behind them."""
+        self.in_flight: dict[int, list[Any]] = {}
+        """Events by seq: a record as it went out."""
+        self.wrong_acks: list[Heard] = []
+        self.acked: dict[int, Heard] = {}
+        self.heard: list[Heard] = []
+        self.batches = 0
+        self.over = False
+        """It has said bye."""
+        self.next_seq = 1
+
+    def number_event(self, record: list[Any]) -> int:
+        """Give an event its seq, which is returned."""
+        seq = record[1] = self.next_seq
+        self.next_seq += 1
+        return seq
+
+    def unfinished(self) -> list[Any] | None:
+        """The first event that is not acked."""
+        waiting = (record for record in self.waiting if record[0] in EVENTS)
+        return next(iter(self.in_flight.values()), None) or next(waiting, None)
+
+    def take(self, window: int) -> list[list[Any]]:
+        """What may go out now: no more events than the window has room for."""
+        batch = []
+        while self.waiting:
+            record = self.waiting[0]
+            if record[0] in EVENTS:
+                if len(self.in_flight) >= window:
+                    break
+                self.in_flight[record[1]] = record
+            batch.append(self.waiting.popleft())
+        return batch
+
+    def sends(self, con: int, start: int = 0) -> list[Heard]:
+        """What was sent to a connection, from that place in `heard` on."""
+        return [
+            each
+            for each in self.heard[start:]
+            if type(each.record) is Send and each.record.con == con
+        ]
+
+    def commands(self, kind: type[Record], start: int = 0) -> list[Heard]:
+        """The records of one kind, from that place in `heard` on."""
+        return [each for each in self.heard[start:] if type(each.record) is kind]
