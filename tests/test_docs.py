@@ -175,7 +175,7 @@ def test_every_field_of_the_link_has_a_type() -> None:
 
 def test_the_examples_are_those_that_are_there() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
-    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").rglob("*.py"))
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
 def defined(path: Path) -> set[str]:
