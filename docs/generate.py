@@ -6,6 +6,7 @@ name, as in `30 s<!-- handler-timeout -->`. tests/test_docs.py says when one of 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -255,7 +256,18 @@ def rules() -> str:
     return "\n".join(lines)
 
 
+def packages() -> str:
+    """Every package below wsraw/, by the first line of its docstring."""
+    rows = ["| package | what it is for |", "|---|---|"]
+    for path in sorted((DOCS.parent / "wsraw").rglob("__init__.py"))[1:]:
+        name = path.parent.relative_to(DOCS.parent / "wsraw").as_posix()
+        doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        rows.append(f"| `{name}/` | {doc.splitlines()[0].removeprefix('Sans-I/O. ')} |")
+    return "\n".join(rows)
+
+
 REGIONS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
+    "packages": ("architecture.md", packages),
     "settings": ("configuration.md", settings),
     "pools": ("pools.md", lambda: keys("pools")),
     "routes": ("pools.md", lambda: keys("routes")),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import re
@@ -56,9 +55,14 @@ LIMITS = ROOT / "docs/limits.md"
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
 DRILL = ROOT / "docs/drill.md"
 CONFORM = ROOT / "docs/conform.md"
-WALK = ROOT / "docs/walk.md"
 EXAMPLES = ROOT / "examples/README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", EXAMPLES, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    EXAMPLES,
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def by_name(path: Path) -> str:
@@ -176,19 +180,6 @@ def test_every_field_of_the_link_has_a_type() -> None:
 def test_the_examples_are_those_that_are_there() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-
-
-def defined(path: Path) -> set[str]:
-    """Classes, functions and methods of a module."""
-    names = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef):
-            names |= {
-                f"{node.name}.{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef)
-            }
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            names.add(node.name)
-    return names
 
 
 def first_column(text: str) -> set[str]:
