@@ -58,8 +58,6 @@ GATEWAY = (
 
 STILL_UP = {
     ("gateway.admission.policy", "gateway.connection.states"),
-    ("gateway.sockets.endpoint", "gateway.sessions.router"),
-    ("gateway.sockets.sockets", "gateway.sessions.router"),
 }
 """Imports against the layers that are still to be removed."""
 

@@ -8,7 +8,7 @@ from tests.gateway.page import MARK, Con
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.open_options import check
 from wsraw.link.records import OnError, OnMessage, Open
 
@@ -21,11 +21,11 @@ OURS = {
 class Socket:
     """What endpoint.py does with a socket, with buffers in the kernel's place."""
 
-    def __init__(self, router: Router, con: Connection) -> None:
-        self.router = router
+    def __init__(self, registry: Registry, con: Connection) -> None:
+        self.registry = registry
         self.con = con
         con.shell = self
-        router.flow.settle(con)
+        registry.flow.settle(con)
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.peer_closed = False
@@ -53,27 +53,27 @@ class Socket:
                 self.eof = True
                 self.flush(0, now)
         elif data:
-            self.router.take(con, con.receive_data(data, now), now)
+            self.registry.take(con, con.receive_data(data, now), now)
             self._go_on(now)
         else:
             self.eof = True
             self.reading = False
-            self.router.receive_eof(con, now)
+            self.registry.receive_eof(con, now)
 
     def lost(self, why: str, now: float) -> None:
         """The socket has failed."""
-        self.router.take(self.con, self.con.lost(why, now), now)
+        self.registry.take(self.con, self.con.lost(why, now), now)
         self._close()
 
     def judge_pause(self, now: float) -> None:
-        """The router has changed its mind about reading."""
+        """Pause reading, or resume it."""
         con = self.con
         if self.closed or self.lingering:
             return
         if con.entry.pauses:
             con.pause(now)
         else:
-            self.router.take(con, con.resume(now), now)
+            self.registry.take(con, con.resume(now), now)
             self._go_on(now)
         self.judge_reading()
 
@@ -81,7 +81,7 @@ class Socket:
         """Turns in which nothing else happens."""
         con = self.con
         while con.has_more and not (con.entry.pauses and con.state is ConnectionState.OPEN):
-            self.router.take(con, con.resume(now), now)
+            self.registry.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
@@ -100,12 +100,12 @@ class Socket:
         if con.output_size:
             data = bytes(con.data_to_send()[:size])
             self.outgoing += data
-            self.router.take(con, con.written(len(data), now), now)
+            self.registry.take(con, con.written(len(data), now), now)
             entry = con.entry
             if entry is not None:
                 entry.written += len(data)
                 if con.output_size or entry.output_counted or entry.marks:
-                    self.router.wrote(entry)
+                    self.registry.wrote(entry)
         if con.state is ConnectionState.CLOSING:
             self._go_on(now)
         if con.state is ConnectionState.CLOSED:
@@ -120,7 +120,7 @@ class Socket:
             if now >= self.linger_until:
                 self._close()
         elif not self.closed and now >= con.deadline:
-            self.router.take(con, con.handle_timeout(now), now)
+            self.registry.take(con, con.handle_timeout(now), now)
             if con.state is ConnectionState.CLOSED:
                 self.flush(0, now)
 
@@ -143,9 +143,9 @@ class Socket:
         con.shell = None
         con.drop_output()
         if con.entry is None or con.entry.gone:
-            self.router.flow.leave(con)
+            self.registry.flow.leave(con)
         else:
-            self.router.flow.output_changed(con.entry)
+            self.registry.flow.output_changed(con.entry)
 
 
 class Peer:

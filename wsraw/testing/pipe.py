@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
 
 READ_SIZE = 64 * 1024
 
@@ -16,7 +16,7 @@ READ_SIZE = 64 * 1024
 class Pipe:
     """Bytes to and from one connection."""
 
-    def __init__(self, router: Router, con: Connection) -> None:
+    def __init__(self, registry: Registry, con: Connection) -> None:
         self.con = con
         self.incoming = bytearray()
         """What the peer has sent and the gateway has not read."""
@@ -30,7 +30,7 @@ class Pipe:
         self.was_reset = False
         self.blocked = False
         """The peer does not read, and the kernel's buffers are full."""
-        self._router = router
+        self._registry = registry
         self._eof = False
         self._reading = True
         self._lingering = False
@@ -48,7 +48,7 @@ class Pipe:
         con = self.con
         goes_on = con.has_more and not (con.state is OPEN and con.entry.pauses)
         if goes_on:
-            self._router.take(con, con.resume(now), now)
+            self._registry.take(con, con.resume(now), now)
             self.judge_reading()
         self._read(now)
         self.flush(now)
@@ -62,18 +62,18 @@ class Pipe:
             return
         data = bytes(self.incoming[:READ_SIZE])
         del self.incoming[:READ_SIZE]
-        con, router = self.con, self._router
+        con, registry = self.con, self._registry
         if self._lingering:
             self._eof = not data
         elif data:
             connecting = con.state is CONNECTING
-            router.take(con, con.receive_data(data, now), now)
+            registry.take(con, con.receive_data(data, now), now)
             if connecting or con.has_more:
                 self.judge_reading()
         else:
             self._eof = True
             self._reading = False
-            router.receive_eof(con, now)
+            registry.receive_eof(con, now)
 
     def flush(self, now: float) -> None:
         """Write what the peer takes, then see what follows from it."""
@@ -83,17 +83,17 @@ class Pipe:
         if con.output_size and not self.blocked:
             data = bytes(con.data_to_send())
             self.outgoing += data
-            self._router.take(con, con.written(len(data), now), now)
+            self._registry.take(con, con.written(len(data), now), now)
             if con.entry is not None:
                 con.entry.written += len(data)
-                self._router.wrote(con.entry)
+                self._registry.wrote(con.entry)
         if con.state is CLOSED:
             self._finish(now)
         elif con.state is CLOSING and not self._reading:
             self.judge_reading()
 
     def judge_pause(self, now: float) -> None:
-        """The router has changed its mind about reading."""
+        """Pause reading, or resume it."""
         con = self.con
         if self.closed or self._lingering:
             return
@@ -101,7 +101,7 @@ class Pipe:
             if con.state is not CONNECTING:
                 con.pause(now)
         else:
-            self._router.take(con, con.resume(now), now)
+            self._registry.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
@@ -118,7 +118,7 @@ class Pipe:
         """The network has failed, or the peer has reset it."""
         self.incoming.clear()
         if not self.closed:
-            self._router.take(self.con, self.con.lost(why, now), now)
+            self._registry.take(self.con, self.con.lost(why, now), now)
             self._close()
 
     def handle_timeout(self, now: float) -> None:
@@ -128,7 +128,7 @@ class Pipe:
         if self._lingering:
             self._close()
         else:
-            self._router.take(self.con, self.con.handle_timeout(now), now)
+            self._registry.take(self.con, self.con.handle_timeout(now), now)
 
     def _finish(self, now: float) -> None:
         con = self.con

@@ -252,7 +252,7 @@ def test_optional_limits_the_time_of_a_handshake_alone(serve: Serve) -> None:
     silent, half = served.connect(), served.connect()
     half.sendall(b"\x16\3\1\2\0")
     served.until(lambda: len(served.sockets.endpoints) == 1, 0.4)
-    assert served.sockets.router.limits.counts == {"handshake_timeout": 1}
+    assert served.sockets.registry.limits.counts == {"handshake_timeout": 1}
     silent.sendall(b"late")
     served.until(lambda: served.data() == b"late")
 
@@ -261,7 +261,7 @@ def test_silence_inside_tls_is_silence(serve: Serve) -> None:
     served = serve(tls="optional", silence_timeout=5.0)
     Client(served).shake()
     served.until(lambda: not served.sockets.endpoints, 0.4)
-    assert served.sockets.router.limits.counts == {"silence_timeout": 1}
+    assert served.sockets.registry.limits.counts == {"silence_timeout": 1}
 
 
 def test_a_client_that_leaves_in_its_handshake_is_forgotten(serve: Serve) -> None:

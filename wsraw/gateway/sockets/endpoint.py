@@ -19,8 +19,8 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.output import GATHERED_FROM
 from wsraw.gateway.delivery.entry import PAUSED_FULL, Entry
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.weights import EARLY
-from wsraw.gateway.sessions.router import Router
 from wsraw.runtime.loop import Loop, Timer
 
 READ_SIZE: Final = 64 * 1024
@@ -56,7 +56,7 @@ class Owner:
     """What all endpoints share; sockets.py is the one who has it."""
 
     loop: Loop
-    router: Router
+    registry: Registry
     settings: Settings
     dirty: dict[Connection, None]
     doomed: list[Endpoint]
@@ -115,7 +115,7 @@ class Endpoint:
 
     def _read(self) -> None:
         owner, con = self._owner, self.con
-        flow = owner.router.flow
+        flow = owner.registry.flow
         if (flow.full or flow.due) and self._must_wait():
             return
         now = owner.loop.now
@@ -138,7 +138,7 @@ class Endpoint:
             if connecting:
                 self.judge_standing(now)
             if events:
-                owner.router.take(con, events, now)
+                owner.registry.take(con, events, now)
             elif not con.parsed:
                 if len(data) >= LEAST_READ:
                     # A part of something large: there will be more of it in the next turn.
@@ -167,7 +167,7 @@ class Endpoint:
         else:
             self.eof = True
             self.reading = False
-            owner.router.receive_eof(con, now)
+            owner.registry.receive_eof(con, now)
             owner.dirty[con] = None
 
     def _must_wait(self) -> bool:
@@ -176,7 +176,7 @@ class Endpoint:
         con = self.con
         if con.entry is None or con.state is not OPEN or self.lingering:
             return False
-        flow = self._owner.router.flow
+        flow = self._owner.registry.flow
         if flow.full:
             flow.pause(con.entry, PAUSED_FULL)
         return True
@@ -187,7 +187,7 @@ class Endpoint:
         if con.is_full:
             self.judge_reading()
         if con.state is OPEN:
-            self._owner.router.flow.settle(con)
+            self._owner.registry.flow.settle(con)
         if con.state is OPEN and con.entry is not None and con.entry.pauses:
             con.pause(now)
             self.judge_reading()
@@ -216,7 +216,7 @@ class Endpoint:
         self.eof = True
         self.reading = False
         con = self.con
-        self._owner.router.take(con, con.lost(why, self._owner.loop.now), self._owner.loop.now)
+        self._owner.registry.take(con, con.lost(why, self._owner.loop.now), self._owner.loop.now)
         self._owner.doomed.append(self)
 
     # --- writing, once a turn ---
@@ -239,13 +239,13 @@ class Endpoint:
                 return
             events = con.written(size, now)
             if events:
-                owner.router.take(con, events, now)
+                owner.registry.take(con, events, now)
             entry: Entry | None = con.entry
             if entry is not None:
                 # Nearly always everything was taken at once, and nobody need be told.
                 entry.written += size
                 if con.output_size or entry.output_counted or entry.marks:
-                    owner.router.wrote(entry)
+                    owner.registry.wrote(entry)
             if self.lingering and size:
                 self._linger()
             writing = con.output_size > 0
@@ -273,7 +273,7 @@ class Endpoint:
             self.flush()
 
     def judge_reading(self) -> None:
-        """Read when there is something, unless the router has paused it, or there is nothing more
+        """Read when there is something, unless the registry has paused it, or there is nothing more
         to come, or it has to queue up."""
         con = self.con
         entry: Entry | None = con.entry
@@ -299,7 +299,7 @@ class Endpoint:
             return
         if entry is not None and entry.pauses and con.state is OPEN:
             return
-        if owner.router.flow.full and self._must_wait():
+        if owner.registry.flow.full and self._must_wait():
             return
         if self._is_busy and not con.has_more and not con.paused:
             # Unless it is found to be so again.
@@ -309,7 +309,7 @@ class Endpoint:
         else:
             events = con.resume(now)
             if events:
-                owner.router.take(con, events, now)
+                owner.registry.take(con, events, now)
             owner.dirty[con] = None
             if con.has_more:
                 owner.loop.give_way()
@@ -343,7 +343,7 @@ class Endpoint:
         if con.deadline <= now:
             events = con.handle_timeout(now)
             if events:
-                owner.router.take(con, events, now)
+                owner.registry.take(con, events, now)
         owner.dirty[con] = None
 
     # --- the end ---
@@ -353,7 +353,7 @@ class Endpoint:
         con = self.con
         if con.limit:
             limit, con.limit = con.limit, ""
-            self._owner.router.limits.hit(limit, self._owner.loop.now, con.who)
+            self._owner.registry.limits.hit(limit, self._owner.loop.now, con.who)
         if con.reset or (
             not con.output_size and (self.eof or con.ends_with_reset or self._nothing_comes())
         ):
@@ -401,7 +401,7 @@ class Endpoint:
         con = self.con
         con.shell = None
         con.drop_output()
-        flow = self._owner.router.flow
+        flow = self._owner.registry.flow
         entry: Entry | None = con.entry
         if entry is None or entry.gone:
             flow.leave(con)
@@ -415,18 +415,18 @@ class Endpoint:
         """Something of ours has raised while this connection was handled, and it ends for that.
         Raises nothing, and closes nothing: that is for before_sleep, as ever."""
         owner = self._owner
-        owner.router.fault(self.con, error, owner.loop.now)
+        owner.registry.fault(self.con, error, owner.loop.now)
         if self.con.state is CLOSED:
             owner.doomed.append(self)
 
     def free(self, error: BaseException) -> None:
         """`close` has raised: let go of what there is, come what may."""
-        self._owner.router.limits.fault(f"the socket of {self.con.who}", error)
+        self._owner.registry.limits.fault(f"the socket of {self.con.who}", error)
         for step in (self._forget, self.sock.close, self._part):
             try:
                 step()
             except Exception as another:
-                self._owner.router.limits.fault(f"the socket of {self.con.who}", another)
+                self._owner.registry.limits.fault(f"the socket of {self.con.who}", another)
 
     def _forget(self) -> None:
         self._owner.going_on.pop(self, None)

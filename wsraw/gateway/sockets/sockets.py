@@ -16,7 +16,7 @@ from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.rate_limit import RatedConnection
 from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.dialer import Dialer
 from wsraw.gateway.sockets.endpoint import Endpoint, reset
@@ -46,7 +46,7 @@ class Sockets(TlsOwner):
     def __init__(
         self,
         loop: Loop,
-        router: Router,
+        registry: Registry,
         settings: Settings,
         most_connections: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -55,9 +55,9 @@ class Sockets(TlsOwner):
         self.descriptors = descriptors or Descriptors()
         self._clock = clock
         self.loop = loop
-        self.router = router
+        self.registry = registry
         self.settings = settings
-        self.dirty: dict[Connection, None] = router.dirty
+        self.dirty: dict[Connection, None] = registry.dirty
         """Connections with output to write, a close to finish or a deadline to arm."""
         self.doomed: list[Endpoint] = []
         self.going_on: dict[Endpoint, None] = {}
@@ -69,13 +69,13 @@ class Sockets(TlsOwner):
         self.admission = AddressLimits(
             settings.max_connections or most_connections, settings.max_connections_per_address
         )
-        router.entrance.admission = self.admission
+        registry.entrance.admission = self.admission
         self._refusals = Refusals(loop, self.descriptors)
         self._overdrawn: dict[RatedConnection, None] = {}
         self.handshakes = Handshakes()
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
-        router.write_out = _write_out
+        registry.write_out = _write_out
         self._dialler = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
 
     # --- sockets come ---
@@ -100,7 +100,7 @@ class Sockets(TlsOwner):
 
     def judge_listeners(self, now: float) -> None:
         """Accept while there is room."""
-        room = not self.router.flow.crowded
+        room = not self.registry.flow.crowded
         for listener in self.listeners:
             listener.judge(room, now)
 
@@ -116,7 +116,7 @@ class Sockets(TlsOwner):
         if endpoint is not None and endpoint in self.endpoints:
             endpoint.handle_fault(error)
         else:
-            self.router.fault(con, error, self.loop.now)
+            self.registry.fault(con, error, self.loop.now)
 
     def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
         try:
@@ -126,7 +126,7 @@ class Sockets(TlsOwner):
                 if endpoint.is_on(sock):
                     endpoint.handle_fault(error)
                     return
-            self.router.limits.fault(f"a client of {listen.name}", error)
+            self.registry.limits.fault(f"a client of {listen.name}", error)
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
@@ -139,10 +139,10 @@ class Sockets(TlsOwner):
     def _let_in(self, listen: Listen, sock: socket.socket, address: object) -> None:
         now = self.loop.now
         host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
-        key = None if self.router.entrance.trusts(host) else address_key(host)
+        key = None if self.registry.entrance.trusts(host) else address_key(host)
         limit = self.admission.refusal(key, len(self.endpoints))
         if limit:
-            self.router.limits.hit(limit, now, printable(address))
+            self.registry.limits.hit(limit, now, printable(address))
             self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
             return
         try:
@@ -150,13 +150,13 @@ class Sockets(TlsOwner):
         except OSError:
             sock.close()
             return
-        entrance = self.router.entrance
+        entrance = self.registry.entrance
         about = {"peer": printable(address), "listener": listen.name}
         if entrance.refuses_at_once(listen, host):
             entrance.refuse("proxy_protocol", about, "it is no trusted proxy", now)
             reset(sock)
             return
-        con_id = self.router.new_id()
+        con_id = self.registry.new_id()
         con: Connection
         if self.settings.message_rate or self.settings.byte_rate:
             con = rated = RatedConnection.accepted(
@@ -169,12 +169,12 @@ class Sockets(TlsOwner):
             self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]), key)
             return
         self._add(Endpoint(self, sock, con), key)
-        self.router.take(con, con.opened_events(now), now)
+        self.registry.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
         """Begin to connect what workers have asked to open."""
-        if self.router.to_dial:
-            entries, self.router.to_dial = self.router.to_dial, []
+        if self.registry.to_dial:
+            entries, self.registry.to_dial = self.registry.to_dial, []
             for entry in entries:
                 if entry.dial_at > self.loop.now:
                     self.loop.call_at(entry.dial_at, partial(self._dial, entry.con))
@@ -183,9 +183,9 @@ class Sockets(TlsOwner):
 
     def _dial(self, con: Connection) -> None:
         try:
-            if self.router.flow.full and con.state is CONNECTING:
+            if self.registry.flow.full and con.state is CONNECTING:
                 now = self.loop.now
-                self.router.limits.hit("memory_limit", now, con.who)
+                self.registry.limits.hit("memory_limit", now, con.who)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
             self._dialler.dial(con)
@@ -216,18 +216,18 @@ class Sockets(TlsOwner):
             self._add(endpoint)
             return
         self._add(Endpoint(self, sock, con))
-        self.router.take(con, con.connected(now), now)
+        self.registry.take(con, con.connected(now), now)
         con.shell.judge_standing(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now
-        self.router.take(con, con.connect_failed(why, now), now)
+        self.registry.take(con, con.connect_failed(why, now), now)
 
     def _add(self, endpoint: Endpoint, key: bytes | None = None) -> None:
         self.endpoints.add(endpoint)
         self.admission.enter(key)
         endpoint.con.counted = key
-        self.router.flow.settle(endpoint.con)
+        self.registry.flow.settle(endpoint.con)
         self.came += 1
         endpoint.judge_reading()
         self.dirty[endpoint.con] = None
@@ -235,11 +235,11 @@ class Sockets(TlsOwner):
     # --- end of a turn ---
 
     def apply_pauses(self) -> None:
-        """Stop and go on reading as the router has decided, and parse what was read before; within
-        this turn's share."""
+        """Pause reading and resume it as decided since the last turn, and parse what was read
+        before; within this turn's share."""
         if self._overdrawn:
             self._judge_rates()
-        changed = self.router.flow.changed
+        changed = self.registry.flow.changed
         if not changed and not self.going_on:
             return
         until = self._clock() + GO_ON_TIME
@@ -261,7 +261,7 @@ class Sockets(TlsOwner):
                 endpoint.handle_fault(error)
             if self._clock() > until:
                 break
-        flow = self.router.flow
+        flow = self.registry.flow
         for endpoint in list(self.going_on):
             if flow.due:
                 # Parsed it would weigh more.
@@ -293,16 +293,16 @@ class Sockets(TlsOwner):
         too_long = 0 < self.settings.pause_timeout < con.owes
         if self.settings.rate_action == "close" or too_long:
             message = f"it sends more than {con.too_many} allows"
-            self.router.expel(entry, con.too_many, "rate", message, now)
+            self.registry.expel(entry, con.too_many, "rate", message, now)
         else:
-            self.router.limits.hit(con.too_many, now, con.who)
-            self.router.flow.pause(entry, PAUSED_RATE)
+            self.registry.limits.hit(con.too_many, now, con.who)
+            self.registry.flow.pause(entry, PAUSED_RATE)
             self.loop.call_at(now + con.owes, partial(self._go_on, entry))
 
     def _go_on(self, entry: Entry) -> None:
         if not entry.gone:
             try:
-                self.router.flow.resume(entry, PAUSED_RATE)
+                self.registry.flow.resume(entry, PAUSED_RATE)
             except Exception as error:
                 self._fault(entry.con, error)
 

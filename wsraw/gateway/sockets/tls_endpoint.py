@@ -99,7 +99,7 @@ class TlsEndpoint(Endpoint):
 
     def _begin(self, tls: Tls) -> TlsSocket:
         self._tls = wrapped = TlsSocket(self._raw, tls, self.con)
-        flow = self._owner.router.flow
+        flow = self._owner.registry.flow
         flow.settle(self.con)
         flow.keep(self.con, TLS + TLS_HANDSHAKE)
         if self.watched is not None:
@@ -171,7 +171,7 @@ class TlsEndpoint(Endpoint):
         if not data:
             self._end_early()
         elif not flags:
-            self._owner.router.flow.keep(self.con, EARLY * len(data))
+            self._owner.registry.flow.keep(self.con, EARLY * len(data))
         return data
 
     def _end_early(self) -> None:
@@ -183,7 +183,7 @@ class TlsEndpoint(Endpoint):
             return
         # A look whether the port is open.
         self._terms = self._hello = None
-        owner.router.receive_eof(con, owner.loop.now)
+        owner.registry.receive_eof(con, owner.loop.now)
         owner.dirty[con] = None
 
     def _read_header(self, data: bytes) -> None:
@@ -191,14 +191,14 @@ class TlsEndpoint(Endpoint):
         owner, con = self._owner, self.con
         now = owner.loop.now
         events, rest = con.receive_header(data, now)
-        owner.router.take(con, events, now)
+        owner.registry.take(con, events, now)
         owner.dirty[con] = None
         if not rest:
             return
         if self._is_tls(rest):
             self._handshakes.waiting[self] = rest
         elif self._terms is None and con.state is not CLOSED:
-            owner.router.take(con, con.receive_data(rest, now), now)
+            owner.registry.take(con, con.receive_data(rest, now), now)
             self.judge_reading()
 
     def _is_tls(self, first: bytes) -> bool:
@@ -210,7 +210,7 @@ class TlsEndpoint(Endpoint):
             return True
         if not cast(AcceptTls, self._terms).is_required:
             self._terms = self._hello = None
-            self._owner.router.take(con, con.secured(now), now)
+            self._owner.registry.take(con, con.secured(now), now)
         elif any(method.startswith(first) for method in _METHODS) or first.startswith(_METHODS):
             answer = answer_for(first, http_answer(400, "TLS is needed here"))
             self._fail("an HTTP request without TLS", answer)
@@ -284,9 +284,9 @@ class TlsEndpoint(Endpoint):
         self._terms = None
         self._handshakes.completed += 1
         con.about["tls"] = tls.tls.about(self._server_name)
-        owner.router.flow.settle(con)
+        owner.registry.flow.settle(con)
         events = con.connected(now) if con.opened else con.secured(now)
-        owner.router.take(con, events, now)
+        owner.registry.take(con, events, now)
         owner.dirty[con] = None
         self.judge_standing(now)
         self.judge_reading()
@@ -302,7 +302,7 @@ class TlsEndpoint(Endpoint):
             events = con.connect_failed(f"TLS to {without_secrets(con.target)}: {why}", now)
         else:
             events = con.turn_away(answer)
-        owner.router.take(con, events, now)
+        owner.registry.take(con, events, now)
         owner.dirty[con] = None
 
     # --- reading and writing ---
