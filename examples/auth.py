@@ -1,9 +1,9 @@
-"""Only those who say who they are come in: by password, by token, or by cookie.
+"""Authenticate clients by password, by token, or by cookie.
 
     wsraw run --workers examples/auth.py:2 --verdict handlers
 
-With `verdict = handlers` a WebSocket's handshake waits for on_connect. One that does not reject
-lets the client in; one that raises does not.
+With `verdict = handlers` a WebSocket's handshake waits for on_connect. If on_connect returns
+without rejecting, the client comes in; if it raises, the client does not.
 """
 
 import base64
@@ -11,8 +11,8 @@ import hmac
 from http.cookies import SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
-USERS = {"ann": "secret"}  # A real one keeps hashes, of argon2 for example.
-TOKENS = {"token-of-ben": "ben"}  # By header for programs, by cookie or ?token= for browsers.
+USERS = {"ann": "secret"}  # In production, store hashes (argon2, for example).
+TOKENS = {"token-of-ben": "ben"}  # In a header of programs; in a cookie or ?token= of browsers.
 
 
 def on_connect(inf, con):
@@ -36,8 +36,8 @@ def who(inf):
         return by_password(given)
     if scheme.lower() == "bearer":
         return by_token(given)
-    # A browser cannot set headers. A cookie comes with pages of this site (`origins` sees to that);
-    # a token in the URL may end up in the logs of proxies, so let it live for a minute only.
+    # A browser cannot set headers. It sends cookies, and `origins` allows only pages of this site.
+    # A token in the URL may end up in the logs of proxies, so let it expire after a minute.
     cookie = SimpleCookie(inf.get("Cookie", "")).get("token")
     if cookie is not None:
         return by_token(cookie.value)
@@ -50,7 +50,7 @@ def by_password(given):
     except ValueError:
         return None
     known = USERS.get(user, "")
-    # In constant time; and an unknown user takes as long as a wrong password.
+    # In constant time, so that an unknown user takes as long as a wrong password.
     return user if hmac.compare_digest(known.encode(), password.encode()) and known else None
 
 

@@ -4,8 +4,8 @@
 
 Then open http://127.0.0.1:8000/ in a browser, or talk to it with `nc 127.0.0.1 8000`.
 
-Who is in the room is known to the gateway (groups), what a client has sent of a line to the
-connection (con.state). So any worker can serve any client at any time.
+The gateway knows who is in the room (groups), and the connection keeps the unfinished line of its
+client (con.state). So any worker can serve any client at any time.
 """
 
 import re
@@ -36,8 +36,8 @@ def on_message(msg, con):
         con.close(1009, "that line is too long")
         return
     if lines and not con.state["name"]:
-        # The first line of a raw client. A browser that asks for a page is one, too; and what is
-        # behind the first line of its request may be the words of a page of any other site.
+        # The first line of a raw client. A browser that requests the page is a raw client too, and
+        # what follows the first line may have been chosen by a page of any other site.
         if is_http(lines[0]):
             answer_http(lines[0].split(), con)
             return
@@ -81,5 +81,5 @@ def answer_http(words, con):
     )
     if words[0] == b"GET":
         con.send(body)
-    # Nothing else that it says is heard.
+    # Handlers hear nothing else of it.
     con.close()

@@ -1,10 +1,10 @@
-"""What the examples of all languages do, so that one test drives them all (docs/conform.md).
+"""Do what the workers of all languages do, so that one test drives them all (docs/conform.md).
 
     wsraw run --workers examples/common.py:2
 
-`upper TEXT` is answered with TEXT in capitals (a to z), `count` with how many messages the client
-has sent, `slow N` comes back after N milliseconds, `open URL` opens a connection and says "hi"
-through it. All else goes back as it came.
+`upper TEXT` is answered with TEXT in capitals (a to z), `count` with the number of messages that
+the client has sent. `slow N` comes back after N milliseconds. `open URL` opens a connection and
+sends "hi" through it. Everything else goes back as it came.
 """
 
 import time
@@ -19,7 +19,7 @@ def on_connect(inf, con):
 
 def on_message(msg, con):
     if con.target:
-        # We have opened it. Two that answer each other would never end.
+        # A connection that a handler has opened. Two that answer each other would never stop.
         return None
     con.state = (con.state or 0) + 1
     data = msg["data"]

@@ -1,4 +1,4 @@
-"""Everything that comes goes back as it came: text as text, binary as binary, raw as raw.
+"""Send everything back as it came: text as text, binary as binary, raw as raw.
 
 wsraw run --workers examples/echo.py
 """

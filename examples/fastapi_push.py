@@ -1,7 +1,7 @@
-"""A web application that pushes to sockets: POST /push/lobby sends its body to everybody in a room.
+"""Push from a web application: POST /push/lobby sends its body to everybody in a room.
 
-wsraw serves the sockets, with examples/rooms.py or any other handlers that put connections into
-groups; this is another process, with as many others like it as you want:
+wsraw serves the clients, with examples/rooms.py or other handlers that put connections into groups.
+The application is another process, and there may be several:
 
     pip install fastapi uvicorn
     wsraw run --workers rooms.py --run-dir /tmp/rooms
@@ -32,7 +32,7 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/push/{room}", status_code=202)
 async def push(room: str, request: Request) -> None:
     if not worker.is_ready:
-        # Or wait for it: then leave this out.
+        # Leave this out to wait for it instead.
         raise HTTPException(503, "wsraw is not there")
     await worker.publish(room, (await request.body()).decode())
 

@@ -1,9 +1,9 @@
-"""One connection to another server; what comes from there goes to all clients.
+"""Open one connection to another server, and publish what it sends to all clients.
 
     FEED=ws://127.0.0.1:9000/prices wsraw run --workers examples/feed.py:2
 
-FEED may be host:port, too, for a raw server. Raw clients get the feed once they have sent
-something: before that nobody can know that they are raw (or set --first-byte-timeout).
+FEED may also be host:port, for a raw server. Raw clients get the feed once they have sent
+something, because before that nobody knows that they are raw (or set --first-byte-timeout).
 """
 
 import os
@@ -17,8 +17,8 @@ feed = None
 
 @every(5)
 def on_start():
-    # Each worker asks; as it has a name, the gateway opens one. The gateway opens it again when it
-    # ends; we do so only if the gateway itself is a new one.
+    # Each worker asks, and the gateway opens one connection, because it has a name. The gateway
+    # reconnects it by itself; this timer is for the time after a new gateway was started.
     global feed
     if feed is None or feed.closed:
         feed = open_client_connection(FEED, name="feed", reconnect=True)
@@ -31,7 +31,7 @@ def on_connect(inf, con):
 
 def on_message(msg, con):
     if not con.target:
-        return  # A client; here they only listen.
+        return  # From a client; here clients only listen.
     data = msg["data"] if con.state is None else con.state + msg["data"]
     if msg.get("final", True):
         con.state = None

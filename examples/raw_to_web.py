@@ -1,9 +1,9 @@
-"""Raw TCP clients talk to a WebSocket server: each gets a connection of its own to it.
+"""Connect raw TCP clients to a WebSocket server: each gets a connection of its own.
 
     TARGET=ws://127.0.0.1:9000/ wsraw run --workers examples/raw_to_web.py:2
 
-Bytes become binary messages, one for what came at once; frames become bytes. For the rest see
-web_to_raw.py, which is the same in the other direction.
+Bytes become binary messages, one for each piece that arrives; frames become bytes. For the rest
+see web_to_raw.py, which is the same in the other direction.
 """
 
 import os
@@ -20,7 +20,7 @@ def on_connect(inf, con):
         con.state = web
     elif inf["Protocol"] == "websocket server":
         con.close(1003, "raw clients only")
-    # Else it is our own connection to the server: now it stands.
+    # Otherwise it is our own connection to the server, which is open now.
 
 
 def on_message(msg, con):

@@ -1,9 +1,9 @@
-"""Clients that wait for what comes to their room; fastapi_push.py sends it.
+"""Let clients wait for what is sent to their room; fastapi_push.py sends it.
 
-The room is the parameter of a route, as in pools.toml (`/rooms/lobby`), else that of the query
+The room is the parameter of a route, as in pools.toml (`/rooms/lobby`), or of the query
 (`/?room=lobby`).
 
-A client is told its id first, which an application may keep to reach this one alone.
+A client gets its id first. An application may keep the id to send to this client only.
 """
 
 from urllib.parse import parse_qs, urlsplit

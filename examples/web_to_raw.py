@@ -1,10 +1,10 @@
-"""WebSocket clients talk to a raw TCP server: each gets a connection of its own to it.
+"""Connect WebSocket clients to a raw TCP server: each gets a connection of its own.
 
     TARGET=127.0.0.1:7000 wsraw run --workers examples/web_to_raw.py:2
 
-Frames become bytes; bytes become binary frames. The two connections know each other by con.state,
-so any worker may serve either of them. Who cannot take what the other sends slows that one down:
-connections opened in an event are coupled with the connection of that event.
+Frames become bytes; bytes become binary frames. The two connections find each other in con.state,
+so any worker may serve either of them. If one cannot take what the other sends, the other is not
+read from, because a connection that is opened in an event is coupled with that event's connection.
 """
 
 import os
@@ -20,11 +20,11 @@ def on_connect(inf, con):
         raw.state = con
         con.state = raw
     else:
-        con.close()  # A raw client; it could talk to the server itself.
+        con.close()  # A raw client, which could connect to the server itself.
 
 
 def on_message(msg, con):
-    # It need not stand yet: the gateway keeps what is sent until then.
+    # It need not be open yet: the gateway keeps what is sent until then.
     connection(con.state).send(msg["data"])
 
 
