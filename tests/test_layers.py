@@ -64,13 +64,7 @@ STILL_UP = {
 DOORS = {
     "click": {"cli"},
     "ssl": {"gateway.tls.server_contexts", "gateway.tls.client_contexts", "gateway.tls.engine"},
-    "websockets": {
-        "gateway.websocket.compression",
-        "gateway.websocket.receiver",
-        "gateway.websocket.websocket",
-        "gateway.websocket.whole_frames",
-        "testing.server",
-    },
+    "websockets": {"gateway.websocket.frames", "testing.server"},
     "msgspec": {"config.addresses", "link.records", "config.options", "config.settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
+
 from corpus import OFFER, UPGRADE
-from websockets import client
 from websockets.utils import accept_key
 
 from wsraw.config.addresses import Listen
@@ -34,12 +36,12 @@ def accepted(settings: Settings, deflate: bool) -> Connection:
 def asked(settings: Settings) -> Connection:
     """One that we have opened, its request written; ACCEPT answers it."""
     # Left to chance, what comes of an answer would not be the same each time.
-    chance, client.generate_key = client.generate_key, lambda: KEY
+    chance, secrets.token_bytes = secrets.token_bytes, lambda _: base64.b64decode(KEY)
     try:
         asked = check(Open(8, "example.com:80", "websocket"))
         con = Connection.dialled(8, asked, settings, {}, 0.0)
     finally:
-        client.generate_key = chance
+        secrets.token_bytes = chance
     con.connected(0.0)
     con.drop_output()
     return con

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.gateway.connection.output import GATHERED_FROM, MOST_GATHERED, WRITE_SIZE, Output
-from wsraw.gateway.websocket.framed import Framed
+from wsraw.gateway.websocket.shared import Framed
 
 
 @given(st.lists(st.binary(max_size=20) | st.integers(0, 30), max_size=30))

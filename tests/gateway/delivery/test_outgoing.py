@@ -15,7 +15,7 @@ from wsraw.gateway.connection.connection import Connection, ConnectionState
 from wsraw.gateway.delivery.outgoing import FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
 from wsraw.gateway.delivery.registry import AT_ONCE
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
-from wsraw.gateway.websocket.framed import Framed
+from wsraw.gateway.websocket.shared import Framed
 from wsraw.link.records import (
     Close,
     Join,

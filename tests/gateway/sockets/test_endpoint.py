@@ -16,8 +16,7 @@ from stage import HANDSHAKE, entry_of
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
-from wsraw.gateway.websocket.receiver import MOST_PARSED
-from wsraw.gateway.websocket.whole_frames import MOST
+from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.ends import LARGEST_BATCH
 from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
 from wsraw.runtime.selector import Selector
@@ -145,7 +144,7 @@ def test_a_flood_of_small_messages_takes_a_small_part_of_a_turn(serve: Serve) ->
         return came() - before
 
     # What was read, and once more of what was left then.
-    assert 0 < max(heard() for _ in range(40)) <= 2 * MOST
+    assert 0 < max(heard() for _ in range(40)) <= 2 * MOST_FRAMES
     served.until(lambda: heard() == 0 and not flood)
     client.send(b"\x82\xfe\x80\0" + bytes(4 + (1 << 15)))
     served.until(lambda: len(served.heard[-1].data) == 1 << 15)
@@ -212,8 +211,8 @@ def test_frames_that_are_no_messages_take_a_small_part_of_a_turn(serve: Serve, h
         seen.append(con.parsed)
         con.parsed = 0
         turns += 1
-    assert max(seen) == MOST_PARSED
-    assert turns >= sum(seen) // (2 * MOST_PARSED)
+    assert max(seen) == MOST_FRAMES
+    assert turns >= sum(seen) // (2 * MOST_FRAMES)
     served.until(lambda: served.endpoint.reading)
 
 
@@ -642,7 +641,7 @@ def test_whoever_fills_its_portion_with_many_frames_queues_up_too(serve: Serve) 
     client.send(UPGRADE % b"")
     served.until(lambda: served.con.entry)
     one = b"\x82\xe4" + bytes(4 + 100)
-    assert LEAST_READ // len(one) < MOST
+    assert LEAST_READ // len(one) < MOST_FRAMES
     client.send(one * 400)
     served.until(lambda: served.endpoint in served.sockets.going_on)
     assert not served.con.has_more

@@ -25,9 +25,10 @@ from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
 from wsraw.config.settings import Settings
+from wsraw.gateway.http import http_answer
 from wsraw.gateway.websocket.deflate import STEP
-from wsraw.gateway.websocket.framing import PLAIN_KEY, RAW_KEY, frame_message
-from wsraw.gateway.websocket.websocket import WebSocket, close_refusal, http_answer
+from wsraw.gateway.websocket.shared import PLAIN_KEY, RAW_KEY, frame_message
+from wsraw.gateway.websocket.websocket import WebSocket, close_refusal
 from wsraw.link.open_options import check
 from wsraw.link.records import Open
 
@@ -212,7 +213,7 @@ def test_context_takeover(connect: Any) -> None:
         assert heard(peer, ws) == [(message, "text", True)]
     assert sizes[1] < sizes[0] / 2
     # Its frames refer to what this connection alone was sent.
-    assert ws.framing_key is None
+    assert ws.writer.framing_key is None
     ws.release()
     assert ws._codec is not None
     assert ws._codec._deflater is None
@@ -228,7 +229,7 @@ def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
             UPGRADE % b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n"
         )
         assert b"server_max_window_bits=8" in take(ws)
-        assert ws.framing_key == PLAIN_KEY
+        assert ws.writer.framing_key == PLAIN_KEY
         prefix = b"\x81\x05"
     else:
         ws = WebSocket.client(settings, check(Open(1, "h:1", "websocket")))
@@ -355,18 +356,16 @@ def test_ping_is_answered_and_a_flood_only_once(connect: Any) -> None:
     ws, peer = connect(Settings())
     peer.send_ping(b"one")
     assert heard(peer, ws) == []
-    assert not ws._protocol.events
     assert said(peer, ws) == [("PONG", b"one", True)]
     ws.hold_pongs = True
     for i in range(1000):
         peer.send_ping(b"%d" % i)
     heard(peer, ws)
     assert not ws.output
-    # The library keeps every frame until it is asked for them.
-    assert not ws._protocol.events
-    ws.hold_pongs = False
+    ws.answer_ping()
     assert said(peer, ws) == [("PONG", b"999", True)]
-    ws.hold_pongs = False
+    assert not ws.hold_pongs
+    ws.answer_ping()
     assert said(peer, ws) == []
 
 
@@ -465,7 +464,7 @@ def test_nothing_follows_a_message_cut_short(kind: str, data: bytes) -> None:
     for again in ("text", "binary"):
         assert ws.send(b"x", again, True) is not None
     assert len(ws.output) == 1
-    assert ws.framing_key is None
+    assert ws.writer.framing_key is None
 
 
 # --- framed once ---
@@ -475,11 +474,11 @@ def test_framed_once_for_servers_of_one_window() -> None:
     long = b"news " * 1000
     for deflate in (False, True):
         ws, peer = served(Settings(), deflate)
-        assert ws.framing_key is not None
-        assert (ws.framing_key == PLAIN_KEY) is not deflate
-        assert ws.framing_key == served(Settings(), deflate)[0].framing_key
+        assert ws.writer.framing_key is not None
+        assert (ws.writer.framing_key == PLAIN_KEY) is not deflate
+        assert ws.writer.framing_key == served(Settings(), deflate)[0].writer.framing_key
         for data, kind in ((b"short", "text"), (long, "binary")):
-            framed = frame_message(ws.framing_key, data, kind)
+            framed = frame_message(ws.writer.framing_key, data, kind)
             ws.output.append(framed)
             assert said(peer, ws) == [(kind.upper(), data, True)]
         assert (len(framed) < 200) is deflate
@@ -488,12 +487,12 @@ def test_framed_once_for_servers_of_one_window() -> None:
 
 def test_not_framed_once_where_it_would_be_wrong() -> None:
     client, _ = opened(Settings())
-    assert client.framing_key is None
+    assert client.writer.framing_key is None
     ws, _ = served(Settings())
     ws.send(b"begin", "text", False)
-    assert ws.framing_key is None
+    assert ws.writer.framing_key is None
     ws.send(b"end", "text", True)
-    assert ws.framing_key == PLAIN_KEY
+    assert ws.writer.framing_key == PLAIN_KEY
 
 
 # --- handshakes ---
@@ -620,13 +619,17 @@ def test_an_empty_list_is_none(name: str, value: str) -> None:
     field = f"{name}: {value}\r\n".encode()
     for wire in (UPGRADE % field, UPGRADE % (field + b"X: y\r\n" + field)):
         server = WebSocket.server(Settings(subprotocols=("chat",)))
-        server.accept(wire)
+        assert server.receive_head(wire)
+        assert server.offered == []
+        server.let_in()
         assert server.opened
-        assert (server.offered, server.subprotocol, server.deflates) == ([], None, False)
+        assert (server.subprotocol, server.deflates) == (None, False)
     both = b"Sec-WebSocket-Protocol: chat\r\n" + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
     server = WebSocket.server(Settings())
-    server.accept(UPGRADE % (field + both))
-    assert (server.offered, server.deflates) == (["chat"], True)
+    assert server.receive_head(UPGRADE % (field + both))
+    assert server.offered == ["chat"]
+    server.let_in()
+    assert server.deflates
     for options in ({"subprotocols": ["chat"]}, {"deflate": False}):
         client = answered(b"HTTP/1.1 101 OK", field, options=options)
         assert client.opened

@@ -30,7 +30,8 @@ from wsraw.gateway.connection.states import (
 from wsraw.gateway.connection.verdict import EARLY_LIMIT, Asking
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.http import answer_problem, header_problem
-from wsraw.gateway.websocket.framing import RAW_KEY, UNFINISHED, FramingKey, RefusedError
+from wsraw.gateway.websocket.messages import UNFINISHED, RefusedError
+from wsraw.gateway.websocket.shared import RAW_KEY, FramingKey
 from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Event, OnError
@@ -248,7 +249,7 @@ class Connection(Standing):
         """
         state, ws = self.state, self.websocket
         if state is OPEN and ws is not None and final:
-            frame = ws.plain_frame(data, type_)
+            frame = ws.writer.plain_frame(data, type_)
             if frame is not None:
                 self.output.append(frame)
                 self.output_size += len(frame)
@@ -261,14 +262,15 @@ class Connection(Standing):
             return None
         if state is CLOSING:
             return None
-        if ws.is_making:
-            return self._go_on_with(ws.go_on() if ws.makes(data) else None)
+        writer = ws.writer
+        if writer.is_making:
+            return self._go_on_with(writer.go_on() if writer.makes(data) else None)
         try:
-            opcode = ws.check(data, type_, final)
+            opcode = writer.check(data, type_, final)
         except RefusedError as why:
             return str(why)
         if state is OPEN:
-            return self._go_on_with(ws.frame(opcode, data, final))
+            return self._go_on_with(writer.frame(opcode, data, final))
         self._early.append((opcode, data, final))
         self.early_size += len(data)
         return None
@@ -282,14 +284,14 @@ class Connection(Standing):
     @property
     def is_making(self) -> bool:
         """Whether a large frame is being made for it."""
-        return self.websocket is not None and self.websocket.is_making
+        return self.websocket is not None and self.websocket.writer.is_making
 
     @property
     def framing_key(self) -> FramingKey | None:
         """Connections of the same key take the same `frame_message`; None: use `send`."""
         if self.websocket is None:
             return RAW_KEY
-        return self.websocket.framing_key if self.state is OPEN else None
+        return self.websocket.writer.framing_key if self.state is OPEN else None
 
     def send_framed(self, framed: bytes) -> None:
         """Queue what `frame_message` has made for our `framing_key`."""
@@ -366,7 +368,8 @@ class Connection(Standing):
             self._ping_unwritten = max(0, self._ping_unwritten - size)
             self._ping_sent = now
         if self._holds_pongs and self.output_size <= PONGS_BELOW and ws is not None:
-            self._holds_pongs = ws.hold_pongs = False
+            self._holds_pongs = False
+            ws.answer_ping()
             self.collect(ws)
         if self.state is CLOSING and size:
             if self._drained and not self.output_size:

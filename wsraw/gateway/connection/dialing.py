@@ -66,7 +66,7 @@ class Dialling:
     def _refused(self, ws: WebSocket) -> list[Event]:
         con = self._con
         if ws.response is not None:
-            con.about["response"] = ws.response
+            con.about["response"] = ws.response.shown()
         return con.end(1006, "", "connect-failed", ws.error)
 
     def receive_eof(self, now: float) -> list[Event]:

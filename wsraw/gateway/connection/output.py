@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from wsraw.gateway.websocket.framed import Framed
+from wsraw.gateway.websocket.shared import Framed
 
 WRITE_SIZE: Final = 256 * 1024
 """Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""

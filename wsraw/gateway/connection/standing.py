@@ -8,7 +8,8 @@ from typing import Any, Final
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.states import CLOSED, CLOSING, OPEN, Life, Step
 from wsraw.gateway.websocket.deflate import STEP
-from wsraw.gateway.websocket.receiver import MOST_PARSED, DataFrame
+from wsraw.gateway.websocket.frames import MOST_FRAMES
+from wsraw.gateway.websocket.messages import DataFrame
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.records import Event, OnMessage
 
@@ -101,7 +102,7 @@ class Standing(Life):
             if ws.subprotocol is not None:
                 self.about["subprotocol"] = ws.subprotocol
             for opcode, data, final in self._early:
-                self.append(ws.frame_at_once(opcode, data, final))
+                self.append(ws.writer.frame_at_once(opcode, data, final))
             self._early.clear()
             self.early_size = 0
         self._last_heard = self.stood_at = now
@@ -152,6 +153,8 @@ class Standing(Life):
 
     def after_frames(self, ws: WebSocket, events: list[Event]) -> None:
         """What came beside them: answers to pings, the end."""
+        if ws.error:
+            ws.close(ws.close_code, ws.close_reason)
         self.collect(ws)
         if self.output_size > PONGS_BELOW:
             self._holds_pongs = ws.hold_pongs = True
@@ -173,7 +176,7 @@ class Standing(Life):
         size = start = 0
         self.parsed = 0
         share = min(STEP, self.settings.high_water_mark)
-        while size <= share and self.parsed < MOST_PARSED and (ws.busy or start < len(held)):
+        while size <= share and self.parsed < MOST_FRAMES and (ws.busy or start < len(held)):
             if ws.busy:
                 frames = ws.receive_data(b"")
             else:
@@ -202,7 +205,7 @@ class Standing(Life):
         self.parsed = 0
         held = self._held + data
         start = 0
-        while self.parsed < MOST_PARSED and not ws.ended and (ws.busy or start < len(held)):
+        while self.parsed < MOST_FRAMES and not ws.ended and (ws.busy or start < len(held)):
             if ws.busy:
                 ws.receive_data(b"")
             else:

@@ -36,7 +36,7 @@ from wsraw.gateway.delivery.entry import (
     Entry,
 )
 from wsraw.gateway.delivery.weights import COUPLE, weight
-from wsraw.gateway.websocket.framed import Framed
+from wsraw.gateway.websocket.shared import Framed
 
 CROWDED: Final = 0.8
 """Share of the memory limit above which no new connections are taken and the fullest pause."""

@@ -24,8 +24,8 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
-from wsraw.gateway.websocket.framed import Framed
-from wsraw.gateway.websocket.framing import UNFINISHED, FramingKey, frame_message, frame_packed
+from wsraw.gateway.websocket.messages import UNFINISHED
+from wsraw.gateway.websocket.shared import Framed, FramingKey, frame_message, frame_packed
 from wsraw.link.ends import LinkState
 from wsraw.link.records import Close, Publish, Send, gateway_decoder
 

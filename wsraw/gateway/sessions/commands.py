@@ -14,7 +14,7 @@ from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import MOST_RANGES, Entry, Reopening, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.weights import MARK, size_of
-from wsraw.gateway.websocket.framing import UNFINISHED
+from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.ends import MOST_OWED
 from wsraw.link.open_options import check
 from wsraw.link.records import (

@@ -25,7 +25,7 @@ from wsraw.gateway.delivery.reconnect import Reconnects
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
-from wsraw.gateway.websocket.framing import UNFINISHED
+from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.ends import LONGEST_WHY, LinkState
 from wsraw.link.records import (
     DEFAULT_POOL,

@@ -1,0 +1,347 @@
+"""Sans-I/O. Messages, received and sent: the order of frames in them, their size, UTF-8, inflating.
+
+Text that is not UTF-8 is found as soon as the wrong byte is here, also within a frame that is not
+complete yet.
+
+The number of fragments in a message has no limit: each is counted in bytes, here if messages are
+joined, and in the connection's account if they are not.
+"""
+
+from __future__ import annotations
+
+import math
+from codecs import utf_8_decode
+from typing import Final
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.websocket.deflate import (
+    DEFLATED_AT_ONCE,
+    Codec,
+    Deflation,
+    InflateError,
+    TooBigError,
+)
+from wsraw.gateway.websocket.frames import (
+    BINARY,
+    COMPRESSED,
+    CONTINUATION,
+    FINAL,
+    TEXT,
+    FrameReader,
+    ViolationError,
+    too_big,
+    write_frame,
+    write_masked_frame,
+    write_plain_frame,
+)
+from wsraw.gateway.websocket.shared import PLAIN_KEY, FramingKey
+
+DataFrame = tuple[bytes, str, bool]
+"""Data, type (`text` or `binary`, that of its message) and whether it is the message's last."""
+
+_UNCOMPRESSED: Final = {"compressed text": "text", "compressed binary": "binary"}
+
+
+class MessageReader:
+    """Data frames of one peer as parts of messages, or joined to whole ones."""
+
+    __slots__ = (
+        "_carried",
+        "_checked",
+        "_codec",
+        "_final",
+        "_frame_limit",
+        "_inflates",
+        "_limit",
+        "_size",
+        "_tail",
+        "_whole",
+        "inflating",
+        "under_way",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit = settings.max_message_size
+        self._frame_limit = settings.frame_limit
+        self._codec: Codec | None = None
+        self.under_way = ""
+        """The type of the message that is not complete; empty between messages."""
+        self.inflating = False
+        """A frame is being inflated: no other may be taken before `inflate` has finished it."""
+        self._inflates = False
+        """The message under way is compressed."""
+        self._final = False
+        """Of the frame that is being inflated."""
+        self._size = 0
+        """Bytes of the message under way in complete frames."""
+        self._checked = 0
+        """Bytes of the next frame that are known to be UTF-8, but for `_tail`."""
+        self._tail = b""
+        """The first bytes of a code point whose others have not come."""
+        self._carried = b""
+        """Those that the last frame ended with. They are given out with the next one."""
+        self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
+
+    def use(self, codec: Codec) -> None:
+        """Messages may be compressed from now on."""
+        self._codec = codec
+
+    def take(self, data: bytes, kind: str, final: bool, received: list[DataFrame]) -> None:
+        """A complete data frame; what it gives is appended to `received`. Raises ViolationError."""
+        self._check_order(kind)
+        first = kind != "continuation"
+        if first:
+            self._inflates = kind in _UNCOMPRESSED
+            self.under_way = kind = _UNCOMPRESSED.get(kind, kind)
+        if self._inflates and self._codec is not None:
+            self.inflating = True
+            self._final = final
+            limit = min(self._frame_limit, self._limit - self._size)
+            self._codec.begin(data, first, final, limit)
+        else:
+            self._add(data, final, received)
+
+    def check_begun(self, frames: FrameReader) -> None:
+        """Check what is known of a frame that is not complete. Raises ViolationError."""
+        data, kind = frames.begun, frames.begun_kind
+        if data is None or kind in ("close", "ping", "pong"):
+            return
+        self._check_order(kind)
+        if kind in _UNCOMPRESSED or (self._inflates and self.under_way):
+            return
+        self._check_size(frames.begun_size)
+        if kind == "text" or self.under_way == "text":
+            self._check_text(bytes(data[self._checked :]), False)
+            self._checked = len(data)
+
+    def _check_order(self, kind: str) -> None:
+        if kind == "continuation":
+            if not self.under_way:
+                raise ViolationError(1002, "unexpected continuation frame")
+        elif self.under_way:
+            raise ViolationError(1002, "expected a continuation frame")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._frame_limit and self._frame_limit < self._limit:
+            raise too_big("max_frame_size", self._frame_limit)
+        if self._size + size > self._limit:
+            raise too_big("max_message_size", self._limit)
+
+    def _check_text(self, data: bytes, final: bool) -> None:
+        """Check the next bytes of a text; all of it is there if it is `final`."""
+        tail = self._tail
+        if not tail and data.isascii():
+            return
+        data = tail + data
+        try:
+            used = utf_8_decode(data, "strict", final)[1]
+        except UnicodeDecodeError as error:
+            at = self._size + self._checked - len(tail) + error.start
+            raise ViolationError(1007, f"{error.reason} at position {at}") from error
+        self._tail = data[used:]
+
+    def _add(self, data: bytes, final: bool, received: list[DataFrame]) -> None:
+        """A frame's data, inflated."""
+        size = len(data)
+        self._check_size(size)
+        kind = self.under_way
+        if kind == "text":
+            self._check_text(data[self._checked :], final)
+            self._checked = 0
+            data = self._carried + data
+            self._carried = tail = self._tail
+            if tail:
+                data = data[: -len(tail)]
+        if final:
+            self.under_way = ""
+            self._size = 0
+        else:
+            self._size += size
+        whole = self._whole
+        if whole is None or (final and not whole):
+            received.append((data, kind, final))
+            return
+        whole += data
+        if final:
+            received.append((bytes(whole), kind, True))
+            whole.clear()
+
+    def inflate(self, most: int, received: list[DataFrame]) -> int:
+        """Go on with the frame that is `inflating`, by about `most` bytes; by how many. Raises
+        ViolationError."""
+        assert self._codec is not None
+        try:
+            size, data = self._codec.inflate(most)
+        except TooBigError as error:
+            one = self._frame_limit < self._limit - self._size
+            setting = "max_frame_size" if one else "max_message_size"
+            raise too_big(setting, self._frame_limit if one else self._limit) from error
+        except InflateError as error:
+            raise ViolationError(1002, str(error)) from error
+        if data is not None:
+            self.inflating = False
+            self._add(data, self._final, received)
+        return size
+
+    def clear(self) -> None:
+        """Nothing more is received: free what is kept of it."""
+        self.inflating = False
+        self._whole = None
+        if self._codec is not None:
+            self._codec.skip()
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a message to be joined, or of a frame that is being inflated."""
+        codec = self._codec
+        return len(self._whole or b"") + (codec.unfinished if codec is not None else 0)
+
+
+# --- sending ---
+
+UNFINISHED: Final = "unfinished"
+"""Instead of why something cannot be sent: it is made in part, send the same in a later turn."""
+
+_BROKEN: Final = "refused"
+
+
+class RefusedError(ValueError):
+    """What we are asked to send cannot be sent; our side's mistake, and nothing was queued."""
+
+
+class MessageWriter:
+    """Parts of messages, or whole ones, as frames: their order (RFC 6455, section 5.4), UTF-8
+    across them, masks and compression."""
+
+    __slots__ = (
+        "_codec",
+        "_compresses",
+        "_deflation",
+        "_first_byte",
+        "_framing_key",
+        "_masks",
+        "_plain_below",
+        "_tail",
+        "under_way",
+    )
+
+    def __init__(self, masks: bool) -> None:
+        self._masks = masks
+        self._codec: Codec | None = None
+        self._framing_key: FramingKey | None = None if masks else PLAIN_KEY
+        self._plain_below: float = 0 if masks else math.inf
+        """Bytes of a message below which its frame is plain: not masked, not compressed."""
+        self.under_way = ""
+        """The type of the message that is not complete; empty between messages."""
+        self._tail = b""
+        """The first bytes of a code point whose others are still to be sent."""
+        self._compresses = False
+        """The message under way is compressed."""
+        self._deflation: Deflation | None = None
+        """Of a large frame that is being made."""
+        self._first_byte = 0
+        """That frame's."""
+
+    def use(self, codec: Codec) -> None:
+        """Messages are compressed from now on."""
+        self._codec = codec
+        if not self._masks and codec.compresses:
+            self._framing_key = codec.packing
+            self._plain_below = float(codec.threshold)
+
+    def plain_frame(self, data: bytes, type_: str) -> bytes | None:
+        """The frame of a whole message, where nothing about it is unusual; None: `check` it."""
+        if self.under_way or len(data) >= self._plain_below or self._deflation is not None:
+            return None
+        return write_plain_frame(data, type_)
+
+    def check(self, data: bytes, type_: str, final: bool) -> int:
+        """The opcode of the next data frame.
+
+        Raises RefusedError. If that comes in the middle of a message, the message cannot be
+        finished any more and everything after it is refused: the connection must be closed.
+        """
+        unfinished = self.under_way
+        if unfinished:
+            opcode = CONTINUATION
+            if type_ != unfinished:
+                self.under_way = _BROKEN
+                raise RefusedError(f"the {unfinished} message before it is not finished")
+        elif type_ == "text":
+            opcode = TEXT
+        elif type_ == "binary":
+            opcode = BINARY
+        else:
+            raise RefusedError(f"type {type_!r} is neither text nor binary")
+        if type_ == "text" and not (data.isascii() and not self._tail):
+            data = self._tail + data
+            try:
+                used = utf_8_decode(data, "strict", final)[1]
+            except UnicodeDecodeError as error:
+                if unfinished:
+                    self.under_way = _BROKEN
+                raise RefusedError(
+                    f"text that is not UTF-8: {error.reason} at byte {error.start}"
+                ) from error
+            self._tail = data[used:]
+        self.under_way = "" if final else type_
+        return opcode
+
+    def frame(self, opcode: int, data: bytes, final: bool) -> bytes | None:
+        """The bytes of a data frame that `check` has let pass; to be called in the same order. None
+        for a large one: it is made in steps, with `go_on`."""
+        codec = self._codec
+        first = opcode | FINAL if final else opcode
+        if codec is not None:
+            if opcode:
+                self._compresses = codec.compresses and (not final or len(data) >= codec.threshold)
+            if self._compresses:
+                if opcode:
+                    first |= COMPRESSED
+                if len(data) > DEFLATED_AT_ONCE:
+                    self._deflation = codec.deflation(data, opcode > 0, final)
+                    self._first_byte = first
+                    return None
+                data = codec.compress(data, opcode > 0, final)
+        return self._write(first, data)
+
+    def _write(self, first: int, data: bytes) -> bytes:
+        return write_masked_frame(first, data) if self._masks else write_frame(first, data)
+
+    def frame_at_once(self, opcode: int, data: bytes, final: bool) -> bytes:
+        """The frame in one go, however large it is."""
+        frame = self.frame(opcode, data, final)
+        while frame is None:
+            frame = self.go_on()
+        return frame
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a large frame is being made: until that is done, no other can be."""
+        return self._deflation is not None
+
+    def makes(self, data: bytes) -> bool:
+        """Whether these are the data of the frame that is being made."""
+        return self._deflation is not None and self._deflation.data is data
+
+    def go_on(self) -> bytes | None:
+        """The next step; the frame, once that was the last one."""
+        assert self._deflation is not None
+        packed = self._deflation.step()
+        if packed is None:
+            return None
+        self._deflation = None
+        return self._write(self._first_byte, packed)
+
+    @property
+    def framing_key(self) -> FramingKey | None:
+        """Connections with the same key take the same `frame_message`; None: frame it alone."""
+        return None if self.under_way or self._deflation is not None else self._framing_key
+
+    def control(self, opcode: int, data: bytes) -> bytes:
+        """A control frame."""
+        return self._write(FINAL | opcode, data)
+
+    def clear(self) -> None:
+        """Nothing more is sent."""
+        self._deflation = None

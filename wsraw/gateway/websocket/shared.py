@@ -1,0 +1,49 @@
+"""Sans-I/O. Messages that are framed once for many connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from wsraw.gateway.websocket.deflate import Packing
+from wsraw.gateway.websocket.frames import BINARY, COMPRESSED, FINAL, TEXT, write_frame
+
+FramingKey = int | Packing
+"""Connections of the same key take the same bytes for the same message."""
+
+PLAIN_KEY: Final = 0
+"""Of servers' frames, uncompressed."""
+RAW_KEY: Final = -1
+"""Of raw connections."""
+
+
+class Framed(bytes):
+    """A published message, framed once for many connections.
+
+    The type says which of the waiting chunks a slow reader may go without.
+    """
+
+    freed: Callable[[int], object] | None = None
+    """To be told of its size when the last connection has let go of it."""
+
+    def __del__(self) -> None:
+        if self.freed is not None:
+            self.freed(len(self))
+
+
+def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
+    """A whole message as bytes for all connections whose `framing_key` is `key`."""
+    if key == RAW_KEY:
+        return Framed(data)
+    if isinstance(key, int) or len(data) < key.threshold:
+        return Framed(write_frame(_first_byte(type_), data))
+    return frame_packed(key.compress(data), type_)
+
+
+def frame_packed(packed: bytes, type_: str) -> Framed:
+    """The same for a message that is compressed already."""
+    return Framed(write_frame(_first_byte(type_) | COMPRESSED, packed))
+
+
+def _first_byte(type_: str) -> int:
+    return FINAL | (TEXT if type_ == "text" else BINARY)
