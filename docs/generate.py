@@ -117,6 +117,20 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 """The settings of configuration.md, by heading. Each setting is in one of them."""
 
 
+PAGES: Final = {
+    "Handlers and workers": "[handlers](handlers.md), [pools and routes](pools.md)",
+    "Listeners": "[Choose addresses to listen on](deploy.md#choose-addresses-to-listen-on)",
+    "TLS": "[Serve clients over TLS](tls.md)",
+    "Who may connect": "[Decide who may connect](security.md)",
+    "Limits for clients": "[Limit what clients can use](limits.md)",
+    "Connections": "[Disconnect silent clients](limits.md#disconnect-silent-clients)",
+    "Compression": "[Tune compression](limits.md#tune-compression)",
+    "Processes": "[Deploy and operate a run](deploy.md), "
+    "[Understand restarts](troubleshooting.md#understand-restarts)",
+    "Workers on other machines": "[Run workers outside the run](remote-workers.md)",
+}
+"""Where these settings are explained."""
+
 METAVARS: Final = {
     parameter.name: parameter.metavar
     for parameter in cli.cli.commands["run"].params
@@ -132,7 +146,7 @@ def settings() -> str:
     assert sorted(listed) == sorted(known), f"SECTIONS: {set(listed) ^ set(known)}"
     parts = []
     for heading, names in SECTIONS.items():
-        parts.append(f"## {heading}")
+        parts.append(f"## {heading}\n\nSee {PAGES[heading]}.")
         parts += [_setting(known[name]) for name in names]
     return "\n\n".join(parts)
 
