@@ -183,5 +183,5 @@ def test_whatever_comes_is_an_opening_or_a_value_error(
 
 @pytest.mark.parametrize("name", [name.title() for name in sorted(OF_REQUESTS)])
 def test_what_the_gateway_writes_itself(name: str) -> None:
-    with pytest.raises(ValueError, match=f"the header {name} belongs to the handshake"):
+    with pytest.raises(ValueError, match=f"the header {name} is set by the gateway"):
         asked("ws://h/", options={"headers": {name: "1"}})

@@ -6,34 +6,22 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from wsraw.link.rules import NAME, OF_ANSWERS, VALUE
+from wsraw.link.rules import OF_ANSWERS, VALUE, header_problem
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of body and fields of an answer that a handler may give."""
 
 
-def header_problem(headers: Mapping[str, str]) -> str | None:
-    """Why a handler may not add these fields to an answer, or None: it may."""
-    for name, value in headers.items():
-        if not NAME.fullmatch(name):
-            return f"{name!r} is no name of a header"
-        if not VALUE.fullmatch(value):
-            return f"{value!r} is no value for the header {name}"
-        if name.lower() in OF_ANSWERS:
-            return f"the header {name} belongs to the gateway"
-    return None
-
-
 def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> str | None:
-    """Why a handler may not answer this, or None: it may."""
+    """Why a handler may not answer this, or None."""
     if not 300 <= status <= 599:
-        return f"status {status}: an answer that lets nobody in is from 300 to 599"
+        return f"status {status}: the status of a rejection is from 300 to 599"
     if not VALUE.fullmatch(reason):
-        return f"{reason!r} is no reason; one line of plain characters is"
+        return f"{reason!r} is not a reason: write one line of Latin-1 characters"
     size = len(body) + sum(len(name) + len(value) for name, value in headers.items())
     if size > MAX_ANSWER:
-        return f"an answer of {size} bytes; at most {MAX_ANSWER} are sent"
-    return header_problem(headers)
+        return f"the answer has {size} bytes; at most {MAX_ANSWER} are sent"
+    return header_problem(headers.items(), OF_ANSWERS) or None
 
 
 def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:

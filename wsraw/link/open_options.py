@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from wsraw.link.records import Open
-from wsraw.link.rules import NAME, OF_REQUESTS, VALUE
+from wsraw.link.rules import NAME, OF_REQUESTS, header_problem, split_host_port
 
 LONGEST_TIMEOUT: Final = 1e9
 """Seconds; a clock that adds more loses its milliseconds, or its mind."""
@@ -128,7 +128,7 @@ def _brief(text: str) -> str:
 
 # --- the target ---
 
-_DEFAULT_PORTS: Final = {"ws": "80", "wss": "443"}
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
 def is_websocket_target(target: str) -> bool:
@@ -154,15 +154,12 @@ def parse_target(target: str) -> Target:
             raise ValueError(f"cannot open {_brief(shown)}: write it as unix:PATH")
         return Target("", 0, rest)
     authority = _authority(rest).rpartition("@")[2]
-    host, colon, port = authority.rpartition(":")
-    if scheme in _DEFAULT_PORTS and (not colon or authority.endswith("]")):
-        host, port = authority, _DEFAULT_PORTS[scheme]
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    known = port.isascii() and port.isdigit() and len(port) < 10
-    if not _HOST.fullmatch(host) or not known or not 0 < int(port) < 65536:
+    host, port = split_host_port(authority) or ("", None)
+    if port is None:
+        port = _DEFAULT_PORTS.get(scheme)
+    if not _HOST.fullmatch(host) or not port:
         raise ValueError(f"cannot open {_brief(shown)}: write it as host:port")
-    return Target(host, int(port), "", scheme in ("tls", "wss"))
+    return Target(host, port, "", scheme in ("tls", "wss"))
 
 
 _HOST: Final = re.compile(r"""[^\x00-\x20\x7f-\xa0/?#@\\\[\]"<>^`{|}\ud800-\udfff]{1,255}""")
@@ -241,15 +238,9 @@ def _headers_of(
     if login:
         headers.append(("Authorization", login))
     headers += extra.items()
-    for name, value in headers:
-        # A line break in a value would begin a header, or a request, of somebody else's choice.
-        if not NAME.fullmatch(name):
-            raise ValueError(f"{_brief(name)} is not the name of a header")
-        if not VALUE.fullmatch(value):
-            # Not shown: it may be a password.
-            raise ValueError(f"the header {name[:QUOTED]} must be one line of Latin-1 characters")
-        if name.lower() in OF_REQUESTS:
-            raise ValueError(f"the header {name[:QUOTED]} belongs to the handshake")
+    why = header_problem(headers, OF_REQUESTS)
+    if why:
+        raise ValueError(why)
     if sum(len(name) + len(value) for name, value in headers) > MOST_REQUEST:
         raise ValueError(f"the headers have more than {MOST_REQUEST} characters")
     return headers

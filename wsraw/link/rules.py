@@ -1,8 +1,9 @@
-"""Sans-I/O. What the fields of an HTTP head may be, and which of them the gateway writes itself."""
+"""Sans-I/O. Syntax that both sides of the link check: HTTP headers, and HOST:PORT."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from typing import Final
 
 NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
@@ -27,3 +28,35 @@ OF_REQUESTS: Final = frozenset(
 
 OF_ANSWERS: Final = OF_REQUESTS | {"sec-websocket-accept"}
 """Those that it writes itself in an answer to a handshake."""
+
+QUOTED: Final = 80
+"""Characters of a header's name that an error quotes."""
+
+
+def header_problem(headers: Iterable[tuple[str, str]], reserved: Container[str]) -> str:
+    """Why these headers cannot be sent, or nothing. `reserved` are in lower case."""
+    for name, value in headers:
+        if not NAME.fullmatch(name):
+            return f"{name[:QUOTED]!r} is not a header name: write ASCII letters, digits and -"
+        if not VALUE.fullmatch(value):
+            # Not quoted, as it may be a password. A line break would begin another header.
+            return f"the header {name[:QUOTED]} must be one line of Latin-1 characters"
+        if name.lower() in reserved:
+            return f"the header {name[:QUOTED]} is set by the gateway"
+    return ""
+
+
+def split_host_port(text: str) -> tuple[str, int | None] | None:
+    """The host, without brackets, and the port (0 to 65535, or None) of HOST, HOST:PORT or
+    [IPV6]:PORT. None if the text is something else."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, ""
+    # A port has five digits; int() refuses thousands of them, and takes other digits than ASCII's.
+    elif not (port.isascii() and port.isdigit() and len(port) < 10 and int(port) < 65536):
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return None
+    return (host, int(port) if port else None) if host else None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final
 
 from wsraw.link.records import GROUP_LIMIT
-from wsraw.link.rules import NAME, OF_ANSWERS, VALUE
+from wsraw.link.rules import NAME, OF_ANSWERS, VALUE, header_problem
 
 ANSWER_LIMIT: Final = 32 * 1024
 """Bytes of an answer's headers, and as many of its body."""
@@ -170,10 +170,7 @@ def token(value: object, what: str) -> str:
 
 def answer_headers(value: object) -> dict[str, str]:
     """Header fields of an answer; None for none."""
-    fields = headers(value)
-    for name in fields:
-        if name.lower() in OF_ANSWERS:
-            raise ValueError(f"the header {name} belongs to the gateway")
+    fields = headers(value, OF_ANSWERS)
     total = size_of_headers(fields)
     if total > ANSWER_LIMIT:
         raise ValueError(f"headers of {total} bytes; at most {ANSWER_LIMIT} are sent")
@@ -185,7 +182,7 @@ def size_of_headers(fields: dict[str, str]) -> int:
     return sum(len(name) + size(content) for name, content in fields.items())
 
 
-def headers(value: object) -> dict[str, str]:
+def headers(value: object, reserved: Container[str] = ()) -> dict[str, str]:
     """Header fields; None for none."""
     if value is None:
         return {}
@@ -193,12 +190,11 @@ def headers(value: object) -> dict[str, str]:
         raise TypeError(f"headers must be a dict of str to str, not {kind_of(value)}")
     fields = {}
     for name, content in value.items():
-        plain = token(name, "the name of a header")
-        what = f"the value of the header {plain}"
-        fields[plain] = text(content, what)
-        if not VALUE.fullmatch(fields[plain]):
-            # Not quoted: it may be a password.
-            raise ValueError(f"{what} must be one line of Latin-1 characters")
+        plain = text(name, "the name of a header")
+        fields[plain] = text(content, f"the value of the header {brief(plain)}")
+    why = header_problem(fields.items(), reserved)
+    if why:
+        raise ValueError(why)
     return fields
 
 

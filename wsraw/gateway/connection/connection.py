@@ -29,12 +29,13 @@ from wsraw.gateway.connection.states import (
 )
 from wsraw.gateway.connection.verdict import EARLY_LIMIT, Asking
 from wsraw.gateway.counters import Counters
-from wsraw.gateway.http import answer_problem, header_problem
+from wsraw.gateway.http import answer_problem
 from wsraw.gateway.websocket.messages import UNFINISHED, RefusedError
 from wsraw.gateway.websocket.shared import RAW_KEY, FramingKey
 from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Event, OnError
+from wsraw.link.rules import OF_ANSWERS, header_problem
 
 __all__ = [
     "CLOSED",
@@ -209,7 +210,7 @@ class Connection(Standing):
         beginning, ws = self.beginning, self.websocket
         if not isinstance(beginning, Asking) or ws is None:
             return [], None
-        why = header_problem(headers)
+        why = header_problem(headers.items(), OF_ANSWERS) or None
         if subprotocol and subprotocol not in ws.offered:
             why = f"subprotocol {subprotocol!r} is none that the client offers"
         if why is not None:

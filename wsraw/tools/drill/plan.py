@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsraw.config import programs
+from wsraw.link.rules import split_host_port
 
 
 class PlanError(ValueError):
@@ -90,7 +91,7 @@ class Plan:
 
     def address(self) -> tuple[str, int]:
         """Host and port of `connect`. Raises PlanError."""
-        host, colon, port = self.connect.rpartition(":")
-        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        host, port = split_host_port(self.connect) or ("", None)
+        if not port:
             raise PlanError(f"--connect {self.connect}: write HOST:PORT, as in 127.0.0.1:8000")
-        return host.strip("[]"), int(port)
+        return host, port

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from wsraw.link.rules import OF_ANSWERS, OF_REQUESTS, header_problem, split_host_port
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("h:80", ("h", 80)),
+        ("example.org", ("example.org", None)),
+        ("h:0", ("h", 0)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("[::1]", ("::1", None)),
+        ("fe80%eth0:1", ("fe80%eth0", 1)),
+    ],
+)
+def test_hosts_and_ports_are_split(text: str, found: tuple[str, int | None]) -> None:
+    assert split_host_port(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":80", "h:", "h:x", "h:-1", "h:+1", "h:65536", "h:²", "::1",
+        "::1:80", "[]:80", "h:" + "1" * 5000],
+)  # fmt: skip
+def test_other_texts_are_not_hosts_and_ports(text: str) -> None:
+    assert split_host_port(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("X", "a\r\nY: b", "one line"),
+        ("X", "☃", "one line"),
+        ("X Y", "a", "not a header name"),
+        ("", "a", "not a header name"),
+        ("Upgrade", "x", "set by the gateway"),
+        ("SEC-WEBSOCKET-KEY", "x", "set by the gateway"),
+    ],
+)
+def test_wrong_headers_are_named(name: str, value: str, why: str) -> None:
+    assert why in header_problem([("A", "b"), (name, value)], OF_REQUESTS)
+
+
+def test_the_value_of_a_wrong_header_is_not_quoted() -> None:
+    assert "secret" not in header_problem([("Authorization", "secret\n")], OF_REQUESTS)
+
+
+def test_good_headers_have_no_problem() -> None:
+    assert header_problem([("Set-Cookie", "a=\xe4\tb")], OF_ANSWERS) == ""
+    assert header_problem([("Sec-WebSocket-Accept", "x")], OF_REQUESTS) == ""
+    assert header_problem([("Sec-WebSocket-Accept", "x")], OF_ANSWERS)
