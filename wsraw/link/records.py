@@ -46,8 +46,8 @@ class Record(msgspec.Struct, array_like=True, tag_field="tag", gc=False):
 
 
 class OnConnect(Record, tag="on_connect"):
-    """Event: a connection is established, or with `verdict` asks to be. `inf` is what the peer
-    sent, `about` what we know."""
+    """Event: a connection is open, or with `verdict` waits for a decision. `inf` is what the peer
+    sent, `about` what the gateway knows."""
 
     seq: int
     con: int
@@ -58,7 +58,7 @@ class OnConnect(Record, tag="on_connect"):
 
 
 class OnMessage(Record, tag="on_message"):
-    """Event: data came; for a WebSocket one frame. `type` is `text`, `binary` or `raw`."""
+    """Event: data has arrived; of a WebSocket one frame. `type` is `text`, `binary` or `raw`."""
 
     seq: int
     con: int
@@ -69,8 +69,8 @@ class OnMessage(Record, tag="on_message"):
 
 
 class OnError(Record, tag="on_error"):
-    """Event: something went wrong with a connection; on_close follows. `about` is filled where no
-    on_connect came before: an opened connection that has failed."""
+    """Event: something went wrong; on_close follows. `about` is filled if no on_connect came
+    before, for an opened connection that has failed."""
 
     seq: int
     con: int
@@ -80,8 +80,7 @@ class OnError(Record, tag="on_error"):
 
 
 class OnClose(Record, tag="on_close"):
-    """Event: the last of a connection. `cause` says who ended it: see docs/handlers.md. `about` as
-    in on_error."""
+    """Event: the last of a connection. `cause` says what ended it. `about` as in on_error."""
 
     seq: int
     con: int
@@ -145,21 +144,21 @@ class Refused(Record, tag="refused"):
 
 
 class Reached(Record, tag="reached"):
-    """Notice: the output of `con` that stood before your `mark` has been written."""
+    """Notice: the output that waited for `con` at your `mark` has been written."""
 
     con: int
     ref: int
 
 
 class Answer(Record, tag="answer"):
-    """Notice: the answer to your `query` of the same `ref`."""
+    """Notice: the answer to your `query` with the same `ref`."""
 
     ref: int
     value: Any = None
 
 
 class Opened(Record, tag="opened"):
-    """Notice: your named `open` of `asked` found `con` standing already; use that."""
+    """Notice: the name in your `open` of `asked` belongs to `con`, which exists; use that."""
 
     asked: int
     con: int
@@ -181,8 +180,8 @@ Notice: TypeAlias = (
 
 
 class Hello(Record, tag="hello"):
-    """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`
-    no events come until you have sent a batch (an empty one will do) after `welcome`."""
+    """Answer to `who`. `held` lists the connections that this worker still holds. With `starting`,
+    events come only after you have sent a batch after `welcome` (an empty one will do)."""
 
     version: int
     pool: str
@@ -196,15 +195,15 @@ class Hello(Record, tag="hello"):
 
 
 class Ack(Record, tag="ack"):
-    """The handlers of events `first`..`last` have returned; their commands stand before this."""
+    """The handlers of events `first`..`last` have returned; their commands come before this."""
 
     first: int
     last: int
 
 
 class Accept(Record, tag="accept"):
-    """Before the 101: let it in. `subprotocol`: one that the client offers, "" for none, nil for
-    the gateway's choice. `headers` are added to the 101."""
+    """Before the 101: let the client in. `subprotocol` is one that the client offers, "" for none,
+    nil for the gateway's choice. `headers` are added to the 101."""
 
     con: int
     subprotocol: str | None = None
@@ -212,7 +211,7 @@ class Accept(Record, tag="accept"):
 
 
 class Reject(Record, tag="reject"):
-    """Before the 101: answer this HTTP status instead, 300 to 599, and close."""
+    """Before the 101: answer with this HTTP status instead, 300 to 599, and close."""
 
     con: int
     status: int
@@ -251,7 +250,7 @@ class Close(Record, tag="close"):
 
 
 class State(Record, tag="state"):
-    """Keep these bytes for the connection; they come back with `attach` wherever it goes."""
+    """Keep these bytes for the connection; `attach` brings them to its next worker."""
 
     con: int
     data: bytes
@@ -281,7 +280,7 @@ class Publish(Record, tag="publish"):
 
 
 class Couple(Record, tag="couple"):
-    """Join the flow control of two connections: full output of one pauses reading of the other."""
+    """Share flow control: while one connection's output is full, the other is not read from."""
 
     con: int
     other: int
@@ -295,14 +294,14 @@ class Splice(Record, tag="splice"):
 
 
 class Mark(Record, tag="mark"):
-    """Tell me (`reached`) when what stands in this connection's output now has been written."""
+    """Ask for `reached` when the output that waits for this connection now has been written."""
 
     con: int
     ref: int
 
 
 class Query(Record, tag="query"):
-    """Ask: `ids` (a new range for open), `members` of the group `arg`. The reply is `answer`."""
+    """Ask for `ids` (a new range for open), or for `members` of the group `arg`. See `answer`."""
 
     ref: int
     what: str
@@ -310,7 +309,7 @@ class Query(Record, tag="query"):
 
 
 class Bye(Record, tag="bye"):
-    """The last record of a session; what is not acked by then goes to others."""
+    """The last record of a session; what is not acked by then goes to other workers."""
 
 
 Command: TypeAlias = (
@@ -344,44 +343,43 @@ class Spawned(Record, tag="spawned"):
 
 
 class Exited(Record, tag="exited"):
-    """That worker process is gone, and why, in words."""
+    """That worker process has ended; `reason` says why in words."""
 
     n: int
     reason: str
 
 
 class DrainWorker(Record, tag="drain"):
-    """Let that worker finish and leave; no new events for it."""
+    """Let that worker finish and leave, and give it no new events."""
 
     n: int
     deadline: float
 
 
 class Status(Record, tag="status"):
-    """How are you? The answer is `report` with the same `ref`."""
+    """Ask for a `report` with the same `ref`."""
 
     ref: int
 
 
 class Stop(Record, tag="stop"):
-    """No new connections, let handlers finish, close the clients with 1001, then stop."""
+    """Accept no connections, let handlers finish, close the clients with 1001, then end."""
 
     deadline: float
 
 
 class Reload(Record, tag="reload"):
-    """Read the certificates anew, for connections to come. The answer is `reloaded`."""
+    """Read the certificates again, for new connections. The answer is `reloaded`."""
 
 
 class Relink(Record, tag="relink"):
-    """The socket file of the link to the workers is gone: make it anew, in that folder. The answer
-    is `listening`."""
+    """Make the socket file of the workers' link again, in that folder, and answer `listening`."""
 
     folder: str
 
 
 class Check(Record, tag="check"):
-    """Are you there? The answer is `alive`, or whatever else you have to say."""
+    """Ask whether the gateway is alive. The answer is `alive`, or any other record."""
 
 
 # --- gateway → supervisor ---
@@ -412,8 +410,8 @@ class Left(Record, tag="left"):
 
 
 class Kill(Record, tag="kill"):
-    """Please end that worker process; `why` goes to the log. With `abort` it is asked to show its
-    stack first."""
+    """End that worker process; `why` is for the log. With `abort` it is asked to log its stack
+    first."""
 
     n: int
     why: str
@@ -421,7 +419,7 @@ class Kill(Record, tag="kill"):
 
 
 class Recycle(Record, tag="recycle"):
-    """Please replace that worker in good order; `why` goes to the log."""
+    """Replace that worker without losing an event; `why` is for the log."""
 
     n: int
     why: str
@@ -435,11 +433,11 @@ class Report(Record, tag="report"):
 
 
 class Stopped(Record, tag="stopped"):
-    """The answer to `stop`: every client is gone and every worker has been heard out."""
+    """The answer to `stop`: every client is gone, and every worker has acked what it had."""
 
 
 class Reloaded(Record, tag="reloaded"):
-    """The answer to `reload`; `why` says what is wrong with them: then the old ones stay."""
+    """The answer to `reload`; if `why` says what is wrong, the old certificates stay in use."""
 
     why: str = ""
 
@@ -459,7 +457,7 @@ FromGateway: TypeAlias = (
 
 
 class Do(Record, tag="do"):
-    """Do what a command of the command line says: `status`, `reload`, `scale`, …"""
+    """Run a command of the command line: `status`, `reload`, `scale`, …"""
 
     ref: int
     what: str

@@ -331,13 +331,13 @@ RULES: Final = (
     Rule("echo-very-large", "Fields", "15 MiB of text come back.", _echo_large(LARGEST), True),
     Rule("order", "4", "Answers of one connection are in the order of its messages.", order, True),
     Rule("one-at-a-time", "4", "A connection's events wait for one another.", one_at_a_time, True),
+    Rule("beside-ack", "1", "Commands are in the batch of their ack, before it.", beside_ack, True),
     Rule(
-        "beside-ack", "1", "Commands stand in the batch of their ack, before it.", beside_ack, True
+        "ack-in-time", "3", "What waits is sent before another handler starts.", ack_in_time, True
     ),
-    Rule("ack-in-time", "3", "What waits is sent before a further handler.", ack_in_time, True),
     Rule("state", "13", "`state` is kept, and taken from `attach`.", state, True),
     Rule("states-apart", "13", "Each connection has a state of its own.", states_apart, True),
-    Rule("open", "Fields", "`open URL` opens a connection, and speaks through it.", opens, True),
-    Rule("fence", "2", "A handler that outlives its session says nothing.", fence, True),
+    Rule("open", "Fields", "`open URL` opens a connection, and sends through it.", opens, True),
+    Rule("fence", "2", "What a handler commands after its session is not sent.", fence, True),
     Rule("busy-drain", "12", "A `drain` waits for the handlers.", busy_drain, True),
 )
