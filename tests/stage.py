@@ -128,6 +128,7 @@ class Stage:
     def turn(self) -> None:
         """The end of a turn: batches and replies go out, and are heard at once."""
         self.router.go_on(self.now)
+        self.router.outgoing.close_overflowing(self.now)
         out = [(worker.identity, batch) for worker, batch in self.router.batches(self.now)]
         out += self.router.replies
         self.router.replies = []

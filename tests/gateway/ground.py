@@ -165,6 +165,7 @@ class Ground:
         router = self.router
         router.flow.now = self.now
         router.go_on(self.now)
+        router.outgoing.close_overflowing(self.now)
         for entry in list(router.flow.changed):
             router.flow.changed.pop(entry, None)
             if entry.con.shell is not None:

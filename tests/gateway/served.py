@@ -51,6 +51,7 @@ class Served:
 
     def _before_sleep(self, now: float) -> bool:
         self.stage.now = self.stage.router.flow.now = now
+        self.sockets.write_over_limit()
         self.sockets.dial()
         if self.stage.router.flow.wants_judgement:
             self.stage.router.judge_memory(now)

@@ -180,6 +180,7 @@ class Gateway:
             self._tick_due = router.tick(now)
         elif router.flow.wants_judgement:
             router.judge_memory(now)
+        sockets.write_over_limit()
         sockets.dial()
         sockets.apply_pauses()
         shaking = sockets.shake_hands()

@@ -372,6 +372,7 @@ class App:
             if entry.con.shell is not None:
                 entry.con.shell.judge_pause(now)
         router.go_on(now)
+        router.outgoing.close_overflowing(now)
         batches = [(worker.identity, batch) for worker, batch in router.batches(now)]
         for identity, batch in batches + router.replies:
             moved = True

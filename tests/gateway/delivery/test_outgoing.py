@@ -12,10 +12,10 @@ from websockets.frames import Frame
 from websockets.uri import parse_uri
 
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.delivery.outgoing import FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
-from wsraw.gateway.delivery.registry import AT_ONCE
+from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.shared import Framed
+from wsraw.link.ends import LARGEST_BATCH
 from wsraw.link.records import (
     Close,
     Join,
@@ -361,6 +361,7 @@ def test_close_is_the_default(stage: Stage) -> None:
         mate.say(Publish("g", b"%03d" % n + b"x" * 97))
         stage.write(quick)
         stage.now += 0.2
+    stage.turn()
     assert (slow.close_code, slow.close_cause, slow.reset) == (1008, "overflow", True)
     assert quick.state is ConnectionState.OPEN
     assert [type(event) for event in mate.work()] == [OnError, OnClose]
@@ -418,6 +419,7 @@ def test_what_was_sent_to_it_alone_is_never_dropped(policy: str) -> None:
     assert con.state is ConnectionState.OPEN
     stage.now += AT_ONCE + 0.1
     mate.say(Send(con.id, b"x"))
+    stage.turn()
     assert con.close_cause == "overflow"
 
 
@@ -644,6 +646,7 @@ def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
     most = 0
     for _ in range(2000):
         mate.say(Send(con.id, b"x" * 100))
+        stage.turn()
         stage.now += 0.01
         if stage.now % 0.1 < 0.01:
             stage.write(con, taken)
@@ -660,4 +663,16 @@ def test_nobody_has_more_waiting_than_a_batch_above_the_limit() -> None:
     mate = joined(stage, con)
     for _ in range(66):
         mate.say(Send(con.id, bytes(1 << 20)))
+    stage.turn()
     assert con.close_cause == "overflow"
+
+
+def test_a_connection_above_the_limit_that_its_handler_has_closed_gets_its_last_bytes() -> None:
+    stage = Stage(output_limit=10_000)
+    con = stage.raw()
+    mate = joined(stage, con)
+    data = bytes(LARGEST_BATCH + 10_001)
+    mate.say(Send(con.id, data), Close(con.id))
+    stage.turn()
+    assert con.close_cause == "handler"
+    assert stage.write(con) == data

@@ -12,8 +12,8 @@ from stage import TOKEN, Mate, Stage, entry_of, is_over
 
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.entry import PAUSED_MEMORY
+from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.delivery.reconnect import LONGEST_DELAY
-from wsraw.gateway.delivery.registry import AT_ONCE
 from wsraw.gateway.sessions.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
 from wsraw.link import ends
 from wsraw.link.ends import LinkState

@@ -15,6 +15,7 @@ from stage import HANDSHAKE, entry_of
 
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED
+from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.ends import LARGEST_BATCH
@@ -381,6 +382,10 @@ def test_a_half_closed_client_gets_its_answer(serve: Serve) -> None:
     assert served.heard[-1].cause == "eof"
 
 
+def answer(size: int) -> Callable[[Any], tuple[Record, ...]]:
+    return lambda event: (Send(event.con, b"x" * size),) if type(event) is OnMessage else ()
+
+
 def close_after(size: int) -> Callable[[Any], tuple[Record, ...]]:
     return lambda event: (
         (Send(event.con, b"x" * size), Close(event.con)) if type(event) is OnMessage else ()
@@ -449,7 +454,7 @@ def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
 def test_an_abort_is_a_reset(serve: Serve) -> None:
     served = serve(output_limit=1000)
     # More than may be queued at once.
-    served.handle = close_after(LARGEST_BATCH + 1001)
+    served.handle = answer(LARGEST_BATCH + 1001)
     client = served.connect()
     client.send(b"go")
     with pytest.raises(ConnectionResetError):
@@ -458,6 +463,27 @@ def test_an_abort_is_a_reset(serve: Serve) -> None:
     served.until(lambda: OnClose in served.kinds())
     assert served.kinds() == [OnConnect, OnMessage, OnError, OnClose]
     assert served.heard[-1].cause == "overflow"
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing(
+    serve: Serve, reads: bool
+) -> None:
+    served = serve(output_limit=100_000)
+    served.handle = answer(MUCH)
+    client = served.connect(buffer=64 * 1024)
+    client.send(b"go")
+    served.until(lambda: served.con.output_size > 100_000)
+    for _ in range(4):
+        served.turn(AT_ONCE / 3)
+    # As much as was queued at once may wait, and not a byte more.
+    served.mate.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output_size)))
+    if reads:
+        with pytest.raises(BlockingIOError):
+            while client.recv(1 << 20):
+                pass
+    served.sockets.write_over_limit()
+    assert (served.con.close_cause == "overflow") is not reads
 
 
 @pytest.mark.parametrize("said", [b"", b"G", b"raw", b"GET / HTTP/1.1\r\nHost:", HANDSHAKE])

@@ -4,8 +4,9 @@ An unfinished fragmented message belongs to the session that began it; other dat
 connection waits behind it, in the connection's account, and a message that is not finished in time
 ends the connection (1011). Output has a bound: past it a slow reader is closed (1008), unless what
 overflows was published and the setting `overflow` allows to drop that; a message is never written
-in part. Slow is who does not take what is sent, not for whom a handler queues much at once: see
-`Registry.is_slow`. That is judged before a message is framed or compressed.
+in part. Slow is who does not take what is sent, not for whom a handler queues much at once (see
+`_check_limit`). So a connection that passes its bound is written to first: it is `over_limit` until
+the end of the turn, and is closed then if the kernel has not taken enough.
 
 What is large is done in shares, so that nobody waits for what others get: a message to a large
 group goes to some of its members in each turn, and a large message is compressed piece by piece.
@@ -26,11 +27,14 @@ from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, FramingKey, frame_message, frame_packed
-from wsraw.link.ends import LinkState
+from wsraw.link.ends import LARGEST_BATCH, LinkState
 from wsraw.link.records import Close, Publish, Send, gateway_decoder
 
 FRAME_HEAD: Final = 14
 """The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
+
+AT_ONCE: Final = 1.0
+"""Seconds within which what is queued for a connection is queued at once."""
 
 FRAGMENT_TIMEOUT: Final = 30.0
 """Seconds within which a fragmented message must be finished."""
@@ -98,7 +102,6 @@ class Outgoing:
         limit: int,
         policy: str,
         dirty: dict[Connection, None],
-        is_slow: Callable[[Entry, Worker | None, int, float], bool],
         overflow: Callable[[Entry, float], None],
         close: Callable[[Entry, Close, float], None],
         cut_short: Callable[[Entry, float], None],
@@ -108,11 +111,12 @@ class Outgoing:
         self._limit = limit
         self._policy = policy
         self._dirty = dirty
-        self._is_slow = is_slow
         self._overflow = overflow
         self._close = close
         self._cut_short = cut_short
         self._fault = fault
+        self.over_limit: dict[Entry, None] = {}
+        """Connections with more output than they may have, to be written to and judged."""
         self.fragmented: set[Entry] = set()
         self.making: dict[Entry, tuple[Worker | None, Send]] = {}
         """Connections whose next message is large and is being compressed, in turn."""
@@ -136,9 +140,8 @@ class Outgoing:
         con = entry.con
         entry.active = True
         size = con.output_size + con.early_size + len(send.data)
-        if size > self._limit and self._is_slow(entry, worker, size, now):
-            self._overflow(entry, now)
-            return None
+        if size > self._limit:
+            self._check_limit(entry, worker, size, now)
         why = con.send(send.data, send.type, send.final, now)
         if why is not None:
             if why == UNFINISHED:
@@ -178,10 +181,45 @@ class Outgoing:
         entry.late_sends.append((worker, send))
         self._flow.add(entry, len(send.data) + EVENT_COST)
         if entry.held > self._limit:
-            size = entry.held + entry.con.output_size
-            if entry not in self.making or self._is_slow(entry, worker, size, now):
+            if entry in self.making:
+                self._check_limit(entry, worker, entry.held + entry.con.output_size, now)
+            else:
                 self._overflow(entry, now)
         return True, None
+
+    def _check_limit(self, entry: Entry, worker: Worker | None, size: int, now: float) -> None:
+        """Note the connection as `over_limit` if `size` bytes of output are too many for it.
+
+        What is queued at once may be more than the limit, up to what a batch carries: within a
+        second, or within the batch that has begun it. Until so much of that is written that the
+        limit holds again, the output must not grow above it.
+        """
+        limit, con = self._limit, entry.con
+        batch = (worker.session, worker.batches) if worker is not None else None
+        if con.output_size + con.early_size <= limit or entry.burst_of is None:
+            entry.burst_until = now + AT_ONCE
+            entry.burst_of = batch or (0, 0)
+            entry.allowance = 0
+        allowance = entry.allowance
+        if now <= entry.burst_until or batch == entry.burst_of:
+            allowance = LARGEST_BATCH
+        if size <= limit + allowance:
+            entry.allowance = max(entry.allowance, size - limit)
+        else:
+            entry.allowance = allowance
+            self.over_limit[entry] = None
+
+    def close_overflowing(self, now: float) -> None:
+        """Close those `over_limit` that still are, after the kernel could take their output. What
+        has an end already cannot grow: it gets its last bytes."""
+        while self.over_limit:
+            entry, _ = self.over_limit.popitem()
+            con = entry.con
+            size = con.output_size + con.early_size
+            if entry in self.making:
+                size += entry.held
+            if size > self._limit + entry.allowance and not (entry.gone or con.close_cause):
+                self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
         """Let a handler's close wait behind a message that is being made; False: there is none."""
@@ -366,6 +404,6 @@ class Outgoing:
                 entry.written += size - con.output_size
                 entry.skipped += size - con.output_size
                 self._flow.output_changed(entry)
-            if con.output_size > self._limit and self._is_slow(entry, None, con.output_size, now):
-                self._overflow(entry, now)
+            if con.output_size > self._limit:
+                self._check_limit(entry, None, con.output_size, now)
         return True

@@ -22,11 +22,8 @@ from wsraw.gateway.delivery.entry import ID_RANGE, Entry, IdRange, Pool, Worker
 from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.weights import MARK
-from wsraw.link.ends import LARGEST_BATCH, LinkState
+from wsraw.link.ends import LinkState
 from wsraw.link.records import DEFAULT_POOL, ID_EPOCH_SHIFT, Close, Event, OnClose, Reached
-
-AT_ONCE: Final = 1.0
-"""Seconds within which what is queued for a connection is queued at once."""
 
 ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
@@ -57,14 +54,11 @@ class Registry:
             settings.output_limit,
             settings.overflow,
             self.dirty,
-            self.is_slow,
             self._overflow,
             self.close_as_asked,
             self.cut_short,
             self.fault,
         )
-        self.write_out: Callable[[Connection], None] = _nobody_writes
-        """The shell's: write what a connection has waiting, if the kernel takes it."""
         self.stopping = False
         self.unknown_ids = 0
         """Commands for connections that were closed already: the normal race."""
@@ -360,30 +354,6 @@ class Registry:
         """A fragmented message to it will never be finished."""
         self.close(entry, 1011, "a message was cut short", "handler", now)
 
-    def is_slow(self, entry: Entry, worker: Worker | None, size: int, now: float) -> bool:
-        """Whether `size` bytes of output, which is above the limit, are too many.
-
-        What is queued at once may be more, up to what a batch carries: within a second, or within
-        the batch that has begun it. Until so much of that is written that the limit holds again,
-        the output must not grow above it.
-        """
-        limit, con = self.settings.output_limit, entry.con
-        before = con.output_size + con.early_size
-        batch = (worker.session, worker.batches) if worker is not None else None
-        if before <= limit or entry.burst_of is None:
-            entry.burst_until = now + AT_ONCE
-            entry.burst_of = batch or (0, 0)
-            entry.allowance = 0
-        allowance = entry.allowance
-        if now <= entry.burst_until or batch == entry.burst_of:
-            allowance = LARGEST_BATCH
-        if size <= limit + allowance:
-            entry.allowance = max(entry.allowance, size - limit)
-            return False
-        # It is written to before it is judged.
-        self.write_out(con)
-        return size - before + con.output_size + con.early_size > limit + allowance
-
     def _overflow(self, entry: Entry, now: float) -> None:
         """A slow reader: its output has passed the bound."""
         message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
@@ -401,7 +371,3 @@ class Registry:
         # What waits behind somebody's unfinished message is output too: it goes with the rest.
         self.outgoing.forget(entry)
         self.abort(entry, 1008, cause, message, now)
-
-
-def _nobody_writes(con: Connection) -> None:
-    """Until there is a shell."""

@@ -685,6 +685,7 @@ class Router(Registry):
             or self.flow.due
             or self.behind
             or self.outgoing.is_behind
+            or self.outgoing.over_limit
         ) or any(
             pool.is_behind or (pool.homeless and pool.rehoming) for pool in self.pools.values()
         )

@@ -75,7 +75,6 @@ class Sockets(TlsOwner):
         self.handshakes = Handshakes()
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
-        registry.write_out = _write_out
         self._dialler = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
 
     # --- sockets come ---
@@ -312,6 +311,20 @@ class Sockets(TlsOwner):
             self.handshakes.work()
         return bool(self.handshakes.waiting)
 
+    def write_over_limit(self) -> None:
+        """Close connections with too much output, unless the kernel takes enough of it now."""
+        over_limit = self.registry.outgoing.over_limit
+        if not over_limit:
+            return
+        for entry in over_limit:
+            endpoint: Endpoint | None = entry.con.shell
+            if endpoint is not None:
+                try:
+                    endpoint.write_out()
+                except Exception as error:
+                    endpoint.handle_fault(error)
+        self.registry.outgoing.close_overflowing(self.loop.now)
+
     def flush(self) -> None:
         """Write each dirty connection once, then close what is over: never inside a callback.
 
@@ -381,9 +394,3 @@ class Sockets(TlsOwner):
 
 def _accept_tls(listen: Listen) -> AcceptTls:
     return AcceptTls(listen.tls == "required", Certificates(listen).context_for)
-
-
-def _write_out(con: Connection) -> None:
-    endpoint: Endpoint | None = con.shell
-    if endpoint is not None:
-        endpoint.write_out()
