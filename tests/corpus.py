@@ -151,7 +151,7 @@ def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
             last = cut
     if case.eof:
         events += con.receive_eof(0.0)
-        events += con.drained(0.0)
+    events += con.drained(0.0)
     output = b"".join(con.output)
     if con.half_closed and output:
         events += con.written(len(output), 0.0)

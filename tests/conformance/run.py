@@ -6,9 +6,8 @@
 The suite's cases are driven by kosoku (a wheel on PyPI), which `make` puts into build/autobahn. The
 reports are build/conformance/server/index.html and build/conformance/client/index.html.
 
-Exit code: 0 if no case FAILED, is UNIMPLEMENTED, or was closed wrongly; 1 if one was; 2 if the
-suite could not run, or not all of it. NON-STRICT is no failure in the cases that are known for it
-(LENIENT).
+Exit code: 0 if every case is OK or INFORMATIONAL, and was closed properly; 1 if one is not; 2 if
+the suite could not run, or not all of it.
 """
 
 from __future__ import annotations
@@ -56,24 +55,7 @@ OPTIONS = [
 ALL = 517
 """Cases of the suite: a run of all that has fewer says nothing of the others."""
 
-CUT_SHORT = frozenset({"3.2", "3.4", "4.1.3", "4.1.4", "4.2.3", "4.2.4", "4.2.5", "5.15"})
-"""A fault of the peer ends the connection at once, and what its handler would have answered before
-is not awaited."""
-
-FLIPPING = frozenset({"3.3", "4.1.5"})
-"""The same, but whether the answer is out by then goes by the timing: OK in one run, NON-STRICT in
-the next one."""
-
-LATE = frozenset({"6.4.3", "6.4.4"})
-"""UTF-8 is judged once a frame is complete, and not with the byte that is wrong."""
-
-LENIENT = {
-    "server": CUT_SHORT | FLIPPING | LATE,
-    "client": CUT_SHORT | FLIPPING | LATE,
-}
-"""The cases of each role that may be NON-STRICT; any other that is was strict before."""
-
-GOOD = {"OK", "INFORMATIONAL", "NON-STRICT"}
+GOOD = {"OK", "INFORMATIONAL"}
 
 START_TIMEOUT = 60.0
 
@@ -242,8 +224,6 @@ def tell(role: str, cases: Cases, seconds: float, report: Path) -> bool:
     by_verdict: dict[str, list[str]] = {}
     for name, case in sorted(cases.items(), key=lambda item: [*map(int, item[0].split("."))]):
         verdict = case["behavior"]
-        if verdict == "NON-STRICT" and name not in LENIENT[role]:
-            verdict = "NON-STRICT, and was not before"
         if verdict in GOOD and case["behaviorClose"] not in GOOD:
             verdict = f"closed: {case['behaviorClose']}"
         by_verdict.setdefault(verdict, []).append(name)

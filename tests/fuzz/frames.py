@@ -47,6 +47,7 @@ def feed(con: Connection, chunks: Iterable[bytes]) -> list[Any]:
             some = con.resume(0.0)
             if not some and con.unfinished == held:
                 break
+        events += con.drained(0.0)
     return events
 
 

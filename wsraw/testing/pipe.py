@@ -89,7 +89,7 @@ class Pipe:
                 self._registry.wrote(con.entry)
         if con.state is CLOSED:
             self._finish(now)
-        elif con.state is CLOSING and not self._reading:
+        elif con.state is CLOSING and (con.half_closed or not self._reading):
             self.judge_reading()
 
     def judge_pause(self, now: float) -> None:

@@ -57,6 +57,7 @@ def feed(settings: Settings, data: bytes, cut: bool) -> tuple[Connection, list[A
         events += con.receive_data(piece, 0.0)
     while con.unfinished and (more := con.resume(0.0)):
         events += more
+    events += con.drained(0.0)
     return con, events
 
 

@@ -82,6 +82,8 @@ def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, l
     events = list(con.opened_events(0.0))
     for chunk in chunks:
         events += con.receive_data(chunk, 0.0)
+    if con.kind == "websocket":
+        events += con.drained(0.0)
     return con, events, re.sub(rb"Date: [^\r]*\r\n", b"", b"".join(con.output))
 
 

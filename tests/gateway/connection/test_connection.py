@@ -204,6 +204,37 @@ def test_half_close_whose_output_nobody_takes() -> None:
     assert not con.output_size
 
 
+def test_after_a_violation_a_websocket_can_be_answered_until_all_is_handled() -> None:
+    con = websocket()
+    con.receive_data(frame(0x81, b"a") + frame(0x89, b"p") + frame(0x83, b"") + b"more", 1.0)
+    assert (con.state, con.half_closed, con.unfinished, con.deadline) == (
+        CLOSING,
+        True,
+        0,
+        math.inf,
+    )
+    assert flush(con) == b"\x8a\x01p"
+    assert con.send(b"answer", "text", True, 2.0) is None
+    assert con.send(b"begin", "text", False, 2.0) is None
+    assert con.receive_data(frame(0x88, b""), 2.0) == con.receive_eof(2.0) == []
+    assert flush(con, 3.0) == b"\x81\x06answer\x01\x05begin"
+    assert con.deadline == math.inf
+    assert con.close(1000, "", "handler", 3.0) == []
+    assert con.drained(4.0) == [
+        OnError(0, 7, "invalid opcode"), OnClose(0, 7, 1002, "invalid opcode", "protocol-error")
+    ]  # fmt: skip
+    assert flush(con) == b"\x88\x10\x03\xeainvalid opcode"
+
+
+def test_a_connection_that_is_lost_after_a_violation_ends_for_the_violation() -> None:
+    con = websocket()
+    con.receive_data(frame(0x83, b""), 1.0)
+    error, close = con.lost("reset", 2.0)
+    assert (error.message, close.cause) == ("invalid opcode", "protocol-error")
+    assert con.reset
+    assert not con.output_size
+
+
 def test_drained_before_eof_is_nothing() -> None:
     con = raw()
     assert con.drained(0.0) == []

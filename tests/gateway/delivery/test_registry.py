@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from corpus import frame
 from stage import Stage, entry_of
 
-from wsraw.gateway.connection.connection import ConnectionState
+from wsraw.gateway.connection.connection import CLOSING, ConnectionState
 from wsraw.gateway.delivery.registry import ALIASES_KEPT
-from wsraw.link.records import ID_EPOCH_SHIFT, Mark, OnConnect, OnMessage, Reached, Send
+from wsraw.link.records import (
+    ID_EPOCH_SHIFT,
+    Mark,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Reached,
+    Send,
+)
 
 
 def test_ids_that_were_given_out_are_known_and_others_are_not() -> None:
@@ -99,6 +109,34 @@ def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
     assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
     mate.ack()
     assert con.close_cause == "eof"
+
+
+def test_what_came_before_a_violation_is_answered_before_the_close() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.websocket()
+    stage.turn()
+    mate.ack()
+    stage.say(con, frame(0x81, b"question") + frame(0x83, b""))
+    stage.turn()
+    (message,) = mate.events
+    assert (con.state, con.output_size) == (CLOSING, 0)
+    mate.ack(message, commands=(Send(con.id, b"answer"),))
+    stage.turn()
+    assert [type(event) for event in mate.events] == [OnError, OnClose]
+    assert con.close_cause == "protocol-error"
+    assert stage.write(con) == b"\x82\x06answer\x88\x10\x03\xeainvalid opcode"
+
+
+def test_a_violation_with_nothing_before_it_ends_the_connection_at_once() -> None:
+    stage = Stage()
+    mate = stage.worker()
+    con = stage.websocket()
+    stage.turn()
+    mate.ack()
+    stage.say(con, frame(0x83, b""))
+    assert con.close_cause == "protocol-error"
+    assert stage.write(con) == b"\x88\x10\x03\xeainvalid opcode"
 
 
 def test_a_mark_is_answered_when_its_bytes_are_written_or_never_will_be() -> None:

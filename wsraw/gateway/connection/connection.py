@@ -173,6 +173,9 @@ class Connection(Standing):
         self.cut()
         if self.state is CONNECTING and self.opened:
             return self.end(1006, "", "connect-failed", message)
+        ws = self.websocket
+        if self.half_closed and ws is not None:
+            return self.end(ws.close_code, ws.close_reason, self.close_cause, ws.error)
         if self.close_cause:
             # We were waiting for its close frame; how it leaves without is no news.
             return self.end(1006, "", self.close_cause)
@@ -261,7 +264,7 @@ class Connection(Standing):
             if self.kind == "raw":
                 self.append(data)
             return None
-        if state is CLOSING:
+        if state is CLOSING and not self.half_closed:
             return None
         writer = ws.writer
         if writer.is_making:
@@ -270,7 +273,7 @@ class Connection(Standing):
             opcode = writer.check(data, type_, final)
         except RefusedError as why:
             return str(why)
-        if state is OPEN:
+        if state is not CONNECTING:
             return self._go_on_with(writer.frame(opcode, data, final))
         self._early.append((opcode, data, final))
         self.early_size += len(data)
@@ -375,6 +378,6 @@ class Connection(Standing):
         if self.state is CLOSING and size:
             if self._drained and not self.output_size:
                 return self.end(1000, "", "eof")
-            if self._drained or ws is not None:
+            if self._drained or (ws is not None and not self.half_closed):
                 self.arm(self.timeout, now)
         return []

@@ -49,7 +49,8 @@ class Standing(Life):
     ) -> None:
         super().__init__(con_id, settings, about, opened)
         self.half_closed = False
-        """A raw peer has sent EOF; what it sent is still being handled."""
+        """A raw peer has sent EOF, or the peer of a WebSocket has broken the protocol: no more is
+        read, and what came before is still being handled."""
         self.parsed = 0
         """Frames of any kind that came of the last `receive_data` or `resume`: a measure of the
         work that a peer makes. Raw connections have none."""
@@ -153,18 +154,20 @@ class Standing(Life):
 
     def after_frames(self, ws: WebSocket, events: list[Event]) -> None:
         """What came beside them: answers to pings, the end."""
-        if ws.error:
-            ws.close(ws.close_code, ws.close_reason)
         self.collect(ws)
         if self.output_size > PONGS_BELOW:
             self._holds_pongs = ws.hold_pongs = True
-        if not ws.ended:
-            return
-        cause = "peer"
         if ws.error:
-            cause = _FAILURES.get(ws.close_code, "protocol-error")
+            # What came before is handled, and answered, before the close frame goes out.
+            self.step(Step.HALF_CLOSED)
+            self.half_closed = True
+            self.close_cause = _FAILURES.get(ws.close_code, "protocol-error")
             self.limit = ws.too_big
-        events += self.end(ws.close_code, ws.close_reason, cause, ws.error)
+            self.deadline = math.inf
+            self._held = b""
+            self.has_more = False
+        elif ws.ended:
+            events += self.end(ws.close_code, ws.close_reason, "peer")
 
     def _parse_held(self, now: float) -> list[Event]:
         """Slice by slice, until a turn's share is parsed or inflated, or more is on its way to
@@ -187,7 +190,7 @@ class Standing(Life):
             events += self.to_events(frames)
             if ws.output or ws.ended:
                 self.after_frames(ws, events)
-                if self.state is CLOSED:
+                if ws.ended:
                     return events
             if ws.busy:
                 break
@@ -238,9 +241,15 @@ class Standing(Life):
         return []
 
     def drained(self, now: float) -> list[Event]:
-        """All that a half-closed peer has sent is handled: it ends when its output is written."""
+        """All that a half-closed peer has sent is handled: a WebSocket ends for what was wrong,
+        a raw connection when its output is written."""
+        ws = self.websocket
         if not self.half_closed or self.state is not CLOSING:
             return []
+        if ws is not None:
+            ws.close(ws.close_code, ws.close_reason)
+            self.collect(ws)
+            return self.end(ws.close_code, ws.close_reason, self.close_cause, ws.error)
         if not self.output_size:
             return self.end(1000, "", "eof")
         if not self._drained:

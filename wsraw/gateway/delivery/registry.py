@@ -14,7 +14,7 @@ from wsraw.config.pools import in_force
 from wsraw.config.settings import Settings
 from wsraw.config.units import human_size
 from wsraw.gateway.admission.policy import AdmissionPolicy
-from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
@@ -154,8 +154,11 @@ class Registry:
         flow = self.flow
         if flow.total > flow.judge_above:
             flow.due = True
-        if con.state is CLOSED:
+        state = con.state
+        if state is CLOSED:
             self._is_over(entry, now)
+        elif state is CLOSING and con.half_closed:
+            self.judge_half_closed(entry, now)
 
     def _is_over(self, entry: Entry, now: float) -> None:
         """A connection has ended. One that no worker has heard of is forgotten with all that is
@@ -182,16 +185,15 @@ class Registry:
     def receive_eof(self, con: Connection, now: float) -> None:
         """The peer has half-closed; a raw connection ends when what it sent is handled."""
         self.take(con, con.receive_eof(now), now)
-        entry: Entry | None = con.entry
-        if entry is not None and con.half_closed:
-            self.judge_half_closed(entry, now)
 
     def judge_half_closed(self, entry: Entry, now: float) -> None:
         """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
             self._unanswered.pop(entry, None)
             self.outgoing.catch_up(entry, now)
-            self.take(entry.con, entry.con.drained(now), now)
+            events = entry.con.drained(now)
+            if events:
+                self.take(entry.con, events, now)
             self.dirty[entry.con] = None
 
     def judge_unanswered(self, now: float) -> None:
@@ -207,7 +209,7 @@ class Registry:
         ended, or has said nothing for close_timeout. A WebSocket cannot be told that no more
         questions come but by closing it, and then it does not answer any more."""
         con = entry.con
-        if con.opened or con.state is CLOSED:
+        if con.opened or con.state is CLOSED or con.websocket is not None:
             return False
         states = [
             other.con.state for other in entry.couples or () if other.con.opened and not other.name

@@ -137,7 +137,7 @@ class Endpoint:
             events = con.receive_data(data, now)
             if connecting:
                 self.judge_standing(now)
-            if events:
+            if events or con.half_closed:
                 owner.registry.take(con, events, now)
             elif not con.parsed:
                 if len(data) >= LEAST_READ:
@@ -255,7 +255,7 @@ class Endpoint:
         if con.state is CLOSED:
             self._finish()
             return
-        if con.state is CLOSING and (con.has_more or not self.reading):
+        if con.state is CLOSING and (con.has_more or con.half_closed or not self.reading):
             # What comes now is no event any more, but the peer's close frame is waited for.
             self.judge_reading()
         if con.deadline < self._timer_at:
@@ -308,7 +308,7 @@ class Endpoint:
                 self._read()
         else:
             events = con.resume(now)
-            if events:
+            if events or con.half_closed:
                 owner.registry.take(con, events, now)
             owner.dirty[con] = None
             if con.has_more:
