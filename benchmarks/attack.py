@@ -4,7 +4,7 @@ attack (attackers.py), in the same run; the median of some rounds.
 
 The attackers share the machine's cores, and loopback, which the limits for each address leave out:
 it is the hard case. Those that attack at once take all of the CPU that they get, workers' and ours:
-what counts there is that no turn of the gateway's loop is long (turns.py), so that everybody has a
+what counts there is that no turn of the gateway's loop is long (system.py), so that everybody has a
 turn.
 """
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import SERVERS, build
-from wsraw.gateway import turns
+from wsraw.gateway import system
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.run import Run
 
@@ -133,7 +133,7 @@ def main() -> int:
     if wsload is None:
         print("a C compiler is needed: the load generator is benchmarks/c/wsload.c")
         return 2
-    os.environ[turns.ASKED_BY] = "1"
+    os.environ[system.ASKED_BY] = "1"
     found = []
     names = options.names or (QUICK if options.quick else NAMES)
     ratios: dict[str, list[float]] = {name: [] for name in names}
@@ -152,7 +152,7 @@ def main() -> int:
         print(f"{name:<17} p99 {ratio:.1f} x, longest turn {turn:.1f} ms")
         if ratio > BOUND and name not in AT_ONCE and not options.quick:
             found.append(f"{name}: p99 is {ratio:.1f} times that without")
-        if turn > turns.LONG * 1000:
+        if turn > system.LONG * 1000:
             found.append(f"{name}: a turn has taken {turn:.0f} ms")
     print("breach: " + "; ".join(found) if found else "no breach")
     return 1 if found else 0

@@ -25,7 +25,7 @@ from e2e.serving import (
     serve,
 )
 
-from wsraw.gateway.turns import ASKED_BY
+from wsraw.gateway.system import ASKED_BY
 
 pytestmark = linux
 

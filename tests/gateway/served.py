@@ -56,7 +56,7 @@ class Served:
         if self.stage.router.flow.wants_judgement:
             self.stage.router.judge_memory(now)
         self.sockets.apply_pauses()
-        self.sockets.shake_hands()
+        self.sockets.continue_handshakes()
         self.stage.turn()
         if self.working:
             for event in self.mate.events:
@@ -64,7 +64,7 @@ class Served:
                 self.mate.ack(event, commands=self.handle(event))
         self.stage.turn()
         self.sockets.flush()
-        self.sockets.judge_listeners(now)
+        self.sockets.update_listeners()
         return False
 
     def turn(self, seconds: float = 0.0) -> None:

@@ -65,15 +65,15 @@ def test_a_folder_that_is_gone_is_no_end(
     (tmp_path / FILE_NAME).mkdir()
     gateway.router.dead_letters.append({"con": 1})
     gateway._write_dead_letters()
-    assert "could not be written" in caplog.text
+    assert "cannot write" in caplog.text
 
 
 def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
     one, two = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) for _ in range(2))
     try:
-        gateway._obey(Spawned(1, "a", one.pid), 0.0)
-        gateway._obey(Spawned(2, "b", two.pid), 0.0)
-        gateway._obey(Exited(2, "exited"), 0.0)
+        gateway._apply(Spawned(1, "a", one.pid), 0.0)
+        gateway._apply(Spawned(2, "b", two.pid), 0.0)
+        gateway._apply(Exited(2, "exited"), 0.0)
         gateway.kill_spawned()
         assert one.wait(15 * UNIT)
         assert two.poll() is None, "its number may be somebody else's by now"
@@ -107,7 +107,7 @@ def test_a_dead_letter_that_does_not_fit_leaves_the_others_whole(
     write(3)
     letters = [json.loads(line) for line in file.read_text().splitlines()]
     assert [letter["con"] for letter in letters] == [1, 3]
-    assert "could not be written" in caplog.text
+    assert "cannot write" in caplog.text
     assert "lost is message of connection 2" in caplog.text
 
 
@@ -130,11 +130,11 @@ def test_the_link_is_made_anew_where_the_supervisor_says(
     gateway.start()
     said = gateway.router.to_supervisor
     (tmp_path / "link.sock").unlink()
-    gateway._obey(Relink(str(tmp_path)), 0.0)
+    gateway._apply(Relink(str(tmp_path)), 0.0)
     assert (tmp_path / "link.sock").is_socket()
-    gateway._obey(Relink(str(tmp_path / "none")), 0.0)
+    gateway._apply(Relink(str(tmp_path / "none")), 0.0)
     (tmp_path / "other").mkdir()
-    gateway._obey(Relink(str(tmp_path / "other")), 0.0)
+    gateway._apply(Relink(str(tmp_path / "other")), 0.0)
     endpoints = [news.endpoint for news in said if isinstance(news, Listening)]
     home = f"ipc://{tmp_path}/link.sock"
     assert endpoints == [home, home, home, f"ipc://{tmp_path}/other/link.sock"]

@@ -8,7 +8,7 @@ import pytest
 from deadline import eventually
 from gateway.served import Served
 
-from wsraw.gateway.stop import GOODBYE, Stop
+from wsraw.gateway.stop import LAST_WAIT, Stop
 from wsraw.link.ends import LinkState
 from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
 
@@ -37,20 +37,20 @@ def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Se
     assert not stop.under_way
     stop.begin(30.0)
     assert served.sockets.listeners == []
-    assert not stop.judge(served.loop.now)
+    assert not stop.advance(served.loop.now)
     assert served.con.close_cause == "", "nobody is closed while a handler runs"
     served.working = True
     served.until(lambda: not served.mate.events)
-    assert not stop.judge(served.loop.now)
+    assert not stop.advance(served.loop.now)
     assert served.con.close_cause == "going-away"
     served.until(lambda: OnClose in served.kinds())
     client.close()
     served.until(lambda: not served.sockets.endpoints)
-    assert not stop.judge(served.loop.now)
+    assert not stop.advance(served.loop.now)
     assert served.mate.end.state is LinkState.DRAINING
     assert said(served) == []
     served.mate.say(Bye())
-    assert stop.judge(served.loop.now)
+    assert stop.advance(served.loop.now)
     assert len(said(served)) == 1
 
 
@@ -60,8 +60,8 @@ def test_the_deadline_ends_each_phase(served: Served) -> None:
     served.until(lambda: served.mate.events)
     stop = stop_of(served)
     stop.begin(5.0)
-    assert not stop.judge(served.loop.now + 4.9)
-    assert stop.judge(served.loop.now + 5.0)
+    assert not stop.advance(served.loop.now + 4.9)
+    assert stop.advance(served.loop.now + 5.0)
     assert served.con.close_cause == "going-away"
 
 
@@ -69,9 +69,9 @@ def test_a_second_call_can_only_make_it_sooner(served: Served) -> None:
     stop = stop_of(served)
     stop.begin(5.0)
     stop.begin(9.0)
-    assert not stop.judge(served.loop.now + 4.9), "the worker is still there"
+    assert not stop.advance(served.loop.now + 4.9), "the worker is still there"
     stop.begin(1.0)
-    assert stop.judge(served.loop.now + 1.0)
+    assert stop.advance(served.loop.now + 1.0)
 
 
 def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -> None:
@@ -79,11 +79,11 @@ def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -
     served.until(lambda: len(served.heard) == 2)
     stop = stop_of(served)
     stop.begin(30.0)
-    stop.judge(served.loop.now)
+    stop.advance(served.loop.now)
     served.until(lambda: OnClose in served.kinds())
     eventually(lambda: served.turn() or not served.sockets.unwritten())
-    stop.judge(served.loop.now)
+    stop.advance(served.loop.now)
     assert served.sockets.endpoints, "its side is open"
     assert served.mate.end.state is LinkState.READY
-    stop.judge(served.loop.now + GOODBYE)
+    stop.advance(served.loop.now + LAST_WAIT)
     assert served.mate.end.state is LinkState.DRAINING

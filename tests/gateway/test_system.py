@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import gc
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from wsraw.gateway import system
+from wsraw.gateway.system import AT_LAST, LEAST, LONG, NEVER, Collector, TurnTimes
 
 
 def test_a_quarter_is_a_sensible_figure() -> None:
@@ -20,3 +24,78 @@ def test_a_container_without_a_limit_has_the_machine(text: str, tmp_path: Path) 
 def test_a_container_with_one_has_that(tmp_path: Path) -> None:
     (tmp_path / "limit").write_text(f"{64 << 20}\n")
     assert system.quarter([tmp_path / "none", tmp_path / "limit"]) == 16 << 20
+
+
+# --- garbage ---
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    before = gc.get_threshold()
+    yield Collector()
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+class Circle:
+    """Needs a collector."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        Circle.count += 1
+        self.me = self
+
+    def __del__(self) -> None:
+        Circle.count -= 1
+
+
+def test_the_oldest_generation_is_left_alone(collector: Collector) -> None:
+    collector.begin()
+    assert gc.get_threshold()[2] == NEVER
+    before = gc.get_stats()[2]["collections"]
+    kept = [[n] for n in range(200_000)]
+    assert gc.get_stats()[2]["collections"] == before
+    assert gc.get_stats()[0]["collections"]
+    del kept
+
+
+def test_it_is_looked_at_in_a_quiet_moment(collector: Collector) -> None:
+    collector.begin()
+    Circle()
+    gc.collect(1)
+    Circle()
+    assert not collector.collect_if_due(LEAST, 0, quiet=True), (
+        "nothing has come yet that could matter"
+    )
+    assert not collector.collect_if_due(LEAST + 1, 0, quiet=False)
+    assert Circle.count
+    assert collector.collect_if_due(LEAST + 1, 0, quiet=True)
+    assert not Circle.count
+    assert not collector.collect_if_due(2 * LEAST + 1, 0, quiet=True), "they count from there"
+
+
+def test_where_many_stand_it_takes_more_to_look_again(collector: Collector) -> None:
+    assert not collector.collect_if_due(3 * LEAST, 3 * LEAST, quiet=True)
+    assert collector.collect_if_due(3 * LEAST + 1, 3 * LEAST, quiet=True)
+
+
+def test_without_a_quiet_moment_it_is_done_at_last(collector: Collector) -> None:
+    assert not collector.collect_if_due(AT_LAST * LEAST, 0, quiet=False)
+    assert collector.collect_if_due(AT_LAST * LEAST + 1, 0, quiet=False)
+
+
+# --- turns ---
+
+
+def test_a_turn_counts_by_the_cpu_time_it_takes_and_not_by_waiting() -> None:
+    times = TurnTimes()
+    time.sleep(2 * LONG)
+    times.end_turn()
+    assert times.figures()["long"] == 0
+    until = time.thread_time() + 1.5 * LONG
+    while time.thread_time() < until:
+        pass
+    times.end_turn()
+    assert (times.figures()["turns"], times.figures()["long"]) == (2, 1)
+    assert times.figures()["longest"] >= 1.5 * LONG

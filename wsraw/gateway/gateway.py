@@ -2,16 +2,12 @@
 
 One turn, in this order:
 
-1. The loop reads each ready socket, a bounded amount each; events go into the router. Where there
-   are many, midway: commands are drained, and workers get what has been read so far.
-2. before_sleep: (a) commands of workers are drained, up to a budget, and a share of what an earlier
-   turn has left of them is done; (b) pauses are applied, what
-   was opened is dialled, and TLS handshakes get their share; (c) each worker gets one batch with
-   all its events of this turn; (d) each dirty connection is written once, what is over is closed;
-   (e) the ROUTER is asked whether something has come in meanwhile, as its descriptor is
-   edge-triggered.
-
-Deadlines are judged after reading, and a turn that begins late moves them (see loop.py).
+1. The loop reads from ready sockets and accepts from listeners, a bounded amount each. Where there
+   is much to read, `_midway` lets workers begin with what has been read so far.
+2. Timers that are due. They come after reading, so that no deadline is checked before what has
+   already arrived was seen, and a turn that begins late moves them (see loop.py).
+3. `_before_sleep`, the end of the turn. Its steps are its lines, in their order; each is bounded,
+   and what does not fit is for the next turn.
 """
 
 from __future__ import annotations
@@ -33,7 +29,6 @@ from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.admission.per_address import most_connections
-from wsraw.gateway.garbage import Collector
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.gateway.sessions.links import Links
 from wsraw.gateway.sessions.orphans import Orphans
@@ -44,7 +39,7 @@ from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.status import report
 from wsraw.gateway.stop import Stop
-from wsraw.gateway.turns import ASKED_BY, MeasuringLoop
+from wsraw.gateway.system import Collector, TurnTimes
 from wsraw.link import records as rec
 from wsraw.runtime.descriptors import raise_limit
 from wsraw.runtime.loop import Loop
@@ -54,20 +49,20 @@ from wsraw.runtime.sockets import adopt
 log = logging.getLogger("wsraw.gateway")
 
 TICK: Final = 1.0
-"""Seconds between two looks at what is judged by the clock."""
+"""Seconds between two checks of what is judged by the clock."""
 
 MIDWAY_DRAIN: Final = 0.0003
-"""Seconds for what workers have sent, in the middle of reading."""
+"""Seconds for commands of workers, in the middle of reading."""
 
 ORPHAN_STOP: Final = 5.0
-"""Seconds that a gateway without supervisor takes to say goodbye."""
+"""Seconds that a gateway takes to stop whose supervisor is gone."""
 
 EXIT_CANNOT_START: Final = 3
-"""Exit code when it cannot listen: trying again would not help."""
+"""Exit code if it cannot listen: trying again would not help."""
 
 
 class Gateway:
-    """The process's parts, joined in one turn."""
+    """The parts of the process, and the order in which a turn calls them."""
 
     def __init__(
         self,
@@ -78,10 +73,10 @@ class Gateway:
         descriptors: Descriptors | None = None,
         folder: str = "",
     ) -> None:
-        """`folder`: where the link's socket is, if not in the run folder. Raises OSError when that
-        cannot be bound."""
+        """`folder`: where the link's socket is, if not in the run folder. Raises OSError if the
+        socket cannot be bound there."""
         self.settings = settings
-        self.loop = MeasuringLoop() if os.environ.get(ASKED_BY) else Loop()
+        self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
         self.router = Router(settings, epoch, limit, random.random)
         self._descriptors = descriptors or Descriptors()
@@ -91,6 +86,7 @@ class Gateway:
         )
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self.collector = Collector()
+        self.times = TurnTimes()
         self._context = new_context()
         self._wire = WorkerSocket(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
@@ -99,17 +95,19 @@ class Gateway:
         self._decoder = rec.Decoder(str, rec.FromSupervisor)
         self._token = token
         self._spawned = Orphans()
-        self._introduced = self._control is None
-        """The supervisor has told us of its workers: before that nobody's hello can be judged."""
+        self._knows_tokens = self._control is None
+        """The supervisor has told us of its workers; before that no hello can be checked."""
         self._tick_due = False
         if self._control is not None:
             self.loop.watch(self._control.fd, self._control.wake, read=True)
-        self.loop.before_sleep = self._before_sleep
+        self._measures = bool(os.environ.get(system.ASKED_BY))
+        self.loop.before_sleep = self._measured if self._measures else self._before_sleep
         self.loop.midway = self._midway
 
     def start(self, given: Sequence[int] = ()) -> None:
         """Listen and tell the supervisor. `given` are descriptors of its sockets, one for each
-        listener; without them they are opened here. Raises OSError or ValueError with advice."""
+        listener; without them the sockets are opened here. Raises OSError or ValueError, with
+        advice."""
         for index, text in enumerate(self.settings.listen):
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
@@ -119,10 +117,10 @@ class Gateway:
         if self.sockets.admission.most and not self.settings.max_connections:
             admission = self.sockets.admission
             admission.most = self._descriptors.most_connections(admission.most)
-        self._say_where()
+        self._report_addresses()
         self._tick()
 
-    def _say_where(self) -> None:
+    def _report_addresses(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
         self.router.to_supervisor.append(
             rec.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
@@ -133,8 +131,8 @@ class Gateway:
             self._wire.bind(folder)
         except OSError as error:
             log.error("new workers cannot connect: %s", error.strerror)
-        # In any case: the supervisor looks whether it is there, and asks again.
-        self._say_where()
+        # In any case: the supervisor checks that the socket exists, and asks again if not.
+        self._report_addresses()
 
     def _tick(self) -> None:
         self.loop.call_later(TICK, self._tick)
@@ -154,65 +152,105 @@ class Gateway:
     # --- one turn ---
 
     def _midway(self, now: float) -> None:
+        """Apply commands that have come, and send workers the events that were read so far: on
+        other cores they can begin to work before everything is read."""
         self.router.flow.now = now
-        if self._introduced:
+        if self._knows_tokens:
             self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:
-        router, sockets, links, control = self.router, self.sockets, self._links, self._control
-        router.flow.now = now
-        if self.loop.is_behind:
-            links.stir()
-            if control is not None:
-                control.stir()
-        if control is not None and control.pending():
-            self._listen_to_supervisor(control, now)
-        if self._introduced:
-            links.drain()
-        if router.go_on(now):
-            self.loop.give_way()
-        links.judge_dying(now)
-        ticks, self._tick_due = self._tick_due, False
-        if ticks:
-            # After reading: an ack that has come must not be missed.
-            links.ask_unwatched()
-            self._tick_due = router.tick(now)
-        elif router.flow.wants_judgement:
-            router.judge_memory(now)
+        """The end of a turn. True: the next one must not sleep."""
+        sockets = self.sockets
+        self.router.flow.now = now
+        self._read_supervisor(now)
+        self._read_workers(now)
+        is_tick = self._check_deadlines(now)
         sockets.write_over_limit()
         sockets.dial()
         sockets.apply_pauses()
-        shaking = sockets.shake_hands()
-        links.send(now)
+        sockets.continue_handshakes()
+        self._links.send(now)
         sockets.flush()
-        if self.stopping.under_way and self.stopping.judge(now):
-            self.loop.stop()
-        sockets.judge_listeners(now)
-        if router.dead_letters:
-            self._write_dead_letters()
-        if router.to_supervisor:
-            records, router.to_supervisor = router.to_supervisor, []
-            if control is not None:
-                control.send(rec.encode([self._token, *records]))
-        # What flushing has brought about (an on_close, a resume) is for a turn that does not wait.
-        busy = bool(
-            sockets.dirty
-            or sockets.doomed
-            or sockets.going_on
-            or self._tick_due
-            or shaking
-            or router.is_restless
-            # Asked in any case: else its descriptor would wake us again at once.
-            or (links.pending() and self._introduced)
-            or (control is not None and control.pending())
-        )
-        if ticks:
+        self._advance_stop(now)
+        sockets.update_listeners()
+        self._write_dead_letters()
+        self._write_supervisor()
+        busy = self._is_busy()
+        if is_tick:
             quiet = not busy and not self.loop.is_behind
-            self.collector.judge(sockets.came, len(sockets.endpoints), quiet)
+            self.collector.collect_if_due(sockets.total, len(sockets.endpoints), quiet)
         return busy
 
+    def _measured(self, now: float) -> bool:
+        busy = self._before_sleep(now)
+        self.times.end_turn()
+        return busy
+
+    def _read_supervisor(self, now: float) -> None:
+        """First of all: it says which workers there are, and a batch can be of a new one."""
+        control = self._control
+        if control is None:
+            return
+        if self.loop.is_behind:
+            # The loop has not looked at its descriptor.
+            control.stir()
+        if control.pending():
+            self._receive_from_supervisor(control, now)
+
+    def _read_workers(self, now: float) -> None:
+        """Apply what workers command, then a share of what earlier turns have left of it. Workers
+        whose death is certain now have nothing more to be read: their events go to others."""
+        links = self._links
+        if self.loop.is_behind:
+            links.stir()
+        if self._knows_tokens:
+            links.drain()
+        if self.router.go_on(now):
+            self.loop.give_way()
+        links.judge_dying(now)
+
+    def _check_deadlines(self, now: float) -> bool:
+        """Once a second, what is judged by the clock; the memory as soon as its sum asks for it.
+        After all reading, as an ack that has come must not be missed. Returns whether the second
+        is over."""
+        is_tick, self._tick_due = self._tick_due, False
+        if is_tick:
+            self._links.ask_unwatched()
+            self._tick_due = self.router.tick(now)
+        elif self.router.flow.wants_judgement:
+            self.router.judge_memory(now)
+        return is_tick
+
+    def _advance_stop(self, now: float) -> None:
+        """A stop waits for what was written."""
+        if self.stopping.under_way and self.stopping.advance(now):
+            self.loop.stop()
+
+    def _write_supervisor(self) -> None:
+        """What all other steps have to report."""
+        if self.router.to_supervisor:
+            records, self.router.to_supervisor = self.router.to_supervisor, []
+            if self._control is not None:
+                self._control.send(rec.encode([self._token, *records]))
+
+    def _is_busy(self) -> bool:
+        """Whether something is left for a turn that does not wait: of a share, or as flushing has
+        brought it about (an on_close, a resume). The last step, as ZeroMQ's descriptors are
+        edge-triggered: each must be asked after the last send, or it would not wake us."""
+        links, control = self._links, self._control
+        return bool(
+            self.sockets.is_busy
+            or self._tick_due
+            or self.router.is_restless
+            or (links.pending() and self._knows_tokens)
+            or (control is not None and control.pending())
+        )
+
     def _write_dead_letters(self) -> None:
+        """Events that have killed workers, for people to look at."""
+        if not self.router.dead_letters:
+            return
         letters, self.router.dead_letters = self.router.dead_letters, []
         if not self.settings.run_dir:
             return
@@ -222,37 +260,37 @@ class Gateway:
                 line = json.dumps({"time": time.time(), **letter}) + "\n"
                 _append(path, line.encode())
             except OSError as error:
-                text = "a dead letter could not be written to %s: %s; lost is %s of connection %s"
+                text = "cannot write a dead letter to %s: %s; lost is %s of connection %s"
                 log.error(text, path, error.strerror, letter.get("event"), letter.get("con"))
             except Exception as error:
                 self.router.limits.fault("a dead letter", error)
 
     # --- the supervisor ---
 
-    def _listen_to_supervisor(self, control: ControlSocket, now: float) -> None:
+    def _receive_from_supervisor(self, control: ControlSocket, now: float) -> None:
         while (data := control.receive()) is not None:
             try:
                 token, records, _ = self._decoder.decode(data)
             except rec.LinkError as error:
-                log.error("the supervisor sent what is no batch: %s", error)
+                log.error("dropped a message of the supervisor that is not a batch: %s", error)
                 continue
             if not hmac.compare_digest(token.encode(), self._token.encode()):
-                log.error("a batch with a wrong token on the control link was dropped")
+                log.error("dropped a batch with a wrong token on the control link")
                 continue
-            self._introduced = True
+            self._knows_tokens = True
             for record in records:
                 try:
-                    self._obey(record, now)
+                    self._apply(record, now)
                 except Exception as error:
-                    self._fail_to_obey(record, error)
+                    self._fail_to_apply(record, error)
 
-    def _fail_to_obey(self, record: rec.FromSupervisor | None, error: Exception) -> None:
-        """A fault of ours; who waits for an answer gets one."""
-        self.router.limits.fault(f"what the supervisor said, {type(record).__name__},", error)
+    def _fail_to_apply(self, record: rec.FromSupervisor | None, error: Exception) -> None:
+        """A fault of our own. A supervisor that waits for an answer gets one."""
+        self.router.limits.fault(f"the supervisor's {type(record).__name__}", error)
         if isinstance(record, rec.Reload):
             self.router.to_supervisor.append(rec.Reloaded(f"a fault of wsraw itself: {error!r}"))
 
-    def _obey(self, record: rec.FromSupervisor | None, now: float) -> None:
+    def _apply(self, record: rec.FromSupervisor | None, now: float) -> None:
         match record:
             case rec.Spawned():
                 self.router.spawned(record)
@@ -270,8 +308,8 @@ class Gateway:
                 sockets = self.sockets
                 data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
                 data["tls"] = sockets.handshakes.figures()
-                if isinstance(self.loop, MeasuringLoop):
-                    data["turns"] = self.loop.figures()
+                if self._measures:
+                    data["turns"] = self.times.figures()
                 self.router.to_supervisor.append(rec.Report(record.ref, data))
             case rec.Check():
                 self.router.to_supervisor.append(rec.Alive())
@@ -285,28 +323,28 @@ class Gateway:
                 self.router.to_supervisor.append(rec.Reloaded(why))
 
     def orphaned(self) -> None:
-        """The supervisor is gone: say goodbye to everybody, and leave nobody behind."""
+        """The supervisor is gone: stop, and leave no worker behind."""
         log.error("the supervisor is gone; stopping")
         self.stopping.begin(ORPHAN_STOP)
 
     def kill_spawned(self) -> None:
-        """Workers we were told of that are still there although their supervisor is not."""
+        """Kill the workers that a supervisor has left behind."""
         self._spawned.kill_all()
 
 
 def _return_to_folder() -> None:
-    """A link in the name of our folder may have moved: relative names of files are meant where it
-    leads now."""
+    """Resolve the name of our folder anew: relative names of files mean the folder to which a
+    symbolic link in that name leads now."""
     try:
         os.chdir(os.environ.get("PWD", "."))
     except OSError:
-        # Gone: what can still be found is where we are.
+        # Gone: relative names still work from the folder that we are in.
         pass
 
 
 def _append(path: str, line: bytes) -> None:
-    """Add a line, or nothing: half a line would take the next one along. Raises OSError."""
-    # What clients have sent is nobody else's business.
+    """Append a line or nothing: half a line would spoil the next one. Raises OSError."""
+    # Readable for its owner alone: it holds what clients have sent.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
@@ -328,7 +366,7 @@ def _append(path: str, line: bytes) -> None:
 
 
 def _watch_stdin(on_eof: Callable[[], object]) -> None:
-    """Our parent holds the other end of stdin: its end is the parent's."""
+    """Wait for the end of stdin, whose other end our parent holds: it is gone then."""
     try:
         while os.read(0, 4096):
             pass
@@ -347,7 +385,7 @@ def main(
     workers: int = 0,
 ) -> int:
     """Run a gateway as a child of the supervisor; returns its exit code. `folder`: as above;
-    `workers`: how many are to come."""
+    `workers`: how many are expected."""
     limit = raise_limit()
     if settings.max_connections > limit:
         text = "max_connections is %d, but only %d files may be open; raise that (ulimit -Hn)"
@@ -376,7 +414,7 @@ def main(
             print(f"error: {error}", file=sys.stderr, flush=True)
             gateway.close()
             return 1
-    # Ctrl-C reaches the whole group; what happens then is for the supervisor to say.
+    # Ctrl-C reaches the whole process group; the supervisor decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(
         signal.SIGTERM,

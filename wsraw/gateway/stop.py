@@ -15,12 +15,12 @@ from wsraw.runtime.loop import Loop
 log = logging.getLogger("wsraw.gateway")
 
 
-GOODBYE: Final = 1.0
-"""Seconds that clients are given to close their side once everything has been written to them."""
+LAST_WAIT: Final = 1.0
+"""Seconds that clients have to close their side after everything has been written to them."""
 
 
 class Stop:
-    """Phases, each of which lasts until it is through or time is up."""
+    """Phases, each of which lasts until it is done or the deadline has passed."""
 
     def __init__(self, loop: Loop, router: Router, sockets: Sockets) -> None:
         self._loop = loop
@@ -28,11 +28,11 @@ class Stop:
         self._sockets = sockets
         self._phases: list[Callable[[float], bool]] = []
         self._deadline = 0.0
-        self._said_at = 0.0
+        self._written_at = 0.0
 
     @property
     def under_way(self) -> bool:
-        """Whether `judge` is to be called each turn."""
+        """Whether `advance` is to be called each turn."""
         return bool(self._phases)
 
     def begin(self, deadline: float) -> None:
@@ -48,8 +48,9 @@ class Stop:
         self._router.stop()
         self._phases = [self._finish_events, self._close_clients, self._drain_workers]
 
-    def judge(self, now: float) -> bool:
-        """Go on as far as possible; True when everybody is gone, and the supervisor is to know."""
+    def advance(self, now: float) -> bool:
+        """Go through the phases as far as possible; True, and the supervisor is told, after the
+        last one."""
         while self._phases and (self._phases[0](now)):
             self._phases.pop(0)
         if self._phases:
@@ -65,18 +66,18 @@ class Stop:
             return False
         self._sockets.close_unannounced()
         self._router.close_all(now)
-        self._said_at = now
+        self._written_at = now
         return True
 
     def _close_clients(self, now: float) -> bool:
         if self._is_late(now):
             return True
         if self._router.is_waited_for() or self._sockets.unwritten():
-            self._said_at = now
+            self._written_at = now
             return False
-        # All is said. A raw client that never closes its side must not hold us up for long.
-        if self._sockets.endpoints and now < self._said_at + GOODBYE:
-            self._loop.wake_at(self._said_at + GOODBYE)
+        # A raw client that never closes its side must not hold us up for long.
+        if self._sockets.endpoints and now < self._written_at + LAST_WAIT:
+            self._loop.wake_at(self._written_at + LAST_WAIT)
             return False
         return True
 

@@ -34,7 +34,7 @@ class Accepting:
 
     def _judge(self, now: float) -> bool:
         for listener in self.listeners:
-            listener.judge(self.room, now)
+            listener.update(self.room)
         return False
 
     def listen(self, given: socket.socket | None = None, **asked: Any) -> Listener:
@@ -174,7 +174,7 @@ turns = 0
 def before_sleep(now):
     global turns
     turns += 1
-    listener.judge(True, now)
+    listener.update(True)
     return False
 
 loop.before_sleep = before_sleep

@@ -57,8 +57,9 @@ class Listener:
         """Where it really listens, port 0 resolved."""
         return listening.printable(self._sock.getsockname())
 
-    def judge(self, room: bool, now: float) -> None:
+    def update(self, room: bool) -> None:
         """Accept while there is room; called once a turn."""
+        now = self._loop.now
         if self._exhausted_until and now >= self._exhausted_until:
             if self._descriptors.has_room():
                 self._exhausted_until = 0.0
@@ -103,7 +104,7 @@ class Listener:
     def _pause(self, error: Exception) -> None:
         now = self._loop.now
         self._exhausted_until = now + ACCEPT_PAUSE
-        # Only to wake the loop; `judge` does the rest.
+        # Only to wake the loop; `update` does the rest.
         self._loop.wake_at(self._exhausted_until)
         if now - self._complained_at >= COMPLAIN_EVERY:
             self._complained_at = now

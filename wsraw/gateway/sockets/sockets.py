@@ -63,8 +63,8 @@ class Sockets(TlsOwner):
         self.going_on: dict[Endpoint, None] = {}
         """Those that have more to parse, or may be read from again, in the order of their turn."""
         self.endpoints: set[Endpoint] = set()
-        self.came = 0
-        """Connections since the beginning, accepted or opened."""
+        self.total = 0
+        """Connections since the start, accepted or opened."""
         self.listeners: list[Listener] = []
         self.admission = AddressLimits(
             settings.max_connections or most_connections, settings.max_connections_per_address
@@ -97,11 +97,11 @@ class Sockets(TlsOwner):
         self._accept_tls = fresh
         return ""
 
-    def judge_listeners(self, now: float) -> None:
+    def update_listeners(self) -> None:
         """Accept while there is room."""
         room = not self.registry.flow.crowded
         for listener in self.listeners:
-            listener.judge(room, now)
+            listener.update(room)
 
     def close_listeners(self) -> None:
         """No new connections from here on."""
@@ -227,7 +227,7 @@ class Sockets(TlsOwner):
         self.admission.enter(key)
         endpoint.con.counted = key
         self.registry.flow.settle(endpoint.con)
-        self.came += 1
+        self.total += 1
         endpoint.judge_reading()
         self.dirty[endpoint.con] = None
 
@@ -305,11 +305,15 @@ class Sockets(TlsOwner):
             except Exception as error:
                 self._fault(entry.con, error)
 
-    def shake_hands(self) -> bool:
-        """Work on TLS handshakes, within this turn's share; True if more wait for the next one."""
+    def continue_handshakes(self) -> None:
+        """Work on TLS handshakes, within this turn's share."""
         if self.handshakes.waiting:
             self.handshakes.work()
-        return bool(self.handshakes.waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is more than fits into a turn."""
+        return bool(self.dirty or self.doomed or self.going_on or self.handshakes.waiting)
 
     def write_over_limit(self) -> None:
         """Close connections with too much output, unless the kernel takes enough of it now."""
