@@ -1,4 +1,6 @@
-# make run: serve the echo example. make test: all tests. make check: style and types.
+# make run: serve the echo example. make check: style and types.
+# make test: the tests that a change should pass, in minutes. make test-all: these and the long ones.
+# make test TESTS=tests/gateway: some of them, one after the other.
 # make cases: situations from public bug reports, one script each.
 # make soak: the long runs. make conformance: the Autobahn test suite, all cases.
 # make fuzz: hostile input for each parser, SECONDS each.
@@ -21,7 +23,10 @@ SECONDS ?= 60
 CASES ?=
 
 
-.PHONY: run test test-compiled compiled cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
+# Without bytecode every process that a test starts would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test test-all test-compiled compiled cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -30,8 +35,13 @@ run: $(VENV)/.run
 	@echo 'Ctrl-C here stops it.'
 	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
 
+# Side by side, as most tests wait most of the time.
+SIDE_BY_SIDE := -q -n auto --dist worksteal
 test: $(VENV)/.dev node-peers workers autobahn
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(or $(TESTS),$(SIDE_BY_SIDE) -m 'not long')
+
+test-all: test
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long
 
 # The same tests over the compiled hot path (docs/compiled.md).
 test-compiled: compiled node-peers workers autobahn

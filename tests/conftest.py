@@ -21,15 +21,23 @@ if is_compiled() != bool(os.environ.get("WSRAW_TEST_COMPILED")):
         else "the hot path is not compiled: make test-compiled does it"
     )
 
-# Started by nohup, or with & in a script, we ignore these, and so would all that tests start: what
-# is ignored stays so in programs, what is handled does not.
-for _name in ("SIGINT", "SIGHUP"):
-    _number = getattr(signal, _name, None)
-    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+# What a parent ignores or blocks stays so in the programs that it starts; what it handles does not.
+# Started by nohup, or with & in a script, we would hand that on to the processes under test.
+for _number in signal.valid_signals():
+    if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
+if hasattr(signal, "pthread_sigmask"):
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 # Also where wsraw is not installed, and its entry point does not do it.
 pytest_plugins = ["pytester", "wsraw.testing.plugin"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: most tests wait for processes most of the time."""
+    return 2 + 2 * (os.cpu_count() or 1)
+
 
 _faults: list[tuple[str, BaseException]] = []
 _fault = Counters.fault

@@ -13,6 +13,7 @@ from running import ROOT, environment
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are written in C")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "said"),
     [

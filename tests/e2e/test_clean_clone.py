@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX shells"),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a repository"),
 ]

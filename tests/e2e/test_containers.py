@@ -161,6 +161,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return places["/opt/wsraw"] / "bin"
 
 
+@pytest.mark.long
 def test_the_commands_of_the_images(image: Path, tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     keys.add("worker", allow=False)

@@ -194,18 +194,21 @@ def test_a_run_that_is_killed_while_it_is_asked(handlers: Write) -> None:
 
 
 @posix
-def test_only_who_may_read_the_token_is_answered() -> None:
+def test_only_who_may_read_the_token_is_answered(tmp_path: Path) -> None:
+    """Asked by way of a folder beside it: in its own the run would put the file right."""
     with serve(ECHO) as serving:
         assert serving.folder is not None
         file = serving.folder / "control-token"
         assert file.stat().st_mode & 0o777 == 0o600
         token, endpoint = file.read_text().splitlines()
-        file.write_text(f"{'0' * len(token)}\n{endpoint}\n")
-        told = ask(serving, "stop", "--timeout=1")
+        (tmp_path / "control-token").write_text(f"{'0' * len(token)}\n{endpoint}\n")
+        (tmp_path / "lock").symlink_to(serving.folder / "lock")
+        told = wsraw("stop", "--timeout=1", "--run-dir", str(tmp_path))
         assert told.returncode == 1
         assert "no answer within 1 s" in told.stderr
-        file.write_text(f"{token}\n{endpoint}\n")
-        until_ready(serving, 1)
+        (tmp_path / "control-token").write_text(f"{token}\n{endpoint}\n")
+        told = wsraw("status", "--run-dir", str(tmp_path))
+        assert told.returncode == 0, told.stderr
 
 
 def test_dead_letters_keep_the_folder(tmp_path: Path) -> None:
