@@ -61,14 +61,6 @@ def test_nobody_writes_to_the_terminals_controls() -> None:
     ]
 
 
-def test_a_closed_stream_does_not_matter() -> None:
-    stream = io.StringIO()
-    log = Log(stream, "info")
-    stream.close()
-    log.say("error", "unheard")
-    log.close()
-
-
 class Stuck(io.StringIO):
     """Nobody reads until `read` is set."""
 
@@ -132,36 +124,43 @@ def test_lost_lines_are_told_even_if_none_comes_after_them() -> None:
     log.close()
 
 
-class Full(io.StringIO):
-    """A disk that has no room until `has_room` is set."""
+class Failing(io.StringIO):
+    """Each write fails, until `works` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
+        self.error = error
         self.tries = 0
-        self.has_room = False
+        self.works = False
 
     def write(self, text: str) -> int:
         self.tries += 1
-        if not self.has_room:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        if not self.works:
+            raise self.error
         return super().write(text)
 
 
-def test_what_a_full_disk_has_lost_is_told() -> None:
-    stream = Full()
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [DISK_FULL, ValueError("I/O operation on closed file")], ids=repr)
+def test_lines_that_could_not_be_written_are_counted_when_the_stream_works_again(
+    error: Exception,
+) -> None:
+    stream = Failing(error)
     log = Log(stream, "info")
     for number in range(3):
         tries = stream.tries
         log.say("info", f"lost {number}")
         eventually(lambda tries=tries: stream.tries > tries)  # type: ignore[misc]
-    stream.has_room = True
+    stream.works = True
     eventually(lambda: "lines lost" in stream.getvalue())
     log.close()
     assert lines(stream) == ["warning wsraw: 3 lines lost"]
 
 
 def test_a_stream_that_never_works_does_not_hold_up_the_end() -> None:
-    stream = Full()
+    stream = Failing(DISK_FULL)
     log = Log(stream, "info")
     log.say("info", "lost")
     eventually(lambda: stream.tries)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from deadline import eventually
+from deadline import UNIT, eventually
 
 from wsraw.gateway.sessions.orphans import Orphans
 
@@ -21,54 +21,71 @@ def child() -> Iterator[Child]:
         process.kill()
 
 
-def test_those_that_are_left_are_killed(child: Child) -> None:
-    spawned = Orphans()
-    spawned.add(1, child.pid)
-    spawned.add(1, child.pid)
-    spawned.kill_all()
-    assert child.wait(20) != 0
+def assert_untouched(child: Child) -> None:
+    """It ends by itself when it is told to, and not by a signal that was on its way."""
+    child.communicate(b"\n", timeout=20 * UNIT)
+    assert child.returncode == 0
 
 
-def test_those_whose_exit_was_reported_are_not(child: Child) -> None:
-    spawned = Orphans()
-    spawned.add(1, child.pid)
-    spawned.discard(1)
-    spawned.discard(2)
-    spawned.kill_all()
-    assert child.poll() is None
+def test_a_process_that_is_left_is_killed(child: Child) -> None:
+    orphans = Orphans()
+    orphans.add(1, child.pid)
+    orphans.add(1, child.pid)
+    orphans.kill_all()
+    assert child.wait(20 * UNIT) != 0
+
+
+def test_a_process_whose_exit_was_reported_is_not_killed(child: Child) -> None:
+    orphans = Orphans()
+    orphans.add(1, child.pid)
+    orphans.discard(1)
+    orphans.discard(2)
+    orphans.kill_all()
+    assert_untouched(child)
 
 
 @linux
-def test_another_process_of_the_same_number_is_not_meant(
-    child: Child, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The number of the first one, which is dead and buried, is the second one's now."""
+def test_another_process_that_got_the_same_pid_is_not_killed(child: Child) -> None:
+    """The pid of the first one, which was reaped, is the second one's now."""
     first = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
-    spawned = Orphans()
-    spawned.add(1, first.pid)
+    orphans = Orphans()
+    orphans.add(1, first.pid)
     first.communicate()
-    spawned._pids[1] = child.pid
-    spawned.kill_all()
-    assert child.poll() is None
+    orphans._pids[1] = child.pid
+    orphans.kill_all()
+    assert_untouched(child)
 
 
 @linux
-def test_no_descriptor_is_left(child: Child) -> None:
+def test_every_descriptor_is_closed(child: Child) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    spawned = Orphans()
+    orphans = Orphans()
     for n in range(10):
-        spawned.add(n, child.pid)
+        orphans.add(n, child.pid)
     assert len(os.listdir("/proc/self/fd")) == before + 10
     for n in range(5):
-        spawned.discard(n)
-    spawned.kill_all()
+        orphans.discard(n)
+    orphans.kill_all()
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
 @linux
-def test_one_that_is_gone_already(child: Child) -> None:
+def test_a_process_that_was_reaped_before_it_was_announced_is_not_remembered(child: Child) -> None:
     child.kill()
     child.wait()
-    spawned = Orphans()
-    spawned.add(1, child.pid)
-    spawned.kill_all()
+    orphans = Orphans()
+    orphans.add(1, child.pid)
+    assert len(orphans) == 0
+
+
+def test_a_process_that_ended_by_itself_does_not_keep_the_others_from_being_killed(
+    child: Child,
+) -> None:
+    first = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+    orphans = Orphans()
+    orphans.add(1, first.pid)
+    orphans.add(2, child.pid)
+    first.communicate()
+    orphans.kill_all()
+    assert child.wait(20 * UNIT) != 0
+    assert len(orphans) == 0

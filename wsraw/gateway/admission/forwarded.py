@@ -101,9 +101,11 @@ def _split(value: str) -> list[str]:
     for index in range(end - 1, -1, -1):
         char = value[index]
         if char == '"':
-            before = value[:index] if value[index - 1 : index] == "\\" else ""
+            first = index
+            while first and value[first - 1] == "\\":
+                first -= 1
             # After an odd number of backslashes it is a quote inside of quotes.
-            if (len(before) - len(before.rstrip("\\"))) % 2 == 0:
+            if (index - first) % 2 == 0:
                 quoted = not quoted
         elif char == "," and not quoted:
             parts.append(value[index + 1 : end])
