@@ -34,13 +34,13 @@ from wsraw.config.settings import Settings
         ),
     ],
 )
-def test_listen_is_read(text: str, expected: Listen) -> None:
+def test_a_listen_address_is_parsed(text: str, expected: Listen) -> None:
     listen = parse_listen(text)
     for field in Listen.__struct_fields__:
         assert getattr(listen, field) == (text if field == "name" else getattr(expected, field))
 
 
-def test_listen_takes_from_settings_what_it_does_not_say() -> None:
+def test_a_listener_without_options_of_its_own_takes_them_from_the_settings() -> None:
     settings = Settings(first_byte_timeout=2.0, plain_http="reject")
     assert parse_listen("h:1", settings).first_byte_timeout == 2.0
     assert parse_listen("h:1?plain_http=raw", settings).plain_http == "raw"
@@ -61,27 +61,29 @@ def test_listen_takes_from_settings_what_it_does_not_say() -> None:
         ("h:1?tls=optional", "optional", "any"),
     ],
 )
-def test_where_tls_is_spoken(text: str, tls: str, protocol: str) -> None:
+def test_the_scheme_and_options_of_a_listener_decide_whether_it_speaks_tls(
+    text: str, tls: str, protocol: str
+) -> None:
     listen = parse_listen(text, Settings(tls_cert=("cert.pem",)))
     assert (listen.tls, listen.protocol) == (tls, protocol)
     assert listen.tls_cert == ("cert.pem",)
 
 
-def test_without_a_certificate_nothing_speaks_tls_unless_it_is_asked_for() -> None:
+def test_without_a_certificate_a_listener_does_not_speak_tls() -> None:
     assert parse_listen("h:1").tls == "off"
     for tls in ("optional", "required"):
         with pytest.raises(ValueError, match="TLS needs a certificate"):
             parse_listen("h:1", Settings(tls=tls))
 
 
-def test_a_listener_with_certificates_of_its_own_has_no_other_keys() -> None:
+def test_a_listener_with_its_own_certificates_ignores_the_keys_of_the_settings() -> None:
     settings = Settings(tls_cert=("a", "b"), tls_key=("c", "d"))
     assert tls_pairs(parse_listen("h:1?tls_cert=x", settings)) == [TlsPair((), "x", "")]
     own = parse_listen("h:1?tls_cert=x&tls_key=y", settings)
     assert tls_pairs(own) == [TlsPair((), "x", "y")]
 
 
-def test_certificates_are_for_the_names_in_front_of_them() -> None:
+def test_certificates_are_paired_with_the_names_in_front_of_them() -> None:
     certs = ("a=b/c.pem", "Example.org,*.example.org=d.pem", "x.y=./z=.pem")
     listen = parse_listen("h:1", Settings(tls_cert=certs, tls_key=("1", "2", "3")))
     assert tls_pairs(listen) == [
@@ -134,14 +136,14 @@ def test_certificates_are_for_the_names_in_front_of_them() -> None:
         "h:1?first_byte_timeout=",
     ],
 )
-def test_a_wrong_listen_is_refused_with_its_own_words(text: str) -> None:
+def test_a_wrong_listen_address_is_quoted_in_its_error(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_listen(text)
     assert str(caught.value).startswith(f"listen: {text!r}: ")
 
 
 @given(st.text())
-def test_any_listen_is_read_or_refused(text: str) -> None:
+def test_any_listen_address_is_parsed_or_refused(text: str) -> None:
     try:
         assert parse_listen(text).name == text
     except ValueError as error:

@@ -10,11 +10,11 @@ from wsraw.config.checks import from_options
 from wsraw.config.settings import Settings
 
 
-def test_no_options_are_the_defaults() -> None:
+def test_settings_without_options_are_the_defaults() -> None:
     assert from_options({}) == Settings()
 
 
-def test_options_are_taken() -> None:
+def test_options_become_settings() -> None:
     settings = from_options({"ping_interval": 3, "listen": ["[::1]:0"], "deflate": False})
     assert settings.ping_interval == 3.0
     assert settings.listen == ("[::1]:0",)
@@ -44,7 +44,7 @@ def test_options_are_taken() -> None:
         ({"low_water_mark": 9, "high_water_mark": 8}, "low_water_mark (9) must not be above"),
     ],
 )
-def test_wrong_options_give_one_line(values: dict[str, Any], line: str) -> None:
+def test_wrong_options_are_refused_in_one_line(values: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError) as caught:
         from_options(values)
     assert str(caught.value).startswith(line)
@@ -57,12 +57,12 @@ KEYS = {"link_key": "gateway.key", "worker_keys": "workers"}
 
 
 @pytest.mark.parametrize("text", ["tcp://127.0.0.1:7788", "tcp://127.9.9.9:0", "tcp://[::1]:7788"])
-def test_on_loopback_the_link_needs_no_keys(text: str) -> None:
+def test_on_loopback_the_worker_link_needs_no_keys(text: str) -> None:
     assert from_options({"worker_listen": (text,)}).worker_listen == (text,)
 
 
 @pytest.mark.parametrize("text", ["tcp://0.0.0.0:7788", "tcp://[::]:7788", "tcp://10.0.0.1:1"])
-def test_beyond_it_does(text: str) -> None:
+def test_beyond_loopback_the_worker_link_needs_keys(text: str) -> None:
     with pytest.raises(ValueError, match=r"worker_listen: .* is open to the network: make keys"):
         from_options({"worker_listen": ("tcp://127.0.0.1:1", text)})
     assert from_options({"worker_listen": (text,), **KEYS})
@@ -77,24 +77,24 @@ def test_beyond_it_does(text: str) -> None:
         "tcp://[::1:7788", "tcp://10.0.0.1:" + "1" * 5000,
     ],
 )  # fmt: skip
-def test_worker_listen_that_cannot_be(text: str) -> None:
+def test_a_wrong_worker_listen_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write tcp://ADDRESS:PORT"):
         from_options({"worker_listen": (text,), **KEYS})
 
 
 @pytest.mark.parametrize(("given", "missing"), [tuple(KEYS), tuple(KEYS)[::-1]])
-def test_one_half_of_the_keys_is_not_enough(given: str, missing: str) -> None:
+def test_half_of_the_link_keys_is_refused(given: str, missing: str) -> None:
     with pytest.raises(ValueError, match=f"{given}: {missing} is needed, too"):
         from_options({given: "x"})
 
 
-def test_keys_that_nobody_asks_for() -> None:
+def test_link_keys_without_a_worker_listener_are_refused() -> None:
     """Else all seems well, and the workers elsewhere wait for ever."""
     with pytest.raises(ValueError, match=r"link_key: nobody listens .* give --worker-listen"):
         from_options(dict(KEYS))
 
 
-def test_a_heartbeat_in_reason() -> None:
+def test_a_worker_heartbeat_has_an_upper_bound() -> None:
     with pytest.raises(ValueError, match="worker_heartbeat: at most"):
         from_options({"worker_heartbeat": 61.0})
     assert from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
@@ -125,7 +125,9 @@ def test_a_heartbeat_in_reason() -> None:
         ),
     ],
 )
-def test_wrong_doors_are_refused_with_advice(options: dict[str, Any], words: str) -> None:
+def test_wrong_admission_options_are_refused_with_advice(
+    options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError) as caught:
         from_options(options)
     assert words in str(caught.value)

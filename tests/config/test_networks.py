@@ -19,14 +19,14 @@ from wsraw.config.networks import UNIX, Networks, parse_address
         ("fe80::1%eth0", "fe80::1"),
     ],
 )
-def test_addresses_have_one_spelling(text: str, address: str) -> None:
+def test_every_spelling_of_an_address_is_parsed_as_the_same_one(text: str, address: str) -> None:
     assert str(parse_address(text)) == address
 
 
 @pytest.mark.parametrize(
     "text", ["", "unix", "localhost", "1.2.3", "1.2.3.4:5", "[::1]", "01.2.3.4"]
 )
-def test_what_is_no_address(text: str) -> None:
+def test_text_that_is_not_an_address_is_parsed_as_none(text: str) -> None:
     assert parse_address(text) is None
 
 
@@ -47,11 +47,13 @@ def test_what_is_no_address(text: str) -> None:
         (["unix"], "127.0.0.1", False),
     ],
 )
-def test_who_is_in(networks: list[str], address: str, trusted: bool) -> None:
+def test_an_address_belongs_to_the_networks_that_cover_it(
+    networks: list[str], address: str, trusted: bool
+) -> None:
     assert (parse_address(address) in Networks(networks)) is trusted
 
 
-def test_unix_and_nobody() -> None:
+def test_unix_sockets_belong_only_to_the_network_named_unix() -> None:
     assert UNIX in Networks(["10.0.0.0/8", "unix"])
     assert UNIX not in Networks(["0.0.0.0/0", "::/0"])
     assert "anything" not in Networks(["unix"])
@@ -75,6 +77,6 @@ def test_wrong_networks_are_refused_with_advice(text: str, advice: str) -> None:
 
 
 @given(st.text())
-def test_any_text_is_an_address_or_none(text: str) -> None:
+def test_any_text_is_parsed_as_an_address_or_none(text: str) -> None:
     address = parse_address(text)
     assert address is None or ip_address(str(address)) == address

@@ -20,7 +20,7 @@ from wsraw.config.settings import Settings
         ("deflate", False, False),
     ],
 )
-def test_values_are_read(name: str, value: Any, read: Any) -> None:
+def test_option_values_are_parsed(name: str, value: Any, read: Any) -> None:
     assert o.read(name, value) == read
 
 
@@ -37,7 +37,7 @@ def test_values_are_read(name: str, value: Any, read: Any) -> None:
         ("message_rate", float("inf"), "message_rate: inf is no number"),
     ],
 )
-def test_wrong_values_give_one_line(name: str, value: Any, line: str) -> None:
+def test_wrong_values_are_refused_in_one_line(name: str, value: Any, line: str) -> None:
     with pytest.raises(ValueError) as caught:
         o.read(name, value)
     assert str(caught.value).startswith(line)
@@ -71,6 +71,6 @@ def test_options_know_their_kind_and_bounds() -> None:
     assert options["dispatch"].choices == ("any", "sticky")
 
 
-def test_an_unknown_name_is_no_option() -> None:
+def test_an_unknown_option_raises_key_error() -> None:
     with pytest.raises(KeyError):
         o.option("colour")

@@ -72,18 +72,20 @@ from wsraw.config.origins import Hosts, Origins
         (["same-origin"], "app://.", ".", False),
     ],
 )
-def test_origins(allowed: list[str], origin: str | None, host: str, good: bool) -> None:
+def test_an_origin_is_allowed_as_the_setting_says(
+    allowed: list[str], origin: str | None, host: str, good: bool
+) -> None:
     assert Origins(allowed).allow(origin, [host]) is good
 
 
-def test_a_page_of_another_site_that_sends_no_origin() -> None:
+def test_a_cross_site_request_without_origin_is_allowed_only_by_any() -> None:
     assert Origins(["any"]).allow(None, ["h"], cross_site=True)
     assert not Origins(["same-origin", "https://a.example"]).allow(None, ["h"], cross_site=True)
     # Where there is an Origin, that alone counts.
     assert Origins(["https://a.example"]).allow("https://a.example", ["h"], cross_site=True)
 
 
-def test_same_origin_with_what_a_proxy_was_asked_for() -> None:
+def test_same_origin_also_compares_the_host_that_a_proxy_was_asked_for() -> None:
     origins = Origins(["same-origin"])
     assert origins.allow("https://example.org", ["127.0.0.1:8000", "example.org"])
     assert not origins.allow("https://example.org", ["127.0.0.1:8000"])
@@ -124,7 +126,7 @@ def test_wrong_origins_are_refused_with_advice(text: str) -> None:
         ([], "example.org", False),
     ],
 )
-def test_hosts(allowed: list[str], host: str, good: bool) -> None:
+def test_a_host_is_allowed_as_the_setting_says(allowed: list[str], host: str, good: bool) -> None:
     assert Hosts(allowed).allow(host) is good
 
 
@@ -135,7 +137,7 @@ def test_wrong_hosts_are_refused_with_advice(text: str) -> None:
 
 
 @given(st.text(), st.text())
-def test_nothing_that_a_client_sends_raises(origin: str, host: str) -> None:
+def test_no_origin_or_host_of_a_client_raises(origin: str, host: str) -> None:
     Origins(["same-origin", "https://*.a.example"]).allow(origin, [host])
     Origins(["same-origin"]).allow(f"http://{origin}", [host])
     Hosts(["*.a.example"]).allow(host)

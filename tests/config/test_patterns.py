@@ -89,12 +89,14 @@ MATCHES_NOT = [
 
 
 @pytest.mark.parametrize(("pattern", "target", "params"), MATCHES)
-def test_what_matches(pattern: str, target: str, params: dict[str, str]) -> None:
+def test_a_pattern_matches_targets_and_names_their_parameters(
+    pattern: str, target: str, params: dict[str, str]
+) -> None:
     assert match(pattern, target) == params
 
 
 @pytest.mark.parametrize(("pattern", "target"), MATCHES_NOT)
-def test_what_does_not(pattern: str, target: str) -> None:
+def test_a_pattern_does_not_match_other_targets(pattern: str, target: str) -> None:
     assert match(pattern, target) is None
 
 
@@ -128,7 +130,7 @@ def test_what_does_not(pattern: str, target: str) -> None:
         ("/%41\udc80", "no path that is matched has a segment"),
     ],
 )
-def test_wrong_patterns_give_one_line(text: str, why: str) -> None:
+def test_wrong_patterns_are_refused_in_one_line(text: str, why: str) -> None:
     with pytest.raises(ValueError) as caught:
         Pattern(text)
     assert why in str(caught.value)
@@ -160,7 +162,7 @@ def test_wrong_patterns_give_one_line(text: str, why: str) -> None:
         ("/a/b/{x...}", "/a/{y...}", False),
     ],
 )
-def test_a_pattern_covers_another(one: str, other: str, covers: bool) -> None:
+def test_a_pattern_knows_whether_it_covers_another_one(one: str, other: str, covers: bool) -> None:
     assert Pattern(one).covers(Pattern(other)) is covers
 
 
@@ -169,7 +171,9 @@ TARGET = st.text(st.sampled_from("//ab.%2fFe"), max_size=12)
 
 
 @given(STEPS, STEPS, TARGET)
-def test_what_is_covered_is_matched(one: list[str], other: list[str], target: str) -> None:
+def test_a_target_that_matches_a_covered_pattern_matches_the_covering_one(
+    one: list[str], other: list[str], target: str
+) -> None:
     try:
         ours, theirs = Pattern("/" + "/".join(one)), Pattern("/" + "/".join(other))
     except ValueError:
@@ -183,7 +187,9 @@ def test_what_is_covered_is_matched(one: list[str], other: list[str], target: st
 
 
 @given(st.text(), STEPS)
-def test_any_target_is_taken(target: str, steps: list[str]) -> None:
+def test_any_target_is_split_and_matched_without_an_exception(
+    target: str, steps: list[str]
+) -> None:
     segments = split(target)
     assert segments is None or not {".", ".."} & set(segments)
     assert split(f"{target}?x") == segments

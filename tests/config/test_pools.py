@@ -30,13 +30,13 @@ def settings(**given: Any) -> Settings:
         (["a=x.py", "b=y.py", "a=z.py:2"], [("a", ("x.py", "z.py:2")), ("b", ("y.py",))]),
     ],
 )
-def test_pools_as_texts(texts: Any, read: list[tuple[str, tuple[str, ...]]]) -> None:
+def test_pools_are_parsed_from_texts(texts: Any, read: list[tuple[str, tuple[str, ...]]]) -> None:
     assert options.read("pools", texts) == tuple(
         PoolSettings(name=name, workers=workers) for name, workers in read
     )
 
 
-def test_texts_and_tables_stand_side_by_side() -> None:
+def test_pools_may_be_given_as_texts_and_tables_together() -> None:
     both = ["a=x.py", {"name": "b", "workers": "y.py", "dispatch": "sticky"}, "a=z.py"]
     assert options.read("pools", both) == (
         PoolSettings(name="a", workers=("x.py", "z.py")),
@@ -54,19 +54,19 @@ def test_texts_and_tables_stand_side_by_side() -> None:
         ("any=a", RouteSettings(pool="a")),
     ],
 )
-def test_routes_as_texts(text: str, route: RouteSettings) -> None:
+def test_routes_are_parsed_from_texts_and_shown_as_such(text: str, route: RouteSettings) -> None:
     assert options.read("routes", text) == (route,)
     assert pools.shown(route) == text
 
 
 @pytest.mark.parametrize("text", ["", "chat", "=chat", "/a", "/a=", "rooms=chat", "Raw=feed"])
-def test_what_is_no_route(text: str) -> None:
+def test_text_that_is_not_a_route_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(TableError, match="write PATTERN=POOL") as caught:
         options.read("routes", ["raw=a", text])
     assert caught.value.place == ("routes", 1, "")
 
 
-def test_a_route_is_shown_with_all_that_it_says() -> None:
+def test_a_route_is_shown_with_all_its_conditions() -> None:
     route = RouteSettings(pool="a", path="/x", host="h", subprotocol="s", listener="l:1")
     assert pools.shown(route) == "listener l:1 host h /x subprotocol s=a"
     assert pools.shown(RouteSettings(pool="a", kind="raw", listener="l:1")) == "listener l:1 raw=a"
@@ -75,13 +75,13 @@ def test_a_route_is_shown_with_all_that_it_says() -> None:
 # --- what they come to ---
 
 
-def test_without_pools_there_is_the_default() -> None:
+def test_without_pools_there_is_one_named_default() -> None:
     for given in (Settings(), Settings(workers=("x.py",))):
         assert pools.in_force(given) == {"default": given}
         assert pools.fallback(given) == "default"
 
 
-def test_a_pool_has_its_own_and_the_rest_of_the_run() -> None:
+def test_a_pool_overrides_settings_of_the_run_and_inherits_the_others() -> None:
     run = settings(
         workers="d.py",
         dispatch="sticky",
@@ -101,13 +101,13 @@ def test_a_pool_has_its_own_and_the_rest_of_the_run() -> None:
     assert pools.fallback(run) == "default"
 
 
-def test_a_single_pool_without_routes_takes_all() -> None:
+def test_a_single_pool_without_routes_takes_all_clients() -> None:
     assert pools.fallback(settings(pools="a=x.py")) == "a"
     assert pools.fallback(settings(pools="a=x.py", routes="/a=a")) is None
     assert list(pools.in_force(settings(pools="a=x.py"))) == ["a"]
 
 
-def test_what_is_started_for_each() -> None:
+def test_each_pool_starts_the_workers_of_its_entries() -> None:
     run = settings(
         workers="d.py:2", pools=["a=x.py:3", "a=node y.mjs", "far"], routes=["/a=a", "raw=far"]
     )
@@ -238,7 +238,7 @@ WRONG: list[tuple[dict[str, Any], str, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("given", "why", "place"), WRONG, ids=[why for _, why, _ in WRONG])
-def test_what_is_wrong_is_refused_with_its_place(
+def test_a_wrong_pool_or_route_is_refused_with_its_place(
     given: dict[str, Any], why: str, place: tuple[Any, ...]
 ) -> None:
     with pytest.raises(TableError) as caught:
@@ -261,7 +261,7 @@ ROUTES = st.builds(
 
 
 @hypothesis_given(st.lists(ROUTES, max_size=6))
-def test_a_route_that_no_client_comes_to_is_found_as_by_comparing_all(
+def test_an_unreachable_route_is_found_as_by_comparing_all_pairs(
     routes: list[RouteSettings],
 ) -> None:
     patterns = [Pattern(route.path) if route.path else None for route in routes]
@@ -274,12 +274,12 @@ def test_a_route_that_no_client_comes_to_is_found_as_by_comparing_all(
 
 
 @pytest.mark.parametrize("routes", [["any=a"], ["/x=a", "any=a"], ["raw=a", "websocket=a"]])
-def test_workers_that_no_client_is_left_for(routes: list[str]) -> None:
+def test_workers_that_no_route_leaves_clients_for_are_refused(routes: list[str]) -> None:
     with pytest.raises(ValueError, match="workers: no client is left for them by"):
         settings(workers="d.py", pools="a=x.py", routes=routes)
 
 
-def test_too_many_processes() -> None:
+def test_more_than_a_thousand_processes_are_refused() -> None:
     with pytest.raises(ValueError, match="pools: more than 1000 processes in all"):
         settings(pools=["a=x.py:600", "b=x.py:600"], routes=["/a=a", "/b=b"])
 
@@ -309,5 +309,5 @@ def test_too_many_processes() -> None:
         },
     ],
 )
-def test_what_is_right(given: dict[str, Any]) -> None:
+def test_right_pools_and_routes_are_accepted(given: dict[str, Any]) -> None:
     settings(**given)

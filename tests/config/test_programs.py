@@ -44,14 +44,14 @@ def test_commands_are_read(text: str, words: tuple[str, ...], count: int) -> Non
     assert program.is_foreign
 
 
-def test_windows_has_quotes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_windows_commands_are_quoted_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     command = r'"C:\Program Files\node.exe" src\echo.mjs -x="a b"'
     assert programs.split(command) == (r"C:\Program Files\node.exe", r"src\echo.mjs", "-x=a b")
 
 
 @posix
-def test_white_space_in_the_name_of_a_file() -> None:
+def test_a_file_name_with_white_space_is_one_if_it_exists_or_is_quoted() -> None:
     """It is one where there is such a file, or where quotes say so."""
     text = "my app/handlers.py:2"
     assert programs.parse(text).program.words == ("my", "app/handlers.py")
@@ -78,20 +78,20 @@ def test_wrong_entries_are_refused(text: str, why: str) -> None:
     assert why in str(caught.value)
 
 
-def test_several_entries() -> None:
+def test_several_worker_entries_are_parsed() -> None:
     chat, node = programs.parse_all(["a/chat.py:2", "node echo.mjs"])
     assert (chat.program.label, chat.number) == ("chat.py", 2)
     assert (node.program.label, node.number) == ("node echo.mjs", 1)
     assert programs.parse_all([]) == (Entry(programs.PRINTS, 1),)
 
 
-def test_none_of_its_own() -> None:
+def test_the_entry_none_starts_no_workers() -> None:
     assert programs.parse_all(["none"]) == ()
     # A path says that a program of that name is meant.
     assert programs.parse_all(["./none"])[0].program.words == ("./none",)
 
 
-def test_labels_tell_them_apart() -> None:
+def test_labels_of_entries_with_the_same_file_name_include_the_folder() -> None:
     labels = [entry.program.label for entry in programs.parse_all(["a/x.py", "b/x.py", "y.py"])]
     assert labels == ["a/x.py", "b/x.py", "y.py"]
 
@@ -105,7 +105,7 @@ def test_labels_tell_them_apart() -> None:
         (["none", "none"], "'none' means that there are none"),
     ],
 )
-def test_entries_that_do_not_fit_each_other(texts: list[str], why: str) -> None:
+def test_worker_entries_that_contradict_each_other_are_refused(texts: list[str], why: str) -> None:
     with pytest.raises(ValueError, match=r"^workers: ") as caught:
         programs.parse_all(texts)
     assert why in str(caught.value)
@@ -125,14 +125,16 @@ def test_entries_that_do_not_fit_each_other(texts: list[str], why: str) -> None:
         ("ruby", None),
     ],
 )
-def test_an_entry_is_found_by_what_only_it_has(name: str, found: int | None) -> None:
+def test_a_program_is_found_by_a_part_of_its_name_that_no_other_has(
+    name: str, found: int | None
+) -> None:
     texts = ["a/chat.py", "node src/echo.mjs", "node other.mjs"]
     known: list[Program] = [entry.program for entry in programs.parse_all(texts)]
     assert programs.find(known, name) is (None if found is None else known[found])
 
 
 @pytest.mark.parametrize("name", ["endpoint", "token", "pool", "instance"])
-def test_no_setting_is_named_as_what_a_worker_is_told(name: str) -> None:
+def test_no_setting_has_the_name_of_a_variable_for_workers(name: str) -> None:
     """A worker that starts a run of its own has these in its environment (WSRAW_TOKEN, …)."""
     assert name not in options.names()
     assert options.nearest(name, 0.9) is None

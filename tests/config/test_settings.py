@@ -13,17 +13,17 @@ def test_json_carries_settings_unchanged() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"ping_interval": -1}', "[]"])
-def test_json_that_is_no_settings_is_a_value_error(text: str) -> None:
+def test_json_that_does_not_hold_settings_raises_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="not settings"):
         s.from_json(text)
 
 
-def test_what_is_replaced_is_that_alone() -> None:
+def test_replacing_a_setting_leaves_the_others() -> None:
     settings = Settings(stop_timeout=3.0)
     assert s.replaced(settings, run_dir="/x") == Settings(stop_timeout=3.0, run_dir="/x")
 
 
-def test_tables_reach_a_child_process() -> None:
+def test_json_carries_pools_and_routes_unchanged() -> None:
     settings = Settings(
         pools=(s.PoolSettings(name="a", workers=("x.py",), delivery="at-most-once"),),
         routes=(s.RouteSettings(pool="a", path="/{b}", kind="websocket"),),

@@ -35,14 +35,16 @@ def refusal(tmp_path: Path, text: str = "", environ: Any = None, **given: Any) -
     return str(caught.value).replace(str(tmp_path) + os.sep, "")
 
 
-def test_nothing_said_is_the_defaults() -> None:
+def test_without_any_source_the_defaults_are_in_force() -> None:
     assert sources.gather({}, {}) == (Settings(), {})
 
 
 # --- what goes before what ---
 
 
-def test_the_command_line_over_the_environment_over_the_file(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(
+    tmp_path: Path,
+) -> None:
     text = "ping_interval = 1\nping_timeout = 1\nclose_timeout = 1\n"
     environ = {"WSRAW_PING_INTERVAL": "2", "WSRAW_PING_TIMEOUT": "2", "HOME": "/"}
     settings, sources = gather(tmp_path, text, environ, ping_interval="3")
@@ -75,7 +77,9 @@ def test_the_command_line_over_the_environment_over_the_file(tmp_path: Path) -> 
         ("subprotocols = []", {"subprotocols": ()}),
     ],
 )
-def test_values_of_a_file(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
+def test_values_in_a_file_become_settings(
+    tmp_path: Path, text: str, values: dict[str, Any]
+) -> None:
     assert gather(tmp_path, text).settings == Settings(**values)
 
 
@@ -140,7 +144,7 @@ TABLE = [
         ("subprotocols = [\n  'a',\n  # b\n]\n\n\n", 7),
     ],
 )
-def test_wrong_files_are_refused_with_line(
+def test_a_wrong_value_in_a_file_is_refused_with_its_line(
     tmp_path: Path, before: str, line: int, wrong: str, message: str
 ) -> None:
     if wrong.count("deflate") > 1:
@@ -148,7 +152,7 @@ def test_wrong_files_are_refused_with_line(
     assert refusal(tmp_path, before + wrong).startswith(f"wsraw.toml:{line}: {message}")
 
 
-def test_a_key_in_a_table_is_not_taken_for_one_at_the_top(tmp_path: Path) -> None:
+def test_a_key_in_a_table_is_not_taken_for_a_setting(tmp_path: Path) -> None:
     text = "[a]\nping_interval = 1\n"
     assert refusal(tmp_path, text).startswith("wsraw.toml:1: a: there is no such table")
 
@@ -163,7 +167,7 @@ def test_a_key_in_a_table_is_not_taken_for_one_at_the_top(tmp_path: Path) -> Non
     ],
     ids=["latin", "zero", "deep", "long"],
 )
-def test_files_that_are_none(tmp_path: Path, data: bytes, message: str) -> None:
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     file = tmp_path / "wsraw.toml"
     file.write_bytes(data)
     with pytest.raises(ConfigurationError) as caught:
@@ -171,7 +175,7 @@ def test_files_that_are_none(tmp_path: Path, data: bytes, message: str) -> None:
     assert str(caught.value).replace(str(tmp_path) + os.sep, "").startswith(message)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="none: there is no such configuration file"):
         sources.gather({}, {}, str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match=r"[Dd]irectory|denied"):
@@ -253,7 +257,7 @@ pool = "far"
 """
 
 
-def test_tables_of_a_file(tmp_path: Path) -> None:
+def test_tables_in_a_file_become_pools_and_routes(tmp_path: Path) -> None:
     settings, sources = gather(tmp_path, f"listen = 'unix:s'\n{TWO_POOLS}")
     assert settings.pools == (
         PoolSettings(name="chat", workers=(f"{tmp_path}/chat.py:4",), dispatch="sticky"),
@@ -284,7 +288,7 @@ def test_tables_of_a_file(tmp_path: Path) -> None:
         ('path = "/rooms/{room}"', "", "18: routes: no client comes to listener "),
     ],
 )
-def test_what_is_wrong_in_a_table_is_refused_with_line(
+def test_a_wrong_value_in_a_table_is_refused_with_its_line(
     tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     assert TWO_POOLS.count(right) == 1
@@ -292,12 +296,14 @@ def test_what_is_wrong_in_a_table_is_refused_with_line(
     assert refusal(tmp_path, text).startswith(f"wsraw.toml:{message}")
 
 
-def test_tables_in_one_line_are_blamed_there(tmp_path: Path) -> None:
+def test_a_wrong_value_in_an_inline_table_is_refused_with_the_line_of_its_key(
+    tmp_path: Path,
+) -> None:
     text = "\npools = [{name = 'a'},\n  {name = 'b', dispatch = 'x'}]"
     assert refusal(tmp_path, text).startswith("wsraw.toml:2: pools: dispatch: Invalid enum")
 
 
-def test_the_command_line_has_no_lines(tmp_path: Path) -> None:
+def test_a_value_from_the_command_line_is_refused_with_its_option(tmp_path: Path) -> None:
     told = refusal(tmp_path, TWO_POOLS, routes=("/a=chat",), listen=("unix:s",))
     assert told.startswith("wsraw.toml:10: pools: no client comes to 'far'"), "there it is wrong"
     given = {"routes": ("/a=chat", "/a=far"), "listen": ("unix:s",)}
@@ -324,7 +330,7 @@ def test_the_command_line_has_no_lines(tmp_path: Path) -> None:
         ("WSRAW_PING_TIMEOUT", "", 20.0),
     ],
 )
-def test_the_environment(name: str, text: str, value: Any) -> None:
+def test_environment_variables_become_settings(name: str, text: str, value: Any) -> None:
     settings = sources.gather({}, {name: text}).settings
     assert getattr(settings, name.removeprefix("WSRAW_").lower()) == value
 
@@ -348,13 +354,15 @@ def test_the_environment(name: str, text: str, value: Any) -> None:
         ),
     ],
 )
-def test_wrong_variables(name: str, text: str, message: str) -> None:
+def test_a_wrong_environment_variable_is_refused_by_its_name(
+    name: str, text: str, message: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         sources.gather({}, {name: text})
     assert str(caught.value).startswith(message)
 
 
-def test_what_others_say_in_the_environment_is_not_ours() -> None:
+def test_environment_variables_of_others_are_ignored() -> None:
     """Kubernetes makes such variables for a service named wsraw; and we have some between us."""
     theirs = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR"]
     ours = set()
@@ -382,20 +390,20 @@ def test_what_others_say_in_the_environment_is_not_ours() -> None:
         ({"high_water_mark": "9"}, "--high-water-mark: low_water_mark (65536) must not be above"),
     ],
 )
-def test_wrong_options(given: dict[str, Any], message: str) -> None:
+def test_a_wrong_option_is_refused_by_its_name(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         sources.gather(given, {})
     assert str(caught.value).startswith(message)
 
 
-def test_a_wrong_value_is_refused_where_another_would_win(tmp_path: Path) -> None:
+def test_a_wrong_value_is_refused_although_another_one_overrides_it(tmp_path: Path) -> None:
     assert refusal(tmp_path, "ping_interval = 'x'", ping_interval="3").startswith("wsraw.toml:1: ")
 
 
 # --- what is shown ---
 
 
-def test_what_is_shown_is_read_as_the_same(
+def test_shown_settings_are_read_back_as_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -434,7 +442,7 @@ def test_what_is_shown_is_read_as_the_same(
 
 @hypothesis_settings(max_examples=300)
 @given(st.text(st.sampled_from("ab_=[]{}\"'#\\.1 \n-")))
-def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: str) -> None:
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: str) -> None:
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text(text, "utf-8", newline="")
     try:
@@ -446,7 +454,7 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: st
 # --- a run of it ---
 
 
-def test_a_run_takes_them(tmp_path: Path) -> None:
+def test_a_run_reads_its_settings_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "h.py").write_text("def on_message(msg, con):\n    return msg\n")
     (tmp_path / "w.toml").write_text("workers = 'h.py:2'\nlisten = 'unix:s'\n")
     with Running(f"--config={tmp_path / 'w.toml'}") as run:
@@ -463,7 +471,7 @@ def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wsraw.toml", "pools.toml"])
-def test_the_examples_load(name: str) -> None:
+def test_the_example_settings_load(name: str) -> None:
     file = ROOT / "examples" / name
     settings = sources.gather({}, {}, str(file)).settings
     for workers in (settings.workers, *(pool.workers for pool in settings.pools)):
@@ -499,7 +507,7 @@ pool = "x"
 """
 
 
-def test_lines_are_found_in_any_toml() -> None:
+def test_lines_of_keys_are_found_in_any_toml() -> None:
     places = sources._lines_of_keys(TRICKY)
     assert places == {
         ("log_level", None, ""): 3,
@@ -528,7 +536,7 @@ def test_lines_are_found_in_any_toml() -> None:
     ],
     ids=["array", "tables", "pools"],
 )
-def test_many_routes_take_no_longer_each_than_few(text: str, tmp_path: Path) -> None:
+def test_thousands_of_routes_take_time_in_proportion(text: str, tmp_path: Path) -> None:
     """Each was compared with all before it, and each line of an array was read with all before it:
     2,000 took a minute, and these would take the half of an hour."""
     file = tmp_path / "wsraw.toml"

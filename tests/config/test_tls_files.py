@@ -20,7 +20,7 @@ MISSING = "No such file or directory"
 
 
 @pytest.mark.parametrize("name", ["here.pem", "../{}/here.pem"])
-def test_files_that_are_there(tmp_path: Path, name: str) -> None:
+def test_tls_files_that_exist_are_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / "here.pem").touch()
     name = name.format(tmp_path.name)
     text = f"""
@@ -52,15 +52,15 @@ def test_files_that_are_there(tmp_path: Path, name: str) -> None:
         ),
     ],
 )
-def test_files_that_are_not(tmp_path: Path, text: str, said: str) -> None:
+def test_a_missing_tls_file_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "here.pem").touch()
     assert refusal(tmp_path, text).startswith(said)
 
 
-def test_an_option_is_blamed_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_tls_file_of_the_command_line_is_refused_by_its_option(tmp_path: Path) -> None:
     assert refusal(tmp_path, "", tls_cert=("no",)) == f"--tls-cert: no: {MISSING}"
 
 
-def test_who_needs_none_is_not_asked_for_it(tmp_path: Path) -> None:
+def test_without_a_tls_listener_certificates_are_not_looked_for(tmp_path: Path) -> None:
     found = sources.gather({"tls_cert": ("no",), "listen": ("ws://h:1",)}, {})
     tls_files.check(found)

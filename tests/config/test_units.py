@@ -23,7 +23,7 @@ from wsraw.config import units
         ("3GB", 3_000_000_000),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_sizes_are_parsed_with_their_units(text: str, size: int) -> None:
     assert units.parse_size(text) == size
 
 
@@ -32,7 +32,7 @@ def test_sizes(text: str, size: int) -> None:
     ["", "K", "1K", "1M", "1 TiB", "-1", "+1", "1e3", "1_000", "0x10", "1.", ".5KiB", "1.5",
      "1.1KiB", "1  KiB", "KiB1", "1KiBs", "٣", "1" * 13, "nan", "1s"],
 )  # fmt: skip
-def test_what_is_no_size(text: str) -> None:
+def test_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^'") as caught:
         units.parse_size(text)
     assert repr(text) in str(caught.value)
@@ -53,14 +53,14 @@ def test_what_is_no_size(text: str) -> None:
         ("2d", 172_800.0),
     ],
 )
-def test_times(text: str, seconds: float) -> None:
+def test_times_are_parsed_with_their_units(text: str, seconds: float) -> None:
     assert units.parse_time(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "s", "soon", "-1", "inf", "nan", "1e3", "5M", "5 S", "1y", "1m30s", "1KiB", "²s"]
 )
-def test_what_is_no_time(text: str) -> None:
+def test_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no length of time; write seconds"):
         units.parse_time(text)
 
@@ -76,7 +76,7 @@ def test_a_shown_time_is_read_as_the_same(seconds: int, millionths: int) -> None
     assert units.parse_time(units.show_time(time)) == pytest.approx(time, abs=1e-9)
 
 
-def test_what_is_shown() -> None:
+def test_sizes_and_times_are_shown_in_their_largest_whole_unit() -> None:
     assert [units.show_size(size) for size in (0, 1, 1024, 1000, 1 << 20, 3 << 30, 1025)] == [
         "0", "1", "1KiB", "1000", "1MiB", "3GiB", "1025"
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def test_what_is_shown() -> None:
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_as_a_size_or_time_or_refused(text: str) -> None:
     for parse in (units.parse_size, units.parse_time):
         try:
             assert parse(text) >= 0
