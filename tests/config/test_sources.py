@@ -463,11 +463,16 @@ def test_a_run_reads_its_settings_from_a_file(tmp_path: Path) -> None:
         assert not (tmp_path / "s").exists(), "the command line goes first"
 
 
-def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
-    (text,) = re.findall(
-        r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )
-    assert gather(tmp_path, text).settings.idle_timeout == 600.0
+TOML_IN_THE_DOCS = [
+    pytest.param(text, id=page.stem)
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for text in re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize("text", TOML_IN_THE_DOCS)
+def test_a_file_in_the_docs_loads(tmp_path: Path, text: str) -> None:
+    gather(tmp_path, text)
 
 
 @pytest.mark.parametrize("name", ["wsraw.toml", "pools.toml"])
