@@ -209,7 +209,7 @@ def expected(data: bytes, of_server: bool) -> tuple[str, str]:
 
 TOLD = {
     "": "",
-    "its first message is no hello of TLS": "malformed",
+    "its first message is not a hello of TLS": "malformed",
     "its first message is too long": "too long",
     "it asks for a finite-field key exchange": "costly",
 }

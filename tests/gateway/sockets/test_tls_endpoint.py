@@ -661,7 +661,7 @@ def test_the_options_of_an_opened_one(serve: Serve, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no hello of TLS"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a hello of TLS"),
         (b"\x15\3\3\0\2\2\x28", "alert handshake failure"),
         (retry(FFDHE8192), "finite-field key exchange"),
         # What OpenSSL reads, and does not like.

@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 from authority import ca, leaf, pem
 
-from wsraw.gateway.tls.client_contexts import MOST_CACHED, ClientContexts, TlsOptions, make
+from wsraw.gateway.tls.client_contexts import MOST_CACHED, ClientContexts, TlsOptions, make_context
 
 
 def test_contexts_verify_by_default() -> None:
-    context = make(TlsOptions())
+    context = make_context(TlsOptions())
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-    context = make(TlsOptions(verify=False))
+    context = make_context(TlsOptions(verify=False))
     assert context.verify_mode == ssl.CERT_NONE
 
 
 def test_an_own_authority_counts_instead_of_the_systems() -> None:
-    context = make(TlsOptions(ca=ca().cert_pem.bytes().decode()))
+    context = make_context(TlsOptions(ca=ca().cert_pem.bytes().decode()))
     assert len(context.get_ca_certs()) == 1
 
 
 def test_keys_do_not_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     text = pem(leaf("me")).decode()
-    make(TlsOptions(cert=text))
+    make_context(TlsOptions(cert=text))
     with pytest.raises(ValueError, match="cert and key"):
-        make(TlsOptions(cert="nonsense"))
+        make_context(TlsOptions(cert="nonsense"))
     assert not glob.glob(f"{tmp_path}/*")
 
 
@@ -47,12 +47,12 @@ def test_those_used_last_are_kept() -> None:
 def test_comments_in_a_pem_may_be_in_any_script(letters: str) -> None:
     """Python takes ASCII alone: that TypeError once ended the thread it happened in."""
     text = f"# Root of {letters}\n{ca().cert_pem.bytes().decode()}"
-    assert len(make(TlsOptions(ca=text)).get_ca_certs()) == 1
+    assert len(make_context(TlsOptions(ca=text)).get_ca_certs()) == 1
     text = f"# Key of {letters}\n{pem(leaf('me')).decode()}"
-    make(TlsOptions(cert=text))
+    make_context(TlsOptions(cert=text))
 
 
 @pytest.mark.parametrize("ca", ["-----BEGIN CERTIFICATE-----ü", "-----BEGIN\0", "ü", "# none"])
 def test_what_is_not_a_certificate_is_told(ca: str) -> None:
     with pytest.raises(ValueError, match="option ca holds no certificates"):
-        make(TlsOptions(ca=ca))
+        make_context(TlsOptions(ca=ca))

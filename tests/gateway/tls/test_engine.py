@@ -8,7 +8,7 @@ from authority import client_context, leaf, server_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsraw.gateway.tls.engine import PIECE, Tls
+from wsraw.gateway.tls.engine import PIECE, TlsEngine
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -23,8 +23,8 @@ class Pair:
         name: str = "localhost",
         seed: int = 0,
     ) -> None:
-        self.client = Tls(client or client_context(), server_side=False, server_name=name)
-        self.server = Tls(server or server_context(), server_side=True)
+        self.client = TlsEngine(client or client_context(), server_side=False, server_name=name)
+        self.server = TlsEngine(server or server_context(), server_side=True)
         self._rng = random.Random(seed)
         self._seed = seed
 
@@ -41,12 +41,12 @@ class Pair:
         for _ in range(6):
             for one, other in ((self.client, self.server), (self.server, self.client)):
                 for part in self.cuts(one.data_to_send()):
-                    if not other.stands:
+                    if not other.established:
                         other.handshake(part)
                     else:
                         assert other.receive_data(part) == b""
 
-    def send(self, data: bytes, one: Tls, other: Tls) -> bytes:
+    def send(self, data: bytes, one: TlsEngine, other: TlsEngine) -> bytes:
         return b"".join(other.receive_data(part) for part in self.cuts(one.encrypt(data)))
 
 
@@ -55,8 +55,8 @@ class Pair:
 def test_data_goes_both_ways_however_it_is_cut(version: ssl.TLSVersion, seed: int) -> None:
     pair = Pair(client_context(version=version), seed=seed)
     pair.shake()
-    assert pair.client.stands
-    assert pair.server.stands
+    assert pair.client.established
+    assert pair.server.established
     for size in (0, 1, PIECE, PIECE + 1, 300_000):
         data = random.Random(size).randbytes(size)
         assert pair.send(data, pair.client, pair.server) == data
@@ -70,9 +70,9 @@ def test_data_that_comes_glued_to_the_handshake_waits() -> None:
     pair.client.handshake(b"")
     pair.server.handshake(pair.client.data_to_send())
     pair.client.handshake(pair.server.data_to_send())
-    assert pair.client.stands
+    assert pair.client.established
     pair.server.handshake(pair.client.encrypt(b"early bird"))
-    assert pair.server.stands
+    assert pair.server.established
     assert pair.server.has_more
     assert pair.server.receive_data(b"") == b"early bird"
     assert not pair.server.has_more
@@ -106,7 +106,7 @@ def test_each_side_can_end_while_the_other_goes_on(version: ssl.TLSVersion) -> N
 def test_the_wrong_server_is_refused_and_told(name: str, of: str, days: int, why: str) -> None:
     pair = Pair(server=server_context(leaf(of=of, days=days)), name=name)
     pair.shake()
-    assert not pair.client.stands
+    assert not pair.client.established
     assert why in pair.client.error
     assert pair.server.receive_data(b"") == b""
     assert "alert" in pair.server.error
@@ -135,7 +135,7 @@ def test_a_broken_record_is_an_error_and_not_data() -> None:
 def test_a_name_that_cannot_be_is_our_own_mistake() -> None:
     for name in ("", ".x", "a" * 300 + ".b"):
         with pytest.raises(ValueError):
-            Tls(client_context(), server_side=False, server_name=name)
+            TlsEngine(client_context(), server_side=False, server_name=name)
 
 
 @settings(max_examples=50, deadline=None)
@@ -147,6 +147,6 @@ def test_no_bytes_make_it_raise(data: bytes, stands: bool) -> None:
         assert pair.server.receive_data(data) == b""
     else:
         pair.server.handshake(data)
-        assert not pair.server.stands
+        assert not pair.server.established
     pair.server.data_to_send()
     pair.server.close()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from wsraw.gateway.tls.handshake_queue import BUDGET, Handshakes
+from wsraw.gateway.tls.handshake_queue import BUDGET, HandshakeQueue
 
 
 class Clock:
@@ -12,7 +12,7 @@ class Clock:
 
 
 class One:
-    def __init__(self, queue: Handshakes, clock: Clock, cost: float, steps: int = 1) -> None:
+    def __init__(self, queue: HandshakeQueue, clock: Clock, cost: float, steps: int = 1) -> None:
         self.queue, self.clock, self.cost, self.steps = queue, clock, cost, steps
         self.heard: list[bytes] = []
         queue.waiting[self] = b"first"
@@ -27,7 +27,7 @@ class One:
 
 def test_a_turn_ends_when_its_share_is_used_up() -> None:
     clock = Clock()
-    queue = Handshakes(clock)
+    queue = HandshakeQueue(clock)
     ones = [One(queue, clock, BUDGET / 3.5) for _ in range(10)]
     queue.work()
     assert [len(one.heard) for one in ones] == [1] * 4 + [0] * 6
@@ -38,7 +38,7 @@ def test_a_turn_ends_when_its_share_is_used_up() -> None:
 
 def test_a_dear_one_gets_its_turn_too() -> None:
     clock = Clock()
-    queue = Handshakes(clock)
+    queue = HandshakeQueue(clock)
     ones = [One(queue, clock, 100 * BUDGET) for _ in range(2)]
     queue.work()
     assert [one.heard for one in ones] == [[b"first"], []]
@@ -46,7 +46,7 @@ def test_a_dear_one_gets_its_turn_too() -> None:
 
 def test_who_queues_up_again_does_so_behind_the_others() -> None:
     clock = Clock()
-    queue = Handshakes(clock)
+    queue = HandshakeQueue(clock)
     eager, other = One(queue, clock, 0.0, steps=3), One(queue, clock, 0.0)
     queue.work()
     assert (eager.heard, other.heard) == ([b"first"], [b"first"])

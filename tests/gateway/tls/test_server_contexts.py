@@ -7,7 +7,7 @@ from authority import ca_file, leaf, pem, server_file, write
 
 from wsraw.config.addresses import Listen
 from wsraw.gateway.tls import server_contexts
-from wsraw.gateway.tls.server_contexts import Certificates
+from wsraw.gateway.tls.server_contexts import ServerContexts
 
 
 def listen(*certs: str, **more: object) -> Listen:
@@ -16,7 +16,7 @@ def listen(*certs: str, **more: object) -> Listen:
 
 def test_a_name_finds_its_certificate(tmp_path: Path) -> None:
     files = [server_file(tmp_path, name) for name in ("default", "one", "star")]
-    found = Certificates(
+    found = ServerContexts(
         listen(files[0], f"Example.org={files[1]}", f"*.example.org,other={files[2]}")
     )
     default, one, star = (found.context_for(name) for name in ("", "example.org", "a.example.org"))
@@ -35,7 +35,7 @@ def test_a_name_finds_its_certificate(tmp_path: Path) -> None:
         (
             "tls_cert",
             leaf("a").cert_chain_pems[0].bytes(),
-            "no key stands in it; give its file as tls_key",
+            "contains no key; set tls_key",
         ),
         ("tls_key", None, "No such file"),
         ("tls_key", b"x", "PEM form"),
@@ -57,16 +57,16 @@ def test_what_is_wrong_is_said_with_its_setting(
         "tls_client_ca": listen(good, tls_client_ca=file, tls_client_auth="required"),
     }[name]
     with pytest.raises(ValueError, match=said) as caught:
-        Certificates(given)
+        ServerContexts(given)
     assert str(caught.value).startswith(("tls_cert: ", f"{name}: "))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("days", "said"), [(-1, "expired on"), (60, "valid only from"), (1, "")])
+@pytest.mark.parametrize(("days", "said"), [(-1, "expired on"), (60, "not valid before"), (1, "")])
 def test_dates_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, days: int, said: str
 ) -> None:
-    Certificates(listen(server_file(tmp_path, "dated", days=days)))
+    ServerContexts(listen(server_file(tmp_path, "dated", days=days)))
     assert said in caplog.text
     assert bool(caplog.text) is bool(said)
 
@@ -75,8 +75,8 @@ def test_clients_are_asked_as_the_listener_says(tmp_path: Path) -> None:
     file = server_file(tmp_path)
     for auth, mode in (("optional", 1), ("required", 2)):
         given = listen(file, tls_client_ca=ca_file(tmp_path), tls_client_auth=auth)
-        assert Certificates(given).context_for("").verify_mode == mode
-    assert Certificates(listen(file)).context_for("").verify_mode == 0
+        assert ServerContexts(given).context_for("").verify_mode == mode
+    assert ServerContexts(listen(file)).context_for("").verify_mode == 0
 
 
 def test_a_file_may_vanish_while_it_is_read(
@@ -93,4 +93,4 @@ def test_a_file_may_vanish_while_it_is_read(
 
     monkeypatch.setattr(server_contexts, "_read", read_last)
     with pytest.raises(ValueError, match=r"tls_cert: .*gone.pem: No such file"):
-        Certificates(listen(file))
+        ServerContexts(listen(file))

@@ -19,7 +19,7 @@ from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
 from wsraw.gateway.sockets.resolver import Address, Resolver
 from wsraw.gateway.sockets.tls_endpoint import OpenTls
-from wsraw.gateway.tls.client_contexts import ClientContexts, make, options_of
+from wsraw.gateway.tls.client_contexts import ClientContexts, make_context, options_of
 from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening
 from wsraw.runtime.loop import Loop, Timer
@@ -109,7 +109,7 @@ class Dialer:
                 "its certificates were not read",
                 self._resolver.call,
                 options,
-                partial(make, options),
+                partial(make_context, options),
                 partial(made, attempt),
             )
 

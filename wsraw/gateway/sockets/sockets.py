@@ -23,8 +23,8 @@ from wsraw.gateway.sockets.endpoint import Endpoint, reset
 from wsraw.gateway.sockets.listener import Listener
 from wsraw.gateway.sockets.refusals import Refusals
 from wsraw.gateway.sockets.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint, TlsOwner
-from wsraw.gateway.tls.handshake_queue import Handshakes
-from wsraw.gateway.tls.server_contexts import Certificates
+from wsraw.gateway.tls.handshake_queue import HandshakeQueue
+from wsraw.gateway.tls.server_contexts import ServerContexts
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import without_secrets
 from wsraw.runtime.sockets import printable
@@ -72,7 +72,7 @@ class Sockets(TlsOwner):
         registry.entrance.admission = self.admission
         self._refusals = Refusals(loop, self.descriptors)
         self._overdrawn: dict[RatedConnection, None] = {}
-        self.handshakes = Handshakes()
+        self.handshakes = HandshakeQueue()
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
         self._dialler = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
@@ -397,4 +397,4 @@ class Sockets(TlsOwner):
 
 
 def _accept_tls(listen: Listen) -> AcceptTls:
-    return AcceptTls(listen.tls == "required", Certificates(listen).context_for)
+    return AcceptTls(listen.tls == "required", ServerContexts(listen).context_for)

@@ -23,8 +23,8 @@ from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sockets.endpoint import LEAST_READ, Endpoint, Owner
 from wsraw.gateway.sockets.tls_socket import MOST_TOIL, TlsSocket
 from wsraw.gateway.tls.client_hello import HANDSHAKE, Hello, HelloReader
-from wsraw.gateway.tls.engine import Context, Tls
-from wsraw.gateway.tls.handshake_queue import Handshakes
+from wsraw.gateway.tls.engine import Context, TlsEngine
+from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.runtime.printable import without_secrets
 
 log = logging.getLogger("wsraw.gateway")
@@ -41,7 +41,7 @@ _METHODS: Final = (*METHODS, b"PRI ")
 class TlsOwner(Owner):
     """What endpoints with TLS share beside the rest."""
 
-    handshakes: Handshakes
+    handshakes: HandshakeQueue
 
 
 class AcceptTls(NamedTuple):
@@ -92,12 +92,12 @@ class TlsEndpoint(Endpoint):
         if isinstance(terms, OpenTls):
             self._server_name = terms.server_name
             self._answer = HelloReader(of_server=True)
-            self._begin(Tls(terms.context, server_side=False, server_name=terms.server_name))
+            self._begin(TlsEngine(terms.context, server_side=False, server_name=terms.server_name))
             self._handshakes.waiting[self] = b""
         else:
             self._hello = HelloReader()
 
-    def _begin(self, tls: Tls) -> TlsSocket:
+    def _begin(self, tls: TlsEngine) -> TlsSocket:
         self._tls = wrapped = TlsSocket(self._raw, tls, self.con)
         flow = self._owner.registry.flow
         flow.settle(self.con)
@@ -239,7 +239,7 @@ class TlsEndpoint(Endpoint):
                 self._owner.dirty[self.con] = None
             if tls.tls.error:
                 self._fail(tls.tls.error)
-            elif tls.tls.stands:
+            elif tls.tls.established:
                 self._stand(tls)
         if self._is_unheard or self.watched is None:
             self._is_unheard = False
@@ -265,7 +265,7 @@ class TlsEndpoint(Endpoint):
         self._server_name = hello.server_name
         self._hello = None
         context = terms.context_for(hello.server_name)
-        return self._begin(Tls(context, server_side=True)), bytes(reader.buffer)
+        return self._begin(TlsEngine(context, server_side=True)), bytes(reader.buffer)
 
     def _hear_answer(self, reader: HelloReader, data: bytes) -> bytes:
         """The same for the first message of a server, which says what we would have to compute."""
@@ -329,14 +329,14 @@ class TlsEndpoint(Endpoint):
             except OSError as error:
                 self._lost(error.strerror or str(error))
                 return
-        if con.state is CLOSED and not tls.tls.stands:
+        if con.state is CLOSED and not tls.tls.established:
             con.drop_output()
         if self._terms is None or con.state is CLOSED:
             super().flush()
         elif con.deadline < self._timer_at:
             # Output may wait already: that of a raw connection that was just opened.
             self._arm(con.deadline)
-        writing = bool(tls.unsent) or (con.output_size > 0 and tls.tls.stands)
+        writing = bool(tls.unsent) or (con.output_size > 0 and tls.tls.established)
         if writing is not self.writing:
             self.writing = writing
             self.watch()
@@ -349,7 +349,7 @@ class TlsEndpoint(Endpoint):
             super()._finish()
             return
         tls.discards = True
-        if not self._said_goodbye and tls.tls.stands and not tls.tls.error:
+        if not self._said_goodbye and tls.tls.established and not tls.tls.error:
             self._said_goodbye = True
             tls.say_goodbye()
         try:

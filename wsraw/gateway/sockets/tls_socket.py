@@ -11,7 +11,7 @@ import socket
 from typing import Final
 
 from wsraw.gateway.connection.output import WRITE_SIZE, Output
-from wsraw.gateway.tls.engine import Tls
+from wsraw.gateway.tls.engine import TlsEngine
 
 ENCRYPT_SIZE: Final = 64 * 1024
 """Bytes of plaintext encrypted at a time; the ciphertext waits for the kernel to take it."""
@@ -33,7 +33,7 @@ class TlsSocket:
 
     __slots__ = ("_output", "_sock", "discards", "family", "may_truncate", "tls", "toil", "unsent")
 
-    def __init__(self, sock: socket.socket, tls: Tls, output: Output) -> None:
+    def __init__(self, sock: socket.socket, tls: TlsEngine, output: Output) -> None:
         self._sock = sock
         self._output = output
         self.family = sock.family

@@ -1,1 +1,1 @@
-"""TLS: the first message, the engine over memory, certificates."""
+"""TLS: the first message, the engine over memory, contexts, certificates, the queue."""

@@ -1,8 +1,8 @@
 """I/O. The TLS contexts of opened connections: verifying, unless a handler asks for less.
 
-Making one reads the system's certificates, which takes tens of milliseconds; so it is done in a
-thread, once for all connections of the same options. Certificates come as text: the worker may be
-on another machine than the files that we could read.
+Making a context reads the system's certificates, which takes tens of milliseconds. So it is done in
+a thread, once for all connections with the same options. Certificates come as text: the worker may
+be on another machine, whose files the gateway cannot read.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from wsraw.link.open_options import Opening
 log = logging.getLogger("wsraw.gateway")
 
 MOST_CACHED: Final = 64
-"""Contexts kept; those used last. One with the system's certificates holds about 0.5 MiB."""
+"""Contexts kept, those used last. One with the system's certificates holds about 0.5 MiB."""
 
 
 class TlsOptions(NamedTuple):
-    """What `open` says of TLS. `ca`, `cert` and `key` are PEM texts."""
+    """The options of `open` about TLS. `ca`, `cert` and `key` are PEM texts."""
 
     verify: bool = True
     ca: str = ""
     cert: str = ""
     key: str = ""
     speaks_http: bool = False
-    """It is for a WebSocket, and ALPN says so."""
+    """The connection is a WebSocket, which ALPN tells the server."""
 
 
 def options_of(asked: Opening) -> TlsOptions:
-    """What an `open` asks for."""
+    """The TLS options of an `open`."""
     return TlsOptions(asked.verify, asked.ca, asked.cert, asked.key, asked.kind == "websocket")
 
 
 class ClientContexts:
-    """Made once for each set of options."""
+    """A cache with one context for each set of options."""
 
     def __init__(self) -> None:
         self._made: OrderedDict[TlsOptions, Context] = OrderedDict()
 
     def find(self, options: TlsOptions) -> Context | None:
-        """The context for these options, if it was made already."""
+        """The context for these options, if there is one."""
         context = self._made.get(options)
         if context is not None:
             self._made.move_to_end(options)
         return context
 
     def keep(self, options: TlsOptions, context: Context) -> None:
-        """For the next ones."""
+        """Keep a context for the next connections with these options."""
         if not options.verify and options not in self._made:
             log.warning("a handler opens TLS connections with verify=False: anybody can answer")
         self._made[options] = context
@@ -62,10 +62,11 @@ class ClientContexts:
             self._made.popitem(last=False)
 
 
-def make(options: TlsOptions) -> Context:
-    """A context. Takes its time: for a thread. Raises ValueError or OSError, with what is wrong."""
+def make_context(options: TlsOptions) -> Context:
+    """Make a context; slow, so call it in a thread. Raises ValueError or OSError, with what is
+    wrong."""
     if options.verify:
-        # Around the certificates stands what people like to write there, in any script.
+        # Between the certificates there may be comments, in any script.
         plain = options.ca.encode("ascii", "replace").decode()
         try:
             context = ssl.create_default_context(cadata=plain or None)
@@ -76,8 +77,8 @@ def make(options: TlsOptions) -> Context:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A server that chooses one of them chooses its group, too: 8192 bits cost us 230 ms. Of TLS 1.3
-    # see client_hello.py.
+    # A server that chooses a cipher with finite-field Diffie-Hellman chooses its group, too: 8192
+    # bits cost us 230 ms. For TLS 1.3 see client_hello.py.
     ciphers = [cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"]
     context.set_ciphers(":".join(ciphers))
     if options.speaks_http:
@@ -88,7 +89,7 @@ def make(options: TlsOptions) -> Context:
 
 
 def _load(context: Context, pem: str) -> None:
-    """load_cert_chain takes files alone; this one is ours alone, and gone at once."""
+    """load_cert_chain takes only files; this one is readable for us alone, and deleted at once."""
     descriptor, path = tempfile.mkstemp(prefix="wsraw-", suffix=".pem")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

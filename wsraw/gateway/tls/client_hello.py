@@ -1,15 +1,15 @@
 """Sans-I/O. A TLS peer's first message, read before OpenSSL sees it (RFC 8446, section 4.1).
 
-Two things must be known first: which server a client names, as each can have a certificate of its
-own; and whether the peer asks for a key exchange that would keep the loop busy. One with a
-finite-field group of 8192 bits costs us 170 ms and a client nothing (the D(HE)at attack), and
-Python before 3.15 cannot switch those groups off. Nobody needs them: elliptic curves came first.
+Two things must be known first: which server a client names, as each can have its own certificate;
+and whether the peer asks for a key exchange that would keep the loop busy. A finite-field group of
+8192 bits costs us 170 ms and a client nothing (the D(HE)at attack), and Python before 3.15 cannot
+disable those groups. Nobody needs them: every such client offers elliptic curves, too.
 
-A client names its groups at once, but which one is taken may be settled in a second round: so they
-all count. A server we connect to names the one that it wants, in its ServerHello or in the
-HelloRetryRequest that looks the same.
+A client lists its groups at once, but the choice may take a second round, so all of them count. A
+server that we connect to names the group that it wants, in its ServerHello or in a
+HelloRetryRequest, which has the same form.
 
-What is no such message is refused here, so that OpenSSL and we never differ in what we have read.
+Anything else is refused here, so that OpenSSL and this parser never read it differently.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ HANDSHAKE: Final = 22
 """The first byte of a TLS connection: the content type of its first record."""
 
 MAX_HELLO: Final = 32 * 1024
-"""Bytes; the largest of today, with a post-quantum key share and a ticket, have 2 KiB."""
+"""Bytes; today's largest, with a post-quantum key share and a ticket, have 2 KiB."""
 
 MAX_RECORD: Final = 16 * 1024
 RECORD_HEAD: Final = 5
 
 MAX_WARNINGS: Final = 4
-"""Alerts that a server may send first and that end nothing; OpenSSL takes as many."""
+"""Warning alerts that a server may send first; OpenSSL allows as many."""
 
 _CLIENT_HELLO: Final = 1
 _SERVER_HELLO: Final = 2
@@ -45,20 +45,20 @@ ALERT_DECODE_ERROR: Final = bytes((21, 3, 1, 0, 2, 2, 50))
 
 
 class Hello(NamedTuple):
-    """What a peer's hello says; with `error` it is refused, and `alert` says so to the peer."""
+    """The result of reading a hello; with `error` it is refused, and `alert` tells the peer."""
 
     server_name: str = ""
     error: str = ""
     alert: bytes = b""
 
 
-_MALFORMED: Final = Hello("", "its first message is no hello of TLS", ALERT_DECODE_ERROR)
+_MALFORMED: Final = Hello("", "its first message is not a hello of TLS", ALERT_DECODE_ERROR)
 _TOO_LONG: Final = Hello("", "its first message is too long", ALERT_DECODE_ERROR)
-_COSTLY: Final = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
+_EXPENSIVE: Final = Hello("", "it asks for a finite-field key exchange", ALERT_HANDSHAKE_FAILURE)
 
 
 class HelloReader:
-    """Holds the first bytes of one peer until they say what it wants."""
+    """Collects the first bytes of a peer until its hello is complete."""
 
     __slots__ = ("_message", "_of_server", "_start", "_warnings", "buffer")
 
@@ -71,7 +71,8 @@ class HelloReader:
         self._warnings = 0
 
     def receive_data(self, data: bytes) -> Hello | None:
-        """Judge the bytes so far; None: there must be more. The same for any cut; never raises."""
+        """Read the hello, if it is complete; None: more bytes are needed. The result does not
+        depend on how the bytes are cut. Never raises."""
         buffer, message = self.buffer, self._message
         buffer += data
         if buffer and buffer[0] != HANDSHAKE and not self._of_server:
@@ -88,8 +89,8 @@ class HelloReader:
             part = buffer[self._start : self._start + size]
             self._start += size
             if is_alert:
-                # It ends there, and OpenSSL says why; or it was only a warning: that it does not
-                # know our name for it (RFC 6066, section 3).
+                # A fatal alert is for OpenSSL to explain. A warning says that the server does not
+                # know the name that we have sent (RFC 6066, section 3).
                 if part[0] != _WARNING:
                     return Hello()
                 self._warnings += 1
@@ -101,7 +102,7 @@ class HelloReader:
             if hello is not None:
                 return hello
             if self._start > 2 * MAX_HELLO:
-                # Many tiny records are longer than what they carry.
+                # In many tiny records, whose headers are longer than their content.
                 return _TOO_LONG
         return None
 
@@ -117,12 +118,12 @@ class HelloReader:
             return None
         body = bytes(message[4 : 4 + length])
         try:
-            return _judge_server(body) if self._of_server else _judge(body)
+            return _read_server_hello(body) if self._of_server else _read_client_hello(body)
         except (ValueError, IndexError):
             return _MALFORMED
 
 
-def _judge(body: bytes) -> Hello:
+def _read_client_hello(body: bytes) -> Hello:
     body = body[2 + 32 :]
     _, body = _take(body, 1)  # session id
     _, body = _take(body, 2)  # cipher suites
@@ -137,20 +138,20 @@ def _judge(body: bytes) -> Hello:
         elif kind == _SUPPORTED_GROUPS:
             groups, _ = _take(value, 2)
             numbers = {groups[at : at + 2] for at in range(0, len(groups), 2)}
-            # Groups that nobody knows prove nothing: browsers put such a one in front (RFC 8701),
-            # and OpenSSL passes them over.
-            if any(map(_is_costly, numbers)) and numbers.isdisjoint(_CURVES):
-                return _COSTLY
+            # Unknown groups do not count: browsers put one in front (RFC 8701), and OpenSSL skips
+            # them.
+            if any(map(_is_expensive, numbers)) and numbers.isdisjoint(_CURVES):
+                return _EXPENSIVE
         elif kind == _KEY_SHARE:
             shares, _ = _take(value, 2)
             while shares:
-                if _is_costly(shares[:2]):
-                    return _COSTLY
+                if _is_expensive(shares[:2]):
+                    return _EXPENSIVE
                 _, shares = _take(shares[2:], 2)
     return Hello(name)
 
 
-def _judge_server(body: bytes) -> Hello:
+def _read_server_hello(body: bytes) -> Hello:
     _, body = _take(body[2 + 32 :], 1)  # session id
     if len(body) < 2 + 1:  # cipher suite, compression method
         raise ValueError("it ends too early")
@@ -159,13 +160,13 @@ def _judge_server(body: bytes) -> Hello:
     while extensions:
         kind = int.from_bytes(extensions[:2], "big")
         value, extensions = _take(extensions[2:], 2)
-        if kind == _KEY_SHARE and _is_costly(value):
-            return _COSTLY
+        if kind == _KEY_SHARE and _is_expensive(value):
+            return _EXPENSIVE
     return Hello()
 
 
-def _is_costly(group: bytes) -> bool:
-    """ffdhe2048 to ffdhe8192, and what else may come in their range (RFC 7919, section 2)."""
+def _is_expensive(group: bytes) -> bool:
+    """Whether it is in the range of ffdhe2048 to ffdhe8192 (RFC 7919, section 2)."""
     return group[0] == 1
 
 
@@ -175,13 +176,13 @@ def _server_name(value: bytes) -> str:
         kind = names[0]
         name, names = _take(names[1:], 2)
         if kind == _HOST_NAME:
-            # Other letters come as A-labels (RFC 6066, section 3).
+            # Other scripts are encoded as A-labels (RFC 6066, section 3).
             return name.decode("ascii").lower()
     return ""
 
 
 def _take(data: bytes, width: int) -> tuple[bytes, bytes]:
-    """A vector with its length in front, and what follows it. Raises ValueError."""
+    """Split off a vector that begins with its length. Raises ValueError."""
     size = int.from_bytes(data[:width], "big")
     if len(data) < width + size:
         raise ValueError("a vector is longer than what holds it")

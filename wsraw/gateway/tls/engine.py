@@ -1,9 +1,9 @@
 """Sans-I/O. One end of a TLS connection: ciphertext in, plaintext out, and the other way round.
 
-OpenSSL works on two memory buffers. Nothing that a peer sends raises: it ends in `error`, with the
-alert for the peer in `data_to_send`.
+OpenSSL works on two memory buffers. Nothing that a peer sends raises: what is wrong with it is in
+`error`, and the alert for the peer in `data_to_send`.
 
-Bytes go through OpenSSL in pieces of one record: its buffers never shrink, and an idle connection
+Bytes pass through OpenSSL in pieces of one record: its buffers never shrink, and an idle connection
 must not keep the size of its largest read.
 """
 
@@ -20,31 +20,31 @@ PIECE: Final = 16 * 1024
 """Bytes of plaintext in the largest record (RFC 8446, section 5.1)."""
 
 
-class Tls:
-    """A TLS connection; `handshake` until it `stands`."""
+class TlsEngine:
+    """A TLS connection; `handshake` until it is `established`."""
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "error", "stands")
+    __slots__ = ("_incoming", "_object", "_outgoing", "ended", "error", "established")
 
     def __init__(
         self, context: Context, *, server_side: bool, server_name: str | None = None
     ) -> None:
-        """Raises ValueError for a server name that cannot be one."""
+        """Raises ValueError for a server name that is not valid."""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
         )
-        self.stands = False
+        self.established = False
         self.ended = False
-        """The peer has said that it sends no more (close_notify)."""
+        """The peer has announced that it sends no more (close_notify)."""
         self.error = ""
 
     def handshake(self, data: bytes) -> None:
-        """Take bytes of the peer and go as far as they reach. The only step that costs much."""
+        """Take bytes of the peer and go as far as they allow. The only expensive step."""
         try:
             self._incoming.write(data)
             self._object.do_handshake()
-            self.stands = True
+            self.established = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
@@ -52,11 +52,11 @@ class Tls:
 
     @property
     def has_more(self) -> bool:
-        """Bytes came that `receive_data` has not been asked for: glued to the handshake."""
+        """Whether bytes came with the end of the handshake that `receive_data` has not returned."""
         return self._incoming.pending > 0
 
     def receive_data(self, data: bytes) -> bytes:
-        """Ciphertext in, all the plaintext out that is complete. Look at `ended` and `error`."""
+        """Take ciphertext, return all plaintext that is complete. Check `ended` and `error`."""
         if self.ended or self.error:
             return b""
         parts: list[bytes] = []
@@ -76,7 +76,7 @@ class Tls:
         incoming, read = self._incoming, self._object.read
         try:
             while incoming.pending:
-                # One record at a time; what a record holds is read whole.
+                # One record at a time, and each is read whole.
                 part = read(PIECE)
                 if not part:
                     self.ended = True
@@ -85,13 +85,13 @@ class Tls:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            # The same, where we had said so before.
+            # The same, after we have sent close_notify ourselves.
             self.ended = True
         except ssl.SSLError as error:
             self.error = explain(error)
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
-        """Plaintext in, ciphertext out, after whatever else waited to be sent."""
+        """Take plaintext, return ciphertext, behind whatever else waited to be sent."""
         view = memoryview(data)
         parts = [self._outgoing.read()] if self._outgoing.pending else []
         try:
@@ -103,19 +103,19 @@ class Tls:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def data_to_send(self) -> bytes:
-        """What TLS itself has to say: its handshake, alerts, answers to key updates."""
+        """What TLS itself has to send: its handshake, alerts, answers to key updates."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> None:
-        """Say that no more comes: without it the peer cannot tell an end from a cut cable."""
+        """Queue close_notify, without which the peer cannot tell an end from a lost connection."""
         try:
             self._object.unwrap()
         except (ssl.SSLError, ValueError):
-            # It has not said so itself; nobody waits for that.
+            # The peer has not sent its own; we do not wait for that.
             pass
 
     def about(self, server_name: str) -> dict[str, Any]:
-        """What handlers are told of it, once it stands."""
+        """What handlers are told, once it is established."""
         cipher = self._object.cipher()
         about: dict[str, Any] = {
             "version": self._object.version() or "",
@@ -132,8 +132,8 @@ class Tls:
         return about
 
     def _read_certificate(self) -> dict[str, Any]:
-        """What the peer's certificate says, as far as Python can read it: an authority may have
-        signed names that are no text. Then nothing is said of it but what its bytes say."""
+        """The peer's certificate as Python reads it; empty if it cannot: an authority may have
+        signed names that are not text."""
         try:
             return dict(self._object.getpeercert() or {})
         except (ValueError, ssl.SSLError):
@@ -141,7 +141,7 @@ class Tls:
 
 
 def explain(error: ssl.SSLError) -> str:
-    """OpenSSL's words, for people."""
+    """OpenSSL's error as a phrase for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate was not accepted: {error.verify_message}"
     return (error.reason or str(error)).replace("_", " ").lower()

@@ -1,8 +1,8 @@
-"""I/O. TLS handshakes take turns: each is dear, and those who are in must not wait for them.
+"""I/O. TLS handshakes queue up: each is expensive, and open connections must not wait for them.
 
-A full handshake costs the server about a millisecond of CPU; a thousand that arrive at once would
-be a second in which nobody else is served. So endpoints queue up here, and each turn works on them
-until its share of CPU time is used up. Their order is that of arrival.
+A full handshake costs the server about a millisecond of CPU time; a thousand that arrive at once
+would be a second in which nobody else is served. So they queue up here, in order of arrival, and
+each turn of the loop works on them until its share of CPU time is used up.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 BUDGET: Final = 0.003
-"""Seconds of CPU for handshakes in a turn; the last step may take it over that."""
+"""Seconds of CPU time for handshakes in a turn; the last step may exceed it."""
 
 
-class Handshake(Protocol):
-    """Who waits for its turn."""
+class Queued(Protocol):
+    """What can wait in the queue."""
 
     def take_turn(self, data: bytes) -> object:
-        """Go one step with what came."""
+        """Go one step with the bytes that have come."""
 
     def handle_fault(self, error: BaseException) -> object:
-        """That step has raised: it ends."""
+        """End: that step has raised."""
 
 
-class Handshakes:
-    """A queue, and what became of those who stood in it."""
+class HandshakeQueue:
+    """Handshakes that wait for their turn, and how many have ended."""
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
-        self.waiting: dict[Handshake, bytes] = {}
-        """Who waits, with the bytes that its peer has sent."""
+        self.waiting: dict[Queued, bytes] = {}
+        """With the bytes that each peer has sent."""
         self.completed = 0
         self.failed = 0
 
@@ -44,16 +44,16 @@ class Handshakes:
         }
 
     def work(self) -> None:
-        """One turn's share: at least one step, as long as the budget lasts."""
+        """Take one turn's share: as long as the budget lasts, at least one step."""
         waiting = self.waiting
         end = self._clock() + BUDGET
-        # Those who queue up again meanwhile do so behind the others.
+        # One that queues up again meanwhile does so behind the others.
         for _ in range(len(waiting)):
-            one = next(iter(waiting))
-            data = waiting.pop(one)
+            handshake = next(iter(waiting))
+            data = waiting.pop(handshake)
             try:
-                one.take_turn(data)
+                handshake.take_turn(data)
             except Exception as error:
-                one.handle_fault(error)
+                handshake.handle_fault(error)
             if self._clock() >= end:
                 return

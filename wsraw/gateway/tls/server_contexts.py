@@ -1,7 +1,7 @@
-"""I/O. The TLS contexts of listeners, made of the files that the settings name.
+"""I/O. The TLS contexts of listeners, made from the files that the settings name.
 
-What is wrong with them is one line that says what to do. They are loaded anew for `reload`: all of
-them or none, and connections that stand keep what they have.
+If something is wrong with a file, the error is one line that says what to do. On `reload` all files
+are loaded anew, or none; open connections keep the context that they have.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CLIENTS: Final = {
 
 
 class _EncryptedError(Exception):
-    """OpenSSL asks for a password: nobody is there to type it."""
+    """OpenSSL asks for a password, which nobody could type."""
 
 
-class Certificates:
-    """One listener's: a default, and others for the names that clients ask for."""
+class ServerContexts:
+    """The contexts of a listener: a default, and others for the names that clients ask for."""
 
     def __init__(self, listen: Listen) -> None:
-        """Raises ValueError with what to do."""
+        """Raises ValueError, with what to do."""
         self.listen = listen
         pairs = tls_pairs(listen)
         contexts = [_context(listen, pair) for pair in pairs]
@@ -44,7 +44,7 @@ class Certificates:
         }
 
     def context_for(self, server_name: str) -> ssl.SSLContext:
-        """For a name as the client gives it, in lower case; a star stands for one label."""
+        """The context for a server name in lower case; in settings a star stands for one label."""
         found = self._of_names.get(server_name)
         if found is None:
             found = self._of_names.get("*." + server_name.partition(".")[2])
@@ -54,27 +54,27 @@ class Certificates:
 def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[listen.tls_min_version]
-    # It costs the server much, the client little, and nobody needs it (RFC 9325, section 3.5).
+    # It is expensive for the server alone, and nobody needs it (RFC 9325, section 3.5).
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     pem = _read(pair.cert, "tls_cert")
     if pair.key:
         _read(pair.key, "tls_key")
     elif b"-----BEGIN CERTIFICATE-----" in pem and b"PRIVATE KEY-----" not in pem:
-        raise ValueError(f"tls_cert: {pair.cert}: no key stands in it; give its file as tls_key")
+        raise ValueError(f"tls_cert: {pair.cert} contains no key; set tls_key to the key's file")
     try:
         context.load_cert_chain(pair.cert, pair.key or None, _refuse_password)
     except _EncryptedError:
         raise ValueError(
             f"tls_key: {pair.key or pair.cert}: the key is encrypted; store it without a "
-            "passphrase, readable for this user alone (openssl pkey -in KEY -out NEW)"
+            "passphrase, readable for this user only (openssl pkey -in KEY -out NEW)"
         ) from None
     except ssl.SSLError as error:
         raise ValueError(_explain(pair, error)) from error
     except OSError as error:
-        # It was there a moment ago: whoever renews it replaces it just now.
+        # It could be read a moment ago: it is being replaced just now.
         raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
-    _judge_dates(pair.cert, pem)
+    _warn_of_dates(pair.cert, pem)
     context.verify_mode = CLIENTS[listen.tls_client_auth]
     if listen.tls_client_ca:
         _read(listen.tls_client_ca, "tls_client_ca")
@@ -86,7 +86,7 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
                     f"tls_client_ca: {listen.tls_client_ca}: {error.strerror or error}"
                 ) from error
             raise ValueError(
-                f"tls_client_ca: {listen.tls_client_ca}: no certificates in PEM form in it"
+                f"tls_client_ca: {listen.tls_client_ca} contains no certificates in PEM form"
             ) from error
     return context
 
@@ -100,7 +100,7 @@ def _read(path: str, setting: str) -> bytes:
 
 
 def _refuse_password() -> str:
-    # Without it OpenSSL would ask at the terminal, and wait.
+    # Without this callback OpenSSL would ask at the terminal, and wait.
     raise _EncryptedError
 
 
@@ -110,14 +110,15 @@ def _explain(pair: TlsPair, error: ssl.SSLError) -> str:
     if error.reason in ("NO_CERTIFICATE_ASSIGNED", "NO_START_LINE", "PEM lib", None):
         where = pair.key or "a key in the same file"
         return (
-            f"tls_cert: {pair.cert}: with {where} this is no certificate and its key in PEM form; "
-            "give the chain as tls_cert, the server's own certificate first, and the key as tls_key"
+            f"tls_cert: {pair.cert}: with {where} this is not a certificate and its key in PEM "
+            "form; set tls_cert to the chain, the server's own certificate first, and tls_key to "
+            "the key"
         )
     return f"tls_cert: {pair.cert}: {error.reason.replace('_', ' ').lower()}"
 
 
-def _judge_dates(path: str, pem: bytes) -> None:
-    """An expired certificate is served, as an old one may be better than none; but not silently."""
+def _warn_of_dates(path: str, pem: bytes) -> None:
+    """Warn of an expired certificate. It is served: an old one may be better than none."""
     text = pem.decode("latin-1")
     begin = text.find("-----BEGIN CERTIFICATE-----")
     end = text.find("-----END CERTIFICATE-----", begin)
@@ -130,4 +131,4 @@ def _judge_dates(path: str, pem: bytes) -> None:
     if now > last:
         log.warning("tls_cert: %s expired on %s: clients will refuse it; renew it", path, last)
     elif now < first:
-        log.warning("tls_cert: %s is valid only from %s on; is the clock right?", path, first)
+        log.warning("tls_cert: %s is not valid before %s; is the clock right?", path, first)

@@ -1,4 +1,4 @@
-"""Sans-I/O. What must be said of certificates, as plain values."""
+"""Sans-I/O. Certificates as plain values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 MOST_NAMES: Final = 100
-"""Alternative names of a client's certificate that handlers are told; `sha256` covers them all."""
+"""Alternative names of a client's certificate that handlers see; `sha256` covers them all."""
 
 _SHORT: Final = {
     "commonName": "CN",
@@ -28,7 +28,7 @@ _TAG_UTC_TIME: Final = 0x17
 
 
 def describe(parsed: dict[str, Any], der: bytes) -> dict[str, Any]:
-    """A peer's verified certificate, from what `getpeercert` gives: for `con.tls["client"]`."""
+    """A peer's verified certificate, as `con.tls["client"]`, from what `getpeercert` returns."""
     names = parsed.get("subjectAltName", ())
     return {
         "subject": _distinguished(parsed.get("subject", ())),
@@ -41,7 +41,7 @@ def describe(parsed: dict[str, Any], der: bytes) -> dict[str, Any]:
 
 
 def _distinguished(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """As RFC 4514 writes it: the most special part first."""
+    """A name in the notation of RFC 4514: the most specific part first."""
     return ",".join(
         "+".join(f"{_SHORT.get(kind, kind)}={_escaped(value)}" for kind, value in part)
         for part in reversed(name)
@@ -49,7 +49,7 @@ def _distinguished(name: tuple[tuple[tuple[str, str], ...], ...]) -> str:
 
 
 def _escaped(value: str) -> str:
-    """RFC 4514, section 2.4: nobody must be able to write a second name into the first one."""
+    """Escape a value (RFC 4514, section 2.4), so that it cannot contain another part."""
     text = "".join(f"\\{c}" if c in '"+,;<>\\' else c for c in value).replace("\0", "\\00")
     if text.startswith((" ", "#")):
         text = "\\" + text
@@ -57,10 +57,10 @@ def _escaped(value: str) -> str:
 
 
 def validity(der: bytes) -> tuple[datetime, datetime]:
-    """From when to when a certificate is valid. Raises ValueError for what is none.
+    """The times from and until which a certificate is valid. Raises ValueError.
 
-    Certificate, in it TBSCertificate, in it [version,] serial number, signature, issuer and then
-    the two times (RFC 5280, section 4.1).
+    A Certificate contains a TBSCertificate, which contains [version,] serial number, signature,
+    issuer and then the two times (RFC 5280, section 4.1).
     """
     tbs = _inside(_inside(der))
     if tbs[:1] == bytes((_TAG_VERSION,)):
@@ -81,7 +81,7 @@ def _inside(data: bytes) -> bytes:
 
 
 def _item(data: bytes) -> tuple[int, bytes, bytes]:
-    """Tag and value of the first DER item, and what follows it."""
+    """The tag and the value of the first DER item, and what follows it."""
     if len(data) < 2:
         raise ValueError("not a certificate")
     size, start = data[1], 2
