@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from benchmarks.contenders import SERVERS, build
 from wsraw.gateway import system
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.run import Run
+from wsraw.tools.drill.target.run import Run
 
 ATTACKERS = Path(__file__).with_name("attackers.py")
 EVEN = (
@@ -106,7 +106,7 @@ def attack(name: str, wsload: Path, seconds: float) -> tuple[float, float, float
 
 def gateway(folder: Path) -> tuple[float, float]:
     """Its MiB, and its longest turn in milliseconds, as `wsraw status` knows them."""
-    from wsraw.supervisor import client
+    from wsraw.supervisor.control import client
 
     data = client.ask(client.find(str(folder)), "status", (), 30.0).data["gateway"]
     longest = data["turns"]["longest"] * 1000

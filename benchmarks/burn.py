@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from wsraw.runtime.loop import Loop
-from wsraw.tools.drill.clients import Client
-from wsraw.tools.drill.load import Load
+from wsraw.tools.drill.load.clients import Client
+from wsraw.tools.drill.load.load import Load
+from wsraw.tools.drill.load.stream import TEXT
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.run import Run
-from wsraw.tools.drill.stream import TEXT
+from wsraw.tools.drill.target.run import Run
 
 HANDLERS = Path(__file__).with_name("burning.py")
 EVERY = 2.0

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from wsraw import Connection
-from wsraw.tools.drill import echo
+from wsraw.tools.drill.target import echo
 
 BURN = "burn"
 

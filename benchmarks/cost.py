@@ -35,7 +35,7 @@ from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.link.ends import WorkerLink
 from wsraw.link.records import Spawned
 from wsraw.runtime.loop import Loop
-from wsraw.workers import handlers
+from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
 
 REQUEST = (

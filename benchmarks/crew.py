@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
 from wsraw.runtime import keygen, launch
-from wsraw.supervisor.folder import count_dead_letters
-from wsraw.tools.drill.run import ECHO
-from wsraw.tools.drill.target import Controlled
+from wsraw.supervisor.run_folder.folder import count_dead_letters
+from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.target.run import ECHO
 from wsraw.tools.drill.trouble import TroubleError
 
 START_TIMEOUT = 30.0

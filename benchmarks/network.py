@@ -27,7 +27,7 @@ from benchmarks.crew import Crew, retransmitted
 from benchmarks.netns import CannotMake, Namespaces
 from benchmarks.reloads import breaches
 from wsraw.runtime.loop import Loop
-from wsraw.tools.drill.load import Load, LoadError
+from wsraw.tools.drill.load.load import Load, LoadError
 from wsraw.tools.drill.plan import Plan
 
 CANNOT = 2

@@ -24,8 +24,8 @@ if __name__ == "__main__":
 
 from benchmarks.contenders import SERVERS, build
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.run import Run
-from wsraw.tools.drill.target import Controlled
+from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.target.run import Run
 from wsraw.tools.drill.trouble import TroubleError
 
 BOUND = 3.0

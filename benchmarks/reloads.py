@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 
 from wsraw.runtime.loop import Loop
-from wsraw.tools.drill.load import Load
+from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.run import Run
-from wsraw.tools.drill.target import Controlled
+from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.target.run import Run
 
 BOUND = 0.030
 """Seconds that the pause may be longer than that of the control run."""

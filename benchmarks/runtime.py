@@ -20,7 +20,7 @@ from wsraw.link.records import (
     Who,
     encode,
 )
-from wsraw.workers import handlers
+from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
 
 SESSION = 7

@@ -24,9 +24,13 @@ from wsraw.gateway.sessions import links, router, transport
 from wsraw.gateway.sockets import listener
 from wsraw.link import ends, records
 from wsraw.runtime import tuning
-from wsraw.supervisor import folder, log, process, restarts
+from wsraw.supervisor import log
+from wsraw.supervisor.decisions import restarts
+from wsraw.supervisor.processes import process
+from wsraw.supervisor.run_folder import folder
 from wsraw.tools.conform.play import RULES
-from wsraw.workers import dealer, ration, shell
+from wsraw.workers.reporting import ration
+from wsraw.workers.shells import link_socket, shell
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -301,14 +305,14 @@ NUMBERS: Final = {
     "batch-bytes-remote": size(ends.LARGEST_REMOTE_BATCH),
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
-    "bye-linger": f"{dealer.BYE_LINGER} ms",
+    "bye-linger": f"{link_socket.BYE_LINGER} ms",
     "come-back": f"{router.COME_BACK:g} s",
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-shut-out": f"{shell.EXIT_SHUT_OUT}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{ends.FIRST_WINDOW}",
-    "heartbeat": f"{dealer.HEARTBEAT // 1000} s",
-    "heartbeat-expiry": f"{dealer.HEARTBEAT_EXPIRY // 1000} s",
+    "heartbeat": f"{link_socket.HEARTBEAT // 1000} s",
+    "heartbeat-expiry": f"{link_socket.HEARTBEAT_EXPIRY // 1000} s",
     "hello-bytes": size(router.LONGEST_HELLO),
     "id-range": f"{entry.ID_RANGE}",
     "keepalive-idle": f"{tuning.KEEPALIVE_IDLE} s",

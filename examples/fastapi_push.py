@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 
-from wsraw.workers.asyncio import Worker
+from wsraw.workers.embedded_asyncio import Worker
 
 worker = Worker(run_dir=os.environ["WSRAW_RUN_DIR"])
 

@@ -44,8 +44,9 @@ from wsraw.link.records import (
     encode,
     worker_decoder,
 )
-from wsraw.supervisor.life import ChildState
-from wsraw.workers import handlers, shell
+from wsraw.supervisor.decisions.child import ChildState
+from wsraw.workers.loading import handlers
+from wsraw.workers.shells import shell
 
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs/worker-protocol.md"

@@ -141,7 +141,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "config.options",
         "config.units",
         *(f"tools.conform.{name}" for name in ("behaviour", "manners", "play", "stage", "watch")),
-        *(f"supervisor.{name}" for name in ("policy", "life", "pool", "restarts", "status")),
+        *(f"supervisor.decisions.{name}" for name in ("policy", "child", "pool", "restarts")),
     ],
 )
 def test_the_machines_carry_the_mark(name: str) -> None:
@@ -180,10 +180,10 @@ def test_zmq_has_one_door_a_process() -> None:
     doors = [
         "gateway.sessions.transport",
         "runtime.keygen",
-        "supervisor.client",
-        "supervisor.control",
+        "supervisor.control.client",
+        "supervisor.control.link",
         "tools.conform.router",
-        "workers.dealer",
+        "workers.shells.link_socket",
     ]
     assert sorted(users) == doors
 
@@ -215,8 +215,10 @@ def test_no_import_circles() -> None:
 def test_these_tests_see_the_imports() -> None:
     """The failing twin: what is forbidden above is found where it is allowed."""
     assert {"signal", "os", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
-    assert "zmq" in imports(TREES["supervisor.control"])
+    assert "zmq" in imports(TREES["supervisor.control.link"])
     assert "click" in imports(TREES["cli"])
-    assert {"supervisor.policy", "supervisor.children", "runtime.loop"} <= own_imports(
-        "supervisor.supervisor"
-    )
+    assert {
+        "supervisor.decisions.policy",
+        "supervisor.processes.children",
+        "runtime.loop",
+    } <= own_imports("supervisor.supervisor")

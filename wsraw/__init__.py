@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         send_message,
     )
     from wsraw.workers.connection import Connection
-    from wsraw.workers.handlers import every
+    from wsraw.workers.loading.handlers import every
 
 __all__ = [
     "Connection",
@@ -39,7 +39,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wsraw.workers import api, connection, handlers
+    from wsraw.workers import api, connection
+    from wsraw.workers.loading import handlers
 
     homes = {"Connection": connection, "every": handlers}
     value = globals()[name] = getattr(homes.get(name, api), name)

@@ -47,9 +47,9 @@ def main() -> int:
             int(os.environ.pop("WSRAW_EXPECTED", "0")),
         )
     die_with(parent)
-    from wsraw.workers import worker
+    from wsraw.workers import process
 
-    return worker.main(
+    return process.main(
         rest[0] if rest else None,
         os.environ.pop("WSRAW_ENDPOINT"),
         os.environ.pop("WSRAW_TOKEN"),

@@ -240,7 +240,7 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
 
 def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
     """Ask the run; returns what `done` says."""
-    from wsraw.supervisor import client
+    from wsraw.supervisor.control import client
 
     try:
         folder = client.find(run_dir)
@@ -320,24 +320,24 @@ def drain(run_dir: str, timeout: float) -> int:
 @run_dir_option
 def dead_letters(number: int | None, run_dir: str) -> int:
     """List the events that killed workers; with a NUMBER show that one whole."""
-    from wsraw.supervisor import letters
+    from wsraw.supervisor.run_folder import dead_letters
 
     try:
-        file = letters.find(run_dir)
-        found = letters.read(file)
-    except letters.NoLettersError as error:
+        file = dead_letters.find(run_dir)
+        found = dead_letters.read(file)
+    except dead_letters.NoLettersError as error:
         raise WrongUse(str(error)) from error
     except OSError as error:
         raise WrongUse(f"{file}: {error.strerror}") from error
     if number is None:
         for n, letter in enumerate(found, 1):
-            _show(letters.line(n, letter))
+            _show(dead_letters.line(n, letter))
         if not found:
             click.echo(f"no dead letters in {file.parent}")
     elif number > len(found):
         raise WrongUse(f"{file} holds {len(found)} dead letters")
     else:
-        _show(letters.whole(found[number - 1]))
+        _show(dead_letters.whole(found[number - 1]))
     return 0
 
 
@@ -419,10 +419,10 @@ def worker(
     if meant.file is None:
         return _become(meant.words, endpoint, token, pool, keys)
     from wsraw.runtime import launch
-    from wsraw.workers import dealer
-    from wsraw.workers import worker as runtime
+    from wsraw.workers import process as runtime
+    from wsraw.workers.shells import link_socket
 
-    link_keys = dealer.LinkKeys(*keys) if keys is not None else None
+    link_keys = link_socket.LinkKeys(*keys) if keys is not None else None
     launch.unblock_signals()
     return runtime.main(meant.file, endpoint, token, pool, _settings(values), link_keys)
 

@@ -1,10 +1,10 @@
-// The drill's own handlers (wsraw/tools/drill/echo.py) in JavaScript, for pools of both.
+// The drill's own handlers (wsraw/tools/drill/target/echo.py) in JavaScript, for pools of both.
 import { appendFileSync } from 'node:fs'
 import { Worker } from '../../examples/workers/javascript/worker.mjs'
 
 const WATCH = 'wsraw drill: watch'
 const HANG = 'wsraw drill: hang'
-const HEADER = 16 // bytes, as in wsraw/tools/drill/record.py
+const HEADER = 16 // bytes, as in wsraw/tools/drill/load/record.py
 const ledger = process.env.DRILL_LEDGER
 
 const handlers = {

@@ -23,7 +23,7 @@ from running import ROOT, Running, is_alive, wsraw
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
-from wsraw.supervisor import client
+from wsraw.supervisor.control import client
 
 EXAMPLES = ROOT / "examples"
 ECHO = EXAMPLES / "echo.py"

@@ -26,8 +26,8 @@ from websockets.exceptions import ConnectionClosed
 
 import wsraw
 from wsraw.testing import Server
-from wsraw.workers import api, threads
-from wsraw.workers import asyncio as wsraw_asyncio
+from wsraw.workers import api, embedded_threads
+from wsraw.workers import embedded_asyncio as wsraw_asyncio
 
 pytestmark = posix
 
@@ -173,7 +173,7 @@ def test_wrong_use() -> None:
 
     with pytest.raises(OSError):
         asyncio.run(nowhere())
-    with pytest.raises(OSError), threads.Worker(endpoint="nonsense", token="t"):
+    with pytest.raises(OSError), embedded_threads.Worker(endpoint="nonsense", token="t"):
         pass
 
 
@@ -182,7 +182,7 @@ async def leave() -> None:
 
 
 def test_threads(chat: Server) -> None:
-    with threads.Worker(run_dir=chat.run_dir) as worker, chat.connect() as client:
+    with embedded_threads.Worker(run_dir=chat.run_dir) as worker, chat.connect() as client:
         worker.ready(TIMEOUT)
         con = int(client.recv(TIMEOUT))
         senders = [threading.Thread(target=worker.send, args=(con, f"{n}")) for n in range(10)]
@@ -210,7 +210,7 @@ def test_threads_open(chat: Server) -> None:
     handlers = SimpleNamespace(on_message=lambda msg, con: heard.append((msg["data"], con.id)))
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.settimeout(TIMEOUT)
-        with threads.Worker(handlers, run_dir=chat.run_dir) as worker:
+        with embedded_threads.Worker(handlers, run_dir=chat.run_dir) as worker:
             con = worker.open(f"127.0.0.1:{upstream.getsockname()[1]}", timeout=TIMEOUT)
             worker.send(con, b"hello")
             with upstream.accept()[0] as sock:
@@ -284,7 +284,7 @@ def test_a_program_that_forks(chat: Server) -> None:
 
 
 def test_threads_give_up_in_time(tmp_path: Path) -> None:
-    with threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
+    with embedded_threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
         worker.publish("all", "x", timeout=0.05)
 
 

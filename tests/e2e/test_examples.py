@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
-from wsraw.workers.threads import Worker
+from wsraw.workers.embedded_threads import Worker
 
 MIB = 1 << 20
 

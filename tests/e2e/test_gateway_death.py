@@ -23,7 +23,7 @@ from e2e.serving import (
 )
 from running import is_alive
 
-from wsraw.supervisor.restarts import STABLE_AFTER
+from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 
 pytestmark = posix
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
-from wsraw.supervisor import actions as a
-from wsraw.supervisor.life import Child
-from wsraw.supervisor.policy import Policy
-from wsraw.supervisor.pool import Pool
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.policy import Policy
+from wsraw.supervisor.decisions.pool import Pool
 
 PROGRAM = Program("x.py", "x.py", label="x.py")
 

@@ -8,7 +8,7 @@ from supervisor.acting import Run
 
 from wsraw.config.programs import Entry, Program
 from wsraw.supervisor import status
-from wsraw.supervisor.life import Child
+from wsraw.supervisor.decisions.child import Child
 
 REPORT: dict[str, Any] = {
     "epoch": 1,

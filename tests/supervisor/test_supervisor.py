@@ -14,8 +14,8 @@ from deadline import eventually
 from running import Running, is_alive
 
 from wsraw.config.settings import Settings
-from wsraw.supervisor.folder import Folder
 from wsraw.supervisor.log import Log
+from wsraw.supervisor.run_folder.folder import Folder
 from wsraw.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these tests speak in signals")

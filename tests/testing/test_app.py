@@ -11,7 +11,7 @@ import pytest
 
 import wsraw
 from wsraw.testing import App, RawPeer, WebSocketPeer
-from wsraw.workers.handlers import LoadError
+from wsraw.workers.loading.handlers import LoadError
 
 Make = Callable[..., App]
 

@@ -32,8 +32,9 @@ from wsraw.link.records import (
     Send,
     gateway_decoder,
 )
-from wsraw.workers import api, handlers
+from wsraw.workers import api
 from wsraw.workers.connection import Connection
+from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
 
 EPOCH = 3

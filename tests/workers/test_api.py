@@ -14,8 +14,9 @@ import pytest
 
 import wsraw
 from wsraw.link.records import Join, Leave, Open, Publish, Send
-from wsraw.workers import api, handlers
+from wsraw.workers import api
 from wsraw.workers.connection import Connection
+from wsraw.workers.loading import handlers
 
 from .conftest import FIRST_ID, Pair, con_id, message
 

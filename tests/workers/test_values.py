@@ -36,10 +36,10 @@ from wsraw.link.records import (
     gateway_decoder,
 )
 from wsraw.testing import App
-from wsraw.workers import asyncio as embedded
-from wsraw.workers import threads, values
+from wsraw.workers import embedded_asyncio as embedded
+from wsraw.workers import embedded_threads, values
 from wsraw.workers.connection import Connection, encode_state
-from wsraw.workers.handlers import every
+from wsraw.workers.loading.handlers import every
 
 from .conftest import Pair, con_id, connect, message
 
@@ -252,7 +252,7 @@ def test_an_embedded_worker_need_not_have_a_gateway_to_say_so(tmp_path: Path) ->
                 worker.call_soon_threadsafe("x")  # type: ignore[arg-type]
 
     asyncio.run(main())
-    with threads.Worker(run_dir=tmp_path) as worker:
+    with embedded_threads.Worker(run_dir=tmp_path) as worker:
         for name, (call, wrong) in EMBEDDED.items():
             for value in wrong:
                 with pytest.raises((TypeError, ValueError)) as caught:
@@ -283,7 +283,7 @@ def test_an_embedded_worker_need_not_have_a_gateway_to_say_so(tmp_path: Path) ->
     ],
 )
 def test_arguments_of_an_embedded_worker(options: dict[str, Any]) -> None:
-    for kind in (embedded.Worker, threads.Worker):
+    for kind in (embedded.Worker, embedded_threads.Worker):
         with pytest.raises((TypeError, ValueError)):
             kind(**options)
 

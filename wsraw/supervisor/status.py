@@ -6,8 +6,8 @@ from typing import Any, Final, Protocol
 
 from wsraw.config.units import human_size
 from wsraw.link.records import DEFAULT_POOL
-from wsraw.supervisor.life import Child, ChildState
-from wsraw.supervisor.policy import Policy
+from wsraw.supervisor.decisions.child import Child, ChildState
+from wsraw.supervisor.decisions.policy import Policy
 
 OF_WORKERS: Final = (
     "connections",

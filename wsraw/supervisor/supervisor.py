@@ -46,19 +46,20 @@ from wsraw.link.records import (
 from wsraw.runtime import descriptors, launch
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop, Timer
-from wsraw.supervisor import actions as a
-from wsraw.supervisor import folder as folders
-from wsraw.supervisor import keeper, status
-from wsraw.supervisor import policy as p
-from wsraw.supervisor.children import Children
-from wsraw.supervisor.control import Asked, Control, ControlError
-from wsraw.supervisor.folder import Folder, FolderError, count_dead_letters
-from wsraw.supervisor.keeper import Keeper
-from wsraw.supervisor.life import Child, ChildState
+from wsraw.supervisor import status
+from wsraw.supervisor.control.link import Asked, Control, ControlError
+from wsraw.supervisor.control.requests import Requests
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions import policy as p
+from wsraw.supervisor.decisions.child import Child, ChildState
+from wsraw.supervisor.decisions.selection import NO_WORKERS
+from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.requests import Requests
-from wsraw.supervisor.watch import Watch
-from wsraw.supervisor.which import NO_WORKERS
+from wsraw.supervisor.processes.children import Children
+from wsraw.supervisor.run_folder import folder as folders
+from wsraw.supervisor.run_folder import keeper
+from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
+from wsraw.supervisor.run_folder.keeper import Keeper
 
 BATCHES_A_TURN: Final = 100
 """Of the control link: more wait for the next turn, so that signals and exits get theirs."""

@@ -28,12 +28,12 @@ from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
 from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
 from wsraw.testing.pipe import Pipe
 from wsraw.workers import api
-from wsraw.workers import handlers as handlers_module
-from wsraw.workers.asyncio_shell import AsyncioShell
-from wsraw.workers.dealer import Bell
-from wsraw.workers.handlers import Handlers
+from wsraw.workers.loading import handlers as handlers_module
+from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
-from wsraw.workers.shell import Stopper
+from wsraw.workers.shells.asyncio_shell import AsyncioShell
+from wsraw.workers.shells.link_socket import Bell
+from wsraw.workers.shells.shell import Stopper
 
 TOKEN: Final = "token"
 MEMORY: Final = 1 << 30

@@ -7,8 +7,8 @@ import heapq
 from collections import deque
 from typing import Any
 
-from wsraw.workers.dealer import Bell, Dealer
 from wsraw.workers.runtime import log_exception, log_left_out
+from wsraw.workers.shells.link_socket import Bell, Dealer
 
 
 class MemoryDealer(Dealer):

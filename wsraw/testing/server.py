@@ -22,8 +22,8 @@ from websockets.sync.client import connect as ws_connect
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.link.open_options import check
 from wsraw.link.records import Done, OnClose, OnMessage, Open
-from wsraw.supervisor import client as control
-from wsraw.supervisor import process
+from wsraw.supervisor.control import client as control
+from wsraw.supervisor.processes import process
 from wsraw.testing.peers import OURS
 
 T = TypeVar("T")

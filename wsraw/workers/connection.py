@@ -27,7 +27,7 @@ from wsraw.link.records import (
 )
 from wsraw.runtime.printable import printable
 from wsraw.workers import values
-from wsraw.workers.inf import Inf
+from wsraw.workers.handshake_info import Inf
 
 Data: TypeAlias = str | bytes | bytearray | memoryview
 Message: TypeAlias = Data | Mapping[str, Any]

@@ -51,12 +51,12 @@ from wsraw.workers.connection import (
     Connection,
     encode_state,
 )
-from wsraw.workers.inf import Inf
-from wsraw.workers.lasting import log
-from wsraw.workers.stacks import shortened, where
+from wsraw.workers.handshake_info import Inf
+from wsraw.workers.reporting.stacks import shortened, where
+from wsraw.workers.reporting.worker_log import log
 
 if TYPE_CHECKING:
-    from wsraw.workers.handlers import Handlers
+    from wsraw.workers.loading.handlers import Handlers
 
 
 MOST_SHOWN: Final = 5

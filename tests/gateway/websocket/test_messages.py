@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.deflate import Codec, Terms
 from wsraw.gateway.websocket.frames import FrameReader, ViolationError, write_frame
-from wsraw.gateway.websocket.messages import (
-    DataFrame,
-    MessageReader,
-    MessageWriter,
-    RefusedError,
-)
+from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWriter, RefusedError
 
 
 class Received:

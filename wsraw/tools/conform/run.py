@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO, Final
 
 from wsraw.runtime.printable import printable, printable_lines
-from wsraw.supervisor.process import Process
+from wsraw.supervisor.processes.process import Process
 from wsraw.tools.conform.play import FAIL, PASS, SKIP, Play, choose
 from wsraw.tools.conform.router import Router
 from wsraw.tools.conform.stage import Action, Down, Kill, Send, Start, Up

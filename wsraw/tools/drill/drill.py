@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from wsraw.runtime.loop import Loop
-from wsraw.supervisor.folder import count_dead_letters
-from wsraw.tools.drill.ledger import Ledger
-from wsraw.tools.drill.load import Load, LoadError
+from wsraw.supervisor.run_folder.folder import count_dead_letters
+from wsraw.tools.drill.load.load import Load, LoadError
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.report import Report, as_counts
-from wsraw.tools.drill.run import Run, RunError
+from wsraw.tools.drill.target.ledger import Ledger
+from wsraw.tools.drill.target.run import Run, RunError
 from wsraw.tools.drill.trouble import CAN_STOP, Trouble, TroubleError
 
 BREACH: Final = 1
@@ -87,7 +87,7 @@ def _drill(
     if folder is not None:
         before = count_dead_letters(folder)
         # Only here: a load alone needs no ZeroMQ.
-        from wsraw.tools.drill.target import Controlled
+        from wsraw.tools.drill.target.control import Controlled
 
         target = Controlled(folder, run)
         target.workers()

@@ -1,0 +1,160 @@
+"""The load finds the mistake of a server that makes one, and none where there is none."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+from deadline import UNIT
+from drill.faulty import Disconnect, Mistake, faulty, right
+
+from wsraw.runtime.loop import Loop
+from wsraw.tools.drill.drill import drill
+from wsraw.tools.drill.load.load import Load, LoadError
+from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.report import Report
+
+KINDS = pytest.mark.parametrize("kind", ["websocket", "raw"])
+SIZE = 64
+VICTIM = b"WD000003"
+"""What the records of the one connection begin with that is treated badly."""
+
+Answers = Callable[[bytes], list[bytes]]
+
+
+def examine(mistake: Mistake, kind: str, **options: object) -> Report:
+    """Some load on a server with that mistake, on connections of one kind."""
+    values: dict[str, object] = {
+        "websockets": 8 if kind == "websocket" else 0,
+        "raw": 8 if kind == "raw" else 0,
+        "seconds": 0.5,
+        "rate": 800.0,
+        "size": SIZE,
+    }
+    values |= options
+    with faulty(mistake, int(str(values["size"]))) as port:
+        plan = Plan(connect=f"127.0.0.1:{port}", **values)  # type: ignore[arg-type]
+        return drill(plan, timeouts=0.03 * UNIT)
+
+
+def once(answers: Answers) -> Mistake:
+    """A mistake with one message of one connection."""
+    return lambda n, data: answers(data) if data.startswith(VICTIM + b"00000005") else [data]
+
+
+def swap() -> Mistake:
+    held: list[bytes] = []
+
+    def mistake(n: int, data: bytes) -> list[bytes]:
+        if data.startswith(VICTIM + b"00000005"):
+            held.append(data)
+            return []
+        if data.startswith(VICTIM + b"00000006"):
+            return [data, held.pop()]
+        return [data]
+
+    return mistake
+
+
+def disconnect(code: int) -> Mistake:
+    def end(data: bytes) -> list[bytes]:
+        raise Disconnect(code)
+
+    return once(end)
+
+
+def figures(report: Report) -> dict[str, int]:
+    """Those that should be 0 and are not."""
+    found = {name: getattr(report, name) for name in ("lost", "doubled", "reordered", "corrupted")}
+    found["disconnected"] = sum(report.disconnected.values())
+    return {name: count for name, count in found.items() if count}
+
+
+@KINDS
+@pytest.mark.parametrize("size", [16, 64, 200])
+def test_a_right_echo_is_no_breach(kind: str, size: int) -> None:
+    report = examine(right, kind, size=size)
+    assert report.breaches() == []
+    assert (report.sent, report.answered, report.unsent) == (400, 400, 0)
+    assert figures(report) == {}
+    assert 0 < report.latency_p50 <= report.latency_p99 <= report.latency_max
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("mistake", "wanted"),
+    [
+        (once(lambda data: []), {"lost": 1}),
+        (once(lambda data: [data, data]), {"doubled": 1}),
+        (swap(), {"reordered": 1}),
+        (once(lambda data: [data[:-1] + b"!"]), {"lost": 1, "corrupted": 1}),
+        (once(lambda data: [data, b"WD000004" + data[8:]]), {"corrupted": 1}),
+        (once(lambda data: [data[:-1]]), {"lost": 1, "corrupted": 1}),
+    ],
+    ids=["drops", "doubles", "swaps", "changes", "sends another's", "cuts"],
+)
+def test_a_mistake_is_found(mistake: Mistake, wanted: dict[str, int], kind: str) -> None:
+    report = examine(mistake, kind)
+    assert figures(report) == wanted
+    assert report.breaches() == [f"{count} {name}" for name, count in wanted.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "how"),
+    [("websocket", 1011, "1011"), ("websocket", 0, "eof"), ("raw", 0, "eof")],
+)
+def test_a_disconnection_is_found(kind: str, code: int, how: str) -> None:
+    report = examine(disconnect(code), kind)
+    assert report.disconnected == {how: 1}
+    assert "1 disconnected" in report.breaches()
+    # It came back, and its new life was checked like the first.
+    assert report.lost == report.doubled == report.corrupted == 0
+    assert report.cut_off >= 1
+    assert report.sent == report.answered + report.cut_off
+    assert report.sent + report.unsent == 400
+
+
+def test_at_most_once_takes_a_1011_for_what_it_promises() -> None:
+    report = examine(disconnect(1011), "websocket", delivery="at-most-once")
+    assert report.disconnected == {}
+    assert report.disconnected_as_promised == {"1011": 1}
+    assert report.breaches() == []
+
+
+@KINDS
+def test_a_server_that_falls_silent(kind: str) -> None:
+    report = examine(lambda n, data: [data] if n < 10 else [], kind)
+    assert report.answered == 80
+    assert report.lost == 320
+    assert report.longest_pause > 0.5
+
+
+def test_a_server_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        plan = Plan(connect=f"127.0.0.1:{sock.getsockname()[1]}", websockets=1, raw=0)
+        with pytest.raises(LoadError, match="does not answer"):
+            drill(plan, timeouts=0.03)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with pytest.raises(LoadError, match="refused"):
+        drill(Plan(connect=f"127.0.0.1:{port}"))
+
+
+def test_hangs_need_the_handlers_of_the_drill() -> None:
+    with faulty() as port, pytest.raises(LoadError, match="own handlers"):
+        drill(Plan(connect=f"127.0.0.1:{port}", hang_every=1.0, websockets=1, raw=0))
+
+
+def test_an_interrupt_ends_the_load_early_and_all_is_answered() -> None:
+    with faulty() as port:
+        plan = Plan(connect=f"127.0.0.1:{port}", websockets=4, raw=4, seconds=600, rate=800)
+        loop = Loop()
+        load = Load(plan, plan.address(), loop)
+        load.run(lambda: loop.call_later(0.3, load.interrupt))
+        loop.close()
+    assert 0 < load.sent == load.findings.answered < 800 * 600
+    assert load.ends.disconnected("at-least-once") == ({}, {})

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsraw.tools.drill.target.ends import Told
+from wsraw.tools.drill.target.ledger import Ledger
+
+
+def test_lines_are_read_once_and_whole(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    ledger = Ledger(file)
+    assert ledger.read() == []
+    with open(file, "a") as stream:
+        stream.write("a:1 1000 peer kept 7 1\nb:2 1006 gateway-")
+        stream.flush()
+        assert ledger.read() == [Told("a:1", "1000", "peer", "kept")]
+        assert ledger.read() == []
+        stream.write("died - 8 1\n")
+    assert ledger.read() == [Told("b:2", "1006", "gateway-died", "-")]
+
+
+def test_what_is_handled_again_and_says_so_counts_once(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    file.write_text("a:1 1000 peer - 7 1\na:1 1000 peer - 7 2\nb:2 1000 peer - 8 3\n")
+    assert [told.name for told in Ledger(file).read()] == ["a:1", "b:2"]
+
+
+def test_what_comes_twice_and_does_not_say_so_counts_twice(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    file.write_text("a:1 1000 peer - 7 1\na:1 1000 peer - 7 1\n")
+    assert [told.name for told in Ledger(file).read()] == ["a:1", "a:1"]

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from wsraw.supervisor.decisions.child import TRANSITIONS, Child, ChildState, Step
+
+
+@pytest.mark.parametrize("state", ChildState)
+@pytest.mark.parametrize("step", Step)
+def test_the_table_and_its_complement(state: ChildState, step: Step) -> None:
+    child = Child(None)
+    child.state = state
+    if (state, step) in TRANSITIONS:
+        child.take(step)
+        assert child.state is TRANSITIONS[state, step]
+    else:
+        with pytest.raises(KeyError):
+            child.take(step)
+        assert child.state is state
+
+
+def test_failed_is_final() -> None:
+    assert not [step for step in Step if (ChildState.FAILED, step) in TRANSITIONS]
+
+
+@pytest.mark.parametrize("state", ChildState)
+def test_alive_means_that_it_can_exit(state: ChildState) -> None:
+    child = Child(None)
+    child.state = state
+    assert child.alive == ((state, Step.EXIT) in TRANSITIONS)

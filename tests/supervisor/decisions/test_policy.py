@@ -1,0 +1,1029 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from supervisor.acting import ENDPOINT, PROGRAM, Run
+
+from wsraw.config.programs import Entry, Program
+from wsraw.config.settings import Settings
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions import policy as p
+from wsraw.supervisor.decisions.child import Child, ChildState
+from wsraw.supervisor.decisions.gateway_check import START
+from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Phase, Policy
+from wsraw.supervisor.decisions.pool import GRACE, SETTLE
+from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, LONGEST_BACKOFF, STABLE_AFTER
+
+# --- start: left to right ---
+
+
+def test_the_gateway_comes_first() -> None:
+    run = Run(2)
+    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
+    assert run.pass_time(START - 1) == []
+
+
+def test_then_one_worker_then_all() -> None:
+    run = Run(3, start_timeout=0.0)
+    run.do(run.policy.start(run.now))
+    first, second, third = run.policy.workers
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
+    assert run.pass_time(1000) == []
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.ready(1, run.now)) == [a.Spawn(second), a.Spawn(third)]
+    assert run.policy.has_been_up
+    assert [child.n for child in run.policy.workers] == [1, 2, 3]
+
+
+def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
+    run = Run(0)
+    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.policy.has_been_up
+    assert run.pass_time(1000) == []
+    # There is nobody to be added to, and nobody to be replaced.
+    assert run.do(run.policy.scale(2, run.now)) == []
+    assert run.do(run.policy.reload(run.now)) == [a.Settled("reload", True, "reloaded: 0 workers")]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
+# --- restart ---
+
+
+def test_a_dead_worker_comes_back_under_a_new_number() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    assert run.exit(run.worker) == []
+    assert "worker 1 was killed; starting another in 0.1 s" in run.said
+    assert run.policy.worker(1) is None
+    assert run.pass_time(0.09) == []
+    assert run.pass_time(0.02) == [a.Spawn(run.worker)]
+    assert run.worker.n == 3
+    assert run.policy.worker(3) is run.worker
+
+
+def test_a_dead_gateway_comes_back_and_workers_stay() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.worker.state is ChildState.READY
+
+
+def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
+    run = Run(1).up()
+    run.exit(run.gateway)
+    run.pass_time(1)
+    old = run.worker
+    # At once: an old one takes its time to leave, as it waits for a drain of the old gateway.
+    assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [
+        a.Terminate(old),
+        a.Spawn(run.worker),
+    ]
+    assert run.worker is not old
+    assert run.exit(old, 0) == []
+    assert run.do(run.policy.ready(run.worker.n, run.now)) == []
+
+
+def test_workers_of_a_link_that_moved_are_replaced_one_after_the_other() -> None:
+    """Its gateway lives on: their sessions do, too, and they are succeeded in good order."""
+    run = Run(1).up()
+    old = run.worker
+    [spawn] = run.do(run.policy.listening("ipc:///elsewhere/link.sock", run.now))[-1:]
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child is not old
+    assert old.state is ChildState.READY
+
+
+def test_a_worker_that_dies_without_a_gateway_waits_for_it() -> None:
+    run = Run(1).up()
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert run.exit(run.worker) == []
+    assert run.pass_time(5) == []
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(run.worker)]
+
+
+def deaths(run: Run, child: Child, count: int, ready_for: float | None = None) -> list[float]:
+    """Let a child die so often as soon as it can; how long it was not there each time."""
+    delays = []
+    for _ in range(count):
+        if ready_for is not None:
+            run.do(run.policy.ready(child.n, run.now))
+            run.pass_time(ready_for)
+        run.exit(child, 1, "exited with code 1")
+        died_at = run.now
+        while child.state is ChildState.DEAD:
+            wake = run.policy.wake_at(run.now)
+            assert wake is not None
+            run.pass_time(wake - run.now + 1e-6)
+        delays.append(run.now - died_at)
+    return delays
+
+
+def test_backoff_doubles_with_each_death_at_the_start() -> None:
+    run = Run(1, restart_intensity=100).up()
+    run.pass_time(10)
+    delays = deaths(run, run.worker, 40)
+    assert delays[:5] == pytest.approx([0.1, 0.1, 0.2, 0.4, 0.8], abs=0.01)
+    assert delays[-1] == pytest.approx(LONGEST_BACKOFF, abs=0.01)
+    assert [round(delay, 3) for delay in delays] == sorted(round(delay, 3) for delay in delays)
+    assert run.policy.phase is Phase.RUNNING
+
+
+def test_jitter_halves_it_at_most() -> None:
+    run = Run(1, luck=0.0).up()
+    assert deaths(run, run.worker, 3) == pytest.approx([0.05, 0.1, 0.2], abs=0.01)
+
+
+def test_a_stable_time_forgives() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 4)
+    assert deaths(run, run.worker, 1, ready_for=STABLE_AFTER) == pytest.approx([0.1], abs=0.01)
+
+
+def test_a_short_life_does_not() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 2)
+    delays = deaths(run, run.worker, 1, ready_for=STABLE_AFTER * 0.9)
+    assert delays == pytest.approx([0.4], abs=0.01)
+
+
+def test_a_short_life_in_which_something_was_handled_is_told_later() -> None:
+    """The gateway's word comes when the exit has been judged."""
+    run = Run(1).up()
+    deaths(run, run.worker, 3)
+    n = run.worker.n
+    run.do(run.policy.ready(n, run.now))
+    run.exit(run.worker)
+    assert run.pass_time(0.1) == []
+    run.do(run.policy.left(n, 5, run.now))
+    assert run.pass_time(0.1) == [a.Spawn(run.worker)]
+
+
+def test_one_that_handled_nothing_is_not_pardoned() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 3)
+    n = run.worker.n
+    run.do(run.policy.ready(n, run.now))
+    run.exit(run.worker)
+    run.do(run.policy.left(n, 0, run.now))
+    assert run.pass_time(0.7) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.worker)]
+
+
+def test_the_first_restart_of_a_gateway_does_not_wait() -> None:
+    run = Run(1).up()
+    run.pass_time(10)
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert "starting another at once" in run.said
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)], "the first death at the start"
+    assert run.exit(run.gateway) == []
+    assert run.pass_time(0.21) == [a.Spawn(run.gateway)]
+
+
+# --- crash loop ---
+
+
+def test_a_crash_loop_is_told_and_goes_on_slowly() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 6)  # The first of them was no death at the start.
+    assert not run.policy.is_looping
+    assert run.exit(run.worker, 1) == []
+    assert run.policy.is_looping
+    assert "crash loop: more than 5 deaths at the start within 30 s" in run.said
+    assert run.policy.phase is Phase.RUNNING
+    assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.worker)]
+    run.exit(run.worker, 1)
+    assert "crash loop:" not in run.said, "once is enough"
+    assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
+
+
+def test_a_gateway_that_cannot_start_any_more_is_tried_more_often() -> None:
+    """A certificate's file that is gone when the gateway has died, for example: nobody is served
+    until it is back."""
+    run = Run(1).up()
+    run.pass_time(10)
+    for _ in range(6):
+        run.exit(run.gateway, 3)
+        run.pass_time(GATEWAY_BACKOFF)
+    assert run.exit(run.gateway, 3) == []
+    assert run.policy.is_looping
+    assert run.policy.phase is Phase.RUNNING
+    assert run.pass_time(GATEWAY_BACKOFF - 0.1) == []
+    assert run.pass_time(0.2) == [a.Spawn(run.gateway)]
+
+
+def test_it_counts_all_workers_together() -> None:
+    run = Run(3).up()
+    run.pass_time(10)
+    for child in run.policy.workers:
+        deaths(run, child, 3)
+    assert run.policy.is_looping
+
+
+def test_it_is_over_when_one_works() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 6)
+    assert run.policy.is_looping
+    run.do(run.policy.ready(run.worker.n, run.now))
+    run.pass_time(STABLE_AFTER * 0.9)
+    assert run.policy.is_looping
+    run.pass_time(STABLE_AFTER * 0.2)
+    assert not run.policy.is_looping
+    assert "the crash loop is over" in run.said
+
+
+def test_workers_that_were_there_before_prove_nothing() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 7)
+    run.pass_time(1000)
+    assert run.policy.is_looping
+
+
+def test_others_that_are_killed_meanwhile_come_back_soon() -> None:
+    run = Run(2).up()
+    run.pass_time(10)
+    deaths(run, run.worker, 7)
+    run.exit(run.policy.workers[1])
+    assert run.pass_time(0.11) == [a.Spawn(run.policy.workers[1])]
+
+
+def test_deaths_that_are_long_ago_do_not_count() -> None:
+    run = Run(1, restart_intensity=1, restart_period=5.0).up()
+    for _ in range(5):
+        deaths(run, run.worker, 1)
+        run.pass_time(5.0)
+    assert not run.policy.is_looping
+
+
+def test_a_kill_drill_is_no_crash_loop() -> None:
+    """One of four is killed every half second, sometimes before it is ready."""
+    run = Run(4).up()
+    chance = random.Random(1)
+    for _ in range(400):
+        living = [child for child in run.policy.workers if child.alive]
+        child = chance.choice(living)
+        n, was_ready = child.n, child.state is ChildState.READY
+        run.exit(child)
+        run.do(run.policy.left(n, 5 if was_ready else 0, run.now))
+        run.pass_time(0.3)
+        for child in run.policy.workers:
+            if child.state is ChildState.STARTING:
+                run.do(run.policy.ready(child.n, run.now))
+        run.pass_time(0.2)
+        assert not run.policy.is_looping
+
+
+@pytest.mark.parametrize("news_first", [True, False])
+def test_a_death_in_the_middle_of_an_event_is_no_early_death(news_first: bool) -> None:
+    """A message that kills says nothing about the start: the next one comes at once, each time."""
+    run = Run(2).up()
+    for _ in range(40):
+        n = run.worker.n
+        if news_first:
+            run.do(run.policy.left(n, 1, run.now))
+        run.exit(run.worker)
+        run.do(run.policy.left(n, 1, run.now))
+        run.pass_time(0.1)
+        assert run.worker.state is ChildState.STARTING
+        run.do(run.policy.ready(run.worker.n, run.now))
+        assert not run.policy.is_looping
+
+
+def test_a_reload_tries_at_once() -> None:
+    run = Run(1).up()
+    deaths(run, run.worker, 6)
+    run.exit(run.worker, 1)
+    assert run.do(run.policy.reload(run.now)) == [a.Spawn(run.worker)]
+    assert not run.policy.is_looping
+
+
+# --- kill ---
+
+
+def test_one_that_hangs_shows_its_stack_first() -> None:
+    run = Run(1).up()
+    why = "its handler has run for 30 s"
+    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [a.Abort(run.worker)]
+    assert "aborting worker 1: its handler has run for 30 s" in run.said
+    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [], "once"
+    assert run.pass_time(p.ABORT_GRACE - 0.1) == []
+    assert run.pass_time(0.2) == [a.Kill(run.worker)]
+    run.exit(run.worker)
+    assert f"worker 1 was killed ({why}); starting another" in run.said
+    assert run.worker.last_reason == f"was killed ({why})"
+    assert run.worker.restarts == 1
+
+
+def test_an_abort_is_not_forgotten_over_a_hello() -> None:
+    run = Run(1).up()
+    run.do(run.policy.kill_asked(1, "it hangs", True, run.now))
+    run.do(run.policy.left(1, 3, run.now))
+    run.do(run.policy.ready(1, run.now))
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+
+
+@pytest.mark.parametrize("news_first", [True, False])
+def test_why_it_was_killed_outlives_the_end_of_its_session(news_first: bool) -> None:
+    run = Run(1).up()
+    why = "it sent no batch"
+    if news_first:
+        run.do(run.policy.left(1, 0, run.now))
+    assert run.do(run.policy.kill_asked(1, why, False, run.now)) == [a.Kill(run.worker)]
+    run.do(run.policy.left(1, 0, run.now))
+    assert run.pass_time(2 * GRACE) == [], "it is being killed already"
+    run.exit(run.worker)
+    assert run.worker.last_reason == f"was killed ({why})"
+
+
+# --- no hello ---
+
+
+def lose_gateway(run: Run) -> None:
+    run.exit(run.gateway)
+    run.pass_time(1)
+    run.do(run.policy.listening(ENDPOINT, run.now))
+
+
+def test_one_that_does_not_find_the_new_gateway_hangs() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    run.pass_time(10)
+    one, two = run.policy.workers
+    lose_gateway(run)
+    assert run.do(run.policy.ready(two.n, run.now)) == []
+    assert run.pass_time(7.0 + p.HELLO_MARGIN - 0.1) == []
+    assert run.pass_time(0.2) == [a.Abort(one)]
+    why = "it has not said hello to the new gateway"
+    assert f"aborting worker 1: {why}" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(one)]
+    run.exit(one)
+    assert one.last_reason == f"was killed ({why})"
+    assert [type(each) for each in run.pass_time(1)] == [a.Spawn]
+
+
+def test_its_hello_clears_that_deadline_and_no_other() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    one, two = run.policy.workers
+    lose_gateway(run)
+    run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now))
+    run.do(run.policy.ready(one.n, run.now))
+    run.do(run.policy.ready(two.n, run.now))
+    assert run.pass_time(1000) == [a.Kill(one)]
+
+
+def test_one_that_is_being_killed_is_not_aborted_for_that() -> None:
+    run = Run(2, handler_timeout=7.0).up()
+    one, two = run.policy.workers
+    lose_gateway(run)
+    run.pass_time(7.0 + p.HELLO_MARGIN - 0.5)
+    assert run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now)) == [a.Abort(one)]
+    assert run.do(run.policy.kill_asked(two.n, "it errs", False, run.now)) == [a.Kill(two)]
+    assert run.pass_time(100) == [a.Kill(one)]
+    run.exit(one)
+    assert one.last_reason == "was killed (it hangs)"
+
+
+def test_a_gateway_that_says_so_twice_is_no_new_one() -> None:
+    run = Run(1).up()
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(1000) == []
+
+
+def test_the_time_to_a_hello_is_not_that_of_a_gateway_that_is_gone() -> None:
+    run = Run(1, handler_timeout=7.0).up()
+    run.pass_time(10)
+    lose_gateway(run)
+    run.pass_time(10)
+    run.exit(run.gateway)
+    assert run.pass_time(START - 1) == []
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(7.0) == []
+    assert run.pass_time(p.HELLO_MARGIN) == [a.Abort(run.worker)]
+
+
+def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
+    run = Run(1, handler_timeout=0.0).up()
+    lose_gateway(run)
+    assert run.pass_time(100_000) == []
+
+
+def test_one_that_does_not_come_up_is_an_early_death() -> None:
+    run = Run(1, start_timeout=7.0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(6.9) == []
+    assert run.pass_time(0.2) == [a.Abort(run.worker)]
+    assert "aborting worker 1: it has not said hello in 7 s" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+    run.exit(run.worker)
+    assert run.worker.last_reason == "was killed (it has not said hello in 7 s)"
+    assert run.worker.early_deaths == 1
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
+    run.do(run.policy.ready(run.worker.n, run.now))
+    assert run.pass_time(1000) == []
+
+
+def test_those_that_never_come_up_are_a_crash_loop() -> None:
+    run = Run(1, start_timeout=1.0, restart_period=1000.0).up()
+    run.pass_time(10)
+    run.exit(run.worker)
+    while not run.policy.is_looping:
+        for action in run.pass_time(1):
+            if isinstance(action, a.Kill):
+                run.exit(action.child)
+        assert run.now < 1000
+    assert run.worker.early_deaths == 6
+
+
+def test_a_start_without_a_limit() -> None:
+    run = Run(1, start_timeout=0.0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.pass_time(100_000) == []
+
+
+# --- boot failure ---
+
+
+def test_handlers_that_do_not_load_end_the_run() -> None:
+    run = Run(2)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.exit(run.worker, 3) == [a.TellStop(0.0), a.Terminate(run.gateway)]
+    assert run.worker.state is ChildState.FAILED
+    assert run.exit(run.gateway, 0) == [a.Finish(3)]
+
+
+def test_later_it_is_a_death_like_others() -> None:
+    run = Run(1).up()
+    assert run.exit(run.worker, 3) == []
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
+
+
+def test_a_gateway_that_cannot_listen_ends_the_run() -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    assert run.exit(run.gateway, 3) == [a.Finish(3)]
+    assert run.said == "", "the gateway has said it better"
+
+
+def test_a_gateway_that_has_listened_is_tried_again() -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    assert run.exit(run.gateway, 3) == [a.Spawn(run.gateway)]
+
+
+@pytest.mark.parametrize("who", ["gateway", "worker"])
+def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    if who == "worker":
+        run.do(run.policy.listening(ENDPOINT, run.now))
+    child = getattr(run, who)
+    for _ in range(5):
+        spawned = run.exit(child, 1) + run.pass_time(2)
+        assert spawned == [a.Spawn(child)]
+    done = run.exit(child, 1)
+    assert "giving up" in run.said
+    if who == "worker":
+        assert done == [a.TellStop(0.0), a.Terminate(run.gateway)]
+        done = run.exit(run.gateway, 0)
+    assert done == [a.Finish(1)]
+
+
+# --- what the gateway says of workers ---
+
+
+def test_news_of_unknown_workers_is_nothing() -> None:
+    run = Run(1).up()
+    for n in (0, 2, -1):
+        assert run.do(run.policy.ready(n, run.now)) == []
+        assert run.do(run.policy.left(n, 0, run.now)) == []
+        assert run.do(run.policy.kill_asked(n, "why", False, run.now)) == []
+
+
+def test_a_gateway_may_have_a_worker_killed() -> None:
+    run = Run(1).up()
+    assert run.do(run.policy.kill_asked(1, "it sent no batch", False, run.now)) == [
+        a.Kill(run.worker)
+    ]
+    assert "killing worker 1: it sent no batch" in run.said
+    run.exit(run.worker)
+    assert run.pass_time(1) == [a.Spawn(run.worker)]
+
+
+def test_one_that_left_but_does_not_leave_is_killed() -> None:
+    run = Run(1).up()
+    assert run.do(run.policy.left(1, 0, run.now)) == []
+    assert run.pass_time(GRACE - 0.1) == []
+    assert run.pass_time(0.2) == [a.Kill(run.worker)]
+
+
+def test_one_that_left_and_said_hello_again_lives() -> None:
+    run = Run(1).up()
+    run.do(run.policy.left(1, 0, run.now))
+    run.do(run.policy.ready(1, run.now))
+    assert run.pass_time(1000) == []
+
+
+def test_listening_of_a_dead_gateway_is_nothing() -> None:
+    run = Run(1).up()
+    deaths(run, run.gateway, 1)
+    run.exit(run.gateway)
+    assert run.gateway.state is ChildState.DEAD
+    assert run.do(run.policy.listening("tcp://other:1", run.now)) == []
+
+
+# --- stop: right to left ---
+
+
+def test_stop_in_good_order() -> None:
+    run = Run(2).up()
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.policy.phase is Phase.STOPPING
+    one, two = run.policy.workers
+    assert run.exit(one, 0) == []
+    assert run.exit(two, 0) == []
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
+def test_workers_that_linger_end_before_the_gateway() -> None:
+    run = Run(2).up()
+    run.do(run.policy.stop(run.now))
+    one, two = run.policy.workers
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(one), a.Terminate(two)]
+    assert run.exit(one, -15) == []
+    assert run.pass_time(GRACE) == [a.Kill(two)]
+    assert run.exit(two, -9) == [a.Terminate(run.gateway)]
+    assert run.pass_time(GRACE) == [a.Kill(run.gateway)]
+    assert run.exit(run.gateway, -9) == [a.Finish(0)]
+
+
+def test_a_gateway_that_leaves_first_is_fine() -> None:
+    run = Run(1).up()
+    run.do(run.policy.stop(run.now))
+    run.do(run.policy.stopped(run.now))
+    assert run.exit(run.gateway, 0) == []
+    assert run.exit(run.worker, 0) == [a.Finish(0)]
+
+
+def test_the_deadline_of_a_stop() -> None:
+    run = Run(2, stop_timeout=7.0).up()
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
+    one, two = run.policy.workers
+    assert run.pass_time(7.0) == []
+    done = run.pass_time(p.STOP_MARGIN)
+    assert [action for action in done if isinstance(action, a.Kill)] == [a.Kill(one), a.Kill(two)]
+    assert not [action for action in done if getattr(action, "child", None) is run.gateway]
+    assert run.exit(one) == []
+    assert run.exit(two) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
+def test_workers_get_no_grace_beyond_the_deadline() -> None:
+    run = Run(1, stop_timeout=7.0).up()
+    run.do(run.policy.stop(run.now))
+    run.pass_time(7.0)
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.worker)]
+    assert run.pass_time(p.STOP_MARGIN) == [a.Kill(run.worker)]
+
+
+def test_a_stop_without_deadline_waits() -> None:
+    run = Run(1, stop_timeout=0.0).up()
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(a.FOREVER)]
+    assert run.pass_time(100_000) == []
+
+
+def test_a_drain_that_is_to_hurry_after_all() -> None:
+    run = Run(1, stop_timeout=7.0).up()
+    assert run.do(run.policy.stop(run.now, 0.0)) == [a.TellStop(a.FOREVER)]
+    assert run.pass_time(1000) == []
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
+    assert run.do(run.policy.stop(run.now, 0.0)) == [], "never later"
+    assert a.Kill(run.worker) in run.pass_time(7.0 + p.STOP_MARGIN)
+
+
+def test_a_stop_before_the_gateway_is_up() -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    assert run.do(run.policy.stop(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, -15) == [a.Finish(0)]
+
+
+def test_a_stop_while_everybody_is_dead() -> None:
+    run = Run(1).up()
+    deaths(run, run.gateway, 1)
+    run.exit(run.gateway)
+    run.exit(run.worker)
+    assert run.do(run.policy.stop(run.now)) == [a.Finish(0)]
+
+
+def test_a_gateway_that_dies_while_stopping() -> None:
+    run = Run(1).up()
+    run.do(run.policy.stop(run.now))
+    assert run.exit(run.gateway) == [a.Terminate(run.worker)]
+    assert "before its clients were told" in run.said
+    assert run.exit(run.worker, 0) == [a.Finish(0)]
+
+
+def test_nobody_is_restarted_while_stopping() -> None:
+    run = Run(2).up()
+    run.do(run.policy.stop(run.now))
+    run.exit(run.worker)
+    assert not [each for each in run.pass_time(1000) if isinstance(each, a.Spawn)]
+
+
+def test_the_second_signal_kills_at_once() -> None:
+    run = Run(1).up()
+    run.do(run.policy.stop(run.now))
+    killed = run.do(run.policy.stop_now(143, run.now))
+    assert killed == [a.Kill(run.worker), a.Kill(run.gateway)]
+    assert run.exit(run.worker) == []
+    assert run.exit(run.gateway) == [a.Finish(143)]
+
+
+def test_a_ready_that_crosses_a_stop_changes_nothing() -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.stop(run.now))
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert run.worker.state is ChildState.STOPPING
+
+
+def test_a_second_stop_and_a_stray_stopped_are_nothing() -> None:
+    run = Run(1).up()
+    assert run.do(run.policy.stopped(run.now)) == []
+    run.do(run.policy.stop(run.now))
+    assert run.do(run.policy.stop(run.now)) == []
+
+
+# --- several pools ---
+
+FEED = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
+
+
+def two_pools(workers: int = 2, **settings: Any) -> Run:
+    """A run with `default` and `feed`, up."""
+    run = Run(workers, others={"feed": [FEED]}, **settings)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    while starting := [c for c in run.policy.workers if c.state is ChildState.STARTING]:
+        for child in starting:
+            run.do(run.policy.ready(child.n, run.now))
+    return run
+
+
+def test_one_worker_of_each_pool_comes_first() -> None:
+    run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
+    run.do(run.policy.start(run.now))
+    ours, feed = run.pool, run.policy.pools["feed"]
+    first = run.do(run.policy.listening(ENDPOINT, run.now))
+    assert first == [a.Spawn(ours.workers[0]), a.Spawn(feed.workers[0])]
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert not run.policy.has_been_up
+    rest = run.do(run.policy.ready(2, run.now))
+    assert rest == [a.Spawn(ours.workers[1]), a.Spawn(feed.workers[1])]
+    assert run.policy.has_been_up
+    assert [(child.n, child.pool) for child in run.policy.workers] == [
+        (1, "default"), (3, "default"), (2, "feed"), (4, "feed")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, 1])
+def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
+    run = Run(1, others={"feed": [FEED]}, restart_intensity=0)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    run.exit(run.policy.pools["feed"].workers[0], code)
+    assert run.policy.phase is Phase.ENDING
+
+
+def test_a_crash_loop_is_of_its_pool_alone() -> None:
+    run = two_pools(restart_intensity=3)
+    run.pass_time(10)
+    feed = run.policy.pools["feed"]
+    deaths(run, feed.workers[0], 5)
+    assert run.policy.is_looping
+    assert (feed.restarts.is_looping, run.pool.restarts.is_looping) == (True, False)
+    run.exit(run.worker)
+    assert run.pass_time(0.11)[0] == a.Spawn(run.worker), "its pause is not that of the others"
+    run.do(run.policy.ready(run.worker.n, run.now))
+    run.do(run.policy.left(run.worker.n, 5, run.now))
+    assert feed.restarts.is_looping, "that one of another pool works says nothing"
+
+
+def test_a_crash_loop_says_where() -> None:
+    run = two_pools(restart_intensity=0)
+    run.pass_time(10)
+    (worker, _) = run.policy.pools["feed"].workers
+    deaths(run, worker, 1)
+    run.exit(worker, 1)
+    assert "crash loop in the pool feed: more than 0 deaths" in run.said
+
+
+def test_a_pool_is_reloaded_alone() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    before = list(run.pool.workers)
+    done = run.do(run.policy.reload(run.now, ["feed"]))
+    assert [each.child.pool for each in done if isinstance(each, a.Spawn)] == ["feed"]
+    run.pass_time(10)
+    assert run.pool.workers == before
+    assert not run.pool.is_reloading
+    assert run.policy.pools["feed"].is_reloading
+
+
+def test_pools_are_reloaded_side_by_side_and_one_that_cannot_holds_up_no_other() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    spawned = [
+        each.child for each in run.do(run.policy.reload(run.now)) if isinstance(each, a.Spawn)
+    ]
+    assert [child.pool for child in spawned] == ["default", "feed"]
+    ours, theirs = spawned
+    done = run.exit(theirs, DOES_NOT_LOAD)
+    (refused,) = done
+    assert isinstance(refused, a.Settled)
+    assert (refused.pool, refused.ok) == ("feed", False)
+    run.do(run.policy.ready(ours.n, run.now))
+    (drain,) = run.pass_time(SETTLE)
+    assert isinstance(drain, a.Drain)
+    (reloaded,) = run.exit(drain.child, 0)
+    assert reloaded == a.Settled("reload", True, "reloaded: 1 worker", "default")
+
+
+def test_a_pool_is_scaled_alone() -> None:
+    run = two_pools(1)
+    run.pass_time(10)
+    feed = run.policy.pools["feed"]
+    (spawn,) = run.do(run.policy.scale(3, run.now, feed))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.pool == "feed"
+    assert (len(run.pool.workers), len(feed.workers)) == (1, 3)
+    done = run.do(run.policy.ready(spawn.child.n, run.now))
+    assert done == [a.Settled("scale", True, "3 workers", "feed")]
+
+
+def test_a_run_whose_only_pool_is_joined_from_elsewhere() -> None:
+    run = Run()
+    run.policy = Policy({"elsewhere": []}, Settings(), lambda: 1.0)
+    run.do(run.policy.start(run.now))
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
+    assert run.policy.has_been_up
+    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.exit(run.gateway, 0) == [a.Finish(0)]
+
+
+# --- any order of things ---
+
+
+class World(RuleBasedStateMachine):
+    """Whatever happens in two pools, in any order: what must hold at any moment, and at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        chance = random.Random(0)
+        settings = Settings(stop_timeout=10.0, drain_timeout=4.0)
+        entries = {"a": [Entry(PROGRAM, 3)], "b": [Entry(PROGRAM, 2)], "elsewhere": []}
+        self.policy = Policy(entries, settings, chance.random)
+        self.pools = self.policy.pools
+        self.now = 0.0
+        self.processes: set[Child] = set()
+        self.killed: set[Child] = set()
+        self.numbers: set[tuple[bool, int]] = set()
+        self.wanted = {"a": 3, "b": 2, "elsewhere": 0}
+        self.waiting: set[tuple[str, str]] = set()
+        self.finished: int | None = None
+        self.stopping = False
+        self.take(self.policy.start(self.now))
+
+    def take(self, actions: list[a.Action]) -> None:
+        for action in actions:
+            assert self.finished is None, "nothing comes after the end"
+            match action:
+                case a.Spawn(child):
+                    assert not self.stopping
+                    assert child not in self.processes, "one place, one process"
+                    is_gateway = child is self.policy.gateway
+                    if not is_gateway:
+                        assert self.policy.gateway.state is ChildState.READY
+                    assert (is_gateway, child.n) not in self.numbers, "never reused"
+                    self.numbers.add((is_gateway, child.n))
+                    self.processes.add(child)
+                case a.Terminate(child):
+                    assert child in self.processes
+                case a.Kill(child):
+                    assert child in self.processes
+                    self.killed.add(child)
+                case a.Abort(child):
+                    assert child in self.processes
+                case a.Drain(child):
+                    assert child in self.processes
+                    assert child.state is ChildState.STOPPING
+                    assert child not in self.policy.workers, "its place is another's"
+                case a.Settled(what, ok, _, name):
+                    if ok:
+                        assert (what, name) in self.waiting
+                        pool = self.pools[name]
+                        assert all(c.state is ChildState.READY for c in pool.workers)
+                        ours = {c for c in self.processes if c.pool == name}
+                        assert {*pool.workers, self.policy.gateway} >= ours
+                    self.waiting.discard((what, name))
+                case a.TellStop():
+                    assert self.policy.gateway in self.processes
+                case a.Finish(code):
+                    assert not self.processes
+                    self.finished = code
+        if self.policy.phase is not Phase.RUNNING:
+            self.stopping = True
+
+    living = precondition(lambda self: self.processes)
+    lasting = precondition(lambda self: self.finished is None)
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.3, 2.0, 6.0, 40.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.take(self.policy.tick(self.now))
+        wake = self.policy.wake_at(self.now)
+        assert wake is None or wake > self.now, "a tick must not ask for itself"
+
+    @living
+    @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -9, -15]))
+    def exit(self, data: st.DataObject, code: int) -> None:
+        order = [*self.policy.everybody(), self.policy.gateway]
+        child = data.draw(st.sampled_from([c for c in order if c in self.processes]))
+        self.processes.discard(child)
+        self.killed.discard(child)
+        self.take(self.policy.exited(child, code, "went", self.now))
+
+    @lasting
+    @rule(endpoint=st.sampled_from(["a", "a", "a", "b"]))
+    def listening(self, endpoint: str) -> None:
+        self.take(self.policy.listening(endpoint, self.now))
+
+    @lasting
+    @rule(n=st.integers(0, 12))
+    def ready(self, n: int) -> None:
+        self.take(self.policy.ready(n, self.now))
+
+    @lasting
+    @rule(n=st.integers(0, 12))
+    def left(self, n: int) -> None:
+        self.take(self.policy.left(n, n % 3, self.now))
+
+    @lasting
+    @rule(n=st.integers(0, 12), abort=st.booleans())
+    def kill_asked(self, n: int, abort: bool) -> None:
+        self.take(self.policy.kill_asked(n, "so", abort, self.now))
+
+    @lasting
+    @rule(up=st.booleans())
+    def get_ready(self, up: bool) -> None:
+        """What a machine in good order does: else little of what is below comes about."""
+        if self.policy.gateway.state is ChildState.STARTING:
+            self.take(self.policy.listening("a", self.now))
+        for child in list(self.policy.everybody()):
+            if child.state is ChildState.STARTING:
+                self.take(self.policy.ready(child.n, self.now))
+        if up:
+            for child in [each for pool in self.pools.values() for each in pool.leaving]:
+                self.processes.discard(child)
+                self.killed.discard(child)
+                self.take(self.policy.exited(child, 0, "exited", self.now))
+
+    @lasting
+    @rule(names=st.sampled_from([None, ["a"], ["b"]]))
+    def reload(self, names: list[str] | None) -> None:
+        if not self.stopping:
+            self.waiting |= {("reload", name) for name in names or self.pools}
+        self.take(self.policy.reload(self.now, names))
+
+    @lasting
+    @rule(count=st.integers(0, 5), name=st.sampled_from("ab"))
+    def scale(self, count: int, name: str) -> None:
+        if not self.stopping:
+            self.wanted[name] = max(1, count)
+            self.waiting.add(("scale", name))
+        self.take(self.policy.scale(count, self.now, self.pools[name]))
+
+    @lasting
+    @rule(n=st.integers(0, 12))
+    def recycle(self, n: int) -> None:
+        self.take(self.policy.recycle(n, "old", self.now))
+
+    @lasting
+    @rule()
+    def stopped(self) -> None:
+        self.take(self.policy.stopped(self.now))
+
+    @lasting
+    @rule(again=st.booleans())
+    @precondition(lambda self: len(self.numbers) > 3)
+    def stop(self, again: bool) -> None:
+        self.stopping = True
+        self.take(self.policy.stop_now(130, self.now) if again else self.policy.stop(self.now))
+
+    @invariant()
+    def who_lives_is_known(self) -> None:
+        everybody = [*self.policy.everybody(), self.policy.gateway]
+        assert len(everybody) == len(set(everybody)), "nobody stands in two places"
+        alive = {c for c in everybody if c.alive}
+        assert alive == self.processes
+        for name, pool in self.pools.items():
+            assert len(pool.workers) == self.wanted[name]
+            assert all(child.pool == name for child in pool.everybody())
+            if not self.stopping:
+                assert (pool.replaced is None) == (pool.successor is None)
+                assert pool.replaced is None or pool.replaced in pool.workers
+        assert (self.policy.phase is Phase.OVER) == (self.finished is not None)
+
+    def teardown(self) -> None:
+        """A stop ends every run, though nobody leaves unless killed."""
+        if self.finished is None:
+            self.take(self.policy.stop(self.now))
+        for _ in range(50):
+            for child in list(self.killed):
+                self.killed.discard(child)
+                self.processes.discard(child)
+                self.take(self.policy.exited(child, -9, "was killed", self.now))
+            wake = self.policy.wake_at(self.now)
+            if self.finished is not None or (wake is None and not self.killed):
+                break
+            self.now = max(self.now, wake or 0.0)
+            self.take(self.policy.tick(self.now))
+        assert self.finished is not None
+
+
+TestWorld = World.TestCase
+TestWorld.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# --- a gateway that hangs ---
+
+
+def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> None:
+    run = Run(1, gateway_timeout=20.0, handler_timeout=0.0).up()
+    assert run.pass_time(100.0) == [], "it answers"
+    run.answers = False
+    assert run.pass_time(20.0) == []
+    assert run.pass_time(5.1) == [a.Abort(run.gateway)]
+    assert "aborting gateway: it has not answered for 20 s" in run.said
+    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.gateway)]
+    assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
+    assert run.gateway.last_reason == "was killed (it has not answered for 20 s)"
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.answers = True
+    assert run.pass_time(100.0) == []
+
+
+def test_whatever_a_gateway_says_is_an_answer() -> None:
+    """And one question that is lost is no silence."""
+    run = Run(1, gateway_timeout=4.0).up()
+    run.answers = False
+    for _ in range(10):
+        assert run.pass_time(3.9) == []
+        run.do(run.policy.ready(1, run.now))
+        run.policy.heard(run.now)
+
+
+def test_a_gateway_that_does_not_come_up_hangs_too() -> None:
+    run = Run(1, gateway_timeout=2.0)
+    run.do(run.policy.start(run.now))
+    assert run.pass_time(START - 0.1) == []
+    assert run.pass_time(0.2) == [a.Abort(run.gateway)]
+    assert "its start takes too long" in run.said
+
+
+def test_a_gateway_that_hangs_in_a_stop_is_not_waited_for() -> None:
+    run = Run(1, gateway_timeout=2.0, stop_timeout=0.0).up()
+    run.do(run.policy.stop(run.now))
+    run.answers = False
+    assert run.pass_time(3.0) == [a.Abort(run.gateway)]
+    done = run.exit(run.gateway)
+    assert done == [a.Terminate(run.worker)]
+
+
+def test_with_a_timeout_of_0_nobody_asks() -> None:
+    run = Run(1, gateway_timeout=0.0).up()
+    run.answers = False
+    assert run.pass_time(1e6) == []
+    assert a.Ask() not in run.actions

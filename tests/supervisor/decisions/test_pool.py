@@ -1,0 +1,541 @@
+from __future__ import annotations
+
+import pytest
+from supervisor.acting import ENDPOINT, PROGRAM, Run
+
+from wsraw.config.programs import Entry, Program
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.child import Child, ChildState
+from wsraw.supervisor.decisions.policy import BROKEN_AFTER, DOES_NOT_LOAD, DOES_NOT_START
+from wsraw.supervisor.decisions.pool import GRACE, RETRY, SETTLE
+
+
+def up(workers: int = 2, **settings: float) -> Run:
+    """All workers ready for long."""
+    run = Run(workers, **settings).up()
+    run.pass_time(10)
+    return run
+
+
+def be_ready(run: Run, child: Child) -> list[a.Action]:
+    """It says hello, and stays."""
+    done = run.do(run.policy.ready(child.n, run.now))
+    return done + run.pass_time(SETTLE)
+
+
+def replace(run: Run, spawned: list[a.Action]) -> list[a.Action]:
+    """A successor comes up, and what it replaces goes; returns what happens then."""
+    (spawn,) = spawned
+    assert isinstance(spawn, a.Spawn)
+    drain, *rest = be_ready(run, spawn.child)
+    assert isinstance(drain, a.Drain)
+    return rest + run.exit(drain.child, 0, "exited")
+
+
+def settled(actions: list[a.Action]) -> a.Settled:
+    (action,) = actions
+    assert isinstance(action, a.Settled)
+    return action
+
+
+def ready_workers(run: Run) -> int:
+    return sum(child.state is ChildState.READY for child in run.pool.everybody())
+
+
+# --- reload ---
+
+
+def test_a_reload_replaces_one_after_the_other() -> None:
+    run = up(2, drain_timeout=7.0, start_timeout=0.0)
+    one, two = run.policy.workers
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert isinstance(spawn, a.Spawn)
+    new = spawn.child
+    assert new.n == 3
+    assert run.pass_time(60) == [], "nobody goes before it is ready"
+    assert run.do(run.policy.ready(3, run.now)) == []
+    assert run.pass_time(SETTLE * 0.9) == [], "it may yet fail in on_start"
+    drain, second = run.pass_time(SETTLE * 0.2)
+    assert drain == a.Drain(one, 7.0)
+    assert isinstance(second, a.Spawn)
+    assert run.policy.workers == [new, two]
+    assert be_ready(run, second.child) == [a.Drain(two, 7.0)]
+    assert run.exit(one, 0) == []
+    assert settled(run.exit(two, 0)) == a.Settled("reload", True, "reloaded: 2 workers")
+    assert [child.n for child in run.policy.workers] == [3, 4]
+
+
+def test_never_fewer_ready_workers_than_before() -> None:
+    run = up(4)
+    todo = run.do(run.policy.reload(run.now))
+    while todo:
+        assert ready_workers(run) >= 4
+        action = todo.pop(0)
+        if isinstance(action, a.Spawn):
+            todo += be_ready(run, action.child)
+        elif isinstance(action, a.Drain):
+            todo += run.exit(action.child, 0)
+    assert sorted(child.n for child in run.policy.workers) == [5, 6, 7, 8]
+
+
+def test_what_does_not_load_leaves_the_old_ones() -> None:
+    run = up(2)
+    old = list(run.policy.workers)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    done = settled(run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3"))
+    assert done == a.Settled(
+        "reload", False, "refused: the new worker exited with code 3; 2 old ones stay"
+    )
+    assert "worker 3 exited with code 3; the old workers go on" in run.said
+    assert run.policy.workers == old
+    assert run.pass_time(1000) == []
+    assert not run.pool.is_reloading
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert isinstance(spawn, a.Spawn), "and it can be tried again"
+
+
+def test_a_command_that_dies_again_and_again_is_refused() -> None:
+    """PHP ends with 255 where a file has a syntax error, and Node with 1."""
+    php = Program("php chat.php", words=("php", "chat.php"), label="php")
+    run = Run(0, 1.0, Entry(php, 2)).up()
+    run.pass_time(10)
+    old = list(run.policy.workers)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    for _ in range(BROKEN_AFTER - 1):
+        assert run.exit(spawn.child, 255) == []
+        assert run.pass_time(2) == [spawn]
+    done = settled(run.exit(spawn.child, 255, "exited with code 255"))
+    assert done == a.Settled(
+        "reload", False, "refused: the new worker exited with code 255; 2 old ones stay"
+    )
+    assert run.policy.workers == old
+    assert run.pass_time(1000) == []
+
+
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, DOES_NOT_START])
+def test_a_reload_that_fails_half_way_is_answered_at_once_and_finished_later(code: int) -> None:
+    run = up(3)
+    (spawn,) = replace(run, run.do(run.policy.reload(run.now)))
+    refused = settled(run.exit(spawn.child, code, "exited"))
+    assert not refused.ok and "trying again in 30 s" in refused.text
+    assert [child.n for child in run.policy.workers] == [4, 2, 3]
+    (again,) = run.pass_time(RETRY)
+    assert run.exit(again.child, code) == [], "nobody waits for an answer any more"
+    (again,) = run.pass_time(RETRY)
+    (last,) = replace(run, [again])
+    assert replace(run, [last]) == []
+    assert "reloaded after all: 3 workers" in run.said
+    assert min(child.n for child in run.policy.workers) > 3
+    assert run.pass_time(1000) == []
+
+
+def test_after_a_refused_reload_new_code_that_comes_up_replaces_the_old() -> None:
+    """The file is right by now, and a worker dies: its next process has the new code."""
+    run = up(3)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert not settled(run.exit(spawn.child, DOES_NOT_LOAD)).ok
+    run.pass_time(10)
+    run.exit(run.policy.workers[1], -9)
+    (spawn,) = run.pass_time(1)
+    (first,) = run.do(run.policy.ready(spawn.child.n, run.now))
+    assert "new code runs: replacing 2 workers of the old" in run.said
+    (second,) = replace(run, [first])
+    assert replace(run, [second]) == []
+    assert "reloaded after all: 3 workers" in run.said
+    assert min(child.n for child in run.policy.workers) > 3
+
+
+@pytest.mark.parametrize("code", [DOES_NOT_LOAD, DOES_NOT_START])
+def test_what_a_handler_ends_its_worker_with_refuses_no_reload(code: int) -> None:
+    run = up(3)
+    todo = run.do(run.policy.reload(run.now))
+    todo += run.exit(run.policy.workers[2], code) + run.pass_time(1)
+    settled_as = []
+    while todo:
+        match todo.pop(0):
+            case a.Spawn(child):
+                todo += be_ready(run, child)
+            case a.Drain(child, _):
+                todo += run.exit(child, 0)
+            case a.Settled(_, ok, text, _):
+                settled_as.append((ok, text))
+    assert settled_as == [(True, "reloaded: 3 workers")]
+    assert min(child.n for child in run.policy.workers) > 3
+
+
+def test_what_a_handler_ends_its_worker_with_ends_no_run() -> None:
+    """While another pool is not up yet."""
+    feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
+    run = Run(1, others={"feed": [feed]})
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    assert run.exit(run.worker, DOES_NOT_LOAD) == []
+    assert not run.policy.has_been_up
+
+
+@pytest.mark.parametrize("is_reloading", [True, False])
+def test_a_failing_on_start_is_told_to_who_asked(is_reloading: bool) -> None:
+    run = up(2)
+    ask = run.policy.reload(run.now) if is_reloading else run.policy.scale(3, run.now)
+    (spawn,) = run.do(ask)
+    done = settled(run.exit(spawn.child, DOES_NOT_START, "exited with code 1"))
+    assert not done.ok and "the new worker exited with code 1; 2 " in done.text
+
+
+def test_one_that_crashes_again_and_again_is_refused() -> None:
+    """A segmentation fault at the import of an extension, for example."""
+    run = up(1)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    for _ in range(BROKEN_AFTER - 1):
+        assert run.exit(spawn.child, -11) == []
+        assert run.pass_time(2) == [spawn]
+    assert not settled(run.exit(spawn.child, -11)).ok
+
+
+def test_any_other_death_of_a_successor_is_tried_again() -> None:
+    run = up(1)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert run.exit(spawn.child, -9) == []
+    assert run.worker.n == 1
+    assert run.pass_time(0.2) == [spawn]
+    assert spawn.child.n == 3
+    assert settled(replace(run, [spawn])).ok
+
+
+def test_one_that_dies_right_after_its_hello_costs_nobody_their_place() -> None:
+    run = up(2)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    run.do(run.policy.ready(spawn.child.n, run.now))
+    run.pass_time(SETTLE / 2)
+    assert run.exit(spawn.child, -9) == []
+    assert ready_workers(run) == 2
+    assert [child.n for child in run.policy.workers] == [1, 2]
+
+
+def test_no_other_is_drained_while_a_new_one_is_down() -> None:
+    run = up(2)
+    (spawn,) = replace(run, run.do(run.policy.reload(run.now)))
+    run.exit(run.policy.workers[0])
+    done = be_ready(run, spawn.child)
+    assert [type(action) for action in done] == [a.Spawn], "the dead one comes first"
+    assert be_ready(run, run.policy.workers[0])[0] == a.Drain(run.pool.leaving[0], 30.0)
+
+
+def test_a_reload_during_a_reload_begins_anew_after_the_current_one() -> None:
+    run = up(2)
+    (first,) = run.do(run.policy.reload(run.now))
+    run.do(run.policy.ready(first.child.n, run.now))
+    assert run.do(run.policy.reload(run.now)) == []
+    done = replace(run, [first])
+    numbers = {3}
+    while not isinstance(done[-1], a.Settled):
+        numbers.add(done[-1].child.n)
+        done = replace(run, done)
+    assert numbers == {3, 4, 5}, "worker 3 may have loaded the old file"
+    assert sorted(child.n for child in run.policy.workers) == [4, 5]
+
+
+def test_a_successor_that_is_not_up_goes_at_a_second_reload() -> None:
+    run = up(1)
+    (first,) = run.do(run.policy.reload(run.now))
+    terminate, second = run.do(run.policy.reload(run.now))
+    assert terminate == a.Terminate(first.child)
+    assert isinstance(second, a.Spawn)
+    assert second.child.n == 3
+    assert run.pass_time(GRACE) == [a.Kill(first.child)]
+    assert run.exit(first.child) == []
+    assert not run.policy.is_looping
+    assert settled(replace(run, [second])).ok
+    assert run.worker is second.child
+
+
+@pytest.mark.parametrize("has_been_up", [True, False])
+def test_a_worker_that_is_not_up_goes_at_a_reload(has_been_up: bool) -> None:
+    run = Run(1)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    if has_been_up:
+        run.do(run.policy.ready(1, run.now))
+        run.exit(run.worker)
+        run.pass_time(1)
+    old = run.worker
+    assert old.state is ChildState.STARTING
+    terminate, spawn = run.do(run.policy.reload(run.now))
+    assert terminate == a.Terminate(old)
+    assert spawn == a.Spawn(run.worker)
+    assert run.worker is not old
+    assert run.worker.restarts == old.restarts == has_been_up
+    assert run.do(run.policy.ready(run.worker.n, run.now)) == []
+    assert settled(run.exit(old, -15)).ok
+
+
+def test_a_successor_that_does_not_come_up_is_tried_again() -> None:
+    run = up(1, start_timeout=7.0)
+    (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
+    assert run.pass_time(7.0) == [a.Abort(spawn.child)]
+    run.exit(spawn.child)
+    assert run.pass_time(1) == [spawn]
+    assert replace(run, [spawn]) == []
+
+
+def test_an_old_one_that_dies_meanwhile_is_succeeded() -> None:
+    run = up(1)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert run.exit(run.worker) == []
+    assert "worker 1 was killed; the one that was to replace it takes over" in run.said
+    assert run.worker is spawn.child
+    assert run.worker.restarts == 1
+    assert settled(run.do(run.policy.ready(spawn.child.n, run.now))).ok
+
+
+def test_another_old_one_that_dies_loads_the_new_file_by_itself() -> None:
+    run = up(3)
+    spawned = run.do(run.policy.reload(run.now))
+    other = run.policy.workers[2]
+    run.exit(other)
+    run.pass_time(1)
+    run.do(run.policy.ready(other.n, run.now))
+    (spawn,) = replace(run, spawned)
+    assert settled(replace(run, [spawn])).ok
+    assert [child.n for child in run.policy.workers] == [4, 6, 5]
+
+
+def test_one_that_does_not_finish_is_killed_and_that_is_no_death() -> None:
+    run = up(1, drain_timeout=7.0)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    old = run.worker
+    be_ready(run, spawn.child)
+    assert run.pass_time(6.9) == []
+    assert run.pass_time(0.2) == [a.Kill(old)]
+    assert "killing worker 1: it has not finished within drain_timeout (7 s)" in run.said
+    assert settled(run.exit(old)).ok
+    assert run.worker.restarts == 0
+    assert not run.policy.is_looping
+
+
+def test_without_a_drain_timeout_it_is_waited_for() -> None:
+    run = up(1, drain_timeout=0.0)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    assert be_ready(run, spawn.child) == [a.Drain(run.pool.leaving[0], a.FOREVER)]
+    assert run.pass_time(100_000) == []
+
+
+def test_one_that_has_said_bye_has_little_time_left() -> None:
+    run = up(1, drain_timeout=60.0)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    be_ready(run, spawn.child)
+    (old,) = run.pool.leaving
+    run.do(run.policy.left(old.n, 9, run.now))
+    assert run.pass_time(GRACE) == [a.Kill(old)]
+
+
+def test_handlers_that_never_end_do_not_gather_processes() -> None:
+    run = up(2, drain_timeout=0.0)
+    for _ in range(20):
+        todo = run.do(run.policy.reload(run.now))
+        while todo and isinstance(todo[-1], a.Spawn):
+            todo = be_ready(run, todo[-1].child)
+    assert len(list(run.pool.everybody())) <= 2 * 2 + 1
+
+
+def test_a_new_gateway_is_told_again_who_leaves() -> None:
+    run = up(1, drain_timeout=60.0)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    be_ready(run, spawn.child)
+    (old,) = run.pool.leaving
+    run.exit(run.gateway)
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.pass_time(20)
+    (drain,) = run.do(run.policy.ready(old.n, run.now))
+    assert isinstance(drain, a.Drain)
+    assert (drain.child, round(drain.deadline)) == (old, 40)
+
+
+def test_a_reload_without_a_gateway_waits_for_it() -> None:
+    run = up(1)
+    run.exit(run.gateway)
+    assert run.do(run.policy.reload(run.now)) == []
+    assert [type(each) for each in run.do(run.policy.listening(ENDPOINT, run.now))] == [a.Spawn]
+
+
+def test_a_stop_takes_the_successor_along() -> None:
+    run = up(1)
+    (spawn,) = run.do(run.policy.reload(run.now))
+    run.do(run.policy.stop(run.now))
+    assert run.do(run.policy.ready(spawn.child.n, run.now)) == []
+    done = run.do(run.policy.stopped(run.now))
+    assert {each.child for each in done} == {run.worker, spawn.child}
+
+
+@pytest.mark.parametrize("what", ["reload", "scale", "recycle"])
+def test_nothing_is_begun_while_stopping(what: str) -> None:
+    run = up(1)
+    run.do(run.policy.stop(run.now))
+    args = {"reload": (), "scale": (5,), "recycle": (1, "why")}[what]
+    assert run.do(getattr(run.policy, what)(*args, run.now)) == []
+    assert len(run.policy.workers) == 1
+
+
+# --- recycling ---
+
+
+def test_recycling_replaces_one() -> None:
+    run = up(2)
+    two = run.policy.workers[1]
+    spawned = run.do(run.policy.recycle(2, "it has handled 1000 events", run.now))
+    assert "replacing worker 2: it has handled 1000 events" in run.said
+    assert run.do(run.policy.recycle(2, "again", run.now)) == [], "once"
+    (drain,) = be_ready(run, spawned[0].child)
+    assert drain == a.Drain(two, 30.0)
+    assert run.exit(two, 0) == []
+    assert [child.n for child in run.policy.workers] == [1, 3]
+    assert run.pass_time(1000) == []
+
+
+def test_recycling_to_what_does_not_load_is_tried_again_later() -> None:
+    run = up(1)
+    (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
+    assert run.exit(spawn.child, DOES_NOT_LOAD) == []
+    assert run.worker.state is ChildState.READY
+    assert run.pass_time(RETRY - 1) == []
+    assert [type(each) for each in run.pass_time(2)] == [a.Spawn]
+
+
+def test_who_leaves_or_is_not_there_is_not_recycled() -> None:
+    run = up(2)
+    run.do(run.policy.scale(1, run.now))
+    for n in (2, 9, 0):
+        assert run.do(run.policy.recycle(n, "why", run.now)) == []
+
+
+# --- scale ---
+
+
+def test_scaling_up_spawns_all_at_once() -> None:
+    run = up(1)
+    spawned = run.do(run.policy.scale(3, run.now))
+    assert [each.child.n for each in spawned] == [2, 3]
+    run.do(run.policy.ready(2, run.now))
+    assert settled(run.do(run.policy.ready(3, run.now))) == a.Settled("scale", True, "3 workers")
+
+
+def test_scaling_down_drains_the_youngest() -> None:
+    run = up(3)
+    one, two, three = run.policy.workers
+    drains = run.do(run.policy.scale(1, run.now))
+    assert drains == [a.Drain(three, 30.0), a.Drain(two, 30.0)]
+    assert run.policy.workers == [one]
+    assert run.exit(two, 0) == []
+    assert settled(run.exit(three, 0)) == a.Settled("scale", True, "1 worker")
+    assert run.pass_time(1000) == []
+
+
+def test_those_that_do_not_serve_go_first() -> None:
+    run = up(3)
+    dead, starting, serving = run.policy.workers
+    run.exit(starting)
+    run.pass_time(1)
+    run.exit(dead)
+    assert run.do(run.policy.scale(1, run.now)) == [a.Terminate(starting)]
+    assert run.policy.workers == [serving]
+    assert settled(run.exit(starting, -15)).ok
+
+
+def test_the_same_number_is_done_at_once() -> None:
+    run = up(2)
+    assert settled(run.do(run.policy.scale(2, run.now))).ok
+
+
+@pytest.mark.parametrize(("asked", "got"), [(0, 1), (-3, 1), (5000, 1000)])
+def test_the_number_has_bounds(asked: int, got: int) -> None:
+    run = up(1)
+    run.do(run.policy.scale(asked, run.now))
+    assert len(run.policy.workers) == got
+
+
+def test_what_goes_needs_no_successor() -> None:
+    run = up(2)
+    run.do(run.policy.recycle(2, "old", run.now))
+    successor = run.pool.successor
+    assert successor is not None
+    done = run.do(run.policy.scale(1, run.now))
+    assert done == [a.Terminate(successor), a.Drain(run.pool.leaving[1], 30.0)]
+    assert run.exit(successor, -15) == []
+    assert settled(run.exit(run.pool.leaving[0], 0)).ok
+
+
+def test_new_ones_that_do_not_load_are_told() -> None:
+    run = up(1)
+    (spawn,) = run.do(run.policy.scale(2, run.now))
+    (done,) = run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3")
+    assert done == a.Settled("scale", False, "the new worker exited with code 3; 1 workers serve")
+    assert run.pass_time(1) == [spawn], "it may be mended"
+
+
+def test_scale_during_a_reload() -> None:
+    run = up(2)
+    spawned = run.do(run.policy.reload(run.now))
+    (extra,) = run.do(run.policy.scale(3, run.now))
+    be_ready(run, extra.child)
+    (spawn,) = replace(run, spawned)
+    assert replace(run, [spawn]) == [
+        a.Settled("reload", True, "reloaded: 3 workers"),
+        a.Settled("scale", True, "3 workers"),
+    ]
+
+
+# --- several programs ---
+
+NODE = Entry(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"), 2)
+
+
+def mixed() -> Run:
+    """Two workers of Python and two of Node, all ready."""
+    run = Run(2, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    for n in range(1, 5):
+        run.do(run.policy.ready(n, run.now))
+    return run
+
+
+def test_one_of_each_is_started_first_and_all_when_both_are_ready() -> None:
+    run = Run(2, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    first = run.do(run.policy.listening(ENDPOINT, run.now))
+    places = run.policy.workers
+    assert first == [a.Spawn(places[0]), a.Spawn(places[2])]
+    assert run.do(run.policy.ready(1, run.now)) == []
+    assert not run.policy.has_been_up
+    assert run.do(run.policy.ready(2, run.now)) == [a.Spawn(places[1]), a.Spawn(places[3])]
+
+
+def test_one_that_does_not_load_ends_the_run_before_it_is_up() -> None:
+    run = Run(1, 1.0, NODE)
+    run.do(run.policy.start(run.now))
+    run.do(run.policy.listening(ENDPOINT, run.now))
+    run.do(run.policy.ready(1, run.now))
+    done = run.exit(run.policy.workers[1], 3, "exited with code 3")
+    assert a.TellStop(0.0) in done
+
+
+def test_each_is_scaled_by_itself() -> None:
+    run = mixed()
+    node = run.pool.programs[1]
+    (spawn,) = run.do(run.policy.scale(3, run.now, run.pool, node))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.program == node
+    done = settled(run.do(run.policy.ready(spawn.child.n, run.now)))
+    assert done == a.Settled("scale", True, "5 workers: 2 x.py, 3 node x.mjs")
+    drains = run.do(run.policy.scale(1, run.now, run.pool, run.pool.programs[0]))
+    assert [each.child.program for each in drains if isinstance(each, a.Drain)] == [PROGRAM]
+
+
+def test_who_is_replaced_is_replaced_by_its_like() -> None:
+    run = mixed()
+    old = run.policy.workers[3]
+    assert old.program == NODE.program
+    (spawn,) = run.do(run.policy.recycle(old.n, "enough", run.now))
+    assert isinstance(spawn, a.Spawn)
+    assert spawn.child.program == NODE.program

@@ -1,0 +1,238 @@
+"""Children with real processes; what they are told at their start is tested end to end."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import UNIT, eventually
+
+from wsraw.config import programs
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.processes import children as c
+from wsraw.supervisor.processes import process
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell, and signals")
+
+
+class Nursery:
+    """Children whose processes are shell scripts, and what was heard of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.stream = io.StringIO()
+        self.log = Log(self.stream, "debug")
+        self.posted: list[Callable[[], object]] = []
+        self.ended: list[tuple[Child, int, str]] = []
+        self.script = "exit"
+        monkeypatch.setattr(c, "own_command", lambda *_: ["sh", "-c", self.script])
+        self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+        self.children = c.Children(
+            {}, self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
+        )
+
+    def spawn(self, script: str) -> Child:
+        self.script = script
+        child = Child(programs.parse("x.py").program)
+        self.children.new_token(child)
+        assert self.children.spawn_worker(child, "worker 1", "ipc://x")
+        return child
+
+    def bury(self) -> None:
+        """As the supervisor's loop would: run what was posted, one exit."""
+        until = time.monotonic() + 15 * UNIT
+        while not self.posted:
+            assert time.monotonic() < until, "it does not end"
+            time.sleep(0.005)
+        self.posted.pop(0)()
+
+    def close(self) -> str:
+        self.children.kill_all()
+        os.close(self.lock)
+        self.log.close()
+        return self.stream.getvalue()
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Nursery:
+    return Nursery(monkeypatch, tmp_path)
+
+
+@posix
+def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -> None:
+    child = nursery.spawn("exit 4")
+    assert child in nursery.children
+    nursery.bury()
+    [(who, code, why)] = nursery.ended
+    assert (who, code) == (child, 4)
+    assert why == "exited with code 4: the gateway did not let it in"
+    assert child not in nursery.children
+    assert nursery.children.pid(child) is None
+    nursery.close()
+
+
+@posix
+@pytest.mark.parametrize(("ours", "guess"), [(True, ""), (False, " (perhaps out of memory?)")])
+def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: str) -> None:
+    child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
+    if ours:
+        nursery.children.kill(child)
+    nursery.bury()
+    assert nursery.ended[0][2] == f"was killed by SIGKILL{guess}"
+    nursery.close()
+
+
+@posix
+def test_what_does_not_load_has_said_why_when_its_exit_is_told(nursery: Nursery) -> None:
+    nursery.spawn("echo one; echo two; exit 3")
+    nursery.bury()
+    assert nursery.children.last_words == "one\ntwo"
+    nursery.close()
+
+
+@posix
+def test_hear_out_waits_for_what_the_dead_have_said(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is slow here, so that the last line comes long after the exit was told."""
+    read = process.Process._read
+
+    def slowly(self: Any) -> None:
+        time.sleep(0.3 * UNIT)
+        read(self)
+
+    monkeypatch.setattr(process.Process, "_read", slowly)
+    nursery.spawn("echo last words; exit 1")
+    nursery.bury()
+    assert nursery.ended
+    nursery.children.hear_out()
+    assert "last words" in nursery.close()
+
+
+@posix
+def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "LAST_WORDS", 0.05)
+    nursery.spawn("sleep 600 & echo holds $! >&1; exit 0")
+    nursery.bury()
+    began = time.monotonic()
+    nursery.children.hear_out()
+    nursery.children.hear_out()
+    assert time.monotonic() - began < 5 * UNIT
+    found = eventually(lambda: re.search(r"holds (\d+)", nursery.stream.getvalue()))
+    nursery.close()
+    os.kill(int(found[1]), signal.SIGKILL)
+
+
+def test_what_cannot_be_started_is_an_exit(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
+    child = Child(None)
+    assert not nursery.children.spawn_gateway(child, "gateway", {}, [])
+    nursery.bury()
+    assert nursery.ended[0][:2] == (child, 1)
+    assert nursery.ended[0][2].startswith("could not be started: ")
+    nursery.close()
+
+
+# --- workers in other languages ---
+
+
+@posix
+def test_a_command_is_told_four_things_and_inherits_nothing_else(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSRAW_CONTROL", "ipc://y")
+    script = "env | grep ^WSRAW_ | sort; ls /proc/self/fd 2>/dev/null | wc -l; exit 4"
+    child = Child(programs.parse(f"sh -c '{script}'").program)
+    token = nursery.children.new_token(child)
+    assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    assert nursery.ended[0][2] == "exited with code 4: the gateway did not let it in"
+    nursery.children.hear_out()
+    lines = [line.partition("worker 1: ")[2] for line in nursery.close().splitlines()]
+    told = dict(line.split("=") for line in lines if "=" in line)
+    assert re.fullmatch("[0-9a-f]{16}", told.pop("WSRAW_INSTANCE"))
+    assert told == {"WSRAW_ENDPOINT": "ipc://x", "WSRAW_POOL": "default", "WSRAW_TOKEN": token}
+    if sys.platform.startswith("linux"):
+        assert lines[-1] == "4", "the three, and the one that ls has opened"
+
+
+@posix
+def test_signals_are_as_if_a_shell_had_started_it(nursery: Nursery) -> None:
+    """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
+    child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
+    nursery.children.new_token(child)
+    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    assert nursery.ended[0][2] == "was killed by SIGPIPE"
+    nursery.close()
+
+
+def test_a_command_that_is_not_there_is_an_exit(nursery: Nursery) -> None:
+    child = Child(programs.parse("/nowhere/at/all x").program)
+    nursery.children.new_token(child)
+    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    nursery.bury()
+    ((_, code, why),) = nursery.ended
+    assert code
+    if sys.platform.startswith("linux"):
+        assert why == "exited with code 127: there is no such program"
+    nursery.close()
+
+
+def zombies() -> int:
+    return sum(
+        stat.rpartition(")")[2].split()[:2] == ["Z", str(os.getpid())]
+        for stat in (_read(path) for path in Path("/proc").glob("[0-9]*/stat"))
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ") gone gone"
+
+
+@pytest.fixture
+def heir() -> Iterator[None]:
+    """For a while orphans below this process come to it, as to process 1 of a container."""
+    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
+    prctl(set_child_subreaper, 1, 0, 0, 0)
+    yield
+    prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_orphans_are_seen_off_and_our_own_are_left_to_their_threads(
+    nursery: Nursery, heir: None
+) -> None:
+    """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
+    child = nursery.spawn("for n in 1 2 3 4 5; do (exit 5) & done & exit 4")
+    nursery.bury()
+    assert nursery.ended[0][:2] == (child, 4), "its own exit code"
+    eventually(zombies, "orphans that have ended")
+
+    def all_gone() -> bool:
+        return nursery.children.reap_orphans() and not zombies()
+
+    eventually(all_gone, "nobody to be left")
+    # However fast it dies, its thread has the code.
+    for _ in range(20):
+        nursery.spawn("exit 7")
+        eventually(nursery.children.reap_orphans, "it to be seen off by its thread")
+        nursery.bury()
+        assert nursery.ended[-1][1] == 7
+    nursery.close()

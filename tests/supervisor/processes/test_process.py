@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deadline import eventually
+from running import environment
+
+from wsraw.supervisor.processes import process as module
+from wsraw.supervisor.processes.process import Process, reason
+
+
+class Child:
+    """A child process that runs Python code, and what is heard of it, in order."""
+
+    def __init__(
+        self,
+        code: str,
+        variables: Mapping[str, str] | None = None,
+        keep: tuple[int, ...] = (),
+        explained: tuple[int, ...] = (),
+        folder: str = "",
+    ) -> None:
+        self.heard: list[str] = []
+        self.code = 0
+        self.heard_before_exit = 0
+        self.gone = threading.Event()
+        self.process = Process(
+            [sys.executable, "-c", code],
+            variables or {},
+            on_line=self.heard.append,
+            on_exit=self.handle_exit,
+            folder=folder,
+            keep_open=keep,
+            explained=explained.__contains__,
+        )
+
+    def handle_exit(self, code: int) -> None:
+        self.code = code
+        self.heard_before_exit = len(self.heard)
+        self.gone.set()
+
+    def wait(self) -> list[str | int]:
+        """Its lines and its exit code."""
+        eventually(self.gone.is_set, "the exit to be told")
+        eventually(lambda: self.process.hear_out(0), "the end of its output")
+        return [*self.heard, self.code]
+
+
+@pytest.fixture
+def start() -> Iterator[type[Child]]:
+    children: list[Child] = []
+
+    class Started(Child):
+        def __init__(self, *args: object, **more: object) -> None:
+            super().__init__(*args, **more)  # type: ignore[arg-type]
+            children.append(self)
+
+    yield Started
+    for child in children:
+        child.process.kill()
+        child.wait()
+
+
+LINES = (
+    "import sys\nfor n in range(500): print(n, file=(sys.stderr if n % 2 else sys.stdout), "
+    "flush=True)\nsys.exit(7)"
+)
+
+
+def test_lines_come_in_order(start: type[Child]) -> None:
+    assert start(LINES).wait() == [*(str(n) for n in range(500)), 7]
+
+
+def test_what_explains_an_exit_comes_before_it(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_WORDS", 60.0)
+    late = "import time; time.sleep(0.5); print('late')"
+    child = start(
+        f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {late!r}])\nsys.exit(7)",
+        explained=(7,),
+    )
+    assert child.wait() == ["late", 7]
+    assert child.heard_before_exit == 1
+
+
+def test_the_last_line_needs_no_end(start: type[Child]) -> None:
+    assert start("print('half', end='')").wait() == ["half", 0]
+
+
+def test_a_long_line_is_cut(start: type[Child]) -> None:
+    size = module.LONGEST_LINE * 2 + 5
+    *lines, code = start(f"print('x' * {size})").wait()
+    assert code == 0
+    assert [len(str(line)) for line in lines] == [module.LONGEST_LINE, module.LONGEST_LINE, 5]
+
+
+def test_output_need_not_be_text(start: type[Child]) -> None:
+    child = start(r"import sys; sys.stdout.buffer.write(b'\xff\xfe\r\n\x00\n')")
+    assert child.wait() == ["\ufffd\ufffd", "\x00", 0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
+def test_a_child_hears_that_it_may_go_and_not_that_we_are_gone(start: type[Child]) -> None:
+    child = start("import sys; print('up', flush=True); sys.stdin.read(); print('you are gone')")
+    eventually(lambda: child.heard, "its first line")
+    child.process.terminate()
+    assert child.wait() == ["up", -signal.SIGTERM]
+
+
+def test_a_child_hears_that_its_parent_is_gone() -> None:
+    """Its parent is a process of its own here, which is killed."""
+    child = "import sys; print('up', flush=True); sys.stdin.read(); open(sys.argv[1], 'w')"
+    code = (
+        "import sys, time\n"
+        "from wsraw.supervisor.processes.process import Process\n"
+        f"Process([sys.executable, '-c', {child!r}, sys.argv[1]], {{}},"
+        " on_line=lambda line: print(line, flush=True), on_exit=print)\n"
+        "time.sleep(600)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "mark"
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code, str(mark)], env=environment(), stdout=subprocess.PIPE
+        )
+        with parent:
+            assert parent.stdout is not None
+            assert parent.stdout.readline().strip() == b"up"
+            parent.kill()
+        eventually(mark.exists, "the child to hear of it")
+
+
+def test_kill_is_certain(start: type[Child]) -> None:
+    child = start("import time; print('up', flush=True); time.sleep(600)")
+    eventually(lambda: child.heard, "its first line")
+    if sys.platform != "win32":
+        os.kill(child.process.pid, signal.SIGSTOP)
+    child.process.kill()
+    assert child.wait()[0] == "up"
+    assert child.wait()[1] != 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGABRT that a handler could hear")
+def test_an_abort_shows_the_stack(start: type[Child]) -> None:
+    code = "import faulthandler, time\nfaulthandler.enable()\nprint('up', flush=True)\n"
+    child = start(code + "def hang():\n    while True: time.sleep(1)\nhang()")
+    eventually(lambda: child.heard, "its first line")
+    child.process.abort()
+    *lines, exit_code = child.wait()
+    assert exit_code == -signal.SIGABRT
+    assert any("in hang" in str(line) for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_its_memory(start: type[Child]) -> None:
+    code = "x = bytearray(100_000_000); print('up', flush=True); import time; time.sleep(600)"
+    child = start(code)
+    eventually(lambda: child.heard, "its first line")
+    memory = child.process.memory()
+    assert memory is not None
+    assert 100_000_000 < memory < 200_000_000
+    child.process.kill()
+    child.wait()
+    assert child.process.memory() is None
+
+
+def test_words_to_a_dead_child_are_lost_in_silence(start: type[Child]) -> None:
+    child = start("pass")
+    child.wait()
+    child.process.terminate()
+    child.process.abort()
+    child.process.kill()
+
+
+GRANDCHILD = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(child.pid, flush=True)\n"
+    "sys.exit(7)"
+)
+
+
+@pytest.mark.parametrize("explained", [(), (7,)])
+def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch, explained: tuple[int, ...]
+) -> None:
+    # Longer than the test would wait, where it must not be waited for at all.
+    monkeypatch.setattr(module, "LAST_WORDS", 0.1 if explained else 600.0)
+    child = start(GRANDCHILD, explained=explained)
+    eventually(child.gone.is_set, "the exit to be told")
+    eventually(lambda: child.heard, "its first line")
+    assert not child.process.hear_out(0), "the pipe is held"
+    os.kill(int(child.heard[0]), signal.SIGTERM)
+    assert child.code == 7
+    child.wait()
+
+
+def test_what_cannot_be_started_raises() -> None:
+    with pytest.raises(OSError):
+        Process(["/no/such/program"], {}, on_line=print, on_exit=print)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+def test_ctrl_c_does_not_reach_it(start: type[Child]) -> None:
+    child = start("import os; print(os.getpgrp())")
+    group, _ = child.wait()
+    assert int(group) == child.process.pid != os.getpgrp()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
+def test_it_inherits_the_lock_and_nothing_else(start: type[Child], tmp_path: Path) -> None:
+    kept = os.open(tmp_path, os.O_RDONLY)
+    other = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(other, True)
+    code = "import os\nfor n in (KEPT, OTHER):\n try: os.fstat(n); print('open')\n"
+    code += " except OSError: print('closed')"
+    child = start(code.replace("KEPT", str(kept)).replace("OTHER", str(other)), keep=(kept,))
+    os.close(kept)
+    os.close(other)
+    assert child.wait() == ["open", "closed", 0]
+
+
+def test_the_environment_is_ours_less_that_of_another_run(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSRAW_TOKEN", "of a run that we are a worker of")
+    monkeypatch.setenv("PLAIN", "kept")
+    code = "import os; print(os.environ.get('WSRAW_TOKEN'), os.environ['PLAIN'], os.environ['NEW'])"
+    assert start(code, {"NEW": "given"}).wait() == ["None kept given", 0]
+
+
+def test_what_it_is_told_first_may_have_any_length() -> None:
+    """The system limits a variable of the environment to 128 KiB."""
+    heard: list[str] = []
+    gone = threading.Event()
+    process = Process(
+        [sys.executable, "-c", "import sys; print(len(sys.stdin.readline()))"],
+        {},
+        on_line=heard.append,
+        on_exit=lambda code: gone.set(),
+        said=b"x" * 1_000_000 + b"\n",
+    )
+    eventually(gone.is_set)
+    assert process.hear_out(10)
+    assert heard == ["1000001"]
+
+
+def test_one_that_never_listens_keeps_nobody_waiting() -> None:
+    gone = threading.Event()
+    process = Process(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        {},
+        on_line=print,
+        on_exit=lambda code: gone.set(),
+        said=b"x" * 1_000_000,
+    )
+    process.kill()
+    eventually(gone.is_set)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open folder cannot be removed")
+def test_where_children_start_when_our_folder_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def started_in() -> str:
+        heard: list[str] = []
+        gone = threading.Event()
+        process = Process(
+            [sys.executable, "-c", "import os; print(os.getcwd())"],
+            {},
+            on_line=heard.append,
+            on_exit=lambda code: gone.set(),
+            folder=str(folder),
+        )
+        eventually(gone.is_set)
+        assert process.hear_out(10)
+        return heard[0]
+
+    assert started_in() == str(folder)
+    folder.rmdir()
+    assert started_in() == "/"
+    folder.mkdir()
+    assert started_in() == str(folder), "a new release at its path"
+
+
+@pytest.mark.parametrize(
+    ("code", "killed", "words"),
+    [
+        (0, False, "exited"),
+        (1, False, "exited with code 1"),
+        (3, False, "exited with code 3: it cannot"),
+        (0xC0000005, False, "exited with code 0xc0000005"),
+        (-11, False, "was killed by SIGSEGV"),
+        (-250, False, "was killed by signal 250"),
+    ],
+)
+def test_the_reason_in_words(code: int, killed: bool, words: str) -> None:
+    assert reason(code, {3: "it cannot"}, killed=killed) == words
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_sigkill_is_guessed_at_only_if_it_was_not_ours() -> None:
+    assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
+    assert reason(-9, {}, killed=True) == "was killed by SIGKILL"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who may make links there?")
+def test_the_folder_by_the_name_of_the_shell(
+    start: type[Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gunicorn #394: what the link in it leads to is known only when a process starts."""
+    link, one, two = (tmp_path / name for name in ("link", "one", "two"))
+    one.mkdir()
+    two.mkdir()
+    link.symlink_to(one)
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+    folder = module.start_folder()
+    assert folder == str(link)
+    link.unlink()
+    link.symlink_to(two)
+    code = "import os; print(os.getcwd(), os.environ.get('PWD'))"
+    assert start(code, folder=folder).wait() == [f"{two} {link}", 0]
+    link.unlink()
+    assert start(code, folder=folder).wait() == [f"{one} None", 0]
+
+
+@pytest.mark.parametrize("named", ["", "one", "/", "/no/such/folder", None])
+def test_a_wrong_name_of_the_folder_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    """Who starts us with another folder need not have set it."""
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if named is None:
+        monkeypatch.delenv("PWD", raising=False)
+    else:
+        monkeypatch.setenv("PWD", named)
+    assert module.start_folder() == os.getcwd()
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_thread_that_cannot_start_is_a_process_that_cannot(
+    which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bound of a container counts threads (gunicorn in DFO-Ocean-Navigator #771)."""
+    begin = threading.Thread.start
+    started: list[threading.Thread] = []
+    made: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == which:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    def make(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        made.append(popen(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(module.subprocess, "Popen", make)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", start)
+        Child("input()")
+    [process] = made
+    assert process.returncode is not None
+    assert process.stdin is not None
+    assert process.stdin.closed
+    assert process.stdout is not None
+    eventually(lambda: process.stdout.closed)

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from deadline import UNIT
+
+from wsraw.supervisor.run_folder import folder as folders
+from wsraw.supervisor.run_folder.folder import EPOCHS, LONGEST_SOCKET_PATH, Folder, FolderError
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and owners are POSIX's")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_fresh_folder_is_private_and_goes_away() -> None:
+    folder = Folder("")
+    assert folder.path.is_dir()
+    if sys.platform != "win32":
+        assert mode(folder.path) == 0o700
+    folder.write_token("abc")
+    folder.next_epoch()
+    folder.close()
+    assert not folder.path.exists()
+
+
+# --- folders that nobody has named ---
+
+
+@pytest.fixture
+def own_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return folders.base()
+
+
+def test_fresh_folders_lie_together(own_base: Path) -> None:
+    one, two = Folder(""), Folder("")
+    assert one.path.parent == two.path.parent == own_base
+    if sys.platform != "win32":
+        assert mode(own_base) == 0o700
+    assert folders.fresh_folders() == sorted([one.path, two.path])
+    one.close()
+    assert own_base.exists()
+    two.close()
+    assert not own_base.exists(), "the last one takes it along"
+    assert folders.fresh_folders() == []
+
+
+def test_a_runtime_folder_that_is_not_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    assert folders.base().parent == Path(tempfile.gettempdir())
+
+
+def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
+    own_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only root file system; a traceback was the answer once."""
+
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    Folder("").close()
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert folders.base().parent == Path("/tmp"), "whoever makes it there is told why not"
+
+
+@posix
+def test_a_link_that_somebody_has_laid_is_not_followed(own_base: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    own_base.symlink_to(elsewhere)
+    with pytest.raises(FolderError, match="belongs to another user"):
+        Folder("")
+    assert list(elsewhere.iterdir()) == []
+
+
+@posix
+def test_a_base_open_to_others_is_refused(own_base: Path) -> None:
+    own_base.mkdir(mode=0o755)
+    with pytest.raises(FolderError, match="chmod 700"):
+        Folder("")
+
+
+@posix
+def test_a_fresh_folder_is_made_anew_with_what_it_lies_in(own_base: Path) -> None:
+    """systemd removes /run/user/UID when the last session of a user ends."""
+    folder = Folder("")
+    shutil.rmtree(own_base)
+    assert folder.restore()
+    assert mode(own_base) == mode(folder.path) == 0o700
+    Folder("").close()
+    folder.close()
+    assert not own_base.exists()
+
+
+def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
+    folder = Folder("")
+    letters = folder.path / folders.DEAD_LETTERS
+    letters.touch()
+    folder.write_control("abc", "ipc://x")
+    assert folder.close() == letters
+    assert not (folder.path / folders.CONTROL).exists()
+    assert not folders.is_live(folder.path)
+
+
+# --- what killed runs have left ---
+
+
+def kill_a_run(own_base: Path) -> Path:
+    """A run in a process of its own, which is killed; its folder."""
+    code = (
+        "from wsraw.supervisor.run_folder.folder import Folder; f = Folder(''); "
+        "print(f.path); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        path = Path(child.stdout.readline().strip())
+        child.kill()
+    return path
+
+
+@posix
+def test_the_next_run_removes_what_a_killed_one_has_left(own_base: Path) -> None:
+    left = kill_a_run(own_base)
+    (left / "token").touch()
+    assert left.parent == own_base
+    live = Folder("")
+    assert not left.exists()
+    other = Folder("")
+    assert live.path.exists(), "one that lives is left alone"
+    live.close()
+    other.close()
+
+
+@posix
+def test_dead_letters_are_never_removed(own_base: Path) -> None:
+    left = kill_a_run(own_base)
+    (left / folders.DEAD_LETTERS).write_text("{}\n{}\n")
+    Folder("").close()
+    assert folders.count_dead_letters(left) == 2
+    assert folders.count_dead_letters(own_base) == 0
+    assert not folders.is_live(left)
+
+
+def test_a_folder_that_is_just_being_made_is_not_removed(own_base: Path) -> None:
+    Folder("").close()
+    own_base.mkdir(mode=0o700)
+    young, old, full = (own_base / name for name in ("young", "old", "full"))
+    for path in (young, old, full):
+        path.mkdir()
+    (full / "mine").touch()
+    for path in (old, full):
+        os.utime(path, (0, 0))
+    folders.clear_leftovers()
+    assert (young.exists(), old.exists(), full.exists()) == (True, False, True)
+
+
+# --- who is there ---
+
+
+def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert not folders.is_live(path)
+    folder = Folder(str(path))
+    assert folders.is_live(path)
+    assert folders.is_live(path), "to ask takes nothing away"
+    folder.close()
+    assert not folders.is_live(path)
+
+
+def test_who_only_asks_does_not_keep_a_run_out(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    Folder(path).close()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.002):
+            folders.is_live(Path(path))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(50):
+            Folder(path).close()
+    finally:
+        over.set()
+        asking.join()
+
+
+def test_the_secrets_of_the_command_line(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    folder.write_control("abc", "ipc://x")
+    file = folder.path / folders.CONTROL
+    assert file.read_text() == "abc\nipc://x\n"
+    if sys.platform != "win32":
+        assert mode(file) == 0o600
+    folder.close()
+    assert not file.exists()
+
+
+# --- a folder of the user's ---
+
+
+def test_a_users_folder_stays_with_its_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run"
+    folder = Folder(str(path))
+    assert [folder.next_epoch() for _ in range(3)] == [1, 2, 3]
+    folder.restore()
+    folder.write_token("abc")
+    folder.close()
+    assert path.is_dir()
+    assert not (path / "token").exists()
+    again = Folder(str(path))
+    assert again.next_epoch() == 4
+    again.close()
+
+
+def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    (folder.path / "epoch").write_text(str(EPOCHS - 2))
+    assert folder.next_epoch() == EPOCHS - 1
+    assert folder.next_epoch() == 1
+    folder.close()
+
+
+@pytest.mark.parametrize("content", ["", "many", "-1", "9" * 30, "7\0", "\xff"])
+def test_a_damaged_epoch_costs_no_run_its_start(content: str, tmp_path: Path) -> None:
+    """Exit code 2, which a service manager does not try again, was the answer once."""
+    path = tmp_path / "run"
+    folder = Folder(str(path))
+    (path / "epoch").write_text(content, "latin-1")
+    first = folder.next_epoch()
+    assert 1 <= first < EPOCHS
+    [complaint] = folder.complaints
+    assert f"{path / 'epoch'} is damaged" in complaint
+    folder.restore()
+    assert (path / "epoch").read_text() == f"{first}\n"
+    folder.close()
+
+
+@pytest.mark.parametrize("content", [None, "", "many", "1", "0"])
+def test_an_epoch_that_was_given_out_never_comes_again(content: str | None, tmp_path: Path) -> None:
+    """GatewayWorker #66: an id that was stored must never come to mean another client."""
+    path = tmp_path / "run"
+    folder = Folder(str(path))
+    (path / "epoch").write_text("41")
+    assert folder.next_epoch() == 42
+    folder.restore()
+    if content is None:
+        (path / "epoch").unlink()
+    else:
+        (path / "epoch").write_text(content)
+    assert folder.next_epoch() == 43
+    (path / "epoch").write_text("99")
+    assert folder.next_epoch() == 100, "another run has used the folder meanwhile"
+    assert folder.complaints == []
+    folder.close()
+
+
+def test_the_token_is_for_us_alone(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    folder.write_token("old")
+    folder.write_token("new")
+    assert (folder.path / "token").read_text() == "new\n"
+    if sys.platform != "win32":
+        assert mode(folder.path / "token") == 0o600
+    folder.close()
+
+
+def test_one_run_a_folder(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    folder = Folder(path)
+    with socket.socket(socket.AF_UNIX) as control:
+        control.bind(str(folder.path / "control.sock"))
+        control.listen()
+        with pytest.raises(FolderError, match="in use by another run"):
+            Folder(path)
+    folder.close()
+    Folder(path).close()
+
+
+@posix
+def test_who_inherits_the_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway of a supervisor that was killed takes its time to say goodbye."""
+    path = str(tmp_path / "run")
+    folder = Folder(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        pass_fds=[folder.lock],
+    ) as child:
+        folder.close()
+        monkeypatch.setattr(folders, "LEAVING", 0.0)
+        with pytest.raises(FolderError, match="does not leave") as refused:
+            Folder(path)
+        assert refused.value.is_passing
+        monkeypatch.setattr(folders, "LEAVING", 30.0 * UNIT)
+
+        def leave(text: str) -> None:
+            said.append(text)
+            child.communicate()
+
+        said: list[str] = []
+        Folder(path, leave).close()
+        assert said == [f"waiting for the gateway of an earlier run to leave {path}"]
+
+
+@posix
+def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir(mode=0o755)
+    # Not chmod 700: it may be /tmp that was given.
+    with pytest.raises(FolderError, match=f"wsraw's own, such as {path}/wsraw, which is made"):
+        Folder(str(path))
+    Folder(str(path / "wsraw")).close()
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "win32" and os.geteuid() != 0, reason="only root can give away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    os.chown(path, 12345, -1)
+    with pytest.raises(FolderError, match="belongs to another user"):
+        Folder(str(path))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(FolderError, match="choose a folder that you may write to"):
+        Folder(str(file / "run"))
+
+
+@posix
+def test_the_path_of_a_socket_has_a_limit(tmp_path: Path) -> None:
+    room = LONGEST_SOCKET_PATH - len(os.fsencode(tmp_path)) - len("//control.sock")
+    Folder(str(tmp_path / ("x" * room))).close()
+    with pytest.raises(FolderError, match="choose a shorter --run-dir"):
+        Folder(str(tmp_path / ("x" * (room + 1))))

@@ -1,0 +1,217 @@
+"""What can happen to the files of a run folder while the run is up.
+
+From Supervisor #480 and #1105 (cleaners of /tmp) and DataDog/dd-agent #2149 (a full disk).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from deadline import eventually
+
+from wsraw.link.records import Do, encode
+from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.run_folder import folder as folders
+from wsraw.supervisor.run_folder.folder import Folder
+from wsraw.supervisor.run_folder.keeper import Keeper
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
+
+
+class Run:
+    """What keeps a run folder, without the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stream = io.StringIO()
+        self.log = Log(self.stream, "info")
+        self.folder = Folder(str(path))
+        self.control = Control(path)
+        self.keeper = Keeper(self.folder, self.control, "worker-token", self.log)
+        self.keeper.begin()
+        self.epochs = [self.start()]
+
+    def start(self) -> int:
+        """As it is done for each gateway."""
+        epoch = self.keeper.next_epoch()
+        self.keeper.keep()
+        Path(self.keeper.link_folder(), "link.sock").touch()
+        self.keeper.linked(f"ipc://{self.keeper.link_folder()}/link.sock")
+        return epoch
+
+    def answers(self, folder: Path) -> bool:
+        """Whether a command of the command line finds the run there, and is heard."""
+        if not folders.is_live(folder):
+            return False
+        token, endpoint = (folder / folders.CONTROL).read_text().split()
+        context = zmq.Context()
+        sock = context.socket(zmq.DEALER)
+        sock.set(zmq.LINGER, 0)
+        sock.connect(endpoint)
+        sock.send(encode([token, Do(1, "status", [])]))
+        try:
+            [asked] = eventually(self.control.receive)
+        finally:
+            context.destroy()
+        return isinstance(asked, Asked)
+
+    def said(self) -> str:
+        """The log so far. Closes it."""
+        self.log.close()
+        return self.stream.getvalue()
+
+    def close(self) -> None:
+        self.control.close()
+        self.keeper.close()
+        self.log.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    run = Run(tmp_path / "up" / "run")
+    yield run
+    run.close()
+
+
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def files_only(folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.is_file():
+            file.unlink()
+
+
+def damage(folder: Path) -> None:
+    for name in ("token", "control-token", "epoch", "lock"):
+        (folder / name).write_bytes(b"\0" * 100)
+
+
+def set_back(folder: Path) -> None:
+    """What a backup does that is put in its place."""
+    for name in ("token", "control-token", "epoch"):
+        file = folder / name
+        text = file.read_text()
+        file.unlink()
+        file.write_text(text)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_with_parents(folder: Path) -> None:
+    shutil.rmtree(folder.parent)
+
+
+def make_another(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+
+
+@pytest.mark.parametrize(
+    "harm", [empty, files_only, damage, set_back, remove, remove_with_parents, make_another]
+)
+def test_the_folder_is_made_anew(run: Run, harm: Callable[[Path], None]) -> None:
+    harm(run.path)
+    run.keeper.keep()
+    assert run.answers(run.path)
+    assert (run.path / "token").read_text() == "worker-token\n"
+    assert run.path.stat().st_mode & 0o777 == 0o700
+    assert run.keeper.is_link_gone() == (not (run.path / "link.sock").exists())
+    run.epochs.append(run.start())
+    assert not run.keeper.is_link_gone()
+    assert run.epochs == [1, 2]
+    assert (run.path / "epoch").read_text() == "2\n"
+    assert "made anew" in run.said()
+    run.stream.truncate(0)
+    run.keeper.keep()
+    assert run.stream.getvalue() == "", "there is nothing to do"
+
+
+@pytest.mark.parametrize("name", ["token", "control-token", "epoch", "control.sock", "lock"])
+def test_each_of_its_files_is_made_anew(run: Run, name: str) -> None:
+    before = None if name.endswith("sock") else (run.path / name).read_text()
+    (run.path / name).unlink()
+    run.keeper.keep()
+    assert before is None or (run.path / name).read_text() == before
+    assert run.answers(run.path)
+
+
+def in_the_way(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+def parent_in_the_way(folder: Path) -> None:
+    shutil.rmtree(folder.parent)
+    folder.parent.touch()
+
+
+def open_to_others(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("harm", [in_the_way, parent_in_the_way, open_to_others])
+def test_a_spare_folder_takes_what_the_folder_does_not(
+    run: Run, harm: Callable[[Path], None]
+) -> None:
+    """A disk that is full or read-only is one more case of it: cases/neighbours/09."""
+    harm(run.path)
+    run.epochs.append(run.start())
+    run.epochs.append(run.start())
+    assert run.epochs == [1, 2, 3]
+    if harm is not open_to_others:
+        [spare] = folders.fresh_folders()
+        assert run.keeper.link_folder() == str(spare)
+        assert run.answers(spare)
+    # Once that is put right the folder is used again.
+    if run.path.is_dir():
+        run.path.chmod(0o700)
+    elif run.path.exists():
+        run.path.unlink()
+    else:
+        run.path.parent.unlink()
+    run.keeper.keep()
+    assert run.answers(run.path)
+    assert (run.path / "epoch").read_text() == "3\n"
+    assert run.keeper.link_folder() == str(run.path)
+    said = run.said()
+    assert said.count("The run goes on") == 1
+    assert "is whole again" in said
+
+
+def test_a_folder_that_another_run_has_taken_stays_its_own(run: Run) -> None:
+    shutil.rmtree(run.path)
+    other = Folder(str(run.path))
+    other.write_token("others")
+    run.epochs.append(run.start())
+    assert run.epochs == [1, 2]
+    assert (run.path / "token").read_text() == "others\n"
+    run.control.close()
+    run.keeper.close()
+    assert (run.path / "token").read_text() == "others\n"
+    run.control = Control(run.path)
+    run.keeper = Keeper(other, run.control, "t", run.log)
+
+
+def test_children_inherit_the_new_lock(run: Run) -> None:
+    before = run.folder.lock
+    empty(run.path)
+    run.keeper.keep()
+    assert run.folder.lock == before
+    assert os.path.samestat(os.fstat(before), os.stat(run.path / "lock"))
+    assert not os.get_inheritable(before)

@@ -1,0 +1,228 @@
+"""Handlers files that load, and those that do not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wsraw.workers.loading import handlers
+from wsraw.workers.loading.handlers import LoadError, every, load, take_timers
+
+Load = Callable[..., handlers.Handlers]
+
+
+@pytest.fixture
+def load_text(tmp_path: Path, clean_modules: None) -> Load:
+    def load_text(text: str, name: str = "some_handlers.py") -> handlers.Handlers:
+        file = tmp_path / name
+        file.write_text(text, encoding="utf-8")
+        return load(str(file))
+
+    return load_text
+
+
+NAMES = list(handlers.SIGNATURES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_any_one_alone(load_text: Load, name: str, word: str) -> None:
+    loaded = load_text(f"{word} {name}({', '.join(handlers.SIGNATURES[name])}): pass\n")
+    found = [other for other in NAMES if getattr(loaded, other) is not None]
+    assert found == [name]
+    assert loaded.is_async is (word == "async def")
+    assert len(loaded.awaited) == loaded.is_async
+
+
+def test_none_at_all(load_text: Load) -> None:
+    loaded = load_text("")
+    assert all(getattr(loaded, name) is None for name in NAMES)
+    assert not loaded.is_async
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def on_message(*args): pass",
+        "def on_message(msg, con, more=1): pass",
+        "def on_message(a, b, /): pass",
+        "on_message = lambda msg, con: None",
+        "from functools import partial\ndef f(x, msg, con): pass\non_message = partial(f, 1)",
+        "class C:\n    def __call__(self, msg, con): pass\non_message = C()",
+        "on_message = print",
+    ],
+)
+def test_what_can_be_called_that_way(load_text: Load, text: str) -> None:
+    assert load_text(text).on_message is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def on_message(msg): pass", "on_message(msg) cannot be called as on_message(msg, con)"),
+        ("def on_close(con, code): pass", "cannot be called as on_close(con)"),
+        ("def on_start(con): pass", "cannot be called as on_start()"),
+        ("def on_message(msg, con, *, x): pass", "cannot be called as"),
+        ("on_message = 3", "on_message of "),
+        ("def on_message(msg, con): yield", "contains a yield"),
+        ("async def on_message(msg, con): yield", "contains a yield"),
+        ("def on_message(msg, con)\n  pass", "SyntaxError"),
+        ("def __getattr__(name): raise KeyError(name)", "KeyError"),
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        ("x = 1\n1 / 0", "line 2"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+        ("from wsraw import every\n@every(1)\ndef f(x): pass", "cannot be called as every(1)()"),
+        ("from wsraw import every\n@every(0)\ndef f(): pass", "ValueError"),
+        ("from wsraw import nothing_of_that_name", "cannot import name"),
+        ("from wsraw import publish\npublish('a', 'b')", "while its handlers run"),
+    ],
+)
+def test_what_does_not_load(
+    load_text: Load, text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsraw.workers import api
+
+    monkeypatch.setattr(api, "_installed", None)
+    with pytest.raises(LoadError) as caught:
+        load_text(text)
+    assert says in str(caught.value)
+    assert "importlib" not in str(caught.value)
+    assert "in load" not in str(caught.value)
+
+
+def test_the_line_of_a_wrong_function_is_named(load_text: Load) -> None:
+    with pytest.raises(LoadError, match=r"some_handlers.py, line 3\)"):
+        load_text("\n\ndef on_message(msg): pass\n")
+
+
+@pytest.mark.parametrize("name", ["nothing.py", "."])
+def test_no_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LoadError, match="there is no handlers file"):
+        load(str(tmp_path / name))
+
+
+def test_its_folder_comes_first(load_text: Load, tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("VALUE = 5\n")
+    loaded = load_text("from beside_it import VALUE\ndef on_start(): return VALUE\n")
+    assert loaded.on_start is not None and loaded.on_start() == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [
+        ("my_handlers.py", "my_handlers"),
+        ("json.py", "wsraw_handlers_json"),
+        ("my-handlers.py", "my-handlers"),
+        ("chat.v2.py", "wsraw_handlers_chat_v2"),
+        ("extensionless", "extensionless"),
+    ],
+)
+def test_module_names(load_text: Load, file: str, module: str) -> None:
+    """Found by its name, as pickle and dataclasses want it; no other module is hidden by it."""
+    before = sys.modules.get(Path(file).stem)
+    text = (
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "@dataclasses.dataclass\nclass C:\n    x: dataclasses.KW_ONLY\n"
+        "def on_start(): return __name__\n"
+    )
+    loaded = load_text(text, file)
+    assert loaded.on_start is not None and loaded.on_start() == module
+    assert module in sys.modules
+    if before is not None:
+        assert sys.modules[Path(file).stem] is before
+
+
+def test_timers(load_text: Load) -> None:
+    loaded = load_text(
+        "from wsraw import every\n"
+        "@every(2)\ndef f(): return 'f'\n"
+        "def on_start():\n    every(0.5)(f)\n"
+    )
+    assert not loaded.is_async
+    assert loaded.on_start is not None
+    loaded.on_start()
+    assert [(timer.seconds, timer.function()) for timer in take_timers()] == [(2, "f"), (0.5, "f")]
+    with pytest.raises(RuntimeError, match="on_start"):
+        every(1)(lambda: None)
+
+
+def test_an_async_timer_needs_a_loop(load_text: Load) -> None:
+    loaded = load_text("from wsraw import every\n@every(2)\nasync def f(): pass\n")
+    assert loaded.is_async
+    assert take_timers()[0].is_async
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_an_object_that_is_called(load_text: Load, word: str) -> None:
+    """Of a dataclass, too, which has no hash."""
+    loaded = load_text(
+        f"class Chat:\n    __hash__ = None\n    {word} __call__(self, msg, con): pass\n"
+        "on_message = Chat()\n"
+    )
+    assert loaded.is_async is (word == "async def")
+    assert loaded.awaited == ({"on_message"} if loaded.is_async else set())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "def on_mesage(msg, con): pass",
+            "wsraw does not call on_mesage; did you mean on_message?",
+        ),
+        (
+            "def onMessage(msg, con): pass",
+            "wsraw does not call onMessage; did you mean on_message?",
+        ),
+        ("def on_disconnect(con): pass", "did you mean on_close? (TEXT, line 1)"),
+        ("def on_disconnect(con): pass\non_close = on_disconnect", ""),
+        ("def on_messages(all): pass\ndef on_message(msg, con): pass", ""),
+        ("def on_login(con): pass\ndef online(): pass\non_open = 1", ""),
+    ],
+)
+def test_a_slip_in_a_name(load_text: Load, text: str, says: str) -> None:
+    loaded = load_text(text)
+    found = handlers.slips(loaded)
+    assert len(found) == bool(says)
+    assert not says or says in found[0].replace(str(getattr(loaded.module, "__file__", "")), "TEXT")
+
+
+def test_without_a_file_every_event_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from wsraw.workers.connection import Connection
+    from wsraw.workers.runtime import Runtime
+
+    loaded = load(None)
+    con = Connection(None, 7)  # type: ignore[arg-type]
+    con.close_code, con.close_cause = 1000, "peer"
+    assert Runtime is not None
+    for function, args in (
+        (loaded.on_connect, ({"Protocol": "raw"}, con)),
+        (loaded.on_message, ({"data": b"x"}, con)),
+        (loaded.on_error, ("oh", con)),
+        (loaded.on_close, (con,)),
+    ):
+        assert function is not None
+        assert function(*args) is None, "it answers nothing"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("> ")[1].split()[0] for line in lines] == [
+        "on_connect", "on_message", "on_error", "on_close",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_decorator_hides_no_async_def(load_text: Load, word: str) -> None:
+    """Most decorators are plain functions, whatever they wrap."""
+    loaded = load_text(
+        "import functools\n"
+        "def logged(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def call(*args): return function(*args)\n"
+        "    return call\n"
+        "@logged\n"
+        f"{word} on_message(msg, con): pass\n",
+    )
+    assert loaded.is_async is (word == "async def")

@@ -1,0 +1,156 @@
+"""The log and the output of a worker: configuring `logging` does not silence it, and who prints
+does not wait for a supervisor that does not read."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import logging
+import logging.config
+import os
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from wsraw.workers.reporting import output
+from wsraw.workers.reporting.worker_log import log
+
+needs_poll = pytest.mark.skipif(not hasattr(select, "poll"), reason="pipes cannot be polled here")
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The configuration as it was, afterwards; pytest's own handlers are among it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    known = root.manager.loggerDict.values()
+    disabled = {each: each.disabled for each in known if isinstance(each, logging.Logger)}
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for each, was in disabled.items():
+        each.disabled = was
+
+
+def test_configuring_logging_does_not_silence_us(root: logging.Logger) -> None:
+    """uvicorn #511, rapidpro/ureport #1396: all loggers that are there are disabled by default."""
+    other = logging.getLogger("somebody.else")
+    logging.config.dictConfig({"version": 1})
+    assert other.disabled and not log.disabled and log.isEnabledFor(logging.ERROR)
+    file = configparser.ConfigParser()
+    file.read_string(
+        "[loggers]\nkeys=root\n[handlers]\nkeys=\n[formatters]\nkeys=\n"
+        "[logger_root]\nlevel=WARNING\nhandlers=\n"
+    )
+    logging.config.fileConfig(file)
+    assert not log.disabled and log.isEnabledFor(logging.ERROR)
+
+
+def test_its_level_is_who_sets_it(root: logging.Logger) -> None:
+    level = log.level
+    try:
+        ours = {"wsraw.worker": {"level": "CRITICAL"}}
+        logging.config.dictConfig({"version": 1, "loggers": ours})
+        assert not log.isEnabledFor(logging.ERROR)
+    finally:
+        log.setLevel(level)
+
+
+@pytest.mark.parametrize("broken", ["factory", "filter", "handler"])
+def test_logging_that_raises_costs_nobody_more_than_its_format(
+    root: logging.Logger,
+    broken: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def raises(*args: object, **options: object) -> None:
+        raise LookupError("no request")
+
+    factory, handler = logging.getLogRecordFactory(), logging.StreamHandler()
+    log.addHandler(handler)
+    try:
+        if broken == "factory":
+            logging.setLogRecordFactory(raises)  # type: ignore[arg-type]
+        elif broken == "filter":
+            monkeypatch.setattr(log, "filter", raises)
+        else:
+            monkeypatch.setattr(handler, "handle", raises)
+        log.error("%s raised", "on_message", exc_info=ValueError("the mistake"))
+    finally:
+        logging.setLogRecordFactory(factory)
+        log.removeHandler(handler)
+    said = capsys.readouterr().err
+    assert "on_message raised" in said and "the mistake" in said and "no request" in said
+
+
+def fill(writer: io.TextIOBase, reader: int) -> int:
+    """Write until the pipe is full; how many lines were written, with some that are lost."""
+    count = 0
+    while select.select([], [writer.fileno()], [], 0)[1]:
+        print("x" * 5000, file=writer)
+        count += 1
+    for _ in range(3):
+        print("lost", file=writer)
+    return count
+
+
+def drain(reader: int) -> bytes:
+    """All that is in the pipe."""
+    data = b""
+    while select.select([reader], [], [], 0)[0]:
+        data += os.read(reader, 1 << 16)
+    return data
+
+
+@needs_poll
+def test_who_prints_does_not_wait_for_who_does_not_read() -> None:
+    reader, writer = os.pipe()
+    stream = io.TextIOWrapper(
+        io.BufferedWriter(output.Pipe(writer, 0.01)), "utf-8", line_buffering=True
+    )
+    try:
+        for _ in range(2):
+            count = fill(stream, reader)
+            read = drain(reader)
+            stream.write("again\n")
+            read += drain(reader)
+            lines = read.decode().splitlines()
+            assert lines[-1] == "again"
+            notice = next(line for line in lines if line.startswith("warning: "))
+            lost = int(notice.split()[1])
+            whole = lines.count("x" * 5000)
+            # The one that was cut is lost, too.
+            assert lost == count + 3 - whole
+            assert len(lines) - 2 - whole in (0, 1) and "lost" not in lines
+    finally:
+        stream.close()
+        os.close(writer)
+        os.close(reader)
+
+
+@needs_poll
+def test_what_fits_is_written_as_it_is() -> None:
+    reader, writer = os.pipe()
+    pipe = output.Pipe(writer, 10.0)
+    try:
+        for data in (b"", b"x", b"line\n", bytes(range(256)) * 50, memoryview(b"abc")):
+            assert pipe.write(data) == len(data)
+            assert drain(reader) == data
+        pipe.close()
+        os.fstat(writer)
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+@needs_poll
+def test_who_reads_no_more_is_an_error_as_always() -> None:
+    reader, writer = os.pipe()
+    pipe = output.Pipe(writer, 10.0)
+    os.close(reader)
+    try:
+        with pytest.raises(BrokenPipeError):
+            pipe.write(b"x\n")
+    finally:
+        os.close(writer)

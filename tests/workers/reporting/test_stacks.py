@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+import traceback
+import types
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+import pytest
+
+from wsraw.workers.reporting.stacks import LONGEST_CHAIN, shortened, where
+
+
+async def waits(gate: asyncio.Event) -> None:
+    await gate.wait()
+
+
+async def outer(gate: asyncio.Event) -> None:
+    await waits(gate)
+
+
+@types.coroutine
+def old(gate: asyncio.Event) -> Generator[Any, Any, None]:
+    yield from waits(gate)
+
+
+async def numbers(gate: asyncio.Event) -> AsyncIterator[int]:
+    await waits(gate)
+    yield 1
+
+
+async def loops(gate: asyncio.Event) -> None:
+    async for _ in numbers(gate):
+        pass
+
+
+async def deep(gate: asyncio.Event, left: int = 100) -> None:
+    await (deep(gate, left - 1) if left else waits(gate))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (outer, ["outer", "waits", "wait"]),
+        (old, ["old", "waits", "wait"]),
+        (loops, ["loops"]),
+        (deep, ["deep"]),
+    ],
+)
+def test_the_stack_of_what_waits(make: Callable[[asyncio.Event], Any], names: list[str]) -> None:
+    async def main() -> str:
+        gate = asyncio.Event()
+        awaited = make(gate)
+
+        async def drive() -> None:
+            await awaited
+
+        task = asyncio.ensure_future(drive())
+        await asyncio.sleep(0)
+        text = where(awaited)
+        gate.set()
+        await task
+        return text
+
+    text = asyncio.run(main())
+    found = [line.rpartition(" in ")[2] for line in text.splitlines() if " in " in line]
+    assert found[: len(names)] == names
+    assert ("repeated" if make is deep else "waiting for") in text
+
+
+def test_what_is_not_a_coroutine() -> None:
+    assert where(None) == ""
+    assert where(5) == "  waiting for int"
+
+
+def chain(links: int, *, explicit: bool) -> BaseException:
+    """As a loop makes it that tries again in its ``except`` block."""
+    error: BaseException = ValueError("try 1")
+    for number in range(2, links + 1):
+        later = ValueError(f"try {number}")
+        if explicit:
+            later.__cause__ = error
+        else:
+            later.__context__ = error
+        error = later
+    return error
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("links", [1, LONGEST_CHAIN, LONGEST_CHAIN + 1, 100_000])
+def test_of_a_chain_the_last_exceptions_and_the_first_are_shown(links: int, explicit: bool) -> None:
+    error = chain(links, explicit=explicit)
+    with shortened(error) as left_out:
+        text = "".join(traceback.format_exception(error))
+    assert left_out == max(0, links - LONGEST_CHAIN)
+    assert text.count("ValueError: try ") == min(links, LONGEST_CHAIN)
+    assert text.startswith("ValueError: try 1\n")
+    assert f"ValueError: try {links}\n" in text
+    # It is as it was.
+    with shortened(error) as again:
+        assert again == left_out
+
+
+def test_a_chain_that_is_a_ring() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    with shortened(first) as left_out:
+        assert left_out == 0

@@ -1,0 +1,114 @@
+"""The socket and the bell, real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from deadline import UNIT, eventually
+
+from wsraw.workers.shells.link_socket import Bell, Dealer
+
+
+class Ends:
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.setsockopt(zmq.LINGER, 0)
+        self.router.bind("tcp://127.0.0.1:*")
+        self.bell = Bell()
+        self.dealer = Dealer(self.router.getsockopt_string(zmq.LAST_ENDPOINT), self.bell)
+
+    def probe(self) -> bytes:
+        # The probe leaves when the dealer's thread looks at its socket.
+        eventually(lambda: self.dealer.is_readable() or self.router.poll(10), "the probe")
+        identity, empty = self.router.recv_multipart()
+        assert empty == b""
+        return identity
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends()
+    yield made
+    made.dealer.close()
+    made.bell.close()
+    made.router.close()
+    made.context.term()
+
+
+def test_both_ways(ends: Ends) -> None:
+    identity = ends.probe()
+    assert ends.dealer.receive() is None
+    assert not ends.dealer.is_readable()
+    ends.router.send_multipart([identity, b"in"])
+    assert ends.dealer.wait(15 * UNIT)
+    assert ends.dealer.receive() == b"in"
+    assert ends.dealer.send(b"out")
+    assert ends.router.poll(15_000 * UNIT)
+    assert ends.router.recv_multipart() == [identity, b"out"]
+
+
+def test_a_wait_is_over_in_time(ends: Ends) -> None:
+    ends.probe()
+    assert not ends.dealer.wait(0.0)
+    assert not ends.dealer.wait(0.001)
+
+
+def test_the_bell_wakes_it(ends: Ends) -> None:
+    ends.probe()
+    done = threading.Event()
+
+    def wait() -> None:
+        ends.dealer.wait(float("inf"))
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    ends.bell.ring()
+    thread.join(15 * UNIT)
+    assert done.is_set()
+    # It was heard: the next wait sleeps again.
+    assert not ends.dealer.wait(0.0)
+
+
+def test_a_bell_that_nobody_hears_can_be_rung_forever() -> None:
+    bell = Bell()
+    for _ in range(100_000):
+        bell.ring()
+    bell.quiet()
+    bell.close()
+    bell.ring()
+
+
+def test_nothing_waits_for_a_gateway_that_is_away(ends: Ends) -> None:
+    """IMMEDIATE: else a new gateway would get what was meant for the old one."""
+    ends.probe()
+    endpoint = ends.router.getsockopt_string(zmq.LAST_ENDPOINT)
+    ends.router.close()
+    eventually(lambda: not ends.dealer.send(b"stale"), "the loss of the link to be seen")
+    ends.router = ends.context.socket(zmq.ROUTER)
+    ends.router.setsockopt(zmq.LINGER, 0)
+
+    def bind() -> bool:
+        try:
+            ends.router.bind(endpoint)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    eventually(bind, "the endpoint to be free")
+    ends.probe()
+    assert ends.dealer.wait(15 * UNIT, to_send=True) is False
+    assert ends.dealer.send(b"fresh")
+    assert ends.router.poll(15_000 * UNIT)
+    assert ends.router.recv_multipart()[1] == b"fresh"
+
+
+def test_an_endpoint_that_cannot_be_one() -> None:
+    bell = Bell()
+    with pytest.raises(OSError):
+        Dealer("nonsense", bell)
+    bell.close()

@@ -1,0 +1,66 @@
+"""What both shells share."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from wsraw.workers.loading.handlers import Timer
+from wsraw.workers.shells.shell import WARN_AFTER, Due, Shell
+
+
+def test_missed_times_of_a_timer_are_skipped() -> None:
+    due = Due(Timer(1.0, lambda: None), 100.0)
+    assert due.when == 101.0
+    due.advance(101.25)
+    assert due.when == 102.0, "no drift"
+    due.advance(107.5)
+    assert due.when == 107.5, "once, not five times"
+    due.advance(107.5)
+    assert due.when == 108.5
+
+
+class Runtime:
+    is_ready = False
+    is_draining = False
+    shut_out = ""
+    queue = ()
+
+
+class Stopper:
+    asked = False
+
+
+def test_warns_once_when_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("wsraw").propagate = True
+    monkeypatch.setattr("time.monotonic", lambda: 50.0)
+    shell = Shell(Runtime(), None, Stopper(), "ipc://x")  # type: ignore[arg-type]
+    assert shell.warn_if_alone(50.0) == WARN_AFTER
+    assert not caplog.records
+    assert shell.warn_if_alone(50.0 + WARN_AFTER) == float("inf")
+    assert shell.warn_if_alone(100.0) == float("inf")
+    assert [r.getMessage() for r in caplog.records] == ["waiting for a gateway at ipc://x"]
+
+
+@pytest.mark.parametrize(
+    ("draining", "queue", "asked", "shut_out", "over"),
+    [
+        (False, (), False, "", False),
+        (False, (1,), False, "", False),
+        (True, (1,), False, "", False),
+        (True, (), False, "", True),
+        (False, (1,), True, "", True),
+        (False, (1,), False, "why", True),
+    ],
+)
+def test_when_it_is_over(
+    draining: bool, queue: tuple[int, ...], asked: bool, shut_out: str, over: bool
+) -> None:
+    runtime, stopper = Runtime(), Stopper()
+    runtime.is_draining, runtime.queue, runtime.shut_out = draining, queue, shut_out  # type: ignore[assignment]
+    stopper.asked = asked
+    shell = Shell(runtime, None, stopper, "ipc://x")  # type: ignore[arg-type]
+    assert shell.is_over() is over

@@ -1,0 +1,551 @@
+"""Worker processes, as the supervisor starts them, against a ROUTER of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+from deadline import eventually
+
+from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, encode
+
+from .conftest import EPOCH, TOKEN, Process, closed, con_id, connect, message
+
+ECHO = """
+def on_message(msg, con):
+    return msg
+"""
+
+ASYNC_ECHO = """
+async def on_message(msg, con):
+    return msg
+"""
+
+BOTH = pytest.mark.parametrize("source", [ECHO, ASYNC_ECHO], ids=["plain", "asyncio"])
+
+
+@BOTH
+def test_echo_and_drain(process: Process, source: str) -> None:
+    process.start(source + "def on_stop():\n    print('stopped')\n")
+    hello = process.welcome()
+    assert (hello.token, hello.pool, hello.version) == (TOKEN, "p", PROTOCOL_VERSION)
+    process.deliver(connect(1), *(message(1, b"%d" % n) for n in range(500)))
+    process.pump(process.all_acked, "500 echoes")
+    assert process.sent() == [b"%d" % n for n in range(500)]
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, out, err = process.end()
+    assert (code, out, err) == (0, "stopped\n", "")
+
+
+def test_what_the_process_carries(process: Process) -> None:
+    """No click, no websockets, nothing of the gateway; asyncio only for async handlers."""
+    process.start(
+        """
+        import os, sys
+        from wsraw import publish
+
+        def on_start():
+            foreign = ("websockets", "click", "asyncio",
+                       "wsraw.gateway", "wsraw.supervisor", "wsraw.runtime.loop")
+            names = [name for name in sys.modules if name.startswith(foreign)]
+            publish("found", repr((names, [n for n in os.environ if n.startswith("WSRAW_")])))
+        """
+    )
+    process.welcome()
+    process.pump(lambda: process.commands, "what on_start publishes")
+    assert process.commands[0].data == b"([], [])"
+
+
+@BOTH
+def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
+    process.start(source)
+    process.until(lambda: process.receive() is not None, "the probe")
+    process.router.send_multipart(
+        [process.gateway.identity, encode([0, Refused(0, 0, "its token is wrong")])]
+    )
+    code, _, err = process.end()
+    assert code == 4
+    assert "its token is wrong" in err
+
+
+def test_a_file_that_does_not_load(process: Process) -> None:
+    process.start("def on_message(msg, con)\n    return msg\n")
+    code, _, err = process.end()
+    assert code == 3
+    assert "SyntaxError" in err and "user_handlers.py" in err and "importlib" not in err
+
+
+@BOTH
+def test_on_start_that_raises(process: Process, source: str) -> None:
+    process.start(source + "def on_start():\n    1 / 0\n")
+    process.welcome()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 1
+    assert "on_start raised" in err and "ZeroDivisionError" in err
+
+
+WAITING = """
+import os, time
+def on_message(msg, con):
+    con.send("begun"); flush()
+    while not os.path.exists(msg["data"]):
+        time.sleep(0.001)
+    return "done"
+from wsraw import flush
+"""
+
+ASYNC_WAITING = WAITING.replace("def on", "async def on").replace("time.sleep", "await sleep") + (
+    "from asyncio import sleep\n"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
+def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: str) -> None:
+    """It closes its clients then, and somebody must hear their on_close."""
+    process.start(source, settings='{"concurrency": 1}')
+    process.welcome()
+    gate = process.folder / "gate"
+    process.deliver(message(1, str(gate).encode()))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    process.child.send_signal(signal.SIGTERM)
+    process.child.send_signal(signal.SIGINT)  # The terminal's; not for a spawned worker.
+    process.child.send_signal(signal.SIGTERM)  # What it gets when its supervisor dies.
+    gate.touch()
+    process.pump(process.all_acked, "the ack")
+    assert process.sent() == [b"begun", b"done"]
+    process.deliver(message(2, str(gate).encode()))
+    process.pump(process.all_acked, "the ack of what came after the signal")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    assert process.end()[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@BOTH
+def test_sigterm_is_not_for_ever(process: Process, source: str) -> None:
+    """What was not begun goes back with the end of the session."""
+    process.start(source)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the session to stand")
+    process.child.send_signal(signal.SIGTERM)
+    process.pump(process.said_bye, "bye though nobody drains it")
+    assert process.end()[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@BOTH
+def test_sigterm_after_the_bye_is_no_death(process: Process, source: str) -> None:
+    """The supervisor sends it to all that are still there; some are just ending."""
+    process.start(source)
+    process.welcome()
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    while process.child.poll() is None:
+        process.child.send_signal(signal.SIGTERM)
+    assert process.end()[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
+def test_by_hand_a_second_signal_does_not_wait(process: Process, source: str) -> None:
+    process.start(source, prelude="import os\ndel os.environ['WSRAW_STDIN']")
+    process.welcome()
+    process.deliver(message(1, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+
+    def is_gone() -> bool:
+        process.child.send_signal(signal.SIGINT)
+        return process.child.poll() is not None
+
+    eventually(is_gone, "its end")
+    assert process.end()[0] == -signal.SIGINT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@BOTH
+def test_without_a_gateway_nobody_waits_for_its_drain(process: Process, source: str) -> None:
+    """Both have ended at once: on_stop runs before the supervisor, or nobody, kills it."""
+    prelude = "import wsraw.workers.shells.shell as shell\nshell.LEAVE_WITHIN = 600.0"
+    process.start(source + "def on_stop():\n    print('stopped')\n", prelude=prelude)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the session to stand")
+    process.router.close()
+    process.child.send_signal(signal.SIGTERM)
+    assert process.end()[:2] == (0, "stopped\n")
+    process.router = process.bind("tcp://127.0.0.1:*")
+
+
+@BOTH
+def test_it_ends_with_its_supervisor(process: Process, source: str) -> None:
+    process.start(source)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.child.stdin is not None
+    process.child.stdin.close()
+    process.child.stdin = None
+    process.pump(process.said_bye, "bye")
+    assert process.end()[0] == 0
+
+
+def test_it_ends_with_its_supervisor_even_if_a_handler_hangs(process: Process) -> None:
+    process.start(
+        WAITING, prelude="import wsraw.workers.process as worker\nworker.ORPHAN_GRACE = 0.2"
+    )
+    process.welcome()
+    process.deliver(message(1, b"/nothing/there"))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    assert process.child.stdin is not None
+    process.child.stdin.close()
+    process.child.stdin = None
+    code, _, err = process.end()
+    assert code == 1
+    assert "the supervisor is gone" in err
+
+
+@BOTH
+def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
+    process.start(source + "def on_start():\n    print('started')\n")
+    first = process.welcome()
+    process.deliver(connect(1), message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.restart_gateway()
+    again = process.welcome(epoch=EPOCH + 1)
+    assert again.instance == first.instance
+    assert again.held == [con_id(1)]
+    process.deliver(message(2, b"y"))
+    process.pump(process.all_acked, "the ack of the new session")
+    assert process.sent() == [b"x", b"y"]
+    process.gateway.drain(30)
+    process.tell()
+    assert process.end()[:2] == (0, "started\n")
+
+
+@BOTH
+def test_timers_and_threads(process: Process, source: str) -> None:
+    process.start(
+        source
+        + """
+import threading
+from wsraw import call_soon, every, publish
+
+def work():
+    try:
+        publish("thread", "directly")
+    except RuntimeError as error:
+        call_soon(publish, "thread", str(error))
+
+def on_start():
+    threading.Thread(target=work).start()
+
+@every(0.01)
+def tick():
+    publish("tick", "tick")
+
+@every(0.01)
+def bad():
+    raise ValueError("tick failed")
+"""
+    )
+    process.welcome()
+
+    def groups() -> list[str]:
+        return [record.group for record in process.commands if isinstance(record, Publish)]
+
+    process.pump(lambda: groups().count("tick") > 2 and "thread" in groups(), "ticks and thread")
+    (thread,) = (r for r in process.commands if isinstance(r, Publish) and r.group == "thread")
+    assert b"wsraw.call_soon" in thread.data
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 0
+    assert "every raised" in err and "tick failed" in err
+
+
+def test_commands_that_the_gateway_leaves_out_do_not_fill_the_log(process: Process) -> None:
+    process.start(ECHO)
+    process.welcome()
+    for n in range(1000):
+        process.gateway.notice(Refused(1, n, f"join of connection {n}: no"))
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    _, _, err = process.end()
+    lines = err.splitlines()
+    assert lines[0].endswith("the gateway has left out a command: join of connection 0: no")
+    assert lines[-1].endswith("990 more reports of LeftOutError are not shown")
+    assert len(lines) == 11
+
+
+ESCAPES = """
+import asyncio, sys
+from wsraw import every, publish
+ticks = 0
+@every(0.01)
+async def tick():
+    global ticks
+    ticks += 1
+    task = asyncio.create_task(asyncio.sleep(600))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    if ticks == 50: publish("ticks", "50")
+    await task
+async def leave():
+    sys.exit(3)
+def is_other(task):
+    return task is not asyncio.current_task()
+async def on_message(msg, con):
+    match msg["data"]:
+        case "task": tasks.append(asyncio.create_task(leave()))
+        case "callback": asyncio.get_running_loop().call_soon(sys.exit, 3)
+        case "loop": asyncio.get_running_loop().stop()
+        case "gone": raise KeyboardInterrupt
+        case "all": [task.cancel() for task in asyncio.all_tasks() if is_other(task)]
+    return msg
+tasks = []
+"""
+
+
+def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
+    """python-websockets/websockets#1113, of which the cause is that `except Exception` does not see
+    CancelledError."""
+    process.start(ESCAPES)
+    process.welcome()
+    for n, what in enumerate((b"task", b"callback", b"loop", b"gone", b"all", b"x"), 1):
+        process.deliver(message(n, what))
+        process.pump(process.all_acked, "the ack")
+    assert process.sent() == [b"task", b"callback", b"loop", b"all", b"x"]
+    process.pump(lambda: Publish("ticks", b"50", "text") in process.commands, "50 ticks")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye")
+    code, _, err = process.end()
+    assert code == 0
+    assert "every raised" in err
+    assert err.count("a task or callback of the handlers raised") == 3
+    assert err.count("the worker's own task raised") == 1
+
+
+def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> None:
+    process.start(
+        WAITING.replace("while", "time.sleep(0.002)\n    while"),
+    )
+    process.welcome()
+    (process.folder / "there").touch()
+    process.deliver(
+        message(1, str(process.folder / "there").encode()),
+        message(2, str(process.folder / "gate").encode()),
+    )
+    process.pump(lambda: len(process.gateway.in_flight) == 1, "the ack of the first")
+    (process.folder / "gate").touch()
+    process.pump(process.all_acked, "the ack of the second")
+
+
+def test_async_handlers_wait_together_but_one_connection_in_order(process: Process) -> None:
+    """The first of connection 1 waits for connection 2: a shell that serves one after the other
+    would hang; the second of connection 1 must still come after the first."""
+    process.start(
+        """
+        import asyncio
+        event = None
+
+        async def on_start():
+            global event
+            event = asyncio.Event()
+
+        async def on_message(msg, con):
+            if msg["data"] == "wait":
+                await event.wait()
+            if msg["data"] == "set":
+                event.set()
+            return msg["data"]
+
+        def on_close(con):
+            con.send("closed")
+        """
+    )
+    assert process.welcome().concurrency == 100
+    process.deliver(
+        message(1, b"wait"), message(1, b"second"), message(1, b"third"), closed(1),
+        message(2, b"first of 2"), message(2, b"set"),
+    )  # fmt: skip
+    process.pump(process.all_acked, "all acks")
+    sends = [r for r in process.commands if isinstance(r, Send)]
+    of_1 = [r.data for r in sends if r.con == con_id(1)]
+    of_2 = [r.data for r in sends if r.con == con_id(2)]
+    assert of_1 == [b"wait", b"second", b"third", b"closed"]
+    assert of_2 == [b"first of 2", b"set"]
+    assert sends[0].con == con_id(2)
+
+
+def test_no_more_async_handlers_at_once_than_allowed(process: Process) -> None:
+    process.start(
+        """
+        import asyncio
+        running = most = 0
+
+        async def on_message(msg, con):
+            global running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            return str(most)
+        """,
+        settings='{"concurrency": 3}',
+    )
+    process.welcome()
+    process.deliver(*(message(n, b"x") for n in range(1, 100)))
+    process.pump(process.all_acked, "all acks")
+    assert max(map(int, process.sent())) == 3
+
+
+def test_each_event_has_a_context_of_its_own(process: Process) -> None:
+    process.start(
+        """
+        import asyncio
+        from contextvars import ContextVar
+        who = ContextVar("who", default="nobody")
+
+        async def on_message(msg, con):
+            con.send(who.get())
+            who.set(msg["data"])
+            await asyncio.sleep(0)
+            con.send(who.get())
+        """,
+        settings='{"concurrency": 2}',
+    )
+    process.welcome()
+    process.deliver(*(message(n, b"me") for n in (1, 1, 2, 3, 3, 4, 1)))
+    process.pump(process.all_acked, "all acks")
+    assert process.sent() == [b"nobody", b"me"] * 7
+
+
+def test_a_task_that_outlives_its_handler(process: Process) -> None:
+    """Its commands go out at once; while the handler runs they belong to the event."""
+    process.start(
+        """
+        import asyncio
+        tasks = set()
+
+        async def later(con, gate):
+            con.send("with the event")
+            await gate.wait()
+            con.send("after the event")
+
+        async def on_message(msg, con):
+            gate = asyncio.Event()
+            task = asyncio.create_task(later(con, gate))
+            tasks.add(task)
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.01, gate.set)
+            con.send("handler")
+        """
+    )
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.sent() == [b"with the event", b"handler"]
+    process.pump(lambda: len(process.sent()) == 3, "the task's send")
+    assert process.sent()[2] == b"after the event"
+
+
+def test_drain_waits_for_async_handlers(process: Process) -> None:
+    process.start(ASYNC_WAITING)
+    process.welcome()
+    gate = process.folder / "gate"
+    process.deliver(message(1, str(gate).encode()), message(1, str(gate).encode()))
+    process.pump(lambda: process.sent() == [b"begun"], "its handler to begin")
+    process.gateway.drain(30)
+    process.tell()
+    gate.touch()
+    process.pump(process.said_bye, "bye")
+    assert process.sent() == [b"begun", b"done"] * 2
+    assert process.all_acked()
+    assert process.end()[0] == 0
+
+
+CALLED_SOON = """
+    import asyncio, wsraw
+    async def forever():
+        try:
+            await asyncio.sleep(600)
+        finally:
+            print("cancelled")
+    def on_stop():
+        print("on_stop")
+    async def on_message(msg, con):
+        wsraw.call_soon(forever)
+        await asyncio.sleep(0)
+        return msg
+"""
+
+
+def test_what_call_soon_has_started_is_cancelled_at_the_end(process: Process) -> None:
+    process.start(CALLED_SOON)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    process.gateway.drain(30)
+    process.tell()
+    process.pump(process.said_bye, "bye, long before the deadline")
+    code, out, err = process.end()
+    assert (code, out.split(), err) == (0, ["cancelled", "on_stop"], "")
+
+
+def test_no_gateway_for_a_while(process: Process) -> None:
+    """It says so once, and goes on waiting."""
+    process.router.close()
+    process.start(
+        ECHO, prelude="import wsraw.workers.shells.shell as shell\nshell.WARN_AFTER = 0.05"
+    )
+    assert process.child.stderr is not None
+    assert "waiting for a gateway at tcp://127.0.0.1" in process.child.stderr.readline()
+    process.restart_gateway()
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+
+
+@BOTH
+def test_a_batch_of_many_megabytes(process: Process, source: str) -> None:
+    process.start(source)
+    process.welcome()
+    process.deliver(*(message(n, b"x" * 1_000_000, "binary") for n in range(1, 9)))
+    process.pump(process.all_acked, "the acks")
+    assert [len(data) for data in process.sent()] == [1_000_000] * 8
+
+
+def test_the_process_is_not_there_any_more(process: Process) -> None:
+    """The failing twin of all that wait for an end: a worker that nobody ends stays."""
+    process.start(ECHO)
+    process.welcome()
+    process.deliver(message(1, b"x"))
+    process.pump(process.all_acked, "the ack")
+    assert process.child.poll() is None
+    os.kill(process.child.pid, signal.SIGTERM)
+    eventually(lambda: process.child.poll() is not None, "its end")
+
+
+def test_a_plain_handler_beside_async_ones_is_acked_without_being_asked(process: Process) -> None:
+    """Its event waited for on_start, and no further batch comes to send the ack along with."""
+    process.start(
+        """
+        def on_connect(inf, con): pass
+        async def on_message(msg, con): pass
+        """
+    )
+    process.welcome(connect(1))
+    process.pump(process.all_acked, "the ack")

@@ -1,0 +1,1 @@
+"""What the command line, the gateway and the supervisor say to each other."""

@@ -1,0 +1,597 @@
+"""Sans-I/O. What the supervisor decides: exits, news and the time in, spawn and stop out.
+
+The life of a child is in life.py, replacing workers in pool.py, and restarts.py says when a death
+counts: both for each pool by itself. What leads a child through its life:
+
+- Start left to right: the gateway; when it listens, one worker of each program of each pool; when
+  each of these has been ready, all others. So a handlers file that does not load shows its
+  traceback once, not N times.
+- Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
+  up it ends the run, and so does a crash loop.
+- Once the run has been up nothing gives up: a database that is away for an hour, or a port that is
+  held by another process, is waited for. The gateway and its connections stay meanwhile.
+- Stop right to left: the gateway lets workers finish and clients go, then says so; then workers
+  end, then the gateway. A deadline stands over each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+from wsraw.config.programs import Entry, Program
+from wsraw.config.settings import Settings
+from wsraw.supervisor.decisions import actions as a
+from wsraw.supervisor.decisions.child import Child, ChildState, Step
+from wsraw.supervisor.decisions.gateway_check import Pulse
+from wsraw.supervisor.decisions.pool import GRACE, Pool
+from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, STABLE_AFTER, Restarts
+
+ABORT_GRACE: Final = 1.0
+"""Seconds between SIGABRT, at which a worker writes down its stack, and SIGKILL."""
+
+HELLO_MARGIN: Final = 5.0
+"""Seconds beyond handler_timeout in which a worker must have found a new gateway: until then it may
+be in a handler that is in order."""
+
+STOP_MARGIN: Final = 1.0
+"""Seconds that the supervisor grants the gateway beyond the deadline it gave it."""
+
+DOES_NOT_LOAD: Final = 3
+"""The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
+trying again would fail again."""
+
+DOES_NOT_START: Final = 1
+"""The exit code of a worker whose on_start has raised: perhaps the next one's does not."""
+
+BROKEN_AFTER: Final = 3
+"""Deaths in a row, before it says hello, after which a worker that is to replace another one is
+taken for one that does not load: not every language has an exit code that says so, and a crash has
+none."""
+
+MOST_WORKERS: Final = 1000
+
+
+class Phase(Enum):
+    """Where the run is: STOPPING waits for the gateway's word, ENDING for exits alone."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDING = "ending"
+    OVER = "over"
+
+
+class Policy:
+    """The decisions of one run. Each input returns the actions to take, in order.
+
+    `random` gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, Sequence[Entry]],
+        settings: Settings,
+        random: Callable[[], float],
+    ) -> None:
+        """`entries`: what is started for each pool; there may be none for it."""
+        self.gateway = Child(None)
+        intensity, period = settings.restart_intensity, settings.restart_period
+        self.pools = {
+            name: Pool(
+                name,
+                those,
+                settings.drain_timeout,
+                Restarts(intensity, period, random),
+                self._do,
+            )
+            for name, those in entries.items()
+        }
+        self.phase = Phase.RUNNING
+        self.has_been_up = False
+        """The gateway has listened, and each program has had a worker that was ready."""
+        self.gateway_restarts = Restarts(
+            intensity, period, random, at_once=True, longest=GATEWAY_BACKOFF
+        )
+        self._pulse = Pulse(settings.gateway_timeout)
+        self._settings = settings
+        self._endpoint = ""
+        self._listened = False
+        self._spawned = 0
+        self._stop_at: float | None = None
+        self._exit_code = 0
+        self._killed: set[Child] = set()
+        self._actions: list[a.Action] = []
+
+    @property
+    def workers(self) -> list[Child]:
+        """The places there are to be."""
+        return [child for pool in self.pools.values() for child in pool.workers]
+
+    @property
+    def programs(self) -> list[Program]:
+        """What is started, the same one once for each of its pools."""
+        return [program for pool in self.pools.values() for program in pool.programs]
+
+    def everybody(self) -> Iterator[Child]:
+        """All workers that may have a process."""
+        for pool in self.pools.values():
+            yield from pool.everybody()
+
+    @property
+    def is_looping(self) -> bool:
+        """Whether the gateway or the workers of a pool are in a crash loop."""
+        pools = self.pools.values()
+        return self.gateway_restarts.is_looping or any(p.restarts.is_looping for p in pools)
+
+    def name(self, child: Child) -> str:
+        """What the log calls it."""
+        return "gateway" if child is self.gateway else f"worker {child.n}"
+
+    def worker(self, n: int) -> Child | None:
+        """The worker whose living process has this number."""
+        for child in self.everybody():
+            if child.n == n and child.alive:
+                return child
+        return None
+
+    # --- inputs: what processes do ---
+
+    def start(self, now: float) -> list[a.Action]:
+        """The run begins."""
+        return self._decide(now)
+
+    def listening(self, endpoint: str, now: float) -> list[a.Action]:
+        """The gateway is up, and workers find it at `endpoint`."""
+        if self.gateway.state is ChildState.DEAD:
+            # The last word of one that has died meanwhile.
+            return []
+        is_new = self.gateway.state is ChildState.STARTING
+        self.gateway.take(Step.BE_READY)
+        self.gateway.ready_at = now
+        self._listened = True
+        self._pulse.heard(now)
+        has_moved = self._endpoint not in ("", endpoint)
+        self._endpoint = endpoint
+        if has_moved and is_new and self.phase is Phase.RUNNING:
+            for pool in self.pools.values():
+                pool.start_over(now)
+        elif has_moved:
+            for child in self._living_workers():
+                # Their session goes on, but they would not find the next gateway.
+                self.pools[child.pool].recycle(child, "the link has moved", now)
+        # Of a run that has no workers of its own, that is all.
+        self._judge_up()
+        if is_new:
+            for child in self._living_workers():
+                self._expect_hello(child, now)
+        return self._decide(now)
+
+    def heard(self, now: float) -> None:
+        """The gateway has said something, whatever it is."""
+        if self.gateway.state is ChildState.READY:
+            self._pulse.heard(now)
+
+    def ready(self, n: int, now: float) -> list[a.Action]:
+        """A worker has said hello."""
+        child = self.worker(n)
+        if child is not None:
+            child.take(Step.BE_READY)
+            child.hello_by = None
+            if child.state is ChildState.READY:
+                child.ready_at = now
+                if not child.why_killed:
+                    child.kill_at = None
+                assert child.program is not None
+                self.pools[child.pool].proved.add(child.program)
+                self.pools[child.pool].came_up(child, now)
+                self._judge_up()
+            elif self.phase is Phase.RUNNING:
+                self.pools[child.pool].ready(child, now)
+        return self._decide(now)
+
+    def _judge_up(self) -> None:
+        self.has_been_up = self.has_been_up or all(
+            pool.proved.issuperset(pool.programs) for pool in self.pools.values()
+        )
+
+    def left(self, n: int, events: int, now: float) -> list[a.Action]:
+        """A worker's session is over, in which it was given so many events; its process has little
+        time to follow, or to say hello."""
+        child = self.worker(n)
+        if child is None:
+            for pool in self.pools.values():
+                if events and pool.restarts.pardon(n, now):
+                    self._say_loop_is_over(pool)
+            return self._decide(now)
+        if events and not child.is_proved and self._restarts_of(child).prove(child):
+            self._say_loop_is_over(self.pools[child.pool])
+        if child in self._killed:
+            # Its session ends because it dies, and why it has to is known.
+            return self._decide(now)
+        if child.kill_at is None or child.kill_at > now + GRACE:
+            child.kill_at = now + GRACE
+            child.why_killed = ""
+        return self._decide(now)
+
+    def kill_asked(self, n: int, why: str, abort: bool, now: float) -> list[a.Action]:
+        """The gateway wants a worker dead. With `abort` it is to show its stack first."""
+        child = self.worker(n)
+        if child is None or child in self._killed:
+            return self._decide(now)
+        if not abort:
+            self._say("warning", f"killing {self.name(child)}: {why}")
+            child.why_killed = why
+            self._kill(child)
+        elif child.why_killed != why:
+            self._abort(child, why, now)
+        return self._decide(now)
+
+    def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
+        """A process is gone; `reason` tells it in words."""
+        was_asked = child.state is ChildState.STOPPING
+        was_ready_at, child.ready_at = child.ready_at, None
+        child.kill_at = child.hello_by = None
+        self._killed.discard(child)
+        child.take(Step.EXIT)
+        if child is self.gateway:
+            self._pulse.ended()
+            # There is nobody to say hello to; `listening` sets it anew.
+            for worker in self.everybody():
+                worker.hello_by = None
+        if child.why_killed:
+            reason = f"{reason} ({child.why_killed})"
+            child.why_killed = ""
+        if self.phase is Phase.RUNNING:
+            self._judge_exit(child, code, reason, was_asked, was_ready_at, now)
+        else:
+            self._see_off(child, code, reason)
+        return self._decide(now)
+
+    # --- inputs: what is asked for ---
+
+    def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
+        """Replace all workers of these pools, one after the other. Default: all pools."""
+        if self.phase is Phase.RUNNING:
+            for name in self.pools if names is None else names:
+                self.pools[name].restarts.reset()
+                self.pools[name].reload(now)
+        return self._decide(now)
+
+    def scale(
+        self, count: int, now: float, pool: Pool | None = None, program: Program | None = None
+    ) -> list[a.Action]:
+        """So many workers of a program from here on, at least one. Default: the first one."""
+        if self.phase is Phase.RUNNING and self.programs:
+            pool = pool or next(iter(self.pools.values()))
+            pool.scale(program or pool.programs[0], max(1, min(count, MOST_WORKERS)), now)
+        return self._decide(now)
+
+    def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
+        """Replace one worker in good order."""
+        child = self.worker(n)
+        if self.phase is not Phase.RUNNING or child is None:
+            return self._decide(now)
+        if self.pools[child.pool].recycle(child, why, now):
+            self._say("info", f"replacing {self.name(child)}: {why}")
+        return self._decide(now)
+
+    def stop(self, now: float, timeout: float | None = None) -> list[a.Action]:
+        """Stop in good order, within `timeout` seconds; 0 waits for ever. Default: the setting.
+
+        Asked again, only a deadline that comes sooner changes anything.
+        """
+        if timeout is None:
+            timeout = self._settings.stop_timeout
+        stop_at = now + timeout + STOP_MARGIN if timeout else None
+        if self.phase is Phase.STOPPING:
+            if stop_at is not None and (self._stop_at is None or stop_at < self._stop_at):
+                self._stop_at = stop_at
+                self._do(a.TellStop(timeout))
+            return self._decide(now)
+        if self.phase is not Phase.RUNNING:
+            return []
+        if self.gateway.state is not ChildState.READY:
+            self._end()
+            return self._decide(now)
+        self.phase = Phase.STOPPING
+        for child in self._living_workers():
+            child.take(Step.STOP)
+        self._stop_at = stop_at
+        self._do(a.TellStop(timeout or a.FOREVER))
+        return self._decide(now)
+
+    def stop_now(self, code: int, now: float) -> list[a.Action]:
+        """Stop at once, with this exit code."""
+        self._exit_code = code
+        self._end()
+        for child in self._living():
+            child.kill_at = now
+        return self._decide(now)
+
+    def stopped(self, now: float) -> list[a.Action]:
+        """The gateway has let everybody go."""
+        if self.phase is Phase.STOPPING:
+            self._end()
+        return self._decide(now)
+
+    # --- time ---
+
+    def tick(self, now: float) -> list[a.Action]:
+        """The time of `wake_at` has come."""
+        return self._decide(now)
+
+    def wake_at(self, now: float) -> float | None:
+        """When `tick` must be called at the latest."""
+        times = [child.kill_at for child in self._living() if child.kill_at is not None]
+        times += [at for _, at in self._awaited()]
+        if self._pulse.wake_at < math.inf:
+            times.append(self._pulse.wake_at)
+        if self.phase is Phase.STOPPING and self._stop_at is not None:
+            times.append(self._stop_at)
+        if self.phase is Phase.RUNNING:
+            times += [child.spawn_at for child in self._waiting()]
+            times += [at for _, at in self._unproved()]
+            steps = [pool.wake_at(now) for pool in self.pools.values()]
+            times += [step for step in steps if step is not None]
+        return min(times, default=None)
+
+    # --- decisions ---
+
+    def _decide(self, now: float) -> list[a.Action]:
+        if self.phase is Phase.STOPPING and self._stop_at is not None and now >= self._stop_at:
+            self._say("warning", "the stop_timeout is over: killing the workers that are left")
+            self._end()
+            for child in self._living_workers():
+                child.kill_at = now
+        if self.phase is Phase.ENDING:
+            # Right to left: the gateway hears the workers out.
+            for child in self._living_workers() or self._living():
+                if child.kill_at is None and child not in self._killed:
+                    self._ask_to_leave(child, now)
+        for child, hello_by in self._awaited():
+            if now >= hello_by:
+                self._give_up_on_hello(child, now)
+        self._feel_pulse(now)
+        for child in self._living():
+            if child.kill_at is not None and now >= child.kill_at:
+                why = f": {child.why_killed}" if child.why_killed else ""
+                self._say("warning" if why else "debug", f"killing {self.name(child)}{why}")
+                self._kill(child)
+        if self.phase is Phase.RUNNING:
+            for child, proved_at in self._unproved():
+                if now >= proved_at and self._restarts_of(child).prove(child):
+                    self._say_loop_is_over(
+                        None if child is self.gateway else self.pools[child.pool]
+                    )
+            for pool in self.pools.values():
+                pool.advance(now)
+            for child in self._waiting():
+                if now >= child.spawn_at:
+                    self._spawn(child, now)
+        if self.phase is Phase.ENDING and not self._living():
+            self.phase = Phase.OVER
+            self._do(a.Finish(self._exit_code))
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _waiting(self) -> list[Child]:
+        """The children that only the clock keeps from being spawned."""
+        if self.gateway.state is ChildState.DEAD:
+            return [self.gateway]
+        if self.gateway.state is not ChildState.READY:
+            return []
+        return [
+            child
+            for pool in self.pools.values()
+            for child in (pool.wanted() if self.has_been_up else pool.first_of_each())
+            if child.state is ChildState.DEAD
+        ]
+
+    def _awaited(self) -> list[tuple[Child, float]]:
+        """Workers that have to say hello, and until when. What leaves has a deadline anyway."""
+        return [
+            (child, child.hello_by)
+            for child in self.everybody()
+            if child.state in (ChildState.STARTING, ChildState.READY) and child.hello_by is not None
+        ]
+
+    def _expect_hello(self, child: Child, now: float) -> None:
+        """From a worker that starts, or that must find a new gateway."""
+        if child.state is ChildState.STARTING:
+            timeout = self._settings.start_timeout
+            child.hello_by = now + timeout if timeout else None
+        elif child.state is ChildState.READY:
+            timeout = self._settings.handler_timeout
+            child.hello_by = now + timeout + HELLO_MARGIN if timeout else None
+
+    def _give_up_on_hello(self, child: Child, now: float) -> None:
+        child.hello_by = None
+        if child in self._killed or child.why_killed:
+            return
+        if child.state is ChildState.READY:
+            why = "it has not said hello to the new gateway"
+        else:
+            why = f"it has not said hello in {self._settings.start_timeout:g} s"
+        self._abort(child, why, now)
+
+    def _feel_pulse(self, now: float) -> None:
+        """A gateway that does not answer hangs; one that leaves has a deadline anyway."""
+        pulse = self._pulse
+        if self.gateway.state not in (ChildState.STARTING, ChildState.READY):
+            pulse.ended()
+        elif pulse.is_late(now):
+            pulse.ended()
+            if self.gateway.state is ChildState.READY:
+                why = f"it has not answered for {pulse.timeout:g} s"
+            else:
+                why = "its start takes too long"
+            self._abort(self.gateway, why, now)
+        elif pulse.asks(now):
+            self._do(a.Ask())
+
+    def _unproved(self) -> list[tuple[Child, float]]:
+        """Children that are ready, and when that will have lasted long enough."""
+        return [
+            (child, child.ready_at + STABLE_AFTER)
+            for child in (self.gateway, *self._wanted())
+            if not child.is_proved
+            and child.state is ChildState.READY
+            and child.ready_at is not None
+        ]
+
+    def _wanted(self) -> Iterator[Child]:
+        for pool in self.pools.values():
+            yield from pool.wanted()
+
+    def _spawn(self, child: Child, now: float) -> None:
+        child.take(Step.SPAWN)
+        child.spawned_at = now
+        child.is_proved = False
+        # Whatever was wrong with the process before it: it is another one now.
+        child.outdated = ""
+        if child is self.gateway:
+            child.n += 1
+            self._pulse.spawned(now)
+        else:
+            self._spawned += 1
+            child.n = self._spawned
+            self._expect_hello(child, now)
+        self._do(a.Spawn(child))
+
+    def _see_off(self, child: Child, code: int, reason: str) -> None:
+        """An exit while everybody is leaving."""
+        if child is not self.gateway:
+            leaving = self.pools[child.pool].leaving
+            if child in leaving:
+                leaving.remove(child)
+            if code != 0:
+                self._say("info", f"{self.name(child)} {reason}")
+        elif self.phase is Phase.STOPPING:
+            self._say("warning", f"the gateway {reason} before its clients were told")
+            self._end()
+
+    def _judge_exit(
+        self,
+        child: Child,
+        code: int,
+        reason: str,
+        was_asked: bool,
+        was_ready_at: float | None,
+        now: float,
+    ) -> None:
+        """What an exit in the midst of the run is: somebody's wish, a boot failure, or a death."""
+        name = self.name(child)
+        if not was_asked:
+            child.restarts += 1
+            child.last_reason = reason
+        pool = self.pools[child.pool] if child is not self.gateway else None
+        if pool is not None and pool.exited(child):
+            if not was_asked:
+                self._say("warning", f"{name} {reason}; the one that was to replace it takes over")
+            elif code:
+                self._say("info", f"{name} {reason}")
+            return
+        if was_asked:
+            return
+        boot = not (self._listened if child is self.gateway else self.has_been_up)
+        # Later any code is a handler's own: os._exit(3) says nothing about the file.
+        was_early = was_ready_at is None
+        if boot and was_early and code == DOES_NOT_LOAD:
+            # The child has said why, in a better line than ours could be.
+            self._give_up(child, DOES_NOT_LOAD, now)
+            return
+        is_successor = pool is not None and child is pool.successor
+        is_foreign = child.program is not None and child.program.is_foreign
+        says_so = code == DOES_NOT_LOAD or (code == DOES_NOT_START and not is_foreign)
+        is_broken = is_successor and was_early and child.early_deaths + 1 >= BROKEN_AFTER
+        # A successor that is ready has yet to settle, and its on_start may have sent something.
+        if pool is not None and ((says_so and (was_early or is_successor)) or is_broken):
+            told = pool.does_not_load(child, reason, now)
+            if told:
+                self._say("error", f"{name} {reason}; the old workers go on")
+            if is_successor:
+                return
+        self._bury(child, reason, was_ready_at, boot, now)
+
+    def _bury(
+        self, child: Child, reason: str, was_ready_at: float | None, boot: bool, now: float
+    ) -> None:
+        """A death: when to try again, or whether at all."""
+        name = self.name(child)
+        began = self._restarts_of(child).bury(child, was_ready_at, now)
+        most, period = self._settings.restart_intensity, self._settings.restart_period
+        if began and boot:
+            self._say(
+                "error",
+                f"{name} {reason}: more than {most} such deaths within {period:g} s; giving up",
+            )
+            self._give_up(child, 1, now)
+            return
+        wait = child.spawn_at - now
+        when = f"in {wait:.1f} s" if wait else "at once"
+        self._say("warning", f"{name} {reason}; starting another {when}")
+        if began:
+            is_gateway = child is self.gateway
+            where = " of the gateway" if is_gateway else self._of_pool(self.pools[child.pool])
+            meanwhile = "No client is served" if is_gateway else "Connections stay"
+            self._say(
+                "error",
+                f"crash loop{where}: more than {most} deaths at the start within {period:g} s. "
+                f"{meanwhile}; trying again every {self._restarts_of(child).longest:g} s. "
+                "`wsraw reload` tries at once",
+            )
+
+    def _restarts_of(self, child: Child) -> Restarts:
+        return self.gateway_restarts if child is self.gateway else self.pools[child.pool].restarts
+
+    def _give_up(self, child: Child, code: int, now: float) -> None:
+        child.take(Step.GIVE_UP)
+        self._exit_code = code
+        if self.gateway.state is ChildState.READY:
+            self._do(a.TellStop(0.0))
+        self._end()
+
+    def _end(self) -> None:
+        """From here on everybody has to leave; `_decide` sees to it."""
+        if self.phase is not Phase.OVER:
+            self.phase = Phase.ENDING
+
+    def _ask_to_leave(self, child: Child, now: float) -> None:
+        child.take(Step.STOP)
+        child.kill_at = now + GRACE
+        if child is not self.gateway and self._stop_at is not None:
+            # What has had its stop_timeout gets no more grace on top.
+            child.kill_at = max(now, min(child.kill_at, self._stop_at))
+        self._do(a.Terminate(child))
+
+    def _abort(self, child: Child, why: str, now: float) -> None:
+        self._say("warning", f"aborting {self.name(child)}: {why}")
+        child.why_killed = why
+        child.kill_at = now + ABORT_GRACE
+        self._do(a.Abort(child))
+
+    def _kill(self, child: Child) -> None:
+        child.kill_at = None
+        self._killed.add(child)
+        self._do(a.Kill(child))
+
+    def _living_workers(self) -> list[Child]:
+        return [child for child in self.everybody() if child.alive]
+
+    def _living(self) -> list[Child]:
+        """Right to left: the gateway comes last."""
+        return [child for child in (*self.everybody(), self.gateway) if child.alive]
+
+    def _do(self, action: a.Action) -> None:
+        self._actions.append(action)
+
+    def _say(self, level: str, text: str) -> None:
+        self._do(a.Say(level, text))
+
+    def _say_loop_is_over(self, pool: Pool | None) -> None:
+        self._say("info", f"the crash loop{self._of_pool(pool)} is over")
+
+    def _of_pool(self, pool: Pool | None) -> str:
+        return f" in the pool {pool.name}" if pool is not None and len(self.pools) > 1 else ""

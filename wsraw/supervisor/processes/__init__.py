@@ -1,0 +1,1 @@
+"""I/O. Child processes: start, stop, read, reap."""

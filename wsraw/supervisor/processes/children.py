@@ -1,0 +1,250 @@
+"""I/O. The processes behind the children: what each is told at its start, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from wsraw.runtime.descriptors import give_back
+from wsraw.runtime.printable import os_error
+from wsraw.supervisor.decisions.child import Child
+from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.processes.process import (
+    LAST_WORDS,
+    Process,
+    foreign_command,
+    own_command,
+    path,
+    reason,
+    start_folder,
+)
+
+MEANINGS: Final = {
+    "gateway": {3: "it cannot listen"},
+    "worker": {
+        1: "it could not start",
+        3: "its handlers file does not load",
+        4: "the gateway did not let it in",
+    },
+    "foreign": {
+        3: "it cannot work as it is",
+        4: "the gateway did not let it in",
+        127: "there is no such program",
+    },
+}
+"""What exit codes say; those of foreign workers if they do as docs/worker-protocol.md asks."""
+
+OF_THE_START: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
+"""Codes that mean this only before the process is ready: a handler may end it with any."""
+
+LAST_LINES: Final = 20
+"""Of each process: when it does not load, they say why."""
+
+Ended = Callable[[Child, int, str], object]
+"""Called with the child, its exit code, and the reason in words."""
+
+
+class Children:
+    """Spawns, signals and reaps. `post` runs a function in the supervisor's loop: `ended` is called
+    there."""
+
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        lock: int,
+        log: Log,
+        post: Callable[[Callable[[], object]], object],
+        ended: Ended,
+        said: bytes = b"",
+        limit: Any = None,
+    ) -> None:
+        """`variables` and what is `said` on stdin are for processes of our own; the system limits a
+        variable to 128 KiB."""
+        self.last_words = ""
+        """What the process said whose exit was reported last; complete if it does not load."""
+        self._own_variables = {
+            "WSRAW_PARENT": str(os.getpid()),
+            "WSRAW_STDIN": "1",
+            "WSRAW_PATH": path(),
+            **variables,
+        }
+        self.folder = start_folder()
+        """Where children are started: what lies there now, if a link in its name has moved."""
+        self._said = said
+        self._lock = lock
+        self._log = log
+        self._post = post
+        self._ended = ended
+        self._limit = limit
+        """Of open files, for workers; None: as we have it."""
+        self._processes: dict[Child, Process] = {}
+        self._talking: list[Process] = []
+        """Dead, but with output that is not read to its end yet."""
+        self._tokens: dict[Child, str] = {}
+        self._killed: set[Child] = set()
+
+    def __contains__(self, child: Child) -> bool:
+        return child in self._processes
+
+    def pid(self, child: Child) -> int | None:
+        """Its process, while there is one."""
+        process = self._processes.get(child)
+        return process.pid if process is not None else None
+
+    def memory(self, child: Child) -> int | None:
+        """Bytes (RSS); None if nobody knows."""
+        process = self._processes.get(child)
+        return process.memory() if process is not None else None
+
+    def token(self, child: Child) -> str:
+        """What lets this worker in; of its present process alone."""
+        return self._tokens[child]
+
+    # --- birth ---
+
+    def new_token(self, child: Child) -> str:
+        """Before a worker is spawned: its hello must find the token known."""
+        token = self._tokens[child] = secrets.token_hex(16)
+        return token
+
+    def spawn_gateway(
+        self, child: Child, name: str, variables: Mapping[str, str], sockets: list[int]
+    ) -> bool:
+        """Start a gateway on these listening sockets; none: it opens its own. False if it could
+        not be started, which is reported as an exit."""
+        given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
+        given["WSRAW_LOCK"] = str(self._lock)
+        variables = {**self._own_variables, **variables, **given}
+        # It holds the run folder's lock, too, as it uses the folder until its end.
+        keep_open = [self._lock, *sockets]
+        return self._spawn(child, name, "gateway", own_command("gateway"), variables, keep_open)
+
+    def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
+        """Start a worker, for which there is a token. False if that failed, as above."""
+        variables = {
+            "WSRAW_ENDPOINT": endpoint,
+            "WSRAW_TOKEN": self._tokens[child],
+            "WSRAW_POOL": child.pool,
+        }
+        program = child.program
+        assert program is not None
+        if program.is_foreign:
+            variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
+            return self._spawn(child, name, "foreign", foreign_command(program.words), variables)
+        line = own_command("worker", *([program.file] if program.file is not None else []))
+        variables = {**self._own_variables, **variables}
+        return self._spawn(child, name, "worker", line, variables)
+
+    def _spawn(
+        self,
+        child: Child,
+        name: str,
+        kind: str,
+        line: list[str],
+        variables: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+    ) -> bool:
+        """`keep_open`: descriptors that it inherits. Of a worker there are none: what its handlers
+        start may outlive the run, and would keep the next one out with the lock."""
+        lines: deque[str] = deque(maxlen=LAST_LINES)
+
+        def hear(line: str) -> None:
+            lines.append(line)
+            self._log.relay(name, line)
+
+        try:
+            process = Process(
+                line,
+                variables,
+                on_line=hear,
+                on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
+                folder=self.folder,
+                keep_open=keep_open,
+                explained=lambda code: (
+                    child.ready_at is None and code in (DOES_NOT_START, DOES_NOT_LOAD)
+                ),
+                said=b"" if kind == "foreign" else self._said,
+            )
+        except OSError as error:
+            why = f"could not be started: {os_error(error)}"
+            self._post(partial(self._ended, child, 1, why))
+            return False
+        self._processes[child] = process
+        if kind != "gateway" and self._limit is not None:
+            give_back(process.pid, self._limit)
+        self._log.say("debug", f"{name} started, pid {process.pid}")
+        return True
+
+    # --- death ---
+
+    def _bury(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
+        process = self._processes.pop(child)
+        self._talking = [each for each in (*self._talking, process) if not each.hear_out(0)]
+        self._tokens.pop(child, None)
+        meanings = MEANINGS[kind]
+        if child.ready_at is not None and code in OF_THE_START:
+            meanings = {}
+        why = reason(code, meanings, killed=child in self._killed)
+        self._killed.discard(child)
+        self.last_words = "\n".join(lines)
+        self._ended(child, code, why)
+
+    def reap_orphans(self) -> bool:
+        """As process 1 of a container: see off the processes that others have left to us. False if
+        there may be more of them behind a child of our own that its thread is about to see off."""
+        if sys.platform.startswith("linux"):
+            ours = {process.pid for process in self._processes.values()}
+            which = os.WEXITED | os.WNOHANG
+            # Ours must not be taken from their threads: so a look comes first.
+            while found := _waitid(which | os.WNOWAIT):
+                if found in ours:
+                    return False
+                _waitid(which, found)
+        return True
+
+    def terminate(self, child: Child) -> None:
+        """Ask it to leave. What could not even be started is as good as gone."""
+        if child in self._processes:
+            self._processes[child].terminate()
+
+    def abort(self, child: Child) -> None:
+        """Have it show its stack, and end."""
+        if child in self._processes:
+            self._killed.add(child)
+            self._processes[child].abort()
+
+    def kill(self, child: Child) -> None:
+        """End it now."""
+        if child in self._processes:
+            self._killed.add(child)
+            self._processes[child].kill()
+
+    def kill_all(self) -> None:
+        """After an error of our own, too: what lives is told by the end of its stdin, but a kill is
+        certain."""
+        for process in self._processes.values():
+            process.kill()
+
+    def hear_out(self) -> None:
+        """Before our own end: what children said last shall be in the log."""
+        until = time.monotonic() + LAST_WORDS
+        for process in (*self._talking, *self._processes.values()):
+            process.hear_out(max(0.0, until - time.monotonic()))
+
+
+def _waitid(options: int, pid: int = 0) -> int:
+    """The child that has ended, or that one; 0 if there is none."""
+    if sys.platform.startswith("linux"):
+        try:
+            found = os.waitid(os.P_PID if pid else os.P_ALL, pid, options)
+        except ChildProcessError:
+            return 0
+        return found.si_pid if found is not None else 0
+    return 0

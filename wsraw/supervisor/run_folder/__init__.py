@@ -1,0 +1,1 @@
+"""I/O. The run folder, and what is kept in it."""

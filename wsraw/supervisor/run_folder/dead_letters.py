@@ -1,0 +1,103 @@
+"""I/O. Dead letters: events that killed workers, as the gateway wrote them down."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from wsraw.link.records import decode_value
+from wsraw.runtime.printable import printable
+from wsraw.supervisor.run_folder import folder as folders
+
+SHOWN: Final = 60
+"""Characters of the data that the list shows."""
+
+
+class NoLettersError(Exception):
+    """There is nothing to read; the text says where was looked."""
+
+
+def find(run_dir: str) -> Path:
+    """The file of dead letters that is meant. Raises NoLettersError."""
+    if run_dir:
+        return Path(run_dir).absolute() / folders.DEAD_LETTERS
+    files = [path / folders.DEAD_LETTERS for path in folders.fresh_folders()]
+    files = [file for file in files if file.exists()]
+    if len(files) > 1:
+        names = ", ".join(str(file.parent) for file in files)
+        raise NoLettersError(f"several runs have dead letters; choose with --run-dir: {names}")
+    return files[0] if files else folders.base() / folders.DEAD_LETTERS
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """All letters, in order; none if there is no file. What is no letter (a line that a crash has
+    cut) is left out. Raises OSError."""
+    letters = []
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                try:
+                    letter = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(letter, dict):
+                    letters.append(letter)
+    except FileNotFoundError:
+        pass
+    return letters
+
+
+def line(number: int, letter: dict[str, Any]) -> str:
+    """One letter in a list."""
+    data = data_of(letter)
+    shown = repr(data[:SHOWN]) + ("…" if len(data) > SHOWN else "")
+    return (
+        f"{number}  {_when(letter)}  {letter.get('event', '?')}  connection "
+        f"{letter.get('con', '?')} ({letter.get('kind', '?')})  {len(data)} bytes  {shown}"
+    )
+
+
+def whole(letter: dict[str, Any]) -> str:
+    """Everything that is known of one letter."""
+    lines = [f"time: {_when(letter)}"]
+    for key, value in letter.items():
+        if key == "data":
+            lines.append(f"data: {data_of(letter)!r}")
+        elif key == "state":
+            lines.append(f"state: {_state_of(letter)}")
+        elif isinstance(value, dict):
+            lines += [f"{key}.{name}: {each}" for name, each in value.items()]
+        elif key != "time":
+            lines.append(f"{key}: {value}")
+    # Most of it is a peer's, who must not add a line, nor write to the terminal's controls.
+    return "\n".join(map(printable, lines))
+
+
+def data_of(letter: dict[str, Any]) -> bytes:
+    """The bytes of the message; none for other events."""
+    try:
+        return base64.b64decode(letter.get("data") or "")
+    except (ValueError, TypeError):
+        return b""
+
+
+def _state_of(letter: dict[str, Any]) -> str:
+    """`con.state` as its handler had set it; its bytes if they are no MessagePack."""
+    try:
+        data = base64.b64decode(letter["state"])
+    except (ValueError, TypeError):
+        return str(letter["state"])
+    try:
+        return repr(decode_value(data)) if data else "None"
+    except ValueError:
+        return repr(data)
+
+
+def _when(letter: dict[str, Any]) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter["time"]))
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return "?"

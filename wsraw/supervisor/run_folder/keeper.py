@@ -1,0 +1,144 @@
+"""I/O. Keeps the run folder whole while the run is up.
+
+Cleaners of /tmp remove what looks old, disks fill up, and file systems turn read-only. The run goes
+on: what it needs is in memory, what stands in the folder is made anew, and what cannot be made anew
+there is said in the log. Sockets that the folder does not take are made in a spare folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from wsraw.supervisor.control.link import Control, ControlError
+from wsraw.supervisor.log import Log
+from wsraw.supervisor.run_folder.folder import Folder, FolderError
+
+LOOK: Final = 1.0
+"""Seconds between two looks."""
+
+
+class Keeper:
+    """The run folder, the spare one if there is need of it, and the control link's socket."""
+
+    def __init__(self, home: Folder, control: Control, worker_token: str, log: Log) -> None:
+        self._home = home
+        self._spare: Folder | None = None
+        self._control = control
+        self._control_file = _identity(control.endpoint)
+        self._link = ""
+        self._link_file: tuple[int, int] | None = None
+        self._worker_token = worker_token
+        self._log = log
+        self._trouble: dict[Folder, str] = {}
+
+    def begin(self) -> None:
+        """Write what others need to find the run. Raises FolderError."""
+        self._introduce(self._home)
+
+    def _introduce(self, folder: Folder) -> None:
+        try:
+            folder.write_token(self._worker_token)
+        finally:
+            # Even if that failed: the folder must know what is to be written there later.
+            folder.write_control(self._control.client_token, self._control.endpoint)
+
+    def _folders(self) -> list[Folder]:
+        return [self._home, self._spare] if self._spare is not None else [self._home]
+
+    # --- looks ---
+
+    def next_epoch(self) -> int:
+        """The number of this gateway start. The file that counts them follows with `keep`."""
+        return self._home.next_epoch()
+
+    def keep(self) -> None:
+        """Make anew what is missing, as far as that can be done."""
+        for folder in self._folders():
+            self._restore(folder)
+        file = _identity(self._control.endpoint)
+        if file is None or file != self._control_file:
+            self._bind_control()
+
+    def _restore(self, folder: Folder) -> None:
+        trouble = ""
+        try:
+            if folder.restore():
+                text = f"files of the run folder {folder.path} were gone or changed; made anew"
+                self._log.say("warning", text)
+        except FolderError as error:
+            trouble = str(error)
+        before = self._trouble.get(folder, "")
+        self._trouble[folder] = trouble
+        if trouble and trouble != before:
+            text = f"{trouble}. The run goes on; commands, workers by hand or a later run may not"
+            self._log.say("error", f"{text} find what they need there until that is put right")
+        elif before and not trouble:
+            self._log.say("info", f"the run folder {folder.path} is whole again")
+        for text in folder.complaints:
+            self._log.say("error", text)
+        folder.complaints.clear()
+
+    def _bind_control(self) -> None:
+        if not self._control.endpoint.startswith("ipc:"):
+            return
+        try:
+            self._control.bind(self._place().path)
+        except ControlError:
+            # What keeps it from being made is in the log; the next look tries again.
+            return
+        self._control_file = _identity(self._control.endpoint)
+        for folder in self._folders():
+            try:
+                self._introduce(folder)
+            except FolderError:
+                # The next `keep` tells.
+                pass
+
+    # --- the link ---
+
+    def link_folder(self) -> str:
+        """Where the next gateway, or this one anew, is to make the socket of its link."""
+        return str(self._place().path)
+
+    def linked(self, endpoint: str) -> None:
+        """A gateway has made the socket of its link."""
+        self._link = endpoint
+        self._link_file = _identity(endpoint)
+
+    def is_link_gone(self) -> bool:
+        """Whether workers would no longer find the gateway: its socket's file is gone."""
+        file = _identity(self._link)
+        return self._link.startswith("ipc:") and (file is None or file != self._link_file)
+
+    def _place(self) -> Folder:
+        """A folder that takes sockets."""
+        if self._home.takes_sockets():
+            return self._home
+        if self._spare is None or not self._spare.takes_sockets():
+            try:
+                spare = Folder("")
+                self._spare = spare
+                self._introduce(spare)
+            except FolderError as error:
+                self._log.say("error", f"no place for the sockets of the run: {error}")
+                return self._home
+            text = f"the run folder {self._home.path} takes no sockets; new ones are in"
+            self._log.say("error", f"{text} {spare.path}")
+        return self._spare
+
+    def close(self) -> list[Path]:
+        """Leave nothing behind; the files of dead letters that are kept all the same."""
+        return [kept for folder in self._folders() if (kept := folder.close()) is not None]
+
+
+def _identity(endpoint: str) -> tuple[int, int] | None:
+    """Of the socket's file; None if there is none. An endpoint without one never changes."""
+    if not endpoint.startswith("ipc://"):
+        return 0, 0
+    try:
+        status = os.stat(endpoint.removeprefix("ipc://"))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

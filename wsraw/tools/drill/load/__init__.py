@@ -1,0 +1,1 @@
+"""The load of a drill: clients that verify every byte."""

@@ -1,0 +1,303 @@
+"""I/O. A worker inside another asyncio program, which wants to push to sockets or to serve them.
+
+It is the same worker as that of `wsraw worker`, without the process around it: no signals, no
+stdin, no exit code. After a drain it joins the next gateway, as the program lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, Final, TypeVar
+
+from wsraw.link.ends import LARGEST_WINDOW, LinkState, WorkerLink
+from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
+from wsraw.workers import api, values
+from wsraw.workers.connection import (
+    FORKED,
+    Connection,
+    Message,
+    close_command,
+    parse_message,
+    to_id,
+)
+from wsraw.workers.loading import handlers as handlers_module
+from wsraw.workers.loading.handlers import Handlers, Timer
+from wsraw.workers.reporting.worker_log import log
+from wsraw.workers.runtime import Runtime
+from wsraw.workers.shells import fork
+from wsraw.workers.shells.asyncio_shell import AsyncioShell
+from wsraw.workers.shells.link_socket import Bell, Dealer, LinkKeys
+from wsraw.workers.shells.shell import Stopper
+
+T = TypeVar("T")
+
+CONCURRENCY: Final = 100
+"""Events that its handlers work on at the same time."""
+
+JOIN_AGAIN: Final = 1.0
+"""Seconds until the next gateway is looked for. At once would be wrong: one that stops waits until
+all its workers have left, and must not see this one come back."""
+
+
+class Worker:
+    """A worker of a gateway that runs already::
+
+        async with Worker(run_dir="/run/chat") as worker:
+            await worker.publish("room", "hello")
+
+    `handlers`: a handlers file, or any object with the functions of one as attributes; without it
+    the worker only commands. `run_dir`: the run folder of a run on this machine. Else `endpoint`
+    (``ipc://…`` or ``tcp://…``) with `token`, or, for a gateway on another machine, `keys`.
+    `pool`: which one it joins; by default `default`, and `push` without handlers, so that it is
+    given no events. `concurrency`: events handled at the same time. `on_exception`: as the setting.
+
+    A process has one of them at a time; in its handlers and in its loop the functions of wsraw
+    (``wsraw.publish`` and so on) speak for it. Entering does not wait for the gateway, and the link
+    comes back by itself; see `ready`.
+    """
+
+    def __init__(
+        self,
+        handlers: object = None,
+        *,
+        run_dir: str | Path = "",
+        endpoint: str = "",
+        token: str = "",
+        keys: LinkKeys | None = None,
+        pool: str = "",
+        concurrency: int = CONCURRENCY,
+        on_exception: str = "close",
+    ) -> None:
+        """Raises LoadError for handlers that cannot be loaded, ValueError or TypeError for other
+        arguments."""
+        if bool(run_dir) == bool(endpoint):
+            raise ValueError("say where the gateway is: run_dir=…, or endpoint=… with token=…")
+        if endpoint and not (token or keys):
+            raise ValueError("an endpoint needs a token (RUN_DIR/token), or keys")
+        if on_exception not in ("close", "keep"):
+            raise ValueError(f"on_exception {on_exception!r} is neither 'close' nor 'keep'")
+        if not isinstance(run_dir, str | PurePath):
+            raise TypeError(f"run_dir must be a path, not {values.kind_of(run_dir)}")
+        if keys is not None and not isinstance(keys, LinkKeys):
+            raise TypeError(f"keys must be LinkKeys(secret, gateway), not {values.kind_of(keys)}")
+        self._run_dir = os.path.abspath(run_dir) if run_dir else ""
+        self._endpoint = values.text(endpoint, "endpoint")
+        self._token = values.text(token, "token")
+        self._keys = keys
+        pool = values.text(pool, "pool")
+        self._pool = pool or (DEFAULT_POOL if handlers is not None else PUSHING_POOL)
+        self._concurrency = values.whole(concurrency, "concurrency")
+        if not 0 < self._concurrency <= LARGEST_WINDOW:
+            raise ValueError(f"concurrency must be from 1 to {LARGEST_WINDOW}")
+        self._on_exception = on_exception
+        self._handlers, self._timers = _load(handlers)
+        self._shell: AsyncioShell | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Event
+        self._changed: asyncio.Event
+        self._error = ""
+
+    async def __aenter__(self) -> Worker:
+        if api.installed():
+            raise RuntimeError("this process has a wsraw worker already: one process, one worker")
+        self._leaving = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._error = ""
+        self._task = asyncio.get_running_loop().create_task(self._live())
+        # So far that a wrong endpoint is raised here.
+        await asyncio.sleep(0)
+        if self._task.done():
+            await self._task
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Let running handlers return, say bye, and wait until that has left."""
+        assert self._task is not None
+        self._leaving.set()
+        if self._shell is not None:
+            self._shell.stopper.stop()
+        await self._task
+
+    # --- commands ---
+
+    async def ready(self) -> None:
+        """Wait until a gateway has let us in. Raises ConnectionError if it does not."""
+        while not self.is_ready:
+            if self._error or self._task is None or self._task.done():
+                raise ConnectionError(self._error or "the worker is not running")
+            await self._changed.wait()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a gateway hears us now."""
+        shell = self._shell
+        return shell is not None and shell.runtime.link.state is LinkState.READY
+
+    async def send(
+        self,
+        con: Connection | int,
+        msg: Message,
+        type: str | None = None,
+        final: bool | None = None,
+    ) -> None:
+        """Send to a connection, whichever worker serves it; arguments as those of ``con.send``.
+
+        Like the others below it waits for a gateway, and returns when ZeroMQ has taken it: so who
+        awaits is held back by a gateway that does not keep up. It happens at most once: what is
+        under way when the link breaks is lost. Within a handler it belongs to its event instead.
+        """
+        # What is wrong with the arguments is raised here, also while there is no gateway.
+        to_id(con)
+        message = parse_message(msg, type, final)
+        await self._do(lambda: api.connection(con).send(*message))
+
+    async def publish(
+        self, group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()
+    ) -> None:
+        """Send to all connections of a group."""
+        command = api.publish_command(group, msg, exclude)
+        await self._do(lambda: api.send_publish(command))
+
+    async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:
+        """Close a connection."""
+        close_command(to_id(con), code, reason)
+        await self._do(lambda: api.connection(con).close(code, reason))
+
+    async def join(self, group: str, con: Connection | int) -> None:
+        """Put a connection into a group."""
+        to_id(con)
+        values.group(group)
+        await self._do(lambda: api.join(group, con))
+
+    async def leave(self, group: str, con: Connection | int) -> None:
+        """Take a connection out of a group."""
+        to_id(con)
+        values.group(group)
+        await self._do(lambda: api.leave(group, con))
+
+    async def open(self, target: str, **options: Any) -> Connection:
+        """Open a connection; arguments as those of `open_client_connection`. For workers with
+        handlers, which hear of it."""
+        return await self._do(lambda: api.open_client_connection(target, **options))
+
+    def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function, or an async one, in our loop, between handlers; for threads.
+
+        Raises ConnectionError while there is no gateway to speak to.
+        """
+        values.function(function, "what call_soon_threadsafe calls")
+        shell = self._shell
+        if shell is None:
+            raise ConnectionError(self._error or "no gateway is there")
+        shell.stopper.call_soon(function, args)
+
+    async def _do(self, function: Callable[[], T]) -> T:
+        await self.ready()
+        result = function()
+        shell = self._shell
+        while shell is not None and shell is self._shell and shell.has_unsent:
+            await self._changed.wait()
+        return result
+
+    # --- its life ---
+
+    async def _live(self) -> None:
+        try:
+            while not self._leaving.is_set():
+                where = self._where()
+                if where is not None:
+                    await self._serve(*where)
+                    if self._error and where == self._where():
+                        break
+                    self._error = ""
+                await self._pause()
+        except Exception as error:
+            self._error = str(error)
+            raise
+        finally:
+            self._wake()
+
+    def _where(self) -> tuple[str, str] | None:
+        """Endpoint and token, which is another one in each run; None while there is no run."""
+        if not self._run_dir:
+            return self._endpoint, self._token
+        try:
+            token = Path(self._run_dir, "token").read_text("ascii").strip()
+        except OSError:
+            return None
+        return f"ipc://{self._run_dir}/link.sock", token
+
+    async def _serve(self, endpoint: str, token: str) -> None:
+        """Until we leave, or a gateway lets us go. `_error` says why that was for good."""
+        link = WorkerLink(
+            pool=self._pool,
+            token=token,
+            instance=secrets.token_hex(8),
+            language=f"python/{platform.python_version()}",
+            concurrency=self._concurrency,
+            starting=self._handlers.on_start is not None,
+        )
+        bell = Bell()
+        try:
+            dealer = Dealer(endpoint, bell, self._keys)
+        except OSError:
+            bell.close()
+            raise
+        runtime = Runtime(link, self._handlers, self._on_exception, threading.get_ident)
+        stopper = Stopper(bell)
+        shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, self._concurrency)
+        shell.is_guest = True
+        shell.turned = self._wake
+        handlers_module.offer(self._timers)
+        api.install(runtime, stopper.call_soon)
+        self._shell = shell
+        forget = fork.in_child(partial(self._forked, runtime, dealer, bell))
+        try:
+            await shell.serve()
+        finally:
+            forget()
+            self._shell = None
+            api.uninstall()
+            # ZeroMQ waits for the last batch to leave, and others of this loop must not.
+            await asyncio.to_thread(dealer.close, after_bye=True)
+            bell.close()
+            self._wake()
+        if shell.failed:
+            self._error = "on_start raised; the log has the traceback"
+        elif runtime.shut_out:
+            self._error = f"the gateway does not let this worker in: {runtime.shut_out}"
+        if self._error:
+            log.error("%s", self._error)
+
+    def _forked(self, runtime: Runtime, dealer: Dealer, bell: Bell) -> None:
+        """In a process that was forked from this one, where nobody serves any more."""
+        self._shell, self._error = None, FORKED
+        api.forked()
+        runtime.forked(fork.end)
+        dealer.forked()
+        bell.close()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._leaving.wait(), JOIN_AGAIN)
+        except TimeoutError:
+            pass
+
+    def _wake(self) -> None:
+        """Whoever waits for a change looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _load(handlers: object) -> tuple[Handlers, list[Timer]]:
+    """The functions, and the timers of their file."""
+    if isinstance(handlers, str | os.PathLike):
+        return handlers_module.load(os.fspath(handlers)), handlers_module.timers()
+    return Handlers(handlers), []

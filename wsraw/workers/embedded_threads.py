@@ -1,0 +1,146 @@
+"""I/O. A worker for programs without asyncio: the one of asyncio.py, in a thread of its own.
+
+All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from wsraw.workers import embedded_asyncio as inner
+from wsraw.workers import values
+from wsraw.workers.connection import Connection, Message
+from wsraw.workers.runtime import log_exception
+from wsraw.workers.shells.asyncio_shell import run
+
+T = TypeVar("T")
+
+
+class Worker:
+    """As `wsraw.workers.embedded_asyncio.Worker`, with the same arguments, but its methods block::
+
+        with Worker(run_dir="/run/chat") as worker:
+            worker.publish("room", "hello", timeout=5)
+
+    `timeout`: seconds after which TimeoutError is raised (and nothing was sent); None waits as long
+    as it takes. Handlers run in the worker's thread; what they do must not call these methods, but
+    ``con.send`` and the functions of wsraw.
+    """
+
+    def __init__(self, handlers: object = None, **options: Any) -> None:
+        self._worker = inner.Worker(handlers, **options)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._over: asyncio.Event
+
+    def __enter__(self) -> Worker:
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name="wsraw-worker", daemon=True
+        )
+        self._thread.start()
+        started.result()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let running handlers return, say bye, and wait for the thread's end."""
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    def _run(self, started: Future[None]) -> None:
+        ours = os.getpid()
+
+        def escaped(what: str, error: BaseException) -> None:
+            if os.getpid() != ours:
+                # A process that a handler has forked: this is its end.
+                raise error
+            log_exception(what, error)
+
+        run(self._main(started), escaped)
+
+    async def _main(self, started: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        try:
+            async with self._worker:
+                started.set_result(None)
+                await self._over.wait()
+        except Exception as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until a gateway has let us in. Raises ConnectionError if it does not."""
+        self._wait(self._worker.ready(), timeout)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a gateway hears us now."""
+        return self._worker.is_ready
+
+    def send(self, con: Connection | int, msg: Message, *, timeout: float | None = None) -> None:
+        """Send to a connection, whichever worker serves it."""
+        self._wait(self._worker.send(con, msg), timeout)
+
+    def publish(
+        self,
+        group: str,
+        msg: Message,
+        *,
+        exclude: Iterable[Connection | int] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """Send to all connections of a group."""
+        self._wait(self._worker.publish(group, msg, exclude=exclude), timeout)
+
+    def close(
+        self,
+        con: Connection | int,
+        code: int = 1000,
+        reason: str = "",
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Close a connection."""
+        self._wait(self._worker.close(con, code, reason), timeout)
+
+    def join(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
+        """Put a connection into a group."""
+        self._wait(self._worker.join(group, con), timeout)
+
+    def leave(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
+        """Take a connection out of a group."""
+        self._wait(self._worker.leave(group, con), timeout)
+
+    def open(self, target: str, *, timeout: float | None = None, **options: Any) -> Connection:
+        """Open a connection; `options` are those of `open_client_connection`. For workers with
+        handlers, which hear of it."""
+        return self._wait(self._worker.open(target, **options), timeout)
+
+    def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function, or an async one, in the worker's thread, between handlers."""
+        self._worker.call_soon_threadsafe(function, *args)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        if timeout is not None:
+            try:
+                timeout = values.seconds(timeout, "timeout", or_zero=True)
+            except (TypeError, ValueError):
+                coroutine.close()
+                raise
+        if self._thread is None or not self._thread.is_alive():
+            coroutine.close()
+            raise ConnectionError("the worker is not running")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise

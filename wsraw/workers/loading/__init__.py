@@ -1,0 +1,1 @@
+"""How a handlers file is found, loaded and checked."""

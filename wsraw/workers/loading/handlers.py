@@ -1,0 +1,262 @@
+"""Load a handlers file, find and check its on_* functions."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from wsraw.workers import values
+from wsraw.workers.loading import source
+from wsraw.workers.reporting.stacks import shortened
+
+Handler = Callable[..., Any]
+F = TypeVar("F", bound=Callable[[], Any])
+
+SIGNATURES: Final = {
+    "on_connect": ("inf", "con"),
+    "on_message": ("msg", "con"),
+    "on_error": ("error_message", "con"),
+    "on_close": ("con",),
+    "on_attach": ("con",),
+    "on_start": (),
+    "on_stop": (),
+}
+"""What may stand in a handlers file, and what each function is called with. All are optional."""
+
+
+OTHERS_SAY: Final = {
+    "on_open": "on_connect",
+    "on_connection": "on_connect",
+    "on_accept": "on_connect",
+    "on_data": "on_message",
+    "on_receive": "on_message",
+    "on_request": "on_message",
+    "on_disconnect": "on_close",
+    "on_startup": "on_start",
+    "on_shutdown": "on_stop",
+}
+"""What these functions are called elsewhere."""
+
+LIKENESS: Final = 0.84
+"""From which on a name is taken for one of ours with a slip in it (difflib's ratio)."""
+
+
+class LoadError(Exception):
+    """A handlers file does not load. Its text is for the user: a sentence, or a traceback."""
+
+
+class Timer:
+    """A function that is called again and again. Plain data; the shells keep the time."""
+
+    __slots__ = ("function", "is_async", "seconds")
+
+    def __init__(self, seconds: float, function: Callable[[], Any]) -> None:
+        self.seconds = seconds
+        self.function = function
+        self.is_async = is_async(function)
+
+
+def is_async(function: object) -> bool:
+    """Whether it has to be awaited: an ``async def``, an object whose ``__call__`` is one, or a
+    decorator's plain function around one of these (`functools.wraps`)."""
+    try:
+        inner: object = inspect.unwrap(function) if callable(function) else function
+    except ValueError:
+        # It wraps itself.
+        inner = function
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(_call_of(each))
+        for each in (function, inner)
+    )
+
+
+def _call_of(function: object) -> object:
+    return getattr(type(function), "__call__", None)  # noqa: B004
+
+
+_timers: list[Timer] | None = None
+"""Where `every` puts its timers; None where no worker wants them."""
+
+_is_too_late = False
+"""The worker has begun: its timers are those that it has."""
+
+
+def every(seconds: float) -> Callable[[F], F]:
+    """Call the decorated function every so many seconds, in each worker, beside the events.
+
+    The first call comes after that time; a call that would overlap the one before waits for it.
+    What it commands goes out at once. For use while the file loads, or in on_start. Raises
+    ValueError when `seconds` is not above 0, TypeError when it is no number or what is decorated no
+    function, RuntimeError when it is too late. In a process that only imports the file (as
+    multiprocessing's "spawn" does, or a test) nothing is ever called.
+    """
+    time = values.seconds(seconds, "the time of every()")
+
+    def add(function: F) -> F:
+        if _is_too_late:
+            raise RuntimeError("every() is for the time while the handlers file loads, or on_start")
+        values.function(function, f"what every({time:g}) calls")
+        check_arity(function, f"every({time:g})", ())
+        if _timers is not None:
+            _timers.append(Timer(time, function))
+        return function
+
+    return add
+
+
+def take_timers() -> list[Timer]:
+    """All timers so far. From now on `every` raises."""
+    global _timers, _is_too_late
+    timers, _timers, _is_too_late = _timers or [], None, True
+    return timers
+
+
+def timers() -> list[Timer]:
+    """Those so far, to be given to `offer` later."""
+    return list(_timers or ())
+
+
+def offer(timers: list[Timer]) -> None:
+    """The same handlers begin anew: these are their timers, and on_start may add others."""
+    global _timers, _is_too_late
+    _timers, _is_too_late = list(timers), False
+
+
+class Handlers:
+    """The functions of a handlers file, or of any other object; None for those that it does not
+    have."""
+
+    def __init__(self, module: object) -> None:
+        self.module = module
+        functions = {name: find(module, name, args) for name, args in SIGNATURES.items()}
+        self.on_connect = functions["on_connect"]
+        self.on_message = functions["on_message"]
+        self.on_error = functions["on_error"]
+        self.on_close = functions["on_close"]
+        self.on_attach = functions["on_attach"]
+        self.on_start = functions["on_start"]
+        self.on_stop = functions["on_stop"]
+        self.awaited = frozenset(name for name in functions if is_async(functions[name]))
+        """The names of those that are ``async def``."""
+        self.is_async = bool(self.awaited) or any(timer.is_async for timer in _timers or ())
+        """Whether there is any, timers included: then they need an asyncio loop."""
+
+
+def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
+    """The function of that name, or None. Raises LoadError when it cannot be a handler."""
+    function = getattr(module, name, None)
+    if function is None:
+        return None
+    if not callable(function):
+        raise LoadError(f"{name} of {getattr(module, '__file__', module)} is no function")
+    check_arity(function, name, args)
+    return function  # type: ignore[no-any-return]
+
+
+def check_written(file: str) -> None:
+    """Raises LoadError for a file that is empty: it was copied to a full disk, or is about to be
+    written. It would load, and be silence in place of the handlers before it."""
+    try:
+        is_empty = not Path(file).read_bytes().strip()
+    except OSError:
+        return  # Loading it tells.
+    if is_empty:
+        raise LoadError(f"{file} is empty: is it the right file, and has it been written whole?")
+
+
+def slips(handlers: Handlers) -> list[str]:
+    """What in a handlers file looks like a handler with a wrong name, as lines for the log."""
+    missing = [name for name in SIGNATURES if getattr(handlers, name) is None]
+    others = {
+        name: value
+        for name, value in vars(handlers.module).items()
+        if name.lower().startswith("on") and name not in SIGNATURES and inspect.isfunction(value)
+    }
+    if not others:
+        return []
+    # Here, as few need it and all would wait for it.
+    from difflib import get_close_matches
+
+    found = []
+    for name, value in others.items():
+        like = get_close_matches(name.lower(), missing, n=1, cutoff=LIKENESS)
+        meant = OTHERS_SAY.get(name) or (like[0] if like else "")
+        if meant in missing:
+            found.append(f"wsraw does not call {name}; did you mean {meant}?{_where(value)}")
+    return found
+
+
+def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
+    """Raises LoadError unless the function can be called with those arguments, and returns once."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise LoadError(f"{name} contains a yield; a handler returns once{_where(function)}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # A callable without a signature: it will say so itself.
+    try:
+        signature.bind(*args)
+    except TypeError:
+        raise LoadError(
+            f"{name}{signature} cannot be called as {name}({', '.join(args)}){_where(function)}"
+        ) from None
+
+
+def _where(function: Handler) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+
+
+def load(file: str | None) -> Handlers:
+    """Run a handlers file and take its functions; without a file, those that print every event.
+
+    The file's folder stands first on sys.path, as for a script. Raises LoadError.
+    """
+    offer([])
+    if file is None:
+        from wsraw.workers.loading import print_events
+
+        return Handlers(print_events)
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise LoadError(f"there is no handlers file {file}")
+    name = _module_name(path)
+    sys.path.insert(0, str(path.parent))
+    loader = source.Loader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs: dataclasses, pickle and typing look their module up by name.
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+        # It may have a __getattr__ of its own, or odd objects for functions: these run now.
+        return Handlers(module)
+    except (LoadError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise LoadError(_traceback(error, str(path))) from error
+
+
+def _module_name(path: Path) -> str:
+    """Its own name, unless that would hide another module: it may be called json.py. By its own
+    name the processes that multiprocessing spawns find it, too, be it an identifier or not."""
+    name = path.stem
+    if name in sys.modules or name in sys.stdlib_module_names or "." in name:
+        return "wsraw_handlers_" + "".join(c if c.isalnum() else "_" for c in name)
+    return name
+
+
+def _traceback(error: BaseException, path: str) -> str:
+    """The traceback from the user's file on: how we came there is no help."""
+    own: TracebackType | None = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename != path:
+        own = own.tb_next
+    with shortened(error):
+        return "".join(traceback.format_exception(type(error), error, own)).rstrip()

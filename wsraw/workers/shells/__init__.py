@@ -1,0 +1,1 @@
+"""I/O. What drives the runtime: a blocking loop for plain handlers, asyncio for async ones."""

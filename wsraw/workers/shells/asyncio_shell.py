@@ -1,0 +1,363 @@
+"""I/O. Async handlers: many connections at once, one event at a time for each, on a real asyncio
+loop.
+
+ZeroMQ's descriptor is edge-triggered: it says that something has changed, once. Therefore all that
+waits is received, and after each send the socket is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from wsraw.link.records import Event
+from wsraw.workers.connection import Connection
+from wsraw.workers.loading.handlers import take_timers
+from wsraw.workers.runtime import Runtime
+from wsraw.workers.shells import fork
+from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell, Stopper
+
+BATCHES_PER_TURN: Final = 16
+"""Batches received before other callbacks of the loop get their turn."""
+
+RETRY_SEND: Final = 0.05
+"""Seconds after which a batch that the gateway did not take is tried again."""
+
+
+class AsyncioShell(Shell):
+    """Callbacks of one loop: readable → events → tasks → send."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        dealer: Dealer,
+        stopper: Stopper,
+        endpoint: str,
+        bell: Bell,
+        concurrency: int,
+    ) -> None:
+        super().__init__(runtime, dealer, stopper, endpoint)
+        self._bell = bell
+        self._concurrency = concurrency
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        """The loop itself holds tasks weakly only."""
+        self._background: set[asyncio.Task[None]] = set()
+        """Those of call_soon. Nobody waits for them: when all else is done they are cancelled."""
+        self._started = False
+        self._starting = False
+        self._advancing = False
+        self._send_due = False
+        self._is_cancelling = False
+        """What is cancelled now was cancelled by us."""
+        self.is_guest = False
+        """The loop is that of a program around us, and so is a KeyboardInterrupt."""
+        self._owns_loop = False
+        """Nobody but handlers can cancel what runs in the loop."""
+        self._is_closed = False
+        """The loop goes on without us: what it was still asked to call finds nothing to do."""
+        self._unsent: bytes | None = None
+        self._timers: dict[Due, asyncio.TimerHandle] = {}
+        self.turned: Callable[[], None] = _nothing
+        """Called when something was received or sent."""
+        self._context: contextvars.Context
+        self._loop: asyncio.AbstractEventLoop
+        self._over: asyncio.Event
+
+    def run(self) -> int:
+        """Serve until the gateway or a signal ends it. Returns the exit code."""
+        fork.in_child(self._end_fork)
+        self._owns_loop = True
+        run(self.serve(), self.runtime.escaped)
+        self.dealer.close(after_bye=True)
+        return self.exit_code()
+
+    def _end_fork(self) -> None:
+        """In a forked child that awaits: it shares this loop's descriptors with the worker."""
+        self._is_closed = True
+        self._loop.call_soon(fork.end, None)
+
+    async def serve(self) -> None:
+        """The same, in a loop that runs already. Closing the dealer is left to the caller."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._over = asyncio.Event()
+        self.runtime.output_ready = self._schedule_send
+        self.runtime.send_now = self._send
+        self.runtime.passes = self._passes
+        loop.add_reader(self._bell.reader, self._handle_bell)
+        loop.add_reader(self.dealer.fd, self._handle_readable)
+        warning = loop.call_later(
+            max(0.0, self.warn_if_alone(time.monotonic())), self._warn_if_alone
+        )
+        try:
+            await self._until_over()
+        finally:
+            # The loop may have more to do than this, and the descriptors are about to be closed.
+            warning.cancel()
+            self._is_closed = self._is_cancelling = True
+            self._forget_timers()
+            loop.remove_reader(self.dealer.fd)
+            loop.remove_reader(self._bell.reader)
+
+    async def _until_over(self) -> None:
+        loop = self._loop
+        self._handle_readable()
+        # A signal that came before the loop stood.
+        self._handle_bell()
+        while not self._over.is_set():
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError as error:
+                if not self._owns_loop:
+                    raise
+                # A handler that cancels all tasks of the loop has met this one, too.
+                self.runtime.escaped("the worker's own task", error)
+        await self._cancel_background()
+        on_stop = self.runtime.handlers.on_stop
+        if on_stop is not None and self._started and not self.failed:
+            await self.runtime.call_async("on_stop", on_stop)
+        self.runtime.bye()
+        give_up = loop.time() + LAST_BATCH
+        self._send()
+        while self._unsent is not None and loop.time() < give_up:
+            if self.stop_if_abandoned():
+                break
+            await asyncio.sleep(RETRY_SEND)
+            self._send()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something still waits for the gateway to take it."""
+        return self._send_due or self._unsent is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is handled now, and nothing waits to be handled or sent."""
+        return not (self._tasks or self.has_unsent or self.runtime.queue or self.stopper.calls)
+
+    def _warn_if_alone(self) -> None:
+        self.warn_if_alone(time.monotonic())
+
+    # --- in ---
+
+    def _handle_bell(self) -> None:
+        self._bell.quiet()
+        self.stop_if_abandoned()
+        calls = self.stopper.calls
+        for _ in range(len(calls)):
+            function, args = calls.popleft()
+            self._spawn(self._call("call_soon", function, *args), is_background=True)
+        self._end_if_over()
+
+    def _handle_readable(self) -> None:
+        if self._is_closed:
+            return
+        for _ in range(BATCHES_PER_TURN):
+            batch = self.dealer.receive()
+            if batch is None:
+                break
+            self.runtime.receive(batch)
+        else:
+            self._loop.call_soon(self._handle_readable)
+        self._advance()
+        self._schedule_send()
+
+    def _advance(self) -> None:
+        """Start what can be started."""
+        if not self._started and not self._starting and self.runtime.is_ready:
+            self._starting = True
+            self._spawn(self._start())
+        if self._started and not self._advancing:
+            # An eager task may end, and advance, before its start has returned.
+            self._advancing = True
+            self._start_events()
+            self._advancing = False
+        self._end_if_over()
+
+    async def _start(self) -> None:
+        on_start = self.runtime.handlers.on_start
+        if on_start is not None:
+            self.failed = not await self.runtime.call_async("on_start", on_start)
+            self._started_well()
+        self._started = True
+        now = self._loop.time()
+        for timer in take_timers():
+            due = Due(timer, now)
+            self._arm(due)
+        self._loop.call_soon(self._advance)
+
+    def _start_events(self) -> None:
+        runtime = self.runtime
+        queue, meet = runtime.queue, runtime.meet
+        clock = time.monotonic
+        send_by = clock() + SEND_AFTER
+        while queue and self._running < self._concurrency and not self._is_stopping():
+            event = queue.popleft()
+            con = meet(event.con)
+            if con._waiting is not None:
+                con._waiting.append(event)
+            elif runtime.is_async(event):
+                con._waiting = deque()
+                self._running += 1
+                self._spawn(self._serve(con, event, runtime.link.session))
+            else:
+                runtime.handle(event)
+                # Nobody else may: what waits for this is not always a batch that came.
+                if not self._send_due:
+                    self._schedule_send()
+                if clock() >= send_by:
+                    self._send()
+                    self._loop.call_soon(self._advance)
+                    return
+
+    async def _serve(self, con: Connection, event: Event, session: int) -> None:
+        """One event; then its connection's next one has its turn, in a task of its own."""
+        if session == self.runtime.link.session:
+            await self.runtime.handle_async(event)
+        # Else its session has ended before this task began: acked now, it would be acked as
+        # another event, of the session that stands.
+        if not self._send_due:
+            self._schedule_send()
+        waiting = con._waiting
+        if waiting and not self._is_stopping():
+            session = self.runtime.link.session
+            self._spawn(self._serve(con, waiting.popleft(), session), is_nested=True)
+            return
+        con._waiting = None
+        self._running -= 1
+        if self.runtime.queue and not self._advancing:
+            self._loop.call_soon(self._advance)
+
+    # --- tasks ---
+
+    def _spawn(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        is_nested: bool = False,
+        is_background: bool = False,
+    ) -> None:
+        # What a handler puts into its context is not for the next event's.
+        context = self._context.copy()
+        if sys.version_info >= (3, 12) and not is_nested:
+            # Most handlers return without waiting: then no turn of the loop is needed. Not from
+            # within another one: a long queue would become a deep stack.
+            task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
+        else:
+            task = self._loop.create_task(coroutine, context=context)
+        if task.done():
+            return
+        if is_background:
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        else:
+            self._tasks.add(task)
+            task.add_done_callback(self._release)
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._end_if_over()
+
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, asyncio.CancelledError):
+            return self._is_cancelling
+        return self.is_guest and isinstance(error, KeyboardInterrupt)
+
+    async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
+        await self.runtime.call_async(what, function, *args)
+
+    def _arm(self, due: Due) -> None:
+        if not self._is_closed:
+            self._timers[due] = self._loop.call_at(due.when, self._tick, due)
+
+    def _forget_timers(self) -> None:
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+
+    def _tick(self, due: Due) -> None:
+        if not (self._is_stopping() or self.runtime.is_draining):
+            self._spawn(self._run_timer(due))
+
+    async def _run_timer(self, due: Due) -> None:
+        await self.runtime.call_async("every", due.timer.function)
+        due.advance(self._loop.time())
+        self._arm(due)
+
+    # --- the end ---
+
+    def _is_stopping(self) -> bool:
+        return self.stopper.asked or self.failed
+
+    def _end_if_over(self) -> None:
+        if self.is_over() and not self._tasks:
+            self._over.set()
+
+    async def _cancel_background(self) -> None:
+        """As asyncio.run does it when main has returned. Before on_stop, which may close what they
+        use."""
+        # What has just been asked for shall at least begin: it may be done with that.
+        await asyncio.sleep(0)
+        self._is_cancelling = True
+        while self._background:
+            for task in self._background:
+                task.cancel()
+            await asyncio.wait(self._background)
+        self._is_cancelling = False
+
+    # --- out ---
+
+    def _schedule_send(self) -> None:
+        """At the end of this turn of the loop, so that handlers done in one turn share a batch."""
+        if not self._send_due:
+            self._send_due = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        if self._is_closed:
+            return
+        self._send_due = False
+        if self._unsent is None:
+            self._unsent = self.runtime.link.data_to_send()
+        while self._unsent is not None:
+            if not self.dealer.send(self._unsent):
+                self._send_due = True
+                self._loop.call_later(RETRY_SEND, self._send)
+                break
+            self._unsent = self.runtime.link.data_to_send()
+        if self.dealer.is_readable():
+            self._loop.call_soon(self._handle_readable)
+        self.turned()
+
+
+def _nothing() -> None:
+    pass
+
+
+def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException], object]) -> None:
+    """Run this to its end in a loop of its own, whatever handlers raise beside it: asyncio lets
+    SystemExit and KeyboardInterrupt of any task end the loop, and a handler may stop it."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        loop = runner.get_loop()
+        running = loop.create_task(main)
+        while not running.done():
+            try:
+                loop.run_until_complete(running)
+            except BaseException as error:
+                if running.done() or loop.is_closed():
+                    raise
+                escaped("a task or callback of the handlers", error)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop that can watch what ZeroMQ shows."""
+    if sys.platform == "win32":
+        # The Proactor loop has no add_reader, which ZeroMQ's descriptor needs.
+        return asyncio.SelectorEventLoop()
+    return asyncio.new_event_loop()

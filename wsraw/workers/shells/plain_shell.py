@@ -1,0 +1,111 @@
+"""I/O. Plain handlers: one after the other, on a blocking poll."""
+
+from __future__ import annotations
+
+import time
+
+from wsraw.workers.loading.handlers import take_timers
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell
+
+
+class PlainShell(Shell):
+    """One turn: a batch in, its handlers, what they command out; then timers and calls."""
+
+    _started = False
+    _due: list[Due]
+
+    def run(self) -> int:
+        """Serve until the gateway or a signal ends it. Returns the exit code."""
+        runtime, dealer = self.runtime, self.dealer
+        runtime.send_now = self._send
+        self._due = []
+        seconds = 0.0
+        while True:
+            if dealer.wait(seconds):
+                self._receive()
+            if not self._started and runtime.is_ready:
+                self._start()
+            self._handle_queue()
+            if self.stopper.calls:
+                self._run_calls()
+            now = time.monotonic()
+            seconds = self._run_timers(now) if self._started else self.warn_if_alone(now)
+            self._send()
+            self.stop_if_abandoned()
+            if self.is_over():
+                break
+            if runtime.queue:
+                seconds = 0.0
+        self._leave()
+        return self.exit_code()
+
+    def _receive(self) -> None:
+        batch = self.dealer.receive()
+        if batch is not None:
+            self.runtime.receive(batch)
+
+    def _start(self) -> None:
+        self._started = True
+        on_start = self.runtime.handlers.on_start
+        if on_start is not None:
+            self.failed = not self.runtime.call("on_start", on_start)
+            self._started_well()
+        now = time.monotonic()
+        self._due = [Due(timer, now) for timer in take_timers()]
+
+    def _handle_queue(self) -> None:
+        queue, handle, stopper = self.runtime.queue, self.runtime.handle, self.stopper
+        clock = time.monotonic
+        send_by = clock() + SEND_AFTER
+        while queue and not (stopper.asked or self.failed):
+            handle(queue.popleft())
+            now = clock()
+            if now >= send_by:
+                self._send()
+                send_by = now + SEND_AFTER
+
+    def _run_calls(self) -> None:
+        calls = self.stopper.calls
+        # Those that are there now: one that asks to be called again must not keep us here.
+        for _ in range(len(calls)):
+            function, args = calls.popleft()
+            self.runtime.call("call_soon", function, *args)
+
+    def _run_timers(self, now: float) -> float:
+        """Seconds until the next one; infinite without timers."""
+        seconds = float("inf")
+        for due in self._due:
+            if due.when <= now and not self.is_over():
+                self.runtime.call("every", due.timer.function)
+                now = time.monotonic()
+                due.advance(now)
+            seconds = min(seconds, due.when - now)
+        return seconds
+
+    def _send(self) -> None:
+        """All that the link has. Waits for a gateway that does not keep up: its window is its own
+        memory's bound, ours is that we handle nothing more meanwhile."""
+        link, dealer = self.runtime.link, self.dealer
+        batch = link.data_to_send()
+        give_up = float("inf")
+        while batch is not None:
+            if dealer.send(batch):
+                batch = link.data_to_send()
+                continue
+            if self.stop_if_abandoned():
+                return
+            now = time.monotonic()
+            if self.stopper.asked:
+                give_up = min(give_up, now + LAST_BATCH)
+            if now >= give_up:
+                return
+            if dealer.wait(give_up - now, to_send=True):
+                self._receive()
+
+    def _leave(self) -> None:
+        on_stop = self.runtime.handlers.on_stop
+        if on_stop is not None and self._started and not self.failed:
+            self.runtime.call("on_stop", on_stop)
+        self.runtime.bye()
+        self._send()
+        self.dealer.close(after_bye=True)
