@@ -221,7 +221,7 @@ class Scene:
                 router.close(entry, 1000, "", "handler", self.served.loop.now)
         self.served.until(lambda: self.ask() or len(sockets.endpoints) == 1, seconds=0.4)
         self.served.until(lambda: self.ask() or len(router.entries) == 1, seconds=0.4)
-        assert not sockets._dialler.attempts
+        assert not sockets._dialer.attempts
         self.go()
         [entry] = router.entries.values()
         assert router.flow.total == entry.held + entry.output_counted
@@ -432,7 +432,7 @@ def _accept(scene: Scene, server: socket.socket) -> socket.socket | None:
             got.append(server.accept()[0])
         # A thread may be at work, as for the TLS context.
         return bool(got) or (
-            next(tries, None) is None and not scene.served.sockets._dialler.attempts
+            next(tries, None) is None and not scene.served.sockets._dialer.attempts
         )
 
     eventually(is_over)

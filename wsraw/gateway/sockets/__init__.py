@@ -1,1 +1,1 @@
-"""I/O. The only place that holds sockets of clients."""
+"""I/O. The client sockets: nothing else reads, writes or closes one."""

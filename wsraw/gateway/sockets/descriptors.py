@@ -1,4 +1,4 @@
-"""I/O. Which descriptors connections may have: numbers below the reserve."""
+"""I/O. The descriptors that connections may use: numbers below the reserve."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ TOO_MANY: Final = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 class Descriptors:
-    """The numbers that are for connections, accepted and opened."""
+    """The numbers for connections, accepted and opened."""
 
     def __init__(self, limit: int = 0, workers: int = 0) -> None:
-        """A limit of 0 is none."""
+        """A limit of 0 means none."""
         self.limit = limit
         self._workers = workers
         self._top = sys.maxsize
         self.expect(workers)
 
     def expect(self, workers: int) -> None:
-        """There are so many workers now; of those that there were to be at the start none less."""
+        """Reserve descriptors for so many workers, and at least for those expected at the start."""
         if self.limit and ARE_NUMBERED:
             self._top = self.limit - reserve(self.limit, max(workers, self._workers))
 
     @property
     def look_ups(self) -> int:
-        """How many names may be looked up at the same time."""
+        """The number of names that may be looked up at the same time."""
         return for_look_ups(self.limit) // LOOK_UP if self.limit else sys.maxsize
 
     def is_beyond(self, sock: socket.socket) -> bool:
-        """Whether this one is in the reserve."""
+        """Whether this socket is in the reserve."""
         return sock.fileno() >= self._top
 
     def is_last(self, number: int) -> bool:
-        """Whether the next one would be."""
+        """Whether the descriptor after this one is in the reserve."""
         return number >= self._top - 1
 
     def has_room(self) -> bool:
-        """Whether there is one for a connection. Raises nothing."""
+        """Whether a connection could have one. Raises nothing."""
         try:
             with socket.socket() as probe:
                 return not self.is_beyond(probe)
@@ -51,8 +51,8 @@ class Descriptors:
             return False
 
     def most_connections(self, most: int) -> int:
-        """`most`, or how many connections there is room for, after all else is open; those that are
-        refused with a word take some, too."""
+        """`most`, or fewer connections, if fewer fit beside all that is open already and the
+        connections that wait for a refusal."""
         if self._top == sys.maxsize:
             return most
         try:

@@ -1,7 +1,7 @@
-"""I/O. Connections we open: names resolved off the loop, addresses tried as RFC 8305 has it.
+"""I/O. Connections that handlers open: names resolved in threads, addresses tried as in RFC 8305.
 
-Each address gets a start of its own: the next one is tried when the one before has failed, or has
-said nothing for ATTEMPT_DELAY, and those that say nothing go on. The first one that answers wins.
+The next address is tried when the one before has failed, or has not answered for ATTEMPT_DELAY;
+attempts without an answer continue. The first address that answers wins.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from wsraw.runtime.sockets import printable
 from wsraw.runtime.tuning import tune
 
 ATTEMPT_DELAY: Final = 0.25
-"""Seconds that an address has for itself before the next one is tried, too (RFC 8305, section 5).
-"""
+"""Seconds before the next address is tried, too (RFC 8305, section 5)."""
 
 MOST_ADDRESSES: Final = 8
-"""Addresses of a name that are tried; each that says nothing holds a descriptor."""
+"""Addresses of a name that are tried; each attempt without an answer holds a descriptor."""
 
-UNDER_WAY: Final = {
+IN_PROGRESS: Final = {
     0,
     errno.EINPROGRESS,
     errno.EWOULDBLOCK,
@@ -67,7 +66,7 @@ class Dialer:
         self.attempts: set[_Attempt] = set()
 
     def dial(self, con: Connection) -> None:
-        """Begin. The connection's deadline (connect_timeout) ends it at the latest."""
+        """Begin to connect; the connection's deadline (connect_timeout) ends it at the latest."""
         asked = con.asked
         if con.state is CLOSED or asked is None:
             return
@@ -89,7 +88,7 @@ class Dialer:
             attempt.fail("this platform has no unix sockets")
 
     def _secure(self, attempt: _Attempt, asked: Opening) -> None:
-        """First the TLS context: making one may take longer than a turn of the loop may."""
+        """Find the TLS context first, or make it in a thread: that takes longer than a turn may."""
         options = options_of(asked)
 
         def made(attempt: _Attempt, context: Context | None, why: str) -> None:
@@ -104,7 +103,7 @@ class Dialer:
         if context is not None:
             made(attempt, context, "")
         else:
-            # The attempt as an argument: what raises there is its fault (loop.owner_of).
+            # The attempt is an argument, so that an exception ends it (loop.owner_of).
             attempt.wait(
                 "its certificates were not read",
                 self._resolver.call,
@@ -114,13 +113,13 @@ class Dialer:
             )
 
     def give_up(self, con: Connection) -> None:
-        """Whatever is under way for it, it will not come to stand."""
+        """Stop connecting it."""
         for attempt in [attempt for attempt in self.attempts if attempt.con is con]:
             self.attempts.discard(attempt)
             attempt.end()
 
     def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
-        """An attempt is over."""
+        """Report the end of an attempt: a connected socket, or why there is none."""
         self.attempts.discard(attempt)
         if sock is not None:
             self._connected(attempt.con, sock, attempt.terms)
@@ -129,17 +128,18 @@ class Dialer:
 
 
 class _Attempt:
-    """One connection on its way: its addresses to come, and the sockets that say nothing yet."""
+    """The attempt to connect one connection: addresses not tried yet, and sockets without an
+    answer."""
 
-    def __init__(self, loop: Loop, dialler: Dialer, con: Connection) -> None:
+    def __init__(self, loop: Loop, dialer: Dialer, con: Connection) -> None:
         self.con = con
         self.terms: OpenTls | None = None
         self._loop = loop
-        self._dialler = dialler
+        self._dialer = dialer
         self._addresses: list[Address] = []
         self._socks: dict[socket.socket, Any] = {}
-        """Under way, and their addresses."""
-        self._forget: Callable[[], None] | None = None
+        """Sockets without an answer, and their addresses."""
+        self._cancel: Callable[[], None] | None = None
         self._waits_for = ""
         self._over = False
         self._why = ""
@@ -149,14 +149,14 @@ class _Attempt:
             self._timer = loop.call_at(con.deadline, self._time_out)
 
     def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
-        """Ask a thread for something, and take the question back if it is over before."""
+        """Ask a thread for something; `end` cancels that."""
         self._waits_for = what
-        forget = ask(*args)
+        cancel = ask(*args)
         if self._waits_for == what and not self._over:
-            self._forget = forget
+            self._cancel = cancel
 
     def resolved(self, addresses: list[Address], why: str) -> None:
-        """The name has these addresses, or none."""
+        """Take the addresses of the name, or the reason why there are none."""
         self._waits_for = ""
         if not self._over:
             self._addresses = _interleaved(addresses)[:MOST_ADDRESSES]
@@ -164,7 +164,7 @@ class _Attempt:
             self._next()
 
     def _next(self) -> None:
-        """Try one address more; those that fail at once do not count."""
+        """Try one more address; one that fails at once does not count."""
         self._stop_waiting()
         while self._addresses:
             family, address = self._addresses.pop(0)
@@ -174,7 +174,7 @@ class _Attempt:
                 self._why = f"cannot open a socket: {error.strerror}"
                 continue
             self._socks[sock] = address
-            if self._dialler.descriptors.is_beyond(sock):
+            if self._dialer.descriptors.is_beyond(sock):
                 del self._socks[sock]
                 sock.close()
                 self._why = f"cannot open a socket: {TOO_MANY.strerror} (see ulimit -Hn)"
@@ -184,8 +184,8 @@ class _Attempt:
                 code = sock.connect_ex(address)
             except (OSError, ValueError) as error:
                 code = getattr(error, "errno", None) or errno.EINVAL
-            # A unix socket says EAGAIN when the backlog is full, and is not under way then.
-            if code in UNDER_WAY and not (code == errno.EAGAIN and isinstance(address, str)):
+            # For a unix socket EAGAIN means that the backlog is full: it is not under way then.
+            if code in IN_PROGRESS and not (code == errno.EAGAIN and isinstance(address, str)):
                 self._loop.watch(sock, partial(self._handle, sock), write=True)
                 if self._addresses:
                     self._next_timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
@@ -198,7 +198,7 @@ class _Attempt:
 
     def _handle(self, sock: socket.socket, readable: bool, writable: bool) -> None:
         if sock not in self._socks:
-            # Closed in this turn, as another one was faster.
+            # Closed in this turn: another address was faster.
             return
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._loop.unwatch(sock)
@@ -210,29 +210,29 @@ class _Attempt:
             return
         try:
             self.end()
-            self._dialler.finish(self, sock, "")
+            self._dialer.finish(self, sock, "")
         except Exception:
-            # Nobody has taken it over.
+            # Nobody owns the socket.
             sock.close()
             raise
 
     def _time_out(self) -> None:
-        silent = ", ".join(printable(address) for address in self._socks.values())
-        what = f"no answer from {silent}" if silent else self._waits_for
+        unanswered = ", ".join(printable(address) for address in self._socks.values())
+        what = f"no answer from {unanswered}" if unanswered else self._waits_for
         self.fail(f"timed out: {what}" if what else "timed out")
 
     def fail(self, why: str) -> None:
         """Give up."""
         if not self._over:
             self.end()
-            self._dialler.finish(self, None, why)
+            self._dialer.finish(self, None, why)
 
     def handle_fault(self, error: BaseException) -> None:
-        """Something of ours has raised on the way: the connection ends for that."""
+        """End the connection for an exception of our own."""
         try:
-            self._dialler.give_up(self.con)
+            self._dialer.give_up(self.con)
         finally:
-            self._dialler.fault(self.con, error)
+            self._dialer.fault(self.con, error)
 
     def _stop_waiting(self) -> None:
         if self._next_timer is not None:
@@ -240,14 +240,14 @@ class _Attempt:
             self._next_timer = None
 
     def end(self) -> None:
-        """Nothing is under way any more."""
+        """Cancel everything that is under way."""
         self._over = True
         self._stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
-        if self._forget is not None:
-            self._forget()
-            self._forget = None
+        if self._cancel is not None:
+            self._cancel()
+            self._cancel = None
         while self._socks:
             sock, _ = self._socks.popitem()
             try:
@@ -257,8 +257,8 @@ class _Attempt:
 
 
 def _interleaved(addresses: list[Address]) -> list[Address]:
-    """In their order, but the families in turn: if one is broken the other one comes soon (RFC
-    8305, section 4)."""
+    """The addresses in their order, but families by turns, so that a broken one costs little time
+    (RFC 8305, section 4)."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)

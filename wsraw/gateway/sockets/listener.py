@@ -1,4 +1,4 @@
-"""I/O. Listening sockets: accepted from within bounds, paused when exhausted."""
+"""I/O. Listening sockets: a bounded number accepted in a turn, a pause when resources run out."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from wsraw.runtime.loop import Loop
 log = logging.getLogger("wsraw.gateway")
 
 ACCEPT_BUDGET: Final = 16
-"""Connections accepted from one listener in a turn; a storm must not starve those who are in."""
+"""Connections accepted from one listener in a turn; a storm must not starve open connections."""
 
 ACCEPT_PAUSE: Final = 0.5
-"""Seconds without accepting after the system refused us a descriptor or memory."""
+"""Seconds without accepting after the system has refused a descriptor or memory."""
 
 COMPLAIN_EVERY: Final = 10.0
-"""Seconds between two lines in the log about the same trouble."""
+"""Seconds between two lines in the log about the same problem."""
 
 EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 Accepted = Callable[[Listen, socket.socket, object], object]
-"""Called with each new connection: its listener's setting, the socket, the peer's address."""
+"""Called for each new connection with its listener's setting, the socket and the peer's address."""
 
 
 class Listener:
-    """A listening socket. One that is not given by our parent is opened here: raises OSError, with
-    advice, when it cannot be."""
+    """A listening socket, given by our parent or opened here. Raises OSError, with advice, if it
+    cannot be opened."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """Where it really listens, port 0 resolved."""
+        """Where it listens, with the real port for port 0."""
         return listening.printable(self._sock.getsockname())
 
     def update(self, room: bool) -> None:
@@ -87,24 +87,24 @@ class Listener:
                 if error.errno in EXHAUSTED:
                     self._pause(error)
                     return
-                # accept(2) also passes on what has happened to a connection before we came.
+                # accept(2) also reports errors of a connection that ended in the queue.
                 continue
             except Exception as error:
-                # An address, for example, that Python cannot read.
-                log.exception("a client of %s is lost", self.listen.name)
+                # For example an address that Python cannot read.
+                log.exception("lost a client of %s", self.listen.name)
                 self._pause(error)
                 return
             number = sock.fileno()
             self._accepted(self.listen, sock, address)
             if self._descriptors.is_last(number) and sock.fileno() >= 0:
-                # It stays. The others wait until there is room again.
+                # This client stays. The others wait until there is room again.
                 self._pause(TOO_MANY)
                 return
 
     def _pause(self, error: Exception) -> None:
         now = self._loop.now
         self._exhausted_until = now + ACCEPT_PAUSE
-        # Only to wake the loop; `update` does the rest.
+        # This only wakes the loop; `update` does the rest.
         self._loop.wake_at(self._exhausted_until)
         if now - self._complained_at >= COMPLAIN_EVERY:
             self._complained_at = now
@@ -117,7 +117,7 @@ class Listener:
             )
 
     def close(self) -> None:
-        """No new connections from here on."""
+        """Accept no more connections."""
         self._loop.unwatch(self._sock)
         if self._is_given:
             self._sock.close()

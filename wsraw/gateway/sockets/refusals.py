@@ -1,7 +1,7 @@
-"""I/O. Clients that are over a bound: told so, for next to nothing.
+"""I/O. Clients above a limit are refused cheaply: with an answer if they speak HTTP, else a reset.
 
-Whoever speaks HTTP gets an answer, whoever does not gets a reset. That takes its first bytes, so a
-few may wait for a short time to be told; in a storm the others are reset at once.
+Which of them depends on the first bytes, so a few clients at a time may wait for theirs for a short
+time. In a storm the others are reset at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ANSWERS: Final = {
 
 
 class Refusals:
-    """Those who wait to hear that they may not come in."""
+    """Refused clients whose answer is not decided yet, or not read."""
 
     def __init__(self, loop: Loop, descriptors: Descriptors | None = None) -> None:
         self._loop = loop
@@ -37,7 +37,7 @@ class Refusals:
         self._over: list[_Refused] = []
 
     def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
-        """Take the socket of a client over, and get rid of it."""
+        """Take over the socket of a client, answer with the status, and close it."""
         is_full = len(self._waiting) >= AT_ONCE or self._descriptors.is_last(sock.fileno())
         if listen.protocol == "raw" or is_full:
             reset(sock)
@@ -49,7 +49,7 @@ class Refusals:
         self._loop.watch(sock, refused.handle, read=True)
 
     def free(self) -> None:
-        """End of a turn: close those that are told. Nothing is closed inside a callback."""
+        """At the end of a turn, close those that are done: nothing is closed inside a callback."""
         if not self._over:
             return
         over = list(self._over)
@@ -61,7 +61,7 @@ class Refusals:
                     self._loop.unwatch(refused.sock)
                     refused.close()
                 except Exception:
-                    log.exception("a client that was refused")
+                    log.exception("cannot close a refused client")
                     refused.sock.close()
 
     def close(self) -> None:
@@ -85,7 +85,8 @@ class _Refused:
         try:
             data = self.sock.recv(4096)
             if self._answered or not data:
-                # What it still sends is read, as else our answer would be destroyed by a reset.
+                # Reading goes on, as unread bytes would make closing a reset, which destroys our
+                # answer.
                 if not data:
                     self.end()
                 return
@@ -106,7 +107,7 @@ class _Refused:
         self._over.append(self)
 
     def handle_fault(self, error: BaseException) -> None:
-        log.error("a client that was refused is reset by a fault of wsraw itself", exc_info=error)
+        log.error("reset a refused client for a fault of wsraw itself", exc_info=error)
         self._answered = False
         self.end()
 

@@ -75,7 +75,7 @@ class Sockets(TlsOwner):
         self.handshakes = HandshakeQueue()
         self._accept_tls: dict[str, AcceptTls] = {}
         """For each listener with TLS, by its name."""
-        self._dialler = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
+        self._dialer = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
 
     # --- sockets come ---
 
@@ -187,9 +187,9 @@ class Sockets(TlsOwner):
                 self.registry.limits.hit("memory_limit", now, con.who)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
-            self._dialler.dial(con)
+            self._dialer.dial(con)
         except Exception as error:
-            self._dialler.give_up(con)
+            self._dialer.give_up(con)
             self._fault(con, error)
 
     def _connected(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
