@@ -152,7 +152,7 @@ def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
     if case.eof:
         events += con.receive_eof(0.0)
     events += con.drained(0.0)
-    output = b"".join(con.output)
+    output = b"".join(con.output.chunks)
     if con.half_closed and output:
         events += con.written(len(output), 0.0)
     # The only thing in it that is not ours to say.

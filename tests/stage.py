@@ -183,8 +183,8 @@ class Stage:
     def write(self, con: Connection, size: int | None = None) -> bytes:
         """The socket takes this much of the output, or all; as the gateway's endpoint does."""
         taken = bytearray()
-        while con.output_size and (size is None or len(taken) < size):
-            chunk = bytes(con.data_to_send())
+        while con.output.size and (size is None or len(taken) < size):
+            chunk = bytes(con.output.data_to_send())
             if size is not None:
                 chunk = chunk[: size - len(taken)]
             taken += chunk

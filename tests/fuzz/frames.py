@@ -58,13 +58,13 @@ def check(number: int, data: bytes) -> tuple[Connection, list[Any], Hashable]:
     others = feed(again, pieces(data))
     assert others == events
     assert again.state is con.state
-    output = b"".join(con.output)
+    output = b"".join(con.output.chunks)
     # Masks are chance: the lengths of frames that we mask are all that can be compared.
-    other = b"".join(again.output)
+    other = b"".join(again.output.chunks)
     assert (len(other) == len(output)) if con.opened else (other == output)
     assert con.state in (OPEN, CLOSING, CLOSED)
     assert con.unfinished <= con.settings.max_message_size + SLICE + 14
-    assert con.output_size <= len(data) + PONGS_BELOW
+    assert con.output.size <= len(data) + PONGS_BELOW
     # That came with the handshake.
     events.insert(0, OnConnect(0, con.id, {}))
     check_life(con, events)

@@ -64,7 +64,7 @@ def check_life(con: Connection, events: list[Any]) -> None:
         assert kinds.index(OnError) == len(kinds) - 2, kinds
     _check_messages(con, [event for event in events if type(event) is OnMessage])
     assert _decoder.decode(encode([1, *events])) == (1, events, [])
-    check_output(con)
+    check_output(con.output)
 
 
 def _check_messages(con: Connection, messages: list[OnMessage]) -> None:
@@ -87,10 +87,10 @@ def _check_messages(con: Connection, messages: list[OnMessage]) -> None:
             size = 0
 
 
-def check_output(con: Output) -> None:
+def check_output(output: Output) -> None:
     """Its account is right."""
-    assert con.output_size == sum(map(len, con.output)), "output_size"
-    assert all(con.output), "an empty chunk"
+    assert output.size == sum(map(len, output.chunks)), "output.size"
+    assert all(output.chunks), "an empty chunk"
 
 
 def outcome(con: Connection, events: list[Any]) -> Hashable:
@@ -108,5 +108,6 @@ def outcome(con: Connection, events: list[Any]) -> Hashable:
             kind = f"{event.code} {event.cause}"
         if not kinds or kinds[-1] != kind:
             kinds.append(kind)
-    output = con.output[0][:12] if con.output and con.output[0].startswith(b"HTTP/") else b""
-    return tuple(kinds[:6]), error, con.state, output, con.output_size.bit_length()
+    chunks = con.output.chunks
+    output = chunks[0][:12] if chunks and chunks[0].startswith(b"HTTP/") else b""
+    return tuple(kinds[:6]), error, con.state, output, con.output.size.bit_length()

@@ -43,7 +43,7 @@ def asked(settings: Settings) -> Connection:
     finally:
         secrets.token_bytes = chance
     con.connected(0.0)
-    con.drop_output()
+    con.output.drop()
     return con
 
 
@@ -55,5 +55,5 @@ def dialled(settings: Settings, deflate: bool) -> Connection:
 
 def _cleared(con: Connection) -> Connection:
     assert con.state is OPEN
-    con.drop_output()
+    con.output.drop()
     return con

@@ -356,7 +356,7 @@ class Ground:
             if page.bereaved:
                 assert not standing, f"{page.id} stands and its messages are lost"
             if con.close_cause == "eof":
-                assert not con.output_size, f"{page.id} ended before its output was written"
+                assert not con.output.size, f"{page.id} ended before its output was written"
         room = {entry.id for entry in self.router.groups.members("room")}
         members = set(self.page.groups.get("room", ()))
         assert room == members, f"{room} are in the room, not {members}"

@@ -97,14 +97,14 @@ class Socket:
         con = self.con
         if self.closed:
             return
-        if con.output_size:
-            data = bytes(con.data_to_send()[:size])
+        if con.output.size:
+            data = bytes(con.output.data_to_send()[:size])
             self.outgoing += data
             self.registry.take(con, con.written(len(data), now), now)
             entry = con.entry
             if entry is not None:
                 entry.written += len(data)
-                if con.output_size or entry.output_counted or entry.marks:
+                if con.output.size or entry.output_counted or entry.marks:
                     self.registry.wrote(entry)
         if con.state is ConnectionState.CLOSING:
             self._go_on(now)
@@ -126,22 +126,22 @@ class Socket:
 
     def _finish(self, now: float) -> None:
         con = self.con
-        if con.reset or (self.eof and not con.output_size):
+        if con.reset or (self.eof and not con.output.size):
             self._close()
             return
         if not self.lingering:
             self.lingering = True
             self.reading = not self.eof
             self.linger_until = now + con.settings.close_timeout
-        if not con.output_size:
+        if not con.output.size:
             self.shut = True
 
     def _close(self) -> None:
         self.closed = True
-        self.reset = self.con.reset or bool(self.con.output_size)
+        self.reset = self.con.reset or bool(self.con.output.size)
         con = self.con
         con.shell = None
-        con.drop_output()
+        con.output.drop()
         if con.entry is None or con.entry.gone:
             self.registry.flow.leave(con)
         else:
@@ -238,7 +238,7 @@ class Peer:
     def _pass_on(self, now: float) -> None:
         con = self._websocket
         assert con is not None
-        while con.output_size:
-            data = bytes(con.data_to_send())
+        while con.output.size:
+            data = bytes(con.output.data_to_send())
             self.socket.incoming += data
             con.written(len(data), now)

@@ -399,7 +399,7 @@ def half_applied(stage: Slow, count: int = 1000) -> tuple[Mate, Connection]:
     stage.turn()
     [event] = mate.events
     mate.ack(event, commands=tuple(Send(con.id, b"%03d" % n) for n in range(count)))
-    assert 0 < con.output_size < 3 * count
+    assert 0 < con.output.size < 3 * count
     assert entry_of(con).in_flight == 1, "its ack stands behind its commands"
     return mate, con
 
@@ -498,5 +498,5 @@ def test_an_ordinary_batch_is_applied_at_once_however_long() -> None:
         outbox.records.append(Send(event.con, b"y"))
         mate.link.done(outbox)
     mate.flush()
-    assert all(con.output_size for con in cons)
+    assert all(con.output.size for con in cons)
     assert not stage.router.behind

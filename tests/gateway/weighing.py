@@ -156,8 +156,10 @@ def output_of_those_who_have_left() -> Any:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(UPGRADE % b"")
         con: Connection
-        [con] = [e.con for e in served.sockets.endpoints if not e.lingering and not e.con.output]
-        while con.entry is None or entry_of(con).in_flight or con.output_size:
+        [con] = [
+            e.con for e in served.sockets.endpoints if not e.lingering and not e.con.output.chunks
+        ]
+        while con.entry is None or entry_of(con).in_flight or con.output.size:
             served.turn()
         served.mate.say(*(Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
         for _ in range(5):

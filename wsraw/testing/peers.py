@@ -204,8 +204,8 @@ class WebSocketPeer(Peer):
     def pass_on(self) -> None:
         """What our protocol wants to be written is on the wire."""
         own = self._own
-        while own.output_size:
-            data = bytes(own.data_to_send())
+        while own.output.size:
+            data = bytes(own.output.data_to_send())
             if not self._pipe.peer_closed:
                 self._pipe.incoming += data
             own.written(len(data), self._app.now)

@@ -80,8 +80,8 @@ class Pipe:
         con = self.con
         if self.closed:
             return
-        if con.output_size and not self.blocked:
-            data = bytes(con.data_to_send())
+        if con.output.size and not self.blocked:
+            data = bytes(con.output.data_to_send())
             self.outgoing += data
             self._registry.take(con, con.written(len(data), now), now)
             if con.entry is not None:
@@ -132,20 +132,20 @@ class Pipe:
 
     def _finish(self, now: float) -> None:
         con = self.con
-        if con.reset or (not con.output_size and (self._eof or con.ends_with_reset)):
+        if con.reset or (not con.output.size and (self._eof or con.ends_with_reset)):
             self._close()
             return
         if not self._lingering:
             self._lingering = True
             self._reading = not self._eof
             self._linger_until = now + (con.settings.close_timeout or math.inf)
-        if not con.output_size:
+        if not con.output.size:
             self.shut = True
 
     def _close(self) -> None:
         con = self.con
         self.closed = True
-        self.was_reset = bool(con.reset or con.output_size or con.ends_with_reset)
+        self.was_reset = bool(con.reset or con.output.size or con.ends_with_reset)
         con.shell = None
         if con.entry is not None and con.entry.gone:
             con.entry = None

@@ -338,8 +338,8 @@ class StalledClient:
         self.sock.close()
 
     def _pass_on(self) -> None:
-        while self._own.output_size:
-            data = bytes(self._own.data_to_send())
+        while self._own.output.size:
+            data = bytes(self._own.output.data_to_send())
             self._own.written(len(data), 0.0)
             self.sock.sendall(data)
 

@@ -84,7 +84,7 @@ def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, l
         events += con.receive_data(chunk, 0.0)
     if con.kind == "websocket":
         events += con.drained(0.0)
-    return con, events, re.sub(rb"Date: [^\r]*\r\n", b"", b"".join(con.output))
+    return con, events, re.sub(rb"Date: [^\r]*\r\n", b"", b"".join(con.output.chunks))
 
 
 def check_answer(output: bytes, is_head: bool) -> None:
@@ -130,6 +130,6 @@ def run(data: bytes) -> Hashable:
     before = con.state
     events += con.receive_eof(0.0)
     events += con.drained(0.0)
-    assert con.state is CLOSED or (con.half_closed and con.output_size)
+    assert con.state is CLOSED or (con.half_closed and con.output.size)
     check_life(con, events)
     return n, before, result, len(con.about), con.pool

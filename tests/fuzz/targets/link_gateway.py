@@ -109,7 +109,7 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
     router = stage.router
     worker = router.workers.get(BAD)
     return (
-        tuple((con.state, con.close_cause, con.output_size.bit_length()) for con in cons),
+        tuple((con.state, con.close_cause, con.output.size.bit_length()) for con in cons),
         [entry_of(con).groups is None for con in cons].count(True),
         len(router.entries),
         len(router.pools),
@@ -132,8 +132,8 @@ def _check(stage: Stage) -> None:
     total = 0
     for entry in router.entries.values():
         con = entry.con
-        check_output(con)
-        assert con.output_size <= stage.settings.output_limit + 70_000 + EVENT_COST
+        check_output(con.output)
+        assert con.output.size <= stage.settings.output_limit + 70_000 + EVENT_COST
         assert entry.held >= 0
         assert entry.in_flight >= 0
         total += entry.held + entry.own_output + entry.unfinished

@@ -73,5 +73,5 @@ def run(data: bytes) -> Hashable:
     assert heard == messages
     if not con.opened:
         pongs = [Frame(Opcode.PONG, ping).serialize(mask=False) for ping in pings]
-        assert b"".join(con.output).startswith(b"".join(pongs))
+        assert b"".join(con.output.chunks).startswith(b"".join(pongs))
     return number, result

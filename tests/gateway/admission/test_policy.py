@@ -45,7 +45,7 @@ class Door:
 
 
 def status(con: Connection) -> int:
-    return int(bytes(con.data_to_send())[9:12])
+    return int(bytes(con.output.data_to_send())[9:12])
 
 
 # --- Origin and Host ---
@@ -55,7 +55,7 @@ def test_a_page_from_elsewhere_is_refused_by_default() -> None:
     door = Door()
     con = door.ask("Origin: https://evil.example")
     assert (status(con), con.state, con.close_cause) == (403, CLOSED, "protocol-error")
-    assert b"setting origins" in bytes(con.data_to_send())
+    assert b"setting origins" in bytes(con.output.data_to_send())
     assert door.limits.counts == {"origins": 1}
     for origin in ("Origin: https://server.example.com", "X: y"):
         assert status(door.ask(origin)) == 101
@@ -73,7 +73,7 @@ def test_a_host_that_is_not_ours() -> None:
     door = Door(hosts=("example.org",), origins=("any",))
     con = door.ask()
     assert (status(con), con.state) == (421, CLOSED)
-    assert b"setting hosts" in bytes(con.data_to_send())
+    assert b"setting hosts" in bytes(con.output.data_to_send())
     assert door.limits.counts == {"hosts": 1}
     assert status(Door(hosts=("*.example.com",)).ask()) == 101
 
@@ -124,7 +124,7 @@ def test_a_page_of_another_site_speaks_to_no_handler(
         events += con.receive_data(data[at : at + cut], 0.0)
     assert events == []
     assert (status(con), con.state, con.kind) == (403, CLOSED, "")
-    assert b"setting origins" in bytes(con.data_to_send())
+    assert b"setting origins" in bytes(con.output.data_to_send())
     assert door.limits.counts == {"origins": 1}
 
 

@@ -126,7 +126,7 @@ def test_nobody_is_there_for_a_websocket() -> None:
     con, events = come(SETTINGS, request(b"/nowhere"))
     assert con.state is CLOSED
     assert events == [], "no handler hears of it"
-    assert b"".join(con.output).startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 404 Not Found\r\n")
     assert not con.reset, "it can read that"
 
 
@@ -153,17 +153,17 @@ def test_nobody_is_there_for_one_that_says_nothing() -> None:
 def test_nobody_is_there_for_a_plain_request_which_can_be_told() -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, _ = come(given, b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert b"".join(con.output).startswith(b"HTTP/1.1 404 ")
+    assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 404 ")
     assert not con.reset
 
 
 def test_who_may_not_come_in_is_not_told_what_there_is() -> None:
     given = settings(pools="a=x.py", routes="/x=a", hosts="example.org")
     con, _ = come(given, request(b"/nowhere"))
-    assert b"".join(con.output).startswith(b"HTTP/1.1 421 ")
+    assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 421 ")
     given = settings(pools="a=x.py", routes="/x=a")
     con, _ = come(given, request(b"/nowhere", b"Origin: https://evil.example\r\n"))
-    assert b"".join(con.output).startswith(b"HTTP/1.1 403 ")
+    assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 403 ")
 
 
 def test_the_host_that_a_trusted_proxy_names_counts() -> None:
@@ -197,7 +197,7 @@ def test_each_pool_has_its_verdict_and_its_subprotocols() -> None:
     con, _ = come(given, request(b"/b", offer))
     con.accept("x", {}, 0.0)
     assert con.about == {"subprotocol": "x"}
-    assert b"".join(con.output).lower().count(b"sec-websocket-protocol") == 1
+    assert b"".join(con.output.chunks).lower().count(b"sec-websocket-protocol") == 1
 
 
 # --- a router with two pools ---

@@ -65,7 +65,7 @@ def go_on(con: Connection) -> list[Event]:
 
 
 def flush(con: Connection, now: float = 0.0) -> bytes:
-    data = b"".join(con.output)
+    data = b"".join(con.output.chunks)
     assert tell(con.written(len(data), now)) == []
     return data
 
@@ -156,7 +156,7 @@ def test_raw_listener_speaks_at_once() -> None:
         math.inf,
     )
     assert con.send(b"220 hello", "text", True, 0.0) is None
-    assert con.data_to_send() == b"220 hello"
+    assert con.output.data_to_send() == b"220 hello"
 
 
 @pytest.mark.parametrize("protocol", ["any", "websocket"])
@@ -201,7 +201,7 @@ def test_half_close_whose_output_nobody_takes() -> None:
     con.drained(1.0)
     assert con.handle_timeout(11.0) == [OnClose(0, 7, 1006, "", "close-timeout")]
     assert con.reset
-    assert not con.output_size
+    assert not con.output.size
 
 
 def test_after_a_violation_a_websocket_can_be_answered_until_all_is_handled() -> None:
@@ -232,7 +232,7 @@ def test_a_connection_that_is_lost_after_a_violation_ends_for_the_violation() ->
     error, close = con.lost("reset", 2.0)
     assert (error.message, close.cause) == ("invalid opcode", "protocol-error")
     assert con.reset
-    assert not con.output_size
+    assert not con.output.size
 
 
 def test_drained_before_eof_is_nothing() -> None:
@@ -245,18 +245,18 @@ def test_raw_close_is_at_once_and_output_stays() -> None:
     con = raw()
     con.send(b"bye", "text", True, 0.0)
     assert con.close(4000, "enough", "handler", 0.0) == [OnClose(0, 7, 4000, "enough", "handler")]
-    assert (con.state, con.reset, con.data_to_send()) == (CLOSED, False, b"bye")
+    assert (con.state, con.reset, con.output.data_to_send()) == (CLOSED, False, b"bye")
     assert con.receive_data(b"more", 0.0) == []
     assert con.send(b"late", "text", True, 0.0) is None
     con.send_framed(b"late")
-    assert con.data_to_send() == b"bye"
+    assert con.output.data_to_send() == b"bye"
 
 
 def test_raw_frames_for_groups() -> None:
     con = raw()
     assert con.framing_key is not None
     con.send_framed(frame_message(con.framing_key, b"news", "text"))
-    assert con.data_to_send() == b"news"
+    assert con.output.data_to_send() == b"news"
 
 
 # --- accepted, what it is ---
@@ -289,7 +289,7 @@ def test_the_first_byte_ends_the_silence() -> None:
 def test_bounds_of_the_head(head: bytes, status: bytes, limit: str) -> None:
     con = accept(max_header_size=1024, max_header_count=9)
     con.receive_data(head, 0.0)
-    assert b"".join(con.output).split()[1] == status
+    assert b"".join(con.output.chunks).split()[1] == status
     assert con.limit == limit
 
 
@@ -330,7 +330,7 @@ def test_handshake_timeout(protocol: str, begin: bytes, told: list[str], output:
     # It runs from the first byte: sending slowly does not move it.
     assert con.deadline == (11.0 if begin else 10.0)
     assert tell(con.handle_timeout(11.0)) == told
-    assert bytes(con.data_to_send()).startswith(output)
+    assert bytes(con.output.data_to_send()).startswith(output)
     assert con.state is (OPEN if told else CLOSED)
     assert con.reset is (protocol == "websocket" and not output)
 
@@ -383,7 +383,7 @@ def test_close_is_once() -> None:
     assert con.framing_key is None
     con.send(b"late", "text", True, 0.0)
     con.send_framed(b"late")
-    assert not con.output_size
+    assert not con.output.size
 
 
 @pytest.mark.parametrize("how", ["timeout", "eof", "lost", "garbage"])
@@ -427,7 +427,7 @@ def test_abort_and_lost_tell_why_and_reset(make: Any) -> None:
         con.send(b"unwritten", "binary", True, 0.0)
         assert end(con) == [OnError(0, 7, "too slow"), OnClose(0, 7, code, "", cause)]
         assert con.reset
-        assert not con.output_size
+        assert not con.output.size
         assert (con.close_code, con.close_cause) == (code, cause)
         assert end(con) == []
         assert con.handle_timeout(1e9) == []
@@ -439,7 +439,7 @@ def test_abort_after_the_end_still_cuts() -> None:
     con.close(1000, "", "handler", 0.0)
     assert con.abort(1013, "", "memory", "full", 0.0) == []
     assert con.reset
-    assert not con.output_size
+    assert not con.output.size
 
 
 def test_its_error_is_told_once_even_if_it_is_aborted_while_it_says_goodbye() -> None:
@@ -459,12 +459,12 @@ def test_ping_and_pong() -> None:
     con.receive_data(HELLO, 110.0)
     assert con.deadline == 120.0
     assert con.handle_timeout(120.0) == []
-    assert (con.deadline, con.output_size) == (130.0, 0)
+    assert (con.deadline, con.output.size) == (130.0, 0)
     assert con.handle_timeout(130.0) == []
     assert flush(con, 130.0) == b"\x89\x00"
     con.receive_data(frame(0x8A, b""), 131.0)
     assert con.handle_timeout(150.0) == []
-    assert (con.deadline, con.output_size) == (151.0, 0)
+    assert (con.deadline, con.output.size) == (151.0, 0)
 
 
 def test_pings_are_as_frequent_as_they_should_be() -> None:
@@ -479,7 +479,7 @@ def test_pings_are_as_frequent_as_they_should_be() -> None:
     assert con.handle_timeout(20.0) == []
     flush(con, 20.0)
     assert con.handle_timeout(25.0) == []
-    assert (con.deadline, con.output_size) == (40.0, 0)
+    assert (con.deadline, con.output.size) == (40.0, 0)
     assert tell(con.handle_timeout(40.0)) == ["error", "close 1011 ping-timeout"]
 
 
@@ -494,7 +494,7 @@ def test_one_look_is_enough_for_a_ping() -> None:
     # Who has said something since is asked later.
     con.receive_data(HELLO, 61.0)
     con.handle_timeout(80.0)
-    assert (con.deadline, con.output_size) == (81.0, 0)
+    assert (con.deadline, con.output.size) == (81.0, 0)
 
 
 def test_no_pong() -> None:
@@ -504,7 +504,7 @@ def test_no_pong() -> None:
     error, close = con.handle_timeout(40.0)
     assert isinstance(error, OnError)
     assert close == OnClose(0, 7, 1011, "no answer to a ping", "ping-timeout")
-    assert con.data_to_send()[2:4] == b"\x03\xf3"
+    assert con.output.data_to_send()[2:4] == b"\x03\xf3"
     assert not con.reset
 
 
@@ -532,10 +532,10 @@ def test_a_flood_of_pings_does_not_grow_the_output() -> None:
     for _ in range(100):
         con.receive_data(pings, 0.0)
         go_on(con)
-    assert con.output_size < PONGS_BELOW + len(pings)
+    assert con.output.size < PONGS_BELOW + len(pings)
     con.receive_data(frame(0x89, b"latest"), 0.0)
-    con.written(con.output_size, 0.0)
-    assert con.data_to_send() == b"\x8a\x06latest"
+    con.written(con.output.size, 0.0)
+    assert con.output.data_to_send() == b"\x8a\x06latest"
 
 
 FLOODS = {
@@ -602,7 +602,7 @@ def test_a_flood_gives_the_same_events_as_a_trickle(deflate: bool) -> None:
         bit_by_bit += trickle.receive_data(wire[n : n + 7], 0.0) + go_on(trickle)
     assert tell(events) == tell(bit_by_bit)
     assert at_once.state is CLOSED
-    assert b"".join(at_once.output) == b"".join(trickle.output)
+    assert b"".join(at_once.output.chunks) == b"".join(trickle.output.chunks)
 
 
 def test_an_eof_behind_a_flood_comes_when_all_of_it_is_parsed() -> None:
@@ -710,14 +710,14 @@ def test_what_inflates_comes_in_portions() -> None:
 
 def test_what_is_behind_a_large_message_waits_for_it() -> None:
     con = websocket(deflate=True)
-    con.append(b"")
+    con.output.append(b"")
     flush(con)
     large = deflated(300_000)
     wire = large + frame(0x89, b"ping") + HELLO + frame(0x88, b"\x03\xe8")
     events = con.receive_data(wire, 0.0)
     assert events == []
     assert con.has_more
-    assert con.output_size == 0, "not even the pong comes before it"
+    assert con.output.size == 0, "not even the pong comes before it"
     assert con.receive_eof(0.0) == []
     while con.has_more:
         events += con.resume(0.0)
@@ -809,7 +809,7 @@ def test_opened_raw_has_no_on_connect() -> None:
     assert con.about == {"target": "example.com:80", "kind": "raw"}
     con.send(b"early", "text", True, 0.0)
     assert con.connected(1.0) == []
-    assert (con.state, con.data_to_send(), con.deadline) == (OPEN, b"early", math.inf)
+    assert (con.state, con.output.data_to_send(), con.deadline) == (OPEN, b"early", math.inf)
     assert tell(con.receive_data(b"x", 1.0)) == ["raw x"]
 
 
@@ -966,7 +966,9 @@ def test_early_data_is_bounded() -> None:
     con = dial(protocol="websocket", output_limit=10)
     assert con.send(b"0123456789", "binary", True, 0.0) is None
     assert con.send(b"a", "binary", True, 0.0) is None
-    assert (con.early_size, con.output_size) == (11, 0), "its bound is judged with the output"
+    assert (con.output.early_size, con.output.size) == (11, 0), (
+        "its bound is judged with the output"
+    )
 
 
 def test_failures_of_an_opened_connection() -> None:
@@ -1018,7 +1020,7 @@ def test_open_send_close_delivers_what_was_sent() -> None:
     assert con.close(1000, "", "handler", 0.0) == []
     con.send(b"late", "text", True, 0.0)
     assert con.connected(1.0) == [OnClose(0, 8, 1000, "", "handler")]
-    assert con.data_to_send() == b"data"
+    assert con.output.data_to_send() == b"data"
 
     con = dial(protocol="websocket")
     con.send(b"data", "text", True, 0.0)
@@ -1090,11 +1092,11 @@ def test_first_on_connect_last_on_close_and_nothing_raises(
         if name == "written":
             if con.state is CONNECTING and con.kind == "raw":
                 continue
-            arguments = [len(con.data_to_send())]
+            arguments = [len(con.output.data_to_send())]
         happened = getattr(con, name)(*arguments, now)
         if isinstance(happened, list):
             events += happened
-        assert con.output_size == sum(map(len, con.output)) - con._sent
+        assert con.output.size == sum(map(len, con.output.chunks)) - con.output._sent
     told = [word.split()[0] for word in tell(events)]
     if dialled:
         assert told[:1] != ["text"]

@@ -18,7 +18,7 @@ def test_every_byte_goes_out_once_and_in_order(steps: list[bytes | int]) -> None
             data = bytes(output.data_to_send())[:step]
             output.take_written(len(data))
             written += data
-        assert output.output_size == len(expected) - len(written)
+        assert output.size == len(expected) - len(written)
         assert bytes(output.data_to_send()) == expected[len(written) :]
 
 
@@ -33,7 +33,7 @@ def test_a_long_queue_is_joined_in_parts() -> None:
     for _ in range(3 * WRITE_SIZE // 1024):
         output.append(b"x" * 1024)
     total = 0
-    while output.output_size:
+    while output.size:
         data = output.data_to_send()
         assert len(data) <= WRITE_SIZE + 1024
         # As a socket does: less than it was given.
@@ -41,7 +41,7 @@ def test_a_long_queue_is_joined_in_parts() -> None:
         output.take_written(size)
         total += size
     assert total == 3 * WRITE_SIZE
-    assert not output.output
+    assert not output.chunks
 
 
 def test_a_large_rest_is_not_copied() -> None:
@@ -60,7 +60,7 @@ def test_the_oldest_published_go_first_and_nothing_else_goes() -> None:
         output.append(chunk)
     assert output.drop_oldest_framed(8) == 2
     assert output.data_to_send() == b"minecccc"
-    assert output.output_size == 8
+    assert output.size == 8
     assert output.drop_oldest_framed(0) == 1
     assert output.data_to_send() == b"mine"
 

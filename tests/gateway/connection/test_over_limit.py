@@ -31,7 +31,7 @@ def test_who_speaks_http_is_told(mode: str, cut: int) -> None:
     for at in range(0, len(request), cut):
         assert con.receive_data(request[at : at + cut], 0.0) == []
     assert (con.state, con.reset) == (CLOSED, False)
-    assert bytes(con.data_to_send()) == ANSWER
+    assert bytes(con.output.data_to_send()) == ANSWER
     assert ANSWER.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 5\r\n" in ANSWER
 
@@ -39,7 +39,7 @@ def test_who_speaks_http_is_told(mode: str, cut: int) -> None:
 @pytest.mark.parametrize("data", [b"hello", b"GEX", b"\x16\3\1", b"G\0"])
 def test_everybody_else_is_reset(data: bytes) -> None:
     con = second(data)
-    assert (con.state, con.reset, con.output_size) == (CLOSED, True, 0)
+    assert (con.state, con.reset, con.output.size) == (CLOSED, True, 0)
 
 
 def test_nobody_is_waited_for_long() -> None:

@@ -40,14 +40,14 @@ def ask(data: bytes = OFFERS, now: float = 0.0, **settings: Any) -> Connection:
     assert [type(event) for event in events] == [OnConnect]
     assert isinstance(events[0], OnConnect)
     assert (events[0].verdict, events[0].inf["url"]) == (True, "/chat")
-    assert (con.state, con.kind, con.output_size, con.undecided) == (
+    assert (con.state, con.kind, con.output.size, con.undecided) == (
         CONNECTING, "websocket", 0, True,
     )  # fmt: skip
     return con
 
 
 def output(con: Connection) -> bytes:
-    data = b"".join(con.output)
+    data = b"".join(con.output.chunks)
     con.written(len(data), 0.0)
     return data
 
@@ -120,7 +120,7 @@ def test_rejected() -> None:
     assert said.endswith(b"\r\n\r\nwho?")
     assert (con.state, con.reset) == (CLOSED, False)
     assert con.send(b"late", "text", True, 1.0) is None
-    assert not con.output_size
+    assert not con.output.size
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,17 @@ def test_what_is_sent_before_the_101_follows_it() -> None:
     assert con.send(b"\xff", "text", True, 0.0) is not None
     assert con.framing_key is None
     con.send(b"two", "text", True, 0.0)
-    assert (con.output_size, con.early_size) == (0, 6)
+    assert (con.output.size, con.output.early_size) == (0, 6)
     accept(con)
     assert output(con).partition(b"\r\n\r\n")[2] == b"\x81\x03one\x81\x03two"
-    assert con.early_size == 0
+    assert con.output.early_size == 0
 
 
 def test_what_is_sent_to_one_that_is_rejected_is_dropped() -> None:
     con = ask()
     con.send(b"one", "text", True, 0.0)
     reject(con)
-    assert con.early_size == 0
+    assert con.output.early_size == 0
     assert b"one" not in output(con)
 
 
@@ -204,7 +204,7 @@ def test_no_verdict_in_time() -> None:
 def test_the_client_does_not_wait() -> None:
     con = ask()
     assert tell(con.receive_eof(1.0)) == ["close 1006 lost"]
-    assert not con.output_size
+    assert not con.output.size
     con = ask()
     assert tell(con.lost("connection reset", 1.0)) == ["error", "close 1006 lost"]
     assert con.reset
@@ -222,7 +222,7 @@ def test_close_by_a_handler_comes_behind_the_101() -> None:
     con.send(b"bye", "text", True, 0.0)
     assert con.close(4000, "no", "handler", 0.5) == []
     assert con.send(b"late", "text", True, 0.0) is None
-    assert (con.state, con.output_size) == (CONNECTING, 0)
+    assert (con.state, con.output.size) == (CONNECTING, 0)
     assert accept(con) == []
     assert output(con).partition(b"\r\n\r\n")[2] == b"\x81\x03bye\x88\x04\x0f\xa0no"
     assert tell(con.receive_data(frame(0x88, b"\x0f\xa0"), 2.0)) == ["close 4000 handler"]
@@ -261,7 +261,7 @@ def test_raw_clients_are_asked_about_too() -> None:
     con = raw()
     con.send(b"unsaid", "binary", True, 0.0)
     assert tell(reject(con)) == ["close 1008 rejected"]
-    assert (con.output_size, con.reset) == (0, True)
+    assert (con.output.size, con.reset) == (0, True)
 
 
 # --- the worker's commands ---
@@ -417,7 +417,7 @@ def test_nobody_to_ask() -> None:
     stage = Stage(verdict="handlers", worker_wait_timeout=5)
     con = stage.raw(HANDSHAKE)
     stage.run(6)
-    assert b"".join(con.output).startswith(b"HTTP/1.1 503 ")
+    assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 503 ")
     assert not stage.router.entries
 
 

@@ -37,8 +37,8 @@ def new_entry() -> Entry:
 
 def set_output(flow: Flow, entry: Entry, size: int) -> None:
     con = entry.con
-    con.drop_output()
-    con.append(b"x" * size)
+    con.output.drop()
+    con.output.append(b"x" * size)
     flow.output_changed(entry)
 
 

@@ -89,7 +89,7 @@ def test_idle_for_so_long() -> None:
     assert con.state is OPEN
     stage.run(20)
     assert con.state is CLOSING
-    assert b"".join(con.output)[2:4] == (1001).to_bytes(2)
+    assert b"".join(con.output.chunks)[2:4] == (1001).to_bytes(2)
     assert stage.router.limits.counts == {"idle_timeout": 1}
     raw = stage.raw()
     mate.work()

@@ -281,7 +281,8 @@ def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[M
 
 def framings(members: Iterable[Connection]) -> int:
     """How often their last message was framed for more than one."""
-    return len({id(con.output[-1]) for con in members if type(con.output[-1]) is Framed})
+    last = [con.output.chunks[-1] for con in members]
+    return len({id(chunk) for chunk in last if type(chunk) is Framed})
 
 
 def test_a_published_message_is_framed_once_for_all_that_are_alike(
@@ -337,7 +338,7 @@ def test_members_that_have_closed_get_nothing(
         one.say(Join(con.id, "g"))
         stage.hang_up(con)
     assert refused(one, Publish("g", b"x", "text")) == ""
-    assert raw.output_size == client.con.output_size == 0
+    assert raw.output.size == client.con.output.size == 0
 
 
 # --- the bound of the output ---
@@ -379,7 +380,7 @@ def test_drop_newest_keeps_the_oldest_whole_and_closes_nobody(kind: str, size: i
     for message in messages:
         mate.say(Publish("g", message))
     assert con.state is ConnectionState.OPEN
-    assert con.output_size <= LIMIT
+    assert con.output.size <= LIMIT
     kept = 20 - stage.router.outgoing.dropped
     assert kept >= LIMIT // (size + 2)
     if client:
@@ -400,7 +401,7 @@ def test_drop_oldest_keeps_the_newest_whole(written: int) -> None:
     for message in messages[10:]:
         mate.say(Publish("g", message))
     assert client.con.state is ConnectionState.OPEN
-    assert client.con.output_size <= LIMIT
+    assert client.con.output.size <= LIMIT
     got = [frame[1] for frame in client.read()]
     begun = written // 100 + (written % 100 > 0)
     assert got[:begun] == messages[:begun], "what has been written in part stays"
@@ -415,7 +416,7 @@ def test_what_was_sent_to_it_alone_is_never_dropped(policy: str) -> None:
     mate = joined(stage, con)
     mate.say(Send(con.id, b"x" * LIMIT))
     mate.say(Send(con.id, b"x"))
-    assert con.output_size == LIMIT + 1
+    assert con.output.size == LIMIT + 1
     assert con.state is ConnectionState.OPEN
     stage.now += AT_ONCE + 0.1
     mate.say(Send(con.id, b"x"))
@@ -430,7 +431,7 @@ def test_a_published_message_larger_than_the_bound_is_dropped(policy: str) -> No
     mate = joined(stage, con)
     mate.say(Publish("g", b"x" * (LIMIT + 1)))
     assert con.state is ConnectionState.OPEN
-    assert con.output_size == 0
+    assert con.output.size == 0
 
 
 def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
@@ -467,13 +468,13 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
     stranger = stage.raw()
     mate = joined(stage, *cons)
     mate.say(Publish("g", b"to all"), Send(stranger.id, b"to one"))
-    assert stranger.output_size, "nobody else waits for them"
+    assert stranger.output.size, "nobody else waits for them"
     turns = 0
-    while any(not con.output_size for con in cons):
-        before = sum(con.output_size > 0 for con in cons)
+    while any(not con.output.size for con in cons):
+        before = sum(con.output.size > 0 for con in cons)
         stage.router.dirty.clear()
         assert stage.router.go_on(0.0)
-        assert sum(con.output_size > 0 for con in cons) - before <= SHARE
+        assert sum(con.output.size > 0 for con in cons) - before <= SHARE
         turns += 1
     assert turns >= 4
     assert not stage.router.is_restless or not stage.router.go_on(0.0)
@@ -536,7 +537,7 @@ def test_who_publishes_too_much_waits_alone() -> None:
     two.work()
     one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
     assert len(stage.router.outgoing.spreads) == MOST_SPREADS
-    assert not stranger.output_size
+    assert not stranger.output.size
     two.say(Send(stranger.id, b"two"))
     assert stage.write(stranger) == b"two"
     turns = 0
@@ -626,7 +627,7 @@ def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
     sent = [bytes([n]) * 1_000_000 for n in range(count)]
     mate.say(*(Send(con.id, data) for data in sent))
     got = bytearray()
-    while con.output_size:
+    while con.output.size:
         got += stage.write(con, 300_000)
         stage.now += 0.5
         if stage.now % 5 == 0:
@@ -650,7 +651,7 @@ def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
         stage.now += 0.01
         if stage.now % 0.1 < 0.01:
             stage.write(con, taken)
-        most = max(most, con.output_size)
+        most = max(most, con.output.size)
         if con.state is not ConnectionState.OPEN:
             break
     assert con.close_cause == "overflow"

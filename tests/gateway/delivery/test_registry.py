@@ -120,7 +120,7 @@ def test_what_came_before_a_violation_is_answered_before_the_close() -> None:
     stage.say(con, frame(0x81, b"question") + frame(0x83, b""))
     stage.turn()
     (message,) = mate.events
-    assert (con.state, con.output_size) == (CLOSING, 0)
+    assert (con.state, con.output.size) == (CLOSING, 0)
     mate.ack(message, commands=(Send(con.id, b"answer"),))
     stage.turn()
     assert [type(event) for event in mate.events] == [OnError, OnClose]

@@ -251,7 +251,7 @@ def test_output_of_those_who_have_left_counts_and_is_dropped_first() -> None:
         served.until(lambda: all(end.writing for end in ends))
         left.sendall(frame(0x88, (1000).to_bytes(2)))
         served.until(lambda: ends[1].lingering and len(served.stage.router.entries) == 1)
-        size = ends[1].con.output_size
+        size = ends[1].con.output.size
         assert size > 1_000_000
         assert [*flow.strays] == [ends[1].con]
         assert size <= ends[1].con.kept <= size + 70_000

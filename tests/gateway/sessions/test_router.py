@@ -216,7 +216,7 @@ def test_a_batch_of_an_old_session_is_dropped_whole() -> None:
     stage.turn()
     stage.receive(mate.identity, encode([mate.link.session + 7, Send(con.id, b"x")]))
     stage.receive(mate.identity, encode([mate.link.session, Send(con.id, b"x"), Ack(1, 9)]))
-    assert con.output_size == 0
+    assert con.output.size == 0
     assert mate.end.dropped == 2
 
 
@@ -396,7 +396,7 @@ def test_send_to_a_websocket(send: Send, why: str) -> None:
     refused = mate.refused(with_id(send, con.id))
     assert why in refused
     assert bool(refused) == bool(why)
-    assert bool(con.output_size) != bool(why)
+    assert bool(con.output.size) != bool(why)
 
 
 def test_close_and_its_codes() -> None:
@@ -536,7 +536,7 @@ def test_a_second_open_of_a_name_gives_the_standing_one() -> None:
     assert other.take(Opened) == [Opened(asked, con)]
     assert len(stage.router.to_dial) == 1
     assert other.refused(Send(asked, b"by the other id")) == ""
-    assert stage.router.entries[con].con.output_size == len(b"by the other id")
+    assert stage.router.entries[con].con.output.size == len(b"by the other id")
     assert opened(other, name="another") in stage.router.entries
 
 
@@ -693,8 +693,8 @@ def test_a_half_closed_client_is_answered_by_what_was_opened_for_it(end: str) ->
     router.take(there, there.connected(stage.now), stage.now)
     stage.run(stage.settings.close_timeout - 2)
     mate.say(Send(con.id, b"answer"))
-    entry_of(con).written += con.output_size
-    con.written(con.output_size, stage.now)
+    entry_of(con).written += con.output.size
+    con.written(con.output.size, stage.now)
     stage.run(stage.settings.close_timeout - 2)
     assert con.state is ConnectionState.CLOSING
     if end == "silence":
@@ -1182,7 +1182,7 @@ def test_those_who_are_late_at_once_are_ended_over_several_turns(setting: str, c
         if cause == "stalled":
             router.flow.pause(entry_of(con), PAUSED_MEMORY)
         elif cause == "write-timeout":
-            con.append(b"x")
+            con.output.append(b"x")
             router.flow.output_changed(entry_of(con))
     # The first look finds out who is idle from now on.
     router.tick(1.0)
@@ -1192,7 +1192,7 @@ def test_those_who_are_late_at_once_are_ended_over_several_turns(setting: str, c
     if cause == "idle-timeout":
         entry_of(moved).active = True
     elif cause == "write-timeout":
-        moved.take_written(moved.output_size)
+        moved.output.take_written(moved.output.size)
         router.flow.output_changed(entry_of(moved))
     elif cause == "stalled":
         router.flow.resume(entry_of(moved), PAUSED_MEMORY)

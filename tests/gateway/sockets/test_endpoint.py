@@ -276,7 +276,7 @@ def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -
     assert served.con.entry.pauses, "its output is above the high-water mark"
     assert receive(served, client, len(answer)) == answer
     served.until(lambda: not served.endpoint.writing)
-    assert served.con.output_size == 0
+    assert served.con.output.size == 0
     assert not served.con.entry.pauses
     assert served.stage.router.flow.total == 0
 
@@ -432,7 +432,7 @@ def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
     served.until(lambda: served.con.state is CLOSED)
     begin = served.clock.time
     got = 0
-    while served.con.output_size:
+    while served.con.output.size:
         # Time passes only with what is read, so that a slow machine is not taken for a slow peer.
         got += len(receive(served, client, 50_000))
         served.turn(0.02)
@@ -473,11 +473,11 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
     served.handle = answer(MUCH)
     client = served.connect(buffer=64 * 1024)
     client.send(b"go")
-    served.until(lambda: served.con.output_size > 100_000)
+    served.until(lambda: served.con.output.size > 100_000)
     for _ in range(4):
         served.turn(AT_ONCE / 3)
     # As much as was queued at once may wait, and not a byte more.
-    served.mate.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output_size)))
+    served.mate.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output.size)))
     if reads:
         with pytest.raises(BlockingIOError):
             while client.recv(1 << 20):

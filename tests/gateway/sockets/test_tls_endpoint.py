@@ -318,12 +318,12 @@ def test_large_messages_both_ways_past_a_slow_reader(serve: Serve) -> None:
     served.until(lambda: served.data() == data)
     take_little(served)
     served.mate.say(Send(served.con.id, data))
-    served.until(lambda: served.con.taken)
+    served.until(lambda: served.con.output.encrypted)
     assert served.endpoint.writing
-    assert served.con.output_size > 500_000
+    assert served.con.output.size > 500_000
     assert client.receive(len(data)) == data
-    served.until(lambda: not served.con.output_size)
-    assert not served.con.taken
+    served.until(lambda: not served.con.output.size)
+    assert not served.con.output.encrypted
 
 
 def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
@@ -378,7 +378,7 @@ def test_marks_are_reached_when_the_kernel_has_it_all(serve: Serve) -> None:
     served.until(served.data)
     take_little(served)
     served.mate.say(Send(served.con.id, bytes(1_000_000)), Mark(served.con.id, 7))
-    served.until(lambda: served.con.taken)
+    served.until(lambda: served.con.output.encrypted)
     assert served.endpoint.writing
     assert not served.mate.take(Reached)
     client.receive(1_000_000)

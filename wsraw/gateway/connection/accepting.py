@@ -214,7 +214,7 @@ class Accepting:
     def _answer(self, status: int, text: str) -> list[Event]:
         headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
         answer = http_answer(status, text, *headers)
-        self._con.append(without_body(answer) if self._sniffer.is_head else answer)
+        self._con.output.append(without_body(answer) if self._sniffer.is_head else answer)
         return self._con.end(1002, "", "protocol-error")
 
     def receive_eof(self, now: float) -> list[Event]:

@@ -132,7 +132,7 @@ class Connection(Standing):
         peer gets. No handler hears of it."""
         if self.state is CLOSED:
             return []
-        self.append(answer)
+        self.output.append(answer)
         return self.end(1002, "", "protocol-error")
 
     @property
@@ -237,7 +237,7 @@ class Connection(Standing):
         if self.state is CLOSED:
             return [], why
         if why is None and body:
-            self.append(body)
+            self.output.append(body)
             return self.end(1000, "", "rejected"), None
         self.cut()
         return self.end(1008, "", "rejected"), why
@@ -255,14 +255,15 @@ class Connection(Standing):
         if state is OPEN and ws is not None and final:
             frame = ws.writer.plain_frame(data, type_)
             if frame is not None:
-                self.output.append(frame)
-                self.output_size += len(frame)
+                output = self.output
+                output.chunks.append(frame)
+                output.size += len(frame)
                 return None
         if state is CLOSED or self._close_asked is not None:
             return None
         if ws is None:
             if self.kind == "raw":
-                self.append(data)
+                self.output.append(data)
             return None
         if state is CLOSING and not self.half_closed:
             return None
@@ -275,14 +276,13 @@ class Connection(Standing):
             return str(why)
         if state is not CONNECTING:
             return self._go_on_with(writer.frame(opcode, data, final))
-        self._early.append((opcode, data, final))
-        self.early_size += len(data)
+        self.output.keep_early(opcode, data, final)
         return None
 
     def _go_on_with(self, frame: bytes | None) -> str | None:
         if frame is None:
             return UNFINISHED
-        self.append(frame)
+        self.output.append(frame)
         return None
 
     @property
@@ -300,7 +300,7 @@ class Connection(Standing):
     def send_framed(self, framed: bytes) -> None:
         """Queue what `frame_message` has made for our `framing_key`."""
         if self.state is OPEN or (self.websocket is None and self.state is not CLOSED):
-            self.append_shared(framed)
+            self.output.append_shared(framed)
 
     def close_refusal(self, code: int) -> str | None:
         """Why a handler may not close with this code, or None: it may."""
@@ -333,7 +333,7 @@ class Connection(Standing):
     @property
     def _is_worth_waiting(self) -> bool:
         # Who closes without rejecting wants a close frame, with its code, and that needs the 101.
-        return bool(self.undecided or self.output_size or self._early)
+        return bool(self.undecided or self.output.size or self.output.early)
 
     def close_as_asked(self, now: float) -> list[Event]:
         """It stands, perhaps: then do what was asked before."""
@@ -348,7 +348,7 @@ class Connection(Standing):
         """Close without writing what waits, but tell why: a WebSocket gets its close frame."""
         if self.state is not OPEN or self.websocket is None:
             return self.abort(code, reason, cause, message, now)
-        self.drop_waiting()
+        self.output.drop_waiting()
         self._failed = True
         return [OnError(0, self.id, message), *self.close(code, reason, cause, now)]
 
@@ -366,17 +366,17 @@ class Connection(Standing):
 
     def written(self, size: int, now: float) -> list[Event]:
         """The shell has written the first `size` bytes of `data_to_send`."""
-        self.take_written(size)
+        self.output.take_written(size)
         ws = self.websocket
         if self._ping_unwritten and size:
             self._ping_unwritten = max(0, self._ping_unwritten - size)
             self._ping_sent = now
-        if self._holds_pongs and self.output_size <= PONGS_BELOW and ws is not None:
+        if self._holds_pongs and self.output.size <= PONGS_BELOW and ws is not None:
             self._holds_pongs = False
             ws.answer_ping()
             self.collect(ws)
         if self.state is CLOSING and size:
-            if self._drained and not self.output_size:
+            if self._drained and not self.output.size:
                 return self.end(1000, "", "eof")
             if self._drained or (ws is not None and not self.half_closed):
                 self.arm(self.timeout, now)

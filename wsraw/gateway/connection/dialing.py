@@ -40,7 +40,7 @@ class Dialling:
 
     def failed(self, message: str) -> list[Event]:
         """It could not be dialled."""
-        self._con.drop_output()
+        self._con.output.drop()
         return self._con.end(1006, "", "connect-failed", message)
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
@@ -81,7 +81,7 @@ class Dialling:
     def handle_timeout(self, now: float) -> list[Event]:
         """It has had the time to stand."""
         con = self._con
-        con.drop_output()
+        con.output.drop()
         ws = con.websocket
         if ws is not None and self._tcp_stands:
             ws.receive_eof()

@@ -10,7 +10,7 @@ WRITE_SIZE: Final = 256 * 1024
 """Bytes joined for one write. A socket rarely takes more, and what it leaves is joined again."""
 
 GATHERED_FROM: Final = 4 * 1024
-"""Bytes of a chunk, on average, from which on several are better written without joining them."""
+"""Average bytes of a chunk from which several are better written without joining them."""
 
 MOST_GATHERED: Final = 16
 
@@ -21,38 +21,56 @@ CHUNK: Final = 64
 class Output:
     """Chunks in order; only the first one can have been written in part."""
 
-    __slots__ = ("_sent", "output", "output_size", "shared_size", "taken")
+    __slots__ = ("_sent", "chunks", "early", "early_size", "encrypted", "shared_size", "size")
 
     def __init__(self) -> None:
-        self.output: list[bytes] = []
-        self.output_size = 0
-        """Bytes that wait."""
+        self.chunks: list[bytes] = []
+        self.size = 0
+        """Bytes that wait, without the early messages."""
         self.shared_size = 0
-        """Bytes of published chunks among them, which others hold, too; with what was written of
-        the first one."""
+        """Bytes of published chunks, which other connections hold, too; with what has been written
+        of the first one."""
         self._sent = 0
-        self.taken = 0
-        """Bytes in front that are encrypted, and not yet written: they must follow."""
+        self.encrypted = 0
+        """Bytes in front that are encrypted and not yet written: they must follow."""
+        self.early: list[tuple[int, bytes, bool]] | None = None
+        """Messages sent to a WebSocket before its handshake was complete: opcode, data, final."""
+        self.early_size = 0
 
     def append(self, chunk: bytes) -> None:
         """Queue a chunk; an empty one is no output."""
         if chunk:
-            self.output.append(chunk)
-            self.output_size += len(chunk)
+            self.chunks.append(chunk)
+            self.size += len(chunk)
 
     def append_shared(self, chunk: bytes) -> None:
-        """Queue a published chunk, whose bytes are kept once for all that wait for it."""
+        """Queue a published chunk, whose bytes are kept once for all connections."""
         self.append(chunk)
         self.shared_size += len(chunk)
 
+    def keep_early(self, opcode: int, data: bytes, final: bool) -> None:
+        """Queue a message that cannot be framed before the handshake is complete."""
+        if self.early is None:
+            self.early = []
+        self.early.append((opcode, data, final))
+        self.early_size += len(data)
+
+    def take_early(self) -> list[tuple[int, bytes, bool]]:
+        """The early messages, in order; now they can be framed, or are dropped."""
+        early = self.early or []
+        self.early = None
+        self.early_size = 0
+        return early
+
     @property
     def own_size(self) -> int:
-        """Bytes of memory that its output takes, without what it shares with others."""
-        return max(self.output_size + self._sent - self.shared_size, CHUNK * len(self.output))
+        """Bytes of memory that it takes, without what it shares with other connections."""
+        own = max(self.size + self._sent - self.shared_size, CHUNK * len(self.chunks))
+        return own + self.early_size
 
     def data_to_send(self) -> bytes | memoryview:
         """What to write next: all of it, or the first WRITE_SIZE bytes and a little more."""
-        output, sent = self.output, self._sent
+        output, sent = self.chunks, self._sent
         if len(output) == 1 and not sent:
             return output[0]
         if not output:
@@ -60,7 +78,7 @@ class Output:
         first = memoryview(output[0])[sent:]
         if len(output) == 1 or len(first) >= WRITE_SIZE:
             return first
-        if self.output_size <= WRITE_SIZE:
+        if self.size <= WRITE_SIZE:
             return b"".join((first, *output[1:]))
         chunks: list[bytes | memoryview] = [first]
         size = len(first)
@@ -72,11 +90,11 @@ class Output:
         return b"".join(chunks)
 
     def gathered(self) -> list[bytes | memoryview] | None:
-        """The same in a few large chunks, for those who can write them without joining them; None
-        if it is one chunk, or many small ones."""
-        output = self.output
+        """The same as a few large chunks, for sockets that can write them without joining them;
+        None if it is one chunk, or many small ones."""
+        output = self.chunks
         count = len(output)
-        if count == 1 or count > MOST_GATHERED or self.output_size < count * GATHERED_FROM:
+        if count == 1 or count > MOST_GATHERED or self.size < count * GATHERED_FROM:
             return None
         chunks: list[bytes | memoryview] = [*output]
         if self._sent:
@@ -85,9 +103,9 @@ class Output:
 
     def take_written(self, size: int) -> None:
         """The first `size` bytes of `data_to_send`, or of `gathered`, have been written."""
-        output = self.output
-        self.output_size -= size
-        if not self.output_size:
+        output = self.chunks
+        self.size -= size
+        if not self.size:
             output.clear()
             self._sent = self.shared_size = 0
             return
@@ -101,44 +119,44 @@ class Output:
         del output[:whole]
         self._sent = size
 
+    def drop(self) -> None:
+        """Drop all chunks; early messages stay."""
+        self.chunks.clear()
+        self.size = self._sent = self.encrypted = self.shared_size = 0
+
     def drop_waiting(self) -> None:
-        """Nobody will get it, but for chunks that were begun: those must be whole."""
+        """Drop all chunks of which nothing was written; what was begun must be whole."""
         begun = self._chunks_begun()
-        del self.output[begun:]
-        self.shared_size = _shared(self.output)
-        self.output_size = sum(map(len, self.output)) - self._sent
-
-    def _chunks_begun(self) -> int:
-        """How many chunks were written or encrypted, at least in part."""
-        left = self._sent + self.taken
-        count = 0
-        while left > 0:
-            left -= len(self.output[count])
-            count += 1
-        return count
-
-    def drop_output(self) -> None:
-        """Nobody will read it."""
-        self.output.clear()
-        self.output_size = self._sent = self.taken = self.shared_size = 0
+        del self.chunks[begun:]
+        self.shared_size = _shared(self.chunks)
+        self.size = sum(map(len, self.chunks)) - self._sent
 
     def drop_oldest_framed(self, limit: int) -> int:
         """Drop the oldest published messages until `limit` bytes or none are left.
 
         Returns how many; a message that was begun stays.
         """
-        output = self.output
+        output = self.chunks
         dropped = 0
         index = self._chunks_begun()
-        while self.output_size > limit and index < len(output):
+        while self.size > limit and index < len(output):
             if type(output[index]) is Framed:
                 size = len(output.pop(index))
-                self.output_size -= size
+                self.size -= size
                 self.shared_size -= size
                 dropped += 1
             else:
                 index += 1
         return dropped
+
+    def _chunks_begun(self) -> int:
+        """How many chunks were written or encrypted, at least in part."""
+        left = self._sent + self.encrypted
+        count = 0
+        while left > 0:
+            left -= len(self.chunks[count])
+            count += 1
+        return count
 
 
 def _shared(chunks: list[bytes]) -> int:

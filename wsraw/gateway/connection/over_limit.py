@@ -38,7 +38,7 @@ class TooMany:
         speaks = speaks_http(self._seen)
         if not speaks:
             return self._reset() if speaks is False else []
-        self._con.append(answer_for(self._seen, ANSWER))
+        self._con.output.append(answer_for(self._seen, ANSWER))
         return self._con.end(1002, "", "protocol-error")
 
     def receive_eof(self, now: float) -> list[Event]:

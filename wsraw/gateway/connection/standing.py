@@ -102,10 +102,8 @@ class Standing(Life):
             self.undecided = False
             if ws.subprotocol is not None:
                 self.about["subprotocol"] = ws.subprotocol
-            for opcode, data, final in self._early:
-                self.append(ws.writer.frame_at_once(opcode, data, final))
-            self._early.clear()
-            self.early_size = 0
+            for opcode, data, final in self.output.take_early():
+                self.output.append(ws.writer.frame_at_once(opcode, data, final))
         self._last_heard = self.stood_at = now
         self.arm(self.settings.ping_interval if ws is not None else 0.0, now)
         return self.announce() if announces else []
@@ -155,7 +153,7 @@ class Standing(Life):
     def after_frames(self, ws: WebSocket, events: list[Event]) -> None:
         """What came beside them: answers to pings, the end."""
         self.collect(ws)
-        if self.output_size > PONGS_BELOW:
+        if self.output.size > PONGS_BELOW:
             self._holds_pongs = ws.hold_pongs = True
         if ws.error:
             # What came before is handled, and answered, before the close frame goes out.
@@ -250,7 +248,7 @@ class Standing(Life):
             ws.close(ws.close_code, ws.close_reason)
             self.collect(ws)
             return self.end(ws.close_code, ws.close_reason, self.close_cause, ws.error)
-        if not self.output_size:
+        if not self.output.size:
             return self.end(1000, "", "eof")
         if not self._drained:
             self._drained = True
@@ -281,7 +279,7 @@ class Standing(Life):
         ws.ping()
         self.collect(ws)
         self._ping_sent = now
-        self._ping_unwritten = self.output_size
+        self._ping_unwritten = self.output.size
         self.deadline = now + min(interval, settings.ping_timeout or math.inf)
         return []
 

@@ -97,11 +97,10 @@ class Beginning(Protocol):
         """We end it before it stands."""
 
 
-class Life(Output):
+class Life:
     """What all of a connection's life shares: who it is, where it is, how it ends."""
 
     __slots__ = (
-        "_early",
         "_held",
         "about",
         "address",
@@ -112,7 +111,6 @@ class Life(Output):
         "close_reason",
         "counted",
         "deadline",
-        "early_size",
         "ends_with_reset",
         "entry",
         "has_more",
@@ -122,6 +120,7 @@ class Life(Output):
         "kind",
         "limit",
         "opened",
+        "output",
         "pool",
         "reset",
         "settings",
@@ -138,6 +137,7 @@ class Life(Output):
     ) -> None:
         super().__init__()
         self.id = con_id
+        self.output = Output()
         self.settings = settings
         self.about = about
         """What we know of it: peer, proxy, scheme, listener, target, subprotocol, params."""
@@ -182,9 +182,6 @@ class Life(Output):
         self._held = b""
         self.has_more = False
         """What has come is not all parsed, and that is not for a pause: `resume` it next turn."""
-        self._early: list[tuple[int, bytes, bool]] = []
-        self.early_size = 0
-        """Bytes that wait for a WebSocket to stand; they count as output."""
 
     @property
     def who(self) -> str:
@@ -217,13 +214,13 @@ class Life(Output):
     def collect(self, ws: WebSocket) -> None:
         """What the WebSocket has to say is our output."""
         for chunk in ws.output:
-            self.append(chunk)
+            self.output.append(chunk)
         ws.output.clear()
 
     def cut(self) -> None:
         """End with a reset; nothing more is written."""
         self.reset = True
-        self.drop_output()
+        self.output.drop()
 
     def end(self, code: int, reason: str, cause: str, message: str = "") -> list[Event]:
         """It is over: on_close, with an on_error before it where there is a message."""
@@ -236,8 +233,7 @@ class Life(Output):
         self.undecided = False
         self._held = b""
         self.has_more = False
-        self._early.clear()
-        self.early_size = 0
+        self.output.take_early()
         if self.websocket is not None:
             self.websocket.release()
         if not self.announced:
@@ -251,12 +247,10 @@ class Life(Output):
         self.deadline = math.inf
         self.close_code, self.close_reason, self.close_cause = 1011, "", FAULT
         self.reset = True
-        self.output = []
-        self.output_size = self.taken = self.shared_size = self.early_size = 0
+        self.output = Output()
         self.beginning = None
         self.undecided = self.has_more = False
         self._held = b""
-        self._early = []
 
     def step(self, step: Step) -> None:
         """Move on. Raises RuntimeError for a step that the table does not have."""

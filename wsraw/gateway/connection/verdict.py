@@ -40,7 +40,7 @@ class Asking:
         """Send it away."""
         con = self._con
         self._entrance.rejected(now)
-        con.append(answer(status, reason, headers, body))
+        con.output.append(answer(status, reason, headers, body))
         return con.end(1006, "", "rejected")
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
@@ -57,12 +57,12 @@ class Asking:
         con = self._con
         why = f"on_connect has not decided within {con.timeout:g} s"
         self._entrance.refuse("verdict_timeout", con.about, why, now)
-        con.append(http_answer(503, "the server took too long to decide"))
+        con.output.append(http_answer(503, "the server took too long to decide"))
         return con.end(1006, "", "verdict-timeout")
 
     def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
         """It will not come in; there is no close frame before the 101."""
         con = self._con
         status = 500 if code == 1011 else 503
-        con.append(http_answer(status, reason or "not now"))
+        con.output.append(http_answer(status, reason or "not now"))
         return con.end(1006, "", cause)

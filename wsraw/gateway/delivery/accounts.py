@@ -197,14 +197,14 @@ class Flow:
     def output_changed(self, entry: Entry) -> None:
         """The connection's unwritten output has grown or shrunk."""
         con = entry.con
-        own = con.own_size + con.early_size
+        own = con.output.own_size
         if entry.gone:
             # Its last bytes may outlive it by a close_timeout.
             if con.shell is not None:
                 self.keep(con, own - entry.own_output)
                 entry.own_output = own
             return
-        output = con.output_size + con.early_size
+        output = con.output.size + con.output.early_size
         self.total += own - entry.own_output
         entry.output_counted = output
         entry.own_output = own
@@ -390,7 +390,7 @@ class Flow:
                 break
             doomed[con] = None
             freed += size
-            if con.shared_size:
+            if con.output.shared_size:
                 # If it was not so much, the next turn goes on.
                 self.due = True
         return freed

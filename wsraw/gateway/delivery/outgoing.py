@@ -139,7 +139,8 @@ class Outgoing:
                 return why
         con = entry.con
         entry.active = True
-        size = con.output_size + con.early_size + len(send.data)
+        output = con.output
+        size = output.size + output.early_size + len(send.data)
         if size > self._limit:
             self._check_limit(entry, worker, size, now)
         why = con.send(send.data, send.type, send.final, now)
@@ -154,7 +155,7 @@ class Outgoing:
                     self._cut_short(entry, now)
             return why
         self._dirty[con] = None
-        if con.shell is None or con.early_size:
+        if con.shell is None or output.early_size:
             # It does not stand yet: no write will tell that its output has grown.
             self._flow.output_changed(entry)
         if entry.fragment is not None and send.final:
@@ -182,7 +183,7 @@ class Outgoing:
         self._flow.add(entry, len(send.data) + EVENT_COST)
         if entry.held > self._limit:
             if entry in self.making:
-                self._check_limit(entry, worker, entry.held + entry.con.output_size, now)
+                self._check_limit(entry, worker, entry.held + entry.con.output.size, now)
             else:
                 self._overflow(entry, now)
         return True, None
@@ -196,7 +197,7 @@ class Outgoing:
         """
         limit, con = self._limit, entry.con
         batch = (worker.session, worker.batches) if worker is not None else None
-        if con.output_size + con.early_size <= limit or entry.burst_of is None:
+        if con.output.size + con.output.early_size <= limit or entry.burst_of is None:
             entry.burst_until = now + AT_ONCE
             entry.burst_of = batch or (0, 0)
             entry.allowance = 0
@@ -215,7 +216,7 @@ class Outgoing:
         while self.over_limit:
             entry, _ = self.over_limit.popitem()
             con = entry.con
-            size = con.output_size + con.early_size
+            size = con.output.size + con.output.early_size
             if entry in self.making:
                 size += entry.held
             if size > self._limit + entry.allowance and not (entry.gone or con.close_cause):
@@ -302,7 +303,7 @@ class Outgoing:
             self._flow.remove(entry, size + EVENT_COST)
 
     def _is_full(self, con: Connection, size: int) -> bool:
-        return con.output_size + size > self._limit
+        return con.output.size + size > self._limit
 
     def unfinished(self, now: float) -> list[Entry]:
         """Connections whose fragmented message has taken too long."""
@@ -396,14 +397,14 @@ class Outgoing:
         self._dirty[con] = None
         if con.shell is None:
             self._flow.output_changed(entry)
-        if con.output_size > self._limit:
+        if con.output.size > self._limit:
             if self._policy == "drop-oldest":
-                size = con.output_size
-                self.dropped += con.drop_oldest_framed(self._limit)
+                size = con.output.size
+                self.dropped += con.output.drop_oldest_framed(self._limit)
                 # As good as written, for those who wait for what stands behind it.
-                entry.written += size - con.output_size
-                entry.skipped += size - con.output_size
+                entry.written += size - con.output.size
+                entry.skipped += size - con.output.size
                 self._flow.output_changed(entry)
-            if con.output_size > self._limit:
-                self._check_limit(entry, None, con.output_size, now)
+            if con.output.size > self._limit:
+                self._check_limit(entry, None, con.output.size, now)
         return True

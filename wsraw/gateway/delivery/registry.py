@@ -216,7 +216,7 @@ class Registry:
         ]
         if CONNECTING not in states and OPEN not in states:
             return False
-        said = entry.written + con.output_size
+        said = entry.written + con.output.size
         known, since = self._unanswered.get(entry, (-1, now))
         if known != said or CONNECTING in states:
             self._unanswered[entry] = (said, now)

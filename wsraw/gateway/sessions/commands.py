@@ -259,7 +259,7 @@ class Commands:
             self._table.outgoing.catch_up(entry, now)
             if entry.con.is_making:
                 return UNFINISHED
-        if entry is None or not entry.con.output_size:
+        if entry is None or not entry.con.output.size:
             worker.notice(Reached(mark.con, mark.ref))
             self._table.dispatcher.talked.add(worker)
             return None
@@ -268,7 +268,7 @@ class Commands:
         if len(entry.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
         self._table.flow.keep_for(entry, MARK)
-        entry.marks.append((entry.written + entry.con.output_size, worker, mark.ref))
+        entry.marks.append((entry.written + entry.con.output.size, worker, mark.ref))
         return None
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:

@@ -162,7 +162,7 @@ class Endpoint:
                 else:
                     self._is_busy = True
                     self.judge_reading()
-            if con.output_size or con.state is not OPEN:
+            if con.output.size or con.state is not OPEN:
                 owner.dirty[con] = None
         else:
             self.eof = True
@@ -224,14 +224,14 @@ class Endpoint:
     def flush(self) -> None:
         """Write what there is in one go; leftovers alone wait for writability."""
         owner, con = self._owner, self.con
-        if con.output_size:
+        if con.output.size:
             now = owner.loop.now
             try:
-                chunks = con.gathered() if con.output_size >= GATHERED_FROM else None
+                chunks = con.output.gathered() if con.output.size >= GATHERED_FROM else None
                 if chunks is not None and hasattr(self.sock, "sendmsg"):
                     size = self.sock.sendmsg(chunks)
                 else:
-                    size = self.sock.send(con.data_to_send())
+                    size = self.sock.send(con.output.data_to_send())
             except (BlockingIOError, InterruptedError):
                 size = 0
             except OSError as error:
@@ -244,11 +244,11 @@ class Endpoint:
             if entry is not None:
                 # Nearly always everything was taken at once, and nobody need be told.
                 entry.written += size
-                if con.output_size or entry.output_counted or entry.marks:
+                if con.output.size or entry.output_counted or entry.marks:
                     owner.registry.wrote(entry)
             if self.lingering and size:
                 self._linger()
-            writing = con.output_size > 0
+            writing = con.output.size > 0
             if writing is not self.writing:
                 self.writing = writing
                 self.watch()
@@ -265,11 +265,11 @@ class Endpoint:
         """Write as much as the kernel takes, within reason; for those whose output is about to be
         too much."""
         con = self.con
-        before = con.output_size + 1
+        before = con.output.size + 1
         for _ in range(WRITES):
-            if not 0 < con.output_size < before or con.state is CLOSED:
+            if not 0 < con.output.size < before or con.state is CLOSED:
                 break
-            before = con.output_size
+            before = con.output.size
             self.flush()
 
     def judge_reading(self) -> None:
@@ -355,16 +355,16 @@ class Endpoint:
             limit, con.limit = con.limit, ""
             self._owner.registry.limits.hit(limit, self._owner.loop.now, con.who)
         if con.reset or (
-            not con.output_size and (self.eof or con.ends_with_reset or self._nothing_comes())
+            not con.output.size and (self.eof or con.ends_with_reset or self._nothing_comes())
         ):
             self._owner.doomed.append(self)
             return
         if not self.lingering:
             self.lingering = True
             self.reading = not self.eof
-            self.writing = con.output_size > 0
+            self.writing = con.output.size > 0
             self._linger()
-        if not con.output_size:
+        if not con.output.size:
             try:
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
@@ -391,7 +391,7 @@ class Endpoint:
             self._timer.cancel()
         self._owner.going_on.pop(self, None)
         self._owner.loop.unwatch(self.sock)
-        if con.reset or con.output_size or con.ends_with_reset:
+        if con.reset or con.output.size or con.ends_with_reset:
             reset(self.sock)
         else:
             self.sock.close()
@@ -400,7 +400,7 @@ class Endpoint:
     def _part(self) -> None:
         con = self.con
         con.shell = None
-        con.drop_output()
+        con.output.drop()
         flow = self._owner.registry.flow
         entry: Entry | None = con.entry
         if entry is None or entry.gone:

@@ -382,7 +382,7 @@ class Sockets(TlsOwner):
 
     def unwritten(self) -> bool:
         """Whether some connection is not over, or has output left."""
-        return any(e.con.output_size or e.con.state is not CLOSED for e in self.endpoints)
+        return any(e.con.output.size or e.con.state is not CLOSED for e in self.endpoints)
 
     def close(self) -> None:
         """Close every socket at once."""

@@ -98,7 +98,7 @@ class TlsEndpoint(Endpoint):
             self._hello = HelloReader()
 
     def _begin(self, tls: TlsEngine) -> TlsSocket:
-        self._tls = wrapped = TlsSocket(self._raw, tls, self.con)
+        self._tls = wrapped = TlsSocket(self._raw, tls, self.con.output)
         flow = self._owner.registry.flow
         flow.settle(self.con)
         flow.keep(self.con, TLS + TLS_HANDSHAKE)
@@ -323,20 +323,20 @@ class TlsEndpoint(Endpoint):
         if tls is None:
             super().flush()
             return
-        if tls.unsent and (self._terms is not None or not con.output_size):
+        if tls.unsent and (self._terms is not None or not con.output.size):
             try:
                 tls.push()
             except OSError as error:
                 self._lost(error.strerror or str(error))
                 return
         if con.state is CLOSED and not tls.tls.established:
-            con.drop_output()
+            con.output.drop()
         if self._terms is None or con.state is CLOSED:
             super().flush()
         elif con.deadline < self._timer_at:
             # Output may wait already: that of a raw connection that was just opened.
             self._arm(con.deadline)
-        writing = bool(tls.unsent) or (con.output_size > 0 and tls.tls.established)
+        writing = bool(tls.unsent) or (con.output.size > 0 and tls.tls.established)
         if writing is not self.writing:
             self.writing = writing
             self.watch()
@@ -345,7 +345,7 @@ class TlsEndpoint(Endpoint):
 
     def _finish(self) -> None:
         con, tls = self.con, self._tls
-        if tls is None or con.reset or con.ends_with_reset or con.output_size:
+        if tls is None or con.reset or con.ends_with_reset or con.output.size:
             super()._finish()
             return
         tls.discards = True

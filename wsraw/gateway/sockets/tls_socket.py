@@ -116,16 +116,16 @@ class TlsSocket:
         view = memoryview(data)
         done = 0
         while self.push():
-            # `taken` bytes of it had been encrypted before.
-            done += output.taken
-            output.taken = 0
+            # `encrypted` bytes of it had been encrypted before.
+            done += output.encrypted
+            output.encrypted = 0
             if done >= len(view) or done >= WRITE_SIZE:
                 break
             part = view[done : done + ENCRYPT_SIZE]
             self.unsent = self.tls.encrypt(part)
             if self.tls.error:
                 raise OSError(f"TLS: {self.tls.error}")
-            output.taken = len(part)
+            output.encrypted = len(part)
         return done
 
     def push(self) -> bool:
