@@ -178,8 +178,6 @@ def test_only_whole_messages_that_are_valid_are_plain() -> None:
         assert frames.special is special
         frames.read(written(0x82, b"", True))
         assert frames.special is False
-        frames.read(b"\x82")
-        assert frames.special is True
 
 
 def test_so_many_frames_are_read_at_a_time() -> None:

@@ -97,6 +97,7 @@ class FrameReader:
     __slots__ = (
         "_at",
         "_first",
+        "_is_plain",
         "_limit",
         "_mask",
         "_mask_bit",
@@ -134,6 +135,8 @@ class FrameReader:
         self._first = 0
         self._missing = 0
         self._mask = b""
+        self._is_plain = False
+        """It is a whole message, and ASCII as far as it has come, if it is a text."""
 
     def read(self, data: bytes) -> list[Frame]:
         """The next MOST_FRAMES complete frames, or fewer: it stops behind a frame that may be
@@ -212,8 +215,12 @@ class FrameReader:
         else:
             self.more = at < end
         if at < end:
-            self.special = self._waits = True
-            self._rest, self._at = (data, at) if self.more else (data[at:], 0)
+            self._waits = True
+            if self.more:
+                self.special = True
+                self._rest, self._at = data, at
+            else:
+                self._rest = data[at:]
         return frames
 
     def _limit_of(self, first: int) -> int:
@@ -248,14 +255,15 @@ class FrameReader:
     # --- frames in pieces ---
 
     def _begin(self, first: int, size: int, data: bytes, start: int) -> None:
-        self.special = self._waits = True
+        self._waits = True
         self._first = first
         self._missing = size
         self._mask = data[start - 4 : start] if self._mask_bit else b""
+        self._is_plain = first == _WHOLE_TEXT or first == _WHOLE_BINARY  # noqa: SIM109
         self.begun = bytearray()
-        self._extend(memoryview(data)[start:])
+        self._extend(data[start:])
 
-    def _extend(self, piece: bytes | memoryview) -> None:
+    def _extend(self, piece: bytes) -> None:
         size = len(piece)
         self._missing -= size
         if self._mask:
@@ -264,14 +272,17 @@ class FrameReader:
             self._mask = self._mask[size & 3 :] + self._mask[: size & 3]
         assert self.begun is not None
         self.begun += piece
+        if self._first == _WHOLE_TEXT and not piece.isascii():
+            self._is_plain = False
+        if not self._is_plain:
+            self.special = True
 
     def _resume(self, data: bytes, frames: list[Frame]) -> tuple[bytes, int]:
         """Go on with what is kept; the bytes to read from now, and where in them."""
-        self.special = True
-        self.more = False
         begun = self.begun
         if begun is None:
-            self._waits = False
+            self.special = self.more
+            self.more = self._waits = False
             rest, at = self._rest, self._at
             self._rest, self._at = b"", 0
             return (rest[at:] + data, 0) if data else (rest, at)
@@ -284,7 +295,7 @@ class FrameReader:
         self._waits = False
         self.begun = None
         if missing < len(data) and self.compressed_limit >= 0 and not self._first & CLOSE:
-            self.more = self._waits = True
+            self.more = self._waits = self.special = True
             self._rest, self._at = data, missing
             return b"", 0
         return data, missing
