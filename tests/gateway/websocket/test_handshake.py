@@ -5,18 +5,14 @@ from __future__ import annotations
 import random
 import re
 
+import library
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import (
-    ClientPerMessageDeflateFactory,
-    ServerPerMessageDeflateFactory,
-)
-from websockets.headers import parse_subprotocol
-from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from wsraw.config.settings import Settings
@@ -66,40 +62,6 @@ def ours(request: bytes) -> tuple[int, Fields, list[str]]:
     return 101, inf, handshake.offered
 
 
-def librarys(request: bytes) -> tuple[int, Fields, list[str]]:
-    """The same by the library, where we want the same as it does."""
-    protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
-    # A lone LF ends a line (RFC 9112, section 2.2).
-    protocol.receive_data(re.sub(rb"\r?\n", b"\r\n", request))
-    events = protocol.events_received()
-    if not events:
-        return 400, [], []
-    (asked,) = events
-    assert isinstance(asked, Request)
-    items = list(asked.headers.raw_items())
-    lists = ("connection", "upgrade", "sec-websocket-protocol", "sec-websocket-extensions")
-    # A list may be empty (RFC 9110, section 5.6.1).
-    kept = [(n, v) for n, v in items if v.strip(" \t,") or n.lower() not in lists]
-    asked.headers = headers = Headers(kept)
-    if len(headers.get_all("Host")) != 1:
-        return 400, [], []
-    if headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
-        return 426, [], []
-    upgrades = ",".join(headers.get_all("Upgrade")).lower().split(",")
-    if "websocket" in [upgrade.strip(" \t") for upgrade in upgrades]:
-        # It may be one of several (RFC 9110, section 7.8).
-        del headers["Upgrade"]
-        headers["Upgrade"] = "websocket"
-    response = protocol.accept(asked)
-    if response.status_code != 101:
-        return response.status_code, [], []
-    subprotocols = [
-        name for v in headers.get_all("Sec-WebSocket-Protocol") for name in parse_subprotocol(v)
-    ]
-    inf = to_inf({}, [(n, v) for n, v in items if n not in ("method", "url", "Protocol")])
-    return 101, list(inf.items()), subprotocols
-
-
 BROWSERS = {
     "Chromium": request(
         Connection="Upgrade", Pragma="no-cache", Cache_Control="no-cache", Origin="http://a",
@@ -118,7 +80,7 @@ BROWSERS = {
 
 @pytest.mark.parametrize("name", BROWSERS)
 def test_a_request_of_a_browser_is_accepted(name: str) -> None:
-    assert ours(BROWSERS[name]) == librarys(BROWSERS[name])
+    assert ours(BROWSERS[name]) == library.judge_request(BROWSERS[name])
     handshake = ServerHandshake(BROWSERS[name], Settings())
     assert (handshake.inf["method"], handshake.inf["url"]) == ("GET", "/chat?a=b")
     assert accept_key(KEY).encode() in handshake.answer(None, {})
@@ -186,7 +148,7 @@ ODD = [
 
 @pytest.mark.parametrize("wire", ODD)
 def test_an_odd_request_is_judged_as_the_library_does(wire: bytes) -> None:
-    assert ours(wire) == librarys(wire)
+    assert ours(wire) == library.judge_request(wire)
 
 
 @pytest.mark.parametrize("wire", [request()[:-2], request() + b"x", b"\r\n" + request(), b""])
@@ -212,7 +174,7 @@ def test_any_fields_are_judged_as_the_library_does(more: Fields, rng: random.Ran
     rng.shuffle(each)
     if rng.random() < 0.2:
         each.pop()
-    assert ours(head(each)) == librarys(head(each))
+    assert ours(head(each)) == library.judge_request(head(each))
 
 
 def test_fields_for_handlers() -> None:

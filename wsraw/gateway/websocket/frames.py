@@ -259,7 +259,7 @@ class FrameReader:
         self._first = first
         self._missing = size
         self._mask = data[start - 4 : start] if self._mask_bit else b""
-        self._is_plain = first == _WHOLE_TEXT or first == _WHOLE_BINARY  # noqa: SIM109
+        self._is_plain = first in (_WHOLE_TEXT, _WHOLE_BINARY)
         self.begun = bytearray()
         self._extend(data[start:])
 

@@ -1,0 +1,30 @@
+"""The head of a request, judged beside the library."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from fuzz.targets import handshake
+from library import judge_request
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.admission.sniffer import Sniffer, Verdict
+from wsraw.gateway.websocket.handshake import HandshakeError, ServerHandshake
+
+SEEDS = [seed[1:] for seed in handshake.SEEDS if seed[1:].startswith(b"GET ")]
+WORDS = handshake.WORDS
+
+
+def run(data: bytes) -> Hashable:
+    sniffer = Sniffer()
+    if sniffer.receive_data(data) is not Verdict.WEBSOCKET:
+        return None
+    head = data[: sniffer.head_size]
+    try:
+        asked = ServerHandshake(head, Settings())
+    except HandshakeError as error:
+        assert judge_request(head)[0] == error.status, error
+        return str(error)[:20]
+    inf = [item for item in asked.inf.items() if item[0] not in ("method", "url", "Protocol")]
+    assert (101, inf, asked.offered) == judge_request(head)
+    return len(inf), asked.terms

@@ -1,0 +1,68 @@
+"""Uncompressed frames for either role, judged beside the library's frames.
+
+The first byte of an input says to whom, and whether messages are joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from fuzz.oracles import pieces
+from fuzz.targets import frames
+from fuzz.websockets_pair import accepted, dialled
+from library import Judged
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.websocket.websocket import WebSocket
+
+LIMIT = 1000
+SETTINGS = [Settings(max_message_size=LIMIT, messages=kind) for kind in ("frames", "whole")]
+SEEDS = frames.SEEDS
+WORDS = frames.WORDS
+NEEDED = bytes(LIMIT + 14)
+"""Whatever is not complete is complete with so many more."""
+
+
+def opened(number: int) -> WebSocket:
+    start = dialled if number & 1 else accepted
+    ws = start(SETTINGS[number >> 1 & 1], False).websocket
+    assert ws is not None
+    return ws
+
+
+def feed(ws: WebSocket, chunks: Iterable[bytes]) -> list[tuple[str, bytes]]:
+    """The messages, joined."""
+    messages = []
+    whole = b""
+    for chunk in chunks:
+        received = ws.receive_data(chunk)
+        while ws.busy:
+            received += ws.receive_data(b"")
+        for data, kind, final in received:
+            whole += data
+            if final:
+                messages.append((kind, whole))
+                whole = b""
+    return messages
+
+
+def run(data: bytes) -> Hashable:
+    number, wire = (data[0] % 4, data[1:]) if data else (0, b"")
+    ws = opened(number)
+    messages = feed(ws, pieces(wire))
+    judged = Judged(wire, not number & 1, LIMIT)
+    assert messages == judged.messages
+    assert ws.unfinished <= LIMIT + 13
+    if ws.error and not judged.failed:
+        # Found before all of the frame has come: with the rest of it, it is wrong.
+        judged = Judged(wire + NEEDED, not number & 1, LIMIT)
+        assert judged.failed, ws.error
+        assert judged.messages == messages
+    assert bool(ws.error) is judged.failed, (ws.error, judged.code)
+    assert ws.ended is bool(judged.code)
+    # The library sees a length that is too big before reserved bits.
+    assert ws.close_code in (judged.code or 1006, 1002 if judged.failed else 0), ws.error
+    if not number & 1:
+        pongs = b"".join(bytes((0x8A, len(ping))) + ping for ping in judged.pings)
+        assert b"".join(ws.output).startswith(pongs)
+    return number, ws.error[:12], len(messages), len(judged.pings), ws.unfinished > 0
