@@ -40,9 +40,10 @@ def judge_request(request: bytes) -> tuple[int, Fields, list[str]]:
     if headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
         return 426, [], []
     upgrades = ",".join(headers.get_all("Upgrade")).lower().split(",")
+    if "Upgrade" in headers:
+        del headers["Upgrade"]
     if "websocket" in [upgrade.strip(" \t") for upgrade in upgrades]:
         # It may be one of several (RFC 9110, section 7.8).
-        del headers["Upgrade"]
         headers["Upgrade"] = "websocket"
     response = protocol.accept(asked)
     if response.status_code != 101:

@@ -35,7 +35,8 @@ FINAL: Final = 0x80
 """The FIN bit of a frame's first byte."""
 COMPRESSED: Final = 0x40
 """Its RSV1 bit, on the first frame of a message: permessage-deflate."""
-OPCODE: Final = 0x0F
+_RESERVED: Final = 0x70
+_OPCODE: Final = 0x0F
 _WHOLE_TEXT: Final = FINAL | TEXT
 _WHOLE_BINARY: Final = FINAL | BINARY
 
@@ -232,25 +233,26 @@ class FrameReader:
         compressed_limit = self.compressed_limit
         if compressed_limit < 0:
             return -1 if first & COMPRESSED else self._limit
-        return compressed_limit if first & COMPRESSED or not first & OPCODE else self._limit
+        return compressed_limit if first & COMPRESSED or not first & _OPCODE else self._limit
 
     def _refuse(self, first: int, second: int, limit: int) -> None:
         """Say what is wrong with the first two bytes of a frame, or with its length."""
         self.special = True
-        opcode = first & OPCODE
+        opcode = first & _OPCODE
         if FINAL | opcode not in _KINDS:
-            self.error = ViolationError(1002, "invalid opcode")
+            why = "invalid opcode"
         elif second & 0x80 != self._mask_bit:
-            self.error = ViolationError(1002, "incorrect masking")
+            why = "incorrect masking"
+        elif first & _RESERVED and limit < 0:
+            why = "reserved bits must be 0"
         elif limit < 0:
-            reserved = first not in _KINDS and (first | FINAL) not in _KINDS
-            wrong = reserved or first & COMPRESSED
-            why = "reserved bits must be 0" if wrong else "fragmented control frame"
-            self.error = ViolationError(1002, why)
+            why = "fragmented control frame"
         elif opcode >= CLOSE:
-            self.error = ViolationError(1002, "control frame too long")
+            why = "control frame too long"
         else:
             self.error = too_big(self._setting, self._limit)
+            return
+        self.error = ViolationError(1002, why)
 
     # --- frames in pieces ---
 

@@ -28,7 +28,7 @@ from wsraw.gateway.websocket.handshake import (
     ServerHandshake,
     to_inf,
 )
-from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWriter, RefusedError
+from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWriter
 from wsraw.link.open_options import Opening
 
 MAX_REASON: Final = MAX_CONTROL - 2
@@ -118,13 +118,8 @@ class WebSocket:
 
     @classmethod
     def server(cls, settings: Settings) -> WebSocket:
-        """The accepting side; `accept` comes next, or `receive_head`."""
+        """The accepting side; `receive_head` comes next."""
         return cls(settings, is_client=False)
-
-    def accept(self, head: bytes) -> None:
-        """Answer a complete request head: with the 101 (`opened`), or with an error (`error`)."""
-        if self.receive_head(head):
-            self.let_in()
 
     def receive_head(self, head: bytes) -> bool:
         """Read a complete request head. True: `let_in` may come next; else it was answered with an
@@ -348,15 +343,6 @@ class WebSocket:
             self.handshake.close()
 
     # --- sending ---
-
-    def send(self, data: bytes, type_: str, final: bool) -> str | None:
-        """Queue one data frame, or say why it is refused."""
-        try:
-            opcode = self.writer.check(data, type_, final)
-        except RefusedError as why:
-            return str(why)
-        self.output.append(self.writer.frame_at_once(opcode, data, final))
-        return None
 
     def ping(self) -> None:
         """Ask the peer whether it is there."""
