@@ -1,10 +1,9 @@
-"""Sans-I/O. permessage-deflate (RFC 7692): what is agreed on, and both directions of it.
+"""Sans-I/O. permessage-deflate (RFC 7692): negotiation, compressing and inflating.
 
-The library has this extension too. This one is our own for four reasons. A window of 8 bits, which
-zlib cannot make, ends no negotiation: we agree and leave our side uncompressed, as everybody may
-for any message (section 6). A message that is as long as the limit is not too long. What follows a
-final DEFLATE block (section 7.2.3.4) is read, not dropped. And a connection that has agreed on
-contexts holds none before it uses them.
+Four details differ from other implementations. A window of 8 bits, which zlib cannot make, does not
+end the negotiation: we agree and send uncompressed, which is allowed for any message (section 6). A
+message as long as the limit is not too long. Data behind a final DEFLATE block (section 7.2.3.4) is
+read, not dropped. A connection that has agreed on contexts allocates them when it first uses them.
 """
 
 from __future__ import annotations
@@ -19,33 +18,33 @@ from wsraw.config.settings import Settings
 NAME: Final = "permessage-deflate"
 
 Parameters = Sequence[tuple[str, str | None]]
-"""Names and values, in order; a parameter without a value has None."""
+"""Names and values, in order; the value is None for a parameter without one."""
 
 Data = bytes | bytearray | memoryview
 
 _TAIL: Final = b"\x00\x00\xff\xff"
-"""What a sender takes off the end of a message, and a receiver puts back (section 7.2.1)."""
+"""A sender removes this from the end of a message, and a receiver appends it (section 7.2.1)."""
 
 DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
-"""Bytes that zlib takes beside the window and, to compress, tables as large as that again."""
+"""Bytes that zlib allocates beside the window and, to compress, tables of the same size."""
 
 STEP: Final = 16 * 1024
-"""Bytes inflated of one connection in a turn, 0.05 ms of it: a megabyte, which a kilobyte can
-become, would hold up everybody for 3."""
+"""Bytes inflated for one connection in a turn, which takes 0.05 ms. A kilobyte can inflate to a
+megabyte, which would delay all other connections by 3 ms."""
 
 DEFLATED_AT_ONCE: Final = 32 * 1024
-"""Bytes of the longest message that is compressed in one go."""
+"""Bytes of the longest message that is compressed in one step."""
 
 DEFLATED: Final = 12 * 1024
-"""Bytes of a longer one that are compressed at a time, and in a turn: a millisecond of work."""
+"""Bytes of a longer message that are compressed in a step, and in a turn: 1 ms of work."""
 
 PIECE: Final = 4 * 1024
-"""Compressed bytes given to zlib at a time: what it leaves of them it copies, at every step."""
+"""Compressed bytes given to zlib at a time, because it copies those that it leaves at each step."""
 
 MAX_FINAL_BLOCKS: Final = 8
-"""Final blocks within a frame. Each costs a new decompressor and a copy of the rest; a peer that
-must use them makes one for each message."""
+"""Final blocks within a frame at most. Each costs a new decompressor and a copy of the rest; a peer
+that has to use them makes one for each message."""
 
 _BITS: Final = {str(bits): bits for bits in range(8, 16)}
 _FLAGS: Final = ("server_no_context_takeover", "client_no_context_takeover")
@@ -53,21 +52,21 @@ _WINDOWS: Final = ("server_max_window_bits", "client_max_window_bits")
 
 
 class InflateError(ValueError):
-    """The peer's bytes are no DEFLATE data."""
+    """The peer's bytes are not valid DEFLATE data."""
 
 
 class TooBigError(ValueError):
-    """Inflated, they are more than the limit."""
+    """The inflated data exceeds the limit."""
 
 
 # --- negotiation ---
 
 
 class Terms(NamedTuple):
-    """What both sides have agreed on, as this side sees it."""
+    """What both sides have agreed on, from this side's view."""
 
     send_bits: int
-    """Our window. 8: we send uncompressed."""
+    """Bits of our window; 8: we send uncompressed."""
     receive_bits: int
     send_takeover: bool
     receive_takeover: bool
@@ -78,15 +77,15 @@ class _Asked(NamedTuple):
     client_no_takeover: bool
     server_bits: int | None
     client_bits: int | None
-    """15 also where a client only says that it would take a limit."""
+    """15 also for a client that only says it accepts a limit."""
 
 
 def _read(parameters: Parameters, in_offer: bool) -> _Asked:
-    """Raises ValueError for an unknown, doubled or wrong parameter (section 7)."""
+    """Raises ValueError for an unknown, repeated or invalid parameter (section 7)."""
     found: dict[str, int] = {}
     for name, value in parameters:
         if name in found:
-            raise ValueError(f"{NAME}: {name} comes twice")
+            raise ValueError(f"{NAME}: {name} is repeated")
         if name in _FLAGS and value is None:
             found[name] = 1
         elif name == _WINDOWS[1] and value is None and in_offer:
@@ -95,7 +94,7 @@ def _read(parameters: Parameters, in_offer: bool) -> _Asked:
             found[name] = _BITS[value]
         else:
             shown = name if value is None else f"{name}={value}"
-            raise ValueError(f"{NAME}: {shown} is no parameter of it")
+            raise ValueError(f"{NAME}: {shown} is not a valid parameter")
     server, client = _FLAGS
     return _Asked(server in found, client in found, found.get(_WINDOWS[0]), found.get(_WINDOWS[1]))
 
@@ -107,7 +106,7 @@ def answer(offer: Parameters, settings: Settings) -> tuple[list[tuple[str, str |
     send_takeover = takeover and not asked.server_no_takeover
     receive_takeover = takeover and not asked.client_no_takeover
     send_bits = min(bits, asked.server_bits or 15)
-    # Only a client that has named it can be limited (section 7.1.2.2).
+    # Only a client that sent this parameter can be limited (section 7.1.2.2).
     receive_bits = 15 if asked.client_bits is None else min(bits, asked.client_bits)
     said: list[tuple[str, str | None]] = []
     if not send_takeover:
@@ -122,8 +121,8 @@ def answer(offer: Parameters, settings: Settings) -> tuple[list[tuple[str, str |
 
 
 def offers(settings: Settings) -> list[list[tuple[str, str | None]]]:
-    """A client's offers, best first. The last one asks for no window of the server's, for servers
-    that cannot limit theirs."""
+    """A client's offers, best first. The last one does not limit the server's window, for servers
+    that cannot."""
     bits = str(settings.deflate_window_bits)
     flags: list[tuple[str, str | None]] = []
     if not settings.deflate_context_takeover:
@@ -155,7 +154,7 @@ def accept(answered: Parameters, settings: Settings) -> Terms:
 
 
 def _memory_level(bits: int) -> int:
-    """zlib's memLevel, so that its tables are as large as its window: 2 ** (bits + 3) bytes."""
+    """The memLevel with which zlib's tables are as large as its window: 2 ** (bits + 3) bytes."""
     return bits - 7
 
 
@@ -164,7 +163,7 @@ def _compressor(level: int, bits: int) -> zlib._Compress:
 
 
 class Deflation:
-    """A payload that is compressed piece by piece."""
+    """A payload that is compressed in steps."""
 
     __slots__ = ("_chunks", "_compressor", "_final", "_rest", "data")
 
@@ -176,7 +175,7 @@ class Deflation:
         self._chunks: list[bytes] = []
 
     def step(self) -> bytes | None:
-        """Compress a piece; the whole payload once that was the last one."""
+        """Compress the next piece. Returns the whole payload after the last one, else None."""
         self._chunks.append(self._compressor.compress(self._rest[:DEFLATED]))
         self._rest = self._rest[DEFLATED:]
         if self._rest:
@@ -189,12 +188,12 @@ def _flush(compressor: zlib._Compress, data: bytes, final: bool) -> bytes:
     data = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
     if not final:
         return data
-    # Nothing since the last flush is an empty block all the same (section 7.2.3.6).
+    # No data since the last flush must still become an empty block (section 7.2.3.6).
     return data[:-4] or b"\x00"
 
 
 class Packing:
-    """A way to compress messages that stand for themselves."""
+    """A way to compress messages without context."""
 
     __slots__ = ("_bits", "_level", "threshold")
 
@@ -202,19 +201,19 @@ class Packing:
         self._level = level
         self._bits = bits
         self.threshold = threshold
-        """Shorter messages go out as they are; without context they hardly shrink."""
+        """Shorter messages are sent uncompressed: without context they hardly shrink."""
 
     def deflation(self, data: bytes) -> Deflation:
-        """A whole message, piece by piece."""
+        """Compress a whole message in steps."""
         return Deflation(_compressor(self._level, self._bits), data, True)
 
     def compress(self, data: bytes) -> bytes:
-        """A whole message."""
+        """Compress a whole message."""
         return _flush(_compressor(self._level, self._bits), data, True)
 
 
 packing = cache(Packing)
-"""One for each way of compressing, so that connections that share it share the object."""
+"""One object for each way, shared by the connections that use it."""
 
 
 class _Inflation:
@@ -226,7 +225,7 @@ class _Inflation:
         self.inflater = inflater
         self.piece: Data = data
         self.rest: Data = b""
-        """What is still to be inflated, behind `piece`."""
+        """Compressed bytes behind `piece`."""
         if len(data) > PIECE:
             self.piece, self.rest = b"", memoryview(data)
         self.final = final
@@ -237,7 +236,7 @@ class _Inflation:
 
 
 class Codec:
-    """One connection's compression, both ways."""
+    """Compression of one connection, both directions."""
 
     __slots__ = (
         "_deflater",
@@ -261,17 +260,18 @@ class Codec:
 
     @property
     def packing(self) -> Packing | None:
-        """For messages that many connections take; None where each has its own context."""
+        """For messages shared with other connections; None where each has its own context."""
         if not self.compresses or self.terms.send_takeover:
             return None
         return packing(self._level, self.terms.send_bits, self.threshold)
 
     def compress(self, data: bytes, first: bool, final: bool) -> bytes:
-        """The payload of our next compressed frame; `first` and `final` of its message."""
+        """The payload of our next compressed frame; `first` and `final`: its place in the
+        message."""
         return _flush(self._deflater_of(first, final), data, final)
 
     def deflation(self, data: bytes, first: bool, final: bool) -> Deflation:
-        """The same piece by piece. Nothing else may be compressed before that is done."""
+        """The same in steps. Nothing else may be compressed before the last one."""
         return Deflation(self._deflater_of(first, final), data, final)
 
     def _deflater_of(self, first: bool, final: bool) -> zlib._Compress:
@@ -283,7 +283,7 @@ class Codec:
         return deflater
 
     def begin(self, data: Data, first: bool, final: bool, limit: int) -> None:
-        """The peer's next compressed frame, of at most `limit` bytes when it is inflated."""
+        """Begin to inflate the peer's next compressed frame, to at most `limit` bytes."""
         inflater = self._inflater
         if inflater is None or (first and not self.terms.receive_takeover):
             inflater = zlib.decompressobj(-self.terms.receive_bits)
@@ -292,16 +292,16 @@ class Codec:
         self._inflation = _Inflation(inflater, data, final, limit)
 
     def inflate(self, most: int) -> tuple[int, bytes | None]:
-        """Inflate at most `most` bytes of the frame that was begun: how many it were, and all of
-        the frame's data once they are complete.
+        """Inflate at most `most` more bytes of the frame. Returns how many there were, and the
+        data of the whole frame once it is complete.
 
-        Raises TooBigError above the limit, before more than that is inflated, and InflateError.
+        Raises TooBigError before more than the limit and one byte is inflated, and InflateError.
         """
         job = self._inflation
         assert job is not None
         before = job.size
         while True:
-            # One more than is allowed tells that it is too much. (0 would mean: without limit.)
+            # One byte more than allowed shows that it is too much. (0 would mean: no limit.)
             room = min(before + most, job.limit + 1) - job.size
             if room <= 0:
                 return job.size - before, None
@@ -316,8 +316,8 @@ class Codec:
                 raise TooBigError(job.limit)
             job.chunks.append(out)
             if job.inflater.eof:
-                # Behind a final block a new stream begins; what its sender knew of the old one is
-                # gone (zlib's own deflate forgets it there, too).
+                # A new stream begins behind a final block: the sender has dropped the context of
+                # the old one, as zlib's own deflate does.
                 job.blocks += 1
                 if job.blocks > MAX_FINAL_BLOCKS:
                     raise InflateError("too many final blocks in a frame")
@@ -327,7 +327,7 @@ class Codec:
                     break
                 continue
             job.piece = job.inflater.unconsumed_tail
-            # With no room left it may have all of its input, and still have something to say.
+            # If it has filled the room, there may be more output without more input.
             if not job.piece and not job.rest and len(out) < room:
                 break
         keeps = not job.final or self.terms.receive_takeover
@@ -336,18 +336,18 @@ class Codec:
         return job.size - before, job.chunks[0] if len(job.chunks) == 1 else b"".join(job.chunks)
 
     def skip(self) -> None:
-        """Nobody wants the data of the frame that was begun."""
+        """Drop the frame that is being inflated."""
         self._inflation = None
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a frame that is being inflated."""
+        """Bytes held for a frame that is being inflated."""
         job = self._inflation
         return job.size + len(job.piece) + len(job.rest) if job is not None else 0
 
     @property
     def memory(self) -> int:
-        """Bytes that the contexts take, as zlib's documentation has it (zconf.h)."""
+        """Bytes allocated for the contexts, according to zlib's documentation (zconf.h)."""
         size = 0
         if self._deflater is not None:
             size += DEFLATE_OBJECT + (2 << self.terms.send_bits + 2)

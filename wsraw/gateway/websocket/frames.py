@@ -1,7 +1,7 @@
-"""Sans-I/O. Frames, read and written (RFC 6455, section 5). What they mean is for messages.py.
+"""Sans-I/O. Read and write frames (RFC 6455, section 5). messages.py checks how they fit together.
 
-Nearly every frame is a whole text or binary message that arrived in one read, so the loop in
-`FrameReader.read` is written for those; a frame of another kind takes a few more steps in it.
+Nearly every frame is a whole text or binary message that arrived in one read. The loop in
+`FrameReader.read` is written for those; other frames take a few more steps in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ except ImportError:
 
 
 Frame = tuple[bytes, str, bool]
-"""Payload, unmasked; kind; whether it is the last frame of its message (FIN)."""
+"""Unmasked payload, kind, and whether it is the last frame of its message (FIN)."""
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -34,7 +34,7 @@ PONG: Final = 10
 FINAL: Final = 0x80
 """The FIN bit of a frame's first byte."""
 COMPRESSED: Final = 0x40
-"""Its RSV1 bit, on the first frame of a message: permessage-deflate."""
+"""The RSV1 bit of a message's first frame: permessage-deflate."""
 _RESERVED: Final = 0x70
 _OPCODE: Final = 0x0F
 _WHOLE_TEXT: Final = FINAL | TEXT
@@ -55,7 +55,7 @@ _KINDS: Final = {
     FINAL | PING: "ping",
     FINAL | PONG: "pong",
 }
-"""By a frame's first byte; others are wrong."""
+"""By a frame's first byte; all others are invalid."""
 
 MAX_CONTROL: Final = 125
 """Bytes of a control frame's payload at most (RFC 6455, section 5.5)."""
@@ -89,10 +89,10 @@ def too_big(setting: str, limit: int) -> ViolationError:
 
 
 class FrameReader:
-    """One peer's bytes as frames.
+    """Splits the bytes of one peer into frames.
 
-    Limits and header bits are checked before the payload is kept. Each byte of a payload is copied
-    a bounded number of times, however the frame is cut on its way.
+    Limits and header bits are checked before any payload is kept. Each byte of a payload is copied
+    a bounded number of times, however many reads the frame arrives in.
     """
 
     __slots__ = (
@@ -119,28 +119,28 @@ class FrameReader:
         """Bytes of a data frame's payload at most."""
         self._setting = setting
         self.compressed_limit = -1
-        """The same of frames that may be compressed; -1 where none may."""
+        """The same for frames that may be compressed; -1: none may."""
         self.special = False
-        """The last `read` met anything but whole messages, each valid in itself."""
+        """The last `read` met something other than whole, valid messages."""
         self.more = False
-        """There may be more frames in what has come: `read` b"" to get them."""
+        """There may be more frames in the bytes received so far: `read` b"" to get them."""
         self.error: ViolationError | None = None
-        """What is wrong with the bytes behind the frames that were read. Nothing more is read."""
+        """What is wrong with the bytes behind the frames that were read. No more can be read."""
         self._waits = False
-        """Something is kept, in `_rest` or in `begun`."""
+        """Bytes are kept in `_rest` or in `begun`."""
         self._rest = b""
         self._at = 0
         """Where in `_rest` the next frame begins."""
         self.begun: bytearray | None = None
-        """What has come of the payload of a frame that is not complete; unmasked."""
+        """The part of an incomplete frame's payload that has arrived, unmasked."""
         self._first = 0
         self._missing = 0
         self._mask = b""
         self._is_plain = False
-        """It is a whole message, and ASCII as far as it has come, if it is a text."""
+        """That frame is a whole message: binary, or a text that is ASCII so far."""
 
     def read(self, data: bytes) -> list[Frame]:
-        """The next MOST_FRAMES complete frames, or fewer: it stops behind a frame that may be
+        """Return the next complete frames, at most MOST_FRAMES. Stops behind a frame that may be
         compressed, because inflating it may take more than one turn."""
         frames: list[Frame] = []
         at = 0
@@ -225,7 +225,7 @@ class FrameReader:
         return frames
 
     def _limit_of(self, first: int) -> int:
-        """How long the payload of a frame may be that begins with this byte; -1 if none may."""
+        """The longest payload of a frame with this first byte; -1: the byte is invalid."""
         if first not in _KINDS:
             return -1
         if first & CLOSE:
@@ -254,7 +254,7 @@ class FrameReader:
             return
         self.error = ViolationError(1002, why)
 
-    # --- frames in pieces ---
+    # --- frames that arrive in more than one read ---
 
     def _begin(self, first: int, size: int, data: bytes, start: int) -> None:
         self._waits = True
@@ -280,7 +280,7 @@ class FrameReader:
             self.special = True
 
     def _resume(self, data: bytes, frames: list[Frame]) -> tuple[bytes, int]:
-        """Go on with what is kept; the bytes to read from now, and where in them."""
+        """Continue with the bytes that are kept. Returns the bytes to read, and where to begin."""
         begun = self.begun
         if begun is None:
             self.special = self.more
@@ -304,12 +304,12 @@ class FrameReader:
 
     @property
     def begun_kind(self) -> str:
-        """The kind of the frame that is not complete."""
+        """The kind of the incomplete frame."""
         return _KINDS[self._first]
 
     @property
     def begun_size(self) -> int:
-        """Bytes of its payload, once it is complete."""
+        """Bytes of its payload when it is complete."""
         return self._missing + len(self.begun or b"")
 
     def add(self, data: bytes) -> None:
@@ -320,7 +320,7 @@ class FrameReader:
             self.more = self._waits = True
 
     def clear(self) -> None:
-        """Nothing more is read: free what is kept."""
+        """Free what is kept: no more will be read."""
         self.more = self._waits = False
         self._rest = b""
         self._at = 0
@@ -333,7 +333,7 @@ class FrameReader:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether it is a whole text."""
+    """Whether the data is a complete text."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -348,7 +348,7 @@ _BINARY_HEADS: Final = tuple(bytes((_WHOLE_BINARY, size)) for size in range(126)
 
 
 def write_frame(first: int, data: bytes) -> bytes:
-    """A server's frame; `first` is its first byte: opcode, FINAL and COMPRESSED."""
+    """A server's frame; `first` is its first byte: an opcode, with FINAL and COMPRESSED."""
     return _head(first, len(data), 0) + data
 
 
@@ -368,7 +368,7 @@ def _head(first: int, size: int, mask_bit: int) -> bytes:
 
 def write_plain_frame(data: bytes, type_: str) -> bytes | None:
     """A server's frame of a whole message; None if the message has to be checked first."""
-    # The hot path: checking the order of messages costs twice as much as this.
+    # On the hot path: checking the order of frames costs twice as much as this.
     if type_ == "text":
         if not data.isascii():
             return None

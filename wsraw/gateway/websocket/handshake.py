@@ -22,7 +22,7 @@ _TOKEN: Final = r"[-!#$%&'*+.^_`|~0-9a-zA-Z]++"
 _FIELDS: Final = rf"((?:{_TOKEN}:[\t -~\x80-\xff]*+\r?\n)*+)\r?\n"
 # A lone LF ends a line, too (RFC 9112, section 2.2).
 _REQUEST: Final = re.compile(rf"([!-~]++) ([!-~]++) HTTP/1\.([01])\r?\n{_FIELDS}".encode("ascii"))
-# Some servers leave out the space in front of a reason that is empty (section 4).
+# Some servers omit the space in front of an empty reason (section 4).
 _STATUS: Final = rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*+)?\r?\n"
 _STATUS_LINE: Final = re.compile(_STATUS)
 _RESPONSE: Final = re.compile(_STATUS + _FIELDS.encode("ascii"))
@@ -32,12 +32,12 @@ _ACCEPT_SALT: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class HandshakeError(ValueError):
-    """The peer's request or answer is not one that opens a WebSocket."""
+    """The peer's request or response does not open a WebSocket."""
 
     def __init__(self, why: str, status: int = 400, *headers: tuple[str, str]) -> None:
         super().__init__(why)
         self.status = status
-        """For the answer to a client."""
+        """Of our response to a client."""
         self.headers = headers
 
 
@@ -53,7 +53,7 @@ def _split_fields(lines: bytes) -> Fields:
 
 
 def _by_name(fields: Fields) -> dict[str, list[str]]:
-    """Values by names in lower case."""
+    """Values by the lower-case names of their fields."""
     values: dict[str, list[str]] = {}
     for name, value in fields:
         values.setdefault(name.lower(), []).append(value)
@@ -61,7 +61,7 @@ def _by_name(fields: Fields) -> dict[str, list[str]]:
 
 
 def _elements(values: Iterable[str]) -> list[str]:
-    """Those of a list. Empty ones count for nothing (RFC 9110, section 5.6.1)."""
+    """The elements of a list. Empty ones are ignored (RFC 9110, section 5.6.1)."""
     elements = [element.strip(" \t") for value in values for element in value.split(",")]
     return [element for element in elements if element]
 
@@ -75,8 +75,8 @@ def _tokens(values: Iterable[str], name: str) -> list[str]:
 
 
 def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Fields for handlers: as the peer spelled them, those of one name joined (cookies as RFC 9113,
-    section 8.2.3, says it). What is in `ours` replaces fields of the same names."""
+    """Fields for handlers: names as the peer spelled them, values of the same name joined (cookies
+    as in RFC 9113, section 8.2.3). Items of `ours` replace fields of the same names."""
     inf = dict(ours)
     spelled: dict[str, str] = {}
     for name, value in fields:
@@ -89,7 +89,7 @@ def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str,
 
 
 def accept_key(key: str) -> str:
-    """What proves that a server has read the client's key (RFC 6455, section 4.2.2)."""
+    """The proof that a server has read the client's key (RFC 6455, section 4.2.2)."""
     return base64.b64encode(hashlib.sha1((key + _ACCEPT_SALT).encode()).digest()).decode()
 
 
@@ -98,7 +98,7 @@ def accept_key(key: str) -> str:
 
 def _read_extensions(values: Iterable[str]) -> Iterable[tuple[str, deflate.Parameters]]:
     """Names and parameters, in order (RFC 6455, section 9.1)."""
-    # A quoted value must be a token inside its quotes: no separator can be in there.
+    # The content of a quoted value must be a token, so it has no separators.
     extensions = []
     for element in _elements(values):
         name, *parts = (part.strip(" \t") for part in element.split(";"))
@@ -131,12 +131,9 @@ def _show_parameters(parameters: deflate.Parameters) -> str:
 
 
 class ServerHandshake:
-    """A request that was read, and our answer as far as it is known."""
+    """A client's request, and our response to it."""
 
     __slots__ = ("_answer", "inf", "offered", "terms")
-
-    unfinished: Final = 0
-    """As `ClientHandshake` has it; a request is complete."""
 
     def __init__(self, head: bytes, settings: Settings) -> None:
         """Read a complete request head. Raises HandshakeError."""
@@ -157,12 +154,12 @@ class ServerHandshake:
             ("Sec-WebSocket-Accept", accept_key(key)),
         ]
         self.terms: deflate.Terms | None = None
-        """Of compression, where it is agreed on."""
+        """Of compression, if both sides agree on it."""
         if settings.deflate and "sec-websocket-extensions" in values:
             self._negotiate(values["sec-websocket-extensions"], settings)
 
     def _negotiate(self, offered: list[str], settings: Settings) -> None:
-        """Agree to the first offer that we can keep."""
+        """Accept the first offer that is possible."""
         for name, parameters in _read_extensions(offered):
             if name != deflate.NAME or self.terms is not None:
                 continue
@@ -173,7 +170,7 @@ class ServerHandshake:
             self._answer.append(("Sec-WebSocket-Extensions", _show_parameters(said)))
 
     def answer(self, subprotocol: str | None, headers: Mapping[str, str]) -> bytes:
-        """The 101."""
+        """The response that opens the WebSocket."""
         fields = self._answer
         if subprotocol is not None:
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
@@ -182,7 +179,7 @@ class ServerHandshake:
 
 
 def _check_request(method: bytes, version: bytes, values: Mapping[str, Sequence[str]]) -> str:
-    """The key of a request for a WebSocket. Raises HandshakeError."""
+    """Check a request for a WebSocket, and return its key. Raises HandshakeError."""
 
     def get(name: str) -> Sequence[str]:
         return values.get(name, ())
@@ -194,8 +191,8 @@ def _check_request(method: bytes, version: bytes, values: Mapping[str, Sequence[
         raise HandshakeError("exactly one Host header is needed")
     versions = get("sec-websocket-version")
     if versions and list(versions) != ["13"]:
-        # RFC 6455, section 4.4: say which version we speak.
-        raise HandshakeError("only version 13 is spoken", 426, ("Sec-WebSocket-Version", "13"))
+        # RFC 6455, section 4.4: name the version that we support.
+        raise HandshakeError("only version 13 is supported", 426, ("Sec-WebSocket-Version", "13"))
     if method != b"GET":
         raise HandshakeError("the method must be GET", 405, ("Allow", "GET"))
     if version != b"1":
@@ -222,25 +219,25 @@ def _check_upgrade(values: Mapping[str, Sequence[str]]) -> None:
 # --- client ---
 
 MOST_HEAD: Final = 64 * 1024
-"""Bytes of an answer's head."""
+"""Bytes of a response's head."""
 
 MOST_FIELDS: Final = 128
 
 MOST_BODY: Final = 64 * 1024
-"""Bytes of an answer's body that a handler gets to see; the rest is cut off."""
+"""Bytes of a response's body that handlers see; the rest is cut off."""
 
 MOST_INTERIM: Final = 16
-"""Answers that are read in front of the one that counts: 103, for example."""
+"""Interim responses that are skipped, such as 103."""
 
 MOST_CHUNKS: Final = 1000
-"""Chunks of a refusal's body that are read; each takes some µs."""
+"""Chunks of a response's body that are read; each takes a few µs."""
 
 LONGEST_CHUNK_LINE: Final = 256
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?=[;\s])")
 
 
 class Response(NamedTuple):
-    """A server's answer to our request."""
+    """A server's response to our request."""
 
     status: int
     fields: Fields
@@ -252,7 +249,7 @@ class Response(NamedTuple):
 
 
 class ClientHandshake:
-    """Our request, and the server's answer to it."""
+    """Our request, and the server's response to it."""
 
     def __init__(self, settings: Settings, asked: Opening) -> None:
         self._settings = settings
@@ -279,30 +276,30 @@ class ClientHandshake:
         self._reading = self._read()
         next(self._reading)
         self.response: Response | None = None
-        """The answer, once it is complete."""
+        """The server's response, once it is complete."""
         self.terms: deflate.Terms | None = None
-        """Of compression, where it is agreed on."""
+        """Of compression, if both sides agree on it."""
         self.subprotocol: str | None = None
 
     @property
     def unfinished(self) -> int:
-        """Bytes of an answer that is not complete."""
+        """Bytes of an incomplete response."""
         return len(self._buffer)
 
     def receive_data(self, data: bytes) -> bytes | None:
-        """Bytes of the answer. Once it is complete, and opens the WebSocket: those behind it.
-        Raises HandshakeError for any other answer; `response` says which, if it was one."""
+        """Receive bytes of the response. Returns the bytes behind it once it has opened the
+        WebSocket, else None. Raises HandshakeError; `response` is set if one was complete."""
         self._buffer += data
         return self._go_on()
 
     def receive_eof(self) -> None:
-        """Nothing more will come. Raises HandshakeError."""
+        """The server sends no more. Raises HandshakeError."""
         self._eof = True
         self._go_on()
         raise HandshakeError("the connection was closed during the handshake")
 
     def close(self) -> None:
-        """Nothing more is read; the reading and this object hold each other otherwise."""
+        """Free the buffer at once: the generator and this object refer to each other."""
         self._reading.close()
 
     def _go_on(self) -> bytes | None:
@@ -315,22 +312,22 @@ class ClientHandshake:
         return None
 
     def _check(self, response: Response) -> None:
-        """Raises HandshakeError for an answer that does not open the WebSocket we asked for."""
+        """Raises HandshakeError if the response does not open the WebSocket that we asked for."""
         if response.status != 101:
             raise HandshakeError(f"server rejected WebSocket connection: HTTP {response.status}")
         values = _by_name(response.fields)
         _check_upgrade(values)
         if len(_elements(values["upgrade"])) > 1:
-            raise HandshakeError("the answer's Upgrade lists more than websocket")
+            raise HandshakeError("the response's header Upgrade is not just websocket")
         if values.get("sec-websocket-accept") != [accept_key(self._key)]:
-            raise HandshakeError("the answer's Sec-WebSocket-Accept is not for our key")
+            raise HandshakeError("the response's Sec-WebSocket-Accept does not match our key")
         for name, parameters in _read_extensions(values.get("sec-websocket-extensions", ())):
             if name != deflate.NAME or not self._offers or self.terms is not None:
-                raise HandshakeError(f"the server chose the extension {name}, not offered to it")
+                raise HandshakeError(f"the server chose extension {name}, which was not offered")
             try:
                 self.terms = deflate.accept(parameters, self._settings)
             except ValueError as error:
-                raise HandshakeError(f"the server chose an extension wrongly: {error}") from error
+                raise HandshakeError(f"the server chose an invalid extension: {error}") from error
         name = "Sec-WebSocket-Protocol"
         chosen = _tokens(values.get(name.lower(), ()), name)
         if chosen:
@@ -338,15 +335,15 @@ class ClientHandshake:
                 raise HandshakeError(f"{name}: {', '.join(chosen)} was not offered")
             self.subprotocol = chosen[0]
 
-    # --- reading the answer: each yield waits for more of it ---
+    # --- reading the response; each yield waits for more bytes ---
 
     def _read(self) -> Generator[None, None, Response]:
-        """The answer that counts, behind interim ones (RFC 9110, section 15.2). Its body is read as
-        far as handlers get it: a server need not ever finish one."""
+        """Read the final response, behind interim ones (RFC 9110, section 15.2). Its body is read
+        only as far as handlers see it: a server may never finish it."""
         for _ in range(MOST_INTERIM):
             response, is_old = yield from self._read_head()
             if response.status == 101 and is_old:
-                raise HandshakeError("the server answered with HTTP/1.0")
+                raise HandshakeError("the server speaks HTTP/1.0")
             if response.status == 101:
                 return response
             if response.status >= 200:
@@ -381,7 +378,7 @@ class ClientHandshake:
         return (yield from self._read_some(min(most, MOST_BODY)))
 
     def _read_some(self, size: int) -> Generator[None, None, bytes]:
-        """So many bytes, or those that come before the end."""
+        """Read that many bytes, or those before EOF."""
         buffer = self._buffer
         while len(buffer) < size and not self._eof:
             yield
@@ -390,7 +387,7 @@ class ClientHandshake:
         return data
 
     def _read_chunks(self) -> Generator[None, None, bytes]:
-        """A body in chunks (RFC 9112, section 7.1), as far as they are right."""
+        """Read a body in chunks (RFC 9112, section 7.1), as far as they are valid."""
         body = bytearray()
         for _ in range(MOST_CHUNKS):
             while (end := self._buffer.find(b"\n", 0, LONGEST_CHUNK_LINE)) < 0:

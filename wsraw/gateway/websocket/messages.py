@@ -1,10 +1,9 @@
-"""Sans-I/O. Messages, received and sent: the order of frames in them, their size, UTF-8, inflating.
+"""Sans-I/O. Messages, received and sent: the order of their frames, size, UTF-8, compression.
 
-Text that is not UTF-8 is found as soon as the wrong byte is here, also within a frame that is not
-complete yet.
+Text that is not UTF-8 is found when the first wrong byte arrives, even in an incomplete frame.
 
-The number of fragments in a message has no limit: each is counted in bytes, here if messages are
-joined, and in the connection's account if they are not.
+The number of fragments in a message is not limited. Their bytes are: here if messages are joined,
+and by the connection's account if they are not.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ from wsraw.gateway.websocket.frames import (
 from wsraw.gateway.websocket.shared import PLAIN_KEY, FramingKey
 
 DataFrame = tuple[bytes, str, bool]
-"""Data, type (`text` or `binary`, that of its message) and whether it is the message's last."""
+"""Data, type of the message (`text` or `binary`), and whether it is the message's last frame."""
 
 _UNCOMPRESSED: Final = {"compressed text": "text", "compressed binary": "binary"}
 
 
 class MessageReader:
-    """Data frames of one peer as parts of messages, or joined to whole ones."""
+    """Turns data frames of one peer into parts of messages, or joins them into whole messages."""
 
     __slots__ = (
         "_carried",
@@ -65,21 +64,21 @@ class MessageReader:
         self._frame_limit = settings.frame_limit
         self._codec: Codec | None = None
         self.under_way = ""
-        """The type of the message that is not complete; empty between messages."""
+        """The type of the incomplete message; empty between messages."""
         self.inflating = False
-        """A frame is being inflated: no other may be taken before `inflate` has finished it."""
+        """A frame is being inflated: `take` no other before `inflate` has finished it."""
         self._inflates = False
         """The message under way is compressed."""
         self._final = False
         """Of the frame that is being inflated."""
         self._size = 0
-        """Bytes of the message under way in complete frames."""
+        """Bytes in the complete frames of the message under way."""
         self._checked = 0
-        """Bytes of the next frame that are known to be UTF-8, but for `_tail`."""
+        """Bytes of the incomplete frame that were checked; all but `_tail` are UTF-8."""
         self._tail = b""
-        """The first bytes of a code point whose others have not come."""
+        """The first bytes of a code point that is not complete."""
         self._carried = b""
-        """Those that the last frame ended with. They are given out with the next one."""
+        """Such bytes at the end of the last frame. They are delivered with the next frame."""
         self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
 
     def use(self, codec: Codec) -> None:
@@ -87,7 +86,8 @@ class MessageReader:
         self._codec = codec
 
     def take(self, data: bytes, kind: str, final: bool, received: list[DataFrame]) -> None:
-        """A complete data frame; what it gives is appended to `received`. Raises ViolationError."""
+        """Take a complete data frame, and append to `received` what is complete by it. Raises
+        ViolationError."""
         self._check_order(kind)
         first = kind != "continuation"
         if first:
@@ -102,7 +102,7 @@ class MessageReader:
             self._add(data, final, received)
 
     def check_begun(self, frames: FrameReader) -> None:
-        """Check what is known of a frame that is not complete. Raises ViolationError."""
+        """Check what has arrived of an incomplete frame. Raises ViolationError."""
         data, kind = frames.begun, frames.begun_kind
         if data is None or kind in ("close", "ping", "pong"):
             return
@@ -128,7 +128,7 @@ class MessageReader:
             raise too_big("max_message_size", self._limit)
 
     def _check_text(self, data: bytes, final: bool) -> None:
-        """Check the next bytes of a text; all of it is there if it is `final`."""
+        """Check the next bytes of a text; `final`: the message ends with them."""
         tail = self._tail
         if not tail and data.isascii():
             return
@@ -141,7 +141,7 @@ class MessageReader:
         self._tail = data[used:]
 
     def _add(self, data: bytes, final: bool, received: list[DataFrame]) -> None:
-        """A frame's data, inflated."""
+        """Take the data of a complete frame, inflated."""
         size = len(data)
         self._check_size(size)
         kind = self.under_way
@@ -167,8 +167,8 @@ class MessageReader:
             whole.clear()
 
     def inflate(self, most: int, received: list[DataFrame]) -> int:
-        """Go on with the frame that is `inflating`, by about `most` bytes; by how many. Raises
-        ViolationError."""
+        """Inflate about `most` more bytes of the frame that is `inflating`. Returns how many there
+        were. Raises ViolationError."""
         assert self._codec is not None
         try:
             size, data = self._codec.inflate(most)
@@ -184,7 +184,7 @@ class MessageReader:
         return size
 
     def clear(self) -> None:
-        """Nothing more is received: free what is kept of it."""
+        """Free what is kept: no more will be taken."""
         self.inflating = False
         self._whole = None
         if self._codec is not None:
@@ -200,18 +200,19 @@ class MessageReader:
 # --- sending ---
 
 UNFINISHED: Final = "unfinished"
-"""Instead of why something cannot be sent: it is made in part, send the same in a later turn."""
+"""In place of a reason why a frame cannot be sent: it is large and made in steps. Send the same data
+again in a later turn."""
 
 _BROKEN: Final = "refused"
 
 
 class RefusedError(ValueError):
-    """What we are asked to send cannot be sent; our side's mistake, and nothing was queued."""
+    """Our side's mistake: the data cannot be sent, and nothing was queued."""
 
 
 class MessageWriter:
-    """Parts of messages, or whole ones, as frames: their order (RFC 6455, section 5.4), UTF-8
-    across them, masks and compression."""
+    """Makes frames of messages or their parts: order (RFC 6455, section 5.4), UTF-8, masks and
+    compression."""
 
     __slots__ = (
         "_codec",
@@ -230,17 +231,17 @@ class MessageWriter:
         self._codec: Codec | None = None
         self._framing_key: FramingKey | None = None if masks else PLAIN_KEY
         self._plain_below: float = 0 if masks else math.inf
-        """Bytes of a message below which its frame is plain: not masked, not compressed."""
+        """Messages with fewer bytes are sent plain: not masked, not compressed."""
         self.under_way = ""
-        """The type of the message that is not complete; empty between messages."""
+        """The type of the incomplete message; empty between messages."""
         self._tail = b""
-        """The first bytes of a code point whose others are still to be sent."""
+        """The first bytes of a code point that is not complete."""
         self._compresses = False
         """The message under way is compressed."""
         self._deflation: Deflation | None = None
-        """Of a large frame that is being made."""
+        """Of the large frame that is being made."""
         self._first_byte = 0
-        """That frame's."""
+        """The first byte of that frame."""
 
     def use(self, codec: Codec) -> None:
         """Messages are compressed from now on."""
@@ -250,16 +251,16 @@ class MessageWriter:
             self._plain_below = float(codec.threshold)
 
     def plain_frame(self, data: bytes, type_: str) -> bytes | None:
-        """The frame of a whole message, where nothing about it is unusual; None: `check` it."""
+        """The frame of a whole message if it needs no `check`; else None."""
         if self.under_way or len(data) >= self._plain_below or self._deflation is not None:
             return None
         return write_plain_frame(data, type_)
 
     def check(self, data: bytes, type_: str, final: bool) -> int:
-        """The opcode of the next data frame.
+        """Return the opcode of the next data frame.
 
-        Raises RefusedError. If that comes in the middle of a message, the message cannot be
-        finished any more and everything after it is refused: the connection must be closed.
+        Raises RefusedError. In the middle of a message this means that the message cannot be
+        finished, and everything after it is refused: the connection must be closed.
         """
         unfinished = self.under_way
         if unfinished:
@@ -288,8 +289,8 @@ class MessageWriter:
         return opcode
 
     def frame(self, opcode: int, data: bytes, final: bool) -> bytes | None:
-        """The bytes of a data frame that `check` has let pass; to be called in the same order. None
-        for a large one: it is made in steps, with `go_on`."""
+        """The bytes of a data frame, in the order of the calls of `check`. None for a large frame,
+        which is made in steps: `go_on`."""
         codec = self._codec
         first = opcode | FINAL if final else opcode
         if codec is not None:
@@ -309,7 +310,7 @@ class MessageWriter:
         return write_masked_frame(first, data) if self._masks else write_frame(first, data)
 
     def frame_at_once(self, opcode: int, data: bytes, final: bool) -> bytes:
-        """The frame in one go, however large it is."""
+        """The frame in one step, however large it is."""
         frame = self.frame(opcode, data, final)
         while frame is None:
             frame = self.go_on()
@@ -317,15 +318,15 @@ class MessageWriter:
 
     @property
     def is_making(self) -> bool:
-        """Whether a large frame is being made: until that is done, no other can be."""
+        """Whether a large frame is being made: no other can be made until it is done."""
         return self._deflation is not None
 
     def makes(self, data: bytes) -> bool:
-        """Whether these are the data of the frame that is being made."""
+        """Whether the frame that is being made has this data."""
         return self._deflation is not None and self._deflation.data is data
 
     def go_on(self) -> bytes | None:
-        """The next step; the frame, once that was the last one."""
+        """Take the next step. Returns the frame after the last one, else None."""
         assert self._deflation is not None
         packed = self._deflation.step()
         if packed is None:
@@ -335,13 +336,13 @@ class MessageWriter:
 
     @property
     def framing_key(self) -> FramingKey | None:
-        """Connections with the same key take the same `frame_message`; None: frame it alone."""
+        """Connections with the same key can share a `frame_message`; None: it cannot be shared."""
         return None if self.under_way or self._deflation is not None else self._framing_key
 
     def control(self, opcode: int, data: bytes) -> bytes:
-        """A control frame."""
+        """The bytes of a control frame."""
         return self._write(FINAL | opcode, data)
 
     def clear(self) -> None:
-        """Nothing more is sent."""
+        """Drop the frame that is being made."""
         self._deflation = None

@@ -1,4 +1,4 @@
-"""Sans-I/O. Messages that are framed once for many connections."""
+"""Sans-I/O. Messages that are framed once and sent to many connections."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from wsraw.gateway.websocket.deflate import Packing
 from wsraw.gateway.websocket.frames import BINARY, COMPRESSED, FINAL, TEXT, write_frame
 
 FramingKey = int | Packing
-"""Connections of the same key take the same bytes for the same message."""
+"""Connections with the same key get the same bytes for the same message."""
 
 PLAIN_KEY: Final = 0
-"""Of servers' frames, uncompressed."""
+"""Uncompressed frames of a server."""
 RAW_KEY: Final = -1
-"""Of raw connections."""
+"""Raw connections."""
 
 
 class Framed(bytes):
-    """A published message, framed once for many connections.
+    """A published message, framed for many connections.
 
-    The type says which of the waiting chunks a slow reader may go without.
+    Of the output that waits for a slow reader, only chunks of this type may be dropped.
     """
 
     freed: Callable[[int], object] | None = None
-    """To be told of its size when the last connection has let go of it."""
+    """Called with its size when no connection holds it any more."""
 
     def __del__(self) -> None:
         if self.freed is not None:
@@ -41,7 +41,7 @@ def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
 
 
 def frame_packed(packed: bytes, type_: str) -> Framed:
-    """The same for a message that is compressed already."""
+    """The same for a message that is already compressed."""
     return Framed(write_frame(_first_byte(type_) | COMPRESSED, packed))
 
 

@@ -1,6 +1,6 @@
 """Sans-I/O. One WebSocket, server or client, from its handshake to its close frame.
 
-Nothing that a peer sends raises: it ends in `ended`, `error` and what is in `output`.
+Nothing that a peer sends raises an exception: see `ended`, `error` and `output`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWr
 from wsraw.link.open_options import Opening
 
 MAX_REASON: Final = MAX_CONTROL - 2
-"""Bytes of the reason in a close frame at most."""
+"""Bytes of the longest reason in a close frame."""
 
 NO_CODE: Final = 1005
-"""Of a close frame without a code (RFC 6455, section 7.1.5)."""
+"""The code of a close frame without one (RFC 6455, section 7.1.5)."""
 
 _CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 _NONE: Final[Mapping[str, str]] = {}
@@ -44,8 +44,8 @@ _NONE: Final[Mapping[str, str]] = {}
 class WebSocket:
     """One connection's WebSocket."""
 
-    # More than 20: what is known once for the handshake, for reading and for the close. What is
-    # needed to send is in `writer`.
+    # More than 20 attributes: the connection looks at the results of handshake, reading and close
+    # here for each message. All that is needed to send is in `writer`.
     __slots__ = (
         "_close_received",
         "_close_sent",
@@ -77,7 +77,7 @@ class WebSocket:
         self._settings = settings
         self.is_client = is_client
         self.handshake: ServerHandshake | ClientHandshake | None = None
-        """Until it is `opened`."""
+        """Dropped once it is `opened`."""
         one_limit = settings.frame_limit == settings.max_message_size
         self._frames = FrameReader(
             not is_client,
@@ -88,15 +88,15 @@ class WebSocket:
         self._codec: deflate.Codec | None = None
         self.writer = MessageWriter(is_client)
         self._is_plain = False
-        """It is open, and no message is under way: frames may be messages as they are."""
+        """It is open and no message is under way, so frames can be messages as they are."""
         self._skips_data = False
         self.busy = False
-        """What has come is not all parsed: it is more frames, or inflates to more, than a turn's
-        share. Receive b"" to go on; what is received meanwhile is kept."""
+        """More frames have arrived, or they inflate to more, than is parsed in a turn. Receive b""
+        to continue; data received meanwhile is kept."""
         self.parsed = 0
-        """Frames of any kind that the last `receive_data` has found."""
+        """Frames of any kind that the last `receive_data` has read."""
         self.output: list[bytes] = []
-        """What is to be written, in order; whoever takes it clears it."""
+        """Bytes to write, in order; the caller clears it."""
         self.hold_pongs = False
         """While True only the latest ping is remembered; see `answer_ping`."""
         self._held_pong: bytes | None = None
@@ -104,9 +104,9 @@ class WebSocket:
         self.subprotocol: str | None = None
         self.opened = False
         self.ended = False
-        """Nothing more will be received: the peer has closed, or failed."""
+        """No more is received: the peer has closed, or has broken the protocol."""
         self.error = ""
-        """What was wrong with the peer's bytes; empty for a proper close."""
+        """What was wrong with the peer's bytes, if anything was."""
         self.too_big = ""
         """With 1009: the setting whose limit was passed."""
         self.close_code = 1006
@@ -122,8 +122,8 @@ class WebSocket:
         return cls(settings, is_client=False)
 
     def receive_head(self, head: bytes) -> bool:
-        """Read a complete request head. True: `let_in` may come next; else it was answered with an
-        `error`."""
+        """Read a complete request head. Returns whether it is good, and `let_in` comes next; else an
+        `error` was sent."""
         try:
             self.handshake = handshake = ServerHandshake(head, self._settings)
         except HandshakeError as why:
@@ -140,14 +140,14 @@ class WebSocket:
         return handshake.offered if isinstance(handshake, ServerHandshake) else []
 
     def choose(self, subprotocols: Sequence[str]) -> None:
-        """Agree on the first of ours that the client offers, if `let_in` says no other; none is no
-        reason to refuse it."""
+        """Agree on the first of ours that the client offers, or none, unless `let_in` overrides
+        it."""
         offered = self.offered
         self.subprotocol = next((name for name in subprotocols if name in offered), None)
 
     def let_in(self, subprotocol: str | None = None, headers: Mapping[str, str] = _NONE) -> None:
-        """Answer with the 101 (`opened`). `subprotocol`: one of those `offered`, "" for none; None
-        for the one that was chosen."""
+        """Open the WebSocket. `subprotocol`: one of those `offered`, or "" for none; None keeps the
+        one that was chosen."""
         handshake = self.handshake
         assert isinstance(handshake, ServerHandshake)
         if subprotocol is not None:
@@ -171,7 +171,7 @@ class WebSocket:
 
     @property
     def response(self) -> Response | None:
-        """Of a server that has refused us."""
+        """The response of a server that did not open the WebSocket."""
         handshake = self.handshake
         return handshake.response if isinstance(handshake, ClientHandshake) else None
 
@@ -197,7 +197,7 @@ class WebSocket:
             self._codec = codec = deflate.Codec(terms, self._settings)
             self._messages.use(codec)
             self.writer.use(codec)
-            # What does not shrink grows a little (zlib's deflateBound).
+            # Data that does not shrink grows a little (zlib's deflateBound).
             limit = self._settings.frame_limit
             self._frames.compressed_limit = limit + (limit >> 3) + 64
 
@@ -209,7 +209,7 @@ class WebSocket:
     # --- receiving ---
 
     def receive_data(self, data: bytes) -> list[DataFrame]:
-        """Data frames, in order. What else came of it: `output`, `ended`, `opened` and `busy`."""
+        """Return data frames, in order. See also `output`, `ended`, `opened` and `busy`."""
         if self._is_plain:
             frames = self._frames.read(data)
             self.parsed = len(frames)
@@ -229,7 +229,7 @@ class WebSocket:
         return self._receive_answer(handshake, data)
 
     def _take(self, frames: list[Frame]) -> list[DataFrame]:
-        """Frames among which may be any but whole messages, and what is to be done beside them."""
+        """Take frames that are not all whole messages."""
         reader, messages = self._frames, self._messages
         received: list[DataFrame] = []
         room = deflate.STEP
@@ -267,13 +267,13 @@ class WebSocket:
 
     def _receive_ping(self, data: bytes) -> None:
         if self.hold_pongs:
-            # Of several pings only the latest must be answered (RFC 6455, section 5.5.3).
+            # Only the latest of several pings must be answered (RFC 6455, section 5.5.3).
             self._held_pong = data
         else:
             self.output.append(self.writer.control(PONG, data))
 
     def _receive_close(self, data: bytes) -> None:
-        """The peer's close frame, which is answered with the same. Raises ViolationError."""
+        """Answer the peer's close frame with the same one. Raises ViolationError."""
         code, reason = NO_CODE, ""
         if data:
             if len(data) < 2:
@@ -291,23 +291,23 @@ class WebSocket:
         self._end()
 
     def _end(self) -> None:
-        """Nothing more will be received. Free at once what was, with a half of a message in it."""
+        """Receive no more, and free what was received."""
         self.ended = True
         self.busy = self._is_plain = False
         self._frames.clear()
         self._messages.clear()
 
     def skip_data(self) -> None:
-        """From here on control frames alone are of interest."""
+        """Ignore data frames from now on."""
         self._skips_data = True
         self._messages.clear()
         self.busy = self._frames.more
 
     def receive_eof(self) -> None:
-        """The peer will send no more. Sets `ended`; without a close frame the code is 1006."""
+        """The peer sends no more. Sets `ended`; without a close frame the code is 1006."""
         handshake = self.handshake
         if not self.ended and isinstance(handshake, ClientHandshake):
-            # The answer of a server that refuses us may end only here.
+            # The response of a server that rejects us may end here.
             try:
                 handshake.receive_eof()
             except HandshakeError as why:
@@ -316,25 +316,25 @@ class WebSocket:
 
     @property
     def agreed(self) -> bool:
-        """Both sides have sent their close frame, and ours is the one to close the connection
+        """Both sides have sent their close frame, and we have to close the connection, as servers do
         (RFC 6455, section 7.1.1)."""
         return self._close_received and self._close_sent and not self.is_client
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a frame, or of a message to be joined, that are not complete yet."""
+        """Bytes of an incomplete response, frame, or message to be joined."""
         handshake = self.handshake
-        if handshake is not None:
+        if isinstance(handshake, ClientHandshake):
             return handshake.unfinished
         return self._frames.unfinished + self._messages.unfinished
 
     @property
     def contexts_size(self) -> int:
-        """Bytes that compression keeps."""
+        """Bytes of the compression contexts."""
         return self._codec.memory if self._codec is not None else 0
 
     def release(self) -> None:
-        """The connection is over: free what it holds."""
+        """Free all memory: the connection has ended."""
         self._end()
         self.writer.clear()
         if self._codec is not None:
@@ -349,14 +349,14 @@ class WebSocket:
         self.output.append(self.writer.control(PING, b""))
 
     def answer_ping(self) -> None:
-        """Pongs may be sent again: send the one that was held back."""
+        """Answer pings again, first the one that was held back."""
         self.hold_pongs = False
         if self._held_pong is not None:
             self.output.append(self.writer.control(PONG, self._held_pong))
             self._held_pong = None
 
     def close(self, code: int, reason: str) -> None:
-        """Queue our close frame, its reason cut at 123 bytes; once.
+        """Queue our close frame, once, with its reason cut at 123 bytes.
 
         Raises ValueError for a code that `close_refusal` refuses.
         """
