@@ -200,8 +200,8 @@ class MessageReader:
 # --- sending ---
 
 UNFINISHED: Final = "unfinished"
-"""In place of a reason why a frame cannot be sent: it is large and made in steps. Send the same data
-again in a later turn."""
+"""In place of a reason why a frame cannot be sent: it is large and made in steps. Send the same
+data again in a later turn."""
 
 _BROKEN: Final = "refused"
 

@@ -122,8 +122,8 @@ class WebSocket:
         return cls(settings, is_client=False)
 
     def receive_head(self, head: bytes) -> bool:
-        """Read a complete request head. Returns whether it is good, and `let_in` comes next; else an
-        `error` was sent."""
+        """Read a complete request head. Returns whether it is good, and `let_in` comes next; if it
+        is not, an `error` was sent."""
         try:
             self.handshake = handshake = ServerHandshake(head, self._settings)
         except HandshakeError as why:
@@ -316,8 +316,8 @@ class WebSocket:
 
     @property
     def agreed(self) -> bool:
-        """Both sides have sent their close frame, and we have to close the connection, as servers do
-        (RFC 6455, section 7.1.1)."""
+        """Both sides have sent their close frame, and we have to close the connection, as servers
+        do (RFC 6455, section 7.1.1)."""
         return self._close_received and self._close_sent and not self.is_client
 
     @property
