@@ -58,6 +58,6 @@ STANDING: Final = (
     Rule("ack-once", "2", "What is acked is in flight: no event twice, none that never came."),
     Rule("ack-order", "4", "The events of one connection are acked in their order."),
     Rule("ids", "16", "Commands are for connections that the worker has been told of."),
-    Rule("state-taken", "13", "`state` stands before the ack of an event of its connection."),
+    Rule("state-taken", "13", "`state` is sent before the ack of an event of its connection."),
     Rule("bye-last", "12", "Nothing comes after `bye`."),
 )
