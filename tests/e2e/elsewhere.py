@@ -51,7 +51,7 @@ class Keys:
 
 def endpoint(serving: Serving) -> str:
     """Where workers from elsewhere connect, as the log says."""
-    return serving.run.line(r"workers elsewhere connect to (tcp://\S+)")[1]
+    return serving.run.line(r"workers on other machines connect to (tcp://\S+)")[1]
 
 
 class Elsewhere:

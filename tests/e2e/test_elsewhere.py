@@ -91,7 +91,7 @@ def test_a_key_that_nobody_knows_waits_until_it_is_let_in(keys: Keys) -> None:
     with gateway(*keys.of_gateway()) as serving:
         at = endpoint(serving)
         with Elsewhere(f"--connect={at}", *keys.of_worker("eve")) as eve:
-            serving.run.line("a worker at 127.0.0.1 is not let in: its key is not in worker_keys")
+            serving.run.line("a worker at 127.0.0.1 was rejected: its key is not in worker_keys")
             assert not status(serving)["by_hand"]
             keys.allow("eve")
             guests_ready(serving, 1)

@@ -142,7 +142,7 @@ def garbage_behind_a_hello(attacker: Attacker, rng: random.Random) -> None:
 def several_frames(attacker: Attacker, rng: random.Random) -> None:
     sock, _ = attacker.enter()
     sock.send_multipart([b"x"] * 1000)
-    assert "no batch" in until_shut_out(sock)
+    assert "not a batch" in until_shut_out(sock)
 
 
 def huge_arrays(attacker: Attacker, rng: random.Random) -> None:
@@ -383,7 +383,7 @@ def test_whoever_has_no_key_does_no_harm_to_those_who_have(tmp_path: Path) -> No
                         CURVE_PUBLICKEY=public, CURVE_SECRETKEY=secret, CURVE_SERVERKEY=server
                     )
                     sock.set(zmq.LINGER, 0)
-                serving.run.line("is not let in: its key is not in worker_keys")
+                serving.run.line("was rejected: its key is not in worker_keys")
                 echoes = bystander.echoes
                 eventually(lambda: bystander.echoes > echoes + 10)
             eventually(lambda: serving.descriptors() <= descriptors, units=30)

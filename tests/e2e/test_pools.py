@@ -270,7 +270,7 @@ def test_a_pool_of_workers_that_come_by_themselves(files: tuple[Path, Path]) -> 
                 )
             try:
                 assert receive_exactly(raw, 6) == b"feed 1"
-                run.line("no route leads to its pool fede, so no client comes to it")
+                run.line("no route leads to its pool fede, so it gets no clients")
                 told = ask(serving, "reload", "--pool=feed")
                 assert "the pool 'feed' has no workers of its own" in told.stderr
                 told = ask(serving, "scale", "2")

@@ -602,7 +602,7 @@ def test_a_command_that_raises_ends_its_connection_and_comes_once(
     assert list(stage.router.groups.members("room")) == [entry_of(other)]
     stage.turn()
     assert [type(each) for each in mate.events] == [OnError]
-    assert "a fault of the gateway itself" in mate.take(Refused)[0].why
+    assert "a bug in the gateway" in mate.take(Refused)[0].why
 
 
 @interpreted

@@ -128,5 +128,5 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         AllowedKeys(str(large))
     binary = tmp_path / "binary"
     binary.write_bytes(os.urandom(2) + b"\xff\xfe")
-    with pytest.raises(KeyFileError, match="no key file"):
+    with pytest.raises(KeyFileError, match="not a key file"):
         AllowedKeys(str(binary))

@@ -285,7 +285,7 @@ def test_commands_that_the_gateway_leaves_out_do_not_fill_the_log(process: Proce
     process.pump(process.said_bye, "bye")
     _, _, err = process.end()
     lines = err.splitlines()
-    assert lines[0].endswith("the gateway has left out a command: join of connection 0: no")
+    assert lines[0].endswith("the gateway rejected a command: join of connection 0: no")
     assert lines[-1].endswith("990 more reports of LeftOutError are not shown")
     assert len(lines) == 11
 

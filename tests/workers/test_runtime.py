@@ -360,7 +360,7 @@ def test_what_the_gateway_leaves_out_is_an_error(
     p = pair("")
     with caplog.at_level(logging.ERROR, "wsraw.worker"):
         p.notice(Refused(1, 0, "join of connection 5: no"))
-    assert caplog.messages == ["the gateway has left out a command: join of connection 5: no"]
+    assert caplog.messages == ["the gateway rejected a command: join of connection 5: no"]
 
 
 # --- rule 17: who closes hears no more ---

@@ -32,29 +32,29 @@ LEFT: Final = "memory_limit (6 %)"
 DONE: Final = {
     "max_connections": "refused a connection (503, raw: reset)",
     "max_connections_per_address": "refused a connection (429, raw: reset)",
-    "silence_timeout": "cut off a client that has sent nothing",
-    "handshake_timeout": "gave up a handshake (408, before HTTP: reset)",
+    "silence_timeout": "disconnected a client that sent nothing",
+    "handshake_timeout": "ended a handshake that took too long (408, before HTTP: reset)",
     "max_header_size": "refused a request (431)",
     "max_header_count": "refused a request (431)",
     "max_message_size": "closed a connection (1009)",
     "max_frame_size": "closed a connection (1009)",
-    "ping_timeout": "closed a connection that does not answer (1011)",
-    "message_rate": "held up a connection, or closed it (1008)",
-    "byte_rate": "held up a connection, or closed it (1008)",
+    "ping_timeout": "closed a connection that did not answer a ping (1011)",
+    "message_rate": "paused a connection, or closed it (1008)",
+    "byte_rate": "paused a connection, or closed it (1008)",
     "idle_timeout": "closed a connection (1001)",
     "write_timeout": "closed a connection that does not read (1008)",
     "output_limit": "closed a connection that reads too slowly (1008)",
-    "memory_limit": "closed one of the fullest connections (1013), or opened none for a handler",
-    LEFT: "dropped the messages of a client that left before a worker heard of it",
-    CROWDED: "accepts nobody for now, and the fullest are not read from",
+    "memory_limit": "closed one of the fullest connections (1013), or opened none for handlers",
+    LEFT: "dropped the messages of a client that left before a worker knew of it",
+    CROWDED: "accepts no clients for now, and does not read from the fullest",
     "pause_timeout": "closed a connection whose handlers are too slow (1013)",
-    "worker_wait_timeout": "closed a connection that no worker came for (1013)",
-    "origins": "refused a page (403)",
+    "worker_wait_timeout": "closed a connection because no worker was ready (1013)",
+    "origins": "refused a request of a web page (403)",
     "hosts": "refused a request (421)",
     "routes": "refused a client (404, raw: reset)",
     "proxy_protocol": "reset a connection",
     "verdict": "on_connect has rejected a client",
-    "verdict_timeout": "gave up a handshake (503)",
+    "verdict_timeout": "ended a handshake without a verdict (503)",
 }
 
 ROUTINE: Final = frozenset({"idle_timeout", "ping_timeout"})
@@ -124,7 +124,7 @@ class Counters:
             return
         more = f" ({lines.count - 1} more faults were not shown)" if lines.count > 1 else ""
         lines.told(self.now)
-        text = "%s is ended by a fault of wsraw itself, please report it%s"
+        text = "%s was ended by a bug in wsraw; please report it%s"
         log.error(text, who, more, exc_info=error)
 
     def say(self, level: str, text: str, *args: object) -> None:

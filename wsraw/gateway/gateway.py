@@ -260,7 +260,7 @@ class Gateway:
                 line = json.dumps({"time": time.time(), **letter}) + "\n"
                 _append(path, line.encode())
             except OSError as error:
-                text = "cannot write a dead letter to %s: %s; lost is %s of connection %s"
+                text = "cannot write a dead letter to %s: %s; %s of connection %s is lost"
                 log.error(text, path, error.strerror, letter.get("event"), letter.get("con"))
             except Exception as error:
                 self.router.limits.fault("a dead letter", error)
@@ -288,7 +288,7 @@ class Gateway:
         """A fault of our own. A supervisor that waits for an answer gets one."""
         self.router.limits.fault(f"the supervisor's {type(record).__name__}", error)
         if isinstance(record, rec.Reload):
-            self.router.to_supervisor.append(rec.Reloaded(f"a fault of wsraw itself: {error!r}"))
+            self.router.to_supervisor.append(rec.Reloaded(f"a bug in wsraw: {error!r}"))
 
     def _apply(self, record: rec.FromSupervisor | None, now: float) -> None:
         match record:

@@ -46,7 +46,7 @@ def from_z85(text: str) -> bytes:
         value = 0
         for character in text[start : start + 5]:
             if character not in _DIGITS:
-                raise ValueError(f"{character!r} is in no key")
+                raise ValueError(f"{character!r} is not a character of keys")
             value = value * 85 + _DIGITS[character]
         if value >> 32:
             raise ValueError("its characters say too much")
@@ -172,7 +172,7 @@ def _pools(file: Path, number: int, options: list[str]) -> frozenset[str] | None
         if word != "pools" or not equals or not names:
             # A permission that is misspelt must not become a larger one.
             raise KeyFileError(
-                f"{file}, line {number}: {option!r}: behind the name may stand pools=NAME,NAME"
+                f"{file}, line {number}: {option!r}: only pools=NAME,NAME may follow the name"
             )
         pools = names
     return pools
@@ -185,7 +185,7 @@ def _lines(file: Path) -> list[tuple[int, list[str]]]:
             raise KeyFileError(f"{file} is too large for a key file")
         text = file.read_text("utf-8")
     except UnicodeError as error:
-        raise KeyFileError(f"{file} is no key file: {error}") from error
+        raise KeyFileError(f"{file} is not a key file: {error}") from error
     except OSError as error:
         raise KeyFileError(f"{file}: {error.strerror}") from error
     found = []

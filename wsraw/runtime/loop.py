@@ -100,7 +100,7 @@ def blame(callback: object, error: Exception) -> None:
     try:
         owner.handle_fault(error)
     except Exception:
-        log.exception("a fault while another one was handled")
+        log.exception("an error while another one was handled")
 
 
 class Handler(Protocol):

@@ -295,7 +295,11 @@ class Supervisor:
     def _scale_by_one(self, name: str, change: int) -> None:
         known = self.policy.programs
         if len(known) != 1:
-            why = "which of the workers? `wsraw scale NAME=N` can say it" if known else NO_WORKERS
+            why = (
+                "there are several kinds of workers: use `wsraw scale NAME=N`"
+                if known
+                else NO_WORKERS
+            )
             self._log.say("warning", f"{name}: {why}")
             return
         count = max(1, len(self.policy.workers) + change)
@@ -468,7 +472,9 @@ class Supervisor:
             try:
                 records = self.control.receive()
             except LinkError as error:
-                self._log.say("error", f"the control link was sent no batch: {error}")
+                self._log.say(
+                    "error", f"the control link got something that is not a batch: {error}"
+                )
                 continue
             if records is None:
                 return False

@@ -105,4 +105,4 @@ class Teller:
         """The gateway has left out a command."""
         if not self.over:
             log_left_out(why)
-            self._errors.append(RuntimeError(f"the gateway has left out a command: {why}"))
+            self._errors.append(RuntimeError(f"the gateway rejected a command: {why}"))

@@ -113,7 +113,7 @@ def open_client_connection(
 
     Raises TypeError or ValueError for what cannot be opened whatever happens (a target without a
     port, a header with a line break, a negative timeout), OSError for a file that cannot be read,
-    and ConnectionError while no gateway is there.
+    and ConnectionError while there is no gateway.
     """
     target = values.text(target, "target")
     protocol = values.text(protocol, "protocol")
@@ -229,7 +229,7 @@ def call_soon(function: Callable[..., Any], *args: Any) -> None:
     """Call a function in the thread of the handlers, between them; for threads.
 
     What it commands goes out at once. It may be ``async def`` where handlers are. Raises TypeError
-    for what is no function.
+    for what is not a function.
     """
     values.function(function, "what call_soon calls")
     if _installed is None:

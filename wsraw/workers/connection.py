@@ -423,7 +423,7 @@ def parse_message(
     elif isinstance(data, (bytes, bytearray, memoryview)):
         encoded, natural = values.binary(data, "the message"), "binary"
     elif hasattr(data, "__await__"):
-        raise TypeError("a coroutine is no message: is an await or an async def missing?")
+        raise TypeError("a coroutine is not a message: is an await or an async def missing?")
     else:
         raise TypeError(
             f"cannot send {values.kind_of(data)}: give str, bytes or a mapping with data"
@@ -484,7 +484,7 @@ def encode_state(value: Any) -> bytes:
     try:
         data = _encode_value(value)
     except RecursionError:
-        raise ValueError("con.state holds itself, or is nested too deeply") from None
+        raise ValueError("con.state contains itself, or is nested too deeply") from None
     except OverflowError:
         raise ValueError("con.state cannot hold an int below -2**63 or above 2**64 - 1") from None
     except UnicodeEncodeError as error:

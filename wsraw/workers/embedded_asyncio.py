@@ -195,7 +195,7 @@ class Worker:
         values.function(function, "what call_soon_threadsafe calls")
         shell = self._shell
         if shell is None:
-            raise ConnectionError(self._error or "no gateway is there")
+            raise ConnectionError(self._error or "there is no gateway")
         shell.stopper.call_soon(function, args)
 
     async def _do(self, function: Callable[[], T]) -> T:
@@ -272,7 +272,7 @@ class Worker:
         if shell.failed:
             self._error = "on_start raised; the log has the traceback"
         elif runtime.shut_out:
-            self._error = f"the gateway does not let this worker in: {runtime.shut_out}"
+            self._error = f"the gateway rejected this worker: {runtime.shut_out}"
         if self._error:
             log.error("%s", self._error)
 

@@ -620,7 +620,7 @@ def _log_where(text: str, con: Connection) -> None:
 
 def log_left_out(why: str) -> None:
     """A command that did not happen is the mistake of a handler that nothing else tells it of."""
-    log.error("the gateway has left out a command: %s", why)
+    log.error("the gateway rejected a command: %s", why)
 
 
 def name_of(event: Event) -> str:

@@ -210,7 +210,7 @@ def test_lines_in_the_log_are_few_and_not_the_clients(caplog: pytest.LogCaptureF
     assert first.isascii()
     assert first.isprintable()
     assert len(first) < 400
-    assert "limit origins: refused a page (403): 192.0.2.1:1" in first
+    assert "limit origins: refused a request of a web page (403): 192.0.2.1:1" in first
     assert "3 times in 10 s" in second
     assert door.limits.counts == {"origins": 4}
 

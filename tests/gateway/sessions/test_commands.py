@@ -33,7 +33,7 @@ def open_(con: int, **options: Any) -> Open:
 
 def test_what_is_not_built_is_refused() -> None:
     assert Stage().worker().refused(Splice(1, 2)) == (
-        "splice of connection 1: not built in this version"
+        "splice of connection 1: not supported in this version"
     )
 
 

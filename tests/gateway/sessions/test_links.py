@@ -354,7 +354,7 @@ def test_too_much_for_one_that_does_not_read_ends_its_session(
         hall.links.send(hall.now)
     assert gone(end)
     assert hall.links._unsent == {}
-    assert Kill(3, "it does not read what it is sent") in hall.router.to_supervisor
+    assert Kill(3, "it does not read what is sent to it") in hall.router.to_supervisor
     [con] = hall.router.entries.values()
     assert len(con.parked) == 2, "what it held is for others"
 

@@ -137,7 +137,7 @@ def test_workers_that_nobody_watches_are_not_without_number() -> None:
         stage.receive(b"\0%d" % n, hello(instance=f"i{n}"))
     assert replies(stage) == []
     stage.receive(b"\0more", hello(instance="more"))
-    assert "are here already" in replies(stage)[0].why
+    assert "are connected already" in replies(stage)[0].why
     stage.router.spawned(Spawned(7, "seven", 0))
     stage.receive(b"\0ours", hello(instance="ours", token="seven"))
     assert stage.router.workers[b"\0ours"].state is LinkState.READY

@@ -637,7 +637,7 @@ def test_a_gateway_that_dies_while_stopping() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
     assert run.exit(run.gateway) == [a.Terminate(run.worker)]
-    assert "before its clients were told" in run.said
+    assert "before it had closed its clients" in run.said
     assert run.exit(run.worker, 0) == [a.Finish(0)]
 
 

@@ -138,7 +138,7 @@ def test_after_a_refused_reload_new_code_that_comes_up_replaces_the_old() -> Non
     run.exit(run.policy.workers[1], -9)
     (spawn,) = run.pass_time(1)
     (first,) = run.do(run.policy.ready(spawn.child.n, run.now))
-    assert "new code runs: replacing 2 workers of the old" in run.said
+    assert "the new code works: replacing 2 workers of the old" in run.said
     (second,) = replace(run, [first])
     assert replace(run, [second]) == []
     assert "reloaded after all: 3 workers" in run.said
@@ -283,7 +283,7 @@ def test_an_old_one_that_dies_meanwhile_is_succeeded() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert run.exit(run.worker) == []
-    assert "worker 1 was killed; the one that was to replace it takes over" in run.said
+    assert "worker 1 was killed; its replacement takes over" in run.said
     assert run.worker is spawn.child
     assert run.worker.restarts == 1
     assert settled(run.do(run.policy.ready(spawn.child.n, run.now))).ok

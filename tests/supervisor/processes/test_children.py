@@ -74,7 +74,7 @@ def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -
     nursery.bury()
     [(who, code, why)] = nursery.ended
     assert (who, code) == (child, 4)
-    assert why == "exited with code 4: the gateway did not let it in"
+    assert why == "exited with code 4: the gateway rejected it"
     assert child not in nursery.children
     assert nursery.children.pid(child) is None
     nursery.close()
@@ -159,7 +159,7 @@ def test_a_command_is_told_four_things_and_inherits_nothing_else(
     token = nursery.children.new_token(child)
     assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
     nursery.bury()
-    assert nursery.ended[0][2] == "exited with code 4: the gateway did not let it in"
+    assert nursery.ended[0][2] == "exited with code 4: the gateway rejected it"
     nursery.children.hear_out()
     lines = [line.partition("worker 1: ")[2] for line in nursery.close().splitlines()]
     told = dict(line.split("=") for line in lines if "=" in line)

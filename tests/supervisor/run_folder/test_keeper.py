@@ -134,7 +134,7 @@ def test_the_folder_is_made_anew(run: Run, harm: Callable[[Path], None]) -> None
     assert not run.keeper.is_link_gone()
     assert run.epochs == [1, 2]
     assert (run.path / "epoch").read_text() == "2\n"
-    assert "made anew" in run.said()
+    assert "made again" in run.said()
     run.stream.truncate(0)
     run.keeper.keep()
     assert run.stream.getvalue() == "", "there is nothing to do"
@@ -191,7 +191,7 @@ def test_a_spare_folder_takes_what_the_folder_does_not(
     assert run.keeper.link_folder() == str(run.path)
     said = run.said()
     assert said.count("The run goes on") == 1
-    assert "is whole again" in said
+    assert "is complete again" in said
 
 
 def test_a_folder_that_another_run_has_taken_stays_its_own(run: Run) -> None:

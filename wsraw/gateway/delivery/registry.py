@@ -232,7 +232,7 @@ class Registry:
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
-            why = "a fault of wsraw itself; the gateway's log says more"
+            why = "a bug in wsraw; see the gateway's log"
             # Without an on_connect there is no goodbye either: no handler would hear the end of it.
             end = con.close_now if con.announced else con.abort
             self.take(con, end(1011, "internal error", FAULT, why, now), now)

@@ -73,7 +73,7 @@ class Commands:
         """Do what a record says, or tell why not."""
         command = self._by_type.get(type(record))
         if command is None:
-            return "not built in this version"
+            return "not supported in this version"
         return command(worker, record, now)
 
     def _ack(self, worker: Worker, ack: Ack, now: float) -> None:
@@ -142,7 +142,7 @@ class Commands:
         if con.state is CLOSED:
             return None
         if con.opened:
-            return f"connection {con.id} was opened by us: there is nobody to accept or reject"
+            return f"connection {con.id} was opened by a handler: there is nothing to decide"
         if not con.asks:
             return (
                 f"connection {con.id} was let in by the gateway; with the setting "
@@ -283,7 +283,7 @@ class Commands:
         elif query.what == "members":
             value = [entry.id for entry in self._table.groups.members(query.arg)]
         else:
-            return f"nothing is known of {query.what!r}; ask for ids or members"
+            return f"there is no query {query.what!r}; ask for ids or members"
         worker.owed += len(value)
         worker.notice(Answer(query.ref, value))
         self._table.dispatcher.talked.add(worker)

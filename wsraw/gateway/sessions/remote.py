@@ -55,7 +55,9 @@ class Remote:
         if self._keeper is not None:
             loop.watch(self._keeper.fd, self._keeper.wake, read=True)
         how = "with keys" if secret else "NOT encrypted, with the token"
-        log.info("workers elsewhere connect to %s (%s)", " and ".join(self._wire.endpoints), how)
+        log.info(
+            "workers on other machines connect to %s (%s)", " and ".join(self._wire.endpoints), how
+        )
 
     # --- who comes ---
 
@@ -72,12 +74,14 @@ class Remote:
         try:
             return self._keys.find(public)
         except KeyFileError as error:
-            self._router.limits.say("error", "nobody is let in: the keys cannot be read: %s", error)
+            self._router.limits.say(
+                "error", "no remote worker can connect: the keys cannot be read: %s", error
+            )
             return None
 
     def _refused(self, address: str) -> None:
         self._router.limits.say(
-            "warning", "a worker at %s is not let in: its key is not in worker_keys", address
+            "warning", "a worker at %s was rejected: its key is not in worker_keys", address
         )
 
     def _meet(self, identity: bytes, address: str, user: str) -> bool:

@@ -193,7 +193,7 @@ class Router(Registry):
             # PROBE_ROUTER sends an empty message.
             records = worker.receive(data) if data else []
         except LinkError as error:
-            self._ban(worker, f"sent what is no batch: {error}", now)
+            self._ban(worker, f"sent something that is not a batch: {error}", now)
             return
         if records and type(records[0]) is Hello:
             if worker.state is not LinkState.NEW:
@@ -333,7 +333,7 @@ class Router(Registry):
             self.limits.fault(f"{type(record).__name__} of {self.name_of(worker)}", error)
         else:
             self.fault(entry.con, error, now)
-        return "a fault of the gateway itself; its log says more"
+        return "a bug in the gateway; see its log"
 
     def worker_fault(self, worker: Worker, error: BaseException, now: float) -> None:
         """Something of ours has raised while this worker was handled: its session ends for that,
@@ -341,7 +341,7 @@ class Router(Registry):
         self.limits.fault(f"the session of {self.name_of(worker)}", error)
         try:
             if worker.worker:
-                why = "a fault of the gateway has ended its session"
+                why = "a bug in the gateway has ended its session"
                 self.to_supervisor.append(Kill(worker.worker, why))
             self.end_session(worker, now, died=True)
         except Exception as second:
@@ -419,7 +419,7 @@ class Router(Registry):
         pool = self.pool(worker.pool)
         pool.sessions += 1
         if not pool.stays and pool.name != PUSHING_POOL:
-            text = "%s: no route leads to its pool %s, so no client comes to it"
+            text = "%s: no route leads to its pool %s, so it gets no clients"
             self.limits.say("warning", text, self.name_of(worker), pool.name)
         worker.starting = hello.starting
         if worker.starting:
@@ -443,10 +443,10 @@ class Router(Registry):
             if number and other.worker == number and other.instance != hello.instance:
                 # It was inherited, by a fork for example. Of two sessions nobody would know whose
                 # process it is that has ended.
-                return f"its token is that of worker {number}, another process that is here already"
+                return f"its token belongs to worker {number}, which is connected already"
         by_hand = sum(not other.worker for other in self.workers.values())
         if not number and by_hand - len(self._strangers) >= MOST_BY_HAND:
-            return f"{MOST_BY_HAND} workers that nobody watches are here already"
+            return f"{MOST_BY_HAND} workers that were started by hand are connected already"
         return ""
 
     def _ready(self, worker: Worker) -> None:
@@ -512,7 +512,7 @@ class Router(Registry):
 
     def overwhelmed(self, worker: Worker, now: float) -> None:
         """It does not read, and too much waits for it. It may say hello again."""
-        why = "it does not read what it is sent"
+        why = "it does not read what is sent to it"
         self.limits.say("error", "%s: %s; its session is over", self.name_of(worker), why)
         if worker.worker:
             self.to_supervisor.append(Kill(worker.worker, why))

@@ -215,7 +215,7 @@ class TlsEndpoint(Endpoint):
             answer = answer_for(first, http_answer(400, "TLS is needed here"))
             self._fail("an HTTP request without TLS", answer)
         else:
-            self._fail("bytes that are no TLS")
+            self._fail("bytes that are not TLS")
             con.reset = True
         return False
 

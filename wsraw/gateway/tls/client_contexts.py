@@ -56,7 +56,7 @@ class ClientContexts:
     def keep(self, options: TlsOptions, context: Context) -> None:
         """Keep a context for the next connections with these options."""
         if not options.verify and options not in self._made:
-            log.warning("a handler opens TLS connections with verify=False: anybody can answer")
+            log.warning("a handler opens TLS connections with verify=False: any server is accepted")
         self._made[options] = context
         while len(self._made) > MOST_CACHED:
             self._made.popitem(last=False)

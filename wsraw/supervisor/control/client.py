@@ -37,8 +37,8 @@ def find(run_dir: str) -> Path:
         names = ", ".join(map(str, live))
         raise NoRunError(f"there are {len(live)} runs; choose one with --run-dir: {names}")
     raise NoRunError(
-        f"no run in {folders.base()}; is `wsraw run` up, and yours? A run with a --run-dir is "
-        "found by that"
+        f"no run in {folders.base()}; is `wsraw run` running as this user? A run with a --run-dir "
+        "is found by that"
     )
 
 
@@ -52,7 +52,7 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
         token, endpoint = lines
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not complete"
-        hint = "the run starts or ends"
+        hint = "the run is starting or ending"
         if isinstance(error, PermissionError):
             hint = "the run is another user's"
         raise NoRunError(f"{folder / folders.CONTROL}: {why}; {hint}") from error
@@ -80,7 +80,7 @@ def _wait(socket: Any, folder: Path, timeout: float) -> Done:
         elif not live:
             raise NoRunError("the run ended without an answer")
         if time.monotonic() >= until:
-            raise TimeoutError(f"no answer within {timeout:g} s; the run goes on with it")
+            raise TimeoutError(f"no answer within {timeout:g} s; the run continues with it")
 
 
 def wait_until_gone(folder: Path, timeout: float = 0.0) -> None:

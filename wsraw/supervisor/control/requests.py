@@ -61,7 +61,7 @@ class Requests:
         """Somebody at the command line wants something."""
         command = self._commands.get(asked.do.what)
         if command is None:
-            self._answer(asked, False, f"this run knows no {asked.do.what}")
+            self._answer(asked, False, f"this run does not know the command {asked.do.what}")
         elif asked.do.what != "status" and self._is_over(asked):
             self._answer(asked, False, "the run is stopping")
         else:

@@ -469,7 +469,7 @@ class Policy:
             if code != 0:
                 self._say("info", f"{self.name(child)} {reason}")
         elif self.phase is Phase.STOPPING:
-            self._say("warning", f"the gateway {reason} before its clients were told")
+            self._say("warning", f"the gateway {reason} before it had closed its clients")
             self._end()
 
     def _judge_exit(
@@ -489,7 +489,7 @@ class Policy:
         pool = self.pools[child.pool] if child is not self.gateway else None
         if pool is not None and pool.exited(child):
             if not was_asked:
-                self._say("warning", f"{name} {reason}; the one that was to replace it takes over")
+                self._say("warning", f"{name} {reason}; its replacement takes over")
             elif code:
                 self._say("info", f"{name} {reason}")
             return

@@ -180,7 +180,9 @@ class Pool:
             each.outdated = RELOAD
             each.replace_at = now
         if old:
-            self._do(a.Say("info", f"new code runs: replacing {_workers(len(old))} of the old"))
+            self._do(
+                a.Say("info", f"the new code works: replacing {_workers(len(old))} of the old")
+            )
 
     def exited(self, child: Child) -> bool:
         """A process is gone. True if nobody needs to be started for it."""
@@ -204,8 +206,8 @@ class Pool:
             rest = f"{kept} old ones stay"
             if is_half_way:
                 rest = (
-                    "others of it run already, and old and new code must not stay side by side: "
-                    f"trying again in {RETRY:g} s"
+                    "other workers run the new code, and old and new code must not stay side "
+                    f"by side: trying again in {RETRY:g} s"
                 )
             self._settle(RELOAD, False, f"refused: the new worker {reason}; {rest}")
         if self._is_scaling:

@@ -31,11 +31,11 @@ MEANINGS: Final = {
     "worker": {
         1: "it could not start",
         3: "its handlers file does not load",
-        4: "the gateway did not let it in",
+        4: "the gateway rejected it",
     },
     "foreign": {
         3: "it cannot work as it is",
-        4: "the gateway did not let it in",
+        4: "the gateway rejected it",
         127: "there is no such program",
     },
 }

@@ -65,7 +65,7 @@ class Keeper:
         trouble = ""
         try:
             if folder.restore():
-                text = f"files of the run folder {folder.path} were gone or changed; made anew"
+                text = f"files of the run folder {folder.path} were missing or changed; made again"
                 self._log.say("warning", text)
         except FolderError as error:
             trouble = str(error)
@@ -75,7 +75,7 @@ class Keeper:
             text = f"{trouble}. The run goes on; commands, workers by hand or a later run may not"
             self._log.say("error", f"{text} find what they need there until that is put right")
         elif before and not trouble:
-            self._log.say("info", f"the run folder {folder.path} is whole again")
+            self._log.say("info", f"the run folder {folder.path} is complete again")
         for text in folder.complaints:
             self._log.say("error", text)
         folder.complaints.clear()
@@ -122,9 +122,9 @@ class Keeper:
                 self._spare = spare
                 self._introduce(spare)
             except FolderError as error:
-                self._log.say("error", f"no place for the sockets of the run: {error}")
+                self._log.say("error", f"no folder for the sockets of the run: {error}")
                 return self._home
-            text = f"the run folder {self._home.path} takes no sockets; new ones are in"
+            text = f"the run folder {self._home.path} cannot hold sockets; new ones are in"
             self._log.say("error", f"{text} {spare.path}")
         return self._spare
 

@@ -100,7 +100,7 @@ def every(seconds: float) -> Callable[[F], F]:
 
     def add(function: F) -> F:
         if _is_too_late:
-            raise RuntimeError("every() is for the time while the handlers file loads, or on_start")
+            raise RuntimeError("every() can be used while the handlers file loads, or in on_start")
         values.function(function, f"what every({time:g}) calls")
         check_arity(function, f"every({time:g})", ())
         if _timers is not None:
@@ -154,7 +154,7 @@ def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
     if function is None:
         return None
     if not callable(function):
-        raise LoadError(f"{name} of {getattr(module, '__file__', module)} is no function")
+        raise LoadError(f"{name} of {getattr(module, '__file__', module)} is not a function")
     check_arity(function, name, args)
     return function  # type: ignore[no-any-return]
 

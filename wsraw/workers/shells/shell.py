@@ -146,6 +146,6 @@ class Shell:
     def exit_code(self) -> int:
         """What the process ends with; says why, where that is not obvious."""
         if self.runtime.shut_out:
-            log.error("the gateway does not let this worker in: %s", self.runtime.shut_out)
+            log.error("the gateway rejected this worker: %s", self.runtime.shut_out)
             return EXIT_SHUT_OUT
         return EXIT_START_FAILED if self.failed else EXIT_STOPPED
