@@ -108,7 +108,7 @@ def test_a_dead_letter_that_does_not_fit_leaves_the_others_whole(
     letters = [json.loads(line) for line in file.read_text().splitlines()]
     assert [letter["con"] for letter in letters] == [1, 3]
     assert "cannot write" in caplog.text
-    assert "lost is message of connection 2" in caplog.text
+    assert "message of connection 2 is lost" in caplog.text
 
 
 def test_a_dead_letter_that_a_crash_has_cut_does_not_take_the_next_along(

@@ -342,7 +342,7 @@ def test_a_verdict_that_nobody_asked_for_names_the_setting() -> None:
     assert con.state is OPEN
     opened = mate.link.new_id()
     mate.say(Open(opened, "h:1"))
-    assert "opened by us" in mate.refused(Reject(opened, 403))
+    assert "opened by a handler" in mate.refused(Reject(opened, 403))
     assert "never given out" in mate.refused(Accept(1))
     stage.hang_up(con)
     assert mate.refused(Reject(con.id, 403)) == ""
