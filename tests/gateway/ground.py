@@ -166,6 +166,8 @@ class Ground:
         router.flow.now = self.now
         router.go_on(self.now)
         router.outgoing.close_overflowing(self.now)
+        if router.flow.wants_judgement:
+            router.judge_memory(self.now)
         for entry in list(router.flow.changed):
             router.flow.changed.pop(entry, None)
             if entry.con.shell is not None:
@@ -247,6 +249,9 @@ class Ground:
             return
         self.dialling.remove(entry)
         con = entry.con
+        if con.state is not CONNECTING:
+            # Closed meanwhile: the dialer gives it up.
+            return
         if b % 4 == 0:
             self.router.take(con, con.connect_failed("refused", self.now), self.now)
         elif entry.id in self.page.cons:

@@ -7,7 +7,8 @@ import math
 from tests.gateway.page import MARK, Con
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import Connection, ConnectionState
+from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection, ConnectionState
+from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.open_options import check
 from wsraw.link.records import OnError, OnMessage, Open
@@ -41,7 +42,9 @@ class Socket:
     def readable(self) -> bool:
         """Whether the loop would call `read`."""
         waiting = bool(self.incoming) or (self.peer_closed and not self.eof)
-        return not self.closed and self.reading and waiting
+        if self.closed or not self.reading or not waiting:
+            return False
+        return not must_wait(self.registry.flow, self.con)
 
     def read(self, size: int, now: float) -> None:
         """One recv."""
@@ -53,7 +56,15 @@ class Socket:
                 self.eof = True
                 self.flush(0, now)
         elif data:
-            self.registry.take(con, con.receive_data(data, now), now)
+            connecting = con.state is CONNECTING
+            events = con.receive_data(data, now)
+            if connecting and con.state is OPEN:
+                self.registry.flow.settle(con)
+            self.registry.take(con, events, now)
+            if con.has_more or not (events or con.parsed):
+                self.registry.flow.read_part(con, len(data))
+            if is_paused(con):
+                con.pause(now)
             self._go_on(now)
         else:
             self.eof = True
@@ -67,12 +78,12 @@ class Socket:
 
     def judge_pause(self, now: float) -> None:
         """Pause reading, or resume it."""
-        con = self.con
+        con, flow = self.con, self.registry.flow
         if self.closed or self.lingering:
             return
         if con.entry.pauses:
             con.pause(now)
-        else:
+        elif not (is_paused(con) or (flow.full and must_wait(flow, con))):
             self.registry.take(con, con.resume(now), now)
             self._go_on(now)
         self.judge_reading()
@@ -80,17 +91,14 @@ class Socket:
     def _go_on(self, now: float) -> None:
         """Turns in which nothing else happens."""
         con = self.con
-        while con.has_more and not (con.entry.pauses and con.state is ConnectionState.OPEN):
+        while con.has_more and not is_paused(con):
             self.registry.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
-        """Read, unless it is paused, or there is nothing more to come."""
-        con = self.con
-        paused = bool(con.entry is not None and con.entry.pauses)
-        if con.state is ConnectionState.CLOSING:
-            paused = con.half_closed
-        self.reading = not self.eof and not paused and not con.has_more
+        """Do as the read policy says."""
+        reading = may_read(self.con, eof=self.eof, lingering=self.lingering)
+        self.reading = reading is Reading.YES
 
     def flush(self, size: int, now: float) -> None:
         """One send, of which the kernel takes at most `size` bytes; then what follows from it."""
@@ -131,7 +139,7 @@ class Socket:
             return
         if not self.lingering:
             self.lingering = True
-            self.reading = not self.eof
+            self.judge_reading()
             self.linger_until = now + con.settings.close_timeout
         if not con.output.size:
             self.shut = True
@@ -139,13 +147,7 @@ class Socket:
     def _close(self) -> None:
         self.closed = True
         self.reset = self.con.reset or bool(self.con.output.size)
-        con = self.con
-        con.shell = None
-        con.output.drop()
-        if con.entry is None or con.entry.gone:
-            self.registry.flow.leave(con)
-        else:
-            self.registry.flow.output_changed(con.entry)
+        self.registry.flow.socket_closed(self.con)
 
 
 class Peer:

@@ -296,7 +296,7 @@ def messages_that_are_not_finished() -> Any:
         for at in range(0, len(data), 4096):
             events = con.receive_data(data[at : at + 4096], 0.0)
             assert not events
-            stage.router.flow.read_part(entry_of(con), len(data[at : at + 4096]))
+            stage.router.flow.read_part(con, len(data[at : at + 4096]))
 
     return stage_with(add)
 

@@ -1,6 +1,6 @@
 """Sans-I/O. What a socket and the kernel are for a connection of the gateway, in memory.
 
-It does what gateway/endpoint.py does, without a network below.
+It does what gateway/sockets/endpoint.py does, without a network below.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
 
 READ_SIZE = 64 * 1024
@@ -32,10 +33,11 @@ class Pipe:
         """The peer does not read, and the kernel's buffers are full."""
         self._registry = registry
         self._eof = False
-        self._reading = True
+        self.reading = True
         self._lingering = False
         self._linger_until = math.inf
         con.shell = self
+        registry.flow.settle(con)
 
     @property
     def deadline(self) -> float:
@@ -46,7 +48,8 @@ class Pipe:
         """Read once, write once; whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         con = self.con
-        goes_on = con.has_more and not (con.state is OPEN and con.entry.pauses)
+        flow = self._registry.flow
+        goes_on = con.has_more and not (is_paused(con) or must_wait(flow, con))
         if goes_on:
             self._registry.take(con, con.resume(now), now)
             self.judge_reading()
@@ -57,22 +60,28 @@ class Pipe:
         )  # fmt: skip
 
     def _read(self, now: float) -> None:
+        con, registry = self.con, self._registry
         waits = self.incoming or (self.peer_closed and not self._eof)
-        if self.closed or not self._reading or not waits:
+        if self.closed or not self.reading or not waits or must_wait(registry.flow, con):
             return
         data = bytes(self.incoming[:READ_SIZE])
         del self.incoming[:READ_SIZE]
-        con, registry = self.con, self._registry
         if self._lingering:
             self._eof = not data
         elif data:
             connecting = con.state is CONNECTING
-            registry.take(con, con.receive_data(data, now), now)
-            if connecting or con.has_more:
-                self.judge_reading()
+            events = con.receive_data(data, now)
+            if connecting and con.state is OPEN:
+                registry.flow.settle(con)
+            registry.take(con, events, now)
+            if con.has_more or not (events or con.parsed):
+                registry.flow.read_part(con, len(data))
+            if is_paused(con):
+                con.pause(now)
+            self.judge_reading()
         else:
             self._eof = True
-            self._reading = False
+            self.reading = False
             registry.receive_eof(con, now)
 
     def flush(self, now: float) -> None:
@@ -89,30 +98,24 @@ class Pipe:
                 self._registry.wrote(con.entry)
         if con.state is CLOSED:
             self._finish(now)
-        elif con.state is CLOSING and (con.half_closed or not self._reading):
+        elif con.state is CLOSING and (con.half_closed or not self.reading):
             self.judge_reading()
 
     def judge_pause(self, now: float) -> None:
         """Pause reading, or resume it."""
-        con = self.con
+        con, flow = self.con, self._registry.flow
         if self.closed or self._lingering:
             return
         if con.entry.pauses:
-            if con.state is not CONNECTING:
-                con.pause(now)
-        else:
+            con.pause(now)
+        elif not (is_paused(con) or (flow.full and must_wait(flow, con))):
             self._registry.take(con, con.resume(now), now)
         self.judge_reading()
 
     def judge_reading(self) -> None:
-        """Read, unless it is paused, or there is nothing more to come."""
-        con = self.con
-        paused = bool(con.entry is not None and con.entry.pauses)
-        if con.state is CLOSING:
-            paused = con.half_closed
-        elif con.state is CONNECTING:
-            paused = con.is_full
-        self._reading = not self._eof and not paused and not con.has_more
+        """Do as the read policy says."""
+        reading = may_read(self.con, eof=self._eof, lingering=self._lingering)
+        self.reading = reading is Reading.YES
 
     def lost(self, why: str, now: float) -> None:
         """The network has failed, or the peer has reset it."""
@@ -137,7 +140,7 @@ class Pipe:
             return
         if not self._lingering:
             self._lingering = True
-            self._reading = not self._eof
+            self.judge_reading()
             self._linger_until = now + (con.settings.close_timeout or math.inf)
         if not con.output.size:
             self.shut = True
@@ -146,6 +149,4 @@ class Pipe:
         con = self.con
         self.closed = True
         self.was_reset = bool(con.reset or con.output.size or con.ends_with_reset)
-        con.shell = None
-        if con.entry is not None and con.entry.gone:
-            con.entry = None
+        self._registry.flow.socket_closed(con)

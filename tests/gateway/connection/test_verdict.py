@@ -169,6 +169,14 @@ def test_bytes_that_come_too_early_wait(whole: bool) -> None:
     assert tell(con.receive_data(frame(0x81, b"more"), 2.0)) == ["text more"]
 
 
+def test_bytes_that_come_too_early_wait_for_the_verdict_and_not_for_the_end_of_a_pause() -> None:
+    con = ask(OFFERS + frame(0x81, b"hello"))
+    con.pause(0.5)
+    assert con.resume(1.0) == []
+    assert accept(con) == []
+    assert tell(con.resume(1.0)) == ["text hello"]
+
+
 def test_what_comes_before_reading_goes_on_does_not_overtake() -> None:
     con = ask()
     con.receive_data(frame(0x81, b"one")[:3], 0.5)

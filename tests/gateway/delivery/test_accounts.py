@@ -285,14 +285,14 @@ def test_what_many_events_of_one_read_add_is_judged_with_the_read() -> None:
 def test_parts_of_something_large_count_as_they_are_read() -> None:
     f, entry = flow(), new_entry()
     entry.con.hold(bytes(5000))
-    f.read_part(entry, 8000)
+    f.read_part(entry.con, 8000)
     assert not f.due
-    f.read_part(entry, 1)
+    f.read_part(entry.con, 1)
     assert f.due
     f.judge_memory([entry])
     assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
     entry.con.hold(bytes(5001))
-    f.read_part(entry, 5001)
+    f.read_part(entry.con, 5001)
     assert f.due
     assert f.judge_memory([entry]) == [entry.con]
     assert f.full

@@ -14,7 +14,7 @@ from gateway.served import Served
 from stage import HANDSHAKE, entry_of
 
 from wsraw.gateway.connection.connection import CLOSED, Connection
-from wsraw.gateway.delivery.entry import PAUSED_COUPLED
+from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.websocket.frames import MOST_FRAMES
@@ -320,7 +320,7 @@ def paused(served: Served) -> socket.socket:
     client = served.connect()
     client.send(b"x")
     served.until(lambda: served.con.entry and served.mate.events)
-    served.stage.router.flow.pause(entry_of(served.con), 4)
+    served.stage.router.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
     assert not served.endpoint.reading
     return client
@@ -343,7 +343,7 @@ def test_what_came_during_a_pause_is_read_after_it(serve: Serve) -> None:
     client.send(b"more")
     for _ in range(5):
         served.turn(STEP)
-    served.stage.router.flow.resume(entry_of(served.con), 4)
+    served.stage.router.flow.resume(entry_of(served.con), PAUSED_MEMORY)
     served.working = True
     served.until(lambda: served.data() == b"xmore")
 
@@ -354,7 +354,7 @@ def test_an_opened_one_that_begins_paused_is_watched_too(serve: Serve) -> None:
         con = served.mate.link.new_id()
         served.mate.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
         entry = served.stage.router.entries[con]
-        served.stage.router.flow.pause(entry, 2)
+        served.stage.router.flow.pause(entry, PAUSED_COUPLED)
         served.until(lambda: entry.con.shell)
         assert not served.endpoint.reading
         reset(upstream.accept()[0])
@@ -517,7 +517,7 @@ def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: S
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += receive(served, client, 1)
-    served.stage.router.flow.pause(entry_of(served.con), 4)
+    served.stage.router.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
     served.mate.say(Close(served.con.id, 4000, "done"))
     assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"

@@ -11,6 +11,7 @@ from gateway.served import Served
 from stage import HANDSHAKE
 
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.entry import PAUSED_MEMORY
 from wsraw.gateway.sockets import sockets as s
 from wsraw.link.records import OnClose, OnError, Open
 
@@ -145,13 +146,13 @@ def test_so_have_pauses(served: Served) -> None:
     entries = list(served.stage.router.entries.values())
     served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
     for entry in entries:
-        flow.pause(entry, 4)
+        flow.pause(entry, PAUSED_MEMORY)
     for left in (2, 1, 0):
         served.sockets.apply_pauses()
         assert len(flow.changed) == left
     assert not any(entry.con.shell.reading for entry in entries)
     for entry in entries:
-        flow.resume(entry, 4)
+        flow.resume(entry, PAUSED_MEMORY)
     served.until(lambda: all(entry.con.shell.reading for entry in entries))
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.states import CLOSED, CLOSING, OPEN, Life, Step
+from wsraw.gateway.connection.states import CLOSED, CLOSING, CONNECTING, OPEN, Life, Step
 from wsraw.gateway.websocket.deflate import STEP
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.gateway.websocket.messages import DataFrame
@@ -284,8 +284,9 @@ class Standing(Life):
         return []
 
     def pause(self, now: float) -> None:
-        """The shell does not read for now: no clock that waits for the peer runs (rule 7)."""
-        if not self.paused and self.state is not CLOSING:
+        """The shell does not read for now: no clock that waits for the peer runs (rule 7). Those of
+        a handshake do, and that of a close."""
+        if not self.paused and self.state is OPEN:
             self.paused = True
             self.deadline = math.inf
 
@@ -298,7 +299,8 @@ class Standing(Life):
             if self.state is not CLOSED and self.state is not CLOSING:
                 self.arm(self.timeout, now)
         self.parsed = 0
-        if not self._held and not self.has_more:
+        if self.state is CONNECTING or not (self._held or self.has_more):
+            # What comes before the verdict is parsed after it.
             return []
         if self.state is not CLOSING:
             return self._parse_held(now)

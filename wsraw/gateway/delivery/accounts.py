@@ -34,8 +34,9 @@ from wsraw.gateway.delivery.entry import (
     PAUSED_OWN,
     PAUSED_STOPPING,
     Entry,
+    Pause,
 )
-from wsraw.gateway.delivery.weights import COUPLE, weight
+from wsraw.gateway.delivery.weights import COUPLE, EARLY, weight
 from wsraw.gateway.websocket.shared import Framed
 
 CROWDED: Final = 0.8
@@ -62,7 +63,7 @@ WORTH_WEIGHING: Final = 4096
 """Bytes, incomplete or of compression, below which a connection is not looked at again; and of one
 without a place, with its output, below which closing it would be of no use."""
 
-OF_ITS_BYTES: Final = PAUSED_OWN | PAUSED_MEMORY
+OF_ITS_BYTES: Final = Pause(PAUSED_OWN | PAUSED_MEMORY)
 """Pauses that end when the connection has little left. It may be crowded for hours."""
 
 FRAME: Final = 256
@@ -184,7 +185,18 @@ class Flow:
         if self.total > self.judge_above:
             self.due = True
 
-    def leave(self, con: Connection) -> None:
+    def socket_closed(self, con: Connection) -> None:
+        """A connection has lost its socket, and what waits for that."""
+        con.shell = None
+        con.output.drop()
+        entry: Entry | None = con.entry
+        if entry is None or entry.gone:
+            self._leave(con)
+            con.entry = None
+        else:
+            self.output_changed(entry)
+
+    def _leave(self, con: Connection) -> None:
         """Neither a socket nor a place is left of a connection."""
         self.strays.pop(con, None)
         self.keep(con, -con.kept)
@@ -232,7 +244,7 @@ class Flow:
         self.weighed -= entry.unfinished
         self.judge_above += entry.unfinished
         if con.shell is None:
-            self.leave(con)
+            self._leave(con)
             entry.own_output = 0
         else:
             self.strays[con] = None
@@ -269,7 +281,7 @@ class Flow:
         else:
             self.resume(entry, PAUSED_COUPLED)
 
-    def pause(self, entry: Entry, why: int) -> None:
+    def pause(self, entry: Entry, why: Pause) -> None:
         """Stop reading from a connection, for one more reason."""
         if not entry.pauses:
             entry.paused_since = self.now
@@ -277,7 +289,7 @@ class Flow:
             self.paused.add(entry)
         entry.pauses |= why
 
-    def resume(self, entry: Entry, why: int) -> None:
+    def resume(self, entry: Entry, why: Pause) -> None:
         """One reason less; reading goes on when none is left."""
         if entry.pauses & why:
             entry.pauses &= ~why
@@ -285,8 +297,12 @@ class Flow:
                 self.changed[entry] = None
                 self.paused.discard(entry)
 
-    def read_part(self, entry: Entry, size: int) -> None:
+    def read_part(self, con: Connection, size: int) -> None:
         """Bytes were read that are no event yet."""
+        entry: Entry | None = con.entry
+        if entry is None:
+            self.keep(con, EARLY * size)
+            return
         self.unfinished.add(entry)
         self.judge_above -= size
         if self.total > self.judge_above:
@@ -342,9 +358,9 @@ class Flow:
     def _relieve(self) -> None:
         self.crowded = False
         self.high = self._high
-        self._relieve_from(PAUSED_MEMORY | PAUSED_FULL)
+        self._relieve_from(Pause(PAUSED_MEMORY | PAUSED_FULL))
 
-    def _relieve_from(self, why: int) -> None:
+    def _relieve_from(self, why: Pause) -> None:
         for entry in list(self.paused):
             self.resume(entry, why)
             if not self.crowded and entry.held + entry.output_counted <= self.high:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType
 
 from wsraw.config.settings import Settings
 from wsraw.link.ends import GatewayLink
@@ -31,18 +31,20 @@ last worker that is left serves those beyond suspicion, and the suspects wait.""
 ID_RANGE: Final = 4096
 """Connection ids a worker is given at a time, for `open`."""
 
-# Why reading from a connection is paused; a connection reads only when no bit is set.
-PAUSED_OWN: Final = 1
+Pause = NewType("Pause", int)
+"""Why reading from a connection is paused: one bit for each reason."""
+
+PAUSED_OWN: Final = Pause(1)
 """More of its own bytes are held than the high-water mark."""
-PAUSED_COUPLED: Final = 2
+PAUSED_COUPLED: Final = Pause(2)
 """A connection coupled to it has too much unwritten output."""
-PAUSED_MEMORY: Final = 4
+PAUSED_MEMORY: Final = Pause(4)
 """All connections together hold too much, and it is among the fullest."""
-PAUSED_STOPPING: Final = 8
+PAUSED_STOPPING: Final = Pause(8)
 """The gateway is stopping: nothing new is taken."""
-PAUSED_RATE: Final = 16
+PAUSED_RATE: Final = Pause(16)
 """It has sent more in a second than it may."""
-PAUSED_FULL: Final = 32
+PAUSED_FULL: Final = Pause(32)
 """All connections together hold all that they may."""
 
 
@@ -286,6 +288,7 @@ class Entry:
         self.unfinished = 0
         """Bytes of an incomplete message, and of compression, as last weighed."""
         self.pauses = 0
+        """Each `Pause` that holds for it; it is read while there is none."""
         self.paused_since = 0.0
         self.allowance = 0
         """Bytes of output that it may have above the limit: what was queued at once."""

@@ -18,9 +18,9 @@ from typing import Final
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.output import GATHERED_FROM
-from wsraw.gateway.delivery.entry import PAUSED_FULL, Entry
+from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.delivery.weights import EARLY
 from wsraw.runtime.loop import Loop, Timer
 
 READ_SIZE: Final = 64 * 1024
@@ -116,7 +116,7 @@ class Endpoint:
     def _read(self) -> None:
         owner, con = self._owner, self.con
         flow = owner.registry.flow
-        if (flow.full or flow.due) and self._must_wait():
+        if (flow.full or flow.due) and must_wait(flow, con):
             return
         now = owner.loop.now
         try:
@@ -132,7 +132,6 @@ class Endpoint:
                 owner.dirty[con] = None
             return
         if data:
-            entry: Entry | None
             connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
             if connecting:
@@ -143,18 +142,12 @@ class Endpoint:
                 if len(data) >= LEAST_READ:
                     # A part of something large: there will be more of it in the next turn.
                     owner.loop.give_way()
-                entry = con.entry
-                if entry is not None:
-                    flow.read_part(entry, len(data))
-                else:
-                    flow.keep(con, EARLY * len(data))
+                flow.read_part(con, len(data))
             if con.has_more:
                 # The rest is for the turns to come, and what comes then, too.
                 self._portion = LEAST_READ
                 self._is_busy = True
-                entry = con.entry
-                if entry is not None:
-                    flow.read_part(entry, len(data))
+                flow.read_part(con, len(data))
                 self.judge_reading()
             elif len(data) > self._portion // 2:
                 if con.parsed < FEW:
@@ -170,25 +163,12 @@ class Endpoint:
             owner.registry.receive_eof(con, now)
             owner.dirty[con] = None
 
-    def _must_wait(self) -> bool:
-        """Too much is held for all connections together. Those who come and those who go may be
-        read from: that is soon over, and adds next to nothing."""
-        con = self.con
-        if con.entry is None or con.state is not OPEN or self.lingering:
-            return False
-        flow = self._owner.registry.flow
-        if flow.full:
-            flow.pause(con.entry, PAUSED_FULL)
-        return True
-
     def judge_standing(self, now: float) -> None:
         """A pause does not hold up a handshake: its clock would run against us. It begins now."""
         con = self.con
-        if con.is_full:
-            self.judge_reading()
         if con.state is OPEN:
             self._owner.registry.flow.settle(con)
-        if con.state is OPEN and con.entry is not None and con.entry.pauses:
+        if is_paused(con):
             con.pause(now)
             self.judge_reading()
 
@@ -273,33 +253,23 @@ class Endpoint:
             self.flush()
 
     def judge_reading(self) -> None:
-        """Read when there is something, unless the registry has paused it, or there is nothing more
-        to come, or it has to queue up."""
-        con = self.con
-        entry: Entry | None = con.entry
-        paused = entry is not None and entry.pauses != 0
-        if con.state is CLOSING:
-            paused = con.half_closed
-        elif con.state is CONNECTING:
-            paused = con.is_full
-        if (con.has_more or self._is_busy) and not self.lingering:
-            if not paused:
-                self._owner.going_on[self] = None
-            paused = True
-        self.reading = not self.eof and not paused
+        """Do as the read policy says: read when there is something, or queue up, or wait."""
+        reading = self._may_read()
+        if reading is Reading.IN_TURN:
+            self._owner.going_on[self] = None
+        self.reading = reading is Reading.YES
         self.watch()
+
+    def _may_read(self) -> Reading:
+        return may_read(self.con, eof=self.eof, lingering=self.lingering, is_busy=self._is_busy)
 
     def go_on(self) -> None:
         """Its turn in the queue: what was read is parsed on, then more is read, until there is no
         more than others have; or a pause is over."""
         owner, con = self._owner, self.con
         now = owner.loop.now
-        entry: Entry | None = con.entry
-        if self.lingering or (entry is None and not self._is_busy):
-            return
-        if entry is not None and entry.pauses and con.state is OPEN:
-            return
-        if owner.registry.flow.full and self._must_wait():
+        flow = owner.registry.flow
+        if self.lingering or is_paused(con) or (flow.full and must_wait(flow, con)):
             return
         if self._is_busy and not con.has_more and not con.paused:
             # Unless it is found to be so again.
@@ -361,7 +331,7 @@ class Endpoint:
             return
         if not self.lingering:
             self.lingering = True
-            self.reading = not self.eof
+            self.reading = self._may_read() is Reading.YES
             self.writing = con.output.size > 0
             self._linger()
         if not con.output.size:
@@ -398,16 +368,7 @@ class Endpoint:
         self._part()
 
     def _part(self) -> None:
-        con = self.con
-        con.shell = None
-        con.output.drop()
-        flow = self._owner.registry.flow
-        entry: Entry | None = con.entry
-        if entry is None or entry.gone:
-            flow.leave(con)
-            con.entry = None
-        else:
-            flow.output_changed(entry)
+        self._owner.registry.flow.socket_closed(self.con)
 
     # --- faults of our own ---
 

@@ -253,8 +253,7 @@ class Sockets(TlsOwner):
                 self.going_on[endpoint] = None
                 continue
             try:
-                if con.state is not CONNECTING:
-                    con.pause(now)
+                con.pause(now)
                 endpoint.judge_reading()
             except Exception as error:
                 endpoint.handle_fault(error)

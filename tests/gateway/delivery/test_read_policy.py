@@ -1,0 +1,393 @@
+"""The read policy, and that all who hold a socket read as it says: the endpoint, the server in
+memory of wsraw.testing, and the model check."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from corpus import UPGRADE, frame
+from deadline import eventually
+from gateway.served import Served
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stage import Mate, Stage
+
+from tests.gateway.peers import Socket
+from wsraw.config.addresses import Listen
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, Connection
+from wsraw.gateway.connection.verdict import EARLY_LIMIT
+from wsraw.gateway.delivery.entry import (
+    PAUSED_COUPLED,
+    PAUSED_MEMORY,
+    PAUSED_RATE,
+    PAUSED_STOPPING,
+    Pause,
+)
+from wsraw.gateway.delivery.read_policy import Reading, may_read, must_wait
+from wsraw.link.records import Accept, Close, OnMessage, Reject
+from wsraw.testing.pipe import Pipe
+
+MEMORY = 4 << 20
+NOT_OF_BYTES = (PAUSED_COUPLED, PAUSED_RATE, PAUSED_STOPPING)
+REASONS = (*NOT_OF_BYTES, PAUSED_MEMORY)
+SETTINGS: dict[str, Any] = {"high_water_mark": MEMORY, "low_water_mark": MEMORY, "deflate": False}
+"""They read portions of different sizes: a mark would stop one of them before the others."""
+
+
+# --- the policy ---
+
+
+def answer(con: Connection, **socket: bool) -> Reading:
+    return may_read(con, **{"eof": False, "lingering": False, **socket})
+
+
+def asking(stage: Stage) -> Connection:
+    """A WebSocket whose handshake waits for the verdict of on_connect."""
+    return stage.raw(UPGRADE % b"")
+
+
+def pause(stage: Stage, con: Connection, why: Pause = PAUSED_COUPLED) -> None:
+    stage.router.flow.pause(con.entry, why)
+
+
+def test_a_client_that_has_not_said_what_it_is_may_be_read() -> None:
+    con = Stage().raw(b"GE")
+    assert con.entry is None
+    assert answer(con) is Reading.YES
+
+
+def test_an_open_connection_may_be_read_while_it_is_not_paused() -> None:
+    stage = Stage()
+    con = stage.raw()
+    assert answer(con) is Reading.YES
+    for why in REASONS:
+        pause(stage, con, why)
+        assert answer(con) is Reading.NO
+    for why in REASONS:
+        assert answer(con) is Reading.NO
+        stage.router.flow.resume(con.entry, why)
+    assert answer(con) is Reading.YES
+
+
+def test_a_handshake_may_be_read_whatever_the_pauses_until_too_much_has_come() -> None:
+    stage = Stage(verdict="handlers")
+    con = asking(stage)
+    pause(stage, con)
+    stage.say(con, bytes(EARLY_LIMIT - 1))
+    assert answer(con) is Reading.YES
+    stage.say(con, b"x")
+    assert answer(con) is Reading.NO
+
+
+def test_a_websocket_that_closes_may_be_read_whatever_the_pauses() -> None:
+    stage = Stage()
+    con = stage.websocket()
+    pause(stage, con)
+    stage.router.close(con.entry, 1000, "", "handler", 0.0)
+    assert answer(con) is Reading.YES
+
+
+def test_after_eof_nothing_is_read() -> None:
+    stage = Stage()
+    con = stage.raw()
+    stage.router.receive_eof(con, 0.0)
+    assert con.half_closed
+    assert answer(con, eof=True) is answer(con) is Reading.NO
+
+
+def test_a_closed_connection_is_read_while_its_socket_lingers() -> None:
+    stage = Stage()
+    con = stage.raw()
+    pause(stage, con)
+    stage.router.close(con.entry, 1000, "", "handler", 0.0)
+    assert answer(con, lingering=True) is Reading.YES
+    assert answer(con, lingering=True, eof=True) is Reading.NO
+
+
+def test_who_has_more_to_parse_or_sends_more_than_others_waits_for_its_turn() -> None:
+    stage = Stage()
+    con = stage.websocket()
+    assert answer(con, is_busy=True) is Reading.IN_TURN
+    stage.say(con, frame(0x81, b"x") * 1000)
+    assert con.has_more
+    assert answer(con) is answer(con, eof=True) is Reading.IN_TURN
+    pause(stage, con)
+    assert answer(con, is_busy=True) is Reading.NO
+
+
+def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_go() -> None:
+    stage = Stage(memory_limit=MEMORY, verdict="handlers")
+    flow, con = stage.router.flow, stage.raw()
+    assert not must_wait(flow, con)
+    flow.hold(MEMORY)
+    assert flow.due
+    assert must_wait(flow, con), "it is not known yet how much there is"
+    assert answer(con) is Reading.YES
+    stage.router.judge_memory(0.0)
+    assert flow.full
+    for other in (stage.raw(b"GE"), asking(stage)):
+        assert not must_wait(flow, other)
+    assert must_wait(flow, con)
+    assert answer(con) is Reading.NO
+    flow.hold(-MEMORY)
+    stage.router.judge_memory(0.0)
+    assert answer(con) is Reading.YES
+    assert not must_wait(flow, con)
+
+
+# --- those who ask ---
+
+
+class Holder:
+    """One connection of one client, as one of those who hold sockets has it."""
+
+    def __init__(self, stage: Stage, mate: Mate) -> None:
+        self.stage = stage
+        self.mate = mate
+        self.con: Connection
+        self.heard = bytearray()
+        self.is_shut = False
+        """The client sends nothing more."""
+        self.was_closed = False
+        """A handler has closed it: what was parked then is dropped, and that depends on how much
+        was read at a time."""
+
+    @property
+    def reading(self) -> bool:
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def shut(self) -> None:
+        raise NotImplementedError
+
+    def turn(self) -> None:
+        """One turn of a gateway; the worker hears, and acks nothing by itself."""
+        raise NotImplementedError
+
+    def ack(self) -> None:
+        """All handlers return."""
+        for event in self.mate.events:
+            if type(event) is OnMessage:
+                self.heard += event.data
+        if self.mate.events:
+            self.mate.ack()
+
+    def view(self) -> tuple[object, ...]:
+        """What must be the same for all of them."""
+        con, entry = self.con, self.con.entry
+        events = list(self.mate.events)
+        if entry is not None:
+            events += [event for event, _ in entry.parked]
+        read = len(self.heard) + sum([len(e.data) for e in events if type(e) is OnMessage])
+        if self.was_closed:
+            read = 0
+        if con.state is CLOSED:
+            return con.state, con.close_cause, read
+        pauses = entry.pauses if entry is not None else 0
+        has_deadline = not math.isinf(con.deadline)
+        # What is read too early depends on the size of a read; the rest of it waits in the kernel.
+        unparsed = 0 if con.state is CONNECTING else con.unfinished
+        return con.state, con.paused, pauses, self.reading, read, unparsed, has_deadline
+
+
+class AtEndpoint(Holder):
+    """A real socket."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._served = served = Served(memory_limit=MEMORY, **settings)
+        served.working = False
+        super().__init__(served.stage, served.mate)
+        self._client = served.connect()
+        self._client.setblocking(True)
+        self._endpoint = served.endpoint
+        self.con = served.con
+
+    @property
+    def reading(self) -> bool:
+        return self._endpoint.reading
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._client.sendall(data)
+        except OSError:
+            assert self.con.state is CLOSED
+
+    def shut(self) -> None:
+        try:
+            self._client.shutdown(socket.SHUT_WR)
+        except OSError:
+            assert self.con.state is CLOSED
+
+    def turn(self) -> None:
+        self._served.turn()
+
+    def close(self) -> None:
+        self._served.close()
+
+
+class InMemory(Holder):
+    """The two without a network; they differ in who drives them."""
+
+    def __init__(self, make: type[Pipe] | type[Socket], **settings: Any) -> None:
+        stage = Stage(memory_limit=MEMORY, **settings)
+        super().__init__(stage, stage.worker())
+        listen = Listen(name="test")
+        router = stage.router
+        self.con = Connection.accepted(router.new_id(), listen, stage.settings, {}, 0.0)
+        self.socket = make(router, self.con)
+        router.take(self.con, self.con.opened_events(0.0), 0.0)
+
+    @property
+    def reading(self) -> bool:
+        return self.socket.reading
+
+    def send(self, data: bytes) -> None:
+        self.socket.incoming += data
+
+    def shut(self) -> None:
+        self.socket.peer_closed = True
+
+    def end_turn(self) -> None:
+        flow = self.stage.router.flow
+        if flow.wants_judgement:
+            self.stage.router.judge_memory(self.stage.now)
+        changed = flow.changed
+        for entry in list(changed):
+            changed.pop(entry, None)
+            if entry.con.shell is not None:
+                entry.con.shell.judge_pause(self.stage.now)
+        self.stage.turn()
+
+    def close(self) -> None:
+        pass
+
+
+class AtPipe(InMemory):
+    """As wsraw.testing has it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(Pipe, **settings)
+
+    def turn(self) -> None:
+        assert isinstance(self.socket, Pipe)
+        self.socket.step(self.stage.now)
+        self.end_turn()
+
+
+class AtModel(InMemory):
+    """As the model check has it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(Socket, **settings)
+
+    def turn(self) -> None:
+        assert isinstance(self.socket, Socket)
+        if self.socket.readable:
+            self.socket.read(65536, self.stage.now)
+        self.socket.flush(1 << 20, self.stage.now)
+        self.end_turn()
+
+
+SAID = {
+    "little": b"little",
+    "much": bytes(9000),
+    "frame": frame(0x82, b"hello"),
+    "frames": frame(0x82, b"many") * 700,
+    "large": frame(0x82, bytes(12_000)),
+    "violation": frame(0x83, b"a reserved opcode"),
+    "part": frame(0x82, bytes(3000))[:2000],
+}
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from(sorted(SAID))),
+    st.tuples(st.sampled_from(("pause", "resume")), st.sampled_from(NOT_OF_BYTES)),
+    st.tuples(st.sampled_from(("hold", "ack", "let go", "accept", "reject", "close", "shut"))),
+)
+
+
+def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
+    flow, con = holder.stage.router.flow, holder.con
+    entry = con.entry
+    match step:
+        case "send", what if not holder.is_shut:
+            holder.send(SAID[what])
+        case "pause", why if entry is not None and con.state is not CLOSED:
+            flow.pause(entry, why)
+        case "resume", why if entry is not None and con.state is not CLOSED:
+            flow.resume(entry, why)
+        case ("hold",) if not flow.shared:
+            flow.hold(MEMORY)
+        case ("let go",) if flow.shared:
+            flow.hold(-MEMORY)
+        case ("ack",):
+            holder.ack()
+        case ("accept",) if con.undecided:
+            holder.mate.say(Accept(con.id))
+        case ("reject",) if con.undecided:
+            holder.was_closed = True
+            holder.mate.say(Reject(con.id, 403))
+        case ("close",) if entry is not None:
+            holder.was_closed = True
+            holder.mate.say(Close(con.id, 1000, ""))
+        case ("shut",):
+            holder.is_shut = True
+            holder.shut()
+
+
+def settle(holders: list[Holder]) -> None:
+    """Let turns pass until all have come to the same; and then they stay there."""
+
+    def agreed() -> bool:
+        for holder in holders:
+            for _ in range(4):
+                holder.turn()
+        return len({holder.view() for holder in holders}) == 1
+
+    try:
+        eventually(agreed, units=5)
+    except AssertionError:
+        views = "\n".join(f"{type(each).__name__}: {each.view()}" for each in holders)
+        raise AssertionError(f"they do not agree:\n{views}") from None
+    assert agreed()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Memory is full again and again, and the gateway warns of it each time."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("kind", ["raw", "websocket", "asking"])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEPS, max_size=25))
+def test_all_who_hold_a_socket_read_alike(kind: str, steps: list[tuple[Any, ...]]) -> None:
+    options = {**SETTINGS, "verdict": "handlers" if kind == "asking" else "gateway"}
+    holders: list[Holder] = []
+    try:
+        for make in (AtEndpoint, AtPipe, AtModel):
+            holders.append(make(**options))
+        begin = b"raw" if kind == "raw" else UPGRADE % b""
+        for holder in holders:
+            holder.send(begin)
+        settle(holders)
+        for step in steps:
+            for holder in holders:
+                take_step(holder, step)
+            settle(holders)
+        while any(holder.mate.events for holder in holders):
+            for holder in holders:
+                holder.ack()
+            settle(holders)
+        assert len({bytes(holder.heard) for holder in holders}) == 1 or holders[0].was_closed
+    finally:
+        for holder in holders:
+            holder.close()
