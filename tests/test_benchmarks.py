@@ -24,7 +24,7 @@ needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are wr
         ("languages.py", "| Python |"),
     ],
 )
-def test_quick(script: str, said: str) -> None:
+def test_a_quick_benchmark_runs_and_finds_no_breach(script: str, said: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / script, "--quick"],
         env=environment(),

@@ -57,20 +57,20 @@ def test_a_bad_worker_breaks_its_rule(fault: str) -> None:
     assert name in result.line()
 
 
-def test_every_rule_has_somebody_who_breaks_it() -> None:
+def test_every_rule_is_broken_by_a_faulty_worker() -> None:
     assert {rule for rule, _ in FAULTS.values()} == {rule.name for rule in RULES}
 
 
 @pytest.mark.parametrize(
     "fault", [fault for fault, (name, _) in FAULTS.items() if name in {"text", "upper", "state"}]
 )
-def test_generic_rules_do_not_ask_what_is_answered(fault: str) -> None:
+def test_generic_rules_accept_any_answer(fault: str) -> None:
     done = play(fault, generic=True)
     assert {result.rule.name for result in done.results if result.verdict == FAIL} == set()
     assert not any(result.rule.common for result in done.results)
 
 
-def test_a_worker_that_never_comes_is_not_waited_for_by_every_rule() -> None:
+def test_two_rules_wait_for_a_worker_that_never_connects_and_the_others_are_skipped() -> None:
     theatre = Theatre(Play(choose((), generic=False), "p", str, PATIENCE), "deaf")
     results = theatre.run().results
     assert [result.verdict for result in results[:3]] == [FAIL, FAIL, SKIP]
@@ -86,17 +86,17 @@ def test_after_a_breach_the_next_rule_has_a_new_process() -> None:
     assert theatre.started == 2
 
 
-def test_a_standing_rule_alone_has_something_to_see() -> None:
+def test_a_rule_about_the_whole_session_can_be_checked_alone() -> None:
     assert [result.verdict for result in play("", "hello-fields").results] == [PASS]
     assert [result.verdict for result in play("", "bye-last").results] == [SKIP]
 
 
-def test_a_rule_that_does_not_exist() -> None:
+def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="no rule 'teext'; there are"):
         choose(("teext",), generic=False)
 
 
-def test_results_for_programs() -> None:
+def test_a_result_has_verdict_rule_and_record_for_programs() -> None:
     (result,) = play("latin-1", "text").results
     assert result.data()["verdict"] == "fail"
     assert result.data()["rule"] == "text"

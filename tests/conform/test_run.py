@@ -49,7 +49,7 @@ def not_passed(rules: dict[str, dict[str, Any]]) -> list[str]:
     return [f"{name}: {rule['why']}" for name, rule in rules.items() if rule["verdict"] != "pass"]
 
 
-def test_the_example_in_python() -> None:
+def test_the_python_example_passes_all_rules() -> None:
     file = str(ROOT / "examples/common.py")
     done = wsraw("conform", PATIENT, "--", *command("worker", file))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,13 +58,13 @@ def test_the_example_in_python() -> None:
     assert lines[-1] == f"{len(lines) - 1} passed, 0 failed, 0 skipped"
 
 
-def test_the_same_with_async_handlers(tmp_path: Path) -> None:
+def test_async_handlers_pass_all_rules(tmp_path: Path) -> None:
     file = tmp_path / "async_common.py"
     file.write_text(ASYNC.format(path=str(ROOT / "examples/common.py")), "utf-8")
     assert not_passed(verdicts(PATIENT, "--", *command("worker", str(file)), code=0)) == []
 
 
-def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
+def test_the_small_worker_of_the_protocol_page_passes_the_generic_rules(tmp_path: Path) -> None:
     text = (ROOT / "docs/worker-protocol.md").read_text("utf-8")
     (source,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     file = tmp_path / "small.py"
@@ -89,13 +89,13 @@ def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
         ("hoards", "ack-in-time", "ack-in-time"),
     ],
 )
-def test_bad_workers(fault: str, rules: str, broken: str) -> None:
+def test_a_faulty_worker_fails_the_rule_that_it_breaks(fault: str, rules: str, broken: str) -> None:
     worker = ["--", sys.executable, str(FAULTY), fault]
     found = verdicts(BRIEF, f"--rules={rules}", *worker, code=1)
     assert found[broken]["verdict"] == "fail", found
 
 
-def test_a_worker_that_is_good_is_not_called_bad() -> None:
+def test_a_worker_without_a_fault_passes() -> None:
     rules = "hello,new-gateway,text,fence,drain,probe,routing-id,batch"
     found = verdicts(PATIENT, f"--rules={rules}", "--", sys.executable, str(FAULTY), "", code=0)
     assert not_passed(found) == []
@@ -103,7 +103,7 @@ def test_a_worker_that_is_good_is_not_called_bad() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no env, and always tcp")
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
-def test_its_folder_goes_with_it(kind: str) -> None:
+def test_the_folder_of_the_socket_is_removed_at_the_end(kind: str) -> None:
     """And where its path is too long for a socket, TCP does it."""
     rules = "--rules=hello,new-gateway,probe"
     worker = ["--", sys.executable, str(FAULTY), ""]
@@ -115,7 +115,7 @@ def test_its_folder_goes_with_it(kind: str) -> None:
         assert list(folder.iterdir()) == []
 
 
-def test_a_worker_that_ends_at_once(tmp_path: Path) -> None:
+def test_a_worker_that_ends_at_once_fails_and_its_output_is_kept(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     source = "import os; print(os.getpid(), *sorted(n for n in os.environ if 'WSRAW' in n)); 1 / 0"
     options = [BRIEF, f"--log={log}", "--"]
@@ -156,7 +156,7 @@ def test_a_worker_behind_a_script_is_ended_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
-def test_what_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
+def test_a_conformance_run_that_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     worker = ["--", sys.executable, "-c", source]
@@ -184,7 +184,7 @@ def test_what_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
         ([], "Missing argument 'COMMAND"),
     ],
 )
-def test_wrong_use(arguments: list[str], words: str) -> None:
+def test_wrong_options_of_conform_are_refused(arguments: list[str], words: str) -> None:
     done = wsraw("conform", *arguments)
     assert done.returncode == 2
     assert words in done.stderr

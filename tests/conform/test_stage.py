@@ -51,18 +51,18 @@ def said(stage: Stage, *commands: Any, number: int | None = None) -> dict[str, s
 
 
 @given(st.lists(st.binary(max_size=60), max_size=3))
-def test_any_bytes(frames: list[bytes]) -> None:
+def test_any_bytes_of_a_worker_are_received_without_an_exception(frames: list[bytes]) -> None:
     begun().receive(IDENTITY, frames)
 
 
 @given(st.lists(records | values, max_size=5), st.booleans())
-def test_any_records(batch: list[Any], of_the_session: bool) -> None:
+def test_any_records_of_a_worker_are_received_without_an_exception(batch: list[Any], of_the_session: bool) -> None:
     stage = begun()
     said(stage, *batch, number=stage.session.number if of_the_session else 0)
 
 
 @given(records, st.data())
-def test_any_damage(record: list[Any], data: st.DataObject) -> None:
+def test_any_damage_to_a_record_is_received_without_an_exception(record: list[Any], data: st.DataObject) -> None:
     stage = begun()
     good = bytearray(rec.encode([stage.session.number, record]))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -71,12 +71,12 @@ def test_any_damage(record: list[Any], data: st.DataObject) -> None:
 
 
 @given(values)
-def test_anything_can_be_shown(value: Any) -> None:
+def test_any_value_is_shown_within_the_longest_line(value: Any) -> None:
     assert len(show.record(value)) <= show.LONGEST
     assert len(show.batch(rec.encode(value))) <= show.LONGEST
 
 
-def test_records_as_people_read_them() -> None:
+def test_records_are_shown_as_text() -> None:
     con = 1 << rec.ID_EPOCH_SHIFT | 1
     data = rec.encode([7, rec.Send(con, "grün\0".encode(), "text"), rec.Ack(3, 3)])
     assert show.batch(data) == f'[7, [send, {con}, "grün\\x00", "text", true], [ack, 3, 3]]'
@@ -87,7 +87,7 @@ def test_records_as_people_read_them() -> None:
     assert show.batch(b"\xc1\x00") == "2 bytes: c1 00"
 
 
-def test_a_client_is_introduced_as_a_gateway_does_it() -> None:
+def test_on_connect_has_the_same_fields_as_from_a_gateway() -> None:
     """Else a worker that is called good misses something in a run."""
     seen: list[Any] = []
     with App(SimpleNamespace(on_connect=lambda inf, con: seen.append(con.about))) as app:
@@ -96,7 +96,7 @@ def test_a_client_is_introduced_as_a_gateway_does_it() -> None:
     assert [set(about) for about in seen] == [set(ABOUT)] * 2
 
 
-def test_the_window_is_kept() -> None:
+def test_no_more_events_are_sent_than_the_window_allows() -> None:
     stage = begun(window=2)
     con = stage.new_con()
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_the_window_is_kept() -> None:
     assert stage.session.unfinished() is None
 
 
-def test_what_a_worker_may_ask_is_answered() -> None:
+def test_queries_and_marks_of_a_worker_are_answered() -> None:
     stage = begun()
     stage.actions.clear()
     first = next(iter(stage.session.in_flight.values()))[2]
@@ -125,7 +125,7 @@ def test_what_a_worker_may_ask_is_answered() -> None:
     assert "good for one open" in said(stage, rec.Open(low, "h:1"))["ids"]
 
 
-def test_a_batch_of_the_session_before_is_dropped() -> None:
+def test_a_batch_of_the_previous_session_is_dropped() -> None:
     stage = begun()
     old = stage.session.number
     stage.ask()

@@ -30,22 +30,22 @@ def one_more(role: str, case: str, verdict: str, close: str = "OK") -> bool:
         ("UNIMPLEMENTED", "13.1.1", False),
     ],
 )
-def test_one_bad_case_is_enough(
+def test_one_bad_case_fails_the_run(
     role: str, verdict: str, case: str, good: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert one_more(role, case, verdict) is good
     assert f" {case}" in capsys.readouterr().out or verdict == "OK"
 
 
-def test_a_wrong_close_is_bad() -> None:
+def test_a_case_with_a_wrong_close_fails_the_run() -> None:
     assert not one_more("server", "1.1.1", "OK", "FAILED")
 
 
-def test_no_case_is_no_success() -> None:
+def test_a_run_without_cases_fails() -> None:
     assert not tell("server", {}, 1.0, Path("report"))
 
 
-def test_a_run_of_all_that_leaves_some_out(
+def test_a_full_run_that_leaves_cases_out_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = {"now": 0}
@@ -66,7 +66,7 @@ def test_a_run_of_all_that_leaves_some_out(
     assert run.main() == 0
 
 
-def test_the_page_has_the_counts() -> None:
+def test_the_page_about_conformance_has_the_counts_of_the_last_run() -> None:
     text = (run.ROOT / "docs" / "conformance.md").read_text("utf-8")
     for role in ("server", "client"):
         row = re.search(rf"^\| wsraw \| {role} \| (.*) \|$", text, re.M)

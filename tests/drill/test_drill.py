@@ -23,7 +23,7 @@ QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
 
-def test_workers_are_killed_and_replaced_and_nothing_is_lost() -> None:
+def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
     done = wsraw(
         "drill",
         *SMALL,
@@ -45,7 +45,7 @@ def test_workers_are_killed_and_replaced_and_nothing_is_lost() -> None:
     assert data["reloads"] >= 1
 
 
-def test_a_pool_of_python_and_javascript() -> None:
+def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
     """Connections and their states go to and fro between them, through deaths and reloads."""
     node = languages.node(Path(__file__).with_name("echo.mjs"))
     done = wsraw(
@@ -78,14 +78,14 @@ def test_a_pool_of_python_and_javascript() -> None:
         (["--workers=cat", "--scale-every=1"], "give --workers N, too"),
     ],
 )
-def test_workers_that_cannot_be(options: list[str], line: str) -> None:
+def test_wrong_workers_are_refused(options: list[str], line: str) -> None:
     done = wsraw("drill", *options)
     assert done.returncode == 2
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_hangs_cost_no_one_but_who_sent_them() -> None:
+def test_a_hang_disconnects_only_the_client_that_caused_it() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--seconds=2", "--hang-every=1.5", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(done.stdout)
@@ -93,7 +93,7 @@ def test_hangs_cost_no_one_but_who_sent_them() -> None:
     assert data["disconnected_as_promised"] == {"poison": 1}
 
 
-def test_at_most_once_disconnects_for_the_right_cause() -> None:
+def test_with_at_most_once_clients_are_disconnected_because_their_worker_died() -> None:
     done = wsraw(
         "drill",
         *SMALL,
@@ -122,7 +122,7 @@ ENDS = {
 }
 
 
-def test_a_gateway_that_is_killed_takes_its_connections_and_nothing_else() -> None:
+def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--seconds=6", "--kill-gateway-every=2", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(done.stdout)
@@ -140,7 +140,7 @@ def test_a_gateway_that_is_killed_takes_its_connections_and_nothing_else() -> No
 
 
 @pytest.mark.parametrize("trouble", ["--kill-gateway-every=2", "--kill-supervisor-every=2"])
-def test_handlers_that_tell_of_no_end_breach_nothing(trouble: str) -> None:
+def test_handlers_that_do_not_report_ends_breach_nothing(trouble: str) -> None:
     """Handlers of somebody else, in another language for all we know, that echo and no more."""
     worker = f"{sys.executable} -m wsraw worker {ROOT / 'examples' / 'echo.py'}:2"
     options = [option for option in SMALL if "workers" not in option]
@@ -157,7 +157,7 @@ def test_handlers_that_tell_of_no_end_breach_nothing(trouble: str) -> None:
     assert "note: no witness: the run has other handlers than the drill's" in done.stdout
 
 
-def test_javascript_writes_the_ledger_too() -> None:
+def test_handlers_in_javascript_write_the_ledger() -> None:
     node = languages.node(Path(__file__).with_name("echo.mjs"))
     options = [option for option in SMALL if "workers" not in option]
     done = wsraw(
@@ -176,7 +176,7 @@ def test_javascript_writes_the_ledger_too() -> None:
     assert {data[name] for name in ENDS} == {0}
 
 
-def test_a_supervisor_that_is_killed_leaves_nobody_and_the_drill_goes_on() -> None:
+def test_after_a_killed_supervisor_no_process_is_left_and_the_drill_goes_on() -> None:
     done = wsraw("drill", *SMALL, *QUIET, "--seconds=5", "--kill-supervisor-every=2", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(done.stdout)
@@ -186,7 +186,7 @@ def test_a_supervisor_that_is_killed_leaves_nobody_and_the_drill_goes_on() -> No
     assert set(data["disconnected_with_gateway"]) == {"going-away"}
 
 
-def test_a_breach_is_exit_code_1() -> None:
+def test_a_breach_ends_with_exit_code_1() -> None:
     with faulty(lambda n, data: [data] if n != 3 else [data, data]) as port:
         done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -195,7 +195,7 @@ def test_a_breach_is_exit_code_1() -> None:
     assert "note: no witness" in done.stdout
 
 
-def test_no_breach_is_exit_code_0() -> None:
+def test_a_drill_without_a_breach_ends_with_exit_code_0() -> None:
     with faulty() as port:
         done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -216,7 +216,7 @@ def test_no_breach_is_exit_code_0() -> None:
         (["--connect=127.0.0.1:1", "--run-dir=/nowhere"], "/nowhere"),
     ],
 )
-def test_wrong_use(options: list[str], said: str) -> None:
+def test_wrong_options_of_the_drill_are_refused(options: list[str], said: str) -> None:
     done = wsraw("drill", *options)
     assert done.returncode == 2
     assert said in done.stderr
@@ -225,7 +225,7 @@ def test_wrong_use(options: list[str], said: str) -> None:
 
 @pytest.mark.parametrize("sign", ["epoch", "control-token"])
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
-def test_a_drill_that_is_told_to_end_leaves_nothing_behind(word: signal.Signals, sign: str) -> None:
+def test_a_drill_that_gets_a_signal_leaves_nothing_behind(word: signal.Signals, sign: str) -> None:
     """Neither while its run starts nor when it is up."""
     # Not tmp_path, which is too long for a socket's name.
     with tempfile.TemporaryDirectory(prefix="drill-") as home:

@@ -7,7 +7,7 @@ import pytest
 from wsraw.tools.drill.figures import Histogram, Pause
 
 
-def test_percentiles_of_known_latencies() -> None:
+def test_percentiles_of_known_latencies_are_right() -> None:
     histogram = Histogram()
     for n in range(1, 1001):
         histogram.add(n / 1000)
@@ -18,14 +18,14 @@ def test_percentiles_of_known_latencies() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-6, 63e-6, 64e-6, 127e-6, 128e-6, 0.0123, 7.5, 900.0])
-def test_one_latency_is_told_within_its_error(seconds: float) -> None:
+def test_a_single_latency_is_reported_within_the_error_of_the_histogram(seconds: float) -> None:
     histogram = Histogram()
     histogram.add(seconds)
     histogram.add(10_000.0)
     assert seconds <= histogram.percentile(0.5) + 2e-6 <= seconds * 1.016 + 4e-6
 
 
-def test_no_latency_at_all() -> None:
+def test_without_a_latency_percentiles_are_not_known() -> None:
     assert math.isnan(Histogram().percentile(0.5))
 
 
@@ -41,7 +41,7 @@ def test_a_pause_is_counted_only_while_an_answer_is_due() -> None:
     assert pause.longest == 3.0
 
 
-def test_what_never_comes_is_a_pause_too() -> None:
+def test_an_answer_that_never_comes_counts_as_a_pause() -> None:
     pause = Pause()
     pause.give_up(50.0)
     assert pause.longest == 0.0

@@ -9,17 +9,17 @@ from wsraw.tools.drill.plan import Plan, PlanError
     ("text", "address"),
     [("localhost:80", ("localhost", 80)), ("[::1]:8000", ("::1", 8000))],
 )
-def test_addresses(text: str, address: tuple[str, int]) -> None:
+def test_an_address_to_connect_to_is_parsed(text: str, address: tuple[str, int]) -> None:
     assert Plan(connect=text).address() == address
 
 
 @pytest.mark.parametrize("text", ["8000", ":8000", "host:", "host:x", "host:0", "host:65536"])
-def test_no_addresses(text: str) -> None:
+def test_text_that_is_not_host_and_port_is_refused(text: str) -> None:
     with pytest.raises(PlanError, match="HOST:PORT"):
         Plan(connect=text)
 
 
-def test_plans_that_cannot_be_done() -> None:
+def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(PlanError, match="both 0"):
         Plan(websockets=0, raw=0)
     with pytest.raises(PlanError, match="--connect"):

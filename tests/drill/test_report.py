@@ -35,7 +35,7 @@ def row(text: str, name: str) -> str:
     return line
 
 
-def test_no_breach() -> None:
+def test_a_report_without_a_breach_marks_nothing() -> None:
     found = report()
     assert found.breaches() == []
     assert found.table().endswith("no breach")
@@ -60,7 +60,7 @@ def test_no_breach() -> None:
         ({"answered": 0}, "messages answered", "nothing answered"),
     ],
 )
-def test_breaches_are_marked_and_said(changed: dict[str, Any], name: str, said: str) -> None:
+def test_breaches_are_marked_in_the_table_and_listed_below(changed: dict[str, Any], name: str, said: str) -> None:
     found = report(**changed)
     assert found.breaches() == [said]
     assert row(found.table(), name).endswith("<-")
@@ -68,7 +68,7 @@ def test_breaches_are_marked_and_said(changed: dict[str, Any], name: str, said: 
 
 
 @pytest.mark.parametrize("changed", [{"hangs_unfinished": 1}, {"failures": ["reload: refused"]}])
-def test_breaches_without_a_row(changed: dict[str, Any]) -> None:
+def test_breaches_without_a_row_of_their_own_are_listed(changed: dict[str, Any]) -> None:
     assert len(report(**changed).breaches()) == 1
 
 
@@ -82,7 +82,7 @@ def test_breaches_without_a_row(changed: dict[str, Any]) -> None:
         {"dead_letters": 3, "dead_letters_expected": 3},
     ],
 )
-def test_what_is_promised_or_not_known_is_no_breach(changed: dict[str, Any]) -> None:
+def test_figures_that_are_promised_or_not_known_are_not_breaches(changed: dict[str, Any]) -> None:
     found = report(**changed)
     assert found.breaches() == []
     assert "<-" not in found.table()
@@ -97,11 +97,11 @@ def test_json_has_all_figures_and_no_nan() -> None:
     assert set(Report.__dataclass_fields__) < set(data)
 
 
-def test_as_counts() -> None:
+def test_equal_texts_are_counted() -> None:
     assert as_counts(["a", "b", "a"]) == {"a": 2, "b": 1}
 
 
-def test_the_rows_of_gateways_are_there_when_they_die() -> None:
+def test_the_table_has_rows_about_gateways_only_if_they_are_killed() -> None:
     assert "gateway" not in report().table()
     text = report(
         plan=Plan(kill_gateway_every=1.0),

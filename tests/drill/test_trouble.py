@@ -76,7 +76,7 @@ def plan(**every: float) -> Plan:
     return Plan(**never | every)  # type: ignore[arg-type]
 
 
-def test_kills_until_nobody_is_left(sleepers: Sleepers) -> None:
+def test_workers_are_killed_until_none_is_left(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(kill_every=0.01), sleepers)
     trouble.start()
     eventually(lambda: not sleepers.workers(), "all to be killed")
@@ -87,7 +87,7 @@ def test_kills_until_nobody_is_left(sleepers: Sleepers) -> None:
     assert trouble.failures == []
 
 
-def test_stops_and_goes_on(sleepers: Sleepers) -> None:
+def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(stop_every=0.01, stop_for=0.1 * UNIT), sleepers)
     trouble.start()
     stopped = eventually(sleepers.stopped, "one to be stopped")[0]
@@ -97,7 +97,7 @@ def test_stops_and_goes_on(sleepers: Sleepers) -> None:
     assert trouble.stops >= 1
 
 
-def test_nobody_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
+def test_no_worker_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(stop_every=0.01, stop_for=600), sleepers)
     trouble.start()
     eventually(sleepers.stopped, "one to be stopped")
@@ -106,7 +106,7 @@ def test_nobody_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
     assert len(sleepers.workers()) == 4
 
 
-def test_reloads_and_changes_scale(sleepers: Sleepers) -> None:
+def test_workers_are_reloaded_and_their_number_is_changed(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(reload_every=0.01, scale_every=0.01), sleepers)
     trouble.start()
     eventually(lambda: sleepers.reloads >= 2 and len(sleepers.scaled) >= 3)
@@ -116,7 +116,7 @@ def test_reloads_and_changes_scale(sleepers: Sleepers) -> None:
     assert trouble.kills == trouble.stops == 0
 
 
-def test_what_is_refused_is_a_failure(sleepers: Sleepers) -> None:
+def test_a_refused_reload_is_a_failure(sleepers: Sleepers) -> None:
     sleepers.refuses = True
     trouble = t.Trouble(plan(reload_every=0.01), sleepers)
     trouble.start()
@@ -126,14 +126,14 @@ def test_what_is_refused_is_a_failure(sleepers: Sleepers) -> None:
     assert set(trouble.failures) == {"reload: no"}
 
 
-def test_no_trouble_at_all(sleepers: Sleepers) -> None:
+def test_a_plan_without_trouble_touches_no_worker(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(), sleepers)
     trouble.start()
     trouble.stop()
     assert len(sleepers.workers()) == 4
 
 
-def test_the_gateway_alone_is_killed(sleepers: Sleepers) -> None:
+def test_only_the_gateway_is_killed(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(kill_gateway_every=0.01), sleepers)
     trouble.start()
     eventually(lambda: not sleepers.gateway(), "the gateway to be killed")
@@ -143,7 +143,7 @@ def test_the_gateway_alone_is_killed(sleepers: Sleepers) -> None:
     assert trouble.failures == []
 
 
-def test_what_is_refused_while_the_supervisor_is_dead_is_no_failure(sleepers: Sleepers) -> None:
+def test_a_reload_refused_while_the_supervisor_is_dead_is_not_a_failure(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
     trouble.start()
     eventually(lambda: trouble.supervisor_kills, "a supervisor to be killed")
@@ -153,7 +153,7 @@ def test_what_is_refused_while_the_supervisor_is_dead_is_no_failure(sleepers: Sl
     assert trouble.failures == []
 
 
-def test_after_the_load_only_workers_are_in_trouble(sleepers: Sleepers) -> None:
+def test_after_the_load_only_workers_are_troubled(sleepers: Sleepers) -> None:
     trouble = t.Trouble(plan(reload_every=0.01, kill_gateway_every=0.05), sleepers)
     trouble.start()
     trouble.calm()

@@ -25,7 +25,7 @@ def _without_a_log() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_second_of(name: str) -> None:
+def test_a_second_of_fuzzing_finds_nothing(name: str) -> None:
     target = load(name)
     # So many that it takes about that long.
     result = fuzz(target, seed=1, inputs=len(target.seeds) + 500)
@@ -34,17 +34,17 @@ def test_a_second_of(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), KNOWN, ids=[file.stem for _, file in KNOWN])
-def test_what_once_broke_it(name: str, file: Path) -> None:
+def test_an_input_that_once_broke_a_target_breaks_it_no_more(name: str, file: Path) -> None:
     load(name).run(crashes.read(file))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_a_little_of_the_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_hundred_hostile_inputs_leave_the_gateway_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert attack(seed=1, inputs=400, seconds=0, warm_up=200) == 0
     assert "400 inputs" in capsys.readouterr().out
 
 
-def test_a_fault_is_found_made_short_and_kept(tmp_path: Path) -> None:
+def test_a_fault_is_found_and_shortened_and_stored(tmp_path: Path) -> None:
     def run(data: bytes) -> int:
         assert b"\xff\xff" not in data or b"(" not in data
         return (b"\xff" in data) + 2 * (b"(" in data)
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
     assert inputs(1) == inputs(1) != inputs(2)
 
 
-def test_a_stored_case_may_say_how_often(tmp_path: Path) -> None:
+def test_a_stored_case_may_repeat_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a-b.case"
     file.write_text("# origin: here\nb'x'\n3 * b'9'\nb' * '\n")
     assert crashes.read(file) == b"x999 * "

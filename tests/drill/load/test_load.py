@@ -123,21 +123,21 @@ def test_at_most_once_takes_a_1011_for_what_it_promises() -> None:
 
 
 @KINDS
-def test_a_server_that_falls_silent(kind: str) -> None:
+def test_messages_to_a_server_that_falls_silent_count_as_lost(kind: str) -> None:
     report = examine(lambda n, data: [data] if n < 10 else [], kind)
     assert report.answered == 80
     assert report.lost == 320
     assert report.longest_pause > 0.5
 
 
-def test_a_server_that_says_nothing() -> None:
+def test_a_server_that_never_answers_ends_the_drill() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         plan = Plan(connect=f"127.0.0.1:{sock.getsockname()[1]}", websockets=1, raw=0)
         with pytest.raises(LoadError, match="does not answer"):
             drill(plan, timeouts=0.03)
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_a_server_that_refuses_the_connection_ends_the_drill() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     with pytest.raises(LoadError, match="refused"):
@@ -149,7 +149,7 @@ def test_hangs_need_the_handlers_of_the_drill() -> None:
         drill(Plan(connect=f"127.0.0.1:{port}", hang_every=1.0, websockets=1, raw=0))
 
 
-def test_an_interrupt_ends_the_load_early_and_all_is_answered() -> None:
+def test_an_interrupt_ends_the_load_early_and_waits_for_all_answers() -> None:
     with faulty() as port:
         plan = Plan(connect=f"127.0.0.1:{port}", websockets=4, raw=4, seconds=600, rate=800)
         loop = Loop()

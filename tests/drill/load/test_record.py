@@ -30,7 +30,7 @@ class Bench:
         )
 
 
-def test_a_record_says_whose_it_is_and_which() -> None:
+def test_a_record_holds_its_connection_and_its_number() -> None:
     checker = Checker(0x1F, 20, 0x2E, Findings())
     assert checker.send()[:HEADER] == b"WD00001f0000002e"
     assert len(checker.send()) == 20
@@ -52,13 +52,13 @@ def test_a_record_says_whose_it_is_and_which() -> None:
     ],
     ids=["right", "doubled", "swapped", "missing", "first late", "late twice", "old"],
 )
-def test_orders(order: list[int], counts: tuple[int, ...]) -> None:
+def test_lost_doubled_and_reordered_records_are_counted(order: list[int], counts: tuple[int, ...]) -> None:
     bench = Bench()
     bench.receive(*order)
     assert bench.counts() == counts
 
 
-def test_the_round_comes_back_once() -> None:
+def test_the_round_of_a_record_is_returned_once() -> None:
     bench = Bench()
     assert bench.receive(0, 0, 2, 1, 1) == [5, None, 7, 6, None]
 
@@ -76,13 +76,13 @@ def test_the_round_comes_back_once() -> None:
     ],
     ids=["another's", "not sent yet", "before our time", "short", "empty", "no number", "anything"],
 )
-def test_what_was_never_sent(record: bytes) -> None:
+def test_a_record_that_was_never_sent_counts_as_corrupted(record: bytes) -> None:
     bench = Bench()
     assert bench.checker.receive(record) is None
     assert bench.counts() == (0, 0, 0, 1, 10)
 
 
-def test_waiting_is_for_the_last_one_alone() -> None:
+def test_the_checker_waits_until_the_last_record_arrives() -> None:
     bench = Bench()
     bench.receive(*range(1, 9))
     assert bench.checker.waiting

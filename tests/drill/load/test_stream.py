@@ -17,7 +17,7 @@ def records(count: int, size: int = 40) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cut", [1, 7, 39, 40, 41, 1000])
-def test_records_at_any_cut(cut: int) -> None:
+def test_records_are_found_however_the_stream_is_cut(cut: int) -> None:
     sent = records(5)
     data = b"".join(sent)
     parser = stream.Records(40)
@@ -25,20 +25,20 @@ def test_records_at_any_cut(cut: int) -> None:
     assert got == sent
 
 
-def test_records_find_their_step_again() -> None:
+def test_records_behind_junk_are_found() -> None:
     one, two, three, four = records(4)
     assert stream.Records(40).receive(one + two[:-5] + three + four) == [one, two[:-5], three, four]
     assert stream.Records(40).receive(one[:-1] + two) == [one[:-1], two]
     assert stream.Records(40).receive(one + b"junk" + two + three) == [one, b"junk", two, three]
 
 
-def test_junk_alone_is_told_too() -> None:
+def test_a_stream_of_junk_is_returned_as_junk() -> None:
     assert b"".join(stream.Records(40).receive(b"x" * 100)) == b"x" * 99
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 65535, 65536])
 @pytest.mark.parametrize("cut", [1 << 20, 3])
-def test_frames_of_any_size_at_any_cut(size: int, cut: int) -> None:
+def test_frames_of_any_size_are_found_however_the_stream_is_cut(size: int, cut: int) -> None:
     if size > 1000 and cut == 3:
         cut = 4001
     data = bytes(n % 251 for n in range(size))
@@ -49,7 +49,7 @@ def test_frames_of_any_size_at_any_cut(size: int, cut: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 65535, 65536])
-def test_our_frames_are_understood(size: int) -> None:
+def test_frames_of_the_drill_are_understood_by_the_websockets_library(size: int) -> None:
     data = bytes(n % 251 for n in range(size))
     server = ServerProtocol(max_size=None)
     server.receive_data(stream.request("localhost:1", bytes(range(16))))
@@ -67,7 +67,7 @@ def test_our_frames_are_understood(size: int) -> None:
 @pytest.mark.parametrize(
     "wire", [b"\x82\x81\0\0\0\0x", b"\x02\x01x", b"\xc2\x01x"], ids=["masked", "fragment", "rsv"]
 )
-def test_frames_that_must_not_be(wire: bytes) -> None:
+def test_invalid_frames_are_refused(wire: bytes) -> None:
     with pytest.raises(stream.StreamError):
         stream.Frames().receive(wire)
 
@@ -75,12 +75,12 @@ def test_frames_that_must_not_be(wire: bytes) -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 101 Go\r\nSec-WebSocket-Accept: x"]
 )
-def test_handshakes_that_fail(head: bytes) -> None:
+def test_invalid_handshake_responses_are_refused(head: bytes) -> None:
     with pytest.raises(stream.StreamError):
         stream.check_response(head, bytes(16))
 
 
-def test_close_in_words() -> None:
+def test_a_close_frame_is_shown_as_code_and_reason() -> None:
     assert stream.close_in_words(b"") == "1005"
     assert stream.close_in_words(b"\x03\xe8") == "1000"
     assert stream.close_in_words(b"\x03\xf3gone") == "1011 gone"

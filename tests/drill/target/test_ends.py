@@ -29,7 +29,7 @@ def life(how: str = "", name: str = "a:1", **fields: object) -> Life:
     return Life("websocket", name, HEADER, how=how, **fields)  # type: ignore[arg-type]
 
 
-def test_each_end_told_once() -> None:
+def test_each_end_that_was_reported_once_is_right() -> None:
     ends = settled(life(), life(name="a:2"), told=[told(name="a:2"), told()])
     assert counts(ends) == (0, 0, 0)
     assert ends.disconnected("at-least-once") == ({}, {})
@@ -45,18 +45,18 @@ def test_each_end_told_once() -> None:
     ],
     ids=["missing", "doubled", "state lost", "a stranger"],
 )
-def test_ends_that_do_not_fit(heard: list[Told], wanted: tuple[int, int, int]) -> None:
+def test_missing_and_doubled_ends_are_counted(heard: list[Told], wanted: tuple[int, int, int]) -> None:
     assert counts(settled(life(), told=heard)) == wanted
 
 
-def test_an_address_that_comes_again() -> None:
+def test_ends_of_an_address_that_is_reused_are_matched_in_order() -> None:
     lives = [life("1011"), life("")]
     ends = settled(*lives, told=[told("worker-died"), told("peer")])
     assert [each.cause for each in lives] == ["worker-died", "peer"]
     assert counts(ends) == (0, 0, 0)
 
 
-def test_one_that_no_worker_has_heard_of_need_not_be_told() -> None:
+def test_the_end_of_a_connection_that_no_worker_knew_need_not_be_reported() -> None:
     ends = Ends()
     ends.ended(Life("raw", "a:1", heard_of=False))
     assert ends.all_told()
@@ -83,7 +83,7 @@ def test_one_that_no_worker_has_heard_of_need_not_be_told() -> None:
         ("at-most-once", "hanger", "1011", [told("poison")], False),
     ],
 )
-def test_who_may_be_disconnected(
+def test_a_disconnection_is_judged_by_delivery_mode_and_cause(
     delivery: str, kind: str, how: str, heard: list[Told], promised: bool
 ) -> None:
     ends = settled(Life(kind, "a:1", how=how), told=heard)
@@ -103,7 +103,7 @@ def test_who_may_be_disconnected(
         ("1008", "", False),
     ],
 )
-def test_who_is_lost_with_a_gateway(how: str, cause: str, lost: bool) -> None:
+def test_a_connection_lost_with_its_gateway_is_recognized(how: str, cause: str, lost: bool) -> None:
     for dies in (True, False):
         ends = Ends(gateway_dies=dies)
         ends.ended(life(how))
@@ -116,7 +116,7 @@ def test_who_is_lost_with_a_gateway(how: str, cause: str, lost: bool) -> None:
         assert counts(ends) == (0, 0, 0)
 
 
-def test_what_nobody_held_is_a_breach_unless_workers_die_too() -> None:
+def test_a_connection_that_no_worker_held_is_a_breach_unless_workers_die_too() -> None:
     for unheld in (True, False):
         ends = Ends(True, unheld)
         ends.ended(life("eof"))

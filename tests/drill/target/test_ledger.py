@@ -6,7 +6,7 @@ from wsraw.tools.drill.target.ends import Told
 from wsraw.tools.drill.target.ledger import Ledger
 
 
-def test_lines_are_read_once_and_whole(tmp_path: Path) -> None:
+def test_lines_of_the_ledger_are_read_once_and_whole(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     ledger = Ledger(file)
     assert ledger.read() == []
@@ -19,13 +19,13 @@ def test_lines_are_read_once_and_whole(tmp_path: Path) -> None:
     assert ledger.read() == [Told("b:2", "1006", "gateway-died", "-")]
 
 
-def test_what_is_handled_again_and_says_so_counts_once(tmp_path: Path) -> None:
+def test_an_end_that_is_handled_again_with_its_sequence_number_counts_once(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     file.write_text("a:1 1000 peer - 7 1\na:1 1000 peer - 7 2\nb:2 1000 peer - 8 3\n")
     assert [told.name for told in Ledger(file).read()] == ["a:1", "b:2"]
 
 
-def test_what_comes_twice_and_does_not_say_so_counts_twice(tmp_path: Path) -> None:
+def test_an_end_that_is_written_twice_counts_twice(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
     file.write_text("a:1 1000 peer - 7 1\na:1 1000 peer - 7 1\n")
     assert [told.name for told in Ledger(file).read()] == ["a:1", "a:1"]
