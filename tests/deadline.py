@@ -15,12 +15,16 @@ T = TypeVar("T")
 
 UNIT = float(os.environ.get("WSRAW_TEST_UNIT", "1"))
 
+DEADLINE = 60 * UNIT
+"""How long a test waits for something before it fails, in seconds. Only one that fails waits for as
+long: the machine may be busy with much else."""
 
-def eventually(condition: Callable[[], T], what: str = "", *, units: float = 15) -> T:
-    """Return the first true value of condition(). Fails after `units`; `what` says for what."""
-    until = time.monotonic() + units * UNIT
+
+def eventually(condition: Callable[[], T], what: str = "", seconds: float = DEADLINE) -> T:
+    """Return the first true value of condition(). Fails after `seconds`; `what` names it then."""
+    until = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > until:
-            raise AssertionError(f"not within {units * UNIT:g} s: {what or condition}")
+            raise AssertionError(f"not within {seconds:g} s: {what or condition}")
         time.sleep(0.005)
     return value

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 
 from wsraw.supervisor.supervisor import ONE_WISH
 
@@ -43,7 +43,7 @@ def wsraw(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=30 * UNIT,
+        timeout=DEADLINE,
         check=False,
     )
 
@@ -161,7 +161,7 @@ class Running:
     def wait(self) -> int:
         """Wait for the end; returns the exit code."""
         try:
-            code = self.process.wait(30 * UNIT)
+            code = self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end\n{self}") from None
         self._reader.join()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 from running import command, environment
 
 from wsraw.config import settings as s
@@ -28,7 +28,7 @@ def child(
         input=said,
         capture_output=True,
         encoding="utf-8",
-        timeout=30 * UNIT,
+        timeout=DEADLINE,
         check=False,
     )
 

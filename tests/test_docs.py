@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 from running import ROOT, Running, command, environment
 
 from docs import generate
@@ -372,7 +372,7 @@ def test_the_raw_client_of_the_readme(echo: Running) -> None:
     done = subprocess.run(
         [sys.executable, option, code.replace("8000", str(echo.port))],
         capture_output=True,
-        timeout=30 * UNIT,
+        timeout=DEADLINE,
         check=True,
     )
     assert done.stdout.splitlines() == [b"hello"]
@@ -402,7 +402,7 @@ def test_the_websocket_client_of_the_readme(echo: Running) -> None:
         finally:
             client.stdin.close()
             try:
-                client.wait(30 * UNIT)
+                client.wait(DEADLINE)
             finally:
                 client.kill()
                 reader.join()
@@ -416,8 +416,8 @@ def test_the_handlers_of_the_readme(tmp_path: Path) -> None:
         run.ready()
         address = "127.0.0.1", run.port
         with (
-            socket.create_connection(address, 30 * UNIT) as one,
-            socket.create_connection(address, 30 * UNIT) as other,
+            socket.create_connection(address, DEADLINE) as one,
+            socket.create_connection(address, DEADLINE) as other,
         ):
             for number in (1, 2):
                 one.sendall(b"hello")
@@ -463,7 +463,7 @@ class Served:
         self._context = zmq.Context()
         self._control = self._context.socket(zmq.ROUTER)
         self._control.setsockopt(zmq.LINGER, 0)
-        self._control.setsockopt(zmq.RCVTIMEO, int(30_000 * UNIT))
+        self._control.setsockopt(zmq.RCVTIMEO, int(1000 * DEADLINE))
         self._control.bind("tcp://127.0.0.1:*")
         self.process = subprocess.Popen(
             command("gateway"),
@@ -495,7 +495,7 @@ class Served:
 
     def stop(self) -> int:
         self._tell(Stop(10 * UNIT))
-        return self.process.wait(30 * UNIT)
+        return self.process.wait(DEADLINE)
 
     def __exit__(self, *error: object) -> None:
         self.process.kill()
@@ -523,14 +523,14 @@ def small_worker(served: Served, token: str) -> subprocess.Popen[bytes]:
 def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
     with Served(tmp_path) as served, small_worker(served, "secret") as worker:
         try:
-            with socket.create_connection(("127.0.0.1", served.port), 30 * UNIT) as sock:
+            with socket.create_connection(("127.0.0.1", served.port), DEADLINE) as sock:
                 # More than any window: without acks it would end early.
                 for number in range(100):
                     sock.sendall(b"hello %d" % number)
                     assert sock.recv(100) == b"HELLO %d" % number
                 assert served.stop() == 0
                 assert sock.recv(100) == b""
-            said, _ = worker.communicate(timeout=30 * UNIT)
+            said, _ = worker.communicate(timeout=DEADLINE)
             assert (worker.returncode, said) == (0, b""), "drain, then bye"
         finally:
             worker.kill()
@@ -539,7 +539,7 @@ def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
 def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> None:
     with Served(tmp_path) as served, small_worker(served, "guess") as worker:
         try:
-            said, _ = worker.communicate(timeout=30 * UNIT)
+            said, _ = worker.communicate(timeout=DEADLINE)
             assert b"its token is wrong" in said
             assert worker.returncode == shell.EXIT_SHUT_OUT
         finally:

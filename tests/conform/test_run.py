@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 from running import ROOT, command, environment, is_alive, wsraw
 
 FAULTY = ROOT / "tests/conform/faulty.py"
@@ -168,7 +168,7 @@ def test_a_conformance_run_that_is_stopped_leaves_no_worker(tmp_path: Path) -> N
         try:
             pid = int(eventually(lambda: log.exists() and log.read_text("utf-8"), "its pid"))
             conform.terminate()
-            assert conform.wait(30 * UNIT) == 130
+            assert conform.wait(DEADLINE) == 130
         finally:
             conform.kill()
     assert not is_alive(pid)

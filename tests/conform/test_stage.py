@@ -56,13 +56,17 @@ def test_any_bytes_of_a_worker_are_received_without_an_exception(frames: list[by
 
 
 @given(st.lists(records | values, max_size=5), st.booleans())
-def test_any_records_of_a_worker_are_received_without_an_exception(batch: list[Any], of_the_session: bool) -> None:
+def test_any_records_of_a_worker_are_received_without_an_exception(
+    batch: list[Any], of_the_session: bool
+) -> None:
     stage = begun()
     said(stage, *batch, number=stage.session.number if of_the_session else 0)
 
 
 @given(records, st.data())
-def test_any_damage_to_a_record_is_received_without_an_exception(record: list[Any], data: st.DataObject) -> None:
+def test_any_damage_to_a_record_is_received_without_an_exception(
+    record: list[Any], data: st.DataObject
+) -> None:
     stage = begun()
     good = bytearray(rec.encode([stage.session.number, record]))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -236,7 +236,7 @@ def test_a_drill_that_gets_a_signal_leaves_nothing_behind(word: signal.Signals, 
             stderr=subprocess.DEVNULL,
         )
         try:
-            eventually(lambda: list(Path(home).glob(f"wsraw-drill-*/{sign}")), units=30)
+            eventually(lambda: list(Path(home).glob(f"wsraw-drill-*/{sign}")))
             drill.send_signal(word)
             drill.wait(60)
         finally:
@@ -275,4 +275,4 @@ def test_a_drill_that_is_killed_leaves_no_run_behind(tmp_path: Path) -> None:
     finally:
         drill.kill()
         drill.wait()
-    eventually(lambda: not is_alive(run), "the run to end", units=30)
+    eventually(lambda: not is_alive(run), "the run to end")

@@ -60,7 +60,9 @@ def test_a_report_without_a_breach_marks_nothing() -> None:
         ({"answered": 0}, "messages answered", "nothing answered"),
     ],
 )
-def test_breaches_are_marked_in_the_table_and_listed_below(changed: dict[str, Any], name: str, said: str) -> None:
+def test_breaches_are_marked_in_the_table_and_listed_below(
+    changed: dict[str, Any], name: str, said: str
+) -> None:
     found = report(**changed)
     assert found.breaches() == [said]
     assert row(found.table(), name).endswith("<-")

@@ -7,7 +7,7 @@ import json
 import subprocess
 from typing import Any
 
-from deadline import UNIT, eventually
+from deadline import eventually
 from e2e.serving import Serving
 from running import wsraw
 
@@ -49,6 +49,6 @@ def until_ready(serving: Serving, count: int) -> list[dict[str, Any]]:
         good = len(workers) == count and all(each["state"] == "ready" for each in workers)
         return workers if good else None
 
-    found = eventually(look, f"{count} workers to be ready", units=30 * UNIT)
+    found = eventually(look, f"{count} workers to be ready")
     assert found is not None
     return found

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 from e2e.serving import ECHO, Serving, serve
 from running import command, environment
 
@@ -79,7 +79,7 @@ class Elsewhere:
         assert self.process.stderr is not None
         if self.process.stderr.closed:
             return self.process.returncode, ""
-        _, said = self.process.communicate(timeout=20 * UNIT)
+        _, said = self.process.communicate(timeout=DEADLINE)
         return self.process.returncode, said
 
     def stop(self) -> tuple[int, str]:

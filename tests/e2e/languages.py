@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 from e2e.serving import EXAMPLES
 from running import ROOT
 
@@ -62,6 +62,6 @@ def _fails(*words: str) -> str:
     if shutil.which(words[0]) is None:
         return f"{words[0]}: not installed"
     done = subprocess.run(
-        words, capture_output=True, encoding="utf-8", timeout=60 * UNIT, check=False
+        words, capture_output=True, encoding="utf-8", timeout=DEADLINE, check=False
     )
     return f"{words[0]}: {done.stdout}{done.stderr}" if done.returncode else ""

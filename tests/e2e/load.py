@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from deadline import UNIT
+from deadline import DEADLINE
 from e2e.serving import Serving
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -74,7 +74,7 @@ class WebClient(Client):
 
     async def open(self, serving: Serving) -> None:
         self.ws = await connect(
-            serving.url(), proxy=None, compression=None, max_size=None, open_timeout=30 * UNIT
+            serving.url(), proxy=None, compression=None, max_size=None, open_timeout=DEADLINE
         )
 
     async def send(self, data: bytes) -> None:
@@ -153,9 +153,9 @@ class Load:
             if task.done():
                 task.result()  # Raises if that is how it ended.
 
-    async def until(self, condition: Callable[[], object], units: float = 30) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """Go on working until that is true."""
-        until = asyncio.get_running_loop().time() + units * UNIT
+        until = asyncio.get_running_loop().time() + DEADLINE
         while not condition():
             self.check()
             assert asyncio.get_running_loop().time() < until, (
@@ -175,8 +175,7 @@ class Load:
             for client in self.clients:
                 client.over = True
         await self.until(
-            lambda: all(client.over and client.answered >= client.sent for client in self.clients),
-            60,
+            lambda: all(client.over and client.answered >= client.sent for client in self.clients)
         )
         for task in self._tasks:
             task.cancel()

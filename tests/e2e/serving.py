@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 from running import ROOT, Running, is_alive, wsraw
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
@@ -27,7 +27,7 @@ from wsraw.supervisor.control import client
 
 EXAMPLES = ROOT / "examples"
 ECHO = EXAMPLES / "echo.py"
-TIMEOUT = 15 * UNIT
+TIMEOUT = DEADLINE
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")

@@ -75,7 +75,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
         eventually(
             lambda: re.search(ready, output.read_text()) or make.poll() is not None,
             "make run to be ready",
-            units=INSTALL / UNIT,
+            seconds=INSTALL,
         )
         told = output.read_text()
         assert re.search(ready, told), told

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 from e2e.elsewhere import Keys
 from e2e.serving import TIMEOUT, linux
 from running import ROOT
@@ -199,7 +199,7 @@ def test_the_commands_of_the_images(image: Path, tmp_path: Path) -> None:
             assert health(image, places) == 0
             for process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(20 * UNIT) == 0
+                assert process.wait(DEADLINE) == 0
             # The twin: it is not healthy whatever happens.
             assert health(image, places) != 0
         finally:
@@ -215,6 +215,6 @@ def health(image: Path, places: dict[str, str]) -> int:
     for said, here in places.items():
         words = [word.replace(said, here) for word in words]
     done = subprocess.run(
-        [image / "wsraw", *words[1:]], capture_output=True, timeout=20 * UNIT, check=False
+        [image / "wsraw", *words[1:]], capture_output=True, timeout=DEADLINE, check=False
     )
     return done.returncode

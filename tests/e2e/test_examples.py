@@ -315,12 +315,12 @@ def test_64_mib_through_a_reader_that_sleeps(example: str, who_sleeps: str) -> N
                             sock.sendall(b"wake up")
                         ready.set()
                         raw_end(sock, client_does)
-                        eventually(lambda: found, "the other end", units=60)
+                        eventually(lambda: found, "the other end")
                 else:
                     with serving.ws(compression=None, max_queue=2) as client:
                         ready.set()
                         web_end(client, client_does)
-                        eventually(lambda: found, "the other end", units=60)
+                        eventually(lambda: found, "the other end")
             finally:
                 ready.set()
                 done.set()

@@ -186,7 +186,7 @@ def test_state_goes_where_its_connection_goes(handlers: Write) -> None:
             answer(turn)
             return all(len(pids) == 2 for pids in seen)
 
-        eventually(has_moved, f"each to be served by both workers: {seen}", units=30)
+        eventually(has_moved, f"each to be served by both workers: {seen}")
 
 
 def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:

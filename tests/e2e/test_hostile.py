@@ -210,7 +210,6 @@ def test_thousands_leave_no_trace(serving: Serving, attack: Attack) -> None:
     eventually(
         lambda: serving.descriptors() <= descriptors,
         "the descriptors to be free again",
-        units=30,
     )
     assert serving.gateway == gateway
     assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
@@ -305,7 +304,7 @@ def test_hundreds_at_once_make_no_long_turn(measured: Serving, kind: str) -> Non
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
         echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served", units=30)
+        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served")
         after = turns(measured)
     assert after["turns"] - before > 10
     assert after["longest"] < LONGEST_TURN

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 from e2e.asking import status
 from e2e.bystander import Bystander
 from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
@@ -61,7 +61,7 @@ class Attacker:
     def connect(self, **options: int | bytes) -> zmq.Socket[bytes]:
         sock = self.context.socket(zmq.DEALER)
         sock.set(zmq.SNDTIMEO, int(5000 * UNIT))
-        sock.set(zmq.RCVTIMEO, int(20_000 * UNIT))
+        sock.set(zmq.RCVTIMEO, int(1000 * DEADLINE))
         for name, value in options.items():
             sock.set(getattr(zmq, name), value)
         sock.connect(self.endpoint)
@@ -106,7 +106,7 @@ class Attacker:
                         return True
             return False
 
-        eventually(answered, "an answer", units=40)
+        eventually(answered, "an answer")
 
 
 Attack = Callable[[Attacker, random.Random], None]
@@ -270,7 +270,7 @@ def zmtp_garbage(attacker: Attacker, rng: random.Random) -> None:
     host, _, port = attacker.endpoint.removeprefix("tcp://").rpartition(":")
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
     for n in range(200):
-        sock = socket.create_connection((host, int(port)), 5 * UNIT)
+        sock = socket.create_connection((host, int(port)), DEADLINE)
         what = (
             rng.randbytes(rng.randrange(200)),
             greeting[: rng.randrange(64)],
@@ -306,15 +306,15 @@ ATTACKS: list[Attack] = [
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
 def test_nothing_of_it_stays(serving: Serving, attack: Attack) -> None:
     gateway_pid = serving.gateway
-    eventually(lambda: serving.descriptors() < 60, "the attack before to be over", units=30)
+    eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     with Bystander(serving) as bystander:
         for n in range(2):
             with Attacker(serving) as attacker:
                 attack(attacker, random.Random(n))
         echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served", units=30)
-    eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free", units=30)
+        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served")
+    eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free")
     assert serving.gateway == gateway_pid
     assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
     assert not has_traceback(str(serving)), str(serving)
@@ -322,7 +322,6 @@ def test_nothing_of_it_stays(serving: Serving, attack: Attack) -> None:
     eventually(
         lambda: status(serving)["gateway"]["connections"]["total"] == 0,
         "what it had opened to be closed",
-        units=30,
     )
     seen = status(serving)
     assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
@@ -352,7 +351,7 @@ def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> No
     )
     with gateway(handlers=handlers) as serving, serving.ws() as client:
         client.send("who?")
-        con = int(str(client.recv(10 * UNIT)).split()[0])
+        con = int(str(client.recv(DEADLINE)).split()[0])
         with Attacker(serving) as attacker:
             sock, session = attacker.enter()
             for record in (["state", con, b"\xa5yours"], ["splice", con, con], ["reject", con, 1]):
@@ -364,7 +363,7 @@ def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> No
                 attacker.say(sock, encode([session - 1, ["send", con, b"forged"]]))
             attacker.until_read(sock, session)
         client.send("still?")
-        assert client.recv(10 * UNIT) == f"{con} mine", "a forged batch took effect"
+        assert client.recv(DEADLINE) == f"{con} mine", "a forged batch took effect"
 
 
 def test_whoever_has_no_key_does_no_harm_to_those_who_have(tmp_path: Path) -> None:
@@ -386,7 +385,7 @@ def test_whoever_has_no_key_does_no_harm_to_those_who_have(tmp_path: Path) -> No
                 serving.run.line("was rejected: its key is not in worker_keys")
                 echoes = bystander.echoes
                 eventually(lambda: bystander.echoes > echoes + 10)
-            eventually(lambda: serving.descriptors() <= descriptors, units=30)
+            eventually(lambda: serving.descriptors() <= descriptors)
             assert [each["key"] for each in status(serving)["by_hand"]] == ["alice"]
             shown = wsraw("status", f"--run-dir={serving.folder}")
             assert shown.returncode == 0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 from e2e import languages
 from e2e.asking import ask, done, status, until_ready
 from e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
@@ -149,7 +149,7 @@ def test_one_that_nobody_has_told_where_to_connect(language: str) -> None:
         env={name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")},
         capture_output=True,
         encoding="utf-8",
-        timeout=15 * UNIT,
+        timeout=DEADLINE,
         check=False,
     )
     assert told.returncode > 0, "an exit, not a signal"

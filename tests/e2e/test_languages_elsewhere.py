@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 from e2e import languages
 from e2e.asking import status
 from e2e.elsewhere import Keys, Network, endpoint, gateway, guests_ready
@@ -38,7 +38,7 @@ def foreign(words: list[str], **variables: str) -> Iterator[subprocess.Popen[str
     try:
         yield process
         process.terminate()
-        assert process.wait(20 * UNIT) == 0
+        assert process.wait(DEADLINE) == 0
     finally:
         process.kill()
         process.wait()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 from e2e.serving import ECHO, TIMEOUT, serve
 from running import ROOT
 
@@ -56,7 +56,7 @@ def test_children_have_the_path_of_a_launcher(finds: bool, tmp_path: Path) -> No
             if "found too" in line or "error" in line:
                 break
         run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=30 * UNIT)
+        run.communicate(timeout=DEADLINE)
     assert "worker 1: found too" in "".join(seen)
 
 

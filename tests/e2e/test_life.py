@@ -401,7 +401,7 @@ def test_floods_of_small_messages_hold_no_more_than_the_limit(tmp_path: Path) ->
             held.append(serving.status()["gateway"]["bytes"])
             return held[-1]
 
-        eventually(lambda: push() > 0.85 * limit, "the flood to be large enough", units=60)
+        eventually(lambda: push() > 0.85 * limit, "the flood to be large enough")
         for _ in range(10):
             push()
         assert max(held) < 1.1 * limit

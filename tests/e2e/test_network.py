@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 from e2e.serving import linux
 from running import ROOT, environment
 
@@ -45,7 +45,7 @@ def test_slow_lossy_and_cut_it_costs_nobody_anything() -> None:
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=60 * UNIT,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,7 +64,7 @@ def test_interrupted_it_takes_its_namespaces_along(number: signal.Signals) -> No
         assert lines.readline().startswith(b"phase ")
         assert len(namespaces(drill.pid)) == 2
         drill.send_signal(number)
-        assert drill.wait(30 * UNIT) == 130
+        assert drill.wait(DEADLINE) == 130
     eventually(lambda: not namespaces(drill.pid), "the namespaces to be gone")
 
 
@@ -78,7 +78,7 @@ def test_without_root_it_says_so() -> None:
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=30 * UNIT,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 2

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import eventually
 from e2e.asking import ask, done, status
 from e2e.serving import TIMEOUT, Serving, posix, receive_all, receive_exactly, serve
 from running import Running, command, environment
@@ -169,7 +169,7 @@ def test_deaths_in_one_pool_are_nothing_to_another(files: tuple[Path, Path]) -> 
         chat = pids(serving, "chat")
         with serving.tcp() as raw, Talking(serving, "/rooms/1") as talking:
             for n in range(10):
-                (pid,) = eventually(lambda: pids(serving, "feed"), "a worker", units=30 * UNIT)
+                (pid,) = eventually(lambda: pids(serving, "feed"), "a worker")
                 os.kill(pid, signal.SIGKILL)
                 raw.sendall(b"%d" % n)
                 talking.until_more()
@@ -202,9 +202,7 @@ def test_a_crash_loop_in_one_pool_is_nothing_to_another(files: tuple[Path, Path]
             # Another death in the healthy pool is no part of that loop.
             one = min(pids(serving, "chat"))
             os.kill(one, signal.SIGKILL)
-            eventually(
-                lambda: len(pids(serving, "chat") - {one}) == 2, "a new one", units=30 * UNIT
-            )
+            eventually(lambda: len(pids(serving, "chat") - {one}) == 2, "a new one")
             broken.unlink()
             told = done(serving, "reload", "--pool", "feed")
             assert told == "feed: reloaded: 1 worker\n"

@@ -104,7 +104,7 @@ def test_a_worker_that_holds_too_much_memory_is_replaced(handlers: Write) -> Non
         client.send("x")
         assert client.recv(15) == "fat"
         serving.run.line(r"replacing worker [12]: it holds [0-9.]+ [KMG]iB of memory")
-        eventually(lambda: sum(w["n"] for w in until_ready(serving, 2)) > 3, units=30)
+        eventually(lambda: sum(w["n"] for w in until_ready(serving, 2)) > 3)
         assert all(each["rss"] < 150_000_000 for each in status(serving)["workers"])
         assert [each["restarts"] for each in status(serving)["workers"]] == [0, 0]
         client.send("x")

@@ -165,7 +165,7 @@ def test_a_killed_supervisor_leaves_nobody(handlers: Write, state: str) -> None:
         assert len(pids) == 3
         serving.run.process.kill()
         serving.run.process.wait()
-        eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}", units=20)
+        eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}")
 
 
 def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:

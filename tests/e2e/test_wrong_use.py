@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 from e2e.serving import ECHO
 from running import command, environment, wsraw
 
@@ -112,4 +112,4 @@ def test_a_run_folder_serves_one_run(tmp_path: Path) -> None:
         assert str(folder) in complaint(*arguments, code=2)
         first.terminate()
         first.stderr.read()
-        assert first.wait(30 * UNIT) == 0
+        assert first.wait(DEADLINE) == 0

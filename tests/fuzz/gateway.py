@@ -149,7 +149,7 @@ def _attack(
         _one(n, clients, worker, choose)
     clients.close()
     worker.leave()
-    eventually(lambda: serving.descriptors() < 60, "the warm-up to be over", units=60)
+    eventually(lambda: serving.descriptors() < 60, "the warm-up to be over")
     descriptors, memory = serving.descriptors(), serving.rss() / (1 << 20)
     faults: list[str] = []
     began = time.monotonic()
@@ -165,7 +165,7 @@ def _attack(
         echoes = bystander.echoes
         eventually(lambda: bystander.echoes > echoes, "the client beside to be served")
     try:
-        eventually(lambda: serving.descriptors() <= descriptors, units=60)
+        eventually(lambda: serving.descriptors() <= descriptors)
     except AssertionError:
         faults.append(f"{serving.descriptors()} descriptors, there were {descriptors}")
     gc.collect()

@@ -39,7 +39,9 @@ def test_an_input_that_once_broke_a_target_breaks_it_no_more(name: str, file: Pa
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_a_few_hundred_hostile_inputs_leave_the_gateway_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_few_hundred_hostile_inputs_leave_the_gateway_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert attack(seed=1, inputs=400, seconds=0, warm_up=200) == 0
     assert "400 inputs" in capsys.readouterr().out
 

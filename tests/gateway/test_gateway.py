@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
+from deadline import DEADLINE
 
 from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
@@ -75,7 +75,7 @@ def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
         gateway._apply(Spawned(2, "b", two.pid), 0.0)
         gateway._apply(Exited(2, "exited"), 0.0)
         gateway.kill_spawned()
-        assert one.wait(15 * UNIT)
+        assert one.wait(DEADLINE)
         assert two.poll() is None, "its number may be somebody else's by now"
         gateway.kill_spawned()
     finally:

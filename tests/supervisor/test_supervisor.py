@@ -265,7 +265,7 @@ def test_not_even_one_that_hangs(handlers: str) -> None:
             run.line("in the handler")
             run.send(signal.SIGKILL)
             run.process.wait()
-            eventually(lambda: not any(map(is_alive, run.pids())), "all to be gone", units=30)
+            eventually(lambda: not any(map(is_alive, run.pids())), "all to be gone")
 
 
 def test_a_supervisor_killed_while_children_start(start: Start) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 from running import environment, is_alive
 
 from wsraw.testing import Server
 from wsraw.testing.server import StalledClient
 
-TIMEOUT = 15 * UNIT
+TIMEOUT = DEADLINE
 HANDLERS = """
 import time
 def on_connect(inf, con):
@@ -219,7 +219,7 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
         """
     )
     result = pytester.runpytest_subprocess(
-        "-q", "-p", "wsraw.testing.plugin", "-W", "error", timeout=60 * UNIT
+        "-q", "-p", "wsraw.testing.plugin", "-W", "error", timeout=DEADLINE
     )
     result.assert_outcomes(passed=2, failed=2)
     said = result.stdout.str()

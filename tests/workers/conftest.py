@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.link.ends import GatewayLink, LinkState, WorkerLink, who
 from wsraw.link.records import (
@@ -293,7 +293,7 @@ class Process:
     def end(self) -> tuple[int, str, str]:
         """Wait for the process's own end: exit code, stdout, stderr."""
         # Not communicate at once: that would close stdin, which is a way to end it.
-        code = self.child.wait(timeout=15 * UNIT)
+        code = self.child.wait(timeout=DEADLINE)
         out, err = self.child.communicate()
         return code, out, err
 

@@ -52,7 +52,9 @@ def test_a_record_holds_its_connection_and_its_number() -> None:
     ],
     ids=["right", "doubled", "swapped", "missing", "first late", "late twice", "old"],
 )
-def test_lost_doubled_and_reordered_records_are_counted(order: list[int], counts: tuple[int, ...]) -> None:
+def test_lost_doubled_and_reordered_records_are_counted(
+    order: list[int], counts: tuple[int, ...]
+) -> None:
     bench = Bench()
     bench.receive(*order)
     assert bench.counts() == counts

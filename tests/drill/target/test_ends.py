@@ -45,7 +45,9 @@ def test_each_end_that_was_reported_once_is_right() -> None:
     ],
     ids=["missing", "doubled", "state lost", "a stranger"],
 )
-def test_missing_and_doubled_ends_are_counted(heard: list[Told], wanted: tuple[int, int, int]) -> None:
+def test_missing_and_doubled_ends_are_counted(
+    heard: list[Told], wanted: tuple[int, int, int]
+) -> None:
     assert counts(settled(life(), told=heard)) == wanted
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 
 from wsraw.gateway.sessions.orphans import Orphans
 
@@ -23,7 +23,7 @@ def child() -> Iterator[Child]:
 
 def assert_untouched(child: Child) -> None:
     """It ends by itself when it is told to, and not by a signal that was on its way."""
-    child.communicate(b"\n", timeout=20 * UNIT)
+    child.communicate(b"\n", timeout=DEADLINE)
     assert child.returncode == 0
 
 
@@ -32,7 +32,7 @@ def test_a_process_that_is_left_is_killed(child: Child) -> None:
     orphans.add(1, child.pid)
     orphans.add(1, child.pid)
     orphans.kill_all()
-    assert child.wait(20 * UNIT) != 0
+    assert child.wait(DEADLINE) != 0
 
 
 def test_a_process_whose_exit_was_reported_is_not_killed(child: Child) -> None:
@@ -87,5 +87,5 @@ def test_a_process_that_ended_by_itself_does_not_keep_the_others_from_being_kill
     orphans.add(2, child.pid)
     first.communicate()
     orphans.kill_all()
-    assert child.wait(20 * UNIT) != 0
+    assert child.wait(DEADLINE) != 0
     assert len(orphans) == 0

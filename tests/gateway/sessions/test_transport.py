@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.gateway.sessions.transport import (
     RECEIVE_QUEUE,
@@ -103,7 +103,7 @@ def peers(wire: WorkerSocket) -> Iterator[Peers]:
 
 
 def hear(socket: Socket) -> bytes:
-    assert socket.poll(int(20_000 * UNIT)), "nothing came"
+    assert socket.poll(int(1000 * DEADLINE)), "nothing came"
     return socket.recv()
 
 
@@ -432,7 +432,7 @@ def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None
         keeper.answer(lets_in, refused.append)
         return is_pending(remote)
 
-    eventually(answered, units=30)
+    eventually(answered)
     [(_, data)], [(_, _, user)] = drain_remote(remote, set())
     assert (data, user) == (b"secret words", "alice")
     assert refused == ["127.0.0.1"]
@@ -458,7 +458,7 @@ def test_the_control_link(context: Context) -> None:
     assert control.receive() is None
     assert not control.pending()
     control.send(b"hello")
-    assert router.poll(int(20_000 * UNIT))
+    assert router.poll(int(1000 * DEADLINE))
     identity, said = router.recv_multipart()
     assert said == b"hello"
     router.send_multipart([identity, b"answer"])
@@ -467,7 +467,7 @@ def test_the_control_link(context: Context) -> None:
     assert control.receive() is None
     control.send(b"last words")
     control.close()
-    assert router.poll(int(20_000 * UNIT))
+    assert router.poll(int(1000 * DEADLINE))
     assert router.recv_multipart() == [identity, b"last words"]
     router.close(0)
 

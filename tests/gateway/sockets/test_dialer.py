@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
@@ -35,7 +35,7 @@ class Dialling:
             lambda con, error: self.ended.append((con, repr(error))),
         )
 
-    def dial(self, target: str, timeout: float = 20 * UNIT) -> Connection:
+    def dial(self, target: str, timeout: float = DEADLINE) -> Connection:
         asked = check(Open(1, target, options={"connect_timeout": timeout}))
         con = Connection.dialled(1, asked, Settings(), {}, self.loop.now)
         self.dialler.dial(con)
@@ -46,7 +46,7 @@ class Dialling:
             self.loop.turn(len(self.ended) < count)
             return len(self.ended) >= count
 
-        eventually(turn, units=30)
+        eventually(turn)
 
     def result(self, target: str, **asked: Any) -> Any:
         self.dial(target, **asked)
@@ -301,7 +301,7 @@ def test_a_name_that_takes_too_long_comes_too_late(
     def slow(host: str, port: int, flags: int) -> list[Any]:
         if flags:
             raise OSError("no address")
-        assert go.wait(20 * UNIT)
+        assert go.wait(DEADLINE)
         return [(socket.AF_INET, ("127.0.0.1", 1))]
 
     monkeypatch.setattr(resolver, "_look_up", slow)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.config.addresses import Listen
 from wsraw.gateway.sockets.listener import ACCEPT_BUDGET, Listener
@@ -206,7 +206,7 @@ print("survived")
 def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on() -> None:
     done = subprocess.run(
         [sys.executable, "-c", EXHAUSTED, str(UNIT)], capture_output=True, text=True, check=False,
-        timeout=60 * UNIT,
+        timeout=DEADLINE,
     )  # fmt: skip
     assert done.stdout == "survived\n", done.stderr
     assert done.stderr.count("\n") == 1

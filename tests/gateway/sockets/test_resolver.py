@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 
 from wsraw.gateway.sockets import resolver as module
 from wsraw.gateway.sockets.resolver import IDLE_THREADS, THREADS, Resolver
@@ -32,7 +32,7 @@ class Loop:
 
     def wait(self, count: int = 1) -> None:
         while len(self.answers) < count:
-            self._posted.get(timeout=20 * UNIT)()
+            self._posted.get(timeout=DEADLINE)()
 
     @property
     def hosts(self) -> list[str]:
@@ -54,12 +54,12 @@ class Names:
         self.asked.append(host)
         if host.startswith("dead"):
             self.began.release()
-            assert self.go.wait(20 * UNIT)
+            assert self.go.wait(DEADLINE)
         return [(socket.AF_INET, (host, port))]
 
     def wait(self, count: int) -> None:
         for _ in range(count):
-            assert self.began.acquire(timeout=20 * UNIT)
+            assert self.began.acquire(timeout=DEADLINE)
 
 
 @pytest.fixture

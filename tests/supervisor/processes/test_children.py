@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import UNIT, eventually
+from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.config import programs
 from wsraw.supervisor.decisions.child import Child
@@ -49,7 +49,7 @@ class Nursery:
 
     def bury(self) -> None:
         """As the supervisor's loop would: run what was posted, one exit."""
-        until = time.monotonic() + 15 * UNIT
+        until = time.monotonic() + DEADLINE
         while not self.posted:
             assert time.monotonic() < until, "it does not end"
             time.sleep(0.005)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import eventually
+from deadline import UNIT, eventually
 from running import is_alive
 
 from tests.workers.conftest import Process, message
@@ -301,7 +301,7 @@ def on_message(msg, con):
                 return error.errno == errno.EHOSTUNREACH
             return False
 
-        eventually(is_gone, "the connection to end", units=3)
+        eventually(is_gone, "the connection to end", 3 * UNIT)
         assert is_alive(child)
     finally:
         os.kill(child, signal.SIGKILL)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
+from deadline import DEADLINE, eventually
 
 from wsraw.workers.shells.link_socket import Bell, Dealer
 
@@ -44,10 +44,10 @@ def test_both_ways(ends: Ends) -> None:
     assert ends.dealer.receive() is None
     assert not ends.dealer.is_readable()
     ends.router.send_multipart([identity, b"in"])
-    assert ends.dealer.wait(15 * UNIT)
+    assert ends.dealer.wait(DEADLINE)
     assert ends.dealer.receive() == b"in"
     assert ends.dealer.send(b"out")
-    assert ends.router.poll(15_000 * UNIT)
+    assert ends.router.poll(1000 * DEADLINE)
     assert ends.router.recv_multipart() == [identity, b"out"]
 
 
@@ -68,7 +68,7 @@ def test_the_bell_wakes_it(ends: Ends) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     ends.bell.ring()
-    thread.join(15 * UNIT)
+    thread.join(DEADLINE)
     assert done.is_set()
     # It was heard: the next wait sleeps again.
     assert not ends.dealer.wait(0.0)
@@ -101,9 +101,9 @@ def test_nothing_waits_for_a_gateway_that_is_away(ends: Ends) -> None:
 
     eventually(bind, "the endpoint to be free")
     ends.probe()
-    assert ends.dealer.wait(15 * UNIT, to_send=True) is False
+    assert ends.dealer.wait(DEADLINE, to_send=True) is False
     assert ends.dealer.send(b"fresh")
-    assert ends.router.poll(15_000 * UNIT)
+    assert ends.router.poll(1000 * DEADLINE)
     assert ends.router.recv_multipart()[1] == b"fresh"
 
 
