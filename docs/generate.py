@@ -280,7 +280,8 @@ def packages() -> str:
     for path in sorted((DOCS.parent / "wsraw").rglob("__init__.py"))[1:]:
         name = path.parent.relative_to(DOCS.parent / "wsraw").as_posix()
         doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-        rows.append(f"| `{name}/` | {doc.splitlines()[0].removeprefix('Sans-I/O. ')} |")
+        meaning = doc.splitlines()[0].removeprefix("Sans-I/O. ").removeprefix("I/O. ")
+        rows.append(f"| `{name}/` | {meaning} |")
     return "\n".join(rows)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -51,6 +52,7 @@ from wsraw.workers.shells import shell
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs/worker-protocol.md"
 CONFIGURATION = ROOT / "docs/configuration.md"
+ARCHITECTURE = ROOT / "docs/architecture.md"
 DEPLOY = ROOT / "docs/deploy.md"
 LIMITS = ROOT / "docs/limits.md"
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
@@ -181,6 +183,29 @@ def test_every_field_of_the_link_has_a_type() -> None:
 def test_the_examples_are_those_that_are_there() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def defined(path: Path) -> set[str]:
+    """Classes, functions and methods of a module."""
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef)
+            }
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+    return names
+
+
+def test_the_places_in_the_architecture_exist() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    places = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", text)
+    assert len(places) > 20
+    for file, name in places:
+        assert name in defined(ROOT / "wsraw" / file), f"{file} {name}"
+    for file in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert (ROOT / "wsraw" / file).exists(), file
 
 
 def first_column(text: str) -> set[str]:
