@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
-from wsraw.runtime import keygen, launch
+from wsraw.commands.keys import make_pair
+from wsraw.runtime import launch
 from wsraw.supervisor.run_folder.folder import count_dead_letters
 from wsraw.tools.drill.target.control import Controlled
 from wsraw.tools.drill.target.run import ECHO
@@ -38,7 +39,7 @@ class Crew:
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         (self._keys / "allowed").mkdir(parents=True)
         for name in ("gateway", *self.names):
-            _, public = keygen.make(str(self._keys), name)
+            _, public = make_pair(str(self._keys), name)
             if name in self.names:
                 public.rename(self._keys / "allowed" / public.name)
         self._gateway = self._spawn(

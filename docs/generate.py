@@ -23,7 +23,7 @@ from wsraw.gateway.delivery import entry
 from wsraw.gateway.sessions import links, router, transport
 from wsraw.gateway.sockets import listener
 from wsraw.link import ends, records
-from wsraw.runtime import tuning
+from wsraw.runtime import sockets
 from wsraw.supervisor import log
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
@@ -33,93 +33,6 @@ from wsraw.workers.reporting import ration
 from wsraw.workers.shells import link_socket, shell
 
 DOCS: Final = Path(__file__).resolve().parent
-
-SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "Handlers and workers": (
-        "workers",
-        "pools",
-        "routes",
-        "dispatch",
-        "concurrency",
-        "messages",
-        "subprotocols",
-        "on_exception",
-        "delivery",
-        "max_deliveries",
-        "handler_timeout",
-        "worker_wait_timeout",
-        "max_events",
-        "max_memory",
-        "reload",
-    ),
-    "Listeners": ("listen", "plain_http", "first_byte_timeout"),
-    "TLS": (
-        "tls",
-        "tls_cert",
-        "tls_key",
-        "tls_min_version",
-        "tls_client_ca",
-        "tls_client_auth",
-    ),
-    "Who may connect": (
-        "verdict",
-        "verdict_timeout",
-        "origins",
-        "hosts",
-        "trusted_proxies",
-        "proxy_protocol",
-        "forwarded",
-    ),
-    "Limits for clients": (
-        "max_connections",
-        "max_connections_per_address",
-        "silence_timeout",
-        "handshake_timeout",
-        "max_header_size",
-        "max_header_count",
-        "max_message_size",
-        "max_frame_size",
-        "message_rate",
-        "byte_rate",
-        "rate_burst",
-        "rate_action",
-        "idle_timeout",
-        "write_timeout",
-        "output_limit",
-        "overflow",
-        "high_water_mark",
-        "low_water_mark",
-        "pause_timeout",
-        "memory_limit",
-    ),
-    "Connections": ("ping_interval", "ping_timeout", "close_timeout", "connect_timeout"),
-    "Compression": (
-        "deflate",
-        "deflate_from",
-        "deflate_level",
-        "deflate_window_bits",
-        "deflate_context_takeover",
-    ),
-    "Processes": (
-        "run_dir",
-        "log_level",
-        "stop_timeout",
-        "drain_timeout",
-        "start_timeout",
-        "gateway_timeout",
-        "restart_intensity",
-        "restart_period",
-    ),
-    "Workers on other machines": (
-        "worker_listen",
-        "link_key",
-        "worker_keys",
-        "insecure_link",
-        "worker_heartbeat",
-    ),
-}
-"""The settings of configuration.md, by heading. Each setting is in one of them."""
-
 
 PAGES: Final = {
     "Handlers and workers": "[handlers](handlers.md), [pools and routes](pools.md)",
@@ -145,13 +58,12 @@ METAVARS: Final = {
 
 def settings() -> str:
     """Every setting: how to set it, what it takes, its default, its meaning."""
-    known = {option.name: option for option in options.options()}
-    listed = [name for names in SECTIONS.values() for name in names]
-    assert sorted(listed) == sorted(known), f"SECTIONS: {set(listed) ^ set(known)}"
-    parts = []
-    for heading, names in SECTIONS.items():
-        parts.append(f"## {heading}\n\nSee {PAGES[heading]}.")
-        parts += [_setting(known[name]) for name in names]
+    parts, section = [], ""
+    for option in options.options():
+        if option.section != section:
+            section = option.section
+            parts.append(f"## {section}\n\nSee {PAGES[section]}.")
+        parts.append(_setting(option))
     return "\n\n".join(parts)
 
 
@@ -316,7 +228,7 @@ NUMBERS: Final = {
     "heartbeat-expiry": f"{link_socket.HEARTBEAT_EXPIRY // 1000} s",
     "hello-bytes": size(router.LONGEST_HELLO),
     "id-range": f"{entry.ID_RANGE}",
-    "keepalive-idle": f"{tuning.KEEPALIVE_IDLE} s",
+    "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
     "largest-window": f"{ends.LARGEST_WINDOW:,}",
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
     "log-kept": size(log.BYTES_KEPT),

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.config.addresses import Listen, TlsPair, parse_listen, tls_pairs
+from wsraw.config.addresses import (
+    UNIX,
+    Listen,
+    Networks,
+    TlsPair,
+    parse_address,
+    parse_listen,
+    tls_pairs,
+)
 from wsraw.config.settings import Settings
 
 
@@ -34,7 +44,7 @@ from wsraw.config.settings import Settings
         ),
     ],
 )
-def test_a_listen_address_is_parsed(text: str, expected: Listen) -> None:
+def test_listeners_are_read(text: str, expected: Listen) -> None:
     listen = parse_listen(text)
     for field in Listen.__struct_fields__:
         assert getattr(listen, field) == (text if field == "name" else getattr(expected, field))
@@ -61,9 +71,7 @@ def test_a_listener_without_options_of_its_own_takes_them_from_the_settings() ->
         ("h:1?tls=optional", "optional", "any"),
     ],
 )
-def test_the_scheme_and_options_of_a_listener_decide_whether_it_speaks_tls(
-    text: str, tls: str, protocol: str
-) -> None:
+def test_prefix_certificate_and_option_decide_about_tls(text: str, tls: str, protocol: str) -> None:
     listen = parse_listen(text, Settings(tls_cert=("cert.pem",)))
     assert (listen.tls, listen.protocol) == (tls, protocol)
     assert listen.tls_cert == ("cert.pem",)
@@ -148,3 +156,77 @@ def test_any_listen_address_is_parsed_or_refused(text: str) -> None:
         assert parse_listen(text).name == text
     except ValueError as error:
         assert str(error).startswith("listen: ")
+
+
+# --- clients and proxies ---
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("2001:DB8::0:1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_every_spelling_of_an_address_is_parsed_as_the_same_one(text: str, address: str) -> None:
+    assert str(parse_address(text)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "unix", "localhost", "1.2.3", "1.2.3.4:5", "[::1]", "01.2.3.4"]
+)
+def test_other_texts_are_not_addresses(text: str) -> None:
+    assert parse_address(text) is None
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "trusted"),
+    [
+        (["10.0.0.0/8"], "10.255.0.1", True),
+        (["10.0.0.0/8"], "11.0.0.1", False),
+        (["10.0.0.0/8"], "::ffff:10.0.0.1", True),
+        (["10.0.0.7"], "10.0.0.7", True),
+        (["10.0.0.7"], "10.0.0.8", False),
+        (["fd00::/8", "10.0.0.0/8"], "fd12::1", True),
+        (["fd00::/8"], "10.0.0.1", False),
+        (["0.0.0.0/0"], "203.0.113.9", True),
+        (["0.0.0.0/0"], "2001:db8::1", False),
+        (["fe80::/10"], "fe80::1%eth0", True),
+        ([], "127.0.0.1", False),
+        (["unix"], "127.0.0.1", False),
+    ],
+)
+def test_networks_contain_their_addresses(networks: list[str], address: str, trusted: bool) -> None:
+    assert (parse_address(address) in Networks(networks)) is trusted
+
+
+def test_peers_on_unix_sockets_are_trusted_as_unix() -> None:
+    assert UNIX in Networks(["10.0.0.0/8", "unix"])
+    assert UNIX not in Networks(["0.0.0.0/0", "::/0"])
+    assert "anything" not in Networks(["unix"])
+    assert None not in Networks(["unix", "0.0.0.0/0", "::/0"])
+    assert Networks(["unix"])
+    assert not Networks([])
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("10.0.0.1/8", "10.0.0.0/8, or 10.0.0.1"),
+        ("localhost", "write an address"),
+        ("10.0.0.0/33", "write an address"),
+        ("", "write an address"),
+    ],
+)
+def test_wrong_networks_are_refused_with_advice(text: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        Networks([text])
+
+
+@given(st.text())
+def test_any_text_is_parsed_as_an_address_or_none(text: str) -> None:
+    address = parse_address(text)
+    assert address is None or ip_address(str(address)) == address

@@ -24,24 +24,21 @@ def test_options_become_settings() -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"ping_interval": -1}, "ping_interval: Expected `float` >= 0.0"),
+        ({"ping_interval": -1}, "ping_interval: -1: write a number"),
         ({"ping_interval": math.nan}, "ping_interval"),
-        ({"stop_timeout": math.inf}, "stop_timeout: inf is not a usable number"),
-        ({"connect_timeout": 1e308}, "connect_timeout: 1e+308 is not a usable number"),
-        ({"max_message_size": 0}, "max_message_size: Expected `int` >= 1"),
-        ({"dispatch": "some"}, "dispatch: Invalid enum value 'some'"),
-        ({"deflate": "yes"}, "deflate: Expected `bool`"),
-        ({"deflate_window_bits": 8}, "deflate_window_bits: Expected `int` >= 9"),
-        ({"deflate_level": 10}, "deflate_level: Expected `int` <= 9"),
-        ({"max_frame_size": 2 << 20}, "max_frame_size"),
-        ({"memory_limit": 512}, "memory_limit (512) is in bytes and must be at least"),
+        ({"stop_timeout": math.inf}, "stop_timeout: inf: write a number"),
+        ({"close_timeout": 1e308}, "close_timeout: 1e+308: write a number"),
+        ({"max_message_size": 0}, "max_message_size: 0: write a number"),
+        ({"dispatch": "some"}, "dispatch: 'some': write any or sticky"),
+        ({"deflate": "maybe"}, "deflate: 'maybe': write true or false"),
+        ({"memory_limit": 512}, "memory_limit (512 bytes) must be at least"),
         ({"max_message_size": (63 << 20) + 1}, "max_message_size (66060289) must not be above"),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
-        ({"workers": ["a.py", "a.py:2"]}, "workers: 'a.py' is there twice"),
+        ({"workers": ["a.py", "a.py:2"]}, "workers: 'a.py' is given twice"),
         ({"workers": ["a.py:0"]}, "workers: 'a.py:0': the number of processes"),
-        ({"low_water_mark": 9, "high_water_mark": 8}, "low_water_mark (9) must not be above"),
+        ({"output_limit": 9}, "output_limit (9) must be at least"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(values: dict[str, Any], line: str) -> None:
@@ -84,18 +81,18 @@ def test_a_wrong_worker_listen_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("given", "missing"), [tuple(KEYS), tuple(KEYS)[::-1]])
 def test_half_of_the_link_keys_is_refused(given: str, missing: str) -> None:
-    with pytest.raises(ValueError, match=f"{given}: {missing} is needed, too"):
+    with pytest.raises(ValueError, match=f"{given} needs {missing}"):
         from_options({given: "x"})
 
 
 def test_link_keys_without_a_worker_listener_are_refused() -> None:
     """Else all seems well, and the workers elsewhere wait for ever."""
-    with pytest.raises(ValueError, match=r"link_key: nobody listens .* give --worker-listen"):
+    with pytest.raises(ValueError, match="link_key needs worker_listen"):
         from_options(dict(KEYS))
 
 
 def test_a_worker_heartbeat_has_an_upper_bound() -> None:
-    with pytest.raises(ValueError, match="worker_heartbeat: at most"):
+    with pytest.raises(ValueError, match="worker_heartbeat must be at most"):
         from_options({"worker_heartbeat": 61.0})
     assert from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
 
@@ -113,7 +110,7 @@ def test_a_worker_heartbeat_has_an_upper_bound() -> None:
         ({"listen": ("h:1?proxy_protocol=optional",)}, "proxy_protocol needs trusted_proxies"),
         (
             {"listen": ("raw://h:1?proxy_protocol=optional",), "trusted_proxies": ("unix",)},
-            "does not go with raw://",
+            "does not work with raw://",
         ),
         (
             {
@@ -121,7 +118,7 @@ def test_a_worker_heartbeat_has_an_upper_bound() -> None:
                 "first_byte_timeout": 1.0,
                 "trusted_proxies": ("unix",),
             },
-            "does not go with raw://",
+            "does not work with raw://",
         ),
     ],
 )

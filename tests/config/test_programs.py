@@ -69,7 +69,7 @@ def test_a_file_name_with_white_space_is_one_if_it_exists_or_is_quoted() -> None
         ("node x:" + "9" * 5000, "must be from 1 to 1000"),
         ("node 'x", "no closing quotation" if sys.platform != "win32" else ""),
         ("''", "write FILE" if sys.platform != "win32" else ""),
-        ("a\0b", "null"),
+        ("a\0b", "null character"),
     ],
 )
 def test_wrong_entries_are_refused(text: str, why: str) -> None:
@@ -99,10 +99,10 @@ def test_labels_of_entries_with_the_same_file_name_include_the_folder() -> None:
 @pytest.mark.parametrize(
     ("texts", "why"),
     [
-        (["x.py:2", "x.py"], "'x.py' is there twice; say once how many"),
+        (["x.py:2", "x.py"], "'x.py' is given twice; give it once"),
         (["x.py:600", "node y:600"], "more than 1000"),
-        (["none", "x.py"], "'none' means that there are none: leave it or the rest out"),
-        (["none", "none"], "'none' means that there are none"),
+        (["none", "x.py"], "'none' excludes all others: leave it out"),
+        (["none", "none"], "'none' excludes all others"),
     ],
 )
 def test_worker_entries_that_contradict_each_other_are_refused(texts: list[str], why: str) -> None:
@@ -136,5 +136,5 @@ def test_a_program_is_found_by_a_part_of_its_name_that_no_other_has(
 @pytest.mark.parametrize("name", ["endpoint", "token", "pool", "instance"])
 def test_no_setting_has_the_name_of_a_variable_for_workers(name: str) -> None:
     """A worker that starts a run of its own has these in its environment (WSRAW_TOKEN, …)."""
-    assert name not in options.names()
+    assert name not in {option.name for option in options.options()}
     assert options.nearest(name, 0.9) is None

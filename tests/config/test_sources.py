@@ -52,7 +52,7 @@ def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     assert sources == {
         "ping_interval": "--ping-interval",
         "ping_timeout": "WSRAW_PING_TIMEOUT",
-        "close_timeout": f"{tmp_path / 'wsraw.toml'}:3",
+        "close_timeout": str(tmp_path / "wsraw.toml"),
     }
 
 
@@ -87,87 +87,71 @@ TABLE = [
     ("high_watermark = 1", "high_watermark: there is no such setting; did you mean high_water_"),
     ("high-water-mark = 1", "high-water-mark: there is no such setting; did you mean high_wate"),
     ("colour = 'red'", "colour: there is no such setting"),
-    ("ping_interval = true", "ping_interval: Expected `float`, got `bool`; write seconds, as"),
-    ("ping_interval = -1", "ping_interval: Expected `float` >= 0.0; write seconds"),
-    ("ping_interval = inf", "ping_interval: inf is no length of time"),
-    ("ping_interval = nan", "ping_interval: "),
-    ("ping_interval = 'soon'", "ping_interval: 'soon' is no length of time; write seconds"),
-    ("ping_interval = 1979-05-27", "ping_interval: Expected `float`, got `date`"),
-    ("high_water_mark = '1K'", "high_water_mark: '1K' is no size; write bytes, as in 65536, 64KiB"),
-    ("high_water_mark = 0", "high_water_mark: Expected `int` >= 1"),
-    ("high_water_mark = 1.5", "high_water_mark: Expected `int`, got `float`"),
-    ("max_deliveries = '3'", "max_deliveries: Expected `int`, got `str`; write a whole number, 1 "),
-    ("max_connections = 'many'", "max_connections: Expected `int`, got `str`; write a whole number,"
-     " 0 or more, without quotes"),
-    ("max_header_count = 999", "max_header_count: Expected `int` <= 128; write a whole number, from"
-     " 1 to 128"),
-    ("message_rate = '3'", "message_rate: Expected `float`, got `str`; write a number, 0 or more, "
-     "without quotes"),
-    ("log_level = 5", "log_level: Expected `str`, got `int`; write debug or info"),
-    ("link_key = 5", "link_key: Expected `str`, got `int`; write a text in quotes"),
-    ("origins = 5", "origins: Expected `array`, got `int`; write a text in quotes, or a list of "),
-    ("tls = 'maybe'", "tls: Invalid enum value 'maybe'; write auto or off or optional or required"),
-    ("listen = 'h:1?tls=maybe'", "listen: 'h:1?tls=maybe': tls: 'maybe' is none of its values; "
-     "write auto or off or optional or required"),
-    ("listen = 'h:1?first_byte_timeout=soon'", "listen: 'h:1?first_byte_timeout=soon': "
-     "first_byte_timeout: 'soon' is no length of time; write seconds"),
-    ("deflate = 'no'", "deflate: Expected `bool`, got `str`; write true or false"),
-    ("dispatch = 'some'", "dispatch: Invalid enum value 'some'; write any or sticky"),
+    ("ping_interval = true", "ping_interval: True: write a number of seconds"),
+    ("ping_interval = -1", "ping_interval: -1: write a number of seconds"),
+    ("ping_interval = inf", "ping_interval: inf: write a number of seconds"),
+    ("ping_interval = nan", "ping_interval: nan: write a number of seconds"),
+    ("ping_interval = 'soon'", "ping_interval: 'soon': write a number of seconds"),
+    ("ping_interval = 1979-05-27", "ping_interval: datetime.date(1979, 5, 27): write a number of"),
+    ("high_water_mark = '1K'", "high_water_mark: '1K': write a number of bytes, as in 65536, 64K"),
+    ("high_water_mark = 0", "high_water_mark: 0: write a number of bytes"),
+    ("high_water_mark = 1.5", "high_water_mark: 1.5: write a number of bytes"),
+    ("max_deliveries = 0", "max_deliveries: 0: write a whole number, 1 or more"),
+    ("max_connections = 'many'", "max_connections: 'many': write a whole number, 0 or more"),
+    (f"max_events = '{'9' * 5000}'", f"max_events: '{'9' * 5000}': write a whole number"),
+    ("message_rate = 'x'", "message_rate: 'x': write a number, 0 or more"),
+    ("message_rate = 'nan'", "message_rate: 'nan': write a number, 0 or more"),
+    ("log_level = 5", "log_level: 5: write debug or info or warning or error"),
+    ("link_key = 5", "link_key: 5: write a text in quotes"),
+    ("origins = 5", "origins: 5: write a text in quotes, or a list of them"),
+    ("tls = 'maybe'", "tls: 'maybe': write auto or off or optional or required"),
+    ("listen = 'h:1?tls=maybe'", "listen: 'h:1?tls=maybe': tls: 'maybe': write auto or off or opt"),
+    ("listen = 'h:1?first_byte_timeout=soon'", "listen: 'h:1?first_byte_timeout=soon': 'soon'"),
+    ("deflate = 'perhaps'", "deflate: 'perhaps': write true or false"),
+    ("dispatch = 'some'", "dispatch: 'some': write any or sticky"),
     ("listen = []", "listen: at least one HOST:PORT is needed"),
     ("listen = [\n  'h:1',\n  '80',\n]", "listen: '80': write HOST:PORT"),
-    ("listen = [1]", "listen"),
-    ("workers = ['a', 'a:2']", "workers: 'a' is there twice"),
-    ("[listen]\nport = 1", "listen: this is no table; write listen = …"),
-    ("[[listen]]\nport = 1", "listen: this is no table; write listen = …"),
-    ("[pool.a]\ndispatch = 'any'", "pool: there is no such table"),
-    ("ping = {interval = 1}", "ping: there is no such table"),
-    ("[pools]\nname = 'a'", "pools: write [[pools]] over each of them"),
-    ("[routes.a]\npool = 'a'", "routes: write [[routes]] over each of them"),
-    ("pools = [1]", "pools: 1: write a table, or a text"),
+    ("listen = [1]", "listen: [1]: write a text in quotes, or a list of them"),
+    ("workers = ['a', 'a:2']", "workers: 'a' is given twice"),
+    ("[listen]\nport = 1", "listen: write a text in quotes"),
+    ("[[listen]]\nport = 1", "listen: [{'port': 1}]: write a text in quotes"),
+    ("[a]\nping_interval = 1\n", "a: there is no such setting"),
+    ("ping = {interval = 1}", "ping: there is no such setting"),
+    ("[pools]\nname = 'a'", "pools: write [[pools]] above each of its tables"),
+    ("[routes.a]\npool = 'a'", "routes: write [[routes]] above each of its tables"),
+    ("pools = [1]", "pools: table 1: 1: write a table, or a text"),
     ("pools = ['a=x.py:0']", "pools: a: 'x.py:0': the number of processes"),
-    ("[[pools]]", "pools: name must be said in each [[pools]]"),
-    ("low_water_mark = '1MiB'", "low_water_mark (1048576) must not be above high_water_mark"),
-    ("high_water_mark = '1KiB'", "low_water_mark (65536) must not be above high_water_mark (1024)"),
-    ("a = ", "this is no TOML: Invalid value"),
-    ("a b", "this is no TOML: Expected '=' after a key"),
-    ("deflate = true\ndeflate = true", "this is no TOML: Cannot overwrite a value"),
+    ("[[pools]]", "pools: table 1: name must be given"),
+    ("output_limit = '64KiB'", "output_limit (65536) must be at least 327680"),
+    ("high_water_mark = '5MiB'", "output_limit (4194304) must be at least"),
+    ("a = ]", "this is not TOML: Invalid value (at line 1"),
+    ("\n\na b", "this is not TOML: Expected '=' after a key in a key/value pair (at line 3"),
+    ("deflate = true\ndeflate = true", "this is not TOML: Cannot overwrite a value"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wrong", "message"), TABLE, ids=[wrong for wrong, _ in TABLE])
-@pytest.mark.parametrize(
-    ("before", "line"),
-    [
-        ("", 1),
-        ("# deflate = 1\n\n", 3),
-        ('\nrun_dir = """\ncolour = 1\n"""\nmax_events = 3 # colour\n', 6),
-        ("subprotocols = [\n  'a',\n  # b\n]\n\n\n", 7),
-    ],
-)
-def test_a_wrong_value_in_a_file_is_refused_with_its_line(
-    tmp_path: Path, before: str, line: int, wrong: str, message: str
-) -> None:
-    if wrong.count("deflate") > 1:
-        line += 1
-    assert refusal(tmp_path, before + wrong).startswith(f"wsraw.toml:{line}: {message}")
+@pytest.mark.parametrize(("wrong", "message"), TABLE, ids=[wrong[:40] for wrong, _ in TABLE])
+def test_wrong_files_are_refused_with_advice(tmp_path: Path, wrong: str, message: str) -> None:
+    assert refusal(tmp_path, wrong).startswith(f"wsraw.toml: {message}")
 
 
-def test_a_key_in_a_table_is_not_taken_for_a_setting(tmp_path: Path) -> None:
-    text = "[a]\nping_interval = 1\n"
-    assert refusal(tmp_path, text).startswith("wsraw.toml:1: a: there is no such table")
+def test_words_and_numbers_may_be_in_quotes(tmp_path: Path) -> None:
+    text = "deflate = 'no'\nmax_deliveries = '5'\nmessage_rate = '2.5'\n"
+    settings = gather(tmp_path, text).settings
+    assert (settings.deflate, settings.max_deliveries, settings.message_rate) == (False, 5, 2.5)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a = 'x'\nb = '\xff'\n", "wsraw.toml:2: this is not UTF-8"),
-        (b"\0", "wsraw.toml:1: this is no TOML"),
-        (b"a = " + b"[" * 100_000, "wsraw.toml:1: this is no TOML"),
+        (b"a = 'x'\nb = '\xff'\n", "wsraw.toml: line 2 is not UTF-8"),
+        (b"\0", "wsraw.toml: this is not TOML"),
+        (b"a = " + b"[" * 100_000, "wsraw.toml: this is not TOML"),
         (b"#" * (2 << 20), "wsraw.toml: more than 1048576 bytes"),
     ],
     ids=["latin", "zero", "deep", "long"],
 )
-def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+def test_files_that_are_not_toml_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     file = tmp_path / "wsraw.toml"
     file.write_bytes(data)
     with pytest.raises(ConfigurationError) as caught:
@@ -176,7 +160,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, data: bytes, message
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none: there is no such configuration file"):
+    with pytest.raises(ConfigurationError, match="none: there is no such settings file"):
         sources.gather({}, {}, str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match=r"[Dd]irectory|denied"):
         sources.gather({}, {}, str(tmp_path))
@@ -232,6 +216,65 @@ def test_relative_paths_are_relative_to_the_file(
     assert (given.settings.workers, given.settings.run_dir) == (("h.py",), "r")
 
 
+# --- TLS files ---
+
+
+def tls_refusal(tmp_path: Path, text: str, **given: object) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        sources.check_tls_files(gather(tmp_path, text, **given))
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+MISSING = "No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["here.pem", "../{}/here.pem"])
+def test_readable_tls_files_are_accepted(tmp_path: Path, name: str) -> None:
+    (tmp_path / "here.pem").touch()
+    name = name.format(tmp_path.name)
+    text = f"""
+    tls_cert = ["{name}", "a.b={name}"]
+    tls_key = ["{name}", "{name}"]
+    tls_client_ca = "{name}"
+    tls_client_auth = "optional"
+    listen = ["h:1", "h:2?tls_cert={name}", "ws://h:3"]
+    """
+    file = tmp_path / "wsraw.toml"
+    file.write_text(text, "utf-8")
+    sources.check_tls_files(sources.gather({}, {}, str(file)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\ntls_cert = 'no.pem'", f"wsraw.toml: tls_cert: no.pem: {MISSING}"),
+        ("tls_cert = ['here.pem', 'a.b=no.pem']", f"wsraw.toml: tls_cert: no.pem: {MISSING}"),
+        ("tls_cert = 'here.pem'\ntls_key = 'no'", f"wsraw.toml: tls_key: no: {MISSING}"),
+        (
+            "tls_cert = 'here.pem'\ntls_client_auth = 'required'\ntls_client_ca = 'no'",
+            f"wsraw.toml: tls_client_ca: no: {MISSING}",
+        ),
+        ("tls_cert = '.'", "wsraw.toml: tls_cert: "),
+        (
+            "tls_cert = 'here.pem'\nlisten = ['h:1', 'h:2?tls_cert=no']",
+            "wsraw.toml: listen: 'h:2?tls_cert=no': tls_cert: no: ",
+        ),
+    ],
+)
+def test_missing_tls_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "here.pem").touch()
+    assert tls_refusal(tmp_path, text).startswith(message)
+
+
+def test_a_missing_tls_file_of_an_option_names_the_option(tmp_path: Path) -> None:
+    assert tls_refusal(tmp_path, "", tls_cert=("no",)) == f"--tls-cert: no: {MISSING}"
+
+
+def test_tls_files_that_no_listener_uses_are_not_read(tmp_path: Path) -> None:
+    found = sources.gather({"tls_cert": ("no",), "listen": ("ws://h:1",)}, {})
+    sources.check_tls_files(found)
+
+
 # --- tables ---
 
 TWO_POOLS = """
@@ -268,46 +311,38 @@ def test_tables_in_a_file_become_pools_and_routes(tmp_path: Path) -> None:
         RouteSettings(pool="far", kind="raw", listener=f"unix:{tmp_path}/s"),
     )
     assert settings.listen == (f"unix:{tmp_path}/s",)
-    assert sources["pools"] == f"{tmp_path / 'wsraw.toml'}:3"
+    assert sources["pools"] == str(tmp_path / "wsraw.toml")
 
 
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ("dispatch", "dispach", "8: pools: dispach: there is no such key in [[pools]]; did you"),
-        ("sticky", "stick", "8: pools: dispatch: Invalid enum value 'stick'; write any or sticky"),
-        ('"chat.py:4"', "4", "5: pools: workers[0]: Expected `str`, got `int`"),
-        ("chat.py:4", "chat.py:0", "5: pools: chat: "),
-        ('"far"\n\n', '"chat"\n\n', "11: pools: 'chat' is there twice"),
-        ('name = "far"', "", "10: pools: name must be said in each [[pools]]"),
-        ('"far"\n\n', '"near"\n\n', "21: routes: listener unix:"),
-        ("{room}", "{room", "15: routes: '/rooms/{room': a {name} stands"),
-        ('"raw"', '"rau"', "19: routes: kind: Invalid enum value 'rau'; write any or websocket or"),
-        ("unix:s", "unix:t", "20: routes: "),
-        ('kind = "raw"', 'kind = "raw"\npath = "/x"', "20: routes: "),
-        ('path = "/rooms/{room}"', "", "18: routes: no client comes to listener "),
+        ("dispatch", "dispach", "pools: table 1: dispach: there is no such key in [[pools]]; did"),
+        ("sticky", "stick", "pools: table 1: dispatch: 'stick': write any or sticky"),
+        ('"chat.py:4"', "4", "pools: table 1: workers: [4]: write a text in quotes, or a list"),
+        ("chat.py:4", "chat.py:0", "pools: chat: "),
+        ('"far"\n\n', '"chat"\n\n', "pools: 'chat' is given twice"),
+        ('name = "far"', "", "pools: table 2: name must be given"),
+        ('"far"\n\n', '"near"\n\n', "routes: listener unix:"),
+        ("{room}", "{room", "routes: '/rooms/{room': a {name} must be a whole segment"),
+        ('"raw"', '"rau"', "routes: table 2: kind: 'rau': write any or websocket or raw"),
+        ("unix:s", "unix:t", "routes: listener unix:"),
+        ('kind = "raw"', 'kind = "raw"\npath = "/x"', "routes: listener unix:"),
     ],
 )
-def test_a_wrong_value_in_a_table_is_refused_with_its_line(
+def test_what_is_wrong_in_a_table_is_refused_with_its_place(
     tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     assert TWO_POOLS.count(right) == 1
     text = f"listen = 'unix:s'\n{TWO_POOLS.replace(right, wrong)}"
-    assert refusal(tmp_path, text).startswith(f"wsraw.toml:{message}")
+    assert refusal(tmp_path, text).startswith(f"wsraw.toml: {message}")
 
 
-def test_a_wrong_value_in_an_inline_table_is_refused_with_the_line_of_its_key(
-    tmp_path: Path,
-) -> None:
-    text = "\npools = [{name = 'a'},\n  {name = 'b', dispatch = 'x'}]"
-    assert refusal(tmp_path, text).startswith("wsraw.toml:2: pools: dispatch: Invalid enum")
-
-
-def test_a_value_from_the_command_line_is_refused_with_its_option(tmp_path: Path) -> None:
+def test_the_setting_that_is_wrong_is_named_with_its_own_source(tmp_path: Path) -> None:
     told = refusal(tmp_path, TWO_POOLS, routes=("/a=chat",), listen=("unix:s",))
-    assert told.startswith("wsraw.toml:10: pools: no client comes to 'far'"), "there it is wrong"
-    given = {"routes": ("/a=chat", "/a=far"), "listen": ("unix:s",)}
-    assert refusal(tmp_path, TWO_POOLS, **given).startswith("--route: no client comes to /a=far")
+    assert told.startswith("wsraw.toml: pools: no route leads to 'far'")
+    given = {"routes": ("/a=chat", "/a=fax"), "listen": ("unix:s",)}
+    assert refusal(tmp_path, TWO_POOLS, **given).startswith("--route: /a=fax: there is no pool")
 
 
 # --- the environment ---
@@ -338,15 +373,15 @@ def test_environment_variables_become_settings(name: str, text: str, value: Any)
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("WSRAW_PING_TIMEOUT", "x", "WSRAW_PING_TIMEOUT: 'x' is no length of time"),
-        ("WSRAW_MAX_DELIVERIES", "x", "WSRAW_MAX_DELIVERIES: 'x' is no number"),
-        ("WSRAW_MAX_DELIVERIES", "0", "WSRAW_MAX_DELIVERIES: Expected `int` >= 1"),
-        ("WSRAW_DEFLATE", "perhaps", "WSRAW_DEFLATE: Expected `bool`, got `str`; write true or"),
+        ("WSRAW_PING_TIMEOUT", "x", "WSRAW_PING_TIMEOUT: 'x': write a number of seconds"),
+        ("WSRAW_MAX_DELIVERIES", "x", "WSRAW_MAX_DELIVERIES: 'x': write a whole number"),
+        ("WSRAW_MAX_DELIVERIES", "0", "WSRAW_MAX_DELIVERIES: '0': write a whole number"),
+        ("WSRAW_DEFLATE", "perhaps", "WSRAW_DEFLATE: 'perhaps': write true or false"),
         ("WSRAW_LISTEN", "80", "WSRAW_LISTEN: '80': write HOST:PORT"),
-        ("WSRAW_POOLS", "a=x.py b", "WSRAW_POOLS: no client comes to 'a': write a route"),
+        ("WSRAW_POOLS", "a=x.py b", "WSRAW_POOLS: no route leads to 'a': write one"),
         ("WSRAW_ROUTES", "/a=x", "WSRAW_ROUTES: /a=x: there is no pool 'x'; there are default"),
         ("WSRAW_ROUTES", "/a", "WSRAW_ROUTES: '/a': write PATTERN=POOL"),
-        ("WSRAW_LOW_WATER_MARK", "1GB", "WSRAW_LOW_WATER_MARK (1000000000) must not be above"),
+        ("WSRAW_OUTPUT_LIMIT", "9", "WSRAW_OUTPUT_LIMIT (9) must be at least"),
         (
             "WSRAW_HIGH_WATERMARK",
             "1",
@@ -369,7 +404,7 @@ def test_environment_variables_of_others_are_ignored() -> None:
     for file in [*(ROOT / "wsraw").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         if file != Path(__file__):
             ours |= set(re.findall(r"\bWSRAW_([A-Z_]+)\b", file.read_text("utf-8")))
-    ours -= {name.upper() for name in options.names()}
+    ours -= {name.upper() for name in {option.name for option in options.options()}}
     assert {"PATH", "CONTROL_TOKEN", "LISTEN_FDS", "POOL", "CONFIG"} <= ours
     environ = {f"WSRAW_{name}": "tcp://10.0.0.1:8000" for name in (*theirs, *ours)}
     assert sources.gather({}, environ) == (Settings(), {})
@@ -381,13 +416,13 @@ def test_environment_variables_of_others_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"ping_interval": "x"}, "--ping-interval: 'x' is no length of time"),
+        ({"ping_interval": "x"}, "--ping-interval: 'x': write a number of seconds"),
         ({"listen": ("80",)}, "--listen: '80': write HOST:PORT"),
         ({"pools": ("a=",)}, "--pool: 'a=': write NAME=WORKERS"),
-        ({"pools": ("a=x", "b=y"), "routes": ("/=a",)}, "--pool: no client comes to 'b'"),
+        ({"pools": ("a=x", "b=y"), "routes": ("/=a",)}, "--pool: no route leads to 'b'"),
         ({"routes": ("/=a",)}, "--route: /=a: there is no pool 'a'"),
-        ({"low_water_mark": "1GB"}, "--low-water-mark (1000000000) must not be above"),
-        ({"high_water_mark": "9"}, "--high-water-mark: low_water_mark (65536) must not be above"),
+        ({"output_limit": "9"}, "--output-limit (9) must be at least"),
+        ({"high_water_mark": "1GB"}, "--high-water-mark: output_limit (4194304) must be at least"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name(given: dict[str, Any], message: str) -> None:
@@ -397,7 +432,8 @@ def test_a_wrong_option_is_refused_by_its_name(given: dict[str, Any], message: s
 
 
 def test_a_wrong_value_is_refused_although_another_one_overrides_it(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "ping_interval = 'x'", ping_interval="3").startswith("wsraw.toml:1: ")
+    told = refusal(tmp_path, "ping_interval = 'x'", ping_interval="3")
+    assert told.startswith("wsraw.toml: ping_interval: 'x'")
 
 
 # --- what is shown ---
@@ -411,17 +447,17 @@ def test_shown_settings_are_read_back_as_the_same(
     monkeypatch.setenv("WSRAW_CLOSE_TIMEOUT", "1.5s")
     monkeypatch.setenv("WSRAW_CONFIG", "a.toml")
     arguments = ["--workers=h.py:2", "--subprotocols=ä\x7f\n", "--listen=unix:s", "--no-deflate"]
-    arguments += ["--pool=a=x.py", "--pool=b", "--pool=a=node 'y' \"z\":3"]
+    arguments += ["--pool=a=node 'y' \"z\":3", "--pool=b"]
     arguments += ["--route=/a/{b}=a", "--route=raw=b"]
     assert cli.main(["settings", *arguments]) == 0
     shown = capsys.readouterr().out
     lines = {line.split(" = ")[0]: line for line in shown.splitlines()}
-    assert lines["high_water_mark"] == 'high_water_mark = "300KiB"  # a.toml:2'
+    assert lines["high_water_mark"] == 'high_water_mark = "300KiB"  # a.toml'
     assert lines["close_timeout"] == 'close_timeout = "1.5s"  # WSRAW_CLOSE_TIMEOUT'
     assert lines["deflate"] == "deflate = false  # --deflate"
     assert lines["ping_interval"] == 'ping_interval = "20s"  # default'
     assert lines["listen"] == f'listen = ["unix:{tmp_path}/s"]  # --listen'
-    assert set(tomllib.loads(shown)) == set(options.names())
+    assert set(tomllib.loads(shown)) == set({option.name for option in options.options()})
     Path("b.toml").write_text(shown, "utf-8")
     read = sources.gather({}, {}, "b.toml").settings
     assert read == Settings(
@@ -433,7 +469,7 @@ def test_shown_settings_are_read_back_as_the_same(
         listen=(f"unix:{tmp_path}/s",),
         deflate=False,
         pools=(
-            PoolSettings(name="a", workers=(str(tmp_path / "x.py"), "node 'y' \"z\":3")),
+            PoolSettings(name="a", workers=("node 'y' \"z\":3",)),
             PoolSettings(name="b"),
         ),
         routes=(RouteSettings(pool="a", path="/a/{b}"), RouteSettings(pool="b", kind="raw")),
@@ -448,7 +484,7 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: Any, text: st
     try:
         sources.gather({}, {}, str(file))
     except ConfigurationError as error:
-        assert re.match(rf"{re.escape(str(file))}:[1-9][0-9]*: [^\n]+\Z", str(error))
+        assert re.match(rf"{re.escape(str(file))}: [^\n]+\Z", str(error))
 
 
 # --- a run of it ---
@@ -487,48 +523,6 @@ def test_the_example_settings_load(name: str) -> None:
         options.read(name, value)
 
 
-TRICKY = """
-# a comment with [brackets] and "quotes
-log_level = "de\\"bug # ]"   # = "info"
-a = [ # [
-  "x]", 'y"[',
-
-  { b = "}" },
-]
-text = \"\"\"
-c = 1
-[d]
-\\\"\"\"\"\"
-other = '''
-# e = '1'''''
-
-[[routes]]
-path = "/["
-
-[[ routes ]]   # ]
-path = [
-"]" ]
-pool = "x"
-"""
-
-
-def test_lines_of_keys_are_found_in_any_toml() -> None:
-    places = sources._lines_of_keys(TRICKY)
-    assert places == {
-        ("log_level", None, ""): 3,
-        ("a", None, ""): 4,
-        ("text", None, ""): 9,
-        ("other", None, ""): 13,
-        ("routes", None, ""): 16,
-        ("routes", 0, ""): 16,
-        ("routes", 0, "path"): 17,
-        ("routes", 1, ""): 19,
-        ("routes", 1, "path"): 20,
-        ("routes", 1, "pool"): 22,
-    }
-    assert set(tomllib.loads(TRICKY)) == {name for name, _, _ in places}
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -542,8 +536,6 @@ def test_lines_of_keys_are_found_in_any_toml() -> None:
     ids=["array", "tables", "pools"],
 )
 def test_thousands_of_routes_take_time_in_proportion(text: str, tmp_path: Path) -> None:
-    """Each was compared with all before it, and each line of an array was read with all before it:
-    2,000 took a minute, and these would take the half of an hour."""
     file = tmp_path / "wsraw.toml"
     file.write_text(text)
     found = sources.gather({}, {}, str(file))

@@ -61,7 +61,7 @@ def test_times_are_parsed_with_their_units(text: str, seconds: float) -> None:
     "text", ["", "s", "soon", "-1", "inf", "nan", "1e3", "5M", "5 S", "1y", "1m30s", "1KiB", "²s"]
 )
 def test_text_that_is_not_a_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no length of time; write seconds"):
+    with pytest.raises(ValueError, match="is not a length of time; write a number of seconds"):
         units.parse_time(text)
 
 

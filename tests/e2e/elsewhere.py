@@ -17,7 +17,7 @@ from deadline import DEADLINE, eventually
 from e2e.serving import ECHO, Serving, serve
 from running import command, environment
 
-from wsraw.runtime import keygen
+from wsraw.commands import keys as keygen
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -29,11 +29,11 @@ class Keys:
         self.folder = folder
         self.allowed = folder / "allowed"
         self.allowed.mkdir()
-        keygen.make(str(folder), "gateway")
+        keygen.make_pair(str(folder), "gateway")
 
     def add(self, name: str, options: str = "", *, allow: bool = True) -> None:
         """A worker's pair; `options` stand behind its name."""
-        _, public = keygen.make(str(self.folder), name)
+        _, public = keygen.make_pair(str(self.folder), name)
         if allow:
             self.allow(name, options)
         assert public.exists()

@@ -17,7 +17,7 @@ from e2e.elsewhere import Keys, Network, endpoint, gateway, guests_ready
 from e2e.serving import TIMEOUT, linux
 from running import ROOT, command, environment
 
-from wsraw.runtime import keygen
+from wsraw.commands import keys as keygen
 
 pytestmark = linux
 

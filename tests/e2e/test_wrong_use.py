@@ -31,13 +31,13 @@ def complaint(*arguments: str, code: int) -> str:
         (["--workers=missing.py"], "missing.py: there is no such handlers file"),
         (["--no-such-option"], "No such option '--no-such-option'"),
         (["--listen=8000"], "write HOST:PORT"),
-        (["--listen=127.0.0.1:http"], "the port must be a number"),
-        (["--listen=::1:8000"], "in brackets"),
+        (["--listen=127.0.0.1:http"], "write HOST:PORT"),
+        (["--listen=::1:8000"], "[::1]:8000"),
         (["--listen=gopher://127.0.0.1:0"], "raw://, ws://"),
         (["--listen=wss://127.0.0.1:0"], "TLS"),
         (["--listen=127.0.0.1:0?colour=red"], "first_byte_timeout, plain_http"),
         (["--tls=required"], "give tls_cert"),
-        (["--tls-key=x"], "tls-key needs a tls_cert"),
+        (["--tls-key=x"], "--tls-key needs tls_cert"),
     ],
 )
 def test_what_cannot_begin_says_so(arguments: list[str], said: str) -> None:

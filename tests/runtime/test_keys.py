@@ -10,7 +10,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.runtime import keygen, keys
+from wsraw.commands.keys import make_pair
+from wsraw.runtime import keys
 from wsraw.runtime.keys import AllowedKeys, Key, KeyFileError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
@@ -35,7 +36,7 @@ def test_what_is_no_key(text: str) -> None:
 
 
 def test_a_pair_fits(tmp_path: Path) -> None:
-    secret, public = keygen.make(str(tmp_path / "new"), "alice")
+    secret, public = make_pair(str(tmp_path / "new"), "alice")
     assert (secret.name, public.name) == ("alice.key", "alice.pub")
     made = keys.read_secret(str(secret))
     assert zmq.curve_public(made.encode()).decode() == keys.read_public(str(public))
@@ -46,7 +47,7 @@ def test_a_pair_fits(tmp_path: Path) -> None:
 
 @posix
 def test_the_secret_one_is_secret(tmp_path: Path) -> None:
-    secret, _ = keygen.make(str(tmp_path), "alice")
+    secret, _ = make_pair(str(tmp_path), "alice")
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     secret.chmod(0o640)
     with pytest.raises(KeyFileError, match="chmod 600"):
@@ -54,21 +55,21 @@ def test_the_secret_one_is_secret(tmp_path: Path) -> None:
 
 
 def test_a_pair_is_never_overwritten(tmp_path: Path) -> None:
-    secret, public = keygen.make(str(tmp_path), "alice")
+    secret, public = make_pair(str(tmp_path), "alice")
     before = secret.read_bytes()
     with pytest.raises(KeyFileError, match=r"alice\.key.*--name"):
-        keygen.make(str(tmp_path), "alice")
+        make_pair(str(tmp_path), "alice")
     assert secret.read_bytes() == before
     secret.unlink()
     with pytest.raises(KeyFileError, match=r"alice\.pub"):
-        keygen.make(str(tmp_path), "alice")
+        make_pair(str(tmp_path), "alice")
     assert not secret.exists(), "half a pair is left"
     assert public.exists()
 
 
 def test_the_secret_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
     """Else it would go out to whoever is asked for the public one."""
-    secret, public = keygen.make(str(tmp_path), "alice")
+    secret, public = make_pair(str(tmp_path), "alice")
     with pytest.raises(KeyFileError, match=r"\.pub file"):
         keys.read_public(str(secret))
     with pytest.raises(KeyFileError, match=r"\.key file"):

@@ -1,35 +1,46 @@
-"""Sans-I/O. What a value of the setting `listen` says: where, which protocol, and its TLS.
+"""Sans-I/O. Addresses: of listeners (the setting `listen`), of the worker link, and of clients.
 
-runtime/sockets.py opens the socket of it.
+runtime/sockets.py opens the socket of a listener.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from wsraw.config.settings import Seconds, Settings, convert_to
+from wsraw.config.settings import Settings
 from wsraw.config.units import parse_time
+from wsraw.link.rules import split_host_port
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+UNIX: Final = "unix"
+"""Stands for the address of a peer on a unix socket, which has none."""
+
+
+# --- listeners ---
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """One listener, as `parse_listen` reads it from the `listen` setting."""
+    """One listener, as `parse_listen` reads it."""
 
     name: str
-    """As the user wrote it; what `con.listener` shows."""
+    """The text of the setting; `con.listener`."""
     host: str = ""
     port: int = 0
     path: str = ""
-    """Of a unix socket; then host and port are unused."""
+    """The path of a unix socket; then host and port are unused."""
     mode: int | None = None
-    """Permissions of its file; None: as the umask has it."""
+    """Permissions of the socket's file; None: those of the umask."""
     group: str = ""
-    """Name or number of the group of its file; empty: that of the process."""
+    """Name or number of the group of the socket's file; empty: the group of the process."""
     protocol: Literal["any", "raw", "websocket"] = "any"
-    first_byte_timeout: Seconds = 0.0
+    first_byte_timeout: float = 0.0
     plain_http: Literal["raw", "reject", "health"] = "raw"
     proxy_protocol: Literal["off", "optional", "required"] = "off"
     tls: Literal["off", "optional", "required"] = "off"
@@ -41,12 +52,13 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TlsPair(NamedTuple):
-    """A certificate of a listener: the server names that it is for, and its files."""
+    """A certificate of a listener."""
 
     names: tuple[str, ...]
+    """The server names that it is for; none: all others."""
     cert: str
     key: str
-    """Empty: it stands in the same file."""
+    """Empty: the key is in the file of the certificate."""
 
 
 _PROTOCOLS: Final = {
@@ -57,97 +69,107 @@ _PROTOCOLS: Final = {
     "websocket": "websocket",
 }
 SCHEMES: Final = tuple(_PROTOCOLS)
-"""What may stand in front of an address."""
+"""Prefixes of an address."""
 _WITH_TLS: Final = ("tls", "wss")
-_TEXTS_OF_LISTENER: Final = ("tls_cert", "tls_key")
+_MAY_BE_REPEATED: Final = ("tls_cert", "tls_key")
 OF_LISTENER: Final = (
     "first_byte_timeout",
     "plain_http",
     "proxy_protocol",
     "tls",
-    *_TEXTS_OF_LISTENER,
+    *_MAY_BE_REPEATED,
     "tls_min_version",
     "tls_client_ca",
     "tls_client_auth",
 )
-
+"""Settings that a listener may override."""
 
 OF_UNIX: Final = ("mode", "group")
-"""What a unix socket's address may say beside that; no setting says it for all."""
+"""Options of a unix socket; they are not settings."""
 GROUP_MODE: Final = 0o660
-"""The permissions where only a group is named: one must be allowed to write to connect."""
+"""Permissions of a socket with a group: its members must be allowed to write, to connect."""
+_MODE: Final = re.compile("0?[0-7]{3}")
 
 
 def parse_listen(text: str, settings: Settings | None = None) -> Listen:
-    """Read one `listen` value; what it does not say comes from `settings`.
+    """Read one `listen` value; options that it leaves out are those of `settings`.
 
-    Raises ValueError with a line that says what to write instead.
+    Raises ValueError that begins with `listen: `.
     """
-    settings = settings or Settings()
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest, protocol = "", text, "any"
-    elif scheme in _PROTOCOLS:
-        protocol = _PROTOCOLS[scheme]
-    else:
-        raise ValueError(
-            f"listen: {text!r}: in front may stand raw://, ws://, tls:// or wss://, "
-            f"not {f'{scheme}://'!r}"
-        )
-    address, _, query = rest.partition("?")
-    place = _parse_unix(text, address) if address.startswith("unix:") else _parse_tcp(text, address)
-    asked: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
-    said = parse_qsl(query, keep_blank_values=True)
-    known = (*OF_LISTENER, *OF_UNIX) if "path" in place else OF_LISTENER
-    for name, value in said:
-        if name not in known:
-            why = f"behind ? may stand {', '.join(known)}, not {name!r}"
-            if name in OF_UNIX:
-                why = f"{name}: only a unix socket has one, as in unix:PATH?{name}=…"
-            raise ValueError(f"listen: {text!r}: {why}")
-        try:
-            asked[name] = _value(name, value)
-        except ValueError as error:
-            raise ValueError(f"listen: {text!r}: {name}: {error}") from error
-    for name in _TEXTS_OF_LISTENER:
-        # A listener with certificates of its own has none of the others.
-        if any(each == "tls_cert" for each, _ in said):
-            asked[name] = tuple(value for each, value in said if each == name)
-    own_tls = any(name == "tls" for name, _ in said)
     try:
-        asked["tls"] = _tls_of(scheme, asked["tls"], bool(asked["tls_cert"]), own_tls)
-        if "group" in asked:
-            asked.setdefault("mode", GROUP_MODE)
-        listen: Listen = convert_to({"name": text, "protocol": protocol, **place, **asked}, Listen)
-        if listen.tls != "off":
-            _check_tls(listen)
+        return _parse_listen(text, settings or Settings())
     except ValueError as error:
         raise ValueError(f"listen: {text!r}: {error}") from error
+
+
+def _parse_listen(text: str, settings: Settings) -> Listen:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    elif scheme not in _PROTOCOLS:
+        raise ValueError(f"the prefix is raw://, ws://, tls:// or wss://, not {f'{scheme}://'!r}")
+    address, _, query = rest.partition("?")
+    found: dict[str, Any] = {name: getattr(settings, name) for name in OF_LISTENER}
+    found |= _parse_place(address)
+    known = (*OF_LISTENER, *OF_UNIX) if "path" in found else OF_LISTENER
+    given = parse_qsl(query, keep_blank_values=True)
+    names = {name for name, _ in given}
+    for name, value in given:
+        if name in OF_UNIX and name not in known:
+            raise ValueError(f"{name} is for unix sockets only, as in unix:PATH?{name}=…")
+        if name not in known:
+            raise ValueError(f"{name!r} is not an option; write one of {', '.join(known)}")
+        found[name] = _option_value(name, value)
+    if "tls_cert" in names:
+        # A listener with certificates of its own has none of the others.
+        for name in _MAY_BE_REPEATED:
+            found[name] = tuple(value for each, value in given if each == name)
+    found["tls"] = _tls_of(scheme, found["tls"], bool(found["tls_cert"]), "tls" in names)
+    if "group" in found:
+        found.setdefault("mode", GROUP_MODE)
+    listen = Listen(name=text, protocol=_PROTOCOLS.get(scheme, "any"), **found)  # type: ignore[arg-type]
+    if listen.tls != "off":
+        _check_tls(listen)
     return listen
 
 
-def _value(name: str, text: str) -> Any:
-    """What stands behind ?, as the setting of that name would have it. Raises ValueError."""
+def _parse_place(address: str) -> dict[str, Any]:
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path:
+            raise ValueError("write unix:PATH")
+        return {"path": path}
+    host, port = split_host_port(address) or ("", None)
+    if port is None:
+        raise ValueError(
+            "write HOST:PORT, as in 127.0.0.1:8000, or [::1]:8000 with IPv6; 0.0.0.0 and [::] mean "
+            "all networks of this machine, and the port is from 0 to 65535"
+        )
+    return {"host": host, "port": port}
+
+
+def _option_value(name: str, text: str) -> Any:
+    """The value of a listener's option. Raises ValueError."""
     if name == "first_byte_timeout":
         return parse_time(text)
     if name == "mode":
         if not _MODE.fullmatch(text):
-            raise ValueError(f"{text!r} is not a mode; write it as for chmod: 660, or 666 for all")
+            raise ValueError(f"mode: {text!r}: write it as for chmod: 660, or 666 for all users")
         return int(text, 8)
     if name == "group":
         if not text:
-            raise ValueError("write the name of a group, or its number")
+            raise ValueError("group: write the name or number of a group")
         return text
     kind = get_type_hints(Settings)[name]
     choices = get_args(kind) if get_origin(kind) is Literal else (text,)
     if text not in choices:
-        raise ValueError(f"{text!r} is none of its values; write {' or '.join(choices)}")
+        raise ValueError(f"{name}: {text!r}: write {' or '.join(choices)}")
     return text
 
 
-def _tls_of(scheme: str, tls: str, has_cert: bool, own: bool) -> str:
-    """A scheme says what it always says; beside it only the listener itself has a say."""
-    if scheme and not own:
+def _tls_of(scheme: str, tls: str, has_cert: bool, is_own: bool) -> str:
+    """A prefix decides; only an option of the listener itself overrides it."""
+    if scheme and not is_own:
         return "required" if scheme in _WITH_TLS else "off"
     if scheme in _WITH_TLS and tls == "off":
         raise ValueError(f"tls=off: write the address without {scheme}://")
@@ -161,17 +183,15 @@ def _check_tls(listen: Listen) -> None:
         raise ValueError("TLS needs a certificate: give tls_cert, and tls_key")
     tls_pairs(listen)
     if listen.tls_client_auth != "none" and not listen.tls_client_ca:
-        raise ValueError("tls_client_auth needs tls_client_ca: who vouches for clients?")
+        raise ValueError("tls_client_auth needs tls_client_ca, the authorities for clients")
     if listen.tls_client_auth == "none" and listen.tls_client_ca:
-        raise ValueError("tls_client_ca alone asks nobody: tls_client_auth optional or required")
+        raise ValueError("tls_client_ca needs tls_client_auth: write optional or required")
     if listen.tls == "optional" and listen.first_byte_timeout:
         raise ValueError(
-            "first_byte_timeout cannot be with optional TLS: a silent client may still begin with "
-            "either; take two listeners, or first_byte_timeout=0 here"
+            "first_byte_timeout does not work with tls=optional, as a silent client may still "
+            "begin with TLS; use two listeners, or first_byte_timeout=0 here"
         )
 
-
-_MODE: Final = re.compile("0?[0-7]{3}")
 
 _NAMES: Final = re.compile(r"(?:(?:\*\.)?[\w.-]+)(?:,(?:\*\.)?[\w.-]+)*")
 
@@ -197,38 +217,84 @@ def tls_pairs(listen: Listen) -> list[TlsPair]:
             raise ValueError(f"tls_cert: {text!r}: write FILE, or NAME,NAME=FILE")
         if index and not names:
             raise ValueError(
-                f"tls_cert: {text!r}: only the first is for everybody; write the server names in "
-                "front, as in example.org,*.example.org=FILE"
+                f"tls_cert: {text!r}: only the first one is the default; name the servers of the "
+                "others, as in example.org,*.example.org=FILE"
             )
         found = tuple(name.lower() for name in names.split(",")) if names else ()
         pairs.append(TlsPair(found, file, keys[index] if keys else ""))
     return pairs
 
 
-def _parse_unix(text: str, address: str) -> dict[str, Any]:
-    path = address.removeprefix("unix:")
-    if not path:
-        raise ValueError(f"listen: {text!r}: write unix:PATH")
-    return {"path": path}
+def is_loopback_endpoint(text: str) -> bool:
+    """Whether only this machine can reach that `worker_listen` value.
 
-
-def _parse_tcp(text: str, address: str) -> dict[str, Any]:
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"listen: {text!r}: write an IPv6 address in brackets, as in [::1]:8000")
-    if not colon or not host:
+    Raises ValueError that begins with `worker_listen: `.
+    """
+    host, port = split_host_port(text.removeprefix("tcp://")) or ("", None)
+    try:
+        # ZeroMQ binds to addresses, not to names.
+        address = ip_address(host)
+        if port is None or not text.startswith("tcp://") or (address.version == 6) != ("[" in text):
+            raise ValueError
+    except ValueError:
         raise ValueError(
-            f"listen: {text!r}: write HOST:PORT, as in 127.0.0.1:8000 (0.0.0.0 or [::] as HOST "
-            "for every network of this machine)"
+            f"worker_listen: {text!r}: write tcp://ADDRESS:PORT with an IP address of this "
+            "machine, as in tcp://10.0.0.1:7788 or tcp://[::1]:7788; 0.0.0.0 and [::] mean all "
+            "its networks"
+        ) from None
+    return address.is_loopback
+
+
+# --- clients and proxies ---
+
+
+def parse_address(text: str) -> Address | None:
+    """An IP address, or None. IPv4 inside IPv6 (::ffff:192.0.2.1) becomes IPv4."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.scope_id is not None:
+            # fe80::1%eth0: networks are written without the interface.
+            return IPv6Address(int(address))
+    return address
+
+
+class Networks:
+    """The setting `trusted_proxies`: ADDRESS, ADDRESS/BITS, or `unix` for peers on unix sockets.
+
+    Raises ValueError with a line that says what to write instead.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks: list[IPv4Network | IPv6Network] = []
+        self._unix = False
+        for text in texts:
+            if text == UNIX:
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ip_network(text))
+            except ValueError as error:
+                raise ValueError(f"{text!r}: {_advice(text, error)}") from error
+
+    def __contains__(self, address: Address | str | None) -> bool:
+        """Whether an address, or the word `unix`, is among them."""
+        if isinstance(address, str):
+            return self._unix and address == UNIX
+        return address is not None and any(
+            address.version == network.version and address in network for network in self._networks
         )
-    if not is_count(port) or int(port) > 65535:
-        raise ValueError(f"listen: {text!r}: the port must be a number from 0 to 65535")
-    return {"host": host, "port": int(port)}
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
 
 
-def is_count(text: str) -> bool:
-    """Whether it can be a port, or the number of something."""
-    # More digits than any of our numbers have are a wrong one; and int() refuses thousands of them.
-    return text.isascii() and text.isdigit() and len(text) < 10
+def _advice(text: str, error: ValueError) -> str:
+    if "host bits set" in str(error):
+        network = ip_network(text, strict=False)
+        return f"bits are set after the prefix; write {network}, or {text.partition('/')[0]}"
+    return "write an address (192.0.2.7, ::1), a network (10.0.0.0/8, fd00::/8) or unix"

@@ -1,38 +1,49 @@
-"""Sans-I/O. Whether settings fit each other; else there is a line that says what to write."""
+"""Sans-I/O. Checks of settings that depend on each other."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from wsraw.config import pools
-from wsraw.config.addresses import Listen, is_count, parse_listen
-from wsraw.config.networks import Networks
+from wsraw.config import options, pools
+from wsraw.config.addresses import Listen, Networks, is_loopback_endpoint, parse_listen
 from wsraw.config.origins import Hosts, Origins
-from wsraw.config.settings import KIB, LARGEST_MESSAGE, MIB, Settings, convert
+from wsraw.config.settings import KIB, LARGEST_MESSAGE, MIB, Settings
 
 LEAST_MEMORY: Final = MIB
-"""Bytes. A number without its unit (512 for 512MiB) would let nobody in."""
+"""Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
 
 ONE_READ: Final = 64 * KIB
-"""The most that is read from a connection in a turn."""
-
-LARGEST: Final = 1e15
-"""Of seconds, and of what a client may do in a second: clocks overflow long before 1e308."""
+"""Most bytes read from a connection in a turn."""
 
 LONGEST_HEARTBEAT: Final = 60.0
-"""Seconds; beyond that nobody would call it one."""
+"""Seconds. A lost link is noticed after three."""
 
 
-def from_options(options: Mapping[str, Any]) -> Settings:
-    """Settings from names and values, all checked. Raises ValueError with a line for the user,
-    which begins with the name of a setting."""
-    settings: Settings = convert(options)
-    for name in settings.__struct_fields__:
-        value = getattr(settings, name)
-        if isinstance(value, float) and not value <= LARGEST:
-            raise ValueError(f"{name}: {value} is not a usable number; 0 switches the setting off")
+def from_options(values: Mapping[str, Any]) -> Settings:
+    """Settings from values by name, checked. Raises ValueError, as `check` does."""
+    settings = Settings(**{name: options.read(name, value) for name, value in values.items()})
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError with one line for the user, which begins with the name of a setting."""
+    _check_sizes(settings)
+    if not settings.listen:
+        raise ValueError("listen: at least one HOST:PORT is needed")
+    if settings.tls_key and not settings.tls_cert:
+        raise ValueError("tls_key needs tls_cert, which may be the same file")
+    for text in settings.listen:
+        _check_proxies(parse_listen(text, settings), settings)
+    _check_list("origins", Origins, settings.origins)
+    _check_list("hosts", Hosts, settings.hosts)
+    _check_list("trusted_proxies", Networks, settings.trusted_proxies)
+    pools.check(settings)
+    _check_link(settings)
+
+
+def _check_sizes(settings: Settings) -> None:
     if settings.low_water_mark > settings.high_water_mark:
         raise ValueError(
             f"low_water_mark ({settings.low_water_mark}) must not be above "
@@ -41,102 +52,67 @@ def from_options(options: Mapping[str, Any]) -> Settings:
     least = settings.high_water_mark + ONE_READ
     if settings.output_limit < least:
         raise ValueError(
-            f"output_limit ({settings.output_limit}) must be at least {least}: high_water_mark and "
-            f"one read of {ONE_READ}; else a connection is closed before its peer is paused"
+            f"output_limit ({settings.output_limit}) must be at least {least}, high_water_mark and "
+            f"one read of {ONE_READ}: else connections are closed before their peers are paused"
         )
     if 0 < settings.memory_limit < LEAST_MEMORY:
         raise ValueError(
-            f"memory_limit ({settings.memory_limit}) is in bytes and must be at least "
-            f"{LEAST_MEMORY} (1MiB), as fewer hold no clients; write units, such as 512MiB"
+            f"memory_limit ({settings.memory_limit} bytes) must be at least 1MiB; write a unit, as "
+            "in 512MiB"
         )
     if settings.max_frame_size > settings.max_message_size:
         raise ValueError(
             f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
-            f"({settings.max_message_size}): a frame is no larger than its message"
+            f"({settings.max_message_size})"
         )
     if settings.max_message_size > LARGEST_MESSAGE:
         raise ValueError(
-            f"max_message_size ({settings.max_message_size}) must not be above {LARGEST_MESSAGE} "
-            f"({LARGEST_MESSAGE // MIB}MiB): a larger message does not reach a worker in one "
-            "piece; let clients send it in fragments, which are handled one by one"
+            f"max_message_size ({settings.max_message_size}) must not be above "
+            f"{LARGEST_MESSAGE // MIB}MiB, the most that reaches a worker in one piece"
         )
-    if not settings.listen:
-        raise ValueError("listen: at least one HOST:PORT is needed")
-    if settings.tls_key and not settings.tls_cert:
-        raise ValueError("tls_key needs a tls_cert; they may stand in the same file")
-    for text in settings.listen:
-        _check_proxies(parse_listen(text, settings), settings)
-    _check("origins", Origins, settings.origins)
-    _check("hosts", Hosts, settings.hosts)
-    _check("trusted_proxies", Networks, settings.trusted_proxies)
-    pools.check(settings)
-    _check_link(settings)
-    return settings
 
 
 def _check_link(settings: Settings) -> None:
-    """Whoever reaches the link can be every handler: on a network it needs keys."""
+    """Whoever connects to the link can act as every handler: on a network it needs keys."""
     for text in settings.worker_listen:
-        if parse_worker_listen(text) or settings.link_key or settings.insecure_link:
+        if is_loopback_endpoint(text) or settings.link_key or settings.insecure_link:
             continue
         raise ValueError(
-            f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen` and "
-            "give --link-key and --worker-keys (or --insecure-link, if nobody can read along)"
+            f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen`, and "
+            "give link_key and worker_keys"
         )
     if bool(settings.link_key) != bool(settings.worker_keys):
         given, missing = "link_key", "worker_keys"
         if settings.worker_keys:
             given, missing = missing, given
-        raise ValueError(f"{given}: {missing} is needed, too: both sides of a link have a key")
+        raise ValueError(f"{given} needs {missing}: both sides of the link have keys")
     if settings.link_key and not settings.worker_listen:
-        raise ValueError(
-            "link_key: nobody listens for workers elsewhere: give --worker-listen "
-            "tcp://ADDRESS:PORT, too"
-        )
+        raise ValueError("link_key needs worker_listen, as in tcp://ADDRESS:PORT")
     if settings.worker_heartbeat > LONGEST_HEARTBEAT:
-        raise ValueError(f"worker_heartbeat: at most {LONGEST_HEARTBEAT:g} seconds; 0 sends none")
+        raise ValueError(
+            f"worker_heartbeat must be at most {LONGEST_HEARTBEAT:g} seconds; 0 switches it off"
+        )
 
 
 def _check_proxies(listen: Listen, settings: Settings) -> None:
     if listen.proxy_protocol != "off" and not settings.trusted_proxies:
         raise ValueError(
-            f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks that "
-            "proxies connect from; with a header anybody could take any address"
+            f"listen: {listen.name!r}: proxy_protocol needs trusted_proxies, the networks of the "
+            "proxies: else any client could claim any address"
         )
     if listen.proxy_protocol == "optional" and (
         listen.protocol == "raw" or listen.first_byte_timeout
     ):
         raise ValueError(
-            f"listen: {listen.name!r}: proxy_protocol=optional does not go with raw:// and "
-            "first_byte_timeout; of a client that says nothing nobody can know. Use required"
+            f"listen: {listen.name!r}: proxy_protocol=optional does not work with raw:// and "
+            "first_byte_timeout, as a client may be silent; use required"
         )
 
 
-def _check(name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> None:
+def _check_list(
+    name: str, kind: Callable[[tuple[str, ...]], object], values: tuple[str, ...]
+) -> None:
     try:
         kind(values)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def parse_worker_listen(text: str) -> bool:
-    """Whether a `worker_listen` value can be reached from this machine alone.
-
-    Raises ValueError with a line that says what to write instead.
-    """
-    wrong = ValueError(
-        f"worker_listen: {text!r}: write tcp://ADDRESS:PORT with an IP address of this machine, as "
-        "in tcp://10.0.0.1:7788 or tcp://[::1]:7788 (0.0.0.0 or [::] for every network)"
-    )
-    address = text.removeprefix("tcp://")
-    host, colon, port = address.rpartition(":")
-    if address == text or not colon or not is_count(port):
-        raise wrong
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        ip = ipaddress.ip_address(bare)
-    except ValueError:
-        raise wrong from None
-    if int(port) > 65535 or (ip.version == 6) != (bare != host):
-        raise wrong
-    return ip.is_loopback

@@ -1,13 +1,13 @@
-"""Sans-I/O. What the command line, the environment, the file and the docs need to know of settings.
+"""Sans-I/O. Settings for the command line, the environment, the file and the docs: what each of
+them takes, and how its value is read and written.
 
-A size may come as `256KiB` and a time as `5m`; units.py reads them. A setting of the kind `tables`
-has several values, each with keys of its own or in the short form of a text; pools.py reads that.
+A value may be a text wherever it comes from: `256KiB`, `5m`, `no`. A setting of the kind `tables`
+has several values, each a table or, as a text, its short form, which pools.py reads.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -18,41 +18,57 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from wsraw.config import pools as pools_module
-from wsraw.config import settings as settings_module
 from wsraw.config import units
-from wsraw.config.pools import TableError
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+
+SECTIONS: Final = {
+    "workers": "Handlers and workers",
+    "listen": "Listeners",
+    "tls": "TLS",
+    "verdict": "Who may connect",
+    "max_connections": "Limits for clients",
+    "ping_interval": "Connections",
+    "deflate": "Compression",
+    "run_dir": "Processes",
+    "worker_listen": "Workers on other machines",
+}
+"""The headings in `--help` and in the docs, by the first setting of each."""
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {"pools": PoolSettings, "routes": RouteSettings}
 """Settings that are tables, and the keys that each of these may have."""
 
-_TEXTS: Final = {"pools": pools_module.parse_pool, "routes": pools_module.parse_route}
+_SHORT_FORMS: Final = {"pools": pools_module.parse_pool, "routes": pools_module.parse_route}
+
+_SWITCHES: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+LARGEST: Final = 1e15
+"""Of seconds, and of messages a second: clocks overflow long before 1e308."""
 
 
 class Option(msgspec.Struct, frozen=True):
-    """A setting as the command line, the environment and the docs need it."""
+    """A setting, or a key of a table."""
 
     name: str
     kind: Literal["text", "texts", "choice", "switch", "count", "number", "size", "time", "tables"]
+    type: Any
     default: Any
     meaning: str
     minimum: int = 0
-    """Of a count or a number."""
+    """Of a count, a number or a size."""
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     is_path: bool = False
     flag: str = ""
-    """What the command line calls it."""
+    """The name on the command line."""
+    section: str = ""
 
 
 def options() -> list[Option]:
     """Every setting, in order."""
     return list(_of(Settings).values())
-
-
-def names() -> tuple[str, ...]:
-    """The names of all settings, in order."""
-    return tuple(_of(Settings))
 
 
 def option(name: str) -> Option:
@@ -67,19 +83,21 @@ def keys_of(name: str) -> list[Option]:
 
 @cache
 def _of(struct: type[msgspec.Struct]) -> dict[str, Option]:
-    """The fields of settings, or of one of their tables."""
     hints = get_type_hints(struct, include_extras=True)
-    fields = msgspec.structs.fields(struct)
-    return {field.name: _option(field, hints[field.name]) for field in fields}
+    found, section = {}, ""
+    for field in msgspec.structs.fields(struct):
+        section = SECTIONS.get(field.name, section)
+        found[field.name] = _option(field, hints[field.name], section)
+    return found
 
 
-def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
+def _option(field: msgspec.structs.FieldInfo, hint: Any, section: str) -> Option:
     # Annotated[Annotated[float, …], …] is flat: the type first, then every Meta.
     kind, *metas = get_args(hint)
     extra: dict[str, Any] = {}
     for meta in metas:
         extra.update(meta.extra or {})
-    # What may be left out as None is otherwise as it says.
+    # The kind of `X | None` is that of X.
     kind = next((each for each in get_args(kind) if NoneType in get_args(kind) and each), kind)
     what: Any
     if field.name in TABLES:
@@ -94,6 +112,7 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
     return Option(
         field.name,
         what,
+        hint,
         field.default,
         " ".join(meta.description for meta in metas if meta.description),
         max((meta.ge for meta in metas if meta.ge is not None), default=0),
@@ -101,62 +120,62 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> Option:
         get_args(kind) if what == "choice" else (),
         extra.get("path", False),
         extra.get("flag", field.name.replace("_", "-")),
+        section,
     )
 
 
-# --- values ---
+# --- reading values ---
 
 
 def read(name: str, value: Any) -> Any:
-    """A value of a setting, checked by itself. Raises ValueError with a line for the user.
-
-    A size or a time may be a text with a unit, a list of texts may be one text.
-    """
+    """The value of a setting, checked by itself. Raises ValueError that begins with the name."""
     known = _of(Settings).get(name)
     if known is None:
         raise ValueError(f"{name}: there is no such setting{did_you_mean(name)}")
-    if known.kind == "tables":
-        return _read_tables(name, value)
-    return _read(known, value, Settings)
+    return _read_tables(name, value) if known.kind == "tables" else _read(known, value)
 
 
-def _read(known: Option, value: Any, struct: type[msgspec.Struct]) -> Any:
-    name = known.name
-    if isinstance(value, str):
-        try:
-            if known.kind == "size":
-                value = units.parse_size(value)
-            elif known.kind == "time":
-                value = units.parse_time(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        if known.kind == "texts":
-            value = (value,)
+def _read(known: Option, value: Any) -> Any:
     try:
-        value = settings_module.convert_field(name, value, struct)
+        found = _from_text(known, value) if isinstance(value, str) else value
+        found = msgspec.convert(found, known.type)
+        if isinstance(found, float) and not found <= LARGEST:
+            raise ValueError("too large")
     except ValueError as error:
-        raise ValueError(f"{error}; {_advice(known, value)}") from error
-    if isinstance(value, float) and not math.isfinite(value):
-        what = "length of time; 0 switches a time off" if known.kind == "time" else "number"
-        raise ValueError(f"{name}: {value} is no {what}")
-    return value
+        shown = "" if isinstance(value, dict) else f" {value!r}:"
+        raise ValueError(f"{known.name}:{shown} {_advice(known)}") from error
+    return found
 
 
-def _advice(known: Option, value: Any) -> str:
+def _from_text(known: Option, text: str) -> Any:
+    if known.kind == "size":
+        return units.parse_size(text)
+    if known.kind == "time":
+        return units.parse_time(text)
+    if known.kind == "count":
+        return int(text) if len(text) < 20 else text
+    if known.kind == "number":
+        return float(text)
+    if known.kind == "switch":
+        return _SWITCHES.get(text.lower(), text)
+    return (text,) if known.kind == "texts" else text
+
+
+def _advice(known: Option) -> str:
     """What to write instead."""
-    least = f"{known.minimum} or more"
+    bounds = f"{known.minimum} or more"
     if known.maximum is not None:
-        least = f"from {known.minimum} to {known.maximum}"
-    bare = ", without quotes" if isinstance(value, str) else ""
+        bounds = f"from {known.minimum} to {known.maximum}"
+    least = f", {known.minimum} bytes or more" if known.minimum else ""
     return {
         "text": "write a text in quotes",
-        "texts": "write a text in quotes, or a list of such",
+        "texts": "write a text in quotes, or a list of them",
         "choice": f"write {' or '.join(known.choices)}",
         "switch": "write true or false",
-        "count": f"write a whole number, {least}{bare}",
-        "number": f"write a number, {least}{bare}",
-        "size": units.SIZE_HINT,
-        "time": units.TIME_HINT,
+        "count": f"write a whole number, {bounds}",
+        "number": f"write a number, {bounds}",
+        "size": f"{units.SIZE_HINT}{least}",
+        "time": f"{units.TIME_HINT}; 0 switches it off",
     }[known.kind]
 
 
@@ -164,82 +183,87 @@ def _read_tables(name: str, value: Any) -> Any:
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{name}: write [[{name}]] over each of them")
-    read = [_read_table(name, index, item) for index, item in enumerate(value)]
-    return pools_module.joined(value, read) if name == "pools" else tuple(read)
+        raise ValueError(f"{name}: write [[{name}]] above each of its tables")
+    return tuple(_read_table(name, number, item) for number, item in enumerate(value, 1))
 
 
-def _read_table(name: str, index: int, item: Any) -> Any:
-    """One of several; a text is its short form. Raises TableError."""
+def _read_table(name: str, number: int, item: Any) -> Any:
     struct = TABLES[name]
     if isinstance(item, struct):
         return item
     if isinstance(item, str):
-        try:
-            return _TEXTS[name](item)
-        except ValueError as error:
-            raise TableError(name, index, "", str(error)) from error
+        return _SHORT_FORMS[name](item)
+    where = f"{name}: table {number}: "
     if not isinstance(item, dict):
-        raise TableError(name, index, "", f"{item!r}: write a table, or a text")
+        raise ValueError(f"{where}{item!r}: write a table, or a text")
     known, values = _of(struct), {}
     for key, value in item.items():
         if key not in known:
             near = f"; did you mean {found}?" if (found := nearest(key, among=known)) else ""
             shown = key if key.isprintable() else repr(key)
-            raise TableError(name, index, key, f"{shown}: there is no such key in [[{name}]]{near}")
+            raise ValueError(f"{where}{shown}: there is no such key in [[{name}]]{near}")
         try:
-            values[key] = _read(known[key], value, struct)
+            values[key] = _read(known[key], value)
         except ValueError as error:
-            raise TableError(name, index, key, str(error)) from error
+            raise ValueError(f"{where}{error}") from error
     try:
         return struct(**values)
     except TypeError as error:
-        missing = [field.name for field in msgspec.structs.fields(struct) if field.required]
-        why = f"{' and '.join(missing)} must be said in each [[{name}]]"
-        raise TableError(name, index, "", why) from error
+        missing = [key for key, option in known.items() if option.default is msgspec.NODEFAULT]
+        raise ValueError(f"{where}{' and '.join(missing)} must be given") from error
 
 
 def nearest(name: str, cutoff: float = 0.6, among: Iterable[str] = ()) -> str | None:
-    """The setting that somebody may have meant, if there is one so much alike (0 to 1)."""
-    known = tuple(among) or names()
-    near = get_close_matches(re.sub(r"[^a-z0-9]", "_", name.lower()), known, 1, cutoff)
-    return near[0] if near else None
+    """The setting that was probably meant, if one is that similar (0 to 1)."""
+    near = re.sub(r"[^a-z0-9]", "_", name.lower())
+    found = get_close_matches(near, tuple(among) or tuple(_of(Settings)), 1, cutoff)
+    return found[0] if found else None
 
 
 def did_you_mean(name: str) -> str:
-    """What to put behind "there is no such setting"."""
+    """The end of a message about an unknown setting."""
     near = nearest(name)
     return f"; did you mean {near}?" if near else ""
 
 
-# --- what is made of them ---
+# --- writing values ---
+
+
+def as_text(option: Option, value: Any) -> str:
+    """A value of one word as the command line and the environment take it."""
+    if option.kind == "texts":
+        return " ".join(value)
+    if option.kind == "switch":
+        return "on" if value else "off"
+    if option.kind == "size":
+        return units.show_size(value)
+    if option.kind == "time":
+        return units.show_time(value)
+    return f"{value:g}" if option.kind == "number" else str(value)
 
 
 def toml(option: Option, value: Any) -> str:
-    """A value as it can stand in a TOML file."""
+    """A value as it is written in a TOML file."""
     if option.kind == "tables":
         return f"[{', '.join(map(_inline, value))}]"
     if option.kind == "texts":
         return f"[{', '.join(map(_quote, value))}]"
     if option.kind == "switch":
         return str(value).lower()
-    if option.kind == "size":
-        shown = units.show_size(value)
-        return shown if shown.isdigit() else _quote(shown)
-    if option.kind == "time":
-        return _quote(units.show_time(value))
-    return str(value) if option.kind in ("count", "number") else _quote(value)
+    text = str(value) if option.kind == "number" else as_text(option, value)
+    is_bare = option.kind in ("count", "number") or (option.kind == "size" and text.isdigit())
+    return text if is_bare else _quote(text)
 
 
 def _inline(table: msgspec.Struct) -> str:
-    """A table on one line, without what is at its default."""
+    """A table on one line, without keys that have their default."""
     known = _of(type(table))
-    said = [
+    given = [
         f"{name} = {toml(option, getattr(table, name))}"
         for name, option in known.items()
         if getattr(table, name) != option.default
     ]
-    return f"{{{', '.join(said)}}}"
+    return f"{{{', '.join(given)}}}"
 
 
 def _quote(text: str) -> str:

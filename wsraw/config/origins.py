@@ -1,11 +1,11 @@
-"""Sans-I/O. Which web pages may come in, and under which names: Origin and Host.
+"""Sans-I/O. The settings `origins` and `hosts`: which web pages may connect, and to which names.
 
-A browser lets any page of any site open a WebSocket to any server, and sends the user's cookies
-along (cross-site WebSocket hijacking); and it lets the page send any server a request with a body
-of the page's choice. It says whose page it is in `Origin` (RFC 6454), which the page cannot change.
-With a GET it may send no Origin; then, where the server counts as trustworthy (TLS, or this
-machine), it says `Sec-Fetch-Site: cross-site`. A client that sends neither is not a browser, and
-nobody's cookies are at stake; what such a client says of itself proves nothing, so it is let in.
+A browser lets a page of any site open a WebSocket to any server, with the user's cookies
+(cross-site WebSocket hijacking), and send it requests with any body. It names the page's site in
+`Origin` (RFC 6454), which the page cannot change. A GET may have no Origin; then the browser sends
+`Sec-Fetch-Site: cross-site`, if the server uses TLS or is this machine. A client that sends neither
+is not a browser: no cookies of a user are at risk, and it could send any Origin that it likes, so
+it is allowed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from wsraw.config.networks import parse_address
+from wsraw.config.addresses import parse_address
+from wsraw.link.rules import split_host_port
 
 ANY: Final = "any"
 SAME_ORIGIN: Final = "same-origin"
@@ -24,9 +25,8 @@ NULL: Final = "null"
 _PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PAGE: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@]+)")
 _PROGRAM: Final = re.compile(r"([a-z][a-z0-9+.-]*)://[a-z0-9._*-]*")
-"""The pages of a program that has a scheme of its own: `file://`, `app://.`."""
+"""Origins of programs with their own scheme: `file://`, `app://.`."""
 _NAME: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
-_PORT: Final = re.compile(r"[0-9]{1,5}")
 
 
 class Origins:
@@ -62,9 +62,9 @@ class Origins:
         self._programs.add(text)
 
     def allow(self, origin: str | None, hosts: Iterable[str], cross_site: bool = False) -> bool:
-        """Whether a page of that origin may come in, when these are the names that its request
-        was sent to: the Host, and what a trusted proxy says that it was. `cross_site`: the browser
-        says that it is a page of another site, which counts if there is no origin."""
+        """Whether a page of that origin may connect to these hosts: the Host header, and the host
+        that a trusted proxy reports. `cross_site`: the browser sent `Sec-Fetch-Site: cross-site`,
+        which matters if there is no origin."""
         if self._any:
             return True
         if origin is None:
@@ -103,7 +103,7 @@ class Hosts:
             self._names.append(name)
 
     def allow(self, host: str) -> bool:
-        """Whether a request for that Host is meant for us. A pattern without a port takes all."""
+        """Whether that Host is allowed. A pattern without a port allows all ports."""
         if self._any:
             return True
         asked = _parse_host(host.lower())
@@ -116,17 +116,17 @@ class Hosts:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """`*.example.org` means every name below example.org, and not that one itself."""
+    """`*.example.org` matches every name below example.org, and not example.org itself."""
     if pattern.startswith("*."):
         return name.endswith(pattern[1:]) and len(name) >= len(pattern)
     return pattern == name
 
 
 def _is_same(page: tuple[str, str, int], host: str) -> bool:
-    """The scheme is not compared: behind a proxy that ends TLS nobody knows what it was.
+    """Schemes are not compared: behind a proxy that terminates TLS the original one is unknown.
 
-    A page of this machine may reach a server of this machine by any port. That is how pages are
-    developed; and ports do not keep cookies apart anyway (RFC 6265, section 8.5).
+    A page of this machine may connect to any port of it: that is how pages are developed, and
+    cookies do not depend on the port anyway (RFC 6265, section 8.5).
     """
     asked = _parse_host(host.lower())
     if asked is None:
@@ -154,17 +154,11 @@ def _parse_page(text: str) -> tuple[str, str, int] | None:
 
 
 def _parse_host(text: str) -> tuple[str, int | None] | None:
-    """Name and port, as in a Host header; an IPv6 address keeps its brackets."""
-    name, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        name, port = text, ""
-    elif not _PORT.fullmatch(port) or int(port) > 65535:
-        return None
-    if name.startswith("[") and name.endswith("]"):
-        address = parse_address(name[1:-1])
+    """Name and port of a Host header; an IPv6 address keeps its brackets."""
+    name, port = split_host_port(text) or ("", None)
+    if text.startswith("["):
+        address = parse_address(name)
         if address is None:
             return None
-        name = f"[{address}]" if address.version == 6 else str(address)
-    elif not _NAME.fullmatch(name):
-        return None
-    return name.removesuffix("."), int(port) if port else None
+        return f"[{address}]" if address.version == 6 else str(address), port
+    return (name.removesuffix("."), port) if _NAME.fullmatch(name) else None

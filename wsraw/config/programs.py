@@ -1,9 +1,8 @@
-"""Sans-I/O. What workers run: a handlers file of Python, or a command of any language.
+"""Sans-I/O. What workers run: a handlers file in Python, or a command in any language.
 
-An entry of the setting `workers` ends with how many processes run it, `:N`. One word that ends in
-`.py` is a handlers file. So is more than one where a file has just that name: whoever reads entries
-may look. All else is a command, and run as it is. The word `none` alone means that the run starts
-no workers: they come from elsewhere.
+An entry of the setting `workers` ends with the number of processes, `:N`. One word that ends in
+`.py` is a handlers file, and so are several words if a file has exactly that name. Everything else
+is a command. The word `none` alone means that the run starts no workers.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from pathlib import PurePath
 from typing import Final, NamedTuple
 
 NONE: Final = "none"
-"""Instead of entries: no workers of the run's own."""
+"""Instead of entries: start no workers."""
 
 MOST: Final = 1000
-"""Processes of one entry."""
+"""Processes of a run."""
 
 
 class Program(NamedTuple):
-    """What a worker process is started as."""
+    """What a worker process runs."""
 
     name: str
-    """As the command line says it, without the number."""
+    """The text of the entry, without the number."""
     file: str | None = None
     """A handlers file."""
     words: tuple[str, ...] = ()
-    """A command; without it and a file, the handlers that print."""
+    """A command. Without a file and a command: handlers that print."""
     label: str = ""
-    """Of its pool's programs, what people call it: mostly less than the name."""
+    """A short name, unique in its pool."""
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is a command rather than a worker of ours."""
+        """Whether it is a command."""
         return bool(self.words)
 
 
@@ -44,7 +43,7 @@ PRINTS: Final = Program("", label="no handlers: events are printed")
 
 
 class Entry(NamedTuple):
-    """A program, and how many processes of it there are to be."""
+    """A program, and its number of processes."""
 
     program: Program
     number: int
@@ -55,16 +54,16 @@ def _never(path: str) -> bool:
 
 
 def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
-    """Read one entry. Raises ValueError with a line that says what to write.
+    """Read one entry. `is_file` says whether a file has that name.
 
-    `is_file` says whether there is a file of that name.
+    Raises ValueError that begins with `workers: `.
     """
     name, colon, count = text.rpartition(":")
     # A colon may belong to the path (C:\handlers.py); what follows the last one must be a number.
     if not colon or not (count.isascii() and count.isdigit()):
         name, count = text, "1"
     if "\0" in text:
-        raise ValueError(f"workers: {text!r}: a null character is in no name")
+        raise ValueError(f"workers: {text!r}: it contains a null character")
     if not name.strip():
         raise ValueError(f"workers: {text!r}: write FILE or FILE:N, as in handlers.py:4")
     if not (len(count) < 5 and 1 <= int(count) <= MOST):
@@ -74,8 +73,7 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     file, number = _python_file(text)
     if file and not is_file(text):
         raise ValueError(
-            f"workers: {text!r}: behind {file}: stands how many processes run it, as in {file}:4, "
-            f"not {number!r}"
+            f"workers: {text!r}: {number!r} is not a number of processes; write it as {file}:4"
         )
     try:
         words = split(name)
@@ -84,60 +82,58 @@ def parse(text: str, is_file: Callable[[str], bool] = _never) -> Entry:
     if len(words) == 1 and words[0].endswith(".py"):
         return Entry(Program(name, file=words[0], label=PurePath(words[0]).name), int(count))
     if not words or not words[0]:
-        raise ValueError(f"workers: {text!r}: write FILE or COMMAND, and :N behind it")
+        raise ValueError(f"workers: {text!r}: write FILE or COMMAND, or with a number FILE:N")
     return Entry(Program(name, words=words, label=name), int(count))
 
 
 def _python_file(text: str) -> tuple[str, str]:
-    """The file of an entry that names one, and what stands behind its colon: other servers take
-    the name of an application there. Empty for all other entries."""
+    """The file of an entry such as `app.py:app`, as other servers take it, and the text after the
+    colon. Empty for all other entries."""
     file, colon, rest = text.partition(".py:")
     return (f"{file}.py", rest) if colon and len(text.split()) == 1 else ("", "")
 
 
 def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> tuple[Entry, ...]:
-    """All entries; without any, one worker that prints, and for `none` none. Raises ValueError, as
-    above."""
+    """All entries; one worker that prints if there are none. Raises ValueError as `parse` does."""
     texts = tuple(texts)
     if texts == (NONE,):
         return ()
     if NONE in texts:
-        raise ValueError(f"workers: {NONE!r} means that there are none: leave it or the rest out")
+        raise ValueError(f"workers: {NONE!r} excludes all others: leave it out, or the others")
     entries = [parse(text, is_file) for text in texts] or [Entry(PRINTS, 1)]
     labels = [entry.program.label for entry in entries]
     found = []
     for program, count in entries:
         if [entry.program.name for entry in entries].count(program.name) > 1:
             raise ValueError(
-                f"workers: {program.name!r} is there twice; say once how many there are to be: "
-                f"{program.name}:N"
+                f"workers: {program.name!r} is given twice; give it once, as {program.name}:N"
             )
         if labels.count(program.label) > 1:
             program = program._replace(label=program.name)
         found.append(Entry(program, count))
     if sum(entry.number for entry in found) > MOST:
-        raise ValueError(f"workers: more than {MOST} processes in all")
+        raise ValueError(f"workers: more than {MOST} processes in total")
     return tuple(found)
 
 
 def is_handlers_file(name: str, is_file: Callable[[str], bool]) -> bool:
-    """Whether the whole name, with all its white space, is that of a Python file."""
+    """Whether the whole name, with its white space, is that of a Python file."""
     return name.endswith(".py") and (len(name.split()) == 1 or is_file(name))
 
 
 def split(command: str) -> tuple[str, ...]:
-    """The words of a command, quoted as people do where this runs. Raises ValueError."""
+    """The words of a command, with the quotes of this platform. Raises ValueError."""
     if sys.platform != "win32":
         return tuple(shlex.split(command))
-    # A backslash is a path's, and only double quotes quote.
+    # Backslashes separate paths there, and only double quotes quote.
     if command.count('"') % 2:
         raise ValueError("No closing quotation")
     return tuple(word.replace('"', "") for word in re.findall(r'(?:"[^"]*"|[^\s"])+', command))
 
 
 def find(programs: Sequence[Program], name: str) -> Program | None:
-    """The one that is meant: by its whole name, or by a word of it that no other has, such as
-    `echo.mjs` of `node src/echo.mjs`. None if there is none, or more than one."""
+    """The program with that name, or with a word that no other one has, such as `echo.mjs` of
+    `node src/echo.mjs`. None if there is none, or more than one."""
     for program in programs:
         if name in (program.name, program.label):
             return program

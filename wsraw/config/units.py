@@ -24,25 +24,25 @@ _TIMES: Final = {
     "h": 3600.0,
     "d": 86400.0,
 }
-# A dozen digits are enough for everybody, and none of them overflows.
+# Twelve digits are enough, and cannot overflow.
 _QUANTITY: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([A-Za-z]*)")
 
-SIZE_HINT: Final = "write bytes, as in 65536, 64KiB or 1MB"
-TIME_HINT: Final = "write seconds, as in 30, or 30s, 500ms, 5m, 2h"
+SIZE_HINT: Final = "write a number of bytes, as in 65536, 64KiB or 1MB"
+TIME_HINT: Final = "write a number of seconds, as in 30, or 30s, 500ms, 5m, 2h"
 
 
 def parse_size(text: str) -> int:
     """Bytes; KiB, MiB, GiB are powers of 1024, KB, MB, GB of 1000. Raises ValueError with advice.
 
-    A bare K or M is refused: half the programs mean 1000 by it.
+    A K or M alone is refused: half of all programs mean 1000 by K.
     """
     found = _QUANTITY.fullmatch(text.strip())
     factor = _SIZES.get(found[2].lower()) if found else None
     if found is None or factor is None:
-        raise ValueError(f"{text!r} is no size; {SIZE_HINT}")
+        raise ValueError(f"{text!r} is not a size; {SIZE_HINT}")
     size = float(found[1]) * factor if "." in found[1] else int(found[1]) * factor
     if size != int(size):
-        raise ValueError(f"{text!r} is no whole number of bytes")
+        raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size)
 
 
@@ -51,13 +51,13 @@ def parse_time(text: str) -> float:
     found = _QUANTITY.fullmatch(text.strip())
     factor = _TIMES.get(found[2]) if found else None
     if found is None or factor is None:
-        raise ValueError(f"{text!r} is no length of time; {TIME_HINT}")
+        raise ValueError(f"{text!r} is not a length of time; {TIME_HINT}")
     # Divided, not multiplied, where that is exact: 100ms is 0.1.
     return float(found[1]) / 1000 if found[2] == "ms" else float(found[1]) * factor
 
 
 def show_size(size: int) -> str:
-    """The shortest that `parse_size` reads as the same."""
+    """The shortest text that `parse_size` reads as this size."""
     for unit in ("GiB", "MiB", "KiB"):
         whole, rest = divmod(size, _SIZES[unit.lower()])
         if whole and not rest:
@@ -66,7 +66,7 @@ def show_size(size: int) -> str:
 
 
 def human_size(size: int) -> str:
-    """For the log and for people: rounded, with its unit."""
+    """A size for people: rounded, with its unit."""
     for unit in ("GiB", "MiB", "KiB"):
         whole = _SIZES[unit.lower()]
         if size >= whole:
@@ -75,5 +75,5 @@ def human_size(size: int) -> str:
 
 
 def show_time(seconds: float) -> str:
-    """What `parse_time` reads as the same, to the billionth of a second."""
+    """A text that `parse_time` reads as this time, to the nanosecond."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from wsraw.config import options, pools
-from wsraw.config import settings as settings_module
+from wsraw.config import pools
 from wsraw.config.addresses import Listen, parse_listen
+from wsraw.config.checks import from_options
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.http import answer
 from wsraw.gateway.sessions.router import Router
@@ -72,9 +72,7 @@ class App:
         """Raises LoadError, ValueError for a wrong setting, and what on_start raises."""
         if api.installed():
             raise RuntimeError("there is an App, or a worker, in this process; close it first")
-        given = {name: options.read(name, value) for name, value in settings.items()}
-        self.settings = settings_module.convert(given)
-        pools.check(self.settings)
+        self.settings = from_options(settings)
         known = pools.in_force(self.settings)
         if pool not in known:
             raise ValueError(f"pool {pool!r}: these handlers can be those of {' or '.join(known)}")
@@ -126,7 +124,7 @@ class App:
         self._stopper = Stopper(self._bell)
         identity = b"\0%d" % next(self._identities)
         dealer = self._dealers[identity] = MemoryDealer(identity)
-        concurrency = self.settings.concurrency or 100 if loaded.is_async else 1
+        concurrency = self.settings.concurrency if loaded.is_async else 1
         link = WorkerLink(
             pool=self._pool,
             token=TOKEN,

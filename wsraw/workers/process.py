@@ -35,9 +35,6 @@ from wsraw.workers.shells import fork
 from wsraw.workers.shells.link_socket import Bell, Dealer, LinkKeys
 from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper
 
-ASYNC_CONCURRENCY: Final = 100
-"""Events that async handlers work on at the same time, unless the setting says otherwise."""
-
 ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler has left when the supervisor is gone; nobody else could end it then."""
 
@@ -83,7 +80,7 @@ def main(
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
-    concurrency = settings.concurrency or ASYNC_CONCURRENCY if loaded.is_async else 1
+    concurrency = settings.concurrency if loaded.is_async else 1
     link = WorkerLink(
         pool=pool,
         token=token,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from wsraw.config.networks import Networks
+from wsraw.config.addresses import Networks
 from wsraw.gateway.admission.forwarded import Client, forwarded, x_forwarded_for
 
 TRUSTED = Networks(["10.0.0.0/8"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsraw.config.networks import Networks, parse_address
+from wsraw.config.addresses import Networks, parse_address
 from wsraw.gateway.admission.forwarded import MAX_HOPS, Client, forwarded, x_forwarded_for
 
 TRUSTED = Networks(["10.0.0.0/8", "fd00::/8"])

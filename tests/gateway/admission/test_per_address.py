@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.config.networks import UNIX, parse_address
+from wsraw.config.addresses import UNIX, parse_address
 from wsraw.gateway.admission.per_address import AddressLimits, address_key, most_connections
 
 

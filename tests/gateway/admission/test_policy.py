@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from corpus import UPGRADE, frame, tell
 
-from wsraw.config.addresses import Listen
-from wsraw.config.networks import UNIX, parse_address
+from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection

@@ -21,7 +21,7 @@ from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.ends import LARGEST_BATCH
 from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
 from wsraw.runtime.selector import Selector
-from wsraw.runtime.tuning import KEEPALIVE_IDLE, tune
+from wsraw.runtime.sockets import KEEPALIVE_IDLE, tune
 
 MUCH = 16_000_000
 """Bytes that no kernel takes for a reader that does not read."""

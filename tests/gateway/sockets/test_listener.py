@@ -16,8 +16,7 @@ from wsraw.config.addresses import Listen
 from wsraw.gateway.sockets.listener import ACCEPT_BUDGET, Listener
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop
-from wsraw.runtime.sockets import printable
-from wsraw.runtime.tuning import INHERITED
+from wsraw.runtime.sockets import INHERITED, printable
 
 unix_only = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 

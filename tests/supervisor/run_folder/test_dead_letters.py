@@ -59,7 +59,7 @@ def test_one_of_them(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["dead-letters", "3", "--run-dir", str(run_dir)]) == 2
-    assert "holds 2 dead letters" in capsys.readouterr().err
+    assert "2 dead letters" in capsys.readouterr().err
 
 
 def test_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from wsraw.config.networks import Address, Networks, parse_address
+from wsraw.config.addresses import Address, Networks, parse_address
 
 MAX_HOPS: Final = 32
 """Proxies that a request may have passed; further to the left nothing is read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from wsraw.config.networks import Address
+from wsraw.config.addresses import Address
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that was refused is asked to try again."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from wsraw.config.addresses import Listen
-from wsraw.config.networks import Address, Networks
+from wsraw.config.addresses import Address, Listen, Networks
 from wsraw.config.origins import Hosts, Origins
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.forwarded import Client, forwarded, x_forwarded_for

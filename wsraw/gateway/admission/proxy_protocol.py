@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from wsraw.config.networks import Address, parse_address
+from wsraw.config.addresses import Address, parse_address
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 """How version 2 begins: what no text protocol would send."""

@@ -10,8 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
-from wsraw.config.addresses import Listen
-from wsraw.config.networks import Address
+from wsraw.config.addresses import Address, Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.accepting import Accepting

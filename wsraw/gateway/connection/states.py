@@ -27,7 +27,7 @@ import math
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from wsraw.config.networks import Address
+from wsraw.config.addresses import Address
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.output import Output
 from wsraw.gateway.counters import FAULT

@@ -23,8 +23,7 @@ from wsraw.gateway.tls.client_contexts import ClientContexts, make_context, opti
 from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening
 from wsraw.runtime.loop import Loop, Timer
-from wsraw.runtime.sockets import printable
-from wsraw.runtime.tuning import tune
+from wsraw.runtime.sockets import printable, tune
 
 ATTEMPT_DELAY: Final = 0.25
 """Seconds before the next address is tried, too (RFC 8305, section 5)."""

@@ -9,8 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from wsraw.config.addresses import Listen
-from wsraw.config.networks import UNIX, parse_address
+from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
@@ -27,8 +26,7 @@ from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.gateway.tls.server_contexts import ServerContexts
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import without_secrets
-from wsraw.runtime.sockets import printable
-from wsraw.runtime.tuning import INHERITED, tune
+from wsraw.runtime.sockets import INHERITED, printable, tune
 
 WRITE_BUDGET: Final = 512
 """Connections that are written to in a turn; in the order in which they became dirty."""

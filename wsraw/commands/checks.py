@@ -1,0 +1,53 @@
+"""What commands check before they start anything: here one line of the terminal names a mistake;
+in a run it would be a crash loop, or a line of a child's log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from wsraw.commands.failures import WrongUse
+from wsraw.config.programs import Program
+from wsraw.config.settings import Settings
+
+
+def check_program(program: Program, where: str = "--workers ") -> None:
+    """Whether the file or the command is there. Raises WrongUse."""
+    if program.file is not None or os.path.isdir(program.name):
+        _check_file(program.file or program.name)
+    elif program.is_foreign and shutil.which(program.words[0]) is None:
+        first = program.words[0]
+        hint = "is it installed, and in PATH?"
+        if os.path.isfile(first):
+            hint = "the file is not executable (chmod +x); or write its interpreter before it"
+        elif ":" in first and "/" not in first:
+            hint = "a handlers file is given by its name, as in handlers.py:4"
+        elif program.name.endswith(".py"):
+            hint = f"there is no handlers file {program.name!r} either"
+        raise WrongUse(f"{where}{program.name!r}: {first}: no such program; {hint}")
+
+
+def _check_file(file: str) -> None:
+    try:
+        os.stat(file)
+    except PermissionError:
+        raise WrongUse(f"{file}: its folder cannot be entered; check the permissions") from None
+    except (OSError, ValueError):
+        raise WrongUse(f"{file}: there is no such handlers file") from None
+    if not os.path.isfile(file):
+        raise WrongUse(f"{file} is not a file; name the Python file with the handlers")
+    if not os.access(file, os.R_OK):
+        raise WrongUse(f"{file} cannot be read; check its permissions")
+
+
+def check_keys(settings: Settings) -> None:
+    """Whether the key files of the link can be used. Raises WrongUse."""
+    if not settings.link_key:
+        return
+    from wsraw.runtime import keys
+
+    try:
+        keys.read_secret(settings.link_key)
+        keys.AllowedKeys(settings.worker_keys)
+    except keys.KeyFileError as error:
+        raise WrongUse(str(error)) from error

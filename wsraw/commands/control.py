@@ -1,0 +1,135 @@
+"""Commands to a run that is up: status, reload, scale, stop, drain, dead-letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from wsraw.commands.failures import Failed, WrongUse, show
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+run_dir_option = click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    envvar="WSRAW_RUN_DIR",
+    default="",
+    help="The run folder of the run. Default: WSRAW_RUN_DIR, else the only run of yours.",
+)
+
+
+def timeout_option(seconds: float) -> Callable[[F], F]:
+    """Add --timeout with that default."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=seconds,
+        show_default=True,
+        help="Most time to wait for the answer; 0: no limit.",
+    )
+
+
+def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
+    """The answer of the run, a `Done`."""
+    from wsraw.supervisor.control import client
+
+    try:
+        folder = client.find(run_dir)
+        done = client.ask(folder, what, args, timeout)
+        if what in ("stop", "drain") and done.ok:
+            client.wait_until_gone(folder, timeout)
+    except client.NoRunError as error:
+        raise WrongUse(str(error)) from error
+    except TimeoutError as error:
+        raise Failed(f"{what}: {error}") from error
+    if not done.ok:
+        raise Failed(f"{what}: {done.text}")
+    return done
+
+
+@click.command()
+@run_dir_option
+@timeout_option(10.0)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+def status(run_dir: str, timeout: float, as_json: bool) -> None:
+    """Show the state of a run: gateway, workers, connections."""
+    from wsraw.supervisor.status import table
+
+    done = _ask(run_dir, "status", (), timeout)
+    show(json.dumps(done.data) if as_json else table(done.data))
+
+
+@click.command()
+@click.option(
+    "--pool", metavar="NAME", default="", help="Only the workers of this pool. Default: all."
+)
+@run_dir_option
+@timeout_option(120.0)
+def reload(pool: str, run_dir: str, timeout: float) -> None:
+    """Replace all workers by new ones, one by one.
+
+    The new workers load the handlers file again. If it does not load, the old ones stay.
+    """
+    show(_ask(run_dir, "reload", (pool,) if pool else (), timeout).text)
+
+
+@click.command()
+@click.argument("workers", metavar="N|NAME=N")
+@run_dir_option
+@timeout_option(120.0)
+def scale(workers: str, run_dir: str, timeout: float) -> None:
+    """Change the number of workers to N.
+
+    Surplus workers finish their events first.
+
+    NAME is a pool (chat=4), one of several --workers (chat.py=4), or both (chat/chat.py=4).
+    """
+    show(_ask(run_dir, "scale", (workers,), timeout).text)
+
+
+@click.command()
+@run_dir_option
+@timeout_option(0.0)
+def stop(run_dir: str, timeout: float) -> None:
+    """Stop a run gracefully, within its stop_timeout."""
+    show(_ask(run_dir, "stop", (), timeout).text)
+
+
+@click.command()
+@run_dir_option
+@timeout_option(0.0)
+def drain(run_dir: str, timeout: float) -> None:
+    """Stop a run gracefully, without a time limit."""
+    show(_ask(run_dir, "drain", (), timeout).text)
+
+
+@click.command("dead-letters")
+@click.argument("number", type=click.IntRange(min=1), required=False)
+@run_dir_option
+def dead_letters(number: int | None, run_dir: str) -> None:
+    """List the events that killed workers.
+
+    With NUMBER, show that one in full.
+    """
+    from wsraw.supervisor.run_folder import dead_letters as letters
+
+    try:
+        file = letters.find(run_dir)
+        found = letters.read(file)
+    except letters.NoLettersError as error:
+        raise WrongUse(str(error)) from error
+    except OSError as error:
+        raise WrongUse(f"{file}: {error.strerror}") from error
+    if number is None:
+        for n, letter in enumerate(found, 1):
+            show(letters.line(n, letter))
+        if not found:
+            click.echo(f"no dead letters in {file.parent}")
+    elif number > len(found):
+        raise WrongUse(f"{file} contains {len(found)} dead letters")
+    else:
+        show(letters.whole(found[number - 1]))

@@ -1,0 +1,107 @@
+"""Settings as options of commands: config/options.py describes them, click reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container
+from typing import Any, Final, TypeVar
+
+import click
+
+from wsraw.commands.failures import WrongUse
+from wsraw.config import options as options_module
+from wsraw.config import sources
+from wsraw.config.options import Option
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OF_WORKERS: Final = ("concurrency", "on_exception", "log_level")
+"""The settings of a worker that is started by hand."""
+
+_METAVARS: Final = {
+    "listen": "ADDRESS",
+    "workers": "FILE|COMMAND[:N]",
+    "pools": "NAME[=WORKERS]",
+    "routes": "PATTERN=POOL",
+    "subprotocols": "NAME",
+    "tls_cert": "[NAMES=]FILE",
+    "tls_key": "FILE",
+    "tls_client_ca": "FILE",
+    "origins": "ORIGIN",
+    "hosts": "HOST",
+    "trusted_proxies": "NETWORK",
+    "run_dir": "FOLDER",
+    "worker_listen": "ENDPOINT",
+    "link_key": "FILE",
+    "worker_keys": "PATH",
+}
+_METAVARS_OF_KINDS: Final = {"count": "N", "number": "N", "size": "SIZE", "time": "TIME"}
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows the settings under the headings that the docs have, too."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a heading for each section."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        known = {option.name: option.section for option in options_module.options()}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(known.get(param.name or "", "Options"), []).append(record)
+        for heading in ("Options", *options_module.SECTIONS.values()):
+            with formatter.section(heading):
+                formatter.write_dl(sections[heading])
+
+
+def config_option(command: F) -> F:
+    """Add --config."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        envvar="WSRAW_CONFIG",
+        help="Settings file (TOML). Environment variables (WSRAW_NAME) override it; command-line "
+        "options override both.",
+    )(command)
+
+
+def setting_options(names: Container[str] | None = None) -> Callable[[F], F]:
+    """Add an option for each setting, or for those with these names."""
+
+    def add(command: F) -> F:
+        for option in reversed(options_module.options()):
+            if names is None or option.name in names:
+                command = _click_option(option)(command)
+        return command
+
+    return add
+
+
+def _click_option(option: Option) -> Callable[[F], F]:
+    """Click reads a text, or a switch, and no more: sources.py checks values wherever they come
+    from. What was not given is None or empty."""
+    is_switch = option.kind == "switch"
+    meaning = option.meaning
+    if option.default not in ((), ""):
+        meaning = f"{meaning}  [default: {options_module.as_text(option, option.default)}]"
+    metavar = _METAVARS.get(option.name) or _METAVARS_OF_KINDS.get(option.kind)
+    if option.choices:
+        metavar = f"[{'|'.join(option.choices)}]"
+    return click.option(
+        f"--{option.flag}/--no-{option.flag}" if is_switch else f"--{option.flag}",
+        option.name,
+        type=bool if is_switch else str,
+        default=None,
+        multiple=option.kind in ("texts", "tables"),
+        metavar=None if is_switch else metavar,
+        help=meaning,
+    )
+
+
+def gather(values: dict[str, Any], config: str | None = None) -> sources.Configuration:
+    """The settings in force. `values` are those of the command line. Raises WrongUse."""
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    try:
+        return sources.gather(given, os.environ if config is not None else {}, config or "")
+    except sources.ConfigurationError as error:
+        raise WrongUse(str(error)) from error

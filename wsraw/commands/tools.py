@@ -1,0 +1,151 @@
+"""Tools beside the server: `wsraw drill` proves a run, `wsraw conform` proves a worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from wsraw.commands.checks import check_program
+from wsraw.commands.failures import WrongUse
+from wsraw.config import programs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _number(
+    flag: str, default: float, meaning: str, *, kind: click.ParamType[Any]
+) -> Callable[[F], F]:
+    return click.option(
+        flag, type=kind, metavar="N", default=default, show_default=True, help=meaning
+    )
+
+
+def _every(flag: str, default: float, meaning: str) -> Callable[[F], F]:
+    return click.option(
+        flag,
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=default,
+        show_default=True,
+        help=f"{meaning}; 0: never.",
+    )
+
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.option(
+    "--connect",
+    metavar="HOST:PORT",
+    default="",
+    help="Test the run that listens there. Default: start one on a free port.",
+)
+@click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    default="",
+    help="The run folder of that run. Without it there is only load, and no faults.",
+)
+@_number("--seconds", 30, "How long to test, in seconds.", kind=POSITIVE)
+@click.option(
+    "--workers",
+    metavar="N|COMMAND[:N]",
+    multiple=True,
+    default=("4",),
+    show_default=True,
+    help="Workers of a run that the drill starts: N with its own handlers, or commands of workers "
+    "that do the same, as in `wsraw run --workers`. May be repeated.",
+)
+@_number("--websockets", 200, "WebSocket connections.", kind=click.IntRange(min=0))
+@_number("--raw", 50, "Raw connections.", kind=click.IntRange(min=0))
+@_number("--rate", 5000, "Messages per second on all connections together.", kind=POSITIVE)
+@_number("--size", 64, "Bytes of a message.", kind=click.IntRange(min=16))
+@_every("--kill-every", 0.5, "Kill a worker (SIGKILL) this often")
+@_every("--hang-every", 0, "Let the handler of a worker hang this often")
+@_every("--stop-every", 10, "Suspend a worker (SIGSTOP) this often")
+@click.option(
+    "--stop-for",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=2,
+    show_default=True,
+    help="Resume a suspended worker (SIGCONT) after this time.",
+)
+@_every("--reload-every", 5, "Reload this often")
+@_every("--scale-every", 0, "Remove a worker, or add it again, this often")
+@_every("--kill-gateway-every", 0, "Kill the gateway this often")
+@_every("--kill-supervisor-every", 0, "Kill the supervisor, and start the run again, this often")
+@click.option(
+    "--delivery",
+    type=click.Choice(["at-least-once", "at-most-once"]),
+    default="at-least-once",
+    show_default=True,
+    help="The setting of the run. With at-most-once, clients of a worker that died may be "
+    "disconnected.",
+)
+@click.option("--log", metavar="FILE", default="", help="Write the log of the drill's run here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
+    """Check that faults lose no messages and no clients.
+
+    Serve clients while workers are killed, suspended and replaced, and check that no message is
+    lost, doubled or reordered and no client is disconnected. Exit code 1: one was.
+    """
+    from wsraw.tools.drill import drill as drills
+    from wsraw.tools.drill.plan import Plan, PlanError
+
+    numbers = [text for text in workers if text.isascii() and text.isdigit()]
+    counts = [click.IntRange(1, programs.MOST)(text) for text in numbers]
+    also = tuple(text for text in workers if text not in numbers)
+    try:
+        plan = Plan(workers=sum(counts), also=also, **values)
+        for entry in programs.parse_all(also, os.path.isfile) if also else ():
+            check_program(entry.program)
+        return drills.main(plan, as_json)
+    except (PlanError, drills.CannotDrill) as error:
+        raise WrongUse(str(error)) from error
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--generic", is_flag=True, help="Skip the rules that need the behaviour of the example workers."
+)
+@click.option(
+    "--rules", metavar="NAME[,NAME…]", default="", help="Check only these rules. Default: all."
+)
+@click.option(
+    "--timeout",
+    type=POSITIVE,
+    metavar="SECONDS",
+    default=5.0,
+    show_default=True,
+    help="Most time to wait for an answer of the worker.",
+)
+@click.option("--log", metavar="FILE", default="", help="Write the output of the worker here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def conform(
+    command: tuple[str, ...], generic: bool, rules: str, timeout: float, log: str, as_json: bool
+) -> int:
+    """Check that a worker implements the worker protocol.
+
+    Start the worker COMMAND, act as its gateway, and check rule by rule. Exit code 1: the worker
+    breaks a rule.
+
+    The worker gets WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment.
+    """
+    from wsraw.tools.conform import run as runner
+
+    names = [name.strip() for name in rules.split(",") if name.strip()]
+    try:
+        return runner.main(
+            command, names, generic=generic, patience=timeout, as_json=as_json, log=log
+        )
+    except runner.CannotConform as error:
+        raise WrongUse(str(error)) from error

@@ -1,0 +1,167 @@
+"""`wsraw worker`: one worker that is started by hand, on this machine or another."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from wsraw.commands.checks import check_program
+from wsraw.commands.failures import WrongUse
+from wsraw.commands.options import OF_WORKERS, gather, setting_options
+from wsraw.config import programs
+
+
+@click.command()
+@click.argument("program", metavar="FILE|COMMAND")
+@click.option(
+    "--connect",
+    "endpoint",
+    metavar="ENDPOINT",
+    envvar="WSRAW_ENDPOINT",
+    default="",
+    help="The gateway's link, as `wsraw run` logs it: ipc://DIR/link.sock or tcp://HOST:PORT. "
+    "Default: link.sock in --run-dir.",
+)
+@click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    envvar="WSRAW_RUN_DIR",
+    default="",
+    help="The run folder of a run on this machine, instead of --connect.",
+)
+@click.option(
+    "--token",
+    envvar="WSRAW_TOKEN",
+    default="",
+    help="The secret that admits workers. Default: WSRAW_TOKEN, else the file DIR/token beside an "
+    "ipc:// endpoint.",
+)
+@click.option(
+    "--pool",
+    metavar="NAME",
+    envvar="WSRAW_POOL",
+    default="default",
+    show_default=True,
+    help="The pool that the worker joins.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    default="",
+    help="The secret key of this worker (`wsraw keygen`), for a gateway on another machine.",
+)
+@click.option(
+    "--gateway-key", metavar="FILE", default="", help="The public key of that gateway: its .pub."
+)
+@setting_options(OF_WORKERS)
+def worker(
+    program: str,
+    endpoint: str,
+    run_dir: str,
+    token: str,
+    pool: str,
+    key: str,
+    gateway_key: str,
+    **values: Any,
+) -> int:
+    """Run one worker by hand, on this machine or another.
+
+    It runs the handlers in FILE, or a COMMAND in another language.
+    """
+    if not endpoint and run_dir and sys.platform != "win32":
+        endpoint = f"ipc://{os.path.join(os.path.abspath(run_dir), 'link.sock')}"
+    _check_link(endpoint, key, gateway_key)
+    found = _program(program)
+    settings = gather(values).settings
+    keys = _read_keys(key, gateway_key) if key else None
+    from wsraw.runtime import launch
+
+    code = launch.as_process_1()
+    if code is not None:
+        return code
+    token = token or (_token_beside(endpoint) if keys is None else "")
+    for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
+        # Programs that a handler starts must not use them.
+        os.environ.pop(name, None)
+    if found.file is None:
+        return _become(found.words, endpoint, token, pool, keys)
+    from wsraw.workers import process
+    from wsraw.workers.shells.link_socket import LinkKeys
+
+    link_keys = LinkKeys(*keys) if keys is not None else None
+    launch.unblock_signals()
+    return process.main(found.file, endpoint, token, pool, settings, link_keys)
+
+
+def _check_link(endpoint: str, key: str, gateway_key: str) -> None:
+    if not endpoint:
+        raise WrongUse("where is the gateway? Give --connect, or --run-dir (not on Windows)")
+    if not endpoint.startswith(("ipc://", "tcp://")):
+        raise WrongUse(f"--connect {endpoint}: write ipc://DIR/link.sock or tcp://HOST:PORT")
+    if bool(key) != bool(gateway_key):
+        raise WrongUse("--key and --gateway-key belong together: give both, or neither")
+    if key and not endpoint.startswith("tcp://"):
+        raise WrongUse("--key: keys are for tcp:// endpoints; on this machine the token suffices")
+
+
+def _program(text: str) -> programs.Program:
+    try:
+        program, number = programs.parse(text, os.path.isfile)
+    except ValueError as error:
+        raise WrongUse(str(error).removeprefix("workers: ")) from error
+    if number != 1 or text.endswith(":1"):
+        raise WrongUse(f"{text}: leave out the number; to run several workers, start several")
+    check_program(program, "")
+    return program
+
+
+def _read_keys(key: str, gateway_key: str) -> tuple[str, str]:
+    from wsraw.runtime import keys
+
+    try:
+        return keys.read_secret(key), keys.read_public(gateway_key)
+    except keys.KeyFileError as error:
+        raise WrongUse(str(error)) from error
+
+
+def _become(
+    words: Sequence[str], endpoint: str, token: str, pool: str, keys: tuple[str, str] | None
+) -> int:
+    """Become a worker in another language, with the environment of docs/worker-protocol.md."""
+    import secrets
+
+    from wsraw.commands.keys import public_of
+    from wsraw.runtime import launch
+
+    os.environ |= {
+        "WSRAW_ENDPOINT": endpoint,
+        "WSRAW_TOKEN": token,
+        "WSRAW_POOL": pool,
+        "WSRAW_INSTANCE": secrets.token_hex(8),
+    }
+    if keys is not None:
+        secret, gateway = keys
+        os.environ |= {
+            "WSRAW_CURVE_SERVERKEY": gateway,
+            "WSRAW_CURVE_PUBLICKEY": public_of(secret),
+            "WSRAW_CURVE_SECRETKEY": secret,
+        }
+    return launch.become(words)
+
+
+def _token_beside(endpoint: str) -> str:
+    if not endpoint.startswith("ipc://"):
+        raise WrongUse("no token: give --token or WSRAW_TOKEN (it is in the file RUN_DIR/token)")
+    path = os.path.join(os.path.dirname(endpoint.removeprefix("ipc://")), "token")
+    try:
+        with open(path, encoding="ascii") as stream:
+            return stream.read().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it contains no token"
+        raise WrongUse(
+            f"no token: {path}: {reason}; is `wsraw run` running there, under your user?"
+        ) from error
