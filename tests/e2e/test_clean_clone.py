@@ -103,7 +103,7 @@ def test_make_run_serves_and_ctrl_c_stops_it(clone: Path, tmp_path: Path) -> Non
             make.wait()
 
 
-def test_what_make_says_to_do_can_be_done(clone: Path) -> None:
+def test_the_client_that_make_run_names_is_installed(clone: Path) -> None:
     """`make run` shows a command line client; after `make run` it must be there."""
     python = clone / ".venv" / "bin" / "python"
     if not python.exists():
@@ -118,7 +118,7 @@ def test_what_make_says_to_do_can_be_done(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_pip_install_in_a_fresh_environment(clone: Path, tmp_path: Path) -> None:
+def test_pip_installs_wsraw_in_a_fresh_environment(clone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "venv"
     venv.create(folder, with_pip=True)
     scripts = folder / "bin"

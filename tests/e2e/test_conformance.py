@@ -27,7 +27,7 @@ def conformance(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_part_of_the_suite(tmp_path: Path, role: str) -> None:
+def test_a_part_of_the_autobahn_suite_passes(tmp_path: Path, role: str) -> None:
     done = conformance(tmp_path, "--role", role, "--cases", CASES)
     assert done.returncode == 0, done.stdout + done.stderr
     told = re.search(rf"as {role}: (\d+) cases", done.stdout)
@@ -36,12 +36,12 @@ def test_a_part_of_the_suite(tmp_path: Path, role: str) -> None:
     assert (tmp_path / role / "index.html").exists()
 
 
-def test_joined_messages_are_echoed_as_well(tmp_path: Path) -> None:
+def test_a_part_of_the_autobahn_suite_passes_with_joined_messages(tmp_path: Path) -> None:
     done = conformance(tmp_path, "--role", "server", "--cases", "5.*", "--option", "messages=whole")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_fails_is_told(tmp_path: Path) -> None:
+def test_a_failing_case_is_reported(tmp_path: Path) -> None:
     # 13.* is UNIMPLEMENTED in a server that agrees on no compression.
     done = conformance(
         tmp_path, "--role", "server", "--cases", "1.1.1,13.1.1", "--option", "no-deflate"

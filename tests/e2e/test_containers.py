@@ -69,7 +69,7 @@ def command(service: str) -> list[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_it_is_built_from_this_repository(service: str) -> None:
+def test_the_image_is_built_from_this_repository(service: str) -> None:
     build = COMPOSE["services"][service]["build"]
     context = (FOLDER / build["context"]).resolve()
     assert context == ROOT
@@ -83,7 +83,7 @@ def test_it_is_built_from_this_repository(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_it_is_nobody_and_may_next_to_nothing(service: str) -> None:
+def test_the_containers_run_without_privileges(service: str) -> None:
     assert of(service, "USER")[-1] == f"{NOBODY}:{NOBODY}"
     said = COMPOSE["services"][service]
     assert said["read_only"]
@@ -92,14 +92,14 @@ def test_it_is_nobody_and_may_next_to_nothing(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_it_gets_the_secrets_that_its_command_names_and_no_others(service: str) -> None:
+def test_a_container_gets_only_the_secrets_that_its_command_names(service: str) -> None:
     named = re.findall(r"/run/secrets/(\S+)", " ".join(command(service)))
     assert sorted(named) == sorted(COMPOSE["services"][service]["secrets"])
     for name in named:
         assert COMPOSE["secrets"][name] == {"file": f"keys/{name}"}
 
 
-def test_only_the_gateway_is_reached_from_outside_and_both_meet() -> None:
+def test_only_the_gateway_is_published_and_both_share_a_network() -> None:
     gateway, worker = (COMPOSE["services"][name] for name in SERVICES)
     assert "ports" not in worker
     assert worker["networks"] == ["link"]
@@ -110,7 +110,7 @@ def test_only_the_gateway_is_reached_from_outside_and_both_meet() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_they_have_the_time_to_leave_in_good_order(service: str) -> None:
+def test_the_containers_have_the_time_to_stop_gracefully(service: str) -> None:
     grace = COMPOSE["services"][service]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > 30
 
@@ -162,7 +162,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-def test_the_commands_of_the_images(image: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_images_work_outside_a_container(image: Path, tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     keys.add("worker", allow=False)
     log, run_dir = tmp_path / "log", tmp_path / "run"

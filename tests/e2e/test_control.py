@@ -18,7 +18,7 @@ from running import Running, command, environment, wsraw
 Write = Callable[[str], Path]
 
 
-def test_status_knows_the_processes() -> None:
+def test_status_shows_the_processes() -> None:
     with serve(ECHO, workers=2) as serving:
         data = status(serving)
         assert data["pid"] == serving.run.process.pid
@@ -34,7 +34,7 @@ def test_status_knows_the_processes() -> None:
 
 
 @posix
-def test_status_tells_of_deaths() -> None:
+def test_status_shows_deaths_of_workers() -> None:
     with serve(ECHO, workers=2) as serving:
         os.kill(serving.worker(1), signal.SIGSEGV)
         serving.run.line("worker 3 is ready")
@@ -55,7 +55,7 @@ def test_status_shows_the_rest_when_the_gateway_does_not_answer() -> None:
         assert data["workers"][0]["pid"] == serving.worker(1)
 
 
-def test_stop() -> None:
+def test_the_stop_command_ends_the_run() -> None:
     with serve(ECHO, workers=2) as serving, serving.ws() as client:
         assert done(serving, "stop") == "stopped, exit code 0\n"
         assert_gone(serving)
@@ -156,7 +156,7 @@ def test_the_only_run_is_found_and_several_are_listed() -> None:
 
 
 @pytest.mark.parametrize("what", ["status", "reload", "stop", "drain"])
-def test_no_run(what: str, tmp_path: Path) -> None:
+def test_commands_without_a_run_say_so(what: str, tmp_path: Path) -> None:
     told = alone(tmp_path, what)
     assert told.returncode == 2
     assert told.stderr.startswith("wsraw: no run in ")
@@ -167,7 +167,7 @@ def test_no_run(what: str, tmp_path: Path) -> None:
 
 
 @posix
-def test_a_run_that_is_killed_while_it_is_asked(handlers: Write) -> None:
+def test_a_command_to_a_run_that_is_killed_ends_with_an_error(handlers: Write) -> None:
     text = """
         import time
         def on_message(msg, con):
@@ -194,7 +194,7 @@ def test_a_run_that_is_killed_while_it_is_asked(handlers: Write) -> None:
 
 
 @posix
-def test_only_who_may_read_the_token_is_answered(tmp_path: Path) -> None:
+def test_only_a_command_with_the_token_is_answered(tmp_path: Path) -> None:
     """Asked by way of a folder beside it: in its own the run would put the file right."""
     with serve(ECHO) as serving:
         assert serving.folder is not None
@@ -211,7 +211,7 @@ def test_only_who_may_read_the_token_is_answered(tmp_path: Path) -> None:
         assert told.returncode == 0, told.stderr
 
 
-def test_dead_letters_keep_the_folder(tmp_path: Path) -> None:
+def test_a_folder_with_dead_letters_is_kept(tmp_path: Path) -> None:
     with serve(ECHO) as serving:
         assert serving.folder is not None
         letters = serving.folder / "dead-letters.jsonl"

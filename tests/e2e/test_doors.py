@@ -52,7 +52,9 @@ def auth() -> Iterator[Serving]:
         ("/?token=token-of-ben", {}),
     ],
 )
-def test_those_who_say_who_they_are(auth: Serving, path: str, headers: dict[str, str]) -> None:
+def test_a_client_with_credentials_is_let_in(
+    auth: Serving, path: str, headers: dict[str, str]
+) -> None:
     with auth.ws(path=path, additional_headers=headers) as ws:
         hello = ws.recv(TIMEOUT)
         assert hello in ("Hello ann!", "Hello ben!")
@@ -73,7 +75,9 @@ def test_those_who_say_who_they_are(auth: Serving, path: str, headers: dict[str,
         {"Cookie": "token=x"},
     ],
 )
-def test_all_others(auth: Serving, headers: dict[str, str]) -> None:
+def test_a_client_without_credentials_is_refused_with_401(
+    auth: Serving, headers: dict[str, str]
+) -> None:
     with pytest.raises(InvalidStatus) as caught:
         auth.ws(additional_headers=headers)
     response = caught.value.response
@@ -82,7 +86,7 @@ def test_all_others(auth: Serving, headers: dict[str, str]) -> None:
     assert response.body == b"Who are you?\n"
 
 
-def test_a_client_that_is_no_browser_and_no_library(auth: Serving) -> None:
+def test_a_plain_http_client_sees_the_refusal(auth: Serving) -> None:
     host, port = auth.addresses[0]
     client = http.client.HTTPConnection(str(host), int(port), timeout=TIMEOUT)
     client.request("GET", "/", headers={
@@ -94,13 +98,13 @@ def test_a_client_that_is_no_browser_and_no_library(auth: Serving) -> None:
     client.close()
 
 
-def test_a_raw_client_is_told_and_sent_away(auth: Serving) -> None:
+def test_a_raw_client_without_credentials_is_told_why_and_closed(auth: Serving) -> None:
     with auth.tcp() as sock:
         sock.sendall(b"hello")
         assert receive_all(sock) == b"Who are you?\n"
 
 
-def test_frames_glued_behind_the_request_are_heard_after_the_101(auth: Serving) -> None:
+def test_frames_sent_with_the_request_are_handled_after_the_101(auth: Serving) -> None:
     request = UPGRADE.replace(b"GET /", b"GET /?token=token-of-ben")
     with auth.tcp() as sock:
         sock.sendall(request + frame(1, b"one"))
@@ -145,16 +149,16 @@ def status_of(serving: Serving, path: str) -> int:
     return caught.value.response.status_code
 
 
-def test_a_handler_that_raises_lets_nobody_in(slow: Serving) -> None:
+def test_a_handler_that_raises_is_answered_with_500(slow: Serving) -> None:
     assert status_of(slow, "/raise") == 500
 
 
-def test_a_handler_that_takes_too_long(slow: Serving) -> None:
+def test_a_handler_that_takes_too_long_is_answered_with_503(slow: Serving) -> None:
     assert status_of(slow, "/wait") == 503
     assert slow.run.line("on_connect has not decided within 0.5 s")
 
 
-def test_close_in_on_connect_is_a_close_frame(slow: Serving) -> None:
+def test_a_close_in_on_connect_sends_a_close_frame(slow: Serving) -> None:
     with slow.ws(path="/close") as ws:
         assert ws.recv(TIMEOUT) == "bye"
         with pytest.raises(Exception, match="4001"):
@@ -174,7 +178,7 @@ def on_message(msg, con):
 """
 
 
-def test_a_worker_that_dies_over_it(tmp_path: Path) -> None:
+def test_a_handshake_survives_the_death_of_the_worker_that_decides(tmp_path: Path) -> None:
     file = tmp_path / "dies.py"
     file.write_text(DIES, "utf-8")
     options = ("--verdict=handlers", f"--verdict-timeout={TIMEOUT}")
@@ -189,7 +193,7 @@ def test_a_worker_that_dies_over_it(tmp_path: Path) -> None:
         assert ws.recv(TIMEOUT) == "hi"
 
 
-def test_bytes_that_come_too_early_are_not_read_for_ever(slow: Serving) -> None:
+def test_bytes_sent_before_the_verdict_are_not_read_without_bound(slow: Serving) -> None:
     """A client that floods before its verdict: TCP stops it, and it still gets its answer."""
     with slow.tcp() as sock:
         sock.sendall(UPGRADE.replace(b"GET /", b"GET /wait"))
@@ -206,7 +210,7 @@ def test_bytes_that_come_too_early_are_not_read_for_ever(slow: Serving) -> None:
 # --- Origin and Host ---
 
 
-def test_origin_and_host() -> None:
+def test_a_wrong_origin_or_host_is_refused() -> None:
     options = ("--hosts=127.0.0.1", "--hosts=example.org", "--origins=https://*.example.org")
     with serve(ECHO, *options) as serving:
         for origin in (None, "https://a.example.org"):
@@ -224,7 +228,7 @@ def test_origin_and_host() -> None:
         assert serving.run.line(r"limit origins: refused a page \(403\)")
 
 
-def test_by_default_pages_of_other_sites_may_not() -> None:
+def test_pages_of_other_sites_are_refused_by_default() -> None:
     with serve(ECHO) as serving:
         port = serving.addresses[0][1]
         for origin in (f"http://127.0.0.1:{port}", "http://localhost:3000"):
@@ -244,7 +248,7 @@ def tells(tmp_path: Path) -> Path:
     return file
 
 
-def test_proxy_protocol(tells: Path) -> None:
+def test_the_client_address_is_taken_from_a_proxy_protocol_header(tells: Path) -> None:
     listen = ["127.0.0.1:0?proxy_protocol=required", "127.0.0.1:0?proxy_protocol=optional"]
     with serve(tells, "--trusted-proxies=127.0.0.1", listen=listen) as serving:
         for n in (0, 1):
@@ -269,7 +273,7 @@ def test_proxy_protocol(tells: Path) -> None:
         assert serving.limit_counts() == {"proxy_protocol": 1}
 
 
-def test_proxy_headers_of_strangers(tells: Path) -> None:
+def test_a_proxy_protocol_header_from_an_untrusted_address_is_reset(tells: Path) -> None:
     listen = ["127.0.0.1:0?proxy_protocol=required", "127.0.0.1:0?proxy_protocol=optional"]
     with serve(tells, "--trusted-proxies=192.0.2.0/24", listen=listen) as serving:
         for n in (0, 1):
@@ -285,7 +289,7 @@ def test_proxy_headers_of_strangers(tells: Path) -> None:
 
 
 @posix
-def test_a_proxy_on_a_unix_socket(tells: Path, tmp_path: Path) -> None:
+def test_a_proxy_on_a_unix_socket_can_be_trusted(tells: Path, tmp_path: Path) -> None:
     listen = [f"unix:{tmp_path}/s"]
     with serve(tells, "--trusted-proxies=unix", listen=listen) as serving, serving.tcp() as sock:
         more = b"X-Forwarded-For: 1.1.1.1, 2001:db8::7\r\nX-Forwarded-Proto: https\r\n\r\n"
@@ -295,7 +299,7 @@ def test_a_proxy_on_a_unix_socket(tells: Path, tmp_path: Path) -> None:
 
 
 @linux
-def test_strangers_cost_nothing(tells: Path) -> None:
+def test_connections_from_untrusted_addresses_leave_no_descriptors(tells: Path) -> None:
     listen = ["127.0.0.1:0?proxy_protocol=required"]
     with serve(tells, "--trusted-proxies=192.0.2.1", listen=listen) as serving:
         before = serving.descriptors()
@@ -309,7 +313,7 @@ def test_strangers_cost_nothing(tells: Path) -> None:
         assert len(str(serving.run).split("is no trusted proxy")) < 5
 
 
-def test_too_many_of_one_address_behind_a_proxy() -> None:
+def test_connections_behind_a_proxy_are_counted_by_client_address() -> None:
     options = ("--proxy-protocol=required", "--trusted-proxies=127.0.0.1")
     with (
         serve(ECHO, *options, "--max-connections-per-address=1") as serving,

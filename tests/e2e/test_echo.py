@@ -135,7 +135,7 @@ def test_the_clients_close_is_answered_in_kind(echo: Serving, code: int) -> None
 
 
 @pytest.mark.parametrize("deflate", ["on", "off"])
-def test_node_ws(echo: Serving, deflate: str) -> None:
+def test_a_client_of_node_gets_its_echoes(echo: Serving, deflate: str) -> None:
     if not NODE_MODULES.exists():
         pytest.fail("Node's ws is missing: run make node-peers")
     script = Path(__file__).parent / "node" / "echo.mjs"
@@ -157,7 +157,7 @@ def test_node_ws(echo: Serving, deflate: str) -> None:
 # --- the handshake, cut and glued ---
 
 
-def test_one_byte_at_a_time(echo: Serving) -> None:
+def test_a_handshake_and_a_frame_sent_byte_by_byte_are_answered(echo: Serving) -> None:
     with echo.tcp() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in UPGRADE + frame(1, b"slow"):
@@ -166,7 +166,7 @@ def test_one_byte_at_a_time(echo: Serving) -> None:
         assert read_frame(sock) == (0x81, b"slow")
 
 
-def test_frames_glued_behind_the_handshake(echo: Serving) -> None:
+def test_frames_sent_with_the_handshake_are_answered(echo: Serving) -> None:
     with echo.tcp() as sock:
         sock.sendall(UPGRADE + frame(1, b"one") + frame(2, b"two") + frame(9, b"three"))
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in read_head(sock)
@@ -176,7 +176,7 @@ def test_frames_glued_behind_the_handshake(echo: Serving) -> None:
         assert [data for first, data in got if first != 0x8A] == [b"one", b"two"]
 
 
-def test_a_close_glued_behind_the_handshake(echo: Serving) -> None:
+def test_a_close_frame_sent_with_the_handshake_is_answered(echo: Serving) -> None:
     with echo.tcp() as sock:
         sock.sendall(UPGRADE + frame(8, b"\x03\xe8"))
         read_head(sock)
@@ -187,14 +187,14 @@ def test_a_close_glued_behind_the_handshake(echo: Serving) -> None:
 # --- raw ---
 
 
-def test_raw_comes_back(echo: Serving) -> None:
+def test_raw_data_comes_back(echo: Serving) -> None:
     with echo.tcp() as sock:
         for data in (b"\r\n", bytes(range(256)), b"GET lost\r\n", b"\n"):
             sock.sendall(data)
             assert receive_exactly(sock, len(data)) == data
 
 
-def test_raw_one_byte_at_a_time(echo: Serving) -> None:
+def test_raw_data_sent_byte_by_byte_comes_back(echo: Serving) -> None:
     data = b"GET / is not the end of it\r\n" * 20
     with echo.tcp() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -204,7 +204,7 @@ def test_raw_one_byte_at_a_time(echo: Serving) -> None:
 
 
 @pytest.mark.parametrize("data", [b"hi\n", b"G", b"GET ", b"x" * 300_000])
-def test_half_close_gets_its_answer_and_the_end(echo: Serving, data: bytes) -> None:
+def test_a_half_closed_client_gets_its_answer_and_the_end(echo: Serving, data: bytes) -> None:
     with echo.tcp() as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
@@ -233,7 +233,7 @@ def test_a_listener_for_websockets_serves_them_only(echo: Serving) -> None:
         assert receive_all(sock).startswith(b"HTTP/1.1 426 ")
 
 
-def test_ipv6(echo: Serving) -> None:
+def test_clients_are_served_over_ipv6(echo: Serving) -> None:
     if not has_ipv6():
         pytest.skip("this machine has no IPv6")
     with echo.ws(LAST) as client, echo.tcp(LAST) as sock:
@@ -244,7 +244,7 @@ def test_ipv6(echo: Serving) -> None:
 
 
 @posix
-def test_unix_socket(tmp_path: Path) -> None:
+def test_clients_are_served_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "echo.sock"
     with serve(ECHO, listen=[f"unix:{path}"]) as serving:
         with serving.tcp() as sock:
@@ -313,7 +313,7 @@ def test_plain_http_is_answered_for_curl(
         assert client.recv(TIMEOUT) == "still a WebSocket"
 
 
-def test_an_unfinished_head_ends_with_408_and_is_never_data() -> None:
+def test_an_unfinished_head_is_answered_with_408_and_never_taken_as_data() -> None:
     with serve(ECHO, "--handshake-timeout=0.3") as serving, serving.tcp() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nCookie: secret\r\n")
         answer = receive_all(sock)

@@ -31,7 +31,7 @@ def keys(tmp_path: Path) -> Keys:
     return made
 
 
-def test_workers_here_and_elsewhere_serve_one_pool(keys: Keys, tmp_path: Path) -> None:
+def test_local_and_remote_workers_serve_one_pool(keys: Keys, tmp_path: Path) -> None:
     here, there = tmp_path / "here.py", tmp_path / "there.py"
     for file in (here, there):
         file.write_text(SLOW)
@@ -59,7 +59,7 @@ def test_workers_here_and_elsewhere_serve_one_pool(keys: Keys, tmp_path: Path) -
             assert client.recv(TIMEOUT) == str(here)
 
 
-def test_a_gateway_without_workers_of_its_own(keys: Keys) -> None:
+def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> None:
     with gateway(*keys.of_gateway(), workers=0) as serving:
         serving.run.line(r"listening on .* \(no workers of its own\); ready")
         assert status(serving)["workers"] == []
@@ -78,7 +78,7 @@ def test_a_gateway_without_workers_of_its_own(keys: Keys) -> None:
                 assert early.recv(TIMEOUT) == "late"
 
 
-def test_a_worker_elsewhere_leaves_when_the_run_stops(keys: Keys) -> None:
+def test_a_remote_worker_leaves_when_the_run_stops(keys: Keys) -> None:
     with gateway(*keys.of_gateway()) as serving:
         alice = Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice"))
         guests_ready(serving, 1)
@@ -86,7 +86,7 @@ def test_a_worker_elsewhere_leaves_when_the_run_stops(keys: Keys) -> None:
         assert alice.end()[0] == 0
 
 
-def test_a_key_that_nobody_knows_waits_until_it_is_let_in(keys: Keys) -> None:
+def test_a_worker_with_an_unknown_key_waits_until_its_key_is_added(keys: Keys) -> None:
     keys.add("eve", allow=False)
     with gateway(*keys.of_gateway()) as serving:
         at = endpoint(serving)
@@ -98,7 +98,7 @@ def test_a_key_that_nobody_knows_waits_until_it_is_let_in(keys: Keys) -> None:
             assert eve.process.poll() is None
 
 
-def test_whoever_is_not_our_gateway_is_not_believed(keys: Keys) -> None:
+def test_a_worker_does_not_believe_a_gateway_with_another_key(keys: Keys) -> None:
     """Its twin: the worker's side."""
     keys.add("mallory")
     with gateway(*keys.of_gateway()) as serving:
@@ -110,7 +110,7 @@ def test_whoever_is_not_our_gateway_is_not_believed(keys: Keys) -> None:
             assert alice.stop()[0] == 0
 
 
-def test_without_a_key_nobody_gets_through_a_door_with_keys(keys: Keys) -> None:
+def test_without_a_key_no_worker_is_let_in_by_a_gateway_with_keys(keys: Keys) -> None:
     with gateway(*keys.of_gateway()) as serving:
         assert serving.folder is not None
         token = (serving.folder / "token").read_text().strip()
@@ -120,7 +120,7 @@ def test_without_a_key_nobody_gets_through_a_door_with_keys(keys: Keys) -> None:
             assert not status(serving)["by_hand"]
 
 
-def test_a_key_serves_its_pools_alone(keys: Keys) -> None:
+def test_a_key_is_good_only_for_its_pools(keys: Keys) -> None:
     keys.add("bob", "pools=chat,feed")
     with gateway(*keys.of_gateway()) as serving:
         at = f"--connect={endpoint(serving)}"
@@ -135,7 +135,7 @@ def test_a_key_serves_its_pools_alone(keys: Keys) -> None:
             assert (shown["key"], shown["pool"]) == ("bob", "feed")
 
 
-def test_on_this_machine_the_token_is_enough_and_needed() -> None:
+def test_on_loopback_the_token_is_enough_and_required() -> None:
     with gateway() as serving:
         assert serving.folder is not None
         at = f"--connect={endpoint(serving)}"
@@ -150,19 +150,19 @@ def test_on_this_machine_the_token_is_enough_and_needed() -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
-def test_open_to_a_network_it_needs_keys(address: str, tmp_path: Path) -> None:
+def test_a_worker_listener_open_to_the_network_needs_keys(address: str, tmp_path: Path) -> None:
     told = wsraw("run", f"--worker-listen=tcp://{address}:7788")
     assert told.returncode == 2
     assert "is open to the network: make keys with `wsraw keygen`" in told.stderr
     assert told.stderr.count("\n") == 1
 
 
-def test_or_somebody_who_takes_the_risk() -> None:
+def test_insecure_link_allows_a_worker_listener_without_keys() -> None:
     with gateway("--worker-listen=tcp://0.0.0.0:0", "--insecure-link") as serving:
         serving.run.line(r"connect to .* \(NOT encrypted, with the token\)")
 
 
-def test_a_port_that_is_taken_ends_the_run() -> None:
+def test_a_worker_listener_whose_port_is_taken_ends_the_run() -> None:
     with gateway() as serving:
         told = wsraw("run", "--listen=127.0.0.1:0", f"--worker-listen={endpoint(serving)}")
     assert told.returncode == 3
@@ -171,7 +171,7 @@ def test_a_port_that_is_taken_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize("how", ["mode", "missing", "garbage"])
-def test_key_files_that_are_wrong_are_told_before_anything_starts(how: str, keys: Keys) -> None:
+def test_wrong_key_files_are_reported_before_anything_starts(how: str, keys: Keys) -> None:
     secret = keys.folder / "gateway.key"
     if how == "mode":
         secret.chmod(0o644)

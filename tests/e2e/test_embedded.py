@@ -54,7 +54,7 @@ async def joined(run_dir: Path | None, handlers: Any = None, **options: Any) -> 
         yield worker
 
 
-def test_it_pushes_and_takes_no_events(chat: Server) -> None:
+def test_an_embedded_worker_without_handlers_sends_and_takes_no_events(chat: Server) -> None:
     async def main() -> None:
         async with joined(chat.run_dir) as worker:
             with (
@@ -79,7 +79,7 @@ def test_it_pushes_and_takes_no_events(chat: Server) -> None:
     assert not api.installed()
 
 
-def test_handlers_in_a_program(tmp_path: Path) -> None:
+def test_an_embedded_worker_runs_handlers_of_its_program(tmp_path: Path) -> None:
     """Several at once, one event at a time for each; timers; and all finish when it leaves."""
     seen: list[str] = []
 
@@ -108,7 +108,7 @@ def test_handlers_in_a_program(tmp_path: Path) -> None:
     assert stopped == [True]
 
 
-def test_it_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
+def test_an_embedded_worker_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
     """A gateway that is killed, and a run that is stopped and started again."""
     folder = tmp_path / "run"
     options = [f"--run-dir={folder}", "--workers=" + str(ECHO)]
@@ -138,7 +138,7 @@ def test_it_joins_the_next_gateway_and_the_next_run(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_who_is_not_let_in_is_told(chat: Server) -> None:
+def test_an_embedded_worker_that_is_refused_raises_with_the_reason(chat: Server) -> None:
     async def main() -> None:
         endpoint = f"ipc://{chat.run_dir}/link.sock"
         async with (
@@ -151,7 +151,7 @@ def test_who_is_not_let_in_is_told(chat: Server) -> None:
     asyncio.run(main())
 
 
-def test_wrong_use() -> None:
+def test_an_embedded_worker_without_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="run_dir"):
         wsraw_asyncio.Worker()
     with pytest.raises(ValueError, match="token"):
@@ -181,7 +181,7 @@ async def leave() -> None:
     sys.exit(3)
 
 
-def test_threads(chat: Server) -> None:
+def test_several_threads_send_through_one_embedded_worker(chat: Server) -> None:
     with embedded_threads.Worker(run_dir=chat.run_dir) as worker, chat.connect() as client:
         worker.ready(TIMEOUT)
         con = int(client.recv(TIMEOUT))
@@ -205,7 +205,7 @@ def test_threads(chat: Server) -> None:
         worker.send(con, "x")
 
 
-def test_threads_open(chat: Server) -> None:
+def test_a_thread_opens_a_connection_through_an_embedded_worker(chat: Server) -> None:
     heard: list[Any] = []
     handlers = SimpleNamespace(on_message=lambda msg, con: heard.append((msg["data"], con.id)))
     with socket.create_server(("127.0.0.1", 0)) as upstream:
@@ -259,7 +259,7 @@ asyncio.run(main())
 """
 
 
-def test_a_program_that_forks(chat: Server) -> None:
+def test_an_embedded_worker_survives_a_fork_of_its_program(chat: Server) -> None:
     """As gunicorn does, once it has loaded the application (pyzmq #841)."""
     with chat.connect() as client:
         client.recv(TIMEOUT)
@@ -283,7 +283,7 @@ def test_a_program_that_forks(chat: Server) -> None:
     assert done.stderr == ""
 
 
-def test_threads_give_up_in_time(tmp_path: Path) -> None:
+def test_a_thread_gives_up_after_its_timeout(tmp_path: Path) -> None:
     with embedded_threads.Worker(run_dir=tmp_path) as worker, pytest.raises(TimeoutError):
         worker.publish("all", "x", timeout=0.05)
 

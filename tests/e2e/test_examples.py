@@ -43,7 +43,7 @@ class Lines:
 # --- common ---
 
 
-def test_common_does_what_all_languages_do() -> None:
+def test_the_common_example_does_what_those_in_other_languages_do() -> None:
     heard: list[str | bytes] = []
 
     def handle(connection: ServerConnection) -> None:
@@ -94,7 +94,7 @@ def until(client: ClientConnection, ending: str) -> str:
     return text
 
 
-def test_chat_is_one_room_for_both_kinds(chat: Serving) -> None:
+def test_chat_connects_websocket_and_raw_clients_in_one_room(chat: Serving) -> None:
     with chat.ws() as ann:
         ann_name = until(ann, " has come").removesuffix(" has come")
         chat_with(chat, ann, ann_name)
@@ -132,7 +132,7 @@ def test_chat_serves_its_page(chat: Serving) -> None:
     assert done.stdout == (EXAMPLES / "chat.html").read_bytes()
 
 
-def test_chat_takes_no_request_for_words(chat: Serving) -> None:
+def test_chat_does_not_take_an_http_request_for_messages(chat: Serving) -> None:
     """A page can make a browser send any lines behind the head of a request; a gateway that is
     fixed to raw, or lets any page in, does not look."""
     with chat.ws() as ann, chat.tcp() as request, chat.tcp() as raw:
@@ -149,7 +149,7 @@ def test_chat_takes_no_request_for_words(chat: Serving) -> None:
 # --- pools ---
 
 
-def test_pools_send_each_client_to_its_handlers() -> None:
+def test_the_pools_example_sends_each_client_to_its_handlers() -> None:
     with (
         serve(None, f"--config={EXAMPLES / 'pools.toml'}", workers=3) as serving,
         serving.ws(path="/rooms/kitchen") as cook,
@@ -259,7 +259,7 @@ class Sleeper:
 @linux
 @pytest.mark.parametrize("who_sleeps", ["client", "upstream"])
 @pytest.mark.parametrize("example", ["raw_to_web", "web_to_raw"])
-def test_64_mib_through_a_reader_that_sleeps(example: str, who_sleeps: str) -> None:
+def test_a_proxied_64_mib_survive_a_reader_that_sleeps(example: str, who_sleeps: str) -> None:
     wanted = digest_of_all()
     found: list[str] = []
     sleepers: list[Sleeper] = []
@@ -373,7 +373,7 @@ def test_raw_to_web_talks_and_ends_both_ways() -> None:
                 assert receive_exactly(sock, 8) == b"question"
 
 
-def test_a_converter_whose_target_is_down_ends_its_client() -> None:
+def test_a_proxy_whose_target_is_down_closes_its_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with serve(EXAMPLES / "web_to_raw.py", env={"TARGET": f"127.0.0.1:{port}"}) as serving:

@@ -45,7 +45,9 @@ def served_of(socks: list[socket.socket], wait: float) -> set[socket.socket]:
     return served
 
 
-def test_more_connections_than_descriptors(limited: dict[str, str]) -> None:
+def test_connections_beyond_the_descriptors_wait_and_others_are_served(
+    limited: dict[str, str],
+) -> None:
     with serve(ECHO, "--max-connections=100000", env=limited) as serving:
         assert (
             f"only {LIMIT} files may be open" in serving.run.line("max_connections is 100000.*")[0]

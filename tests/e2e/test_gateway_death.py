@@ -80,7 +80,7 @@ def kill_gateway(serving: Serving, count: int) -> None:
     assert serving.gateway != old
 
 
-def test_no_connect_is_refused_while_a_gateway_is_replaced(tmp_path: Path) -> None:
+def test_while_a_gateway_is_replaced_no_connect_is_refused(tmp_path: Path) -> None:
     listen = ["127.0.0.1:0", f"unix:{tmp_path / 's'}", "raw://127.0.0.1:0"]
     with serve(ECHO, workers=2, listen=listen) as serving:
         knockers = [Knocker(address) for address in serving.addresses]
@@ -136,7 +136,7 @@ def test_every_connection_of_a_dead_gateway_gets_its_on_close_once(tmp_path: Pat
         assert len(ids) == len(set(ids)) == expected
 
 
-def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(tmp_path: Path) -> None:
+def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(tmp_path: Path) -> None:
     """It is the first that the next gateway hears of that worker, and longer than any hello."""
     gate = tmp_path / "gate"
     file = tmp_path / "handlers.py"
@@ -162,7 +162,7 @@ def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(tmp_path: 
         assert "shut out" not in str(serving)
 
 
-def test_a_connect_during_the_death_is_served_by_the_next() -> None:
+def test_a_client_that_connects_while_the_gateway_dies_is_served_by_the_next_one() -> None:
     with serve(ECHO) as serving:
         gateway = serving.gateway
         os.kill(gateway, signal.SIGSTOP)
@@ -173,7 +173,7 @@ def test_a_connect_during_the_death_is_served_by_the_next() -> None:
             assert receive_exactly(sock, 5) == b"hello"
 
 
-def test_the_first_restart_does_not_wait() -> None:
+def test_the_first_restart_of_a_gateway_is_immediate() -> None:
     with serve(ECHO) as serving:
         os.kill(serving.gateway, signal.SIGKILL)
         line = serving.run.line("gateway was killed by SIGKILL.*; starting another (.*)")
@@ -220,7 +220,7 @@ def test_during_a_stop_connects_are_refused(tmp_path: Path) -> None:
         assert serving.run.wait() == 0
 
 
-def test_a_killed_supervisor_leaves_nobody_under_load() -> None:
+def test_a_killed_supervisor_leaves_no_process_under_load() -> None:
     for _ in range(KILLS):
         with serve(ECHO, workers=2) as serving:
             knocker = Knocker(serving.addresses[0])
@@ -239,7 +239,7 @@ def test_a_killed_supervisor_leaves_nobody_under_load() -> None:
             knocker.join()
 
 
-def test_a_gateway_that_is_stopped_is_replaced_its_stack_in_the_log() -> None:
+def test_a_gateway_that_hangs_is_replaced_and_its_stack_is_logged() -> None:
     """Whatever it hangs in: the supervisor has nothing but its silence."""
     with serve(ECHO, "--gateway-timeout=2s") as serving:
         first = serving.gateway

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 Write = Callable[[str], Path]
 
 
-def test_what_handlers_print_is_in_the_log_with_their_name(handlers: Write) -> None:
+def test_output_of_handlers_is_logged_with_the_name_of_their_worker(handlers: Write) -> None:
     text = """
     import sys
 
@@ -39,7 +39,7 @@ def test_what_handlers_print_is_in_the_log_with_their_name(handlers: Write) -> N
     assert "info worker 1: " in next(line for line in serving.run.lines if "last words" in line)
 
 
-def test_without_handlers_every_event_is_printed_and_nothing_answered() -> None:
+def test_without_handlers_every_event_is_printed_and_none_is_answered() -> None:
     with serve(None) as serving:
         with serving.tcp() as sock:
             sock.sendall(b"hello")
@@ -100,7 +100,7 @@ def test_async_handlers_keep_the_order_of_a_connection(handlers: Write) -> None:
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_an_exception_closes_its_connection_alone(handlers: Write, kind: str) -> None:
+def test_an_exception_closes_only_its_own_connection(handlers: Write, kind: str) -> None:
     text = f"""
     {kind} on_message(msg, con):
         con.send("never seen")
@@ -121,7 +121,7 @@ def test_an_exception_closes_its_connection_alone(handlers: Write, kind: str) ->
         assert len(serving.run.pids("worker 1")) == 1
 
 
-def test_an_exception_may_keep_its_connection(handlers: Write) -> None:
+def test_with_on_exception_keep_the_connection_stays(handlers: Write) -> None:
     text = """
     def on_message(msg, con):
         con.send("discarded")
@@ -150,7 +150,7 @@ def test_a_returned_value_is_the_reply(handlers: Write) -> None:
         assert [client.recv(TIMEOUT) for _ in range(3)] == ["text", b"bin", "part"]
 
 
-def test_state_goes_where_its_connection_goes(handlers: Write) -> None:
+def test_the_state_of_a_connection_follows_it_to_other_workers(handlers: Write) -> None:
     text = """
     import os, time
 
@@ -189,7 +189,7 @@ def test_state_goes_where_its_connection_goes(handlers: Write) -> None:
         eventually(has_moved, f"each to be served by both workers: {seen}")
 
 
-def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:
+def test_a_connection_that_cannot_be_opened_reports_an_error_and_a_close(handlers: Write) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     text = """
@@ -215,7 +215,7 @@ def test_what_cannot_be_opened_is_an_error_and_a_close(handlers: Write) -> None:
         serving.run.line("on_error wss://127.0.0.1:1/ .+")
 
 
-def test_a_server_that_refuses_us_is_heard(handlers: Write) -> None:
+def test_the_refusal_of_a_server_reaches_the_handlers(handlers: Write) -> None:
     """And it gets the password of the target, which nobody else does (websockets #373)."""
     text = """
     from wsraw import open_client_connection

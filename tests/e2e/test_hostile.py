@@ -196,7 +196,7 @@ ATTACKS: list[Attack] = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
-def test_thousands_leave_no_trace(serving: Serving, attack: Attack) -> None:
+def test_thousands_of_hostile_clients_leave_no_trace(serving: Serving, attack: Attack) -> None:
     gateway = serving.gateway
     serving.begin_helper()
     eventually(lambda: is_settled(serving), "the warm-up to be over")
@@ -222,7 +222,7 @@ def is_settled(serving: Serving) -> bool:
 
 
 @pytest.mark.parametrize("name", WRONG_FRAMES)
-def test_a_wrong_frame_is_told_what_it_is(serving: Serving, name: str) -> None:
+def test_a_wrong_frame_is_answered_with_its_close_code(serving: Serving, name: str) -> None:
     wrong, code = WRONG_FRAMES[name]
     with serving.tcp() as sock:
         sock.sendall(UPGRADE)
@@ -288,7 +288,7 @@ def turns(serving: Serving) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("kind", AT_ONCE)
-def test_hundreds_at_once_make_no_long_turn(measured: Serving, kind: str) -> None:
+def test_hundreds_of_hostile_clients_do_not_delay_the_others(measured: Serving, kind: str) -> None:
     begin, block = AT_ONCE[kind]
     with Bystander(measured) as bystander, ExitStack() as stack:
         socks = [stack.enter_context(measured.tcp()) for _ in range(CROWD)]
@@ -311,7 +311,7 @@ def test_hundreds_at_once_make_no_long_turn(measured: Serving, kind: str) -> Non
     assert not has_traceback(str(measured)), str(measured)
 
 
-def test_a_megabyte_of_headers_is_431(serving: Serving) -> None:
+def test_a_megabyte_of_headers_is_answered_with_431(serving: Serving) -> None:
     with serving.tcp() as sock:
         push(sock, UPGRADE[:-2] + (b"X-Padding: " + b"p" * 1000 + b"\r\n") * 1000)
         assert receive_all(sock).startswith(b"HTTP/1.1 431 ")

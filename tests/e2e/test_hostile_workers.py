@@ -304,7 +304,7 @@ ATTACKS: list[Attack] = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
-def test_nothing_of_it_stays(serving: Serving, attack: Attack) -> None:
+def test_a_hostile_worker_leaves_nothing_behind(serving: Serving, attack: Attack) -> None:
     gateway_pid = serving.gateway
     eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
@@ -327,7 +327,7 @@ def test_nothing_of_it_stays(serving: Serving, attack: Attack) -> None:
     assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
 
 
-def test_the_log_names_them_and_is_not_filled(serving: Serving) -> None:
+def test_the_log_names_hostile_workers_and_is_not_flooded(serving: Serving) -> None:
     before = len(serving.run.lines)
     with Attacker(serving) as attacker:
         for n in range(3):
@@ -342,7 +342,9 @@ def test_the_log_names_them_and_is_not_filled(serving: Serving) -> None:
     assert len(lines) < 60
 
 
-def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> None:
+def test_a_worker_cannot_read_or_set_the_state_of_a_connection_that_it_does_not_hold(
+    tmp_path: Path,
+) -> None:
     """Another worker's events cannot be acked, nor its connections' state be changed."""
     handlers = tmp_path / "handlers.py"
     handlers.write_text(
@@ -366,7 +368,7 @@ def test_the_state_of_someone_else_s_connection_is_its_own(tmp_path: Path) -> No
         assert client.recv(DEADLINE) == f"{con} mine", "a forged batch took effect"
 
 
-def test_whoever_has_no_key_does_no_harm_to_those_who_have(tmp_path: Path) -> None:
+def test_a_peer_without_a_key_does_not_disturb_workers_with_one(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     keys.add("alice")
     with gateway(*keys.of_gateway()) as serving:

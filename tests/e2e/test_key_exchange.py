@@ -88,7 +88,9 @@ def cpu(serving: Serving) -> float:
         ("-tls1_2 -groups ffdhe8192:P-256", "ECDH, prime256v1"),
     ],
 )
-def test_openssl_gets_in(serving: Serving, options: str, taken: str) -> None:
+def test_openssl_connects_with_every_allowed_curve(
+    serving: Serving, options: str, taken: str
+) -> None:
     code, said = s_client(serving, options)
     assert code == 0, said
     assert f"Server Temp Key: {taken}" in said
@@ -106,7 +108,7 @@ def test_openssl_gets_in(serving: Serving, options: str, taken: str) -> None:
         (ssl.TLSVersion.TLSv1_3, "X25519"),
     ],
 )
-def test_python_gets_in(serving: Serving, version: ssl.TLSVersion, curve: str) -> None:
+def test_python_connects(serving: Serving, version: ssl.TLSVersion, curve: str) -> None:
     context = client_context(version=version)
     if curve:
         context.set_ecdh_curve(curve)
@@ -117,7 +119,7 @@ def test_python_gets_in(serving: Serving, version: ssl.TLSVersion, curve: str) -
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 @pytest.mark.parametrize("options", ["", "--curves P-256", "--curves X25519", "--tls-max 1.2"])
-def test_curl_gets_in(serving: Serving, tmp_path: Path, options: str) -> None:
+def test_curl_connects(serving: Serving, tmp_path: Path, options: str) -> None:
     _, port = serving.addresses[0]
     command = ["curl", "-s", "-4", "--cacert", ca_file(tmp_path), *options.split()]
     done = subprocess.run(
@@ -132,7 +134,7 @@ def test_curl_gets_in(serving: Serving, tmp_path: Path, options: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no Node here")
 @pytest.mark.parametrize("curve", ["auto", "P-256", "X25519", "P-521:P-384"])
-def test_node_gets_in(serving: Serving, tmp_path: Path, curve: str) -> None:
+def test_node_connects(serving: Serving, tmp_path: Path, curve: str) -> None:
     _, port = serving.addresses[0]
     text = """
     const [port, ca, ecdhCurve] = process.argv.slice(1);
@@ -167,7 +169,7 @@ def test_node_gets_in(serving: Serving, tmp_path: Path, curve: str) -> None:
         "-tls1_2 -cipher ALL -groups ffdhe8192",
     ],
 )
-def test_what_is_dear_is_refused(serving: Serving, options: str) -> None:
+def test_an_expensive_key_exchange_is_refused(serving: Serving, options: str) -> None:
     before = cpu(serving)
     code, said = s_client(serving, options)
     assert code == 1
@@ -225,7 +227,7 @@ def hide(group: int) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize("group", [UNKNOWN, GREASE])
-def test_nor_is_it_asked_for_in_a_second_round(serving: Serving, group: int) -> None:
+def test_an_expensive_curve_is_not_requested_in_a_retry(serving: Serving, group: int) -> None:
     """The client is real, and would answer a HelloRetryRequest with a key of ffdhe8192."""
     before = cpu(serving)
     with changing(serving, hide(group)) as (port, answers):
@@ -248,7 +250,7 @@ COMMON = [
 ]
 
 
-def test_who_was_asked_for_a_curve_cannot_change_its_mind(serving: Serving) -> None:
+def test_a_client_that_was_asked_for_a_curve_must_use_it(serving: Serving) -> None:
     before = cpu(serving)
     for _ in range(10):
         with serving.tcp() as sock:
@@ -285,7 +287,7 @@ def shake(serving: Serving) -> bytes:
         ("-tls1_2 -cipher ECDHE", ""),
     ],
 )
-def test_what_a_server_asks_for(
+def test_an_opened_connection_refuses_a_server_that_asks_for_an_expensive_curve(
     handlers: Callable[[str], Path], tmp_path: Path, options: str, why: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:

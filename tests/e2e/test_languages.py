@@ -40,7 +40,7 @@ def answer(client: ClientConnection, message: str | bytes) -> str | bytes:
     return client.recv(15)
 
 
-def test_text_and_binary_come_back_as_such(served: Serving) -> None:
+def test_text_and_binary_messages_keep_their_type(served: Serving) -> None:
     everything = bytes(range(256))
     with served.ws() as client:
         for message in ("", "grüße 𝄞", "\0", b"", everything, "x" * 500_000, everything * 2000):
@@ -56,14 +56,14 @@ def test_raw_data_comes_back(served: Serving) -> None:
         assert receive_exactly(sock, len(data)) == data
 
 
-def test_capitals_are_those_of_ascii(served: Serving) -> None:
+def test_only_ascii_letters_are_capitalized(served: Serving) -> None:
     with served.ws() as client:
         assert answer(client, "upper straße äz") == "STRAßE äZ"
         assert answer(client, b"upper \xe4z\xff") == b"\xe4Z\xff"
         assert answer(client, " upper x") == " upper x"
 
 
-def test_slow_comes_back_later_and_others_do_not_wait(served: Serving) -> None:
+def test_a_slow_message_does_not_delay_the_others(served: Serving) -> None:
     with served.ws() as client, served.ws() as other:
         client.send("slow 300")
         assert answer(other, "quick") == "quick"
@@ -91,7 +91,7 @@ def test_a_connection_is_opened_and_spoken_through(served: Serving) -> None:
         assert heard.get(timeout=15) == "silence"
 
 
-def test_the_count_is_of_the_connection_and_outlives_workers(served: Serving) -> None:
+def test_the_state_of_a_connection_outlives_its_worker(served: Serving) -> None:
     with served.ws() as client, served.ws() as other:
         assert [answer(client, "count") for _ in range(3)] == ["1", "2", "3"]
         assert answer(other, "count") == "1"
@@ -120,13 +120,13 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_it_conforms(language: str) -> None:
+def test_the_worker_passes_every_rule(language: str) -> None:
     told = wsraw("conform", "--", *shlex.split(languages.command(language)))
     assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(language: str) -> None:
+def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) -> None:
     """It leaves first on the link to the next gateway, and is longer than any hello."""
     options = (f"--workers={languages.command(language)}", "--max-message-size=8000000")
     with serve(None, *options) as serving:
@@ -143,7 +143,7 @@ def test_an_answer_that_was_too_late_for_its_gateway_shuts_nobody_out(language: 
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_one_that_nobody_has_told_where_to_connect(language: str) -> None:
+def test_a_worker_without_an_endpoint_says_what_it_needs(language: str) -> None:
     told = subprocess.run(
         shlex.split(languages.command(language)),
         env={name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")},
@@ -165,7 +165,7 @@ await new Worker({{ on_message (message, from) {{ con = from }} }}).run()
 """
 
 
-def test_what_a_timer_sends_in_javascript(tmp_path: Path) -> None:
+def test_a_timer_in_javascript_sends(tmp_path: Path) -> None:
     """Without an event it leaves at once; and a timer does not keep a process that is to go."""
     script = tmp_path / "timer.mjs"
     script.write_text(
@@ -183,7 +183,7 @@ def test_what_a_timer_sends_in_javascript(tmp_path: Path) -> None:
 # --- what the supervisor does with a command; one language stands for all ---
 
 
-def test_one_that_hangs_is_killed() -> None:
+def test_a_worker_that_hangs_is_killed() -> None:
     worker = languages.command("c")
     options = ("--handler-timeout=1", "--max-deliveries=1")
     with serve(None, f"--workers={worker}", *options) as serving, serving.ws() as client:
@@ -199,7 +199,7 @@ def test_one_that_hangs_is_killed() -> None:
         (serving.folder / "dead-letters.jsonl").unlink()
 
 
-def test_python_and_c_in_one_pool() -> None:
+def test_python_and_c_workers_serve_one_pool() -> None:
     worker = languages.command("c")
     flights = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")
     with serve(None, *flights) as serving, serving.ws() as client:
@@ -224,7 +224,7 @@ def test_python_and_c_in_one_pool() -> None:
         assert counts == [str(n) for n in range(1, 4)]
 
 
-def test_what_it_prints_is_in_the_log_and_its_environment_is_small() -> None:
+def test_output_of_the_worker_is_logged_and_its_environment_is_small() -> None:
     worker = languages.command("c")
     told = 'env | sed -n "s/^WSRAW_\\([A-Z]*\\)=.*/has \\1/p"'
     script = f'echo out; echo "warning: err" >&2; {told}; exec {worker}'
@@ -236,7 +236,7 @@ def test_what_it_prints_is_in_the_log_and_its_environment_is_small() -> None:
         assert has == ["ENDPOINT", "INSTANCE", "POOL", "TOKEN"]
 
 
-def test_it_goes_when_the_supervisor_is_killed() -> None:
+def test_the_worker_ends_when_the_supervisor_is_killed() -> None:
     """Running looks, when its block ends, whether a child is left."""
     with serve(None, f"--workers={languages.command('c')}:2") as serving:
         serving.run.line("worker 2 is ready")
@@ -245,14 +245,14 @@ def test_it_goes_when_the_supervisor_is_killed() -> None:
         eventually(lambda: not any(map(is_alive, serving.run.pids())), "all to be gone")
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_a_missing_program_is_reported() -> None:
     told = wsraw("run", "--workers", "nobody-has-this --x:2", "--listen", "127.0.0.1:0")
     assert told.returncode == 2
     assert "nobody-has-this: no such program; is it installed, and in PATH?" in told.stderr
     assert told.stderr.count("\n") == 1
 
 
-def test_one_that_dies_at_its_start_ends_the_run_though_the_others_are_well() -> None:
+def test_a_program_that_dies_at_its_start_ends_the_run() -> None:
     flights = ("--workers", str(EXAMPLES / "common.py"), "--workers", "sh -c 'echo no; exit 3'")
     told = wsraw("run", *flights, "--listen", "127.0.0.1:0")
     assert told.returncode == 3

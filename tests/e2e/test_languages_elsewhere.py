@@ -45,7 +45,7 @@ def foreign(words: list[str], **variables: str) -> Iterator[subprocess.Popen[str
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_it_comes_with_its_key_and_comes_back_when_its_link_was_cut(
+def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
     language: str, keys: Keys
 ) -> None:
     worker = languages.command(language)
@@ -74,7 +74,7 @@ def test_it_comes_with_its_key_and_comes_back_when_its_link_was_cut(
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
-def test_whoever_is_not_our_gateway_is_not_believed(language: str, keys: Keys) -> None:
+def test_a_worker_does_not_believe_a_gateway_with_another_key(language: str, keys: Keys) -> None:
     """Its twin: the keys are really used."""
     worker = languages.command(language)
     keys.add("mallory")
@@ -95,7 +95,7 @@ def snippet() -> str:
     return str(found)
 
 
-def test_without_wsraw_on_its_machine(keys: Keys) -> None:
+def test_a_remote_worker_needs_no_wsraw_on_its_machine(keys: Keys) -> None:
     worker = languages.command("c")
     with gateway(*keys.of_gateway(), workers=0) as serving:
         script = snippet()
@@ -113,6 +113,6 @@ def test_without_wsraw_on_its_machine(keys: Keys) -> None:
             assert (shown["key"], shown["instance"]) == ("alice", f"alice-{process.pid}")
 
 
-def test_the_public_half_of_a_key(keys: Keys) -> None:
+def test_the_public_half_of_a_key_is_computed(keys: Keys) -> None:
     secret = (keys.folder / "alice.key").read_text().strip()
     assert keygen.public_of(secret) == (keys.folder / "alice.pub").read_text().split()[0]

@@ -61,7 +61,7 @@ def test_children_have_the_path_of_a_launcher(finds: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open folder cannot be removed")
-def test_the_folder_in_which_it_was_started_is_removed(tmp_path: Path) -> None:
+def test_a_run_survives_the_removal_of_the_folder_it_was_started_in(tmp_path: Path) -> None:
     """gunicorn #1723: deploy scripts remove it, and make it anew."""
     folder = tmp_path / "release"
     folder.mkdir()

@@ -137,7 +137,7 @@ def test_a_close_is_not_lost_with_its_worker(handlers: Write) -> None:
 # --- raw, half-closed ---
 
 
-def test_half_close_waits_for_a_slow_handler(handlers: Write) -> None:
+def test_a_half_closed_connection_waits_for_a_slow_handler(handlers: Write) -> None:
     text = """
     import time
 
@@ -156,7 +156,7 @@ def test_half_close_waits_for_a_slow_handler(handlers: Write) -> None:
         serving.run.line("cause eof")
 
 
-def test_the_handlers_close_comes_after_what_it_sent(handlers: Write) -> None:
+def test_a_close_by_a_handler_comes_after_what_it_sent(handlers: Write) -> None:
     text = """
     def on_message(msg, con):
         con.send(b"y" * 2_000_000)
@@ -176,7 +176,7 @@ def test_the_handlers_close_comes_after_what_it_sent(handlers: Write) -> None:
 QUICK = ["--ping-interval=0.4", "--ping-timeout=0.4"]
 
 
-def test_who_does_not_answer_pings_is_closed() -> None:
+def test_a_client_that_does_not_answer_pings_is_closed() -> None:
     with serve(ECHO, *QUICK) as serving, serving.tcp() as dead, serving.ws() as alive:
         dead.sendall(UPGRADE)
         read_head(dead)
@@ -191,7 +191,7 @@ def test_who_does_not_answer_pings_is_closed() -> None:
 
 @posix
 @pytest.mark.parametrize("who", ["worker 1", "gateway"])
-def test_a_pause_is_not_a_death(who: str) -> None:
+def test_a_paused_client_is_not_taken_for_a_dead_one(who: str) -> None:
     """No ping is answered meanwhile, as nobody reads; that is nobody's fault."""
     with serve(ECHO, *QUICK) as serving, serving.ws(compression=None) as client:
         client.send("before")
@@ -220,7 +220,7 @@ def deflated(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     "takeover", ["--no-deflate-context-takeover", "--deflate-context-takeover"]
 )
-def test_a_deflate_bomb_is_1009_and_costs_little(takeover: str) -> None:
+def test_a_deflate_bomb_is_closed_with_1009_and_costs_little(takeover: str) -> None:
     bomb = deflated(bytes(60 * MIB))
     assert len(bomb) < 100_000
     with serve(ECHO, takeover) as serving:
@@ -237,7 +237,7 @@ def test_a_deflate_bomb_is_1009_and_costs_little(takeover: str) -> None:
 
 
 @linux
-def test_small_frames_of_deflate_do_not_pile_up() -> None:
+def test_small_compressed_frames_do_not_accumulate() -> None:
     """Each message is within the limit; together they are a thousand times what was sent."""
     message = frame(2, deflated(bytes(MIB)), first=0xC2)
     with serve(ECHO) as serving:
@@ -270,7 +270,7 @@ def inflate(first: int, data: bytes) -> bytes:
 
 
 @linux
-def test_a_published_flood_ends_the_reader_that_sleeps_and_nobody_else(handlers: Write) -> None:
+def test_a_published_flood_closes_only_the_reader_that_sleeps(handlers: Write) -> None:
     text = """
     from wsraw import publish
 
@@ -309,7 +309,7 @@ def test_a_published_flood_ends_the_reader_that_sleeps_and_nobody_else(handlers:
                         raise ConnectionResetError
 
 
-def test_fragments_are_joined_on_demand(handlers: Write) -> None:
+def test_fragments_are_joined_if_the_setting_says_so(handlers: Write) -> None:
     text = """
     def on_message(msg, con):
         return f"{len(msg['data'])} {msg['final']}"

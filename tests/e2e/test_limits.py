@@ -71,7 +71,7 @@ def web(serving: Serving, buffer: int = 0) -> socket.socket:
     return sock
 
 
-def test_connections_in_total() -> None:
+def test_connections_are_limited_in_total() -> None:
     with limited("--max-connections=2") as serving, serving.tcp() as one, web(serving):
         one.sendall(b"x")
         assert receive_exactly(one, 1) == b"x"
@@ -112,7 +112,7 @@ def own_address() -> str:
 
 
 @pytest.mark.skipif(not own_address(), reason="no network")
-def test_connections_of_one_address() -> None:
+def test_connections_of_one_address_are_limited() -> None:
     listen = ["0.0.0.0:0"]
     with serve(ECHO, "--max-connections-per-address=1", listen=listen) as serving:
         _, port = serving.addresses[0]
@@ -130,7 +130,7 @@ def test_connections_of_one_address() -> None:
         assert_told(serving, max_connections_per_address=1)
 
 
-def test_heads_and_handshakes() -> None:
+def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
     options = ("--max-header-size=2KiB", "--max-header-count=10", "--handshake-timeout=300ms")
     with limited(*options) as serving:
         for head in (b"A: " + b"b" * 3000 + b"\r\n", b"A: b\r\n" * 10):
@@ -166,7 +166,7 @@ def drip(sock: socket.socket) -> bytes | None:
         return None
 
 
-def test_idleness() -> None:
+def test_an_idle_connection_is_closed() -> None:
     with limited("--idle-timeout=1s", "--ping-interval=100ms") as serving:
         with web(serving) as one, serving.tcp() as raw:
             raw.sendall(b"x")
@@ -201,7 +201,7 @@ def test_bytes_are_held_to_their_rate() -> None:
         assert serving.limit_counts()["byte_rate"] >= 1
 
 
-def test_who_sends_too_much_is_closed_if_so_wished() -> None:
+def test_with_rate_action_close_a_client_above_its_rate_is_closed() -> None:
     with limited("--message-rate=10", "--rate-action=close") as serving:
         with web(serving) as sock, serving.tcp() as raw:
             sock.sendall(frame(1, b"x") * 30)
@@ -213,14 +213,14 @@ def test_who_sends_too_much_is_closed_if_so_wished() -> None:
         assert_told(serving, message_rate=2)
 
 
-def test_who_would_have_to_wait_too_long_is_closed() -> None:
+def test_a_client_that_would_wait_too_long_for_its_rate_is_closed() -> None:
     with limited("--message-rate=1", "--pause-timeout=5s") as serving, web(serving) as sock:
         sock.sendall(frame(1, b"x") * 100)
         assert close_code(sock) == 1008
         assert_told(serving, message_rate=1)
 
 
-def test_a_client_that_does_not_read() -> None:
+def test_a_client_that_does_not_read_is_closed_after_write_timeout() -> None:
     options = ("--write-timeout=1s", "--output-limit=16MiB", "--high-water-mark=8MiB")
     with limited(*options) as serving, web(serving, 4096) as sock, serving.ws() as other:
         send_until_full(sock)
@@ -239,7 +239,7 @@ def send_until_full(sock: socket.socket) -> None:
         raise AssertionError("ended too early") from error
 
 
-def test_more_than_there_are_descriptors(tmp_path: Any) -> None:
+def test_by_default_max_connections_leaves_a_reserve_of_descriptors(tmp_path: Any) -> None:
     """By default a tenth is left, and what workers need; those who come then are told."""
     (tmp_path / "sitecustomize.py").write_text(
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))\n"

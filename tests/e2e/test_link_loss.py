@@ -58,7 +58,7 @@ def run(serving: Serving, act: Callable[[Load], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_links_that_are_cut_again_and_again(keys: Keys) -> None:
+def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
         network = stack.enter_context(Network(endpoint(serving)))
@@ -91,7 +91,7 @@ def test_links_that_are_cut_again_and_again(keys: Keys) -> None:
         assert sum(each["acked"] for each in seen["by_hand"]) > 0
 
 
-def test_a_network_that_is_away_for_a_while(keys: Keys) -> None:
+def test_a_network_that_is_down_for_a_while_loses_nothing(keys: Keys) -> None:
     """All workers from elsewhere are lost at once; the one that is here goes on."""
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
@@ -112,7 +112,7 @@ def test_a_network_that_is_away_for_a_while(keys: Keys) -> None:
         assert status(serving)["gateway"]["dead_letters"] == 0, serving
 
 
-def test_heartbeats_find_a_network_that_stands_still(keys: Keys) -> None:
+def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
     """No FIN, no RST: only silence. What came back late must have no effect."""
     with ExitStack() as stack:
         serving = stack.enter_context(gateway(*keys.of_gateway(), "--worker-heartbeat=0.3"))

@@ -35,7 +35,7 @@ def counted(data: bytes, n: int) -> bytes:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_stands_still_costs_nothing_but_time(workers: int) -> None:
+def test_a_stopped_worker_delays_messages_and_loses_none(workers: int) -> None:
     with serve(ECHO, workers=workers) as serving:
         asyncio.run(stand_still(serving))
 

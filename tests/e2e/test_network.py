@@ -38,7 +38,7 @@ def namespaces(pid: int) -> list[str]:
 
 
 @pytest.mark.usefixtures("network")
-def test_slow_lossy_and_cut_it_costs_nobody_anything() -> None:
+def test_a_slow_lossy_and_interrupted_network_loses_nothing() -> None:
     done = subprocess.run(
         COMMAND,
         cwd=ROOT,
@@ -55,7 +55,7 @@ def test_slow_lossy_and_cut_it_costs_nobody_anything() -> None:
 
 @pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_takes_its_namespaces_along(number: signal.Signals) -> None:
+def test_an_interrupted_drill_removes_its_network_namespaces(number: signal.Signals) -> None:
     drill = subprocess.Popen(COMMAND, cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
     assert drill.stdout is not None
     with drill.stdout as lines:
@@ -69,7 +69,7 @@ def test_interrupted_it_takes_its_namespaces_along(number: signal.Signals) -> No
 
 
 @pytest.mark.usefixtures("network")
-def test_without_root_it_says_so() -> None:
+def test_without_root_the_drill_says_what_it_needs() -> None:
     # Nobody from here on; before that it may not even be able to read us.
     script = "import os, sys\nfrom benchmarks import network\nos.seteuid(65534)\n"
     done = subprocess.run(
@@ -88,7 +88,7 @@ def test_without_root_it_says_so() -> None:
 # --- the network of kernels without netem ---
 
 
-def test_a_line_delays() -> None:
+def test_a_simulated_line_delays() -> None:
     line = Line()
     line.delay = 0.05
     line.put(b"1", 1.0)
@@ -100,7 +100,7 @@ def test_a_line_delays() -> None:
     assert line.wake_in(2.0) is None
 
 
-def test_a_line_keeps_the_order_when_it_becomes_quicker() -> None:
+def test_a_simulated_line_keeps_the_order_when_its_delay_shrinks() -> None:
     line = Line()
     line.delay = 1.0
     line.put(b"1", 0.0)
@@ -113,7 +113,7 @@ def test_a_line_keeps_the_order_when_it_becomes_quicker() -> None:
 @pytest.mark.parametrize(
     ("loss", "least", "most"), [(0.0, 1000, 1000), (1.0, 0, 0), (0.1, 800, 960)]
 )
-def test_a_line_loses(loss: float, least: int, most: int) -> None:
+def test_a_simulated_line_loses_packets(loss: float, least: int, most: int) -> None:
     line = Line(random.Random(1).random)
     line.loss = loss
     for _ in range(1000):
@@ -121,7 +121,7 @@ def test_a_line_loses(loss: float, least: int, most: int) -> None:
     assert least <= len(line.due(0.0)) <= most
 
 
-def test_a_line_holds_no_more_than_it_may() -> None:
+def test_a_simulated_line_holds_a_bounded_number_of_bytes() -> None:
     line = Line()
     line.delay = 1.0
     for _ in range(MOST_HELD + 10):

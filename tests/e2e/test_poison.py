@@ -52,7 +52,7 @@ class Neighbour(threading.Thread):
             self.sock.close()
 
 
-def test_three_deaths_one_letter_one_connection(handlers: Write) -> None:
+def test_a_message_that_kills_three_workers_becomes_a_dead_letter(handlers: Write) -> None:
     with serve(handlers(BOOM), workers=2) as serving:
         serving.run.line("is ready", 2)
         over = threading.Event()

@@ -88,7 +88,7 @@ def test_each_client_comes_to_its_pool(files: tuple[Path, Path]) -> None:
         assert (shown["chat"]["ready"], shown["feed"]["ready"]) == (2, 1)
 
 
-def test_nobody_serves_raw_clients(files: tuple[Path, Path]) -> None:
+def test_without_a_pool_for_them_raw_clients_are_reset(files: tuple[Path, Path]) -> None:
     """On a listener that is raw alone they are reset before they have said anything."""
     options = (f"--pool=chat={files[0]}", "--route=websocket=chat")
     listen = ("127.0.0.1:0", "raw://127.0.0.1:0")
@@ -104,7 +104,7 @@ def test_nobody_serves_raw_clients(files: tuple[Path, Path]) -> None:
             assert client.recv(TIMEOUT) == "[] None"
 
 
-def test_tables_of_a_file(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_pools_and_routes_are_read_from_a_file(files: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_text(
         "workers = 'feed.py'\n"
         "[[pools]]\nname = 'chat'\nworkers = 'chat.py'\nsubprotocols = ['x', 'y']\n"
@@ -164,7 +164,7 @@ class Talking:
 
 
 @posix
-def test_deaths_in_one_pool_are_nothing_to_another(files: tuple[Path, Path]) -> None:
+def test_deaths_in_one_pool_do_not_touch_another(files: tuple[Path, Path]) -> None:
     with two_pools(files) as serving:
         chat = pids(serving, "chat")
         with serving.tcp() as raw, Talking(serving, "/rooms/1") as talking:
@@ -180,7 +180,7 @@ def test_deaths_in_one_pool_are_nothing_to_another(files: tuple[Path, Path]) -> 
 
 
 @posix
-def test_a_crash_loop_in_one_pool_is_nothing_to_another(files: tuple[Path, Path]) -> None:
+def test_a_crash_loop_in_one_pool_does_not_touch_another(files: tuple[Path, Path]) -> None:
     options = ("--restart-intensity=2", "--worker-wait-timeout=1")
     with two_pools(files, *options) as serving, serving.tcp() as old:
         old.sendall(b"1")
@@ -210,7 +210,7 @@ def test_a_crash_loop_in_one_pool_is_nothing_to_another(files: tuple[Path, Path]
             talking.until_more()
 
 
-def test_each_is_scaled_and_reloaded_by_itself(files: tuple[Path, Path]) -> None:
+def test_each_pool_is_scaled_and_reloaded_by_itself(files: tuple[Path, Path]) -> None:
     with two_pools(files) as serving, serving.ws(path="/rooms/1") as client:
         chat, feed = pids(serving, "chat"), pids(serving, "feed")
         assert done(serving, "scale", "feed=2") == "feed: 2 workers\n"
@@ -253,7 +253,9 @@ def test_a_boot_failure_in_any_pool_ends_the_run(files: tuple[Path, Path]) -> No
         assert "SyntaxError" in str(run)
 
 
-def test_a_pool_of_workers_that_come_by_themselves(files: tuple[Path, Path]) -> None:
+def test_a_pool_without_processes_is_served_by_workers_started_by_hand(
+    files: tuple[Path, Path],
+) -> None:
     options = ("--pool=feed", "--run-dir", str(files[0].parent / "run"))
     with Running(*options) as run:
         serving = Serving(run)
@@ -284,7 +286,7 @@ def test_a_pool_of_workers_that_come_by_themselves(files: tuple[Path, Path]) -> 
 
 
 @posix
-def test_the_end_of_a_gateway_is_told_in_each_pool(files: tuple[Path, Path]) -> None:
+def test_the_end_of_a_gateway_is_reported_in_each_pool(files: tuple[Path, Path]) -> None:
     for file in files:
         with open(file, "a", encoding="utf-8") as stream:
             stream.write("\ndef on_close(con):\n    print(__file__, con.params, con.close_cause)\n")

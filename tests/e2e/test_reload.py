@@ -42,7 +42,7 @@ def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
 
-def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
+def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> None:
     with serve(answers(handlers, "old"), workers=2) as serving, serving.ws() as client:
         client.send("x")
         assert client.recv(15) == "old"
@@ -62,7 +62,7 @@ def test_a_standing_connection_hears_the_new_handlers(handlers: Write) -> None:
 
 
 @posix
-def test_what_nohup_has_ignored_stays_ignored(handlers: Write) -> None:
+def test_a_sighup_ignored_by_nohup_stays_ignored(handlers: Write) -> None:
     """A hangup neither ends nor reloads what nohup has started; nor does Ctrl-C end what a script
     has started with &. `wsraw reload` works all the same."""
     before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGINT)}
@@ -114,7 +114,7 @@ def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write
         assert client.recv(15) == "mended"
 
 
-def test_an_on_start_that_fails_is_told_at_once_and_replaces_nobody(handlers: Write) -> None:
+def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handlers: Write) -> None:
     with (
         serve(answers(handlers, "old"), workers=2, tracebacks=True) as serving,
         serving.ws() as client,
@@ -136,7 +136,9 @@ def test_an_on_start_that_fails_is_told_at_once_and_replaces_nobody(handlers: Wr
         assert client.recv(15) == "mended"
 
 
-def test_exit_code_3_of_a_handler_is_not_that_its_file_does_not_load(handlers: Write) -> None:
+def test_exit_code_3_of_a_handler_is_not_taken_for_a_file_that_does_not_load(
+    handlers: Write,
+) -> None:
     file = handlers("import os\ndef on_message(msg, con): os._exit(3)\n")
     with serve(file, "--max-deliveries=1") as serving, serving.ws() as client:
         client.send("x")
@@ -145,7 +147,7 @@ def test_exit_code_3_of_a_handler_is_not_that_its_file_does_not_load(handlers: W
         assert done(serving, "reload") == "reloaded: 1 worker\n"
 
 
-def test_a_file_that_hangs_is_left_at_the_next_reload(handlers: Write) -> None:
+def test_a_handlers_file_that_hangs_is_abandoned_at_the_next_reload(handlers: Write) -> None:
     with serve(answers(handlers, "old"), workers=2) as serving, serving.ws() as client:
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
         assert "no answer within 1 s" in ask(serving, "reload", "--timeout=1").stderr
@@ -156,7 +158,7 @@ def test_a_file_that_hangs_is_left_at_the_next_reload(handlers: Write) -> None:
         assert client.recv(15) == "mended"
 
 
-def test_a_start_that_takes_too_long_is_tried_again(handlers: Write) -> None:
+def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -> None:
     options = ["--start-timeout=2", "--max-events=1"]
     with serve(answers(handlers, "old"), *options) as serving, serving.ws() as client:
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
@@ -173,7 +175,7 @@ def test_a_start_that_takes_too_long_is_tried_again(handlers: Write) -> None:
         eventually(mended)
 
 
-def test_files_that_change_reload_by_themselves(handlers: Write) -> None:
+def test_with_reload_a_changed_file_replaces_the_workers(handlers: Write) -> None:
     with serve(answers(handlers, "old", "!"), "--reload") as serving, serving.ws() as client:
         answers(handlers, "old", "?")
         serving.run.line(r"helper.py changed: reloading|handlers.py and 1 more changed: reloading")
@@ -195,7 +197,7 @@ RELEASE = """
 
 @linux
 @pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
-def test_a_release_behind_a_link(tmp_path: Path, is_absolute: bool) -> None:
+def test_a_release_behind_a_symbolic_link_is_reloaded(tmp_path: Path, is_absolute: bool) -> None:
     """gunicorn #394: code, working folder and what the gateway reads are those of the release to
     which the link leads now. Given a relative path, the shell's PWD tells where the link is."""
     for n in "12":
@@ -221,7 +223,9 @@ def test_a_release_behind_a_link(tmp_path: Path, is_absolute: bool) -> None:
         assert os.readlink(f"/proc/{serving.gateway}/cwd") == str(tmp_path / "release-2")
 
 
-def test_a_handler_may_finish_first(handlers: Write, tmp_path: Path) -> None:
+def test_a_handler_may_finish_before_its_worker_is_replaced(
+    handlers: Write, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     text = f"""
         import os, time
@@ -242,7 +246,7 @@ def test_a_handler_may_finish_first(handlers: Write, tmp_path: Path) -> None:
         assert client.recv(15) == str(serving.worker(2))
 
 
-def test_one_that_does_not_finish_is_killed_at_the_deadline(handlers: Write) -> None:
+def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: Write) -> None:
     text = """
         import time
         def on_message(msg, con):
@@ -302,7 +306,7 @@ async def reload_and_kill(serving: Serving) -> None:
         await load.finish()
 
 
-def test_a_stop_in_the_midst_of_a_reload(handlers: Write) -> None:
+def test_a_stop_during_a_reload_ends_the_run(handlers: Write) -> None:
     with serve(ECHO, workers=3) as serving:
         serving.run.send(signal.SIGHUP)
         serving.run.line("worker 4 started")

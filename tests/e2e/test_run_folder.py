@@ -16,7 +16,7 @@ from running import Running, wsraw
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
 
 
-def test_the_folder_is_removed_and_gateway_and_workers_are_killed() -> None:
+def test_a_removed_run_folder_does_not_stop_restarts() -> None:
     """Supervisor #480, #1105, #1710, #1723: what a cleaner of /tmp removes."""
     with serve(ECHO) as serving:
         folder = serving.folder
@@ -35,7 +35,7 @@ def test_the_folder_is_removed_and_gateway_and_workers_are_killed() -> None:
         assert serving.run.wait() == 0
 
 
-def test_the_folder_becomes_unusable_and_the_gateway_is_killed() -> None:
+def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> None:
     """DataDog/dd-agent #2149: what cannot be written ends nothing. Here a file is in the way."""
     with serve(ECHO) as serving:
         folder = serving.folder

@@ -23,7 +23,7 @@ PID = """
 """
 
 
-def test_up_and_down(handlers: Write) -> None:
+def test_workers_are_added_and_removed(handlers: Write) -> None:
     with serve(ECHO) as serving, serving.ws() as client:
         assert done(serving, "scale", "3") == "3 workers\n"
         assert [worker["n"] for worker in until_ready(serving, 3)] == [1, 2, 3]
@@ -33,7 +33,7 @@ def test_up_and_down(handlers: Write) -> None:
         assert client.recv(15) == "still here"
 
 
-def test_late_joiners_take_load_at_once(handlers: Write) -> None:
+def test_a_new_worker_takes_load_at_once(handlers: Write) -> None:
     with serve(handlers(PID)) as serving, ExitStack() as stack:
         clients = [stack.enter_context(serving.ws()) for _ in range(8)]
         done(serving, "scale", "2")
@@ -46,7 +46,7 @@ def test_late_joiners_take_load_at_once(handlers: Write) -> None:
         assert str(serving.worker(2)) in seen, "connections that stood before it came"
 
 
-def test_numbers_that_cannot_be() -> None:
+def test_a_wrong_number_of_workers_is_refused() -> None:
     with serve(ECHO) as serving:
         for wrong, why in (
             ("0", "must be from 1 to"),
@@ -61,7 +61,7 @@ def test_numbers_that_cannot_be() -> None:
 
 
 @posix
-def test_signals() -> None:
+def test_sigttin_and_sigttou_change_the_number_of_workers() -> None:
     with serve(ECHO, workers=2) as serving:
         serving.run.send(signal.SIGTTIN)
         until_ready(serving, 3)

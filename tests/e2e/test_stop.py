@@ -74,7 +74,7 @@ def test_signals_that_were_blocked_at_the_start_are_heard() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_says_goodbye(number: int) -> None:
+def test_a_stop_closes_clients_with_going_away(number: int) -> None:
     with (
         serve(ECHO, workers=2) as serving,
         serving.ws() as client,
@@ -138,7 +138,7 @@ def test_a_second_signal_stops_at_once(handlers: Write, number: int, code: int) 
         assert_gone(serving)
 
 
-def test_a_handler_that_hangs_is_waited_for_no_longer_than_said(handlers: Write) -> None:
+def test_a_handler_that_hangs_delays_a_stop_until_its_deadline(handlers: Write) -> None:
     with serve(handlers(HANGS), "--stop-timeout=1") as serving, serving.tcp() as sock:
         sock.sendall(b"hang")
         serving.run.line("hanging")
@@ -149,7 +149,7 @@ def test_a_handler_that_hangs_is_waited_for_no_longer_than_said(handlers: Write)
 
 
 @pytest.mark.parametrize("state", ["idle", "hanging", "stopped"])
-def test_a_killed_supervisor_leaves_nobody(handlers: Write, state: str) -> None:
+def test_a_killed_supervisor_leaves_no_process(handlers: Write, state: str) -> None:
     with (
         serve(handlers(HANGS) if state == "hanging" else ECHO, workers=2) as serving,
         serving.ws() as client,
@@ -168,7 +168,7 @@ def test_a_killed_supervisor_leaves_nobody(handlers: Write, state: str) -> None:
         eventually(lambda: not any(map(is_alive, pids)), f"no orphan\n{serving}")
 
 
-def test_ctrl_c_in_a_terminal_is_a_stop_in_good_order() -> None:
+def test_ctrl_c_in_a_terminal_stops_the_run_gracefully() -> None:
     """The terminal signals its whole foreground process group, not only the supervisor."""
     with serve(ECHO) as serving, serving.ws() as client:
         client.send("here")
@@ -312,7 +312,7 @@ DAEMON = """
 """
 
 
-def test_a_process_that_outlives_the_run_keeps_nobody_out(
+def test_a_process_that_outlives_the_run_does_not_block_the_next_one(
     handlers: Write, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Such a daemon had the lock of the run folder: `wsraw stop` waited, and no run began again."""

@@ -29,7 +29,7 @@ def tls(serving: Serving, context: ssl.SSLContext | None = None) -> ssl.SSLSocke
     return (context or client_context()).wrap_socket(serving.tcp(), server_hostname="localhost")
 
 
-def test_one_port_for_everything(tmp_path: Path) -> None:
+def test_one_port_serves_websocket_and_raw_clients_with_and_without_tls(tmp_path: Path) -> None:
     cert = server_file(tmp_path)
     with serve(ECHO, "--tls=optional", f"--tls-cert={cert}") as serving:
         with serving.tcp() as plain, tls(serving) as secure:
@@ -51,7 +51,7 @@ def test_one_port_for_everything(tmp_path: Path) -> None:
 
 
 @openssl
-def test_openssl_talks_and_its_floods_are_borne(tmp_path: Path) -> None:
+def test_openssl_exchanges_data_and_its_renegotiations_are_survived(tmp_path: Path) -> None:
     cert, authority = server_file(tmp_path), ca_file(tmp_path)
     with serve(ECHO, f"--tls-cert={cert}") as serving:
         host, port = serving.addresses[0]
@@ -163,7 +163,7 @@ def test_a_wrong_certificate_ends_the_run_before_it_serves(
     assert "Traceback" not in result.stderr
 
 
-def test_one_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+def test_a_missing_certificate_is_refused_before_the_start(tmp_path: Path) -> None:
     file = tmp_path / "wsraw.toml"
     file.write_text("\ntls_cert = 'no.pem'\n", "utf-8")
     result = wsraw("run", "--listen=127.0.0.1:0", f"--config={file}")
@@ -221,7 +221,7 @@ def test_reload_reads_certificates_and_touches_no_connection(tmp_path: Path) -> 
         assert receive_exactly(old, 10) == b"still here"
 
 
-def test_handlers_see_who_comes(handlers: Write, tmp_path: Path) -> None:
+def test_handlers_see_the_certificate_of_a_client(handlers: Write, tmp_path: Path) -> None:
     text = """
     def on_message(msg, con):
         con.send(repr((con.tls["client"]["names"], con.tls["server_name"])) + "\\n")
@@ -235,7 +235,7 @@ def test_handlers_see_who_comes(handlers: Write, tmp_path: Path) -> None:
             sock.recv(1)
 
 
-def test_handlers_open_tls(handlers: Write, tmp_path: Path) -> None:
+def test_handlers_open_connections_with_tls(handlers: Write, tmp_path: Path) -> None:
     context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     ca().configure_trust(context)

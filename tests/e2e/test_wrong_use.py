@@ -40,7 +40,7 @@ def complaint(*arguments: str, code: int) -> str:
         (["--tls-key=x"], "--tls-key needs tls_cert"),
     ],
 )
-def test_what_cannot_begin_says_so(arguments: list[str], said: str) -> None:
+def test_wrong_options_are_refused_in_one_line(arguments: list[str], said: str) -> None:
     assert said in complaint(*arguments, code=2)
 
 
@@ -52,11 +52,11 @@ def test_what_cannot_begin_says_so(arguments: list[str], said: str) -> None:
         ("unix:/no/such/folder/sock", "cannot listen on unix:/no/such/folder/sock"),
     ],
 )
-def test_where_nobody_can_listen(listen: str, said: str) -> None:
+def test_an_address_that_cannot_be_bound_ends_the_run(listen: str, said: str) -> None:
     assert said in complaint(f"--workers={ECHO}", f"--listen={listen}", code=3)
 
 
-def test_a_port_in_use() -> None:
+def test_a_port_in_use_ends_the_run() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         said = complaint(f"--workers={ECHO}", f"--listen={address}", code=3)
@@ -64,7 +64,7 @@ def test_a_port_in_use() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other rules")
-def test_a_privileged_port() -> None:
+def test_a_privileged_port_ends_the_run() -> None:
     start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     if int(start.read_text()) <= 1:
         pytest.skip("no port is privileged here")
