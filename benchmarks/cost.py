@@ -164,7 +164,7 @@ class Bench:
         at = clock()
         for con in list(router.dirty):
             del router.dirty[con]
-            con.shell.flush()
+            con.endpoint.flush()
         spent["flush"] += clock() - at
 
 

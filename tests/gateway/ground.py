@@ -170,8 +170,8 @@ class Ground:
             router.judge_memory(self.now)
         for entry in list(router.flow.changed):
             router.flow.changed.pop(entry, None)
-            if entry.con.shell is not None:
-                entry.con.shell.judge_pause(self.now)
+            if entry.con.endpoint is not None:
+                entry.con.endpoint.judge_pause(self.now)
         batches = router.batches(self.now)
         for entry in router.to_dial:
             if entry.id not in self.page.cons:

@@ -25,7 +25,7 @@ class Socket:
     def __init__(self, registry: Registry, con: Connection) -> None:
         self.registry = registry
         self.con = con
-        con.shell = self
+        con.endpoint = self
         registry.flow.settle(con)
         self.incoming = bytearray()
         self.outgoing = bytearray()

@@ -369,8 +369,8 @@ class App:
             moved |= peer.step()
         for entry in list(router.flow.changed):
             router.flow.changed.pop(entry, None)
-            if entry.con.shell is not None:
-                entry.con.shell.judge_pause(now)
+            if isinstance(entry.con.endpoint, Pipe):
+                entry.con.endpoint.judge_pause(now)
         router.go_on(now)
         router.outgoing.close_overflowing(now)
         batches = [(worker.identity, batch) for worker, batch in router.batches(now)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.entry import entry_of
 from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
 
@@ -36,7 +37,7 @@ class Pipe:
         self.reading = True
         self._lingering = False
         self._linger_until = math.inf
-        con.shell = self
+        con.endpoint = self
         registry.flow.settle(con)
 
     @property
@@ -93,9 +94,10 @@ class Pipe:
             data = bytes(con.output.data_to_send())
             self.outgoing += data
             self._registry.take(con, con.written(len(data), now), now)
-            if con.entry is not None:
-                con.entry.written += len(data)
-                self._registry.wrote(con.entry)
+            entry = entry_of(con)
+            if entry is not None:
+                entry.written += len(data)
+                self._registry.wrote(entry)
         if con.state is CLOSED:
             self._finish(now)
         elif con.state is CLOSING and (con.half_closed or not self.reading):
@@ -106,7 +108,7 @@ class Pipe:
         con, flow = self.con, self._registry.flow
         if self.closed or self._lingering:
             return
-        if con.entry.pauses:
+        if con.entry is not None and con.entry.pauses:
             con.pause(now)
         elif not (is_paused(con) or (flow.full and must_wait(flow, con))):
             self._registry.take(con, con.resume(now), now)

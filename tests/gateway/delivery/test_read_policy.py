@@ -261,8 +261,8 @@ class InMemory(Holder):
         changed = flow.changed
         for entry in list(changed):
             changed.pop(entry, None)
-            if entry.con.shell is not None:
-                entry.con.shell.judge_pause(self.stage.now)
+            if entry.con.endpoint is not None:
+                entry.con.endpoint.judge_pause(self.stage.now)
         self.stage.turn()
 
     def close(self) -> None:

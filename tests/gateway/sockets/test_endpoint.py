@@ -355,7 +355,7 @@ def test_an_opened_one_that_begins_paused_is_watched_too(serve: Serve) -> None:
         served.mate.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
         entry = served.stage.router.entries[con]
         served.stage.router.flow.pause(entry, PAUSED_COUPLED)
-        served.until(lambda: entry.con.shell)
+        served.until(lambda: entry.con.endpoint)
         assert not served.endpoint.reading
         reset(upstream.accept()[0])
         served.until(lambda: not served.sockets.endpoints, STEP)

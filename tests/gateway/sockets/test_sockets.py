@@ -150,10 +150,10 @@ def test_so_have_pauses(served: Served) -> None:
     for left in (2, 1, 0):
         served.sockets.apply_pauses()
         assert len(flow.changed) == left
-    assert not any(entry.con.shell.reading for entry in entries)
+    assert not any(entry.con.endpoint.reading for entry in entries)
     for entry in entries:
         flow.resume(entry, PAUSED_MEMORY)
-    served.until(lambda: all(entry.con.shell.reading for entry in entries))
+    served.until(lambda: all(entry.con.endpoint.reading for entry in entries))
 
 
 def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:

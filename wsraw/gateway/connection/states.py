@@ -97,6 +97,20 @@ class Beginning(Protocol):
         """We end it before it stands."""
 
 
+class SocketEnd(Protocol):
+    """Whoever reads and writes the socket of a connection: the `Endpoint` of gateway/sockets/, or
+    what stands in for it where there is no network."""
+
+    reading: bool
+
+
+class Place(Protocol):
+    """The bookkeeping of a connection: the `Entry` of gateway/delivery/."""
+
+    gone: bool
+    pauses: int
+
+
 class Life:
     """What all of a connection's life shares: who it is, where it is, how it ends."""
 
@@ -111,6 +125,7 @@ class Life:
         "close_reason",
         "counted",
         "deadline",
+        "endpoint",
         "ends_with_reset",
         "entry",
         "has_more",
@@ -124,7 +139,6 @@ class Life:
         "pool",
         "reset",
         "settings",
-        "shell",
         "state",
         "target",
         "timeout",
@@ -167,10 +181,10 @@ class Life:
         one that has lost its place its output is in there."""
         self.counted: bytes | None = None
         """What it counts as for max_connections_per_address; None: not at all."""
-        self.shell: Any = None
-        """For the owner of the socket."""
-        self.entry: Any = None
-        """For the router."""
+        self.endpoint: SocketEnd | None = None
+        """Whoever has its socket now."""
+        self.entry: Place | None = None
+        """None until the first event."""
         self.state = CONNECTING if opened else SNIFFING
         self.beginning: Beginning | None = None
         self.websocket: WebSocket | None = None

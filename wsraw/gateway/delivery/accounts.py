@@ -35,6 +35,7 @@ from wsraw.gateway.delivery.entry import (
     PAUSED_STOPPING,
     Entry,
     Pause,
+    entry_of,
 )
 from wsraw.gateway.delivery.weights import COUPLE, EARLY, weight
 from wsraw.gateway.websocket.shared import Framed
@@ -145,8 +146,7 @@ class Flow:
 
     def settle(self, con: Connection) -> None:
         """A connection has come, or is something else than it was: weigh it anew."""
-        entry: Entry | None = con.entry
-        if entry is None:
+        if con.entry is None:
             self.strays[con] = None
         else:
             self.strays.pop(con, None)
@@ -187,9 +187,9 @@ class Flow:
 
     def socket_closed(self, con: Connection) -> None:
         """A connection has lost its socket, and what waits for that."""
-        con.shell = None
+        con.endpoint = None
         con.output.drop()
-        entry: Entry | None = con.entry
+        entry = entry_of(con)
         if entry is None or entry.gone:
             self._leave(con)
             con.entry = None
@@ -212,7 +212,7 @@ class Flow:
         own = con.output.own_size
         if entry.gone:
             # Its last bytes may outlive it by a close_timeout.
-            if con.shell is not None:
+            if con.endpoint is not None:
                 self.keep(con, own - entry.own_output)
                 entry.own_output = own
             return
@@ -243,7 +243,7 @@ class Flow:
         self.total -= entry.held + entry.own_output
         self.weighed -= entry.unfinished
         self.judge_above += entry.unfinished
-        if con.shell is None:
+        if con.endpoint is None:
             self._leave(con)
             entry.own_output = 0
         else:
@@ -299,7 +299,7 @@ class Flow:
 
     def read_part(self, con: Connection, size: int) -> None:
         """Bytes were read that are no event yet."""
-        entry: Entry | None = con.entry
+        entry = entry_of(con)
         if entry is None:
             self.keep(con, EARLY * size)
             return

@@ -342,3 +342,10 @@ class Entry:
         if not isinstance(parked, deque):
             parked = self.parked = deque()
         return parked
+
+
+def entry_of(con: Connection) -> Entry | None:
+    """The entry of a connection; None before its first event."""
+    entry = con.entry
+    assert entry is None or isinstance(entry, Entry)
+    return entry

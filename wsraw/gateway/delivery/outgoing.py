@@ -155,7 +155,7 @@ class Outgoing:
                     self._cut_short(entry, now)
             return why
         self._dirty[con] = None
-        if con.shell is None or output.early_size:
+        if con.endpoint is None or output.early_size:
             # It does not stand yet: no write will tell that its output has grown.
             self._flow.output_changed(entry)
         if entry.fragment is not None and send.final:
@@ -253,7 +253,7 @@ class Outgoing:
             return
         self._flow.hold(-len(send.data))
         self._dirty[entry.con] = None
-        if entry.con.shell is None:
+        if entry.con.endpoint is None:
             self._flow.output_changed(entry)
         if send.final:
             self._finish_fragment(entry, now)
@@ -395,7 +395,7 @@ class Outgoing:
         con.send_framed(frame)
         entry.active = True
         self._dirty[con] = None
-        if con.shell is None:
+        if con.endpoint is None:
             self._flow.output_changed(entry)
         if con.output.size > self._limit:
             if self._policy == "drop-oldest":

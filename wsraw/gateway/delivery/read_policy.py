@@ -23,7 +23,7 @@ from enum import Enum
 
 from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.accounts import Flow
-from wsraw.gateway.delivery.entry import PAUSED_FULL, Entry
+from wsraw.gateway.delivery.entry import PAUSED_FULL, entry_of
 
 
 class Reading(Enum):
@@ -54,7 +54,7 @@ def is_paused(con: Connection) -> bool:
         return con.is_full
     if state is CLOSING:
         return con.half_closed
-    entry: Entry | None = con.entry
+    entry = con.entry
     return entry is not None and entry.pauses != 0
 
 
@@ -63,7 +63,7 @@ def must_wait(flow: Flow, con: Connection) -> bool:
     and those who go are read all the same: that is soon over, and adds next to nothing."""
     if not (flow.full or flow.due):
         return False
-    entry: Entry | None = con.entry
+    entry = entry_of(con)
     if entry is None or con.state is not OPEN:
         return False
     if flow.full:

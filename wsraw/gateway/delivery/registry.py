@@ -18,7 +18,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import ID_RANGE, Entry, IdRange, Pool, Worker
+from wsraw.gateway.delivery.entry import ID_RANGE, Entry, IdRange, Pool, Worker, entry_of
 from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.weights import MARK
@@ -142,13 +142,14 @@ class Registry:
 
     def take(self, con: Connection, events: list[Event], now: float) -> None:
         """Events of a connection, in order. Its first one gives it a place here."""
-        entry: Entry | None = con.entry
+        entry = con.entry
         if entry is None:
             if not events:
                 return
             entry = self.add(con, self.pool(con.pool), now)
         elif entry.gone:
             return
+        assert isinstance(entry, Entry)
         for event in events:
             self.dispatcher.take(entry, event, now)
         flow = self.flow
@@ -175,7 +176,8 @@ class Registry:
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
         """Give a connection its place."""
-        entry = con.entry = self.entries[con.id] = Entry(con, pool, now)
+        entry = Entry(con, pool, now)
+        con.entry = self.entries[con.id] = entry
         pool.connections += 1
         self.flow.settle(con)
         if self.stopping:
@@ -228,7 +230,7 @@ class Registry:
         """Something of ours has raised while this connection was handled: it ends for that, and
         nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
         self.limits.fault(con.who, error)
-        entry: Entry | None = con.entry
+        entry = entry_of(con)
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
@@ -281,7 +283,7 @@ class Registry:
     def forget(self, entry: Entry) -> None:
         """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
         entry.gone = True
-        if entry.con.shell is None:
+        if entry.con.endpoint is None:
             # Else its endpoint does so: circles wait for the collector, and that holds up a turn.
             entry.con.entry = self._nowhere
         for step in (

@@ -20,7 +20,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.counters import CROWDED
 from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.entry import EVENT_COST, Entry, RemoteWorker, Worker
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, RemoteWorker, Worker, entry_of
 from wsraw.gateway.delivery.reconnect import Reconnects
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.commands import Commands
@@ -764,7 +764,7 @@ class Router(Registry):
             # Else it is counted, and its end is on the way.
             self.limits.hit("memory_limit", now, con.who)
         why = "the server is out of memory"
-        entry: Entry | None = con.entry
+        entry = entry_of(con)
         if entry is None or entry.gone or entry.unfinished > entry.output_counted:
             # What it has sent goes on to be parsed until it is gone: no goodbye.
             self.take(con, con.abort(1013, "", "memory", why, now), now)

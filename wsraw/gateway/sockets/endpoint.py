@@ -85,7 +85,7 @@ class Endpoint:
         self._owner = owner
         self.sock = sock
         self.con = con
-        con.shell = self
+        con.endpoint = self
         self.reading = True
         self.writing = False
         self.eof = False
@@ -220,8 +220,9 @@ class Endpoint:
             events = con.written(size, now)
             if events:
                 owner.registry.take(con, events, now)
-            entry: Entry | None = con.entry
+            entry = con.entry
             if entry is not None:
+                assert isinstance(entry, Entry)
                 # Nearly always everything was taken at once, and nobody need be told.
                 entry.written += size
                 if con.output.size or entry.output_counted or entry.marks:

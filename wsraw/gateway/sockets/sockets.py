@@ -14,7 +14,7 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.rate_limit import RatedConnection
-from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry
+from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.dialer import Dialer
@@ -109,8 +109,8 @@ class Sockets(TlsOwner):
 
     def _fault(self, con: Connection, error: BaseException) -> None:
         """Something of ours has raised while this connection was handled."""
-        endpoint: Endpoint | None = con.shell
-        if endpoint is not None and endpoint in self.endpoints:
+        endpoint = con.endpoint
+        if isinstance(endpoint, Endpoint) and endpoint in self.endpoints:
             endpoint.handle_fault(error)
         else:
             self.registry.fault(con, error, self.loop.now)
@@ -194,9 +194,8 @@ class Sockets(TlsOwner):
         try:
             self._begin(con, sock, terms)
         except Exception as error:
-            endpoint: Endpoint | None = con.shell
-            if endpoint is None or endpoint not in self.endpoints:
-                con.shell = None
+            if con.endpoint not in self.endpoints:
+                con.endpoint = None
                 self._drop(sock)
             self._fault(con, error)
 
@@ -207,14 +206,15 @@ class Sockets(TlsOwner):
                 endpoint = TlsEndpoint(self, sock, con, terms)
             except ValueError as error:
                 sock.close()
-                con.shell = None
+                con.endpoint = None
                 self._failed(con, f"TLS to {without_secrets(con.target)}: {error}")
                 return
             self._add(endpoint)
             return
-        self._add(Endpoint(self, sock, con))
+        plain = Endpoint(self, sock, con)
+        self._add(plain)
         self.registry.take(con, con.connected(now), now)
-        con.shell.judge_standing(now)
+        plain.judge_standing(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now
@@ -244,8 +244,8 @@ class Sockets(TlsOwner):
         for entry in list(changed):
             del changed[entry]
             con = entry.con
-            endpoint: Endpoint | None = con.shell
-            if endpoint is None or endpoint.lingering:
+            endpoint = con.endpoint
+            if not isinstance(endpoint, Endpoint) or endpoint.lingering:
                 continue
             if not entry.pauses:
                 self.going_on[endpoint] = None
@@ -276,7 +276,7 @@ class Sockets(TlsOwner):
         overdrawn, now = list(self._overdrawn), self.loop.now
         self._overdrawn.clear()
         for con in overdrawn:
-            entry: Entry | None = con.entry
+            entry = entry_of(con)
             if entry is None or entry.gone or con.state is not OPEN:
                 continue
             try:
@@ -318,8 +318,8 @@ class Sockets(TlsOwner):
         if not over_limit:
             return
         for entry in over_limit:
-            endpoint: Endpoint | None = entry.con.shell
-            if endpoint is not None:
+            endpoint = entry.con.endpoint
+            if isinstance(endpoint, Endpoint):
                 try:
                     endpoint.write_out()
                 except Exception as error:
@@ -340,8 +340,8 @@ class Sockets(TlsOwner):
         if dirty:
             for con in list(islice(dirty, WRITE_BUDGET)):
                 del dirty[con]
-                endpoint: Endpoint | None = con.shell
-                if endpoint is not None:
+                endpoint = con.endpoint
+                if isinstance(endpoint, Endpoint):
                     try:
                         endpoint.flush()
                     except Exception as error:
