@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from corpus import UPGRADE, frame
-from deadline import eventually
+from deadline import UNIT, eventually
 from gateway.served import Served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -350,7 +350,7 @@ def settle(holders: list[Holder]) -> None:
         return len({holder.view() for holder in holders}) == 1
 
     try:
-        eventually(agreed, units=5)
+        eventually(agreed, seconds=20 * UNIT)
     except AssertionError:
         views = "\n".join(f"{type(each).__name__}: {each.view()}" for each in holders)
         raise AssertionError(f"they do not agree:\n{views}") from None
