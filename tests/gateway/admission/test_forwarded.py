@@ -42,7 +42,9 @@ def xff(value: str, **others: str) -> Client | None:
         ('1.1.1.1, "203.0.113.9, 10.0.0.2', "10.0.0.2"),
     ],
 )
-def test_x_forwarded_for(value: str, peer: str) -> None:
+def test_the_client_in_x_forwarded_for_is_the_last_address_that_is_not_trusted(
+    value: str, peer: str
+) -> None:
     client = xff(value)
     assert client is not None
     assert client.peer == peer
@@ -53,7 +55,7 @@ def test_x_forwarded_for(value: str, peer: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", ",", "garbage", "1.2.3.4, x"])
-def test_x_forwarded_for_that_says_nothing(value: str) -> None:
+def test_an_x_forwarded_for_without_an_address_names_no_client(value: str) -> None:
     assert xff(value) is None
 
 
@@ -72,13 +74,13 @@ def test_x_forwarded_for_that_says_nothing(value: str) -> None:
         ("", "https", "https"),
     ],
 )
-def test_x_forwarded_proto(value: str, proto: str, scheme: str) -> None:
+def test_the_scheme_is_taken_from_x_forwarded_proto(value: str, proto: str, scheme: str) -> None:
     client = xff(value, proto=proto)
     assert client is not None
     assert client.scheme == scheme
 
 
-def test_x_forwarded_host() -> None:
+def test_the_host_is_taken_from_x_forwarded_host() -> None:
     assert xff("203.0.113.9", host="example.org") == Client(
         parse_address("203.0.113.9"), "203.0.113.9", "", "example.org"
     )
@@ -112,7 +114,9 @@ def test_x_forwarded_host() -> None:
         ("for=1.1.1.1, for=[::1]x, for=10.0.0.2", "10.0.0.2", "", ""),
     ],
 )
-def test_forwarded(value: str, peer: str, scheme: str, host: str) -> None:
+def test_the_client_in_forwarded_is_the_last_address_that_is_not_trusted(
+    value: str, peer: str, scheme: str, host: str
+) -> None:
     client = forwarded({"forwarded": value}, TRUSTED)
     assert client is not None
     assert (client.peer, client.scheme, client.host) == (peer, scheme, host)
@@ -124,7 +128,7 @@ def test_forwarded(value: str, peer: str, scheme: str, host: str) -> None:
     ["", "for", "for=", "proto=https", "for=1.1.1.1 proto=http", 'for="1.1.1.1', "for=[1.2.3.4]",
      "for=1.2.3.4.5", "203.0.113.9", "for=_", "for=unknown!"],
 )  # fmt: skip
-def test_forwarded_that_says_nothing(value: str) -> None:
+def test_a_forwarded_header_without_an_address_names_no_client(value: str) -> None:
     assert forwarded({"forwarded": value}, TRUSTED) is None
 
 
@@ -146,7 +150,7 @@ def test_hops_are_bounded() -> None:
 
 
 @given(st.text(alphabet='for=byproto;,"\\[]:. 0123456789abcdef_\t', max_size=60))
-def test_nothing_raises(value: str) -> None:
+def test_no_header_value_raises(value: str) -> None:
     for client in (forwarded({"forwarded": value}, TRUSTED), xff(value)):
         assert client is None or client.peer or client.address is None
 

@@ -17,23 +17,23 @@ from wsraw.gateway.admission.per_address import AddressLimits, address_key, most
         ("fe80::1%eth0", "fe80::2%eth0", True),
     ],
 )
-def test_what_is_one_address(one: str, other: str, same: bool) -> None:
+def test_addresses_of_one_ipv6_network_count_as_one(one: str, other: str, same: bool) -> None:
     keys = [address_key(parse_address(host)) for host in (one, other)]
     assert None not in keys
     assert (keys[0] == keys[1]) is same
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_this_machine_is_not_counted(host: str) -> None:
+def test_addresses_of_this_machine_are_not_counted(host: str) -> None:
     assert address_key(parse_address(host)) is None
 
 
-def test_nor_is_who_has_no_address() -> None:
+def test_connections_without_an_address_are_not_counted() -> None:
     assert address_key(UNIX) is None
     assert address_key(None) is None
 
 
-def test_in_total() -> None:
+def test_connections_are_limited_in_total() -> None:
     admission = AddressLimits(2, 0)
     assert [admission.refusal(b"a", standing) for standing in (0, 1, 2, 3)] == [
         "", "", "max_connections", "max_connections"
@@ -41,7 +41,7 @@ def test_in_total() -> None:
     assert AddressLimits(0, 0).refusal(b"a", 10**9) == ""
 
 
-def test_from_one_address() -> None:
+def test_connections_of_one_address_are_limited() -> None:
     admission = AddressLimits(0, 2)
     for key in (b"a", b"a", None, None, None):
         assert admission.refusal(key, 0) == ""
@@ -59,5 +59,5 @@ def test_from_one_address() -> None:
 @pytest.mark.parametrize(
     ("descriptors", "most"), [(10, 1), (120, 88), (512, 461), (1024, 922), (1 << 20, 943_719)]
 )
-def test_a_tenth_is_left(descriptors: int, most: int) -> None:
+def test_a_tenth_of_the_descriptors_is_left_free(descriptors: int, most: int) -> None:
     assert most_connections(descriptors) == most

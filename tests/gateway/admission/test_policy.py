@@ -50,7 +50,7 @@ def status(con: Connection) -> int:
 # --- Origin and Host ---
 
 
-def test_a_page_from_elsewhere_is_refused_by_default() -> None:
+def test_a_page_of_another_site_is_refused_by_default() -> None:
     door = Door()
     con = door.ask("Origin: https://evil.example")
     assert (status(con), con.state, con.close_cause) == (403, CLOSED, "protocol-error")
@@ -61,14 +61,14 @@ def test_a_page_from_elsewhere_is_refused_by_default() -> None:
     assert door.limits.counts == {"origins": 1}
 
 
-def test_an_origin_in_two_headers_is_none_that_is_allowed() -> None:
+def test_an_origin_in_two_headers_is_refused() -> None:
     door = Door(origins=("https://a.example",))
     assert status(door.ask("Origin: https://a.example")) == 101
     assert status(door.ask("Origin: https://a.example", "Origin: https://a.example")) == 400
     assert status(door.ask("origin: https://b.example", "ORIGIN: https://a.example")) == 400
 
 
-def test_a_host_that_is_not_ours() -> None:
+def test_a_request_for_another_host_is_answered_with_421() -> None:
     door = Door(hosts=("example.org",), origins=("any",))
     con = door.ask()
     assert (status(con), con.state) == (421, CLOSED)
@@ -111,7 +111,7 @@ FOREIGN = {
 @pytest.mark.parametrize("listen", [
     {}, {"plain_http": "health"}, {"plain_http": "reject"}, {"protocol": "websocket"}
 ])  # fmt: skip
-def test_a_page_of_another_site_speaks_to_no_handler(
+def test_a_request_of_another_site_reaches_no_handler(
     data: bytes, cut: int, listen: dict[str, Any]
 ) -> None:
     """In Chromium, fetch(url, {method: "POST", mode: "no-cors", body}) chatted in examples/chat.py
@@ -141,7 +141,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("data", OURS.values(), ids=OURS)
-def test_all_other_requests_are_raw_and_whole(data: bytes) -> None:
+def test_requests_of_other_programs_reach_handlers_whole_as_raw_data(data: bytes) -> None:
     con = Door().come()
     connect, message = con.receive_data(data, 0.0)
     assert tell([connect]) == ["connect raw"]
@@ -149,7 +149,7 @@ def test_all_other_requests_are_raw_and_whole(data: bytes) -> None:
     assert message.data == data
 
 
-def test_a_page_that_may_come_in_may_send_requests() -> None:
+def test_a_page_of_an_allowed_origin_may_send_requests() -> None:
     data = written("POST", Origin="https://a.example", Sec_Fetch_Site="cross-site")
     for origins in (("https://a.example",), ("any",)):
         assert Door(origins=origins).come(data).kind == "raw"
@@ -161,14 +161,14 @@ def test_a_page_that_may_come_in_may_send_requests() -> None:
     assert Door().come(protocol="raw").receive_data(data, 0.0)
 
 
-def test_a_page_behind_a_proxy_that_replaces_the_host() -> None:
+def test_a_page_is_of_the_same_origin_as_the_host_that_a_trusted_proxy_names() -> None:
     fields = {"Origin": "https://example.org", "X_Forwarded_Host": "example.org"}
     door = Door(trusted_proxies=("10.0.0.0/8",))
     assert door.come(written("POST", **fields), address="10.0.0.1").kind == "raw"
     assert status(door.come(written("POST", **fields), address="192.0.2.1")) == 403
 
 
-def test_the_host_of_a_request_that_handlers_would_get() -> None:
+def test_the_host_of_a_plain_request_is_checked_before_handlers_get_it() -> None:
     """DNS rebinding: the page is of the same origin, and sends neither mark."""
     door = Door(hosts=("localhost",))
     rebound = b"GET /x HTTP/1.1\r\nHost: evil.example:8000\r\n\r\n"
@@ -198,7 +198,9 @@ def test_no_secret_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
         assert part in text
 
 
-def test_lines_in_the_log_are_few_and_not_the_clients(caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_are_logged_rarely_and_without_control_characters(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     door = Door()
     with caplog.at_level(logging.WARNING):
         for now in (0.0, 1.0, TELL_EVERY - 0.1):
@@ -217,7 +219,7 @@ def test_lines_in_the_log_are_few_and_not_the_clients(caplog: pytest.LogCaptureF
 # --- proxies that speak HTTP ---
 
 
-def test_headers_of_a_trusted_proxy_are_believed() -> None:
+def test_forwarding_headers_of_a_trusted_proxy_are_believed() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.ask(
         "X-Forwarded-For: 1.1.1.1, 203.0.113.9", "X-Forwarded-Proto: https", address="10.0.0.1"
@@ -239,14 +241,16 @@ def test_headers_of_a_trusted_proxy_are_believed() -> None:
         ({"trusted_proxies": ("unix",)}, "10.0.0.1"),
     ],
 )
-def test_headers_of_anybody_else_are_not(settings: dict[str, Any], address: str) -> None:
+def test_forwarding_headers_of_other_clients_are_ignored(
+    settings: dict[str, Any], address: str
+) -> None:
     con = Door(**settings).ask("X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https",
                                address=address)  # fmt: skip
     assert con.about == {"peer": f"{address}:1", "listener": "test"}
     assert con.address == parse_address(address)
 
 
-def test_forwarded_and_a_proxy_on_a_unix_socket() -> None:
+def test_the_forwarded_header_of_a_proxy_on_a_unix_socket_is_believed() -> None:
     door = Door(trusted_proxies=("unix",), forwarded="forwarded")
     con = door.ask('Forwarded: for="[2001:db8::1]:99";proto=http', address="unix")
     assert con.about["peer"] == "[2001:db8::1]:99"
@@ -259,7 +263,7 @@ def test_a_client_that_its_proxy_hides_has_no_address() -> None:
     assert (con.about["peer"], con.address) == ("unknown", None)
 
 
-def test_the_host_that_the_proxy_was_asked_for_counts() -> None:
+def test_the_host_that_a_trusted_proxy_was_asked_for_is_checked() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",), hosts=("example.org",))
     good = ("X-Forwarded-Host: example.org", "Origin: https://example.org")
     assert status(door.ask(*good, address="10.0.0.1")) == 101
@@ -270,14 +274,14 @@ def test_the_host_that_the_proxy_was_asked_for_counts() -> None:
 # --- proxies that speak the PROXY protocol ---
 
 
-def test_a_proxy_header_says_who_it_is() -> None:
+def test_a_proxy_protocol_header_names_the_client() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(PROXY_1 + b"hello", address="10.0.0.1", proxy_protocol="required")
     assert (con.kind, con.address) == ("raw", parse_address("203.0.113.9"))
     assert con.about == {"peer": "203.0.113.9:4711", "proxy": "10.0.0.1:1", "listener": "test"}
 
 
-def test_behind_the_header_everything_is_as_without() -> None:
+def test_behind_a_proxy_protocol_header_every_kind_of_client_is_recognized() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(PROXY_1 + UPGRADE % b"", address="10.0.0.1", proxy_protocol="required")
     assert (status(con), con.state, con.about["peer"]) == (101, OPEN, "203.0.113.9:4711")
@@ -288,7 +292,7 @@ def test_behind_the_header_everything_is_as_without() -> None:
     assert tell(con.handle_timeout(3.0)) == ["connect raw"]
 
 
-def test_the_header_of_the_client_behind_a_proxy_header_is_not_believed() -> None:
+def test_forwarding_headers_behind_a_proxy_protocol_header_are_ignored() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     spoof = UPGRADE % b"X-Forwarded-For: 1.1.1.1\r\n"
     con = door.come(PROXY_1 + spoof, address="10.0.0.1", proxy_protocol="required")
@@ -298,7 +302,7 @@ def test_the_header_of_the_client_behind_a_proxy_header_is_not_believed() -> Non
     assert (con.about["peer"], con.about["proxy"]) == ("1.1.1.1", "10.0.0.1:1")
 
 
-def test_a_health_check_of_the_proxy_is_its_own() -> None:
+def test_a_local_proxy_header_keeps_the_address_of_the_proxy() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
     con = door.come(local + b"hi", address="10.0.0.1", proxy_protocol="required")
@@ -306,7 +310,7 @@ def test_a_health_check_of_the_proxy_is_its_own() -> None:
     assert con.address == parse_address("10.0.0.1")
 
 
-def test_tls_at_the_proxy() -> None:
+def test_a_proxy_protocol_header_tells_that_the_client_used_tls() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     addresses = bytes([203, 0, 113, 9, 1, 1, 1, 1, 0, 1, 0, 2])
     tls = b"\x20\0\5\1\0\0\0\0"
@@ -318,7 +322,7 @@ def test_tls_at_the_proxy() -> None:
 
 @pytest.mark.parametrize("mode", ["optional", "required"])
 @pytest.mark.parametrize("data", [PROXY_1 + b"hello", b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"])
-def test_a_header_of_anybody_else_is_refused(mode: str, data: bytes) -> None:
+def test_a_proxy_protocol_header_of_an_untrusted_address_is_refused(mode: str, data: bytes) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(data, proxy_protocol=mode)
     assert (con.state, con.reset, con.kind) == (CLOSED, True, "")
@@ -327,13 +331,13 @@ def test_a_header_of_anybody_else_is_refused(mode: str, data: bytes) -> None:
     assert not door.entrance.refuses_at_once(Listen(name="", proxy_protocol="optional"), None)
 
 
-def test_where_none_is_expected_it_is_data() -> None:
+def test_without_the_setting_a_proxy_protocol_header_is_data() -> None:
     con = Door().come(PROXY_1)
     assert (con.kind, con.about["peer"]) == ("raw", "192.0.2.1:1")
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "192.0.2.1"])
-def test_where_it_is_optional_others_come_in_without(address: str) -> None:
+def test_an_optional_proxy_protocol_header_may_be_missing(address: str) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     for data in (b"hello", UPGRADE % b""):
         con = door.come(data, address=address, proxy_protocol="optional")
@@ -344,7 +348,7 @@ def test_where_it_is_optional_others_come_in_without(address: str) -> None:
     assert con.kind == "raw"
 
 
-def test_a_header_that_does_not_come() -> None:
+def test_a_required_proxy_protocol_header_must_arrive_in_time() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",), handshake_timeout=10)
     for begun in (b"", b"PRO", b"PROXY TCP4"):
         con = door.come(begun, address="10.0.0.1", proxy_protocol="required")
@@ -366,7 +370,9 @@ def test_a_header_that_does_not_come() -> None:
         (PROXY_1, "required", []),
     ],
 )
-def test_the_end_instead_of_a_header(data: bytes, mode: str, told: list[str]) -> None:
+def test_an_end_of_file_instead_of_a_proxy_protocol_header_closes_the_connection(
+    data: bytes, mode: str, told: list[str]
+) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(data, address="10.0.0.1", proxy_protocol=mode)
     assert tell(con.receive_eof(0.0)) == told
@@ -374,7 +380,7 @@ def test_the_end_instead_of_a_header(data: bytes, mode: str, told: list[str]) ->
     assert told or con.state is CLOSED
 
 
-def test_the_shell_may_take_the_header_itself() -> None:
+def test_the_proxy_protocol_header_can_be_read_before_tls_begins() -> None:
     """As it must where TLS comes behind it."""
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(address="10.0.0.1", proxy_protocol="required")
@@ -388,7 +394,7 @@ def test_the_shell_may_take_the_header_itself() -> None:
 
 @pytest.mark.parametrize("mode", ["optional", "required"])
 @pytest.mark.parametrize("cut", [1, 2, 7, 50])
-def test_any_cut_of_header_handshake_and_frames(mode: str, cut: int) -> None:
+def test_proxy_header_handshake_and_frames_may_be_cut_anywhere(mode: str, cut: int) -> None:
     data = PROXY_1 + UPGRADE % b"" + frame(0x81, b"hello")
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(address="10.0.0.1", proxy_protocol=mode)

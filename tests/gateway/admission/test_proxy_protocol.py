@@ -115,7 +115,7 @@ def said(reader: ProxyReader) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("optional", [False, True])
-def test_good_headers(name: str, optional: bool) -> None:
+def test_valid_headers_are_read(name: str, optional: bool) -> None:
     data, peer = GOOD[name]
     reader = read(data + b"GET /", optional=optional)
     assert (reader.state, reader.peer, reader.rest, reader.error) == ("done", peer, b"GET /", "")
@@ -130,7 +130,7 @@ def test_good_headers(name: str, optional: bool) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_headers(name: str) -> None:
+def test_invalid_headers_are_refused(name: str) -> None:
     data = BAD[name]
     reader = read(data)
     assert reader.state == "wrong"
@@ -140,7 +140,7 @@ def test_bad_headers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BAD if name[0] in "12"])
-def test_what_begins_like_a_header_and_is_none_is_never_data(name: str) -> None:
+def test_an_invalid_header_is_never_taken_as_data(name: str) -> None:
     reader = read(BAD[name], optional=True)
     assert (reader.state, reader.found, reader.rest) == ("wrong", True, b"")
 
@@ -148,13 +148,15 @@ def test_what_begins_like_a_header_and_is_none_is_never_data(name: str) -> None:
 @pytest.mark.parametrize(
     "data", [b"x", b"PROXIES", b"\r\nhello", SIGNATURE[:11] + b"x", b"GET / HTTP/1.1\r\n\r\n"]
 )
-def test_where_it_is_optional_other_bytes_are_data(data: bytes) -> None:
+def test_bytes_without_a_header_are_data_where_it_is_optional(data: bytes) -> None:
     reader = read(data, list(range(len(data))), optional=True)
     assert (reader.state, reader.found, reader.rest) == ("done", False, data)
 
 
 @pytest.mark.parametrize("data", [b"", b"P", b"PROXY", SIGNATURE[:11]])
-def test_the_end_before_it_is_known(data: bytes) -> None:
+def test_an_end_of_file_before_the_signature_is_complete_leaves_the_bytes_as_data(
+    data: bytes,
+) -> None:
     reader = read(data, optional=True)
     assert reader.state == "reading"
     reader.receive_eof()
@@ -165,7 +167,7 @@ def test_the_end_before_it_is_known(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"PROXY ", b"PROXY TCP4 1.2.3.4", SIGNATURE, header(V4)[:-1]])
-def test_the_end_within_a_header(data: bytes) -> None:
+def test_an_end_of_file_within_a_header_is_an_error(data: bytes) -> None:
     for optional in (False, True):
         reader = read(data, optional=optional)
         assert reader.state == "reading"
@@ -185,7 +187,7 @@ def test_the_checksum_is_castagnolis() -> None:
     st.lists(st.integers(0, 400), max_size=6),
     st.booleans(),
 )
-def test_any_cut_says_the_same(data: bytes, cuts: list[int], optional: bool) -> None:
+def test_a_header_may_be_cut_anywhere(data: bytes, cuts: list[int], optional: bool) -> None:
     whole, cut = read(data + b"rest", optional=optional), read(data + b"rest", cuts, optional)
     assert said(cut) == said(whole)
     if whole.state == "done":
@@ -194,7 +196,7 @@ def test_any_cut_says_the_same(data: bytes, cuts: list[int], optional: bool) -> 
 
 @given(st.one_of(st.binary(), st.binary().map(lambda b: SIGNATURE + b),
                  st.binary().map(lambda b: b"PROXY " + b)), st.booleans())  # fmt: skip
-def test_nothing_raises(data: bytes, optional: bool) -> None:
+def test_no_bytes_raise(data: bytes, optional: bool) -> None:
     reader = read(data, optional=optional)
     reader.receive_eof()
     assert reader.state in ("done", "wrong")
@@ -203,13 +205,13 @@ def test_nothing_raises(data: bytes, optional: bool) -> None:
 @given(
     st.sampled_from([data for data, _ in GOOD.values()]), st.integers(0, 300), st.integers(0, 255)
 )
-def test_one_wrong_byte_does_not_raise(data: bytes, at: int, byte: int) -> None:
+def test_one_wrong_byte_in_a_header_does_not_raise(data: bytes, at: int, byte: int) -> None:
     at %= len(data)
     read(data[:at] + bytes([byte]) + data[at + 1 :])
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_strangers_header_is_refused_unread(name: str) -> None:
+def test_a_header_of_an_untrusted_address_is_refused_unread(name: str) -> None:
     data, _ = GOOD[name]
     size = len(SIGNATURE) if data.startswith(SIGNATURE) else len(b"PROXY ")
     reader = ProxyReader(optional=True, trusted=False)
@@ -220,7 +222,7 @@ def test_a_strangers_header_is_refused_unread(name: str) -> None:
     assert reader.error == "a PROXY header, and it is no trusted proxy"
 
 
-def test_a_stranger_who_sends_none_is_a_client() -> None:
+def test_bytes_of_an_untrusted_address_without_a_header_are_data() -> None:
     reader = ProxyReader(optional=True, trusted=False)
     reader.receive_data(b"GET / HTTP/1.1")
     assert (reader.state, reader.rest) == ("done", b"GET / HTTP/1.1")

@@ -56,7 +56,7 @@ CLIENTS: list[tuple[str, str, list[str], tuple[str, dict[str, str], str] | None]
 
 
 @pytest.mark.parametrize(("target", "host", "offered", "wanted"), CLIENTS)
-def test_the_first_route_that_fits(
+def test_the_first_matching_route_decides(
     target: str, host: str, offered: list[str], wanted: tuple[str, dict[str, str], str] | None
 ) -> None:
     found = Routes(SETTINGS).websocket(HERE, target, host, offered)
@@ -64,7 +64,7 @@ def test_the_first_route_that_fits(
     assert got == wanted
 
 
-def test_raw_clients_go_by_their_listener() -> None:
+def test_raw_clients_are_routed_by_their_listener() -> None:
     routing = Routes(SETTINGS)
     for listen, pool in ((RAW, "a"), (HERE, "b")):
         found = routing.raw(listen)
@@ -83,7 +83,9 @@ def test_raw_clients_go_by_their_listener() -> None:
         ({"pools": ["a=x.py", "b=x.py"], "routes": ["/x=b", "any=a"]}, "a"),
     ],
 )
-def test_who_fits_no_route(given: dict[str, Any], pool: str | None) -> None:
+def test_a_client_that_matches_no_route_goes_to_the_default_pool_if_there_is_one(
+    given: dict[str, Any], pool: str | None
+) -> None:
     routing = Routes(settings(**given))
     for found in (routing.raw(HERE), routing.websocket(HERE, "/y", "h", [])):
         assert (found and found.pool) == pool
@@ -106,11 +108,11 @@ def request(target: bytes, headers: bytes = b"") -> bytes:
     return (UPGRADE % headers).replace(b"GET /chat ", b"GET " + target + b" ", 1)
 
 
-def test_the_upgrade_of_the_corpus_has_the_path_that_is_replaced() -> None:
+def test_the_upgrade_request_of_these_tests_has_the_path_that_they_replace() -> None:
     assert request(b"/x") != UPGRADE % b""
 
 
-def test_handlers_hear_of_the_parameters() -> None:
+def test_handlers_get_the_parameters_of_the_path() -> None:
     con, events = come(SETTINGS, request(b"/rooms/a%20b?x=1"))
     assert con.state is OPEN
     assert con.pool == "b"
@@ -122,7 +124,7 @@ def test_handlers_hear_of_the_parameters() -> None:
     }
 
 
-def test_nobody_is_there_for_a_websocket() -> None:
+def test_a_websocket_without_a_route_is_answered_with_404() -> None:
     con, events = come(SETTINGS, request(b"/nowhere"))
     assert con.state is CLOSED
     assert events == [], "no handler hears of it"
@@ -131,7 +133,7 @@ def test_nobody_is_there_for_a_websocket() -> None:
 
 
 @pytest.mark.parametrize("listen", [HERE, RAW])
-def test_nobody_is_there_for_a_raw_client(listen: Listen) -> None:
+def test_a_raw_client_without_a_route_is_reset(listen: Listen) -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, events = come(given, b"hello", listen)
     assert con.state is CLOSED
@@ -139,7 +141,7 @@ def test_nobody_is_there_for_a_raw_client(listen: Listen) -> None:
     assert events == []
 
 
-def test_nobody_is_there_for_one_that_says_nothing() -> None:
+def test_a_silent_client_without_a_route_is_reset() -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, _ = come(given, b"", Listen(name="h:1?plain_http=raw", first_byte_timeout=1.0))
     assert con.handle_timeout(2.0) == []
@@ -150,14 +152,14 @@ def test_nobody_is_there_for_one_that_says_nothing() -> None:
     assert con.state is CLOSED
 
 
-def test_nobody_is_there_for_a_plain_request_which_can_be_told() -> None:
+def test_a_plain_request_without_a_route_is_answered_with_404() -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, _ = come(given, b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 404 ")
     assert not con.reset
 
 
-def test_who_may_not_come_in_is_not_told_what_there_is() -> None:
+def test_a_refused_client_does_not_learn_which_routes_exist() -> None:
     given = settings(pools="a=x.py", routes="/x=a", hosts="example.org")
     con, _ = come(given, request(b"/nowhere"))
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 421 ")
@@ -166,7 +168,7 @@ def test_who_may_not_come_in_is_not_told_what_there_is() -> None:
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 403 ")
 
 
-def test_the_host_that_a_trusted_proxy_names_counts() -> None:
+def test_routes_match_the_host_that_a_trusted_proxy_names() -> None:
     given = settings(
         pools="a=x.py", routes=[{"pool": "a", "host": "example.org"}], trusted_proxies="unix"
     )
@@ -178,7 +180,7 @@ def test_the_host_that_a_trusted_proxy_names_counts() -> None:
         assert con.state is state
 
 
-def test_each_pool_has_its_verdict_and_its_subprotocols() -> None:
+def test_each_pool_has_its_own_verdict_and_subprotocols() -> None:
     given = settings(
         subprotocols="x",
         pools=[
@@ -211,7 +213,7 @@ def stage(**given: Any) -> Stage:
     return Stage(**own)
 
 
-def test_clients_and_workers_meet_in_their_pool() -> None:
+def test_clients_are_served_by_workers_of_their_pool() -> None:
     there = stage()
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
@@ -223,7 +225,7 @@ def test_clients_and_workers_meet_in_their_pool() -> None:
     assert (pools["chat"].sticky, pools["feed"].sticky) == (False, True)
 
 
-def test_no_worker_of_another_pool_helps_out() -> None:
+def test_clients_wait_rather_than_go_to_workers_of_another_pool() -> None:
     there = stage(worker_wait_timeout=5.0)
     feed = there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
@@ -236,7 +238,7 @@ def test_no_worker_of_another_pool_helps_out() -> None:
     assert there.router.pools["chat"].connections == 0
 
 
-def test_each_pool_has_its_delivery() -> None:
+def test_each_pool_has_its_own_delivery_mode() -> None:
     there = stage()
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
@@ -249,7 +251,7 @@ def test_each_pool_has_its_delivery() -> None:
     assert [(event.con, event.delivery) for event in other.work()] == [(web.id, 2)]
 
 
-def test_suspects_of_one_pool_isolate_nobody_in_another() -> None:
+def test_suspects_of_one_pool_do_not_isolate_workers_of_another() -> None:
     there = stage(routes=["websocket=chat", "raw=feed"], pools=["chat=x.py", "feed=x.py"])
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     for _ in range(3):
@@ -267,7 +269,7 @@ def test_suspects_of_one_pool_isolate_nobody_in_another() -> None:
     assert len(again.work()) == 3
 
 
-def test_what_a_worker_opens_belongs_to_its_pool() -> None:
+def test_a_connection_that_a_worker_opens_belongs_to_its_pool() -> None:
     there = stage()
     feed = there.worker(pool="feed")
     first = feed.link.new_id()
@@ -279,7 +281,7 @@ def test_what_a_worker_opens_belongs_to_its_pool() -> None:
     assert there.router.entries[second].pool.name == "chat", "a name is its pool's alone"
 
 
-def test_a_pool_that_nobody_knows_lasts_as_long_as_somebody_is_in_it() -> None:
+def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connection() -> None:
     there = stage()
     stray = there.worker(pool="other")
     con = stray.link.new_id()

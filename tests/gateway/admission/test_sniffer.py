@@ -63,7 +63,9 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("data", "verdict"), VERDICTS)
-def test_whole_and_byte_by_byte(data: bytes, verdict: Verdict) -> None:
+def test_the_verdict_is_the_same_for_whole_data_and_single_bytes(
+    data: bytes, verdict: Verdict
+) -> None:
     assert Sniffer().receive_data(data) is verdict
     sniffer = Sniffer()
     for i in range(len(data)):
@@ -90,7 +92,7 @@ def test_whole_and_byte_by_byte(data: bytes, verdict: Verdict) -> None:
         (b"A" * 33, Verdict.RAW),
     ],
 )
-def test_a_listener_for_websockets_alone_knows_every_method(data: bytes, verdict: Verdict) -> None:
+def test_a_websocket_listener_recognizes_every_method(data: bytes, verdict: Verdict) -> None:
     assert Sniffer(any_method=True).receive_data(data) is verdict
     sniffer = Sniffer(any_method=True)
     for i in range(len(data)):
@@ -102,7 +104,7 @@ def of_length(size: int, line: bytes = b"GET /%s HTTP/1.1\r\n") -> bytes:
     return line % (b"a" * (size - len(line) + 2))
 
 
-def test_the_longest_line_is_http_and_one_byte_more_is_too_big() -> None:
+def test_a_line_one_byte_above_the_longest_is_too_big() -> None:
     assert Sniffer().receive_data(of_length(MAX_LINE)) is Verdict.HTTP
     assert Sniffer().receive_data(of_length(MAX_LINE + 1)) is Verdict.TOO_BIG
     sniffer = Sniffer()
@@ -121,11 +123,11 @@ def test_no_target_makes_a_request_raw(size: int) -> None:
 @pytest.mark.parametrize(
     "line", [b"POST a b", b"GET  /", b"GET \t", b"PUT / HTTQ", b"PUT / HTTP/2"]
 )
-def test_a_long_line_that_is_no_request_is_raw(line: bytes) -> None:
+def test_a_long_line_that_is_not_a_request_is_raw(line: bytes) -> None:
     assert Sniffer().receive_data(line + b"a" * MAX_LINE) is Verdict.RAW
 
 
-def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
+def test_a_head_one_byte_above_the_longest_is_too_big() -> None:
     lines = of_length(MAX_LINE, b"A: %s\r\n")
     lines += of_length(MAX_HEAD - len(UPGRADE) - MAX_LINE, b"A: %s\r\n")
     head = GET + b"Upgrade: websocket\r\n" + lines
@@ -137,7 +139,7 @@ def test_the_longest_head_is_taken_and_one_byte_more_is_too_big() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_the_longest_line_of_a_handshake(end: bytes) -> None:
+def test_a_header_line_of_a_handshake_one_byte_above_the_longest_is_too_big(end: bytes) -> None:
     line = b"A: " + b"a" * (MAX_LINE - 5)
     for more, verdict in ((b"", Verdict.WEBSOCKET), (b"a", Verdict.TOO_BIG)):
         head = end.join([GET.strip(), b"Upgrade: websocket", line + more, b"B: b", b"", b""])
@@ -147,7 +149,7 @@ def test_the_longest_line_of_a_handshake(end: bytes) -> None:
     assert Sniffer().receive_data(head) is Verdict.PLAIN_HTTP
 
 
-def test_bounds_that_are_given() -> None:
+def test_the_bounds_of_the_head_can_be_set() -> None:
     head = GET + b"A: b\r\n" * 3 + b"\r\n"
     assert Sniffer(len(head), 3).receive_data(head) is Verdict.PLAIN_HTTP
     assert Sniffer(len(head) - 1, 3).receive_data(head) is Verdict.TOO_BIG
@@ -157,13 +159,13 @@ def test_bounds_that_are_given() -> None:
     assert Sniffer(1024, 3).receive_data(of_length(2000)) is Verdict.TOO_BIG
 
 
-def test_as_many_headers_as_may_be() -> None:
+def test_one_header_above_the_most_is_too_many() -> None:
     head = UPGRADE[:-2] + b"A: b\r\n" * (MAX_HEADERS - 1) + b"\r\n"
     assert Sniffer().receive_data(head) is Verdict.WEBSOCKET
     assert Sniffer().receive_data(head[:-2] + b"A: b\n\r\n") is Verdict.TOO_MANY
 
 
-def test_where_the_head_ends() -> None:
+def test_the_size_of_the_head_is_known_when_it_is_complete() -> None:
     sniffer = Sniffer()
     sniffer.receive_data(UPGRADE + b"\x81\x80")
     assert sniffer.buffer[sniffer.head_size :] == b"\x81\x80"
@@ -177,7 +179,9 @@ heads = st.lists(
 
 
 @given(heads | heads.map(lambda rest: GET + rest), st.lists(st.integers(0, 80)), st.booleans())
-def test_any_cut_same_verdict(data: bytes, cuts: list[int], any_method: bool) -> None:
+def test_the_verdict_does_not_depend_on_the_cuts(
+    data: bytes, cuts: list[int], any_method: bool
+) -> None:
     whole, cut = Sniffer(60, 3, any_method), Sniffer(60, 3, any_method)
     whole.receive_data(data)
     last = 0

@@ -97,7 +97,7 @@ def understood(peer: Any, data: bytes) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_case_whole_and_byte_by_byte(case: Case) -> None:
+def test_a_case_gives_the_same_events_for_whole_data_and_single_bytes(case: Case) -> None:
     events, output = run(case, [])
     assert events == case.expect
     for part in case.output:
@@ -108,7 +108,7 @@ def test_case_whole_and_byte_by_byte(case: Case) -> None:
 
 @settings(max_examples=300)
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 500), max_size=8))
-def test_case_at_random_cuts(case: Case, cuts: list[int]) -> None:
+def test_a_case_gives_the_same_events_at_random_cuts(case: Case, cuts: list[int]) -> None:
     assert run(case, [cut for cut in cuts if cut < len(case.data)]) == run(case, [])
 
 
@@ -131,7 +131,7 @@ def reach(state: ConnectionState) -> Connection:
 
 
 @pytest.mark.parametrize(("state", "step"), list(itertools.product(ConnectionState, Step)))
-def test_steps_in_the_table_and_all_others(state: ConnectionState, step: Step) -> None:
+def test_every_step_outside_the_table_raises(state: ConnectionState, step: Step) -> None:
     con = reach(state)
     if (state, step) in TRANSITIONS:
         con.step(step)
@@ -145,7 +145,7 @@ def test_steps_in_the_table_and_all_others(state: ConnectionState, step: Step) -
 # --- accepted, raw ---
 
 
-def test_raw_listener_speaks_at_once() -> None:
+def test_a_connection_to_a_raw_listener_is_open_at_once() -> None:
     con = accept(protocol="raw", first_byte_timeout=1)
     assert con.kind == ""
     assert tell(con.opened_events(0.0)) == ["connect raw"]
@@ -160,18 +160,18 @@ def test_raw_listener_speaks_at_once() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["any", "websocket"])
-def test_other_listeners_wait(protocol: str) -> None:
+def test_a_connection_to_other_listeners_waits_for_the_first_bytes(protocol: str) -> None:
     assert accept(protocol=protocol).opened_events(0.0) == []
 
 
-def test_on_connect_carries_what_we_know() -> None:
+def test_on_connect_carries_the_facts_about_the_client() -> None:
     listen = Listen(name="test")
     con = Connection.accepted(7, listen, Settings(), {"peer": "1.2.3.4:5"}, 0.0)
     (event, _) = con.receive_data(b"x", 0.0)
     assert event == OnConnect(0, 7, {"Protocol": "raw"}, about={"peer": "1.2.3.4:5"})
 
 
-def test_half_close_waits_for_handlers_and_for_output() -> None:
+def test_a_half_closed_connection_waits_for_handlers_and_output() -> None:
     con = raw()
     assert con.receive_eof(1.0) == []
     assert (con.state, con.half_closed) == (CLOSING, True)
@@ -188,13 +188,13 @@ def test_half_close_waits_for_handlers_and_for_output() -> None:
     assert (con.state, con.reset, con.drained(4.0), con.receive_eof(4.0)) == (CLOSED, False, [], [])
 
 
-def test_half_close_with_nothing_to_write() -> None:
+def test_a_half_closed_connection_without_output_ends_when_handlers_are_done() -> None:
     con = raw()
     con.receive_eof(0.0)
     assert con.drained(0.0) == [OnClose(0, 7, 1000, "", "eof")]
 
 
-def test_half_close_whose_output_nobody_takes() -> None:
+def test_a_half_closed_connection_whose_output_is_not_read_ends_in_time() -> None:
     con = raw()
     con.send(b"x", "binary", True, 0.0)
     con.receive_eof(0.0)
@@ -235,13 +235,13 @@ def test_a_connection_that_is_lost_after_a_violation_ends_for_the_violation() ->
     assert not con.output.size
 
 
-def test_drained_before_eof_is_nothing() -> None:
+def test_handled_events_do_not_end_an_open_connection() -> None:
     con = raw()
     assert con.drained(0.0) == []
     assert con.state is OPEN
 
 
-def test_raw_close_is_at_once_and_output_stays() -> None:
+def test_a_raw_connection_closes_at_once_and_its_output_is_still_written() -> None:
     con = raw()
     con.send(b"bye", "text", True, 0.0)
     assert con.close(4000, "enough", "handler", 0.0) == [OnClose(0, 7, 4000, "enough", "handler")]
@@ -252,7 +252,7 @@ def test_raw_close_is_at_once_and_output_stays() -> None:
     assert con.output.data_to_send() == b"bye"
 
 
-def test_raw_frames_for_groups() -> None:
+def test_a_published_message_for_a_raw_connection_has_no_frame() -> None:
     con = raw()
     assert con.framing_key is not None
     con.send_framed(frame_message(con.framing_key, b"news", "text"))
@@ -262,7 +262,7 @@ def test_raw_frames_for_groups() -> None:
 # --- accepted, what it is ---
 
 
-def test_silence_without_first_byte_timeout_is_cut_off() -> None:
+def test_a_silent_client_is_cut_off() -> None:
     con = accept(silence_timeout=60.0)
     assert con.deadline == 60.0
     assert con.handle_timeout(60.0) == []
@@ -286,14 +286,14 @@ def test_the_first_byte_ends_the_silence() -> None:
         (UPGRADE % (b"A: b\r\n" * 5), b"431", "max_header_count"),
     ],
 )
-def test_bounds_of_the_head(head: bytes, status: bytes, limit: str) -> None:
+def test_a_head_beyond_its_bounds_is_refused(head: bytes, status: bytes, limit: str) -> None:
     con = accept(max_header_size=1024, max_header_count=9)
     con.receive_data(head, 0.0)
     assert b"".join(con.output.chunks).split()[1] == status
     assert con.limit == limit
 
 
-def test_what_took_too_long_or_was_too_large_says_which_bound_it_was() -> None:
+def test_a_refusal_names_the_setting_that_was_exceeded() -> None:
     con = accept()
     con.receive_data(UPGRADE[:50], 0.0)
     con.handle_timeout(10.0)
@@ -303,7 +303,7 @@ def test_what_took_too_long_or_was_too_large_says_which_bound_it_was() -> None:
     assert con.limit == "max_message_size"
 
 
-def test_silence_is_raw_where_the_server_speaks_first() -> None:
+def test_a_silent_client_is_raw_after_first_byte_timeout() -> None:
     con = accept(now=5.0, first_byte_timeout=2)
     assert con.deadline == 7.0
     assert con.handle_timeout(6.9) == []
@@ -322,7 +322,9 @@ def test_silence_is_raw_where_the_server_speaks_first() -> None:
         ("websocket", b"", [], b""),
     ],
 )
-def test_handshake_timeout(protocol: str, begin: bytes, told: list[str], output: bytes) -> None:
+def test_a_handshake_must_be_complete_in_time(
+    protocol: str, begin: bytes, told: list[str], output: bytes
+) -> None:
     con = accept(protocol=protocol, handshake_timeout=10)
     if begin:
         con.receive_data(begin[:1], 1.0)
@@ -335,7 +337,7 @@ def test_handshake_timeout(protocol: str, begin: bytes, told: list[str], output:
     assert con.reset is (protocol == "websocket" and not output)
 
 
-def test_no_event_before_it_is_known() -> None:
+def test_no_event_is_emitted_before_the_kind_of_client_is_known() -> None:
     for end in (
         lambda con: con.lost("reset", 0.0),
         lambda con: con.close(1001, "", "going-away", 0.0),
@@ -350,7 +352,7 @@ def test_no_event_before_it_is_known() -> None:
 # --- accepted, WebSocket ---
 
 
-def test_messages_both_ways() -> None:
+def test_messages_go_both_ways() -> None:
     con = websocket()
     assert (con.kind, con.state, con.inf["url"]) == ("websocket", OPEN, "/chat")
     assert con.receive_data(HELLO, 0.0) == [OnMessage(0, 7, b"hello", "text", True)]
@@ -362,7 +364,7 @@ def test_messages_both_ways() -> None:
     assert flush(con) == b"\x81\x04news"
 
 
-def test_close_by_handler_waits_for_the_peer() -> None:
+def test_a_close_by_a_handler_waits_for_the_close_frame_of_the_peer() -> None:
     con = websocket()
     assert con.close(4000, "done", "handler", 1.0) == []
     assert (con.state, con.deadline) == (CLOSING, 11.0)
@@ -375,7 +377,7 @@ def test_close_by_handler_waits_for_the_peer() -> None:
     assert events == [OnClose(0, 7, 4000, "ok", "handler")]
 
 
-def test_close_is_once() -> None:
+def test_closing_twice_is_closing_once() -> None:
     con = websocket()
     con.close(1000, "", "handler", 0.0)
     assert con.close(1001, "", "going-away", 0.0) == []
@@ -387,7 +389,7 @@ def test_close_is_once() -> None:
 
 
 @pytest.mark.parametrize("how", ["timeout", "eof", "lost", "garbage"])
-def test_close_that_the_peer_does_not_answer(how: str) -> None:
+def test_a_close_that_the_peer_does_not_answer_ends_in_time(how: str) -> None:
     con = websocket()
     con.close(1001, "", "going-away", 0.0)
     if how == "timeout":
@@ -402,13 +404,13 @@ def test_close_that_the_peer_does_not_answer(how: str) -> None:
     assert events == [OnClose(0, 7, 1006, "", "going-away")]
 
 
-def test_close_timeout_zero_is_off() -> None:
+def test_with_close_timeout_0_a_close_waits_without_end() -> None:
     con = websocket(close_timeout=0)
     con.close(1000, "", "handler", 0.0)
     assert con.deadline == math.inf
 
 
-def test_a_refused_code_is_our_mistake() -> None:
+def test_a_close_code_that_must_not_be_sent_raises() -> None:
     con = websocket()
     assert con.close_refusal(1006)
     assert con.close_refusal(1000) is None
@@ -418,7 +420,7 @@ def test_a_refused_code_is_our_mistake() -> None:
 
 
 @pytest.mark.parametrize("make", [raw, websocket])
-def test_abort_and_lost_tell_why_and_reset(make: Any) -> None:
+def test_abort_and_loss_reset_the_connection_and_report_the_cause(make: Any) -> None:
     for end, code, cause in (
         (lambda con: con.abort(1008, "", "overflow", "too slow", 0.0), 1008, "overflow"),
         (lambda con: con.lost("too slow", 0.0), 1006, "lost"),
@@ -433,7 +435,7 @@ def test_abort_and_lost_tell_why_and_reset(make: Any) -> None:
         assert con.handle_timeout(1e9) == []
 
 
-def test_abort_after_the_end_still_cuts() -> None:
+def test_an_abort_after_the_end_drops_the_output() -> None:
     con = raw()
     con.send(b"unwritten", "binary", True, 0.0)
     con.close(1000, "", "handler", 0.0)
@@ -442,7 +444,7 @@ def test_abort_after_the_end_still_cuts() -> None:
     assert not con.output.size
 
 
-def test_its_error_is_told_once_even_if_it_is_aborted_while_it_says_goodbye() -> None:
+def test_an_error_is_reported_once_even_if_the_closing_connection_is_aborted() -> None:
     con = websocket()
     con.send(b"unwritten", "binary", True, 0.0)
     assert con.close_now(1008, "", "overflow", "too slow", 0.0) == [OnError(0, 7, "too slow")]
@@ -453,7 +455,7 @@ def test_its_error_is_told_once_even_if_it_is_aborted_while_it_says_goodbye() ->
 # --- ping ---
 
 
-def test_ping_and_pong() -> None:
+def test_a_pong_keeps_the_connection_open() -> None:
     con = websocket(now=100.0)
     assert con.deadline == 120.0
     con.receive_data(HELLO, 110.0)
@@ -467,7 +469,7 @@ def test_ping_and_pong() -> None:
     assert (con.deadline, con.output.size) == (151.0, 0)
 
 
-def test_pings_are_as_frequent_as_they_should_be() -> None:
+def test_pings_are_sent_at_the_interval() -> None:
     """However long the answer to one may take."""
     con = websocket(ping_interval=5, ping_timeout=20)
     for now in (5.0, 10.0, 15.0):
@@ -483,7 +485,7 @@ def test_pings_are_as_frequent_as_they_should_be() -> None:
     assert tell(con.handle_timeout(40.0)) == ["error", "close 1011 ping-timeout"]
 
 
-def test_one_look_is_enough_for_a_ping() -> None:
+def test_a_due_ping_is_sent_by_one_timeout() -> None:
     """The pong comes a moment after the ping: nobody waits for that moment again."""
     con = websocket(ping_interval=20, ping_timeout=20)
     for now in (20.0, 40.0, 60.0):
@@ -497,7 +499,7 @@ def test_one_look_is_enough_for_a_ping() -> None:
     assert (con.deadline, con.output.size) == (81.0, 0)
 
 
-def test_no_pong() -> None:
+def test_a_missing_pong_ends_the_connection() -> None:
     con = websocket()
     con.handle_timeout(20.0)
     flush(con, 20.0)
@@ -508,7 +510,7 @@ def test_no_pong() -> None:
     assert not con.reset
 
 
-def test_the_clock_of_a_ping_runs_from_its_writing() -> None:
+def test_the_time_for_a_pong_begins_when_the_ping_is_written() -> None:
     con = websocket()
     con.send(b"x" * 1000, "binary", True, 0.0)
     con.handle_timeout(20.0)
@@ -526,7 +528,7 @@ def test_pings_can_be_switched_off() -> None:
         assert flush(con, now) == b"\x89\x00"
 
 
-def test_a_flood_of_pings_does_not_grow_the_output() -> None:
+def test_a_flood_of_pings_does_not_fill_the_output() -> None:
     con = websocket()
     pings = frame(0x89, b"p" * 125) * 100
     for _ in range(100):
@@ -549,7 +551,7 @@ FLOODS = {
 @pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("state", ["open", "behind the request", "held", "closing"])
 @pytest.mark.parametrize("kind", FLOODS)
-def test_of_a_flood_so_many_frames_are_parsed_in_a_turn(
+def test_a_bounded_number_of_frames_is_parsed_in_a_turn(
     kind: str, state: str, deflate: bool
 ) -> None:
     one, most = FLOODS[kind]
@@ -605,7 +607,7 @@ def test_a_flood_gives_the_same_events_as_a_trickle(deflate: bool) -> None:
     assert b"".join(at_once.output.chunks) == b"".join(trickle.output.chunks)
 
 
-def test_an_eof_behind_a_flood_comes_when_all_of_it_is_parsed() -> None:
+def test_an_end_of_file_behind_a_flood_is_handled_after_all_its_frames() -> None:
     con = websocket()
     events = con.receive_data(HELLO * 1000, 0.0)
     assert con.receive_eof(0.0) == []
@@ -613,7 +615,7 @@ def test_an_eof_behind_a_flood_comes_when_all_of_it_is_parsed() -> None:
     assert tell(events) == ["text hello"] * 1000 + ["close 1006 lost"]
 
 
-def test_a_close_finds_the_peers_close_behind_a_flood() -> None:
+def test_a_close_finds_the_close_frame_of_the_peer_behind_a_flood() -> None:
     con = websocket()
     con.receive_data(frame(0x89, b"") * 1000 + frame(0x88, b"\x03\xe8"), 0.0)
     assert con.close(4000, "", "handler", 0.0) == []
@@ -621,7 +623,7 @@ def test_a_close_finds_the_peers_close_behind_a_flood() -> None:
     assert tell(go_on(con)) == ["close 1000 handler"]
 
 
-def test_a_close_finds_the_peers_eof_behind_a_flood() -> None:
+def test_a_close_finds_the_end_of_file_of_the_peer_behind_a_flood() -> None:
     con = websocket()
     con.receive_data(frame(0x89, b"") * 1000, 0.0)
     con.receive_eof(0.0)
@@ -629,7 +631,7 @@ def test_a_close_finds_the_peers_eof_behind_a_flood() -> None:
     assert tell(go_on(con)) == ["close 1006 handler"]
 
 
-def test_what_ends_in_the_middle_of_a_flood_has_no_more() -> None:
+def test_a_connection_that_ends_in_the_middle_of_a_flood_has_no_more_events() -> None:
     con = websocket()
     con.receive_data(HELLO * 1000, 0.0)
     assert con.has_more
@@ -642,7 +644,7 @@ def test_what_ends_in_the_middle_of_a_flood_has_no_more() -> None:
 # --- pause ---
 
 
-def test_while_paused_no_clock_runs() -> None:
+def test_no_deadline_runs_while_reading_is_paused() -> None:
     con = websocket()
     con.handle_timeout(20.0)
     con.pause(21.0)
@@ -654,7 +656,7 @@ def test_while_paused_no_clock_runs() -> None:
     assert con.state is OPEN
 
 
-def test_resume_of_a_raw_connection_arms_nothing() -> None:
+def test_resuming_a_raw_connection_sets_no_deadline() -> None:
     con = raw(handshake_timeout=10)
     con.pause(0.0)
     con.resume(1.0)
@@ -668,7 +670,7 @@ def test_a_pause_does_not_stop_the_clock_of_a_handshake() -> None:
     assert con.deadline == 10.0
 
 
-def test_closing_is_not_paused() -> None:
+def test_a_closing_connection_is_not_paused() -> None:
     con = websocket()
     con.close(1000, "", "handler", 0.0)
     con.pause(0.0)
@@ -688,7 +690,7 @@ def deflated(size: int) -> bytes:
     return frame(0xC2, deflated_payload(size))
 
 
-def test_what_inflates_comes_in_portions() -> None:
+def test_a_large_compressed_message_is_inflated_in_portions() -> None:
     # 60 KB that are 60 MB: a pause after each portion bounds what is held.
     message = deflated(1 << 20)
     count = 60_000 // len(message)
@@ -707,7 +709,7 @@ def test_what_inflates_comes_in_portions() -> None:
     assert con.state is OPEN
 
 
-def test_what_is_behind_a_large_message_waits_for_it() -> None:
+def test_frames_behind_a_large_message_wait_for_it() -> None:
     con = websocket(deflate=True)
     con.output.append(b"")
     flush(con)
@@ -725,7 +727,7 @@ def test_what_is_behind_a_large_message_waits_for_it() -> None:
     assert con.state is CLOSED
 
 
-def test_a_close_does_not_inflate_what_is_begun() -> None:
+def test_a_close_does_not_inflate_the_rest_of_a_message() -> None:
     con = websocket(deflate=True)
     con.receive_data(deflated(1 << 20) + frame(0x88, b"\x03\xe8"), 0.0)
     assert con.has_more
@@ -734,7 +736,7 @@ def test_a_close_does_not_inflate_what_is_begun() -> None:
     assert con.unfinished == 0
 
 
-def test_what_comes_while_paused_waits_for_its_turn() -> None:
+def test_bytes_received_while_paused_are_parsed_after_the_pause() -> None:
     con = websocket(deflate=True)
     con.pause(0.0)
     assert con.receive_data(HELLO, 0.0) == []
@@ -742,14 +744,14 @@ def test_what_comes_while_paused_waits_for_its_turn() -> None:
     assert tell(con.resume(1.0)) == ["text hello", "close 1006 lost"]
 
 
-def test_a_close_finds_the_peers_close_in_what_was_held() -> None:
+def test_a_close_finds_the_close_frame_of_the_peer_in_held_bytes() -> None:
     con = websocket(deflate=True)
     con.pause(0.0)
     con.receive_data(HELLO + frame(0x88, b"\x03\xe8"), 0.0)
     assert tell(con.close(4000, "", "handler", 0.0)) == ["close 1000 handler"]
 
 
-def test_a_close_finds_the_peers_eof_behind_what_was_held() -> None:
+def test_a_close_finds_the_end_of_file_of_the_peer_behind_held_bytes() -> None:
     con = websocket(deflate=True)
     con.pause(0.0)
     con.receive_data(HELLO, 0.0)
@@ -797,7 +799,7 @@ def test_bombs_are_inflated_in_portions_in_every_state(state: str) -> None:
 # --- opened ---
 
 
-def test_opened_raw_has_no_on_connect() -> None:
+def test_an_opened_raw_connection_has_no_on_connect() -> None:
     con = dial()
     assert (con.state, con.kind, con.opened, con.target) == (
         CONNECTING,
@@ -812,7 +814,7 @@ def test_opened_raw_has_no_on_connect() -> None:
     assert tell(con.receive_data(b"x", 1.0)) == ["raw x"]
 
 
-def test_opened_websocket() -> None:
+def test_an_opened_websocket_exchanges_messages() -> None:
     con = dial(protocol="websocket")
     con.send(b"ear", "text", False, 0.0)
     con.send(b"ly", "text", True, 0.0)
@@ -831,7 +833,7 @@ def test_opened_websocket() -> None:
     ]
 
 
-def test_subprotocol_is_told() -> None:
+def test_the_subprotocol_of_an_opened_websocket_is_reported() -> None:
     con = dial(protocol="websocket", options={"subprotocols": ["chat"]})
     con.connected(0.0)
     peer = ServerProtocol(subprotocols=["chat"])  # type: ignore[list-item]
@@ -847,7 +849,9 @@ def test_subprotocol_is_told() -> None:
 
 @pytest.mark.parametrize("size", [5, 1 << 20])
 @pytest.mark.parametrize("cut", [0, 1, 2, 7, -1])
-def test_compressed_messages_right_behind_a_servers_answer(cut: int, size: int) -> None:
+def test_compressed_messages_right_behind_the_answer_of_a_server_are_inflated(
+    cut: int, size: int
+) -> None:
     """A server may speak before we have read that it lets us in, and in one packet with that."""
     con = dial(protocol="websocket", max_message_size=1 << 20)
     con.connected(0.0)
@@ -896,14 +900,14 @@ def refused(*parts: bytes, eof: bool = False, after: float = 0.0) -> tuple[str, 
 
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: %d\r\n" % len(BODY)])
-def test_of_a_long_body_the_beginning_is_told_at_once(length: bytes) -> None:
+def test_the_beginning_of_a_long_refusal_is_reported_at_once(length: bytes) -> None:
     head = b"HTTP/1.1 500 no\r\n" + length + b"\r\n"
     message, response = refused(head, BODY)
     assert message == "server rejected WebSocket connection: HTTP 500"
     assert (response["status"], response["body"]) == (500, BODY[:MOST_BODY])
 
 
-def test_a_body_in_chunks() -> None:
+def test_a_chunked_refusal_is_read() -> None:
     head = b"HTTP/1.1 401 no\r\nTransfer-Encoding: chunked\r\n\r\n"
     whole = head + b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n"
     for data in ([whole], [bytes((byte,)) for byte in whole[:-2]]):
@@ -914,13 +918,13 @@ def test_a_body_in_chunks() -> None:
         assert refused(head, b"2\r\nok\r\n" + wrong)[1]["body"].startswith(b"ok")
 
 
-def test_chunks_without_end_cost_no_more_than_their_number() -> None:
+def test_endless_chunks_take_time_in_proportion_to_their_number() -> None:
     head = b"HTTP/1.1 500 no\r\nTransfer-Encoding: chunked\r\n\r\n"
     _, response = refused(head, b"1\r\nx\r\n" * 2000)
     assert response["body"] == b"x" * MOST_CHUNKS
 
 
-def test_a_refusal_that_is_not_finished_is_told_when_time_is_up() -> None:
+def test_an_unfinished_refusal_is_reported_when_the_time_is_up() -> None:
     message, response = refused(b"HTTP/1.1 403 no\r\nX: y\r\n\r\nbecause", after=5.0)
     assert message == "server rejected WebSocket connection: HTTP 403"
     assert response["body"] == b"because"
@@ -928,13 +932,13 @@ def test_a_refusal_that_is_not_finished_is_told_when_time_is_up() -> None:
     assert (message, response) == ("timed out after 5 s", None)
 
 
-def test_a_refusal_of_an_old_server() -> None:
+def test_a_refusal_in_http_1_0_is_read() -> None:
     _, response = refused(b"HTTP/1.0 404 no\r\n\r\nnothing here", eof=True)
     assert (response["status"], response["body"]) == (404, b"nothing here")
     assert "HTTP/1.0" in refused(b"HTTP/1.0 101 yes\r\n\r\n")[0]
 
 
-def test_interim_answers_are_read_over() -> None:
+def test_interim_answers_are_skipped() -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     assert (
         refused(interim * 3 + b"HTTP/1.1 401 no\r\nContent-Length: 0\r\n\r\n")[1]["status"] == 401
@@ -947,21 +951,21 @@ def test_interim_answers_are_read_over() -> None:
     assert tell(events) == ["connect websocket client"]
 
 
-def test_opened_raw_that_reconnects_tells_when_it_stands() -> None:
+def test_an_opened_raw_connection_that_reconnects_reports_that_it_is_open() -> None:
     con = dial(options={"reconnect": True})
     assert tell(con.connected(0.0)) == ["connect raw"]
 
 
-def test_bytes_before_it_stands_are_nothing() -> None:
+def test_bytes_before_a_connection_is_open_are_ignored() -> None:
     assert dial().receive_data(b"x", 0.0) == []
 
 
-def test_ws_target_is_a_websocket() -> None:
+def test_a_ws_target_is_opened_as_a_websocket() -> None:
     con = Connection.dialled(8, check(Open(8, "ws://h:1")), Settings(), {}, 0.0)
     assert con.kind == "websocket"
 
 
-def test_early_data_is_bounded() -> None:
+def test_data_sent_before_a_connection_is_open_is_bounded() -> None:
     con = dial(protocol="websocket", output_limit=10)
     assert con.send(b"0123456789", "binary", True, 0.0) is None
     assert con.send(b"a", "binary", True, 0.0) is None
@@ -970,7 +974,7 @@ def test_early_data_is_bounded() -> None:
     )
 
 
-def test_failures_of_an_opened_connection() -> None:
+def test_an_opened_connection_reports_why_it_failed() -> None:
     con = dial()
     about = {"target": "example.com:80", "kind": "raw"}
     assert con.connect_failed("refused", 0.0) == [
@@ -994,7 +998,7 @@ def test_failures_of_an_opened_connection() -> None:
 @pytest.mark.parametrize(
     ("stands", "cause"), [(False, "connect-failed"), (True, "handshake-timeout")]
 )
-def test_connect_timeout(stands: bool, cause: str) -> None:
+def test_a_connection_that_is_not_open_in_time_fails(stands: bool, cause: str) -> None:
     con = dial(protocol="websocket", options={"connect_timeout": 2.5})
     if stands:
         con.connected(1.0)
@@ -1006,14 +1010,14 @@ def test_connect_timeout(stands: bool, cause: str) -> None:
     ]
 
 
-def test_close_before_it_stands() -> None:
+def test_an_opening_connection_can_be_closed() -> None:
     for protocol in ("raw", "websocket"):
         con = dial(protocol=protocol)
         assert tell(con.close(1000, "", "handler", 0.0)) == ["close 1006 handler"]
         assert con.connected(1.0) == []
 
 
-def test_open_send_close_delivers_what_was_sent() -> None:
+def test_data_sent_between_open_and_close_is_delivered() -> None:
     con = dial()
     con.send(b"data", "text", True, 0.0)
     assert con.close(1000, "", "handler", 0.0) == []
@@ -1032,7 +1036,7 @@ def test_open_send_close_delivers_what_was_sent() -> None:
     assert tell(con.receive_data(b"".join(peer.data_to_send()), 3.0)) == ["close 4000 handler"]
 
 
-def test_a_gateway_that_goes_does_not_wait_for_it() -> None:
+def test_a_stopping_gateway_does_not_wait_for_an_opening_connection() -> None:
     con = dial()
     con.send(b"data", "text", True, 0.0)
     assert tell(con.close(1001, "", "going-away", 0.0)) == ["close 1006 going-away"]
@@ -1078,7 +1082,7 @@ happenings = st.one_of(
     st.sampled_from(["any", "raw", "websocket", "dial raw", "dial websocket"]),
     st.lists(st.tuples(happenings, st.integers(0, 30)), max_size=20),
 )
-def test_first_on_connect_last_on_close_and_nothing_raises(
+def test_any_history_begins_with_on_connect_and_ends_with_on_close(
     kind: str, steps: list[tuple[Any, int]]
 ) -> None:
     limits = {"high_water_mark": 1000, "low_water_mark": 100, "max_message_size": 20_000}

@@ -22,7 +22,7 @@ def test_every_byte_goes_out_once_and_in_order(steps: list[bytes | int]) -> None
         assert bytes(output.data_to_send()) == expected[len(written) :]
 
 
-def test_one_chunk_is_not_copied() -> None:
+def test_a_single_chunk_is_not_copied() -> None:
     output, chunk = Output(), b"chunk"
     output.append(chunk)
     assert output.data_to_send() is chunk
@@ -65,7 +65,7 @@ def test_the_oldest_published_go_first_and_nothing_else_goes() -> None:
     assert output.data_to_send() == b"mine"
 
 
-def test_what_is_written_in_part_is_not_dropped() -> None:
+def test_a_message_that_is_partly_written_is_not_dropped() -> None:
     output = Output()
     output.append(Framed(b"aaaa"))
     output.append(Framed(b"bbbb"))
@@ -93,7 +93,7 @@ def test_a_few_large_chunks_are_not_joined() -> None:
     assert b"".join(gathered) == output.data_to_send()
 
 
-def test_one_chunk_and_many_small_ones_are_not_gathered() -> None:
+def test_a_large_chunk_and_many_small_ones_are_not_gathered() -> None:
     output = Output()
     output.append(b"x" * 10 * GATHERED_FROM)
     assert output.gathered() is None

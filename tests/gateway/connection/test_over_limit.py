@@ -25,7 +25,7 @@ def second(data: bytes, **listen: Any) -> Connection:
 
 @pytest.mark.parametrize("mode", ["optional", "required"])
 @pytest.mark.parametrize("cut", [1, 3, 4, 1000])
-def test_who_speaks_http_is_told(mode: str, cut: int) -> None:
+def test_an_http_client_is_answered_with_503(mode: str, cut: int) -> None:
     con = second(b"", proxy_protocol=mode)
     request = UPGRADE % b""
     for at in range(0, len(request), cut):
@@ -37,12 +37,12 @@ def test_who_speaks_http_is_told(mode: str, cut: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"hello", b"GEX", b"\x16\3\1", b"G\0"])
-def test_everybody_else_is_reset(data: bytes) -> None:
+def test_other_clients_are_reset(data: bytes) -> None:
     con = second(data)
     assert (con.state, con.reset, con.output.size) == (CLOSED, True, 0)
 
 
-def test_nobody_is_waited_for_long() -> None:
+def test_a_client_that_sends_nothing_is_not_waited_for_long() -> None:
     for end in ("handle_timeout", "receive_eof"):
         con = second(b"GE")
         assert con.deadline == PATIENCE
@@ -55,7 +55,9 @@ def test_nobody_is_waited_for_long() -> None:
 
 
 @pytest.mark.parametrize("listen", [{"protocol": "raw"}, {"tls": "required"}, {"tls": "optional"}])
-def test_who_cannot_be_told_is_not_waited_for(listen: dict[str, Any]) -> None:
+def test_a_client_behind_a_proxy_header_of_a_raw_listener_is_reset_at_once(
+    listen: dict[str, Any],
+) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     door.entrance.admission = AddressLimits(0, 1)
     for n in range(2):

@@ -22,7 +22,7 @@ def rated(protocol: Any = "any", **settings: Any) -> tuple[RatedConnection, dict
     return con, overdrawn
 
 
-def test_messages() -> None:
+def test_messages_above_the_rate_wait() -> None:
     con, overdrawn = rated(message_rate=10, rate_burst=2)
     con.receive_data(UPGRADE % b"" + HELLO * 20, 0.0)
     assert not overdrawn
@@ -31,7 +31,7 @@ def test_messages() -> None:
     assert (con.owes, con.too_many) == (pytest.approx(0.5), "message_rate")
 
 
-def test_what_stands_behind_the_handshake_counts_once() -> None:
+def test_messages_behind_the_handshake_count_once() -> None:
     con, _ = rated(message_rate=10, rate_burst=2)
     con.receive_data(UPGRADE % b"" + HELLO * 30, 0.0)
     assert con.owes == pytest.approx(1.0)
@@ -46,7 +46,7 @@ def test_reads_of_a_raw_connection_are_messages() -> None:
     assert overdrawn
 
 
-def test_bytes() -> None:
+def test_bytes_above_the_rate_wait() -> None:
     con, overdrawn = rated("raw", byte_rate=1000, message_rate=1000)
     con.receive_data(bytes(1000), 0.0)
     assert not overdrawn
@@ -62,7 +62,7 @@ def test_pings_count_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("head", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "fragments"])
-def test_frames_that_are_no_messages_count_as_messages(head: int) -> None:
+def test_frames_without_a_message_count_as_messages(head: int) -> None:
     con, overdrawn = rated(message_rate=10)
     con.receive_data(UPGRADE % b"", 0.0)
     con.receive_data(frame(0x01, b""), 0.0)
@@ -80,7 +80,7 @@ def test_a_flood_counts_as_it_is_parsed() -> None:
     assert con.owes == pytest.approx(9.0)
 
 
-def test_what_was_held_back_counts_when_it_comes() -> None:
+def test_held_messages_count_when_they_are_parsed() -> None:
     con, overdrawn = rated(message_rate=10)
     con.receive_data(UPGRADE % OFFER, 0.0)
     con.pause(0.0)
@@ -90,7 +90,7 @@ def test_what_was_held_back_counts_when_it_comes() -> None:
     assert con.owes == pytest.approx(2.0)
 
 
-def test_one_that_is_over_owes_nothing() -> None:
+def test_a_connection_that_has_ended_is_not_delayed() -> None:
     con, overdrawn = rated(message_rate=1)
     con.receive_data(UPGRADE % b"" + HELLO * 30 + frame(0x88, b""), 0.0)
     assert not overdrawn

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from wsraw.gateway.connection.token_bucket import Bucket
 
 
-def test_a_burst_then_the_rate() -> None:
+def test_a_burst_is_let_through_and_then_the_rate_holds() -> None:
     bucket = Bucket(10.0, 20.0, 0.0)
     assert [bucket.take(1, 0.0) for _ in range(20)] == [0.0] * 20
     assert bucket.take(1, 0.0) == pytest.approx(0.1)
@@ -19,7 +19,7 @@ def test_a_burst_then_the_rate() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 100)), max_size=50))
-def test_who_waits_as_told_never_passes_the_rate(steps: list[tuple[float, int]]) -> None:
+def test_a_user_that_waits_as_told_never_exceeds_the_rate(steps: list[tuple[float, int]]) -> None:
     bucket, now, taken = Bucket(10.0, 20.0, 0.0), 0.0, 0
     for pause, tokens in steps:
         now += pause

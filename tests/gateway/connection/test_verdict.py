@@ -67,7 +67,7 @@ def reject(con: Connection, status: int = 403, body: bytes = b"") -> list[Event]
 # --- the connection ---
 
 
-def test_accepted() -> None:
+def test_an_accepted_websocket_is_open_and_gets_the_101() -> None:
     con = ask()
     assert accept(con, Set_Cookie="a=b") == []
     assert (con.state, con.undecided) == (OPEN, False)
@@ -89,7 +89,9 @@ def test_accepted() -> None:
         ((), "chat", "chat"),
     ],
 )
-def test_subprotocol(ours: tuple[str, ...], asked: str | None, agreed: str | None) -> None:
+def test_an_accepted_client_gets_the_chosen_subprotocol(
+    ours: tuple[str, ...], asked: str | None, agreed: str | None
+) -> None:
     con = ask(subprotocols=ours)
     accept(con, asked)
     said = output(con)
@@ -101,7 +103,7 @@ def test_subprotocol(ours: tuple[str, ...], asked: str | None, agreed: str | Non
 @pytest.mark.parametrize(
     ("subprotocol", "headers"), [("other", {}), (None, {"X": "a\r\nb"}), (None, {"Upgrade": "x"})]
 )
-def test_what_cannot_be_accepted_lets_nobody_in(
+def test_an_impossible_accept_is_refused_and_answered_with_500(
     subprotocol: str | None, headers: dict[str, str]
 ) -> None:
     con = ask()
@@ -111,7 +113,7 @@ def test_what_cannot_be_accepted_lets_nobody_in(
     assert output(con).startswith(b"HTTP/1.1 500 ")
 
 
-def test_rejected() -> None:
+def test_a_rejected_client_gets_status_headers_and_body() -> None:
     con = ask()
     events, why = con.reject(401, "", {"WWW-Authenticate": "Basic"}, b"who?", 1.0)
     assert (tell(events), why) == (["close 1006 rejected"], None)
@@ -126,7 +128,9 @@ def test_rejected() -> None:
 @pytest.mark.parametrize(
     ("status", "headers"), [(200, {}), (101, {}), (403, {"X": "\n"}), (403, {"Connection": "x"})]
 )
-def test_a_wrong_rejection_lets_nobody_in(status: int, headers: dict[str, str]) -> None:
+def test_a_wrong_rejection_is_refused_and_answered_with_500(
+    status: int, headers: dict[str, str]
+) -> None:
     con = ask()
     events, why = con.reject(status, "", headers, b"", 1.0)
     assert why
@@ -134,7 +138,7 @@ def test_a_wrong_rejection_lets_nobody_in(status: int, headers: dict[str, str]) 
     assert output(con).startswith(b"HTTP/1.1 500 ")
 
 
-def test_what_is_sent_before_the_101_follows_it() -> None:
+def test_data_sent_before_the_verdict_follows_the_101() -> None:
     con = ask()
     assert con.send(b"one", "text", True, 0.0) is None
     assert con.send(b"\xff", "text", True, 0.0) is not None
@@ -146,7 +150,7 @@ def test_what_is_sent_before_the_101_follows_it() -> None:
     assert con.output.early_size == 0
 
 
-def test_what_is_sent_to_one_that_is_rejected_is_dropped() -> None:
+def test_data_sent_to_a_rejected_client_is_dropped() -> None:
     con = ask()
     con.send(b"one", "text", True, 0.0)
     reject(con)
@@ -155,7 +159,7 @@ def test_what_is_sent_to_one_that_is_rejected_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_bytes_that_come_too_early_wait(whole: bool) -> None:
+def test_bytes_received_before_the_verdict_wait(whole: bool) -> None:
     early = frame(0x81, b"hello") + frame(0x82, b"again")
     con = ask(OFFERS + early if whole else OFFERS)
     if not whole:
@@ -177,7 +181,7 @@ def test_bytes_that_come_too_early_wait_for_the_verdict_and_not_for_the_end_of_a
     assert tell(con.resume(1.0)) == ["text hello"]
 
 
-def test_what_comes_before_reading_goes_on_does_not_overtake() -> None:
+def test_bytes_received_after_the_verdict_do_not_overtake_earlier_ones() -> None:
     con = ask()
     con.receive_data(frame(0x81, b"one")[:3], 0.5)
     accept(con)
@@ -190,7 +194,7 @@ def test_what_comes_before_reading_goes_on_does_not_overtake() -> None:
     assert tell(con.resume(2.0)) == ["text one", "text two"]
 
 
-def test_early_bytes_have_a_bound() -> None:
+def test_bytes_received_before_the_verdict_are_bounded() -> None:
     con = ask()
     con.receive_data(bytes(EARLY_LIMIT - 1), 0.5)
     assert not con.is_full
@@ -200,7 +204,7 @@ def test_early_bytes_have_a_bound() -> None:
     assert not con.is_full
 
 
-def test_no_verdict_in_time() -> None:
+def test_a_missing_verdict_is_answered_with_503() -> None:
     con = ask(now=5.0, verdict_timeout=10)
     assert con.deadline == 15.0
     con.receive_data(b"x", 14.0)
@@ -209,7 +213,7 @@ def test_no_verdict_in_time() -> None:
     assert ask(verdict_timeout=0).deadline > 1e300
 
 
-def test_the_client_does_not_wait() -> None:
+def test_a_client_that_leaves_before_the_verdict_is_forgotten() -> None:
     con = ask()
     assert tell(con.receive_eof(1.0)) == ["close 1006 lost"]
     assert not con.output.size
@@ -218,14 +222,14 @@ def test_the_client_does_not_wait() -> None:
     assert con.reset
 
 
-def test_a_client_that_speaks_and_shuts_its_side_is_heard() -> None:
+def test_a_half_closed_client_is_heard_after_the_verdict() -> None:
     con = ask(OFFERS + frame(0x81, b"hi"))
     assert con.receive_eof(1.0) == []
     accept(con)
     assert tell(con.resume(1.0)) == ["text hi", "close 1006 lost"]
 
 
-def test_close_by_a_handler_comes_behind_the_101() -> None:
+def test_a_close_before_the_verdict_sends_the_101_and_a_close_frame() -> None:
     con = ask()
     con.send(b"bye", "text", True, 0.0)
     assert con.close(4000, "no", "handler", 0.5) == []
@@ -237,7 +241,9 @@ def test_close_by_a_handler_comes_behind_the_101() -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [(1001, b"503"), (1013, b"503"), (1011, b"500")])
-def test_close_by_the_gateway_is_an_answer(code: int, status: bytes) -> None:
+def test_a_close_by_the_gateway_before_the_verdict_is_an_http_answer(
+    code: int, status: bytes
+) -> None:
     con = ask()
     assert tell(con.close(code, "why", "going-away", 0.0)) == ["close 1006 going-away"]
     said = output(con)
@@ -245,13 +251,13 @@ def test_close_by_the_gateway_is_an_answer(code: int, status: bytes) -> None:
     assert said.endswith(b"why\n")
 
 
-def test_refusals_of_our_own_ask_nobody() -> None:
+def test_requests_that_the_gateway_refuses_reach_no_handler() -> None:
     con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
     assert con.receive_data(UPGRADE % b"Origin: http://evil.example\r\n", 0.0) == []
     assert output(con).startswith(b"HTTP/1.1 403 ")
 
 
-def test_raw_clients_are_asked_about_too() -> None:
+def test_raw_clients_wait_for_a_verdict() -> None:
     def raw() -> Connection:
         con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
         connect, message = con.receive_data(b"hi", 0.0)
@@ -284,7 +290,7 @@ def come(stage: Stage, data: bytes = HANDSHAKE) -> tuple[Connection, Mate, OnCon
     return con, mate, event
 
 
-def test_an_ack_lets_it_in_and_sends_of_the_batch_follow() -> None:
+def test_an_ack_accepts_the_client_and_the_sends_of_its_batch_follow() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     mate.ack(
@@ -306,7 +312,7 @@ def test_an_ack_lets_it_in_and_sends_of_the_batch_follow() -> None:
     assert con.entry.state == b"\x01"
 
 
-def test_a_rejection_is_followed_by_on_close_and_by_nothing_else() -> None:
+def test_a_rejection_is_followed_only_by_on_close() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     stage.say(con, frame(0x81, b"early"))
@@ -330,7 +336,7 @@ def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
     assert stage.router.limits.counts == {"verdict": 1}
 
 
-def test_an_early_accept_goes_out_before_the_ack() -> None:
+def test_an_early_accept_is_sent_before_the_ack() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     mate.say(Accept(con.id, headers={"X": "y"}))
@@ -341,7 +347,7 @@ def test_an_early_accept_goes_out_before_the_ack() -> None:
         assert "has been decided on" in mate.refused(late)
 
 
-def test_a_verdict_that_nobody_asked_for_names_the_setting() -> None:
+def test_an_unexpected_verdict_is_refused_with_the_name_of_the_setting() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()
@@ -369,7 +375,7 @@ def test_a_verdict_that_nobody_asked_for_names_the_setting() -> None:
         ["accept", "con", 7],
     ],
 )
-def test_a_word_that_cannot_be_read_lets_nobody_in(record: list[Any]) -> None:
+def test_an_unreadable_verdict_is_answered_with_500(record: list[Any]) -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     words = [con.id if word == "con" else word for word in record]
@@ -379,7 +385,7 @@ def test_a_word_that_cannot_be_read_lets_nobody_in(record: list[Any]) -> None:
     assert mate.take(Refused)
 
 
-def test_a_bad_record_of_an_earlier_batch_does_no_harm() -> None:
+def test_a_bad_record_of_an_earlier_batch_does_not_touch_the_verdict() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     mate.say_raw(["send", "not", "right"])
@@ -387,7 +393,7 @@ def test_a_bad_record_of_an_earlier_batch_does_no_harm() -> None:
     assert con.state is OPEN
 
 
-def test_a_worker_that_dies_before_its_verdict() -> None:
+def test_after_the_death_of_its_worker_another_one_decides() -> None:
     stage = Stage(verdict="handlers")
     con, mate, _ = come(stage)
     stage.router.end_session(mate.end, 0.0, died=True)
@@ -400,7 +406,7 @@ def test_a_worker_that_dies_before_its_verdict() -> None:
     assert stage.write(con).startswith(b"HTTP/1.1 403 ")
 
 
-def test_at_most_once_it_is_an_answer() -> None:
+def test_with_at_most_once_the_death_of_the_worker_is_answered() -> None:
     stage = Stage(verdict="handlers", delivery="at-most-once")
     con, mate, _ = come(stage)
     stage.router.end_session(mate.end, 0.0, died=True)
@@ -408,7 +414,7 @@ def test_at_most_once_it_is_an_answer() -> None:
     assert con.close_cause == "worker-died"
 
 
-def test_the_client_is_gone_before_the_verdict() -> None:
+def test_a_verdict_for_a_client_that_has_left_is_ignored() -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage)
     stage.hang_up(con)
@@ -421,7 +427,7 @@ def test_the_client_is_gone_before_the_verdict() -> None:
     assert not stage.router.entries
 
 
-def test_nobody_to_ask() -> None:
+def test_without_a_worker_the_client_is_answered_with_503_in_time() -> None:
     stage = Stage(verdict="handlers", worker_wait_timeout=5)
     con = stage.raw(HANDSHAKE)
     stage.run(6)
@@ -429,14 +435,14 @@ def test_nobody_to_ask() -> None:
     assert not stage.router.entries
 
 
-def test_a_stop_answers_those_who_wait() -> None:
+def test_a_stop_answers_clients_that_wait_for_a_verdict() -> None:
     stage = Stage(verdict="handlers")
     con, _, _ = come(stage)
     stage.router.close_all(0.0)
     assert stage.write(con).startswith(b"HTTP/1.1 503 ")
 
 
-def test_raw_through_the_router() -> None:
+def test_a_raw_client_is_rejected_with_its_text() -> None:
     stage = Stage(verdict="handlers")
     con, mate, connect = come(stage, b"hello")
     stage.turn()
@@ -447,7 +453,7 @@ def test_raw_through_the_router() -> None:
     assert not stage.router.entries
 
 
-def test_a_raw_client_that_has_said_all_before_it_is_let_in() -> None:
+def test_a_raw_client_that_half_closes_before_the_verdict_is_heard() -> None:
     stage = Stage(verdict="handlers")
     mate = stage.worker()
     con = stage.raw(b"", protocol="raw")
