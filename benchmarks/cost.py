@@ -32,8 +32,8 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
-from wsraw.link.ends import WorkerLink
 from wsraw.link.records import Spawned
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.loop import Loop
 from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
@@ -82,7 +82,7 @@ class Bench:
             file.write(ECHO)
             file.flush()
             loaded = handlers.load(file.name)
-        self.link = WorkerLink(pool="default", token="token", instance="i", language="bench")
+        self.link = WorkerEnd(pool="default", token="token", instance="i", language="bench")
         self.runtime = Runtime(self.link, loaded, "close", threading.get_ident)
         self.spent = dict.fromkeys(STAGES, 0.0)
         self.messages = 0

@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-from wsraw.link.ends import WorkerLink
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -20,6 +19,7 @@ from wsraw.link.records import (
     Who,
     encode,
 )
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.workers.loading import handlers
 from wsraw.workers.runtime import Runtime
 
@@ -40,7 +40,7 @@ def runtime(source: str, folder: Path) -> Runtime:
     """A worker in a session, which holds some connections."""
     file = folder / "handlers.py"
     file.write_text(source)
-    link = WorkerLink(pool="default", token="", instance="bench", language="bench")
+    link = WorkerEnd(pool="default", token="", instance="bench", language="bench")
     run = Runtime(link, handlers.load(str(file)), "close", threading.get_ident)
     run.receive(encode([0, Who()]))
     link.data_to_send()

@@ -19,10 +19,10 @@ from wsraw.config import options, patterns
 from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway
 from wsraw.gateway.admission import per_address, sniffer
-from wsraw.gateway.delivery import entry
+from wsraw.gateway.delivery import worker
 from wsraw.gateway.sessions import links, router, transport
 from wsraw.gateway.sockets import listener
-from wsraw.link import ends, records
+from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets
 from wsraw.supervisor import log
 from wsraw.supervisor.decisions import restarts
@@ -214,8 +214,8 @@ def size(count: int) -> str:
 
 NUMBERS: Final = {
     "accept-pause": f"{listener.ACCEPT_PAUSE:g} s",
-    "batch-bytes": size(ends.LARGEST_BATCH),
-    "batch-bytes-remote": size(ends.LARGEST_REMOTE_BATCH),
+    "batch-bytes": size(batches.LARGEST_BATCH),
+    "batch-bytes-remote": size(batches.LARGEST_REMOTE_BATCH),
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
     "bye-linger": f"{link_socket.BYE_LINGER} ms",
@@ -223,20 +223,20 @@ NUMBERS: Final = {
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-shut-out": f"{shell.EXIT_SHUT_OUT}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
-    "first-window": f"{ends.FIRST_WINDOW}",
+    "first-window": f"{window.FIRST_WINDOW}",
     "heartbeat": f"{link_socket.HEARTBEAT // 1000} s",
     "heartbeat-expiry": f"{link_socket.HEARTBEAT_EXPIRY // 1000} s",
     "hello-bytes": size(router.LONGEST_HELLO),
-    "id-range": f"{entry.ID_RANGE}",
+    "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
-    "largest-window": f"{ends.LARGEST_WINDOW:,}",
+    "largest-window": f"{window.LARGEST_WINDOW:,}",
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
     "log-kept": size(log.BYTES_KEPT),
     "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
     "longest-line": size(sniffer.MAX_LINE),
     "longest-log-line": size(process.LONGEST_LINE),
     "longest-socket-path": f"{folder.LONGEST_SOCKET_PATH}",
-    "most-owed": f"{ends.MOST_OWED:,}",
+    "most-owed": f"{gateway_end.MOST_OWED:,}",
     "most-segments": f"{patterns.MOST_SEGMENTS}",
     "orphan-stop": f"{gateway.ORPHAN_STOP:g} s",
     "protocol-version": f"{records.PROTOCOL_VERSION}",
@@ -244,13 +244,13 @@ NUMBERS: Final = {
     "receive-queue-remote": f"{transport.REMOTE_RECEIVE_QUEUE}",
     "refusal-patience": f"{per_address.PATIENCE:g} s",
     "refused-at-once": f"{per_address.AT_ONCE}",
-    "stuck-after": f"{ends.STUCK_AFTER * 1000:g} ms",
+    "stuck-after": f"{window.STUCK_AFTER * 1000:g} ms",
     "tell-every": f"{counters.TELL_EVERY:g} s",
     "tracebacks-period": f"{ration.PERIOD:g} s",
     "tracebacks-shown": f"{ration.SHOWN}",
     "unsent-limit": size(links.UNSENT_LIMIT),
-    "window-bytes": size(ends.WINDOW_BYTES),
-    "work-ahead": f"{ends.WORK_AHEAD * 1000:g} ms",
+    "window-bytes": size(window.WINDOW_BYTES),
+    "work-ahead": f"{window.WORK_AHEAD * 1000:g} ms",
 }
 """Constants of the code that the pages mention."""
 

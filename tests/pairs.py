@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from wsraw.link.ends import LinkState, Outbox, WorkerLink
 from wsraw.link.records import (
     Attach,
     Detach,
@@ -23,6 +22,8 @@ from wsraw.link.records import (
     Refused,
     State,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import Outbox, WorkerEnd
 
 EVENTS = (OnConnect, OnMessage, OnError, OnClose)
 
@@ -49,7 +50,7 @@ class Process:
         number: int = 0,
         starting: bool = False,
     ) -> None:
-        self.link = WorkerLink(
+        self.link = WorkerEnd(
             pool="default",
             token=token,
             instance=instance,

@@ -14,8 +14,9 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import Entry, Worker
 from wsraw.gateway.sessions.router import Router
-from wsraw.link.ends import LinkState, WorkerLink
 from wsraw.link.records import Record, Refused, Spawned, encode
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 
 TOKEN = "token"
 HANDSHAKE = (
@@ -27,14 +28,14 @@ HANDSHAKE = (
 class Mate:
     """A worker: its end of the link, and what it has heard."""
 
-    def __init__(self, stage: Stage, link: WorkerLink, identity: bytes) -> None:
+    def __init__(self, stage: Stage, link: WorkerEnd, identity: bytes) -> None:
         self.stage = stage
         self.link = link
         self.identity = identity
         self.heard: list[Any] = []
 
     @property
-    def end(self) -> Worker:
+    def worker(self) -> Worker:
         """The gateway's end of the same link."""
         return self.stage.router.workers[self.identity]
 
@@ -112,7 +113,7 @@ class Stage:
         asked: dict[str, Any] = {
             "pool": "default", "token": TOKEN, "instance": f"i{n}", "language": "test",
         }  # fmt: skip
-        mate = Mate(self, WorkerLink(**{**asked, **changes}), b"\0%d" % n)
+        mate = Mate(self, WorkerEnd(**{**asked, **changes}), b"\0%d" % n)
         self.mates.append(mate)
         self.receive(mate.identity, b"")
         self.turn()
@@ -129,7 +130,7 @@ class Stage:
         """The end of a turn: batches and replies go out, and are heard at once."""
         self.router.go_on(self.now)
         self.router.outgoing.close_overflowing(self.now)
-        out = [(worker.identity, batch) for worker, batch in self.router.batches(self.now)]
+        out = [(worker.session.identity, batch) for worker, batch in self.router.batches(self.now)]
         out += self.router.replies
         self.router.replies = []
         for identity, batch in out:
@@ -204,4 +205,6 @@ def entry_of(con: Connection) -> Entry:
 
 def is_over(mate: Mate) -> bool:
     """Whether the gateway has ended its session."""
-    return mate.identity not in mate.stage.router.workers or mate.end.state is LinkState.NEW
+    return (
+        mate.identity not in mate.stage.router.workers or mate.worker.session.state is LinkState.NEW
+    )

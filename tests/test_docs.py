@@ -28,7 +28,7 @@ from wsraw.config import addresses, options, settings
 from wsraw.config.checks import from_options
 from wsraw.gateway import counters
 from wsraw.gateway.websocket import websocket
-from wsraw.link import ends
+from wsraw.link import gateway_end
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     Ack,
@@ -577,7 +577,7 @@ def test_the_bytes_of_the_protocol() -> None:
     con = 1 << ID_EPOCH_SHIFT | 1
     assert f" {con}," in text
     who, message, answer = written
-    assert who == ends.who()
+    assert who == gateway_end.who()
     number, *records = worker_decoder().decode(message)
     assert (number, records[0]) == (7, [OnMessage(3, con, b"hi", "text")])
     assert encode([7, OnMessage(3, con, b"hi", "text")]) == message

@@ -20,7 +20,7 @@ from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
 from e2e.serving import Serving, has_traceback, linux
 from running import wsraw
 
-from wsraw.link.ends import LARGEST_REMOTE_BATCH
+from wsraw.link.batches import LARGEST_REMOTE_BATCH
 from wsraw.link.records import decode_value, encode
 
 pytestmark = linux

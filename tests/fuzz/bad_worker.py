@@ -13,8 +13,9 @@ from fuzz.mutate import Mutator
 from fuzz.records import batches
 from fuzz.target import load
 
-from wsraw.link.ends import LinkState, WorkerLink
 from wsraw.link.records import Command, Event, Refused
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 
 BATCHES = 300
 """What it says before it goes, unless it is thrown out before."""
@@ -32,7 +33,7 @@ class BadWorker:
         self._mutator = Mutator(choose, target.seeds, (), target.largest)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
-        self._link = WorkerLink(pool="", token="", instance="", language="")
+        self._link = WorkerEnd(pool="", token="", instance="", language="")
         self._left = 0
         self.batches = 0
         self.sessions = 0
@@ -57,7 +58,7 @@ class BadWorker:
         socket.connect(self._endpoint)
         self.sessions += 1
         self._left = BATCHES
-        self._link = WorkerLink(
+        self._link = WorkerEnd(
             pool="bad", token=self._token, instance=f"bad{self.sessions}", language="none"
         )
         while not self._link.session:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tests.gateway.ground import TOKEN, Ground
 from tests.gateway.habits import Handler, pick
 from tests.pairs import Process, Task
-from wsraw.link.ends import LinkState
 from wsraw.link.records import Open, Spawned
+from wsraw.link.states import LinkState
 
 MOST_PROCESSES = 4
 

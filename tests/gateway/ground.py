@@ -14,8 +14,9 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.sessions.router import Router
-from wsraw.link.ends import InFlight, LinkState
 from wsraw.link.records import Spawned
+from wsraw.link.states import LinkState
+from wsraw.link.window import InFlight
 
 TOKEN = "token"
 MOST_PEERS = 6
@@ -49,20 +50,20 @@ class Watched(dict[int, InFlight]):
     only at that moment."""
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__(worker.in_flight)
+        super().__init__(worker.window.in_flight)
         self._worker = worker
 
     def __setitem__(self, seq: int, flight: InFlight) -> None:
         worker, entry, count = self._worker, flight.owner, len(self)
-        assert worker.state is LinkState.READY, "an event for one that takes none"
-        assert not worker.starting and not worker.condemned, "an event for one that takes none"
+        assert worker.session.state is LinkState.READY, "an event for one that takes none"
+        assert not worker.starting and not worker.hung, "an event for one that takes none"
         before = entry.in_flight - 1
-        if worker.isolated:
+        if worker.window.is_closed:
             assert not count, "a suspect is not alone"
         else:
-            assert count < worker.window <= worker.largest, "more than the window"
-            assert not count or worker.in_flight_bytes + flight.size <= worker.window_bytes
-            assert not before or 2 * before < worker.window, "more than half a window"
+            assert count < worker.window.limit <= worker.window.largest, "more than the window"
+            assert not count or worker.window.bytes + flight.size <= worker.window.byte_limit
+            assert not before or 2 * before < worker.window.limit, "more than half a window"
         assert before == sum(each.owner is entry for each in self.values())
         super().__setitem__(seq, flight)
 
@@ -179,8 +180,8 @@ class Ground:
         self.dialling += router.to_dial
         router.to_dial.clear()
         for worker, data in batches:
-            self.page.leaves(worker.identity, data)
-            self._to_process(worker.identity, data)
+            self.page.leaves(worker.session.identity, data)
+            self._to_process(worker.session.identity, data)
         for identity, data in router.replies:
             self._to_process(identity, data)
         router.replies.clear()
@@ -217,7 +218,11 @@ class Ground:
         worker = router.workers.get(identity)
         if worker is not None and worker not in self._watched:
             self._watch(worker)
-        if worker is not None and worker.session and worker.session not in page.sessions:
+        if (
+            worker is not None
+            and worker.session.number
+            and worker.session.number not in page.sessions
+        ):
             self._began(worker, data)
         for open_ in opened:
             if open_.con not in router.entries:
@@ -227,20 +232,22 @@ class Ground:
                     session.known.discard(open_.con)
 
     def _began(self, worker: Worker, data: bytes) -> None:
-        assert worker.worker not in self.exited, "a session with one that is dead"
-        session = self.page.begin(worker.session, worker.identity, worker.instance, data)
-        session.worker = worker.worker
-        if worker.worker:
-            self._letters.setdefault(worker.worker, deque()).append(session)
+        assert worker.number not in self.exited, "a session with one that is dead"
+        session = self.page.begin(
+            worker.session.number, worker.session.identity, worker.session.instance, data
+        )
+        session.worker = worker.number
+        if worker.number:
+            self._letters.setdefault(worker.number, deque()).append(session)
         for process in self.processes:
-            if process.identity == worker.identity and process not in self._rude:
+            if process.identity == worker.session.identity and process not in self._rude:
                 assert session.claimed >= process.heard, "it does not say all that it holds"
                 assert session.claimed <= process.heard, "it says that it holds what it has ended"
 
     def _watch(self, worker: Worker) -> None:
         self._watched.add(worker)
-        worker.window_bytes = self.config.window_bytes
-        worker.in_flight = Watched(worker)
+        worker.window.byte_limit = self.config.window_bytes
+        worker.window.in_flight = Watched(worker)
 
     def dialled(self, a: int, b: int) -> None:
         """A connection that a worker has opened stands, or fails."""
@@ -311,7 +318,7 @@ class Ground:
         held: Counter[Any] = Counter()
         for worker in self.router.workers.values():
             size = 0
-            for flight in worker.in_flight.values():
+            for flight in worker.window.in_flight.values():
                 size += flight.size
                 if not flight.owner.gone:
                     in_flight[flight.owner] += 1
@@ -320,7 +327,7 @@ class Ground:
                 else:
                     # Its on_close was acked before.
                     assert self.page.cons[flight.owner.id].spoiled, "in flight, and yet forgotten"
-            assert worker.in_flight_bytes == size
+            assert worker.window.bytes == size
         for entry in self.router.entries.values():
             assert entry.in_flight == in_flight.pop(entry, 0)
             assert not entry.gone
@@ -336,7 +343,9 @@ class Ground:
         assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
         standing = {s.identity for s in self.page.sessions.values() if s.alive}
         with_session = {
-            w.identity for w in self.router.workers.values() if w.state is not LinkState.NEW
+            w.session.identity
+            for w in self.router.workers.values()
+            if w.session.state is not LinkState.NEW
         }
         assert standing == with_session
         self._check_closed()
@@ -369,15 +378,21 @@ class Ground:
     def _check_nobody_starves(self) -> None:
         """After a turn no connection waits while one who could serve it has nothing to do."""
         workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
-        idle = [worker for worker in workers if not worker.in_flight and not worker.isolated]
-        present = any(not worker.isolated for worker in workers)
+        idle = [
+            worker
+            for worker in workers
+            if not worker.window.in_flight and not worker.window.is_closed
+        ]
+        present = any(not worker.window.is_closed for worker in workers)
         for entry in self.router.entries.values():
             if present and entry.heard and not entry.parked and self.page.cons[entry.id].seen:
                 assert entry.holder is not None, f"nobody holds {entry.id}"
             if entry.parked and not entry.in_flight:
                 assert entry.queue is not None, f"{entry.id} waits for nobody"
                 if entry.queue is entry.pool.suspects:
-                    assert any(w.in_flight for w in workers) or not workers, "a suspect waits"
+                    assert any(w.window.in_flight for w in workers) or not workers, (
+                        "a suspect waits"
+                    )
                     continue
                 holder = entry.holder
                 bound = (self.config.sticky or entry.buried) and holder is not None

@@ -31,7 +31,8 @@ from tests.gateway.served import Served
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.entry import Entry, Worker
-from wsraw.link.ends import GatewayLink, Outbox, WorkerLink
+from wsraw.gateway.delivery.worker import WorkerOf
+from wsraw.link.gateway_end import GatewayEnd
 from wsraw.link.records import (
     Ack,
     Close,
@@ -50,6 +51,8 @@ from wsraw.link.records import (
     Send,
     State,
 )
+from wsraw.link.window import Window
+from wsraw.link.worker_end import Outbox, WorkerEnd
 from wsraw.runtime.compiled import is_compiled
 
 OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
@@ -123,11 +126,11 @@ class Injector:
             whose = None
             for name in code.co_varnames[: code.co_argcount]:
                 value = values.get(name)
-                if isinstance(value, WorkerLink | Outbox):
+                if isinstance(value, WorkerEnd | Outbox):
                     return False
                 if self._is_victim(value):
                     return True
-                if isinstance(value, Connection | Entry | Worker):
+                if isinstance(value, Connection | Entry | WorkerOf | GatewayEnd | Window):
                     whose = value
             if whose is not None:
                 return False
@@ -156,8 +159,11 @@ class Scene:
 
     def is_victim(self, value: Any) -> bool:
         """A part of the victim, or something that names it."""
-        if value is self.con or (value is self.worker and value is not None):
-            return value is not None
+        if value is None:
+            return False
+        worker = self.worker
+        if value is self.con or (worker and value in (worker, worker.session, worker.window)):
+            return True
         if isinstance(value, Connection):
             # Its constructor may not be through.
             about = getattr(value, "about", {})
@@ -169,7 +175,7 @@ class Scene:
         con = getattr(value, "con", None) or getattr(value, "_con", None)
         if isinstance(con, Connection):
             return self.is_victim(con)
-        if self.con is None or value is None:
+        if self.con is None:
             return False
         return con == self.con.id or value in (
             getattr(self.con, "websocket", None),
@@ -614,7 +620,7 @@ def test_an_ack_that_raises_ends_the_session(
     con = stage.websocket()
     stage.worker().work()
     stage.say(con, frame(0x81, b"x"))
-    monkeypatch.setattr(GatewayLink, "acked", raising("ack"))
+    monkeypatch.setattr(Window, "take", raising("ack"))
     for count in (1, 2):
         stage.turn()
         [mate] = stage.mates
@@ -670,14 +676,14 @@ def test_a_parked_event_that_cannot_be_delivered_is_not_tried_for_ever(
     stage = Stage()
     con = stage.raw(b"hello")
     other = stage.raw(b"there")
-    deliver = GatewayLink.deliver
+    deliver = GatewayEnd.deliver
 
-    def fail(self: GatewayLink, event: Any, owner: Any, size: int, now: float) -> None:
+    def fail(self: GatewayEnd[Any], event: Any, owner: Any, size: int, now: float) -> None:
         if event.con == con.id:
             raise Injected("deliver")
         deliver(self, event, owner, size, now)
 
-    monkeypatch.setattr(GatewayLink, "deliver", fail)
+    monkeypatch.setattr(GatewayEnd, "deliver", fail)
     mate = stage.worker()
     for _ in range(5):
         stage.turn()
@@ -697,12 +703,12 @@ def test_a_session_that_cannot_be_ended_is_ended_all_the_same(
     mate, beside = stage.worker(), stage.worker()
     cons = [stage.websocket() for _ in range(4)]
     stage.turn()
-    held = [con for con in cons if entry_of(con).holder is mate.end]
+    held = [con for con in cons if entry_of(con).holder is mate.worker]
     for each in (mate, beside):
         each.work()
     with monkeypatch.context() as patch:
         patch.setattr(type(stage.router.dispatcher), broken, raising(broken))
-        stage.router.worker_fault(mate.end, Injected("first"), stage.now)
+        stage.router.worker_fault(mate.worker, Injected("first"), stage.now)
     assert is_over(mate)
     assert len(faults) >= 2
     assert all(con.close_cause == "fault" for con in held)

@@ -9,7 +9,6 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.dispatcher import REHOMED
 from wsraw.gateway.sessions.router import SHARE, Router
-from wsraw.link.ends import LinkState, WorkerLink
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -28,13 +27,15 @@ from wsraw.link.records import (
     Who,
     encode,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 
 
 def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
-    assert mate.end.state is LinkState.READY
+    assert mate.worker.session.state is LinkState.READY
     stage.raw()
     stage.turn()
     assert mate.events == []
@@ -60,7 +61,7 @@ def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
-    stage.router.drain(mate.end, 30.0)
+    stage.router.drain(mate.worker, 30.0)
     mate.link.started()
     mate.flush()
     stage.raw()
@@ -118,7 +119,7 @@ def test_no_session_has_the_number_of_one_of_another_gateway() -> None:
         for instance in ("a", "b"):
             hello = Hello(PROTOCOL_VERSION, "default", instance, "test", TOKEN, 1, 1)
             router.receive(instance.encode(), encode([0, hello]), 0.0)
-        numbers += [worker.session for worker in router.workers.values()]
+        numbers += [worker.session.number for worker in router.workers.values()]
     assert len(set(numbers)) == 4
     assert max(numbers) < 2**53, "every language must be able to hold it"
 
@@ -149,15 +150,15 @@ def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:
         stage.turn()
         for mate in (dead, heir):
             mate.ack()
-    orphans = {con.id for con in cons if con.entry.holder is dead.end}
+    orphans = {con.id for con in cons if con.entry.holder is dead.worker}
     assert orphans
     heir.heard.clear()
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     assert stage.router.is_restless
     stage.turn()
     assert {attach.con for attach in heir.take(Attach)} == orphans
     assert not stage.router.is_restless
-    assert all(con.entry.holder is heir.end for con in cons)
+    assert all(con.entry.holder is heir.worker for con in cons)
 
 
 def test_many_are_given_away_over_several_turns() -> None:
@@ -168,7 +169,7 @@ def test_many_are_given_away_over_several_turns() -> None:
         stage.turn()
         dead.ack()
     heir = stage.worker()
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     stage.turn()
     assert len(heir.take(Attach)) == REHOMED
     stage.turn()
@@ -211,7 +212,7 @@ def test_slow_suspects_do_not_wait_for_one_another_while_workers_are_free() -> N
         stage.raw()
     stage.turn()
     heirs = [stage.worker(concurrency=100) for _ in range(3)]
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     stage.turn()
     assert [len(heir.events) for heir in heirs] == [1, 0, 0]
     stage.now += 1.0
@@ -224,7 +225,7 @@ def test_slow_suspects_do_not_wait_for_one_another_while_workers_are_free() -> N
 
 def again(stage: Stage, mate: Mate, n: int) -> Mate:
     """The process of that worker on a new link, as when ZeroMQ has cut the old one."""
-    link = WorkerLink(pool="default", token=TOKEN, instance="same", language="test")
+    link = WorkerEnd(pool="default", token=TOKEN, instance="same", language="test")
     other = Mate(stage, link, b"\0again%d" % n)
     stage.mates.append(other)
     stage.receive(other.identity, b"")
@@ -311,7 +312,7 @@ def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: 
                 continue
             for event in mate.events:
                 if type(event) is OnMessage and event.data == b"die":
-                    stage.router.end_session(mate.end, stage.now, died=True)
+                    stage.router.end_session(mate.worker, stage.now, died=True)
                     stage.mates.remove(mate)
                     coming.append(stage.now + 0.5)
                     break
@@ -335,14 +336,14 @@ def test_a_token_lets_one_process_in() -> None:
     stage.router.spawned(Spawned(7, "seven", 0))
     mate = stage.worker(token="seven")
     child = stage.worker(token="seven")
-    assert mate.end.worker == 7
+    assert mate.worker.number == 7
     assert is_over(child)
     [told] = child.take(Refused)
     assert "worker 7" in told.why
     assert Kill(7, told.why) not in stage.router.to_supervisor
     # The same process on another link is let in, and so is the next one, after its exit.
-    fresh = stage.worker(token="seven", instance=mate.link._instance)
-    assert fresh.end.worker == 7
+    fresh = stage.worker(token="seven", instance=mate.worker.session.instance)
+    assert fresh.worker.number == 7
     assert is_over(mate)
 
 
@@ -436,7 +437,7 @@ def test_a_large_batch_holds_up_nobody_and_is_applied_in_order() -> None:
 def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way: str) -> None:
     stage = Slow()
     mate, con = half_applied(stage)
-    worker, router = mate.end, stage.router
+    worker, router = mate.worker, stage.router
     if way == "bye":
         mate.say(Send(con.id, b"end"))
         mate.link.bye()
@@ -455,7 +456,7 @@ def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way:
     heir = stage.worker()
     assert not [event for event in heir.work() if type(event) is OnMessage], "once"
     assert router.flow.shared == router.unread == 0
-    assert not worker.later
+    assert worker not in router.behind
 
 
 def test_a_worker_whose_batch_waits_for_us_does_not_hang() -> None:
@@ -464,7 +465,7 @@ def test_a_worker_whose_batch_waits_for_us_does_not_hang() -> None:
     stage.now += 30.0
     stage.router.flow.now = stage.now
     stage.router.tick(stage.now)
-    assert not mate.end.condemned
+    assert not mate.worker.hung
     while stage.router.go_on(stage.now):
         pass
     assert stage.write(con) == WHOLE
@@ -490,7 +491,7 @@ def test_an_ordinary_batch_is_applied_at_once_however_long() -> None:
     """Under full load a worker acks hundreds of events in a batch."""
     stage = Slow()
     mate = stage.worker()
-    mate.end.window = mate.end.largest = 10_000
+    mate.worker.window.limit = mate.worker.window.largest = 10_000
     cons = [stage.raw(b"x", protocol="raw") for _ in range(500)]
     stage.turn()
     for event in mate.events:

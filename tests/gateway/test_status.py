@@ -50,7 +50,7 @@ def test_a_worker_in_figures() -> None:
     assert (told["n"], told["language"], told["state"]) == (3, "lua", "ready")
     assert (told["connections"], told["in_flight"], told["acked"]) == (1, 2, 0)
     assert told["oldest"] == 2.0
-    assert told["in_flight_bytes"] == mate.end.in_flight_bytes > 5
+    assert told["in_flight_bytes"] == mate.worker.window.bytes > 5
     assert (told["service_p50"], told["service_p99"]) == (0.0, 0.0)
     mate.ack()
     [told] = report(stage.router, 1, stage.now)["workers"]
@@ -59,12 +59,12 @@ def test_a_worker_in_figures() -> None:
 
 def test_service_times_are_percentiles_of_the_samples() -> None:
     stage = Stage()
-    worker = stage.worker().end
-    worker.samples.extend(n / 1000 for n in reversed(range(100)))
+    worker = stage.worker().worker
+    worker.window.samples.extend(n / 1000 for n in reversed(range(100)))
     [told] = report(stage.router, 0, 0.0)["workers"]
-    size = len(worker.samples)
-    assert told["service_p50"] == sorted(worker.samples)[size // 2]
-    assert told["service_p99"] == sorted(worker.samples)[size * 99 // 100]
+    size = len(worker.window.samples)
+    assert told["service_p50"] == sorted(worker.window.samples)[size // 2]
+    assert told["service_p99"] == sorted(worker.window.samples)[size * 99 // 100]
 
 
 def test_one_that_hangs_says_so() -> None:

@@ -9,8 +9,8 @@ from deadline import eventually
 from gateway.served import Served
 
 from wsraw.gateway.stop import LAST_WAIT, Stop
-from wsraw.link.ends import LinkState
 from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
+from wsraw.link.states import LinkState
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Se
     client.close()
     served.until(lambda: not served.sockets.endpoints)
     assert not stop.advance(served.loop.now)
-    assert served.mate.end.state is LinkState.DRAINING
+    assert served.mate.worker.session.state is LinkState.DRAINING
     assert said(served) == []
     served.mate.say(Bye())
     assert stop.advance(served.loop.now)
@@ -84,6 +84,6 @@ def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -
     eventually(lambda: served.turn() or not served.sockets.unwritten())
     stop.advance(served.loop.now)
     assert served.sockets.endpoints, "its side is open"
-    assert served.mate.end.state is LinkState.READY
+    assert served.mate.worker.session.state is LinkState.READY
     stop.advance(served.loop.now + LAST_WAIT)
-    assert served.mate.end.state is LinkState.DRAINING
+    assert served.mate.worker.session.state is LinkState.DRAINING

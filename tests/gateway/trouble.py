@@ -11,7 +11,6 @@ from tests.gateway.page import Con, Session
 from tests.pairs import Process
 from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Worker
-from wsraw.link.ends import LinkState
 from wsraw.link.records import (
     PROTOCOL_VERSION,
     Ack,
@@ -32,6 +31,7 @@ from wsraw.link.records import (
     encode,
     gateway_decoder,
 )
+from wsraw.link.states import LinkState
 
 
 class Trouble(Crew):
@@ -46,7 +46,9 @@ class Trouble(Crew):
 
     def drain(self, a: int, b: int) -> None:
         """The supervisor wants a worker to leave."""
-        worker = pick([w for w in self.router.workers.values() if w.state is LinkState.READY], a)
+        worker = pick(
+            [w for w in self.router.workers.values() if w.session.state is LinkState.READY], a
+        )
         if worker is not None:
             self.router.drain(worker, 30.0)
 
@@ -88,7 +90,7 @@ class Trouble(Crew):
 
     def _end(self, worker: Worker, died: bool) -> None:
         """The gateway takes a session for over."""
-        session = self.page.session_of(worker.identity)
+        session = self.page.session_of(worker.session.identity)
         held = {sent.con for sent in session.sent.values()} if session is not None else set()
         standing = [
             entry.con
@@ -108,7 +110,7 @@ class Trouble(Crew):
         """Sessions whose other end is gone; a late hello can begin one, too."""
         identities = {process.identity for process in (*self.processes, *self.exits)}
         for worker in list(self.router.workers.values()):
-            if worker.identity not in identities:
+            if worker.session.identity not in identities:
                 self._end(worker, died=True)
 
     # --- the supervisor ---
@@ -130,7 +132,7 @@ class Trouble(Crew):
             for identity, wire in self.late:
                 while identity == process.identity and wire:
                     self._receive(identity, wire.popleft())
-        if worker is not None and worker.state is not LinkState.GONE:
+        if worker is not None and worker.session.state is not LinkState.GONE:
             self._end(worker, died=True)
         assert self.page.session_of(process.identity) is None, "one that is dead has a session"
 

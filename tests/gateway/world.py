@@ -8,8 +8,8 @@ from tests.gateway.trouble import Trouble
 from tests.pairs import Process
 from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Entry
-from wsraw.link.ends import LinkState
 from wsraw.link.records import Close
+from wsraw.link.states import LinkState
 
 
 class World(Trouble):
@@ -43,7 +43,9 @@ class World(Trouble):
             for _ in range(10):
                 self._stop()
                 self._let_flow()
-            sessions = [w for w in self.router.workers.values() if w.state is not LinkState.NEW]
+            sessions = [
+                w for w in self.router.workers.values() if w.session.state is not LinkState.NEW
+            ]
             assert not sessions, "stopped, and a worker has not left"
         self._check_end(everyone)
 
@@ -110,7 +112,7 @@ class World(Trouble):
                 router.close_all(self.now)
         elif not router.is_waited_for():
             for worker in list(router.workers.values()):
-                if worker.state is LinkState.READY:
+                if worker.session.state is LinkState.READY:
                     router.drain(worker, 30.0)
 
     def _is_done(self, peer: Peer) -> bool:
@@ -124,7 +126,7 @@ class World(Trouble):
         router = self.router
         assert not router.entries, f"left over: {[dump(r) for r in router.entries.values()]}"
         assert not router.flow.accounted
-        assert not any(worker.in_flight for worker in router.workers.values())
+        assert not any(worker.window.in_flight for worker in router.workers.values())
         assert not router.flow.paused
         for con in self.page.cons.values():
             assert not con.outstanding

@@ -18,7 +18,7 @@ import pytest
 import zmq
 from deadline import DEADLINE, UNIT, eventually
 
-from wsraw.link.ends import GatewayLink, LinkState, WorkerLink, who
+from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     Ack,
@@ -32,6 +32,8 @@ from wsraw.link.records import (
     Send,
     gateway_decoder,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.workers import api
 from wsraw.workers.connection import Connection
 from wsraw.workers.loading import handlers
@@ -59,14 +61,14 @@ def closed(n: int, code: int = 1000, reason: str = "", cause: str = "peer") -> O
     return OnClose(0, con_id(n), code, reason, cause)
 
 
-def take_acks(gateway: GatewayLink, batch: bytes) -> list[Any]:
+def take_acks(gateway: GatewayEnd, batch: bytes) -> list[Any]:
     """What a batch commands, its acks taken. Fails if the session would not take it."""
     dropped = gateway.dropped
     records = gateway.receive(batch)
     assert gateway.dropped == dropped, "the batch acks what is not in flight"
     for record in records:
         if isinstance(record, Ack):
-            gateway.acked(record)
+            gateway.window.take(record)
     return [record for record in records if not isinstance(record, Ack)]
 
 
@@ -76,15 +78,15 @@ class Pair:
     def __init__(self, file: Path, on_exception: str) -> None:
         loaded = handlers.load(str(file))
         self.module: ModuleType = sys.modules[file.stem]
-        link = WorkerLink(pool="p", token=TOKEN, instance="i", language="test", concurrency=1)
+        link = WorkerEnd(pool="p", token=TOKEN, instance="i", language="test", concurrency=1)
         self.runtime = Runtime(link, loaded, on_exception, threading.get_ident)
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         api.install(self.runtime, lambda function, args: self.calls.append((function, args)))
-        self.gateway: GatewayLink
+        self.gateway: GatewayEnd
         self.begin_session(1)
 
     def begin_session(self, session: int, epoch: int = EPOCH) -> None:
-        self.gateway = GatewayLink(b"identity", gateway_decoder())
+        self.gateway = GatewayEnd(b"identity", gateway_decoder())
         self.runtime.receive(who())
         (hello,) = self.gateway.receive(self.sent())
         first = epoch << ID_EPOCH_SHIFT | 5000
@@ -125,7 +127,7 @@ class Pair:
             else:
                 self.runtime.handle(queue.popleft())
         commands = self.commands()
-        assert not self.gateway.in_flight
+        assert not self.gateway.window.in_flight
         return commands
 
     def con(self, n: int) -> Connection:
@@ -167,7 +169,7 @@ class Process:
         self.context = zmq.Context()
         self.router = self.bind("tcp://127.0.0.1:*")
         self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.gateway = GatewayLink(b"", gateway_decoder())
+        self.gateway = GatewayEnd(b"", gateway_decoder())
         self.sessions = 0
         self.commands: list[Any] = []
         self.child: subprocess.Popen[str]
@@ -238,7 +240,7 @@ class Process:
 
     def welcome(self, *events: Event, epoch: int = EPOCH) -> Hello:
         """Ask whoever comes for its hello, and begin a session, with these events at once."""
-        self.gateway = GatewayLink(b"", gateway_decoder())
+        self.gateway = GatewayEnd(b"", gateway_decoder())
         self.until(lambda: self.receive() is not None, "the worker's probe")
         self.router.send_multipart([self.gateway.identity, who()])
         hellos: list[Any] = []
@@ -247,7 +249,7 @@ class Process:
             hellos = self.gateway.receive(batch)
         self.sessions += 1
         self.gateway.welcome(hellos[0], self.sessions, epoch, range(con_id(5000), con_id(7000)))
-        self.gateway.window = 1000
+        self.gateway.window.limit = 1000
         self.deliver(*events)
         hello: Hello = hellos[0]
         return hello
@@ -282,7 +284,7 @@ class Process:
         eventually(step, what)
 
     def all_acked(self) -> bool:
-        return not self.gateway.in_flight
+        return not self.gateway.window.in_flight
 
     def said_bye(self) -> bool:
         return any(isinstance(record, Bye) for record in self.commands)

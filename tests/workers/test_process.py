@@ -348,7 +348,7 @@ def test_a_slow_handler_does_not_hold_back_earlier_acks(process: Process) -> Non
         message(1, str(process.folder / "there").encode()),
         message(2, str(process.folder / "gate").encode()),
     )
-    process.pump(lambda: len(process.gateway.in_flight) == 1, "the ack of the first")
+    process.pump(lambda: len(process.gateway.window.in_flight) == 1, "the ack of the first")
     (process.folder / "gate").touch()
     process.pump(process.all_acked, "the ack of the second")
 

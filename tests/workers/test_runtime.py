@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wsraw.link.ends import who
+from wsraw.link.gateway_end import who
 from wsraw.link.records import (
     Attach,
     Bye,
@@ -684,7 +684,7 @@ def test_what_was_not_handled_goes_back_at_bye(pair: MakePair) -> None:
     p.runtime.handle(p.runtime.queue.popleft())
     p.runtime.bye()
     assert p.commands() == [Bye()]
-    assert len(p.gateway.in_flight) == 1
+    assert len(p.gateway.window.in_flight) == 1
 
 
 def test_refusals(pair: MakePair, caplog: pytest.LogCaptureFixture) -> None:
@@ -781,7 +781,7 @@ def test_flush_makes_room(pair: Callable[..., Pair]) -> None:
     both.deliver(OnMessage(0, con_id(1), b"", "binary"))
     both.runtime.handle(both.runtime.queue.popleft())
     assert [len(both.commands()) for _ in range(9)] == [1] * 9
-    assert not both.gateway.in_flight
+    assert not both.gateway.window.in_flight
 
 
 def test_what_belongs_to_no_event_goes_in_as_many_batches_as_it_takes(

@@ -7,7 +7,7 @@ from typing import Any
 
 from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.sessions.router import Router
-from wsraw.link.ends import LinkState
+from wsraw.link.states import NEW
 
 
 def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str, Any]:
@@ -45,29 +45,29 @@ def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str,
         "workers": [
             _worker(worker, now)
             for worker in router.workers.values()
-            if worker.state is not LinkState.NEW
+            if worker.session.state is not NEW
         ],
     }
 
 
 def _worker(worker: Worker, now: float) -> dict[str, Any]:
-    samples = sorted(worker.samples)
+    samples = sorted(worker.window.samples)
     return {
-        "n": worker.worker,
-        "instance": worker.instance,
-        "language": worker.language,
-        "pool": worker.pool,
-        "state": "hung" if worker.condemned else worker.state.value,
-        "session": worker.session,
-        "address": worker.guest.address if worker.guest is not None else "",
-        "key": worker.guest.key if worker.guest is not None else "",
+        "n": worker.number,
+        "instance": worker.session.instance,
+        "language": worker.session.language,
+        "pool": worker.session.pool,
+        "state": "hung" if worker.hung else worker.session.state.value,
+        "session": worker.session.number,
+        "address": worker.remote.address if worker.remote is not None else "",
+        "key": worker.remote.key if worker.remote is not None else "",
         "connections": len(worker.connections),
-        "in_flight": len(worker.in_flight),
-        "in_flight_bytes": worker.in_flight_bytes,
-        "oldest": worker.oldest_age(now),
-        "window": worker.window,
-        "acked": worker.acked_events,
-        "batches_dropped": worker.dropped,
+        "in_flight": len(worker.window.in_flight),
+        "in_flight_bytes": worker.window.bytes,
+        "oldest": worker.window.oldest_age(now),
+        "window": worker.window.limit,
+        "acked": worker.window.acked_events,
+        "batches_dropped": worker.session.dropped,
         "service_p50": samples[len(samples) // 2] if samples else 0.0,
         "service_p99": samples[len(samples) * 99 // 100] if samples else 0.0,
     }

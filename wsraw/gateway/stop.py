@@ -8,8 +8,8 @@ from typing import Final
 
 from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sockets.sockets import Sockets
-from wsraw.link.ends import LinkState
 from wsraw.link.records import Stopped
+from wsraw.link.states import NEW, READY
 from wsraw.runtime.loop import Loop
 
 log = logging.getLogger("wsraw.gateway")
@@ -82,8 +82,8 @@ class Stop:
         return True
 
     def _drain_workers(self, now: float) -> bool:
-        workers = [w for w in self._router.workers.values() if w.state is not LinkState.NEW]
+        workers = [w for w in self._router.workers.values() if w.session.state is not NEW]
         for worker in workers:
-            if worker.state is LinkState.READY:
+            if worker.session.state is READY:
                 self._router.drain(worker, max(0.0, self._deadline - now))
         return not workers or self._is_late(now)

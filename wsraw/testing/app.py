@@ -22,8 +22,8 @@ from wsraw.config.checks import from_options
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.http import answer
 from wsraw.gateway.sessions.router import Router
-from wsraw.link.ends import WorkerLink
 from wsraw.link.records import DEFAULT_POOL, Kill, Spawned
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
 from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
 from wsraw.testing.pipe import Pipe
@@ -125,7 +125,7 @@ class App:
         identity = b"\0%d" % next(self._identities)
         dealer = self._dealers[identity] = MemoryDealer(identity)
         concurrency = self.settings.concurrency if loaded.is_async else 1
-        link = WorkerLink(
+        link = WorkerEnd(
             pool=self._pool,
             token=TOKEN,
             instance=identity.hex(),
@@ -184,7 +184,7 @@ class App:
         (worker,) = self._router.workers.values()
         self._task.cancel()
         self._run(self._cancelled())
-        self._dealers.pop(worker.identity).close()
+        self._dealers.pop(worker.session.identity).close()
         self._router.end_session(worker, self.now, died=True)
         self._leave()
         self._join(wait)
@@ -341,11 +341,15 @@ class App:
     def _is_busy(self) -> bool:
         if self._task.done():
             return False
-        return not self._shell.is_idle or any(w.in_flight for w in self._router.workers.values())
+        return not self._shell.is_idle or any(
+            w.window.in_flight for w in self._router.workers.values()
+        )
 
     def _judge_time(self, until: float) -> None:
         if time.monotonic() > until:
-            held = [e.event for w in self._router.workers.values() for e in w.in_flight.values()]
+            held = [
+                e.event for w in self._router.workers.values() for e in w.window.in_flight.values()
+            ]
             names = [f"{type(e).__struct_config__.tag} of {e.con}" for e in held]
             raise TimeoutError(
                 f"not done within {self._timeout:g} s: {', '.join(names) or 'on_start or a timer'}"
@@ -373,7 +377,7 @@ class App:
                 entry.con.endpoint.judge_pause(now)
         router.go_on(now)
         router.outgoing.close_overflowing(now)
-        batches = [(worker.identity, batch) for worker, batch in router.batches(now)]
+        batches = [(worker.session.identity, batch) for worker, batch in router.batches(now)]
         for identity, batch in batches + router.replies:
             moved = True
             if identity in self._dealers:

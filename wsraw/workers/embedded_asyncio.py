@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeVar
 
-from wsraw.link.ends import LARGEST_WINDOW, LinkState, WorkerLink
 from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
+from wsraw.link.states import LinkState
+from wsraw.link.window import LARGEST_WINDOW
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.workers import api, values
 from wsraw.workers.connection import (
     FORKED,
@@ -236,7 +238,7 @@ class Worker:
 
     async def _serve(self, endpoint: str, token: str) -> None:
         """Until we leave, or a gateway lets us go. `_error` says why that was for good."""
-        link = WorkerLink(
+        link = WorkerEnd(
             pool=self._pool,
             token=token,
             instance=secrets.token_hex(8),

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Final
 
 from wsraw.config.settings import Settings
-from wsraw.link.ends import WorkerLink
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
@@ -81,7 +81,7 @@ def main(
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
     concurrency = settings.concurrency if loaded.is_async else 1
-    link = WorkerLink(
+    link = WorkerEnd(
         pool=pool,
         token=token,
         instance=os.environ.pop("WSRAW_INSTANCE", "") or secrets.token_hex(8),

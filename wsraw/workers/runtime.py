@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from wsraw.link.ends import ONLY_MESSAGES, RECORD_COST, LinkState, Outbox, Spoilt, WorkerLink
+from wsraw.link.batches import RECORD_COST
 from wsraw.link.records import (
     Attach,
     Close,
@@ -41,6 +41,8 @@ from wsraw.link.records import (
     Welcome,
     encode,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, Unencodable, WorkerEnd
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -87,7 +89,7 @@ class Runtime:
     """
 
     def __init__(
-        self, link: WorkerLink, handlers: Handlers, on_exception: str, get_ident: Callable[[], int]
+        self, link: WorkerEnd, handlers: Handlers, on_exception: str, get_ident: Callable[[], int]
     ) -> None:
         self.link = link
         self.handlers = handlers
@@ -389,7 +391,7 @@ class Runtime:
                     opened._held = False
                     opened._flags |= CLOSED
 
-    def _replace(self, spoilt: Spoilt) -> list[Record]:
+    def _replace(self, spoilt: Unencodable) -> list[Record]:
         """The net below the checks of each call: what cannot be encoded costs its event what that
         has commanded, as if its handler had raised."""
         event, tag = spoilt.event, type(spoilt.record).__struct_config__.tag

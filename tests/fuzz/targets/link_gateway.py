@@ -96,12 +96,12 @@ def _bad_worker(stage: Stage) -> None:
     hello = Hello(PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
     stage.receive(BAD, encode([0, hello]))
     stage.turn()
-    assert stage.router.workers[BAD].session == SESSION
+    assert stage.router.workers[BAD].session.number == SESSION
 
 
 def _state(stage: Stage) -> str:
     worker = stage.router.workers.get(BAD)
-    return worker.state.value if worker is not None else "out"
+    return worker.session.state.value if worker is not None else "out"
 
 
 def _came_to(stage: Stage, *cons: Connection) -> Hashable:
@@ -114,7 +114,9 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
         len(router.entries),
         len(router.pools),
         router.unknown_ids.bit_length(),
-        (worker.dropped.bit_length(), worker.batches.bit_length()) if worker is not None else None,
+        (worker.session.dropped.bit_length(), worker.session.batches.bit_length())
+        if worker is not None
+        else None,
     )
 
 
@@ -140,8 +142,8 @@ def _check(stage: Stage) -> None:
     assert router.flow.total == total
     held: dict[Any, int] = {}
     for worker in router.workers.values():
-        assert len(worker.in_flight) <= 10_000
-        for flight in worker.in_flight.values():
+        assert len(worker.window.in_flight) <= 10_000
+        for flight in worker.window.in_flight.values():
             held[flight.owner] = held.get(flight.owner, 0) + 1
     for entry in router.entries.values():
         assert held.get(entry, 0) == entry.in_flight
@@ -174,4 +176,4 @@ def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
     assert len(set(closed)) == len(closed)
     assert router.flow.total == 0
     assert not router.outgoing.fragmented
-    assert not good.end.in_flight
+    assert not good.worker.window.in_flight

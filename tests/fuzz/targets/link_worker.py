@@ -7,7 +7,6 @@ from collections.abc import Hashable
 
 from fuzz.records import as_input, batches
 
-from wsraw.link.ends import LinkState, WorkerLink
 from wsraw.link.records import (
     Answer,
     Attach,
@@ -25,6 +24,8 @@ from wsraw.link.records import (
     encode,
     gateway_decoder,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 
 SESSION = 3
 KINDS = Event | Notice
@@ -41,7 +42,7 @@ _gateway = gateway_decoder()
 
 
 def run(data: bytes) -> Hashable:
-    link = WorkerLink(pool="default", token="t", instance="i", language="test", starting=True)
+    link = WorkerEnd(pool="default", token="t", instance="i", language="test", starting=True)
     link.receive(encode([SESSION, WELCOME]))
     told = []
     for batch in batches(data, SESSION, KINDS):

@@ -244,7 +244,7 @@ def test_each_pool_has_its_own_delivery_mode() -> None:
     web, raw = there.websocket(), there.raw()
     there.turn()
     for mate in (chat, feed):
-        there.router.end_session(mate.end, there.now, died=True)
+        there.router.end_session(mate.worker, there.now, died=True)
     assert raw.close_cause == "worker-died", "at most once"
     assert web.state is OPEN
     other = there.worker(pool="chat")
@@ -257,14 +257,14 @@ def test_suspects_of_one_pool_do_not_isolate_workers_of_another() -> None:
     for _ in range(3):
         there.websocket()
     there.turn()
-    there.router.end_session(chat.end, there.now, died=True)
+    there.router.end_session(chat.worker, there.now, died=True)
     again = there.worker(pool="chat")
     there.turn()
     assert len(again.events) == 1, "one suspect at a time"
     there.raw()
     there.raw()
     there.turn()
-    assert not feed.end.isolated
+    assert not feed.worker.window.is_closed
     assert len(feed.events) == 4
     assert len(again.work()) == 3
 
@@ -287,16 +287,16 @@ def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connectio
     con = stray.link.new_id()
     stray.say(Open(con, "h:1", options={"name": "up"}))
     assert set(there.router.pools) == {"chat", "feed", "other"}
-    there.router.end_session(stray.end, there.now)
+    there.router.end_session(stray.worker, there.now)
     assert "other" in there.router.pools, "it has a connection"
     again = there.worker(pool="other")
     route = there.router.entries[con]
     there.router.take(route.con, route.con.connect_failed("refused", there.now), there.now)
     again.work()
     assert con not in there.router.entries
-    there.router.end_session(again.end, there.now)
+    there.router.end_session(again.worker, there.now)
     assert set(there.router.pools) == {"chat", "feed"}
     for n in range(100):
         mate = there.worker(pool=f"p{n}")
-        there.router.end_session(mate.end, there.now, died=True)
+        there.router.end_session(mate.worker, there.now, died=True)
     assert set(there.router.pools) == {"chat", "feed"}

@@ -396,7 +396,7 @@ def test_a_bad_record_of_an_earlier_batch_does_not_touch_the_verdict() -> None:
 def test_after_the_death_of_its_worker_another_one_decides() -> None:
     stage = Stage(verdict="handlers")
     con, mate, _ = come(stage)
-    stage.router.end_session(mate.end, 0.0, died=True)
+    stage.router.end_session(mate.worker, 0.0, died=True)
     other = stage.worker()
     stage.turn()
     (event,) = other.events
@@ -409,7 +409,7 @@ def test_after_the_death_of_its_worker_another_one_decides() -> None:
 def test_with_at_most_once_the_death_of_the_worker_is_answered() -> None:
     stage = Stage(verdict="handlers", delivery="at-most-once")
     con, mate, _ = come(stage)
-    stage.router.end_session(mate.end, 0.0, died=True)
+    stage.router.end_session(mate.worker, 0.0, died=True)
     assert stage.write(con).startswith(b"HTTP/1.1 500 ")
     assert con.close_cause == "worker-died"
 

@@ -9,8 +9,9 @@ from stage import HANDSHAKE, Mate, Stage, entry_of
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import LEFT
 from wsraw.gateway.delivery.dispatcher import LEFT_BEHIND, MOST_LEFTOVERS, SERVED, SHUNNED_FOR
-from wsraw.link.ends import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER, LinkState
 from wsraw.link.records import Attach, Close, Detach, Drain, OnClose, OnConnect, OnMessage, Welcome
+from wsraw.link.states import LinkState
+from wsraw.link.window import FIRST_WINDOW, LARGEST_WINDOW, LATE_AFTER
 
 GOODBYE = frame(0x88, (1000).to_bytes(2))
 
@@ -48,7 +49,7 @@ def established(stage: Stage, count: int = 1) -> list[Connection]:
 
 def set_window(mate: Mate, window: int) -> None:
     """As if it had been measured; it stays, as nothing is measured while `now` stands still."""
-    mate.end.window = mate.end.largest = window
+    mate.worker.window.limit = mate.worker.window.largest = window
 
 
 # --- one connection, one worker, in order ---
@@ -252,7 +253,7 @@ def test_an_idle_connection_stays_with_its_worker() -> None:
         stage.turn()
         holders = [mate for mate in mates if mate.events]
         assert len(holders) == 1
-        assert entry_of(con).holder is holders[0].end
+        assert entry_of(con).holder is holders[0].worker
         assert not holders[0].take(Attach)
         holders[0].ack()
 
@@ -262,10 +263,10 @@ def test_it_moves_from_a_full_worker_to_the_one_with_the_least_outstanding() -> 
     mate = stage.worker()
     a, b, c = established(stage, 3)
     busy, idle = stage.worker(), stage.worker()
-    idle.end.window = busy.end.window = mate.end.window = 2
+    idle.worker.window.limit = busy.worker.window.limit = mate.worker.window.limit = 2
     for con in (a, b):
         stage.say(con, b"x")
-    stage.router.dispatcher.hold(entry_of(c), mate.end)
+    stage.router.dispatcher.hold(entry_of(c), mate.worker)
     other = established_at(stage, busy)
     stage.say(other, b"x")
     stage.say(c, b"moves")
@@ -274,9 +275,9 @@ def test_it_moves_from_a_full_worker_to_the_one_with_the_least_outstanding() -> 
     [attach] = idle.take(Attach)
     assert (attach.con, attach.inf) == (c.id, {"Protocol": "raw"})
     assert mate.take(Detach) == [Detach(c.id)]
-    assert entry_of(c).holder is idle.end
-    assert entry_of(c) in idle.end.connections
-    assert entry_of(c) not in mate.end.connections
+    assert entry_of(c).holder is idle.worker
+    assert entry_of(c) in idle.worker.connections
+    assert entry_of(c) not in mate.worker.connections
 
 
 def established_at(stage: Stage, mate: Mate) -> Connection:
@@ -289,7 +290,7 @@ def established_at(stage: Stage, mate: Mate) -> Connection:
             if event.con == con.id:
                 other.ack(event)
     stage.router.dispatcher.detach(entry)
-    stage.router.dispatcher.hold(entry, mate.end)
+    stage.router.dispatcher.hold(entry, mate.worker)
     stage.turn()
     for other in stage.mates:
         other.take(Detach)
@@ -319,7 +320,7 @@ def test_it_leaves_a_stuck_worker_while_another_is_free() -> None:
     stage.now = 1.0
     third = established_at(stage, free)
     stage.router.dispatcher.detach(entry_of(third))
-    stage.router.dispatcher.hold(entry_of(third), stuck.end)
+    stage.router.dispatcher.hold(entry_of(third), stuck.worker)
     stage.say(third, b"late")
     stage.turn()
     assert data_of(stuck) == [b"takes long", b"early"]
@@ -475,7 +476,7 @@ def test_sticky_moves_when_its_worker_leaves(way: str) -> None:
     stage.say(waiting, b"2")
     stage.turn()
     if way == "drain":
-        stage.router.drain(mine.end, 5.0)
+        stage.router.drain(mine.worker, 5.0)
         stage.turn()
         assert data_of(other) == [b"2"]
         mine.ack()
@@ -484,10 +485,10 @@ def test_sticky_moves_when_its_worker_leaves(way: str) -> None:
         mine.link.bye()
         mine.flush()
     else:
-        stage.router.end_session(mine.end, stage.now, died=True)
+        stage.router.end_session(mine.worker, stage.now, died=True)
     stage.say(con, b"3")
     assert other.work()
-    assert {entry_of(con).holder, entry_of(waiting).holder} == {other.end}
+    assert {entry_of(con).holder, entry_of(waiting).holder} == {other.worker}
 
 
 def test_sticky_gives_new_connections_to_who_has_the_fewest() -> None:
@@ -497,7 +498,7 @@ def test_sticky_gives_new_connections_to_who_has_the_fewest() -> None:
     late = stage.worker()
     for _ in range(10):
         established(stage)
-    assert len(late.end.connections) == 10
+    assert len(late.worker.connections) == 10
 
 
 def test_any_gives_new_connections_to_who_has_the_least_outstanding() -> None:
@@ -521,7 +522,7 @@ def test_a_draining_worker_keeps_what_it_has_and_its_connections_move_after_that
     stage.say(con, b"1")
     stage.turn()
     new = stage.worker()
-    stage.router.drain(old.end, 5.0)
+    stage.router.drain(old.worker, 5.0)
     stage.say(con, b"2")
     stage.say(idle, b"3")
     stage.turn()
@@ -544,7 +545,7 @@ def test_those_that_waited_for_a_draining_worker_find_another() -> None:
     stage.say(other, b"y")
     stage.turn()
     new = stage.worker()
-    stage.router.drain(old.end, 5.0)
+    stage.router.drain(old.worker, 5.0)
     stage.turn()
     assert data_of(new) == []
     old.ack()
@@ -555,7 +556,7 @@ def test_draining_twice_is_draining_once() -> None:
     stage = Stage()
     mate = stage.worker()
     for _ in range(2):
-        stage.router.drain(mate.end, 5.0)
+        stage.router.drain(mate.worker, 5.0)
     stage.turn()
     assert len(mate.take(Drain)) == 1
 
@@ -573,7 +574,7 @@ def test_what_it_held_comes_back_in_order_and_before_what_waits() -> None:
         stage.say(b, b"b%d" % n)
     stage.turn()
     assert sorted(data_of(dead)) == [b"a0", b"a1", b"b0", b"b1"]
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     heir = stage.worker()
     events = heir.work()
     for con, name in ((a, "a"), (b, "b")):
@@ -602,7 +603,7 @@ def test_deliveries_add_up() -> None:
         mate = stage.worker()
         stage.turn()
         assert [event.delivery for event in mate.events] == [delivery, delivery]
-        stage.router.end_session(mate.end, stage.now, died=True, lost=True)
+        stage.router.end_session(mate.worker, stage.now, died=True, lost=True)
     assert entry_of(con).holder is None
 
 
@@ -611,7 +612,7 @@ def test_a_repeated_on_connect_needs_no_attach() -> None:
     dead = stage.worker()
     stage.raw(b"1")
     stage.turn()
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     heir = stage.worker()
     stage.turn()
     assert heir.take(Attach) == []
@@ -627,7 +628,7 @@ def test_on_connect_that_was_acked_is_not_repeated() -> None:
     con = stage.raw(b"1")
     stage.turn()
     dead.ack(dead.events[0])
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     heir = stage.worker()
     stage.turn()
     assert [attach.con for attach in heir.take(Attach)] == [con.id]
@@ -643,7 +644,7 @@ def test_messages_to_a_closed_connection_do_not_come_back() -> None:
     stage.turn()
     dead.ack(dead.events[0], commands=(Close(con.id),))
     stage.turn()
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     heir = stage.worker()
     assert [type(event) for event in heir.work()] == [OnClose]
     assert not stage.router.entries
@@ -658,11 +659,11 @@ def test_on_close_waits_for_no_dead_worker() -> None:
     for data in (b"1", b"2"):
         stage.say(con, data)
     stage.turn()
-    stage.router.drain(dead.end, 5.0)
+    stage.router.drain(dead.worker, 5.0)
     dead.ack(dead.events[0], commands=(Close(con.id),))
     stage.turn()
     assert heir.events == []
-    stage.router.end_session(dead.end, stage.now, died=True)
+    stage.router.end_session(dead.worker, stage.now, died=True)
     assert [type(event) for event in heir.work()] == [OnClose]
     assert not stage.router.entries
 
@@ -697,7 +698,7 @@ def test_an_on_close_acked_ahead_of_earlier_events_spoils_nothing() -> None:
         stage = Stage()
         mate = stage.worker()
         [con] = established(stage)
-        mate.end.window = mate.end.largest = 10
+        mate.worker.window.limit = mate.worker.window.largest = 10
         stage.say(con, b"1")
         stage.hang_up(con)
         stage.turn()
@@ -705,7 +706,7 @@ def test_an_on_close_acked_ahead_of_earlier_events_spoils_nothing() -> None:
         mate.ack(close)
         assert not stage.router.entries
         if dies:
-            stage.router.end_session(mate.end, stage.now, died=True)
+            stage.router.end_session(mate.worker, stage.now, died=True)
             assert stage.worker().work() == [], "nothing comes after on_close"
         else:
             mate.ack(message)
@@ -725,13 +726,13 @@ def test_the_window_grows_with_a_fast_worker_and_order_holds() -> None:
     heard: list[bytes] = []
     while len(heard) < total:
         stage.turn()
-        assert 2 * len(mate.events) <= mate.end.window + 1
+        assert 2 * len(mate.events) <= mate.worker.window.limit + 1
         heard += data_of(mate)
         stage.now += 0.0001
         mate.ack()
     assert heard == [b"%d" % n for n in range(total)]
-    assert 50 < mate.end.window <= LARGEST_WINDOW
-    assert mate.end.state is LinkState.READY
+    assert 50 < mate.worker.window.limit <= LARGEST_WINDOW
+    assert mate.worker.session.state is LinkState.READY
 
 
 # --- who comes first, and where to ---
@@ -762,7 +763,7 @@ def test_a_new_connection_avoids_a_stuck_worker_even_if_the_others_have_more_to_
         stage.say(con, b"just begun")
     new = stage.raw(b"", protocol="raw")
     stage.turn()
-    assert entry_of(new).holder is busy.end
+    assert entry_of(new).holder is busy.worker
     assert (len(stuck.events), len(busy.events)) == (1, 3)
 
 
@@ -773,7 +774,7 @@ def test_sticky_counts_connections_before_what_is_outstanding() -> None:
         established_at(stage, many)
     stage.say(established_at(stage, few), b"x")
     new = stage.raw(b"", protocol="raw")
-    assert entry_of(new).holder is few.end
+    assert entry_of(new).holder is few.worker
 
 
 # --- a turn's share ---

@@ -15,7 +15,7 @@ from wsraw.gateway.connection.connection import Connection, ConnectionState
 from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.shared import Framed
-from wsraw.link.ends import LARGEST_BATCH
+from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import (
     Close,
     Join,
@@ -272,8 +272,8 @@ def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[M
         for mate in mates:
             mate.work()
     assert not stage.router.entries
-    assert not one.end.ties
-    assert not two.end.ties
+    assert not one.worker.ties
+    assert not two.worker.ties
 
 
 # --- groups: framed once ---
@@ -607,7 +607,7 @@ def test_a_large_message_ends_with_its_connection_not_with_its_session(end: str)
         one.work()
         two.work()
     else:
-        stage.router.end_session(one.end, 0.0, died=True)
+        stage.router.end_session(one.worker, 0.0, died=True)
     while stage.router.go_on(0.0):
         pass
     assert not stage.router.outgoing.making

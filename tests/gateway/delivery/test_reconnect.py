@@ -117,13 +117,13 @@ def test_the_name_the_worker_and_the_owner_are_the_successors() -> None:
     successor = at.next()
     table = at.stage.router
     assert table.standing(table.pool(), "feed") is successor
-    assert successor.holder is at.mate.end
+    assert successor.holder is at.mate.worker
     assert successor.heard
     unnamed = Reopening()
     one = unnamed.next()
-    assert one.owner is unnamed.mate.end
+    assert one.owner is unnamed.mate.worker
     unnamed.fail(one)
-    assert unnamed.next().owner is unnamed.mate.end
+    assert unnamed.next().owner is unnamed.mate.worker
 
 
 @pytest.mark.parametrize("cause", sorted(r.WANTED))

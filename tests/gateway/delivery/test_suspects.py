@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from wsraw.gateway.delivery.suspects import Suspects
-from wsraw.link.ends import InFlight
 from wsraw.link.records import Event, OnMessage
+from wsraw.link.window import InFlight
 
 
 def event() -> OnMessage:

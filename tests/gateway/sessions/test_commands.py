@@ -97,7 +97,7 @@ def test_whose_a_connection_is() -> None:
     ids = [mate.link.new_id() for _ in range(3)]
     mate.say(open_(ids[0]), open_(ids[1], name="feed"), open_(ids[2], during=con.id))
     entries = stage.router.entries
-    assert [entries[n].owner is mate.end for n in ids] == [True, False, False]
+    assert [entries[n].owner is mate.worker for n in ids] == [True, False, False]
     assert entries[ids[2]].couples == {entry_of(con)}
     assert not entries[ids[0]].couples
 

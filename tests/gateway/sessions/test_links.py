@@ -17,8 +17,9 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.sessions.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
 from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sessions.transport import Sent, WorkerSocket, new_context
-from wsraw.link.ends import LinkState, WorkerLink
 from wsraw.link.records import Answer, Kill, Spawned, encode
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.loop import Loop
 
 
@@ -52,7 +53,7 @@ class Mate:
         for name, value in options.items():
             self.socket.set(getattr(zmq, name), value)
         self.socket.connect(hall.wire.endpoint)
-        self.link = WorkerLink(pool="default", token=token, instance=token, language="test")
+        self.link = WorkerEnd(pool="default", token=token, instance=token, language="test")
         self.heard: list[Any] = []
 
     def receive(self) -> list[Any]:
@@ -125,8 +126,10 @@ class Hall:
         mate = Mate(self, token, **options)
         self.mates.append(mate)
         eventually(lambda: self.turn() or mate.link.session)  # type: ignore[func-returns-value]
-        [end] = [w for w in self.router.workers.values() if w.session == mate.link.session]
-        return mate, end
+        [worker] = [
+            w for w in self.router.workers.values() if w.session.number == mate.link.session
+        ]
+        return mate, worker
 
     def client(self, data: bytes = b"hello") -> Connection:
         con = Connection.accepted(
@@ -143,8 +146,8 @@ def hall(tmp_path: Path) -> Iterator[Hall]:
     hall.close()
 
 
-def gone(end: Any) -> bool:
-    return end.state is LinkState.GONE
+def gone(worker: Any) -> bool:
+    return worker.session.state is LinkState.GONE
 
 
 def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
@@ -161,18 +164,18 @@ def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
 
 def test_an_exit_alone_is_no_certain_death(hall: Hall) -> None:
     """The report comes over another socket: the last acks may still be on their way."""
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     in_hand(hall, mate)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
-    assert not gone(end), "its link still stands"
+    assert not gone(worker), "its link still stands"
     hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
     hall.links.judge_dying(hall.now)
-    assert gone(end), "for ever it is not waited"
+    assert gone(worker), "for ever it is not waited"
 
 
 def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     in_hand(hall, mate)
     mate.leave()
     hall.pass_time(5.0)
@@ -180,14 +183,14 @@ def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
         hall.client()
         hall.turn()
         hall.links.ask_unwatched()
-    assert not gone(end)
+    assert not gone(worker)
     hall.links.exited(3, hall.now)
-    eventually(lambda: hall.turn() or gone(end))  # type: ignore[func-returns-value]
+    eventually(lambda: hall.turn() or gone(worker))  # type: ignore[func-returns-value]
 
 
 def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
     """Exit reported, EHOSTUNREACH, and yet: its last batches come first."""
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     con = hall.client()
     events: list[Any] = []
 
@@ -199,12 +202,12 @@ def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
     eventually(hear)
     mate.ack(*events)
     mate.leave()
-    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
-    assert gone(end)
+    assert gone(worker)
     assert events
-    assert end.acked_events == len(events)
+    assert worker.window.acked_events == len(events)
     assert con.entry is not None
     assert con.entry.in_flight == 0
     assert not con.entry.parked, "nothing is given out again"
@@ -212,50 +215,50 @@ def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
 
 def test_without_that_last_drain_they_would_be_given_out_again(hall: Hall) -> None:
     """The failing twin: the same, and nothing is drained."""
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     con = hall.client()
     eventually(lambda: hall.turn() or any(hasattr(e, "seq") for e in mate.heard))  # type: ignore[func-returns-value]
     mate.ack(*[event for event in mate.heard if hasattr(event, "seq")])
     mate.leave()
-    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
-    hall.router.end_session(end, hall.now, died=True)
+    eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
+    hall.router.end_session(worker, hall.now, died=True)
     assert con.entry is not None
     assert con.entry.parked
 
 
 def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     sent = 3 * DRAIN_BUDGET + 1
     for _ in range(sent):
         mate.socket.send(encode([mate.link.session]))
     mate.leave()
-    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     # As fast as may be: the budget of time is none.
     hall.wire._clock = lambda: 0.0
     rounds = 0
-    while not gone(end):
-        before = end.batches
+    while not gone(worker):
+        before = worker.session.batches
         hall.links.judge_dying(hall.now)
         rounds += 1
-        assert gone(end) or end.batches == before + DRAIN_BUDGET
+        assert gone(worker) or worker.session.batches == before + DRAIN_BUDGET
     assert rounds >= 3
-    assert end.batches == sent
+    assert worker.session.batches == sent
 
 
 @pytest.mark.parametrize("unread", [0, 1, 600])
 def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: int) -> None:
     """No drain ever finds the ROUTER empty. But what the dead one has sent is read before."""
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     floods = [hall.worker(n)[0] for n in (4, 5)]
     for _ in range(unread):
         mate.socket.send(encode([mate.link.session]))
     mate.leave()
-    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.wire._clock = lambda: 0.0
-    before, rounds = end.batches, 0
-    while not gone(end):
+    before, rounds = worker.session.batches, 0
+    while not gone(worker):
         for flood in floods:
             for _ in range(DRAIN_BUDGET):
                 if flood.socket.poll(0, zmq.POLLOUT):
@@ -264,36 +267,36 @@ def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: i
         hall.links.judge_dying(hall.now)
         rounds += 1
         assert rounds < 100
-    assert end.batches == before + unread
+    assert worker.session.batches == before + unread
     assert not hall.links._last_words
 
 
 def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     in_hand(hall, mate)
     mate.link.bye()
     mate.flush()
     mate.leave()
-    eventually(lambda: hall.wire.send(end.identity, b"\x91\x00") is Sent.GONE)
+    eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
-    assert gone(end)
+    assert gone(worker)
     [con] = hall.router.entries.values()
     assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
 
 
 def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
-    mate, end = hall.worker(0)
+    mate, worker = hall.worker(0)
     in_hand(hall, mate)
     hall.links.ask_unwatched()
     hall.turn()
-    assert not gone(end)
+    assert not gone(worker)
     mate.leave()
 
     def look() -> bool:
         hall.links.ask_unwatched()
         hall.turn()
-        return gone(end)
+        return gone(worker)
 
     eventually(look)
     [con] = hall.router.entries.values()
@@ -301,58 +304,58 @@ def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
 
 
 def test_full_is_neither_life_nor_death(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     in_hand(hall, mate)
     hall.tap.is_full = True
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
-    assert not gone(end)
+    assert not gone(worker)
     hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
     hall.links.judge_dying(hall.now)
-    assert gone(end)
+    assert gone(worker)
 
 
 # --- a full queue ---
 
 
 def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     hall.tap.is_full = True
     for n in range(1, 6):
-        end.notice(Answer(n, n))
-        hall.router.dispatcher.talked.add(end)
+        worker.session.notice(Answer(n, n))
+        hall.router.dispatcher.talked.add(worker)
         hall.links.send(hall.now)
     assert hall.tap.refused == 1, "those behind it are not even tried"
-    assert end.choked
+    assert worker.window.choked
     hall.tap.is_full = False
     hall.pass_time(0.1)
     eventually(lambda: hall.turn() or len(mate.heard) >= 6)  # type: ignore[func-returns-value]
     assert [r.ref for r in mate.heard if type(r) is Answer] == [1, 2, 3, 4, 5]
-    assert not end.choked
+    assert not worker.window.choked
 
 
 def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
     _, full = hall.worker(3)
     _, free = hall.worker(4)
-    full.choked = True
+    full.window.choked = True
     for _ in range(3):
         hall.client()
-    assert not full.in_flight
-    assert free.in_flight
+    assert not full.window.in_flight
+    assert free.window.in_flight
 
 
 def test_too_much_for_one_that_does_not_read_ends_its_session(
     hall: Hall,
 ) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     in_hand(hall, mate)
     hall.tap.is_full = True
     for _ in range(2):
-        assert not gone(end)
-        end.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
-        hall.router.dispatcher.talked.add(end)
+        assert not gone(worker)
+        worker.session.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
+        hall.router.dispatcher.talked.add(worker)
         hall.links.send(hall.now)
-    assert gone(end)
+    assert gone(worker)
     assert hall.links._unsent == {}
     assert Kill(3, "it does not read what is sent to it") in hall.router.to_supervisor
     [con] = hall.router.entries.values()
@@ -360,17 +363,17 @@ def test_too_much_for_one_that_does_not_read_ends_its_session(
 
 
 def test_connections_of_those_who_left_do_not_go_to_the_stuck(hall: Hall) -> None:
-    mate, end = hall.worker(3)
+    mate, worker = hall.worker(3)
     events = in_hand(hall, mate)
     mate.ack(*events)
-    eventually(lambda: hall.turn() or not end.in_flight)  # type: ignore[func-returns-value]
+    eventually(lambda: hall.turn() or not worker.window.in_flight)  # type: ignore[func-returns-value]
     _, stuck = hall.worker(4)
-    stuck.choked = True
-    hall.router.end_session(end, hall.now, died=True)
+    stuck.window.choked = True
+    hall.router.end_session(worker, hall.now, died=True)
     [con] = hall.router.entries.values()
     hall.turn()
     assert con.holder is None
     assert not hall.router.is_restless, "it waits, it does not spin"
-    stuck.choked = False
+    stuck.window.choked = False
     hall.turn()
     assert con.holder is stuck

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from stage import TOKEN, Stage, entry_of, is_over
 
-from wsraw.gateway.delivery.entry import MOST_RANGES, RemoteWorker
 from wsraw.gateway.delivery.groups import MOST_GROUPS
+from wsraw.gateway.delivery.worker import MOST_RANGES, RemoteWorker
 from wsraw.gateway.sessions.commands import MOST_MARKS
 from wsraw.gateway.sessions.remote_workers import zap_reply
 from wsraw.gateway.sessions.router import COME_BACK, LONGEST_HELLO, MOST_BY_HAND, MOST_STRANGERS
-from wsraw.link.ends import LONGEST_WHY, MOST_OWED, LinkState, WorkerLink
+from wsraw.link.gateway_end import LONGEST_WHY, MOST_OWED
 from wsraw.link.records import (
     GROUP_LIMIT,
     MOST_RECORDS,
@@ -31,6 +31,8 @@ from wsraw.link.records import (
     encode,
     worker_decoder,
 )
+from wsraw.link.states import LinkState
+from wsraw.link.worker_end import WorkerEnd
 
 
 def hello(**changes: Any) -> bytes:
@@ -57,7 +59,7 @@ def test_a_thousand_identities_are_no_more_than_a_thousand() -> None:
     for n in range(3 * MOST_STRANGERS):
         stage.receive(b"\0stranger%d" % n, b"")
     assert len(stage.router.workers) == MOST_STRANGERS + 1
-    assert honest.end.state is LinkState.READY
+    assert honest.worker.session.state is LinkState.READY
 
 
 def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
@@ -67,7 +69,7 @@ def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
         stage.receive(b"\0%d" % n, b"")
     assert b"\0slow" not in stage.router.workers
     stage.receive(b"\0slow", hello())
-    assert stage.router.workers[b"\0slow"].state is LinkState.READY
+    assert stage.router.workers[b"\0slow"].session.state is LinkState.READY
 
 
 def test_one_that_says_hello_unasked_is_not_asked_behind_its_welcome() -> None:
@@ -85,7 +87,9 @@ def test_a_long_speech_before_the_hello_is_not_decoded() -> None:
     assert type(told) is Refused
     assert "before a hello" in told.why
     stage.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
-    assert stage.router.workers[b"\0y"].state is LinkState.READY, "the twin: a long one is fine"
+    assert stage.router.workers[b"\0y"].session.state is LinkState.READY, (
+        "the twin: a long one is fine"
+    )
 
 
 @pytest.mark.parametrize("size", [0, LONGEST_HELLO + 1, 4 * LONGEST_HELLO])
@@ -99,7 +103,7 @@ def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None
     stage.receive(b"\0x", late)
     assert replies(stage) == [], "it is asked once"
     stage.receive(b"\0x", hello())
-    assert stage.router.workers[b"\0x"].state is LinkState.READY
+    assert stage.router.workers[b"\0x"].session.state is LinkState.READY
 
 
 @pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
@@ -140,7 +144,7 @@ def test_workers_that_nobody_watches_are_not_without_number() -> None:
     assert "are connected already" in replies(stage)[0].why
     stage.router.spawned(Spawned(7, "seven", 0))
     stage.receive(b"\0ours", hello(instance="ours", token="seven"))
-    assert stage.router.workers[b"\0ours"].state is LinkState.READY
+    assert stage.router.workers[b"\0ours"].session.state is LinkState.READY
 
 
 def test_an_empty_instance_ends_nobody_else() -> None:
@@ -204,14 +208,14 @@ def test_who_begins_anew_is_the_same_guest() -> None:
     stage = Stage()
     identity = guest(stage, pools={"default"})
     stage.receive(identity, hello())
-    assert stage.router.workers[identity].guest is not None
+    assert stage.router.workers[identity].remote is not None
     stage.receive(identity, hello(pool="other"))
     assert identity not in stage.router.workers
 
 
-def serve_once(stage: Stage, identity: bytes) -> WorkerLink:
+def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
     """A guest that has one connection's events in hand, and its end of the link."""
-    mate = WorkerLink(pool="default", token=TOKEN, instance="far", language="test")
+    mate = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
     mate.receive(encode([0, Who()]))
     stage.router.meet(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
     data = mate.data_to_send()
@@ -241,7 +245,7 @@ def test_a_lost_link_is_no_death_if_its_instance_comes_back() -> None:
         assert set(suspicion._deaths.values()) == {0}
     assert not stage.router.dead_letters
     [worker] = stage.router.workers.values()
-    [flight] = worker.in_flight.values()
+    [flight] = worker.window.in_flight.values()
     assert flight.event.delivery == 6, "that it may have been handled in part is told all the same"
 
 
@@ -263,7 +267,7 @@ def test_here_a_lost_link_is_a_death_at_once() -> None:
     mate = stage.worker()
     stage.raw()
     stage.turn()
-    stage.router.link_lost(mate.end, stage.now)
+    stage.router.link_lost(mate.worker, stage.now)
     assert set(stage.router.dispatcher._suspicion._deaths.values()) == {1}
 
 
@@ -298,7 +302,7 @@ def test_ranges_of_ids_have_a_bound() -> None:
     mate = stage.worker()
     mate.say_raw(*(Query(n, "ids") for n in range(1, 100)))
     stage.turn()
-    assert len(mate.end.ids) == MOST_RANGES
+    assert len(mate.worker.ids) == MOST_RANGES
     assert "not used up" in mate.refused(Query(1, "ids"))
 
 

@@ -15,8 +15,7 @@ from wsraw.gateway.delivery.entry import PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.delivery.reconnect import LONGEST_DELAY
 from wsraw.gateway.sessions.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
-from wsraw.link import ends
-from wsraw.link.ends import LinkState
+from wsraw.link.gateway_end import who
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     STATE_LIMIT,
@@ -55,6 +54,7 @@ from wsraw.link.records import (
     encode,
     worker_decoder,
 )
+from wsraw.link.states import LinkState
 
 NEVER = 1 << ID_EPOCH_SHIFT | 999_999
 """An id of this gateway that nobody was given."""
@@ -136,7 +136,7 @@ def test_who_is_asked_once_per_identity_until_its_hello() -> None:
     for _ in range(3):
         stage.receive(b"\0a", b"")
     stage.receive(b"\0b", encode([5, Send(1, b"late")]))
-    assert stage.router.replies == [(b"\0a", ends.who()), (b"\0b", ends.who())]
+    assert stage.router.replies == [(b"\0a", who()), (b"\0b", who())]
 
 
 def test_an_identity_that_never_says_hello_is_forgotten_and_asked_anew() -> None:
@@ -154,7 +154,7 @@ def test_a_worker_that_has_said_hello_is_not_forgotten() -> None:
     stage = Stage()
     mate = stage.worker()
     stage.run(HELLO_TIMEOUT + 5)
-    assert mate.end.state is LinkState.READY
+    assert mate.worker.session.state is LinkState.READY
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_batch_of_an_old_session_is_dropped_whole() -> None:
     stage.receive(mate.identity, encode([mate.link.session + 7, Send(con.id, b"x")]))
     stage.receive(mate.identity, encode([mate.link.session, Send(con.id, b"x"), Ack(1, 9)]))
     assert con.output.size == 0
-    assert mate.end.dropped == 2
+    assert mate.worker.session.dropped == 2
 
 
 def test_the_same_process_on_a_new_link_ends_its_old_session() -> None:
@@ -239,16 +239,16 @@ def test_a_hello_on_the_same_link_begins_anew() -> None:
     mate = stage.worker()
     stage.raw()
     stage.turn()
-    old = mate.end
+    old = mate.worker
     mate.heard.clear()
     stage.receive(mate.identity, encode([0, hello()]))
-    assert old.state is LinkState.GONE
-    assert mate.end is not old
+    assert old.session.state is LinkState.GONE
+    assert mate.worker is not old
     assert [(type(event), event.delivery) for event in mate.work()] == [
         (OnConnect, 2),
         (OnMessage, 2),
     ]
-    assert not mate.end.in_flight
+    assert not mate.worker.window.in_flight
 
 
 def test_a_hello_behind_other_records_is_none() -> None:
@@ -256,7 +256,7 @@ def test_a_hello_behind_other_records_is_none() -> None:
     mate = stage.worker()
     mate.say_raw(Query(1, "members"), hello())
     stage.turn()
-    assert mate.end.state is LinkState.READY
+    assert mate.worker.session.state is LinkState.READY
     assert [refused.index for refused in mate.take(Refused)] == [1]
 
 
@@ -370,7 +370,7 @@ def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
     stage.turn()
     assert [(refused.batch, refused.index) for refused in mate.take(Refused)] == [(2, 2), (2, 0)]
     assert stage.write(con) == b"x"
-    assert not mate.end.in_flight
+    assert not mate.worker.window.in_flight
 
 
 def test_what_is_not_built_is_refused() -> None:
@@ -644,7 +644,7 @@ def test_ids_run_out_and_are_given_anew_without_end() -> None:
         stage.turn()
         mate.ack()
     assert not stage.router.entries
-    assert len(mate.end.ids) <= 2, "ranges that are used up are not kept"
+    assert len(mate.worker.ids) <= 2, "ranges that are used up are not kept"
 
 
 def test_output_of_one_that_does_not_stand_yet_pauses_what_is_coupled_to_it() -> None:
@@ -1121,10 +1121,10 @@ def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
     stage.receive(b"\0x", encode([0, hello(window=2, held=held)]))
     worker = stage.router.workers[b"\0x"]
     heard = []
-    while worker.in_flight or worker.bound:
-        heard += [flight.event for flight in worker.in_flight.values()]
-        first, *_, last = [*worker.in_flight, *worker.in_flight]
-        stage.receive(b"\0x", encode([worker.session, Ack(first, last)]))
+    while worker.window.in_flight or worker.bound:
+        heard += [flight.event for flight in worker.window.in_flight.values()]
+        first, *_, last = [*worker.window.in_flight, *worker.window.in_flight]
+        stage.receive(b"\0x", encode([worker.session.number, Ack(first, last)]))
         stage.turn()
     assert [event.con for event in heard] == held
     assert idle.events == []

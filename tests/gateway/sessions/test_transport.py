@@ -20,7 +20,7 @@ from wsraw.gateway.sessions.transport import (
     WorkerSocket,
     new_context,
 )
-from wsraw.link.ends import COPIED_BELOW, LARGEST_BATCH
+from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH
 from wsraw.runtime.loop import Loop
 
 Context = zmq.Context[zmq.Socket[bytes]]

@@ -18,7 +18,7 @@ from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.websocket.frames import MOST_FRAMES
-from wsraw.link.ends import LARGEST_BATCH
+from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
 from wsraw.runtime.selector import Selector
 from wsraw.runtime.sockets import KEEPALIVE_IDLE, tune

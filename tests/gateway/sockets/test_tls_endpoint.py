@@ -504,7 +504,7 @@ def test_new_certificates_are_for_new_connections(serve: Serve, tmp_path: Path) 
     assert served.sockets.reload_certificates() == ""
     assert Client(served).shake().sock.getpeercert(True) != before
     old.send(b"still here")
-    assert old.receive(10) == b"still here"
+    assert old.session.receive(10) == b"still here"
 
 
 @pytest.mark.parametrize("version", [None, V12])

@@ -25,8 +25,9 @@ from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Worker
 from wsraw.gateway.delivery.suspects import Suspects
 from wsraw.gateway.delivery.weights import size_of
-from wsraw.link.ends import InFlight, LinkState
 from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage, Send
+from wsraw.link.states import GONE, READY
+from wsraw.link.window import InFlight
 
 SHUNNED_FOR: Final = 10.0
 """Seconds for which a worker that was stuck is left, where another one is idle, by all but those
@@ -99,9 +100,9 @@ class Dispatcher:
             worker = entry.holder
             assert worker is not None
             if (
-                2 * entry.in_flight < worker.window
-                and worker.state is LinkState.READY
-                and worker.has_room(size)
+                2 * entry.in_flight < worker.window.limit
+                and worker.session.state is READY
+                and worker.window.has_room(size)
             ):
                 self._deliver(entry, worker, event, size, now)
                 return
@@ -120,14 +121,14 @@ class Dispatcher:
         pool = entry.pool
         last = entry.holder
         alone = len(pool.workers) == 1
-        if last is not None and last.state is LinkState.READY and not last.condemned:
+        if last is not None and last.session.state is READY and not last.hung:
             sticky = pool.sticky or entry.buried
-            if not last.starting and last.has_room(size):
+            if not last.starting and last.window.has_room(size):
                 if alone or sticky:
                     return last
                 since = now - SHUNNED_FOR
-                if last.is_late(now):
-                    if not last.is_stuck(now):
+                if last.window.is_late(now):
+                    if not last.window.is_stuck(now):
                         return self._idle(pool, math.inf) or last
                 elif last.slow_at > since and entry.slow_at <= since:
                     return self._idle(pool, since) or last
@@ -139,11 +140,11 @@ class Dispatcher:
         stuck: Worker | None = None
         full = False
         for worker in pool.workers:
-            if not alone and worker.is_stuck(now):
-                if worker.has_room(size):
+            if not alone and worker.window.is_stuck(now):
+                if worker.window.has_room(size):
                     stuck = worker
-            elif not worker.has_room(size):
-                full = full or not worker.isolated
+            elif not worker.window.has_room(size):
+                full = full or not worker.window.is_closed
             elif best is None or self._load(pool, worker) < self._load(pool, best):
                 best = worker
         # One that is only full will have room within milliseconds. Where all are stuck, one of them
@@ -155,13 +156,13 @@ class Dispatcher:
         """A worker with nothing to do that was not stuck since then: an event is better off there
         than behind one of somebody else's, which begins to take long, or is likely to."""
         for worker in pool.workers:
-            if not worker.in_flight and worker.window and worker.slow_at <= since:
+            if not worker.window.in_flight and worker.window.limit and worker.slow_at <= since:
                 return worker
         return None
 
     @staticmethod
     def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
-        outstanding, connections = len(worker.in_flight), len(worker.connections)
+        outstanding, connections = len(worker.window.in_flight), len(worker.connections)
         # sticky: whoever comes late gets its share of the connections that come after it.
         return (connections, outstanding) if pool.sticky else (outstanding, connections)
 
@@ -171,7 +172,7 @@ class Dispatcher:
             known = type(event) is OnConnect and not entry.version
             self._move(entry, worker, attach=entry.heard and not known)
         entry.in_flight += 1
-        worker.deliver(event, entry, size, now)
+        worker.session.deliver(event, entry, size, now)
         entry.heard = True
         self.talked.add(worker)
 
@@ -182,7 +183,7 @@ class Dispatcher:
         worker.connections.add(entry)
         if attach:
             con = entry.con
-            worker.notice(Attach(entry.id, con.inf, entry.state, entry.version, con.about))
+            worker.session.notice(Attach(entry.id, con.inf, entry.state, entry.version, con.about))
 
     def hold(self, entry: Entry, worker: Worker) -> None:
         """A worker that opened a connection holds it from the beginning."""
@@ -195,26 +196,26 @@ class Dispatcher:
         holder, entry.holder = entry.holder, None
         if holder is not None:
             holder.connections.discard(entry)
-            if holder.state is not LinkState.GONE:
-                holder.notice(Detach(entry.id))
+            if holder.session.state is not GONE:
+                holder.session.notice(Detach(entry.id))
                 self.talked.add(holder)
 
     # --- acks ---
 
-    def acked(self, worker: Worker, ack: Ack) -> list[InFlight]:
+    def acked(self, worker: Worker, ack: Ack) -> list[InFlight[Entry]]:
         """Events that are handled: out of flight and out of the accounts."""
         worker.fresh_acks = True
         self.talked.add(worker)
         flow, suspicion = self._flow, self._suspicion
         # Once a turn: the age of those that follow is not known before the acks are measured.
-        stuck = worker.slow_at < flow.now and worker.is_stuck(flow.now)
-        flights = worker.acked(ack)
+        stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
+        flights = worker.window.take(ack)
         if stuck and flights:
             # Acks wait a little for those behind them, but for none behind one that took long.
-            culprit: Entry = flights[-1].owner
+            culprit = flights[-1].owner
             culprit.slow_at = worker.slow_at = flow.now
         for flight in flights:
-            entry: Entry = flight.owner
+            entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
                 # Its on_close was acked before this: a worker's mistake, but not our accounts'.
@@ -248,11 +249,11 @@ class Dispatcher:
         holder = entry.holder
         entry.in_flight = 0
         if holder is not None:
-            for flight in holder.in_flight.values():
+            for flight in holder.window.in_flight.values():
                 if flight.owner is entry:
                     entry.in_flight += 1
                     size += flight.size
-            holder.in_flight_bytes = sum([flight.size for flight in holder.in_flight.values()])
+            holder.window.bytes = sum([flight.size for flight in holder.window.in_flight.values()])
         self._flow.total += size - entry.held
         entry.held = size
 
@@ -261,7 +262,7 @@ class Dispatcher:
         """Whether its on_close is parked or in flight."""
         events = [event for event, _ in entry.parked]
         if entry.holder is not None:
-            flights = entry.holder.in_flight.values()
+            flights = entry.holder.window.in_flight.values()
             events += [flight.event for flight in flights if flight.owner is entry]
         return OnClose in [type(event) for event in events]
 
@@ -288,7 +289,7 @@ class Dispatcher:
     def _queue(self, entry: Entry, front: bool = False) -> None:
         holder = entry.holder
         # One that is about to be killed for its hanging takes nothing any more, whatever it acks.
-        ready = holder is not None and holder.state is LinkState.READY and not holder.condemned
+        ready = holder is not None and holder.session.state is READY and not holder.hung
         if entry.in_flight and not ready:
             # It moves when its last event is acked; `acked` queues it then.
             entry.queue = None
@@ -318,7 +319,7 @@ class Dispatcher:
             if worker.fresh_acks:
                 worker.fresh_acks = False
                 try:
-                    worker.measure(now)
+                    worker.window.measure(now)
                 except Exception as error:
                     self.failed_workers.append((worker, error))
         if pool.suspects or pool.isolated:
@@ -353,7 +354,7 @@ class Dispatcher:
         and only so gets its on_close.
         """
         # What is stuck may not read for long; should all be, this waits for the next turn.
-        workers = [w for w in pool.workers if not (w.isolated or w.is_stuck(now))]
+        workers = [w for w in pool.workers if not (w.window.is_closed or w.window.is_stuck(now))]
         pool.rehoming = bool(workers)
         for _ in range(min(len(pool.homeless), REHOMED) if workers else 0):
             entry = pool.homeless.popleft()
@@ -427,32 +428,34 @@ class Dispatcher:
                 self._give_up(suspects, entry, error)
         # All are given out; who handles none of them takes part again.
         for worker in list(pool.isolated):
-            if not any(flight.event in self._suspicion for flight in worker.in_flight.values()):
-                worker.rejoin()
+            if not any(
+                flight.event in self._suspicion for flight in worker.window.in_flight.values()
+            ):
+                worker.window.reopen()
                 pool.isolated.remove(worker)
 
     def _isolated_worker(self, pool: Pool, now: float) -> Worker | None:
         """A worker that holds nothing and takes nothing else, or None: wait for one."""
         for worker in pool.isolated:
-            if not worker.in_flight:
+            if not worker.window.in_flight:
                 return worker
-        if all(worker.is_slow(now) for worker in pool.isolated):
+        if all(worker.window.is_slow(now) for worker in pool.isolated):
             # None yet, or each takes its time: one more, the one that is empty first; but somebody
             # must be left for those who are beyond suspicion.
-            others = [worker for worker in pool.workers if not worker.isolated]
+            others = [worker for worker in pool.workers if not worker.window.is_closed]
             if len(others) > bool(pool.isolated or pool.misses_somebody(now)):
-                worker = min(others, key=lambda worker: len(worker.in_flight))
+                worker = min(others, key=lambda worker: len(worker.window.in_flight))
                 if (
                     (pool.waiting or pool.newcomers)
                     and len(others) == 1
-                    and not worker.acked_events
+                    and not worker.window.acked_events
                 ):
                     # The only one there is: those who have waited for it come first, once.
                     return None
-                worker.isolate()
+                worker.window.close()
                 pool.isolated.append(worker)
                 self._release_bound(worker)
-                if not worker.in_flight:
+                if not worker.window.in_flight:
                     return worker
         return None
 
@@ -469,12 +472,12 @@ class Dispatcher:
         if entry.queue is not worker.bound:
             worker.bound.popleft()
             return True
-        if entry.parked and not worker.has_room(entry.parked[0][1]):
+        if entry.parked and not worker.window.has_room(entry.parked[0][1]):
             return False
         worker.bound.popleft()
         entry.queue = None
         # Half a window is its share; beyond that its next ack queues it again.
-        if entry.parked and (not entry.in_flight or 2 * entry.in_flight < worker.window):
+        if entry.parked and (not entry.in_flight or 2 * entry.in_flight < worker.window.limit):
             self._deliver_parked(entry, worker, now)
         return True
 
@@ -527,7 +530,7 @@ class Dispatcher:
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
         """No new events for it. Its connections move as their last events are acked."""
-        worker.drain(deadline)
+        worker.session.drain(deadline)
         self.withdraw(pool, worker)
         self.talked.add(worker)
 
@@ -554,15 +557,15 @@ class Dispatcher:
         `counts`, one of them may be what it died of; unless it is `certain`, that is not a death
         yet, and they are left in `doubtful`. With `lost`, its link was lost and it lives.
         """
-        alone = worker.isolated and len(worker.in_flight) == 1
+        alone = worker.window.is_closed and len(worker.window.in_flight) == 1
         if not died:
             pool.strength = max(len(pool.workers), pool.strength - 1)
         elif counts and alone:
             pool.killed_at = self._flow.now
         self.withdraw(pool, worker)
         entries: dict[Entry, None] = {}
-        for flight in reversed(worker.end()):
-            entry: Entry = flight.owner
+        for flight in reversed(worker.session.end()):
+            entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
                 self._suspicion.clear(flight.event)
@@ -592,7 +595,7 @@ class Dispatcher:
     def _take_back(
         self,
         pool: Pool,
-        flight: InFlight,
+        flight: InFlight[Entry],
         died: bool,
         counts: bool,
         certain: bool,
@@ -600,7 +603,7 @@ class Dispatcher:
         lost: bool,
     ) -> None:
         """An event that a worker held, to the front of its connection; or it goes no further."""
-        entry: Entry = flight.owner
+        entry = flight.owner
         event = flight.event
         event.delivery += died and flight.left
         deaths = losses = 0

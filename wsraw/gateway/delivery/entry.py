@@ -1,35 +1,25 @@
-"""Sans-I/O. What the router knows of connections, workers and pools. State lives once: here.
+"""Sans-I/O. What the gateway knows of a connection beside the connection itself.
 
-Who may change what: dispatcher.py changes holder, in flight and parked; accounts.py the
-accounts and the pauses; router.py the rest.
+Its delivery (holder, in flight, parked) is changed by dispatcher.py, its accounts and pauses by
+accounts.py, its output by outgoing.py, all else by registry.py and the commands of workers.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
-from wsraw.config.settings import Settings
-from wsraw.link.ends import GatewayLink
+from wsraw.gateway.delivery.pool import PoolOf
+from wsraw.gateway.delivery.worker import WorkerOf
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Close, Decoder, Event, Send
+from wsraw.link.records import Close, Event, Send
 
 if TYPE_CHECKING:
     from wsraw.gateway.connection.connection import Connection
 
 EVENT_COST: Final = 256
 """Bytes that an event costs us beside its data; so that floods of empty messages count too."""
-
-MOST_RANGES: Final = 16
-"""Ranges of ids that a session may have at a time and not have used up."""
-
-EXPECTED_BACK: Final = 10.0
-"""Seconds after an event has killed a worker within which a successor is expected. Until then the
-last worker that is left serves those beyond suspicion, and the suspects wait."""
-
-ID_RANGE: Final = 4096
-"""Connection ids a worker is given at a time, for `open`."""
 
 Pause = NewType("Pause", int)
 """Why reading from a connection is paused: one bit for each reason."""
@@ -48,99 +38,6 @@ PAUSED_FULL: Final = Pause(32)
 """All connections together hold all that they may."""
 
 
-class RemoteWorker(NamedTuple):
-    """What is known of a worker that came over the network, before it says anything."""
-
-    address: str
-    key: str = ""
-    """Name of its key; without CURVE it has none, and needs the token."""
-    pools: frozenset[str] | None = None
-    """Pools it may serve; None: any."""
-
-    def __str__(self) -> str:
-        return f"{self.key} at {self.address}" if self.key else f"at {self.address}"
-
-
-class Worker(GatewayLink):
-    """A link as the router sees it: its connections, and those that wait for this worker alone."""
-
-    def __init__(self, identity: bytes, decoder: Decoder, now: float) -> None:
-        super().__init__(identity, decoder)
-        self.since = now
-        self.connections: set[Entry] = set()
-        self.bound: deque[Entry] = deque()
-        """Connections with parked events whose earlier ones are in flight here, taken in turn."""
-        self.ids: list[IdRange] = []
-        self.ties: set[Entry] = set()
-        """Connections it opened, owns, or is in the middle of a fragmented message to."""
-        self.fresh_acks = False
-        self.quota = 0.0
-        """Events after which it is replaced; 0: never."""
-        self.starting = False
-        """It has a session, and is not ready for events before its first batch."""
-        self.guest: RemoteWorker | None = None
-        """Set for a worker on another machine."""
-        self.asked = False
-        """It was sent `who`."""
-        self.unread_batch = 0
-        """The number of the last batch that had a record we could not read."""
-        self.slow_at = -math.inf
-        """When it was last found stuck."""
-        self.records: list[Any] | None = None
-        """The batch that is applied a share in each turn; and from where on, and its size."""
-        self.at = 0
-        self.batch_size = 0
-        self.later: deque[bytes | memoryview] = deque()
-        """Batches behind that one."""
-        self.condemned = False
-        """It hangs: its process is to be killed; what it still acks counts."""
-        self.verdict = ""
-        """Why; empty once the supervisor has been told. It has until then to log where it is."""
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether the rest of a batch of its is still to be applied. (Not asked of `records`: mypyc
-        would believe what was stored there before a call.)"""
-        return self.records is not None
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether a network is between us, so that a lost link need not be a death."""
-        return self.guest is not None
-
-    def take_id(self, con: int) -> bool:
-        """True once for each id that this session was given to open with."""
-        for ids in self.ids:
-            if ids.take(con):
-                if not ids.left:
-                    self.ids.remove(ids)
-                return True
-        return False
-
-
-class IdRange:
-    """A range of connection ids given to one session; each may be opened once."""
-
-    __slots__ = ("_first", "_used", "left")
-
-    def __init__(self, first: int) -> None:
-        self._first = first
-        self._used = bytearray(ID_RANGE // 8)
-        self.left = ID_RANGE
-
-    def take(self, con: int) -> bool:
-        """True once for each id of the range."""
-        index = con - self._first
-        if not 0 <= index < ID_RANGE:
-            return False
-        byte, bit = index >> 3, 1 << (index & 7)
-        if not self._used[byte] & bit:
-            self._used[byte] |= bit
-            self.left -= 1
-            return True
-        return False
-
-
 class Reopening:
     """What a connection's successor needs to know."""
 
@@ -151,55 +48,13 @@ class Reopening:
         self.attempts = attempts
 
 
-class Pool:
-    """Workers that run the same handlers, and the connections that wait for any of them."""
-
-    def __init__(self, name: str, settings: Settings, *, stays: bool = True) -> None:
-        self.name = name
-        self.sticky = settings.dispatch == "sticky"
-        self.repeats = settings.delivery == "at-least-once"
-        """Messages of a worker that died go to another one."""
-        self.stays = stays
-        """The settings name it; else it lasts as long as somebody is in it."""
-        self.sessions = 0
-        """Of workers, whether they take events or not."""
-        self.connections = 0
-        self.workers: list[Worker] = []
-        """Those that take events: READY, not draining."""
-        self.waiting: deque[Entry] = deque()
-        self.newcomers: deque[Entry] = deque()
-        """Clients that no worker has heard of. They and those who wait are served by turns, so that
-        neither a storm of clients nor a flood of messages keeps the other out."""
-        self.departed: deque[Entry] = deque()
-        """The same, of clients that have left: served when nobody else waits."""
-        self.is_newcomers_turn = False
-        self.leftovers = 0
-        """Of those two, how many of late wait no more, and are still in there."""
-        self.suspects: deque[Entry] = deque()
-        """Connections whose next event was held by a worker that died."""
-        self.homeless: deque[Entry] = deque()
-        """Connections whose worker has left, and that may be quiet for long."""
-        self.is_behind = False
-        """Somebody waits for whom there may be room: that is for the next turn."""
-        self.rehoming = False
-        """They are given to others, as far as the last turn could see."""
-        self.isolated: list[Worker] = []
-        """Workers that take such events, one at a time and nothing else."""
-        self.strength = 0
-        """How many take events when all are there that are expected to come back."""
-        self.killed_at = -math.inf
-        """When an event that was alone with its worker last killed it."""
-
-    def misses_somebody(self, now: float) -> bool:
-        """Whether an event is known to kill, and a worker that has died is expected back."""
-        return len(self.workers) < self.strength and now - self.killed_at < EXPECTED_BACK
-
-
-Parked = tuple[Event, int]
+Parked: TypeAlias = tuple[Event, int]
+Worker: TypeAlias = WorkerOf["Entry"]
+Pool: TypeAlias = PoolOf["Entry"]
 
 
 class Entry:
-    """A connection's place in the router. Who hears it, what waits, what it weighs."""
+    """One connection: which worker hears it, what waits, what it weighs."""
 
     __slots__ = (
         "active",

@@ -27,8 +27,9 @@ from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, FramingKey, frame_message, frame_packed
-from wsraw.link.ends import LARGEST_BATCH, LinkState
+from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import Close, Publish, Send, gateway_decoder
+from wsraw.link.states import GONE
 
 FRAME_HEAD: Final = 14
 """The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
@@ -196,7 +197,7 @@ class Outgoing:
         limit holds again, the output must not grow above it.
         """
         limit, con = self._limit, entry.con
-        batch = (worker.session, worker.batches) if worker is not None else None
+        batch = (worker.session.number, worker.session.batches) if worker is not None else None
         if con.output.size + con.output.early_size <= limit or entry.burst_of is None:
             entry.burst_until = now + AT_ONCE
             entry.burst_of = batch or (0, 0)
@@ -283,7 +284,7 @@ class Outgoing:
         # One of those that waited may begin a fragmented message: the rest of it follows at once,
         # and what is not of it waits again, in order.
         self._replay(entry, late, now)
-        if entry.fragment is not None and entry.fragment.state is LinkState.GONE:
+        if entry.fragment is not None and entry.fragment.session.state is GONE:
             # Begun by a worker that left before its turn came; nobody will finish it.
             self.forget(entry)
             self._cut_short(entry, now)

@@ -15,7 +15,7 @@ from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import Entry, Reopening
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.weights import size_of
-from wsraw.link.ends import LinkState
+from wsraw.link.states import GONE, READY
 
 FIRST_DELAY: Final = 0.5
 """Seconds before the first new attempt; doubled for each one that fails."""
@@ -67,11 +67,11 @@ class Reconnects:
         table.flow.keep_for(successor, size_of(reopening.asked))
         successor.dial_at = now + delay
         successor.name = entry.name
-        if entry.owner is not None and entry.owner.state is not LinkState.GONE:
+        if entry.owner is not None and entry.owner.session.state is not GONE:
             successor.owner = entry.owner
             entry.owner.ties.add(successor)
         holder = entry.holder
-        if holder is not None and holder.state is LinkState.READY:
+        if holder is not None and holder.session.state is READY:
             table.dispatcher.hold(successor, holder)
         successor.heard = True
         table.succeed(entry, successor)

@@ -18,12 +18,13 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import ID_RANGE, Entry, IdRange, Pool, Worker, entry_of
+from wsraw.gateway.delivery.entry import Entry, Pool, Worker, entry_of
 from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.weights import MARK
-from wsraw.link.ends import LinkState
+from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.link.records import DEFAULT_POOL, ID_EPOCH_SHIFT, Close, Event, OnClose, Reached
+from wsraw.link.states import GONE
 
 ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
@@ -350,8 +351,8 @@ class Registry:
                 entry.marks.append(mark)
                 continue
             self.flow.keep_for(entry, -MARK)
-            if mark[1].state is not LinkState.GONE:
-                mark[1].notice(Reached(entry.id, mark[2]))
+            if mark[1].session.state is not GONE:
+                mark[1].session.notice(Reached(entry.id, mark[2]))
                 self.dispatcher.talked.add(mark[1])
 
     def cut_short(self, entry: Entry, now: float) -> None:

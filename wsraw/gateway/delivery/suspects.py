@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from wsraw.link.ends import InFlight
 from wsraw.link.records import Event
+from wsraw.link.window import InFlight, Owner
 
 
 class Suspects:
@@ -49,7 +49,7 @@ class Suspects:
             if id(event) in self._deaths:
                 self._deaths[id(event)] += 1
 
-    def died(self, flight: InFlight, alone: bool) -> int:
+    def died(self, flight: InFlight[Owner], alone: bool) -> int:
         """A worker died that held it. The count of deaths if that makes it poison, else 0."""
         deaths = self._deaths.get(id(flight.event), 0) + 1
         if alone and deaths >= self._max_deliveries:
@@ -58,7 +58,7 @@ class Suspects:
         self._deaths[id(flight.event)] = deaths
         return 0
 
-    def lost(self, flight: InFlight, alone: bool) -> int:
+    def lost(self, flight: InFlight[Owner], alone: bool) -> int:
         """The link of a worker that held it was lost, and that worker lives. The count of losses if
         that makes it poison, else 0."""
         key = id(flight.event)

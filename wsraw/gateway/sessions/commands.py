@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from wsraw.config.units import human_size
 from wsraw.gateway.connection.connection import CLOSED, Connection
-from wsraw.gateway.delivery.entry import MOST_RANGES, Entry, Reopening, Worker
+from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.weights import MARK, size_of
+from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.websocket.messages import UNFINISHED
-from wsraw.link.ends import MOST_OWED
+from wsraw.link.gateway_end import MOST_OWED
 from wsraw.link.open_options import check
 from wsraw.link.records import (
     STATE_LIMIT,
@@ -78,7 +79,7 @@ class Commands:
 
     def _ack(self, worker: Worker, ack: Ack, now: float) -> None:
         for flight in self._table.dispatcher.acked(worker, ack):
-            entry: Entry = flight.owner
+            entry = flight.owner
             con = entry.con
             kind = type(flight.event)
             try:
@@ -96,7 +97,7 @@ class Commands:
     def _settle(self, entry: Entry, worker: Worker, now: float) -> None:
         """on_connect has returned. Without a word it lets the client in; but if the batch had a
         record that we could not read, that may have been the word."""
-        if worker.unread_batch == worker.batches:
+        if worker.unread_batch == worker.session.batches:
             self._decided(entry, entry.con.reject(500, "", {}, b"", now), now)
         else:
             self._decided(entry, entry.con.accept(None, {}, now), now)
@@ -168,12 +169,12 @@ class Commands:
             asked = check(open_)
         except ValueError as error:
             return f"connection {open_.con}: {error}"
-        pool = self._table.pool(worker.pool)
+        pool = self._table.pool(worker.session.pool)
         name = asked.name
         standing = self._table.standing(pool, name) if name else None
         if standing is not None:
             self._table.alias(open_.con, standing)
-            worker.notice(Opened(open_.con, standing.id))
+            worker.session.notice(Opened(open_.con, standing.id))
             self._table.dispatcher.talked.add(worker)
             return None
         con = Connection.dialled(open_.con, asked, self._table.settings, {}, now)
@@ -260,7 +261,7 @@ class Commands:
             if entry.con.is_making:
                 return UNFINISHED
         if entry is None or not entry.con.output.size:
-            worker.notice(Reached(mark.con, mark.ref))
+            worker.session.notice(Reached(mark.con, mark.ref))
             self._table.dispatcher.talked.add(worker)
             return None
         if entry.marks is None:
@@ -273,7 +274,7 @@ class Commands:
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:
         value: Any
-        if worker.owed >= MOST_OWED:
+        if worker.session.owed >= MOST_OWED:
             return "too many answers at once; ask again later"
         if query.what == "ids" and len(worker.ids) >= MOST_RANGES:
             return f"{MOST_RANGES} ranges are not used up yet"
@@ -284,8 +285,8 @@ class Commands:
             value = [entry.id for entry in self._table.groups.members(query.arg)]
         else:
             return f"there is no query {query.what!r}; ask for ids or members"
-        worker.owed += len(value)
-        worker.notice(Answer(query.ref, value))
+        worker.session.owed += len(value)
+        worker.session.notice(Answer(query.ref, value))
         self._table.dispatcher.talked.add(worker)
         return None
 

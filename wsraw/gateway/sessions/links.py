@@ -17,8 +17,8 @@ from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.sessions.remote import Remote
 from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sessions.transport import DRAIN_TIME, Sent, WorkerSocket
-from wsraw.link.ends import LinkState
 from wsraw.link.records import encode
+from wsraw.link.states import GONE, NEW
 from wsraw.runtime.loop import Loop
 
 DRAIN_BUDGET: Final = 256
@@ -123,7 +123,7 @@ class Links:
                 # What it held is for others, in a turn that does not wait.
                 self._loop.wake_at(self._loop.now)
             return
-        sent = self._transmit(worker.identity, batch)
+        sent = self._transmit(worker.session.identity, batch)
         if sent is Sent.FULL:
             # It goes out in order once there is room; until then nobody chooses this worker.
             if not self._unsent:
@@ -131,14 +131,14 @@ class Links:
             self._unsent[worker] = deque((batch,))
             self._unsent_bytes[worker] = len(batch)
             self._router.flow.hold(len(batch))
-            worker.choked = True
+            worker.window.choked = True
         elif sent is Sent.GONE:
             self._lost(worker)
 
     def _forget_unsent(self, worker: Worker) -> None:
         del self._unsent[worker]
         self._router.flow.hold(-self._unsent_bytes.pop(worker))
-        worker.choked = False
+        worker.window.choked = False
 
     def _send_rest(self) -> None:
         for worker in list(self._unsent):
@@ -152,8 +152,8 @@ class Links:
 
     def _send_rest_to(self, worker: Worker) -> None:
         batches = self._unsent[worker]
-        while batches and worker.state is not LinkState.GONE:
-            sent = self._transmit(worker.identity, batches[0])
+        while batches and worker.session.state is not GONE:
+            sent = self._transmit(worker.session.identity, batches[0])
             if sent is Sent.FULL:
                 break
             size = len(batches.popleft())
@@ -161,7 +161,7 @@ class Links:
             self._router.flow.hold(-size)
             if sent is Sent.GONE:
                 self._lost(worker)
-        if not batches or worker.state is LinkState.GONE:
+        if not batches or worker.session.state is GONE:
             self._forget_unsent(worker)
 
     # --- death ---
@@ -170,21 +170,24 @@ class Links:
         """Once a second: nobody reports the exit of a worker started by hand, so a batch of no
         records asks whether its link still stands."""
         for worker in list(self._router.workers.values()):
-            is_by_hand = not worker.worker and worker.state is not LinkState.NEW
+            is_by_hand = not worker.number and worker.session.state is not NEW
             if is_by_hand and self._is_unreachable(worker):
                 self._lost(worker)
 
     def _is_unreachable(self, worker: Worker) -> bool:
         """Whether a batch of no records finds nobody to go to."""
         try:
-            return self._transmit(worker.identity, encode([worker.session])) is Sent.GONE
+            return (
+                self._transmit(worker.session.identity, encode([worker.session.number]))
+                is Sent.GONE
+            )
         except Exception as error:
             self._router.worker_fault(worker, error, self._loop.now)
             return True
 
     def _lost(self, worker: Worker) -> None:
         """EHOSTUNREACH; of one that was spawned its exit must be reported, too."""
-        if not worker.worker:
+        if not worker.number:
             self._dying.setdefault(worker, self._loop.now)
 
     def exited(self, n: int, now: float) -> None:
@@ -208,7 +211,7 @@ class Links:
             self.drain()
         for worker, others in list(words.items()):
             # Unless that last drain has brought its bye, or has left something unread.
-            if worker.state is not LinkState.GONE:
+            if worker.session.state is not GONE:
                 if worker in self._router.behind:
                     # What it has sent is still being applied.
                     continue
@@ -224,7 +227,7 @@ class Links:
                 except Exception as error:
                     self._router.worker_fault(worker, error, now)
             del words[worker]
-        self._dying = {w: at for w, at in self._dying.items() if w.state is not LinkState.GONE}
+        self._dying = {w: at for w, at in self._dying.items() if w.session.state is not GONE}
         if self._dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._loop.wake_at(self._look_at)
@@ -232,13 +235,13 @@ class Links:
     def _note(self, identity: bytes) -> None:
         """A batch of this worker is read while others are dying."""
         for worker, others in self._last_words.items():
-            if identity == worker.identity:
+            if identity == worker.session.identity:
                 others.clear()
-            elif identity[0] == worker.identity[0]:
+            elif identity[0] == worker.session.identity[0]:
                 others[identity] = others.get(identity, 0) + 1
 
     def _is_drained(self, worker: Worker) -> bool:
-        if worker.identity[0] and self.remote is not None:
+        if worker.session.identity[0] and self.remote is not None:
             return self.remote.drained
         return self.drained
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.config.settings import Settings
-from wsraw.gateway.delivery.entry import RemoteWorker
+from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sessions.transport import DRAIN_TIME, Gatekeeper, RemoteSocket, Sent
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85

@@ -15,18 +15,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-import wsraw.link.ends as ends
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.counters import CROWDED
 from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.entry import EVENT_COST, Entry, RemoteWorker, Worker, entry_of
+from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker, entry_of
 from wsraw.gateway.delivery.reconnect import Reconnects
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
 from wsraw.gateway.websocket.messages import UNFINISHED
-from wsraw.link.ends import LONGEST_WHY, LinkState
+from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
 from wsraw.link.records import (
     DEFAULT_POOL,
     ID_EPOCH_SHIFT,
@@ -54,6 +54,7 @@ from wsraw.link.records import (
     gateway_decoder,
     session_of,
 )
+from wsraw.link.states import DRAINING, GONE, NEW, READY
 
 log = logging.getLogger("wsraw.gateway")
 
@@ -106,6 +107,20 @@ BANNED_KEPT: Final = 1000
 """Identities whose messages are dropped unread; the oldest goes when there are more."""
 
 
+class Unapplied:
+    """What a worker has sent and is not applied yet."""
+
+    __slots__ = ("at", "batches", "records", "size")
+
+    def __init__(self, records: list[Any], at: int, size: int) -> None:
+        self.records = records
+        """The batch that is applied a share in each turn; and from where on, and its size."""
+        self.at = at
+        self.size = size
+        self.batches: deque[bytes | memoryview] = deque()
+        """Those behind it."""
+
+
 class Router(Registry):
     """All of the gateway's decisions; see the module's docstring."""
 
@@ -141,8 +156,8 @@ class Router(Registry):
         self._buried: set[int] = set()
         self.share = SHARE
         self.per_event = PER_EVENT
-        self.behind: dict[Worker, None] = {}
-        """Workers that have sent more than was applied yet, in the order of their turn."""
+        self.behind: dict[Worker, Unapplied] = {}
+        """Of workers that have sent more than was applied yet, in the order of their turn."""
         self.unread = 0
         """Bytes of batches that have not been looked at yet."""
         self.dead_letters: list[dict[str, Any]] = []
@@ -169,10 +184,10 @@ class Router(Registry):
             if identity in self._banned:
                 return
             worker = self._add_stranger(identity, None, now)
-        if worker.is_at_work or worker.later:
+        if self.behind and worker in self.behind:
             # In order: what it sent before is not applied yet.
             size = len(data) + EVENT_COST
-            worker.later.append(data)
+            self.behind[worker].batches.append(data)
             self.unread += size
             self.flow.hold(size)
             return
@@ -180,8 +195,8 @@ class Router(Registry):
 
     def _receive(self, worker: Worker, data: bytes | memoryview, now: float) -> None:
         """Its next message."""
-        identity = worker.identity
-        if worker.state is LinkState.NEW:
+        identity = worker.session.identity
+        if worker.session.state is NEW:
             if session_of(data):
                 # Of a session that has ended with its link: it could not leave before this one
                 # stood, and who sent it has not read our `who` yet.
@@ -191,25 +206,25 @@ class Router(Registry):
                 return
         try:
             # PROBE_ROUTER sends an empty message.
-            records = worker.receive(data) if data else []
+            records = worker.session.receive(data) if data else []
         except LinkError as error:
             self._ban(worker, f"sent something that is not a batch: {error}", now)
             return
         if records and type(records[0]) is Hello:
-            if worker.state is not LinkState.NEW:
+            if worker.session.state is not NEW:
                 # It was asked twice, and has begun anew: what it had is over, handled or in part.
                 self.end_session(worker, now, died=True, lost=True)
-                worker = self._add_stranger(identity, worker.guest, now)
+                worker = self._add_stranger(identity, worker.remote, now)
             self._hello(worker, records[0], now)
             return
-        if worker.state is LinkState.NEW and not worker.asked:
+        if worker.session.state is NEW and not worker.asked:
             # Only now: a `who` behind its welcome would end its session at the worker alone.
             worker.asked = True
-            self.replies.append((identity, ends.who()))
-        if worker.starting and worker.batches:
+            self.replies.append((identity, who()))
+        if worker.starting and worker.session.batches:
             worker.starting = False
             says_bye = bool(records) and type(records[-1]) is Bye
-            if worker.state is LinkState.READY and not says_bye:
+            if worker.session.state is READY and not says_bye:
                 # Else it was told to leave before it was through with its start, or that failed.
                 self._ready(worker)
         if records:
@@ -221,19 +236,19 @@ class Router(Registry):
         apply, outgoing = self._commands.apply, self.outgoing
         end = len(records)
         share = self.share
-        if end - at > share and (at or end > share + self.per_event * worker.batch_acks):
+        if end - at > share and (at or end > share + self.per_event * worker.session.batch_acks):
             end = at + share
         limit = outgoing.work + WORK
         for index in range(at, end):
             record = records[index]
             if record is None:
-                worker.unread_batch = worker.batches
+                worker.unread_batch = worker.session.batches
                 continue
             try:
                 why = apply(worker, record, now)
             except Exception as error:
                 why = self._record_fault(worker, record, error, now)
-            if worker.state is LinkState.GONE:
+            if worker.session.state is GONE:
                 # It has said bye: what stands behind that is nobody's.
                 return
             if why is not None:
@@ -245,13 +260,12 @@ class Router(Registry):
                 end = index + 1
                 break
         if end < len(records):
-            worker.records, worker.at, worker.batch_size = records, end, size
+            self.behind[worker] = Unapplied(records, end, size)
             self.flow.hold(size)
-            self.behind[worker] = None
 
     def _left_out(self, worker: Worker, index: int, record: Record, why: str) -> None:
         call = call_of(record)
-        worker.refuse(index, f"{call}: {why}")
+        worker.session.refuse(index, f"{call}: {why}")
         self.dispatcher.talked.add(worker)
         self.limits.say(
             "warning",
@@ -284,37 +298,47 @@ class Router(Registry):
 
     def _go_on(self, worker: Worker, now: float) -> None:
         """A share of what this worker has sent; then it queues up behind the others."""
-        del self.behind[worker]
-        records, worker.records = worker.records, None
-        if records is not None:
-            self.flow.hold(-worker.batch_size)
-            self._apply(worker, records, worker.at, worker.batch_size, now)
+        rest = self.behind.pop(worker)
+        try:
+            self._apply_more(worker, rest, now)
+        except Exception:
+            self._forget_rest(rest)
+            raise
+        if worker.session.state is GONE:
+            self._forget_rest(rest)
+        elif worker in self.behind:
+            self.behind[worker].batches = rest.batches
+        elif rest.batches:
+            self.behind[worker] = rest
+
+    def _apply_more(self, worker: Worker, rest: Unapplied, now: float) -> None:
+        records, rest.records = rest.records, []
+        if records:
+            self.flow.hold(-rest.size)
+            self._apply(worker, records, rest.at, rest.size, now)
         for _ in range(BATCHES):
-            if worker.is_at_work or not worker.later or worker.state is LinkState.GONE:
+            if worker in self.behind or not rest.batches or worker.session.state is GONE:
                 break
-            data = worker.later.popleft()
+            data = rest.batches.popleft()
             size = len(data) + EVENT_COST
             self.unread -= size
             self.flow.hold(-size)
             self._receive(worker, data, now)
-        if worker.later and worker.state is not LinkState.GONE:
-            self.behind[worker] = None
-        elif worker.later:
-            self._forget_later(worker)
 
-    def _forget_later(self, worker: Worker) -> None:
-        """Its session is over: what stands behind is nobody's."""
-        size = sum([len(data) + EVENT_COST for data in worker.later])
+    def _forget_rest(self, rest: Unapplied) -> None:
+        """Its session is over: nobody wants what it has sent behind that."""
+        size = sum([len(data) + EVENT_COST for data in rest.batches])
         self.unread -= size
-        self.flow.hold(-size)
-        worker.later.clear()
+        self.flow.hold(-size - rest.size if rest.records else -size)
 
     def _finish(self, worker: Worker, now: float) -> None:
         """Its session is to end: what it has sent was received whole, and so it takes effect."""
         while worker in self.behind:
-            before = worker.at, len(worker.later), worker.is_at_work
+            rest = self.behind[worker]
+            before = rest.at, len(rest.batches)
             self._go_on(worker, now)
-            if before == (worker.at, len(worker.later), worker.is_at_work):
+            rest = self.behind.get(worker, rest)
+            if before == (rest.at, len(rest.batches)):
                 # It may wait for what another one has begun, or for those who publish.
                 for other in list(self.behind):
                     if other in self.behind:
@@ -340,9 +364,9 @@ class Router(Registry):
         as with a death. Raises nothing."""
         self.limits.fault(f"the session of {self.name_of(worker)}", error)
         try:
-            if worker.worker:
+            if worker.number:
                 why = "a bug in the gateway has ended its session"
-                self.to_supervisor.append(Kill(worker.worker, why))
+                self.to_supervisor.append(Kill(worker.number, why))
             self.end_session(worker, now, died=True)
         except Exception as second:
             self.limits.fault(f"{self.name_of(worker)}, while its session was ended,", second)
@@ -350,17 +374,17 @@ class Router(Registry):
 
     def _wreck(self, worker: Worker, error: BaseException, now: float) -> None:
         """Its session cannot be ended in order: whatever hung on it ends."""
-        worker.state = LinkState.GONE
+        worker.session.end()
         for known in (self.workers, self._strangers):
-            if known.get(worker.identity) is worker:
-                del known[worker.identity]
+            if known.get(worker.session.identity) is worker:
+                del known[worker.session.identity]
         for pool in self.pools.values():
             for queue in (pool.workers, pool.isolated):
                 if worker in queue:
                     queue.remove(worker)
-        worker.in_flight.clear()
-        self.behind.pop(worker, None)
-        self._forget_later(worker)
+        worker.window.in_flight.clear()
+        if worker in self.behind:
+            self._forget_rest(self.behind.pop(worker))
         for entry in [*worker.connections, *worker.ties]:
             if entry.holder is worker:
                 entry.holder = None
@@ -377,9 +401,7 @@ class Router(Registry):
         return True
 
     def _add_stranger(self, identity: bytes, guest: RemoteWorker | None, now: float) -> Worker:
-        worker = self.workers[identity] = Worker(identity, self._decoder, now)
-        worker.guest = guest
-        worker.is_far = guest is not None
+        worker = self.workers[identity] = Worker(identity, self._decoder, now, guest)
         self._strangers[identity] = worker
         if len(self._strangers) > MOST_STRANGERS:
             # Should it be an honest one, its hello makes it known again.
@@ -387,7 +409,7 @@ class Router(Registry):
         return worker
 
     def _forget_stranger(self, identity: bytes) -> None:
-        self._strangers.pop(identity).state = LinkState.GONE
+        self._strangers.pop(identity).session.end()
         self.workers.pop(identity, None)
 
     def _hello(self, worker: Worker, hello: Hello, now: float) -> None:
@@ -398,8 +420,8 @@ class Router(Registry):
             )
             self.end_session(worker, now)
             return
-        number = 0 if worker.guest is not None and worker.guest.key else self._number(hello.token)
-        if number is None or (number and worker.guest is not None):
+        number = 0 if worker.remote is not None and worker.remote.key else self._number(hello.token)
+        if number is None or (number and worker.remote is not None):
             self._ban(worker, "its token is wrong; start it with the one in the run folder", now)
             return
         why = self._shut_out(worker, hello, number)
@@ -408,15 +430,19 @@ class Router(Registry):
             return
         self._absent.pop(hello.instance, None)
         for other in list(self.workers.values()):
-            if other.session and other is not worker and other.instance == hello.instance:
+            if (
+                other.session.number
+                and other is not worker
+                and other.session.instance == hello.instance
+            ):
                 # The same process on a new connection: its old session is over, nobody died.
                 self.end_session(other, now, died=True, lost=True)
-        worker.worker = number
+        worker.number = number
         worker.quota = self.settings.max_events * (0.9 + self._random() / 5)
-        self._strangers.pop(worker.identity, None)
+        self._strangers.pop(worker.session.identity, None)
         self._sessions += 1
-        worker.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
-        pool = self.pool(worker.pool)
+        worker.session.welcome(hello, self._sessions, self.epoch, self.new_range(worker))
+        pool = self.pool(worker.session.pool)
         pool.sessions += 1
         if not pool.stays and pool.name != PUSHING_POOL:
             text = "%s: no route leads to its pool %s, so it gets no clients"
@@ -436,26 +462,26 @@ class Router(Registry):
         if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names):
             # They stand in the log and in status.
             return f"pool, instance and language are one line of at most {LONGEST_NAME} characters"
-        guest = worker.guest
+        guest = worker.remote
         if guest is not None and guest.pools is not None and hello.pool not in guest.pools:
             return f"its key is not for the pool {hello.pool}"
         for other in self.workers.values():
-            if number and other.worker == number and other.instance != hello.instance:
+            if number and other.number == number and other.session.instance != hello.instance:
                 # It was inherited, by a fork for example. Of two sessions nobody would know whose
                 # process it is that has ended.
                 return f"its token belongs to worker {number}, which is connected already"
-        by_hand = sum(not other.worker for other in self.workers.values())
+        by_hand = sum(not other.number for other in self.workers.values())
         if not number and by_hand - len(self._strangers) >= MOST_BY_HAND:
             return f"{MOST_BY_HAND} workers that were started by hand are connected already"
         return ""
 
     def _ready(self, worker: Worker) -> None:
         """It takes events."""
-        self.dispatcher.join(self.pool(worker.pool), worker)
-        of_pool = f", pool {worker.pool}" if worker.pool != DEFAULT_POOL else ""
-        self._tell(worker, f"is ready ({worker.language}{of_pool})")
-        if worker.worker:
-            self.to_supervisor.append(Ready(worker.worker))
+        self.dispatcher.join(self.pool(worker.session.pool), worker)
+        of_pool = f", pool {worker.session.pool}" if worker.session.pool != DEFAULT_POOL else ""
+        self._tell(worker, f"is ready ({worker.session.language}{of_pool})")
+        if worker.number:
+            self.to_supervisor.append(Ready(worker.number))
 
     def _bury(self, worker: Worker, held: list[int], now: float) -> None:
         """Connections of a gateway that died: each gets its on_close once, as an ordinary event.
@@ -471,12 +497,12 @@ class Router(Registry):
             ):
                 self._buried.add(con_id)
                 con = Connection.buried(con_id, self.settings)
-                entry = self.add(con, self.pool(worker.pool), now)
+                entry = self.add(con, self.pool(worker.session.pool), now)
                 entry.buried = True
                 self.dispatcher.hold(entry, worker)
                 self.take(con, [OnClose(0, con_id, 1006, "", "gateway-died")], now)
             else:
-                worker.notice(Detach(con_id))
+                worker.session.notice(Detach(con_id))
 
     def _number(self, token: str) -> int | None:
         found = None
@@ -488,22 +514,24 @@ class Router(Registry):
 
     def _ban(self, worker: Worker, why: str, now: float) -> None:
         self.limits.say("error", "%s is shut out: %s", self.name_of(worker), why[:LONGEST_WHY])
-        self.replies.append((worker.identity, ends.refusal(why[:LONGEST_WHY], worker.session)))
-        self._banned[worker.identity] = None
+        self.replies.append(
+            (worker.session.identity, refusal(why[:LONGEST_WHY], worker.session.number))
+        )
+        self._banned[worker.session.identity] = None
         if len(self._banned) > BANNED_KEPT:
             del self._banned[next(iter(self._banned))]
-        if worker.worker:
-            self.to_supervisor.append(Kill(worker.worker, why))
+        if worker.number:
+            self.to_supervisor.append(Kill(worker.number, why))
         # From elsewhere it may do so again and again, to have innocent events taken for poison.
         self.link_lost(worker, now)
 
     def link_lost(self, worker: Worker, now: float) -> None:
         """Its link is gone for good. Behind a network that is no proof of its death: only if it
         does not come back its events have seen one."""
-        self.end_session(worker, now, died=True, certain=not worker.is_remote)
+        self.end_session(worker, now, died=True, certain=worker.remote is None)
         events, self.dispatcher.doubtful = self.dispatcher.doubtful, []
         if events:
-            self._absent[worker.instance] = (now + COME_BACK, events)
+            self._absent[worker.session.instance] = (now + COME_BACK, events)
             if len(self._absent) > MOST_ABSENT:
                 self._confirm(next(iter(self._absent)))
 
@@ -514,8 +542,8 @@ class Router(Registry):
         """It does not read, and too much waits for it. It may say hello again."""
         why = "it does not read what is sent to it"
         self.limits.say("error", "%s: %s; its session is over", self.name_of(worker), why)
-        if worker.worker:
-            self.to_supervisor.append(Kill(worker.worker, why))
+        if worker.number:
+            self.to_supervisor.append(Kill(worker.number, why))
         self.end_session(worker, now, died=True)
 
     def end_session(
@@ -535,17 +563,17 @@ class Router(Registry):
         """
         if worker in self.behind:
             self._finish(worker, now)
-            if worker.state is LinkState.GONE:
+            if worker.session.state is GONE:
                 # With a bye.
                 return
-        counts = died and not lost and worker.state is LinkState.READY
-        held = len(worker.in_flight)
-        self.workers.pop(worker.identity, None)
-        self._strangers.pop(worker.identity, None)
-        if worker.state is LinkState.NEW:
-            worker.state = LinkState.GONE
+        counts = died and not lost and worker.session.state is READY
+        held = len(worker.window.in_flight)
+        self.workers.pop(worker.session.identity, None)
+        self._strangers.pop(worker.session.identity, None)
+        if worker.session.state is NEW:
+            worker.session.end()
             return
-        pool = self.pool(worker.pool)
+        pool = self.pool(worker.session.pool)
         self.dispatcher.leave(pool, worker, died, counts, certain, lost)
         self._mourn(now)
         for entry in list(worker.ties):
@@ -564,8 +592,8 @@ class Router(Registry):
         worker.ties.clear()
         pool.sessions -= 1
         self.release(pool)
-        if worker.worker:
-            self.to_supervisor.append(Left(worker.worker, worker.acked_events, held))
+        if worker.number:
+            self.to_supervisor.append(Left(worker.number, worker.window.acked_events, held))
 
     def _mourn(self, now: float) -> None:
         """What a death means for connections: poison, or messages that are not repeated."""
@@ -609,17 +637,17 @@ class Router(Registry):
 
     def _tell(self, worker: Worker, what: str) -> None:
         """A line about a worker; of those that nobody has started there may be very many."""
-        if worker.worker:
+        if worker.number:
             log.info("%s %s", self.name_of(worker), what)
         else:
             self.limits.say("info", "%s %s", self.name_of(worker), what)
 
     def name_of(self, worker: Worker) -> str:
         """How the log calls a worker."""
-        if worker.worker:
-            return f"worker {worker.worker}"
-        name = f"worker {worker.instance or worker.identity.hex()}"
-        return f"{name} ({worker.guest})" if worker.guest is not None else name
+        if worker.number:
+            return f"worker {worker.number}"
+        name = f"worker {worker.session.instance or worker.session.identity.hex()}"
+        return f"{name} ({worker.remote})" if worker.remote is not None else name
 
     def batches(self, now: float) -> list[tuple[Worker, bytes]]:
         """End of a turn: room is given to those who wait, then each worker gets one batch."""
@@ -634,10 +662,10 @@ class Router(Registry):
         out = []
         for worker in talked:
             try:
-                data = worker.data_to_send()
+                data = worker.session.data_to_send()
                 while data is not None:
                     out.append((worker, data))
-                    data = worker.data_to_send()
+                    data = worker.session.data_to_send()
             except Exception as error:
                 out += [(worker, batch) for batch in self._write_rest(worker, error, now)]
         return out
@@ -646,14 +674,14 @@ class Router(Registry):
         self.end_failed(now)
         failed, self.dispatcher.failed_workers = self.dispatcher.failed_workers, []
         for worker, error in failed:
-            if worker.state is not LinkState.GONE:
+            if worker.session.state is not GONE:
                 self.worker_fault(worker, error, now)
 
     def _write_rest(self, worker: Worker, error: BaseException, now: float) -> list[bytes]:
         """A batch cannot be encoded, for one record or several: their connections end, and the rest
         goes out. If that cannot be either, the session ends."""
         try:
-            wrong = worker.leave_out_unwritable()
+            wrong = worker.session.take_out_unencodable()
             if not wrong:
                 raise error
             for record in wrong:
@@ -663,14 +691,14 @@ class Router(Registry):
                     continue
                 if type(record) is OnConnect or type(record) is Attach:
                     # The worker cannot know it: it gets no other event of it, not even its end.
-                    worker.leave_out(entry.id)
+                    worker.session.take_out(entry.id)
                     self.forget(entry)
                 self.fault(entry.con, error, now)
             batches = []
-            data = worker.data_to_send()
+            data = worker.session.data_to_send()
             while data is not None:
                 batches.append(data)
-                data = worker.data_to_send()
+                data = worker.session.data_to_send()
             return batches
         except Exception as second:
             self.worker_fault(worker, second, now)
@@ -700,12 +728,12 @@ class Router(Registry):
             return self._end_late(now)
         for worker in list(self._strangers.values()):
             if now - worker.since > HELLO_TIMEOUT:
-                self._forget_stranger(worker.identity)
+                self._forget_stranger(worker.session.identity)
         for instance, (until, _) in list(self._absent.items()):
             if now > until:
                 self._confirm(instance)
         for worker in list(self.workers.values()):
-            if worker.state is not LinkState.NEW:
+            if worker.session.state is not NEW:
                 try:
                     self._judge_worker(worker, now)
                 except Exception as error:
@@ -777,34 +805,36 @@ class Router(Registry):
         if worker in self.behind:
             # It waits for us.
             return
-        age = worker.oldest_age(now)
-        if worker.verdict:
-            why, worker.verdict = worker.verdict, ""
-            self.to_supervisor.append(Kill(worker.worker, why, abort=True))
-        elif 0 < self.settings.handler_timeout < age and not worker.condemned:
-            worker.condemned = True
-            worker.isolate()
-            self.dispatcher.withdraw(self.pool(worker.pool), worker)
-            flight = next(iter(worker.in_flight.values()))
-            entry: Entry = flight.owner
+        age = worker.window.oldest_age(now)
+        if worker.kill_reason:
+            why, worker.kill_reason = worker.kill_reason, ""
+            self.to_supervisor.append(Kill(worker.number, why, abort=True))
+        elif 0 < self.settings.handler_timeout < age and not worker.hung:
+            worker.hung = True
+            worker.window.close()
+            self.dispatcher.withdraw(self.pool(worker.session.pool), worker)
+            flight = next(iter(worker.window.in_flight.values()))
+            entry = flight.owner
             name = type(flight.event).__struct_config__.tag
             why = f"its {name} of {entry.con.who} has run for {age:.0f} s"
             # Where it awaits something it can say what. It is killed at the next tick.
             hung = Hung(entry.id, flight.event.seq)
-            if worker.worker:
-                worker.verdict = why
-                worker.notice(hung)
+            if worker.number:
+                worker.kill_reason = why
+                worker.session.notice(hung)
                 self.dispatcher.talked.add(worker)
             else:
                 log.error("%s hangs: %s", self.name_of(worker), why)
-                self.replies.append((worker.identity, encode([worker.session, hung])))
+                self.replies.append(
+                    (worker.session.identity, encode([worker.session.number, hung]))
+                )
                 self.end_session(worker, now, died=True)
-        elif 0 < worker.quota < worker.acked_events and worker.state is LinkState.READY:
+        elif 0 < worker.quota < worker.window.acked_events and worker.session.state is READY:
             # The supervisor may not do it just now; then it is asked again a tenth later.
-            worker.quota = worker.acked_events + self.settings.max_events / 10
-            if worker.worker:
-                why = f"it has handled {worker.acked_events} events"
-                self.to_supervisor.append(Recycle(worker.worker, why))
+            worker.quota = worker.window.acked_events + self.settings.max_events / 10
+            if worker.number:
+                why = f"it has handled {worker.window.acked_events} events"
+                self.to_supervisor.append(Recycle(worker.number, why))
 
     # Of those whose end had to wait some turns some may have moved meanwhile.
 
@@ -877,13 +907,13 @@ class Router(Registry):
     def worker_number(self, n: int) -> Worker | None:
         """The worker that the supervisor knows as `n`, while its session lasts."""
         for worker in self.workers.values():
-            if worker.worker == n and worker.state in (LinkState.READY, LinkState.DRAINING):
+            if worker.number == n and worker.session.state in (READY, DRAINING):
                 return worker
         return None
 
     def drain(self, worker: Worker, deadline: float) -> None:
         """Let a worker finish and leave."""
-        self.dispatcher.drain(self.pool(worker.pool), worker, deadline)
+        self.dispatcher.drain(self.pool(worker.session.pool), worker, deadline)
 
     # --- stop ---
 

@@ -24,7 +24,7 @@ from typing import Final
 import zmq
 
 from wsraw.gateway.sessions.remote_workers import zap_reply
-from wsraw.link.ends import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH, READ_IN_PLACE
+from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH, READ_IN_PLACE
 
 RECEIVE_QUEUE: Final = 1000
 """Batches that libzmq holds for us from each worker; beyond that its sends wait."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
-from wsraw.link.ends import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
+from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
 
 BATCHES_HELD: Final = 100
 """Batches that ZeroMQ may hold for us. The window bounds the events in them long before."""

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import heapq
+
+import pytest
+
+from tests.link.ends import message
+from wsraw.link import records as rec
+from wsraw.link.window import (
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    LATE_AFTER,
+    LONGEST_ROUND_TRIP,
+    ROUND_TRIPS,
+    STUCK_AFTER,
+    WINDOW_BYTES,
+    WORK_AHEAD,
+    Window,
+)
+
+
+def begun(
+    concurrency: int = 1, largest: int = LARGEST_WINDOW, is_remote: bool = False
+) -> Window[None]:
+    window: Window[None] = Window(is_remote)
+    window.begin(concurrency, largest)
+    return window
+
+
+# --- room ---
+
+
+def test_the_window_bounds_events() -> None:
+    window = begun()
+    for _ in range(FIRST_WINDOW):
+        assert window.has_room(1)
+        window.add(message(), None, 1, 0.0)
+    assert not window.has_room(1)
+    window.take(rec.Ack(2, 2))
+    assert window.has_room(1)
+
+
+def test_the_window_bounds_bytes_but_one_event_may_always_go() -> None:
+    window = begun()
+    assert window.has_room(10 * WINDOW_BYTES)
+    window.add(message(), None, WINDOW_BYTES - 10, 0.0)
+    assert window.has_room(10)
+    assert not window.has_room(11)
+    window.take(rec.Ack(1, 1))
+    assert window.bytes == 0
+    assert window.has_room(WINDOW_BYTES + 1)
+
+
+ROUND_TRIP = 0.0003
+"""Between two processes of one machine."""
+
+
+class Simulation:
+    """A worker with so many hands, each busy for `service` seconds with an event; time is a number.
+
+    Events are supplied as fast as the window lets them, or `gap` seconds apart. One turn of the
+    gateway is one arrival of acks.
+    """
+
+    def __init__(
+        self,
+        service: float,
+        hands: int = 1,
+        gap: float = 0.0,
+        round_trip: float = ROUND_TRIP,
+    ) -> None:
+        self.window: Window[None] = Window(is_remote=round_trip > ROUND_TRIP)
+        self.window.begin(hands, LARGEST_WINDOW)
+        self.service = service
+        self.round_trip = round_trip
+        self.now = 0.0
+        self._gap = gap
+        self._next_event = 0.0
+        self._hands = [0.0] * hands
+        self._acks: list[tuple[float, int]] = []
+        self.windows: list[int] = []
+
+    def turn(self) -> None:
+        window = self.window
+        while window.has_room(1) and self._next_event <= self.now:
+            self._next_event = self.now + self._gap
+            event = message()
+            window.add(event, None, 1, self.now)
+            start = max(heapq.heappop(self._hands), self.now + self.round_trip / 2)
+            heapq.heappush(self._hands, start + self.service)
+            # A worker sends what it has before the next handler if that is older than 1 ms.
+            heapq.heappush(self._acks, (start + self.service + self.round_trip / 2, event.seq))
+        self.now = max(self.now, self._acks[0][0]) if self._acks else self._next_event
+        # Acks that arrive within one turn of the loop are seen together.
+        until = self.now + 0.0001
+        while self._acks and self._acks[0][0] <= until:
+            seq = heapq.heappop(self._acks)[1]
+            window.take(rec.Ack(seq, seq))
+        self.now = until
+        window.measure(self.now)
+        self.windows.append(window.limit)
+
+    def run(self, turns: int = 300) -> int:
+        for _ in range(turns):
+            self.turn()
+        return self.window.limit
+
+
+@pytest.mark.parametrize(
+    ("service", "hands", "at_least", "at_most"),
+    [
+        (5e-6, 1, 500, 1500),
+        (0.001, 1, 4, 7),
+        (0.050, 1, 1, 1),
+        (0.100, 100, 100, 120),
+        (0.001, 10, 40, 70),
+    ],
+    ids=["5 µs", "1 ms", "50 ms", "100 async handlers of 100 ms", "10 of 1 ms"],
+)
+def test_the_window_finds_five_milliseconds_of_work(
+    service: float, hands: int, at_least: int, at_most: int
+) -> None:
+    simulation = Simulation(service, hands)
+    simulation.run()
+    assert all(at_least <= window <= at_most for window in simulation.windows[-50:])
+
+
+def test_async_handlers_that_wait_serve_a_thousand_events_a_second() -> None:
+    """Latency taken for service time would strangle them to ten."""
+    simulation = Simulation(0.100, 100)
+    simulation.run()
+    begin, first = simulation.now, simulation.window.next_seq
+    simulation.run(500)
+    served = simulation.window.next_seq - first
+    assert served / (simulation.now - begin) > 900
+
+
+def test_the_window_at_most_doubles_per_round_trip() -> None:
+    simulation = Simulation(5e-6)
+    simulation.run(200)
+    pairs = zip([FIRST_WINDOW, *simulation.windows], simulation.windows, strict=False)
+    assert all(after <= 2 * before for before, after in pairs)
+
+
+def test_the_window_grows_once_in_a_round_trip() -> None:
+    window = begun()
+    for _ in range(4):
+        window.add(message(), None, 1, 0.0)
+    windows = []
+    for seq in (1, 2, 3, 4):
+        window.take(rec.Ack(seq, seq))
+        window.measure(seq * 1e-5)
+        windows.append(window.limit)
+    assert windows == [8, 8, 8, 8], "these four were sent before the first growth"
+
+
+def test_the_window_falls_at_once() -> None:
+    simulation = Simulation(5e-6)
+    simulation.run(200)
+    assert simulation.window.limit > 500
+    window, now = simulation.window, simulation.now
+    first = next(iter(window.in_flight), window.next_seq)
+    while window.has_room(1):
+        window.add(message(), None, 1, now)
+    window.take(rec.Ack(first, first))
+    window.measure(now + 0.050)
+    window.take(rec.Ack(first + 1, first + 1))
+    window.measure(now + 0.100)
+    assert window.limit == 1
+
+
+def test_a_worker_that_was_empty_may_raise_the_window_but_never_lower_it() -> None:
+    """One event a round trip tells how long the way is, not how long the handler takes."""
+    window = begun()
+    now = 0.0
+    for seq in range(1, 20):
+        window.add(message(), None, 1, now)
+        now += 0.030
+        window.take(rec.Ack(seq, seq))
+        window.measure(now)
+        now += 1.0
+    assert window.limit == FIRST_WINDOW
+
+
+def test_an_event_sent_in_the_turn_of_the_ack_does_not_make_a_slow_worker_fast() -> None:
+    """The last ack empties the worker, and in the same turn, before it is measured, its next event
+    goes out (a raw connection's on_close): that turn holds no time, and yet one ack."""
+    window = begun()
+    now = 0.0
+    for seq in range(1, 40):
+        if seq == 1:
+            window.add(message(), None, 1, now)
+        now += 0.050
+        window.take(rec.Ack(seq, seq))
+        window.add(message(), None, 1, now)
+        window.measure(now)
+    assert window.service_time == pytest.approx(0.050)
+    assert window.limit <= FIRST_WINDOW
+
+
+def test_a_turn_without_acks_teaches_nothing() -> None:
+    window = begun()
+    window.add(message(), None, 1, 0.0)
+    window.measure(5.0)
+    assert (window.limit, window.service_time) == (FIRST_WINDOW, 0.0)
+
+
+def test_the_window_stays_below_what_the_worker_asked_for() -> None:
+    window = begun(largest=10)
+    simulation = Simulation(5e-6)
+    simulation.window = window
+    assert simulation.run() == 10
+
+
+# --- remote workers ---
+
+
+def rate(simulation: Simulation, seconds: float) -> float:
+    """Events a second, in the seconds to come."""
+    begin, first = simulation.now, simulation.window.next_seq
+    while simulation.now < begin + seconds:
+        simulation.turn()
+    return (simulation.window.next_seq - first) / (simulation.now - begin)
+
+
+@pytest.mark.parametrize("round_trip", [0.01, 0.1, 0.3], ids=["10 ms", "100 ms", "300 ms"])
+@pytest.mark.parametrize(("service", "hands"), [(0.001, 1), (0.050, 1), (0.020, 10)])
+def test_a_worker_far_away_is_kept_busy(round_trip: float, service: float, hands: int) -> None:
+    simulation = Simulation(service, hands, round_trip=round_trip)
+    rate(simulation, 8.0)
+    # 300 ms for 20 ms of work: there the spacing is coarse.
+    assert rate(simulation, 3.0) > (0.9 if round_trip < 0.3 else 0.4) * hands / service
+    # What is on its way, twice as much at most, and the work ahead.
+    way = simulation.window.round_trip + WORK_AHEAD
+    assert simulation.window.limit <= 2 * (hands + way * hands / service)
+
+
+def test_a_network_that_becomes_slower_is_found_out() -> None:
+    simulation = Simulation(0.001, round_trip=0.02)
+    assert rate(simulation, 3.0) > 900
+    simulation.round_trip = 0.1
+    rate(simulation, 5.0)
+    assert rate(simulation, 3.0) > 900
+
+
+def test_the_window_of_one_that_is_far_away_does_not_grow_unused() -> None:
+    """Its twin is the first one: there the window is what holds it up."""
+    simulation = Simulation(0.001, gap=0.05, round_trip=0.1)
+    rate(simulation, 10.0)
+    assert simulation.window.limit <= 2 * FIRST_WINDOW
+
+
+def test_the_way_to_a_worker_far_away_does_not_make_it_stuck() -> None:
+    window = begun(is_remote=True)
+    window.add(message(), None, 1, 1.0)
+    window.take(rec.Ack(1, 1))
+    window.measure(1.1)
+    assert window.round_trip == pytest.approx(0.1)
+    window.service_time = 0.001
+    window.add(message(), None, 1, 2.0)
+    assert not window.is_late(2.1)
+    assert window.is_late(2.1 + LATE_AFTER + 0.001)
+    assert not window.is_stuck(2.1)
+    assert window.is_stuck(2.1 + STUCK_AFTER + 0.001)
+
+
+def test_a_long_handler_is_no_long_way() -> None:
+    """The quickest of some events says how far it is, and no handler makes it farther than that."""
+    window = begun(is_remote=True)
+    now = 0.0
+    for seq, took in enumerate((0.03, 60.0, 2.0, 2.0), 1):
+        window.add(message(), None, 1, now)
+        window.take(rec.Ack(seq, seq))
+        window.measure(now + took)
+        now += 100.0
+        assert window.round_trip == pytest.approx(0.03)
+    for seq in range(5, 5 + ROUND_TRIPS):
+        window.add(message(), None, 1, now)
+        window.take(rec.Ack(seq, seq))
+        window.measure(now + 2.0)
+        now += 100.0
+    assert window.round_trip == LONGEST_ROUND_TRIP
+
+
+# --- stuck ---
+
+
+def test_a_plain_worker_is_stuck_after_20_ms() -> None:
+    window = begun()
+    assert not window.is_stuck(99.0)
+    window.add(message(), None, 1, 1.0)
+    assert not window.is_stuck(1.0 + STUCK_AFTER - 0.001)
+    assert window.is_stuck(1.0 + STUCK_AFTER + 0.001)
+
+
+def test_a_plain_worker_is_stuck_since_its_last_ack() -> None:
+    """What waits behind the first one has not been begun."""
+    window = begun()
+    window.add(message(), None, 1, 1.0)
+    window.add(message(), None, 1, 1.0)
+    window.take(rec.Ack(1, 1))
+    window.measure(1.019)
+    assert not window.is_stuck(1.030)
+    assert window.is_stuck(1.019 + 4 * 0.019 + 0.001)
+
+
+def test_a_slow_handler_may_take_four_times_its_time() -> None:
+    window = begun()
+    window.service_time = 0.050
+    window.add(message(), None, 1, 1.0)
+    assert not window.is_stuck(1.199)
+    assert window.is_stuck(1.201)
+
+
+def test_an_async_worker_with_a_free_hand_is_not_stuck() -> None:
+    window = begun(concurrency=2)
+    window.add(message(), None, 1, 1.0)
+    assert not window.is_stuck(99.0)
+    window.add(message(), None, 1, 98.0)
+    assert window.is_stuck(99.0), "its oldest event is 98 s old, and no hand is free"
+
+
+def test_an_async_worker_is_stuck_by_its_oldest_event_whatever_else_it_acks() -> None:
+    window = begun(concurrency=2)
+    for _ in range(4):
+        window.add(message(), None, 1, 1.0)
+    window.take(rec.Ack(2, 2))
+    window.measure(1.015)
+    assert window.is_stuck(1.0 + 4 * window.service_time + 0.001)

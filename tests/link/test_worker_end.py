@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import wsraw.link.worker_end as worker_end_module
+from tests.link.ends import CON, SESSION, WELCOME, hello, ready_worker, sent, to_worker, worker_end
+from wsraw.config.settings import LARGEST_MESSAGE
+from wsraw.link import records as rec
+from wsraw.link.batches import LARGEST_BATCH, LARGEST_REMOTE_BATCH, RECORD_COST, ROOM_FOR_ACKS
+from wsraw.link.gateway_end import GatewayEnd, refusal, who
+from wsraw.link.states import LinkState
+from wsraw.link.window import LARGEST_WINDOW
+from wsraw.link.worker_end import IDS_LOW, Outbox, WorkerEnd
+
+# --- the life of a session ---
+
+EVENT = rec.OnMessage(1, CON, b"x", "raw")
+
+
+def asked(end: WorkerEnd) -> object:
+    return end.receive(who())
+
+
+def welcome(end: WorkerEnd) -> object:
+    return end.receive(to_worker(WELCOME))
+
+
+def drain(end: WorkerEnd) -> object:
+    return end.receive(to_worker(rec.Drain(1.0), session=end.session or SESSION))
+
+
+def bye(end: WorkerEnd) -> object:
+    return end.bye()
+
+
+N, R, D, G = LinkState.NEW, LinkState.READY, LinkState.DRAINING, LinkState.GONE
+
+LISTED = {
+    (N, welcome): R,
+    (R, welcome): R,
+    (R, asked): N,
+    (R, drain): D,
+    (R, bye): G,
+    (D, asked): N,
+    (D, welcome): R,
+    (D, bye): G,
+}
+"""All moves; in every other pair of state and step the state stays."""
+
+STEPS = (asked, welcome, drain, bye)
+
+
+def worker_in(state: LinkState) -> WorkerEnd:
+    if state is N:
+        return worker_end()
+    end = ready_worker()
+    if state is D:
+        drain(end)
+    elif state is G:
+        bye(end)
+    assert end.state is state
+    return end
+
+
+@pytest.mark.parametrize(("state", "step"), LISTED)
+def test_listed_moves(state: LinkState, step: Callable[[WorkerEnd], object]) -> None:
+    end = worker_in(state)
+    step(end)
+    assert end.state is LISTED[state, step]
+
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        (state, step)
+        for state in LinkState
+        for step in STEPS
+        if (state, step) not in LISTED and (state, step) != (N, bye)
+    ],
+)
+def test_all_other_moves_stay(state: LinkState, step: Callable[[WorkerEnd], object]) -> None:
+    end = worker_in(state)
+    step(end)
+    assert end.state is state
+
+
+def test_who_after_bye_is_not_answered() -> None:
+    """A gateway forgets a session that said bye; asked again, the worker must not come back."""
+    end = ready_worker()
+    end.bye()
+    assert sent(end) == [SESSION, rec.Bye()]
+    end.receive(who())
+    assert sent(end) is None
+
+
+def test_a_worker_that_says_bye_unasked_says_no_hello() -> None:
+    end = worker_end()
+    end.receive(who())
+    end.bye()
+    assert not any(isinstance(record, rec.Hello) for record in sent(end) or ())
+    assert end.state is G
+
+
+# --- the dialog ---
+
+
+def test_who_is_answered_with_hello_once() -> None:
+    end = worker_end(window=50, concurrency=3)
+    assert sent(end) is None
+    end.receive(who())
+    assert sent(end) == [0, rec.Hello(1, "p", "i", "l", "t", 50, 3, [])]
+    assert sent(end) is None
+
+
+def test_hello_says_what_is_still_held() -> None:
+    end = ready_worker()
+    end.receive(
+        to_worker(
+            rec.OnConnect(1, CON, {}),
+            rec.Attach(CON + 1, None, b"", 0),
+            rec.Attach(CON + 2, {}, b"", 0),
+            rec.Detach(CON + 1),
+        )
+    )
+    own = end.new_id()
+    end.receive(who())
+    assert sent(end) == [0, hello(held=sorted([CON, CON + 2, own]))]
+
+
+def test_what_it_has_handled_the_end_of_is_held_no_more() -> None:
+    """Should the gateway die before its detach comes, the next one would tell the end again."""
+    end = ready_worker()
+    other = CON + 1
+    end.receive(to_worker(rec.OnConnect(1, CON, {}), rec.OnConnect(2, other, {})))
+    [event] = end.receive(to_worker(rec.OnClose(3, CON, 1000, "", "peer")))
+    assert end.held == {CON, other}, "not yet handled"
+    end.done(end.outbox(event))
+    assert end.held == {other}
+
+
+def test_an_end_that_was_handled_too_late_is_told_again() -> None:
+    end = ready_worker()
+    [event] = end.receive(to_worker(rec.OnClose(3, CON, 1000, "", "peer")))
+    outbox = end.outbox(event)
+    end.receive(who())
+    assert not end.done(outbox)
+    assert end.held == {CON}
+
+
+@pytest.mark.parametrize(
+    "event", [rec.OnError(1, CON, "refused"), rec.OnClose(1, CON, 1006, "", "connect-failed")]
+)
+def test_one_known_from_another_event_than_on_connect_is_held(event: rec.Event) -> None:
+    end = ready_worker()
+    end.receive(to_worker(event))
+    end.receive(who())
+    assert sent(end) == [0, hello(held=[CON])]
+
+
+def test_a_question_older_than_the_session_is_not_answered() -> None:
+    end = ready_worker()
+    end.receive(who())
+    end.receive(to_worker(rec.Welcome(1, SESSION + 1, 1, 100, 5000, 10), session=SESSION + 1))
+    assert end.session == SESSION + 1
+    assert end.data_to_send() is None
+
+
+def test_events_and_notices_are_passed_on_in_order() -> None:
+    end = ready_worker()
+    records = [
+        rec.Attach(CON, {}, b"s", 1),
+        EVENT,
+        rec.OnClose(2, CON, 1000, "", "peer"),
+        rec.Detach(CON),
+    ]
+    assert end.receive(to_worker(*records)) == records
+    assert end.receive(to_worker(EVENT, EVENT)) == [EVENT, EVENT]
+
+
+def test_welcome_is_passed_on() -> None:
+    assert worker_end().receive(to_worker(WELCOME)) == [WELCOME]
+
+
+@pytest.mark.parametrize("session", [0, SESSION - 1, SESSION + 1])
+def test_what_another_session_says_is_dropped(session: int) -> None:
+    end = ready_worker()
+    assert end.receive(to_worker(EVENT, session=session)) == []
+    assert end.receive(to_worker(rec.OnConnect(1, CON, {}), session=session)) == []
+    assert end.held == set()
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", rec.encode([True]), b"\x91" * 10_000])
+def test_a_worker_survives_what_is_no_batch(data: bytes) -> None:
+    end = ready_worker()
+    assert end.receive(data) == []
+    assert end.state is R
+
+
+def test_an_unknown_notice_is_ignored() -> None:
+    end = ready_worker()
+    assert end.receive(rec.encode([SESSION, ["a later version's"], EVENT])) == [EVENT]
+
+
+def test_a_refusal_reaches_who_has_no_session() -> None:
+    [refused] = worker_end().receive(refusal("wrong token"))
+    assert refused == rec.Refused(0, 0, "wrong token")
+
+
+# --- outboxes ---
+
+
+def test_commands_travel_with_their_ack() -> None:
+    end = ready_worker()
+    outbox = end.outbox(EVENT)
+    outbox.records.append(rec.Send(CON, b"a"))
+    assert sent(end) is None, "the handler has not returned"
+    assert end.done(outbox)
+    assert sent(end) == [SESSION, rec.Send(CON, b"a"), rec.Ack(1, 1)]
+    assert sent(end) is None
+
+
+def test_acks_in_a_row_are_one_record() -> None:
+    end = ready_worker()
+    for seq in (4, 5, 6, 9, 8, 10):
+        end.done(Outbox(SESSION, rec.OnError(seq, 1, "")))
+    assert sent(end) == [SESSION, rec.Ack(4, 6), rec.Ack(9, 9), rec.Ack(8, 8), rec.Ack(10, 10)]
+
+
+def test_what_cannot_be_encoded_is_left_out_with_a_warning() -> None:
+    end = ready_worker()
+    for seq in (4, 5, 6):
+        outbox = Outbox(SESSION, rec.OnError(seq, CON, ""))
+        outbox.records = [rec.Send(CON, b"%d" % seq), rec.Join(CON, object() if seq == 5 else "g")]  # type: ignore[arg-type]
+        end.done(outbox)
+    end.command(rec.Leave(CON, "\ud800"))
+    end.bye()
+    with pytest.warns(RuntimeWarning, match="(join|leave) cannot be encoded"):
+        assert sent(end) == [
+            SESSION,
+            *(rec.Send(CON, b"4"), rec.Join(CON, "g"), rec.Send(CON, b"6"), rec.Join(CON, "g")),
+            *(rec.Ack(4, 6), rec.Bye()),
+        ]
+    assert sent(end) is None
+
+
+def test_nothing_is_forgotten_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = ready_worker()
+    end.command(rec.Send(CON, b"a"))
+    end.done(Outbox(SESSION, rec.OnError(4, CON, "")))
+    with monkeypatch.context() as patch:
+
+        def fail(batch: object) -> bytes:
+            if isinstance(batch, list):
+                raise MemoryError
+            return b""
+
+        patch.setattr(worker_end_module, "encode", fail)
+        with pytest.raises(MemoryError):
+            end.data_to_send()
+    assert sent(end) == [SESSION, rec.Send(CON, b"a"), rec.Ack(4, 4)]
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["who, welcome", "welcome"])
+def test_an_outbox_dies_with_its_session(asked: bool) -> None:
+    end = ready_worker()
+    outbox, done = end.outbox(EVENT), end.outbox(EVENT)
+    outbox.records.append(rec.Send(CON, b"late"))
+    end.done(done)
+    end.command(rec.Send(CON, b"early"))
+    if asked:
+        end.receive(who())
+        assert [type(record) for record in sent(end) or ()] == [int, rec.Hello]
+    end.receive(to_worker(rec.Welcome(1, SESSION + 1, 1, 9000, 9999, 10), session=SESSION + 1))
+    assert sent(end) is None, "what was not yet sent belonged to the old session"
+    assert not end.done(outbox)
+    end.flush(outbox)
+    assert sent(end) is None
+
+
+def test_flush_sends_ahead_and_only_once() -> None:
+    end = ready_worker()
+    outbox = end.outbox(EVENT)
+    outbox.records.append(rec.Send(CON, b"a"))
+    end.flush(outbox)
+    assert sent(end) == [SESSION, rec.Send(CON, b"a")]
+    outbox.records.append(rec.Send(CON, b"b"))
+    end.done(outbox)
+    assert sent(end) == [SESSION, rec.Send(CON, b"b"), rec.Ack(1, 1)]
+
+
+def test_a_command_of_no_event_needs_a_session() -> None:
+    end = ready_worker()
+    assert end.command(rec.Join(CON, "g"))
+    assert sent(end) == [SESSION, rec.Join(CON, "g")]
+    assert not worker_end().command(rec.Join(CON, "g"))
+    end.bye()
+    assert not end.command(rec.Join(CON, "g"))
+
+
+def test_bye_is_the_last_record_behind_all_acks() -> None:
+    end = ready_worker()
+    end.command(rec.Join(CON, "g"))
+    end.done(end.outbox(EVENT))
+    end.bye()
+    assert sent(end) == [SESSION, rec.Join(CON, "g"), rec.Ack(1, 1), rec.Bye()]
+
+
+def test_a_handler_that_returns_after_bye_changes_nothing() -> None:
+    end = ready_worker()
+    early, late = end.outbox(EVENT), end.outbox(EVENT)
+    early.records.append(rec.Send(CON, b"early"))
+    end.bye()
+    end.done(early)
+    assert (sent(end) or [])[-1] == rec.Bye()
+    end.done(late)
+    assert sent(end) is None
+
+
+# --- ids for open ---
+
+
+def test_ids_come_from_the_range_and_more_are_asked_for_in_time() -> None:
+    end = worker_end()
+    end.receive(to_worker(rec.Welcome(1, SESSION, 1, 100, 100 + 4095, 10)))
+    ids = [end.new_id() for _ in range(4096 - IDS_LOW - 1)]
+    assert sent(end) is None
+    ids.append(end.new_id())
+    assert sent(end) == [SESSION, rec.Query(0, "ids")]
+    assert end.receive(to_worker(rec.Answer(0, [9000, 9001]))) == [], "that was no shell's question"
+    ids += [end.new_id() for _ in range(IDS_LOW + 2)]
+    assert ids == [*range(100, 4196), 9000, 9001]
+    with pytest.raises(LookupError):
+        end.new_id()
+
+
+def test_no_ids_without_a_session() -> None:
+    with pytest.raises(LookupError):
+        worker_end().new_id()
+    end = ready_worker()
+    end.receive(who())
+    with pytest.raises(LookupError):
+        end.new_id()
+
+
+def test_the_answer_to_a_shell_is_passed_on() -> None:
+    assert ready_worker().receive(to_worker(rec.Answer(1, [2, 3]))) == [rec.Answer(1, [2, 3])]
+
+
+@pytest.mark.parametrize("value", [None, 5, [], [1], ["a", "b"], [1, 2, 3], {"a": 1}])
+def test_a_worker_survives_a_wrong_answer(value: Any) -> None:
+    assert ready_worker().receive(to_worker(rec.Answer(0, value))) == []
+
+
+# --- batches have a largest size ---
+
+
+def limited(batch: int) -> WorkerEnd:
+    end = ready_worker()
+    end.receive(who())
+    end.data_to_send()
+    welcome = rec.Welcome(1, SESSION, 1, 100, 5000, 10, {"batch": batch})
+    end.receive(to_worker(welcome))
+    return end
+
+
+def filled(end: WorkerEnd, seq: int, *sizes: int) -> Outbox:
+    outbox = end.outbox(rec.OnMessage(seq, CON, b"x", "raw"))
+    for size in sizes:
+        outbox.records.append(rec.Send(CON, bytes(size)))
+        outbox.size += size + RECORD_COST
+    return outbox
+
+
+def test_a_worker_learns_how_large_a_batch_may_be() -> None:
+    for is_remote, batch in ((False, LARGEST_BATCH), (True, LARGEST_REMOTE_BATCH)):
+        end = GatewayEnd(b"id", rec.gateway_decoder(), is_remote)
+        end.welcome(hello(), SESSION, 1, range(100, 200))
+        worker = worker_end()
+        worker.receive(end.data_to_send() or b"")
+        assert worker.room == batch - ROOM_FOR_ACKS
+
+
+def test_events_that_do_not_fit_into_one_batch_go_in_several_each_with_its_commands() -> None:
+    end = limited(100_000 + ROOM_FOR_ACKS)
+    for seq, size in enumerate((60_000, 60_000, 10, 10, 99_000), 1):
+        assert end.done(filled(end, seq, size))
+    assert end.command(rec.Send(CON, b"last"), 4 + RECORD_COST)
+    batches = []
+    while (batch := sent(end)) is not None:
+        batches.append([type(r).__name__ + str(getattr(r, "last", "")) for r in batch[1:]])
+    assert batches == [["Send", "Ack1"], ["Send"] * 3 + ["Ack4"], ["Send", "Send", "Ack5"]]
+
+
+def test_what_is_sealed_ends_with_its_session() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    for seq in (1, 2, 3):
+        end.done(filled(end, seq, 500))
+    end.receive(who())
+    assert isinstance((sent(end) or [])[1], rec.Hello)
+    assert sent(end) is None
+
+
+def test_a_bye_comes_last_of_all_batches() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    for seq in (1, 2):
+        end.done(filled(end, seq, 500))
+    end.bye()
+    first, second = sent(end) or [], sent(end) or []
+    assert [type(r) for r in first[1:]] == [rec.Send, rec.Ack]
+    assert [type(r) for r in second[1:]] == [rec.Send, rec.Ack, rec.Bye]
+
+
+def test_the_fullest_batch_fits() -> None:
+    """Commands up to the room, and as many acks as can be."""
+    end = limited(LARGEST_REMOTE_BATCH)
+    seqs = range(1, 2 * LARGEST_WINDOW, 2)
+    for seq in seqs:
+        end.done(filled(end, (1 << 53) + seq, 0))
+    left = end.room - len(seqs) * RECORD_COST - RECORD_COST
+    assert end.command(rec.Send(CON, bytes(left)), left + RECORD_COST)
+    batch = end.data_to_send() or b""
+    assert end.data_to_send() is None
+    assert 0.5 * LARGEST_REMOTE_BATCH < len(batch) <= LARGEST_REMOTE_BATCH
+
+
+def test_the_largest_message_fits_both_ways() -> None:
+    assert worker_end().room >= LARGEST_MESSAGE + RECORD_COST

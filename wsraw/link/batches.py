@@ -1,0 +1,30 @@
+"""Sans-I/O. How long a batch may be, and from which length on it is not copied."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wsraw.link.records import MOST_RECORDS
+
+LARGEST_BATCH: Final = 64 * 1024 * 1024
+"""Bytes of a batch between the gateway and a worker of the same machine, in either direction:
+ZeroMQ cuts the link at a longer one."""
+
+LARGEST_REMOTE_BATCH: Final = 16 * 1024 * 1024
+"""The same for a batch that comes from a worker on another machine."""
+
+RECORD_COST: Final = LARGEST_BATCH // MOST_RECORDS
+"""Bytes that a command counts for beside its data: so a batch that is short enough has no more
+records than the gateway reads."""
+
+ROOM_FOR_ACKS: Final = 256 * 1024
+"""Bytes of a batch that commands leave for the session and for as many acks as events may be in
+flight."""
+
+COPIED_BELOW: Final = 512 * 1024
+"""Bytes of a batch from which on both ends have ZeroMQ send it where it lies. A megabyte is then
+copied five times on its way through us instead of nine; for less the bookkeeping costs more than
+the copies."""
+
+READ_IN_PLACE: Final = 8 * 1024
+"""Bytes of a batch from which on it is read where ZeroMQ has put it."""

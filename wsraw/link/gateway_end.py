@@ -1,0 +1,215 @@
+"""Sans-I/O. The gateway's end of the worker link: one session with one worker.
+
+A session number fences: a batch of another session, or one that acks what this session does not
+hold, is dropped whole. Nothing that a worker sends raises anything but LinkError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic
+
+from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH
+from wsraw.link.records import (
+    PROTOCOL_VERSION,
+    STATE_LIMIT,
+    Ack,
+    Decoder,
+    Drain,
+    Event,
+    Hello,
+    OnMessage,
+    Record,
+    Refused,
+    Welcome,
+    Who,
+    encode,
+)
+from wsraw.link.states import NEW, READY, LinkState, LinkStep, after
+from wsraw.link.window import WINDOW_BYTES, InFlight, Owner, Window
+
+MOST_OWED: Final = 10_000
+"""Refusals, and values in answers, that a worker can cause in a turn."""
+
+LONGEST_WHY: Final = 200
+"""Characters of a reason: it may quote what was wrong."""
+
+
+class GatewayEnd(Generic[Owner]):
+    """The dialog with one worker, known by its ROUTER identity: its batches in, batches for it
+    out. What is in flight belongs to an owner of the caller's choice."""
+
+    def __init__(self, identity: bytes, decoder: Decoder, is_remote: bool = False) -> None:
+        self.identity = identity
+        self.window: Window[Owner] = Window(is_remote)
+        self.state: LinkState = NEW
+        self.number = 0
+        """Of the session; never given twice while a gateway lives."""
+        self.pool = ""
+        self.instance = ""
+        self.language = ""
+        self.batches = 0
+        self.batch_acks = 0
+        """Events that the last batch acks."""
+        self.dropped = 0
+        """Batches of another session, or with acks that are wrong."""
+        self.owed = 0
+        """What the worker is to be told in answer to its own commands; see MOST_OWED."""
+        self._largest_batch = LARGEST_REMOTE_BATCH if is_remote else LARGEST_BATCH
+        self._decoder = decoder
+        self._out: list[Record] = []
+        self._has_large = False
+        """An event larger than the window is in `_out`: it is sent alone."""
+
+    # --- batches in ---
+
+    def receive(self, data: bytes | memoryview) -> list[Any]:
+        """The records of a batch, in order, None for those left out (the worker is told).
+
+        Without a session in front only a hello counts, and then it is all that is given.
+        A batch of another session, or one that acks what is not in flight, gives nothing at all.
+        Raises LinkError for what is no batch: the session cannot go on.
+        """
+        session, records, wrong = self._decoder.decode(data)
+        if self.state is NEW or not session:
+            # In a running session a hello says that the worker knows nothing of it any more.
+            return [record for record in records if type(record) is Hello]
+        if session != self.number or not self._holds_all(records):
+            self.dropped += 1
+            return []
+        self.batches += 1
+        for index, why in wrong:
+            self.refuse(index, why)
+        return records
+
+    def _holds_all(self, records: list[Any]) -> bool:
+        """Whether every acked seq is in flight, once. Never loops over a range it was given."""
+        in_flight = self.window.in_flight
+        seen: set[int] = set()
+        for record in records:
+            if type(record) is Ack:
+                if not 0 <= record.last - record.first < len(in_flight):
+                    return False
+                seqs = range(record.first, record.last + 1)
+                for seq in seqs:
+                    if seq not in in_flight:
+                        return False
+                if seen and not seen.isdisjoint(seqs):
+                    return False
+                seen.update(seqs)
+        self.batch_acks = len(seen)
+        return True
+
+    # --- the dialog ---
+
+    def welcome(self, hello: Hello, session: int, epoch: int, ids: range) -> None:
+        """The hello was good: begin the session."""
+        self.state = after(self.state, LinkStep.WELCOME)
+        self.number = session
+        self.pool = hello.pool
+        self.instance = hello.instance
+        self.language = hello.language
+        window = self.window
+        window.begin(hello.concurrency, hello.window)
+        limits = {
+            "state": STATE_LIMIT,
+            "window_bytes": window.byte_limit,
+            "batch": self._largest_batch,
+        }
+        self._out = [
+            Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits)
+        ]
+
+    def deliver(self, event: Event, owner: Owner, size: int, now: float) -> None:
+        """Send an event and put it in flight. The caller has asked the window for room."""
+        self.window.add(event, owner, size, now)
+        if size > WINDOW_BYTES:
+            self._has_large = True
+        self._out.append(event)
+
+    def notice(self, record: Record) -> None:
+        """Send a notice; it keeps its place among the events."""
+        self._out.append(record)
+
+    def refuse(self, index: int, why: str) -> None:
+        """Tell the worker that a record of its current batch was left out. Of thousands in a turn
+        it is not told each: nobody reads them, and they need memory."""
+        if self.owed < MOST_OWED:
+            self.owed += 1
+            self._out.append(Refused(self.batches, index, why[:LONGEST_WHY]))
+
+    def drain(self, deadline: float) -> None:
+        """Tell a READY worker that no more events come, and how many seconds it has."""
+        if self.state is READY:
+            self.state = after(self.state, LinkStep.DRAIN)
+            self._out.append(Drain(deadline))
+
+    def end(self) -> list[InFlight[Owner]]:
+        """The session is over, for whatever reason: give what was in flight, in order."""
+        self.state = after(self.state, LinkStep.BYE)
+        unsent = {id(record) for record in self._out}
+        flights = self.window.clear()
+        for flight in flights:
+            flight.left = id(flight.event) not in unsent
+        self._out = []
+        return flights
+
+    # --- batches out ---
+
+    def data_to_send(self) -> bytes | None:
+        """The records since the last call as a batch, or None; of a large event there are more."""
+        out = self._out
+        if not out:
+            return None
+        self._out = []
+        if self._has_large:
+            out = self._cut(out)
+        try:
+            batch = encode([self.number, *out])
+        except Exception:
+            # See take_out_unencodable.
+            self._out = out + self._out
+            raise
+        self.owed = 0
+        return batch
+
+    def _cut(self, out: list[Record]) -> list[Record]:
+        """A large event alone, or what is before it: together they may be too long for a batch."""
+        for index, record in enumerate(out):
+            if type(record) is OnMessage and len(record.data) > WINDOW_BYTES - COPIED_BELOW:
+                end = max(index, 1)
+                self._out = out[end:]
+                return out[:end]
+        self._has_large = False
+        return out
+
+    def take_out_unencodable(self) -> list[Record]:
+        """After `data_to_send` has raised: give the records that cannot be encoded; they are not
+        sent. Such an event was never in flight."""
+        wrong = []
+        for record in self._out:
+            try:
+                encode(record)
+            except Exception:
+                wrong.append(record)
+        self._take_out(wrong)
+        return wrong
+
+    def take_out(self, con: int) -> None:
+        """Send nothing of what waits of this connection."""
+        self._take_out([record for record in self._out if getattr(record, "con", None) == con])
+
+    def _take_out(self, records: list[Record]) -> None:
+        out = {id(record) for record in records}
+        self._out = [record for record in self._out if id(record) not in out]
+        for record in records:
+            self.window.discard(getattr(record, "seq", 0))
+
+
+def who() -> bytes:
+    """The batch that asks an unknown identity for its hello."""
+    return encode([0, Who()])
+
+
+def refusal(why: str, session: int = 0) -> bytes:
+    """The batch that tells a worker why it is shut out, from the beginning or out of a session."""
+    return encode([session, Refused(0, 0, why)])

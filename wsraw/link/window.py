@@ -1,0 +1,249 @@
+"""Sans-I/O. Credit: how many events a worker may have in flight, and whether it takes too long.
+
+Little work is outstanding: the window is what a worker does in 5 ms, so that a move, a drain or a
+death has little to wait for or to repeat. How long an event takes is learned from the acks.
+
+Time comes in as `now`, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+from wsraw.link.records import Ack, Event, Lean
+
+WORK_AHEAD: Final = 0.005
+"""Seconds of work that may wait at a worker: enough to hide the round trip, little to wait for."""
+
+FIRST_WINDOW: Final = 4
+"""Events in flight at a worker of unknown speed."""
+
+WINDOW_BYTES: Final = 1024 * 1024
+"""Bytes in flight at one worker; one event may always go, whatever its size."""
+
+LARGEST_WINDOW: Final = 10_000
+"""Events in flight at one worker, however fast it is."""
+
+LATE_AFTER: Final = 0.003
+"""Seconds after which an event goes to an idle worker rather than behind the one that takes so
+long. Moves cost more than they gain before: at full load each round trip takes a millisecond."""
+
+STUCK_AFTER: Final = 0.020
+"""A worker whose oldest event is older than this (or four of its events) gets nothing new."""
+
+ROUND_TRIPS: Final = 8
+"""Events, each the only one at a remote worker, of which the quickest says how far that is."""
+
+LONGEST_ROUND_TRIP: Final = 1.0
+"""Seconds. What takes longer is the handler."""
+
+Owner = TypeVar("Owner")
+
+
+class InFlight(Lean, Generic[Owner]):
+    """An event that a worker holds unacked, and the connection it belongs to."""
+
+    event: Event
+    owner: Owner
+    size: int
+    sent_at: float
+    left: bool = True
+    """False, once the session is over, for an event that has never left the gateway."""
+
+
+class RoundTrips:
+    """How long it takes to reach a remote worker and to hear from it."""
+
+    __slots__ = ("_samples", "sent_at")
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self.sent_at = 0.0
+        """When the event that was acked last was sent."""
+
+    def add(self, seconds: float) -> float:
+        """An event that found the worker idle took so long; give the round trip. The handler took
+        a part of it, so the quickest of some counts, and an old one is forgotten, as networks
+        change."""
+        self._samples.append(min(seconds, LONGEST_ROUND_TRIP))
+        return min(self._samples)
+
+
+class Window(Generic[Owner]):
+    """What one worker holds unacked, and how much more it may be given."""
+
+    def __init__(self, is_remote: bool = False) -> None:
+        """`is_remote`: a network is between us, and on the way there and back nobody works."""
+        self.in_flight: dict[int, InFlight[Owner]] = {}
+        """By seq, the oldest first."""
+        self.bytes = 0
+        """In flight."""
+        self.limit = FIRST_WINDOW
+        """Events that may be in flight; 0 while it is closed."""
+        self.byte_limit = WINDOW_BYTES
+        self.largest = LARGEST_WINDOW
+        self.concurrency = 1
+        self.choked = False
+        """The worker does not read what it is sent: its queue is full."""
+        self.next_seq = 1
+        self.acked_events = 0
+        self.service_time = 0.0
+        self.samples: deque[float] = deque(maxlen=256)
+        """Recent service times, in seconds, one for each turn that brought acks."""
+        self.round_trip = 0.0
+        """Seconds; known only of a remote worker."""
+        self._round_trips = RoundTrips() if is_remote else None
+        self._busy_since = 0.0
+        self._last_ack = 0.0
+        self._acked = 0
+        """Since the last `measure`."""
+        self._sample_since = 0.0
+        self._was_empty = False
+        self._last_acked_seq = 0
+        self._grow_after = 0
+
+    def begin(self, concurrency: int, largest: int) -> None:
+        """The worker has said how much it can take."""
+        self.concurrency = max(1, min(concurrency, LARGEST_WINDOW))
+        self.largest = max(1, min(largest, LARGEST_WINDOW))
+        self.limit = min(FIRST_WINDOW, self.largest)
+
+    # --- events out, acks in ---
+
+    def has_room(self, size: int) -> bool:
+        """Whether one more event of `size` bytes fits."""
+        in_flight = len(self.in_flight)
+        return (
+            in_flight < self.limit
+            and (not in_flight or self.bytes + size <= self.byte_limit)
+            and not self.choked
+        )
+
+    def add(self, event: Event, owner: Owner, size: int, now: float) -> None:
+        """Number an event and put it in flight. The caller has asked for room."""
+        seq = event.seq = self.next_seq
+        self.next_seq = seq + 1
+        if not self.in_flight:
+            self._busy_since = now
+        self.in_flight[seq] = InFlight(event, owner, size, now)
+        self.bytes += size
+
+    def take(self, ack: Ack) -> list[InFlight[Owner]]:
+        """Take the events of an ack out of flight, in order; all of them are."""
+        if not self._acked:
+            # Now, as an event that goes out later in this turn may begin a new time of being busy.
+            self._was_empty = self._busy_since >= self._last_ack
+            self._sample_since = self._busy_since if self._was_empty else self._last_ack
+        pop = self.in_flight.pop
+        taken = [pop(seq) for seq in range(ack.first, ack.last + 1)]
+        self.bytes -= sum([flight.size for flight in taken])
+        self._acked += len(taken)
+        self.acked_events += len(taken)
+        self._last_acked_seq = max(self._last_acked_seq, ack.last)
+        if self._round_trips is not None:
+            self._round_trips.sent_at = taken[-1].sent_at
+        return taken
+
+    def discard(self, seq: int) -> None:
+        """An event has not been sent after all."""
+        flight = self.in_flight.pop(seq, None)
+        if flight is not None:
+            self.bytes -= flight.size
+
+    def recount(self) -> None:
+        """Add up the bytes in flight anew."""
+        self.bytes = sum([flight.size for flight in self.in_flight.values()])
+
+    def clear(self) -> list[InFlight[Owner]]:
+        """The session is over: what was in flight, in order."""
+        flights = list(self.in_flight.values())
+        self.in_flight.clear()
+        self.bytes = 0
+        return flights
+
+    # --- closed: for events that are given out one at a time, without asking for room ---
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has no room for anything."""
+        return self.limit == 0
+
+    def close(self) -> None:
+        """Have no room from here on."""
+        self.limit = 0
+
+    def reopen(self) -> None:
+        """Begin to learn anew how much the worker can take."""
+        self.limit = min(FIRST_WINDOW, self.largest)
+
+    # --- how long it takes ---
+
+    def oldest_age(self, now: float) -> float:
+        """How many seconds the event has lasted that is being handled for the longest time; 0
+        without.
+
+        With a concurrency of 1 an event begins when the one before it is acked; with more, each
+        counts by itself.
+        """
+        if not self.in_flight:
+            return 0.0
+        oldest = next(iter(self.in_flight.values())).sent_at
+        if self.concurrency == 1 and oldest < self._last_ack:
+            oldest = self._last_ack
+        return now - oldest
+
+    def is_late(self, now: float) -> bool:
+        """Whether its oldest event takes a little long, with its concurrency used up. A worker that
+        is not late is not stuck either."""
+        return (
+            len(self.in_flight) >= self.concurrency
+            and self.oldest_age(now) > LATE_AFTER + self.round_trip
+        )
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether its oldest event takes unusually long, with its concurrency used up."""
+        return self.choked or (len(self.in_flight) >= self.concurrency and self.is_slow(now))
+
+    def is_slow(self, now: float) -> bool:
+        """Whether its oldest event takes unusually long."""
+        return self.oldest_age(now) > max(STUCK_AFTER + self.round_trip, 4 * self.service_time)
+
+    def measure(self, now: float) -> None:
+        """Learn the service time from the acks since the last call; once a turn, as batches of one
+        turn share its `now`.
+
+        The spacing of acks, not their latency: a hundred async handlers that wait 100 ms each serve
+        a thousand events a second. While the worker was empty in between, the spacing holds a round
+        trip too; such a sample may raise the window, never lower it.
+        """
+        if not self._acked:
+            return
+        spacing = max((now - self._sample_since) / self._acked, 1e-7)
+        target = self.concurrency + int((WORK_AHEAD + self.round_trip) / spacing)
+        if self._round_trips is not None:
+            target = self._remote_target(self._round_trips, target, now)
+        target = min(self.largest, target)
+        self.service_time = spacing
+        self.samples.append(spacing)
+        if self.is_closed:
+            pass
+        elif target < self.limit:
+            if not self._was_empty:
+                self.limit = target
+        elif self._last_acked_seq >= self._grow_after:
+            # At most doubled per round trip: what was sent since the last growth has come back.
+            self.limit = min(target, 2 * self.limit)
+            self._grow_after = self.next_seq
+        self._acked = 0
+        self._last_ack = now
+
+    def _remote_target(self, round_trips: RoundTrips, target: int, now: float) -> int:
+        """The window of a remote worker. As long as the window alone holds it up, the spacing of
+        its acks says nothing: all that fits is on its way, and comes back as soon as it can."""
+        if self._was_empty:
+            self.round_trip = round_trips.add(now - self._busy_since)
+        is_full = len(self.in_flight) + self._acked >= self.limit
+        if is_full and now - round_trips.sent_at < self.round_trip + WORK_AHEAD / 2:
+            return max(target, 2 * self.limit)
+        return target

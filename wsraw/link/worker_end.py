@@ -1,0 +1,369 @@
+"""Sans-I/O. The worker's end of the link: hello, events in, commands and acks out.
+
+- Commands travel with their ack, in one batch: a dead worker leaves both or neither.
+- What a handler commands after its session has ended is dropped: its event goes to another worker.
+
+Nothing that a gateway sends raises.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from wsraw.link.batches import LARGEST_BATCH, RECORD_COST, ROOM_FOR_ACKS
+from wsraw.link.records import (
+    PROTOCOL_VERSION,
+    Ack,
+    Answer,
+    Attach,
+    Bye,
+    Detach,
+    Drain,
+    Event,
+    Hello,
+    LinkError,
+    OnClose,
+    OnConnect,
+    OnError,
+    OnMessage,
+    Query,
+    Record,
+    Welcome,
+    Who,
+    encode,
+    worker_decoder,
+)
+from wsraw.link.states import GONE, NEW, LinkState, LinkStep, after
+from wsraw.link.window import LARGEST_WINDOW
+
+IDS_LOW: Final = 1024
+"""Connection ids left when the worker asks for more."""
+
+ONLY_MESSAGES: Final = {OnMessage}
+"""The types in most batches for a worker; asked for this way, it costs next to nothing a record."""
+
+
+class Outbox:
+    """What one event's handler has commanded so far; it goes out with the event's ack."""
+
+    __slots__ = ("event", "records", "seq", "session", "size")
+
+    def __init__(self, session: int, event: Event) -> None:
+        self.session = session
+        self.event = event
+        self.seq = event.seq
+        self.records: list[Record] = []
+        self.size = 0
+        """Bytes that the records count for; at most the link's `room`."""
+
+
+class Unencodable:
+    """A record that cannot be encoded: it has values of a wrong type."""
+
+    __slots__ = ("error", "event", "record", "records")
+
+    def __init__(
+        self, record: Record, error: Exception, event: Event | None, records: list[Record]
+    ) -> None:
+        self.record = record
+        self.error = error
+        self.event = event
+        """The event in which it was commanded, if any."""
+        self.records = records
+        """All that was commanded there."""
+
+
+def leave_out(wrong: Unencodable) -> list[Record]:
+    """Send nothing of what the event has commanded, and warn."""
+    tag = type(wrong.record).__struct_config__.tag
+    warnings.warn(f"{tag} cannot be encoded: {wrong.error}", RuntimeWarning, stacklevel=2)
+    return []
+
+
+class _Batch:
+    """A batch that is being filled."""
+
+    __slots__ = ("acks", "events", "groups", "size")
+
+    def __init__(self) -> None:
+        self.groups: list[list[Record]] = []
+        """Commands in order, those of one event together."""
+        self.events: list[Event | None] = []
+        """The event of each group; None: it belongs to none."""
+        self.size = 0
+        """Bytes that the commands count for."""
+        self.acks: list[list[int]] = []
+
+    def add(self, records: list[Record], size: int, event: Event | None) -> None:
+        self.groups.append(records)
+        self.events.append(event)
+        self.size += size
+
+
+class _Ids:
+    """Connection ids that `open` may use, in ranges."""
+
+    __slots__ = ("left", "ranges")
+
+    def __init__(self) -> None:
+        self.ranges: deque[tuple[int, int]] = deque()
+        self.left = 0
+
+    def add(self, first: int, last: int) -> None:
+        self.ranges.append((first, last))
+        self.left += last - first + 1
+
+    def take(self) -> int:
+        first, last = self.ranges.popleft()
+        if first < last:
+            self.ranges.appendleft((first + 1, last))
+        self.left -= 1
+        return first
+
+
+class WorkerEnd:
+    """The dialog with the gateway: its batches in, records out; commands and acks in, batches
+    out."""
+
+    def __init__(
+        self,
+        *,
+        pool: str,
+        token: str,
+        instance: str,
+        language: str,
+        concurrency: int = 1,
+        window: int = LARGEST_WINDOW,
+        starting: bool = False,
+    ) -> None:
+        self.state: LinkState = NEW
+        self.session = 0
+        self.epoch = 0
+        self.held: set[int] = set()
+        """Connections that it knows; a hello lists them."""
+        self.room = LARGEST_BATCH - ROOM_FOR_ACKS
+        """Bytes of commands that fit into one batch."""
+        self.replace: Callable[[Unencodable], list[Record]] = leave_out
+        """Called with what cannot be encoded; gives what is sent instead of all that the event has
+        commanded. The event is acked, as if its handler had raised."""
+        self._hello = Hello(
+            PROTOCOL_VERSION, pool, instance, language, token, window, concurrency, [], starting
+        )
+        self._hello_due = False
+        self._empty_due = False
+        """A batch of no records is to say that the worker has started."""
+        self._decoder = worker_decoder()
+        self._batch = _Batch()
+        self._sealed: deque[bytes] = deque()
+        """Batches that are full, before the one that is being filled."""
+        self._ends: dict[int, int] = {}
+        """Connections by the seq of their on_close: once that is handled they are not held."""
+        self._ids = _Ids()
+
+    # --- batches in ---
+
+    def receive(self, data: bytes | memoryview) -> list[Any]:
+        """Events and notices for the shell, in order. `who` is answered here, nothing raises."""
+        if not data or self.state is GONE:
+            # After bye nothing is for us any more; a `who` must not begin another session.
+            return []
+        try:
+            session, records, _ = self._decoder.decode(data)
+        except LinkError:
+            return []
+        # The hot path: a batch of messages has no record that is ours to look at.
+        if session == self.session and session and set(map(type, records)) == ONLY_MESSAGES:
+            return records
+        return self._receive_each(session, records)
+
+    def _receive_each(self, session: int, records: Iterable[Any]) -> list[Any]:
+        passed = []
+        for record in records:
+            kind = type(record)
+            if kind is Who:
+                # A gateway that does not know us: whatever we had with another one is over.
+                self._end_session()
+                self._hello_due = True
+                continue
+            if kind is Welcome:
+                self._begin_session(record)
+            elif session != self.session or record is None:
+                continue
+            elif kind is OnConnect or kind is Attach or kind is OnError:
+                # An on_error can come first, as of a successor that cannot connect.
+                self.held.add(record.con)
+            elif kind is Detach:
+                self.held.discard(record.con)
+            elif kind is OnClose:
+                self.held.add(record.con)
+                self._ends[record.seq] = record.con
+            elif kind is Answer and record.ref == 0:
+                # Our own query for ids; refs of the shell begin at 1.
+                self._receive_ids(record.value)
+                continue
+            elif kind is Drain:
+                self.state = after(self.state, LinkStep.DRAIN)
+            passed.append(record)
+        return passed
+
+    def _begin_session(self, welcome: Welcome) -> None:
+        self._end_session()
+        # A `who` that was read and not yet answered is older than this session.
+        self._hello_due = False
+        self.state = after(self.state, LinkStep.WELCOME)
+        self.session = welcome.session
+        self.epoch = welcome.epoch
+        batch = welcome.limits.get("batch", LARGEST_BATCH)
+        self.room = max(1, batch - ROOM_FOR_ACKS)
+        self._ids.add(welcome.first, welcome.last)
+
+    def _end_session(self) -> None:
+        """The outboxes of handlers that still run die with their session: see `done`."""
+        self.state = after(self.state, LinkStep.WHO)
+        self.session = 0
+        self._batch = _Batch()
+        self._sealed.clear()
+        self._ends.clear()
+        self._empty_due = False
+        self._ids = _Ids()
+
+    def _receive_ids(self, value: Any) -> None:
+        match value:
+            case [int(first), int(last)] if first <= last:
+                self._ids.add(first, last)
+
+    # --- commands and acks in ---
+
+    def outbox(self, event: Event) -> Outbox:
+        """The outbox of an event that `receive` gave in this session."""
+        return Outbox(self.session, event)
+
+    def done(self, outbox: Outbox) -> bool:
+        """The handler has returned: its commands, then its ack. False if its session is over.
+
+        To discard the commands of a handler that failed, clear ``outbox.records`` first.
+        """
+        if outbox.session != self.session or self.state is GONE:
+            return False
+        batch = self._batch
+        if outbox.records:
+            # As in `_append`, without the call: this is what most events come to.
+            size = batch.size + outbox.size
+            if size > self.room:
+                self._append(outbox.records, outbox.size, outbox.event)
+                batch = self._batch
+            else:
+                batch.size = size
+                batch.groups.append(outbox.records)
+                batch.events.append(outbox.event)
+        seq = outbox.seq
+        if self._ends and seq in self._ends:
+            # Should the gateway die before its detach comes, the next one must not be told of it.
+            self.held.discard(self._ends.pop(seq))
+        acks = batch.acks
+        if acks and acks[-1][1] + 1 == seq:
+            acks[-1][1] = seq
+        else:
+            acks.append([seq, seq])
+        return True
+
+    def flush(self, outbox: Outbox) -> None:
+        """Send an event's commands ahead of its ack; after a crash they can happen twice."""
+        is_current = outbox.session == self.session and self.state is not GONE
+        if outbox.records and is_current:
+            self._append(outbox.records, outbox.size, outbox.event)
+        outbox.records = []
+        outbox.size = 0
+
+    def _append(self, records: list[Record], size: int, event: Event | None) -> None:
+        """Commands that belong together: all of them into one batch."""
+        batch = self._batch
+        if batch.size + size > self.room and (batch.groups or batch.acks):
+            self._sealed.append(self._take_batch())
+        self._batch.add(records, size, event)
+
+    def command(self, record: Record, size: int = RECORD_COST) -> bool:
+        """A command that belongs to no event: sent at once, at most once. False without a
+        session."""
+        if self.state is NEW or self.state is GONE:
+            return False
+        self._append([record], size, None)
+        return True
+
+    def started(self) -> None:
+        """A worker that said `starting` has started: a batch says so, if only an empty one."""
+        if self._hello.starting:
+            self._hello.starting = False
+            self._empty_due = bool(self.session)
+
+    def new_id(self) -> int:
+        """An id for `open`, out of the session's ranges. Raises LookupError without a session, or
+        when they are used up."""
+        if not self._ids.left:
+            raise LookupError("no connection ids: the gateway is away, or gave none yet")
+        con = self._ids.take()
+        if self._ids.left == IDS_LOW:
+            self.command(Query(0, "ids"))
+        self.held.add(con)
+        return con
+
+    def bye(self) -> None:
+        """End the session with the next batch; handlers that still run are not heard any more."""
+        if self.session and self.state is not GONE:
+            self._batch.add([Bye()], 0, None)
+        self._hello_due = False
+        self.state = after(self.state, LinkStep.BYE)
+
+    # --- batches out ---
+
+    def data_to_send(self) -> bytes | None:
+        """The next batch, or None. Commands stand before all acks: the batch takes effect whole."""
+        if self._hello_due:
+            self._hello.held = sorted(self.held)
+            batch = encode([0, self._hello])
+            self._hello_due = False
+            return batch
+        if self._sealed:
+            return self._sealed.popleft()
+        if not self._batch.groups and not self._batch.acks and not self._empty_due:
+            return None
+        return self._take_batch()
+
+    def _take_batch(self) -> bytes:
+        try:
+            data = self._encode()
+        except Exception:
+            data = b""
+        if not data:
+            batch = self._batch
+            # What cannot be encoded costs its event what that has commanded, and no other.
+            batch.groups = [
+                self._encodable(group, event)
+                for group, event in zip(batch.groups, batch.events, strict=True)
+            ]
+            data = self._encode()
+        # Nothing is forgotten before that has succeeded.
+        self._empty_due = False
+        self._batch = _Batch()
+        return data
+
+    def _encode(self) -> bytes:
+        records: list[Record] = []
+        for group in self._batch.groups:
+            records += group
+        acks = [Ack(first, last) for first, last in self._batch.acks]
+        if self.state is GONE:
+            # A bye stands behind the acks.
+            return encode([self.session, *records[:-1], *acks, *records[-1:]])
+        return encode([self.session, *records, *acks])
+
+    def _encodable(self, records: list[Record], event: Event | None) -> list[Record]:
+        for record in records:
+            try:
+                encode(record)
+            except Exception as error:
+                return self.replace(Unencodable(record, error, event, records))
+        return records
