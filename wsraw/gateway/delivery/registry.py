@@ -18,7 +18,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import Entry, Pool, Worker, entry_of
+from wsraw.gateway.delivery.entry import Entry, Pool, Worker
 from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.weights import MARK
@@ -231,7 +231,7 @@ class Registry:
         """Something of ours has raised while this connection was handled: it ends for that, and
         nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
         self.limits.fault(con.who, error)
-        entry = entry_of(con)
+        entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
