@@ -16,7 +16,7 @@ from types import TracebackType
 
 from deadline import DEADLINE, eventually
 
-from wsraw.supervisor.supervisor import ONE_WISH
+from wsraw.supervisor.supervisor import REPEATED_SIGNAL
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,7 +155,7 @@ class Running:
 
     def send_again(self, number: int) -> None:
         """A signal that is not taken for the one before."""
-        time.sleep(2 * ONE_WISH)
+        time.sleep(2 * REPEATED_SIGNAL)
         self.send(number)
 
     def wait(self) -> int:

@@ -247,10 +247,10 @@ def test_a_gateway_that_hangs_is_replaced_and_its_stack_is_logged() -> None:
             beside.sendall(b"here")
             assert receive_exactly(beside, 4) == b"here"
             os.kill(first, signal.SIGSTOP)
-            serving.run.line(r"warning wsraw: aborting gateway: it has not answered for 2 s")
+            serving.run.line(r"aborting gateway: no answer for gateway_timeout \(2 s\)")
             serving.run.line(r"gateway: Fatal Python error: Aborted")
             serving.run.line(r'gateway:   File ".*gateway\.py", line \d+ in main')
-            serving.run.line(r"gateway was killed by SIGABRT \(it has not answered for 2 s\)")
+            serving.run.line(r"gateway was killed by SIGABRT \(no answer for gateway_timeout")
             lost.settimeout(TIMEOUT)
             assert lost.recv(1) == b""
         with serving.tcp() as again:

@@ -164,7 +164,7 @@ def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
         client.send("x")
         assert client.recv(15) == "old"
-        serving.run.line("aborting worker 2: it has not said hello in 2 s")
+        serving.run.line(r"aborting worker 2: it was not ready within start_timeout \(2 s\)")
         answers(handlers, "mended")
         serving.run.line("draining worker 1")
 

@@ -50,7 +50,7 @@ def test_an_unusable_run_folder_does_not_stop_the_restart_of_the_gateway() -> No
             # The worker is another one by now: the old one was replaced, as its link has moved.
             [spare] = [path for path in folder.parent.iterdir() if path.is_dir()]
             assert wsraw("status", f"--run-dir={spare}").returncode == 0
-            serving.run.line(r"takes no sockets")
+            serving.run.line(r"cannot hold sockets")
         finally:
             folder.unlink()
 

@@ -138,7 +138,7 @@ def test_several_pools() -> None:
     assert [each["pool"] for each in data["workers"]] == ["default", "feed", "feed"]
     text = status.table(data)
     assert "CRASH LOOP in feed:" in text
-    assert "pool feed: workers ready 1, wanted 2; connections 7, of which wait 2" in text
+    assert "pool feed: workers ready 1, wanted 2; connections 7, waiting 2" in text
     assert re.search(r"^1 .* default  x.py$", text, re.M)
     assert "pool" not in status.table(told(Run(1).up(), {"workers": []})), "there is one only"
 
@@ -147,7 +147,7 @@ def test_the_table_without_the_gateway() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     text = status.table({**told(run, None), "listen": []})
-    assert "it does not answer" in text
+    assert "the gateway does not answer" in text
     assert "dead letters 7" in text, "they are in a file"
     assert "listening on nothing yet" in text
 

@@ -146,7 +146,7 @@ def test_a_crash_loop_keeps_gateway_and_connections(handlers: str, start: Start)
         worker = run.pid("worker 1")
         Path(handlers).write_text("import os\nos._exit(7)\n")
         os.kill(worker, signal.SIGKILL)
-        run.line("crash loop: more than 1 deaths at the start within 30 s")
+        run.line("crash loop: more than 1 early deaths within 30 s")
         client.sendall(b"still here")
         Path(handlers).write_text(HANDLERS)
         run.send(signal.SIGHUP)
@@ -395,6 +395,6 @@ def test_a_storm_of_sighup_is_one_reload(tmp_path: Path) -> None:
         assert handled == [1, 1]
     finally:
         supervisor._children.kill_all()
-        supervisor._children.hear_out()
+        supervisor._children.read_rest()
         supervisor._close()
         log.close()

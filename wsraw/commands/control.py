@@ -120,7 +120,7 @@ def dead_letters(number: int | None, run_dir: str) -> None:
     try:
         file = letters.find(run_dir)
         found = letters.read(file)
-    except letters.NoLettersError as error:
+    except letters.NoDeadLettersError as error:
         raise WrongUse(str(error)) from error
     except OSError as error:
         raise WrongUse(f"{file}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""I/O. Which files changed, for `--reload`: looked at once a second, as that works everywhere."""
+"""I/O. Watches files for `--reload` by scanning them, which works on every platform."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import Final
 
 MOST_ENTRIES: Final = 50_000
-"""Files and folders that a look goes through, below one folder: about 0.1 s."""
+"""Files and folders that a scan reads below one folder: about 0.1 s."""
 
-NOT_OURS: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
-"""Folders of this name are installed, not written; so are those with a pyvenv.cfg."""
+INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
+"""Names of folders with installed code, like folders that hold a pyvenv.cfg."""
 
 VENDOR: Final = "vendor"
-"""Where PHP, Go and Ruby install; of a Python project it is a folder like any other."""
+"""Installed code of PHP, Go and Ruby; in a Python project an ordinary folder."""
 
 Look = tuple[str, int, int, int]
-"""What is seen of a file: its place behind all links, its size and its times."""
+"""A file as scanned: its resolved path, size and times."""
 
 
 class Watch:
-    """Files, and for each one all of the same suffix in its folder or below: what a handlers file
-    (or `echo.mjs`) may import from there.
+    """Watches files, and all files of the same suffix in and below their folders, which they may
+    import.
 
-    Paths stay as they were given, and each look follows the links in them: a link that leads
-    elsewhere is a change of all that is behind it. `warn` is called with a line for each folder
-    that is too large to be looked at whole.
+    Each scan follows links anew, so a link with a new target is a change. `warn` is called with a
+    line for each folder that is too large to be scanned whole.
     """
 
     def __init__(self, files: Iterable[Path], warn: Callable[[str], object]) -> None:
@@ -38,21 +37,21 @@ class Watch:
         self._seen = self._look()
 
     def changed(self) -> list[Path]:
-        """Files that came, went or were written since the last call."""
+        """Files that were added, removed or written since the last call."""
         before, self._seen = self._seen, self._look()
         paths = before.keys() | self._seen.keys()
         return sorted(Path(path) for path in paths if before.get(path) != self._seen.get(path))
 
     def _look(self) -> dict[str, Look]:
-        # All by their names: objects for paths would make a look five times as long.
+        # Strings: with Path objects a scan takes five times as long.
         seen: dict[str, Look] = {}
         walked = set()
         for file in self._files:
-            # Python's first folder on sys.path is that of the file itself, behind all links.
+            # sys.path[0] is the folder of the resolved file.
             place = os.path.realpath(file)
             folder = os.path.dirname(place)
             _note(seen, file, place)
-            # What has no suffix is a program of its own; its folder may be /usr/bin.
+            # A file without a suffix is a program; its folder may be /usr/bin.
             top, suffix = os.path.dirname(file), os.path.splitext(file)[1]
             if suffix and (top, folder, suffix) not in walked:
                 walked.add((top, folder, suffix))
@@ -61,14 +60,14 @@ class Watch:
         return seen
 
     def _below(self, top: str, real_top: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """Files, by the name to be shown and by that behind all links. Breadth first: of a folder
-        that is too large, what is near is seen."""
+        """Files, as shown name and resolved path. Breadth first, so that near files are seen even
+        if the folder is too large."""
         left = MOST_ENTRIES
         folders = deque([(top, real_top)])
         entered = set()
         while folders:
             folder, real = folders.popleft()
-            # Links may lead in a circle.
+            # Links may form a circle.
             if real in entered:
                 continue
             entered.add(real)
@@ -85,7 +84,7 @@ class Watch:
                     return
                 left -= 1
                 is_file = entry.name.endswith(suffix)
-                if is_file or (_is_ours(entry.name, suffix) and _is_folder(entry)):
+                if is_file or (_may_be_imported(entry.name, suffix) and _is_folder(entry)):
                     shown, place = os.path.join(folder, entry.name), entry.path
                     if entry.is_symlink():
                         place = os.path.realpath(place)
@@ -103,8 +102,8 @@ class Watch:
             )
 
 
-def _is_ours(name: str, suffix: str) -> bool:
-    if name.startswith(".") or name in NOT_OURS:
+def _may_be_imported(name: str, suffix: str) -> bool:
+    if name.startswith(".") or name in INSTALLED:
         return False
     return name != VENDOR or suffix == ".py"
 
@@ -120,9 +119,9 @@ def _note(seen: dict[str, Look], shown: str, real: str) -> None:
     try:
         status = os.stat(real)
     except OSError:
-        # Not there, or not any more.
+        # Removed.
         return
     if stat.S_ISREG(status.st_mode):
-        # Not its inode, as file systems over a network or into a virtual machine change that at
-        # will. A file that takes another one's place, with its time and size, has its own ctime.
+        # Not the inode, which network and shared file systems change at will. A file that replaces
+        # another one of the same time and size has its own ctime.
         seen[shown] = real, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,10 +1,10 @@
-"""I/O. The log: one line of stderr for each thing that is worth knowing.
+"""I/O. The log: lines on stderr.
 
-Whoever reads our stderr may stop (Ctrl-S, a pager, a stuck collector), and then a write waits for
-as long as that lasts. So one thread writes, and nobody waits for it: neither the loop nor, through
-their pipes, the gateway and the workers. What it cannot keep up with is dropped and counted.
+The reader of our stderr may stop (Ctrl-S, a pager, a stuck collector), and then writes block. So a
+thread writes, and neither the loop nor, through their pipes, gateway and workers wait for it. Lines
+beyond a bound are dropped and counted.
 
-Others have a say in what is in a line; none can write a second one, or to the terminal's controls.
+Text from outside cannot add lines or control the terminal.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from wsraw.runtime.printable import printable
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 BYTES_KEPT: Final = 8 * 1024 * 1024
-"""Of lines that wait for the reader of our stderr; what comes after them is lost and counted."""
+"""Bytes of lines that wait to be written; later lines are dropped and counted."""
 
 OWN_BYTES: Final = 256 * 1024
-"""Beyond that, for lines of our own: what children print does not take their place."""
+"""Bytes beyond that for our own lines, so that output of children does not displace them."""
 
 TRY_AGAIN: Final = 1.0
-"""Seconds, or the next line, until a stderr that failed is tried again."""
+"""Seconds until a failed stderr is tried again, unless a new line comes first."""
 
 WRITTEN_AT_ONCE: Final = 128 * 1024
-"""Bytes, so that what is being written adds little to what is kept."""
+"""Bytes of one write."""
 
 
 class Log:
-    """`HH:MM:SS level name: text`, from `level` on. Any thread may write."""
+    """Writes `HH:MM:SS level name: text` from `level` on. Thread-safe."""
 
     def __init__(self, stream: TextIO, level: str) -> None:
         self._stream = stream
         self._least = LEVELS.index(level)
         self._lines: deque[str] = deque()
         self._held = 0
-        """Bytes of them, as they lie in memory: a text has up to four for each character."""
+        """Bytes of the lines in memory, up to four for each character."""
         self._lost = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -49,15 +49,15 @@ class Log:
         self._writer.start()
 
     def say(self, level: str, text: str) -> None:
-        """A line of the supervisor's own."""
+        """Log a line of the supervisor."""
         if LEVELS.index(level) >= self._least:
             self._write(level, "wsraw", text, BYTES_KEPT + OWN_BYTES)
 
     def relay(self, name: str, line: str) -> None:
-        """A line that a child wrote; it may begin with its level and a colon.
+        """Log a line of a child, which may begin with its level and a colon.
 
-        Always shown: the gateway has looked at log_level itself, and what handlers print is not
-        ours to hide.
+        It is always shown: the gateway applies log_level itself, and output of handlers is not
+        filtered.
         """
         level, colon, text = line.partition(": ")
         if colon and level in LEVELS:
@@ -66,7 +66,7 @@ class Log:
             self._write("info", name, line)
 
     def close(self, seconds: float = 1.0) -> None:
-        """Give what was said so long to be written."""
+        """Wait up to `seconds` until all lines are written."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -84,8 +84,8 @@ class Log:
             self._changed.notify()
 
     def _take(self) -> tuple[str, int]:
-        """Some of what waits, and how much was lost once all of it is out; of how many lines that
-        tells."""
+        """The next text to write, with a note on dropped lines at the end; and how many lines it
+        covers."""
         parts: list[str] = []
         size = 0
         while self._lines and size < WRITTEN_AT_ONCE:
@@ -103,8 +103,8 @@ class Log:
 
     def _work(self) -> None:
         if sys.platform != "win32":
-            # A terminal may send these to a background job that writes (stty tostop), each time
-            # it writes. A thread that blocks them just writes; from others they change the scale.
+            # A terminal with `stty tostop` sends these to a background job that writes. Blocked
+            # here, the write succeeds; elsewhere they change the number of workers.
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU, signal.SIGTTIN))
         while True:
             with self._changed:
@@ -118,7 +118,7 @@ class Log:
                 self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError):
-                # A closed terminal, a full disk; that must not end the run.
+                # A closed terminal or a full disk must not end the run.
                 with self._changed:
                     if self._closing:
                         return

@@ -1,4 +1,4 @@
-"""Sans-I/O. How a run is: for programs as a dict whose keys stay, for people as a table."""
+"""Sans-I/O. The status of a run: a dict with stable keys, and a table for people."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OF_WORKERS: Final = (
     "service_p50",
     "service_p99",
 )
-"""What the gateway knows of a worker; null when it does not answer."""
+"""Fields of a worker in the gateway's report; null when the gateway does not answer."""
 
 OF_POOL: Final = ("connections", "waiting", "ready")
-"""What the gateway knows of a pool."""
+"""Fields of a pool in the gateway's report."""
 
 OF_GATEWAY: Final = (
     "epoch",
@@ -43,13 +43,13 @@ OF_GATEWAY: Final = (
 
 
 class Processes(Protocol):
-    """Who knows the processes behind children."""
+    """What the status needs of the children's processes."""
 
     def pid(self, child: Child) -> int | None:
-        """Its process, while there is one."""
+        """Process id, or None."""
 
     def memory(self, child: Child) -> int | None:
-        """Bytes (RSS); None if nobody knows."""
+        """Resident bytes, or None if unknown."""
 
 
 def of_run(
@@ -59,8 +59,8 @@ def of_run(
     dead_letters: int,
     now: float,
 ) -> dict[str, Any]:
-    """Plain values; times in seconds, sizes in bytes. `report` is the gateway's, None if it does
-    not answer. `dead_letters` are those in the run folder, which outlive a gateway."""
+    """The status as plain values; times in seconds, sizes in bytes. `report` is the gateway's, None
+    if it does not answer. `dead_letters` counts those in the run folder."""
     known = report or {}
     by_number = {each["n"]: each for each in known.get("workers", ()) if each.get("n")}
     pools = {each["name"]: each for each in known.get("pools", ())}
@@ -87,7 +87,7 @@ def of_run(
         },
         "workers": [
             _of_worker(policy, child, processes, by_number.get(child.n, {}), now)
-            for child in policy.everybody()
+            for child in policy.all_children()
         ],
         "by_hand": [
             {
@@ -139,7 +139,7 @@ def _of_worker(
 
 
 def table(data: dict[str, Any]) -> str:
-    """The same for a terminal."""
+    """The status as text for a terminal."""
     gateway = data["gateway"]
     lines = [
         f"run folder {data['run_dir']}, pid {data['pid']}, up {_time(data['age'])}",
@@ -149,8 +149,8 @@ def table(data: dict[str, Any]) -> str:
         lines.append(f"the run is {data['phase']}")
     if data["crash_loop"]:
         lines.append(
-            f"CRASH LOOP{_looping(data)}: what is started dies at once; the log says why, "
-            "and `wsraw reload` tries at once"
+            f"CRASH LOOP{_looping(data)}: processes die right after their start; the log says why, "
+            "and `wsraw reload` retries at once"
         )
     if data["reloading"]:
         lines.append("reloading")
@@ -158,7 +158,7 @@ def table(data: dict[str, Any]) -> str:
     if gateway["answers"]:
         lines += _connections(gateway)
     else:
-        lines.append("  it does not answer; what it knows is not shown")
+        lines.append("  the gateway does not answer; its figures are missing")
     lines.append(f"  dead letters {gateway['dead_letters']}")
     if len(data["pools"]) > 1:
         lines += ["", *map(_pool, data["pools"])]
@@ -179,7 +179,7 @@ def _pool(pool: dict[str, Any]) -> str:
     return (
         f"pool {pool['name']}: workers ready {_count(pool['ready'])}, "
         f"wanted {pool['workers_wanted']}; connections {_count(pool['connections'])}, "
-        f"of which wait {_count(pool['waiting'])}"
+        f"waiting {_count(pool['waiting'])}"
     )
 
 
@@ -242,7 +242,7 @@ def _workers(data: dict[str, Any]) -> list[str]:
 
 
 def _who(who: dict[str, Any]) -> str:
-    """A worker that the supervisor did not start."""
+    """Name of a worker that the supervisor did not start."""
     if not who["address"]:
         return "by hand"
     return f"{who['key']} at {who['address']}" if who["key"] else f"at {who['address']}"

@@ -1,6 +1,6 @@
-"""I/O. The parent process: signals, exits and news in, the policy's decisions out.
+"""I/O. The supervisor process: signals, exits and records in, the policy's decisions out.
 
-It does no work for clients; it must stay alive and simple.
+It does no work for clients, so that it stays simple and alive.
 """
 
 from __future__ import annotations
@@ -62,31 +62,29 @@ from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_l
 from wsraw.supervisor.run_folder.keeper import Keeper
 
 BATCHES_A_TURN: Final = 100
-"""Of the control link: more wait for the next turn, so that signals and exits get theirs."""
+"""Batches of the control link that are read in one turn; signals and exits come in between."""
 
 LOOK_AT_FILES: Final = 1.0
-"""Seconds between two looks at the handlers' files, with `reload`."""
+"""Seconds between two scans of the handlers' files, with `reload`."""
 
 LOOK_AT_FILES_PAUSE: Final = 20.0
-"""The same, as times that a look takes, where that is longer: signals and exits wait for it."""
+"""Pause after a scan, as a multiple of its duration, because signals and exits wait for it."""
 
 LOOK_AT_MEMORY: Final = 5.0
-"""Seconds between two looks at the memory of workers, with `max_memory`."""
-
+"""Seconds between two checks of the workers' memory, with `max_memory`."""
 
 LOOK_AT_ORPHANS: Final = 0.1
-"""Seconds until orphans are looked for again, where one of our own children was in the way."""
+"""Seconds until orphans are reaped again after a child of our own had exited first."""
 
-ONE_WISH: Final = 0.1
-"""Seconds within which a second signal is the first one over again."""
-
+REPEATED_SIGNAL: Final = 0.1
+"""Seconds within which a second signal repeats the first one."""
 
 _EACH_COUNTS: Final = tuple(
     signal.Signals[name]
     for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGTTIN", "SIGTTOU")
     if name in signal.Signals.__members__
 )
-"""Signals of which two say something else than one."""
+"""Signals that mean something else when they come twice."""
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -126,7 +124,7 @@ class Supervisor:
                 "that (ulimit -Hn), or start fewer"
             )
         self.most_workers = min(p.MOST_WORKERS, descriptors.most_workers(limit, count))
-        """That there are descriptors for."""
+        """Limited by the number of open files."""
         self._settings = settings
         self._log = log
         self.policy = p.Policy(entries, settings, random.random)
@@ -137,7 +135,7 @@ class Supervisor:
         self._sockets: list[tuple[socket.socket, Listen]] = []
         self.loop = Loop()
         try:
-            # First of all, as one who cannot be spoken to is taken for one who leaves.
+            # First, because a run that does not answer here is taken for one that is leaving.
             self.control = Control(folder.path)
         except ControlError as error:
             self.loop.close()
@@ -159,13 +157,13 @@ class Supervisor:
             folder.lock,
             log,
             self.loop.call_soon_threadsafe,
-            self._bury,
+            self._handle_death,
             settings_module.to_json(run_settings).encode() + b"\n",
             given,
         )
         self._requests = Requests(self)
         self._reads_asked = self._reads_done = 0
-        """How often the gateway was told to read its certificates anew, and how often it has."""
+        """How often the gateway was told to reload its certificates, and how often it has."""
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
         self._endpoint = ""
         self._is_relinking = False
@@ -174,13 +172,13 @@ class Supervisor:
         self._timer: Timer | None = None
         self._begun = self.loop.now
         self._caught: set[int] = set()
-        """Signals that are yet to be handled, of those that say no more when they come twice."""
+        """Signals not handled yet, of those that need handling only once."""
         self._signals = 0
         self._signalled_at = 0.0
         self._code = 0
         self._announced = False
 
-    # --- the listening sockets: ours, where a gateway can inherit them ---
+    # --- listening sockets, which the gateway inherits where the platform allows that ---
 
     def _listen(self) -> None:
         """Raises OSError."""
@@ -204,7 +202,7 @@ class Supervisor:
             time.sleep(folders.LOOK_AGAIN)
 
     def _stop_listening(self) -> None:
-        """From here on a connect is refused: nobody would accept it."""
+        """Refuse new connections from here on, as no gateway would accept them."""
         for sock, listen in self._sockets:
             listening.close(sock, listen)
         self._sockets = []
@@ -212,7 +210,7 @@ class Supervisor:
     # --- the run ---
 
     def run(self) -> int:
-        """Serve; returns the exit code. Only in the main thread, for the signals' sake."""
+        """Serve until stopped; return the exit code. Must run in the main thread (signals)."""
         old = {number: signal.signal(number, self._catch) for number in _signals()}
         if os.getpid() == 1 and sys.platform != "win32":
             old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._catch)
@@ -236,7 +234,7 @@ class Supervisor:
             raise _cannot_start(error) from error
         finally:
             self._children.kill_all()
-            self._children.hear_out()
+            self._children.read_rest()
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._close()
@@ -253,15 +251,15 @@ class Supervisor:
 
     def _catch(self, number: int, frame: object) -> None:
         if number in self._caught:
-            # A reload that has not begun is as good as two. In a storm of them each would start
-            # a worker and end the one before, long after the storm.
+            # One reload serves all signals that came before it began; one by one, each would start
+            # a worker and end the one before.
             return
         if number not in _EACH_COUNTS:
             self._caught.add(number)
         self.loop.call_soon_threadsafe(partial(self.handle_signal, number))
 
     def handle_signal(self, number: int) -> None:
-        """Of those that stop, the first one does it in good order, the second at once."""
+        """Handle a signal. The first SIGINT or SIGTERM stops gracefully, the second at once."""
         self._caught.discard(number)
         name = signal.Signals(number).name
         now = self.loop.now
@@ -281,7 +279,7 @@ class Supervisor:
             self._signalled_at = now
             self._log.say("info", f"{name}: stopping; once more stops at once")
             self.act(self.policy.stop(now))
-        elif now - self._signalled_at < ONE_WISH:
+        elif now - self._signalled_at < REPEATED_SIGNAL:
             # GNU timeout signals the process and then its group; so do some service managers.
             self._signals = 1
         elif self._signals == 2:
@@ -312,7 +310,7 @@ class Supervisor:
         self.act(self.policy.scale(count, self.loop.now, pool))
 
     def refusal_to_scale(self, count: int) -> str:
-        """Why there cannot be so many workers in all, or nothing."""
+        """Why this many workers in all are too many, or ""."""
         if count <= self.most_workers:
             return ""
         if self.most_workers == p.MOST_WORKERS:
@@ -329,7 +327,7 @@ class Supervisor:
         self._log.say(level, text)
 
     def act(self, actions: list[a.Action]) -> None:
-        """Do what the policy has decided."""
+        """Carry out what the policy has decided."""
         for action in actions:
             match action:
                 case a.Say(level, text):
@@ -359,7 +357,8 @@ class Supervisor:
         self._arm()
 
     def read_certificates(self) -> str:
-        """Have them read anew, if there are any: the name of that part of a reload, or ""."""
+        """Tell the gateway to reload its certificates, if it has any. Returns the name of that part
+        of a reload, or ""."""
         if not self._has_tls or self.policy.gateway.state is not ChildState.READY:
             return ""
         self.control.tell(Reload())
@@ -368,12 +367,12 @@ class Supervisor:
 
     def _handle_reloaded(self, why: str) -> None:
         if why:
-            why = f"certificates refused, the old ones stay: {why}"
-        self._log.say("error" if why else "info", why or "certificates read anew")
+            why = f"certificates refused, the old ones stay in use: {why}"
+        self._log.say("error" if why else "info", why or "certificates reloaded")
         self._certificates_read(why)
 
     def _certificates_read(self, refused: str) -> None:
-        """They come in the order in which they were asked for."""
+        """The gateway answers in the order of the requests."""
         self._reads_done += 1
         part = f"certificates {self._reads_done}"
         self._requests.settled("reload", part, not refused, refused)
@@ -394,8 +393,8 @@ class Supervisor:
         if ok:
             told = text if what == "reload" else f"scaled to {text}"
             self._log.say("info", f"{of_pool}{told}")
-        elif self._children.last_words:
-            text = f"{text}\n{self._children.last_words}"
+        elif self._children.last_output:
+            text = f"{text}\n{self._children.last_output}"
         self._requests.settled(what, pool, ok, f"{of_pool}{text}")
 
     def _spawn(self, child: Child) -> None:
@@ -415,23 +414,23 @@ class Supervisor:
             return
         self._keep_folder()
         token = self._children.new_token(child)
-        # Before it can speak: its hello must find the token known.
+        # Before the worker can send its hello: the gateway must know the token by then.
         self.control.tell(Spawned(child.n, token, 0))
         if self._children.spawn_worker(child, name, self._endpoint):
             self.control.tell(Spawned(child.n, token, self._children.pid(child) or 0))
 
-    def _bury(self, child: Child, code: int, why: str) -> None:
+    def _handle_death(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
             self.control.forget()
             self._is_relinking = False
             while self._reads_done < self._reads_asked:
-                # The next one reads them at its start.
+                # The next gateway reads them at its start.
                 self._certificates_read("")
         else:
             self.control.tell(Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
 
-    # --- what is looked at by the clock ---
+    # --- periodic checks ---
 
     def _look_at_files(self, watch: Watch) -> None:
         began = time.monotonic()
@@ -467,7 +466,7 @@ class Supervisor:
     # --- the gateway, and the command line ---
 
     def _before_sleep(self, now: float) -> bool:
-        """Hear them out, up to a budget; True if there may be more."""
+        """Read the control link, up to a budget; True if there may be more."""
         for _ in range(BATCHES_A_TURN):
             try:
                 records = self.control.receive()
@@ -479,10 +478,10 @@ class Supervisor:
             if records is None:
                 return False
             for record in records:
-                self._hear(record, now)
+                self._handle_record(record, now)
         return True
 
-    def _hear(self, record: FromGateway | Asked, now: float) -> None:
+    def _handle_record(self, record: FromGateway | Asked, now: float) -> None:
         if not isinstance(record, Asked):
             self.policy.heard(now)
         match record:
@@ -520,7 +519,7 @@ class Supervisor:
             Spawned(0, self._standalone_token, 0),
             *(
                 Spawned(child.n, children.token(child), children.pid(child) or 0)
-                for child in self.policy.everybody()
+                for child in self.policy.all_children()
                 if child in children
             ),
         )
@@ -528,7 +527,7 @@ class Supervisor:
         self._announce()
 
     def _announce(self) -> None:
-        """Once, when clients can be served: what a user waits for."""
+        """Log once that clients can be served, which is what a user waits for."""
         if self._announced or not self.policy.has_been_up:
             return
         self._announced = True
@@ -550,7 +549,7 @@ class Supervisor:
         )
 
     def _urls(self) -> list[str]:
-        """What a client is told of the listeners."""
+        """The listeners as URLs."""
         return [
             url
             for text, address in zip(self._settings.listen, self._addresses, strict=False)
@@ -558,7 +557,7 @@ class Supervisor:
         ]
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
-        """How the run is; `report` is the gateway's part."""
+        """The state of the run; `report` is the gateway's part."""
         return {
             "run_dir": str(self._run_dir),
             "pid": os.getpid(),
@@ -579,14 +578,14 @@ def _cannot_start(error: FolderError) -> CannotStart:
 
 
 def _signals() -> list[signal.Signals]:
-    """Those that say something to us. nohup ignores SIGHUP on purpose, so it stays ignored."""
+    """The signals we handle. nohup ignores SIGHUP on purpose, so it stays ignored."""
     names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU"]
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _files_of(what: Sequence[programs.Program], folder: str) -> list[Path]:
-    """What to watch: of a command, the words that are files."""
+    """The files to watch: handlers files, and words of commands that are files."""
     named = (word for program in what for word in (program.file, *program.words) if word)
     return [Path(folder, word) for word in named if os.path.isfile(word)]
 
@@ -601,4 +600,4 @@ def _urls_of(listen: Listen, address: str) -> list[str]:
 
 
 def _ignore(readable: bool, writable: bool) -> None:
-    """To wake up was all: `_before_sleep` reads (Control.fd says why)."""
+    """Only wake the loop: `_before_sleep` reads (see Control.fd)."""

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from wsraw.supervisor.control.pending import Answer, Errands
+from wsraw.supervisor.control.pending import Answer, PendingRequests
 
 
-def begun(*parts: str) -> Errands[str]:
-    errands: Errands[str] = Errands()
+def begun(*parts: str) -> PendingRequests[str]:
+    errands: PendingRequests[str] = PendingRequests()
     errands.begin("ann", "reload", parts)
     return errands
 

@@ -201,7 +201,7 @@ def test_a_crash_loop_is_told_and_goes_on_slowly() -> None:
     assert not run.policy.is_looping
     assert run.exit(run.worker, 1) == []
     assert run.policy.is_looping
-    assert "crash loop: more than 5 deaths at the start within 30 s" in run.said
+    assert "crash loop: more than 5 early deaths within 30 s" in run.said
     assert run.policy.phase is Phase.RUNNING
     assert run.pass_time(LONGEST_BACKOFF - 0.1) == []
     assert run.pass_time(0.2) == [a.Spawn(run.worker)]
@@ -366,7 +366,7 @@ def test_one_that_does_not_find_the_new_gateway_hangs() -> None:
     assert run.do(run.policy.ready(two.n, run.now)) == []
     assert run.pass_time(7.0 + p.HELLO_MARGIN - 0.1) == []
     assert run.pass_time(0.2) == [a.Abort(one)]
-    why = "it has not said hello to the new gateway"
+    why = "it has not connected to the new gateway"
     assert f"aborting worker 1: {why}" in run.said
     assert run.pass_time(p.ABORT_GRACE) == [a.Kill(one)]
     run.exit(one)
@@ -426,10 +426,10 @@ def test_one_that_does_not_come_up_is_an_early_death() -> None:
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(6.9) == []
     assert run.pass_time(0.2) == [a.Abort(run.worker)]
-    assert "aborting worker 1: it has not said hello in 7 s" in run.said
+    assert "aborting worker 1: it was not ready within start_timeout (7 s)" in run.said
     assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
     run.exit(run.worker)
-    assert run.worker.last_reason == "was killed (it has not said hello in 7 s)"
+    assert run.worker.last_reason == "was killed (it was not ready within start_timeout (7 s))"
     assert run.worker.early_deaths == 1
     assert run.pass_time(1) == [a.Spawn(run.worker)]
     run.do(run.policy.ready(run.worker.n, run.now))
@@ -735,7 +735,7 @@ def test_a_crash_loop_says_where() -> None:
     (worker, _) = run.policy.pools["feed"].workers
     deaths(run, worker, 1)
     run.exit(worker, 1)
-    assert "crash loop in the pool feed: more than 0 deaths" in run.said
+    assert "crash loop in the pool feed: more than 0 early deaths" in run.said
 
 
 def test_a_pool_is_reloaded_alone() -> None:
@@ -869,7 +869,7 @@ class World(RuleBasedStateMachine):
     @living
     @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -9, -15]))
     def exit(self, data: st.DataObject, code: int) -> None:
-        order = [*self.policy.everybody(), self.policy.gateway]
+        order = [*self.policy.all_children(), self.policy.gateway]
         child = data.draw(st.sampled_from([c for c in order if c in self.processes]))
         self.processes.discard(child)
         self.killed.discard(child)
@@ -901,7 +901,7 @@ class World(RuleBasedStateMachine):
         """What a machine in good order does: else little of what is below comes about."""
         if self.policy.gateway.state is ChildState.STARTING:
             self.take(self.policy.listening("a", self.now))
-        for child in list(self.policy.everybody()):
+        for child in list(self.policy.all_children()):
             if child.state is ChildState.STARTING:
                 self.take(self.policy.ready(child.n, self.now))
         if up:
@@ -944,13 +944,13 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def who_lives_is_known(self) -> None:
-        everybody = [*self.policy.everybody(), self.policy.gateway]
-        assert len(everybody) == len(set(everybody)), "nobody stands in two places"
-        alive = {c for c in everybody if c.alive}
+        all_children = [*self.policy.all_children(), self.policy.gateway]
+        assert len(all_children) == len(set(all_children)), "nobody stands in two places"
+        alive = {c for c in all_children if c.alive}
         assert alive == self.processes
         for name, pool in self.pools.items():
             assert len(pool.workers) == self.wanted[name]
-            assert all(child.pool == name for child in pool.everybody())
+            assert all(child.pool == name for child in pool.all_children())
             if not self.stopping:
                 assert (pool.replaced is None) == (pool.successor is None)
                 assert pool.replaced is None or pool.replaced in pool.workers
@@ -986,10 +986,10 @@ def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> Non
     run.answers = False
     assert run.pass_time(20.0) == []
     assert run.pass_time(5.1) == [a.Abort(run.gateway)]
-    assert "aborting gateway: it has not answered for 20 s" in run.said
+    assert "aborting gateway: no answer for gateway_timeout (20 s)" in run.said
     assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.gateway)]
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
-    assert run.gateway.last_reason == "was killed (it has not answered for 20 s)"
+    assert run.gateway.last_reason == "was killed (no answer for gateway_timeout (20 s))"
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.answers = True
     assert run.pass_time(100.0) == []

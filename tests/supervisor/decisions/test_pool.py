@@ -39,7 +39,7 @@ def settled(actions: list[a.Action]) -> a.Settled:
 
 
 def ready_workers(run: Run) -> int:
-    return sum(child.state is ChildState.READY for child in run.pool.everybody())
+    return sum(child.state is ChildState.READY for child in run.pool.all_children())
 
 
 # --- reload ---
@@ -86,7 +86,7 @@ def test_what_does_not_load_leaves_the_old_ones() -> None:
     assert done == a.Settled(
         "reload", False, "refused: the new worker exited with code 3; 2 old ones stay"
     )
-    assert "worker 3 exited with code 3; the old workers go on" in run.said
+    assert "worker 3 exited with code 3; the old workers stay" in run.said
     assert run.policy.workers == old
     assert run.pass_time(1000) == []
     assert not run.pool.is_reloading
@@ -336,7 +336,7 @@ def test_handlers_that_never_end_do_not_gather_processes() -> None:
         todo = run.do(run.policy.reload(run.now))
         while todo and isinstance(todo[-1], a.Spawn):
             todo = be_ready(run, todo[-1].child)
-    assert len(list(run.pool.everybody())) <= 2 * 2 + 1
+    assert len(list(run.pool.all_children())) <= 2 * 2 + 1
 
 
 def test_a_new_gateway_is_told_again_who_leaves() -> None:

@@ -17,27 +17,27 @@ def restarts(intensity: int = 2, period: float = 10.0) -> Restarts:
 
 def test_only_the_death_that_begins_it_says_so() -> None:
     counted = restarts()
-    assert [counted.bury(child(n), None, n) for n in range(5)] == [0, 0, 1, 0, 0]
+    assert [counted.record_death(child(n), None, n) for n in range(5)] == [0, 0, 1, 0, 0]
     assert counted.is_looping
 
 
 def test_intensity_none() -> None:
     counted = restarts(intensity=0)
-    assert counted.bury(child(), None, 0.0)
+    assert counted.record_death(child(), None, 0.0)
 
 
 def test_a_long_life_does_not_count() -> None:
     counted = restarts(intensity=0)
-    assert not counted.bury(child(), 5.0, 5.0 + STABLE_AFTER)
+    assert not counted.record_death(child(), 5.0, 5.0 + STABLE_AFTER)
     proved = child()
     counted.prove(proved)
-    assert not counted.bury(proved, 5.0, 5.1)
+    assert not counted.record_death(proved, 5.0, 5.1)
 
 
 def test_proof_forgets_what_was_before_it() -> None:
     counted = restarts()
     for at in range(3):
-        counted.bury(child(), None, float(at))
+        counted.record_death(child(), None, float(at))
     assert not counted.prove(child(spawned_at=-1.0)), "it was there before the first of them"
     assert counted.prove(child(spawned_at=0.5))
     assert not counted.is_looping
@@ -48,26 +48,26 @@ def test_a_pardon_ends_a_loop() -> None:
     counted = restarts()
     dead = [child(n) for n in range(3)]
     for each in dead:
-        counted.bury(each, 0.0, 0.5)
+        counted.record_death(each, 0.0, 0.5)
     assert counted.is_looping
-    assert counted.pardon(2, 0.6)
+    assert counted.forgive(2, 0.6)
     assert not counted.is_looping
     assert dead[2].spawn_at == 0.6 + FIRST_BACKOFF
-    assert not counted.pardon(2, 0.7), "once"
-    assert not counted.pardon(99, 0.7)
+    assert not counted.forgive(2, 0.7), "once"
+    assert not counted.forgive(99, 0.7)
 
 
 def test_a_pardon_of_one_that_has_a_successor_leaves_that_alone() -> None:
     counted = restarts()
     place = child(1)
-    counted.bury(place, 0.0, 0.5)
+    counted.record_death(place, 0.0, 0.5)
     place.n, place.spawn_at, place.early_deaths = 2, 9.0, 4
-    counted.pardon(1, 0.6)
+    counted.forgive(1, 0.6)
     assert (place.spawn_at, place.early_deaths) == (9.0, 4)
 
 
 def test_deaths_nobody_asks_about_do_not_gather() -> None:
     counted = restarts()
     for n in range(JUDGED_KEPT + 1):
-        counted.bury(child(n), None, float(n))
-    assert not counted.pardon(0, 1000.0)
+        counted.record_death(child(n), None, float(n))
+    assert not counted.forgive(0, 1000.0)

@@ -47,7 +47,7 @@ class Nursery:
         assert self.children.spawn_worker(child, "worker 1", "ipc://x")
         return child
 
-    def bury(self) -> None:
+    def record_death(self) -> None:
         """As the supervisor's loop would: run what was posted, one exit."""
         until = time.monotonic() + DEADLINE
         while not self.posted:
@@ -71,7 +71,7 @@ def nursery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Nursery:
 def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -> None:
     child = nursery.spawn("exit 4")
     assert child in nursery.children
-    nursery.bury()
+    nursery.record_death()
     [(who, code, why)] = nursery.ended
     assert (who, code) == (child, 4)
     assert why == "exited with code 4: the gateway rejected it"
@@ -86,7 +86,7 @@ def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: st
     child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
     if ours:
         nursery.children.kill(child)
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended[0][2] == f"was killed by SIGKILL{guess}"
     nursery.close()
 
@@ -94,13 +94,13 @@ def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: st
 @posix
 def test_what_does_not_load_has_said_why_when_its_exit_is_told(nursery: Nursery) -> None:
     nursery.spawn("echo one; echo two; exit 3")
-    nursery.bury()
-    assert nursery.children.last_words == "one\ntwo"
+    nursery.record_death()
+    assert nursery.children.last_output == "one\ntwo"
     nursery.close()
 
 
 @posix
-def test_hear_out_waits_for_what_the_dead_have_said(
+def test_reading_the_rest_waits_for_the_last_output_of_dead_children(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading is slow here, so that the last line comes long after the exit was told."""
@@ -112,9 +112,9 @@ def test_hear_out_waits_for_what_the_dead_have_said(
 
     monkeypatch.setattr(process.Process, "_read", slowly)
     nursery.spawn("echo last words; exit 1")
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended
-    nursery.children.hear_out()
+    nursery.children.read_rest()
     assert "last words" in nursery.close()
 
 
@@ -124,10 +124,10 @@ def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
 ) -> None:
     monkeypatch.setattr(c, "LAST_WORDS", 0.05)
     nursery.spawn("sleep 600 & echo holds $! >&1; exit 0")
-    nursery.bury()
+    nursery.record_death()
     began = time.monotonic()
-    nursery.children.hear_out()
-    nursery.children.hear_out()
+    nursery.children.read_rest()
+    nursery.children.read_rest()
     assert time.monotonic() - began < 5 * UNIT
     found = eventually(lambda: re.search(r"holds (\d+)", nursery.stream.getvalue()))
     nursery.close()
@@ -140,7 +140,7 @@ def test_what_cannot_be_started_is_an_exit(
     monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
     child = Child(None)
     assert not nursery.children.spawn_gateway(child, "gateway", {}, [])
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended[0][:2] == (child, 1)
     assert nursery.ended[0][2].startswith("could not be started: ")
     nursery.close()
@@ -158,9 +158,9 @@ def test_a_command_is_told_four_things_and_inherits_nothing_else(
     child = Child(programs.parse(f"sh -c '{script}'").program)
     token = nursery.children.new_token(child)
     assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended[0][2] == "exited with code 4: the gateway rejected it"
-    nursery.children.hear_out()
+    nursery.children.read_rest()
     lines = [line.partition("worker 1: ")[2] for line in nursery.close().splitlines()]
     told = dict(line.split("=") for line in lines if "=" in line)
     assert re.fullmatch("[0-9a-f]{16}", told.pop("WSRAW_INSTANCE"))
@@ -175,7 +175,7 @@ def test_signals_are_as_if_a_shell_had_started_it(nursery: Nursery) -> None:
     child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
     nursery.children.new_token(child)
     nursery.children.spawn_worker(child, "worker 1", "ipc://x")
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended[0][2] == "was killed by SIGPIPE"
     nursery.close()
 
@@ -184,7 +184,7 @@ def test_a_command_that_is_not_there_is_an_exit(nursery: Nursery) -> None:
     child = Child(programs.parse("/nowhere/at/all x").program)
     nursery.children.new_token(child)
     nursery.children.spawn_worker(child, "worker 1", "ipc://x")
-    nursery.bury()
+    nursery.record_death()
     ((_, code, why),) = nursery.ended
     assert code
     if sys.platform.startswith("linux"):
@@ -221,7 +221,7 @@ def test_orphans_are_seen_off_and_our_own_are_left_to_their_threads(
 ) -> None:
     """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
     child = nursery.spawn("for n in 1 2 3 4 5; do (exit 5) & done & exit 4")
-    nursery.bury()
+    nursery.record_death()
     assert nursery.ended[0][:2] == (child, 4), "its own exit code"
     eventually(zombies, "orphans that have ended")
 
@@ -233,6 +233,6 @@ def test_orphans_are_seen_off_and_our_own_are_left_to_their_threads(
     for _ in range(20):
         nursery.spawn("exit 7")
         eventually(nursery.children.reap_orphans, "it to be seen off by its thread")
-        nursery.bury()
+        nursery.record_death()
         assert nursery.ended[-1][1] == 7
     nursery.close()

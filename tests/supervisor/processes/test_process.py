@@ -51,7 +51,7 @@ class Child:
     def wait(self) -> list[str | int]:
         """Its lines and its exit code."""
         eventually(self.gone.is_set, "the exit to be told")
-        eventually(lambda: self.process.hear_out(0), "the end of its output")
+        eventually(lambda: self.process.read_rest(0), "the end of its output")
         return [*self.heard, self.code]
 
 
@@ -198,7 +198,7 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
     child = start(GRANDCHILD, explained=explained)
     eventually(child.gone.is_set, "the exit to be told")
     eventually(lambda: child.heard, "its first line")
-    assert not child.process.hear_out(0), "the pipe is held"
+    assert not child.process.read_rest(0), "the pipe is held"
     os.kill(int(child.heard[0]), signal.SIGTERM)
     assert child.code == 7
     child.wait()
@@ -250,7 +250,7 @@ def test_what_it_is_told_first_may_have_any_length() -> None:
         said=b"x" * 1_000_000 + b"\n",
     )
     eventually(gone.is_set)
-    assert process.hear_out(10)
+    assert process.read_rest(10)
     assert heard == ["1000001"]
 
 
@@ -286,7 +286,7 @@ def test_where_children_start_when_our_folder_is_deleted(
             folder=str(folder),
         )
         eventually(gone.is_set)
-        assert process.hear_out(10)
+        assert process.read_rest(10)
         return heard[0]
 
     assert started_in() == str(folder)

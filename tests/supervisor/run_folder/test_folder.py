@@ -307,7 +307,7 @@ def test_who_inherits_the_lock_is_waited_for(
     ) as child:
         folder.close()
         monkeypatch.setattr(folders, "LEAVING", 0.0)
-        with pytest.raises(FolderError, match="does not leave") as refused:
+        with pytest.raises(FolderError, match="does not exit") as refused:
             Folder(path)
         assert refused.value.is_passing
         monkeypatch.setattr(folders, "LEAVING", 30.0 * UNIT)

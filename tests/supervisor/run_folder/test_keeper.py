@@ -190,7 +190,7 @@ def test_a_spare_folder_takes_what_the_folder_does_not(
     assert (run.path / "epoch").read_text() == "3\n"
     assert run.keeper.link_folder() == str(run.path)
     said = run.said()
-    assert said.count("The run goes on") == 1
+    assert said.count("The run continues") == 1
     assert "is complete again" in said
 
 

@@ -1,4 +1,4 @@
-"""I/O. The command line's end of the control link: one question, one answer."""
+"""I/O. The command line's end of the control link: one request, one answer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from wsraw.link.records import Decoder, Do, Done, encode
 from wsraw.supervisor.run_folder import folder as folders
 
 LOOK_AGAIN: Final = 0.2
-"""Seconds between two looks at whether the run is still there."""
+"""Seconds between two checks whether the run is still up."""
 
 
 class NoRunError(Exception):
-    """There is no run to speak to; the text says what to do."""
+    """There is no run to ask; the text says what to do."""
 
 
 def find(run_dir: str) -> Path:
-    """The folder of the run that is meant: the one that is named, or the only live one. Raises
-    NoRunError."""
+    """The run folder: the given one, or that of the only live run. Raises NoRunError."""
     if run_dir:
         path = Path(run_dir).absolute()
         if not folders.may_enter(path):
-            raise NoRunError(f"{path}: Permission denied; the run is another user's")
+            raise NoRunError(f"{path}: Permission denied; the run belongs to another user")
         if not folders.is_live(path):
             raise NoRunError(f"no run in {path}; is `wsraw run --run-dir {run_dir}` up?")
         return path
@@ -54,7 +53,7 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
         why = getattr(error, "strerror", None) or "it is not complete"
         hint = "the run is starting or ending"
         if isinstance(error, PermissionError):
-            hint = "the run is another user's"
+            hint = "the run belongs to another user"
         raise NoRunError(f"{folder / folders.CONTROL}: {why}; {hint}") from error
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)

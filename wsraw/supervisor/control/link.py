@@ -1,9 +1,7 @@
-"""I/O. The control link: what the supervisor and its gateway say to each other, and what the
-command line asks.
+"""I/O. The control link: between supervisor and gateway, and from the command line.
 
-The supervisor binds, so that each new gateway finds it. A batch is `[token, record, …]`. The
-gateway's token is new for each gateway and known to nobody else; the command line's stands in the
-run folder.
+The supervisor binds, so that each new gateway finds it. A batch is `[token, record, …]`. Each
+gateway has a token of its own; the command line finds its token in the run folder.
 """
 
 from __future__ import annotations
@@ -18,18 +16,18 @@ import zmq
 from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, encode
 
 LARGEST_BATCH: Final = 4 * 1024 * 1024
-"""Bytes; the longest that is said here is the report of a thousand workers."""
+"""Bytes; the longest batch is the status report of a thousand workers."""
 
 LAST_WORDS: Final = 500
-"""Milliseconds: how long what was said last may take to go out."""
+"""Milliseconds for the last batches to be sent at the end."""
 
 
 class ControlError(Exception):
-    """There is no control link; the text says why."""
+    """The control link cannot be bound; the text says why."""
 
 
 class Asked(NamedTuple):
-    """What somebody at the command line wants; the answer goes to `who`."""
+    """A request of the command line; the answer goes to `who`."""
 
     who: bytes
     do: Do
@@ -40,7 +38,7 @@ class Control:
 
     def __init__(self, folder: Path) -> None:
         self.client_token = secrets.token_hex(16)
-        """Lets commands of the command line in."""
+        """Token of the command line."""
         self._token = secrets.token_hex(16)
         self._gateway: bytes | None = None
         self._decoder = Decoder(str, FromGateway | Do)
@@ -56,12 +54,12 @@ class Control:
             self.close()
             raise
         self.fd = self._socket.getsockopt(zmq.FD)
-        """Readable when it is worth to `receive`. Edge-triggered: a send may swallow the edge of
-        what came in meanwhile, so receive before every sleep, whatever woke you."""
+        """Readable when there may be something to receive. Edge-triggered: a send may consume the
+        edge of what arrived meanwhile, so call `receive` before every sleep."""
 
     def bind(self, folder: Path) -> None:
-        """Listen in that folder; again, after somebody has removed the socket's file. What has
-        connected before stays connected. Raises ControlError."""
+        """Bind the socket in that folder, also again after its file was removed; existing
+        connections stay. Raises ControlError."""
         try:
             self._socket.bind(
                 f"ipc://{folder / 'control.sock'}" if zmq.has("ipc") else "tcp://127.0.0.1:*"
@@ -72,18 +70,18 @@ class Control:
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def expect(self) -> str:
-        """A gateway will be spawned: the token it needs. What the last one says is void now."""
+        """The token for the gateway that is about to start; it replaces the last one."""
         self.forget()
         self._token = secrets.token_hex(16)
         return self._token
 
     def forget(self) -> None:
-        """The gateway is gone."""
+        """Forget the gateway, which has exited."""
         self._gateway = None
 
     def receive(self) -> list[FromGateway | Asked] | None:
-        """What is said in the next batch, by the gateway or the command line; None if there is
-        none. Raises LinkError for what is no batch."""
+        """Records of the next batch, or None if there is none. Raises LinkError for a malformed
+        one."""
         while True:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -99,22 +97,22 @@ class Control:
                 return [Asked(frames[0], record) for record in records if isinstance(record, Do)]
 
     def tell(self, *records: FromSupervisor) -> None:
-        """Say it to the gateway, if there is one: a new one must be told everything anyway."""
+        """Send to the gateway, if there is one; a new gateway is told everything anyway."""
         if self._gateway is not None:
             self._send(self._gateway, encode([self._token, *records]))
 
     def answer(self, who: bytes, done: Done) -> None:
-        """Answer the command line; it may be gone meanwhile."""
+        """Answer the command line, which may be gone by now."""
         self._send(who, encode([self.client_token, done]))
 
     def _send(self, to: bytes, data: bytes) -> None:
         try:
             self._socket.send_multipart([to, data], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # It died a moment ago; if it is the gateway, its exit is on the way.
+            # The peer is gone; if it was the gateway, its exit is reported next.
             pass
 
     def close(self) -> None:
-        """Free the socket, once what was said is out."""
+        """Close the socket after the last batches were sent."""
         self._socket.close()
         self._context.term()

@@ -1,7 +1,6 @@
-"""Sans-I/O. Who asked for what, and gets one answer when all of it has come about.
+"""Sans-I/O. Requests of the command line that are under way; each gets one answer.
 
-An errand has parts, each of which is settled by itself: the reload of each pool, and the gateway's
-reading of certificates.
+A request has parts that are settled one by one: the reload of each pool, and of the certificates.
 """
 
 from __future__ import annotations
@@ -13,51 +12,51 @@ W = TypeVar("W")
 
 
 class Answer(NamedTuple, Generic[W]):
-    """For who has asked: whether all of it went well, and how it went in words."""
+    """The answer to a request: whether all parts succeeded, and a text."""
 
     who: W
     ok: bool
     text: str
 
 
-class _Errand(Generic[W]):
+class _Pending(Generic[W]):
     def __init__(self, who: W, what: str, parts: Iterable[str]) -> None:
         self.who = who
         self.what = what
         self.outcomes: dict[str, tuple[bool, str] | None] = dict.fromkeys(parts)
-        """Of each part in its order; None: it is not settled."""
+        """By part, in order; None while it is not settled."""
 
 
-class Errands(Generic[W]):
-    """All that are under way."""
+class PendingRequests(Generic[W]):
+    """All requests under way."""
 
     def __init__(self) -> None:
-        self._errands: list[_Errand[W]] = []
+        self._pending: list[_Pending[W]] = []
 
     def begin(self, who: W, what: str, parts: Iterable[str]) -> None:
-        """Somebody wants it; of the same thing with the same part there may be several."""
-        self._errands.append(_Errand(who, what, parts))
+        """Add a request; several may wait for the same part."""
+        self._pending.append(_Pending(who, what, parts))
 
     def settle(self, what: str, part: str, ok: bool, text: str = "") -> list[Answer[W]]:
-        """That part is done, or was refused: the answers to all who waited for no more than it."""
-        for errand in self._errands:
-            if errand.what == what and errand.outcomes.get(part, True) is None:
-                errand.outcomes[part] = ok, text
-        return self._through()
+        """A part is done or was refused. Returns the answers that are complete now."""
+        for pending in self._pending:
+            if pending.what == what and pending.outcomes.get(part, True) is None:
+                pending.outcomes[part] = ok, text
+        return self._completed()
 
     def end(self, what: str, ok: bool, text: str) -> list[Answer[W]]:
-        """Nothing more will come of it: that is the answer to what is not settled."""
-        for errand in self._errands:
-            if errand.what == what:
-                errand.outcomes = {"": (ok, text)}
-        return self._through()
+        """Give this answer to all such requests that are not settled."""
+        for pending in self._pending:
+            if pending.what == what:
+                pending.outcomes = {"": (ok, text)}
+        return self._completed()
 
-    def _through(self) -> list[Answer[W]]:
+    def _completed(self) -> list[Answer[W]]:
         answers = []
-        for errand in self._errands:
-            outcomes = [outcome for outcome in errand.outcomes.values() if outcome is not None]
-            if len(outcomes) == len(errand.outcomes):
+        for pending in self._pending:
+            outcomes = [outcome for outcome in pending.outcomes.values() if outcome is not None]
+            if len(outcomes) == len(pending.outcomes):
                 text = "; ".join(text for _, text in outcomes if text)
-                answers.append(Answer(errand.who, all(ok for ok, _ in outcomes), text))
-        self._errands = [each for each in self._errands if None in each.outcomes.values()]
+                answers.append(Answer(pending.who, all(ok for ok, _ in outcomes), text))
+        self._pending = [each for each in self._pending if None in each.outcomes.values()]
         return answers

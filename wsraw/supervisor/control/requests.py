@@ -1,4 +1,4 @@
-"""I/O. What the command line asks of a run, and who waits for which answer."""
+"""I/O. Requests of the command line: status, reload, scale, stop, drain."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Final, Protocol
 from wsraw.link.records import Done, Status
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
-from wsraw.supervisor.control.pending import Answer, Errands
+from wsraw.supervisor.control.pending import Answer, PendingRequests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.policy import MOST_WORKERS, Phase, Policy
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 
 REPORT_TIMEOUT: Final = 1.0
-"""Seconds that the gateway has to say how it is; then `status` shows the rest without it."""
+"""Seconds to wait for the gateway's report; then `status` answers without it."""
 
 
 class Run(Protocol):
-    """What requests need of the supervisor."""
+    """The part of the supervisor that requests need."""
 
     loop: Loop
     policy: Policy
@@ -29,24 +29,24 @@ class Run(Protocol):
         """A line for the log."""
 
     def act(self, actions: list[a.Action]) -> None:
-        """Do what the policy has decided."""
+        """Carry out what the policy has decided."""
 
     def refusal_to_scale(self, count: int) -> str:
-        """Why there cannot be so many workers in all, or nothing."""
+        """Why this many workers in all are too many, or ""."""
 
     def read_certificates(self) -> str:
-        """Have them read anew, if there are any: the name of that part of a reload, or ""."""
+        """Reload the certificates, if there are any: the name of that part of a reload, or ""."""
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
-        """How the run is; `report` is the gateway's part."""
+        """The state of the run; `report` is the gateway's part."""
 
 
 class Requests:
-    """Each `do` gets one `done`: at once, or when what it asks for has come about."""
+    """Answers each `do` with one `done`, at once or when all of it is done."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._errands: Errands[Asked] = Errands()
+        self._pending: PendingRequests[Asked] = PendingRequests()
         self._reports: dict[int, Asked] = {}
         self._ref = 0
         self._commands: dict[str, Callable[[Asked], None]] = {
@@ -58,7 +58,7 @@ class Requests:
         }
 
     def handle(self, asked: Asked) -> None:
-        """Somebody at the command line wants something."""
+        """Begin to handle a request."""
         command = self._commands.get(asked.do.what)
         if command is None:
             self._answer(asked, False, f"this run does not know the command {asked.do.what}")
@@ -85,15 +85,15 @@ class Requests:
         self._run.loop.call_later(REPORT_TIMEOUT, partial(self.report, self._ref, None))
 
     def report(self, ref: int, data: dict[str, Any] | None) -> None:
-        """The gateway says how it is; None: it does not."""
+        """The gateway's report has come; None if it is overdue."""
         asked = self._reports.pop(ref, None)
         if asked is not None:
             self._answer(asked, True, "", self._run.status(data))
 
-    # --- what takes its time ---
+    # --- reload, scale, stop ---
 
     def _reload(self, asked: Asked) -> None:
-        """All workers and the certificates, or the workers of one pool."""
+        """Reload all workers and the certificates, or the workers of the given pools."""
         run = self._run
         pools = run.policy.pools
         own = [name for name, pool in pools.items() if pool.programs]
@@ -108,7 +108,7 @@ class Requests:
                 return
         run.say("info", f"wsraw reload: reloading {' and '.join(names)}")
         certificates = "" if asked.do.args else run.read_certificates()
-        self._errands.begin(asked, "reload", [*names, *filter(None, [certificates])])
+        self._pending.begin(asked, "reload", [*names, *filter(None, [certificates])])
         run.act(run.policy.reload(run.loop.now, names))
 
     def _scale(self, asked: Asked) -> None:
@@ -128,33 +128,33 @@ class Requests:
                 self._answer(asked, False, why)
                 return
             run.say("info", f"wsraw scale: {program.label} to {count}")
-            self._errands.begin(asked, "scale", [pool.name])
+            self._pending.begin(asked, "scale", [pool.name])
             run.act(run.policy.scale(int(count), run.loop.now, pool, program))
 
     def _stop(self, asked: Asked) -> None:
-        self._errands.begin(asked, "stop", ["all"])
+        self._pending.begin(asked, "stop", ["all"])
         run = self._run
         run.say("info", "wsraw stop: stopping")
         run.act(run.policy.stop(run.loop.now))
 
     def _drain(self, asked: Asked) -> None:
-        self._errands.begin(asked, "stop", ["all"])
+        self._pending.begin(asked, "stop", ["all"])
         run = self._run
         run.say("info", "wsraw drain: stopping without a deadline")
         run.act(run.policy.stop(run.loop.now, 0.0))
 
     def settled(self, what: str, part: str, ok: bool, text: str) -> None:
-        """Done, or refused: everybody who has waited for that alone is told."""
-        self._tell(self._errands.settle(what, part, ok, text))
+        """A part is done or was refused: answer the requests that this completes."""
+        self._tell(self._pending.settle(what, part, ok, text))
 
     def _tell(self, answers: list[Answer[Asked]]) -> None:
         for answer in answers:
             self._answer(answer.who, answer.ok, answer.text)
 
     def finish(self, code: int) -> None:
-        """The run is over; these are its last words."""
-        self._tell(self._errands.end("stop", True, f"stopped, exit code {code}"))
+        """The run is over: answer every request."""
+        self._tell(self._pending.end("stop", True, f"stopped, exit code {code}"))
         for what in ("reload", "scale"):
-            self._tell(self._errands.end(what, False, "the run has stopped"))
+            self._tell(self._pending.end(what, False, "the run has stopped"))
         for ref in list(self._reports):
             self.report(ref, None)

@@ -1,4 +1,4 @@
-"""Sans-I/O. What the policy decides; the supervisor does it."""
+"""Sans-I/O. Actions that the policy decides on and the supervisor carries out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsraw.link.records import DEFAULT_POOL
 from wsraw.supervisor.decisions.child import Child
 
 FOREVER: Final = 1e6
-"""Seconds: the deadline of a stop that has none. In milliseconds it still fits a C int."""
+"""Seconds that stand for "no deadline". In milliseconds the number still fits a C int."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let this worker finish and leave within `deadline` seconds, by way of the gateway."""
+    """Have the gateway drain this worker, which then leaves within `deadline` seconds."""
 
     child: Child
     deadline: float
@@ -29,7 +29,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the gateway whether it is there."""
+    """Ask the gateway for a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Terminate:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Have the process of this child show its stack and end; a `Kill` follows."""
+    """Have the process of this child log its stack and end; a `Kill` follows."""
 
     child: Child
 
@@ -70,7 +70,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was asked for, `reload` or `scale`, is done in that pool, or was refused."""
+    """A request, `reload` or `scale`, is done in that pool or was refused."""
 
     what: str
     ok: bool

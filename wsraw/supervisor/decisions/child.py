@@ -1,10 +1,10 @@
-"""Sans-I/O. A child of the run, and the steps of its life::
+"""Sans-I/O. A child process of the run and its states::
 
     DEAD ──spawn──▶ STARTING ──ready──▶ READY ──stop──▶ STOPPING ──exit──▶ DEAD
                         │                 │
                         └──────exit───────┴──▶ DEAD ──give up──▶ FAILED
 
-It begins DEAD. That it is ready is news of the gateway, that it has exited is the system's.
+A child begins DEAD. The gateway tells that a worker is ready; the system tells that it has exited.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsraw.link.records import DEFAULT_POOL
 
 
 class ChildState(Enum):
-    """Where a child is in its life."""
+    """State of a child."""
 
     STARTING = "starting"
     READY = "ready"
@@ -27,7 +27,7 @@ class ChildState(Enum):
 
 
 class Step(Enum):
-    """What can happen to a child."""
+    """Steps between the states."""
 
     SPAWN = "spawn"
     BE_READY = "ready"
@@ -41,7 +41,7 @@ S = ChildState
 TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
     (S.DEAD, Step.SPAWN): S.STARTING,
     (S.STARTING, Step.BE_READY): S.READY,
-    # A worker says hello again to each new gateway, and its news may cross our stop.
+    # A worker says hello to each new gateway, and that may cross our stop.
     (S.READY, Step.BE_READY): S.READY,
     (S.STOPPING, Step.BE_READY): S.STOPPING,
     (S.STARTING, Step.STOP): S.STOPPING,
@@ -55,7 +55,7 @@ TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
 
 
 class Child:
-    """A place in the run: the gateway, or one of the workers. `n` counts its processes."""
+    """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
 
     __slots__ = (
         "early_deaths",
@@ -77,36 +77,36 @@ class Child:
     )
 
     def __init__(self, program: Program | None, pool: str = DEFAULT_POOL) -> None:
-        """The gateway has no program, and is in no pool."""
+        """`program` is None for the gateway, which has no pool either."""
         self.program = program
         self.pool = pool
         self.state = ChildState.DEAD
         self.n = 0
         self.early_deaths = 0
-        """In a row: see restarts.py."""
+        """Early deaths in a row; see restarts.py."""
         self.restarts = 0
-        """How often it died and was started again, of itself."""
+        """How often it died unasked and was started again."""
         self.last_reason = ""
-        """Of the last of those deaths, in words."""
+        """Why it died the last time, as text."""
         self.spawn_at = 0.0
         self.spawned_at = 0.0
         self.ready_at: float | None = None
         self.is_proved = False
-        """It has been up for long enough to say that it works."""
+        """It has been ready for long enough, or has handled an event."""
         self.hello_by: float | None = None
-        """Until when a worker must have said hello: after its start, or to a new gateway."""
+        """Deadline for the hello, after the start or to a new gateway."""
         self.kill_at: float | None = None
         self.why_killed = ""
-        """Why it is to be killed at `kill_at`, or was killed; "" is no more than bad manners."""
+        """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
         self.outdated = ""
-        """Why its process is to be replaced by a new one; "" for no reason."""
+        """Why its process is to be replaced; "" if it is not."""
         self.replace_at = 0.0
 
     @property
     def alive(self) -> bool:
-        """Whether a process stands behind it."""
+        """Whether it has a process."""
         return self.state in (S.STARTING, S.READY, S.STOPPING)
 
     def take(self, step: Step) -> None:
-        """Raises KeyError for a step that is not in the table: a fault of ours."""
+        """Take a step. Raises KeyError for one that is not in the table, which is a bug."""
         self.state = TRANSITIONS[self.state, step]

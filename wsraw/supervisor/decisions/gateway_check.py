@@ -1,7 +1,7 @@
-"""Sans-I/O. Whether the gateway is there: it is asked now and then, and must say something.
+"""Sans-I/O. Health check of the gateway: it is asked at intervals and must send something.
 
-Whatever it says counts. What it does not say counts from the first question that stands open, in
-the supervisor's own time: while the machine stood still, or the supervisor did, none passed.
+Any record counts as an answer. The timeout runs from the first unanswered question, in the
+supervisor's own time: while the machine or the supervisor was suspended, no time passed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from typing import Final
 
 LONGEST_INTERVAL: Final = 5.0
-"""Seconds between two questions; with a short timeout they come more often."""
+"""Seconds between two questions; less with a short timeout."""
 
 QUESTIONS: Final = 4
-"""Within the timeout, at least: one of them may be lost."""
+"""Questions within the timeout, because one may be lost."""
 
 START: Final = 60.0
-"""Seconds that its start may take, at least."""
+"""Seconds that the gateway's start may take, at least."""
 
 
-class Pulse:
-    """One gateway after the other. With a timeout of 0 nobody asks."""
+class GatewayCheck:
+    """Checks the present gateway. A timeout of 0 switches the check off."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -29,22 +29,22 @@ class Pulse:
         self._late_at = math.inf
 
     def spawned(self, now: float) -> None:
-        """A process was started; it is not asked before it has said that it is up."""
+        """A gateway was started; it is asked only once it listens."""
         self._ask_at = math.inf
         self._late_at = now + max(START, self.timeout) if self.timeout else math.inf
 
     def heard(self, now: float) -> None:
-        """It has said something."""
+        """The gateway has sent something."""
         self._late_at = math.inf
         if self._ask_at == math.inf and self.timeout:
             self._ask_at = now + self._interval
 
     def ended(self) -> None:
-        """Nothing more is expected of it."""
+        """Stop checking."""
         self._ask_at = self._late_at = math.inf
 
-    def asks(self, now: float) -> bool:
-        """Whether it is to be asked now."""
+    def is_due(self, now: float) -> bool:
+        """Whether to ask the gateway now."""
         if now < self._ask_at:
             return False
         self._ask_at = now + self._interval
@@ -52,7 +52,7 @@ class Pulse:
         return True
 
     def is_late(self, now: float) -> bool:
-        """Whether it has not answered in time."""
+        """Whether the answer is overdue."""
         return now >= self._late_at
 
     @property

@@ -1,17 +1,16 @@
-"""Sans-I/O. What the supervisor decides: exits, news and the time in, spawn and stop out.
+"""Sans-I/O. The supervisor's decisions: exits, records and the time in, actions out.
 
-The life of a child is in life.py, replacing workers in pool.py, and restarts.py says when a death
-counts: both for each pool by itself. What leads a child through its life:
+child.py has the states of a child; pool.py replaces workers, restarts.py tells when a death counts,
+both for each pool by itself. The rules:
 
-- Start left to right: the gateway; when it listens, one worker of each program of each pool; when
-  each of these has been ready, all others. So a handlers file that does not load shows its
-  traceback once, not N times.
-- Boot failure is no crash: exit code 3 says "it cannot work as it is". Until the run has once been
-  up it ends the run, and so does a crash loop.
-- Once the run has been up nothing gives up: a database that is away for an hour, or a port that is
-  held by another process, is waited for. The gateway and its connections stay meanwhile.
-- Stop right to left: the gateway lets workers finish and clients go, then says so; then workers
-  end, then the gateway. A deadline stands over each step.
+- Start order: the gateway; when it listens, one worker of each program of each pool; when these
+  are ready, all others. So a handlers file that does not load shows one traceback, not N.
+- Before the run has been up once, exit code 3 ("this cannot work as it is") or a crash loop ends
+  it.
+- After that nothing gives up: a database that is away for an hour, or a port held by another
+  process, is waited for. Meanwhile the gateway and its connections stay.
+- Stop order: the gateway lets handlers finish and says goodbye to clients; then the workers end,
+  then the gateway. Each step has a deadline.
 """
 
 from __future__ import annotations
@@ -25,37 +24,36 @@ from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
-from wsraw.supervisor.decisions.gateway_check import Pulse
+from wsraw.supervisor.decisions.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.pool import GRACE, Pool
 from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, STABLE_AFTER, Restarts
 
 ABORT_GRACE: Final = 1.0
-"""Seconds between SIGABRT, at which a worker writes down its stack, and SIGKILL."""
+"""Seconds between SIGABRT, at which a worker logs its stack, and SIGKILL."""
 
 HELLO_MARGIN: Final = 5.0
-"""Seconds beyond handler_timeout in which a worker must have found a new gateway: until then it may
-be in a handler that is in order."""
+"""Seconds beyond handler_timeout in which a worker must have found a new gateway; before that a
+handler may still be running."""
 
 STOP_MARGIN: Final = 1.0
-"""Seconds that the supervisor grants the gateway beyond the deadline it gave it."""
+"""Seconds that the supervisor waits beyond the deadline that it gave the gateway."""
 
 DOES_NOT_LOAD: Final = 3
 """The exit code of a worker whose handlers file does not load, and of a gateway that cannot listen:
 trying again would fail again."""
 
 DOES_NOT_START: Final = 1
-"""The exit code of a worker whose on_start has raised: perhaps the next one's does not."""
+"""The exit code of a worker whose on_start has raised; the next one may succeed."""
 
 BROKEN_AFTER: Final = 3
-"""Deaths in a row, before it says hello, after which a worker that is to replace another one is
-taken for one that does not load: not every language has an exit code that says so, and a crash has
-none."""
+"""Deaths in a row before a hello after which a successor is treated as one that does not load. Not
+every worker has an exit code for that, and a crash has none."""
 
 MOST_WORKERS: Final = 1000
 
 
 class Phase(Enum):
-    """Where the run is: STOPPING waits for the gateway's word, ENDING for exits alone."""
+    """Phase of the run: STOPPING waits for the gateway's `stopped`, ENDING only for exits."""
 
     RUNNING = "running"
     STOPPING = "stopping"
@@ -75,7 +73,7 @@ class Policy:
         settings: Settings,
         random: Callable[[], float],
     ) -> None:
-        """`entries`: what is started for each pool; there may be none for it."""
+        """`entries`: programs and numbers of workers by pool; a pool may have none."""
         self.gateway = Child(None)
         intensity, period = settings.restart_intensity, settings.restart_period
         self.pools = {
@@ -90,11 +88,11 @@ class Policy:
         }
         self.phase = Phase.RUNNING
         self.has_been_up = False
-        """The gateway has listened, and each program has had a worker that was ready."""
+        """Whether the gateway has listened and each program has had a ready worker."""
         self.gateway_restarts = Restarts(
             intensity, period, random, at_once=True, longest=GATEWAY_BACKOFF
         )
-        self._pulse = Pulse(settings.gateway_timeout)
+        self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self._settings = settings
         self._endpoint = ""
         self._listened = False
@@ -106,18 +104,18 @@ class Policy:
 
     @property
     def workers(self) -> list[Child]:
-        """The places there are to be."""
+        """The wanted workers, running or not."""
         return [child for pool in self.pools.values() for child in pool.workers]
 
     @property
     def programs(self) -> list[Program]:
-        """What is started, the same one once for each of its pools."""
+        """The programs of all pools, in order."""
         return [program for pool in self.pools.values() for program in pool.programs]
 
-    def everybody(self) -> Iterator[Child]:
+    def all_children(self) -> Iterator[Child]:
         """All workers that may have a process."""
         for pool in self.pools.values():
-            yield from pool.everybody()
+            yield from pool.all_children()
 
     @property
     def is_looping(self) -> bool:
@@ -126,12 +124,12 @@ class Policy:
         return self.gateway_restarts.is_looping or any(p.restarts.is_looping for p in pools)
 
     def name(self, child: Child) -> str:
-        """What the log calls it."""
+        """The child's name in the log."""
         return "gateway" if child is self.gateway else f"worker {child.n}"
 
     def worker(self, n: int) -> Child | None:
         """The worker whose living process has this number."""
-        for child in self.everybody():
+        for child in self.all_children():
             if child.n == n and child.alive:
                 return child
         return None
@@ -145,33 +143,33 @@ class Policy:
     def listening(self, endpoint: str, now: float) -> list[a.Action]:
         """The gateway is up, and workers find it at `endpoint`."""
         if self.gateway.state is ChildState.DEAD:
-            # The last word of one that has died meanwhile.
+            # From a gateway that has died meanwhile.
             return []
         is_new = self.gateway.state is ChildState.STARTING
         self.gateway.take(Step.BE_READY)
         self.gateway.ready_at = now
         self._listened = True
-        self._pulse.heard(now)
+        self._gateway_check.heard(now)
         has_moved = self._endpoint not in ("", endpoint)
         self._endpoint = endpoint
         if has_moved and is_new and self.phase is Phase.RUNNING:
             for pool in self.pools.values():
-                pool.start_over(now)
+                pool.replace_all_at_once(now)
         elif has_moved:
             for child in self._living_workers():
-                # Their session goes on, but they would not find the next gateway.
+                # Their sessions go on, but they would not find the next gateway.
                 self.pools[child.pool].recycle(child, "the link has moved", now)
-        # Of a run that has no workers of its own, that is all.
-        self._judge_up()
+        # A run without workers of its own is up now.
+        self._note_first_ready()
         if is_new:
             for child in self._living_workers():
                 self._expect_hello(child, now)
         return self._decide(now)
 
     def heard(self, now: float) -> None:
-        """The gateway has said something, whatever it is."""
+        """Any record of the gateway shows that it is alive."""
         if self.gateway.state is ChildState.READY:
-            self._pulse.heard(now)
+            self._gateway_check.heard(now)
 
     def ready(self, n: int, now: float) -> list[a.Action]:
         """A worker has said hello."""
@@ -186,29 +184,29 @@ class Policy:
                 assert child.program is not None
                 self.pools[child.pool].proved.add(child.program)
                 self.pools[child.pool].came_up(child, now)
-                self._judge_up()
+                self._note_first_ready()
             elif self.phase is Phase.RUNNING:
                 self.pools[child.pool].ready(child, now)
         return self._decide(now)
 
-    def _judge_up(self) -> None:
+    def _note_first_ready(self) -> None:
         self.has_been_up = self.has_been_up or all(
             pool.proved.issuperset(pool.programs) for pool in self.pools.values()
         )
 
     def left(self, n: int, events: int, now: float) -> list[a.Action]:
-        """A worker's session is over, in which it was given so many events; its process has little
-        time to follow, or to say hello."""
+        """A worker's session with this many events is over. Its process must exit, or say hello
+        again, within GRACE."""
         child = self.worker(n)
         if child is None:
             for pool in self.pools.values():
-                if events and pool.restarts.pardon(n, now):
+                if events and pool.restarts.forgive(n, now):
                     self._say_loop_is_over(pool)
             return self._decide(now)
         if events and not child.is_proved and self._restarts_of(child).prove(child):
             self._say_loop_is_over(self.pools[child.pool])
         if child in self._killed:
-            # Its session ends because it dies, and why it has to is known.
+            # It was killed, so the reason is known.
             return self._decide(now)
         if child.kill_at is None or child.kill_at > now + GRACE:
             child.kill_at = now + GRACE
@@ -216,7 +214,7 @@ class Policy:
         return self._decide(now)
 
     def kill_asked(self, n: int, why: str, abort: bool, now: float) -> list[a.Action]:
-        """The gateway wants a worker dead. With `abort` it is to show its stack first."""
+        """The gateway wants a worker killed; with `abort` the worker logs its stack first."""
         child = self.worker(n)
         if child is None or child in self._killed:
             return self._decide(now)
@@ -229,30 +227,30 @@ class Policy:
         return self._decide(now)
 
     def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
-        """A process is gone; `reason` tells it in words."""
+        """A process has exited; `reason` is text for the log."""
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
         child.kill_at = child.hello_by = None
         self._killed.discard(child)
         child.take(Step.EXIT)
         if child is self.gateway:
-            self._pulse.ended()
-            # There is nobody to say hello to; `listening` sets it anew.
-            for worker in self.everybody():
+            self._gateway_check.ended()
+            # There is no gateway to say hello to; `listening` sets this again.
+            for worker in self.all_children():
                 worker.hello_by = None
         if child.why_killed:
             reason = f"{reason} ({child.why_killed})"
             child.why_killed = ""
         if self.phase is Phase.RUNNING:
-            self._judge_exit(child, code, reason, was_asked, was_ready_at, now)
+            self._handle_exit(child, code, reason, was_asked, was_ready_at, now)
         else:
-            self._see_off(child, code, reason)
+            self._log_expected_exit(child, code, reason)
         return self._decide(now)
 
-    # --- inputs: what is asked for ---
+    # --- inputs: requests ---
 
     def reload(self, now: float, names: Iterable[str] | None = None) -> list[a.Action]:
-        """Replace all workers of these pools, one after the other. Default: all pools."""
+        """Replace all workers of these pools (default: all pools), one after the other."""
         if self.phase is Phase.RUNNING:
             for name in self.pools if names is None else names:
                 self.pools[name].restarts.reset()
@@ -262,14 +260,14 @@ class Policy:
     def scale(
         self, count: int, now: float, pool: Pool | None = None, program: Program | None = None
     ) -> list[a.Action]:
-        """So many workers of a program from here on, at least one. Default: the first one."""
+        """Set the number of workers of a program (default: the first one), at least one."""
         if self.phase is Phase.RUNNING and self.programs:
             pool = pool or next(iter(self.pools.values()))
             pool.scale(program or pool.programs[0], max(1, min(count, MOST_WORKERS)), now)
         return self._decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
-        """Replace one worker in good order."""
+        """Replace one worker gracefully."""
         child = self.worker(n)
         if self.phase is not Phase.RUNNING or child is None:
             return self._decide(now)
@@ -278,9 +276,9 @@ class Policy:
         return self._decide(now)
 
     def stop(self, now: float, timeout: float | None = None) -> list[a.Action]:
-        """Stop in good order, within `timeout` seconds; 0 waits for ever. Default: the setting.
+        """Stop gracefully within `timeout` seconds (default: the setting); 0 has no deadline.
 
-        Asked again, only a deadline that comes sooner changes anything.
+        A second call only brings the deadline forward.
         """
         if timeout is None:
             timeout = self._settings.stop_timeout
@@ -311,7 +309,7 @@ class Policy:
         return self._decide(now)
 
     def stopped(self, now: float) -> list[a.Action]:
-        """The gateway has let everybody go."""
+        """The gateway has closed all connections."""
         if self.phase is Phase.STOPPING:
             self._end()
         return self._decide(now)
@@ -319,15 +317,15 @@ class Policy:
     # --- time ---
 
     def tick(self, now: float) -> list[a.Action]:
-        """The time of `wake_at` has come."""
+        """Act at the time of `wake_at`."""
         return self._decide(now)
 
     def wake_at(self, now: float) -> float | None:
         """When `tick` must be called at the latest."""
         times = [child.kill_at for child in self._living() if child.kill_at is not None]
         times += [at for _, at in self._awaited()]
-        if self._pulse.wake_at < math.inf:
-            times.append(self._pulse.wake_at)
+        if self._gateway_check.wake_at < math.inf:
+            times.append(self._gateway_check.wake_at)
         if self.phase is Phase.STOPPING and self._stop_at is not None:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
@@ -341,19 +339,19 @@ class Policy:
 
     def _decide(self, now: float) -> list[a.Action]:
         if self.phase is Phase.STOPPING and self._stop_at is not None and now >= self._stop_at:
-            self._say("warning", "the stop_timeout is over: killing the workers that are left")
+            self._say("warning", "stop_timeout is over: killing the remaining workers")
             self._end()
             for child in self._living_workers():
                 child.kill_at = now
         if self.phase is Phase.ENDING:
-            # Right to left: the gateway hears the workers out.
+            # The workers first: the gateway still reads what they send.
             for child in self._living_workers() or self._living():
                 if child.kill_at is None and child not in self._killed:
                     self._ask_to_leave(child, now)
         for child, hello_by in self._awaited():
             if now >= hello_by:
-                self._give_up_on_hello(child, now)
-        self._feel_pulse(now)
+                self._handle_late_hello(child, now)
+        self._check_gateway(now)
         for child in self._living():
             if child.kill_at is not None and now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""
@@ -393,12 +391,12 @@ class Policy:
         """Workers that have to say hello, and until when. What leaves has a deadline anyway."""
         return [
             (child, child.hello_by)
-            for child in self.everybody()
+            for child in self.all_children()
             if child.state in (ChildState.STARTING, ChildState.READY) and child.hello_by is not None
         ]
 
     def _expect_hello(self, child: Child, now: float) -> None:
-        """From a worker that starts, or that must find a new gateway."""
+        """Set the deadline for the hello of a worker that starts or must find a new gateway."""
         if child.state is ChildState.STARTING:
             timeout = self._settings.start_timeout
             child.hello_by = now + timeout if timeout else None
@@ -406,33 +404,33 @@ class Policy:
             timeout = self._settings.handler_timeout
             child.hello_by = now + timeout + HELLO_MARGIN if timeout else None
 
-    def _give_up_on_hello(self, child: Child, now: float) -> None:
+    def _handle_late_hello(self, child: Child, now: float) -> None:
         child.hello_by = None
         if child in self._killed or child.why_killed:
             return
         if child.state is ChildState.READY:
-            why = "it has not said hello to the new gateway"
+            why = "it has not connected to the new gateway"
         else:
-            why = f"it has not said hello in {self._settings.start_timeout:g} s"
+            why = f"it was not ready within start_timeout ({self._settings.start_timeout:g} s)"
         self._abort(child, why, now)
 
-    def _feel_pulse(self, now: float) -> None:
-        """A gateway that does not answer hangs; one that leaves has a deadline anyway."""
-        pulse = self._pulse
+    def _check_gateway(self, now: float) -> None:
+        """Abort a gateway that does not answer. One that is stopping has a deadline anyway."""
+        check = self._gateway_check
         if self.gateway.state not in (ChildState.STARTING, ChildState.READY):
-            pulse.ended()
-        elif pulse.is_late(now):
-            pulse.ended()
+            check.ended()
+        elif check.is_late(now):
+            check.ended()
             if self.gateway.state is ChildState.READY:
-                why = f"it has not answered for {pulse.timeout:g} s"
+                why = f"no answer for gateway_timeout ({check.timeout:g} s)"
             else:
                 why = "its start takes too long"
             self._abort(self.gateway, why, now)
-        elif pulse.asks(now):
+        elif check.is_due(now):
             self._do(a.Ask())
 
     def _unproved(self) -> list[tuple[Child, float]]:
-        """Children that are ready, and when that will have lasted long enough."""
+        """Ready children, and when they will have been ready for long enough."""
         return [
             (child, child.ready_at + STABLE_AFTER)
             for child in (self.gateway, *self._wanted())
@@ -449,19 +447,19 @@ class Policy:
         child.take(Step.SPAWN)
         child.spawned_at = now
         child.is_proved = False
-        # Whatever was wrong with the process before it: it is another one now.
+        # A new process has none of the old one's faults.
         child.outdated = ""
         if child is self.gateway:
             child.n += 1
-            self._pulse.spawned(now)
+            self._gateway_check.spawned(now)
         else:
             self._spawned += 1
             child.n = self._spawned
             self._expect_hello(child, now)
         self._do(a.Spawn(child))
 
-    def _see_off(self, child: Child, code: int, reason: str) -> None:
-        """An exit while everybody is leaving."""
+    def _log_expected_exit(self, child: Child, code: int, reason: str) -> None:
+        """An exit while the run is stopping."""
         if child is not self.gateway:
             leaving = self.pools[child.pool].leaving
             if child in leaving:
@@ -472,7 +470,7 @@ class Policy:
             self._say("warning", f"the gateway {reason} before it had closed its clients")
             self._end()
 
-    def _judge_exit(
+    def _handle_exit(
         self,
         child: Child,
         code: int,
@@ -481,7 +479,7 @@ class Policy:
         was_ready_at: float | None,
         now: float,
     ) -> None:
-        """What an exit in the midst of the run is: somebody's wish, a boot failure, or a death."""
+        """Tell a requested exit from a boot failure and from a death, and act on it."""
         name = self.name(child)
         if not was_asked:
             child.restarts += 1
@@ -496,31 +494,31 @@ class Policy:
         if was_asked:
             return
         boot = not (self._listened if child is self.gateway else self.has_been_up)
-        # Later any code is a handler's own: os._exit(3) says nothing about the file.
+        # Once it was ready, any code may come from a handler: os._exit(3) is not about the file.
         was_early = was_ready_at is None
         if boot and was_early and code == DOES_NOT_LOAD:
-            # The child has said why, in a better line than ours could be.
+            # The child has logged why.
             self._give_up(child, DOES_NOT_LOAD, now)
             return
         is_successor = pool is not None and child is pool.successor
         is_foreign = child.program is not None and child.program.is_foreign
         says_so = code == DOES_NOT_LOAD or (code == DOES_NOT_START and not is_foreign)
         is_broken = is_successor and was_early and child.early_deaths + 1 >= BROKEN_AFTER
-        # A successor that is ready has yet to settle, and its on_start may have sent something.
+        # A ready successor may still fail: its on_start runs after its hello.
         if pool is not None and ((says_so and (was_early or is_successor)) or is_broken):
-            told = pool.does_not_load(child, reason, now)
+            told = pool.refuse_successor(child, reason, now)
             if told:
-                self._say("error", f"{name} {reason}; the old workers go on")
+                self._say("error", f"{name} {reason}; the old workers stay")
             if is_successor:
                 return
-        self._bury(child, reason, was_ready_at, boot, now)
+        self._handle_death(child, reason, was_ready_at, boot, now)
 
-    def _bury(
+    def _handle_death(
         self, child: Child, reason: str, was_ready_at: float | None, boot: bool, now: float
     ) -> None:
-        """A death: when to try again, or whether at all."""
+        """Schedule the next try after a death, or give up."""
         name = self.name(child)
-        began = self._restarts_of(child).bury(child, was_ready_at, now)
+        began = self._restarts_of(child).record_death(child, was_ready_at, now)
         most, period = self._settings.restart_intensity, self._settings.restart_period
         if began and boot:
             self._say(
@@ -538,9 +536,9 @@ class Policy:
             meanwhile = "No client is served" if is_gateway else "Connections stay"
             self._say(
                 "error",
-                f"crash loop{where}: more than {most} deaths at the start within {period:g} s. "
-                f"{meanwhile}; trying again every {self._restarts_of(child).longest:g} s. "
-                "`wsraw reload` tries at once",
+                f"crash loop{where}: more than {most} early deaths within {period:g} s. "
+                f"{meanwhile}; retrying every {self._restarts_of(child).longest:g} s. "
+                "`wsraw reload` retries at once",
             )
 
     def _restarts_of(self, child: Child) -> Restarts:
@@ -554,7 +552,7 @@ class Policy:
         self._end()
 
     def _end(self) -> None:
-        """From here on everybody has to leave; `_decide` sees to it."""
+        """Make every child leave; `_decide` does it step by step."""
         if self.phase is not Phase.OVER:
             self.phase = Phase.ENDING
 
@@ -562,7 +560,7 @@ class Policy:
         child.take(Step.STOP)
         child.kill_at = now + GRACE
         if child is not self.gateway and self._stop_at is not None:
-            # What has had its stop_timeout gets no more grace on top.
+            # stop_timeout is the limit; no grace on top of it.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
         self._do(a.Terminate(child))
 
@@ -578,11 +576,11 @@ class Policy:
         self._do(a.Kill(child))
 
     def _living_workers(self) -> list[Child]:
-        return [child for child in self.everybody() if child.alive]
+        return [child for child in self.all_children() if child.alive]
 
     def _living(self) -> list[Child]:
-        """Right to left: the gateway comes last."""
-        return [child for child in (*self.everybody(), self.gateway) if child.alive]
+        """Living children in the order in which they stop; the gateway is last."""
+        return [child for child in (*self.all_children(), self.gateway) if child.alive]
 
     def _do(self, action: a.Action) -> None:
         self._actions.append(action)

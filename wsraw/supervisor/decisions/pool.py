@@ -1,12 +1,12 @@
-"""Sans-I/O. The workers of a pool: how many there are to be, and how one replaces another.
+"""Sans-I/O. The workers of a pool: how many are wanted, and how one replaces another.
 
-A worker is replaced by a *successor*: that one is started first, and when it is ready the old one
-is drained and leaves. One at a time, so there are never fewer ready workers than before, and never
-many more. Reload replaces all, recycling one; a worker that dies while its successor starts is
-simply succeeded.
+A worker is replaced by a *successor*, which is started first; when it is ready, the old worker is
+drained and leaves. Workers are replaced one at a time, so there are never fewer ready workers than
+before. `reload` replaces all workers, `recycle` one. If a worker dies while its successor starts,
+the successor takes its place.
 
-While a worker that was started anew is not ready, no other is drained: code that loads and then
-dies costs nobody else their place.
+While a new worker is not ready, no other worker is drained, so that code which loads and then dies
+costs one worker only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from wsraw.supervisor.decisions.restarts import Restarts
 RELOAD: Final = "reload"
 
 SETTLE: Final = 0.1
-"""Seconds that a successor must stay ready: an on_start that fails does so right after its hello.
-"""
+"""Seconds that a successor must stay ready: on_start runs right after the hello and may fail."""
 
 RETRY: Final = 30.0
 """Seconds until a worker whose successor does not load is recycled again."""
@@ -34,7 +33,7 @@ GRACE: Final = 5.0
 
 
 class Pool:
-    """Workers, those that leave, and at most one successor. `do` takes each action, in order."""
+    """Workers, leaving workers, and at most one successor. `do` gets each action, in order."""
 
     def __init__(
         self,
@@ -48,32 +47,32 @@ class Pool:
         self.programs = [entry.program for entry in entries]
         self.workers = [Child(program, name) for program, count in entries for _ in range(count)]
         self.restarts = restarts
-        """Its deaths: a crash loop is nobody else's."""
+        """Deaths and crash loop of this pool alone."""
         self.proved: set[Program] = set()
-        """The programs of which a worker was once ready."""
+        """Programs that have had a ready worker."""
         self.leaving: list[Child] = []
         self.successor: Child | None = None
         self.replaced: Child | None = None
-        """Whose place the successor will take."""
+        """The worker that the successor replaces."""
         self.is_reloading = False
         self._is_catching_up = False
-        """A reload was refused when some workers were new already: the others follow."""
+        """A reload was refused when some workers were new already; the others follow."""
         self._refused_at: float | None = None
-        """When a reload was refused while all workers were old; they stay, until a new one that
-        takes the place of a dead one shows that the file loads now."""
+        """When a reload was refused while all workers were old. They stay until a worker that
+        replaces a dead one shows that the file loads again."""
         self._is_scaling = False
         self._drain_timeout = drain_timeout
         self._do = do
 
-    def everybody(self) -> Iterator[Child]:
-        """All that may have a process."""
+    def all_children(self) -> Iterator[Child]:
+        """All workers that may have a process."""
         yield from self.workers
         if self.successor is not None:
             yield self.successor
         yield from self.leaving
 
     def wanted(self) -> Iterator[Child]:
-        """Those that are started when they are dead."""
+        """Workers that are started again when they are dead."""
         yield from self.workers
         if self.successor is not None:
             yield self.successor
@@ -83,8 +82,8 @@ class Pool:
         for program in self.programs:
             yield next(child for child in self.workers if child.program == program)
 
-    def census(self) -> str:
-        """How many there are to be, in words."""
+    def count_in_words(self) -> str:
+        """The wanted workers, as text."""
         text = _workers(len(self.workers))
         if len(self.programs) < 2:
             return text
@@ -92,48 +91,48 @@ class Pool:
         each = ", ".join(f"{counts[program]} {program.label}" for program in self.programs)
         return f"{text}: {each}"
 
-    # --- what is asked for ---
+    # --- requests ---
 
     def reload(self, now: float) -> None:
-        """Replace all. What has not come up yet goes at once, as it may never do so and may have
-        read the old file; a successor that has is replaced after the current step."""
+        """Replace all workers. One that is still starting is stopped at once, as it may have read
+        the old file; a successor that is ready is replaced after the current step."""
         self.is_reloading = True
         self._is_catching_up = False
         self._refused_at = None
         new = self.successor
         if new is not None and new.state is not ChildState.READY:
-            self._retire(new, now)
+            self._drain_and_stop(new, now)
             self.successor = self.replaced = None
         for child in self.workers:
             if child.state is ChildState.STARTING and child is not self.replaced:
-                self._renew(child)
-                self._retire(child, now)
+                self._replace_slot(child)
+                self._drain_and_stop(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
             child.replace_at = now
             if not child.alive:
-                # It loads the new file anyway, and that may be what it needs.
+                # Its next process loads the new file, which may work.
                 child.early_deaths = 0
                 child.spawn_at = now
 
-    def _renew(self, child: Child) -> None:
-        """Another one is to be started in its place."""
+    def _replace_slot(self, child: Child) -> None:
+        """Have another process started for this slot."""
         fresh = self.workers[self.workers.index(child)] = Child(child.program, self.name)
         fresh.restarts = child.restarts
         fresh.last_reason = child.last_reason
 
-    def start_over(self, now: float) -> None:
-        """Replace all at once: they cannot find the gateway any more."""
+    def replace_all_at_once(self, now: float) -> None:
+        """Replace all workers at once, because they cannot find the gateway any more."""
         if self.successor is not None:
-            self._dismiss(self.successor, now)
+            self._stop_without_drain(self.successor, now)
             self.successor = self.replaced = None
         for child in list(self.workers):
             if child.alive:
-                self._renew(child)
-                self._dismiss(child, now)
+                self._replace_slot(child)
+                self._stop_without_drain(child, now)
 
     def recycle(self, child: Child, why: str, now: float) -> bool:
-        """Replace one. False if that is under way, or it leaves anyway."""
+        """Replace one worker. False if it is being replaced, or leaves, already."""
         if child not in self.workers or child.outdated:
             return False
         child.outdated = why
@@ -141,33 +140,32 @@ class Pool:
         return True
 
     def scale(self, program: Program, count: int, now: float) -> None:
-        """That many workers of this program from here on."""
+        """Set the number of workers of this program."""
         self._is_scaling = True
         ours = [child for child in self.workers if child.program == program]
         for _ in range(count - len(ours)):
             self.workers.append(Child(program, self.name))
-        # The last come go first, but before any that serves goes one that does not.
+        # The youngest leave first, and before those any that is not ready.
         order = sorted(ours, key=lambda child: child.state is not ChildState.READY)
         for child in order[count:][::-1]:
             self.workers.remove(child)
             if child is self.replaced:
                 assert self.successor is not None
-                self._retire(self.successor, now)
+                self._drain_and_stop(self.successor, now)
                 self.successor = self.replaced = None
-            self._retire(child, now)
+            self._drain_and_stop(child, now)
 
-    # --- what happens ---
+    # --- inputs ---
 
     def ready(self, child: Child, now: float) -> None:
-        """A worker has said hello. One that leaves has done so to a new gateway, which does not
-        know that."""
+        """A leaving worker has said hello to a new gateway, which does not know that it leaves."""
         if child in self.leaving and child.kill_at is not None:
             self._do(a.Drain(child, max(0.0, child.kill_at - now)))
         elif child in self.leaving:
             self._do(a.Drain(child, a.FOREVER))
 
     def came_up(self, child: Child, now: float) -> None:
-        """A worker of ours is ready. Old code and new code must not stay side by side."""
+        """A worker is ready. If that shows that the file loads again, replace the old workers."""
         if self._refused_at is None or child.spawned_at < self._refused_at:
             return
         since, self._refused_at = self._refused_at, None
@@ -185,7 +183,7 @@ class Pool:
             )
 
     def exited(self, child: Child) -> bool:
-        """A process is gone. True if nobody needs to be started for it."""
+        """A process has exited. True if no other one is to be started for it."""
         if child in self.leaving:
             self.leaving.remove(child)
             return True
@@ -195,9 +193,9 @@ class Pool:
             return True
         return False
 
-    def does_not_load(self, child: Child, reason: str, now: float) -> bool:
-        """A new process of the handlers file has found that it does not load. True if this is told
-        to those who asked for it; the old workers stay, unless some are new already."""
+    def refuse_successor(self, child: Child, reason: str, now: float) -> bool:
+        """A successor does not load. The old workers stay, unless some are new already. True if the
+        requester is told."""
         old = [each for each in self.workers if each.outdated == RELOAD]
         kept = sum(each.alive for each in self.workers)
         told = self.is_reloading or self._is_catching_up
@@ -215,7 +213,7 @@ class Pool:
         if child is self.successor:
             assert self.replaced is not None
             if self.replaced.outdated != RELOAD:
-                # It has done enough, and will have done more by then.
+                # Its reason to be recycled remains: try again later.
                 self.replaced.replace_at = now + RETRY
             self.successor = self.replaced = None
             told = True
@@ -230,15 +228,15 @@ class Pool:
         return told
 
     def _is_half_way(self, program: Program | None) -> bool:
-        """Whether of this program old workers and new ones serve."""
+        """Whether both old and new workers of this program serve."""
         ours = [each for each in self.workers if each.program == program]
         old = [each for each in ours if each.outdated == RELOAD]
         return bool(old) and any(each.state is ChildState.READY for each in ours if each not in old)
 
-    # --- one step after the other ---
+    # --- steps ---
 
     def advance(self, now: float) -> None:
-        """Take the steps for which it is time."""
+        """Take the steps that are due."""
         new = self.successor
         if new is None:
             self._begin(now)
@@ -246,19 +244,19 @@ class Pool:
             old = self.replaced
             assert old is not None
             self._put_in_place(new, old)
-            self._retire(old, now)
+            self._drain_and_stop(old, now)
             self._begin(now)
         if (self.is_reloading or self._is_catching_up) and self._is_done():
             if self.is_reloading:
-                self._settle(RELOAD, True, f"reloaded: {self.census()}")
+                self._settle(RELOAD, True, f"reloaded: {self.count_in_words()}")
             else:
-                self._do(a.Say("info", f"reloaded after all: {self.census()}"))
+                self._do(a.Say("info", f"reloaded after all: {self.count_in_words()}"))
             self._is_catching_up = False
         if self._is_scaling and self._is_done():
-            self._settle("scale", True, self.census())
+            self._settle("scale", True, self.count_in_words())
 
     def wake_at(self, now: float) -> float | None:
-        """When to `advance` at the latest, of the times to come."""
+        """When to `advance` next."""
         times = [child.replace_at for child in self.workers if child.outdated]
         new = self.successor
         if new is not None and new.ready_at is not None:
@@ -266,9 +264,9 @@ class Pool:
         return min((when for when in times if when > now), default=None)
 
     def _begin(self, now: float) -> None:
-        """The next one to be replaced, if there is any."""
+        """Begin to replace the next worker, if there is one."""
         if len(self.leaving) > len(self.workers) or not self._others_are_ready():
-            # Handlers that do not end must not gather processes.
+            # Handlers that do not end must not pile up processes.
             return
         for child in self.workers:
             if child.outdated and child.alive and now >= child.replace_at:
@@ -300,7 +298,7 @@ class Pool:
         new.last_reason = old.last_reason
         self.successor = self.replaced = None
 
-    def _retire(self, child: Child, now: float) -> None:
+    def _drain_and_stop(self, child: Child, now: float) -> None:
         """It is not wanted any more."""
         if not child.alive:
             return
@@ -315,7 +313,7 @@ class Pool:
             child.kill_at = now + GRACE
             self._do(a.Terminate(child))
 
-    def _dismiss(self, child: Child, now: float) -> None:
+    def _stop_without_drain(self, child: Child, now: float) -> None:
         """It is not wanted any more, and there is no gateway that could drain it."""
         if child.alive:
             self.leaving.append(child)

@@ -1,11 +1,11 @@
-"""Sans-I/O. When a dead child comes back, and what a crash loop is, in OTP's words.
+"""Sans-I/O. When a dead child is restarted, and what a crash loop is (as in OTP supervisors).
 
-A death counts when it comes before the child is ready, or within `STABLE_AFTER` of that without any
-event given to it: then its start is to blame. What dies later was killed, by somebody or by a
-message, and says nothing about whether the next one will get up.
+A death counts as early when it comes before the child is ready, or within `STABLE_AFTER` of that
+and before any event: the start is to blame. A later death has another cause, and says nothing about
+whether the next process starts.
 
-More than `intensity` deaths that count within `period` seconds are a crash loop. It ends when a
-child that was started after them proves that it works: by staying up, or by an event it handled.
+More than `intensity` early deaths within `period` seconds are a crash loop. It ends when a child
+that was started afterwards works: it stays up, or handles an event.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from typing import Final
 from wsraw.supervisor.decisions.child import Child
 
 FIRST_BACKOFF: Final = 0.1
-"""Seconds; doubled with each death in a row that counts."""
+"""Seconds; doubled with each early death in a row."""
 
 LONGEST_BACKOFF: Final = 30.0
 
 GATEWAY_BACKOFF: Final = 5.0
-"""The same for the gateway. While there is none nobody is served, and a try costs little: what it
-misses, a certificate's file for example, may be back any moment."""
+"""Longest pause for the gateway, in seconds: without it no client is served."""
 
 STABLE_AFTER: Final = 1.0
-"""Seconds of being ready after which a death is no crash loop: somebody killed it."""
+"""Seconds of being ready after which a death is not an early one."""
 
 JUDGED_KEPT: Final = 100
-"""Deaths that may still be pardoned; the news of the events it had is milliseconds behind."""
+"""Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
 
 
 class Restarts:
-    """The deaths of one kind of children: of the gateway, or of a pool's workers.
+    """The deaths of the gateway, or of a pool's workers.
 
-    `random` gives numbers from 0 to 1: children that died together must not come back together.
-    With `at_once` the first restart of a child does not wait. `longest`: the longest pause.
+    `random` gives numbers from 0 to 1, so that children that died together do not come back
+    together. With `at_once` the first restart does not wait. `longest`: the longest pause.
     """
 
     def __init__(
@@ -57,9 +56,8 @@ class Restarts:
         self._deaths: deque[float] = deque(maxlen=intensity + 1)
         self._judged: deque[tuple[Child, int, float]] = deque(maxlen=JUDGED_KEPT)
 
-    def bury(self, child: Child, was_ready_at: float | None, now: float) -> bool:
-        """A child has died of itself: its `spawn_at` says when it comes back. True if this death
-        begins a crash loop."""
+    def record_death(self, child: Child, was_ready_at: float | None, now: float) -> bool:
+        """A child has died unasked: set its `spawn_at`. True if this death begins a crash loop."""
         if was_ready_at is not None and (child.is_proved or now - was_ready_at >= STABLE_AFTER):
             child.early_deaths = 0
             child.spawn_at = now + self._first_backoff()
@@ -89,9 +87,9 @@ class Restarts:
     def _jitter(self, backoff: float) -> float:
         return backoff * (0.5 + self._random() / 2)
 
-    def pardon(self, n: int, now: float) -> bool:
-        """Process `n`, dead already, is now known to have had events: its death does not count.
-        True if that ends a crash loop."""
+    def forgive(self, n: int, now: float) -> bool:
+        """Process `n`, dead already, has handled events: its death does not count. True if that
+        ends a crash loop."""
         for entry in self._judged:
             child, number, at = entry
             if number == n:
@@ -102,7 +100,7 @@ class Restarts:
         if child.n == n:
             child.early_deaths = 0
             child.spawn_at = min(child.spawn_at, now + FIRST_BACKOFF)
-        # Its start went well, and so do those after the deaths before it.
+        # It started well, so earlier deaths do not count any more either.
         return self._forget(at)
 
     def prove(self, child: Child) -> bool:
@@ -112,7 +110,7 @@ class Restarts:
         return self._forget(child.spawned_at)
 
     def _forget(self, until: float) -> bool:
-        """Deaths up to then say nothing any more: what was started after them works."""
+        """Deaths up to then do not count any more."""
         was_looping = self.is_looping
         while self._deaths and self._deaths[0] <= until:
             self._deaths.popleft()
@@ -120,7 +118,7 @@ class Restarts:
         return was_looping and not self.is_looping
 
     def reset(self) -> None:
-        """Somebody has changed something: the count begins anew."""
+        """Start counting from zero, because something was changed."""
         self.is_looping = False
         self._deaths.clear()
         self._judged.clear()

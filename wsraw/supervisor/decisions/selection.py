@@ -1,4 +1,4 @@
-"""Sans-I/O. Which workers somebody means who names some."""
+"""Sans-I/O. The program that the NAME of `wsraw scale NAME=N` means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_WORKERS: Final = "no workers of its own"
 
 
 def which(pools: Iterable[Pool], name: str) -> tuple[Pool, Program] | str:
-    """The program of that name and its pool, or that nobody knows, and what to write.
+    """The program of that name and its pool; or a text that says what to write instead.
 
     `name` is a pool that has one program, a program of one pool alone (`programs.find`), or
     `POOL/PROGRAM`; it may be empty where there is one of both.
@@ -36,7 +36,7 @@ def which(pools: Iterable[Pool], name: str) -> tuple[Pool, Program] | str:
 
 def _hint(known: list[tuple[Pool, Program]], name: str, is_pool: bool) -> str:
     if not known:
-        return f"this run has {NO_WORKERS}; start and stop them where they are"
+        return f"this run has {NO_WORKERS}; start and stop workers where they run"
     if len(known) == 1:
         return f"there is no pool {name!r}; the only one is {known[0][0].name!r}"
     several_pools = len({pool.name for pool, _ in known}) > 1

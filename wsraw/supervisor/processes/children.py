@@ -1,4 +1,4 @@
-"""I/O. The processes behind the children: what each is told at its start, and how it ended."""
+"""I/O. The processes of the children: their command lines, environments, signals and ends."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ MEANINGS: Final = {
         127: "there is no such program",
     },
 }
-"""What exit codes say; those of foreign workers if they do as docs/worker-protocol.md asks."""
+"""Meanings of exit codes; foreign workers follow docs/worker-protocol.md."""
 
-OF_THE_START: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
-"""Codes that mean this only before the process is ready: a handler may end it with any."""
+START_CODES: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
+"""Codes with these meanings only before the process is ready; later a handler may exit with any."""
 
 LAST_LINES: Final = 20
-"""Of each process: when it does not load, they say why."""
+"""Lines kept of each process; they tell why it does not load."""
 
 Ended = Callable[[Child, int, str], object]
 """Called with the child, its exit code, and the reason in words."""
 
 
 class Children:
-    """Spawns, signals and reaps. `post` runs a function in the supervisor's loop: `ended` is called
-    there."""
+    """Spawns, signals and reaps children. `post` runs a function in the supervisor's loop, where
+    `ended` is called."""
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class Children:
         said: bytes = b"",
         limit: Any = None,
     ) -> None:
-        """`variables` and what is `said` on stdin are for processes of our own; the system limits a
-        variable to 128 KiB."""
-        self.last_words = ""
-        """What the process said whose exit was reported last; complete if it does not load."""
+        """`variables` and `said`, the first input on stdin, are for Python children; the system
+        limits a variable to 128 KiB."""
+        self.last_output = ""
+        """Last lines of the process that exited last; complete if it does not load."""
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
@@ -76,17 +76,17 @@ class Children:
             **variables,
         }
         self.folder = start_folder()
-        """Where children are started: what lies there now, if a link in its name has moved."""
+        """Folder in which children start; a link in its name is followed at each start."""
         self._said = said
         self._lock = lock
         self._log = log
         self._post = post
         self._ended = ended
         self._limit = limit
-        """Of open files, for workers; None: as we have it."""
+        """Limit of open files for workers; None for ours."""
         self._processes: dict[Child, Process] = {}
-        self._talking: list[Process] = []
-        """Dead, but with output that is not read to its end yet."""
+        self._unread: list[Process] = []
+        """Dead processes whose output is not read to its end yet."""
         self._tokens: dict[Child, str] = {}
         self._killed: set[Child] = set()
 
@@ -94,40 +94,40 @@ class Children:
         return child in self._processes
 
     def pid(self, child: Child) -> int | None:
-        """Its process, while there is one."""
+        """Its process id, or None."""
         process = self._processes.get(child)
         return process.pid if process is not None else None
 
     def memory(self, child: Child) -> int | None:
-        """Bytes (RSS); None if nobody knows."""
+        """Resident bytes, or None if unknown."""
         process = self._processes.get(child)
         return process.memory() if process is not None else None
 
     def token(self, child: Child) -> str:
-        """What lets this worker in; of its present process alone."""
+        """Token of the worker's present process."""
         return self._tokens[child]
 
-    # --- birth ---
+    # --- start ---
 
     def new_token(self, child: Child) -> str:
-        """Before a worker is spawned: its hello must find the token known."""
+        """Make a token for a worker that is about to start; its hello carries it."""
         token = self._tokens[child] = secrets.token_hex(16)
         return token
 
     def spawn_gateway(
         self, child: Child, name: str, variables: Mapping[str, str], sockets: list[int]
     ) -> bool:
-        """Start a gateway on these listening sockets; none: it opens its own. False if it could
-        not be started, which is reported as an exit."""
+        """Start a gateway on these listening sockets (none: it opens its own). False if that
+        failed, which is reported as an exit."""
         given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
         given["WSRAW_LOCK"] = str(self._lock)
         variables = {**self._own_variables, **variables, **given}
-        # It holds the run folder's lock, too, as it uses the folder until its end.
+        # It inherits the lock, as it uses the run folder until its end.
         keep_open = [self._lock, *sockets]
         return self._spawn(child, name, "gateway", own_command("gateway"), variables, keep_open)
 
     def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
-        """Start a worker, for which there is a token. False if that failed, as above."""
+        """Start a worker that has a token. False if that failed, as above."""
         variables = {
             "WSRAW_ENDPOINT": endpoint,
             "WSRAW_TOKEN": self._tokens[child],
@@ -151,8 +151,8 @@ class Children:
         variables: Mapping[str, str],
         keep_open: Sequence[int] = (),
     ) -> bool:
-        """`keep_open`: descriptors that it inherits. Of a worker there are none: what its handlers
-        start may outlive the run, and would keep the next one out with the lock."""
+        """`keep_open`: inherited descriptors. A worker gets none, because processes that handlers
+        start may outlive the run and would keep its lock."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:
@@ -164,7 +164,9 @@ class Children:
                 line,
                 variables,
                 on_line=hear,
-                on_exit=lambda code: self._post(partial(self._bury, child, kind, code, lines)),
+                on_exit=lambda code: self._post(
+                    partial(self._handle_death, child, kind, code, lines)
+                ),
                 folder=self.folder,
                 keep_open=keep_open,
                 explained=lambda code: (
@@ -182,27 +184,27 @@ class Children:
         self._log.say("debug", f"{name} started, pid {process.pid}")
         return True
 
-    # --- death ---
+    # --- end ---
 
-    def _bury(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
+    def _handle_death(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
         process = self._processes.pop(child)
-        self._talking = [each for each in (*self._talking, process) if not each.hear_out(0)]
+        self._unread = [each for each in (*self._unread, process) if not each.read_rest(0)]
         self._tokens.pop(child, None)
         meanings = MEANINGS[kind]
-        if child.ready_at is not None and code in OF_THE_START:
+        if child.ready_at is not None and code in START_CODES:
             meanings = {}
         why = reason(code, meanings, killed=child in self._killed)
         self._killed.discard(child)
-        self.last_words = "\n".join(lines)
+        self.last_output = "\n".join(lines)
         self._ended(child, code, why)
 
     def reap_orphans(self) -> bool:
-        """As process 1 of a container: see off the processes that others have left to us. False if
-        there may be more of them behind a child of our own that its thread is about to see off."""
+        """As process 1 of a container, reap processes that were left to us. False if a child of our
+        own, which its thread reaps, hides others."""
         if sys.platform.startswith("linux"):
             ours = {process.pid for process in self._processes.values()}
             which = os.WEXITED | os.WNOHANG
-            # Ours must not be taken from their threads: so a look comes first.
+            # Look first: our own children are reaped by their threads.
             while found := _waitid(which | os.WNOWAIT):
                 if found in ours:
                     return False
@@ -210,37 +212,36 @@ class Children:
         return True
 
     def terminate(self, child: Child) -> None:
-        """Ask it to leave. What could not even be started is as good as gone."""
+        """Ask the process to exit."""
         if child in self._processes:
             self._processes[child].terminate()
 
     def abort(self, child: Child) -> None:
-        """Have it show its stack, and end."""
+        """Have the process log its stack and end."""
         if child in self._processes:
             self._killed.add(child)
             self._processes[child].abort()
 
     def kill(self, child: Child) -> None:
-        """End it now."""
+        """Kill the process."""
         if child in self._processes:
             self._killed.add(child)
             self._processes[child].kill()
 
     def kill_all(self) -> None:
-        """After an error of our own, too: what lives is told by the end of its stdin, but a kill is
-        certain."""
+        """Kill every process. The end of stdin would make them exit, but a kill is certain."""
         for process in self._processes.values():
             process.kill()
 
-    def hear_out(self) -> None:
-        """Before our own end: what children said last shall be in the log."""
+    def read_rest(self) -> None:
+        """Before our own end, log the last output of the children."""
         until = time.monotonic() + LAST_WORDS
-        for process in (*self._talking, *self._processes.values()):
-            process.hear_out(max(0.0, until - time.monotonic()))
+        for process in (*self._unread, *self._processes.values()):
+            process.read_rest(max(0.0, until - time.monotonic()))
 
 
 def _waitid(options: int, pid: int = 0) -> int:
-    """The child that has ended, or that one; 0 if there is none."""
+    """Pid of a child that has ended (`pid` 0: any), or 0."""
     if sys.platform.startswith("linux"):
         try:
             found = os.waitid(os.P_PID if pid else os.P_ALL, pid, options)

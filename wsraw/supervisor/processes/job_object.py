@@ -1,4 +1,4 @@
-"""I/O. Windows: the job object that takes all children along when this process dies."""
+"""I/O. Windows: the job object that ends all children when this process dies."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ if sys.platform == "win32":
     _job: int | None = None
 
     def add(pid: int) -> None:
-        """Put a child of ours, which has not been reaped, into the job. Raises OSError.
+        """Put a child that has not been reaped into the job. Raises OSError.
 
-        The job's handle is never closed by us: the system does it when we end, in whatever way,
-        and closing the last handle is what kills.
+        The handle stays open: the system closes it when we end, however that happens, and closing
+        the last handle kills the children.
         """
         global _job
         if _job is None:

@@ -1,16 +1,14 @@
-"""I/O. Child processes: spawn, tell to leave, kill, reap; and the reason of an exit in words.
+"""I/O. Child processes: spawn, terminate, kill, reap; and the reason of an exit as text.
 
-Nobody is orphaned (docs/worker-protocol.md, rule 19), however this process ends: each child's stdin
-is a pipe that only we hold, so its end tells the child that we are gone; on Linux it also gets a
-signal (child.py), on Windows all are in a job object that dies with us. Children stand in a process
-group of their own: Ctrl-C in a terminal must reach the supervisor alone, which then decides.
+No child is orphaned (docs/worker-protocol.md, rule 19), however this process ends: each child's
+stdin is a pipe whose end tells it that we are gone; on Linux it also gets a signal (child.py), on
+Windows the job object ends it. Children have a process group of their own, so that Ctrl-C in a
+terminal reaches the supervisor alone.
 
-A worker in another language is a stranger: it gets four variables (children.py), its stdin and its
-output, and nothing else of ours.
+A worker in another language gets four variables (children.py), stdin and output, and nothing else.
 
-A pipe cannot be selected on Windows, so each child has two threads everywhere: one reads its
-output, one waits for its end. They are the only threads here, and they touch nothing but the log
-and the callback.
+Windows cannot select on pipes, so each child has two threads: one reads its output, one waits for
+its end. They use nothing but the log and the callback.
 """
 
 from __future__ import annotations
@@ -32,14 +30,13 @@ import wsraw
 from wsraw.runtime import launch
 
 LONGEST_LINE: Final = 64 * 1024
-"""Bytes of a line of output; a longer one is cut into several."""
+"""Bytes of a line of output; a longer one is split."""
 
 LAST_WORDS: Final = 1.0
-"""Seconds to read what a dead child wrote, where that is waited for. A process of its own that
-lives on may hold the pipe."""
+"""Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
 
 OWN_VARIABLES: Final = "WSRAW_"
-"""What the names of variables begin with that one run says to its own children."""
+"""Prefix of the variables that a run passes to its children."""
 
 
 def _is_never(code: int) -> bool:
@@ -49,15 +46,15 @@ def _is_never(code: int) -> bool:
 class Process:
     """One child process.
 
-    `on_line(text)` and `on_exit(code)` are called in threads. An exit is told at once, and lines
-    may come after it; with a code in `explained` it waits for the lines that say why, up to
-    `LAST_WORDS`. A slow `on_line` slows the child that writes, and nobody else. Raises OSError if
-    it cannot be started.
+    `on_line(text)` and `on_exit(code)` are called in threads. An exit is reported at once, and
+    lines may follow; if `explained(code)`, it is reported after the lines that tell why, at most
+    `LAST_WORDS` later. A slow `on_line` slows only the child that writes. Raises OSError if the
+    process cannot be started.
 
-    `folder`: where it is to be, if there is such a folder at present; else it is where we are.
+    `folder`: its working directory if that exists, else ours.
 
-    Must be made in the main thread: on Linux the child is told of the end of the *thread* that
-    made it (prctl(2), PR_SET_PDEATHSIG).
+    Create it in the main thread: on Linux the child gets a signal when the *thread* that made it
+    ends (prctl(2), PR_SET_PDEATHSIG).
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class Process:
         explained: Callable[[int], bool] = _is_never,
         said: bytes = b"",
     ) -> None:
-        """`said`: what it finds on its stdin first, of any length."""
+        """`said`: its first input on stdin, of any length."""
         options: dict[str, Any] = {}
         if sys.platform == "win32":
             options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
@@ -84,7 +81,7 @@ class Process:
         if folder and os.path.isdir(folder):
             options["cwd"] = environment["PWD"] = folder
         elif not start_folder():
-            # Ours has been deleted, and from nowhere nothing can be started.
+            # Our own was deleted, and a process needs one.
             options["cwd"] = os.path.abspath(os.sep)
         self._on_line = on_line
         self._on_exit = on_exit
@@ -109,7 +106,7 @@ class Process:
             self._reader.start()
             waiter.start()
         except RuntimeError as error:
-            # As ordinary as having no process left: a container's bound counts both.
+            # A limit on tasks counts threads, too.
             self._process.kill()
             self._process.wait()
             self._close_stdin()
@@ -118,9 +115,9 @@ class Process:
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def terminate(self) -> None:
-        """Ask it to leave. The end of its stdin stays the word for "your parent is gone"."""
+        """Ask it to exit. Stdin stays open: its end means that the parent is gone."""
         if sys.platform == "win32":
-            # terminate() would be kill() there, and a Ctrl-Break needs a console: so both words.
+            # terminate() kills there, and Ctrl-Break needs a console: do both.
             with _gone_is_fine():
                 self._process.send_signal(signal.CTRL_BREAK_EVENT)
             self._close_stdin()
@@ -128,31 +125,30 @@ class Process:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it now. A stopped process dies of this, too."""
+        """Kill it; this also ends a stopped process."""
         with _gone_is_fine():
             self._process.kill()
 
     def abort(self) -> None:
-        """End it, its stack in the log: Python's faulthandler writes it at SIGABRT."""
+        """End it with its stack in the log, which Python's faulthandler writes at SIGABRT."""
         if sys.platform == "win32":
             self.kill()
         else:
             with _gone_is_fine():
                 self._process.send_signal(signal.SIGABRT)
-                # A stopped process writes nothing; it goes on, and that signal comes first.
+                # A stopped process must continue to write it.
                 self._process.send_signal(signal.SIGCONT)
 
     def memory(self) -> int | None:
-        """Bytes of memory it holds (RSS); None where the platform does not say, or it is gone."""
+        """Resident bytes; None if the platform does not tell or the process is gone."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]
         except (OSError, IndexError):
             return None
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def hear_out(self, timeout: float) -> bool:
-        """Wait until all of its output has been read, so many seconds. False if there may be more
-        to come."""
+    def read_rest(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the rest of its output. False if there may be more."""
         self._reader.join(timeout)
         return not self._reader.is_alive()
 
@@ -169,7 +165,7 @@ class Process:
                 self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
     def _say(self) -> None:
-        """A child that never reads keeps nobody waiting but the thread that waits for its end."""
+        """Write `said`; a child that never reads blocks only this thread."""
         assert self._process.stdin is not None
         with _gone_is_fine():
             while self._said:
@@ -185,7 +181,7 @@ class Process:
 
 
 class _gone_is_fine:  # noqa: N801
-    """A child may leave at any moment, so also just before we speak to it."""
+    """Ignores OSError: a child may exit at any moment."""
 
     def __enter__(self) -> None: ...
 
@@ -194,9 +190,8 @@ class _gone_is_fine:  # noqa: N801
 
 
 def start_folder() -> str:
-    """The folder in which we were started, by the name under which a shell knows it (PWD). A link
-    in that name may lead to another release later, where the system's name for it leads to the old
-    one for ever. Empty if there is no such folder."""
+    """The folder in which we were started, by the shell's name for it (PWD): a link in it may
+    lead to another release later. Empty if the folder is gone."""
     named = os.environ.get("PWD", "")
     try:
         here = os.getcwd()
@@ -210,13 +205,13 @@ def start_folder() -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of a Python that runs wsraw."""
-    # -P: a module of the user's folder must not stand in for one of ours, or of Python's.
+    """Command line of wsraw."""
+    # -P: modules in the user's folder must not shadow ours or Python's.
     return [sys.executable, "-P", "-m", "wsraw", *arguments]
 
 
 def own_command(*arguments: str) -> list[str]:
-    """The command line of a child of wsraw's own (child.py); it needs the variable of `path`."""
+    """Command line of a Python child (child.py), which needs the variable of `path`."""
     if _is_found():
         return command(*arguments)
     return [sys.executable, "-P", "-c", _WITH_OUR_PATH, *arguments]
@@ -230,8 +225,8 @@ _WITH_OUR_PATH: Final = (
 
 @cache
 def _is_found() -> bool:
-    """Whether a Python that we start finds wsraw where we have found it. It does not where wsraw is
-    on a path that a launcher has made, or in the folder it was started in."""
+    """Whether a Python that we start imports this wsraw. It does not if a launcher set sys.path, or
+    wsraw was found in the current folder."""
     home = str(Path(wsraw.__file__).resolve().parent.parent)
     known = [*site.getsitepackages(), site.getusersitepackages()]
     known += os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -243,10 +238,10 @@ def _is_found() -> bool:
 
 
 def path() -> str:
-    """Where our modules come from, for our own children: what a launcher has put there counts.
+    """Our sys.path for Python children, as a launcher has set it.
 
-    The folder of the launcher itself comes last, and the current folder not at all: a module there
-    must not stand in for one of ours.
+    The launcher's own folder comes last and the current folder is left out, so that modules there
+    do not shadow ours.
     """
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -256,7 +251,7 @@ def path() -> str:
         if getattr(main, "__spec__", None) is not None and first == os.path.realpath(
             start_folder()
         ):
-            # `python -m`, which puts the current folder there.
+            # `python -m` puts the current folder there.
             del places[0]
         elif first == os.path.dirname(os.path.realpath(file)):
             places.append(places.pop(0))
@@ -264,15 +259,15 @@ def path() -> str:
 
 
 def foreign_command(words: Sequence[str]) -> list[str]:
-    """The command line of a worker in another language."""
+    """Command line of a worker in another language."""
     if sys.platform.startswith("linux"):
         return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *words]
-    # Windows looks for node.exe only, not for npx.cmd, if it is not told where that is.
+    # Without the full path Windows finds node.exe, but not npx.cmd.
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Ours, less what belongs to a run that we may be part of ourselves."""
+    """Our environment without the variables of a run that we may belong to, plus `variables`."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)
     }
@@ -282,11 +277,11 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def reason(code: int, meanings: Mapping[int, str], *, killed: bool = False) -> str:
-    """How a process ended, to stand behind its name. `killed`: it was we who killed it."""
+    """How a process ended, as text after its name. `killed`: by us."""
     if code == 0:
         return "exited"
     if code > 0:
-        # Windows tells crashes as NTSTATUS, which are known by their hexadecimal form.
+        # NTSTATUS codes of Windows are known by their hexadecimal form.
         number = str(code) if code < 0x80000000 else hex(code)
         return f"exited with code {number}" + (f": {meanings[code]}" if code in meanings else "")
     try:

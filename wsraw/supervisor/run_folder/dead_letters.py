@@ -1,4 +1,4 @@
-"""I/O. Dead letters: events that killed workers, as the gateway wrote them down."""
+"""I/O. Dead letters: events that killed workers, read from the file the gateway wrote."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from wsraw.runtime.printable import printable
 from wsraw.supervisor.run_folder import folder as folders
 
 SHOWN: Final = 60
-"""Characters of the data that the list shows."""
+"""Bytes of the data that the list shows."""
 
 
-class NoLettersError(Exception):
-    """There is nothing to read; the text says where was looked."""
+class NoDeadLettersError(Exception):
+    """No file of dead letters; the text says where it was expected."""
 
 
 def find(run_dir: str) -> Path:
-    """The file of dead letters that is meant. Raises NoLettersError."""
+    """The file of dead letters in the given run folder, or in the only one that has any. Raises
+    NoDeadLettersError."""
     if run_dir:
         return Path(run_dir).absolute() / folders.DEAD_LETTERS
     files = [path / folders.DEAD_LETTERS for path in folders.fresh_folders()]
     files = [file for file in files if file.exists()]
     if len(files) > 1:
         names = ", ".join(str(file.parent) for file in files)
-        raise NoLettersError(f"several runs have dead letters; choose with --run-dir: {names}")
+        raise NoDeadLettersError(f"several runs have dead letters; choose with --run-dir: {names}")
     return files[0] if files else folders.base() / folders.DEAD_LETTERS
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """All letters, in order; none if there is no file. What is no letter (a line that a crash has
-    cut) is left out. Raises OSError."""
+    """All dead letters, in order; none if there is no file. Damaged lines are left out. Raises
+    OSError."""
     letters = []
     try:
         with file.open(encoding="utf-8", errors="replace") as stream:
@@ -51,7 +52,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def line(number: int, letter: dict[str, Any]) -> str:
-    """One letter in a list."""
+    """One dead letter as a line."""
     data = data_of(letter)
     shown = repr(data[:SHOWN]) + ("…" if len(data) > SHOWN else "")
     return (
@@ -61,7 +62,7 @@ def line(number: int, letter: dict[str, Any]) -> str:
 
 
 def whole(letter: dict[str, Any]) -> str:
-    """Everything that is known of one letter."""
+    """All fields of one dead letter."""
     lines = [f"time: {_when(letter)}"]
     for key, value in letter.items():
         if key == "data":
@@ -72,7 +73,7 @@ def whole(letter: dict[str, Any]) -> str:
             lines += [f"{key}.{name}: {each}" for name, each in value.items()]
         elif key != "time":
             lines.append(f"{key}: {value}")
-    # Most of it is a peer's, who must not add a line, nor write to the terminal's controls.
+    # A peer wrote most of this; it must not add lines or control the terminal.
     return "\n".join(map(printable, lines))
 
 
@@ -85,7 +86,7 @@ def data_of(letter: dict[str, Any]) -> bytes:
 
 
 def _state_of(letter: dict[str, Any]) -> str:
-    """`con.state` as its handler had set it; its bytes if they are no MessagePack."""
+    """`con.state`, decoded; its bytes if they are not MessagePack."""
     try:
         data = base64.b64decode(letter["state"])
     except (ValueError, TypeError):

@@ -22,25 +22,25 @@ LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
 LONGEST_NAME: Final = "control.sock"
 
 CONTROL: Final = "control-token"
-"""What commands of the command line need: the token, and on a second line the endpoint."""
+"""File for the command line: the token, and on a second line the endpoint."""
 
 DEAD_LETTERS: Final = "dead-letters.jsonl"
-"""Written by the gateway. A folder that holds it is not removed."""
+"""File that the gateway writes. A folder with this file is not removed."""
 
-ASKING: Final = 0.1
-"""Seconds for which a lock may be in the hands of somebody who only asks."""
+PROBED: Final = 0.1
+"""Seconds for which another process may hold the lock while it checks whether a run is up."""
 
 LEAVING: Final = 15.0
-"""Seconds for which the gateway of a run whose supervisor was killed may be leaving; it takes 5."""
+"""Seconds to wait for the gateway of a killed supervisor to exit; it takes about 5."""
 
 LOOK_AGAIN: Final = 0.05
-"""Seconds between two looks at whether it has left."""
+"""Seconds between two checks whether it has exited."""
 
 FRESH: Final = 60.0
-"""Seconds for which a folder without a lock may be one that another run is just making."""
+"""Age in seconds up to which a folder without a lock may belong to a run that is starting."""
 
 _PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors that trying again later may well not meet."""
+"""Errors that may go away by themselves."""
 
 EPOCHS: Final = 1 << 17
 """A connection id keeps 17 bits for the epoch: 53 that every language can hold, less 36."""
@@ -50,38 +50,38 @@ class FolderError(Exception):
     """The run folder cannot be used; the text says what to do."""
 
     def __init__(self, text: str, *, is_passing: bool = False) -> None:
-        """`is_passing`: trying again later may well succeed."""
+        """`is_passing`: the same may succeed later."""
         super().__init__(text)
         self.is_passing = is_passing
 
 
 class InUseError(FolderError):
-    """Somebody else holds its lock."""
+    """Another run holds the lock."""
 
 
 _Signature = tuple[int, int, int, int]
-"""What a file is known by: device, number, size and time."""
+"""Identity of a file's content: device, inode, size and time."""
 
 
 class Folder:
-    """The run folder, made and locked. Raises FolderError.
+    """The run folder, created and locked. Raises FolderError.
 
-    Without a path a fresh one is made under `base()`, and removed at the end. A supervisor that is
-    killed cannot do that: the next run of the same user does it.
+    Without a path a new folder is made under `base()` and removed at the end; after a kill the next
+    run of the same user removes it.
 
-    What stands in the folder is for others, or for a next run: this run has it in memory, and
-    `restore` writes anew what has been removed, changed, or could not be written before.
+    The files are for other processes and later runs. This run has their content in memory, and
+    `restore` writes again what was removed, changed, or could not be written before.
     """
 
     def __init__(self, path: str, say: Callable[[str], object] = str) -> None:
-        """`say` is told why it takes long, if it does."""
+        """`say` logs a line when this has to wait."""
         self._is_ours = not path
         self.complaints: list[str] = []
-        """What the log has to say of the folder; whoever logs it clears the list."""
+        """Lines for the log; the caller logs and clears them."""
         self._texts: dict[str, str] = {}
-        """The files in it, by name, as they should be."""
+        """Content of each file by name."""
         self._seen: dict[str, _Signature] = {}
-        """Those that have been written, as they were then."""
+        """Signatures of the files as written."""
         self._epoch = 0
         if path:
             self.path = Path(path).absolute()
@@ -102,22 +102,22 @@ class Folder:
         length = len(os.fsencode(self.path / LONGEST_NAME))
         if length > LONGEST_SOCKET_PATH:
             raise FolderError(
-                f"run folder {self.path}: too long for the path of a socket ({length} bytes, "
+                f"run folder {self.path}: too long for a socket's path ({length} bytes, "
                 f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
             )
 
     def _wait_for_lock(self, say: Callable[[str], object]) -> int:
-        """Once the gateway of a killed supervisor has left: it takes its time to say goodbye."""
+        """Take the lock, if need be after the gateway of a killed supervisor has exited."""
         until = time.monotonic() + LEAVING
         has_said = False
         while True:
             try:
-                return self._take_lock(ASKING)
+                return self._take_lock(PROBED)
             except InUseError as error:
                 if has_supervisor(self.path):
                     raise
                 if time.monotonic() > until:
-                    text = f"run folder {self.path}: a gateway of an earlier run does not leave"
+                    text = f"run folder {self.path}: the gateway of an earlier run does not exit"
                     raise FolderError(text, is_passing=True) from error
             if not has_said:
                 say(f"waiting for the gateway of an earlier run to leave {self.path}")
@@ -125,11 +125,11 @@ class Folder:
             time.sleep(LOOK_AGAIN)
 
     def _take_lock(self, patience: float) -> int:
-        """A descriptor that holds the lock for as long as we live, or a gateway that inherits it.
+        """Lock the folder. The returned descriptor holds the lock until we and our gateway, which
+        inherits it, have exited; so no second run starts beside the gateway of a first.
 
-        So a second run cannot begin beside the gateway of a first. Workers do not hold it, as the
-        processes that handlers start would inherit it. On Windows a lock belongs to
-        its process; there the job object leaves no child behind.
+        Workers do not inherit it: processes that handlers start would keep it. On Windows a lock
+        belongs to its process, and the job object ends all children.
         """
         try:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -141,8 +141,8 @@ class Folder:
             ) from error
         until = time.monotonic() + patience
         while not (taken := _take(lock)) and time.monotonic() < until:
-            # Perhaps somebody only asks whether we are there (`is_live`).
-            time.sleep(ASKING / 10)
+            # Another process may only be checking whether a run is up (`is_live`).
+            time.sleep(PROBED / 10)
         if not taken:
             os.close(lock)
             raise InUseError(
@@ -151,13 +151,13 @@ class Folder:
             )
         return lock
 
-    # --- what stands in it ---
+    # --- files ---
 
     def next_epoch(self) -> int:
-        """The number of this gateway start, from 1; `restore` writes it.
+        """Number of this gateway start, from 1; `restore` writes it.
 
-        Connection ids and session numbers begin with it, so no number may come twice: the file
-        counts on from earlier runs, and what we have given out ourselves is never forgotten.
+        Connection ids and session numbers begin with it, so it must never repeat: the file counts
+        on from earlier runs.
         """
         file = self.path / "epoch"
         found, why = self._epoch, ""
@@ -173,11 +173,11 @@ class Folder:
         if why and not self._epoch:
             found = secrets.randbelow(EPOCHS - 1)
             self.complaints.append(
-                f"{file} is damaged ({why}): which connection ids earlier runs have given out is "
-                "not known; the count goes on at a random number"
+                f"{file} is damaged ({why}), so the connection ids of earlier runs are not known; "
+                "the count continues at a random number"
             )
         elif why or (self._epoch and (found - self._epoch) % (EPOCHS - 1) > EPOCHS // 2):
-            # Damaged while we run, or set back: we know better.
+            # Damaged or set back while we run: use the number in memory.
             found = self._epoch
         self._epoch = found % (EPOCHS - 1) + 1
         self._texts["epoch"] = f"{self._epoch}\n"
@@ -185,11 +185,11 @@ class Folder:
         return self._epoch
 
     def write_token(self, token: str) -> None:
-        """Leave the token for workers that are started by hand. Raises FolderError."""
+        """Write the token for workers that are started by hand. Raises FolderError."""
         self._write("token", f"{token}\n")
 
     def write_control(self, token: str, endpoint: str) -> None:
-        """Leave the token and the endpoint for commands of the command line. Raises FolderError."""
+        """Write token and endpoint for the command line. Raises FolderError."""
         self._write(CONTROL, f"{token}\n{endpoint}\n")
 
     def _write(self, name: str, text: str) -> None:
@@ -197,7 +197,9 @@ class Folder:
         self._seen.pop(name, None)
         file = self.path / name
         if not self._holds_lock():
-            raise FolderError(f"{file}: the lock of the run folder is gone, or another run's")
+            raise FolderError(
+                f"{file}: the lock of the run folder is gone or belongs to another run"
+            )
         try:
             _write_secret(file, text)
             self._seen[name] = _signature(file)
@@ -207,19 +209,19 @@ class Folder:
             ) from error
 
     def restore(self) -> bool:
-        """Make anew what is missing, or not as we left it, and write what is new. True if anything
-        was missing. Raises FolderError if that cannot be done; what is in memory stays."""
+        """Write files that are missing, changed or new. True if any was missing or changed. Raises
+        FolderError; the content stays in memory."""
         missing = [name for name in self._texts if not self._stands(name)]
         is_lost = not self._holds_lock() or any(name in self._seen for name in missing)
         if not missing and not is_lost:
             return False
         if self._is_ours:
-            # Private, too: else a next run would refuse it.
+            # The parent must be private, or the next run refuses it.
             _make(self.path.parent, "run folder")
         _make(self.path, "run folder")
         if not self._holds_lock():
             fresh = self._take_lock(0.0)
-            # The same number as before: that is what children inherit.
+            # Under the same number, which children inherit.
             os.dup2(fresh, self.lock, inheritable=False)
             os.close(fresh)
         error: FolderError | None = None
@@ -239,8 +241,7 @@ class Folder:
             return False
 
     def _holds_lock(self) -> bool:
-        """Whether the file that we have locked is the one that others see. An open file cannot be
-        removed on Windows."""
+        """Whether the folder still has the locked file. On Windows it cannot be removed."""
         try:
             return sys.platform == "win32" or os.path.samestat(
                 os.stat(self.path / "lock"), os.fstat(self.lock)
@@ -249,8 +250,8 @@ class Folder:
             return False
 
     def takes_sockets(self) -> bool:
-        """Whether a socket can be bound here: not in a folder that is gone, full, read-only or by
-        now another run's."""
+        """Whether a socket can be bound here; not if the folder is gone, full, read-only or taken
+        by another run."""
         if not self._holds_lock():
             return False
         family = getattr(socket, "AF_UNIX", None)
@@ -267,18 +268,18 @@ class Folder:
         return True
 
     def close(self) -> Path | None:
-        """Leave nothing behind but the epoch and the lock's file, and those only if the folder is
-        the user's. The lock goes last, so that no next run sees us clean up its files. Returns the
-        file of dead letters for which a folder of our own is kept."""
+        """Remove the folder, or, if the user named it, everything but the epoch and the lock file.
+        The lock is released last, after our files are gone. Returns the file of dead letters, if
+        one keeps our own folder alive."""
         if not self._holds_lock() and (self.path / "lock").exists():
-            # Somebody has emptied the folder, and what stands there now is another run's.
+            # The folder was emptied, and another run uses it now.
             os.close(self.lock)
             return None
         for name in ("token", CONTROL, "link.sock", LONGEST_NAME):
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError:
-                # Windows, or a folder that was taken away: nothing depends on it.
+                # In use (Windows) or gone; nothing depends on it.
                 pass
         letters = self.path / DEAD_LETTERS
         kept = letters if self._is_ours and letters.exists() else None
@@ -291,24 +292,24 @@ class Folder:
         if self._is_ours:
             shutil.rmtree(self.path, ignore_errors=True)
             try:
-                # If it was the last one.
+                # Succeeds for the last run folder.
                 self.path.parent.rmdir()
             except OSError:
                 pass
 
 
-# --- folders that nobody has named ---
+# --- default folders ---
 
 
 def base() -> Path:
-    """Where fresh run folders of this user are."""
+    """Parent of this user's default run folders."""
     user = getpass.getuser() if sys.platform == "win32" else str(os.geteuid())
     place = os.environ.get("XDG_RUNTIME_DIR", "")
     if not place or not os.access(place, os.W_OK | os.X_OK):
         try:
             place = tempfile.gettempdir()
         except FileNotFoundError:
-            # Nothing is writable; whoever makes a folder there is told so.
+            # Nothing is writable; creating the folder reports that.
             place = "/tmp"
     return Path(place, f"wsraw-{user}")
 
@@ -319,37 +320,37 @@ def _make_fresh() -> Path:
         try:
             return Path(tempfile.mkdtemp(prefix="", dir=base()))
         except FileNotFoundError:
-            # Another run has just ended, and has taken the empty folder along.
+            # Another run has just ended and removed the empty parent.
             continue
         except OSError as error:
             raise FolderError(f"run folder {base()}: {error.strerror}; give a --run-dir") from error
 
 
 def _make(path: Path, what: str) -> None:
-    """Make sure of a folder that nobody else can look into. Raises FolderError."""
+    """Create a private folder, or check that it is private. Raises FolderError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A link that somebody else has laid into a folder open to all must not lead us on.
+        # Do not follow a link that another user has put into a shared folder.
         status = path.stat() if what == "--run-dir" else path.lstat()
     except OSError as error:
         raise FolderError(
             f"{what} {path}: {error.strerror}; choose a folder that you may write to"
         ) from error
     if sys.platform != "win32":
-        # Whoever can reach the sockets in it can try to be a worker.
+        # Access to its sockets lets a process try to register as a worker.
         if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
             raise FolderError(f"{what} {path} belongs to another user; choose your own")
         if status.st_mode & 0o077:
             hint = f"chmod 700 {path}"
             if what == "--run-dir":
-                # It may be /tmp, or a home: others may need what they find there.
+                # Not chmod: it may be /tmp or a home that others need.
                 own = path / "wsraw"
                 hint = f"choose a folder of wsraw's own, such as {own}, which is made private"
             raise FolderError(f"{what} {path} is open to other users; {hint}")
 
 
 def _write_secret(file: Path, text: str) -> None:
-    """Replace the file whole, or leave it as it is: half a file helps nobody. Raises OSError."""
+    """Replace the file atomically. Raises OSError."""
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
     try:
@@ -358,7 +359,7 @@ def _write_secret(file: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             if file.name == "epoch":
-                # The only one that must outlive the machine's power.
+                # The only file that must survive a power failure.
                 os.fsync(descriptor)
         fresh.replace(file)
     except OSError:
@@ -374,11 +375,11 @@ def _signature(file: Path) -> _Signature:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-# --- what others ask ---
+# --- questions of other processes ---
 
 
 def is_live(path: Path) -> bool:
-    """Whether a run holds the lock of that folder; its disk may be read-only by now."""
+    """Whether a run holds the lock of that folder, which may be read-only by now."""
     try:
         try:
             lock = os.open(path / "lock", os.O_RDWR)
@@ -395,7 +396,7 @@ def is_live(path: Path) -> bool:
 
 
 def may_enter(path: Path) -> bool:
-    """Whether it can be seen if there is a run in that folder."""
+    """Whether we may look into that folder."""
     try:
         os.stat(path / "lock")
     except PermissionError:
@@ -406,24 +407,23 @@ def may_enter(path: Path) -> bool:
 
 
 def has_supervisor(path: Path) -> bool:
-    """Whether there is a supervisor that hears the commands of the run in that folder; without one
-    its gateway is leaving."""
+    """Whether the run in that folder has a supervisor; without one its gateway is exiting."""
     family = getattr(socket, "AF_UNIX", None)
     if sys.platform == "win32" or family is None:
-        # There no child outlives it.
+        # No child outlives it there.
         return True
     try:
         endpoint = (path / CONTROL).read_text("utf-8").splitlines()[1]
     except (OSError, ValueError, IndexError):
         endpoint = ""
-    # Removed files are there again within a second; a run that is just beginning has none yet.
+    # Removed files come back within a second; a run that is starting has none yet.
     for file in {endpoint.removeprefix("ipc://"), str(path / LONGEST_NAME)}:
         with socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             try:
                 sock.connect(file)
             except BlockingIOError:
-                return True  # It has many who want to be heard.
+                return True  # Its queue is full.
             except OSError:
                 continue
             return True
@@ -431,13 +431,13 @@ def has_supervisor(path: Path) -> bool:
 
 
 def are_leaving() -> bool:
-    """Whether the gateway of a run without a folder of its own outlives its supervisor at the
-    moment: it may still hold an address."""
+    """Whether a gateway in a default folder outlives its supervisor at the moment; it may still
+    hold an address."""
     return any(is_live(path) and not has_supervisor(path) for path in fresh_folders())
 
 
 def fresh_folders() -> list[Path]:
-    """The folders under `base()`, live or not."""
+    """Default run folders, live or not."""
     try:
         return sorted(path for path in base().iterdir() if path.is_dir())
     except OSError:
@@ -445,10 +445,10 @@ def fresh_folders() -> list[Path]:
 
 
 def clear_leftovers() -> None:
-    """Remove the fresh folders of runs whose supervisor was killed.
+    """Remove the default folders of runs whose supervisor was killed.
 
-    Not a task for the gateway that outlives its supervisor: it may be killed in the same moment,
-    and it cannot know whether a worker still uses the folder. Who gets the lock is alone.
+    A gateway that outlives its supervisor cannot do this: it may be killed too, and does not know
+    whether a worker still uses the folder. Taking the lock proves that the folder is unused.
     """
     for path in fresh_folders():
         try:
@@ -463,7 +463,7 @@ def clear_leftovers() -> None:
             continue
         keeps = (path / DEAD_LETTERS).exists()
         if sys.platform == "win32":
-            # What is open cannot be removed there.
+            # Windows does not remove open files.
             os.close(lock)
         if not keeps:
             shutil.rmtree(path, ignore_errors=True)
@@ -472,17 +472,17 @@ def clear_leftovers() -> None:
 
 
 def _clear_unlocked(path: Path) -> None:
-    """One that was killed before it had a lock, unless it is being made now."""
+    """Remove the folder of a run that was killed before it had a lock."""
     try:
         if time.time() - path.stat().st_mtime > FRESH:
             path.rmdir()
     except OSError:
-        # Gone, or it holds something that is not ours.
+        # Gone, or not empty.
         pass
 
 
 def count_dead_letters(path: Path) -> int:
-    """How many dead letters stand in that folder, of whichever gateway."""
+    """Number of dead letters in that folder."""
     try:
         with open(path / DEAD_LETTERS, "rb") as lines:
             return sum(1 for _ in lines)
@@ -491,7 +491,7 @@ def count_dead_letters(path: Path) -> int:
 
 
 def _take(lock: int, *, shared: bool = False) -> bool:
-    """Lock the file of that descriptor; False if somebody holds it. Closing it lets go."""
+    """Lock the file of that descriptor until it is closed; False if another process holds it."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -500,7 +500,7 @@ def _take(lock: int, *, shared: bool = False) -> bool:
         else:
             import fcntl
 
-            # Two that only ask must not find each other.
+            # Shared, so that two checks do not take each other for a run.
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False

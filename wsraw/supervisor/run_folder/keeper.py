@@ -1,8 +1,8 @@
-"""I/O. Keeps the run folder whole while the run is up.
+"""I/O. Keeps the run folder complete while the run is up.
 
-Cleaners of /tmp remove what looks old, disks fill up, and file systems turn read-only. The run goes
-on: what it needs is in memory, what stands in the folder is made anew, and what cannot be made anew
-there is said in the log. Sockets that the folder does not take are made in a spare folder.
+Cleaners of /tmp remove old files, disks fill up, file systems turn read-only. The run continues:
+its state is in memory, missing files are written again, and what cannot be written is logged.
+Sockets that the folder does not take are made in a spare folder.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import Folder, FolderError
 
 LOOK: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Keeper:
-    """The run folder, the spare one if there is need of it, and the control link's socket."""
+    """Watches the run folder, the spare one if there is one, and the control link's socket."""
 
     def __init__(self, home: Folder, control: Control, worker_token: str, log: Log) -> None:
         self._home = home
@@ -34,27 +34,27 @@ class Keeper:
         self._trouble: dict[Folder, str] = {}
 
     def begin(self) -> None:
-        """Write what others need to find the run. Raises FolderError."""
+        """Write the files by which other processes find the run. Raises FolderError."""
         self._introduce(self._home)
 
     def _introduce(self, folder: Folder) -> None:
         try:
             folder.write_token(self._worker_token)
         finally:
-            # Even if that failed: the folder must know what is to be written there later.
+            # In any case, so that `restore` knows the content later.
             folder.write_control(self._control.client_token, self._control.endpoint)
 
     def _folders(self) -> list[Folder]:
         return [self._home, self._spare] if self._spare is not None else [self._home]
 
-    # --- looks ---
+    # --- checks ---
 
     def next_epoch(self) -> int:
-        """The number of this gateway start. The file that counts them follows with `keep`."""
+        """Number of this gateway start; `keep` writes it."""
         return self._home.next_epoch()
 
     def keep(self) -> None:
-        """Make anew what is missing, as far as that can be done."""
+        """Write again what is missing, as far as possible."""
         for folder in self._folders():
             self._restore(folder)
         file = _identity(self._control.endpoint)
@@ -72,8 +72,8 @@ class Keeper:
         before = self._trouble.get(folder, "")
         self._trouble[folder] = trouble
         if trouble and trouble != before:
-            text = f"{trouble}. The run goes on; commands, workers by hand or a later run may not"
-            self._log.say("error", f"{text} find what they need there until that is put right")
+            text = f"{trouble}. The run continues; commands, workers started by hand and later runs"
+            self._log.say("error", f"{text} may fail until this is fixed")
         elif before and not trouble:
             self._log.say("info", f"the run folder {folder.path} is complete again")
         for text in folder.complaints:
@@ -86,29 +86,29 @@ class Keeper:
         try:
             self._control.bind(self._place().path)
         except ControlError:
-            # What keeps it from being made is in the log; the next look tries again.
+            # The cause is in the log; the next check tries again.
             return
         self._control_file = _identity(self._control.endpoint)
         for folder in self._folders():
             try:
                 self._introduce(folder)
             except FolderError:
-                # The next `keep` tells.
+                # The next `keep` logs it.
                 pass
 
     # --- the link ---
 
     def link_folder(self) -> str:
-        """Where the next gateway, or this one anew, is to make the socket of its link."""
+        """Folder in which a gateway is to bind the socket of its link."""
         return str(self._place().path)
 
     def linked(self, endpoint: str) -> None:
-        """A gateway has made the socket of its link."""
+        """A gateway has bound the socket of its link."""
         self._link = endpoint
         self._link_file = _identity(endpoint)
 
     def is_link_gone(self) -> bool:
-        """Whether workers would no longer find the gateway: its socket's file is gone."""
+        """Whether the link's socket file is gone, so that new workers cannot connect."""
         file = _identity(self._link)
         return self._link.startswith("ipc:") and (file is None or file != self._link_file)
 
@@ -129,12 +129,12 @@ class Keeper:
         return self._spare
 
     def close(self) -> list[Path]:
-        """Leave nothing behind; the files of dead letters that are kept all the same."""
+        """Remove everything but dead letters; returns the files of those."""
         return [kept for folder in self._folders() if (kept := folder.close()) is not None]
 
 
 def _identity(endpoint: str) -> tuple[int, int] | None:
-    """Of the socket's file; None if there is none. An endpoint without one never changes."""
+    """Identity of the socket's file, None if it is gone; constant for endpoints without a file."""
     if not endpoint.startswith("ipc://"):
         return 0, 0
     try:

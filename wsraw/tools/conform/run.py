@@ -196,7 +196,7 @@ class Shell:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except OSError:
                 pass
-        self._process.hear_out(1.0)
+        self._process.read_rest(1.0)
         self._process = None
         self._number += 1
 
