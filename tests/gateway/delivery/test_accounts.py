@@ -51,7 +51,7 @@ def taken(flow: Flow) -> set[Entry]:
 # --- one connection ---
 
 
-def test_above_the_high_mark_it_pauses_and_at_the_low_one_it_resumes() -> None:
+def test_reading_pauses_above_the_high_mark_and_resumes_at_the_low_one() -> None:
     f, entry = flow(), new_entry()
     f.add(entry, HIGH)
     assert (entry.pauses, taken(f)) == (0, set())
@@ -64,7 +64,7 @@ def test_above_the_high_mark_it_pauses_and_at_the_low_one_it_resumes() -> None:
     assert f.total == entry.held == LOW
 
 
-def test_output_counts_in_the_same_account() -> None:
+def test_output_and_events_count_in_one_account() -> None:
     f, entry = flow(), new_entry()
     f.add(entry, HIGH // 2)
     set_output(f, entry, HIGH // 2)
@@ -79,7 +79,7 @@ def test_output_counts_in_the_same_account() -> None:
     assert f.total == LOW
 
 
-def test_events_resume_it_only_when_the_output_allows_it() -> None:
+def test_handled_events_resume_reading_only_when_the_output_allows_it() -> None:
     f, entry = flow(), new_entry()
     f.add(entry, HIGH + 1)
     set_output(f, entry, LOW + 1)
@@ -116,7 +116,7 @@ def test_a_pause_is_dated_when_it_begins() -> None:
 # --- couples ---
 
 
-def test_output_of_one_pauses_reading_of_the_other() -> None:
+def test_output_of_a_connection_pauses_reading_of_its_coupled_one() -> None:
     f, one, other = flow(), new_entry(), new_entry()
     f.couple(one, other)
     set_output(f, one, HIGH)
@@ -130,7 +130,7 @@ def test_output_of_one_pauses_reading_of_the_other() -> None:
     assert (one.pauses, other.pauses) == (0, 0)
 
 
-def test_events_of_one_do_not_pause_the_other() -> None:
+def test_events_of_a_connection_do_not_pause_its_coupled_one() -> None:
     f, one, other = flow(), new_entry(), new_entry()
     f.couple(one, other)
     f.add(one, 5 * HIGH)
@@ -138,14 +138,14 @@ def test_events_of_one_do_not_pause_the_other() -> None:
     assert not other.pauses, "there is no deadlock, as each depends on the other's output alone"
 
 
-def test_a_couple_joined_late_pauses_at_once() -> None:
+def test_coupling_with_a_full_connection_pauses_at_once() -> None:
     f, one, other = flow(), new_entry(), new_entry()
     set_output(f, one, HIGH + 1)
     f.couple(one, other)
     assert other.pauses == PAUSED_COUPLED
 
 
-def test_any_of_several_couples_holds_it() -> None:
+def test_any_of_several_coupled_connections_pauses_reading() -> None:
     f, one, two, other = flow(), new_entry(), new_entry(), new_entry()
     f.couple(one, other)
     f.couple(other, two)
@@ -158,7 +158,7 @@ def test_any_of_several_couples_holds_it() -> None:
 
 
 @pytest.mark.parametrize("over", [True, False])
-def test_who_is_gone_holds_nobody(over: bool) -> None:
+def test_a_connection_that_has_ended_pauses_no_other(over: bool) -> None:
     f, one, other = flow(), new_entry(), new_entry()
     f.couple(one, other)
     set_output(f, one, HIGH + 1 if over else 1)
@@ -173,7 +173,7 @@ def test_who_is_gone_holds_nobody(over: bool) -> None:
     assert not one.pauses & PAUSED_COUPLED
 
 
-def test_who_is_gone_weighs_nothing_whatever_is_still_written() -> None:
+def test_output_of_an_ended_connection_is_not_counted() -> None:
     f, entry = flow(), new_entry()
     set_output(f, entry, HIGH + 1)
     entry.gone = True
@@ -185,7 +185,7 @@ def test_who_is_gone_weighs_nothing_whatever_is_still_written() -> None:
 # --- memory ---
 
 
-def test_the_memory_limit_in_three_steps() -> None:
+def test_memory_above_each_of_three_marks_has_its_effect() -> None:
     f = flow(high_water_mark=LIMIT)
     small, large, output = new_entry(), new_entry(), new_entry()
     entries = [small, large, output]
@@ -207,7 +207,7 @@ def test_the_memory_limit_in_three_steps() -> None:
     assert large.pauses == 0
 
 
-def test_crowded_ends_well_below_where_it_began() -> None:
+def test_memory_pressure_ends_well_below_where_it_began() -> None:
     f, entry = flow(high_water_mark=LIMIT), new_entry()
     f.add(entry, 8001)
     f.judge_memory([entry])
@@ -239,7 +239,7 @@ def test_parked_events_alone_close_nobody() -> None:
     assert entry.pauses
 
 
-def test_what_memory_has_paused_may_be_paused_for_more() -> None:
+def test_a_connection_paused_by_memory_can_also_be_paused_by_its_own_account() -> None:
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(other, 8001)
     f.add(entry, HIGH + 1)
@@ -250,7 +250,7 @@ def test_what_memory_has_paused_may_be_paused_for_more() -> None:
     assert entry.pauses == PAUSED_OWN
 
 
-def test_the_total_is_judged_when_it_grows_and_not_only_by_the_clock() -> None:
+def test_total_memory_is_checked_when_it_grows() -> None:
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(entry, 8000)
     assert not f.due
@@ -270,7 +270,7 @@ def test_the_total_is_judged_when_it_grows_and_not_only_by_the_clock() -> None:
     assert f.due, "but answers can still grow"
 
 
-def test_what_many_events_of_one_read_add_is_judged_with_the_read() -> None:
+def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
     stage = Stage()
     con = stage.raw(b"", protocol="raw")
     flow = stage.router.flow
@@ -282,7 +282,7 @@ def test_what_many_events_of_one_read_add_is_judged_with_the_read() -> None:
     assert flow.due
 
 
-def test_parts_of_something_large_count_as_they_are_read() -> None:
+def test_parts_of_a_large_message_count_as_they_are_read() -> None:
     f, entry = flow(), new_entry()
     entry.con.hold(bytes(5000))
     f.read_part(entry.con, 8000)
@@ -301,7 +301,7 @@ def test_parts_of_something_large_count_as_they_are_read() -> None:
     assert f.wants_judgement
 
 
-def test_while_it_is_crowded_everybody_pauses_at_the_low_mark() -> None:
+def test_under_memory_pressure_connections_pause_at_the_low_mark() -> None:
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(other, 8001)
     f.add(entry, LOW)
@@ -319,7 +319,7 @@ def test_while_it_is_crowded_everybody_pauses_at_the_low_mark() -> None:
     assert entry.pauses == PAUSED_OWN
 
 
-def test_full_ends_below_the_limit_and_before_crowded() -> None:
+def test_closing_for_memory_ends_below_the_limit_and_before_pausing_does() -> None:
     f, entry, paused = flow(high_water_mark=2 * LIMIT), new_entry(), new_entry()
     f.add(entry, LIMIT + 1)
     f.judge_memory([entry])
@@ -340,7 +340,7 @@ def test_full_ends_below_the_limit_and_before_crowded() -> None:
     assert (f.crowded, entry.pauses) == (False, 0)
 
 
-def test_many_are_not_closed_in_one_turn() -> None:
+def test_connections_are_closed_for_memory_over_several_turns() -> None:
     f = flow()
     entries = [new_entry() for _ in range(2 * MOST_CLOSED)]
     for entry in entries:
@@ -372,7 +372,7 @@ def test_slow_readers_do_not_keep_new_clients_out_for_ever() -> None:
     assert not f.crowded
 
 
-def test_output_that_is_not_the_reason_stays_however_long_it_is_crowded() -> None:
+def test_output_that_does_not_cause_the_pressure_is_kept() -> None:
     f, waiting, reader = flow(high_water_mark=LIMIT), new_entry(), new_entry()
     f.add(waiting, 8000)
     set_output(f, reader, 500)
@@ -381,7 +381,7 @@ def test_output_that_is_not_the_reason_stays_however_long_it_is_crowded() -> Non
         assert f.crowded
 
 
-def test_stop_reading_lasts() -> None:
+def test_a_connection_that_is_no_longer_read_stays_paused() -> None:
     f, entry = flow(), new_entry()
     f.stop_reading([entry])
     f.add(entry, HIGH + 1)
@@ -445,7 +445,7 @@ def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
     assert flow.judge_memory(stage.router.entries.values()) == ([con] if takeover else [])
 
 
-def test_who_is_closed_for_memory_is_counted_once() -> None:
+def test_a_connection_closed_for_memory_is_counted_once() -> None:
     """Until its events are handled and its close frame is written, it is among the fullest."""
     stage = Stage(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
     mate = stage.worker()

@@ -24,7 +24,7 @@ def send(mate: Mate, con: Connection, data: bytes = b"x" * 1000) -> None:
 # --- slow readers ---
 
 
-def test_no_progress_for_so_long() -> None:
+def test_output_without_progress_closes_the_connection_in_time() -> None:
     stage, mate, con = begin(write_timeout=60.0)
     send(mate, con)
     stage.run(59)
@@ -39,7 +39,7 @@ def test_no_progress_for_so_long() -> None:
     assert stage.router.limits.counts == {"write_timeout": 1}
 
 
-def test_a_little_now_and_then_is_progress() -> None:
+def test_a_little_output_now_and_then_is_progress() -> None:
     stage, mate, con = begin(write_timeout=60.0)
     send(mate, con)
     for _ in range(5):
@@ -48,7 +48,7 @@ def test_a_little_now_and_then_is_progress() -> None:
     assert con.state is OPEN
 
 
-def test_all_taken_begins_anew() -> None:
+def test_the_write_timeout_begins_anew_when_all_output_was_written() -> None:
     stage, mate, con = begin(write_timeout=60.0)
     for _ in range(5):
         send(mate, con)
@@ -58,7 +58,7 @@ def test_all_taken_begins_anew() -> None:
     assert con.state is OPEN
 
 
-def test_dropping_is_no_progress() -> None:
+def test_dropped_output_is_not_progress() -> None:
     stage, mate, con = begin(
         write_timeout=60.0, overflow="drop-oldest", output_limit=400_000, high_water_mark=300_000
     )
@@ -73,7 +73,7 @@ def test_dropping_is_no_progress() -> None:
     assert con.close_cause == "write-timeout"
 
 
-def test_switched_off() -> None:
+def test_with_write_timeout_0_a_connection_stays() -> None:
     stage, mate, con = begin(write_timeout=0.0)
     send(mate, con)
     stage.run(10_000)
@@ -83,7 +83,7 @@ def test_switched_off() -> None:
 # --- idleness ---
 
 
-def test_idle_for_so_long() -> None:
+def test_an_idle_connection_is_closed_in_time() -> None:
     stage, mate, con = begin(idle_timeout=60.0)
     stage.run(55)
     assert con.state is OPEN
@@ -98,7 +98,7 @@ def test_idle_for_so_long() -> None:
     assert not raw.ends_with_reset
 
 
-def test_data_either_way_is_life() -> None:
+def test_data_in_either_direction_ends_idleness() -> None:
     stage, mate, con = begin(idle_timeout=60.0)
     raw = stage.raw()
     for n in range(10):
@@ -115,7 +115,7 @@ def test_data_either_way_is_life() -> None:
     assert (con.state, raw.state) == (OPEN, OPEN)
 
 
-def test_a_ping_is_no_data() -> None:
+def test_a_ping_does_not_end_idleness() -> None:
     stage, _, con = begin(idle_timeout=60.0)
     for _ in range(8):
         stage.run(10)
@@ -124,7 +124,7 @@ def test_a_ping_is_no_data() -> None:
     assert con.state is CLOSING
 
 
-def test_what_is_being_handled_is_not_idle() -> None:
+def test_a_connection_whose_event_is_being_handled_is_not_idle() -> None:
     stage, mate, con = begin(idle_timeout=60.0, handler_timeout=0.0)
     stage.say(con, b"\x81\x80\0\0\0\0")
     stage.turn()
@@ -135,7 +135,7 @@ def test_what_is_being_handled_is_not_idle() -> None:
     assert con.state is CLOSING
 
 
-def test_off_by_default() -> None:
+def test_by_default_an_idle_connection_stays() -> None:
     stage, _, con = begin()
     stage.run(100_000)
     assert con.state is OPEN

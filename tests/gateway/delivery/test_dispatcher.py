@@ -55,7 +55,7 @@ def set_window(mate: Mate, window: int) -> None:
 # --- one connection, one worker, in order ---
 
 
-def test_events_that_nobody_can_take_are_parked_in_order() -> None:
+def test_events_that_no_worker_can_take_are_parked_in_order() -> None:
     stage = Stage()
     con = stage.websocket()
     stage.say(con, frame(0x82, b"1"))
@@ -73,7 +73,7 @@ def test_events_that_nobody_can_take_are_parked_in_order() -> None:
 @pytest.mark.parametrize("verdict", ["gateway", "handlers"])
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("way", ["reset", "reset with messages", "goodbye", "EOF", "ended by us"])
-def test_who_ends_before_a_worker_heard_of_it_is_forgotten(
+def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     way: str, waits: bool, verdict: str
 ) -> None:
     """A client that connects and resets left its place to handlers that had yet to hear of it."""
@@ -101,7 +101,7 @@ def test_who_ends_before_a_worker_heard_of_it_is_forgotten(
     assert con.id not in {event.con for event in mate.work()}
 
 
-def test_who_is_there_comes_before_who_has_left() -> None:
+def test_events_of_open_connections_go_before_those_of_ended_ones() -> None:
     stage = Stage()
     left, there = stage.websocket(), stage.websocket()
     stage.say(left, frame(0x82, b"1") + GOODBYE)
@@ -112,7 +112,7 @@ def test_who_is_there_comes_before_who_has_left() -> None:
     assert stage.router.flow.departed == 0
 
 
-def test_only_so_much_is_kept_of_those_who_have_left() -> None:
+def test_events_of_ended_connections_are_bounded() -> None:
     stage = Stage(memory_limit=160_000)
     for _ in range(30):
         stage.say(stage.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
@@ -124,7 +124,7 @@ def test_only_so_much_is_kept_of_those_who_have_left() -> None:
     assert (stage.router.flow.departed, stage.router.entries) == (0, {})
 
 
-def test_who_stands_and_who_comes_are_served_by_turns() -> None:
+def test_new_and_known_connections_are_served_in_turn() -> None:
     """Neither a storm of clients nor a flood of messages keeps the other out."""
     stage = Stage()
     mate = stage.worker()
@@ -210,7 +210,7 @@ def test_parked_connections_are_served_in_turn() -> None:
     assert served == [(con.id, b"%d" % n) for n in range(4) for con in cons]
 
 
-def test_many_connections_of_one_worker_all_get_their_turn() -> None:
+def test_many_connections_of_one_worker_are_served_in_turn() -> None:
     """With two in flight each, those that wait for this worker and those for any are mixed."""
     stage = Stage()
     mate = stage.worker()
@@ -230,7 +230,7 @@ def test_many_connections_of_one_worker_all_get_their_turn() -> None:
     assert heard == said
 
 
-def test_a_window_of_bytes_holds_too() -> None:
+def test_the_window_also_bounds_bytes() -> None:
     stage = Stage(high_water_mark=1 << 30)
     mate = stage.worker()
     cons = established(stage, 3)
@@ -258,7 +258,7 @@ def test_an_idle_connection_stays_with_its_worker() -> None:
         holders[0].ack()
 
 
-def test_it_moves_from_a_full_worker_to_the_one_with_the_least_outstanding() -> None:
+def test_a_connection_moves_from_a_full_worker_to_the_one_with_the_least_outstanding() -> None:
     stage = Stage()
     mate = stage.worker()
     a, b, c = established(stage, 3)
@@ -297,7 +297,7 @@ def established_at(stage: Stage, mate: Mate) -> Connection:
     return con
 
 
-def test_attach_stands_before_the_event() -> None:
+def test_an_attach_is_sent_before_the_event() -> None:
     stage = Stage()
     first, second = stage.worker(), stage.worker()
     con = established_at(stage, first)
@@ -310,7 +310,7 @@ def test_attach_stands_before_the_event() -> None:
     ]  # fmt: skip
 
 
-def test_it_leaves_a_stuck_worker_while_another_is_free() -> None:
+def test_a_connection_leaves_a_stuck_worker_while_another_is_free() -> None:
     stage = Stage()
     stuck, free = stage.worker(), stage.worker()
     one, two = established_at(stage, stuck), established_at(stage, stuck)
@@ -356,7 +356,7 @@ def test_an_idle_worker_is_better_than_one_that_is_late() -> None:
     assert data_of(idle) == [b"then"]
 
 
-def test_who_makes_a_worker_slow_has_it_to_itself_where_there_is_room() -> None:
+def test_a_connection_that_slows_its_worker_gets_one_for_itself_if_there_is_room() -> None:
     stage = Stage()
     one, other = stage.worker(), stage.worker()
     slow, innocent = established_at(stage, one), established_at(stage, one)
@@ -398,7 +398,7 @@ def test_a_worker_that_is_only_full_is_waited_for_rather_than_one_that_is_stuck(
     assert (data_of(stuck), data_of(full)) == ([b"x"], [b"y"])
 
 
-def test_alone_it_gets_everything_stuck_or_not() -> None:
+def test_a_single_worker_gets_every_event_even_if_it_is_stuck() -> None:
     stage = Stage()
     mate = stage.worker()
     one, two = established(stage, 2)
@@ -409,7 +409,7 @@ def test_alone_it_gets_everything_stuck_or_not() -> None:
     assert data_of(mate) == [b"x", b"y"]
 
 
-def test_nothing_in_flight_means_that_any_worker_will_do() -> None:
+def test_a_connection_without_events_in_flight_may_go_to_any_worker() -> None:
     """A connection waits for a worker only while that one holds an event of it.
 
     Here its last one is acked while its next one waits behind others for the same worker, which
@@ -452,7 +452,7 @@ def test_a_new_worker_takes_load_at_once() -> None:
 # --- sticky ---
 
 
-def test_sticky_waits_for_its_worker_however_long() -> None:
+def test_a_sticky_connection_waits_for_its_worker() -> None:
     stage = Stage(dispatch="sticky")
     mine, idle = stage.worker(), stage.worker()
     con, other = established_at(stage, mine), established_at(stage, mine)
@@ -467,7 +467,7 @@ def test_sticky_waits_for_its_worker_however_long() -> None:
 
 
 @pytest.mark.parametrize("way", ["drain", "bye", "death"])
-def test_sticky_moves_when_its_worker_leaves(way: str) -> None:
+def test_a_sticky_connection_moves_when_its_worker_leaves(way: str) -> None:
     stage = Stage(dispatch="sticky")
     mine, other = stage.worker(), stage.worker()
     con, waiting = established_at(stage, mine), established_at(stage, mine)
@@ -491,7 +491,7 @@ def test_sticky_moves_when_its_worker_leaves(way: str) -> None:
     assert {entry_of(con).holder, entry_of(waiting).holder} == {other.worker}
 
 
-def test_sticky_gives_new_connections_to_who_has_the_fewest() -> None:
+def test_sticky_dispatch_gives_a_new_connection_to_the_worker_with_the_fewest() -> None:
     stage = Stage(dispatch="sticky")
     stage.worker()
     established(stage, 10)
@@ -501,7 +501,7 @@ def test_sticky_gives_new_connections_to_who_has_the_fewest() -> None:
     assert len(late.worker.connections) == 10
 
 
-def test_any_gives_new_connections_to_who_has_the_least_outstanding() -> None:
+def test_any_dispatch_gives_a_new_connection_to_the_worker_with_the_least_outstanding() -> None:
     stage = Stage()
     old = stage.worker()
     [con] = established(stage)
@@ -534,7 +534,7 @@ def test_a_draining_worker_keeps_what_it_has_and_its_connections_move_after_that
     assert data_of(new) == [b"3", b"2"]
 
 
-def test_those_that_waited_for_a_draining_worker_find_another() -> None:
+def test_connections_that_waited_for_a_draining_worker_find_another() -> None:
     stage = Stage()
     old = stage.worker()
     con, other = established(stage, 2)
@@ -564,7 +564,7 @@ def test_draining_twice_is_draining_once() -> None:
 # --- a worker is gone ---
 
 
-def test_what_it_held_comes_back_in_order_and_before_what_waits() -> None:
+def test_events_of_a_dead_worker_come_back_in_order_before_waiting_ones() -> None:
     stage = Stage()
     dead = stage.worker()
     a, b = established(stage, 2)
@@ -584,7 +584,7 @@ def test_what_it_held_comes_back_in_order_and_before_what_waits() -> None:
     assert not stage.router.flow.total
 
 
-def test_who_left_in_peace_has_handled_nothing_in_part() -> None:
+def test_after_a_clean_leave_events_are_not_marked_as_redelivered() -> None:
     stage = Stage()
     left = stage.worker()
     [con] = established(stage)
@@ -596,7 +596,7 @@ def test_who_left_in_peace_has_handled_nothing_in_part() -> None:
     assert [(event.data, event.delivery) for event in heir.work()] == [(b"1", 1)]
 
 
-def test_deliveries_add_up() -> None:
+def test_the_delivery_count_grows_with_each_death() -> None:
     stage = Stage()
     con = stage.raw(b"1")
     for delivery in (1, 2):
@@ -622,7 +622,7 @@ def test_a_repeated_on_connect_needs_no_attach() -> None:
     assert [type(event) for event in heir.events] == [OnMessage]
 
 
-def test_on_connect_that_was_acked_is_not_repeated() -> None:
+def test_an_acked_on_connect_is_not_repeated() -> None:
     stage = Stage()
     dead = stage.worker()
     con = stage.raw(b"1")
@@ -680,7 +680,7 @@ def test_a_new_session_gets_no_detach_for_what_the_old_one_held() -> None:
     assert old.take(Detach) == heir.take(Detach) == []
 
 
-def test_detach_when_it_is_over() -> None:
+def test_the_holder_is_told_when_a_connection_has_ended() -> None:
     stage = Stage()
     mate = stage.worker()
     [con] = established(stage)
@@ -692,7 +692,7 @@ def test_detach_when_it_is_over() -> None:
 # --- a worker that acks out of order ---
 
 
-def test_an_on_close_acked_ahead_of_earlier_events_spoils_nothing() -> None:
+def test_an_on_close_acked_before_earlier_events_breaks_nothing() -> None:
     """Only a worker that breaks rule 4 does so."""
     for dies in (False, True):
         stage = Stage()
@@ -738,7 +738,7 @@ def test_the_window_grows_with_a_fast_worker_and_order_holds() -> None:
 # --- who comes first, and where to ---
 
 
-def test_who_waits_already_comes_before_who_comes_now() -> None:
+def test_waiting_connections_go_before_new_ones() -> None:
     stage = Stage()
     mate = stage.worker()
     first, waiting, late = established(stage, 3)
@@ -767,7 +767,7 @@ def test_a_new_connection_avoids_a_stuck_worker_even_if_the_others_have_more_to_
     assert (len(stuck.events), len(busy.events)) == (1, 3)
 
 
-def test_sticky_counts_connections_before_what_is_outstanding() -> None:
+def test_sticky_dispatch_counts_connections_before_outstanding_events() -> None:
     stage = Stage(dispatch="sticky")
     many, few = stage.worker(), stage.worker()
     for _ in range(3):
@@ -781,7 +781,7 @@ def test_sticky_counts_connections_before_what_is_outstanding() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_waits_is_given_out_over_several_turns(workers: int) -> None:
+def test_waiting_events_are_given_out_over_several_turns(workers: int) -> None:
     """However much room there is: all of it at once would be a long turn."""
     stage = Stage()
     mates = [stage.worker() for _ in range(workers)]

@@ -17,7 +17,7 @@ def entries(count: int) -> list[Entry]:
     return [entry_of(stage.raw()) for _ in range(count)]
 
 
-def test_members_in_the_order_they_joined() -> None:
+def test_members_are_listed_in_the_order_they_joined() -> None:
     groups = Groups(flow())
     a, b, c = entries(3)
     for entry in (b, a, c, b):
@@ -26,7 +26,7 @@ def test_members_in_the_order_they_joined() -> None:
     assert [*groups.members("h")] == []
 
 
-def test_leaving() -> None:
+def test_a_member_that_leaves_is_removed() -> None:
     groups = Groups(flow())
     a, b = entries(2)
     groups.join(a, "g")
@@ -42,7 +42,7 @@ def test_leaving() -> None:
     assert [*groups.members("g")] == [b, a]
 
 
-def test_who_is_gone_is_in_no_group_and_an_empty_group_is_none() -> None:
+def test_an_ended_connection_leaves_its_groups_and_an_empty_group_is_removed() -> None:
     groups = Groups(flow())
     a, b, never = entries(3)
     for group in ("g", "h"):

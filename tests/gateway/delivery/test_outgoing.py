@@ -89,7 +89,7 @@ def test_a_fragmented_message_arrives_in_its_pieces(
     assert client.read() == [("TEXT", b"a", False), ("CONT", b"", False), ("CONT", b"b", True)]
 
 
-def test_what_another_worker_sends_waits_behind_it(
+def test_messages_of_other_workers_wait_behind_a_fragmented_one(
     stage: Stage, mates: tuple[Mate, Mate], client: Client
 ) -> None:
     con = client.con.id
@@ -139,7 +139,9 @@ def test_a_worker_s_own_fragments_do_not_wait(mates: tuple[Mate, Mate], client: 
     assert [frame[1] for frame in client.read()] == [b"0", b"x", b"1", b"x", b"2", b"x"]
 
 
-def test_a_published_message_waits_too(mates: tuple[Mate, Mate], client: Client) -> None:
+def test_a_published_message_waits_behind_a_fragmented_one(
+    mates: tuple[Mate, Mate], client: Client
+) -> None:
     con = client.con.id
     one, two = mates
     begin, end = pieces(con, b"a", b"b")
@@ -150,7 +152,9 @@ def test_a_published_message_waits_too(mates: tuple[Mate, Mate], client: Client)
     assert client.read() == [("CONT", b"b", True), ("TEXT", b"published", True)]
 
 
-def test_raw_connections_know_no_fragments(stage: Stage, mates: tuple[Mate, Mate]) -> None:
+def test_fragments_to_a_raw_connection_are_sent_at_once(
+    stage: Stage, mates: tuple[Mate, Mate]
+) -> None:
     con = stage.raw()
     one, two = mates
     one.say(Send(con.id, b"a", "binary", False))
@@ -246,7 +250,7 @@ def test_a_message_must_be_finished_in_time(
     assert stage.router.flow.total == 0
 
 
-def test_what_waits_behind_a_message_is_bounded(mates: tuple[Mate, Mate]) -> None:
+def test_messages_that_wait_behind_a_fragmented_one_are_bounded(mates: tuple[Mate, Mate]) -> None:
     stage = Stage(output_limit=2000)
     one, two = stage.worker(), stage.worker()
     con = Client(stage).con
@@ -303,7 +307,7 @@ def test_a_published_message_is_framed_once_for_all_that_are_alike(
         assert client.read() == [("TEXT", text, True)]
 
 
-def test_with_contexts_each_is_compressed_for_itself() -> None:
+def test_with_context_takeover_a_message_is_compressed_for_each_member() -> None:
     stage = Stage(deflate_context_takeover=True)
     mate = stage.worker()
     clients = [Client(stage, deflate=True) for _ in range(3)]
@@ -319,7 +323,9 @@ def test_with_contexts_each_is_compressed_for_itself() -> None:
         assert client.read() == [("TEXT", text, True)] * 3
 
 
-def test_an_opened_websocket_masks_for_itself(stage: Stage, mates: tuple[Mate, Mate]) -> None:
+def test_a_published_message_is_masked_for_each_opened_websocket(
+    stage: Stage, mates: tuple[Mate, Mate]
+) -> None:
     one, _ = mates
     con = one.link.new_id()
     one.say(Open(con, "ws://h/", "websocket"), Join(con, "g"))
@@ -354,7 +360,7 @@ def joined(stage: Stage, *cons: Connection) -> Mate:
     return mate
 
 
-def test_close_is_the_default(stage: Stage) -> None:
+def test_by_default_overflow_closes_the_connection(stage: Stage) -> None:
     stage = Stage(output_limit=LIMIT)
     slow, quick = stage.raw(), stage.raw()
     mate = joined(stage, slow, quick)
@@ -370,7 +376,7 @@ def test_close_is_the_default(stage: Stage) -> None:
 
 @pytest.mark.parametrize("size", range(70, 110))
 @pytest.mark.parametrize("kind", ["raw", "websocket"])
-def test_drop_newest_keeps_the_oldest_whole_and_closes_nobody(kind: str, size: int) -> None:
+def test_drop_newest_keeps_the_oldest_messages_whole(kind: str, size: int) -> None:
     """Whatever the sizes: a frame's head counts too."""
     stage = Stage(output_limit=LIMIT, overflow="drop-newest")
     client = Client(stage) if kind == "websocket" else None
@@ -390,7 +396,7 @@ def test_drop_newest_keeps_the_oldest_whole_and_closes_nobody(kind: str, size: i
 
 
 @pytest.mark.parametrize("written", [0, 1, 150])
-def test_drop_oldest_keeps_the_newest_whole(written: int) -> None:
+def test_drop_oldest_keeps_the_newest_messages_whole(written: int) -> None:
     stage = Stage(output_limit=LIMIT, overflow="drop-oldest")
     client = Client(stage)
     mate = joined(stage, client.con)
@@ -410,7 +416,7 @@ def test_drop_oldest_keeps_the_newest_whole(written: int) -> None:
 
 
 @pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
-def test_what_was_sent_to_it_alone_is_never_dropped(policy: str) -> None:
+def test_a_message_sent_to_one_connection_is_never_dropped(policy: str) -> None:
     stage = Stage(output_limit=LIMIT, overflow=policy)
     con = stage.raw()
     mate = joined(stage, con)
@@ -481,7 +487,7 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
     assert {stage.write(con) for con in cons} == {b"to all"}
 
 
-def test_members_leave_and_go_while_a_message_is_on_its_way() -> None:
+def test_members_may_leave_while_a_message_is_being_published() -> None:
     """Who was in the group then gets it, and who has gone meanwhile does no harm."""
     stage = Slow()
     cons = [stage.raw() for _ in range(300)]
@@ -499,7 +505,7 @@ def test_members_leave_and_go_while_a_message_is_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_each_member_gets_all_in_the_order_in_which_it_was_commanded(seed: int) -> None:
+def test_each_member_gets_published_messages_in_order(seed: int) -> None:
     """Publishes to large groups, sends and a close, of two workers, and turns between them."""
     choose = random.Random(seed)
     stage = Slow()
@@ -529,7 +535,7 @@ def test_each_member_gets_all_in_the_order_in_which_it_was_commanded(seed: int) 
         assert stage.write(con) == expected[con.id] + b"last"
 
 
-def test_who_publishes_too_much_waits_alone() -> None:
+def test_a_worker_that_publishes_too_much_waits_alone() -> None:
     stage = Slow()
     cons = [stage.raw() for _ in range(1000)]
     one, two = joined(stage, *cons), stage.worker()
@@ -594,7 +600,7 @@ def test_a_close_comes_after_the_large_message_before_it() -> None:
 
 
 @pytest.mark.parametrize("end", ["reset", "session"])
-def test_a_large_message_ends_with_its_connection_not_with_its_session(end: str) -> None:
+def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> None:
     stage = Slow()
     one, two = stage.worker(), stage.worker()
     client = Client(stage, deflate=True)
@@ -640,7 +646,7 @@ def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
 
 
 @pytest.mark.parametrize("taken", [0, 400, 900])
-def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
+def test_a_client_that_reads_less_than_is_sent_is_slow(taken: int) -> None:
     stage = Stage(output_limit=10_000)
     con = stage.raw()
     mate = joined(stage, con)
@@ -658,7 +664,7 @@ def test_who_takes_less_than_comes_is_slow(taken: int) -> None:
     assert most <= 10_000 + 2 * 100 / 0.01
 
 
-def test_nobody_has_more_waiting_than_a_batch_above_the_limit() -> None:
+def test_no_connection_has_more_output_than_one_batch_above_the_limit() -> None:
     stage = Stage(output_limit=10_000)
     con = stage.raw()
     mate = joined(stage, con)

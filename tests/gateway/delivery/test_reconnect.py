@@ -47,7 +47,7 @@ class Reopening:
         self.stage.turn()
 
 
-def test_the_pauses_double_up_to_a_bound() -> None:
+def test_pauses_between_attempts_double_up_to_a_bound() -> None:
     at = Reopening(name="feed")
     entry, waits = at.next(), []
     for _ in range(9):
@@ -60,7 +60,7 @@ def test_the_pauses_double_up_to_a_bound() -> None:
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
-def test_chance_takes_up_to_half_of_a_pause() -> None:
+def test_jitter_shortens_a_pause_by_half_at_most() -> None:
     at = Reopening(name="feed")
     at.stage.router._reopener._random = lambda: 0.0
     at.fail(at.next())
@@ -68,7 +68,7 @@ def test_chance_takes_up_to_half_of_a_pause() -> None:
 
 
 @pytest.mark.parametrize(("stood", "wait"), [(r.STABLE_AFTER + 1, 0.5), (1.0, 1.0)])
-def test_who_stood_for_long_was_no_failure(stood: float, wait: float) -> None:
+def test_a_connection_that_was_open_for_long_resets_the_pauses(stood: float, wait: float) -> None:
     at = Reopening(name="feed")
     at.fail(at.next())
     entry = at.next()
@@ -78,7 +78,7 @@ def test_who_stood_for_long_was_no_failure(stood: float, wait: float) -> None:
 
 
 @pytest.mark.parametrize("cause", ["connected", "connect_failed"])
-def test_what_it_takes_to_fail_is_not_time_in_which_it_was_open(cause: str) -> None:
+def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> None:
     """A server that accepts and never answers the handshake was asked twice a second for ever, as
     each try took as long as STABLE_AFTER."""
     at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
@@ -97,7 +97,7 @@ def test_what_it_takes_to_fail_is_not_time_in_which_it_was_open(cause: str) -> N
     assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
-def test_one_that_fails_says_who_it_is() -> None:
+def test_a_failed_connection_reports_its_id_and_name() -> None:
     """In on_error and on_close, where no on_connect has come before."""
     at = Reopening(name="feed")
     at.fail(at.next())
@@ -110,7 +110,7 @@ def test_one_that_fails_says_who_it_is() -> None:
     assert error.about == close.about == about
 
 
-def test_the_name_the_worker_and_the_owner_are_the_successors() -> None:
+def test_a_reopened_connection_inherits_name_worker_and_owner() -> None:
     at = Reopening(name="feed")
     entry = at.next()
     at.fail(entry)
@@ -127,7 +127,7 @@ def test_the_name_the_worker_and_the_owner_are_the_successors() -> None:
 
 
 @pytest.mark.parametrize("cause", sorted(r.WANTED))
-def test_an_end_that_somebody_wanted_is_one(cause: str) -> None:
+def test_a_wanted_close_is_not_reconnected(cause: str) -> None:
     at = Reopening(name="feed")
     entry = at.next()
     now = at.stage.now
@@ -138,7 +138,7 @@ def test_an_end_that_somebody_wanted_is_one(cause: str) -> None:
     assert at.stage.router.to_dial == []
 
 
-def test_nothing_is_opened_during_a_stop() -> None:
+def test_no_connection_is_reopened_during_a_stop() -> None:
     at = Reopening(name="feed")
     entry = at.next()
     at.stage.router.stopping = True

@@ -19,7 +19,7 @@ from wsraw.link.records import (
 )
 
 
-def test_ids_that_were_given_out_are_known_and_others_are_not() -> None:
+def test_only_ids_that_were_given_out_are_known() -> None:
     stage = Stage()
     table = stage.router
     con = stage.raw()
@@ -42,7 +42,7 @@ def test_ids_of_earlier_gateways_are_closed() -> None:
     assert isinstance(table.find(99), str), "epochs begin at 1"
 
 
-def test_a_name_is_its_pools_alone_and_lasts_as_long_as_the_connection() -> None:
+def test_a_name_belongs_to_one_pool_and_lasts_as_long_as_the_connection() -> None:
     stage = Stage()
     table = stage.router
     entry = entry_of(stage.websocket())
@@ -56,7 +56,7 @@ def test_a_name_is_its_pools_alone_and_lasts_as_long_as_the_connection() -> None
     assert not table._names
 
 
-def test_who_has_got_the_name_meanwhile_keeps_it() -> None:
+def test_a_name_that_was_taken_meanwhile_stays_with_its_holder() -> None:
     stage = Stage()
     table = stage.router
     one, two = entry_of(stage.raw()), entry_of(stage.raw())
@@ -92,7 +92,7 @@ def test_only_so_many_aliases_are_kept() -> None:
     assert unknown == [True, False, False]
 
 
-def test_who_comes_during_a_stop_is_not_read_from() -> None:
+def test_a_connection_accepted_during_a_stop_is_not_read() -> None:
     stage = Stage()
     before = entry_of(stage.raw())
     stage.router.stopping = True
@@ -139,7 +139,7 @@ def test_a_violation_with_nothing_before_it_ends_the_connection_at_once() -> Non
     assert stage.write(con) == b"\x88\x10\x03\xeainvalid opcode"
 
 
-def test_a_mark_is_answered_when_its_bytes_are_written_or_never_will_be() -> None:
+def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()

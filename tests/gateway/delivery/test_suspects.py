@@ -13,7 +13,7 @@ def flight(of: Event) -> InFlight:
     return InFlight(of, None, 1, 0.0)
 
 
-def test_poison_is_the_last_of_so_many_deaths_alone() -> None:
+def test_an_event_is_poison_after_max_deliveries_deaths_alone() -> None:
     suspicion, one = Suspects(3), flight(event())
     assert [suspicion.died(one, alone) for alone in (True, False, False)] == [0, 0, 0]
     assert one.event in suspicion
@@ -22,7 +22,7 @@ def test_poison_is_the_last_of_so_many_deaths_alone() -> None:
     assert not suspicion
 
 
-def test_exactly_so_many() -> None:
+def test_the_number_of_deaths_until_poison_is_exact() -> None:
     suspicion, one = Suspects(2), flight(event())
     assert (suspicion.died(one, True), suspicion.died(one, True)) == (0, 2)
     assert Suspects(1).died(one, True) == 1
@@ -41,7 +41,7 @@ def test_events_are_told_apart_even_if_they_are_equal() -> None:
     assert suspicion.died(flight(one), True) == 0, "an ack forgets the deaths before"
 
 
-def test_an_event_that_breaks_links_is_poison_in_the_end() -> None:
+def test_an_event_that_always_breaks_its_link_becomes_poison() -> None:
     """It is no suspect before the last loss that counts: networks break, and nobody is to blame."""
     suspicion, one, other = Suspects(3), flight(event()), flight(event())
     assert (suspicion.lost(one, False), suspicion.lost(other, False)) == (0, 0)
@@ -56,7 +56,7 @@ def test_an_event_that_breaks_links_is_poison_in_the_end() -> None:
     assert suspicion.lost(other, True) == 0, "its ack has forgotten the loss before"
 
 
-def test_losses_are_no_deaths() -> None:
+def test_lost_links_are_not_counted_as_deaths() -> None:
     suspicion, one = Suspects(3), flight(event())
     for _ in range(2):
         assert suspicion.lost(one, False) == 0

@@ -53,7 +53,9 @@ def weighed() -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_account_is_what_is_held(kind: str, weighed: dict[str, list[float]]) -> None:
+def test_the_memory_account_is_near_what_is_held(
+    kind: str, weighed: dict[str, list[float]]
+) -> None:
     held, accounted = weighed[kind]
     assert held <= MOST_HELD * accounted, f"{held:.0f} bytes, of which {accounted:.0f} are counted"
     assert accounted <= MOST_COUNTED * held, f"{accounted:.0f} bytes counted, {held:.0f} held"
@@ -80,7 +82,7 @@ def standing(stage: Stage, mate: Mate) -> Any:
         lambda a, b: (Join(a, "x"), Join(b, "x"), Publish("x", bytes(1000), "binary")),
     ],
 )
-def test_what_handlers_keep_is_counted_until_it_is_gone(commands: Any) -> None:
+def test_memory_of_names_states_and_groups_is_counted_until_it_is_freed(commands: Any) -> None:
     stage = Stage()
     mate = stage.worker()
     one, other = standing(stage, mate), standing(stage, mate)
@@ -147,7 +149,7 @@ def test_a_published_message_counts_once(end: str) -> None:
     assert flow.shared == 0
 
 
-def test_small_chunks_count_as_what_they_take() -> None:
+def test_small_chunks_count_with_their_overhead() -> None:
     stage = Stage()
     mate = stage.worker()
     con = standing(stage, mate)
@@ -159,7 +161,7 @@ def test_small_chunks_count_as_what_they_take() -> None:
 # --- what is done about it ---
 
 
-def test_states_above_the_limit_close_those_that_hold_most() -> None:
+def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:
     stage = Stage(memory_limit=330_000)
     mate = stage.worker()
     cons = [standing(stage, mate) for _ in range(6)]
@@ -180,7 +182,7 @@ def test_states_above_the_limit_close_those_that_hold_most() -> None:
     assert not router.flow.full
 
 
-def test_idle_connections_are_not_closed_for_events_that_wait() -> None:
+def test_idle_connections_are_not_closed_for_waiting_events() -> None:
     stage = Stage(memory_limit=300_000)
     mate = stage.worker()
     idle = [standing(stage, mate) for _ in range(10)]
@@ -192,7 +194,7 @@ def test_idle_connections_are_not_closed_for_events_that_wait() -> None:
     assert not any(con.close_cause for con in (*idle, busy))
 
 
-def test_while_it_is_crowded_for_long_nobody_stays_paused() -> None:
+def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:
     """What connections keep does not become less by waiting."""
     stage = Stage(memory_limit=90_000)
     mate = stage.worker()
@@ -236,7 +238,7 @@ def test_half_requests_above_the_limit_are_closed() -> None:
         served.close()
 
 
-def test_output_of_those_who_have_left_counts_and_is_dropped_first() -> None:
+def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
     """A client that was sent something, read nothing and said goodbye held it in no account."""
     served = Served(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
     try:
@@ -264,7 +266,7 @@ def test_output_of_those_who_have_left_counts_and_is_dropped_first() -> None:
         served.close()
 
 
-def test_a_socket_that_says_nothing_is_counted_until_it_is_closed() -> None:
+def test_a_silent_socket_is_counted_until_it_is_closed() -> None:
     served = Served()
     try:
         client = served.connect()
@@ -276,7 +278,7 @@ def test_a_socket_that_says_nothing_is_counted_until_it_is_closed() -> None:
         served.close()
 
 
-def test_sizes_of_options_of_any_depth() -> None:
+def test_nested_options_are_counted_at_any_depth() -> None:
     deep: Any = "x"
     for _ in range(100_000):
         deep = [deep]

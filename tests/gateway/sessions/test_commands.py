@@ -31,7 +31,7 @@ def open_(con: int, **options: Any) -> Open:
     return Open(con, "h:1", "raw", "/", "h", "o", options)
 
 
-def test_what_is_not_built_is_refused() -> None:
+def test_commands_that_are_not_implemented_are_refused() -> None:
     assert Stage().worker().refused(Splice(1, 2)) == (
         "splice of connection 1: not supported in this version"
     )
@@ -50,11 +50,11 @@ def test_what_is_not_built_is_refused() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_said(record: Record, why: str) -> None:
+def test_an_impossible_command_is_refused_with_its_reason(record: Record, why: str) -> None:
     assert why in Stage().worker().refused(record)
 
 
-def test_a_state_is_taken_from_who_handles_an_event_and_no_one_else() -> None:
+def test_a_state_is_taken_only_from_the_worker_that_handles_the_connection() -> None:
     stage = Stage()
     mate, other = stage.worker(), stage.worker()
     con = stage.raw()
@@ -78,7 +78,7 @@ def test_an_id_opens_one_connection() -> None:
     assert "must be a string" in mate.refused(open_(mate.link.new_id(), name=5))
 
 
-def test_a_name_that_stands_is_not_opened_again() -> None:
+def test_an_open_name_is_not_opened_again() -> None:
     stage = Stage()
     mate = stage.worker()
     first, second = mate.link.new_id(), mate.link.new_id()
@@ -89,7 +89,7 @@ def test_a_name_that_stands_is_not_opened_again() -> None:
     assert [entry.id for entry in stage.router.to_dial] == [first]
 
 
-def test_whose_a_connection_is() -> None:
+def test_a_connection_belongs_to_its_opener_or_to_the_event_that_opened_it() -> None:
     """Outside any event and without a name it ends with its worker."""
     stage = Stage()
     mate = stage.worker()
@@ -102,7 +102,7 @@ def test_whose_a_connection_is() -> None:
     assert not entries[ids[0]].couples
 
 
-def test_members_and_ids_are_told() -> None:
+def test_queries_for_members_and_ids_are_answered() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -116,7 +116,7 @@ def test_members_and_ids_are_told() -> None:
     assert mate.refused(open_(first)) == ""
 
 
-def test_what_is_closed_already_is_no_mistake() -> None:
+def test_commands_for_a_closed_connection_are_ignored() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()

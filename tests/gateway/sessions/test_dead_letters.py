@@ -19,7 +19,7 @@ def entry() -> Entry:
     return entry
 
 
-def test_what_every_letter_holds(entry: Entry) -> None:
+def test_every_dead_letter_has_the_common_fields(entry: Entry) -> None:
     letter = dead_letter(entry, OnConnect(1, entry.id, {}, delivery=3), 2)
     assert letter == {
         "con": entry.id,
@@ -49,7 +49,9 @@ def test_what_every_letter_holds(entry: Entry) -> None:
     ],
     ids=lambda value: getattr(type(value), "__name__", ""),
 )
-def test_what_each_kind_adds(entry: Entry, event: Event, more: dict[str, object]) -> None:
+def test_each_kind_of_dead_letter_has_its_own_fields(
+    entry: Entry, event: Event, more: dict[str, object]
+) -> None:
     letter = dead_letter(entry, event, 1)
     assert letter["event"] == type(event).__struct_config__.tag
     assert {key: letter[key] for key in more} == more

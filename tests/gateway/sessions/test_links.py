@@ -162,7 +162,7 @@ def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
 # --- death ---
 
 
-def test_an_exit_alone_is_no_certain_death(hall: Hall) -> None:
+def test_an_exit_alone_is_not_a_certain_death(hall: Hall) -> None:
     """The report comes over another socket: the last acks may still be on their way."""
     mate, worker = hall.worker(3)
     in_hand(hall, mate)
@@ -174,7 +174,7 @@ def test_an_exit_alone_is_no_certain_death(hall: Hall) -> None:
     assert gone(worker), "for ever it is not waited"
 
 
-def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
+def test_a_lost_link_alone_is_not_the_death_of_a_watched_process(hall: Hall) -> None:
     mate, worker = hall.worker(3)
     in_hand(hall, mate)
     mate.leave()
@@ -188,7 +188,7 @@ def test_a_lost_link_alone_is_no_death_of_a_watched_process(hall: Hall) -> None:
     eventually(lambda: hall.turn() or gone(worker))  # type: ignore[func-returns-value]
 
 
-def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
+def test_acks_that_are_still_unread_count_before_a_death(hall: Hall) -> None:
     """Exit reported, EHOSTUNREACH, and yet: its last batches come first."""
     mate, worker = hall.worker(3)
     con = hall.client()
@@ -213,7 +213,7 @@ def test_acks_that_are_still_to_be_read_count(hall: Hall) -> None:
     assert not con.entry.parked, "nothing is given out again"
 
 
-def test_without_that_last_drain_they_would_be_given_out_again(hall: Hall) -> None:
+def test_without_the_last_drain_acked_events_would_be_redelivered(hall: Hall) -> None:
     """The failing twin: the same, and nothing is drained."""
     mate, worker = hall.worker(3)
     con = hall.client()
@@ -247,7 +247,9 @@ def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
 
 
 @pytest.mark.parametrize("unread", [0, 1, 600])
-def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: int) -> None:
+def test_a_flood_of_other_workers_does_not_delay_the_end_of_a_dead_one(
+    hall: Hall, unread: int
+) -> None:
     """No drain ever finds the ROUTER empty. But what the dead one has sent is read before."""
     mate, worker = hall.worker(3)
     floods = [hall.worker(n)[0] for n in (4, 5)]
@@ -271,7 +273,7 @@ def test_a_flood_of_others_does_not_keep_the_dead_unburied(hall: Hall, unread: i
     assert not hall.links._last_words
 
 
-def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
+def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
     mate, worker = hall.worker(3)
     in_hand(hall, mate)
     mate.link.bye()
@@ -285,7 +287,7 @@ def test_a_bye_in_that_last_drain_is_a_good_end(hall: Hall) -> None:
     assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
 
 
-def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
+def test_an_unwatched_worker_is_probed_once_a_second(hall: Hall) -> None:
     mate, worker = hall.worker(0)
     in_hand(hall, mate)
     hall.links.ask_unwatched()
@@ -303,7 +305,7 @@ def test_whom_nobody_watches_is_asked_once_a_second(hall: Hall) -> None:
     assert [event.delivery for event, _ in con.parked] == [2, 2]
 
 
-def test_full_is_neither_life_nor_death(hall: Hall) -> None:
+def test_a_full_link_says_nothing_about_its_worker(hall: Hall) -> None:
     mate, worker = hall.worker(3)
     in_hand(hall, mate)
     hall.tap.is_full = True
@@ -318,7 +320,7 @@ def test_full_is_neither_life_nor_death(hall: Hall) -> None:
 # --- a full queue ---
 
 
-def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
+def test_a_batch_that_finds_no_room_is_sent_in_order_later(hall: Hall) -> None:
     mate, worker = hall.worker(3)
     hall.tap.is_full = True
     for n in range(1, 6):
@@ -334,7 +336,7 @@ def test_what_finds_no_room_goes_out_in_order_later(hall: Hall) -> None:
     assert not worker.window.choked
 
 
-def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
+def test_a_worker_that_does_not_read_is_given_no_more_events(hall: Hall) -> None:
     _, full = hall.worker(3)
     _, free = hall.worker(4)
     full.window.choked = True
@@ -344,7 +346,7 @@ def test_whoever_does_not_read_is_not_given_more(hall: Hall) -> None:
     assert free.window.in_flight
 
 
-def test_too_much_for_one_that_does_not_read_ends_its_session(
+def test_too_much_unsent_output_ends_the_session(
     hall: Hall,
 ) -> None:
     mate, worker = hall.worker(3)
@@ -362,7 +364,7 @@ def test_too_much_for_one_that_does_not_read_ends_its_session(
     assert len(con.parked) == 2, "what it held is for others"
 
 
-def test_connections_of_those_who_left_do_not_go_to_the_stuck(hall: Hall) -> None:
+def test_connections_of_workers_that_left_do_not_go_to_stuck_ones(hall: Hall) -> None:
     mate, worker = hall.worker(3)
     events = in_hand(hall, mate)
     mate.ack(*events)

@@ -53,7 +53,7 @@ def replies(stage: Stage) -> list[Any]:
 # --- those who have not said hello ---
 
 
-def test_a_thousand_identities_are_no_more_than_a_thousand() -> None:
+def test_unknown_identities_are_bounded() -> None:
     stage = Stage()
     honest = stage.worker()
     for n in range(3 * MOST_STRANGERS):
@@ -62,7 +62,7 @@ def test_a_thousand_identities_are_no_more_than_a_thousand() -> None:
     assert honest.worker.session.state is LinkState.READY
 
 
-def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
+def test_a_forgotten_identity_is_let_in_by_its_hello() -> None:
     stage = Stage()
     stage.receive(b"\0slow", b"")
     for n in range(MOST_STRANGERS):
@@ -72,7 +72,7 @@ def test_one_that_was_forgotten_is_let_in_by_its_hello() -> None:
     assert stage.router.workers[b"\0slow"].session.state is LinkState.READY
 
 
-def test_one_that_says_hello_unasked_is_not_asked_behind_its_welcome() -> None:
+def test_a_worker_that_sends_hello_unasked_is_not_asked_again() -> None:
     """At the worker that would end the session which has just begun."""
     stage = Stage()
     stage.receive(b"\0x", hello())
@@ -80,7 +80,7 @@ def test_one_that_says_hello_unasked_is_not_asked_behind_its_welcome() -> None:
     assert replies(stage) == []
 
 
-def test_a_long_speech_before_the_hello_is_not_decoded() -> None:
+def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))
     [told] = replies(stage)
@@ -107,7 +107,7 @@ def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None
 
 
 @pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
-def test_what_is_long_and_of_no_other_session_is_not_forgiven(front: bytes) -> None:
+def test_a_long_batch_that_is_not_of_another_session_bans_its_sender(front: bytes) -> None:
     stage = Stage()
     stage.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
     [told] = replies(stage)
@@ -116,7 +116,7 @@ def test_what_is_long_and_of_no_other_session_is_not_forgiven(front: bytes) -> N
     assert replies(stage) == [] and b"\0x" not in stage.router.workers
 
 
-def test_those_who_are_shut_out_are_not_heard_again() -> None:
+def test_a_banned_identity_is_not_heard_again() -> None:
     stage = Stage()
     stage.receive(b"\0x", b"garbage")
     assert len(replies(stage)) == 1
@@ -127,14 +127,14 @@ def test_those_who_are_shut_out_are_not_heard_again() -> None:
 
 @pytest.mark.parametrize("field", ["pool", "instance", "language"])
 @pytest.mark.parametrize("value", ["x" * 129, "line\nerror: forged", "\x1b[2J"])
-def test_what_a_worker_calls_itself_is_fit_for_the_log(field: str, value: str) -> None:
+def test_the_name_of_a_worker_is_made_printable_for_the_log(field: str, value: str) -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(**{field: value}))
     [told] = replies(stage)
     assert "one line" in told.why
 
 
-def test_workers_that_nobody_watches_are_not_without_number() -> None:
+def test_unwatched_workers_are_bounded() -> None:
     assert MOST_BY_HAND == 1000
     stage = Stage()
     for n in range(MOST_BY_HAND):
@@ -147,14 +147,14 @@ def test_workers_that_nobody_watches_are_not_without_number() -> None:
     assert stage.router.workers[b"\0ours"].session.state is LinkState.READY
 
 
-def test_an_empty_instance_ends_nobody_else() -> None:
+def test_an_empty_instance_ends_no_other_session() -> None:
     stage = Stage()
     stage.receive(b"\0waits", b"")
     stage.receive(b"\0x", hello(instance=""))
     assert b"\0waits" in stage.router.workers
 
 
-def test_a_hello_that_was_late_is_not_called_a_wrong_token(
+def test_a_late_hello_is_not_reported_as_a_wrong_token(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stage = Stage()
@@ -181,7 +181,9 @@ def guest(stage: Stage, key: str = "alice", pools: set[str] | None = None, **cha
     return identity
 
 
-def test_a_key_needs_no_token_and_the_log_names_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_with_a_key_needs_no_token_and_is_logged_by_its_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     stage = Stage()
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
         guest(stage, token="")
@@ -189,13 +191,13 @@ def test_a_key_needs_no_token_and_the_log_names_it(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize(("pools", "good"), [(None, True), ({"a", "chat"}, True), ({"a"}, False)])
-def test_a_key_is_for_its_pools(pools: set[str] | None, good: bool) -> None:
+def test_a_key_is_good_only_for_its_pools(pools: set[str] | None, good: bool) -> None:
     stage = Stage()
     identity = guest(stage, pools=pools, pool="chat")
     assert (identity in stage.router.workers) is good
 
 
-def test_without_a_key_a_guest_needs_the_token_of_guests() -> None:
+def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     assert guest(stage, key="") in stage.router.workers
@@ -204,7 +206,7 @@ def test_without_a_key_a_guest_needs_the_token_of_guests() -> None:
     assert guest(stage, key="", token="third", instance="y") not in stage.router.workers
 
 
-def test_who_begins_anew_is_the_same_guest() -> None:
+def test_a_worker_that_reconnects_keeps_its_number() -> None:
     stage = Stage()
     identity = guest(stage, pools={"default"})
     stage.receive(identity, hello())
@@ -227,7 +229,7 @@ def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
     return mate
 
 
-def test_a_lost_link_is_no_death_if_its_instance_comes_back() -> None:
+def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
     stage = Stage(handler_timeout=0)
     suspicion = stage.router.dispatcher._suspicion
     mate = serve_once(stage, b"\1a")
@@ -249,7 +251,7 @@ def test_a_lost_link_is_no_death_if_its_instance_comes_back() -> None:
     assert flight.event.delivery == 6, "that it may have been handled in part is told all the same"
 
 
-def test_it_is_one_if_it_stays_away() -> None:
+def test_a_lost_link_is_a_death_if_the_instance_stays_away() -> None:
     """The twin."""
     stage = Stage(handler_timeout=0)
     suspicion = stage.router.dispatcher._suspicion
@@ -262,7 +264,7 @@ def test_it_is_one_if_it_stays_away() -> None:
     assert set(suspicion._deaths.values()) == {1}
 
 
-def test_here_a_lost_link_is_a_death_at_once() -> None:
+def test_a_lost_link_of_a_local_worker_is_a_death_at_once() -> None:
     stage = Stage()
     mate = stage.worker()
     stage.raw()
@@ -274,7 +276,7 @@ def test_here_a_lost_link_is_a_death_at_once() -> None:
 # --- those who were let in ---
 
 
-def test_answers_have_a_bound() -> None:
+def test_answers_to_queries_are_bounded() -> None:
     stage = Stage()
     mate = stage.worker()
     cons = [stage.raw() for _ in range(50)]
@@ -288,7 +290,7 @@ def test_answers_have_a_bound() -> None:
     assert not mate.refused(Query(1, "members", "room")), "a turn later it may ask again"
 
 
-def test_refusals_have_a_bound() -> None:
+def test_refusals_are_bounded() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say_raw(*(Send(77, b"") for _ in range(2 * MOST_OWED)))
@@ -297,7 +299,7 @@ def test_refusals_have_a_bound() -> None:
     assert len(mate.refused(Query(1, "x" * 100_000))) <= LONGEST_WHY
 
 
-def test_ranges_of_ids_have_a_bound() -> None:
+def test_ranges_of_ids_are_bounded() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say_raw(*(Query(n, "ids") for n in range(1, 100)))
@@ -306,7 +308,7 @@ def test_ranges_of_ids_have_a_bound() -> None:
     assert "not used up" in mate.refused(Query(1, "ids"))
 
 
-def test_groups_and_marks_have_a_bound() -> None:
+def test_groups_and_marks_are_bounded() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -319,7 +321,7 @@ def test_groups_and_marks_have_a_bound() -> None:
     assert "marks wait" in mate.refused(Mark(con.id, 1))
 
 
-def test_more_records_than_there_may_be_are_no_batch() -> None:
+def test_a_batch_with_too_many_records_ends_the_session() -> None:
     stage = Stage()
     mate = stage.worker()
     count = MOST_RECORDS + 2
@@ -328,7 +330,7 @@ def test_more_records_than_there_may_be_are_no_batch() -> None:
     assert is_over(mate)
 
 
-def test_as_many_as_there_may_be_are_one() -> None:
+def test_a_batch_with_the_most_records_is_applied() -> None:
     """The twin."""
     stage = Stage()
     mate = stage.worker()
@@ -336,7 +338,7 @@ def test_as_many_as_there_may_be_are_one() -> None:
     assert not is_over(mate)
 
 
-def test_a_thousand_wrong_records_are_left_out_more_are_no_batch() -> None:
+def test_a_thousand_wrong_records_are_skipped_and_more_end_the_session() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say_raw(*[["send", "wrong"]] * MOST_WRONG)
@@ -345,7 +347,7 @@ def test_a_thousand_wrong_records_are_left_out_more_are_no_batch() -> None:
     assert is_over(mate)
 
 
-def test_ids_that_never_were_are_not_buried() -> None:
+def test_a_hello_that_holds_unknown_ids_leaves_no_entries() -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
     assert not stage.router.entries
@@ -356,7 +358,7 @@ def test_ids_that_never_were_are_not_buried() -> None:
 REQUEST = [b"1.0", b"7", b"wsraw", b"10.0.0.7", b"", b"CURVE", b"k" * 32]
 
 
-def test_a_key_that_is_known() -> None:
+def test_a_known_key_is_accepted() -> None:
     assert zap_reply(REQUEST, lambda key: "alice" if key == b"k" * 32 else None) == (
         [b"1.0", b"7", b"200", b"OK", b"alice", b""],
         "",
@@ -367,7 +369,7 @@ def test_a_key_that_is_known() -> None:
     "request_",
     [REQUEST, REQUEST[:5], [*REQUEST[:5], b"NULL"], [*REQUEST[:5], b"PLAIN", b"alice", b"pw"], []],
 )
-def test_all_others_may_try_again(request_: list[bytes]) -> None:
+def test_workers_with_unknown_keys_may_try_again(request_: list[bytes]) -> None:
     reply, _ = zap_reply(request_, lambda key: None)
     assert reply[2] == b"300"
     assert len(reply) == 6

@@ -73,7 +73,7 @@ def hello(**changes: Any) -> Hello:
 # --- the walk of one message ---
 
 
-def test_a_message_in_and_its_answer_out() -> None:
+def test_a_message_is_delivered_and_its_answer_is_sent() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw(b"hello")
@@ -95,7 +95,7 @@ def test_a_message_in_and_its_answer_out() -> None:
     assert entry_of(con).gone
 
 
-def test_a_connection_that_says_nothing_has_no_place() -> None:
+def test_a_silent_connection_is_not_registered() -> None:
     stage = Stage()
     con = stage.raw(b"")
     stage.hang_up(con)
@@ -103,7 +103,7 @@ def test_a_connection_that_says_nothing_has_no_place() -> None:
     assert not stage.router.entries
 
 
-def test_events_of_a_forgotten_connection_interest_nobody() -> None:
+def test_events_of_a_forgotten_connection_are_ignored() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -131,7 +131,7 @@ def test_ids_are_never_used_twice() -> None:
 # --- sessions ---
 
 
-def test_who_is_asked_once_per_identity_until_its_hello() -> None:
+def test_an_identity_is_asked_once_until_its_hello() -> None:
     stage = Stage()
     for _ in range(3):
         stage.receive(b"\0a", b"")
@@ -139,7 +139,7 @@ def test_who_is_asked_once_per_identity_until_its_hello() -> None:
     assert stage.router.replies == [(b"\0a", who()), (b"\0b", who())]
 
 
-def test_an_identity_that_never_says_hello_is_forgotten_and_asked_anew() -> None:
+def test_an_identity_without_a_hello_is_forgotten_and_asked_again() -> None:
     stage = Stage()
     stage.receive(b"\0a", b"")
     stage.router.tick(HELLO_TIMEOUT)
@@ -150,7 +150,7 @@ def test_an_identity_that_never_says_hello_is_forgotten_and_asked_anew() -> None
     assert len(stage.router.replies) == 2
 
 
-def test_a_worker_that_has_said_hello_is_not_forgotten() -> None:
+def test_an_identity_with_a_hello_is_not_forgotten() -> None:
     stage = Stage()
     mate = stage.worker()
     stage.run(HELLO_TIMEOUT + 5)
@@ -169,7 +169,7 @@ def test_a_worker_that_has_said_hello_is_not_forgotten() -> None:
         encode([]),
     ],
 )
-def test_who_cannot_be_let_in_is_told_and_then_dropped_unread(said: bytes) -> None:
+def test_a_refused_worker_is_told_and_then_dropped_unread(said: bytes) -> None:
     stage = Stage()
     stage.receive(b"\0a", said)
     [(identity, refusal)] = stage.router.replies
@@ -182,7 +182,7 @@ def test_who_cannot_be_let_in_is_told_and_then_dropped_unread(said: bytes) -> No
     assert (stage.router.workers, stage.router.replies) == ({}, [])
 
 
-def test_only_so_many_identities_are_remembered_as_banned() -> None:
+def test_banned_identities_are_bounded() -> None:
     stage = Stage()
     for n in range(BANNED_KEPT + 1):
         stage.receive(b"\0%d" % n, b"\xc1")
@@ -209,7 +209,7 @@ def test_garbage_in_a_session_ends_it_and_kills_a_spawned_worker() -> None:
     assert other.events[0].con == con.id
 
 
-def test_a_batch_of_an_old_session_is_dropped_whole() -> None:
+def test_a_batch_of_an_earlier_session_is_dropped_whole() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -233,7 +233,7 @@ def test_the_same_process_on_a_new_link_ends_its_old_session() -> None:
     assert stage.write(con) == b"x"
 
 
-def test_a_hello_on_the_same_link_begins_anew() -> None:
+def test_a_hello_on_the_same_link_begins_a_new_session() -> None:
     """A worker that was asked twice has thrown away what it had; some of it may have been begun."""
     stage = Stage()
     mate = stage.worker()
@@ -251,7 +251,7 @@ def test_a_hello_on_the_same_link_begins_anew() -> None:
     assert not mate.worker.window.in_flight
 
 
-def test_a_hello_behind_other_records_is_none() -> None:
+def test_a_hello_behind_other_records_is_ignored() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say_raw(Query(1, "members"), hello())
@@ -260,7 +260,7 @@ def test_a_hello_behind_other_records_is_none() -> None:
     assert [refused.index for refused in mate.take(Refused)] == [1]
 
 
-def test_bye_ends_the_session_and_the_supervisor_hears_of_it() -> None:
+def test_a_bye_ends_the_session_and_is_reported_to_the_supervisor() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third")
@@ -276,7 +276,7 @@ def test_bye_ends_the_session_and_the_supervisor_hears_of_it() -> None:
     [Ack(1, 1), Send(OLD, b"x"), Bye(), Query(1, "members"), Join(OLD, "g"), 5],
     ids=lambda record: type(record).__name__,
 )
-def test_what_stands_behind_bye_is_not_heard(behind: Any) -> None:
+def test_records_behind_a_bye_are_ignored(behind: Any) -> None:
     stage = Stage()
     mate = stage.worker()
     stage.raw()
@@ -311,7 +311,7 @@ def test_a_drained_worker_gets_nothing_new() -> None:
     assert stage.router.worker_number(3) is worker
 
 
-def test_a_number_has_one_token_but_by_hand_there_are_many() -> None:
+def test_a_worker_number_has_one_token_and_many_workers_may_be_started_by_hand() -> None:
     stage = Stage()
     for token in ("a", "b"):
         stage.router.spawned(Spawned(3, token, 0))
@@ -342,7 +342,7 @@ def test_an_id_that_was_never_given_out_is_refused(record: Record, con: int) -> 
 
 
 @pytest.mark.parametrize("record", ABOUT_A_CONNECTION, ids=lambda record: type(record).__name__)
-def test_a_closed_id_is_a_counted_no_op(record: Record) -> None:
+def test_commands_for_a_closed_id_are_ignored_and_counted(record: Record) -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -354,7 +354,7 @@ def test_a_closed_id_is_a_counted_no_op(record: Record) -> None:
     assert mate.take(Reached) == ([Reached(con.id, 1)] if isinstance(record, Mark) else [])
 
 
-def test_an_id_of_an_earlier_gateway_is_a_no_op() -> None:
+def test_commands_for_an_id_of_an_earlier_gateway_are_ignored() -> None:
     stage = Stage()
     stage.router.epoch = 2
     assert stage.worker().refused(Send(OLD, b"x")) == ""
@@ -373,7 +373,7 @@ def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
     assert not mate.worker.window.in_flight
 
 
-def test_what_is_not_built_is_refused() -> None:
+def test_records_that_are_not_implemented_are_refused() -> None:
     assert "not supported" in Stage().worker().refused(Splice(OLD, OLD))
 
 
@@ -389,7 +389,7 @@ def test_what_is_not_built_is_refused() -> None:
         (Send(0, b"\xff", "binary"), ""),
     ],
 )
-def test_send_to_a_websocket(send: Send, why: str) -> None:
+def test_a_send_reaches_a_websocket(send: Send, why: str) -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()
@@ -399,7 +399,7 @@ def test_send_to_a_websocket(send: Send, why: str) -> None:
     assert bool(con.output.size) != bool(why)
 
 
-def test_close_and_its_codes() -> None:
+def test_a_close_sends_its_code() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()
@@ -410,7 +410,7 @@ def test_close_and_its_codes() -> None:
     assert con.state is ConnectionState.CLOSING
 
 
-def test_a_closed_connection_hears_nothing_but_on_close() -> None:
+def test_only_on_close_is_delivered_for_a_closed_connection() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw(b"1")
@@ -440,7 +440,7 @@ def test_closing_twice_is_closing_once() -> None:
 # --- commands: state ---
 
 
-def test_state_goes_with_the_connection() -> None:
+def test_the_state_moves_with_its_connection() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -457,7 +457,7 @@ def test_state_goes_with_the_connection() -> None:
     )  # fmt: skip
 
 
-def test_state_is_taken_only_from_who_is_handling_an_event_of_it() -> None:
+def test_a_state_is_taken_only_from_the_worker_that_handles_an_event() -> None:
     stage = Stage()
     holder, other = stage.worker(), stage.worker()
     con = stage.raw()
@@ -491,7 +491,7 @@ def opened(mate: Mate, **options: Any) -> int:
     return con
 
 
-def test_open_is_dialled_and_held_by_its_opener() -> None:
+def test_an_opened_connection_is_dialled_and_held_by_its_opener() -> None:
     stage = Stage()
     mate = stage.worker()
     con = opened(mate)
@@ -506,7 +506,7 @@ def test_open_is_dialled_and_held_by_its_opener() -> None:
 
 
 @pytest.mark.parametrize("con", [NEVER, 0, -1, 5, 2**64 - 1])
-def test_open_needs_an_id_of_the_range(con: int) -> None:
+def test_an_open_needs_an_id_of_the_range_of_its_session(con: int) -> None:
     stage = Stage()
     mate = stage.worker()
     theirs = stage.worker().link.new_id()
@@ -528,7 +528,7 @@ def test_a_name_is_a_string(name: Any) -> None:
     assert "must be a string" in mate.refused(Open(con, "h:1", options={"name": name}))
 
 
-def test_a_second_open_of_a_name_gives_the_standing_one() -> None:
+def test_a_second_open_of_a_name_returns_the_open_connection() -> None:
     stage = Stage()
     mate, other = stage.worker(), stage.worker()
     con = opened(mate, name="feed")
@@ -555,7 +555,7 @@ def test_a_name_is_free_when_its_connection_is_gone() -> None:
     assert again in stage.router.entries
 
 
-def test_on_close_may_open_the_name_anew() -> None:
+def test_on_close_may_open_the_name_again() -> None:
     """The way to reconnect: the command stands before the ack of the on_close that it answers."""
     stage = Stage()
     mate = stage.worker()
@@ -571,7 +571,7 @@ def test_on_close_may_open_the_name_anew() -> None:
     assert mate.take(Opened) == [Opened(asked, again)]
 
 
-def test_unnamed_and_outside_any_event_it_ends_with_its_opener() -> None:
+def test_an_unnamed_connection_opened_outside_an_event_ends_with_its_worker() -> None:
     stage = Stage()
     mate, other = stage.worker(), stage.worker()
     con = stage.raw()
@@ -588,7 +588,7 @@ def test_unnamed_and_outside_any_event_it_ends_with_its_opener() -> None:
     assert {*stage.router.entries} == {con.id, named, during}
 
 
-def test_what_an_event_opens_is_coupled_to_its_connection() -> None:
+def test_a_connection_opened_by_an_event_is_coupled_to_its_connection() -> None:
     stage = Stage()
     mate = stage.worker()
     con, another = stage.raw(), stage.raw()
@@ -605,7 +605,7 @@ def test_what_an_event_opens_is_coupled_to_its_connection() -> None:
     assert couples(opened(mate, couple=NEVER)) == set()
 
 
-def test_one_that_is_opened_during_itself_is_not_coupled_with_itself() -> None:
+def test_an_opened_connection_is_not_coupled_to_itself() -> None:
     stage = Stage()
     mate = stage.worker()
     own = mate.link.new_id()
@@ -618,7 +618,7 @@ def test_one_that_is_opened_during_itself_is_not_coupled_with_itself() -> None:
     assert not stage.router.entries
 
 
-def test_one_that_reconnects_does_so_for_days() -> None:
+def test_a_connection_with_reconnect_reconnects_for_days() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say(Open(mate.link.new_id(), "h:1", options={"reconnect": True}))
@@ -632,7 +632,7 @@ def test_one_that_reconnects_does_so_for_days() -> None:
     assert stage.router.to_dial[0].dial_at - stage.now == LONGEST_DELAY
 
 
-def test_ids_run_out_and_are_given_anew_without_end() -> None:
+def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
     stage = Stage()
     mate = stage.worker()
     for _ in range(9000):
@@ -647,7 +647,7 @@ def test_ids_run_out_and_are_given_anew_without_end() -> None:
     assert len(mate.worker.ids) <= 2, "ranges that are used up are not kept"
 
 
-def test_output_of_one_that_does_not_stand_yet_pauses_what_is_coupled_to_it() -> None:
+def test_output_of_an_opening_connection_pauses_the_coupled_one() -> None:
     """A proxy's client that uploads faster than the upstream answers the dial."""
     stage = Stage()
     mate = stage.worker()
@@ -659,7 +659,7 @@ def test_output_of_one_that_does_not_stand_yet_pauses_what_is_coupled_to_it() ->
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "raw"])
-def test_a_coupled_upload_to_one_that_does_not_stand_yet_is_not_lost(protocol: str) -> None:
+def test_an_upload_to_an_opening_connection_is_not_lost(protocol: str) -> None:
     """It stops long before the bound at which a reader is closed or a send refused."""
     stage = Stage()
     mate = stage.worker()
@@ -677,7 +677,7 @@ def test_a_coupled_upload_to_one_that_does_not_stand_yet_is_not_lost(protocol: s
 
 
 @pytest.mark.parametrize("end", ["upstream ends", "silence"])
-def test_a_half_closed_client_is_answered_by_what_was_opened_for_it(end: str) -> None:
+def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end: str) -> None:
     """`nc -N` through a converter: the question is there and the client has said all, before its
     upstream is open."""
     stage = Stage()
@@ -707,7 +707,9 @@ def test_a_half_closed_client_is_answered_by_what_was_opened_for_it(end: str) ->
 
 
 @pytest.mark.parametrize("options", [{"name": "feed"}, {"couple": None}])
-def test_nor_does_it_wait_for_what_was_not_opened_for_it(options: dict[str, Any]) -> None:
+def test_a_half_closed_client_does_not_wait_for_connections_opened_for_others(
+    options: dict[str, Any],
+) -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -721,7 +723,7 @@ def test_nor_does_it_wait_for_what_was_not_opened_for_it(options: dict[str, Any]
 # --- commands: groups, couple, mark, query ---
 
 
-def test_join_publish_leave() -> None:
+def test_a_published_message_reaches_the_members_of_its_group() -> None:
     stage = Stage()
     mate = stage.worker()
     one, two = stage.raw(), stage.raw()
@@ -744,11 +746,11 @@ def test_join_publish_leave() -> None:
         (Publish("g", b"", options={"except": ["a"]}), "list of connection ids"),
     ],
 )
-def test_publish_refused(publish: Publish, why: str) -> None:
+def test_a_wrong_publish_is_refused(publish: Publish, why: str) -> None:
     assert why in Stage().worker().refused(publish)
 
 
-def test_couple_joins_two_connections() -> None:
+def test_a_couple_command_joins_two_connections() -> None:
     stage = Stage()
     mate = stage.worker()
     one, two = stage.raw(), stage.raw()
@@ -758,7 +760,7 @@ def test_couple_joins_two_connections() -> None:
     assert entry_of(two).couples == {entry_of(one)}
 
 
-def test_a_mark_is_reached_when_what_stood_before_it_is_written() -> None:
+def test_a_mark_is_reached_when_the_output_before_it_is_written() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -774,7 +776,7 @@ def test_a_mark_is_reached_when_what_stood_before_it_is_written() -> None:
     assert mate.take(Reached) == [Reached(con.id, 2)]
 
 
-def test_a_mark_of_a_worker_that_has_left_is_nobodys() -> None:
+def test_a_mark_of_a_worker_that_has_left_is_not_answered() -> None:
     stage = Stage()
     mate, other = stage.worker(), stage.worker()
     con = stage.raw()
@@ -786,7 +788,7 @@ def test_a_mark_of_a_worker_that_has_left_is_nobodys() -> None:
     assert mate.take(Reached) == other.take(Reached) == []
 
 
-def test_queries() -> None:
+def test_queries_are_answered() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -806,7 +808,7 @@ def test_queries() -> None:
 # --- half-close ---
 
 
-def test_a_half_closed_connection_gets_its_answers_first() -> None:
+def test_a_half_closed_connection_gets_its_answers_before_the_end() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw(b"hi")
@@ -823,7 +825,7 @@ def test_a_half_closed_connection_gets_its_answers_first() -> None:
     assert (close.code, close.cause) == (1000, "eof")
 
 
-def test_a_half_close_after_everything_was_handled() -> None:
+def test_a_half_close_after_all_events_were_handled_ends_the_connection() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw(b"hi")
@@ -846,7 +848,7 @@ def test_a_half_close_with_parked_events_waits_for_a_worker() -> None:
     assert [type(event) for event in mate.events] == [OnClose]
 
 
-def test_an_eof_that_is_no_half_close() -> None:
+def test_an_end_of_file_of_a_websocket_is_not_a_half_close() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()
@@ -859,7 +861,7 @@ def test_an_eof_that_is_no_half_close() -> None:
 # --- the clock ---
 
 
-def test_who_waits_too_long_for_a_worker_is_sent_away() -> None:
+def test_a_client_that_waits_too_long_for_a_worker_is_closed() -> None:
     stage = Stage(worker_wait_timeout=30.0)
     raw, websocket = stage.raw(), stage.websocket()
     stage.run(30.0)
@@ -880,7 +882,7 @@ def close_frame(code: int, reason: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("wait", [0.0, 1000.0])
-def test_who_may_wait_waits(wait: float) -> None:
+def test_a_client_waits_for_a_worker_within_worker_wait_timeout(wait: float) -> None:
     stage = Stage(worker_wait_timeout=wait)
     stage.raw()
     stage.run(100.0)
@@ -889,7 +891,7 @@ def test_who_may_wait_waits(wait: float) -> None:
     assert len(mate.events) == 2
 
 
-def test_those_a_worker_has_heard_of_stay() -> None:
+def test_a_client_that_a_worker_knows_is_not_closed_for_waiting() -> None:
     stage = Stage(worker_wait_timeout=30.0)
     mate = stage.worker()
     con = stage.raw()
@@ -904,7 +906,7 @@ def test_those_a_worker_has_heard_of_stay() -> None:
     assert [event.data for event in other.events] == [b"more"]
 
 
-def test_reading_that_stays_paused_ends_the_connection() -> None:
+def test_reading_that_stays_paused_closes_the_connection() -> None:
     stage = Stage(pause_timeout=120.0, handler_timeout=0.0)
     mate = stage.worker()
     con = stage.raw(b"x" * 300_000)
@@ -919,7 +921,7 @@ def test_reading_that_stays_paused_ends_the_connection() -> None:
     assert [type(event) for event in mate.events] == [OnClose]
 
 
-def test_who_is_told_that_it_stalls_is_counted_once() -> None:
+def test_a_stalled_connection_is_counted_once() -> None:
     stage = Stage(pause_timeout=5.0, handler_timeout=0.0, close_timeout=0.0)
     stage.worker()
     con = stage.websocket()
@@ -937,7 +939,7 @@ def test_who_is_told_that_it_stalls_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize("case", ["no worker", "off", "stopping"])
-def test_a_pause_that_is_nobodys_fault(case: str) -> None:
+def test_a_pause_that_no_handler_causes_does_not_close_the_connection(case: str) -> None:
     stage = Stage(pause_timeout=0.0 if case == "off" else 120.0, worker_wait_timeout=0.0)
     if case != "no worker":
         stage.worker()
@@ -984,7 +986,7 @@ def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
     assert stage.router.flow.total == 0
 
 
-def test_output_that_outlives_its_connection_leaves_no_trace() -> None:
+def test_output_written_after_the_end_leaves_no_trace() -> None:
     """A raw connection is forgotten while its last bytes are still on their way."""
     for rest in (None, 10):
         stage = Stage()
@@ -1006,7 +1008,7 @@ def test_output_that_outlives_its_connection_leaves_no_trace() -> None:
 # --- stop ---
 
 
-def test_the_stop() -> None:
+def test_a_stop_lets_handlers_finish_before_it_closes_connections() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
@@ -1026,7 +1028,7 @@ def test_the_stop() -> None:
     assert stage.write(con) == b"x"
 
 
-def test_nobody_waits_for_what_no_worker_can_handle() -> None:
+def test_a_stop_does_not_wait_for_events_that_no_worker_can_handle() -> None:
     stage = Stage()
     stage.raw()
     stage.router.stop()
@@ -1085,7 +1087,7 @@ commands = st.one_of(
         max_size=12,
     )
 )  # fmt: skip
-def test_nothing_that_a_worker_says_raises_or_spoils_the_accounts(steps: list[Any]) -> None:
+def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) -> None:
     stage = Stage(output_limit=8000, high_water_mark=2000, low_water_mark=500)
     mates = [stage.worker(), stage.worker()]
     connections = [stage.raw(), stage.websocket()]
@@ -1112,7 +1114,7 @@ def test_nothing_that_a_worker_says_raises_or_spoils_the_accounts(steps: list[An
     stage.worker().say(Join(connections[0].id, "g"))
 
 
-def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
+def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
     """It alone knows the inf and the state: no other one, however busy it is."""
     stage = Stage()
     stage.router.epoch = 2
@@ -1131,7 +1133,7 @@ def test_who_held_a_connection_of_a_dead_gateway_hears_its_end() -> None:
     assert not stage.router.entries
 
 
-def test_whose_holder_dies_is_told_to_another() -> None:
+def test_the_end_of_a_connection_whose_holder_died_is_told_to_another() -> None:
     stage = Stage()
     stage.router.epoch = 2
     mate = stage.worker()
@@ -1143,7 +1145,7 @@ def test_whose_holder_dies_is_told_to_another() -> None:
     assert (close.con, close.cause, close.delivery) == (OLD, "gateway-died", 2)
 
 
-def test_a_recycle_that_is_not_done_is_asked_for_again() -> None:
+def test_a_recycle_that_was_not_done_is_requested_again() -> None:
     stage = Stage(max_events=10)
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third")
@@ -1171,7 +1173,7 @@ def test_a_recycle_that_is_not_done_is_asked_for_again() -> None:
         ("worker_wait_timeout", "no-worker"),
     ],
 )
-def test_those_who_are_late_at_once_are_ended_over_several_turns(setting: str, cause: str) -> None:
+def test_many_expired_connections_are_closed_over_several_turns(setting: str, cause: str) -> None:
     stage = Stage(**{setting: 10.0})
     router = stage.router
     mate = stage.worker() if cause != "no-worker" else None

@@ -110,7 +110,7 @@ def hear(socket: Socket) -> bytes:
 # --- receiving ---
 
 
-def test_a_worker_is_heard_of_before_it_says_anything(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_worker_is_noticed_before_its_first_batch(wire: WorkerSocket, peers: Peers) -> None:
     peers.connect()
     [(identity, data)] = peers.receive(lambda got: got)
     assert identity
@@ -147,7 +147,7 @@ def test_the_budget_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
     assert not wire.pending()
 
 
-def test_so_does_time(wire: WorkerSocket, peers: Peers) -> None:
+def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
     """What is left is found without a wake-up."""
     socket = peers.connect(probe=False)
     for n in range(5):
@@ -166,7 +166,7 @@ def test_so_does_time(wire: WorkerSocket, peers: Peers) -> None:
     assert got == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_who_did_not_look_asks(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Peers) -> None:
     """Where the loop has not looked at the descriptor, nobody has been woken."""
     assert wire.drain(lambda _, data: None, 100)
     assert not wire.pending()
@@ -181,7 +181,7 @@ def test_who_did_not_look_asks(wire: WorkerSocket, peers: Peers) -> None:
 
 
 @pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
-def test_more_frames_than_one_are_no_batch(
+def test_a_message_of_several_frames_is_ignored(
     wire: WorkerSocket, peers: Peers, frames: list[bytes]
 ) -> None:
     peers.connect(probe=False).send_multipart(frames)
@@ -189,9 +189,7 @@ def test_more_frames_than_one_are_no_batch(
     assert data == b"\xc1", "a byte that MessagePack never uses"
 
 
-def test_an_identity_of_the_worker_s_own_choice_is_not_heard(
-    wire: WorkerSocket, peers: Peers
-) -> None:
+def test_an_identity_chosen_by_the_worker_is_ignored(wire: WorkerSocket, peers: Peers) -> None:
     """With it two workers could be taken for one; libzmq's own begin with a zero byte."""
     chosen = peers.connect(ROUTING_ID=b"worker-1")
     chosen.send(b"chosen")
@@ -210,7 +208,7 @@ def hear_all(peers: Peers) -> list[bytes]:
 # --- sending ---
 
 
-def test_what_is_sent_arrives_in_order(wire: WorkerSocket, peers: Peers) -> None:
+def test_batches_arrive_in_order(wire: WorkerSocket, peers: Peers) -> None:
     socket = peers.connect()
     identity = peers.first()
     for n in range(100):
@@ -218,18 +216,20 @@ def test_what_is_sent_arrives_in_order(wire: WorkerSocket, peers: Peers) -> None
     assert [hear(socket) for _ in range(100)] == [b"%d" % n for n in range(100)]
 
 
-def test_to_whom_nobody_knows_is_gone_not_lost_in_silence(wire: WorkerSocket) -> None:
+def test_a_batch_to_an_unknown_identity_is_reported_as_gone(wire: WorkerSocket) -> None:
     assert wire.send(b"\0who?", b"x") is Sent.GONE
 
 
-def test_a_worker_that_has_closed_is_gone(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_batch_to_a_closed_worker_is_reported_as_gone(wire: WorkerSocket, peers: Peers) -> None:
     socket = peers.connect()
     identity = peers.first()
     socket.close(0)
     eventually(lambda: wire.send(identity, b"x") is Sent.GONE)
 
 
-def test_gone_comes_before_the_last_words_are_read(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_worker_may_be_gone_before_its_last_batch_is_read(
+    wire: WorkerSocket, peers: Peers
+) -> None:
     """So death is certain only after one more drain."""
     socket = peers.connect()
     identity = peers.first()
@@ -242,7 +242,7 @@ def test_gone_comes_before_the_last_words_are_read(wire: WorkerSocket, peers: Pe
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1 << 20])
-def test_large_batches_are_whole(wire: WorkerSocket, peers: Peers, more: int) -> None:
+def test_large_batches_arrive_whole(wire: WorkerSocket, peers: Peers, more: int) -> None:
     """Below and above the size from which nothing is copied; what the sender forgets is kept."""
     socket = peers.connect()
     identity = peers.first()
@@ -256,7 +256,9 @@ def test_large_batches_are_whole(wire: WorkerSocket, peers: Peers, more: int) ->
     assert [bytes(data) for _, data in got] == [bytes((byte,)) * size for byte in b"abcdef"]
 
 
-def test_a_worker_that_does_not_read_is_full(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_batch_to_a_worker_that_does_not_read_is_reported_as_full(
+    wire: WorkerSocket, peers: Peers
+) -> None:
     socket = peers.connect(RCVHWM=1)
     identity = peers.first()
     batch = bytes(64 * 1024)
@@ -297,7 +299,7 @@ def test_a_batch_that_is_too_large_ends_the_link(wire: WorkerSocket, peers: Peer
 # --- the descriptor ---
 
 
-def test_an_edge_that_a_send_has_eaten_is_found_by_asking(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: WorkerSocket, peers: Peers) -> None:
     """The wait that follows would be silent: `pending` is what a turn asks before it sleeps."""
     socket = peers.connect()
     identity = peers.first()
@@ -314,7 +316,9 @@ def test_an_edge_that_a_send_has_eaten_is_found_by_asking(wire: WorkerSocket, pe
     assert missed == 300
 
 
-def test_a_loop_that_asks_before_it_sleeps_misses_nothing(wire: WorkerSocket, peers: Peers) -> None:
+def test_a_loop_that_asks_before_it_sleeps_misses_no_batch(
+    wire: WorkerSocket, peers: Peers
+) -> None:
     loop = Loop()
     socket = peers.connect()
     identity = peers.first()
@@ -343,7 +347,7 @@ def test_a_loop_that_asks_before_it_sleeps_misses_nothing(wire: WorkerSocket, pe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets in libzmq there")
-def test_the_socket_file_is_for_its_owner_alone(context: Context, tmp_path: Path) -> None:
+def test_only_the_owner_can_open_the_socket_file(context: Context, tmp_path: Path) -> None:
     wire = WorkerSocket(context, str(tmp_path))
     assert wire.endpoint == f"ipc://{tmp_path / 'link.sock'}"
     assert stat.S_IMODE((tmp_path / "link.sock").stat().st_mode) == 0o600
@@ -381,7 +385,7 @@ def drain_remote(
     return got, met
 
 
-def test_one_from_elsewhere_is_asked_about_once_and_has_a_mark(remote: RemoteSocket) -> None:
+def test_a_remote_worker_is_checked_once_and_marked_as_remote(remote: RemoteSocket) -> None:
     other: Context = zmq.Context()
     socket = other.socket(zmq.DEALER)
     socket.connect(remote.endpoints[0])
@@ -443,7 +447,9 @@ def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None
     keeper.close()
 
 
-def test_where_it_cannot_bind_it_says_so(context: Context, remote: RemoteSocket) -> None:
+def test_an_address_that_cannot_be_bound_raises_with_its_reason(
+    context: Context, remote: RemoteSocket
+) -> None:
     with pytest.raises(OSError, match=r"worker_listen: tcp://.*Address already in use"):
         RemoteSocket(context, remote.endpoints, "", 1.0)
 
@@ -451,7 +457,7 @@ def test_where_it_cannot_bind_it_says_so(context: Context, remote: RemoteSocket)
 # --- the supervisor ---
 
 
-def test_the_control_link(context: Context) -> None:
+def test_the_control_link_carries_records_both_ways(context: Context) -> None:
     router = context.socket(zmq.ROUTER)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     control = ControlSocket(context, f"tcp://127.0.0.1:{port}")
@@ -472,7 +478,7 @@ def test_the_control_link(context: Context) -> None:
     router.close(0)
 
 
-def test_a_control_link_without_supervisor_does_not_wait(context: Context) -> None:
+def test_a_control_link_without_a_supervisor_does_not_wait(context: Context) -> None:
     control = ControlSocket(context, "tcp://127.0.0.1:9")
     for _ in range(5000):
         control.send(b"x")
