@@ -71,7 +71,7 @@ def test_the_small_worker_of_the_protocol_page_passes_the_generic_rules(tmp_path
     file.write_text(source, "utf-8")
     rules = verdicts(PATIENT, "--generic", "--", sys.executable, str(file), code=0)
     # It commands nothing but sends.
-    assert not_passed(rules) == ["state-taken: nothing came that it is about"]
+    assert not_passed(rules) == ["state-taken: nothing came that it applies to"]
 
 
 # Those that a fake wire cannot have: what libzmq does, and the life of a process.

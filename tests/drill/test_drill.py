@@ -150,7 +150,7 @@ def test_handlers_that_do_not_report_ends_breach_nothing(trouble: str) -> None:
     for figure in (
         "on_close missing",
         "on_close doubled",
-        "on_close of what nobody held",
+        "on_close of connections held by no worker",
         "con.state lost",
     ):
         assert re.search(rf"^{figure} +not known$", done.stdout, re.M), done.stdout

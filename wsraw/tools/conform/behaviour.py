@@ -51,7 +51,7 @@ def _judge(stage: Stage, con: int, start: int, wanted: bytes, kind: str, final: 
         record = others[0].text() if others else ""
         raise Breach(f"the event was acked without {expected}", record)
     if len(sends) > 1:
-        raise Breach("one answer is wanted, there is a second", sends[1].text())
+        raise Breach("one answer is expected, a second one came", sends[1].text())
     send = sends[0].record
     if send.data != wanted:
         raise Breach(f"wanted: {expected}", sends[0].text())
@@ -158,12 +158,12 @@ def opens(stage: Stage) -> Script:
     yield from stage.all_acked()
     found = stage.session.commands(Open, start)
     if len(found) != 1:
-        raise Breach(f"one open is wanted, there are {len(found)}")
+        raise Breach(f"one open is expected, there are {len(found)}")
     command: Open = found[0].record
     if "127.0.0.1:9" not in command.target or command.protocol != "websocket":
         raise Breach(f"wanted: a websocket to {URL}", found[0].text())
     if command.options.get("during") != con:
-        raise Breach(f"wanted: option during with {con}, whose event asked", found[0].text())
+        raise Breach(f"wanted: the option during with {con}, whose event asked", found[0].text())
     answers = stage.session.sends(con, start)
     if not answers or not answers[0].record.data.startswith(b"opened"):
         raise Breach("wanted: an answer that begins with opened")
@@ -181,7 +181,7 @@ def opens(stage: Stage) -> Script:
     yield from stage.all_acked()
     answers = stage.session.sends(command.con, start)
     if answers:
-        raise Breach("what an opened connection says is not answered", answers[0].text())
+        raise Breach("data of an opened connection must not be answered", answers[0].text())
 
 
 def _kind_of(stage: Stage, con: int, start: int) -> str:
@@ -250,7 +250,7 @@ def beside_ack(stage: Stage) -> Script:
             where = "an earlier" if send.batch < ack.batch else "a later"
             raise Breach(f"the answer to event {seq} is in {where} batch than its ack", send.text())
         if send.place > ack.place:
-            raise Breach(f"the answer to event {seq} stands behind its ack", send.text())
+            raise Breach(f"the answer to event {seq} comes after its ack", send.text())
 
 
 def ack_in_time(stage: Stage) -> Script:
@@ -295,7 +295,7 @@ def fence(stage: Stage) -> Script:
     yield from stage.quiet()
     strays = stage.session.sends(con, start)
     if strays:
-        raise Breach("a handler of the session before has sent in the new one", strays[0].text())
+        raise Breach("a handler of the previous session has sent in the new one", strays[0].text())
     answers = stage.session.sends(other, start)
     if len(answers) != 1 or answers[0].batch != stage.session.acked[seq].batch:
         raise Breach(f"event {seq} was acked without its answer: with an ack of the old session?")

@@ -117,7 +117,7 @@ def unknown_notices(stage: Stage) -> Script:
     stage.notice(["weather", 21.5, {"wind": "west"}])
     stage.notice(["holiday"])
     stage.message(con, b"and on it goes")
-    stage.notice(["refused", 1, 0, "a refusal is no reason to leave"])
+    stage.notice(["refused", 1, 0, "a refusal is not a reason to leave"])
     stage.message(con, b"and on")
     stage.flush()
     yield from stage.all_acked()
@@ -217,7 +217,7 @@ def _nothing_of_before(stage: Stage, con: int) -> None:
     session = stage.session
     commands = [heard for heard in session.heard if getattr(heard.record, "con", 0) == con]
     for heard in (*session.wrong_acks, *commands):
-        why = "of the session before, under the number of the new one"
+        why = "of the previous session, under the number of the new one"
         raise Breach(why, heard.text())
 
 
@@ -230,7 +230,7 @@ def new_gateway(stage: Stage) -> Script:
     stage.down()
     yield from stage.quiet()
     stage.up()
-    what = "the empty message of PROBE_ROUTER, at a gateway that is new (IMMEDIATE sends it anew)"
+    what = "the empty message of PROBE_ROUTER, at a new gateway (IMMEDIATE sends it again)"
     yield from stage.until(lambda: bool(stage.identity), what, 2 * stage.patience)
     yield from stage.enter()
     assert stage.hello is not None
@@ -271,7 +271,7 @@ def leave(stage: Stage) -> Script:
     yield from stage.until(lambda: session.over, "bye")
     left = session.unfinished()
     if left is not None:
-        raise Breach("bye before an event of before the drain was acked", stage.shown(left))
+        raise Breach("bye came before an event from before the drain was acked", stage.shown(left))
     yield from stage.until(lambda: not stage.running, "the end of the process after its bye")
     if stage.exit_code != 0:
         raise Breach(f"after bye it has ended with code {stage.exit_code}, not 0")
@@ -298,15 +298,17 @@ def shut_out(stage: Stage) -> Script:
 
 def _ends_shut_out(stage: Stage) -> Script:
     before = stage.unasked
-    stage.refuse("conform shuts you out, to see what you do")
+    stage.refuse("conform rejects you, to see what you do")
     yield from stage.until(
         lambda: stage.unasked > before or not stage.running,
         f"the end of the process after [{stage.session.number}, [refused, 0, 0, …]]",
     )
     if stage.unasked > before:
-        raise Breach("it has said hello again")
+        raise Breach("it has sent hello again")
     if stage.exit_code != SHUT_OUT:
-        raise Breach(f"shut out, it has ended with code {stage.exit_code}, not {SHUT_OUT}")
+        raise Breach(
+            f"after its rejection it has ended with code {stage.exit_code}, not {SHUT_OUT}"
+        )
 
 
 RULES: Final = (
@@ -314,8 +316,10 @@ RULES: Final = (
     Rule(
         "hello-again", "The dialog", "It answers a `who` in the middle of a session.", hello_again
     ),
-    Rule("events", "3", "Each kind of event is acked: text, binary and raw data, too.", events),
-    Rule("verdict", "Before the 101", "An `on_connect` that asks is acked.", verdict),
+    Rule(
+        "events", "3", "Each kind of event is acked, including text, binary and raw data.", events
+    ),
+    Rule("verdict", "Before the 101", "An `on_connect` with `verdict` is acked.", verdict),
     Rule("window", "5", "As many events as `window` says may come at once.", window),
     Rule("short-records", "Shape", "Fields with `?` may be missing.", short_records),
     Rule("appended-fields", "Shape", "Fields that it does not know are ignored.", appended_fields),
@@ -327,12 +331,17 @@ RULES: Final = (
         "An event may come for a connection that it does not know.",
         unknown_connection,
     ),
-    Rule("attach", "13", "A connection may come, go and come again.", attach),
+    Rule("attach", "13", "A connection may be attached, detached and attached again.", attach),
     Rule("large", "Socket options", "A message of 1 MiB is acked.", _large(MIB)),
     Rule("very-large", "Socket options", "A message of 15 MiB is acked.", _large(LARGEST)),
     Rule("session-ends", "2", "Events of a session are forgotten with it.", session_ends),
-    Rule("new-gateway", "14", "A new gateway is told what it holds, and gets acks.", new_gateway),
-    Rule("drain", "12", "After `drain`: the acks, `bye`, exit code 0.", drain),
+    Rule(
+        "new-gateway",
+        "14",
+        "A new gateway learns what the worker holds, and gets acks.",
+        new_gateway,
+    ),
+    Rule("drain", "12", "After `drain` come the acks, `bye`, and exit code 0.", drain),
     Rule("idle-drain", "12", "The same without any events.", idle_drain),
     Rule("shut-out", "The dialog", "When it is rejected, it ends with exit code 4.", shut_out),
 )

@@ -149,7 +149,7 @@ class Play:
             if checks:
                 self.results.append(result)
         for rule in left:
-            self.results.append(Result(rule, SKIP, "no session begins any more"))
+            self.results.append(Result(rule, SKIP, "no session begins"))
         self.stage.stop()
         watch = self.stage.watch
         for rule in standing:
@@ -159,4 +159,4 @@ class Play:
             elif rule.name in watch.touched:
                 self.results.append(Result(rule, PASS))
             else:
-                self.results.append(Result(rule, SKIP, "nothing came that it is about"))
+                self.results.append(Result(rule, SKIP, "nothing came that it applies to"))

@@ -48,16 +48,20 @@ class Rule:
 
 STANDING: Final = (
     Rule("probe", "Socket options", "A new link begins with the empty message of PROBE_ROUTER."),
-    Rule("routing-id", "Socket options", "The worker leaves its routing id to libzmq."),
-    Rule("batch", "Shape", "A message is one frame, one array with the session's number in front."),
+    Rule("routing-id", "Socket options", "The worker lets libzmq choose its routing id."),
+    Rule(
+        "batch",
+        "Shape",
+        "A message is one frame and one array, which begins with the session's number.",
+    ),
     Rule("records", "16", "Each record is in the tables, and its fields have their types."),
-    Rule("hello-asked", "The dialog", "`hello` comes when `who` has asked, once each time."),
+    Rule("hello-asked", "The dialog", "`hello` answers a `who`, once each time."),
     Rule("hello-fields", "Fields", "`hello` has version, pool, token, and an instance that stays."),
-    Rule("hello-held", "14", "`held` has no connection that was never given, or that is gone."),
-    Rule("session", "2", "Each batch has the number of the session, 0 for `hello` alone."),
-    Rule("ack-once", "2", "What is acked is in flight: no event twice, none that never came."),
+    Rule("hello-held", "14", "`held` has no connection that was never given out, or that is gone."),
+    Rule("session", "2", "Each batch has the number of the session; only `hello` has 0."),
+    Rule("ack-once", "2", "Only events in flight are acked, and each once."),
     Rule("ack-order", "4", "The events of one connection are acked in their order."),
-    Rule("ids", "16", "Commands are for connections that the worker has been told of."),
+    Rule("ids", "16", "Commands are for connections that the worker knows."),
     Rule("state-taken", "13", "`state` is sent before the ack of an event of its connection."),
     Rule("bye-last", "12", "Nothing comes after `bye`."),
 )

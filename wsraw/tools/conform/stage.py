@@ -326,7 +326,7 @@ class Stage:
             if type(record) is Hello:
                 alone = number == 0 and len(records) == 1
                 watch.see("session", alone, "hello is alone in a batch with number 0", text)
-                if watch.see("hello-asked", self._asked, "hello without a who before it", text):
+                if watch.see("hello-asked", self._asked, "a hello that no who has asked for", text):
                     self._asked = False
                     self.hello = record
                     watch.hello(record, self._pool, self._token)

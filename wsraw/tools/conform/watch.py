@@ -91,8 +91,8 @@ class Watch:
         names = (hello.pool, hello.instance, hello.language)
         faults = [
             (hello.version == PROTOCOL_VERSION, f"version is {PROTOCOL_VERSION}"),
-            (hello.pool == pool, f"pool is what WSRAW_POOL says, {pool!r}"),
-            (hello.token == token, "token is what WSRAW_TOKEN says"),
+            (hello.pool == pool, f"pool must be the value of WSRAW_POOL, {pool!r}"),
+            (hello.token == token, "token must be the value of WSRAW_TOKEN"),
             (hello.instance, "instance is not empty"),
             (hello.language, "language is not empty"),
             (
@@ -143,7 +143,7 @@ class Watch:
                 self._is_told(record.other, record)
 
     def _is_told(self, con: int, record: Record) -> None:
-        why = f"the worker was never told of connection {con}"
+        why = f"the worker does not know connection {con}"
         self.see("ids", con in self.told, why, lambda: show.record(record))
 
     def _ack(self, session: Session, heard: Heard) -> None:

@@ -129,13 +129,15 @@ def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
     hanger = load.hanger
     notes = []
     if plan.stop_every and not CAN_STOP:
-        notes.append("nobody was stopped: this platform has no SIGSTOP")
+        notes.append("no worker was stopped: this platform has no SIGSTOP")
     if trouble is None:
         notes.append("load only: without the run folder the workers are not known")
     if plan.everybody_dies and plan.connect:
         notes.append("on_close is not checked: the witness would die with the gateway")
     elif not load.hears_ends:
-        notes.append("no witness: the run has other handlers than the drill's, or is far away")
+        notes.append(
+            "no witness: the run has other handlers than the drill's, or is on another machine"
+        )
     checked = load.hears_ends
     hangs = hanger.sent if hanger is not None else 0
     unfinished = int(hanger is not None and hanger.busy)
@@ -214,7 +216,8 @@ class Progress:
         if trouble is not None:
             text += f", {trouble.kills} kills, {trouble.stops} stops, {trouble.reloads} reloads"
             if load.plan.everybody_dies:
-                text += f", {trouble.gateway_kills + trouble.supervisor_kills} kills from above"
+                above = trouble.gateway_kills + trouble.supervisor_kills
+                text += f", {above} kills of gateway and supervisor"
         if self._terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:

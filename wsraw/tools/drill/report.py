@@ -177,7 +177,7 @@ class Report:
             *_causes("disconnected with a gateway", self.disconnected_with_gateway, False),
             ("connects lost with a gateway", f"{self.connects_lost}", False),
             (
-                "on_close of what nobody held",
+                "on_close of connections held by no worker",
                 f"{self.closes_unheld}" if self.closes_checked else "not known",
                 False,
             ),

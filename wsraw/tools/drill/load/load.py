@@ -203,7 +203,7 @@ class Load:
             self._next_hang = now + self.plan.hang_every
             self._on_load()
         elif now >= self._until:
-            self._fail(f"only {standing} connections of {len(self.clients)} stand")
+            self._fail(f"only {standing} connections of {len(self.clients)} are open")
 
     def _send_due(self, now: float) -> float:
         """Send what is due; returns the seconds until the next one is."""

@@ -95,7 +95,7 @@ class Run:
             raise
         if self._address is None:
             self.kill()
-            raise RunError("the run did not come up:\n" + self.last_lines())
+            raise RunError("the run did not start:\n" + self.last_lines())
 
     def begin_anew(self) -> None:
         """Kill the supervisor, see everybody go, and start it again at the same address. Raises
