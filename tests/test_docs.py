@@ -239,7 +239,7 @@ def test_the_limits_have_the_defaults_of_the_settings() -> None:
     assert off == {name for name in counters.DONE if getattr(S, name, None) == 0} - NOT_OFF
 
 
-NOT_OFF = {"max_connections", "max_frame_size", "memory_limit"}
+NOT_OFF = {"max_connections", "memory_limit"}
 """Limits for which 0 means a number that is found at the start."""
 
 

@@ -63,7 +63,6 @@ def test_beyond_loopback_the_worker_link_needs_keys(text: str) -> None:
     with pytest.raises(ValueError, match=r"worker_listen: .* is open to the network: make keys"):
         from_options({"worker_listen": ("tcp://127.0.0.1:1", text)})
     assert from_options({"worker_listen": (text,), **KEYS})
-    assert from_options({"worker_listen": (text,), "insecure_link": True})
 
 
 @pytest.mark.parametrize(

@@ -157,11 +157,6 @@ def test_a_worker_listener_open_to_the_network_needs_keys(address: str, tmp_path
     assert told.stderr.count("\n") == 1
 
 
-def test_insecure_link_allows_a_worker_listener_without_keys() -> None:
-    with gateway("--worker-listen=tcp://0.0.0.0:0", "--insecure-link") as serving:
-        serving.run.line(r"connect to .* \(NOT encrypted, with the token\)")
-
-
 def test_a_worker_listener_whose_port_is_taken_ends_the_run() -> None:
     with gateway() as serving:
         told = wsraw("run", "--listen=127.0.0.1:0", f"--worker-listen={endpoint(serving)}")

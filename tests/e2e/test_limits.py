@@ -131,9 +131,9 @@ def test_connections_of_one_address_are_limited() -> None:
 
 
 def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
-    options = ("--max-header-size=2KiB", "--max-header-count=10", "--handshake-timeout=300ms")
+    options = ("--max-header-size=2KiB", "--handshake-timeout=300ms")
     with limited(*options) as serving:
-        for head in (b"A: " + b"b" * 3000 + b"\r\n", b"A: b\r\n" * 10):
+        for head in (b"A: " + b"b" * 3000 + b"\r\n", b"A: b\r\n" * 100):
             with serving.tcp() as sock:
                 sock.sendall(UPGRADE[:-2] + head + b"\r\n")
                 assert ended(sock).startswith("HTTP/1.1 431 ")
@@ -154,7 +154,7 @@ def test_the_head_of_a_request_is_limited_in_size_and_time() -> None:
             assert time.monotonic() - begun < TIMEOUT
             assert told is not None, "it let us finish"
             assert not told or told.startswith(b"HTTP/1.1 408 ")
-        assert_told(serving, max_header_size=1, max_header_count=1, handshake_timeout=1)
+        assert_told(serving, max_header_size=2, handshake_timeout=1)
 
 
 def drip(sock: socket.socket) -> bytes | None:

@@ -76,7 +76,6 @@ class Ground:
         self.settings = Settings(
             dispatch="sticky" if config.sticky else "any",
             high_water_mark=config.high_water_mark,
-            low_water_mark=config.high_water_mark // 4,
             output_limit=config.output_limit,
             deflate=config.deflate,
             delivery=config.delivery,

@@ -464,7 +464,6 @@ def scenes(tmp_path: Path) -> dict[str, tuple[Play, dict[str, Any]]]:
     """What is played, and with which settings."""
     usual: dict[str, Any] = {
         "high_water_mark": 8000,
-        "low_water_mark": 2000,
         "ping_interval": 1.0,
         "ping_timeout": 0.0,
         "close_timeout": 1.0,

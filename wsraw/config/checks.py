@@ -44,11 +44,6 @@ def check(settings: Settings) -> None:
 
 
 def _check_sizes(settings: Settings) -> None:
-    if settings.low_water_mark > settings.high_water_mark:
-        raise ValueError(
-            f"low_water_mark ({settings.low_water_mark}) must not be above "
-            f"high_water_mark ({settings.high_water_mark})"
-        )
     least = settings.high_water_mark + ONE_READ
     if settings.output_limit < least:
         raise ValueError(
@@ -60,11 +55,6 @@ def _check_sizes(settings: Settings) -> None:
             f"memory_limit ({settings.memory_limit} bytes) must be at least 1MiB; write a unit, as "
             "in 512MiB"
         )
-    if settings.max_frame_size > settings.max_message_size:
-        raise ValueError(
-            f"max_frame_size ({settings.max_frame_size}) must not be above max_message_size "
-            f"({settings.max_message_size})"
-        )
     if settings.max_message_size > LARGEST_MESSAGE:
         raise ValueError(
             f"max_message_size ({settings.max_message_size}) must not be above "
@@ -75,7 +65,7 @@ def _check_sizes(settings: Settings) -> None:
 def _check_link(settings: Settings) -> None:
     """Whoever connects to the link can act as every handler: on a network it needs keys."""
     for text in settings.worker_listen:
-        if is_loopback_endpoint(text) or settings.link_key or settings.insecure_link:
+        if is_loopback_endpoint(text) or settings.link_key:
             continue
         raise ValueError(
             f"worker_listen: {text!r} is open to the network: make keys with `wsraw keygen`, and "

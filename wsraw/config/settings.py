@@ -16,9 +16,6 @@ MIB: Final = 1024 * 1024
 LARGEST_MESSAGE: Final = 63 * MIB
 """Bytes of the largest message that fits into a batch, in both directions."""
 
-MOST_HEADERS: Final = 128
-"""The limit of the library behind the handshake."""
-
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "time"})]
 Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "size"})]
@@ -361,21 +358,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "size"},
         ),
     ] = 16 * KIB
-    max_header_count: Annotated[
-        int,
-        Meta(ge=1, le=MOST_HEADERS, description="Most HTTP request headers (431)."),
-    ] = 100
     max_message_size: Annotated[
         Bytes,
         Meta(description="Largest WebSocket message after decompression (1009); at most 63MiB."),
     ] = MIB
-    max_frame_size: Annotated[
-        Size,
-        Meta(
-            description="Largest WebSocket frame after decompression (1009). 0: as "
-            "max_message_size.",
-        ),
-    ] = 0
     message_rate: Annotated[
         float,
         Meta(
@@ -433,9 +419,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Stop reading from a connection while more bytes than this are held for it."
         ),
     ] = 256 * KIB
-    low_water_mark: Annotated[
-        Bytes, Meta(description="Resume reading when fewer bytes than this are held.")
-    ] = 64 * KIB
     pause_timeout: Annotated[
         Seconds,
         Meta(description="Close (1013) a connection that could not be read from for this long."),
@@ -472,10 +455,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "always compressed: their size is not known in advance."
         ),
     ] = 1024
-    deflate_level: Annotated[
-        int,
-        Meta(ge=1, le=9, description="Compression level of zlib: 1 is fastest, 9 is smallest."),
-    ] = 6
     deflate_window_bits: Annotated[
         int,
         Meta(
@@ -534,13 +513,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="Stop a crash loop: workers that die at their start more often than this "
-            "within restart_period.",
+            description="Deaths of starting workers within 30 s above which a pool is in a crash "
+            "loop: at the start the run ends, later it keeps trying.",
         ),
     ] = 5
-    restart_period: Annotated[
-        Seconds, Meta(description="The time in which restart_intensity counts deaths.")
-    ] = 30.0
     worker_listen: Annotated[
         tuple[str, ...],
         Meta(
@@ -564,13 +540,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra=IS_PATH,
         ),
     ] = ""
-    insecure_link: Annotated[
-        bool,
-        Meta(
-            description="Allow worker_listen on a network without keys. Anybody who can read the "
-            "traffic can read every message, and take part as a worker."
-        ),
-    ] = False
     worker_heartbeat: Annotated[
         Seconds,
         Meta(
@@ -578,11 +547,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "three without an answer."
         ),
     ] = 2.0
-
-    @property
-    def frame_limit(self) -> int:
-        """Most bytes of a frame: never more than of its message."""
-        return min(self.max_frame_size or self.max_message_size, self.max_message_size)
 
 
 # --- copies, and the way to a child process ---

@@ -60,7 +60,7 @@ MOST = 60
 
 
 def run(data: bytes) -> Hashable:
-    stage = Stage(high_water_mark=4096, low_water_mark=1024, output_limit=100_000)
+    stage = Stage(high_water_mark=4096, output_limit=100_000)
     good = stage.worker(instance="a good one, hard to guess")
     other = stage.raw(b"one")
     stage.turn()

@@ -85,5 +85,4 @@ def run(data: bytes) -> Hashable:
         quote(text.decode(), safe="/{}%"),
     )
     assert pattern.match(split(again) or []) == params, again
-    assert Pattern(text.decode()).covers(pattern)
     return "matched", len(params), len(segments), any("/" in value for value in params.values())

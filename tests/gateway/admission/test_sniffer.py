@@ -151,18 +151,17 @@ def test_a_header_line_of_a_handshake_one_byte_above_the_longest_is_too_big(end:
 
 def test_the_bounds_of_the_head_can_be_set() -> None:
     head = GET + b"A: b\r\n" * 3 + b"\r\n"
-    assert Sniffer(len(head), 3).receive_data(head) is Verdict.PLAIN_HTTP
-    assert Sniffer(len(head) - 1, 3).receive_data(head) is Verdict.TOO_BIG
-    assert Sniffer(len(head), 2).receive_data(head) is Verdict.TOO_MANY
-    assert Sniffer(len(head), 2).receive_data(head[:-1]) is Verdict.HTTP
+    assert Sniffer(len(head)).receive_data(head) is Verdict.PLAIN_HTTP
+    assert Sniffer(len(head) - 1).receive_data(head) is Verdict.TOO_BIG
+    assert Sniffer(len(head)).receive_data(head[:-1]) is Verdict.HTTP
     # A first line beyond the bound of the head is HTTP all the same.
-    assert Sniffer(1024, 3).receive_data(of_length(2000)) is Verdict.TOO_BIG
+    assert Sniffer(1024).receive_data(of_length(2000)) is Verdict.TOO_BIG
 
 
 def test_one_header_above_the_most_is_too_many() -> None:
     head = UPGRADE[:-2] + b"A: b\r\n" * (MAX_HEADERS - 1) + b"\r\n"
     assert Sniffer().receive_data(head) is Verdict.WEBSOCKET
-    assert Sniffer().receive_data(head[:-2] + b"A: b\n\r\n") is Verdict.TOO_MANY
+    assert Sniffer().receive_data(head[:-2] + b"A: b\n\r\n") is Verdict.TOO_BIG
 
 
 def test_the_size_of_the_head_is_known_when_it_is_complete() -> None:
@@ -182,7 +181,7 @@ heads = st.lists(
 def test_the_verdict_does_not_depend_on_the_cuts(
     data: bytes, cuts: list[int], any_method: bool
 ) -> None:
-    whole, cut = Sniffer(60, 3, any_method), Sniffer(60, 3, any_method)
+    whole, cut = Sniffer(60, any_method), Sniffer(60, any_method)
     whole.receive_data(data)
     last = 0
     for end in [*sorted(cuts), len(data)]:

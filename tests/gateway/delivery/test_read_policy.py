@@ -35,7 +35,7 @@ from wsraw.testing.pipe import Pipe
 MEMORY = 4 << 20
 NOT_OF_BYTES = (PAUSED_COUPLED, PAUSED_RATE, PAUSED_STOPPING)
 REASONS = (*NOT_OF_BYTES, PAUSED_MEMORY)
-SETTINGS: dict[str, Any] = {"high_water_mark": MEMORY, "low_water_mark": MEMORY, "deflate": False}
+SETTINGS: dict[str, Any] = {"high_water_mark": MEMORY, "deflate": False}
 """They read portions of different sizes: a mark would stop one of them before the others."""
 
 

@@ -1088,7 +1088,7 @@ commands = st.one_of(
     )
 )  # fmt: skip
 def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) -> None:
-    stage = Stage(output_limit=8000, high_water_mark=2000, low_water_mark=500)
+    stage = Stage(output_limit=8000, high_water_mark=2000)
     mates = [stage.worker(), stage.worker()]
     connections = [stage.raw(), stage.websocket()]
     for kind, n, records in steps:

@@ -327,7 +327,7 @@ def test_large_messages_both_ways_past_a_slow_reader(serve: Serve) -> None:
 
 
 def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
-    served = serve(high_water_mark=1000, low_water_mark=1000)
+    served = serve(high_water_mark=1000)
     client = Client(served).shake()
     served.working = False
     client.send(b"x" * 40_000)

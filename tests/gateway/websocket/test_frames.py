@@ -39,7 +39,7 @@ def written(first: int, data: bytes, masked: bool) -> bytes:
 
 
 def reader(masked: bool, limit: int = LIMIT) -> FrameReader:
-    return FrameReader(masked, limit, "max_message_size")
+    return FrameReader(masked, limit)
 
 
 def read(frames: FrameReader, *chunks: bytes) -> list[Read]:
@@ -150,11 +150,11 @@ def test_a_length_above_the_limit_is_refused_before_the_payload_has_come(
     for limit in (10, 125, 126, 65535, 65536):
         assert error(written(first, bytes(limit), masked), masked, limit) is None
         head = written(first, bytes(limit + 1), masked)[: -limit - 1]
-        frames = FrameReader(masked, limit, "max_frame_size")
+        frames = FrameReader(masked, limit)
         frames.read(head[: -4 if masked else None])
         assert frames.error is not None
-        assert (frames.error.code, frames.error.setting) == (1009, "max_frame_size")
-        assert frames.error.reason == f"frame of more than {limit} bytes"
+        assert frames.error.code == 1009
+        assert frames.error.reason == f"message of more than {limit} bytes"
         assert frames.unfinished == 0
     huge = bytes((first, 0xFF if masked else 0x7F)) + b"\xff" * 8
     assert error(huge, masked) == (1009, f"message of more than {LIMIT} bytes")

@@ -18,7 +18,7 @@ class Received:
 
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
-        self.frames = FrameReader(False, settings.frame_limit, "max_message_size")
+        self.frames = FrameReader(False, settings.max_message_size)
         self.messages = MessageReader(settings)
         self.data: list[DataFrame] = []
 

@@ -8,7 +8,7 @@ from wsraw.gateway.websocket.shared import PLAIN_KEY, RAW_KEY, Framed, frame_mes
 
 
 def test_a_message_is_framed_as_its_key_says() -> None:
-    way = packing(6, 12, 100)
+    way = packing(12, 100)
     for kind, opcode in (("text", 1), ("binary", 2)):
         assert frame_message(RAW_KEY, b"data", kind) == b"data"
         plain = write_frame(0x80 | opcode, b"x" * 100)

@@ -336,25 +336,6 @@ def test_a_bomb_in_fragments_costs_no_more_than_the_limit(keep: bool) -> None:
     assert ws.close_code == 1009
 
 
-@plain_and_deflate
-def test_frames_have_a_limit_of_their_own(deflate: bool) -> None:
-    settings = Settings(max_message_size=10_000, max_frame_size=1000)
-    for connect in SIDES:
-        ws, peer = connect(settings, deflate)
-        peer.send_binary(bytes(1000), fin=False)
-        peer.send_continuation(bytes(1000), fin=True)
-        peer.send_binary(bytes(1001))
-        assert [len(data) for data, _, _ in heard(peer, ws)] == [1000, 1000]
-        assert (ws.close_code, ws.error) == (1009, "frame of more than 1000 bytes")
-        ws, peer = connect(settings, deflate)
-        for n in range(10):
-            (peer.send_continuation if n else peer.send_binary)(bytes(1000), fin=False)
-        assert len(heard(peer, ws)) == 10
-        peer.send_continuation(b"x", fin=True)
-        assert heard(peer, ws) == []
-        assert (ws.close_code, ws.error) == (1009, "message of more than 10000 bytes")
-
-
 @each_side
 def test_the_number_of_fragments_has_no_limit(connect: Any) -> None:
     ws, peer = connect(Settings(messages="whole"))

@@ -17,7 +17,12 @@ from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.gateway_check import START
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Phase, Policy
 from wsraw.supervisor.decisions.pool import GRACE, SETTLE
-from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, LONGEST_BACKOFF, STABLE_AFTER
+from wsraw.supervisor.decisions.restarts import (
+    GATEWAY_BACKOFF,
+    LONGEST_BACKOFF,
+    PERIOD,
+    STABLE_AFTER,
+)
 
 # --- start: left to right ---
 
@@ -262,10 +267,10 @@ def test_others_that_are_killed_meanwhile_come_back_soon() -> None:
 
 
 def test_deaths_that_are_long_ago_do_not_count() -> None:
-    run = Run(1, restart_intensity=1, restart_period=5.0).up()
+    run = Run(1, restart_intensity=1).up()
     for _ in range(5):
         deaths(run, run.worker, 1)
-        run.pass_time(5.0)
+        run.pass_time(PERIOD)
     assert not run.policy.is_looping
 
 
@@ -437,7 +442,7 @@ def test_one_that_does_not_come_up_is_an_early_death() -> None:
 
 
 def test_those_that_never_come_up_are_a_crash_loop() -> None:
-    run = Run(1, start_timeout=1.0, restart_period=1000.0).up()
+    run = Run(1, start_timeout=1.0).up()
     run.pass_time(10)
     run.exit(run.worker)
     while not run.policy.is_looping:

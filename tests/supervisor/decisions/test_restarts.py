@@ -11,8 +11,8 @@ def child(n: int = 1, spawned_at: float = 0.0) -> Child:
     return child
 
 
-def restarts(intensity: int = 2, period: float = 10.0) -> Restarts:
-    return Restarts(intensity, period, lambda: 1.0)
+def restarts(intensity: int = 2) -> Restarts:
+    return Restarts(intensity, lambda: 1.0)
 
 
 def test_only_the_death_that_begins_it_says_so() -> None:

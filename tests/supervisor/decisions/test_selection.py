@@ -17,7 +17,7 @@ def pools(**workers: list[str]) -> list[Pool]:
             name,
             programs.parse_all(texts) if texts else (),
             1.0,
-            Restarts(5, 30.0, lambda: 1.0),
+            Restarts(5, lambda: 1.0),
             ignore,
         )
         for name, texts in workers.items()

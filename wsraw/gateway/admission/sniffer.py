@@ -88,9 +88,8 @@ class Verdict(Enum):
     PLAIN_HTTP = "plain http"
     """The head is complete and does not."""
     TOO_BIG = "too big"
-    """HTTP, but the head does not end within its bound, or a line of a handshake."""
-    TOO_MANY = "too many"
-    """HTTP, but the head has more headers than it may."""
+    """HTTP, but the head does not end within its bound, or a line of a handshake, or it has too
+    many headers."""
 
 
 class Sniffer:
@@ -99,18 +98,14 @@ class Sniffer:
     __slots__ = (
         "_any_method",
         "_max_head",
-        "_max_headers",
         "_seen",
         "buffer",
         "head_size",
         "verdict",
     )
 
-    def __init__(
-        self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, any_method: bool = False
-    ) -> None:
+    def __init__(self, max_head: int = MAX_HEAD, any_method: bool = False) -> None:
         self._max_head = max_head
-        self._max_headers = max_headers
         self._any_method = any_method
         self.buffer = bytearray()
         """All bytes so far, to be replayed."""
@@ -160,8 +155,8 @@ class Sniffer:
         if end is not None:
             self.head_size = end.end()
             # Lines, without the first one and the empty one.
-            if buffer.count(b"\n", 0, self.head_size) - 2 > self._max_headers:
-                self.verdict = Verdict.TOO_MANY
+            if buffer.count(b"\n", 0, self.head_size) - 2 > MAX_HEADERS:
+                self.verdict = Verdict.TOO_BIG
                 return
             self.verdict = Verdict.PLAIN_HTTP
             if not buffer.startswith(b"GET "):

@@ -32,9 +32,7 @@ class Accepting:
         self._listen = listen
         self._entrance = entrance
         settings = con.settings
-        self._sniffer = Sniffer(
-            settings.max_header_size, settings.max_header_count, self._only_websocket
-        )
+        self._sniffer = Sniffer(settings.max_header_size, self._only_websocket)
         self._awaits_tls = listen.tls != "off"
         self._in_tls = False
         self._proxy: ProxyReader | None = None
@@ -149,10 +147,7 @@ class Accepting:
             return self._upgrade(now)
         if verdict is Verdict.TOO_BIG:
             con.limit = "max_header_size"
-            return self._answer(431, "the request head is too long")
-        if verdict is Verdict.TOO_MANY:
-            con.limit = "max_header_count"
-            return self._answer(431, "the request has too many headers")
+            return self._answer(431, "the request head has too many bytes or headers")
         if verdict is Verdict.PLAIN_HTTP:
             return self._take_request(now)
         if self._only_websocket:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.states import CLOSED, CLOSING, CONNECTING, OPEN, Life, Step
 from wsraw.gateway.websocket.deflate import STEP
-from wsraw.gateway.websocket.frames import MOST_FRAMES
+from wsraw.gateway.websocket.frames import MOST_FRAMES, TOO_BIG
 from wsraw.gateway.websocket.messages import DataFrame
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.records import Event, OnMessage
@@ -160,7 +160,7 @@ class Standing(Life):
             self.step(Step.HALF_CLOSED)
             self.half_closed = True
             self.close_cause = _FAILURES.get(ws.close_code, "protocol-error")
-            self.limit = ws.too_big
+            self.limit = "max_message_size" if ws.close_code == TOO_BIG else ""
             self.deadline = math.inf
             self._held = b""
             self.has_more = False

@@ -85,7 +85,7 @@ class Flow:
 
     def __init__(self, settings: Settings, memory_limit: int) -> None:
         self._high = self.high = settings.high_water_mark
-        self.low = min(settings.low_water_mark, settings.high_water_mark)
+        self.low = self.high // 4
         self.memory_limit = memory_limit
         self._keeps_contexts = settings.deflate and settings.deflate_context_takeover
         self.total = 0

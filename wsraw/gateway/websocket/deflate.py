@@ -25,6 +25,9 @@ Data = bytes | bytearray | memoryview
 _TAIL: Final = b"\x00\x00\xff\xff"
 """A sender removes this from the end of a message, and a receiver appends it (section 7.2.1)."""
 
+LEVEL: Final = 6
+"""Of zlib, which has it as its default, too: higher ones take longer for a few percent."""
+
 DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
 """Bytes that zlib allocates beside the window and, to compress, tables of the same size."""
@@ -158,8 +161,8 @@ def _memory_level(bits: int) -> int:
     return bits - 7
 
 
-def _compressor(level: int, bits: int) -> zlib._Compress:
-    return zlib.compressobj(level, zlib.DEFLATED, -bits, _memory_level(bits))
+def _compressor(bits: int) -> zlib._Compress:
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, _memory_level(bits))
 
 
 class Deflation:
@@ -195,21 +198,20 @@ def _flush(compressor: zlib._Compress, data: bytes, final: bool) -> bytes:
 class Packing:
     """A way to compress messages without context."""
 
-    __slots__ = ("_bits", "_level", "threshold")
+    __slots__ = ("_bits", "threshold")
 
-    def __init__(self, level: int, bits: int, threshold: int) -> None:
-        self._level = level
+    def __init__(self, bits: int, threshold: int) -> None:
         self._bits = bits
         self.threshold = threshold
         """Shorter messages are sent uncompressed: without context they hardly shrink."""
 
     def deflation(self, data: bytes) -> Deflation:
         """Compress a whole message in steps."""
-        return Deflation(_compressor(self._level, self._bits), data, True)
+        return Deflation(_compressor(self._bits), data, True)
 
     def compress(self, data: bytes) -> bytes:
         """Compress a whole message."""
-        return _flush(_compressor(self._level, self._bits), data, True)
+        return _flush(_compressor(self._bits), data, True)
 
 
 packing = cache(Packing)
@@ -242,7 +244,6 @@ class Codec:
         "_deflater",
         "_inflater",
         "_inflation",
-        "_level",
         "compresses",
         "terms",
         "threshold",
@@ -250,7 +251,6 @@ class Codec:
 
     def __init__(self, terms: Terms, settings: Settings) -> None:
         self.terms = terms
-        self._level = settings.deflate_level
         self.threshold = settings.deflate_from
         self.compresses = terms.send_bits > 8
         """Whether we compress at all."""
@@ -263,7 +263,7 @@ class Codec:
         """For messages shared with other connections; None where each has its own context."""
         if not self.compresses or self.terms.send_takeover:
             return None
-        return packing(self._level, self.terms.send_bits, self.threshold)
+        return packing(self.terms.send_bits, self.threshold)
 
     def compress(self, data: bytes, first: bool, final: bool) -> bytes:
         """The payload of our next compressed frame; `first` and `final`: its place in the
@@ -277,7 +277,7 @@ class Codec:
     def _deflater_of(self, first: bool, final: bool) -> zlib._Compress:
         deflater = self._deflater
         if deflater is None or (first and not self.terms.send_takeover):
-            deflater = self._deflater = _compressor(self._level, self.terms.send_bits)
+            deflater = self._deflater = _compressor(self.terms.send_bits)
         if final and not self.terms.send_takeover:
             self._deflater = None
         return deflater

@@ -74,18 +74,15 @@ TOO_BIG: Final = 1009
 class ViolationError(ValueError):
     """The peer has broken the protocol or passed a limit; `code` is for the close frame."""
 
-    def __init__(self, code: int, reason: str, setting: str = "") -> None:
+    def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
-        self.setting = setting
-        """With 1009: the setting whose limit was passed."""
 
 
-def too_big(setting: str, limit: int) -> ViolationError:
-    """A frame or a message above its limit."""
-    what = "frame" if setting == "max_frame_size" else "message"
-    return ViolationError(TOO_BIG, f"{what} of more than {limit} bytes", setting)
+def too_big(limit: int) -> ViolationError:
+    """A message above its limit."""
+    return ViolationError(TOO_BIG, f"message of more than {limit} bytes")
 
 
 class FrameReader:
@@ -104,7 +101,6 @@ class FrameReader:
         "_mask_bit",
         "_missing",
         "_rest",
-        "_setting",
         "_waits",
         "begun",
         "compressed_limit",
@@ -113,11 +109,10 @@ class FrameReader:
         "special",
     )
 
-    def __init__(self, masked: bool, limit: int, setting: str) -> None:
+    def __init__(self, masked: bool, limit: int) -> None:
         self._mask_bit = 0x80 if masked else 0
         self._limit = limit
         """Bytes of a data frame's payload at most."""
-        self._setting = setting
         self.compressed_limit = -1
         """The same for frames that may be compressed; -1: none may."""
         self.special = False
@@ -250,7 +245,7 @@ class FrameReader:
         elif opcode >= CLOSE:
             why = "control frame too long"
         else:
-            self.error = too_big(self._setting, self._limit)
+            self.error = too_big(self._limit)
             return
         self.error = ViolationError(1002, why)
 

@@ -49,7 +49,6 @@ class MessageReader:
         "_checked",
         "_codec",
         "_final",
-        "_frame_limit",
         "_inflates",
         "_limit",
         "_size",
@@ -61,7 +60,6 @@ class MessageReader:
 
     def __init__(self, settings: Settings) -> None:
         self._limit = settings.max_message_size
-        self._frame_limit = settings.frame_limit
         self._codec: Codec | None = None
         self.under_way = ""
         """The type of the incomplete message; empty between messages."""
@@ -96,8 +94,7 @@ class MessageReader:
         if self._inflates and self._codec is not None:
             self.inflating = True
             self._final = final
-            limit = min(self._frame_limit, self._limit - self._size)
-            self._codec.begin(data, first, final, limit)
+            self._codec.begin(data, first, final, self._limit - self._size)
         else:
             self._add(data, final, received)
 
@@ -122,10 +119,8 @@ class MessageReader:
             raise ViolationError(1002, "expected a continuation frame")
 
     def _check_size(self, size: int) -> None:
-        if size > self._frame_limit and self._frame_limit < self._limit:
-            raise too_big("max_frame_size", self._frame_limit)
         if self._size + size > self._limit:
-            raise too_big("max_message_size", self._limit)
+            raise too_big(self._limit)
 
     def _check_text(self, data: bytes, final: bool) -> None:
         """Check the next bytes of a text; `final`: the message ends with them."""
@@ -173,9 +168,7 @@ class MessageReader:
         try:
             size, data = self._codec.inflate(most)
         except TooBigError as error:
-            one = self._frame_limit < self._limit - self._size
-            setting = "max_frame_size" if one else "max_message_size"
-            raise too_big(setting, self._frame_limit if one else self._limit) from error
+            raise too_big(self._limit) from error
         except InflateError as error:
             raise ViolationError(1002, str(error)) from error
         if data is not None:

@@ -69,7 +69,6 @@ class WebSocket:
         "output",
         "parsed",
         "subprotocol",
-        "too_big",
         "writer",
     )
 
@@ -78,12 +77,7 @@ class WebSocket:
         self.is_client = is_client
         self.handshake: ServerHandshake | ClientHandshake | None = None
         """Dropped once it is `opened`."""
-        one_limit = settings.frame_limit == settings.max_message_size
-        self._frames = FrameReader(
-            not is_client,
-            settings.frame_limit,
-            "max_message_size" if one_limit else "max_frame_size",
-        )
+        self._frames = FrameReader(not is_client, settings.max_message_size)
         self._messages = MessageReader(settings)
         self._codec: deflate.Codec | None = None
         self.writer = MessageWriter(is_client)
@@ -107,8 +101,6 @@ class WebSocket:
         """No more is received: the peer has closed, or has broken the protocol."""
         self.error = ""
         """What was wrong with the peer's bytes, if anything was."""
-        self.too_big = ""
-        """With 1009: the setting whose limit was passed."""
         self.close_code = 1006
         self.close_reason = ""
         self._close_sent = False
@@ -198,7 +190,7 @@ class WebSocket:
             self._messages.use(codec)
             self.writer.use(codec)
             # Data that does not shrink grows a little (zlib's deflateBound).
-            limit = self._settings.frame_limit
+            limit = self._settings.max_message_size
             self._frames.compressed_limit = limit + (limit >> 3) + 64
 
     @property
@@ -258,7 +250,6 @@ class WebSocket:
         except ViolationError as why:
             self.error = self.close_reason = why.reason
             self.close_code = why.code
-            self.too_big = why.setting
             self._end()
             return received
         self._is_plain = not (messages.inflating or messages.under_way)

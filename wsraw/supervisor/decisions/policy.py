@@ -26,7 +26,7 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway_check import GatewayCheck
 from wsraw.supervisor.decisions.pool import GRACE, Pool
-from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, STABLE_AFTER, Restarts
+from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, PERIOD, STABLE_AFTER, Restarts
 
 ABORT_GRACE: Final = 1.0
 """Seconds between SIGABRT, at which a worker logs its stack, and SIGKILL."""
@@ -75,13 +75,13 @@ class Policy:
     ) -> None:
         """`entries`: programs and numbers of workers by pool; a pool may have none."""
         self.gateway = Child(None)
-        intensity, period = settings.restart_intensity, settings.restart_period
+        intensity = settings.restart_intensity
         self.pools = {
             name: Pool(
                 name,
                 those,
                 settings.drain_timeout,
-                Restarts(intensity, period, random),
+                Restarts(intensity, random),
                 self._do,
             )
             for name, those in entries.items()
@@ -89,9 +89,7 @@ class Policy:
         self.phase = Phase.RUNNING
         self.has_been_up = False
         """Whether the gateway has listened and each program has had a ready worker."""
-        self.gateway_restarts = Restarts(
-            intensity, period, random, at_once=True, longest=GATEWAY_BACKOFF
-        )
+        self.gateway_restarts = Restarts(intensity, random, at_once=True, longest=GATEWAY_BACKOFF)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self._settings = settings
         self._endpoint = ""
@@ -519,11 +517,11 @@ class Policy:
         """Schedule the next try after a death, or give up."""
         name = self.name(child)
         began = self._restarts_of(child).record_death(child, was_ready_at, now)
-        most, period = self._settings.restart_intensity, self._settings.restart_period
+        most = self._settings.restart_intensity
         if began and boot:
             self._say(
                 "error",
-                f"{name} {reason}: more than {most} such deaths within {period:g} s; giving up",
+                f"{name} {reason}: more than {most} such deaths within {PERIOD:g} s; giving up",
             )
             self._give_up(child, 1, now)
             return
@@ -536,7 +534,7 @@ class Policy:
             meanwhile = "No client is served" if is_gateway else "Connections stay"
             self._say(
                 "error",
-                f"crash loop{where}: more than {most} early deaths within {period:g} s. "
+                f"crash loop{where}: more than {most} early deaths within {PERIOD:g} s. "
                 f"{meanwhile}; retrying every {self._restarts_of(child).longest:g} s. "
                 "`wsraw reload` retries at once",
             )

@@ -4,7 +4,7 @@ A death counts as early when it comes before the child is ready, or within `STAB
 and before any event: the start is to blame. A later death has another cause, and says nothing about
 whether the next process starts.
 
-More than `intensity` early deaths within `period` seconds are a crash loop. It ends when a child
+More than `intensity` early deaths within PERIOD are a crash loop. It ends when a child
 that was started afterwards works: it stays up, or handles an event.
 """
 
@@ -27,6 +27,9 @@ GATEWAY_BACKOFF: Final = 5.0
 STABLE_AFTER: Final = 1.0
 """Seconds of being ready after which a death is not an early one."""
 
+PERIOD: Final = 30.0
+"""Seconds in which early deaths are counted; deaths further apart have separate causes."""
+
 JUDGED_KEPT: Final = 100
 """Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
 
@@ -41,7 +44,6 @@ class Restarts:
     def __init__(
         self,
         intensity: int,
-        period: float,
         random: Callable[[], float],
         *,
         at_once: bool = False,
@@ -50,7 +52,6 @@ class Restarts:
         self.longest = longest
         self.is_looping = False
         self._intensity = intensity
-        self._period = period
         self._random = random
         self._at_once = at_once
         self._deaths: deque[float] = deque(maxlen=intensity + 1)
@@ -71,7 +72,7 @@ class Restarts:
         return self.is_looping and not was_looping
 
     def _judge(self, now: float) -> None:
-        recent = [at for at in self._deaths if now - at <= self._period]
+        recent = [at for at in self._deaths if now - at <= PERIOD]
         self.is_looping = self.is_looping or len(recent) > self._intensity
 
     def _backoff(self, child: Child) -> float:
