@@ -8,12 +8,14 @@ from wsraw.config.settings import Settings
 from wsraw.gateway.counters import BURST, DONE, TELL_EVERY, UNTOLD, Counters
 
 
-def test_each_bound_is_a_setting() -> None:
+def test_each_counted_limit_is_a_setting() -> None:
     for name in DONE:
         assert name.partition(" (")[0] in Settings.__struct_fields__
 
 
-def test_the_first_is_told_at_once_the_others_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_violation_is_logged_at_once_and_the_others_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     limits = Counters()
     limits.hit("max_header_size", 100.0, "a")
@@ -31,7 +33,7 @@ def test_the_first_is_told_at_once_the_others_in_one_line(caplog: pytest.LogCapt
     assert limits.counts == {"max_header_size": 51}
 
 
-def test_bounds_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_limit_is_logged_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     limits = Counters()
     for name in DONE:
@@ -42,14 +44,14 @@ def test_bounds_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     assert limits.counts == dict.fromkeys(DONE, 1)
 
 
-def test_a_storm_that_goes_on_is_told_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lasting_storm_is_logged_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     limits = Counters()
     for tenth in range(601):
         limits.hit("max_connections", tenth / 10)
     assert len(caplog.records) == 7
 
 
-def test_workers_that_make_us_complain_do_not_fill_the_log(
+def test_warnings_about_workers_do_not_flood_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     limits = Counters()

@@ -59,7 +59,7 @@ OURS = os.path.join(os.path.dirname(wsraw.__file__), "")
 
 NET = {
     # What is done when something has raised. It raises nothing; where a part of it does, see
-    # `test_a_second_fault`.
+    # `test_a_second_fault_during_the_first_still_closes_the_connection`.
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
     "Router.worker_fault",
     "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
@@ -531,7 +531,7 @@ interpreted = pytest.mark.skipif(
         ("opened tls", "opened"),
     ],
 )
-def test_a_fault_ends_its_connection_alone(
+def test_a_fault_closes_only_its_own_connection(
     name: str,
     known: str,
     scenes: dict[str, tuple[Play, dict[str, Any]]],
@@ -558,7 +558,7 @@ def test_a_fault_ends_its_connection_alone(
         ("opened", ("Dialer.finish", 1)),
     ],
 )
-def test_a_second_fault(
+def test_a_second_fault_during_the_first_still_closes_the_connection(
     name: str,
     first: Place,
     scenes: dict[str, tuple[Play, dict[str, Any]]],
@@ -589,7 +589,7 @@ def raising(error: str) -> Callable[..., Any]:
 
 
 @interpreted
-def test_a_command_that_raises_ends_its_connection_and_comes_once(
+def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
     """Its event is acked, so that it does not come again, and the rest of its batch is applied."""
@@ -636,7 +636,7 @@ def test_an_ack_that_raises_ends_the_session(
 
 
 @interpreted
-def test_what_cannot_be_written_to_a_worker_ends_its_connection(
+def test_an_event_that_cannot_be_encoded_closes_its_connection(
     faults: list[tuple[str, BaseException]],
 ) -> None:
     """An event that no worker can be told ends a connection that no worker hears of."""
@@ -669,7 +669,7 @@ def test_what_cannot_be_written_to_a_worker_ends_its_connection(
 
 
 @interpreted
-def test_a_parked_event_that_cannot_be_delivered_is_not_tried_for_ever(
+def test_a_parked_event_that_cannot_be_delivered_is_given_up(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
     stage = Stage()
@@ -695,7 +695,7 @@ def test_a_parked_event_that_cannot_be_delivered_is_not_tried_for_ever(
 
 @interpreted
 @pytest.mark.parametrize("broken", ["leave", "_release_bound", "withdraw"])
-def test_a_session_that_cannot_be_ended_is_ended_all_the_same(
+def test_a_session_whose_end_raises_is_removed(
     broken: str, monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
     stage = Stage()

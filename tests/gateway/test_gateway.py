@@ -26,7 +26,7 @@ def gateway(tmp_path: Path) -> Iterator[g.Gateway]:
     made.close()
 
 
-def test_it_says_where_it_listens(gateway: g.Gateway) -> None:
+def test_the_gateway_reports_its_addresses(gateway: g.Gateway) -> None:
     gateway.start()
     [news] = gateway.router.to_supervisor
     assert isinstance(news, Listening)
@@ -36,7 +36,7 @@ def test_it_says_where_it_listens(gateway: g.Gateway) -> None:
     socket.create_connection((host, int(port)), 5).close()
 
 
-def test_an_address_that_is_taken_ends_it_with_a_code_of_its_own(
+def test_an_address_in_use_ends_the_gateway_with_its_own_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -59,7 +59,7 @@ def test_dead_letters_are_added_to_a_private_file(gateway: g.Gateway, tmp_path: 
         assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_folder_that_is_gone_is_no_end(
+def test_a_missing_run_folder_does_not_end_the_gateway(
     gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / FILE_NAME).mkdir()
@@ -68,7 +68,7 @@ def test_a_folder_that_is_gone_is_no_end(
     assert "cannot write" in caplog.text
 
 
-def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
+def test_a_gateway_without_a_supervisor_kills_its_workers(gateway: g.Gateway) -> None:
     one, two = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) for _ in range(2))
     try:
         gateway._apply(Spawned(1, "a", one.pid), 0.0)
@@ -85,7 +85,7 @@ def test_an_orphan_kills_the_workers_it_was_told_of(gateway: g.Gateway) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of file sizes")
-def test_a_dead_letter_that_does_not_fit_leaves_the_others_whole(
+def test_a_dead_letter_that_does_not_fit_on_the_disk_leaves_the_others_whole(
     gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a full disk half a letter was written once, and the next one behind it."""
@@ -111,7 +111,7 @@ def test_a_dead_letter_that_does_not_fit_leaves_the_others_whole(
     assert "message of connection 2 is lost" in caplog.text
 
 
-def test_a_dead_letter_that_a_crash_has_cut_does_not_take_the_next_along(
+def test_a_dead_letter_cut_by_a_crash_does_not_damage_the_next_one(
     gateway: g.Gateway, tmp_path: Path
 ) -> None:
     file = tmp_path / FILE_NAME
@@ -124,7 +124,7 @@ def test_a_dead_letter_that_a_crash_has_cut_does_not_take_the_next_along(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
-def test_the_link_is_made_anew_where_the_supervisor_says(
+def test_the_worker_link_is_rebound_where_the_supervisor_says(
     gateway: g.Gateway, tmp_path: Path
 ) -> None:
     gateway.start()

@@ -11,14 +11,14 @@ def split(data: bytes) -> tuple[str, list[str], bytes]:
     return line, fields, body
 
 
-def test_http_answer() -> None:
+def test_an_http_answer_has_status_headers_and_body() -> None:
     line, fields, body = split(http_answer(426, "grün", ("X", "1")))
     assert line == "HTTP/1.1 426 Upgrade Required"
     assert body == "grün\n".encode()
     assert {"Upgrade: websocket", "X: 1", f"Content-Length: {len(body)}"} <= set(fields)
 
 
-def test_an_answer_of_a_handler() -> None:
+def test_an_answer_of_a_handler_has_its_headers() -> None:
     headers = {"WWW-Authenticate": 'Basic realm="x"'}
     assert split(answer(401, "", headers, b"")) == (
         "HTTP/1.1 401 Unauthorized",
@@ -32,7 +32,7 @@ def test_an_answer_of_a_handler() -> None:
     )
 
 
-def test_reason_and_body_are_the_handlers() -> None:
+def test_reason_and_body_of_an_answer_come_from_the_handler() -> None:
     line, fields, body = split(answer(499, "Go away", {"content-type": "text/html"}, b"<p>"))
     assert (line, body) == ("HTTP/1.1 499 Go away", b"<p>")
     assert "content-type: text/html" in fields
@@ -40,7 +40,7 @@ def test_reason_and_body_are_the_handlers() -> None:
     assert split(answer(499, "", {}, b""))[0] == "HTTP/1.1 499 Refused"
 
 
-def test_not_modified_has_no_body() -> None:
+def test_a_304_has_no_body() -> None:
     _, fields, body = split(answer(304, "", {}, b"x"))
     assert body == b""
     assert not any(field.startswith("Content-") for field in fields)
@@ -64,12 +64,12 @@ def test_not_modified_has_no_body() -> None:
         (403, "", {"X": "y" * MAX_ANSWER}, b"", "at most"),
     ],
 )
-def test_what_cannot_be_answered(
+def test_impossible_answers_are_refused(
     status: int, reason: str, headers: dict[str, str], body: bytes, why: str
 ) -> None:
     assert why in (answer_problem(status, reason, headers, body) or "")
 
 
-def test_what_can() -> None:
+def test_possible_answers_are_accepted() -> None:
     assert answer_problem(599, "Très mal", {"X": "ü\t"}, bytes(1000)) is None
     assert answer_problem(403, "", {"Set-Cookie": "a=b"}, b"") is None

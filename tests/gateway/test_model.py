@@ -87,7 +87,7 @@ class TestMachine(Machine.TestCase):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("number", "length"), [*((n, 1500) for n in range(5)), *((n, 300) for n in range(5, 25))]
 )
-def test_random_histories(number: int, length: int) -> None:
+def test_a_random_history_keeps_every_promise(number: int, length: int) -> None:
     config, steps = history("ci", number, length)
     try:
         counts = run(config, steps).page.counts
@@ -103,7 +103,7 @@ def test_shortening_ends_in_time() -> None:
     assert shorten(Config(), steps, seconds=0.0) == steps
 
 
-def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_finds_a_router_that_forgets_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers for one connection: found, and told in a few steps."""
 
     class Forgetful(World):

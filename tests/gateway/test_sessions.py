@@ -47,7 +47,7 @@ def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> Non
     assert stage.router.to_supervisor == [Ready(3)]
 
 
-def test_one_that_is_not_takes_events_at_once() -> None:
+def test_a_worker_that_is_not_starting_takes_events_at_once() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.link.started()
@@ -57,7 +57,7 @@ def test_one_that_is_not_takes_events_at_once() -> None:
     assert mate.events
 
 
-def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
+def test_a_starting_worker_that_must_leave_takes_no_events() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
@@ -70,7 +70,7 @@ def test_one_that_must_leave_before_it_has_started_takes_nothing() -> None:
     assert stage.router.to_supervisor == [], "nor is it ready"
 
 
-def test_one_whose_start_fails_was_never_ready() -> None:
+def test_a_worker_whose_start_fails_was_never_ready() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", starting=True)
@@ -80,7 +80,7 @@ def test_one_whose_start_fails_was_never_ready() -> None:
     assert [type(news) for news in stage.router.to_supervisor] == [Left]
 
 
-def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
+def test_a_starting_worker_is_not_told_the_end_of_connections_it_held() -> None:
     """It may open connections while it starts, and the gateway die."""
     stage = Stage()
     mate = stage.worker(starting=True)
@@ -95,7 +95,7 @@ def test_one_that_is_starting_is_not_told_of_the_end_of_what_it_held() -> None:
     assert [type(event) for event in mate.events] == [OnClose]
 
 
-def test_a_sticky_connection_does_not_wait_for_one_that_is_to_be_killed() -> None:
+def test_a_sticky_connection_does_not_wait_for_a_worker_that_is_being_killed() -> None:
     stage = Stage(dispatch="sticky", handler_timeout=5.0)
     stage.router.spawned(Spawned(3, "third", 0))
     hangs = stage.worker(token="third")
@@ -110,7 +110,7 @@ def test_a_sticky_connection_does_not_wait_for_one_that_is_to_be_killed() -> Non
     assert [event.data for event in heir.events] == [b"more"]
 
 
-def test_no_session_has_the_number_of_one_of_another_gateway() -> None:
+def test_session_numbers_of_different_gateways_differ() -> None:
     """An async handler may outlive its gateway; what it acks then is nobody's."""
     numbers = []
     for epoch in (1, 2):
@@ -125,7 +125,9 @@ def test_no_session_has_the_number_of_one_of_another_gateway() -> None:
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
-def test_what_a_worker_had_that_begins_anew_may_be_handled_in_part(delivery: str) -> None:
+def test_events_of_a_worker_that_begins_a_new_session_count_as_partly_handled(
+    delivery: str,
+) -> None:
     stage = Stage(delivery=delivery)
     mate = stage.worker()
     con = stage.raw()
@@ -161,7 +163,7 @@ def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:
     assert all(con.entry.holder is heir.worker for con in cons)
 
 
-def test_many_are_given_away_over_several_turns() -> None:
+def test_connections_of_a_dead_worker_are_given_away_over_several_turns() -> None:
     stage = Stage()
     dead = stage.worker(concurrency=1000)
     cons = [stage.raw() for _ in range(REHOMED + 1)]
@@ -177,7 +179,7 @@ def test_many_are_given_away_over_several_turns() -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_what_a_worker_still_holds_is_buried_once_or_forgotten(epoch: int) -> None:
+def test_connections_that_a_worker_still_holds_end_once(epoch: int) -> None:
     stage = Stage()
     con = epoch << ID_EPOCH_SHIFT | 77
     held = []
@@ -204,7 +206,7 @@ def test_what_a_worker_still_holds_is_buried_once_or_forgotten(epoch: int) -> No
     assert not stage.router.entries
 
 
-def test_slow_suspects_do_not_wait_for_one_another_while_workers_are_free() -> None:
+def test_slow_suspects_run_at_once_on_free_workers() -> None:
     """Async handlers wait; one worker alone would take as long as all of them together."""
     stage = Stage()
     dead = stage.worker(concurrency=100)
@@ -263,7 +265,7 @@ def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) ->
     assert [event.cause for event in handled if type(event) is OnClose] == ["poison"]
 
 
-def test_a_network_that_breaks_poisons_nothing_that_is_handled_in_between() -> None:
+def test_a_broken_network_makes_no_poison_of_handled_events() -> None:
     stage = Stage()
     mate = stage.worker(instance="same")
     con = stage.raw(b"", protocol="raw")
@@ -281,7 +283,9 @@ def test_a_network_that_breaks_poisons_nothing_that_is_handled_in_between() -> N
 
 @pytest.mark.parametrize("unlucky", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_many_deadly_messages_leave_a_worker_to_the_others(count: int, unlucky: bool) -> None:
+def test_many_deadly_messages_leave_one_worker_for_other_connections(
+    count: int, unlucky: bool
+) -> None:
     """Twelve at once; whoever is beyond suspicion is served while they are found out. With a worker
     alone, each time that one has come back. Whose event was with one that died is tried in turn."""
     stage = Stage()
@@ -347,7 +351,7 @@ def test_a_token_lets_one_process_in() -> None:
     assert is_over(mate)
 
 
-def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed() -> None:
+def test_a_hanging_worker_is_reported_with_its_event_before_it_is_killed() -> None:
     stage = Stage(handler_timeout=5.0)
     stage.router.spawned(Spawned(3, "third", 0))
     hangs = stage.worker(token="third", concurrency=9)
@@ -370,7 +374,7 @@ def test_a_worker_that_hangs_is_told_for_which_event_before_it_is_killed() -> No
     assert stage.router.to_supervisor == [kill]
 
 
-def test_one_that_was_started_by_hand_is_told_so_too() -> None:
+def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     stage = Stage(handler_timeout=5.0)
     hangs = stage.worker(concurrency=9)
     con = stage.raw()
@@ -408,7 +412,7 @@ def half_applied(stage: Slow, count: int = 1000) -> tuple[Mate, Connection]:
 WHOLE = b"".join(b"%03d" % n for n in range(1000))
 
 
-def test_a_large_batch_holds_up_nobody_and_is_applied_in_order() -> None:
+def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
     stage = Slow()
     mate, con = half_applied(stage)
     other = stage.worker()
@@ -434,7 +438,7 @@ def test_a_large_batch_holds_up_nobody_and_is_applied_in_order() -> None:
 
 
 @pytest.mark.parametrize("way", ["death", "bye", "new link", "drain", "overwhelmed"])
-def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way: str) -> None:
+def test_a_received_batch_is_applied_whole_although_its_session_ends(way: str) -> None:
     stage = Slow()
     mate, con = half_applied(stage)
     worker, router = mate.worker, stage.router
@@ -459,7 +463,7 @@ def test_a_batch_that_was_received_is_applied_whole_though_its_session_ends(way:
     assert worker not in router.behind
 
 
-def test_a_worker_whose_batch_waits_for_us_does_not_hang() -> None:
+def test_a_worker_whose_batch_is_not_applied_yet_is_not_taken_for_hanging() -> None:
     stage = Slow(handler_timeout=10.0)
     mate, con = half_applied(stage)
     stage.now += 30.0
@@ -471,7 +475,7 @@ def test_a_worker_whose_batch_waits_for_us_does_not_hang() -> None:
     assert stage.write(con) == WHOLE
 
 
-def test_what_stands_behind_a_bye_or_a_fault_is_nobodys() -> None:
+def test_records_behind_a_bye_or_a_fault_are_ignored() -> None:
     for last in (encode([0, ["bye"]]), b"\xc1"):
         stage = Slow()
         mate, con = half_applied(stage)
@@ -487,7 +491,7 @@ def test_what_stands_behind_a_bye_or_a_fault_is_nobodys() -> None:
         assert stage.router.flow.shared == stage.router.unread == 0
 
 
-def test_an_ordinary_batch_is_applied_at_once_however_long() -> None:
+def test_an_ordinary_batch_is_applied_in_one_turn() -> None:
     """Under full load a worker acks hundreds of events in a batch."""
     stage = Slow()
     mate = stage.worker()

@@ -6,7 +6,7 @@ from wsraw.gateway.status import report
 from wsraw.link.records import Open, Send, Spawned
 
 
-def test_connections_by_kind_and_what_waits() -> None:
+def test_connections_are_counted_by_kind_with_their_waiting_events() -> None:
     stage = Stage(memory_limit=12345)
     stage.raw()
     stage.raw(b"")
@@ -20,7 +20,7 @@ def test_connections_by_kind_and_what_waits() -> None:
     assert told["workers"] == []
 
 
-def test_a_connection_that_was_opened_is_in_its_kind_too() -> None:
+def test_opened_connections_are_counted_by_kind() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say(Open(mate.link.new_id(), "h:1", "raw", "/", "h", "o", {}))
@@ -38,7 +38,7 @@ def test_commands_for_what_is_closed_are_counted() -> None:
     assert report(stage.router, 0, stage.now)["unknown_ids"] == 1
 
 
-def test_a_worker_in_figures() -> None:
+def test_the_status_has_the_figures_of_a_worker() -> None:
     stage = Stage()
     stage.router.spawned(Spawned(3, "third", 0))
     mate = stage.worker(token="third", language="lua")
@@ -67,7 +67,7 @@ def test_service_times_are_percentiles_of_the_samples() -> None:
     assert told["service_p99"] == sorted(worker.window.samples)[size * 99 // 100]
 
 
-def test_one_that_hangs_says_so() -> None:
+def test_a_hanging_worker_is_shown_as_such() -> None:
     stage = Stage(handler_timeout=1.0)
     stage.router.spawned(Spawned(3, "third", 0))
     stage.worker(token="third")
@@ -78,7 +78,7 @@ def test_one_that_hangs_says_so() -> None:
     assert told["state"] == "hung"
 
 
-def test_bounds_that_were_reached() -> None:
+def test_reached_limits_are_counted() -> None:
     stage = Stage()
     stage.router.limits.hit("max_header_size", stage.now)
     data = report(stage.router, 0, stage.now, 99)

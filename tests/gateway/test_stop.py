@@ -28,7 +28,7 @@ def said(served: Served) -> list[FromGateway]:
     return [word for word in served.stage.router.to_supervisor if isinstance(word, Stopped)]
 
 
-def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Served) -> None:
+def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(served: Served) -> None:
     served.working = False
     client = served.connect()
     client.sendall(b"hello")
@@ -54,7 +54,7 @@ def test_events_are_finished_then_clients_are_told_then_workers_leave(served: Se
     assert len(said(served)) == 1
 
 
-def test_the_deadline_ends_each_phase(served: Served) -> None:
+def test_the_deadline_of_a_stop_ends_each_phase(served: Served) -> None:
     served.working = False
     served.connect().sendall(b"hello")
     served.until(lambda: served.mate.events)
@@ -65,7 +65,7 @@ def test_the_deadline_ends_each_phase(served: Served) -> None:
     assert served.con.close_cause == "going-away"
 
 
-def test_a_second_call_can_only_make_it_sooner(served: Served) -> None:
+def test_a_second_stop_can_only_shorten_the_deadline(served: Served) -> None:
     stop = stop_of(served)
     stop.begin(5.0)
     stop.begin(9.0)
@@ -74,7 +74,7 @@ def test_a_second_call_can_only_make_it_sooner(served: Served) -> None:
     assert stop.advance(served.loop.now + 1.0)
 
 
-def test_a_client_that_never_closes_its_side_is_not_waited_for(served: Served) -> None:
+def test_a_stop_does_not_wait_for_a_client_that_never_closes(served: Served) -> None:
     served.connect().sendall(b"hello")
     served.until(lambda: len(served.heard) == 2)
     stop = stop_of(served)

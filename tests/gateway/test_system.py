@@ -11,17 +11,19 @@ from wsraw.gateway import system
 from wsraw.gateway.system import AT_LAST, LEAST, LONG, NEVER, Collector, TurnTimes
 
 
-def test_a_quarter_is_a_sensible_figure() -> None:
+def test_a_quarter_of_the_memory_is_a_plausible_size() -> None:
     assert 1 << 24 < system.quarter() < 1 << 50
 
 
 @pytest.mark.parametrize("text", ["max\n", "9223372036854771712\n", "", "nonsense"])
-def test_a_container_without_a_limit_has_the_machine(text: str, tmp_path: Path) -> None:
+def test_without_a_container_limit_the_memory_is_that_of_the_machine(
+    text: str, tmp_path: Path
+) -> None:
     (tmp_path / "limit").write_text(text)
     assert system.quarter([tmp_path / "limit", tmp_path / "none"]) == system.quarter([])
 
 
-def test_a_container_with_one_has_that(tmp_path: Path) -> None:
+def test_a_container_limit_is_the_memory(tmp_path: Path) -> None:
     (tmp_path / "limit").write_text(f"{64 << 20}\n")
     assert system.quarter([tmp_path / "none", tmp_path / "limit"]) == 16 << 20
 
@@ -60,7 +62,7 @@ def test_the_oldest_generation_is_left_alone(collector: Collector) -> None:
     del kept
 
 
-def test_it_is_looked_at_in_a_quiet_moment(collector: Collector) -> None:
+def test_garbage_is_collected_in_a_quiet_moment(collector: Collector) -> None:
     collector.begin()
     Circle()
     gc.collect(1)
@@ -75,12 +77,12 @@ def test_it_is_looked_at_in_a_quiet_moment(collector: Collector) -> None:
     assert not collector.collect_if_due(2 * LEAST + 1, 0, quiet=True), "they count from there"
 
 
-def test_where_many_stand_it_takes_more_to_look_again(collector: Collector) -> None:
+def test_with_many_connections_garbage_is_collected_less_often(collector: Collector) -> None:
     assert not collector.collect_if_due(3 * LEAST, 3 * LEAST, quiet=True)
     assert collector.collect_if_due(3 * LEAST + 1, 3 * LEAST, quiet=True)
 
 
-def test_without_a_quiet_moment_it_is_done_at_last(collector: Collector) -> None:
+def test_without_a_quiet_moment_garbage_is_collected_in_the_end(collector: Collector) -> None:
     assert not collector.collect_if_due(AT_LAST * LEAST, 0, quiet=False)
     assert collector.collect_if_due(AT_LAST * LEAST + 1, 0, quiet=False)
 

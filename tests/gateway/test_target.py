@@ -34,7 +34,7 @@ from wsraw.link.open_options import parse_target
         ("unix://s", ("", 0, "s", False)),
     ],
 )
-def test_what_can_be_dialled(text: str, target: tuple[str, int, str, bool]) -> None:
+def test_a_valid_target_is_parsed(text: str, target: tuple[str, int, str, bool]) -> None:
     assert parse_target(text) == target
 
 
@@ -68,7 +68,7 @@ def test_what_can_be_dialled(text: str, target: tuple[str, int, str, bool]) -> N
         ("://h:1", "tcp://"),
     ],
 )
-def test_what_cannot_be_dialled_says_what_to_write(text: str, advice: str) -> None:
+def test_an_invalid_target_is_refused_with_advice(text: str, advice: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"cannot open {text!r}")) as error:
         parse_target(text)
     assert advice in str(error.value)
@@ -76,7 +76,7 @@ def test_what_cannot_be_dialled_says_what_to_write(text: str, advice: str) -> No
 
 @given(st.text() | st.builds("{}{}:{}".format, st.sampled_from(["", "tcp://", "ws://"]), st.text(),
                              st.text("0123456789", max_size=7)))  # fmt: skip
-def test_any_text_is_a_target_or_a_value_error(text: str) -> None:
+def test_any_text_is_a_target_or_raises_value_error(text: str) -> None:
     try:
         host, port, path, _ = parse_target(text)
     except ValueError:

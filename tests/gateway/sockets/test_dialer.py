@@ -89,7 +89,7 @@ def is_connected(sock: socket.socket, server: socket.socket) -> bool:
         return sock.recv(1) == b"x"
 
 
-def test_an_address(dialling: Dialling, server: socket.socket) -> None:
+def test_an_address_is_dialed(dialling: Dialling, server: socket.socket) -> None:
     port = server.getsockname()[1]
     sock = dialling.result(f"127.0.0.1:{port}")
     assert not sock.getblocking()
@@ -97,12 +97,12 @@ def test_an_address(dialling: Dialling, server: socket.socket) -> None:
     assert is_connected(sock, server)
 
 
-def test_ipv6(dialling: Dialling) -> None:
+def test_an_ipv6_address_is_dialed(dialling: Dialling) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         assert is_connected(dialling.result(f"[::1]:{server.getsockname()[1]}"), server)
 
 
-def test_a_name(dialling: Dialling, server: socket.socket) -> None:
+def test_a_name_is_resolved_and_dialed(dialling: Dialling, server: socket.socket) -> None:
     """localhost may have an IPv6 address first; nobody listens there."""
     sock = dialling.result(f"localhost:{server.getsockname()[1]}")
     assert is_connected(sock, server)
@@ -110,7 +110,7 @@ def test_a_name(dialling: Dialling, server: socket.socket) -> None:
 
 @unix_only
 @pytest.mark.parametrize("scheme", ["unix:", "unix://"])
-def test_a_unix_socket(dialling: Dialling, tmp_path: Path, scheme: str) -> None:
+def test_a_unix_socket_is_dialed(dialling: Dialling, tmp_path: Path, scheme: str) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
@@ -134,13 +134,13 @@ def test_the_addresses_of_a_name_are_tried_one_after_another(
 # --- failures: each is told once ---
 
 
-def test_refused(dialling: Dialling) -> None:
+def test_a_refused_connection_is_reported(dialling: Dialling) -> None:
     port = closed_port()
     why = dialling.result(f"127.0.0.1:{port}")
     assert why == f"cannot connect to 127.0.0.1:{port}: {os.strerror(errno.ECONNREFUSED)}"
 
 
-def test_the_last_of_several_failures_is_told(
+def test_the_last_of_several_failures_is_reported(
     dialling: Dialling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = [closed_port() for _ in range(3)]
@@ -157,24 +157,28 @@ def test_the_last_of_several_failures_is_told(
         ("255.255.255.255:1", "cannot connect to 255.255.255.255:1: "),
     ],
 )
-def test_what_cannot_be_dialled(dialling: Dialling, target: str, why: str) -> None:
+def test_a_target_that_cannot_be_dialed_is_reported(
+    dialling: Dialling, target: str, why: str
+) -> None:
     assert why in dialling.result(target)
 
 
 @unix_only
-def test_a_unix_socket_that_is_not_there(dialling: Dialling, tmp_path: Path) -> None:
+def test_a_missing_unix_socket_is_reported(dialling: Dialling, tmp_path: Path) -> None:
     path = tmp_path / "s"
     assert dialling.result(f"unix:{path}") == f"cannot connect to unix:{path}: {os.strerror(2)}"
 
 
 @unix_only
 @pytest.mark.parametrize("path", ["x" * 300])
-def test_a_unix_path_that_cannot_be(dialling: Dialling, path: str) -> None:
+def test_an_impossible_unix_path_is_reported(dialling: Dialling, path: str) -> None:
     assert dialling.result(f"unix:{path}").startswith("cannot connect to unix:")
 
 
 @unix_only
-def test_a_unix_socket_whose_backlog_is_full(dialling: Dialling, tmp_path: Path) -> None:
+def test_a_unix_socket_whose_backlog_is_full_is_reported(
+    dialling: Dialling, tmp_path: Path
+) -> None:
     """There EAGAIN is no "under way": the socket would be ready at once, and connected never."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
@@ -227,7 +231,7 @@ def give(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:
     monkeypatch.setattr(resolver, "_look_up", lambda host, port, flags: [*addresses])
 
 
-def test_an_address_that_says_nothing_does_not_hold_up_the_next_one(
+def test_a_silent_address_does_not_delay_the_next_one_for_long(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp #7342 and #4451, reactphp/socket #196, RFC 8305: connect_timeout is for all."""
@@ -239,7 +243,7 @@ def test_an_address_that_says_nothing_does_not_hold_up_the_next_one(
     assert not dialling.loop._selector.get_map().keys() - {dialling.loop._wakened.fileno()}
 
 
-def test_an_address_that_fails_does_not_have_the_time_of_one_that_is_silent(
+def test_after_a_failed_address_the_next_one_is_tried_at_once(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 20 * UNIT)
@@ -250,7 +254,7 @@ def test_an_address_that_fails_does_not_have_the_time_of_one_that_is_silent(
     assert dialling.loop.now - before < 10 * UNIT
 
 
-def test_a_silent_address_may_still_win(
+def test_an_address_that_answers_late_may_still_win(
     dialling: Dialling, server: socket.socket, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those behind it fail; it is not given up for that."""
@@ -263,7 +267,7 @@ def test_a_silent_address_may_still_win(
     assert why == f"timed out: no answer from 127.0.0.1:{port[1]}"
 
 
-def test_only_so_many_addresses_are_tried(
+def test_the_addresses_of_a_name_are_tried_up_to_a_bound(
     dialling: Dialling, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.001)
@@ -276,14 +280,14 @@ def test_only_so_many_addresses_are_tried(
     assert most == dialer.MOST_ADDRESSES
 
 
-def test_families_take_turns() -> None:
+def test_ipv6_and_ipv4_addresses_are_tried_in_turn() -> None:
     four: list[tuple[int, Any]] = [(socket.AF_INET, n) for n in range(3)]
     six: list[tuple[int, Any]] = [(socket.AF_INET6, n) for n in range(2)]
     assert dialer._interleaved(six + four) == [six[0], four[0], six[1], four[1], four[2]]
     assert dialer._interleaved([]) == []
 
 
-def test_connect_timeout(dialling: Dialling) -> None:
+def test_a_connection_that_takes_too_long_fails_with_connect_timeout(dialling: Dialling) -> None:
     socks, port = silent_address()
     before = dialling.loop.now
     why = dialling.result(f"127.0.0.1:{port}", timeout=0.2)
@@ -293,7 +297,7 @@ def test_connect_timeout(dialling: Dialling) -> None:
         sock.close()
 
 
-def test_a_name_that_takes_too_long_comes_too_late(
+def test_a_name_that_is_resolved_too_late_is_not_dialed(
     dialling: Dialling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
@@ -317,7 +321,7 @@ def test_a_name_that_takes_too_long_comes_too_late(
     assert len(dialling.ended) == 2
 
 
-def test_without_connect_timeout_nothing_is_left_behind(
+def test_without_connect_timeout_no_timer_is_left(
     dialling: Dialling, server: socket.socket
 ) -> None:
     target = f"127.0.0.1:{server.getsockname()[1]}"
@@ -333,7 +337,7 @@ def test_without_connect_timeout_nothing_is_left_behind(
 # --- closed meanwhile ---
 
 
-def test_what_was_closed_before_it_is_dialled_is_not_dialled(
+def test_a_connection_closed_before_it_is_dialed_is_not_dialed(
     dialling: Dialling, server: socket.socket
 ) -> None:
     asked = check(Open(1, f"127.0.0.1:{server.getsockname()[1]}"))
@@ -344,7 +348,7 @@ def test_what_was_closed_before_it_is_dialled_is_not_dialled(
     assert not dialling.dialler.attempts
 
 
-def test_what_is_closed_on_its_way_ends_all_the_same(
+def test_a_connection_closed_while_it_is_dialed_ends(
     dialling: Dialling, server: socket.socket
 ) -> None:
     """The connection takes it: a socket for one that is over is the owner's to close."""

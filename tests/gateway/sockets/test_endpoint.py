@@ -95,7 +95,7 @@ def echo(event: Any) -> tuple[Record, ...]:
 # --- in and out ---
 
 
-def test_what_comes_in_goes_out(serve: Serve) -> None:
+def test_received_data_is_delivered_and_answered(serve: Serve) -> None:
     served = serve()
     served.handle = echo
     client = served.connect()
@@ -217,7 +217,7 @@ def test_frames_that_are_no_messages_take_a_small_part_of_a_turn(serve: Serve, h
     served.until(lambda: served.endpoint.reading)
 
 
-def test_when_all_hold_too_much_nobody_is_read_from(serve: Serve) -> None:
+def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     served = serve()
     served.working = False
     client, idle, newcomer = served.connect(), served.connect(), served.connect()
@@ -242,7 +242,7 @@ def test_when_all_hold_too_much_nobody_is_read_from(serve: Serve) -> None:
     served.until(lambda: len(served.data()) == 20 * 4000 + 3)
 
 
-def test_what_is_not_parsed_yet_waits_while_all_hold_too_much(serve: Serve) -> None:
+def test_under_memory_pressure_unparsed_bytes_wait(serve: Serve) -> None:
     served = serve()
     served.working = False
     client = served.connect()
@@ -348,7 +348,7 @@ def test_what_came_during_a_pause_is_read_after_it(serve: Serve) -> None:
     served.until(lambda: served.data() == b"xmore")
 
 
-def test_an_opened_one_that_begins_paused_is_watched_too(serve: Serve) -> None:
+def test_an_opened_connection_that_begins_paused_notices_its_end(serve: Serve) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         con = served.mate.link.new_id()
@@ -394,7 +394,9 @@ def close_after(size: int) -> Callable[[Any], tuple[Record, ...]]:
 
 @pytest.mark.parametrize("close_timeout", [10.0, 0.0])
 @pytest.mark.parametrize("size", [5, 3_000_000])
-def test_closing_loses_no_last_bytes(serve: Serve, size: int, close_timeout: float) -> None:
+def test_a_closing_connection_writes_its_last_bytes(
+    serve: Serve, size: int, close_timeout: float
+) -> None:
     """The client still sends when we close; closing at once would answer that with a reset."""
     served = serve(close_timeout=close_timeout)
     served.handle = close_after(size)
@@ -410,7 +412,7 @@ def test_closing_loses_no_last_bytes(serve: Serve, size: int, close_timeout: flo
     assert served.kinds() == [OnConnect, OnMessage, OnClose]
 
 
-def test_who_never_closes_its_side_is_cut_off_in_time(serve: Serve) -> None:
+def test_a_client_that_never_closes_its_side_is_cut_off_in_time(serve: Serve) -> None:
     served = serve(close_timeout=10.0)
     served.handle = close_after(5)
     client = served.connect()
@@ -440,7 +442,7 @@ def test_a_slow_reader_of_the_last_bytes_is_not_cut_off(serve: Serve) -> None:
     assert got + len(receive_all(served, client)) == MUCH
 
 
-def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
+def test_a_client_that_stops_reading_the_last_bytes_is_cut_off(serve: Serve) -> None:
     """Its twin."""
     served = serve(close_timeout=2.0, output_limit=MUCH)
     served.handle = close_after(MUCH)
@@ -451,7 +453,7 @@ def test_a_reader_that_stands_still_is_cut_off(serve: Serve) -> None:
         receive_all(served, client)
 
 
-def test_an_abort_is_a_reset(serve: Serve) -> None:
+def test_an_abort_resets_the_socket(serve: Serve) -> None:
     served = serve(output_limit=1000)
     # More than may be queued at once.
     served.handle = answer(LARGEST_BATCH + 1001)
@@ -488,7 +490,7 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
 
 @pytest.mark.parametrize("said", [b"", b"G", b"raw", b"GET / HTTP/1.1\r\nHost:", HANDSHAKE])
 @pytest.mark.parametrize("way", ["reset", "fin"])
-def test_a_client_that_goes_at_any_stage_leaves_nothing(
+def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     serve: Serve, said: bytes, way: str
 ) -> None:
     served = serve()
@@ -530,7 +532,7 @@ def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: S
 # --- time ---
 
 
-def test_a_deadline_of_the_connection(serve: Serve) -> None:
+def test_a_deadline_of_the_connection_is_kept(serve: Serve) -> None:
     served = serve(handshake_timeout=10.0)
     client = served.connect()
     client.send(b"GET / HTTP/1.1\r\n")
@@ -556,7 +558,7 @@ def test_a_ping_goes_out_and_its_answer_keeps_the_connection(serve: Serve) -> No
     assert rest[2:4] == (1011).to_bytes(2), "the last ping was not answered"
 
 
-def test_a_client_that_has_gone_leaves_no_timer(serve: Serve) -> None:
+def test_a_client_that_has_left_leaves_no_timer(serve: Serve) -> None:
     served = serve(handshake_timeout=1000.0)
     for _ in range(50):
         client = served.connect()
@@ -584,7 +586,7 @@ def is_tuned(sock: socket.socket) -> bool:
     )
 
 
-def test_tune() -> None:
+def test_an_accepted_socket_gets_its_options() -> None:
     with socket.socket() as sock:
         assert not is_tuned(sock)
         tune(sock)
@@ -600,14 +602,16 @@ def test_every_accepted_socket_is_tuned(serve: Serve) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
-def test_tune_a_unix_socket() -> None:
+def test_a_unix_socket_gets_no_tcp_options() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         tune(sock)
         assert not sock.getblocking()
 
 
 @pytest.mark.parametrize("ends_first", ["handlers", "socket"])
-def test_what_is_over_is_freed_at_once(serve: Serve, ends_first: str) -> None:
+def test_an_ended_connection_is_freed_without_the_garbage_collector(
+    serve: Serve, ends_first: str
+) -> None:
     """Circles would be left to the collector, which holds up everybody while it looks for them."""
     served = serve()
     gc.collect()
@@ -639,7 +643,7 @@ def connections() -> int:
 # --- those who send much, and those who send little ---
 
 
-def test_whoever_sends_much_queues_up_and_is_not_asked_for_by_the_selector(serve: Serve) -> None:
+def test_a_client_that_sends_much_is_read_from_a_queue_without_the_selector(serve: Serve) -> None:
     served = serve()
     client = served.connect()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -660,7 +664,7 @@ def test_whoever_sends_much_queues_up_and_is_not_asked_for_by_the_selector(serve
     assert len(served.data()) == 505 * 32
 
 
-def test_whoever_fills_its_portion_with_many_frames_queues_up_too(serve: Serve) -> None:
+def test_a_client_that_sends_many_frames_is_read_from_a_queue(serve: Serve) -> None:
     """All that is read is parsed at once; and yet it is not one of those who say little."""
     served = serve()
     client = served.connect()
@@ -676,7 +680,7 @@ def test_whoever_fills_its_portion_with_many_frames_queues_up_too(serve: Serve) 
 
 
 @pytest.mark.parametrize("size", [36, 100, 120])
-def test_what_came_before_a_reset_is_heard(serve: Serve, size: int) -> None:
+def test_data_received_before_a_reset_is_delivered(serve: Serve, size: int) -> None:
     """A client that closes with something unread resets; what it has sent was sent before that."""
     served = serve()
     client = served.connect()
@@ -692,7 +696,7 @@ def test_what_came_before_a_reset_is_heard(serve: Serve, size: int) -> None:
     assert len(served.data()) >= 0.5 * count * size
 
 
-def test_a_pause_of_one_who_sends_much(serve: Serve) -> None:
+def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
     served = serve()
     client = served.connect()
     client.send(UPGRADE % b"")
@@ -712,7 +716,7 @@ def test_a_pause_of_one_who_sends_much(serve: Serve) -> None:
     assert served.con.deadline < math.inf, "its pings go on"
 
 
-def test_whoever_sends_much_is_read_from_while_it_closes(serve: Serve) -> None:
+def test_a_client_that_sends_much_is_read_while_it_closes(serve: Serve) -> None:
     """Its close frame stands behind a flood."""
     served = serve()
     client = served.connect()
@@ -730,7 +734,7 @@ def test_whoever_sends_much_is_read_from_while_it_closes(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("way", ["reset", "fin"])
-def test_whoever_sends_much_may_go(serve: Serve, way: str) -> None:
+def test_a_client_that_sends_much_may_leave(serve: Serve, way: str) -> None:
     served = serve()
     client = served.connect()
     client.send(UPGRADE % b"")

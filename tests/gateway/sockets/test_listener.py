@@ -67,7 +67,9 @@ def gate() -> Iterator[Accepting]:
     gate.close()
 
 
-def test_who_comes_before_the_gateway_is_tuned_as_well(gate: Accepting) -> None:
+def test_a_client_that_connected_before_the_gateway_started_gets_its_options(
+    gate: Accepting,
+) -> None:
     """The supervisor listens; the gateway's Python takes a while to start."""
     sock = listening.bind(Listen(name="test", host="127.0.0.1"))
     with socket.create_connection(sock.getsockname()):
@@ -82,7 +84,7 @@ def port_of(listener: Listener) -> int:
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
-def test_accepts_over_both_protocols(gate: Accepting, host: str, shown: str) -> None:
+def test_clients_are_accepted_over_ipv4_and_ipv6(gate: Accepting, host: str, shown: str) -> None:
     listener = gate.listen(host=host)
     assert listener.address == f"{shown}:{port_of(listener)}"
     with socket.create_connection((host, port_of(listener))) as client:
@@ -95,7 +97,9 @@ def test_accepts_over_both_protocols(gate: Accepting, host: str, shown: str) -> 
 
 
 @unix_only
-def test_a_unix_socket_and_its_file(gate: Accepting, tmp_path: Path) -> None:
+def test_a_unix_socket_is_accepted_from_and_its_file_is_removed(
+    gate: Accepting, tmp_path: Path
+) -> None:
     path = str(tmp_path / "s")
     listener = gate.listen(host="", path=path)
     assert listener.address == f"unix:{path}"
@@ -109,7 +113,9 @@ def test_a_unix_socket_and_its_file(gate: Accepting, tmp_path: Path) -> None:
 
 
 @unix_only
-def test_a_given_socket_is_accepted_from_and_its_file_left(gate: Accepting, tmp_path: Path) -> None:
+def test_an_inherited_socket_is_accepted_from_and_its_file_is_left(
+    gate: Accepting, tmp_path: Path
+) -> None:
     path = str(tmp_path / "s")
     ours = listening.bind(Listen(name="test", path=path))
     given = listening.adopt(os.dup(ours.fileno()))
@@ -127,7 +133,7 @@ def test_a_given_socket_is_accepted_from_and_its_file_left(gate: Accepting, tmp_
 # --- bounds ---
 
 
-def test_no_room_no_accepting(gate: Accepting) -> None:
+def test_at_max_connections_no_client_is_accepted(gate: Accepting) -> None:
     gate.room = False
     port = port_of(gate.listen())
     with socket.create_connection(("127.0.0.1", port)), socket.create_server(("127.0.0.1", 0)):
@@ -144,7 +150,7 @@ def test_no_room_no_accepting(gate: Accepting) -> None:
             assert len(gate.accepted) == 1
 
 
-def test_a_storm_is_taken_in_portions(gate: Accepting) -> None:
+def test_a_storm_of_clients_is_accepted_in_portions(gate: Accepting) -> None:
     port = port_of(gate.listen())
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(ACCEPT_BUDGET * 2 + 5)]
     portions = []
@@ -202,7 +208,7 @@ print("survived")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of descriptors to lower")
-def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on() -> None:
+def test_without_descriptors_accepting_pauses_and_resumes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", EXHAUSTED, str(UNIT)], capture_output=True, text=True, check=False,
         timeout=DEADLINE,
@@ -213,7 +219,7 @@ def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on() -> None:
     assert "ulimit -n" in done.stderr
 
 
-def test_an_aborted_connection_is_no_trouble(
+def test_a_connection_aborted_before_it_is_accepted_is_ignored(
     gate: Accepting, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = port_of(gate.listen())

@@ -93,7 +93,7 @@ def gate() -> Iterator[Gate]:
     gate.close()
 
 
-def test_who_speaks_http_is_told(gate: Gate) -> None:
+def test_an_http_client_is_answered_with_503(gate: Gate) -> None:
     gate.come()
     client = gate.come()
     client.sendall(HANDSHAKE)
@@ -104,7 +104,7 @@ def test_who_speaks_http_is_told(gate: Gate) -> None:
     assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
 
 
-def test_byte_by_byte(gate: Gate) -> None:
+def test_a_request_sent_byte_by_byte_is_answered_with_503(gate: Gate) -> None:
     gate.come()
     client = gate.come()
     for n in range(len(HANDSHAKE)):
@@ -114,19 +114,19 @@ def test_byte_by_byte(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("data", [b"hello", b"GETHER", b"\x16\x03\x01"])
-def test_who_does_not_is_reset(gate: Gate, data: bytes) -> None:
+def test_a_client_that_does_not_speak_http_is_reset(gate: Gate, data: bytes) -> None:
     gate.come()
     client = gate.come()
     client.sendall(data)
     assert gate.said(client) == b"reset"
 
 
-def test_a_raw_listener_does_not_wait(gate: Gate) -> None:
+def test_a_client_of_a_raw_listener_is_reset_at_once(gate: Gate) -> None:
     gate.come()
     assert gate.said(gate.come(listen=Listen(name="test", protocol="raw"))) == b"reset"
 
 
-def test_who_says_nothing_is_reset_in_the_end(gate: Gate) -> None:
+def test_a_silent_client_is_reset_in_the_end(gate: Gate) -> None:
     gate.come()
     client = gate.come()
     gate.turn(PATIENCE - 0.5)
@@ -136,7 +136,7 @@ def test_who_says_nothing_is_reset_in_the_end(gate: Gate) -> None:
     assert gate.said(client) == b"reset"
 
 
-def test_a_storm_is_reset_at_once(gate: Gate) -> None:
+def test_a_storm_of_refused_clients_is_reset_at_once(gate: Gate) -> None:
     gate.come()
     waiting = [gate.come() for _ in range(AT_ONCE)]
     assert gate.said(gate.come()) == b"reset"
@@ -147,7 +147,7 @@ def test_a_storm_is_reset_at_once(gate: Gate) -> None:
     assert gate.said(client).startswith(b"HTTP/1.1 429 ")
 
 
-def test_in_total(gate: Gate) -> None:
+def test_connections_are_limited_in_total(gate: Gate) -> None:
     for n in range(3):
         gate.come((f"192.0.2.{n}", 1))
     client = gate.come(("192.0.2.9", 1))
@@ -156,7 +156,7 @@ def test_in_total(gate: Gate) -> None:
     assert gate.stage.router.limits.counts == {"max_connections": 1}
 
 
-def test_who_leaves_makes_room(gate: Gate) -> None:
+def test_a_client_that_leaves_makes_room(gate: Gate) -> None:
     client = gate.come()
     client.sendall(b"hello")
     eventually(lambda: gate.turn() or gate.stage.router.entries)
@@ -226,7 +226,7 @@ def test_clients_of_a_trusted_proxy_count_by_themselves(
     assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
 
 
-def test_what_a_proxy_that_is_not_trusted_says_does_not_count(gate: Gate) -> None:
+def test_an_untrusted_proxy_header_does_not_change_the_counted_address(gate: Gate) -> None:
     for n in range(2):
         client = gate.come(THERE)
         client.sendall(HANDSHAKE[:-2] + b"X-Forwarded-For: 203.0.113.%d\r\n\r\n" % n)

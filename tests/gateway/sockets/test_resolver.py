@@ -120,7 +120,7 @@ def test_a_name_is_looked_up_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> No
         "%",
     ],
 )
-def test_a_name_that_cannot_be_is_answered_with_an_error(host: str) -> None:
+def test_an_invalid_name_is_answered_with_an_error(host: str) -> None:
     loop = Loop()
     loop.resolve(host)
     loop.wait()
@@ -132,7 +132,7 @@ def test_a_name_that_cannot_be_is_answered_with_an_error(host: str) -> None:
 # --- names whose servers are silent ---
 
 
-def test_a_silent_domain_leaves_half_of_the_threads_and_the_next_one_half_of_the_rest(
+def test_a_silent_domain_takes_half_of_the_free_threads(
     names: Names,
 ) -> None:
     """node #8436: whoever asks for names that nobody answers for must not hold up others'."""
@@ -152,7 +152,7 @@ def test_a_silent_domain_leaves_half_of_the_threads_and_the_next_one_half_of_the
     loop.wait(200 + 6 * THREADS)
 
 
-def test_those_who_ask_for_the_same_name_share_a_look_up(names: Names) -> None:
+def test_look_ups_of_the_same_name_are_shared(names: Names) -> None:
     loop = Loop()
     for _ in range(50):
         loop.resolve("dead.example")
@@ -165,7 +165,7 @@ def test_those_who_ask_for_the_same_name_share_a_look_up(names: Names) -> None:
     assert len(names.asked) == 2, "an answer is not kept"
 
 
-def test_what_nobody_waits_for_any_more_leaves_the_queue(names: Names) -> None:
+def test_a_look_up_that_is_no_longer_wanted_leaves_the_queue(names: Names) -> None:
     loop = Loop()
     forget = [loop.resolve(f"dead{n}.example.org") for n in range(THREADS)]
     names.wait(THREADS // 2)
@@ -197,7 +197,7 @@ def test_the_queue_is_bounded(names: Names, monkeypatch: pytest.MonkeyPatch) -> 
 # --- threads ---
 
 
-def test_what_a_job_raises_is_its_own(names: Names) -> None:
+def test_an_exception_of_a_look_up_ends_no_other(names: Names) -> None:
     """A TypeError in a thread once ended that thread, and after four nothing was resolved."""
     loop = Loop()
 
@@ -224,7 +224,7 @@ def test_idle_threads_end(names: Names) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError("none")])
-def test_a_thread_that_cannot_start_is_told_or_waited_for(
+def test_without_a_new_thread_a_look_up_waits_or_fails(
     names: Names, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class Thread(threading.Thread):

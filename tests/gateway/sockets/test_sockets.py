@@ -23,7 +23,7 @@ def served() -> Iterator[Served]:
     made.close()
 
 
-def test_a_flush_writes_to_so_many_and_leaves_the_rest(served: Served) -> None:
+def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
     for n in range(s.WRITE_BUDGET + 1):
         served.sockets.dirty[Connection.buried(n, served.sockets.settings)] = None
     served.sockets.flush()
@@ -32,7 +32,7 @@ def test_a_flush_writes_to_so_many_and_leaves_the_rest(served: Served) -> None:
     assert not served.sockets.dirty
 
 
-def test_who_has_not_said_what_it_is_is_closed_at_a_stop_without_a_handler(served: Served) -> None:
+def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> None:
     silent = served.connect()
     served.sockets.close_unannounced()
     assert served.con.close_cause == "going-away"
@@ -42,7 +42,7 @@ def test_who_has_not_said_what_it_is_is_closed_at_a_stop_without_a_handler(serve
     assert not served.sockets.unwritten()
 
 
-def test_listeners_pause_while_it_is_crowded(served: Served) -> None:
+def test_listeners_pause_under_memory_pressure(served: Served) -> None:
     served.turn()
     flow = served.stage.router.flow
     total, limit = flow.total, flow.memory_limit
@@ -59,7 +59,7 @@ def test_listeners_pause_while_it_is_crowded(served: Served) -> None:
         served.until(lambda: served.sockets.endpoints)
 
 
-def test_nothing_is_opened_while_memory_is_full(served: Served) -> None:
+def test_no_connection_is_dialed_while_memory_is_full(served: Served) -> None:
     flow = served.stage.router.flow
     flow.full = True
     flow.judge_above = math.inf
@@ -108,7 +108,7 @@ def test_writing_has_a_share_of_a_turn(served: Served) -> None:
     assert not served.sockets.dirty
 
 
-def test_so_has_closing(served: Served) -> None:
+def test_closing_has_a_share_of_a_turn(served: Served) -> None:
     for _ in range(4):
         served.connect()
     served.until(lambda: not served.sockets.dirty)
@@ -122,7 +122,7 @@ def test_so_has_closing(served: Served) -> None:
     assert left == [3, 2, 1, 0]
 
 
-def test_so_has_going_on_and_all_have_their_turn(served: Served) -> None:
+def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: Served) -> None:
     """Who has more than a turn's share comes behind the others."""
     clients = [served.connect() for _ in range(3)]
     for client in clients:
@@ -138,7 +138,7 @@ def test_so_has_going_on_and_all_have_their_turn(served: Served) -> None:
     assert served.data() == b"x" * 1500
 
 
-def test_so_have_pauses(served: Served) -> None:
+def test_pausing_has_a_share_of_a_turn(served: Served) -> None:
     for _ in range(3):
         served.connect().send(b"x")
     served.until(lambda: len(served.data()) == 3)
@@ -179,7 +179,7 @@ def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
     served.until(lambda: len(served.sockets.endpoints) == 4 - standing, seconds=0.4)
 
 
-def test_who_is_refused_takes_nothing_of_the_reserve() -> None:
+def test_refused_clients_do_not_use_the_reserve_of_descriptors() -> None:
     """Where there is no descriptor for waiting politely, it is reset at once, and the listener does
     not pause for it (python-websockets #822)."""
     served = Served(max_connections=1)

@@ -135,7 +135,7 @@ def take_little(served: Served) -> None:
 
 
 @pytest.mark.parametrize("version", [None, V12])
-def test_raw_over_tls(serve: Serve, version: ssl.TLSVersion | None) -> None:
+def test_raw_data_goes_both_ways_over_tls(serve: Serve, version: ssl.TLSVersion | None) -> None:
     served = serve()
     served.handle = echo
     client = Client(served, client_context(version=version)).shake()
@@ -160,7 +160,7 @@ def test_a_websocket_over_tls_agrees_on_http(serve: Serve) -> None:
     assert served.con.kind == "websocket"
 
 
-def test_a_raw_listener_hears_of_its_client_when_tls_stands(serve: Serve) -> None:
+def test_a_client_of_a_raw_listener_is_reported_after_the_tls_handshake(serve: Serve) -> None:
     served = serve("tls://127.0.0.1:0")
     client = Client(served)
     served.turn()
@@ -170,7 +170,7 @@ def test_a_raw_listener_hears_of_its_client_when_tls_stands(serve: Serve) -> Non
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"HEAD / HTTP/1.1", b"POST /x", b"G"])
-def test_http_without_tls_is_told(serve: Serve, first: bytes) -> None:
+def test_an_http_request_without_tls_is_answered_with_400(serve: Serve, first: bytes) -> None:
     served = serve()
     client = served.connect()
     client.sendall(first)
@@ -203,7 +203,7 @@ def test_other_plain_bytes_are_reset(serve: Serve) -> None:
     assert not served.heard
 
 
-def test_optional_takes_both_by_the_first_byte(serve: Serve) -> None:
+def test_optional_tls_is_recognized_by_the_first_byte(serve: Serve) -> None:
     served = serve(tls="optional")
     served.handle = echo
     plain = served.connect()
@@ -227,7 +227,7 @@ def test_tls_bytes_on_a_plain_port_are_raw_data(serve: Serve) -> None:
 # --- handshakes that come to nothing ---
 
 
-def test_an_old_version_gets_its_alert(serve: Serve) -> None:
+def test_an_old_tls_version_is_answered_with_an_alert(serve: Serve) -> None:
     served = serve(tls_min_version="1.3")
     with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         Client(served, client_context(version=V12)).shake()
@@ -235,7 +235,7 @@ def test_an_old_version_gets_its_alert(serve: Serve) -> None:
     assert not served.heard
 
 
-def test_half_a_handshake_ends_in_time(serve: Serve) -> None:
+def test_an_unfinished_tls_handshake_ends_in_time(serve: Serve) -> None:
     served = serve(handshake_timeout=10.0)
     silent, half = served.connect(), served.connect()
     half.sendall(b"\x16\3\1\2\0")
@@ -247,7 +247,7 @@ def test_half_a_handshake_ends_in_time(serve: Serve) -> None:
     assert not served.heard
 
 
-def test_optional_limits_the_time_of_a_handshake_alone(serve: Serve) -> None:
+def test_with_optional_tls_the_handshake_timeout_applies_only_to_tls(serve: Serve) -> None:
     served = serve(tls="optional", handshake_timeout=10.0)
     silent, half = served.connect(), served.connect()
     half.sendall(b"\x16\3\1\2\0")
@@ -257,14 +257,14 @@ def test_optional_limits_the_time_of_a_handshake_alone(serve: Serve) -> None:
     served.until(lambda: served.data() == b"late")
 
 
-def test_silence_inside_tls_is_silence(serve: Serve) -> None:
+def test_a_client_that_is_silent_after_its_tls_handshake_is_cut_off(serve: Serve) -> None:
     served = serve(tls="optional", silence_timeout=5.0)
     Client(served).shake()
     served.until(lambda: not served.sockets.endpoints, 0.4)
     assert served.sockets.registry.limits.counts == {"silence_timeout": 1}
 
 
-def test_a_client_that_leaves_in_its_handshake_is_forgotten(serve: Serve) -> None:
+def test_a_client_that_leaves_during_its_tls_handshake_is_forgotten(serve: Serve) -> None:
     served = serve()
     for data in (b"", b"\x16", b"\x16\3\1\2\0xx"):
         client = served.connect()
@@ -276,7 +276,7 @@ def test_a_client_that_leaves_in_its_handshake_is_forgotten(serve: Serve) -> Non
     assert not served.heard
 
 
-def test_handshakes_take_turns(serve: Serve) -> None:
+def test_tls_handshakes_are_served_in_turn(serve: Serve) -> None:
     served = serve()
     clock = iter(range(10_000))
     # Each look at the clock is a second later: one step is more than the budget of a turn.
@@ -293,7 +293,7 @@ def test_handshakes_take_turns(serve: Serve) -> None:
     served.until(lambda: served.sockets.handshakes.completed == 5)
 
 
-def test_who_waits_for_its_turn_is_not_read(serve: Serve) -> None:
+def test_a_client_that_waits_for_its_handshake_is_not_read(serve: Serve) -> None:
     served = serve()
     client = Client(served)
     work, served.sockets.handshakes.work = served.sockets.handshakes.work, lambda: None  # type: ignore[method-assign]
@@ -310,7 +310,7 @@ def test_who_waits_for_its_turn_is_not_read(serve: Serve) -> None:
 # --- data ---
 
 
-def test_large_messages_both_ways_past_a_slow_reader(serve: Serve) -> None:
+def test_large_messages_go_both_ways_past_a_slow_reader(serve: Serve) -> None:
     served = serve(output_limit=1 << 26)
     client = Client(served, buffer=4096).shake()
     data = random.Random(1).randbytes(3_000_000)
@@ -339,7 +339,7 @@ def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
     served.until(lambda: served.data() == b"x" * 40_000 + b"y" * 40_000)
 
 
-def test_what_came_with_the_handshake_is_read_after_a_pause(serve: Serve) -> None:
+def test_data_received_with_the_handshake_is_read_after_a_pause(serve: Serve) -> None:
     """select will never tell of it: the kernel has nothing left."""
     # The on_connect alone is more than that: until it is acked nothing is read.
     served = serve("tls://127.0.0.1:0", high_water_mark=EVENT_COST - 1)
@@ -371,7 +371,7 @@ def test_what_came_with_the_handshake_is_read_after_a_pause(serve: Serve) -> Non
     served.until(lambda: served.data() == b"glued")
 
 
-def test_marks_are_reached_when_the_kernel_has_it_all(serve: Serve) -> None:
+def test_a_mark_is_reached_when_the_kernel_has_all_bytes(serve: Serve) -> None:
     served = serve(output_limit=1 << 26)
     client = Client(served, buffer=4096).shake()
     client.send(b"x")
@@ -388,7 +388,7 @@ def test_marks_are_reached_when_the_kernel_has_it_all(serve: Serve) -> None:
 # --- the end ---
 
 
-def test_close_notify_is_half_a_close(serve: Serve) -> None:
+def test_a_close_notify_is_a_half_close(serve: Serve) -> None:
     served = serve()
     served.handle = echo
     client = Client(served).shake()
@@ -405,7 +405,7 @@ def test_close_notify_is_half_a_close(serve: Serve) -> None:
     served.until(lambda: not served.sockets.endpoints)
 
 
-def test_eof_without_close_notify_is_a_cut_cable_for_raw(serve: Serve) -> None:
+def test_an_end_of_file_without_close_notify_is_an_error_for_a_raw_client(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"half of it")
@@ -416,7 +416,7 @@ def test_eof_without_close_notify_is_a_cut_cable_for_raw(serve: Serve) -> None:
     assert served.heard[-1].cause == "lost"
 
 
-def test_and_no_news_for_a_websocket(serve: Serve) -> None:
+def test_an_end_of_file_without_close_notify_is_a_normal_end_for_a_websocket(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(HANDSHAKE)
@@ -427,7 +427,7 @@ def test_and_no_news_for_a_websocket(serve: Serve) -> None:
     assert (served.heard[-1].code, served.heard[-1].cause) == (1006, "lost")
 
 
-def test_our_close_says_close_notify_behind_all_output(serve: Serve) -> None:
+def test_a_close_sends_close_notify_behind_all_output(serve: Serve) -> None:
     served = serve(output_limit=1 << 26)
     client = Client(served, buffer=4096).shake()
     client.send(b"x")
@@ -441,7 +441,7 @@ def test_our_close_says_close_notify_behind_all_output(serve: Serve) -> None:
     served.until(lambda: not served.sockets.endpoints)
 
 
-def test_a_fault_resets_without_goodbye(serve: Serve) -> None:
+def test_an_abort_resets_without_close_notify(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"x")
@@ -453,7 +453,7 @@ def test_a_fault_resets_without_goodbye(serve: Serve) -> None:
         client.receive_all()
 
 
-def test_a_broken_record_ends_it(serve: Serve) -> None:
+def test_a_broken_record_closes_the_connection(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"x")
@@ -464,7 +464,7 @@ def test_a_broken_record_ends_it(serve: Serve) -> None:
     served.until(lambda: not served.sockets.endpoints)
 
 
-def test_who_makes_us_talk_and_does_not_listen_is_cut_off(serve: Serve) -> None:
+def test_a_client_that_does_not_read_tls_answers_is_cut_off(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"x")
@@ -480,7 +480,7 @@ def test_who_makes_us_talk_and_does_not_listen_is_cut_off(serve: Serve) -> None:
 # --- certificates ---
 
 
-def test_the_certificate_is_chosen_by_name(serve: Serve, tmp_path: Path) -> None:
+def test_the_certificate_is_chosen_by_the_requested_name(serve: Serve, tmp_path: Path) -> None:
     other = server_file(tmp_path, "example.org", "*.example.org")
     served = serve(tls_cert=(server_file(tmp_path), f"example.org,*.example.org={other}"))
     for name in ("localhost", "example.org", "a.example.org"):
@@ -490,7 +490,7 @@ def test_the_certificate_is_chosen_by_name(serve: Serve, tmp_path: Path) -> None
         Client(served, name="a.b.example.org").shake()
 
 
-def test_new_certificates_are_for_new_connections(serve: Serve, tmp_path: Path) -> None:
+def test_reloaded_certificates_are_used_for_new_connections(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     file.write_bytes(Path(server_file(tmp_path)).read_bytes())
     served = serve(tls_cert=(str(file),))
@@ -524,7 +524,7 @@ def test_handlers_see_a_client_certificate(
 
 
 @pytest.mark.parametrize("name", [b"a\xff\xfeb", b"\xed\xa0\x80", b"a\0b", b""])
-def test_a_client_certificate_whose_name_is_no_text(
+def test_a_client_certificate_with_an_invalid_name_is_reported_without_it(
     serve: Serve, tmp_path: Path, name: bytes
 ) -> None:
     """An authority may sign anything."""
@@ -540,7 +540,7 @@ def test_a_client_certificate_whose_name_is_no_text(
 
 
 @pytest.mark.parametrize("cert", [None, "theirs", "expired"])
-def test_a_client_certificate_that_is_required(
+def test_a_client_without_a_required_certificate_is_refused(
     serve: Serve, tmp_path: Path, cert: str | None
 ) -> None:
     served = serve(tls_client_ca=ca_file(tmp_path), tls_client_auth="required")
@@ -600,7 +600,7 @@ def ca_pem() -> str:
     return ca().cert_pem.bytes().decode()
 
 
-def test_an_opened_connection_verifies_and_sends(serve: Serve) -> None:
+def test_an_opened_connection_verifies_its_server(serve: Serve) -> None:
     served = serve()
     upstream = Upstream(served, server_context())
     con = open_(served, f"tls://localhost:{upstream.port}", reconnect=True)
@@ -623,7 +623,7 @@ def test_an_opened_connection_verifies_and_sends(serve: Serve) -> None:
         (leaf(), {"cert": "x"}, "cert and key"),
     ],
 )
-def test_what_is_wrong_with_an_opened_one_is_told(
+def test_a_failed_tls_handshake_of_an_opened_connection_is_reported(
     serve: Serve, cert: Any, options: dict[str, Any], why: str
 ) -> None:
     served = serve()
@@ -638,7 +638,9 @@ def test_what_is_wrong_with_an_opened_one_is_told(
     assert served.heard[1].cause == "connect-failed"
 
 
-def test_the_options_of_an_opened_one(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_tls_options_of_an_opened_connection_are_used(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     served, context = serve(), server_context(leaf("other.example"))
     context.verify_mode = ssl.CERT_REQUIRED
     ca().configure_trust(context)
@@ -668,7 +670,9 @@ def test_the_options_of_an_opened_one(serve: Serve, caplog: pytest.LogCaptureFix
         (retry(X25519), "invalid session id"),
     ],
 )
-def test_what_a_server_must_not_answer(serve: Serve, answer: bytes, why: str) -> None:
+def test_an_invalid_answer_of_a_server_ends_the_opened_connection(
+    serve: Serve, answer: bytes, why: str
+) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_(served, f"tls://localhost:{listener.getsockname()[1]}")
@@ -692,7 +696,7 @@ def test_what_a_server_must_not_answer(serve: Serve, answer: bytes, why: str) ->
     assert why in served.heard[0].message
 
 
-def test_a_server_that_says_nothing_is_waited_for_so_long(serve: Serve) -> None:
+def test_a_silent_server_is_waited_for_up_to_the_timeout(serve: Serve) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         open_(served, f"tls://localhost:{listener.getsockname()[1]}", connect_timeout=5.0)
@@ -734,7 +738,7 @@ def test_a_proxy_header_comes_before_tls(serve: Serve, cut: int, mode: str) -> N
     assert served.heard[0].about["scheme"] == "tls"
 
 
-def test_header_and_hello_may_come_in_one_piece(serve: Serve) -> None:
+def test_a_proxy_header_and_the_client_hello_may_arrive_together(serve: Serve) -> None:
     served = serve("tls://127.0.0.1:0?proxy_protocol=required", trusted_proxies=("127.0.0.1",))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -747,7 +751,9 @@ def test_header_and_hello_may_come_in_one_piece(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("tls", ["required", "optional"])
-def test_plain_bytes_behind_a_proxy_header(serve: Serve, tls: str) -> None:
+def test_plain_bytes_behind_a_proxy_header_are_refused_where_tls_is_required(
+    serve: Serve, tls: str
+) -> None:
     served = serve("127.0.0.1:0?proxy_protocol=required", trusted_proxies=("127.0.0.1",), tls=tls)
     client = served.connect()
     client.sendall(HEADER + b"plain")
@@ -759,7 +765,7 @@ def test_plain_bytes_behind_a_proxy_header(serve: Serve, tls: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PROX", b"hello"])
-def test_no_handler_hears_plain_bytes_where_tls_is_required(serve: Serve, data: bytes) -> None:
+def test_plain_bytes_reach_no_handler_where_tls_is_required(serve: Serve, data: bytes) -> None:
     served = serve("127.0.0.1:0?proxy_protocol=optional", trusted_proxies=("127.0.0.1",))
     client = served.connect()
     client.sendall(data)
@@ -770,7 +776,7 @@ def test_no_handler_hears_plain_bytes_where_tls_is_required(serve: Serve, data: 
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_records_that_hold_next_to_nothing_queue_up(serve: Serve, known: bool) -> None:
+def test_a_client_that_sends_tiny_records_is_read_from_a_queue(serve: Serve, known: bool) -> None:
     """They are work, and so are changes of keys, which Python's TLS cannot send."""
     served = serve(max_header_size=1 << 20)
     client = Client(served).shake()
@@ -794,14 +800,14 @@ def test_records_that_hold_next_to_nothing_queue_up(serve: Serve, known: bool) -
 
 
 @pytest.mark.parametrize("size", [16_000, 200_000])
-def test_a_first_record_that_comes_in_parts_is_read(serve: Serve, size: int) -> None:
+def test_a_first_record_that_arrives_in_parts_is_read(serve: Serve, size: int) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"z" * size)
     served.until(lambda: len(served.data()) == size)
 
 
-def test_who_stops_in_the_middle_of_a_record_is_not_asked_again_and_again(serve: Serve) -> None:
+def test_a_client_that_stops_within_a_record_is_not_polled(serve: Serve) -> None:
     served = serve()
     client = Client(served).shake()
     client.send(b"first")

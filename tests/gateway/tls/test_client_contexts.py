@@ -18,12 +18,12 @@ def test_contexts_verify_by_default() -> None:
     assert context.verify_mode == ssl.CERT_NONE
 
 
-def test_an_own_authority_counts_instead_of_the_systems() -> None:
+def test_a_given_authority_replaces_those_of_the_system() -> None:
     context = make_context(TlsOptions(ca=ca().cert_pem.bytes().decode()))
     assert len(context.get_ca_certs()) == 1
 
 
-def test_keys_do_not_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_removed_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     text = pem(leaf("me")).decode()
     make_context(TlsOptions(cert=text))
@@ -32,7 +32,7 @@ def test_keys_do_not_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not glob.glob(f"{tmp_path}/*")
 
 
-def test_those_used_last_are_kept() -> None:
+def test_the_contexts_used_last_are_kept() -> None:
     contexts = ClientContexts()
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     options = [TlsOptions(ca=str(n)) for n in range(MOST_CACHED + 1)]
@@ -44,7 +44,7 @@ def test_those_used_last_are_kept() -> None:
 
 
 @pytest.mark.parametrize("letters", ["Müller GmbH", "株式会社", "\0"])
-def test_comments_in_a_pem_may_be_in_any_script(letters: str) -> None:
+def test_comments_in_a_pem_file_may_be_in_any_script(letters: str) -> None:
     """Python takes ASCII alone: that TypeError once ended the thread it happened in."""
     text = f"# Root of {letters}\n{ca().cert_pem.bytes().decode()}"
     assert len(make_context(TlsOptions(ca=text)).get_ca_certs()) == 1
@@ -53,6 +53,6 @@ def test_comments_in_a_pem_may_be_in_any_script(letters: str) -> None:
 
 
 @pytest.mark.parametrize("ca", ["-----BEGIN CERTIFICATE-----ü", "-----BEGIN\0", "ü", "# none"])
-def test_what_is_not_a_certificate_is_told(ca: str) -> None:
+def test_text_that_is_not_a_certificate_is_refused(ca: str) -> None:
     with pytest.raises(ValueError, match="option ca holds no certificates"):
         make_context(TlsOptions(ca=ca))

@@ -53,12 +53,12 @@ def real(name: str | None) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["example.org", "EXAMPLE.org", None])
-def test_what_openssl_says_is_read(name: str | None) -> None:
+def test_a_client_hello_of_openssl_is_read(name: str | None) -> None:
     assert read(real(name)) == Hello((name or "").lower())
 
 
 @pytest.mark.parametrize("size", [1, 5, 100, MAX_RECORD])
-def test_any_cut_and_any_records_are_the_same(size: int) -> None:
+def test_a_client_hello_may_be_cut_and_split_into_records_anywhere(size: int) -> None:
     data = records(message(named(b"a.b"), shares(X25519)), size)
     for seed in range(20):
         rng, reader, rest = random.Random(seed), HelloReader(), data
@@ -113,7 +113,7 @@ def test_a_key_exchange_that_costs_too_much_is_refused(
         records(message(supported(X25519) + b"\0")),
     ],
 )
-def test_what_is_no_hello_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_client_hello_are_refused(data: bytes) -> None:
     hello = read(data)
     if hello is None:
         # The last record is cut off there; more of it settles the matter.
@@ -125,7 +125,7 @@ def test_what_is_no_hello_is_refused(data: bytes) -> None:
     assert hello.alert == ALERT_DECODE_ERROR
 
 
-def test_a_hello_has_a_longest_size() -> None:
+def test_a_client_hello_has_a_longest_size() -> None:
     assert read(records(message(size=MAX_HELLO - 200))) == Hello("")
     # Tiny records are longer than what they carry, and count by themselves.
     for data in (records(message(size=MAX_HELLO)), records(message(size=MAX_HELLO // 2), 1)):
@@ -139,7 +139,7 @@ def test_a_hello_has_a_longest_size() -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
 @example(b"", 0, b"\x16")
-def test_no_bytes_make_it_raise(data: bytes, at: int, change: bytes) -> None:
+def test_no_bytes_of_a_client_raise(data: bytes, at: int, change: bytes) -> None:
     read(data)
     read(b"\x16\3\1" + vector(data, 2))
     read(records(b"\1" + vector(data, 3)))
@@ -148,7 +148,7 @@ def test_no_bytes_make_it_raise(data: bytes, at: int, change: bytes) -> None:
 
 
 @pytest.mark.parametrize("curve", [0x17, 0x18, 0x19, X25519, 0x1E])
-def test_openssl_takes_a_curve_where_one_is_on_offer(curve: int, tmp_path: Path) -> None:
+def test_openssl_prefers_a_curve_where_one_is_offered(curve: int, tmp_path: Path) -> None:
     """Why a hello is let in that names a costly group beside a curve, and shows a key for none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file(tmp_path))
@@ -183,7 +183,7 @@ def heard(data: bytes, cut: int = 1 << 20) -> Hello | None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("cut", [1, 7, 1 << 20])
-def test_what_openssl_answers_is_let_through(version: ssl.TLSVersion, cut: int) -> None:
+def test_a_server_hello_of_openssl_is_accepted(version: ssl.TLSVersion, cut: int) -> None:
     context = server_context()
     context.maximum_version = version
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -210,7 +210,9 @@ def test_what_openssl_answers_is_let_through(version: ssl.TLSVersion, cut: int) 
         (WARNING[:5] + b"\1", None),
     ],
 )
-def test_what_a_server_asks_for(data: bytes, hello: Hello | None, cut: int) -> None:
+def test_a_server_that_asks_for_an_expensive_key_exchange_is_refused(
+    data: bytes, hello: Hello | None, cut: int
+) -> None:
     assert heard(data, cut) == hello
 
 
@@ -229,14 +231,14 @@ def test_what_a_server_asks_for(data: bytes, hello: Hello | None, cut: int) -> N
         records(b"\2" + vector(bytes(34) + vector(bytes(32), 1), 3)),
     ],
 )
-def test_what_is_no_hello_of_a_server(data: bytes) -> None:
+def test_bytes_that_are_not_a_server_hello_are_refused(data: bytes) -> None:
     hello = heard(data + bytes(1000))
     assert hello is not None
     assert hello.alert == ALERT_DECODE_ERROR
 
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=3))
-def test_no_bytes_of_a_server_make_it_raise(data: bytes, at: int, change: bytes) -> None:
+def test_no_bytes_of_a_server_raise(data: bytes, at: int, change: bytes) -> None:
     heard(data)
     heard(b"\x16\3\3" + vector(data, 2))
     heard(records(b"\2" + vector(data, 3)))

@@ -65,7 +65,7 @@ def test_data_goes_both_ways_however_it_is_cut(version: ssl.TLSVersion, seed: in
     assert pair.server.about("localhost")["version"] == ("TLSv1.3" if version is V13 else "TLSv1.2")
 
 
-def test_data_that_comes_glued_to_the_handshake_waits() -> None:
+def test_data_received_with_the_handshake_waits() -> None:
     pair = Pair()
     pair.client.handshake(b"")
     pair.server.handshake(pair.client.data_to_send())
@@ -103,7 +103,9 @@ def test_each_side_can_end_while_the_other_goes_on(version: ssl.TLSVersion) -> N
         ("localhost", "ours", -1, "certificate has expired"),
     ],
 )
-def test_the_wrong_server_is_refused_and_told(name: str, of: str, days: int, why: str) -> None:
+def test_a_server_with_the_wrong_certificate_is_refused_with_an_alert(
+    name: str, of: str, days: int, why: str
+) -> None:
     pair = Pair(server=server_context(leaf(of=of, days=days)), name=name)
     pair.shake()
     assert not pair.client.established
@@ -112,7 +114,7 @@ def test_the_wrong_server_is_refused_and_told(name: str, of: str, days: int, why
     assert "alert" in pair.server.error
 
 
-def test_an_old_version_is_refused_and_told() -> None:
+def test_an_old_version_is_refused_with_an_alert() -> None:
     server = server_context()
     server.minimum_version = V13
     pair = Pair(client_context(version=V12), server)
@@ -132,7 +134,7 @@ def test_a_broken_record_is_an_error_and_not_data() -> None:
     assert pair.server.receive_data(pair.client.encrypt(b"more")) == b""
 
 
-def test_a_name_that_cannot_be_is_our_own_mistake() -> None:
+def test_an_invalid_server_name_raises() -> None:
     for name in ("", ".x", "a" * 300 + ".b"):
         with pytest.raises(ValueError):
             TlsEngine(client_context(), server_side=False, server_name=name)
@@ -140,7 +142,7 @@ def test_a_name_that_cannot_be_is_our_own_mistake() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=300), st.booleans())
-def test_no_bytes_make_it_raise(data: bytes, stands: bool) -> None:
+def test_no_bytes_raise(data: bytes, stands: bool) -> None:
     pair = Pair()
     if stands:
         pair.shake()

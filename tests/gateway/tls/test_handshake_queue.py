@@ -25,7 +25,7 @@ class One:
             self.queue.waiting[self] = b"next"
 
 
-def test_a_turn_ends_when_its_share_is_used_up() -> None:
+def test_handshakes_stop_when_the_share_of_a_turn_is_used() -> None:
     clock = Clock()
     queue = HandshakeQueue(clock)
     ones = [One(queue, clock, BUDGET / 3.5) for _ in range(10)]
@@ -36,7 +36,7 @@ def test_a_turn_ends_when_its_share_is_used_up() -> None:
     assert not queue.waiting
 
 
-def test_a_dear_one_gets_its_turn_too() -> None:
+def test_an_expensive_handshake_gets_its_turn() -> None:
     clock = Clock()
     queue = HandshakeQueue(clock)
     ones = [One(queue, clock, 100 * BUDGET) for _ in range(2)]
@@ -44,7 +44,7 @@ def test_a_dear_one_gets_its_turn_too() -> None:
     assert [one.heard for one in ones] == [[b"first"], []]
 
 
-def test_who_queues_up_again_does_so_behind_the_others() -> None:
+def test_a_handshake_that_queues_again_waits_behind_the_others() -> None:
     clock = Clock()
     queue = HandshakeQueue(clock)
     eager, other = One(queue, clock, 0.0, steps=3), One(queue, clock, 0.0)

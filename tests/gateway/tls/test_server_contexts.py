@@ -14,7 +14,7 @@ def listen(*certs: str, **more: object) -> Listen:
     return Listen(name="here", tls="required", tls_cert=certs, **more)  # type: ignore[arg-type]
 
 
-def test_a_name_finds_its_certificate(tmp_path: Path) -> None:
+def test_a_requested_name_selects_its_certificate(tmp_path: Path) -> None:
     files = [server_file(tmp_path, name) for name in ("default", "one", "star")]
     found = ServerContexts(
         listen(files[0], f"Example.org={files[1]}", f"*.example.org,other={files[2]}")
@@ -44,7 +44,7 @@ def test_a_name_finds_its_certificate(tmp_path: Path) -> None:
         ("tls_client_ca", b"x", "no certificates"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_setting(
+def test_a_wrong_certificate_is_refused_with_its_setting(
     tmp_path: Path, name: str, data: bytes | None, said: str
 ) -> None:
     file = str(tmp_path / "wrong.pem")
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_with_its_setting(
 
 
 @pytest.mark.parametrize(("days", "said"), [(-1, "expired on"), (60, "not valid before"), (1, "")])
-def test_dates_are_warned_of(
+def test_an_expiring_certificate_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, days: int, said: str
 ) -> None:
     ServerContexts(listen(server_file(tmp_path, "dated", days=days)))
@@ -71,7 +71,7 @@ def test_dates_are_warned_of(
     assert bool(caplog.text) is bool(said)
 
 
-def test_clients_are_asked_as_the_listener_says(tmp_path: Path) -> None:
+def test_client_certificates_are_requested_as_the_listener_says(tmp_path: Path) -> None:
     file = server_file(tmp_path)
     for auth, mode in (("optional", 1), ("required", 2)):
         given = listen(file, tls_client_ca=ca_file(tmp_path), tls_client_auth=auth)
@@ -79,7 +79,7 @@ def test_clients_are_asked_as_the_listener_says(tmp_path: Path) -> None:
     assert ServerContexts(listen(file)).context_for("").verify_mode == 0
 
 
-def test_a_file_may_vanish_while_it_is_read(
+def test_a_file_that_vanishes_while_it_is_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it does in the moment in which it is renewed."""

@@ -17,20 +17,20 @@ def der(pem: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("rsa", [False, True])
-def test_the_dates_of_a_certificate(rsa: bool) -> None:
+def test_the_dates_of_a_certificate_are_read(rsa: bool) -> None:
     pem = leaf("a.b", rsa=rsa).cert_chain_pems[0].bytes()
     cert = x509.load_pem_x509_certificate(pem)
     assert validity(der(pem)) == (cert.not_valid_before_utc, cert.not_valid_after_utc)
 
 
-def test_dates_beyond_2049_are_written_in_another_way() -> None:
+def test_dates_after_2049_are_read() -> None:
     late = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
     cert = ca().issue_cert("late", not_before=late - timedelta(1), not_after=late)
     assert validity(der(cert.cert_chain_pems[0].bytes())) == (late - timedelta(1), late)
 
 
 @given(st.binary(max_size=60), st.integers(0, 600))
-def test_what_is_no_certificate_is_a_value_error(data: bytes, cut: int) -> None:
+def test_bytes_that_are_not_a_certificate_raise_value_error(data: bytes, cut: int) -> None:
     whole = der(leaf("a.b").cert_chain_pems[0].bytes())
     for text in (data, whole[:cut], b"0" + bytes((len(data),)) + data):
         try:
@@ -39,7 +39,7 @@ def test_what_is_no_certificate_is_a_value_error(data: bytes, cut: int) -> None:
             pass
 
 
-def test_a_name_cannot_write_a_second_one() -> None:
+def test_a_name_cannot_imitate_a_second_one() -> None:
     parsed = {
         "subject": ((("organizationName", "O, Inc+=\\"),), (("commonName", "a,CN=root"),)),
         "issuer": ((("commonName", " #x "),), (("unknownKind", "v"), ("localityName", "#l"))),
@@ -55,5 +55,5 @@ def test_a_name_cannot_write_a_second_one() -> None:
     assert len(told["sha256"]) == 64
 
 
-def test_a_certificate_may_say_nothing() -> None:
+def test_an_empty_certificate_name_is_read() -> None:
     assert describe({}, b"")["names"] == []
