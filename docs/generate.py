@@ -71,7 +71,7 @@ def _setting(option: Option) -> str:
     flag = f"--{option.flag}"
     if option.kind == "switch":
         flag = f"{flag}`, `--no-{option.flag}"
-    elif option.name in METAVARS:
+    elif option.name in METAVARS and not option.choices:
         flag = f"{flag} {METAVARS[option.name]}"
     facts = [
         f"`{flag}`",

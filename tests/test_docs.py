@@ -204,8 +204,12 @@ def test_the_places_in_the_architecture_exist() -> None:
     assert len(places) > 20
     for file, name in places:
         assert name in defined(ROOT / "wsraw" / file), f"{file} {name}"
-    for file in re.findall(r"`([\w/]+(?:\.py|/))`", text):
-        assert (ROOT / "wsraw" / file).exists(), file
+
+
+@pytest.mark.parametrize("path", [ARCHITECTURE, ROOT / "CONTRIBUTING.md"], ids=by_name)
+def test_files_in_the_pages_for_developers_exist(path: Path) -> None:
+    for file in re.findall(r"`([\w/]+(?:\.py|/))`", path.read_text("utf-8")):
+        assert (ROOT / file).exists() or (ROOT / "wsraw" / file).exists(), file
 
 
 def first_column(text: str) -> set[str]:
