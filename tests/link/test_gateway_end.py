@@ -47,7 +47,7 @@ def test_before_hello_only_hello_is_heard() -> None:
         end.receive(b"\xc1")
 
 
-def test_events_are_numbered_without_gaps_and_keep_their_place() -> None:
+def test_events_are_numbered_without_gaps() -> None:
     end = gateway_end()
     one, two = message(), message()
     end.deliver(one, None, 1, 0.0)
@@ -58,7 +58,7 @@ def test_events_are_numbered_without_gaps_and_keep_their_place() -> None:
     assert sent(end) is None
 
 
-def test_drain_is_said_once() -> None:
+def test_a_drain_is_sent_once() -> None:
     end = gateway_end()
     end.drain(3.0)
     end.drain(3.0)
@@ -74,7 +74,7 @@ def test_only_a_ready_session_drains(state: LinkState) -> None:
     assert (end.state, sent(end)) == (state, None)
 
 
-def test_the_end_gives_back_in_order_what_was_in_flight() -> None:
+def test_the_end_of_a_session_returns_the_events_in_flight_in_order() -> None:
     end = gateway_end()
     for owner in "abcd":
         end.deliver(message(), owner, 10, 0.0)
@@ -145,7 +145,7 @@ def test_a_seq_is_acked_once() -> None:
     assert end.receive(to_gateway(rec.Ack(3, 3))) == [rec.Ack(3, 3)]
 
 
-def test_a_hello_in_a_session_that_stands_is_heard() -> None:
+def test_a_hello_within_a_session_is_accepted() -> None:
     """The worker knows nothing of that session any more."""
     end = in_flight(1)
     assert end.receive(to_gateway(rec.Ack(1, 1), hello(), session=0)) == [hello()]
@@ -173,7 +173,7 @@ def test_wrong_records_are_refused_by_batch_and_index() -> None:
     assert (said[1].batch, said[1].index) == (2, 1)
 
 
-def test_a_wrong_ack_is_no_ack() -> None:
+def test_a_wrong_ack_is_refused() -> None:
     end = in_flight(1)
     assert end.receive(rec.encode([SESSION, ["ack", "1", "1"], rec.Send(CON, b"x")]))[0] is None
     assert len(end.window.in_flight) == 1
@@ -182,7 +182,7 @@ def test_a_wrong_ack_is_no_ack() -> None:
 # --- both ends ---
 
 
-def test_both_ends_through_a_session_and_the_next() -> None:
+def test_both_ends_go_through_a_session_and_the_next() -> None:
     worker = worker_end()
     for session in (1, 2):
         gateway = GatewayEnd(b"id", rec.gateway_decoder())

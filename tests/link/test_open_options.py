@@ -53,7 +53,7 @@ def asked(target: str = "h:1", protocol: str = "websocket", **fields: Any) -> Op
         ),
     ],
 )
-def test_the_request_of_a_websocket(
+def test_the_request_of_an_opened_websocket_has_its_options(
     target: str, fields: dict[str, Any], path: str, headers: dict[str, str]
 ) -> None:
     found = asked(target, **fields)
@@ -61,7 +61,7 @@ def test_the_request_of_a_websocket(
 
 
 @pytest.mark.parametrize("url", ["/a b", "/a\r\nX: y", "no-slash", "/é", "*", "/\0"])
-def test_no_url(url: str) -> None:
+def test_a_target_that_is_not_a_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is not a url"):
         asked(url=url)
 
@@ -70,7 +70,7 @@ def test_no_url(url: str) -> None:
     "target",
     ["ws://ann:secret@h:1/", "ann:secret@h:1", "ws://secret@h", "wss://a:b@secret@h/x?y@z"],
 )
-def test_a_login_is_not_shown(target: str) -> None:
+def test_a_login_in_a_url_is_not_shown(target: str) -> None:
     found = asked(target)
     assert "secret" not in found.shown
     assert "secret" not in str(found.target)
@@ -92,7 +92,7 @@ def test_a_login_is_not_shown(target: str) -> None:
         ("ann:secret@ü\u0308..:1", "websocket"),
     ],
 )
-def test_nor_in_an_error(target: str, protocol: str) -> None:
+def test_a_login_in_a_url_is_not_shown_in_an_error(target: str, protocol: str) -> None:
     with pytest.raises(ValueError, match=r".") as error:
         asked(target, protocol)
     assert "secret" not in str(error.value)
@@ -120,14 +120,14 @@ ODD: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("option", "value"), ODD, ids=str)
-def test_an_odd_option_is_named(option: str, value: Any) -> None:
+def test_a_wrong_option_is_named_in_the_error(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"option|header|server") as error:
         asked("wss://h:1", options={option: value})
     assert "\n" not in str(error.value)
     assert "cret" not in str(error.value)
 
 
-def test_what_is_not_given_may_be_nil_and_unknown_options_are_for_later_versions() -> None:
+def test_nil_options_count_as_missing_and_unknown_ones_are_ignored() -> None:
     names = ("connect_timeout", "reconnect", "deflate", "verify", "name", "headers", "ca", "during")
     options: dict[str, Any] = dict.fromkeys(names)
     found = asked(options={**options, "couple": None, "later": [object]})
@@ -145,7 +145,7 @@ def test_what_is_not_given_may_be_nil_and_unknown_options_are_for_later_versions
         "ws://h/\ud83d", "h/x:80", "h?x:80", "[::1:80", "ws://[::1", "h\u00a0:80", "a@b:80",
     ],
 )  # fmt: skip
-def test_an_odd_target_is_refused(target: str) -> None:
+def test_a_wrong_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match=r".") as error:
         asked(target, "raw")
     assert "\n" not in str(error.value)
@@ -166,7 +166,7 @@ NAMES = sorted({name for name, _ in ODD})
     st.text(),
     st.dictionaries(st.sampled_from(NAMES), ANYTHING),
 )
-def test_whatever_comes_is_an_opening_or_a_value_error(
+def test_any_options_are_accepted_or_raise_value_error(
     target: str, protocol: str, url: str, host: str, orig: str, options: dict[str, Any]
 ) -> None:
     try:
@@ -182,6 +182,6 @@ def test_whatever_comes_is_an_opening_or_a_value_error(
 
 
 @pytest.mark.parametrize("name", [name.title() for name in sorted(OF_REQUESTS)])
-def test_what_the_gateway_writes_itself(name: str) -> None:
+def test_headers_that_the_gateway_writes_itself_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"the header {name} is set by the gateway"):
         asked("ws://h/", options={"headers": {name: "1"}})

@@ -52,7 +52,7 @@ def decode(data: bytes) -> tuple[Any, list[Any], list[tuple[int, str]]]:
 
 
 @pytest.mark.parametrize("struct", [*Command.__args__, *Event.__args__, *Notice.__args__])
-def test_every_record_survives_the_way(struct: type[Record]) -> None:
+def test_every_record_is_decoded_as_it_was_encoded(struct: type[Record]) -> None:
     samples: dict[Any, Any] = {"int": 5, "str": "x", "bytes": b"\xff", "float": 1.5, "Any": [1]}
     values = {
         field.name: samples[str(field.type).removeprefix("<class '").removesuffix("'>")]
@@ -73,7 +73,7 @@ def test_a_tag_means_one_record_in_each_direction(unions: tuple[Any, ...]) -> No
     assert len(tags) == len(set(tags))
 
 
-def test_a_batch_of_no_records_is_a_batch() -> None:
+def test_a_batch_without_records_is_valid() -> None:
     assert decode(batch()) == (7, [], [])
 
 
@@ -83,7 +83,7 @@ def test_records_grow_by_appending_fields() -> None:
     assert decode(batch(["close", 5])) == (7, [Close(5, 1000, "")], [])
 
 
-def test_the_control_link_has_a_token_in_front() -> None:
+def test_a_batch_of_the_control_link_begins_with_its_token() -> None:
     decoder = Decoder(str, FromSupervisor)
     assert decoder.decode(batch(Exited(3, "x"), head="secret")) == (
         "secret",
@@ -118,7 +118,7 @@ def test_the_control_link_has_a_token_in_front() -> None:
         ["ack", 1],
     ],
 )
-def test_a_wrong_record_is_left_out_and_the_rest_applies(wrong: Any) -> None:
+def test_a_wrong_record_is_skipped_and_the_others_apply(wrong: Any) -> None:
     head, records, left_out = decode(batch(Ack(1, 1), wrong, Bye()))
     assert (head, records) == (7, [Ack(1, 1), None, Bye()])
     assert [index for index, _ in left_out] == [1]
@@ -142,7 +142,7 @@ def test_each_wrong_record_is_named_by_its_index() -> None:
     ],
     ids=["map as key", "timestamp", "short timestamp", "key not UTF-8", "number as key"],
 )
-def test_options_that_cannot_be_are_a_wrong_record(options: bytes) -> None:
+def test_impossible_options_make_a_wrong_record(options: bytes) -> None:
     _, records, left_out = decode(with_options(options))
     assert records == [None]
     assert len(left_out) == 1
@@ -182,7 +182,7 @@ def test_other_text_than_data_must_be_utf_8() -> None:
         b"\x92\x07\x93\xa4send\x05\xdb\xff\xff\xff\xff",
     ],
 )
-def test_what_is_no_batch_is_a_link_error(data: bytes) -> None:
+def test_bytes_that_are_not_a_batch_raise_link_error(data: bytes) -> None:
     with pytest.raises(LinkError):
         decode(data)
 
@@ -194,7 +194,7 @@ def test_what_is_no_batch_is_a_link_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     "number", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53 - 1, -1, -129]
 )
-def test_the_session_of_a_batch(number: int, count: int) -> None:
+def test_the_session_of_a_batch_is_read_without_decoding_it(number: int, count: int) -> None:
     assert session_of(batch(*[Bye()] * (count - 1), head=number)) == number
 
 
@@ -207,12 +207,12 @@ def test_the_session_of_a_batch(number: int, count: int) -> None:
     ],
 )
 @pytest.mark.parametrize("array", [b"\x92", b"\xdc\0\x02", b"\xdd\0\0\0\x02"])
-def test_a_session_may_be_written_longer_than_it_must(array: bytes, number: bytes) -> None:
+def test_a_session_number_may_be_encoded_longer_than_necessary(array: bytes, number: bytes) -> None:
     assert session_of(array + number + encode(Bye())) == 7
 
 
 @pytest.mark.parametrize("rest", [b"", b"\xc1", ENDLESS, bytes(64 << 20)])
-def test_what_stands_behind_the_session_is_not_looked_at(rest: bytes) -> None:
+def test_bytes_behind_the_session_number_are_not_read(rest: bytes) -> None:
     assert session_of(memoryview(b"\x92\x07" + rest)) == 7
     assert session_of(ENDLESS + b"\x07" + rest) == 7
 
@@ -222,7 +222,7 @@ def test_what_stands_behind_the_session_is_not_looked_at(rest: bytes) -> None:
     [b"", b"\x91", b"\x92\xcf\0", b"\xdc\0", b"\x07", b"\xc1", b"\x81\x07\x08", b"\x92\xa0"]
     + [encode([head]) for head in ("7", True, 7.0, None, [7], {7: 7}, b"7")],
 )
-def test_no_session_in_front(data: bytes) -> None:
+def test_a_batch_without_a_session_number_has_none(data: bytes) -> None:
     assert session_of(data) is None
 
 
@@ -241,7 +241,7 @@ def str_head(size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 65535, 65536, 100_000])
 @pytest.mark.parametrize("byte", [b"a", b"\xff"], ids=["UTF-8", "not UTF-8"])
-def test_data_may_come_as_a_string_of_any_length(size: int, byte: bytes) -> None:
+def test_data_may_be_a_string_of_any_length(size: int, byte: bytes) -> None:
     data = byte * size
     record = b"\x93\xa4send\x05" + str_head(size) + data
     assert decode(b"\x92\x07" + record) == (7, [Send(5, data)], [])
@@ -260,13 +260,13 @@ def test_every_data_field_may_be_a_string(fields: list[Any], expected: Record) -
     assert decode(batch(fields)) == (7, [expected], [])
 
 
-def test_a_string_as_data_heals_nothing_else() -> None:
+def test_a_string_as_data_excuses_no_other_mistake() -> None:
     _, records, left_out = decode(batch(["send", "five", "data"]))
     assert (records, len(left_out)) == ([None], 1)
 
 
 @pytest.mark.parametrize("extra", [10, 11, 65_530, 65_531, 70_000])
-def test_string_data_with_many_fields_of_a_later_version(extra: int) -> None:
+def test_string_data_is_accepted_beside_fields_of_a_later_version(extra: int) -> None:
     """The array head is written anew: in one, three or five bytes."""
     assert decode(batch(["send", 5, "s", "text", True, *[0] * extra])) == (
         7,
@@ -275,7 +275,7 @@ def test_string_data_with_many_fields_of_a_later_version(extra: int) -> None:
     )
 
 
-def test_what_a_worker_hears_is_not_healed() -> None:
+def test_a_worker_does_not_accept_strings_as_data() -> None:
     """The gateway writes `bin` itself; a worker has no strings to expect."""
     _, records, left_out = worker_decoder().decode(batch(["on_message", 1, 5, 6, "raw"]))
     assert (records, len(left_out)) == ([None], 1)
@@ -311,17 +311,19 @@ def check(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_raise_link_error(data: bytes) -> None:
     check(data)
 
 
 @given(st.lists(nearly | values, max_size=6))
-def test_any_array(records: list[Any]) -> None:
+def test_any_array_is_decoded_or_raises_link_error(records: list[Any]) -> None:
     check(batch(*records))
 
 
 @given(st.lists(nearly, min_size=1, max_size=3), st.data())
-def test_any_damage_to_a_batch(records: list[Any], data: st.DataObject) -> None:
+def test_a_damaged_batch_is_decoded_or_raises_link_error(
+    records: list[Any], data: st.DataObject
+) -> None:
     good = bytearray(batch(*records))
     for _ in range(data.draw(st.integers(1, 3))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))

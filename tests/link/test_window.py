@@ -225,7 +225,7 @@ def rate(simulation: Simulation, seconds: float) -> float:
 
 @pytest.mark.parametrize("round_trip", [0.01, 0.1, 0.3], ids=["10 ms", "100 ms", "300 ms"])
 @pytest.mark.parametrize(("service", "hands"), [(0.001, 1), (0.050, 1), (0.020, 10)])
-def test_a_worker_far_away_is_kept_busy(round_trip: float, service: float, hands: int) -> None:
+def test_a_remote_worker_is_kept_busy(round_trip: float, service: float, hands: int) -> None:
     simulation = Simulation(service, hands, round_trip=round_trip)
     rate(simulation, 8.0)
     # 300 ms for 20 ms of work: there the spacing is coarse.
@@ -235,7 +235,7 @@ def test_a_worker_far_away_is_kept_busy(round_trip: float, service: float, hands
     assert simulation.window.limit <= 2 * (hands + way * hands / service)
 
 
-def test_a_network_that_becomes_slower_is_found_out() -> None:
+def test_a_network_that_becomes_slower_is_noticed() -> None:
     simulation = Simulation(0.001, round_trip=0.02)
     assert rate(simulation, 3.0) > 900
     simulation.round_trip = 0.1
@@ -243,14 +243,14 @@ def test_a_network_that_becomes_slower_is_found_out() -> None:
     assert rate(simulation, 3.0) > 900
 
 
-def test_the_window_of_one_that_is_far_away_does_not_grow_unused() -> None:
+def test_the_window_of_a_remote_worker_does_not_grow_unused() -> None:
     """Its twin is the first one: there the window is what holds it up."""
     simulation = Simulation(0.001, gap=0.05, round_trip=0.1)
     rate(simulation, 10.0)
     assert simulation.window.limit <= 2 * FIRST_WINDOW
 
 
-def test_the_way_to_a_worker_far_away_does_not_make_it_stuck() -> None:
+def test_the_latency_of_a_remote_worker_does_not_make_it_stuck() -> None:
     window = begun(is_remote=True)
     window.add(message(), None, 1, 1.0)
     window.take(rec.Ack(1, 1))
@@ -264,7 +264,7 @@ def test_the_way_to_a_worker_far_away_does_not_make_it_stuck() -> None:
     assert window.is_stuck(2.1 + STUCK_AFTER + 0.001)
 
 
-def test_a_long_handler_is_no_long_way() -> None:
+def test_a_long_handler_is_not_taken_for_latency() -> None:
     """The quickest of some events says how far it is, and no handler makes it farther than that."""
     window = begun(is_remote=True)
     now = 0.0

@@ -66,7 +66,9 @@ def worker_in(state: LinkState) -> WorkerEnd:
 
 
 @pytest.mark.parametrize(("state", "step"), LISTED)
-def test_listed_moves(state: LinkState, step: Callable[[WorkerEnd], object]) -> None:
+def test_every_listed_transition_leads_to_its_state(
+    state: LinkState, step: Callable[[WorkerEnd], object]
+) -> None:
     end = worker_in(state)
     step(end)
     assert end.state is LISTED[state, step]
@@ -81,13 +83,15 @@ def test_listed_moves(state: LinkState, step: Callable[[WorkerEnd], object]) -> 
         if (state, step) not in LISTED and (state, step) != (N, bye)
     ],
 )
-def test_all_other_moves_stay(state: LinkState, step: Callable[[WorkerEnd], object]) -> None:
+def test_events_outside_the_table_change_no_state(
+    state: LinkState, step: Callable[[WorkerEnd], object]
+) -> None:
     end = worker_in(state)
     step(end)
     assert end.state is state
 
 
-def test_who_after_bye_is_not_answered() -> None:
+def test_a_who_after_bye_is_not_answered() -> None:
     """A gateway forgets a session that said bye; asked again, the worker must not come back."""
     end = ready_worker()
     end.bye()
@@ -107,7 +111,7 @@ def test_a_worker_that_says_bye_unasked_says_no_hello() -> None:
 # --- the dialog ---
 
 
-def test_who_is_answered_with_hello_once() -> None:
+def test_a_who_is_answered_once_with_hello() -> None:
     end = worker_end(window=50, concurrency=3)
     assert sent(end) is None
     end.receive(who())
@@ -115,7 +119,7 @@ def test_who_is_answered_with_hello_once() -> None:
     assert sent(end) is None
 
 
-def test_hello_says_what_is_still_held() -> None:
+def test_the_hello_lists_the_connections_that_are_held() -> None:
     end = ready_worker()
     end.receive(
         to_worker(
@@ -130,7 +134,7 @@ def test_hello_says_what_is_still_held() -> None:
     assert sent(end) == [0, hello(held=sorted([CON, CON + 2, own]))]
 
 
-def test_what_it_has_handled_the_end_of_is_held_no_more() -> None:
+def test_a_connection_whose_end_was_handled_is_no_longer_held() -> None:
     """Should the gateway die before its detach comes, the next one would tell the end again."""
     end = ready_worker()
     other = CON + 1
@@ -141,7 +145,7 @@ def test_what_it_has_handled_the_end_of_is_held_no_more() -> None:
     assert end.held == {other}
 
 
-def test_an_end_that_was_handled_too_late_is_told_again() -> None:
+def test_an_end_that_was_handled_too_late_is_reported_again() -> None:
     end = ready_worker()
     [event] = end.receive(to_worker(rec.OnClose(3, CON, 1000, "", "peer")))
     outbox = end.outbox(event)
@@ -153,7 +157,7 @@ def test_an_end_that_was_handled_too_late_is_told_again() -> None:
 @pytest.mark.parametrize(
     "event", [rec.OnError(1, CON, "refused"), rec.OnClose(1, CON, 1006, "", "connect-failed")]
 )
-def test_one_known_from_another_event_than_on_connect_is_held(event: rec.Event) -> None:
+def test_a_connection_known_from_any_event_is_held(event: rec.Event) -> None:
     end = ready_worker()
     end.receive(to_worker(event))
     end.receive(who())
@@ -185,7 +189,7 @@ def test_welcome_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("session", [0, SESSION - 1, SESSION + 1])
-def test_what_another_session_says_is_dropped(session: int) -> None:
+def test_a_batch_of_another_session_is_dropped(session: int) -> None:
     end = ready_worker()
     assert end.receive(to_worker(EVENT, session=session)) == []
     assert end.receive(to_worker(rec.OnConnect(1, CON, {}), session=session)) == []
@@ -193,7 +197,7 @@ def test_what_another_session_says_is_dropped(session: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", rec.encode([True]), b"\x91" * 10_000])
-def test_a_worker_survives_what_is_no_batch(data: bytes) -> None:
+def test_a_worker_survives_bytes_that_are_not_a_batch(data: bytes) -> None:
     end = ready_worker()
     assert end.receive(data) == []
     assert end.state is R
@@ -204,7 +208,7 @@ def test_an_unknown_notice_is_ignored() -> None:
     assert end.receive(rec.encode([SESSION, ["a later version's"], EVENT])) == [EVENT]
 
 
-def test_a_refusal_reaches_who_has_no_session() -> None:
+def test_a_refusal_reaches_a_worker_without_a_session() -> None:
     [refused] = worker_end().receive(refusal("wrong token"))
     assert refused == rec.Refused(0, 0, "wrong token")
 
@@ -229,7 +233,7 @@ def test_acks_in_a_row_are_one_record() -> None:
     assert sent(end) == [SESSION, rec.Ack(4, 6), rec.Ack(9, 9), rec.Ack(8, 8), rec.Ack(10, 10)]
 
 
-def test_what_cannot_be_encoded_is_left_out_with_a_warning() -> None:
+def test_a_record_that_cannot_be_encoded_is_skipped_with_a_warning() -> None:
     end = ready_worker()
     for seq in (4, 5, 6):
         outbox = Outbox(SESSION, rec.OnError(seq, CON, ""))
@@ -246,7 +250,7 @@ def test_what_cannot_be_encoded_is_left_out_with_a_warning() -> None:
     assert sent(end) is None
 
 
-def test_nothing_is_forgotten_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_kept_until_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     end = ready_worker()
     end.command(rec.Send(CON, b"a"))
     end.done(Outbox(SESSION, rec.OnError(4, CON, "")))
@@ -264,7 +268,7 @@ def test_nothing_is_forgotten_before_it_is_encoded(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["who, welcome", "welcome"])
-def test_an_outbox_dies_with_its_session(asked: bool) -> None:
+def test_unsent_records_end_with_their_session(asked: bool) -> None:
     end = ready_worker()
     outbox, done = end.outbox(EVENT), end.outbox(EVENT)
     outbox.records.append(rec.Send(CON, b"late"))
@@ -280,7 +284,7 @@ def test_an_outbox_dies_with_its_session(asked: bool) -> None:
     assert sent(end) is None
 
 
-def test_flush_sends_ahead_and_only_once() -> None:
+def test_a_flush_sends_earlier_and_only_once() -> None:
     end = ready_worker()
     outbox = end.outbox(EVENT)
     outbox.records.append(rec.Send(CON, b"a"))
@@ -291,7 +295,7 @@ def test_flush_sends_ahead_and_only_once() -> None:
     assert sent(end) == [SESSION, rec.Send(CON, b"b"), rec.Ack(1, 1)]
 
 
-def test_a_command_of_no_event_needs_a_session() -> None:
+def test_a_command_outside_an_event_needs_a_session() -> None:
     end = ready_worker()
     assert end.command(rec.Join(CON, "g"))
     assert sent(end) == [SESSION, rec.Join(CON, "g")]
@@ -336,7 +340,7 @@ def test_ids_come_from_the_range_and_more_are_asked_for_in_time() -> None:
         end.new_id()
 
 
-def test_no_ids_without_a_session() -> None:
+def test_without_a_session_there_are_no_ids() -> None:
     with pytest.raises(LookupError):
         worker_end().new_id()
     end = ready_worker()
@@ -345,7 +349,7 @@ def test_no_ids_without_a_session() -> None:
         end.new_id()
 
 
-def test_the_answer_to_a_shell_is_passed_on() -> None:
+def test_an_answer_to_a_query_is_passed_on() -> None:
     assert ready_worker().receive(to_worker(rec.Answer(1, [2, 3]))) == [rec.Answer(1, [2, 3])]
 
 
@@ -394,7 +398,7 @@ def test_events_that_do_not_fit_into_one_batch_go_in_several_each_with_its_comma
     assert batches == [["Send", "Ack1"], ["Send"] * 3 + ["Ack4"], ["Send", "Send", "Ack5"]]
 
 
-def test_what_is_sealed_ends_with_its_session() -> None:
+def test_sealed_batches_end_with_their_session() -> None:
     end = limited(1000 + ROOM_FOR_ACKS)
     for seq in (1, 2, 3):
         end.done(filled(end, seq, 500))

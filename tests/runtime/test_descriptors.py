@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="handles have no
 
 @pytest.mark.parametrize("limit", [64, 120, 256, 1024, 4096, 1 << 20])
 @pytest.mark.parametrize("workers", [0, 1, 2, 14, 500])
-def test_what_is_kept_back_is_enough(limit: int, workers: int) -> None:
+def test_enough_descriptors_are_kept_back(limit: int, workers: int) -> None:
     """For the workers that there may be, each of them twice, and for names that are looked up."""
     kept = descriptors.reserve(limit, workers)
     most = descriptors.most_workers(limit, workers)
@@ -28,7 +28,7 @@ def test_what_is_kept_back_is_enough(limit: int, workers: int) -> None:
     assert kept - descriptors.EACH_WORKER * workers <= limit // 4
 
 
-def test_workers_that_come_later_count_too() -> None:
+def test_descriptors_are_kept_back_for_workers_that_come_later() -> None:
     numbers = Descriptors(1000, 4)
     with socket.socket() as sock:
         numbers._top = sock.fileno() + 1
@@ -42,7 +42,7 @@ def test_workers_that_come_later_count_too() -> None:
         assert numbers.has_room()
 
 
-def test_without_a_limit_there_is_always_room() -> None:
+def test_without_a_limit_there_are_always_descriptors() -> None:
     assert Descriptors().has_room()
     assert Descriptors().most_connections(7) == 7
     assert Descriptors().look_ups >= THREADS

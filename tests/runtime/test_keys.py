@@ -20,22 +20,22 @@ ONE, OTHER = keys.to_z85(bytes(range(32))), keys.to_z85(bytes(32))
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_z85_there_and_back(key: bytes) -> None:
+def test_z85_is_decoded_as_it_was_encoded(key: bytes) -> None:
     assert keys.from_z85(keys.to_z85(key)) == key
 
 
-def test_z85_is_that_of_the_rfc() -> None:
+def test_z85_matches_the_example_of_its_specification() -> None:
     # ZeroMQ RFC 32: the bytes 86 4F D2 6F B5 59 F7 5B are "HelloWorld".
     assert keys.to_z85(bytes.fromhex("864FD26FB559F75B")) == "HelloWorld"
 
 
 @pytest.mark.parametrize("text", ["", "0" * 39, "0" * 41, "~" * 40, "#" * 40, "ä" * 40])
-def test_what_is_no_key(text: str) -> None:
+def test_text_that_is_not_a_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"key|say"):
         keys.from_z85(text)
 
 
-def test_a_pair_fits(tmp_path: Path) -> None:
+def test_the_keys_of_a_pair_belong_together(tmp_path: Path) -> None:
     secret, public = make_pair(str(tmp_path / "new"), "alice")
     assert (secret.name, public.name) == ("alice.key", "alice.pub")
     made = keys.read_secret(str(secret))
@@ -46,7 +46,7 @@ def test_a_pair_fits(tmp_path: Path) -> None:
 
 
 @posix
-def test_the_secret_one_is_secret(tmp_path: Path) -> None:
+def test_the_file_of_a_secret_key_is_private(tmp_path: Path) -> None:
     secret, _ = make_pair(str(tmp_path), "alice")
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     secret.chmod(0o640)
@@ -54,7 +54,7 @@ def test_the_secret_one_is_secret(tmp_path: Path) -> None:
         keys.read_secret(str(secret))
 
 
-def test_a_pair_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_key_pair_is_never_overwritten(tmp_path: Path) -> None:
     secret, public = make_pair(str(tmp_path), "alice")
     before = secret.read_bytes()
     with pytest.raises(KeyFileError, match=r"alice\.key.*--name"):
@@ -67,7 +67,7 @@ def test_a_pair_is_never_overwritten(tmp_path: Path) -> None:
     assert public.exists()
 
 
-def test_the_secret_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
+def test_a_secret_key_is_not_accepted_as_a_public_one(tmp_path: Path) -> None:
     """Else it would go out to whoever is asked for the public one."""
     secret, public = make_pair(str(tmp_path), "alice")
     with pytest.raises(KeyFileError, match=r"\.pub file"):
@@ -76,7 +76,7 @@ def test_the_secret_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
         keys.read_secret(str(public))
 
 
-def test_a_file_of_keys(tmp_path: Path) -> None:
+def test_public_keys_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "allowed"
     file.write_text(f"# who may come in\n\n{ONE} alice\n{OTHER} bob pools=chat,feed\n")
     allowed = AllowedKeys(str(file))
@@ -85,7 +85,7 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
     assert allowed.find(b"x" * 32) is None
 
 
-def test_a_folder_of_keys_as_it_is_now(tmp_path: Path) -> None:
+def test_public_keys_are_read_from_a_folder_as_it_changes(tmp_path: Path) -> None:
     (tmp_path / "alice.pub").write_text(f"{ONE}\n")
     (tmp_path / "notes.txt").write_text("no key\n")
     allowed = AllowedKeys(str(tmp_path))
@@ -97,7 +97,7 @@ def test_a_folder_of_keys_as_it_is_now(tmp_path: Path) -> None:
     assert allowed.find(keys.from_z85(ONE)) is None
 
 
-def test_a_change_for_the_worse_lets_nobody_in_until_it_is_mended(tmp_path: Path) -> None:
+def test_a_broken_key_file_lets_no_worker_in_until_it_is_repaired(tmp_path: Path) -> None:
     file = tmp_path / "alice.pub"
     file.write_text(f"{ONE} alice\n")
     allowed = AllowedKeys(str(tmp_path))
@@ -113,14 +113,14 @@ def test_a_change_for_the_worse_lets_nobody_in_until_it_is_mended(tmp_path: Path
     "line",
     ["short alice", f"{ONE} alice admin", f"{ONE} alice pools=", f"{ONE} alice pools", "#comment"],
 )
-def test_a_line_that_says_something_else_is_refused(line: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_key_is_refused(line: str, tmp_path: Path) -> None:
     file = tmp_path / "allowed"
     file.write_text(line + "\n")
     with pytest.raises(KeyFileError, match=r"allowed, line 1"):
         AllowedKeys(str(file))
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="No such file"):
         AllowedKeys(str(tmp_path / "none"))
     large = tmp_path / "large"

@@ -54,16 +54,16 @@ def tend(number: signal.Signals) -> tuple[str, int]:
     return said, process.returncode
 
 
-def test_process_1_reaps_and_passes_signals_on() -> None:
+def test_process_1_reaps_children_and_forwards_signals() -> None:
     """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
     assert tend(signal.SIGHUP) == ("SIGHUP\n", 7)
 
 
-def test_a_program_that_is_killed_has_the_code_that_shells_give_it() -> None:
+def test_a_killed_program_gets_the_exit_code_of_a_shell() -> None:
     assert tend(signal.SIGTERM) == ("", 128 + signal.SIGTERM)
 
 
-def test_any_other_process_does_it_all_itself() -> None:
+def test_a_process_other_than_1_runs_the_program_itself() -> None:
     code = (
         "from wsraw.runtime import launch; assert launch.as_process_1() is None; print('went on')"
     )

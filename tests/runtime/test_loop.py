@@ -85,7 +85,7 @@ def nothing_within_a_turn(loop: Loop, heard: Heard) -> None:
 # --- descriptors ---
 
 
-def test_readable_and_writable(loop: Loop, pair: Pair) -> None:
+def test_a_readable_or_writable_descriptor_calls_its_handler(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = Heard()
     loop.watch(near, heard, read=True)
@@ -113,7 +113,7 @@ def test_watching_again_replaces_the_handler(loop: Loop, pair: Pair) -> None:
     assert not first.calls
 
 
-def test_unwatched_is_forgotten(loop: Loop, pair: Pair) -> None:
+def test_an_unwatched_descriptor_is_forgotten(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = Heard()
     loop.watch(near, heard, read=True)
@@ -142,7 +142,7 @@ def paused(loop: Loop, near: socket.socket) -> Heard:
     return heard
 
 
-def test_data_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None:
+def test_data_does_not_wake_a_paused_descriptor(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
     far.send(b"x")
@@ -151,7 +151,7 @@ def test_data_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None:
     nothing_within_a_turn(loop, heard)
 
 
-def test_a_half_close_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None:
+def test_a_half_close_does_not_wake_a_paused_descriptor(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
     far.shutdown(socket.SHUT_WR)
@@ -160,7 +160,7 @@ def test_a_half_close_does_not_wake_a_paused_one(loop: Loop, pair: Pair) -> None
     nothing_within_a_turn(loop, heard)
 
 
-def test_a_reset_is_noticed_by_a_paused_one(loop: Loop, pair: Pair) -> None:
+def test_a_reset_is_noticed_on_a_paused_descriptor(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
     reset(far)
@@ -168,7 +168,7 @@ def test_a_reset_is_noticed_by_a_paused_one(loop: Loop, pair: Pair) -> None:
     assert heard.calls[0][0]
 
 
-def test_a_reset_is_noticed_by_one_that_was_never_read_from(loop: Loop, pair: Pair) -> None:
+def test_a_reset_is_noticed_on_a_descriptor_that_was_never_read(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = Heard()
     loop.watch(near, heard)
@@ -177,7 +177,7 @@ def test_a_reset_is_noticed_by_one_that_was_never_read_from(loop: Loop, pair: Pa
     assert heard.calls[0][0]
 
 
-def test_a_reset_of_an_unwatched_one_is_not(loop: Loop, pair: Pair) -> None:
+def test_a_reset_of_an_unwatched_descriptor_is_not_noticed(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
     loop.unwatch(near)
@@ -188,7 +188,7 @@ def test_a_reset_of_an_unwatched_one_is_not(loop: Loop, pair: Pair) -> None:
     assert not heard.calls
 
 
-def test_a_resumed_one_hears_what_came_meanwhile(loop: Loop, pair: Pair) -> None:
+def test_a_resumed_descriptor_reports_data_that_arrived_meanwhile(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
     far.send(b"x")
@@ -198,7 +198,7 @@ def test_a_resumed_one_hears_what_came_meanwhile(loop: Loop, pair: Pair) -> None
     assert heard.calls[-1] == (True, False)
 
 
-def test_paused_and_resumed_many_times(loop: Loop, pair: Pair) -> None:
+def test_a_descriptor_can_be_paused_and_resumed_many_times(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = Heard()
     for interest in [
@@ -302,7 +302,9 @@ def test_a_timer_ends_the_wait(loop: Loop) -> None:
     assert ran == [1]
 
 
-def test_reading_comes_before_timers_and_before_sleep_comes_last(loop: Loop, pair: Pair) -> None:
+def test_reading_comes_before_timers_and_the_end_of_the_turn_comes_last(
+    loop: Loop, pair: Pair
+) -> None:
     """What has already arrived must be seen before a deadline is judged."""
     near, far = pair
     order: list[str] = []
@@ -326,7 +328,7 @@ def test_reading_comes_before_timers_and_before_sleep_comes_last(loop: Loop, pai
 # --- absence ---
 
 
-def test_a_stop_during_the_wait_stops_the_clock(still: Loop, clock: Clock) -> None:
+def test_a_suspension_during_the_wait_stops_the_clock(still: Loop, clock: Clock) -> None:
     ran: list[int] = []
     still.call_later(10.0, lambda: ran.append(1))
     clock.jump_at = clock.readings + 1
@@ -336,7 +338,7 @@ def test_a_stop_during_the_wait_stops_the_clock(still: Loop, clock: Clock) -> No
     assert still.now - before <= AWAY_AFTER
 
 
-def test_a_stop_in_a_handler_stops_the_clock(still: Loop, clock: Clock) -> None:
+def test_a_suspension_in_a_handler_stops_the_clock(still: Loop, clock: Clock) -> None:
     ran: list[int] = []
     still.call_later(10.0, lambda: ran.append(1))
 
@@ -355,7 +357,7 @@ def test_a_stop_in_a_handler_stops_the_clock(still: Loop, clock: Clock) -> None:
 
 @pytest.mark.parametrize("reading", range(16))
 @pytest.mark.parametrize("may_sleep", [True, False])
-def test_a_stop_anywhere_stops_the_clock(
+def test_a_suspension_anywhere_stops_the_clock(
     still: Loop, clock: Clock, reading: int, may_sleep: bool
 ) -> None:
     """SIGSTOP comes between any two instructions: the jump is laid before each reading."""
@@ -372,7 +374,7 @@ def test_a_stop_anywhere_stops_the_clock(
     assert not ran
 
 
-def test_time_that_really_passes_is_not_lost(still: Loop, clock: Clock) -> None:
+def test_time_without_a_suspension_is_not_lost(still: Loop, clock: Clock) -> None:
     """The twin: a busy loop, with turns of half a second, keeps time."""
     still.before_sleep = lambda now: True
     ran: list[float] = []
@@ -405,7 +407,7 @@ def test_a_call_of_another_thread_wakes_the_loop(loop: Loop) -> None:
     assert set(threads) == {threading.get_ident()}
 
 
-def test_more_wake_ups_than_the_waker_holds(loop: Loop) -> None:
+def test_more_calls_than_the_waker_holds_all_run(loop: Loop) -> None:
     ran: list[int] = []
     for _ in range(20_000):
         loop.call_soon_threadsafe(lambda: ran.append(1))
@@ -446,7 +448,9 @@ def test_run_ends_with_stop_and_a_busy_turn_is_followed_by_one_that_does_not_wai
     assert loop.now - begin < 500 * LONGEST_SLEEP / 5
 
 
-def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_ready_descriptors_than_a_turn_handles_are_left_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Those that are left come in the next turns, each in its time."""
     monkeypatch.setattr(selector_module, "MOST_READY", 3)
     loop = Loop()
@@ -466,7 +470,7 @@ def test_more_than_a_turn_handles(monkeypatch: pytest.MonkeyPatch) -> None:
             sock.close()
 
 
-def test_midway_comes_in_long_turns_alone(loop: Loop) -> None:
+def test_the_midway_call_comes_only_in_long_turns(loop: Loop) -> None:
     now = [0.0]
     loop._clock = lambda: now[0]
     loop.now = loop._seen = 0.0
@@ -498,7 +502,7 @@ def test_midway_comes_in_long_turns_alone(loop: Loop) -> None:
             sock.close()
 
 
-def test_giving_way_is_for_one_turn_and_not_too_often(
+def test_the_loop_yields_for_one_turn_and_not_too_often(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[None] = []
@@ -565,7 +569,7 @@ def dear(loop: Loop) -> Iterator[Dear]:
     dear.close()
 
 
-def test_what_takes_long_is_left_for_the_next_turns_and_nobody_is_left_out(dear: Dear) -> None:
+def test_slow_handlers_are_spread_over_turns_and_none_is_left_out(dear: Dear) -> None:
     for _ in range(3):
         seen: set[int] = set()
         for turn in range(4):
@@ -578,7 +582,7 @@ def test_what_takes_long_is_left_for_the_next_turns_and_nobody_is_left_out(dear:
         assert seen == set(range(8))
 
 
-def test_those_that_are_left_wait_for_nobody_else(dear: Dear) -> None:
+def test_handlers_left_from_a_turn_run_before_new_ones(dear: Dear) -> None:
     """The loop does not sleep, whatever it was told, and timers and calls have their turn."""
     first, _ = dear.turn()
     dear.loop._selector.select = lambda timeout: pytest.fail("it asks")  # type: ignore[assignment]
@@ -592,7 +596,7 @@ def test_those_that_are_left_wait_for_nobody_else(dear: Dear) -> None:
     assert heard == ["call", "timer"]
 
 
-def test_what_is_left_may_have_gone(dear: Dear) -> None:
+def test_a_descriptor_left_from_a_turn_may_be_unwatched(dear: Dear) -> None:
     """Closed, waiting for something else, or for nothing but errors: handled only when it is ready
     for what it waits for now. A descriptor that came in its place is somebody else."""
     first, _ = dear.turn()
@@ -672,7 +676,7 @@ def call_with(owner: Owned) -> None:
 
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("kind", ["handler", "deaf", "timer", "call", "argument"])
-def test_what_a_callback_raises_is_for_its_owner(
+def test_an_exception_of_a_callback_goes_to_its_owner(
     loop: Loop, pair: Pair, kind: str, twice: bool
 ) -> None:
     near, far = pair
@@ -695,7 +699,7 @@ def test_what_a_callback_raises_is_for_its_owner(
     assert type(owner.told[0]) is ZeroDivisionError
 
 
-def test_others_that_are_ready_have_their_turn(loop: Loop, pair: Pair) -> None:
+def test_after_an_exception_the_other_handlers_run(loop: Loop, pair: Pair) -> None:
     near, far = pair
     owner, heard = Owned(), Heard()
     loop.watch(near, owner.handle, read=True)
@@ -709,7 +713,7 @@ def test_others_that_are_ready_have_their_turn(loop: Loop, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", ["handler", "timer", "call", "before_sleep"])
-def test_what_nobody_owns_ends_the_loop(loop: Loop, pair: Pair, kind: str) -> None:
+def test_an_exception_without_an_owner_ends_the_loop(loop: Loop, pair: Pair, kind: str) -> None:
     near, far = pair
 
     def fail(*args: object) -> bool:

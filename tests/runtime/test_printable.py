@@ -36,12 +36,12 @@ def test_no_control_character_is_left() -> None:
     assert printable("\u202e\u2066\x9b\udc80") == r"\u202e\u2066\x9b\udc80"
 
 
-def test_what_people_write_stays() -> None:
+def test_text_of_any_script_stays() -> None:
     assert printable(TEXT) == printable_lines(TEXT) == TEXT
     assert printable_lines("a\n\tb\n") == "a\n\tb\n"
 
 
-def test_a_record_is_one_line_but_for_its_traceback() -> None:
+def test_a_log_record_is_one_line_except_for_its_traceback() -> None:
     try:
         raise ValueError("x\x1b[2J")
     except ValueError as error:
@@ -80,5 +80,5 @@ def test_no_secret_of_a_url_is_shown(url: str, left: str) -> None:
     assert shown_url(url) == repr(left)
 
 
-def test_what_a_client_has_sent_is_short_and_ascii() -> None:
+def test_text_of_a_client_is_shortened_to_ascii() -> None:
     assert shown("\u017c\x1b" + "a" * 1000) == r"'\u017c\x1b" + "a" * 98 + "'"

@@ -41,19 +41,19 @@ def port_of(sock: socket.socket) -> int:
     return port
 
 
-def test_it_does_not_block(listen: Open) -> None:
+def test_a_listening_socket_does_not_block(listen: Open) -> None:
     with pytest.raises(BlockingIOError):
         listen().accept()
 
 
-def test_ipv6_is_ipv6_alone(listen: Open) -> None:
+def test_an_ipv6_listener_takes_no_ipv4(listen: Open) -> None:
     """Else [::]:8000 and 0.0.0.0:8000 could not be listened on together."""
     six = listen(host="::")
     four = listen(host="0.0.0.0", port=port_of(six))
     assert port_of(four) == port_of(six)
 
 
-def test_a_name_is_looked_up(listen: Open) -> None:
+def test_a_host_name_is_looked_up(listen: Open) -> None:
     assert listen(host="localhost").getsockname()[0] in ("127.0.0.1", "::1")
 
 
@@ -67,7 +67,9 @@ def test_a_socket_file_of_a_run_that_was_killed_is_replaced(listen: Open, tmp_pa
 
 @unix_only
 @pytest.mark.parametrize("link", [False, True], ids=["file", "link to a file"])
-def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, link: bool) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(
+    listen: Open, tmp_path: Path, link: bool
+) -> None:
     path, precious = tmp_path / "s", tmp_path / "precious"
     (precious if link else path).write_text("precious")
     if link:
@@ -82,7 +84,7 @@ def test_a_file_that_is_no_socket_is_left_alone(listen: Open, tmp_path: Path, li
     ("path", "advice"),
     [("none/s", "there is no folder .*none; make it first"), ("s" * 200, "choose a shorter path")],
 )
-def test_a_path_that_can_never_be_a_socket(
+def test_an_impossible_socket_path_is_refused(
     listen: Open, tmp_path: Path, path: str, advice: str
 ) -> None:
     with pytest.raises(OSError, match=f"cannot listen on test: .*{advice}"):
@@ -90,7 +92,7 @@ def test_a_path_that_can_never_be_a_socket(
 
 
 @unix_only
-def test_another_user_may_be_let_in(listen: Open, tmp_path: Path) -> None:
+def test_the_mode_of_a_socket_file_may_let_others_in(listen: Open, tmp_path: Path) -> None:
     """websocketd #474, websockify #541, circus #354: nginx is another user."""
     group = os.getgid()
     for mode, asked, group_name in ((None, 0o755, ""), (0o666, 0o666, ""), (0o660, 0o660, group)):
@@ -105,7 +107,7 @@ def test_another_user_may_be_let_in(listen: Open, tmp_path: Path) -> None:
 
 @unix_only
 @pytest.mark.parametrize("group", ["no-such-group", "4294967296", "9" * 30])
-def test_a_group_that_cannot_be(listen: Open, tmp_path: Path, group: str) -> None:
+def test_an_unknown_group_is_refused(listen: Open, tmp_path: Path, group: str) -> None:
     path = tmp_path / "s"
     with pytest.raises(OSError, match=f"cannot listen on test: .*group.*'{group}'"):
         listen(path=str(path), mode=0o660, group=group)
@@ -113,7 +115,7 @@ def test_a_group_that_cannot_be(listen: Open, tmp_path: Path, group: str) -> Non
 
 
 @unix_only
-def test_a_group_that_is_not_ours_to_give(
+def test_a_group_that_may_not_be_given_is_refused(
     listen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object) -> None:
@@ -127,7 +129,7 @@ def test_a_group_that_is_not_ours_to_give(
 
 
 @unix_only
-def test_a_unix_socket_in_use(listen: Open, tmp_path: Path) -> None:
+def test_a_unix_socket_in_use_is_refused(listen: Open, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     listen(host="", path=path)
     with pytest.raises(OSError, match="in use") as error:
@@ -157,7 +159,7 @@ def test_the_socket_file_of_a_later_run_stays(tmp_path: Path) -> None:
 # --- wrong use: one line that says what to do ---
 
 
-def test_a_port_in_use(listen: Open) -> None:
+def test_a_port_in_use_is_refused(listen: Open) -> None:
     port = port_of(listen())
     with pytest.raises(OSError) as error:
         listen(name="127.0.0.1:8000", port=port)
@@ -182,7 +184,9 @@ def test_a_port_in_use(listen: Open) -> None:
         ({"host": "", "path": "x" * 300}, "too long"),
     ],
 )
-def test_advice(listen: Open, asked: dict[str, Any], advice: str) -> None:
+def test_a_failure_to_bind_is_reported_with_advice(
+    listen: Open, asked: dict[str, Any], advice: str
+) -> None:
     if "path" in asked and not hasattr(socket, "AF_UNIX"):
         advice = "no unix sockets"
     with pytest.raises(OSError) as error:
@@ -191,7 +195,9 @@ def test_advice(listen: Open, asked: dict[str, Any], advice: str) -> None:
     assert advice in (error.value.strerror or "")
 
 
-def test_a_privileged_port(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_privileged_port_is_refused_with_advice(
+    listen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who runs the tests may be allowed to: then the kernel's refusal is put in."""
 
     class Refusing(socket.socket):
@@ -218,7 +224,7 @@ def test_a_privileged_port(listen: Open, monkeypatch: pytest.MonkeyPatch) -> Non
         (b"\0abstract", "unix"),
     ],
 )
-def test_printable(address: object, shown: str) -> None:
+def test_an_address_is_shown_in_printable_form(address: object, shown: str) -> None:
     assert printable(address) == shown
 
 
@@ -226,7 +232,7 @@ def test_printable(address: object, shown: str) -> None:
 
 
 @unix_only
-def test_its_file_goes_with_it(tmp_path: Path) -> None:
+def test_the_file_of_a_socket_is_removed_with_it(tmp_path: Path) -> None:
     setting = Listen(name="test", path=str(tmp_path / "s"))
     sock = bind(setting)
     assert os.path.exists(setting.path)
@@ -235,7 +241,7 @@ def test_its_file_goes_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
-def test_a_child_accepts_from_what_its_parent_bound(listen: Open) -> None:
+def test_a_child_accepts_from_a_socket_that_its_parent_bound(listen: Open) -> None:
     sock = listen()
     code = (
         "import os, select, sys\nfrom wsraw.runtime.sockets import adopt\n"
@@ -254,7 +260,7 @@ def test_a_child_accepts_from_what_its_parent_bound(listen: Open) -> None:
         child.wait()
 
 
-def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_not_a_socket_is_refused(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     try:
         with pytest.raises(OSError):

@@ -22,7 +22,7 @@ def lines(stream: io.StringIO) -> list[str]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_it_shows_what_it_should(level: str) -> None:
+def test_lines_below_the_level_are_not_shown(level: str) -> None:
     stream = io.StringIO()
     log = Log(stream, level)
     for each in LEVELS:
@@ -31,7 +31,7 @@ def test_it_shows_what_it_should(level: str) -> None:
     assert lines(stream) == [f"{each} wsraw: text" for each in LEVELS[LEVELS.index(level) :]]
 
 
-def test_a_childs_lines_are_always_shown() -> None:
+def test_lines_of_a_child_are_always_shown() -> None:
     stream = io.StringIO()
     log = Log(stream, "error")
     log.relay("worker 1", "a print")
@@ -47,7 +47,7 @@ def test_a_childs_lines_are_always_shown() -> None:
     ]
 
 
-def test_nobody_writes_to_the_terminals_controls() -> None:
+def test_control_characters_are_not_written_to_the_terminal() -> None:
     stream = io.StringIO()
     log = Log(stream, "error")
     log.relay("gateway", "warning: \x1b]0;title\x07\x9b2J")
@@ -91,7 +91,7 @@ def fill(log: Log, stream: Stuck, line: str) -> int:
 @pytest.mark.parametrize(
     "line", ["x", "", "x" * 60_000, "é" * 60_000, "\U0001f600" + "x" * 60_000], ids=len
 )
-def test_what_nobody_reads_is_bounded_in_bytes(line: str) -> None:
+def test_lines_that_cannot_be_written_are_bounded_in_bytes(line: str) -> None:
     """circus #732: a supervisor that grew to gigabytes. Lines were counted, and not their bytes."""
     stream = Stuck()
     log = Log(stream, "info")
@@ -115,7 +115,7 @@ def test_what_nobody_reads_is_bounded_in_bytes(line: str) -> None:
     assert stream.longest < 8 * WRITTEN_AT_ONCE
 
 
-def test_lost_lines_are_told_even_if_none_comes_after_them() -> None:
+def test_lost_lines_are_reported_even_if_no_other_follows() -> None:
     stream = Stuck()
     log = Log(stream, "info")
     fill(log, stream, "x" * 60_000)
@@ -159,7 +159,7 @@ def test_lines_that_could_not_be_written_are_counted_when_the_stream_works_again
     assert lines(stream) == ["warning wsraw: 3 lines lost"]
 
 
-def test_a_stream_that_never_works_does_not_hold_up_the_end() -> None:
+def test_a_stream_that_never_works_does_not_delay_the_end() -> None:
     stream = Failing(DISK_FULL)
     log = Log(stream, "info")
     log.say("info", "lost")

@@ -64,7 +64,7 @@ def gateway(control: Control) -> Iterator[Gateway]:
     gateway.close()
 
 
-def test_both_hear_each_other(control: Control, gateway: Gateway) -> None:
+def test_supervisor_and_gateway_exchange_records(control: Control, gateway: Gateway) -> None:
     token = control.expect()
     control.tell(Stop(1.0))
     gateway.say(encode([token, NEWS, Ready(3)]))
@@ -74,7 +74,7 @@ def test_both_hear_each_other(control: Control, gateway: Gateway) -> None:
     assert control.receive() is None
 
 
-def test_a_wrong_token_is_not_heard(control: Control, gateway: Gateway) -> None:
+def test_a_batch_with_a_wrong_token_is_ignored(control: Control, gateway: Gateway) -> None:
     old = control.expect()
     token = control.expect()
     assert token != old
@@ -85,21 +85,23 @@ def test_a_wrong_token_is_not_heard(control: Control, gateway: Gateway) -> None:
     assert control.receive() is None
 
 
-def test_nobody_is_heard_before_a_gateway_is_expected(control: Control, gateway: Gateway) -> None:
+def test_batches_are_ignored_before_a_gateway_is_expected(
+    control: Control, gateway: Gateway
+) -> None:
     gateway.say(encode(["", Stopped()]))
     gateway.say(b"\xc1")
     with pytest.raises(LinkError):
         eventually(control.receive)
 
 
-def test_frames_that_are_no_batch_are_skipped(control: Control, gateway: Gateway) -> None:
+def test_frames_that_are_not_a_batch_are_skipped(control: Control, gateway: Gateway) -> None:
     token = control.expect()
     gateway.say(encode([token, Stopped()]), b"more")
     gateway.say(encode([token, ["unheard of"], Left(1)]))
     assert eventually(control.receive) == [Left(1)]
 
 
-def test_a_gateway_that_died_is_not_spoken_to(control: Control, gateway: Gateway) -> None:
+def test_nothing_is_sent_to_a_dead_gateway(control: Control, gateway: Gateway) -> None:
     token = control.expect()
     gateway.say(encode([token, NEWS]))
     eventually(control.receive)
@@ -137,7 +139,7 @@ def test_the_command_line_is_answered(control: Control, gateway: Gateway) -> Non
     control.answer(asked[0].who, Done(7, True))
 
 
-def test_each_token_says_who_speaks(control: Control, gateway: Gateway) -> None:
+def test_each_token_names_its_sender(control: Control, gateway: Gateway) -> None:
     """A command that is no gateway's news, and the other way round."""
     token = control.expect()
     gateway.say(encode([control.client_token, Stopped()]))
@@ -149,6 +151,6 @@ def test_each_token_says_who_speaks(control: Control, gateway: Gateway) -> None:
     assert eventually(control.receive) == [NEWS]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="No such file"):
         Control(tmp_path / "none")

@@ -15,9 +15,7 @@ def begun(*parts: str) -> PendingRequests[str]:
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")))
 @pytest.mark.parametrize("bad", ["", "a", "c"])
-def test_the_answer_comes_once_and_when_all_parts_are_through(
-    order: tuple[str, ...], bad: str
-) -> None:
+def test_the_answer_is_sent_once_when_all_parts_are_done(order: tuple[str, ...], bad: str) -> None:
     errands = begun("a", "b", "c")
     for part in order[:-1]:
         assert errands.settle("reload", part, part != bad, part) == []
@@ -26,13 +24,13 @@ def test_the_answer_comes_once_and_when_all_parts_are_through(
     assert errands.settle("reload", last, True, last) == [], "once"
 
 
-def test_what_has_nothing_to_say_is_left_out() -> None:
+def test_parts_without_a_text_are_left_out_of_the_answer() -> None:
     errands = begun("a", "certificates 1")
     errands.settle("reload", "certificates 1", True)
     assert errands.settle("reload", "a", True, "done") == [Answer("ann", True, "done")]
 
 
-def test_each_waits_for_its_own_parts() -> None:
+def test_each_request_waits_for_its_own_parts() -> None:
     errands = begun("a", "b")
     errands.begin("bob", "reload", ["b"])
     errands.begin("cid", "scale", ["b"])
@@ -43,7 +41,7 @@ def test_each_waits_for_its_own_parts() -> None:
     assert errands.settle("reload", "b", True, "again") == [Answer("dan", True, "again")]
 
 
-def test_the_first_word_about_a_part_counts() -> None:
+def test_the_first_result_of_a_part_counts() -> None:
     """Who came first does not wait for what others have asked for since."""
     errands = begun("a", "b")
     errands.settle("reload", "a", False, "refused")
@@ -51,7 +49,7 @@ def test_the_first_word_about_a_part_counts() -> None:
     assert errands.settle("reload", "b", True, "b") == [Answer("ann", False, "refused; b")]
 
 
-def test_the_end_answers_all_who_still_wait() -> None:
+def test_the_end_of_the_run_answers_all_pending_requests() -> None:
     errands = begun("a", "b")
     errands.begin("bob", "scale", ["a"])
     errands.settle("reload", "a", True, "a")

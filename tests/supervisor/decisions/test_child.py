@@ -7,7 +7,7 @@ from wsraw.supervisor.decisions.child import TRANSITIONS, Child, ChildState, Ste
 
 @pytest.mark.parametrize("state", ChildState)
 @pytest.mark.parametrize("step", Step)
-def test_the_table_and_its_complement(state: ChildState, step: Step) -> None:
+def test_every_step_outside_the_table_raises(state: ChildState, step: Step) -> None:
     child = Child(None)
     child.state = state
     if (state, step) in TRANSITIONS:
@@ -19,12 +19,12 @@ def test_the_table_and_its_complement(state: ChildState, step: Step) -> None:
         assert child.state is state
 
 
-def test_failed_is_final() -> None:
+def test_the_state_failed_is_final() -> None:
     assert not [step for step in Step if (ChildState.FAILED, step) in TRANSITIONS]
 
 
 @pytest.mark.parametrize("state", ChildState)
-def test_alive_means_that_it_can_exit(state: ChildState) -> None:
+def test_every_live_state_can_exit(state: ChildState) -> None:
     child = Child(None)
     child.state = state
     assert child.alive == ((state, Step.EXIT) in TRANSITIONS)

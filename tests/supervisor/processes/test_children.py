@@ -68,7 +68,7 @@ def nursery(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Nursery:
 
 
 @posix
-def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -> None:
+def test_an_exit_is_reported_in_words_and_the_child_is_forgotten(nursery: Nursery) -> None:
     child = nursery.spawn("exit 4")
     assert child in nursery.children
     nursery.record_death()
@@ -82,7 +82,9 @@ def test_an_exit_is_told_in_words_and_the_child_is_forgotten(nursery: Nursery) -
 
 @posix
 @pytest.mark.parametrize(("ours", "guess"), [(True, ""), (False, " (perhaps out of memory?)")])
-def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: str) -> None:
+def test_an_exit_says_whether_the_supervisor_killed_the_child(
+    nursery: Nursery, ours: bool, guess: str
+) -> None:
     child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
     if ours:
         nursery.children.kill(child)
@@ -92,7 +94,7 @@ def test_whether_it_was_we_who_killed_it(nursery: Nursery, ours: bool, guess: st
 
 
 @posix
-def test_what_does_not_load_has_said_why_when_its_exit_is_told(nursery: Nursery) -> None:
+def test_the_output_of_a_child_that_does_not_load_comes_before_its_exit(nursery: Nursery) -> None:
     nursery.spawn("echo one; echo two; exit 3")
     nursery.record_death()
     assert nursery.children.last_output == "one\ntwo"
@@ -134,7 +136,7 @@ def test_hear_out_does_not_wait_for_a_pipe_that_somebody_holds(
     os.kill(int(found[1]), signal.SIGKILL)
 
 
-def test_what_cannot_be_started_is_an_exit(
+def test_a_child_that_cannot_be_started_is_reported_as_an_exit(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
@@ -150,7 +152,7 @@ def test_what_cannot_be_started_is_an_exit(
 
 
 @posix
-def test_a_command_is_told_four_things_and_inherits_nothing_else(
+def test_a_command_gets_four_variables_and_inherits_nothing_else(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WSRAW_CONTROL", "ipc://y")
@@ -170,7 +172,7 @@ def test_a_command_is_told_four_things_and_inherits_nothing_else(
 
 
 @posix
-def test_signals_are_as_if_a_shell_had_started_it(nursery: Nursery) -> None:
+def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> None:
     """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
     child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
     nursery.children.new_token(child)
@@ -180,7 +182,7 @@ def test_signals_are_as_if_a_shell_had_started_it(nursery: Nursery) -> None:
     nursery.close()
 
 
-def test_a_command_that_is_not_there_is_an_exit(nursery: Nursery) -> None:
+def test_a_missing_command_is_reported_as_an_exit(nursery: Nursery) -> None:
     child = Child(programs.parse("/nowhere/at/all x").program)
     nursery.children.new_token(child)
     nursery.children.spawn_worker(child, "worker 1", "ipc://x")
@@ -216,7 +218,7 @@ def heir() -> Iterator[None]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_orphans_are_seen_off_and_our_own_are_left_to_their_threads(
+def test_orphans_are_reaped_and_own_children_are_left_to_their_threads(
     nursery: Nursery, heir: None
 ) -> None:
     """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""

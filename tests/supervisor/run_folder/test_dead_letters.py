@@ -35,12 +35,12 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_no_letter_is_left_out(run_dir: Path) -> None:
+def test_lines_that_are_not_a_dead_letter_are_skipped(run_dir: Path) -> None:
     assert dead_letters.read(run_dir / folder.DEAD_LETTERS) == [BOOM, CLOSE]
     assert dead_letters.read(run_dir / "none") == []
 
 
-def test_the_list(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dead_letters_are_listed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["dead-letters", "--run-dir", str(run_dir)]) == 0
     one, two = capsys.readouterr().out.splitlines()
     assert one.startswith("1  2023-11-1")
@@ -49,7 +49,9 @@ def test_the_list(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "on_close  connection 2 (raw)  0 bytes" in two
 
 
-def test_one_of_them(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_dead_letter_is_shown_in_full(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["dead-letters", "1", "--run-dir", str(run_dir)]) == 0
     text = capsys.readouterr().out
     for line in ("event: on_message", "deaths: 3", "inf.url: /", "about.peer: 127.0.0.1:1"):
@@ -57,17 +59,23 @@ def test_one_of_them(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"data: {b'boom' * 100!r}" in text, "all of it"
 
 
-def test_one_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_dead_letter_is_reported(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["dead-letters", "3", "--run-dir", str(run_dir)]) == 2
     assert "2 dead letters" in capsys.readouterr().err
 
 
-def test_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_dead_letters_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["dead-letters", "--run-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no dead letters in {tmp_path}\n"
 
 
-def test_a_letter_is_text_of_a_peer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_letter_is_shown_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Close reasons and headers come from anywhere: they neither reach the terminal's controls nor
     stand in for another line."""
     evil = "\x1b[2J\x07\x9b\u202e\r\nkind: websocket"
@@ -81,7 +89,7 @@ def test_a_letter_is_text_of_a_peer(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert r"reason: \x1b[2J\x07\x9b\u202e\r\nkind: websocket" in out
 
 
-def test_a_letter_that_others_have_damaged() -> None:
+def test_a_damaged_dead_letter_is_shown_as_far_as_possible() -> None:
     letter = {"time": "soon", "data": "%", "state": "abc"}
     assert dead_letters.line(1, letter).startswith("1  ?")
     assert "time: ?" in dead_letters.whole(letter)
@@ -97,14 +105,16 @@ def test_a_letter_that_others_have_damaged() -> None:
         (b"not MessagePack", repr(b"not MessagePack")),
     ],
 )
-def test_the_state_is_shown_as_its_handler_set_it(state: bytes, shown: str) -> None:
+def test_the_state_in_a_dead_letter_is_shown_as_its_handler_set_it(
+    state: bytes, shown: str
+) -> None:
     """Workers in other languages may keep any bytes there."""
     letter = {**CLOSE, "state": base64.b64encode(state).decode()}
     assert f"state: {shown}" in dead_letters.whole(letter).splitlines()
 
 
 @pytest.mark.parametrize("runs", [0, 1, 2])
-def test_without_a_folder_the_only_one_is_meant(
+def test_without_a_folder_the_only_run_is_used(
     runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

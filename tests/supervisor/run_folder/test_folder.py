@@ -55,7 +55,7 @@ def test_fresh_folders_lie_together(own_base: Path) -> None:
     assert folders.fresh_folders() == []
 
 
-def test_a_runtime_folder_that_is_not_there_is_not_used(
+def test_a_missing_runtime_folder_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
@@ -77,7 +77,7 @@ def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
 
 
 @posix
-def test_a_link_that_somebody_has_laid_is_not_followed(own_base: Path, tmp_path: Path) -> None:
+def test_a_planted_symbolic_link_is_not_followed(own_base: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     own_base.symlink_to(elsewhere)
@@ -94,7 +94,7 @@ def test_a_base_open_to_others_is_refused(own_base: Path) -> None:
 
 
 @posix
-def test_a_fresh_folder_is_made_anew_with_what_it_lies_in(own_base: Path) -> None:
+def test_a_deleted_fresh_folder_is_recreated_with_its_parent(own_base: Path) -> None:
     """systemd removes /run/user/UID when the last session of a user ends."""
     folder = Folder("")
     shutil.rmtree(own_base)
@@ -134,7 +134,7 @@ def kill_a_run(own_base: Path) -> Path:
 
 
 @posix
-def test_the_next_run_removes_what_a_killed_one_has_left(own_base: Path) -> None:
+def test_the_next_run_removes_the_folder_of_a_killed_one(own_base: Path) -> None:
     left = kill_a_run(own_base)
     (left / "token").touch()
     assert left.parent == own_base
@@ -156,7 +156,7 @@ def test_dead_letters_are_never_removed(own_base: Path) -> None:
     assert not folders.is_live(left)
 
 
-def test_a_folder_that_is_just_being_made_is_not_removed(own_base: Path) -> None:
+def test_a_folder_that_is_being_created_is_not_removed(own_base: Path) -> None:
     Folder("").close()
     own_base.mkdir(mode=0o700)
     young, old, full = (own_base / name for name in ("young", "old", "full"))
@@ -182,7 +182,7 @@ def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:
     assert not folders.is_live(path)
 
 
-def test_who_only_asks_does_not_keep_a_run_out(tmp_path: Path) -> None:
+def test_a_command_that_looks_at_a_folder_does_not_block_a_run(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     Folder(path).close()
     over = threading.Event()
@@ -201,7 +201,7 @@ def test_who_only_asks_does_not_keep_a_run_out(tmp_path: Path) -> None:
         asking.join()
 
 
-def test_the_secrets_of_the_command_line(tmp_path: Path) -> None:
+def test_the_files_with_secrets_are_private(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "run"))
     folder.write_control("abc", "ipc://x")
     file = folder.path / folders.CONTROL
@@ -215,7 +215,7 @@ def test_the_secrets_of_the_command_line(tmp_path: Path) -> None:
 # --- a folder of the user's ---
 
 
-def test_a_users_folder_stays_with_its_epoch(tmp_path: Path) -> None:
+def test_a_run_dir_stays_with_its_epoch(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run"
     folder = Folder(str(path))
     assert [folder.next_epoch() for _ in range(3)] == [1, 2, 3]
@@ -238,7 +238,7 @@ def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "many", "-1", "9" * 30, "7\0", "\xff"])
-def test_a_damaged_epoch_costs_no_run_its_start(content: str, tmp_path: Path) -> None:
+def test_a_damaged_epoch_file_does_not_prevent_a_start(content: str, tmp_path: Path) -> None:
     """Exit code 2, which a service manager does not try again, was the answer once."""
     path = tmp_path / "run"
     folder = Folder(str(path))
@@ -253,7 +253,7 @@ def test_a_damaged_epoch_costs_no_run_its_start(content: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [None, "", "many", "1", "0"])
-def test_an_epoch_that_was_given_out_never_comes_again(content: str | None, tmp_path: Path) -> None:
+def test_an_epoch_is_never_used_twice(content: str | None, tmp_path: Path) -> None:
     """GatewayWorker #66: an id that was stored must never come to mean another client."""
     path = tmp_path / "run"
     folder = Folder(str(path))
@@ -271,7 +271,7 @@ def test_an_epoch_that_was_given_out_never_comes_again(content: str | None, tmp_
     folder.close()
 
 
-def test_the_token_is_for_us_alone(tmp_path: Path) -> None:
+def test_the_token_file_is_private(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "run"))
     folder.write_token("old")
     folder.write_token("new")
@@ -281,7 +281,7 @@ def test_the_token_is_for_us_alone(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_one_run_a_folder(tmp_path: Path) -> None:
+def test_a_folder_serves_one_run(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     folder = Folder(path)
     with socket.socket(socket.AF_UNIX) as control:
@@ -294,7 +294,7 @@ def test_one_run_a_folder(tmp_path: Path) -> None:
 
 
 @posix
-def test_who_inherits_the_lock_is_waited_for(
+def test_a_process_that_inherited_the_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway of a supervisor that was killed takes its time to say goodbye."""
@@ -333,7 +333,7 @@ def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.skipif(sys.platform != "win32" and os.geteuid() != 0, reason="only root can give away")
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir(mode=0o700)
     os.chown(path, 12345, -1)

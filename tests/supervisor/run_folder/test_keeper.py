@@ -123,7 +123,7 @@ def make_another(folder: Path) -> None:
 @pytest.mark.parametrize(
     "harm", [empty, files_only, damage, set_back, remove, remove_with_parents, make_another]
 )
-def test_the_folder_is_made_anew(run: Run, harm: Callable[[Path], None]) -> None:
+def test_a_deleted_folder_is_recreated(run: Run, harm: Callable[[Path], None]) -> None:
     harm(run.path)
     run.keeper.keep()
     assert run.answers(run.path)
@@ -141,7 +141,7 @@ def test_the_folder_is_made_anew(run: Run, harm: Callable[[Path], None]) -> None
 
 
 @pytest.mark.parametrize("name", ["token", "control-token", "epoch", "control.sock", "lock"])
-def test_each_of_its_files_is_made_anew(run: Run, name: str) -> None:
+def test_each_deleted_file_is_recreated(run: Run, name: str) -> None:
     before = None if name.endswith("sock") else (run.path / name).read_text()
     (run.path / name).unlink()
     run.keeper.keep()
@@ -166,7 +166,7 @@ def open_to_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [in_the_way, parent_in_the_way, open_to_others])
-def test_a_spare_folder_takes_what_the_folder_does_not(
+def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
     run: Run, harm: Callable[[Path], None]
 ) -> None:
     """A disk that is full or read-only is one more case of it: cases/neighbours/09."""
@@ -194,7 +194,7 @@ def test_a_spare_folder_takes_what_the_folder_does_not(
     assert "is complete again" in said
 
 
-def test_a_folder_that_another_run_has_taken_stays_its_own(run: Run) -> None:
+def test_a_folder_taken_by_another_run_is_left_alone(run: Run) -> None:
     shutil.rmtree(run.path)
     other = Folder(str(run.path))
     other.write_token("others")
