@@ -1,7 +1,7 @@
 """libzmq #3223, czmq #2038, pyzmq #841: sockets of ZeroMQ do not work behind a fork.
 
 Input: a handler forks a child that calls con.send() and flush(). Right: the client gets it, or the child gets an error,
-as a thread does (docs/handlers.md: "everything else there raises RuntimeError"). Wrong: silence, or a child that hangs.
+as a thread does (docs/handlers.md, "Threads"). Wrong: silence, or a child that hangs.
 """
 
 from lib import *

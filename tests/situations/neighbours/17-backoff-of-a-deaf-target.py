@@ -1,7 +1,7 @@
 """massive-com/client-go #587, lark-coding-agent-bridge #57: the pauses between tries must grow.
 
 Input: `reconnect` to a target that accepts and never answers the handshake. Right: the pause between two tries grows
-from 0.5 s to 30 s (docs/handlers.md: "with backoff") whatever connect_timeout is (default 10 s).
+from 0.5 s to 30 s (docs/handlers.md, "reconnect") whatever connect_timeout is (default 10 s).
 """
 
 from lib import *

@@ -1,7 +1,7 @@
 """java-android-websocket-client #25 (reconnects whose handshake fails cannot be dealt with).
 
 Input: `reconnect` to a port where nobody listens; on_error and on_close print con.target and con.kind.
-Right: each time the target (docs/handlers.md: "what was opened; empty for an accepted connection").
+Right: each time the target (docs/handlers.md, `con.target`).
 """
 
 from lib import *
