@@ -1,6 +1,6 @@
-"""``python -m wsraw``: the command line, or, with WSRAW_PARENT set, a child of the supervisor.
+"""``python -m wsraw``: the command line or, if WSRAW_PARENT is set, a child of the supervisor.
 
-A child goes past the command line, so that no worker process carries click.
+A child does not load the command line: without click a worker needs less memory.
 """
 
 import os

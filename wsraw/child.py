@@ -1,8 +1,7 @@
-"""I/O. How a spawned process begins: it ties its life to its parent's, then becomes what it is.
+"""I/O. The start of a child of the supervisor: `python -m wsraw gateway`, or `worker [FILE]`.
 
-`python -m wsraw gateway` or `python -m wsraw worker [FILE]`, with the settings in the first line of
-stdin and everything else in the environment; what is secret there, or would mislead a process that
-a handler starts, is taken out.
+The first line of stdin has the settings, the environment everything else. Variables that are
+secret, or would mislead a process that a handler starts, are removed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def main() -> int:
     parent = int(os.environ.pop("WSRAW_PARENT"))
     lock = os.environ.pop("WSRAW_LOCK", "")
     if lock and sys.platform != "win32":
-        # Held by the gateway, yet not by a program that may be started from it.
+        # The gateway holds the lock; programs that it starts must not.
         os.set_inheritable(int(lock), False)
     path = os.environ.pop("WSRAW_PATH", "")
     if path:
@@ -33,7 +32,7 @@ def main() -> int:
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
-        # One that hangs is asked for its stack with SIGABRT.
+        # SIGABRT makes a gateway that hangs log its stack.
         faulthandler.enable()
         from wsraw.gateway import gateway
 
@@ -59,34 +58,34 @@ def main() -> int:
 
 
 def _first_line() -> str:
-    """Of stdin; nothing but its end comes behind it."""
+    """The first line of stdin. Nothing but the end of stdin follows."""
     line = bytearray()
     while not line.endswith(b"\n"):
         more = os.read(0, 1 << 16)
         if not more:
-            # The supervisor is gone.
+            # The supervisor has ended.
             sys.exit(1)
         line += more
     return line.decode()
 
 
 class _Line(LogLine):
-    """`level: text`, as the supervisor's log reads it."""
+    """`level: text`, which the supervisor's log parses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def _write_utf8() -> None:
-    """The supervisor reads it, whatever the locale says. What UTF-8 cannot hold (half a surrogate
-    pair) is written as an escape: a handler does not fail for what it prints."""
+    """Write UTF-8 for the supervisor, whatever the locale is. Surrogates are escaped, so that no
+    handler fails because of what it prints."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _log_to_stderr(level: str) -> None:
-    """What wsraw itself logs. The root logger is left to the handlers file."""
+    """Set up the logger of wsraw. The root logger is left to the handlers file."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Line())
     ours = logging.getLogger("wsraw")

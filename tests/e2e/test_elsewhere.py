@@ -176,6 +176,6 @@ def test_wrong_key_files_are_reported_before_anything_starts(how: str, keys: Key
         (keys.allowed / "bad.pub").write_text("nonsense\n")
     told = wsraw("run", "--worker-listen=tcp://127.0.0.1:0", *keys.of_gateway())
     assert told.returncode == 2
-    says = {"mode": "chmod 600", "missing": "No such file", "garbage": "line 1 holds no key"}
+    says = {"mode": "chmod 600", "missing": "No such file", "garbage": "line 1 is not a key"}
     assert says[how] in told.stderr
     assert told.stderr.count("\n") == 1

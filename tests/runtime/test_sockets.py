@@ -74,7 +74,7 @@ def test_a_file_that_is_not_a_socket_is_left_alone(
     (precious if link else path).write_text("precious")
     if link:
         path.symlink_to(precious)
-    with pytest.raises(OSError, match=r"on test: there is something else at that path"):
+    with pytest.raises(OSError, match=r"on test: .*not a socket"):
         listen(host="", path=str(path))
     assert path.read_text() == "precious"
 
@@ -82,7 +82,10 @@ def test_a_file_that_is_not_a_socket_is_left_alone(
 @unix_only
 @pytest.mark.parametrize(
     ("path", "advice"),
-    [("none/s", "there is no folder .*none; make it first"), ("s" * 200, "choose a shorter path")],
+    [
+        ("none/s", "there is no folder .*none"),
+        ("s" * 200, "choose a shorter path"),
+    ],
 )
 def test_an_impossible_socket_path_is_refused(
     listen: Open, tmp_path: Path, path: str, advice: str
@@ -173,13 +176,13 @@ def test_a_port_in_use_is_refused(listen: Open) -> None:
 @pytest.mark.parametrize(
     ("asked", "advice"),
     [
-        ({"host": "no-such-name.invalid"}, "write an address of this machine"),
-        ({"host": "a" * 64}, "write an address of this machine"),
-        ({"host": "a..b"}, "write an address of this machine"),
+        ({"host": "no-such-name.invalid"}, "write an address"),
+        ({"host": "a" * 64}, "write an address"),
+        ({"host": "a..b"}, "write an address"),
         ({"host": "192.0.2.1"}, "this machine has no such address"),
         (
             {"host": "", "path": "no/such/folder/s"},
-            "there is no folder no/such/folder; make it first",
+            "there is no folder no/such/folder",
         ),
         ({"host": "", "path": "x" * 300}, "too long"),
     ],

@@ -8,5 +8,5 @@ from wsraw.runtime import loop
 
 
 def is_compiled() -> bool:
-    """Whether extension modules run instead of the Python sources."""
+    """Whether the extension modules are loaded instead of the Python sources."""
     return str(loop.__file__).endswith(tuple(EXTENSION_SUFFIXES))

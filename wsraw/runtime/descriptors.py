@@ -1,8 +1,9 @@
-"""I/O. How many descriptors a process may have, and which of the gateway's are not for connections.
+"""I/O. The limit on descriptors, and the reserve that the gateway keeps for other uses than
+connections.
 
-The system gives the lowest number that is free. So as long as no connection has a number from
-`limit - reserve` on, those are there for whatever else the gateway opens: above all for the links
-of workers, as libzmq ends the process where it gets no descriptor for one.
+The system assigns the lowest free number. So if no connection has a number from `limit - reserve`
+on, these are free for everything else: above all for links of workers, as libzmq aborts the process
+if it gets no descriptor for one.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from typing import Any, Final
 log = logging.getLogger("wsraw.files")
 
 OPEN_MAX: Final = 10_240
-"""What macOS takes at most, where it says that there is no limit."""
+"""The most that macOS accepts, although it reports no limit."""
 
 OF_SELECT: Final = 512
-"""Sockets that select can watch on Windows, as CPython builds it."""
+"""Sockets that select can watch in CPython on Windows."""
 
 WITHOUT_LIMIT: Final = 1 << 20
 
 ARE_NUMBERED: Final = sys.platform != "win32"
-"""Windows has handles; only what our own loop watches counts there, and links are not among it."""
+"""Windows has handles. There only sockets in our loop count, and links are not among them."""
 
 EACH_WORKER: Final = 4
-"""A link and a pidfd, and as much for the one that it replaces."""
+"""A link and a pidfd, and the same for the worker that it replaces."""
 
 LOOK_UP: Final = 3
 """A file, and a socket for each kind of address."""
 
 LEAST: Final = 24
-"""Descriptors without which no gateway can serve anybody."""
+"""Descriptors without which a gateway cannot serve any client."""
 
 
 def raise_limit() -> int:
-    """Take all that we may have; returns how many that is."""
+    """Raise the limit as far as allowed; returns the new limit."""
     try:
         import resource
     except ImportError:
@@ -47,7 +48,7 @@ def raise_limit() -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (ValueError, OSError) as error:
-            log.warning("open files cannot be limited to %d: %s", limit, error)
+            log.warning("the limit on open files cannot be set to %d: %s", limit, error)
         else:
             soft = limit
             break
@@ -55,7 +56,7 @@ def raise_limit() -> int:
 
 
 def soft_limit() -> Any:
-    """What we were given, before it is raised: for `give_back`."""
+    """The limit before it is raised, for `give_back`."""
     try:
         import resource
     except ImportError:
@@ -64,34 +65,34 @@ def soft_limit() -> Any:
 
 
 def give_back(pid: int, limit: Any) -> None:
-    """A worker gets the limit that we were given: programs that use select, or close whatever they
-    may have open, are not made for a million. Where the system can do that."""
+    """Set a worker's limit to our original one, if the system can: programs that use select, or
+    close all possible descriptors, cannot handle a million."""
     try:
         import resource
 
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
     except (ImportError, AttributeError, OSError, ValueError):
-        # It is gone, or has it as we have.
+        # The worker has ended, or keeps our limit.
         pass
 
 
 def for_look_ups(limit: int) -> int:
-    """Of that many descriptors, those for looking names up: each takes LOOK_UP of them."""
+    """Descriptors for resolving names; each resolution takes LOOK_UP."""
     return min(192, limit // 8)
 
 
 def for_growth(limit: int) -> int:
-    """Those for workers that come on top of those at the start, and for files."""
+    """Descriptors for workers beyond those at the start, and for files."""
     return max(limit // 20, min(32, limit // 8))
 
 
 def reserve(limit: int, workers: int) -> int:
-    """Those that are no connection's."""
+    """Descriptors that connections do not get."""
     if not ARE_NUMBERED:
         return 0
     return for_look_ups(limit) + for_growth(limit) + EACH_WORKER * workers
 
 
 def most_workers(limit: int, workers: int) -> int:
-    """How many workers that reserve is enough for, where it was made for so many."""
+    """How many workers a reserve for that number is enough for."""
     return workers + for_growth(limit) // EACH_WORKER if ARE_NUMBERED else sys.maxsize

@@ -1,10 +1,10 @@
-"""I/O. Key files of the worker link: how gateway and workers on other machines know each other.
+"""I/O. Key files of the worker link, which authenticate the gateway and workers on other machines.
 
-A pair is two files: `NAME.key` holds the secret key and is its owner's alone; `NAME.pub` holds one
-line, `KEY NAME`. The keys a gateway lets in are such lines: a file of them, or a folder of `*.pub`
-files. Behind the name may stand `pools=chat,feed`: then the key serves these pools alone.
+A pair is two files: `NAME.key` contains the secret key, and only its owner may read it; `NAME.pub`
+contains one line, `KEY NAME`. A gateway accepts the keys in a file of such lines, or in a folder of
+`*.pub` files. `pools=chat,feed` after the name limits a key to these pools.
 
-Keys are CURVE's (curvezmq.org): 32 bytes, written as 40 characters of Z85 (ZeroMQ RFC 32).
+Keys are those of CURVE (curvezmq.org): 32 bytes, written as 40 characters of Z85 (ZeroMQ RFC 32).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LENGTH: Final = 40
 """Characters of a key in Z85."""
 
 MOST_BYTES: Final = 1024 * 1024
-"""Of a key file; what is larger is something else."""
+"""Of a key file."""
 
 
 class KeyFileError(Exception):
@@ -31,14 +31,14 @@ class KeyFileError(Exception):
 
 
 class Key(NamedTuple):
-    """A key that is let in. `pools` None: it may serve any."""
+    """A key that is accepted. `pools` None: it may join any pool."""
 
     name: str
     pools: frozenset[str] | None = None
 
 
 def from_z85(text: str) -> bytes:
-    """The 32 bytes of a key. Raises ValueError for what is none."""
+    """The 32 bytes of a key. Raises ValueError."""
     if len(text) != LENGTH:
         raise ValueError(f"a key has {LENGTH} characters")
     key = b""
@@ -49,7 +49,7 @@ def from_z85(text: str) -> bytes:
                 raise ValueError(f"{character!r} is not a character of keys")
             value = value * 85 + _DIGITS[character]
         if value >> 32:
-            raise ValueError("its characters say too much")
+            raise ValueError("five of its characters exceed 32 bits")
         key += value.to_bytes(4, "big")
     return key
 
@@ -73,14 +73,13 @@ def to_z85(key: bytes) -> str:
 def read_secret(path: str) -> str:
     """The secret key in a `*.key` file. Raises KeyFileError."""
     lines = _lines(Path(path))
-    # First of all: chmod would be the wrong advice for a public key, which is open to everybody.
+    # Checked first: for a public key, which all users may read, chmod would be the wrong advice.
     if len(lines) != 1 or len(lines[0][1]) != 1:
         raise KeyFileError(
-            f"{path}: one line with a secret key is expected: the .key file that `wsraw keygen` "
-            "made"
+            f"{path} must be one line with a secret key: the .key file that `wsraw keygen` made"
         )
     if sys.platform != "win32" and os.stat(path).st_mode & 0o077:
-        raise KeyFileError(f"{path} is open to other users; chmod 600 {path}")
+        raise KeyFileError(f"{path} can be read by other users; chmod 600 {path}")
     return lines[0][1][0]
 
 
@@ -89,15 +88,13 @@ def read_public(path: str) -> str:
     lines = _lines(Path(path))
     if len(lines) != 1 or len(lines[0][1]) < 2:
         raise KeyFileError(
-            f"{path}: one line, KEY NAME, is expected: the .pub file that `wsraw keygen` made"
+            f"{path} must be one line, KEY NAME: the .pub file that `wsraw keygen` made"
         )
     return lines[0][1][0]
 
 
 def write_pair(folder: Path, name: str, public: str, secret: str) -> tuple[Path, Path]:
-    """Write `NAME.key` (mode 0600) and `NAME.pub`; never over a file that is there.
-
-    Raises KeyFileError."""
+    """Write `NAME.key` (mode 0600) and `NAME.pub`, which must not exist. Raises KeyFileError."""
     made = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,18 +109,18 @@ def write_pair(folder: Path, name: str, public: str, secret: str) -> tuple[Path,
                 stream.write(text + "\n")
     except OSError as error:
         for path in made:
-            # Half a pair is of no use, and would be in the way of the next try.
+            # Half a pair is useless, and would prevent the next try.
             path.unlink(missing_ok=True)
         hint = "; choose another --name" if isinstance(error, FileExistsError) else ""
         raise KeyFileError(f"{error.filename or folder}: {error.strerror}{hint}") from error
     return made[0], made[1]
 
 
-# --- those that are let in ---
+# --- the keys that a gateway accepts ---
 
 
 class AllowedKeys:
-    """The keys in a file or a folder, as it is now: a change counts from the next look on."""
+    """The keys in a file or a folder. Changes take effect at the next `find`."""
 
     def __init__(self, path: str) -> None:
         """Raises KeyFileError."""
@@ -132,10 +129,10 @@ class AllowedKeys:
         self._keys = self._load()
 
     def find(self, public: bytes) -> Key | None:
-        """Who has the secret half of this public key (32 bytes); None: nobody we know.
+        """The entry of this public key (32 bytes), or None.
 
-        Raises KeyFileError when the files have changed and cannot be read any more: then nobody is
-        known, until they can be.
+        Raises KeyFileError if the files have changed and cannot be read: no key is accepted then,
+        until they can be read.
         """
         signature = self._signature()
         if signature != self._seen:
@@ -170,7 +167,7 @@ def _pools(file: Path, number: int, options: list[str]) -> frozenset[str] | None
         word, equals, value = option.partition("=")
         names = frozenset(filter(None, value.split(",")))
         if word != "pools" or not equals or not names:
-            # A permission that is misspelt must not become a larger one.
+            # A mistyped restriction must not be ignored.
             raise KeyFileError(
                 f"{file}, line {number}: {option!r}: only pools=NAME,NAME may follow the name"
             )
@@ -179,7 +176,7 @@ def _pools(file: Path, number: int, options: list[str]) -> frozenset[str] | None
 
 
 def _lines(file: Path) -> list[tuple[int, list[str]]]:
-    """The words of each line that is no comment, the first of them a key. Raises KeyFileError."""
+    """Number and words of each line but comments; the first word is a key. Raises KeyFileError."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise KeyFileError(f"{file} is too large for a key file")
@@ -191,12 +188,12 @@ def _lines(file: Path) -> list[tuple[int, list[str]]]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
-        # A key may begin with #; so a comment is a # that stands alone.
+        # A key may begin with #, so only a separate # begins a comment.
         if not words or words[0] == "#":
             continue
         try:
             from_z85(words[0])
         except ValueError as error:
-            raise KeyFileError(f"{file}, line {number} holds no key: {error}") from error
+            raise KeyFileError(f"{file}, line {number} is not a key: {error}") from error
         found.append((number, words))
     return found

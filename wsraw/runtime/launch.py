@@ -1,7 +1,7 @@
-"""I/O. Tying the life of a process to its parent's, where the system offers that (Linux).
+"""I/O. Tie the life of a process to its parent's (on Linux), and become another program.
 
-As a script it does so and becomes another program: how a worker in another language is started.
-It imports little, as it stands before each start of a worker.
+As a script it does both: this is how a worker in another language is started. It imports little,
+as it runs before each start of such a worker.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Final
 PR_SET_PDEATHSIG: Final = 1
 
 SI_KERNEL: Final = 0x80
-"""Of a signal that no process has sent."""
+"""The code of a signal that no process has sent."""
 
 NO_SUCH_PROGRAM: Final = 127
-"""What shells say."""
+"""The exit code that shells use."""
 
 
 def die_with(parent: int) -> None:
-    """Linux: be told when the parent dies, however it dies. For workers: their handlers may keep
-    them from seeing the end of stdin, which tells it everywhere (on Windows a job object does).
+    """On Linux, get SIGTERM when the parent dies. A busy worker does not see the end of stdin, by
+    which it notices that on other systems (on Windows a job object ends it).
 
-    SIGTERM, not SIGKILL: a worker finishes its handler, and what hangs is killed by the gateway.
+    SIGTERM, not SIGKILL: a worker finishes its handler, and the gateway kills one that hangs.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -33,33 +33,33 @@ def die_with(parent: int) -> None:
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
-        # It died before we asked, and the signal will never come.
+        # It has died already, and the signal will not come.
         sys.exit(1)
 
 
 def unblock_signals() -> None:
-    """Whoever has started us may have blocked them, and a process inherits that: then it could only
-    be killed, and so could all that it starts."""
+    """Unblock signals that the parent process had blocked. The mask is inherited: only SIGKILL
+    would stop us and our children."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def main(parent: int, command: list[str]) -> int:
-    """Become the command; returns only if that cannot be."""
+    """Become the command; returns only if that fails."""
     die_with(parent)
     return become(command)
 
 
 def as_process_1() -> int | None:
-    """As process 1 of a container: see off the processes that others have left to us, while the
-    program itself goes on in a child. There it gives None, and here the exit code, at its end."""
+    """As process 1 of a container, reap orphaned processes while the program runs in a child.
+    Returns None in the child, and its exit code in process 1."""
     if os.getpid() != 1 or not sys.platform.startswith("linux"):
         return None
     return tend()
 
 
 def tend() -> int | None:
-    """Fork; pass signals on to the child, and reap until it ends."""
+    """Fork; in the parent, forward signals to the child and reap until it ends."""
     if sys.platform == "win32":
         return None
     passed_on = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
@@ -77,12 +77,12 @@ def tend() -> int | None:
             if code is not None:
                 return code
         elif came.si_code != SI_KERNEL:
-            # Else it comes from the terminal, which has told the child, too.
+            # A signal of the terminal reaches the child by itself.
             os.kill(child, came.si_signo)
 
 
 def _reap(awaited: int) -> int | None:
-    """Reap all that have ended; the exit code of that one if it is among them, as shells say it."""
+    """Reap all ended processes; returns the exit code of `awaited`, as in shells, if it ended."""
     if sys.platform == "win32":
         return None
     code = None
@@ -99,7 +99,7 @@ def _reap(awaited: int) -> int | None:
 
 
 def become(command: Sequence[str]) -> int:
-    """Become another program; returns only if that cannot be. On Windows, where nobody can, run it
+    """Become another program; returns only if that fails. On Windows, which cannot do that, run it
     and return its exit code."""
     try:
         if sys.platform == "win32":
@@ -107,7 +107,7 @@ def become(command: Sequence[str]) -> int:
 
             return subprocess.call(command)
         unblock_signals()
-        # Python ignores these two, and what is ignored stays so in the next program.
+        # Python ignores these two, and the next program would inherit that.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         os.execvp(command[0], list(command))

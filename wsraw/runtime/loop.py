@@ -1,18 +1,17 @@
-"""I/O. One non-blocking loop: selectors, timers, before_sleep. It knows nothing of wsraw.
+"""I/O. The non-blocking loop of gateway and supervisor: descriptors, timers, calls from threads.
 
-One turn, one order: wait; handle what is readable or writable, with `midway` in between where that
-takes long; run the timers that are due; before_sleep. Timers come after reading on purpose: what
-has already arrived must be seen before a deadline is judged.
+The order of a turn: wait; call the handlers of ready descriptors, and `midway` if that takes long;
+run the timers that are due; call before_sleep. Timers run after handlers, so that data that has
+arrived counts before a deadline does.
 
-A turn is short, whoever wants what: handlers and timers have a share of it each, and what is left
-then comes first in the next one.
+Turns are short: handlers and timers have a time limit each, and the rest runs first in the next
+turn.
 
-`now` is the loop's clock. It is taken once a turn, and it stands still while the process itself did
-(SIGSTOP, a laptop's lid, a starved machine): a process that was away for 40 seconds must not
-conclude that everybody else was.
+`now` is the loop's clock, read once a turn. It does not advance while the process is suspended
+(SIGSTOP, a closed laptop, an overloaded machine): otherwise all peers would seem silent afterwards.
 
-What a callback raises ends the one whose callback it is (`owner_of`), and nobody else. A callback
-without an owner is the loop's own: what that raises ends the loop.
+An exception in a callback ends the owner of the callback (`owner_of`) and nothing else. A callback
+without an owner belongs to the loop: its exception ends the loop.
 """
 
 from __future__ import annotations
@@ -33,30 +32,28 @@ from wsraw.runtime.selector import READ, WRITE, Selector
 log = logging.getLogger("wsraw.loop")
 
 AWAY_AFTER: Final = 0.5
-"""A wait or a turn that took so many seconds more than it should is time the process was away."""
+"""Seconds. If a wait or a turn takes this much longer than expected, the process was suspended."""
 
-# Not Final, as compiled code would not see that tests have changed it.
+# Not Final: tests change it, which compiled code would not notice.
 LONGEST_SLEEP = 1.0
-"""Seconds; also how often connections that the platform cannot watch for errors are looked at."""
+"""Seconds; also the interval of checking paused sockets if the platform cannot watch for errors."""
 
 MIDWAY_AFTER: Final = 0.0002
-"""Seconds of reading after which `midway` is called. Others, on other cores, have begun to work by
-the time that all is read: without it everybody waits for everybody in turn, which costs a quarter
-of the messages a second. More often would cost more than it gains."""
+"""Seconds of a turn after which `midway` is called, so that workers on other cores start before all
+is read. Without it throughput is a quarter lower; more often costs more than it gains."""
 
 READ_TIME: Final = 0.0025
-"""Seconds of a turn for handlers. Those that were ready and had no turn come in the next ones, in
-their order and before anybody is asked again: a hundred that are dear must not make one turn of a
-hundred milliseconds, in which nobody is answered."""
+"""Seconds of a turn for handlers. Handlers that did not fit run first in the next turn, in order: a
+hundred expensive ones must not delay all answers by a hundred milliseconds."""
 
 TIMER_TIME: Final = 0.001
-"""Seconds of a turn for timers. Many who came at once are due at once, too."""
+"""Seconds of a turn for timers. Timers of clients that connected together are due together."""
 
 GIVE_WAY_EVERY: Final = 0.001
-"""Seconds; more often would give most of the core to whoever else is busy on this machine."""
+"""Seconds. Yielding more often would leave most of the core to other busy processes."""
 
 TURN_TIME_ALLOWED: Final = 2.0
-"""A turn that works longer than this (seconds) was stopped, not busy."""
+"""Seconds. In a turn that takes longer, the process was suspended."""
 
 
 class Timer:
@@ -70,15 +67,15 @@ class Timer:
         self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
-        """Never run. The loop forgets it when its time comes."""
+        """Do not run the callback. The loop drops the timer when it is due."""
         self.callback = None
 
 
 def owner_of(callback: object) -> Any:
-    """Whose callback it is: the first of its parts (the object of a method; what a partial calls,
-    and its arguments) that has a method `handle_fault`, or None.
+    """The first part of a callback that has a method `handle_fault`, or None. Parts are the object
+    of a method, and what a partial calls and passes.
 
-    That one ends, whatever state it is in, and tells of the error; it is not called again.
+    `handle_fault` ends the owner, in any state, and reports the error; it is not called again.
     """
     if isinstance(callback, partial):
         for part in (callback.func, *callback.args):
@@ -93,7 +90,7 @@ def owner_of(callback: object) -> Any:
 
 
 def blame(callback: object, error: Exception) -> None:
-    """A callback has raised: its owner ends for that. Raises the error where there is none."""
+    """End the owner of a callback that has raised. Raises the error if there is none."""
     owner = owner_of(callback)
     if owner is None:
         raise error
@@ -104,14 +101,14 @@ def blame(callback: object, error: Exception) -> None:
 
 
 class Handler(Protocol):
-    """What is called when a watched descriptor is ready."""
+    """Called when a watched descriptor is ready."""
 
     def __call__(self, readable: bool, writable: bool) -> object:
-        """The descriptor is ready; nothing may be closed here."""
+        """Handle the descriptor; nothing may be closed here."""
 
 
 def _sleep_for_nothing() -> None:
-    """On Windows it gives the rest of our time slice away."""
+    """Yield the time slice, on Windows."""
     time.sleep(0)
 
 
@@ -130,16 +127,16 @@ class Loop:
         self._away = 0.0
         self.now = self._seen = clock()
         self.before_sleep: Callable[[float], bool] | None = None
-        """Called at the end of each turn with `now`; True forbids to sleep in the next wait."""
+        """Called with `now` at the end of each turn; True: the next turn does not sleep."""
         self.midway: Callable[[float], object] = _nothing_at
-        """Called with `now` between two handlers, about every MIDWAY_AFTER seconds of a turn: what
-        was read so far can go on its way. Nothing may be closed here."""
+        """Called with `now` between handlers, about every MIDWAY_AFTER seconds of a turn, to send
+        on what was read so far. Nothing may be closed here."""
         self._selector = selector()
         self._left: list[tuple[selectors.SelectorKey, int]] = []
-        """Ready in an earlier turn, and not handled yet."""
+        """Ready in an earlier turn and not handled yet."""
         self._times: list[float] = []
-        """A heap of times; the timers of each are in `_timers`. Thousands of idle connections have
-        few times among them, and a heap of their timers would cost more than their pings."""
+        """A heap of times; `_timers` has the timers of each. Thousands of idle connections share a
+        few times, and a heap of their timers would cost more than their pings."""
         self._timers: dict[float, list[Timer]] = {}
         self._order = 0
         self._calls: deque[Callable[[], object]] = deque()
@@ -164,21 +161,21 @@ class Loop:
         readable=True when the peer is gone. Raises OSError or ValueError for a bad descriptor.
         """
         if self._deaf.pop(fileobj, None) is not None:
-            # With epoll the selector believes that it reads; it would not tell epoll to do so.
+            # The selector believes that it watches for reading, and would not tell epoll.
             self.unwatch(fileobj)
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if not events:
             self._watch_for_errors(fileobj, handler)
             return
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        # Asked by its number: the error of `modify` shows the socket, which is three system calls.
+        # The KeyError of `modify` would format the socket, which takes three system calls.
         if self._selector.get_map().get(descriptor) is None:
             self._selector.register(fileobj, events, handler)
         else:
             self._selector.modify(fileobj, events, handler)
 
     def unwatch(self, fileobj: Any) -> None:
-        """Forget a descriptor; must come before it is closed. Unknown ones are fine."""
+        """Stop watching a descriptor, before it is closed. Unknown ones are ignored."""
         self._deaf.pop(fileobj, None)
         try:
             self._selector.unregister(fileobj)
@@ -186,11 +183,11 @@ class Loop:
             pass
 
     def _watch_for_errors(self, fileobj: Any, handler: Handler) -> None:
-        """The one place that knows how to hear only a reset: selectors refuses events = 0."""
+        """Watch for a reset alone, which selectors cannot: it refuses events = 0."""
         epoll = getattr(self._selector, "_selector", None)
         if isinstance(self._selector, getattr(selectors, "EpollSelector", ())) and epoll:
-            # epoll always reports EPOLLERR and EPOLLHUP, asked for or not (epoll_ctl(2)); the
-            # selector keeps the key, so that the event finds its handler.
+            # epoll always reports EPOLLERR and EPOLLHUP (epoll_ctl(2)); the selector keeps the
+            # key, so that the event finds its handler.
             self.watch(fileobj, handler, read=True)
             epoll.modify(fileobj.fileno() if hasattr(fileobj, "fileno") else fileobj, 0)
             self._deaf[fileobj] = handler
@@ -204,7 +201,7 @@ class Loop:
             self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
 
     def _look_at_deaf(self) -> None:
-        """kqueue, poll and select: once a second, ask each for its pending error."""
+        """For kqueue, poll and select: check each for a pending error, once a second."""
         self._look_timer = None
         for fileobj, handler in list(self._deaf.items()):
             try:
@@ -230,7 +227,7 @@ class Loop:
         return timer
 
     def wake_at(self, when: float) -> None:
-        """Take a turn then, at the latest; what there is to do, before_sleep finds."""
+        """Take a turn at that time or before, for work that before_sleep finds."""
         self.call_at(when, _nothing)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
@@ -243,7 +240,7 @@ class Loop:
         try:
             self._waker.send(b"\0")
         except (BlockingIOError, OSError):
-            # Full: a wake-up is already on its way. Closed: the loop is over.
+            # Full: a wake-up is pending. Closed: the loop has ended.
             pass
 
     def _handle_wake(self, readable: bool, writable: bool) -> None:
@@ -254,16 +251,16 @@ class Loop:
             pass
 
     def give_way(self) -> None:
-        """Let other processes of this machine run before the next turn, should one wait for our
-        core, unless that was just done: for turns that do a share of somebody's large work. Else
-        who is woken by what we send can wait for milliseconds until the core is taken from us."""
+        """Yield the core before the next turn, unless that was just done. For turns that do a part
+        of a large piece of work: else a process that our output wakes may wait milliseconds for
+        the core."""
         self._gives_way = True
 
     # --- turns ---
 
     @property
     def is_behind(self) -> bool:
-        """Who was ready did not all have a turn: until they have, nobody else is asked."""
+        """Whether handlers are left from an earlier turn, which run before anything is polled."""
         return bool(self._left)
 
     def run(self) -> None:
@@ -279,7 +276,7 @@ class Loop:
 
     def turn(self, may_sleep: bool = True) -> bool:
         """One turn; returns whether the next one may sleep. For `run`, and for tests."""
-        # Between two turns passes no time: what did was absence.
+        # No time passes between two turns, unless the process is suspended.
         before = self._skip_absence(self._seen)
         timeout = self._timeout(before) if may_sleep and not self._left else 0.0
         if self._gives_way:
@@ -295,8 +292,7 @@ class Loop:
         handler: Any = None
         try:
             for key, mask in ready:
-                # A handler must not close what another key of this turn stands for: before_sleep
-                # does.
+                # Handlers close nothing: another key of this turn may be for the same thing.
                 handler = key.data
                 if mask == READ:
                     handler(True, False)
@@ -310,7 +306,7 @@ class Loop:
                         self._left = list(ready)
                         break
         except Exception as error:
-            # The others have their turn in the next one.
+            # The remaining ones run in the next turn.
             self._left = list(ready)
             blame(handler, error)
         for _ in range(len(self._calls)):
@@ -325,8 +321,8 @@ class Loop:
         return not (busy or self._left)
 
     def _still_ready(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """What an earlier turn has left, but for those that have been closed or want something else
-        since: their keys are others now, and the selector will tell of them again."""
+        """What an earlier turn has left, without descriptors that were closed or are watched
+        differently since: they have new keys, and the selector will report them again."""
         left, self._left = self._left, []
         keys = self._selector.get_map()
         return [
@@ -336,7 +332,7 @@ class Loop:
         ]
 
     def _skip_absence(self, expected: float) -> float:
-        """The loop's clock now, less what it is later than `expected` beyond doubt."""
+        """The loop's clock. What it is later than `expected`, beyond doubt, was a suspension."""
         now = self._clock() - self._away
         if now > expected + AWAY_AFTER:
             self._away += now - expected
@@ -360,7 +356,7 @@ class Loop:
         times = self._times
         if not times or times[0] > now:
             return
-        # Those that are set meanwhile are for the next turn.
+        # Timers that are set meanwhile run in the next turn.
         last = self._order
         until = self._clock() + TIMER_TIME
         while times and times[0] <= now:
@@ -375,13 +371,13 @@ class Loop:
                     try:
                         callback()
                     except Exception as error:
-                        # Should the loop end for it: the others are not lost to who runs it again.
+                        # Keep the others, even if the loop ends for this one and is run again.
                         self._put_back(when, timers[index + 1 :])
                         blame(callback, error)
                         return
 
     def _put_back(self, when: float, timers: list[Timer]) -> None:
-        """They were due, and are so still: before those of that time that were set meanwhile."""
+        """Put back timers that are due, before those of the same time that were set meanwhile."""
         if not timers:
             return
         later = self._timers.get(when)
@@ -390,7 +386,7 @@ class Loop:
         self._timers[when] = timers + (later or [])
 
     def close(self) -> None:
-        """Free the selector and the waker. The loop is over."""
+        """Free the selector and the waker."""
         self._selector.close()
         self._waker.close()
         self._wakened.close()
@@ -401,4 +397,4 @@ def _nothing() -> None:
 
 
 def _nothing_at(now: float) -> None:
-    """Nobody waits for a part of what a turn reads."""
+    """The default of `midway`."""

@@ -1,4 +1,4 @@
-"""I/O. The selector of this platform, and what wsraw's loop needs of it beyond the library's."""
+"""I/O. The selector of this platform, made faster for epoll."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from typing import Any, Final
 
 MOST_READY: Final = 256
-"""Descriptors handled in a turn. epoll reports those that are left in the next one, and first."""
+"""Most descriptors per turn. epoll reports the others first in the next turn."""
 
-# As globals: they are asked for twice for each ready descriptor.
+# Globals, as they are used twice for each ready descriptor.
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
 
@@ -19,25 +19,25 @@ if sys.platform == "linux":
     _READABLE: Final = select.EPOLLIN
 
     class Selector(selectors.EpollSelector):
-        """Asks for MOST_READY at most. The library's asks for as many as there are, and makes room
-        for all of them each time: with 10,000 connections that is 120 KB a turn."""
+        """Asks for at most MOST_READY events. The library's selector allocates room for all
+        descriptors each time: 120 KB a turn with 10,000 connections."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As the library's; but there is always a timeout."""
+            """As in the library, but with a timeout always."""
             assert timeout is not None
             keys: Any = self._fd_to_key  # type: ignore[attr-defined]
             epoll: select.epoll = self._selector  # type: ignore[attr-defined]
             ready = []
-            # epoll counts in milliseconds: round up, so as not to come too early again and again.
+            # epoll counts in milliseconds: round up, so as not to wake too early repeatedly.
             for fd, event in epoll.poll(math.ceil(timeout * 1e3) * 1e-3, MOST_READY):
                 key = keys.get(fd)
                 if key is None:
                     continue
                 if event == _READABLE:
-                    # Nearly always.
+                    # The usual case.
                     ready.append((key, key.events & READ))
                 else:
-                    # What is neither, an error or a hang-up, is for whoever waits for anything.
+                    # An error or a hang-up is both.
                     mask = READ if event & ~select.EPOLLOUT else 0
                     if event & ~select.EPOLLIN:
                         mask |= WRITE

@@ -16,10 +16,10 @@ from typing import Final
 from wsraw.config.addresses import Listen
 
 BACKLOG: Final = 4096
-"""Connections the kernel may hold for us; it caps this at its own limit (somaxconn)."""
+"""Connections that wait to be accepted; the kernel has a limit of its own (somaxconn)."""
 
 CAN_BE_INHERITED: Final = sys.platform != "win32"
-"""Windows passes sockets on by duplicating them for a process that already runs."""
+"""Windows can only duplicate sockets for a process that already runs."""
 
 KEEPALIVE_IDLE: Final = 60
 """Seconds of silence after which TCP sends a keepalive probe."""
@@ -30,7 +30,7 @@ five system calls for each client."""
 
 
 def bind(listen: Listen) -> socket.socket:
-    """A socket that listens, and never blocks. Raises OSError with a text that says what to do."""
+    """A non-blocking socket that listens. Raises OSError with a text that says what to do."""
     try:
         sock = _bind_unix(listen) if listen.path else _bind_tcp(listen)
     except OSError as error:
@@ -40,7 +40,7 @@ def bind(listen: Listen) -> socket.socket:
 
 
 def adopt(descriptor: int) -> socket.socket:
-    """A socket that our parent has bound. Raises OSError if it is none."""
+    """A socket that the parent process has bound. Raises OSError if it is not a socket."""
     os.set_inheritable(descriptor, False)
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
@@ -48,8 +48,8 @@ def adopt(descriptor: int) -> socket.socket:
 
 
 def close(sock: socket.socket, listen: Listen) -> None:
-    """For who bound it: the file of a unix socket goes with it, unless another program has put its
-    own in that place meanwhile."""
+    """Close a socket that `bind` returned. The file of a unix socket is removed, unless another
+    program has replaced it."""
     if isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path):
         try:
             os.unlink(listen.path)
@@ -59,7 +59,7 @@ def close(sock: socket.socket, listen: Listen) -> None:
 
 
 class _UnixSocket(socket.socket):
-    """A socket that knows which file it has made."""
+    """A unix socket that remembers the identity of its file."""
 
     file: tuple[int, int] | None = None
 
@@ -73,7 +73,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 class _AdvisedError(OSError):
-    """Says by itself what to do."""
+    """Its text says what to do."""
 
 
 def _bind_unix(listen: Listen) -> socket.socket:
@@ -82,15 +82,15 @@ def _bind_unix(listen: Listen) -> socket.socket:
     if family is None:
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix sockets")
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # A socket file that nobody listens on is left from a run that was killed.
-        # (Connecting to a file of another kind is refused in the same words.)
+        # A socket file without a listener is left from a run that was killed. (Connecting to
+        # a file of another kind gives the same error.)
         if _is_socket(path) and probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
     sock = _UnixSocket(family, socket.SOCK_STREAM)
     try:
         sock.bind(path)
         sock.file = _identity(path)
-        # Before anybody can connect.
+        # Before clients can connect.
         _let_in(listen)
         sock.listen(BACKLOG)
     except OSError:
@@ -100,7 +100,7 @@ def _bind_unix(listen: Listen) -> socket.socket:
 
 
 def _let_in(listen: Listen) -> None:
-    """Set the group and the permissions of a unix socket's file: whoever may write may connect."""
+    """Set group and permissions of a unix socket's file: who may write to it may connect."""
     if listen.group and sys.platform != "win32":
         import grp
 
@@ -136,20 +136,20 @@ def _bind_tcp(listen: Listen) -> socket.socket:
             listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except UnicodeError as error:
-        # A label that is empty or longer than 63 bytes never gets as far as a name server.
-        raise socket.gaierror(socket.EAI_NONAME, f"no name: {error}") from error
+        # A label is empty or longer than 63 bytes.
+        raise socket.gaierror(socket.EAI_NONAME, f"not a host name: {error}") from error
     family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":
-            # There SO_REUSEADDR means that two programs may share the port.
+            # There SO_REUSEADDR lets two programs share the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
-            # Connections of the last run in TIME_WAIT must not keep this one from binding.
+            # Connections of an earlier run in TIME_WAIT must not prevent binding.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Before anybody comes: what a connection inherits is what the listener has by then.
+        # Before clients connect: connections inherit the options that are set by then.
         tune(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
@@ -164,37 +164,37 @@ def _advice(listen: Listen, error: OSError) -> str:
     if isinstance(error, _AdvisedError):
         return f"{what}: {error.strerror}"
     if isinstance(error, socket.gaierror):
-        return f"{what}: {error.strerror}; write an address of this machine, or a name it knows"
+        return f"{what}: {error.strerror}; write an address or a host name of this machine"
     if (
         error.errno == errno.EADDRINUSE
         and os.path.lexists(listen.path)
         and not _is_socket(listen.path)
     ):
-        return f"{what}: there is something else at that path; remove it, or choose another path"
+        return f"{what}: the path exists and is not a socket; remove it, or choose another path"
     if error.errno == errno.EADDRINUSE:
         return f"{what}: the address is in use; stop the other program or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
-        hint = "a folder that you may write to" if listen.path else "a port above 1023"
+        hint = "a folder that you can write to" if listen.path else "a port above 1023"
         return f"{what}: not permitted; choose {hint}"
     if listen.path and error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"{what}: there is no folder {os.path.dirname(listen.path)}; make it first"
+        return f"{what}: there is no folder {os.path.dirname(listen.path)}; create it first"
     if listen.path and error.errno is None:
-        # Python itself looks at the length, and says no number.
+        # Python checks the length itself, and gives no number.
         return f"{what}: {error}; choose a shorter path"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all it has"
+        return f"{what}: this machine has no such address; 0.0.0.0 and [::] mean all its addresses"
     return f"{what}: {error.strerror or error}"
 
 
 def printable(address: object) -> str:
-    """A socket address as people write it."""
+    """A socket address as text."""
     if isinstance(address, tuple):
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{host}:{address[1]}"
     if not isinstance(address, str) or not address:
         return "unix"
-    # A path is bytes, and the peer has chosen it: no control character of it reaches the log, and
-    # what is not UTF-8 cannot be told to workers as it is.
+    # The peer has chosen the path: control characters must not reach the log, and bytes that are
+    # not UTF-8 cannot be sent to workers.
     return "unix:" + "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in address
     )
