@@ -64,10 +64,10 @@ NET = {
     "Router.worker_fault",
     "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
     "Registry._judge_end", "Registry._insist", "Router._record_fault", "Dispatcher._give_up",
-    "_Attempt.handle_fault", "blame",
+    "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
     # Where it is caught.
-    "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._go_on",
+    "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._resume",
     "Dispatcher._serve_bound", "Dispatcher._serve_waiting",
 }  # fmt: skip
 
@@ -232,7 +232,7 @@ class Scene:
         [entry] = router.entries.values()
         assert router.flow.total == entry.held + entry.output_counted
         assert not entry.in_flight
-        assert not self.served.sockets.doomed
+        assert not self.served.sockets.shared.ended
 
     def close(self) -> None:
         self.served.close()

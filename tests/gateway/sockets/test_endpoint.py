@@ -17,6 +17,7 @@ from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
+from wsraw.gateway.sockets.transport import PlainTransport
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import Close, OnClose, OnConnect, OnError, OnMessage, Open, Record, Send
@@ -158,8 +159,8 @@ def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
     served.until(lambda: served.heard)
     message = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 20))
     sizes: list[int] = []
-    sock: Any = served.endpoint.sock
-    served.endpoint.sock = Recording(sock, sizes)  # type: ignore[assignment]
+    recording: Any = Recording(served.endpoint.sock, sizes)
+    served.endpoint.transport = PlainTransport(recording)
 
     def sent() -> bool:
         nonlocal message
@@ -177,7 +178,6 @@ def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
     served.until(lambda: not served.con.has_more)
     client.send(b"\x8a\x80\0\0\0\0")
     served.until(lambda: sizes[-1] == LEAST_READ)
-    served.endpoint.sock = sock
 
 
 class Recording:
@@ -506,7 +506,7 @@ def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     served.until(lambda: not served.stage.router.entries)
     assert served.kinds().count(OnConnect) == served.kinds().count(OnClose)
     assert served.stage.router.flow.total == 0
-    assert not served.sockets.dirty
+    assert not served.sockets.shared.dirty
     for _ in range(100):
         served.turn(STEP)
 
@@ -652,10 +652,10 @@ def test_a_client_that_sends_much_is_read_from_a_queue_without_the_selector(serv
     one = b"\x82\xa0" + bytes(4 + 32)
     for _ in range(5):
         client.send(one * 100)
-        served.until(lambda: served.endpoint in served.sockets.going_on)
+        served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
         assert not served.endpoint.reading
     served.until(lambda: served.endpoint.reading)
-    assert served.endpoint not in served.sockets.going_on
+    assert served.endpoint not in served.sockets.shared.read_queue
     for _ in range(5):
         before = len(served.data())
         client.send(one)
@@ -673,7 +673,7 @@ def test_a_client_that_sends_many_frames_is_read_from_a_queue(serve: Serve) -> N
     one = b"\x82\xe4" + bytes(4 + 100)
     assert LEAST_READ // len(one) < MOST_FRAMES
     client.send(one * 400)
-    served.until(lambda: served.endpoint in served.sockets.going_on)
+    served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
     assert not served.con.has_more
     served.until(lambda: len(served.data()) == 400 * 100)
     served.until(lambda: served.endpoint.reading)
@@ -688,7 +688,7 @@ def test_data_received_before_a_reset_is_delivered(serve: Serve, size: int) -> N
     served.until(lambda: served.heard)
     count = 400
     client.send((b"\x82" + bytes([0x80 | size]) + bytes(4 + size)) * count)
-    served.until(lambda: served.endpoint in served.sockets.going_on)
+    served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
     reset(client)
     served.until(lambda: not served.sockets.endpoints, STEP)
     served.until(lambda: OnClose in served.kinds())
@@ -702,7 +702,7 @@ def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
     client.send(UPGRADE % b"")
     served.until(lambda: served.con.entry)
     client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
-    served.until(lambda: served.endpoint in served.sockets.going_on)
+    served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
     flow, entry = served.stage.router.flow, entry_of(served.con)
     flow.pause(entry, PAUSED_COUPLED)
     served.until(lambda: served.con.paused)
@@ -747,5 +747,5 @@ def test_a_client_that_sends_much_may_leave(serve: Serve, way: str) -> None:
         client.close()
     served.until(lambda: not served.sockets.endpoints, STEP)
     served.until(lambda: OnClose in served.kinds())
-    assert not served.sockets.going_on
+    assert not served.sockets.shared.read_queue
     assert served.heard[-1].cause == "lost"

@@ -25,11 +25,11 @@ def served() -> Iterator[Served]:
 
 def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
     for n in range(s.WRITE_BUDGET + 1):
-        served.sockets.dirty[Connection.buried(n, served.sockets.settings)] = None
+        served.sockets.shared.dirty[Connection.buried(n, served.sockets.settings)] = None
     served.sockets.flush()
-    assert len(served.sockets.dirty) == 1
+    assert len(served.sockets.shared.dirty) == 1
     served.sockets.flush()
-    assert not served.sockets.dirty
+    assert not served.sockets.shared.dirty
 
 
 def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> None:
@@ -97,28 +97,28 @@ class Ticking:
 def test_writing_has_a_share_of_a_turn(served: Served) -> None:
     for _ in range(4):
         served.connect()
-    served.until(lambda: not served.sockets.dirty)
+    served.until(lambda: not served.sockets.shared.dirty)
     served.sockets._clock = Ticking(0.6 * s.WRITE_TIME)
     order = [endpoint.con for endpoint in served.sockets.endpoints]
     for con in order:
-        served.sockets.dirty[con] = None
+        served.sockets.shared.dirty[con] = None
     served.sockets.flush()
-    assert list(served.sockets.dirty) == order[2:]
+    assert list(served.sockets.shared.dirty) == order[2:]
     served.sockets.flush()
-    assert not served.sockets.dirty
+    assert not served.sockets.shared.dirty
 
 
 def test_closing_has_a_share_of_a_turn(served: Served) -> None:
     for _ in range(4):
         served.connect()
-    served.until(lambda: not served.sockets.dirty)
+    served.until(lambda: not served.sockets.shared.dirty)
     served.sockets._clock = Ticking(1.1 * s.WRITE_TIME)
-    served.sockets.doomed.extend(served.sockets.endpoints)
+    served.sockets.shared.ended.extend(served.sockets.endpoints)
     left = []
-    while served.sockets.doomed:
+    while served.sockets.shared.ended:
         served.sockets.flush()
         left.append(len(served.sockets.endpoints))
-        assert len(served.sockets.doomed) == left[-1]
+        assert len(served.sockets.shared.ended) == left[-1]
     assert left == [3, 2, 1, 0]
 
 
@@ -127,14 +127,14 @@ def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: Serve
     clients = [served.connect() for _ in range(3)]
     for client in clients:
         client.send(HANDSHAKE + b"\x82\x81\0\0\0\0x" * 500)
-    served.until(lambda: len(served.sockets.going_on) == 3)
-    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
-    order = list(served.sockets.going_on)
+    served.until(lambda: len(served.sockets.shared.read_queue) == 3)
+    served.sockets._clock = Ticking(1.1 * s.READ_TIME)
+    order = list(served.sockets.shared.read_queue)
     for n in range(3):
-        assert next(iter(served.sockets.going_on)) is order[n]
+        assert next(iter(served.sockets.shared.read_queue)) is order[n]
         served.sockets.apply_pauses()
-        assert list(served.sockets.going_on)[-1] is order[n]
-    served.until(lambda: not served.sockets.going_on)
+        assert list(served.sockets.shared.read_queue)[-1] is order[n]
+    served.until(lambda: not served.sockets.shared.read_queue)
     assert served.data() == b"x" * 1500
 
 
@@ -144,7 +144,7 @@ def test_pausing_has_a_share_of_a_turn(served: Served) -> None:
     served.until(lambda: len(served.data()) == 3)
     flow = served.stage.router.flow
     entries = list(served.stage.router.entries.values())
-    served.sockets._clock = Ticking(1.1 * s.GO_ON_TIME)
+    served.sockets._clock = Ticking(1.1 * s.READ_TIME)
     for entry in entries:
         flow.pause(entry, PAUSED_MEMORY)
     for left in (2, 1, 0):

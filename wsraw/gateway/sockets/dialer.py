@@ -18,8 +18,7 @@ from typing import Any, Final
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
 from wsraw.gateway.sockets.resolver import Address, Resolver
-from wsraw.gateway.sockets.tls_endpoint import OpenTls
-from wsraw.gateway.tls.client_contexts import ClientContexts, make_context, options_of
+from wsraw.gateway.tls.client_contexts import ClientContexts, OpenTls, make_context, options_of
 from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening
 from wsraw.runtime.loop import Loop, Timer

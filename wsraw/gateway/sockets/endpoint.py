@@ -1,9 +1,9 @@
-"""I/O. One connection's socket: reads, writes, waits, closes. It decides nothing.
+"""I/O. One connection's socket: it reads, writes, waits and closes.
 
-A socket outlives its connection a little: output is flushed, our side is shut, and what the peer
-still sends is read and thrown away until it closes too. Closing at once would answer that data with
-a reset, which can destroy the last bytes we sent before the peer has read them (RFC 9112, section
-9.6; nginx calls it lingering close).
+A socket outlives its connection a little: output is flushed, our side is shut down, and what the
+peer still sends is read and thrown away until it closes, too. Closing at once would answer that
+data with a reset, which can destroy the last bytes we sent before the peer has read them (RFC 9112,
+section 9.6; nginx calls it lingering close).
 """
 
 from __future__ import annotations
@@ -11,287 +11,338 @@ from __future__ import annotations
 import math
 import os
 import socket
-import struct
-import sys
-from typing import Final
+from typing import Final, Protocol
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
-from wsraw.gateway.connection.output import GATHERED_FROM
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sockets.transport import MOST_OVERHEAD, PlainTransport, Transport, reset
+from wsraw.gateway.tls.handshake_queue import HandshakeQueue
 from wsraw.runtime.loop import Loop, Timer
+from wsraw.runtime.selector import READ, WRITE
 
 READ_SIZE: Final = 64 * 1024
 """Bytes read from one connection in a turn, so that a fast peer does not hold up the others."""
 
 LEAST_READ: Final = 4 * 1024
-"""The same at its beginning, and after a read that held more frames than are parsed in a turn: what
-it costs, and so what the others wait, goes by frames and not by bytes."""
+"""The same at its beginning, and after a read that held more frames than are parsed in a turn: the
+cost of a read, and so what others wait for it, depends on frames and not on bytes."""
 
 WRITES: Final = 32
-"""Writes that a connection is given before it is found too slow: some megabytes, as the kernel goes
-on taking them from us while a peer of the same machine reads."""
+"""Writes that a connection above its output limit gets before it counts as slow: some megabytes, as
+the kernel goes on taking them while a peer on the same machine reads."""
 
 FEW: Final = 16
-"""Frames of a read below which the next one of that connection may be GROWTH times as large."""
+"""Frames of a read below which the next read of that connection may be GROWTH times as large."""
 
 GROWTH: Final = 4
-"""A connection whose reads hold more frames than that, and fill their portion, is not left to the
-selector, but queues up with its kind (sockets.py): whoever says little does not wait for it."""
+"""A connection whose reads hold more frames than FEW, and fill their portion, is not left to the
+selector, but queues up with others like it: connections that send little do not wait for it."""
 
 GRAIN: Final = 1 / 8
-"""Seconds to which far deadlines are rounded up: so a turn pings dozens of idle connections,
-where each would wake the loop for itself."""
+"""Seconds to which far deadlines are rounded up, so that one turn pings dozens of idle connections,
+each of which would else wake the loop for itself."""
 
 PUNCTUAL: Final = 1.0
-"""Seconds within which a deadline is kept as it is."""
+"""Seconds within which a deadline is kept exactly."""
 
-# struct linger: two shorts on Windows, two ints elsewhere.
-_RESET: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+NOT_WATCHED: Final = -1
 
 
-class Owner:
-    """What all endpoints share; sockets.py is the one who has it."""
+class Handshake(Protocol):
+    """Reads for an endpoint until its transport can carry data."""
 
-    loop: Loop
-    registry: Registry
-    settings: Settings
-    dirty: dict[Connection, None]
-    doomed: list[Endpoint]
-    going_on: dict[Endpoint, None]
+    @property
+    def may_read(self) -> bool:
+        """Whether to wait for bytes."""
+
+    def read(self) -> object:
+        """The socket is readable."""
+
+    def close(self) -> object:
+        """The endpoint is closed."""
+
+
+class Shared:
+    """What all endpoints share: the loop, the registry, and lists of work for the turn's end."""
+
+    def __init__(self, loop: Loop, registry: Registry, settings: Settings) -> None:
+        self.loop = loop
+        self.registry = registry
+        self.settings = settings
+        self.handshakes = HandshakeQueue()
+        self.dirty: dict[Connection, None] = registry.dirty
+        """Connections with output to write, a close to finish or a deadline to arm."""
+        self.ended: list[Endpoint] = []
+        """Endpoints to close: never inside a callback."""
+        self.read_queue: dict[Endpoint, None] = {}
+        """Endpoints that have more to parse, or to read than others, in the order of their turn."""
 
 
 class Endpoint:
-    """A socket and the connection that lives on it."""
+    """A socket and the connection that uses it."""
 
     __slots__ = (
         "_is_busy",
-        "_owner",
         "_portion",
         "_timer",
         "_timer_at",
         "con",
         "eof",
+        "handshake",
         "lingering",
         "reading",
+        "shared",
         "sock",
+        "transport",
         "watched",
         "writing",
     )
 
-    def __init__(self, owner: Owner, sock: socket.socket, con: Connection) -> None:
-        self._owner = owner
+    def __init__(self, shared: Shared, sock: socket.socket, con: Connection) -> None:
+        self.shared = shared
         self.sock = sock
+        self.transport: Transport = PlainTransport(sock)
+        self.handshake: Handshake | None = None
+        """Set until TLS is established, or turns out not to be used."""
         self.con = con
         con.endpoint = self
         self.reading = True
         self.writing = False
         self.eof = False
         self.lingering = False
-        self.watched: tuple[bool, bool] | None = None
+        self.watched = NOT_WATCHED
         self._timer: Timer | None = None
         self._timer_at = math.inf
         self._portion = LEAST_READ
         self._is_busy = False
-        """It sends more than its share of a turn: it is read from in `go_on`."""
-
-    def is_on(self, sock: socket.socket) -> bool:
-        """Whether it is this socket that it reads and writes."""
-        return self.sock is sock
+        """It sends more than its share of a turn: it is read from in the read queue."""
 
     # --- readiness ---
 
     def handle(self, readable: bool, writable: bool) -> None:
-        """The loop's call. Closing waits for before_sleep."""
+        """The loop's call. Closing waits for the end of the turn."""
         if writable:
-            self._owner.dirty[self.con] = None
+            self.shared.dirty[self.con] = None
         if readable:
-            if self.reading:
-                self._read()
+            if not self.reading:
+                self._check_error()
+            elif self.handshake is not None:
+                self.handshake.read()
             else:
-                self._look_for_error()
+                self.read()
 
-    def _read(self) -> None:
-        owner, con = self._owner, self.con
-        flow = owner.registry.flow
+    def read(self) -> None:
+        """Read once, and pass the events on."""
+        shared, con = self.shared, self.con
+        flow = shared.registry.flow
         if (flow.full or flow.due) and must_wait(flow, con):
             return
-        now = owner.loop.now
+        now = shared.loop.now
+        transport = self.transport
+        data: bytes | None = None
         try:
-            data = self.sock.recv(self._portion)
+            data = transport.recv(self._portion)
         except (BlockingIOError, InterruptedError):
-            return
+            pass
         except OSError as error:
-            self._lost(error.strerror or str(error))
-            return
-        if self.lingering:
-            if not data:
-                self.eof = True
-                owner.dirty[con] = None
+            self.lost(error.strerror or str(error))
             return
         if data:
-            connecting = con.state is CONNECTING
-            events = con.receive_data(data, now)
-            if connecting:
-                self.judge_standing(now)
-            if events or con.half_closed:
-                owner.registry.take(con, events, now)
-            elif not con.parsed:
-                if len(data) >= LEAST_READ:
-                    # A part of something large: there will be more of it in the next turn.
-                    owner.loop.give_way()
-                flow.read_part(con, len(data))
-            if con.has_more:
-                # The rest is for the turns to come, and what comes then, too.
-                self._portion = LEAST_READ
-                self._is_busy = True
-                flow.read_part(con, len(data))
-                self.judge_reading()
-            elif len(data) > self._portion // 2:
-                if con.parsed < FEW:
-                    self._portion = min(READ_SIZE, GROWTH * self._portion)
-                else:
-                    self._is_busy = True
-                    self.judge_reading()
-            if con.output.size or con.state is not OPEN:
-                owner.dirty[con] = None
-        else:
+            if not self.lingering:
+                self._receive(data, now)
+        elif data is not None:
             self.eof = True
-            self.reading = False
-            owner.registry.receive_eof(con, now)
-            owner.dirty[con] = None
+            shared.dirty[con] = None
+            if not self.lingering:
+                self.reading = False
+                shared.registry.receive_eof(con, now)
+        if transport.unsent:
+            shared.dirty[con] = None
+        if self.eof or self.lingering:
+            return
+        if transport.overhead > MOST_OVERHEAD:
+            self._portion = LEAST_READ
+            self._is_busy = True
+            self.update_reading()
+        if transport.has_more and data:
+            # close_notify, or an error, came with the data: select does not report it.
+            self.read()
 
-    def judge_standing(self, now: float) -> None:
-        """A pause does not hold up a handshake: its clock would run against us. It begins now."""
+    def _receive(self, data: bytes, now: float) -> None:
+        shared, con = self.shared, self.con
+        connecting = con.state is CONNECTING
+        events = con.receive_data(data, now)
+        if connecting:
+            self.after_opening(now)
+        if events or con.half_closed:
+            shared.registry.take(con, events, now)
+        elif not con.parsed:
+            if len(data) >= LEAST_READ:
+                # A part of something large: there will be more of it in the next turn.
+                shared.loop.give_way()
+            shared.registry.flow.read_part(con, len(data))
+        if con.has_more:
+            # The rest is for later turns, behind what others send then.
+            self._portion = LEAST_READ
+            self._is_busy = True
+            shared.registry.flow.read_part(con, len(data))
+            self.update_reading()
+        elif len(data) > self._portion // 2:
+            if con.parsed < FEW:
+                self._portion = min(READ_SIZE, GROWTH * self._portion)
+            else:
+                self._is_busy = True
+                self.update_reading()
+        if con.output.size or con.state is not OPEN:
+            shared.dirty[con] = None
+
+    def after_opening(self, now: float) -> None:
+        """Apply a pause from before the connection was open: it does not hold up a handshake, whose
+        deadline would run."""
         con = self.con
         if con.state is OPEN:
-            self._owner.registry.flow.settle(con)
+            self.shared.registry.flow.settle(con)
         if is_paused(con):
             con.pause(now)
-            self.judge_reading()
+            self.update_reading()
 
-    def _look_for_error(self) -> None:
+    def _check_error(self) -> None:
         """Not reading, and yet readable: an error, or the peer has hung up.
 
-        A hang-up is reported for ever, and a unix socket does so as soon as its peer has closed,
-        whatever still waits to be read: so it is not watched until we read or write again.
+        A hang-up is reported again and again, by a unix socket as soon as its peer has closed,
+        whatever waits to be read. So the socket is not watched until we read or write again.
         """
-        if self in self._owner.going_on:
-            # What came before that is still to be read, and then the same is found. (Asking for
-            # the error takes it away.)
-            self._owner.loop.unwatch(self.sock)
-            self.watched = None
-            return
-        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
-        if error or not (self.eof or is_unix):
-            self._lost(os.strerror(error) if error else "connection reset by peer")
-        else:
-            self._owner.loop.unwatch(self.sock)
-            self.watched = None
+        if self not in self.shared.read_queue:
+            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            is_unix = self.sock.family == getattr(socket, "AF_UNIX", None)
+            if error or not (self.eof or is_unix):
+                self.lost(os.strerror(error) if error else "connection reset by peer")
+                return
+        # Else it is still to read what came before, and then finds the same. (Asking for the error
+        # clears it.)
+        self.shared.loop.unwatch(self.sock)
+        self.watched = NOT_WATCHED
 
-    def _lost(self, why: str) -> None:
+    def lost(self, why: str) -> None:
+        """The socket has failed."""
         self.eof = True
         self.reading = False
-        con = self.con
-        self._owner.registry.take(con, con.lost(why, self._owner.loop.now), self._owner.loop.now)
-        self._owner.doomed.append(self)
+        now = self.shared.loop.now
+        self.shared.registry.take(self.con, self.con.lost(why, now), now)
+        self.shared.ended.append(self)
 
     # --- writing, once a turn ---
 
     def flush(self) -> None:
-        """Write what there is in one go; leftovers alone wait for writability."""
-        owner, con = self._owner, self.con
-        if con.output.size:
-            now = owner.loop.now
-            try:
-                chunks = con.output.gathered() if con.output.size >= GATHERED_FROM else None
-                if chunks is not None and hasattr(self.sock, "sendmsg"):
-                    size = self.sock.sendmsg(chunks)
-                else:
-                    size = self.sock.send(con.output.data_to_send())
-            except (BlockingIOError, InterruptedError):
-                size = 0
-            except OSError as error:
-                self._lost(error.strerror or str(error))
-                return
-            events = con.written(size, now)
-            if events:
-                owner.registry.take(con, events, now)
-            entry = con.entry
-            if entry is not None:
-                assert isinstance(entry, Entry)
-                # Nearly always everything was taken at once, and nobody need be told.
-                entry.written += size
-                if con.output.size or entry.output_counted or entry.marks:
-                    owner.registry.wrote(entry)
-            if self.lingering and size:
-                self._linger()
-            writing = con.output.size > 0
-            if writing is not self.writing:
-                self.writing = writing
-                self.watch()
+        """Write what there is in one go; only what is left waits for writability."""
+        con = self.con
+        if (con.output.size or self.transport.unsent) and not self._write():
+            return
         if con.state is CLOSED:
             self._finish()
             return
         if con.state is CLOSING and (con.has_more or con.half_closed or not self.reading):
-            # What comes now is no event any more, but the peer's close frame is waited for.
-            self.judge_reading()
+            # What comes now is not an event any more, but the peer's close frame is waited for.
+            self.update_reading()
         if con.deadline < self._timer_at:
             self._arm(con.deadline)
 
+    def _write(self) -> bool:
+        """Write once; False if the socket has failed."""
+        shared, con, transport = self.shared, self.con, self.transport
+        output = con.output
+        has_output = output.size > 0 and transport.established
+        try:
+            size = transport.write(output)
+        except OSError as error:
+            self.lost(error.strerror or str(error))
+            return False
+        if has_output:
+            now = shared.loop.now
+            events = con.written(size, now)
+            if events:
+                shared.registry.take(con, events, now)
+            entry = con.entry
+            if entry is not None:
+                assert isinstance(entry, Entry)
+                # Nearly always everything was written at once, and nothing else changes.
+                entry.written += size
+                if output.size or entry.output_counted or entry.marks:
+                    shared.registry.wrote(entry)
+        if self.lingering and size:
+            self._linger()
+        writing = bool(transport.unsent) or (output.size > 0 and transport.established)
+        if writing is not self.writing:
+            self.writing = writing
+            self.watch()
+        return True
+
     def write_out(self) -> None:
-        """Write as much as the kernel takes, within reason; for those whose output is about to be
-        too much."""
-        con = self.con
-        before = con.output.size + 1
+        """Write as much as the kernel takes, up to WRITES times."""
+        output = self.con.output
+        before = output.size + 1
         for _ in range(WRITES):
-            if not 0 < con.output.size < before or con.state is CLOSED:
+            if not 0 < output.size < before or self.con.state is CLOSED:
                 break
-            before = con.output.size
+            before = output.size
             self.flush()
 
-    def judge_reading(self) -> None:
+    # --- the turn's work ---
+
+    def update_reading(self) -> None:
         """Do as the read policy says: read when there is something, or queue up, or wait."""
+        if self.handshake is not None:
+            self.reading = not self.eof and self.handshake.may_read
+            self.watch()
+            return
         reading = self._may_read()
         if reading is Reading.IN_TURN:
-            self._owner.going_on[self] = None
+            self.shared.read_queue[self] = None
         self.reading = reading is Reading.YES
         self.watch()
+        if self.reading and self.transport.has_more:
+            self.shared.handshakes.waiting[self] = b""
 
     def _may_read(self) -> Reading:
         return may_read(self.con, eof=self.eof, lingering=self.lingering, is_busy=self._is_busy)
 
-    def go_on(self) -> None:
-        """Its turn in the queue: what was read is parsed on, then more is read, until there is no
-        more than others have; or a pause is over."""
-        owner, con = self._owner, self.con
-        now = owner.loop.now
-        flow = owner.registry.flow
+    def take_turn(self, data: bytes) -> None:
+        """In the queue of handshakes: read what came with the last bytes of one."""
+        if self.reading:
+            self.read()
+
+    def read_in_turn(self) -> None:
+        """In the read queue: parse more of what was read, or read more, until it has no more than
+        others; or resume after a pause."""
+        shared, con = self.shared, self.con
+        now = shared.loop.now
+        flow = shared.registry.flow
         if self.lingering or is_paused(con) or (flow.full and must_wait(flow, con)):
             return
         if self._is_busy and not con.has_more and not con.paused:
             # Unless it is found to be so again.
             self._is_busy = False
             if not self.eof:
-                self._read()
+                self.read()
         else:
             events = con.resume(now)
             if events or con.half_closed:
-                owner.registry.take(con, events, now)
-            owner.dirty[con] = None
+                shared.registry.take(con, events, now)
+            shared.dirty[con] = None
             if con.has_more:
-                owner.loop.give_way()
-        self.judge_reading()
+                shared.loop.give_way()
+        self.update_reading()
 
     def watch(self) -> None:
-        """Tell the loop what we wait for now."""
-        wanted = (self.reading and not self.eof, self.writing)
+        """Tell the loop what to wait for."""
+        reading = self.reading and not self.eof
+        wanted = (READ if reading else 0) | (WRITE if self.writing else 0)
         if wanted != self.watched:
             self.watched = wanted
-            self._owner.loop.watch(self.sock, self.handle, read=wanted[0], write=wanted[1])
+            self.shared.loop.watch(self.sock, self.handle, read=reading, write=self.writing)
 
     # --- time ---
 
@@ -299,106 +350,104 @@ class Endpoint:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        if when - self._owner.loop.now > PUNCTUAL:
+        if when - self.shared.loop.now > PUNCTUAL:
             when = math.ceil(when / GRAIN) * GRAIN
-        self._timer = self._owner.loop.call_at(when, self._handle_timer)
+        self._timer = self.shared.loop.call_at(when, self._handle_timer)
 
     def _handle_timer(self) -> None:
-        owner, con = self._owner, self.con
-        now = owner.loop.now
+        shared, con = self.shared, self.con
+        now = shared.loop.now
         self._timer = None
         self._timer_at = math.inf
         if self.lingering:
-            owner.doomed.append(self)
+            shared.ended.append(self)
             return
         if con.deadline <= now:
             events = con.handle_timeout(now)
             if events:
-                owner.registry.take(con, events, now)
-        owner.dirty[con] = None
+                shared.registry.take(con, events, now)
+        shared.dirty[con] = None
 
     # --- the end ---
 
     def _finish(self) -> None:
-        """The connection is over; see to its last bytes."""
-        con = self.con
+        """The connection has ended: write its last bytes, then close."""
+        con, shared, transport = self.con, self.shared, self.transport
+        self.handshake = None
         if con.limit:
             limit, con.limit = con.limit, ""
-            self._owner.registry.limits.hit(limit, self._owner.loop.now, con.who)
-        if con.reset or (
-            not con.output.size and (self.eof or con.ends_with_reset or self._nothing_comes())
-        ):
-            self._owner.doomed.append(self)
+            shared.registry.limits.hit(limit, shared.loop.now, con.who)
+        if not transport.established:
+            con.output.drop()
+        if con.reset:
+            shared.ended.append(self)
             return
+        try:
+            is_written = not con.output.size and (con.ends_with_reset or transport.finish())
+            if is_written and not (self.eof or con.ends_with_reset or self._peer_has_ended()):
+                self.sock.shutdown(socket.SHUT_WR)
+            elif is_written:
+                shared.ended.append(self)
+                return
+        except OSError:
+            shared.ended.append(self)
+            return
+        self.writing = con.output.size > 0 or bool(transport.unsent)
         if not self.lingering:
             self.lingering = True
             self.reading = self._may_read() is Reading.YES
-            self.writing = con.output.size > 0
             self._linger()
-        if not con.output.size:
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._owner.doomed.append(self)
-                return
         self.watch()
 
-    def _nothing_comes(self) -> bool:
-        """Whether the peer has said by itself that it is done: then there is nothing to wait for,
+    def _peer_has_ended(self) -> bool:
+        """Whether the peer has already closed its WebSocket: then there is nothing to wait for,
         which saves a turn, a timer and three system calls for each client that leaves."""
         ws = self.con.websocket
         return ws is not None and ws.agreed
 
     def _linger(self) -> None:
-        """The clock of the goodbye: it runs while nothing moves."""
-        if self._owner.settings.close_timeout:
-            self._arm(self._owner.loop.now + self._owner.settings.close_timeout)
+        """Restart the clock of lingering: it runs while nothing moves."""
+        if self.shared.settings.close_timeout:
+            self._arm(self.shared.loop.now + self.shared.settings.close_timeout)
 
     def close(self) -> None:
         """Free the descriptor; with a reset if the connection asks for it, or output is left."""
         con = self.con
         if self._timer is not None:
-            # Else it would hold what is over until it is due: under an attack that is most of it.
+            # Else the timer would keep all this until it is due: in an attack that is most of it.
             self._timer.cancel()
-        self._owner.going_on.pop(self, None)
-        self._owner.loop.unwatch(self.sock)
+        self._leave()
         if con.reset or con.output.size or con.ends_with_reset:
             reset(self.sock)
         else:
             self.sock.close()
-        self._part()
+        self.shared.registry.flow.socket_closed(con)
 
-    def _part(self) -> None:
-        self._owner.registry.flow.socket_closed(self.con)
+    def _leave(self) -> None:
+        shared = self.shared
+        shared.read_queue.pop(self, None)
+        shared.handshakes.waiting.pop(self, None)
+        if self.handshake is not None:
+            self.handshake.close()
+            self.handshake = None
+        shared.loop.unwatch(self.sock)
 
     # --- faults of our own ---
 
     def handle_fault(self, error: BaseException) -> None:
-        """Something of ours has raised while this connection was handled, and it ends for that.
-        Raises nothing, and closes nothing: that is for before_sleep, as ever."""
-        owner = self._owner
-        owner.registry.fault(self.con, error, owner.loop.now)
+        """End the connection for an exception of our own. Raises nothing, and closes nothing: that
+        is for the end of the turn, as ever."""
+        shared = self.shared
+        shared.registry.fault(self.con, error, shared.loop.now)
         if self.con.state is CLOSED:
-            owner.doomed.append(self)
+            shared.ended.append(self)
 
     def free(self, error: BaseException) -> None:
-        """`close` has raised: let go of what there is, come what may."""
-        self._owner.registry.limits.fault(f"the socket of {self.con.who}", error)
-        for step in (self._forget, self.sock.close, self._part):
+        """`close` has raised: free everything, whatever else raises."""
+        registry = self.shared.registry
+        registry.limits.fault(f"the socket of {self.con.who}", error)
+        for step in (self._leave, self.sock.close, lambda: registry.flow.socket_closed(self.con)):
             try:
                 step()
             except Exception as another:
-                self._owner.registry.limits.fault(f"the socket of {self.con.who}", another)
-
-    def _forget(self) -> None:
-        self._owner.going_on.pop(self, None)
-        self._owner.loop.unwatch(self.sock)
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with a reset: a raw client has no other way to hear that it was not served."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    except OSError:
-        pass
-    sock.close()
+                registry.limits.fault(f"the socket of {self.con.who}", another)

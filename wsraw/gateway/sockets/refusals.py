@@ -16,7 +16,7 @@ from wsraw.gateway.admission.sniffer import speaks_http
 from wsraw.gateway.connection.over_limit import ANSWER, ENOUGH
 from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sockets.descriptors import Descriptors
-from wsraw.gateway.sockets.endpoint import reset
+from wsraw.gateway.sockets.transport import reset
 from wsraw.runtime.loop import Loop, Timer
 
 log = logging.getLogger("wsraw.gateway")

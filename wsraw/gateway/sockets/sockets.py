@@ -1,4 +1,4 @@
-"""I/O. All the gateway's client sockets: listening, being dialled, and standing."""
+"""I/O. All the gateway's client sockets: listening, being connected, and open."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry, entry_of
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.dialer import Dialer
-from wsraw.gateway.sockets.endpoint import Endpoint, reset
+from wsraw.gateway.sockets.endpoint import Endpoint, Shared
+from wsraw.gateway.sockets.handshake import TlsHandshake
 from wsraw.gateway.sockets.listener import Listener
 from wsraw.gateway.sockets.refusals import Refusals
-from wsraw.gateway.sockets.tls_endpoint import AcceptTls, OpenTls, TlsEndpoint, TlsOwner
-from wsraw.gateway.tls.handshake_queue import HandshakeQueue
+from wsraw.gateway.sockets.transport import reset
+from wsraw.gateway.tls.client_contexts import OpenTls
 from wsraw.gateway.tls.server_contexts import ServerContexts
 from wsraw.runtime.loop import Loop
 from wsraw.runtime.printable import without_secrets
 from wsraw.runtime.sockets import INHERITED, printable, tune
 
 WRITE_BUDGET: Final = 512
-"""Connections that are written to in a turn; in the order in which they became dirty."""
+"""Connections that are written to in a turn, in the order in which they became dirty."""
 
 WRITE_TIME: Final = 0.002
-"""Seconds of a turn after which the others are written to in the next one."""
+"""Seconds of a turn for writing, and for half of them closing; the rest waits for the next turn."""
 
-GO_ON_TIME: Final = 0.0015
-"""Seconds of a turn for what was read before and is not parsed yet, and for pauses."""
+READ_TIME: Final = 0.0015
+"""Seconds of a turn for pauses and the read queue."""
 
 
-class Sockets(TlsOwner):
-    """Endpoints and listeners. What a turn has marked is worked off at its end."""
+class Sockets:
+    """Endpoints and listeners, and their steps of a turn."""
 
     def __init__(
         self,
@@ -55,11 +56,8 @@ class Sockets(TlsOwner):
         self.loop = loop
         self.registry = registry
         self.settings = settings
-        self.dirty: dict[Connection, None] = registry.dirty
-        """Connections with output to write, a close to finish or a deadline to arm."""
-        self.doomed: list[Endpoint] = []
-        self.going_on: dict[Endpoint, None] = {}
-        """Those that have more to parse, or may be read from again, in the order of their turn."""
+        self.shared = Shared(loop, registry, settings)
+        self.handshakes = self.shared.handshakes
         self.endpoints: set[Endpoint] = set()
         self.total = 0
         """Connections since the start, accepted or opened."""
@@ -70,29 +68,28 @@ class Sockets(TlsOwner):
         registry.entrance.admission = self.admission
         self._refusals = Refusals(loop, self.descriptors)
         self._overdrawn: dict[RatedConnection, None] = {}
-        self.handshakes = HandshakeQueue()
-        self._accept_tls: dict[str, AcceptTls] = {}
+        self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
         self._dialer = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
 
-    # --- sockets come ---
+    # --- listeners ---
 
     def listen(self, listen: Listen, given: socket.socket | None) -> None:
-        """Accept from a socket that we were given, or open one. Raises OSError, or ValueError for
-        its certificates, with a text that says what to do."""
+        """Accept from a socket that our parent has given, or open one. Raises OSError, or
+        ValueError for its certificates, with advice."""
         if listen.tls != "off":
-            self._accept_tls[listen.name] = _accept_tls(listen)
+            self._contexts[listen.name] = ServerContexts(listen)
         self.listeners.append(Listener(self.loop, listen, self._accepted, given, self.descriptors))
 
     def reload_certificates(self) -> str:
-        """Read all certificates anew, for connections to come; why not, if one is wrong: then all
-        stay as they are."""
+        """Read all certificates anew, for new connections. If one is wrong, all stay as they are,
+        and the reason is returned."""
         listens = [each.listen for each in self.listeners if each.listen.tls != "off"]
         try:
-            fresh = {listen.name: _accept_tls(listen) for listen in listens}
+            fresh = {listen.name: ServerContexts(listen) for listen in listens}
         except ValueError as error:
             return str(error)
-        self._accept_tls = fresh
+        self._contexts = fresh
         return ""
 
     def update_listeners(self) -> None:
@@ -102,13 +99,15 @@ class Sockets(TlsOwner):
             listener.update(room)
 
     def close_listeners(self) -> None:
-        """No new connections from here on."""
+        """Accept no more connections."""
         for listener in self.listeners:
             listener.close()
         self.listeners = []
 
+    # --- connections ---
+
     def _fault(self, con: Connection, error: BaseException) -> None:
-        """Something of ours has raised while this connection was handled."""
+        """An exception of our own, while this connection was handled."""
         endpoint = con.endpoint
         if isinstance(endpoint, Endpoint) and endpoint in self.endpoints:
             endpoint.handle_fault(error)
@@ -117,23 +116,23 @@ class Sockets(TlsOwner):
 
     def _accepted(self, listen: Listen, sock: socket.socket, address: object) -> None:
         try:
-            self._let_in(listen, sock, address)
+            self._accept(listen, sock, address)
         except Exception as error:
             for endpoint in self.endpoints:
-                if endpoint.is_on(sock):
+                if endpoint.sock is sock:
                     endpoint.handle_fault(error)
                     return
             self.registry.limits.fault(f"a client of {listen.name}", error)
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
-        """A socket that has not become an endpoint."""
+        """Reset a socket that has not become an endpoint."""
         try:
             self.loop.unwatch(sock)
         finally:
             reset(sock)
 
-    def _let_in(self, listen: Listen, sock: socket.socket, address: object) -> None:
+    def _accept(self, listen: Listen, sock: socket.socket, address: object) -> None:
         now = self.loop.now
         host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
         key = None if self.registry.entrance.trusts(host) else address_key(host)
@@ -162,14 +161,16 @@ class Sockets(TlsOwner):
             rated.rate(self._overdrawn, now)
         else:
             con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
+        endpoint = Endpoint(self.shared, sock, con)
         if listen.tls != "off":
-            self._add(TlsEndpoint(self, sock, con, self._accept_tls[listen.name]), key)
+            endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
+            self._add(endpoint, key)
             return
-        self._add(Endpoint(self, sock, con), key)
+        self._add(endpoint, key)
         self.registry.take(con, con.opened_events(now), now)
 
     def dial(self) -> None:
-        """Begin to connect what workers have asked to open."""
+        """Begin to connect what workers have opened."""
         if self.registry.to_dial:
             entries, self.registry.to_dial = self.registry.to_dial, []
             for entry in entries:
@@ -201,9 +202,10 @@ class Sockets(TlsOwner):
 
     def _begin(self, con: Connection, sock: socket.socket, terms: OpenTls | None) -> None:
         now = self.loop.now
+        endpoint = Endpoint(self.shared, sock, con)
         if terms is not None:
             try:
-                endpoint = TlsEndpoint(self, sock, con, terms)
+                endpoint.handshake = TlsHandshake(endpoint, terms)
             except ValueError as error:
                 sock.close()
                 con.endpoint = None
@@ -211,10 +213,9 @@ class Sockets(TlsOwner):
                 return
             self._add(endpoint)
             return
-        plain = Endpoint(self, sock, con)
-        self._add(plain)
+        self._add(endpoint)
         self.registry.take(con, con.connected(now), now)
-        plain.judge_standing(now)
+        endpoint.after_opening(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now
@@ -226,20 +227,19 @@ class Sockets(TlsOwner):
         endpoint.con.counted = key
         self.registry.flow.settle(endpoint.con)
         self.total += 1
-        endpoint.judge_reading()
-        self.dirty[endpoint.con] = None
+        endpoint.update_reading()
+        self.shared.dirty[endpoint.con] = None
 
-    # --- end of a turn ---
+    # --- steps of a turn ---
 
     def apply_pauses(self) -> None:
-        """Pause reading and resume it as decided since the last turn, and parse what was read
-        before; within this turn's share."""
+        """Apply pauses, and work on the read queue, within this turn's share."""
         if self._overdrawn:
-            self._judge_rates()
-        changed = self.registry.flow.changed
-        if not changed and not self.going_on:
+            self._pause_overdrawn()
+        changed, read_queue = self.registry.flow.changed, self.shared.read_queue
+        if not changed and not read_queue:
             return
-        until = self._clock() + GO_ON_TIME
+        until = self._clock() + READ_TIME
         now = self.loop.now
         for entry in list(changed):
             del changed[entry]
@@ -248,31 +248,31 @@ class Sockets(TlsOwner):
             if not isinstance(endpoint, Endpoint) or endpoint.lingering:
                 continue
             if not entry.pauses:
-                self.going_on[endpoint] = None
+                read_queue[endpoint] = None
                 continue
             try:
                 con.pause(now)
-                endpoint.judge_reading()
+                endpoint.update_reading()
             except Exception as error:
                 endpoint.handle_fault(error)
             if self._clock() > until:
                 break
         flow = self.registry.flow
-        for endpoint in list(self.going_on):
+        for endpoint in list(read_queue):
             if flow.due:
-                # Parsed it would weigh more.
+                # Parsed it would take more memory.
                 break
-            # Those that queue up again meanwhile do so behind the others.
-            del self.going_on[endpoint]
+            # One that queues up again meanwhile does so behind the others.
+            del read_queue[endpoint]
             try:
-                endpoint.go_on()
+                endpoint.read_in_turn()
             except Exception as error:
                 endpoint.handle_fault(error)
             if self._clock() > until:
                 break
 
-    def _judge_rates(self) -> None:
-        """Those who have sent more than they may."""
+    def _pause_overdrawn(self) -> None:
+        """Pause or close connections that have sent more than their rate allows."""
         overdrawn, now = list(self._overdrawn), self.loop.now
         self._overdrawn.clear()
         for con in overdrawn:
@@ -280,12 +280,12 @@ class Sockets(TlsOwner):
             if entry is None or entry.gone or con.state is not OPEN:
                 continue
             try:
-                self._judge_rate(con, entry, now)
+                self._limit_rate(con, entry, now)
             except Exception as error:
                 self._fault(con, error)
 
-    def _judge_rate(self, con: RatedConnection, entry: Entry, now: float) -> None:
-        # A pause longer than any other may be is none.
+    def _limit_rate(self, con: RatedConnection, entry: Entry, now: float) -> None:
+        # A pause longer than any other may last is not worth it.
         too_long = 0 < self.settings.pause_timeout < con.owes
         if self.settings.rate_action == "close" or too_long:
             message = f"it sends more than {con.too_many} allows"
@@ -293,9 +293,9 @@ class Sockets(TlsOwner):
         else:
             self.registry.limits.hit(con.too_many, now, con.who)
             self.registry.flow.pause(entry, PAUSED_RATE)
-            self.loop.call_at(now + con.owes, partial(self._go_on, entry))
+            self.loop.call_at(now + con.owes, partial(self._resume, entry))
 
-    def _go_on(self, entry: Entry) -> None:
+    def _resume(self, entry: Entry) -> None:
         if not entry.gone:
             try:
                 self.registry.flow.resume(entry, PAUSED_RATE)
@@ -310,7 +310,8 @@ class Sockets(TlsOwner):
     @property
     def is_busy(self) -> bool:
         """Whether there is more than fits into a turn."""
-        return bool(self.dirty or self.doomed or self.going_on or self.handshakes.waiting)
+        shared = self.shared
+        return bool(shared.dirty or shared.ended or shared.read_queue or shared.handshakes.waiting)
 
     def write_over_limit(self) -> None:
         """Close connections with too much output, unless the kernel takes enough of it now."""
@@ -327,13 +328,13 @@ class Sockets(TlsOwner):
         self.registry.outgoing.close_overflowing(self.loop.now)
 
     def flush(self) -> None:
-        """Write each dirty connection once, then close what is over: never inside a callback.
+        """Write each dirty connection once, then close what has ended: never inside a callback.
 
-        After a message to a large group, or a flood of answers, the rest is for the next turns:
-        those who get it must not hold up those who do not.
+        After a message to a large group, or a flood of answers, the rest waits for the next turns,
+        so that it does not hold up other connections.
         """
-        dirty = self.dirty
-        if not dirty and not self.doomed:
+        dirty = self.shared.dirty
+        if not dirty and not self.shared.ended:
             self._refusals.free()
             return
         until = self._clock() + WRITE_TIME
@@ -348,37 +349,40 @@ class Sockets(TlsOwner):
                         endpoint.handle_fault(error)
                     if self._clock() > until:
                         break
-        if self.doomed:
-            doomed, self.doomed = self.doomed, []
-            until = max(until, self._clock() + WRITE_TIME / 2)
-            for index, endpoint in enumerate(doomed, 1):
-                if endpoint in self.endpoints:
-                    self.endpoints.discard(endpoint)
-                    try:
-                        self.admission.leave(endpoint.con.counted)
-                        endpoint.close()
-                    except Exception as error:
-                        endpoint.free(error)
-                    if self._clock() > until:
-                        self.doomed = doomed[index:]
-                        break
+        if self.shared.ended:
+            self._close_ended(max(until, self._clock() + WRITE_TIME / 2))
         self._refusals.free()
+
+    def _close_ended(self, until: float) -> None:
+        ended, self.shared.ended = self.shared.ended, []
+        for index, endpoint in enumerate(ended, 1):
+            # It can be in there twice.
+            if endpoint in self.endpoints:
+                self.endpoints.discard(endpoint)
+                try:
+                    self.admission.leave(endpoint.con.counted)
+                    endpoint.close()
+                except Exception as error:
+                    endpoint.free(error)
+                if self._clock() > until:
+                    self.shared.ended = ended[index:]
+                    break
 
     # --- stop ---
 
     def close_unannounced(self) -> None:
-        """Those that no handler has heard of, as they have not said what they are."""
+        """Close connections that no handler knows, as they have not shown their protocol."""
         now = self.loop.now
         for endpoint in self.endpoints:
             if endpoint.con.entry is None:
                 try:
                     endpoint.con.close(1001, "the server is going away", "going-away", now)
-                    self.dirty[endpoint.con] = None
+                    self.shared.dirty[endpoint.con] = None
                 except Exception as error:
                     endpoint.handle_fault(error)
 
     def unwritten(self) -> bool:
-        """Whether some connection is not over, or has output left."""
+        """Whether a connection has not ended, or has output left."""
         return any(e.con.output.size or e.con.state is not CLOSED for e in self.endpoints)
 
     def close(self) -> None:
@@ -391,7 +395,3 @@ class Sockets(TlsOwner):
             except Exception as error:
                 endpoint.free(error)
         self.endpoints.clear()
-
-
-def _accept_tls(listen: Listen) -> AcceptTls:
-    return AcceptTls(listen.tls == "required", ServerContexts(listen).context_for)

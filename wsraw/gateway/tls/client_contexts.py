@@ -35,6 +35,13 @@ class TlsOptions(NamedTuple):
     """The connection is a WebSocket, which ALPN tells the server."""
 
 
+class OpenTls(NamedTuple):
+    """How an opened connection gets its TLS."""
+
+    context: Context
+    server_name: str
+
+
 def options_of(asked: Opening) -> TlsOptions:
     """The TLS options of an `open`."""
     return TlsOptions(asked.verify, asked.ca, asked.cert, asked.key, asked.kind == "websocket")

@@ -33,7 +33,8 @@ class ServerContexts:
 
     def __init__(self, listen: Listen) -> None:
         """Raises ValueError, with what to do."""
-        self.listen = listen
+        self.is_required = listen.tls == "required"
+        """Plain bytes are refused."""
         pairs = tls_pairs(listen)
         contexts = [_context(listen, pair) for pair in pairs]
         self._default = contexts[0]

@@ -20,8 +20,7 @@ from tests.gateway.served import Served
 from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.delivery.entry import EVENT_COST
 from wsraw.gateway.sockets.endpoint import LEAST_READ
-from wsraw.gateway.sockets.tls_endpoint import TlsEndpoint
-from wsraw.gateway.sockets.tls_socket import MOST_OWED, TRUNCATED
+from wsraw.gateway.sockets.transport import MOST_UNSENT, TRUNCATED, TlsTransport
 from wsraw.link.records import (
     Close,
     Mark,
@@ -127,8 +126,7 @@ def echo(event: Any) -> tuple[Record, ...]:
 
 def take_little(served: Served) -> None:
     """Have the kernel take less than what is encrypted at a time."""
-    sock: Any = served.endpoint.sock
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    served.endpoint.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 # --- what it is ---
@@ -470,8 +468,9 @@ def test_a_client_that_does_not_read_tls_answers_is_cut_off(serve: Serve) -> Non
     client.send(b"x")
     served.until(served.data)
     # As a flood of key updates would: more to say than the peer reads.
-    sock: Any = served.endpoint.sock
-    sock.unsent = bytes(MOST_OWED + 1)
+    transport = served.endpoint.transport
+    assert isinstance(transport, TlsTransport)
+    transport.unsent = bytes(MOST_UNSENT + 1)
     client.send(b"y")
     served.until(lambda: OnClose in served.kinds())
     assert "does not read" in served.heard[-2].message
@@ -504,7 +503,7 @@ def test_reloaded_certificates_are_used_for_new_connections(serve: Serve, tmp_pa
     assert served.sockets.reload_certificates() == ""
     assert Client(served).shake().sock.getpeercert(True) != before
     old.send(b"still here")
-    assert old.session.receive(10) == b"still here"
+    assert old.receive(10) == b"still here"
 
 
 @pytest.mark.parametrize("version", [None, V12])
@@ -703,7 +702,7 @@ def test_a_silent_server_is_waited_for_up_to_the_timeout(serve: Serve) -> None:
         served.until(lambda: OnClose in served.kinds(), 0.4)
     assert "timed out" in served.heard[0].message
     assert not [e for e in served.sockets.endpoints if e.con.state is not CLOSED]
-    assert all(type(each) is TlsEndpoint for each in served.sockets.endpoints)
+    assert all(isinstance(each.transport, TlsTransport) for each in served.sockets.endpoints)
 
 
 # --- behind a proxy ---
@@ -746,7 +745,7 @@ def test_a_proxy_header_and_the_client_hello_may_arrive_together(serve: Serve) -
         tls.do_handshake()
     served.connect().sendall(HEADER + outgoing.read())
     served.until(lambda: served.con.about.get("proxy"))
-    served.until(lambda: type(served.endpoint) is TlsEndpoint and served.endpoint._tls)
+    served.until(lambda: isinstance(served.endpoint.transport, TlsTransport))
     assert not served.heard
 
 
@@ -790,9 +789,11 @@ def test_a_client_that_sends_tiny_records_is_read_from_a_queue(serve: Serve, kno
         assert client.sock.send(b"y") == 1
     for _ in range(500):
         served.turn()
-        queued += endpoint in served.sockets.going_on
+        queued += endpoint in served.sockets.shared.read_queue
     assert queued > 5, "whoever sends little is read from before"
-    assert endpoint not in served.sockets.going_on, "all is read: it is left to the selector again"
+    assert endpoint not in served.sockets.shared.read_queue, (
+        "all is read: it is left to the selector again"
+    )
     client.send(b"z" * 100_000)
     if known:
         served.until(lambda: len(served.data()) == 1 + 4000 + 100_000)
@@ -837,6 +838,6 @@ def test_a_client_that_stops_within_a_record_is_not_polled(serve: Serve) -> None
     sock.sendall(record[: 2 * LEAST_READ])
     for _ in range(50):
         served.turn()
-    assert not served.sockets.going_on
+    assert not served.sockets.shared.read_queue
     sock.sendall(record[2 * LEAST_READ :])
     served.until(lambda: len(served.data()) == 5 + 16_000)

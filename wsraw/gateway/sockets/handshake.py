@@ -1,0 +1,248 @@
+"""I/O. The beginning of a connection that is, or may be, encrypted by TLS.
+
+An accepted socket is looked at before it is read: the first byte says whether TLS begins there, and
+anything else stays in the kernel for the endpoint to read. Only what comes with a PROXY header has
+been read already.
+
+The connection takes part once TLS is established. Until then only the few bytes of TLS itself are
+read and written, in turns (see handshake_queue.py), as each step is expensive.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+from wsraw.gateway.admission.sniffer import METHODS
+from wsraw.gateway.connection.connection import CLOSED
+from wsraw.gateway.delivery.weights import EARLY, TLS, TLS_HANDSHAKE
+from wsraw.gateway.http import answer_for, http_answer
+from wsraw.gateway.sockets.endpoint import Endpoint
+from wsraw.gateway.sockets.transport import TlsTransport
+from wsraw.gateway.tls.client_contexts import OpenTls
+from wsraw.gateway.tls.client_hello import HANDSHAKE, Hello, HelloReader
+from wsraw.gateway.tls.engine import TlsEngine
+from wsraw.gateway.tls.server_contexts import ServerContexts
+from wsraw.runtime.printable import without_secrets
+
+log = logging.getLogger("wsraw.gateway")
+
+HANDSHAKE_READ: Final = 16 * 1024
+"""Bytes read at a time during a handshake."""
+
+GLANCE: Final = 8
+"""Bytes looked at: the longest method of HTTP, and a space."""
+
+_METHODS: Final = (*METHODS, b"PRI ")
+
+
+class TlsHandshake:
+    """Reads for its endpoint until TLS is established, or turns out not to be used."""
+
+    __slots__ = (
+        "_endpoint",
+        "_hello",
+        "_is_unread",
+        "_server_name",
+        "_shared",
+        "_terms",
+        "_tls",
+        "con",
+    )
+
+    def __init__(self, endpoint: Endpoint, terms: ServerContexts | OpenTls) -> None:
+        """Raises ValueError for a server name that is not valid."""
+        self.con = endpoint.con
+        self._endpoint = endpoint
+        self._shared = endpoint.shared
+        self._terms = terms
+        self._tls: TlsTransport | None = None
+        self._server_name = ""
+        self._is_unread = False
+        """More came while it waits for its turn; that stays in the kernel until then."""
+        self._hello: HelloReader | None = HelloReader(of_server=isinstance(terms, OpenTls))
+        """Reads the peer's first message, before OpenSSL does."""
+        if isinstance(terms, OpenTls):
+            self._server_name = terms.server_name
+            name = terms.server_name
+            self._begin(TlsEngine(terms.context, server_side=False, server_name=name))
+            self._wait(b"")
+
+    @property
+    def may_read(self) -> bool:
+        """Whether to wait for bytes."""
+        return not self._is_unread
+
+    def _is_over(self) -> bool:
+        # A method, as what was read may have ended it, and compiled code would not look again.
+        return self._endpoint.handshake is not self
+
+    def _wait(self, data: bytes) -> None:
+        self._shared.handshakes.waiting[self] = data
+
+    def _begin(self, engine: TlsEngine) -> None:
+        endpoint, flow = self._endpoint, self._shared.registry.flow
+        endpoint.transport = self._tls = TlsTransport(endpoint.sock, engine, self.con)
+        flow.settle(self.con)
+        flow.keep(self.con, TLS + TLS_HANDSHAKE)
+
+    # --- first bytes ---
+
+    def read(self) -> None:
+        """The socket is readable."""
+        endpoint = self._endpoint
+        if self in self._shared.handshakes.waiting:
+            self._is_unread = True
+            endpoint.update_reading()
+            return
+        if self.con.awaits_header:
+            data = self._receive()
+            if data:
+                self._read_header(data)
+            return
+        if self._tls is None and self._hello is not None and not self._hello.buffer:
+            glance = self._receive(GLANCE, socket.MSG_PEEK)
+            if not glance:
+                return
+            if not self._is_tls(glance):
+                if self._is_over() and self.con.state is not CLOSED:
+                    endpoint.read()
+                return
+        data = self._receive()
+        if data:
+            self._wait(data)
+
+    def _receive(self, size: int = HANDSHAKE_READ, flags: int = 0) -> bytes:
+        """What has come; nothing if there is nothing, or the connection has ended."""
+        try:
+            data = self._endpoint.sock.recv(size, flags)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            self._endpoint.lost(error.strerror or str(error))
+            return b""
+        if not data:
+            self._receive_eof()
+        elif not flags:
+            self._shared.registry.flow.keep(self.con, EARLY * len(data))
+        return data
+
+    def _receive_eof(self) -> None:
+        shared, endpoint = self._shared, self._endpoint
+        endpoint.eof = True
+        if self._tls is not None or (self._hello is not None and self._hello.buffer):
+            self._fail("the connection was closed in the handshake")
+            return
+        # Connected and closed without a byte: a port scan or a health check.
+        endpoint.handshake = None
+        shared.registry.receive_eof(self.con, shared.loop.now)
+        shared.dirty[self.con] = None
+
+    def _read_header(self, data: bytes) -> None:
+        """Read a PROXY header, and what came with it."""
+        shared, endpoint, con = self._shared, self._endpoint, self.con
+        now = shared.loop.now
+        events, rest = con.receive_header(data, now)
+        shared.registry.take(con, events, now)
+        shared.dirty[con] = None
+        if not rest:
+            return
+        if self._is_tls(rest):
+            self._wait(rest)
+        elif self._is_over() and con.state is not CLOSED:
+            shared.registry.take(con, con.receive_data(rest, now), now)
+            endpoint.update_reading()
+
+    def _is_tls(self, first: bytes) -> bool:
+        """Whether the first bytes are TLS; plain ones are accepted or refused."""
+        con, shared, terms = self.con, self._shared, self._terms
+        now = shared.loop.now
+        shared.dirty[con] = None
+        if first[0] == HANDSHAKE:
+            con.expect_tls(now)
+            return True
+        if isinstance(terms, ServerContexts) and not terms.is_required:
+            self._endpoint.handshake = None
+            shared.registry.take(con, con.secured(now), now)
+        elif any(method.startswith(first) for method in _METHODS) or first.startswith(_METHODS):
+            answer = answer_for(first, http_answer(400, "TLS is needed here"))
+            self._fail("an HTTP request without TLS", answer)
+        else:
+            self._fail("bytes that are not TLS")
+            con.reset = True
+        return False
+
+    # --- the handshake ---
+
+    def take_turn(self, data: bytes) -> None:
+        """Go one step with the bytes that have come."""
+        if self.con.state is CLOSED or self._is_over():
+            return
+        if self._hello is not None:
+            data = self._read_hello(self._hello, data)
+        tls = self._tls
+        if tls is not None and not self._is_over():
+            tls.handshake(data)
+            if tls.unsent:
+                self._shared.dirty[self.con] = None
+            if tls.engine.error:
+                self._fail(tls.engine.error)
+            elif tls.engine.established:
+                self._succeed(tls.engine)
+        if self._is_unread:
+            self._is_unread = False
+            self._endpoint.update_reading()
+
+    def _read_hello(self, reader: HelloReader, data: bytes) -> bytes:
+        """Read the peer's first message, which tells what it would have us compute. OpenSSL gets it
+        when it is complete and harmless: what this returns."""
+        hello: Hello | None = reader.receive_data(data)
+        if hello is None:
+            return b""
+        self._hello = None
+        if hello.error:
+            self._fail(hello.error, hello.alert)
+            return b""
+        if isinstance(self._terms, ServerContexts):
+            self._server_name = hello.server_name
+            context = self._terms.context_for(hello.server_name)
+            self._begin(TlsEngine(context, server_side=True))
+        return bytes(reader.buffer)
+
+    def _succeed(self, engine: TlsEngine) -> None:
+        shared, endpoint, con = self._shared, self._endpoint, self.con
+        now = shared.loop.now
+        endpoint.handshake = None
+        shared.handshakes.completed += 1
+        con.about["tls"] = engine.about(self._server_name)
+        shared.registry.flow.settle(con)
+        events = con.connected(now) if con.opened else con.secured(now)
+        shared.registry.take(con, events, now)
+        shared.dirty[con] = None
+        endpoint.after_opening(now)
+        endpoint.update_reading()
+
+    def _fail(self, why: str, answer: bytes = b"") -> None:
+        """End the connection. An alert, or an answer, is still written."""
+        shared, endpoint, con = self._shared, self._endpoint, self.con
+        now = shared.loop.now
+        endpoint.handshake = None
+        shared.handshakes.failed += 1
+        log.debug("connection %d: no TLS: %s", con.id, why)
+        if con.opened:
+            events = con.connect_failed(f"TLS to {without_secrets(con.target)}: {why}", now)
+        else:
+            events = con.turn_away(answer)
+        shared.registry.take(con, events, now)
+        shared.dirty[con] = None
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Leave the queue."""
+        self._shared.handshakes.waiting.pop(self, None)
+
+    def handle_fault(self, error: BaseException) -> None:
+        """End the connection for an exception of our own."""
+        self._endpoint.handle_fault(error)
