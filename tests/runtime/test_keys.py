@@ -31,7 +31,7 @@ def test_z85_matches_the_example_of_its_specification() -> None:
 
 @pytest.mark.parametrize("text", ["", "0" * 39, "0" * 41, "~" * 40, "#" * 40, "ä" * 40])
 def test_text_that_is_not_a_key_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"key|say"):
+    with pytest.raises(ValueError, match="key"):
         keys.from_z85(text)
 
 

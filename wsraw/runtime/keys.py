@@ -49,7 +49,7 @@ def from_z85(text: str) -> bytes:
                 raise ValueError(f"{character!r} is not a character of keys")
             value = value * 85 + _DIGITS[character]
         if value >> 32:
-            raise ValueError("five of its characters exceed 32 bits")
+            raise ValueError("five characters of the key exceed 32 bits")
         key += value.to_bytes(4, "big")
     return key
 
