@@ -166,8 +166,8 @@ class Ground:
         router.flow.now = self.now
         router.go_on(self.now)
         router.outgoing.close_overflowing(self.now)
-        if router.flow.wants_judgement:
-            router.judge_memory(self.now)
+        if router.flow.is_check_due:
+            router.check_memory(self.now)
         for entry in list(router.flow.changed):
             router.flow.changed.pop(entry, None)
             if entry.con.endpoint is not None:
@@ -331,14 +331,14 @@ class Ground:
             assert entry.in_flight == in_flight.pop(entry, 0)
             assert not entry.gone
             held[entry] += sum(size for _, size in entry.parked)
-            held[entry] += sum(len(s.data) + EVENT_COST for _, s in entry.late_sends or ())
+            held[entry] += sum(len(s.data) + EVENT_COST for _, s in entry.held_back or ())
             assert entry.held == held[entry]
             assert entry.output_counted >= 0
-            total += entry.held + entry.own_output
+            total += entry.held + entry.output_memory
             kept += entry.kept + entry.con.kept
         assert not in_flight
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
-        kept += sum(con.kept for con in flow.strays)
+        kept += sum(con.kept for con in flow.without_entry)
         assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
         standing = {s.identity for s in self.page.sessions.values() if s.alive}
         with_session = {
@@ -394,6 +394,6 @@ class Ground:
                     )
                     continue
                 holder = entry.holder
-                bound = (self.config.sticky or entry.buried) and holder is not None
+                bound = (self.config.sticky or entry.inherited) and holder is not None
                 bound = bound and (holder in entry.pool.workers or holder.starting)
                 assert holder not in idle if bound else not idle, f"{entry.id} waits for nothing"

@@ -26,7 +26,7 @@ class Socket:
         self.registry = registry
         self.con = con
         con.endpoint = self
-        registry.flow.settle(con)
+        registry.flow.weigh(con)
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.peer_closed = False
@@ -59,7 +59,7 @@ class Socket:
             connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
             if connecting and con.state is OPEN:
-                self.registry.flow.settle(con)
+                self.registry.flow.weigh(con)
             self.registry.take(con, events, now)
             if con.has_more or not (events or con.parsed):
                 self.registry.flow.read_part(con, len(data))

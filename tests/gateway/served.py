@@ -53,8 +53,8 @@ class Served:
         self.stage.now = self.stage.router.flow.now = now
         self.sockets.write_over_limit()
         self.sockets.dial()
-        if self.stage.router.flow.wants_judgement:
-            self.stage.router.judge_memory(now)
+        if self.stage.router.flow.is_check_due:
+            self.stage.router.check_memory(now)
         self.sockets.apply_pauses()
         self.sockets.continue_handshakes()
         self.stage.turn()

@@ -63,7 +63,7 @@ NET = {
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
     "Router.worker_fault",
     "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
-    "Registry._judge_end", "Registry._insist", "Router._record_fault", "Dispatcher._give_up",
+    "Registry._tell_end", "Registry._retry", "Router._record_fault", "Dispatcher._give_up",
     "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
     # Where it is caught.

@@ -7,7 +7,7 @@ from stage import TOKEN, Mate, Stage, entry_of, is_over
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.delivery.dispatcher import REHOMED
+from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.sessions.router import SHARE, Router
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -166,14 +166,14 @@ def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:
 def test_connections_of_a_dead_worker_are_given_away_over_several_turns() -> None:
     stage = Stage()
     dead = stage.worker(concurrency=1000)
-    cons = [stage.raw() for _ in range(REHOMED + 1)]
+    cons = [stage.raw() for _ in range(REASSIGNED + 1)]
     while not all(con.entry.heard and not con.entry.in_flight for con in cons):
         stage.turn()
         dead.ack()
     heir = stage.worker()
     stage.router.end_session(dead.worker, stage.now, died=True)
     stage.turn()
-    assert len(heir.take(Attach)) == REHOMED
+    assert len(heir.take(Attach)) == REASSIGNED
     stage.turn()
     assert len(heir.take(Attach)) == 1
 

@@ -359,12 +359,12 @@ def weigh(count: int, make: Kind) -> tuple[float, float]:
         add(n)
     gc.collect()
     gc.freeze()
-    router.judge_memory(0.0)
+    router.check_memory(0.0)
     before = memory(), router.flow.accounted
     for n in range(WARM, WARM + count):
         add(n)
     gc.collect()
-    router.judge_memory(0.0)
+    router.check_memory(0.0)
     return (memory() - before[0]) / count, (router.flow.accounted - before[1]) / count
 
 

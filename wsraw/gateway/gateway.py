@@ -218,8 +218,8 @@ class Gateway:
         if is_tick:
             self._links.ask_unwatched()
             self._tick_due = self.router.tick(now)
-        elif self.router.flow.wants_judgement:
-            self.router.judge_memory(now)
+        elif self.router.flow.is_check_due:
+            self.router.check_memory(now)
         return is_tick
 
     def _advance_stop(self, now: float) -> None:

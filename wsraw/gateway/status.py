@@ -37,7 +37,7 @@ def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str,
             {
                 "name": pool.name,
                 "connections": pool.connections,
-                "waiting": len(pool.waiting) + len(pool.newcomers) + len(pool.departed),
+                "waiting": len(pool.waiting) + len(pool.unheard) + len(pool.unheard_left),
                 "ready": len(pool.workers),
             }
             for pool in router.pools.values()

@@ -365,8 +365,8 @@ class App:
                 moved = True
                 router.receive(identity, dealer.sent.popleft(), now)
         moved |= self._dial()
-        if router.flow.wants_judgement:
-            router.judge_memory(now)
+        if router.flow.is_check_due:
+            router.check_memory(now)
         for pipe in self._pipes:
             moved |= pipe.step(now)
         for peer in self._peers:

@@ -38,7 +38,7 @@ class Pipe:
         self._lingering = False
         self._linger_until = math.inf
         con.endpoint = self
-        registry.flow.settle(con)
+        registry.flow.weigh(con)
 
     @property
     def deadline(self) -> float:
@@ -73,7 +73,7 @@ class Pipe:
             connecting = con.state is CONNECTING
             events = con.receive_data(data, now)
             if connecting and con.state is OPEN:
-                registry.flow.settle(con)
+                registry.flow.weigh(con)
             registry.take(con, events, now)
             if con.has_more or not (events or con.parsed):
                 registry.flow.read_part(con, len(data))

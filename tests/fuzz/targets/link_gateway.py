@@ -122,7 +122,7 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
 
 def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
     """What of it must be heard: nothing, if a handler has closed it."""
-    counts = con.state is OPEN and not entry_of(con).deaf
+    counts = con.state is OPEN and not entry_of(con).closed_by_handler
     stage.say(con, data)
     return data if counts else b""
 
@@ -138,7 +138,7 @@ def _check(stage: Stage) -> None:
         assert con.output.size <= stage.settings.output_limit + 70_000 + EVENT_COST
         assert entry.held >= 0
         assert entry.in_flight >= 0
-        total += entry.held + entry.own_output + entry.unfinished
+        total += entry.held + entry.output_memory + entry.unfinished
     assert router.flow.total == total
     held: dict[Any, int] = {}
     for worker in router.workers.values():

@@ -184,16 +184,16 @@ def test_memory_above_each_of_three_marks_has_its_effect() -> None:
     f.add(large, 4000)
     set_output(f, output, 3750)
     assert f.total == 0.8 * LIMIT
-    assert f.judge_memory(entries) == []
+    assert f.check_memory(entries) == []
     assert not f.crowded
     f.add(large, 1)
-    assert f.judge_memory(entries) == []
+    assert f.check_memory(entries) == []
     assert f.crowded, "above 80 % no new ones"
     assert [r.pauses for r in entries] == [0, PAUSED_MEMORY, PAUSED_MEMORY]
     f.add(large, 2000)
-    assert f.judge_memory(entries) == [output.con], "above 100 % the fullest output goes"
+    assert f.check_memory(entries) == [output.con], "above 100 % the fullest output goes"
     f.forget(output)
-    assert f.judge_memory(entries) == []
+    assert f.check_memory(entries) == []
     assert not f.crowded
     assert large.pauses == 0
 
@@ -201,15 +201,15 @@ def test_memory_above_each_of_three_marks_has_its_effect() -> None:
 def test_memory_pressure_ends_well_below_where_it_began() -> None:
     f, entry = flow(high_water_mark=LIMIT), new_entry()
     f.add(entry, 8001)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     f.remove(entry, 1000)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     assert f.crowded
     f.remove(entry, 1)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     assert not f.crowded
     f.add(entry, 1000)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     assert (f.crowded, entry.pauses) == (False, 0)
 
 
@@ -218,15 +218,15 @@ def test_only_as_many_are_closed_as_it_takes() -> None:
     entries = [new_entry() for _ in range(4)]
     for entry, size in zip(entries, (2000, 5000, 4000, 1000), strict=True):
         set_output(f, entry, size)
-    assert f.judge_memory(entries) == [entries[1].con]
+    assert f.check_memory(entries) == [entries[1].con]
     f.add(entries[0], 4000)
-    assert f.judge_memory(entries) == [entries[1].con, entries[2].con]
+    assert f.check_memory(entries) == [entries[1].con, entries[2].con]
 
 
 def test_parked_events_alone_close_nobody() -> None:
     f, entry = flow(high_water_mark=LIMIT), new_entry()
     f.add(entry, 2 * LIMIT)
-    assert f.judge_memory([entry]) == []
+    assert f.check_memory([entry]) == []
     assert entry.pauses
 
 
@@ -234,10 +234,10 @@ def test_a_connection_paused_by_memory_can_also_be_paused_by_its_own_account() -
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(other, 8001)
     f.add(entry, HIGH + 1)
-    f.judge_memory([entry, other])
+    f.check_memory([entry, other])
     assert entry.pauses == PAUSED_OWN | PAUSED_MEMORY
     f.forget(other)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     assert entry.pauses == PAUSED_OWN
 
 
@@ -247,13 +247,13 @@ def test_total_memory_is_checked_when_it_grows() -> None:
     assert not f.due
     set_output(f, other, 1)
     assert f.due
-    assert f.judge_memory([entry, other]) == []
+    assert f.check_memory([entry, other]) == []
     assert (f.due, f.crowded, f.full) == (False, True, False)
     f.add(entry, 2000 - CHUNK)
     assert not f.due
     f.add(entry, 1)
     assert f.due
-    f.judge_memory([entry, other])
+    f.check_memory([entry, other])
     assert f.full, "nobody is read from"
     f.add(entry, int(LIMIT * GRAIN))
     assert not f.due
@@ -266,7 +266,7 @@ def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
     con = stage.raw(b"", protocol="raw")
     flow = stage.router.flow
     flow.memory_limit = 100_000
-    flow.judge_memory(stage.router.entries.values())
+    flow.check_memory(stage.router.entries.values())
     stage.say(con, bytes(70_000))
     assert not flow.due
     stage.say(con, bytes(20_000))
@@ -280,29 +280,29 @@ def test_parts_of_a_large_message_count_as_they_are_read() -> None:
     assert not f.due
     f.read_part(entry.con, 1)
     assert f.due
-    f.judge_memory([entry])
+    f.check_memory([entry])
     assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
     entry.con.hold(bytes(5001))
     f.read_part(entry.con, 5001)
     assert f.due
-    assert f.judge_memory([entry]) == [entry.con]
+    assert f.check_memory([entry]) == [entry.con]
     assert f.full
     f.forget(entry)
     assert f.weighed == 0
-    assert f.wants_judgement
+    assert f.is_check_due
 
 
 def test_under_memory_pressure_connections_pause_at_the_low_mark() -> None:
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(other, 8001)
     f.add(entry, LOW)
-    f.judge_memory([entry, other])
+    f.check_memory([entry, other])
     assert not entry.pauses
     f.add(entry, 1)
     assert entry.pauses == PAUSED_OWN
     f.forget(other)
-    assert f.wants_judgement
-    f.judge_memory([entry])
+    assert f.is_check_due
+    f.check_memory([entry])
     assert not entry.pauses, "the mark is the high one again"
     f.add(entry, HIGH - LOW - 1)
     assert not entry.pauses
@@ -313,21 +313,21 @@ def test_under_memory_pressure_connections_pause_at_the_low_mark() -> None:
 def test_closing_for_memory_ends_below_the_limit_and_before_pausing_does() -> None:
     f, entry, paused = flow(high_water_mark=2 * LIMIT), new_entry(), new_entry()
     f.add(entry, LIMIT + 1)
-    f.judge_memory([entry])
+    f.check_memory([entry])
     f.pause(paused, PAUSED_FULL)
     f.remove(entry, 1000)
-    assert not f.wants_judgement
-    f.judge_memory([entry])
+    assert not f.is_check_due
+    f.check_memory([entry])
     assert (f.full, paused.pauses) == (True, PAUSED_FULL)
     f.remove(entry, 1)
-    assert f.wants_judgement
-    f.judge_memory([entry])
+    assert f.is_check_due
+    f.check_memory([entry])
     assert (f.full, f.crowded, paused.pauses, entry.pauses) == (False, True, 0, PAUSED_MEMORY)
     f.remove(entry, 1999)
-    assert not f.wants_judgement
+    assert not f.is_check_due
     f.remove(entry, 1)
-    assert f.wants_judgement
-    f.judge_memory([entry])
+    assert f.is_check_due
+    f.check_memory([entry])
     assert (f.crowded, entry.pauses) == (False, 0)
 
 
@@ -336,14 +336,14 @@ def test_connections_are_closed_for_memory_over_several_turns() -> None:
     entries = [new_entry() for _ in range(2 * MOST_CLOSED)]
     for entry in entries:
         set_output(f, entry, 200)
-    first = f.judge_memory(entries)
+    first = f.check_memory(entries)
     assert len(first) == MOST_CLOSED
     assert f.due, "the next turn goes on"
     for con in first:
         entry = entry_of(con)
         f.forget(entry)
         entries.remove(entry)
-    second = f.judge_memory(entries)
+    second = f.check_memory(entries)
     assert sum(200 for _ in [*first, *second]) == 20_000 - 0.9 * LIMIT + 200 - 200
     assert not f.due
 
@@ -354,12 +354,12 @@ def test_slow_readers_do_not_keep_new_clients_out_for_ever() -> None:
     for entry, size in zip(entries, (100, 4000, 3000, 1500), strict=True):
         set_output(f, entry, size)
     for f.now in (5.0, 5.0 + CROWDED_FOR):
-        assert f.judge_memory(entries) == []
+        assert f.check_memory(entries) == []
         assert f.crowded
     f.now += 0.1
-    assert f.judge_memory(entries) == [entries[1].con], "the fullest, and no more than it takes"
+    assert f.check_memory(entries) == [entries[1].con], "the fullest, and no more than it takes"
     f.forget(entries.pop(1))
-    f.judge_memory(entries)
+    f.check_memory(entries)
     assert not f.crowded
 
 
@@ -368,7 +368,7 @@ def test_output_that_does_not_cause_the_pressure_is_kept() -> None:
     f.add(waiting, 8000)
     set_output(f, reader, 500)
     for f.now in (1.0, 100.0):
-        assert f.judge_memory([waiting, reader]) == [], "handlers are slow, and no reader"
+        assert f.check_memory([waiting, reader]) == [], "handlers are slow, and no reader"
         assert f.crowded
 
 
@@ -407,7 +407,7 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
         elif kind == "forget":
             f.forget(entry)
             entries[n] = new_entry()
-        assert f.total == sum(r.held + r.own_output for r in entries)
+        assert f.total == sum(r.held + r.output_memory for r in entries)
         assert f.paused == {r for r in entries if r.pauses}
         for r in entries:
             weight = r.held + r.output_counted
@@ -426,14 +426,14 @@ def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
     con = stage.raw(UPGRADE % offer)
     stage.turn()
     flow = stage.router.flow
-    flow.judge_memory(stage.router.entries.values())
+    flow.check_memory(stage.router.entries.values())
     entry = entry_of(con)
     assert not entry.unfinished, "none before the first message"
     assert mate.refused(Send(con.id, b"x" * 100, "text")) == ""
-    flow.judge_memory(stage.router.entries.values())
+    flow.check_memory(stage.router.entries.values())
     assert entry.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
     flow.memory_limit = 20 * 1024
-    assert flow.judge_memory(stage.router.entries.values()) == ([con] if takeover else [])
+    assert flow.check_memory(stage.router.entries.values()) == ([con] if takeover else [])
 
 
 def test_a_connection_closed_for_memory_is_counted_once() -> None:

@@ -12,7 +12,7 @@ from websockets.frames import Frame
 from websockets.uri import parse_uri
 
 from wsraw.gateway.connection.connection import Connection, ConnectionState
-from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_SPREADS, SHARE
+from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_BROADCASTS, SHARE
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
 from wsraw.gateway.websocket.shared import Framed
 from wsraw.link.batches import LARGEST_BATCH
@@ -501,7 +501,7 @@ def test_members_may_leave_while_a_message_is_being_published() -> None:
         stage.router.dirty.clear()
     assert stage.write(cons[-1]) == b"x"
     assert stage.write(late) == b""
-    assert not stage.router.outgoing.spreads
+    assert not stage.router.outgoing.broadcasts
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -523,7 +523,7 @@ def test_each_member_gets_published_messages_in_order(seed: int) -> None:
             con = choose.choice(cons)
             mate.say(Send(con.id, data))
             expected[con.id] += data
-        while choose.random() < 0.3 or len(stage.router.outgoing.spreads) >= MOST_SPREADS:
+        while choose.random() < 0.3 or len(stage.router.outgoing.broadcasts) >= MOST_BROADCASTS:
             stage.router.go_on(0.0)
             stage.router.dirty.clear()
     last = choose.choice(cons)
@@ -542,7 +542,7 @@ def test_a_worker_that_publishes_too_much_waits_alone() -> None:
     stranger = stage.raw()
     two.work()
     one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
-    assert len(stage.router.outgoing.spreads) == MOST_SPREADS
+    assert len(stage.router.outgoing.broadcasts) == MOST_BROADCASTS
     assert not stranger.output.size
     two.say(Send(stranger.id, b"two"))
     assert stage.write(stranger) == b"two"
@@ -616,7 +616,7 @@ def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> No
         stage.router.end_session(one.worker, 0.0, died=True)
     while stage.router.go_on(0.0):
         pass
-    assert not stage.router.outgoing.making
+    assert not stage.router.outgoing.compressing
     if end == "session":
         assert client.read() == [("TEXT", data, True)]
     assert stage.router.flow.total == 0

@@ -128,14 +128,14 @@ def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_g
     assert flow.due
     assert must_wait(flow, con), "it is not known yet how much there is"
     assert answer(con) is Reading.YES
-    stage.router.judge_memory(0.0)
+    stage.router.check_memory(0.0)
     assert flow.full
     for other in (stage.raw(b"GE"), asking(stage)):
         assert not must_wait(flow, other)
     assert must_wait(flow, con)
     assert answer(con) is Reading.NO
     flow.hold(-MEMORY)
-    stage.router.judge_memory(0.0)
+    stage.router.check_memory(0.0)
     assert answer(con) is Reading.YES
     assert not must_wait(flow, con)
 
@@ -256,8 +256,8 @@ class InMemory(Holder):
 
     def end_turn(self) -> None:
         flow = self.stage.router.flow
-        if flow.wants_judgement:
-            self.stage.router.judge_memory(self.stage.now)
+        if flow.is_check_due:
+            self.stage.router.check_memory(self.stage.now)
         changed = flow.changed
         for entry in list(changed):
             changed.pop(entry, None)

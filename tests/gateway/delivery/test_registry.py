@@ -47,11 +47,11 @@ def test_a_name_belongs_to_one_pool_and_lasts_as_long_as_the_connection() -> Non
     table = stage.router
     entry = entry_of(stage.websocket())
     table.give_name(entry, "feed")
-    assert table.standing(table.pool(), "feed") is entry
-    assert table.standing(table.pool("other"), "feed") is None
+    assert table.named(table.pool(), "feed") is entry
+    assert table.named(table.pool("other"), "feed") is None
     table.close(entry, 1000, "", "handler", stage.now)
     assert entry.con.state is ConnectionState.CLOSING
-    assert table.standing(table.pool(), "feed") is None, "on its way out"
+    assert table.named(table.pool(), "feed") is None, "on its way out"
     table.forget(entry)
     assert not table._names
 
@@ -63,7 +63,7 @@ def test_a_name_that_was_taken_meanwhile_stays_with_its_holder() -> None:
     table.give_name(one, "feed")
     table.give_name(two, "feed")
     table.forget(one)
-    assert table.standing(table.pool(), "feed") is two
+    assert table.named(table.pool(), "feed") is two
 
 
 def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
@@ -76,7 +76,7 @@ def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
     two.name = "feed"
     table.succeed(one, two)
     assert table.find(5) is two
-    assert table.standing(table.pool(), "feed") is two
+    assert table.named(table.pool(), "feed") is two
     table.forget(one)
     assert table.find(5) is two
     table.forget(two)

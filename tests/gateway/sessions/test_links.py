@@ -325,7 +325,7 @@ def test_a_batch_that_finds_no_room_is_sent_in_order_later(hall: Hall) -> None:
     hall.tap.is_full = True
     for n in range(1, 6):
         worker.session.notice(Answer(n, n))
-        hall.router.dispatcher.talked.add(worker)
+        hall.router.dispatcher.with_output.add(worker)
         hall.links.send(hall.now)
     assert hall.tap.refused == 1, "those behind it are not even tried"
     assert worker.window.choked
@@ -355,7 +355,7 @@ def test_too_much_unsent_output_ends_the_session(
     for _ in range(2):
         assert not gone(worker)
         worker.session.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
-        hall.router.dispatcher.talked.add(worker)
+        hall.router.dispatcher.with_output.add(worker)
         hall.links.send(hall.now)
     assert gone(worker)
     assert hall.links._unsent == {}

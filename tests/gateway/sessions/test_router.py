@@ -13,7 +13,7 @@ from stage import TOKEN, Mate, Stage, entry_of, is_over
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.entry import PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
-from wsraw.gateway.delivery.reconnect import LONGEST_DELAY
+from wsraw.gateway.sessions.reconnect import LONGEST_DELAY
 from wsraw.gateway.sessions.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
 from wsraw.link.gateway_end import who
 from wsraw.link.records import (

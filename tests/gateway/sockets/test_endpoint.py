@@ -226,7 +226,7 @@ def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     served.until(lambda: len(served.stage.router.entries) == 2)
     flow = served.stage.router.flow
     flow.memory_limit = flow.accounted + 10_000
-    served.stage.router.judge_memory(0.0)
+    served.stage.router.check_memory(0.0)
     for _ in range(20):
         client.send(bytes(4000))
         served.turn()
@@ -252,7 +252,7 @@ def test_under_memory_pressure_unparsed_bytes_wait(serve: Serve) -> None:
     client.send(b"\x82\x80\0\0\0\0" * 600)
     served.until(lambda: served.con.has_more)
     flow.memory_limit = flow.accounted - 1
-    served.stage.router.judge_memory(0.0)
+    served.stage.router.check_memory(0.0)
     before = flow.total
     for _ in range(5):
         served.turn()

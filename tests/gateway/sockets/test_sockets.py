@@ -62,7 +62,7 @@ def test_listeners_pause_under_memory_pressure(served: Served) -> None:
 def test_no_connection_is_dialed_while_memory_is_full(served: Served) -> None:
     flow = served.stage.router.flow
     flow.full = True
-    flow.judge_above = math.inf
+    flow.check_above = math.inf
     mate = served.mate
     mate.say(Open(mate.link.new_id(), served.sockets.listeners[0].address))
     served.until(lambda: served.kinds() == [OnError, OnClose])

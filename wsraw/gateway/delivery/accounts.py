@@ -4,7 +4,7 @@ Everything has a bound in bytes, and nothing is dropped: above the high-water ma
 that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
 connection: parked events, events in flight, unwritten output. A frame or message that is not yet
 complete counts for all together alone: a pause would keep it from ever completing. So do the
-contexts of compression and what a connection takes by itself (weights.py): a pause would not free
+contexts of compression and what a connection takes by itself: a pause would not free
 them. A published message counts for each member's bounds, and once for all together.
 
 What is in memory because somebody outside has caused it is in one of four sums: `total`, `weighed`,
@@ -22,8 +22,8 @@ other. There is no deadlock beyond TCP's own, as each pause depends only on the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
@@ -37,7 +37,6 @@ from wsraw.gateway.delivery.entry import (
     Pause,
     entry_of,
 )
-from wsraw.gateway.delivery.weights import COUPLE, EARLY, weight
 from wsraw.gateway.websocket.shared import Framed
 
 CROWDED: Final = 0.8
@@ -70,8 +69,52 @@ OF_ITS_BYTES: Final = Pause(PAUSED_OWN | PAUSED_MEMORY)
 FRAME: Final = 256
 """Bytes of a published message beside its frame."""
 
+# What a connection takes of memory beside its events and its output: measured, and compared with a
+# real process in test_accounts_measured.py. Where the allocator decides, these are rather high.
 
-def _unsettled(entry: Entry) -> int:
+SOCKET: Final = 2048
+"""Bytes of a connection that has said nothing yet."""
+
+PLACE: Final = 1536
+"""Bytes more where the router knows it: since its on_connect, or since a handler has opened it."""
+
+WEBSOCKET: Final = 3072
+"""Bytes more of a WebSocket."""
+
+TLS: Final = 18 * 1024
+"""Bytes more of what OpenSSL keeps of a connection."""
+
+TLS_HANDSHAKE: Final = 28 * 1024
+"""Bytes more while it shakes hands."""
+
+EARLY: Final = 2
+"""Bytes for each byte that has come before it is known what the connection is, and of what a
+handler has asked for until the connection is open. They are kept in pieces and as a whole."""
+
+TEXT: Final = 3
+"""Bytes for each byte of a head. Handlers see it as text, and that is cut out of copies whose
+memory is not all used again."""
+
+NOT_ASCII: Final = 5
+"""The same where it has other characters: Python then keeps them in UTF-8, too."""
+
+FIELD: Final = 128
+"""Bytes for each field of a head beside its text."""
+
+STATE: Final = 64
+"""Bytes of con.state beside its data."""
+
+MEMBER: Final = 320
+"""Bytes of a connection in a group, beside the group's name."""
+
+MARK: Final = 96
+"""Bytes of a mark that is not reached."""
+
+COUPLE: Final = 64
+"""Bytes of a connection that another one is coupled to, on each side."""
+
+
+def _closing_frees(entry: Entry) -> int:
     """What closing the connection would free, and no handler has a claim to."""
     return entry.output_counted + entry.unfinished
 
@@ -95,18 +138,18 @@ class Flow:
         self.shared = 0
         """Bytes of no single connection: published messages that wait for sockets, and what waits
         for workers that do not read."""
-        self.strays: dict[Connection, None] = {}
+        self.without_entry: dict[Connection, None] = {}
         """Connections without a place: nobody knows yet what they are, or they are over and linger.
         """
-        self.departed = 0
+        self.left_behind = 0
         """Bytes of those that clients have left behind before any worker heard of them."""
         self.weighed = 0
         """Bytes of incomplete messages and of compression, as last weighed."""
-        self.judge_above: float = memory_limit * CROWDED
-        """The total above which `judge_memory` is due. What is read as a part of something larger
+        self.check_above: float = memory_limit * CROWDED
+        """The total above which `check_memory` is due. What is read as a part of something larger
         lowers it, until that is weighed."""
         self.due = False
-        """`judge_memory` is to come before anything more is read."""
+        """`check_memory` is to come before anything more is read."""
         self.crowded = False
         self._crowded_since = 0.0
         self.full = False
@@ -124,11 +167,11 @@ class Flow:
         """Bytes of an event came into the account."""
         entry.held += size
         self.total += size
-        self.judge(entry)
-        if self.total > self.judge_above:
+        self.pause_if_high(entry)
+        if self.total > self.check_above:
             self.due = True
 
-    def judge(self, entry: Entry) -> None:
+    def pause_if_high(self, entry: Entry) -> None:
         """Pause it above the high-water mark."""
         if entry.held + entry.output_counted > self.high and not entry.pauses & PAUSED_OWN:
             self.pause(entry, PAUSED_OWN)
@@ -137,19 +180,19 @@ class Flow:
         """Bytes of an event left the account."""
         entry.held -= size
         self.total -= size
-        self.relieve(entry)
+        self.resume_if_low(entry)
 
     @property
     def accounted(self) -> int:
         """Bytes in all accounts."""
         return self.total + self.weighed + self.kept + self.shared
 
-    def settle(self, con: Connection) -> None:
+    def weigh(self, con: Connection) -> None:
         """A connection has come, or is something else than it was: weigh it anew."""
         if con.entry is None:
-            self.strays[con] = None
+            self.without_entry[con] = None
         else:
-            self.strays.pop(con, None)
+            self.without_entry.pop(con, None)
         size = weight(con)
         self._keep(size - con.kept)
         con.kept = size
@@ -166,8 +209,8 @@ class Flow:
 
     def _keep(self, size: int) -> None:
         self.kept += size
-        self.judge_above -= size
-        if self.total > self.judge_above:
+        self.check_above -= size
+        if self.total > self.check_above:
             self.due = True
 
     def share(self, frame: Framed) -> None:
@@ -181,8 +224,8 @@ class Flow:
     def hold(self, size: int) -> None:
         """So many bytes more, or fewer, are held for no single connection."""
         self.shared += size
-        self.judge_above -= size
-        if self.total > self.judge_above:
+        self.check_above -= size
+        if self.total > self.check_above:
             self.due = True
 
     def socket_closed(self, con: Connection) -> None:
@@ -198,10 +241,10 @@ class Flow:
 
     def _leave(self, con: Connection) -> None:
         """Neither a socket nor a place is left of a connection."""
-        self.strays.pop(con, None)
+        self.without_entry.pop(con, None)
         self.keep(con, -con.kept)
 
-    def relieve(self, entry: Entry) -> None:
+    def resume_if_low(self, entry: Entry) -> None:
         """Go on below the low-water mark."""
         if entry.pauses & OF_ITS_BYTES and entry.held + entry.output_counted <= self.low:
             self.resume(entry, OF_ITS_BYTES)
@@ -213,14 +256,14 @@ class Flow:
         if entry.gone:
             # Its last bytes may outlive it by a close_timeout.
             if con.endpoint is not None:
-                self.keep(con, own - entry.own_output)
-                entry.own_output = own
+                self.keep(con, own - entry.output_memory)
+                entry.output_memory = own
             return
         output = con.output.size + con.output.early_size
-        self.total += own - entry.own_output
+        self.total += own - entry.output_memory
         entry.output_counted = output
-        entry.own_output = own
-        if self.total > self.judge_above:
+        entry.output_memory = own
+        if self.total > self.check_above:
             self.due = True
         if not output:
             self.unwritten.pop(entry, None)
@@ -234,27 +277,27 @@ class Flow:
         if entry.over != (output > (self.low if entry.over else self.high)):
             entry.over = not entry.over
             for other in entry.couples or ():
-                self._judge_couples(other)
+                self._check_couples(other)
 
     def forget(self, entry: Entry) -> None:
         """The connection is gone: its bytes, its pauses and its couplings with it. Its socket may
         outlive it, and what waits for that."""
         con = entry.con
-        self.total -= entry.held + entry.own_output
+        self.total -= entry.held + entry.output_memory
         self.weighed -= entry.unfinished
-        self.judge_above += entry.unfinished
+        self.check_above += entry.unfinished
         if con.endpoint is None:
             self._leave(con)
-            entry.own_output = 0
+            entry.output_memory = 0
         else:
-            self.strays[con] = None
-            self.keep(con, entry.own_output)
+            self.without_entry[con] = None
+            self.keep(con, entry.output_memory)
         entry.held = entry.output_counted = entry.unfinished = 0
         for other in entry.couples or ():
             if other.couples is not None:
                 other.couples.discard(entry)
                 self.keep_for(other, -COUPLE)
-                self._judge_couples(other)
+                self._check_couples(other)
         entry.couples = None
         self.keep_for(entry, -entry.kept)
         self.changed.pop(entry, None)
@@ -272,10 +315,10 @@ class Flow:
             if partner not in entry.couples:
                 entry.couples.add(partner)
                 self.keep_for(entry, COUPLE)
-        self._judge_couples(one)
-        self._judge_couples(other)
+        self._check_couples(one)
+        self._check_couples(other)
 
-    def _judge_couples(self, entry: Entry) -> None:
+    def _check_couples(self, entry: Entry) -> None:
         if any(other.over for other in entry.couples or ()):
             self.pause(entry, PAUSED_COUPLED)
         else:
@@ -304,19 +347,19 @@ class Flow:
             self.keep(con, EARLY * size)
             return
         self.unfinished.add(entry)
-        self.judge_above -= size
-        if self.total > self.judge_above:
+        self.check_above -= size
+        if self.total > self.check_above:
             self.due = True
 
     @property
-    def wants_judgement(self) -> bool:
-        """Whether `judge_memory` is due, or would find that there is room again."""
+    def is_check_due(self) -> bool:
+        """Whether `check_memory` is due, or would find that there is room again."""
         if self.due:
             return True
         share = FULL_UNTIL if self.full else RELIEVED
         return self.crowded and self.accounted <= self.memory_limit * share
 
-    def judge_memory(self, entries: Collection[Entry]) -> list[Connection]:
+    def check_memory(self, entries: Collection[Entry]) -> list[Connection]:
         """When it is due, and once a second: pause the fullest while we are crowded, and everybody
         while we are full; give those to close (1013)."""
         limit = self.memory_limit
@@ -324,30 +367,30 @@ class Flow:
         total = self.accounted
         self.due = False
         self.full = total > limit * (FULL_UNTIL if self.full else 1.0)
-        doomed: list[Connection] = []
+        to_close: list[Connection] = []
         if total <= limit * (RELIEVED if self.crowded else CROWDED):
             if self.crowded:
-                self._relieve()
+                self._end_crowded()
         elif not self.crowded:
-            self._crowd(entries)
+            self._begin_crowded(entries)
         if self.full:
-            doomed = self._fullest(entries, total - limit * FULL_UNTIL)
+            to_close = self._fullest(entries, total - limit * FULL_UNTIL)
         elif self.crowded:
-            self._relieve_from(PAUSED_FULL)
+            self._resume_all(PAUSED_FULL)
             excess = total - limit * RELIEVED
             if self.now - self._crowded_since > CROWDED_FOR and self._can_free(entries, excess):
-                doomed = self._fullest(entries, excess)
+                to_close = self._fullest(entries, excess)
         above = limit if self.crowded else limit * CROWDED
-        self.judge_above = max(above, total + limit * GRAIN) - (total - self.total)
-        return doomed
+        self.check_above = max(above, total + limit * GRAIN) - (total - self.total)
+        return to_close
 
     def _can_free(self, entries: Collection[Entry], size: float) -> bool:
         """Whether so much would be free without any output and unfinished messages. If events that
         wait for handlers are the reason, or the number of connections, those close nobody."""
-        slow = sum(con.kept for con in self.strays if con.kept > WORTH_WEIGHING)
-        return size <= slow + self.shared + sum(r.own_output + r.unfinished for r in entries)
+        slow = sum(con.kept for con in self.without_entry if con.kept > WORTH_WEIGHING)
+        return size <= slow + self.shared + sum(r.output_memory + r.unfinished for r in entries)
 
-    def _crowd(self, entries: Collection[Entry]) -> None:
+    def _begin_crowded(self, entries: Collection[Entry]) -> None:
         self.crowded = True
         self._crowded_since = self.now
         self.high = self.low
@@ -355,12 +398,12 @@ class Flow:
             if entry.held + entry.output_counted > self.low:
                 self.pause(entry, PAUSED_MEMORY)
 
-    def _relieve(self) -> None:
+    def _end_crowded(self) -> None:
         self.crowded = False
         self.high = self._high
-        self._relieve_from(Pause(PAUSED_MEMORY | PAUSED_FULL))
+        self._resume_all(Pause(PAUSED_MEMORY | PAUSED_FULL))
 
-    def _relieve_from(self, why: Pause) -> None:
+    def _resume_all(self, why: Pause) -> None:
         for entry in list(self.paused):
             self.resume(entry, why)
             if not self.crowded and entry.held + entry.output_counted <= self.high:
@@ -374,37 +417,37 @@ class Flow:
         that frees. What connections keep counts only where that alone is too much: all else becomes
         less by itself, as handlers and clients go on.
         """
-        doomed: dict[Connection, None] = {}
-        strays = [(con.kept, con) for con in self.strays if con.kept > WORTH_WEIGHING]
-        excess -= self._doom(strays, excess, doomed)
-        full = [(_unsettled(entry), entry.con) for entry in entries if _unsettled(entry)]
-        self._doom(full, excess, doomed)
+        to_close: dict[Connection, None] = {}
+        closable = [(con.kept, con) for con in self.without_entry if con.kept > WORTH_WEIGHING]
+        excess -= self._choose(closable, excess, to_close)
+        full = [(_closing_frees(entry), entry.con) for entry in entries if _closing_frees(entry)]
+        self._choose(full, excess, to_close)
         excess = self.kept - self.memory_limit * FULL_UNTIL
         if excess > 0:
             # Those that are over, or will be soon, take theirs along.
             there: list[tuple[int, Connection]] = []
             for entry in entries:
                 size = entry.kept + entry.con.kept
-                if entry.con in doomed or entry.con.state in (CLOSING, CLOSED):
+                if entry.con in to_close or entry.con.state in (CLOSING, CLOSED):
                     excess -= size
                 else:
                     there.append((size, entry.con))
-            excess -= sum(con.kept for con in self.strays if con in doomed)
-            self._doom(there, excess, doomed)
-        return list(doomed)
+            excess -= sum(con.kept for con in self.without_entry if con in to_close)
+            self._choose(there, excess, to_close)
+        return list(to_close)
 
-    def _doom(
-        self, sizes: list[tuple[int, Connection]], excess: float, doomed: dict[Connection, None]
+    def _choose(
+        self, sizes: list[tuple[int, Connection]], excess: float, to_close: dict[Connection, None]
     ) -> int:
         """Choose the largest, until so much would be free; returns how much would be."""
         freed = 0
         for size, con in sorted(sizes, key=_first, reverse=True):
             if freed >= excess:
                 break
-            if len(doomed) == MOST_CLOSED:
+            if len(to_close) == MOST_CLOSED:
                 self.due = True
                 break
-            doomed[con] = None
+            to_close[con] = None
             freed += size
             if con.output.shared_size:
                 # If it was not so much, the next turn goes on.
@@ -427,3 +470,49 @@ class Flow:
         """The gateway is stopping: nothing new comes in from anyone."""
         for entry in entries:
             self.pause(entry, PAUSED_STOPPING)
+
+
+def weight(con: Connection) -> int:
+    """What a connection weighs now, with what it is and where it stands in its life."""
+    size = SOCKET
+    if con.entry is not None:
+        size += PLACE
+    if con.websocket is not None:
+        size += WEBSOCKET
+    asked = con.asked if con.opened else None
+    if asked is not None:
+        size += EARLY * size_of(asked)
+    about = con.about
+    if "tls" in about:
+        size += TLS + size_of(about["tls"])
+    if "params" in about:
+        size += size_of(about["params"])
+    return size + size_of_head(con.inf)
+
+
+def size_of_head(inf: Mapping[str, str]) -> int:
+    """What a head takes as handlers see it."""
+    if not inf:
+        return 0
+    text = "".join([*inf, *inf.values()])
+    return FIELD * len(inf) + len(text) * (TEXT if text.isascii() else NOT_ASCII)
+
+
+def size_of(value: Any) -> int:
+    """What plain data take: options of `open`, facts about a connection."""
+    size = 0
+    values = [value]
+    while values:
+        value = values.pop()
+        size += STATE
+        if isinstance(value, str):
+            size += len(value) * (1 if value.isascii() else NOT_ASCII)
+        elif isinstance(value, bytes):
+            size += len(value)
+        elif isinstance(value, dict):
+            size += FIELD * len(value)
+            values += value.keys()
+            values += value.values()
+        elif isinstance(value, (list, tuple)):
+            values += value
+    return size

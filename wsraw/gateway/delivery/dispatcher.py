@@ -21,10 +21,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.accounts import Flow, size_of
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Worker
 from wsraw.gateway.delivery.suspects import Suspects
-from wsraw.gateway.delivery.weights import size_of
 from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage, Send
 from wsraw.link.states import GONE, READY
 from wsraw.link.window import InFlight
@@ -44,7 +43,7 @@ LEFT_BEHIND: Final = 1 / 16
 MOST_LEFTOVERS: Final = 64
 """In queues of those that no worker has heard of, before the queues are swept."""
 
-REHOMED: Final = 200
+REASSIGNED: Final = 200
 """Connections that are given to another worker in a turn, after theirs has left."""
 
 
@@ -61,11 +60,11 @@ class Dispatcher:
         self.poisoned: list[tuple[Entry, Event, int, int]] = []
         """Events that have killed, and how many workers, or have broken links, and how many; taken
         out of their connections."""
-        self.bereaved: list[Entry] = []
+        self.unrepeated: list[Entry] = []
         """Connections whose messages died with a worker and are not to be repeated."""
-        self.doubtful: list[Event] = []
+        self.unconfirmed: list[Event] = []
         """Events of a worker that is out of sight."""
-        self.talked: set[Worker] = set()
+        self.with_output: set[Worker] = set()
         """Workers that have something to be sent; the shell takes them once a turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
         """Connections with which something of ours has gone wrong: they are to be ended."""
@@ -77,7 +76,7 @@ class Dispatcher:
     def take(self, entry: Entry, event: Event, now: float) -> None:
         """An event of a connection: to its worker, or parked until there is one with room."""
         if type(event) is OnMessage:
-            if entry.deaf:
+            if entry.closed_by_handler:
                 return
             size = len(event.data) + EVENT_COST
         else:
@@ -91,7 +90,7 @@ class Dispatcher:
         flow.total += size
         entry.held += size
         if entry.held + entry.output_counted > flow.high:
-            flow.judge(entry)
+            flow.pause_if_high(entry)
         if entry.parked:
             entry.park(event, size)
             return
@@ -109,7 +108,7 @@ class Dispatcher:
         else:
             # Whoever waits already comes first.
             pool = entry.pool
-            worker = None if pool.waiting or pool.newcomers else self._choose(entry, size, now)
+            worker = None if pool.waiting or pool.unheard else self._choose(entry, size, now)
             if worker is not None:
                 self._deliver(entry, worker, event, size, now)
                 return
@@ -122,7 +121,7 @@ class Dispatcher:
         last = entry.holder
         alone = len(pool.workers) == 1
         if last is not None and last.session.state is READY and not last.hung:
-            sticky = pool.sticky or entry.buried
+            sticky = pool.sticky or entry.inherited
             if not last.starting and last.window.has_room(size):
                 if alone or sticky:
                     return last
@@ -174,7 +173,7 @@ class Dispatcher:
         entry.in_flight += 1
         worker.session.deliver(event, entry, size, now)
         entry.heard = True
-        self.talked.add(worker)
+        self.with_output.add(worker)
 
     def _move(self, entry: Entry, worker: Worker, attach: bool) -> None:
         """Give a connection with nothing in flight to another worker, its state with it."""
@@ -198,14 +197,14 @@ class Dispatcher:
             holder.connections.discard(entry)
             if holder.session.state is not GONE:
                 holder.session.notice(Detach(entry.id))
-                self.talked.add(holder)
+                self.with_output.add(holder)
 
     # --- acks ---
 
     def acked(self, worker: Worker, ack: Ack) -> list[InFlight[Entry]]:
         """Events that are handled: out of flight and out of the accounts."""
         worker.fresh_acks = True
-        self.talked.add(worker)
+        self.with_output.add(worker)
         flow, suspicion = self._flow, self._suspicion
         # Once a turn: the age of those that follow is not known before the acks are measured.
         stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
@@ -228,7 +227,7 @@ class Dispatcher:
                 if suspicion:
                     suspicion.clear(flight.event)
                 if entry.pauses:
-                    flow.relieve(entry)
+                    flow.resume_if_low(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
                     # With nothing in flight it need not wait for this worker any more.
                     self._queue(entry)
@@ -242,7 +241,7 @@ class Dispatcher:
         """Something has raised, and may have left its accounts half done: what is parked and in
         flight says how they are."""
         size = sum([size for _, size in entry.parked])
-        for _, record in entry.late_sends or ():
+        for _, record in entry.held_back or ():
             size += EVENT_COST
             if isinstance(record, Send):
                 size += len(record.data)
@@ -276,7 +275,7 @@ class Dispatcher:
 
     def drop_messages(self, entry: Entry) -> None:
         """The handler has closed it: parked messages will not be heard any more."""
-        entry.deaf = True
+        entry.closed_by_handler = True
         parked, entry.parked = entry.parked, ()
         for event, size in parked:
             if type(event) is OnMessage:
@@ -297,12 +296,12 @@ class Dispatcher:
         pool = entry.pool
         if self._suspicion and not entry.in_flight and entry.parked[0][0] in self._suspicion:
             queue = pool.suspects
-        elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.buried):
+        elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.inherited):
             queue = holder.bound
         elif entry.heard:
             queue = pool.waiting
         else:
-            queue = pool.departed if entry.departed else pool.newcomers
+            queue = pool.unheard_left if entry.left_behind else pool.unheard
         if entry.queue is queue:
             return
         if front:
@@ -324,15 +323,15 @@ class Dispatcher:
                     self.failed_workers.append((worker, error))
         if pool.suspects or pool.isolated:
             self._serve_suspects(pool, now)
-        if pool.homeless:
-            self._rehome(pool, now)
+        if pool.orphaned:
+            self._reassign(pool, now)
         pool.is_behind = False
         share = SERVED // len(workers) + 1 if workers else 0
         for worker in workers:
             left = share
             while worker.bound and left and self._serve_bound(worker, now):
                 left -= 1
-                if pool.waiting or pool.newcomers:
+                if pool.waiting or pool.unheard:
                     # Those who wait for anybody must not wait for all who wait for this one.
                     self._serve_waiting(pool, now)
             pool.is_behind |= not left
@@ -347,7 +346,7 @@ class Dispatcher:
                 left -= 1
             pool.is_behind |= not left
 
-    def _rehome(self, pool: Pool, now: float) -> None:
+    def _reassign(self, pool: Pool, now: float) -> None:
         """Give connections of those who left to others before they say anything.
 
         Somebody must hold each of them: should the gateway die, it lives on in what workers hold,
@@ -355,20 +354,20 @@ class Dispatcher:
         """
         # What is stuck may not read for long; should all be, this waits for the next turn.
         workers = [w for w in pool.workers if not (w.window.is_closed or w.window.is_stuck(now))]
-        pool.rehoming = bool(workers)
-        for _ in range(min(len(pool.homeless), REHOMED) if workers else 0):
-            entry = pool.homeless.popleft()
+        pool.reassigning = bool(workers)
+        for _ in range(min(len(pool.orphaned), REASSIGNED) if workers else 0):
+            entry = pool.orphaned.popleft()
             try:
                 if entry.heard and entry.holder is None and not entry.gone and not entry.parked:
                     worker = min(workers, key=lambda worker: len(worker.connections))
                     self._move(entry, worker, attach=True)
-                    self.talked.add(worker)
+                    self.with_output.add(worker)
             except Exception as error:
                 self.failed.append((entry, error))
 
     def sweep(self, pool: Pool) -> None:
         """Leave out those who do not wait any more; `dispatch` does so while it serves."""
-        for queue in (pool.waiting, pool.newcomers, pool.departed):
+        for queue in (pool.waiting, pool.unheard, pool.unheard_left):
             live = [entry for entry in queue if entry.queue is queue]
             queue.clear()
             queue.extend(live)
@@ -379,16 +378,16 @@ class Dispatcher:
         """Whether any of what is parked is a message."""
         return any(type(event) is OnMessage for event, _ in entry.parked)
 
-    def depart(self, entry: Entry) -> bool:
+    def keep_left_behind(self, entry: Entry) -> bool:
         """A client has said goodbye before a worker heard of it: keep what it has left for a
         worker, behind all who are still there. False: too much has been left already."""
-        if entry.departed:
+        if entry.left_behind:
             return True
         flow = self._flow
-        if flow.departed + entry.held > flow.memory_limit * LEFT_BEHIND:
+        if flow.left_behind + entry.held > flow.memory_limit * LEFT_BEHIND:
             return False
-        entry.departed = entry.held
-        flow.departed += entry.departed
+        entry.left_behind = entry.held
+        flow.left_behind += entry.left_behind
         self._leave_queue(entry)
         self._queue(entry)
         return True
@@ -400,12 +399,12 @@ class Dispatcher:
         entry.queue = None
         pool = entry.pool
         pool.leftovers += 1
-        if 2 * pool.leftovers > MOST_LEFTOVERS + len(pool.newcomers) + len(pool.departed):
+        if 2 * pool.leftovers > MOST_LEFTOVERS + len(pool.unheard) + len(pool.unheard_left):
             self.sweep(pool)
 
-    def _is_heard(self, entry: Entry) -> None:
-        self._flow.departed -= entry.departed
-        entry.departed = 0
+    def _uncount_left_behind(self, entry: Entry) -> None:
+        self._flow.left_behind -= entry.left_behind
+        entry.left_behind = 0
 
     def _serve_suspects(self, pool: Pool, now: float) -> None:
         """Each suspect alone to a worker that holds nothing; then those workers rejoin."""
@@ -443,10 +442,10 @@ class Dispatcher:
             # None yet, or each takes its time: one more, the one that is empty first; but somebody
             # must be left for those who are beyond suspicion.
             others = [worker for worker in pool.workers if not worker.window.is_closed]
-            if len(others) > bool(pool.isolated or pool.misses_somebody(now)):
+            if len(others) > bool(pool.isolated or pool.expects_worker(now)):
                 worker = min(others, key=lambda worker: len(worker.window.in_flight))
                 if (
-                    (pool.waiting or pool.newcomers)
+                    (pool.waiting or pool.unheard)
                     and len(others) == 1
                     and not worker.window.acked_events
                 ):
@@ -483,12 +482,12 @@ class Dispatcher:
 
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
         """Serve the first of those who wait for anybody; False when nobody waits, or has room."""
-        waiting, newcomers = pool.waiting, pool.newcomers
+        waiting, unheard = pool.waiting, pool.unheard
         queue = waiting
-        if newcomers and (not waiting or pool.is_newcomers_turn):
-            queue = newcomers
+        if unheard and (not waiting or pool.is_unheard_turn):
+            queue = unheard
         elif not waiting:
-            queue = pool.departed
+            queue = pool.unheard_left
             if not queue:
                 return False
         entry = queue[0]
@@ -506,7 +505,7 @@ class Dispatcher:
         if entry.parked and worker is None:
             return False
         queue.popleft()
-        pool.is_newcomers_turn = queue is pool.waiting
+        pool.is_unheard_turn = queue is pool.waiting
         entry.queue = None
         if worker is not None:
             self._deliver_parked(entry, worker, now)
@@ -514,8 +513,8 @@ class Dispatcher:
 
     def _deliver_parked(self, entry: Entry, worker: Worker, now: float) -> None:
         event, size = entry.unpark()
-        if entry.departed:
-            self._is_heard(entry)
+        if entry.left_behind:
+            self._uncount_left_behind(entry)
         self._deliver(entry, worker, event, size, now)
         if entry.parked:
             self._queue(entry)
@@ -525,14 +524,14 @@ class Dispatcher:
     def join(self, pool: Pool, worker: Worker) -> None:
         """A worker is READY: it takes load at once."""
         pool.workers.append(worker)
-        pool.strength = max(pool.strength, len(pool.workers))
-        self.talked.add(worker)
+        pool.expected_workers = max(pool.expected_workers, len(pool.workers))
+        self.with_output.add(worker)
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
         """No new events for it. Its connections move as their last events are acked."""
         worker.session.drain(deadline)
         self.withdraw(pool, worker)
-        self.talked.add(worker)
+        self.with_output.add(worker)
 
     def withdraw(self, pool: Pool, worker: Worker) -> None:
         """Nothing new for it, and it need not know."""
@@ -555,11 +554,11 @@ class Dispatcher:
 
         With `died`, an event may have been handled in part: its delivery count says so. With
         `counts`, one of them may be what it died of; unless it is `certain`, that is not a death
-        yet, and they are left in `doubtful`. With `lost`, its link was lost and it lives.
+        yet, and they are left in `unconfirmed`. With `lost`, its link was lost and it lives.
         """
         alone = worker.window.is_closed and len(worker.window.in_flight) == 1
         if not died:
-            pool.strength = max(len(pool.workers), pool.strength - 1)
+            pool.expected_workers = max(len(pool.workers), pool.expected_workers - 1)
         elif counts and alone:
             pool.killed_at = self._flow.now
         self.withdraw(pool, worker)
@@ -578,8 +577,8 @@ class Dispatcher:
         for entry in worker.connections:
             entry.holder = None
             if not entry.gone:
-                pool.homeless.append(entry)
-                pool.rehoming = True
+                pool.orphaned.append(entry)
+                pool.reassigning = True
         worker.connections.clear()
         self._release_bound(worker)
         # Of the suspects those come first whose connections have been served well for longest.
@@ -590,7 +589,7 @@ class Dispatcher:
                     self._queue(entry, front=not (counts and alone))
                 except Exception as error:
                     self.failed.append((entry, error))
-        self.talked.discard(worker)
+        self.with_output.discard(worker)
 
     def _take_back(
         self,
@@ -613,15 +612,15 @@ class Dispatcher:
             deaths = self._suspicion.died(flight, alone)
         elif counts and flight.left:
             self._suspicion.suspect(event)
-            self.doubtful.append(event)
+            self.unconfirmed.append(event)
         if deaths or losses:
             self._flow.remove(entry, flight.size)
             self.poisoned.append((entry, event, deaths, losses))
-        elif entry.deaf and type(event) is OnMessage:
+        elif entry.closed_by_handler and type(event) is OnMessage:
             self._drop(entry, event, flight.size)
         elif died and flight.left and not pool.repeats and type(event) is not OnClose:
             self._drop(entry, event, flight.size)
-            self.bereaved.append(entry)
+            self.unrepeated.append(entry)
         else:
             entry.park_in_front(event, flight.size)
 
@@ -645,7 +644,7 @@ class Dispatcher:
         """The connection's on_close is acked, or nobody has heard of it."""
         self.detach(entry)
         if not entry.heard:
-            self._is_heard(entry)
+            self._uncount_left_behind(entry)
             self._leave_queue(entry)
         entry.queue = None
         for event, size in entry.parked:

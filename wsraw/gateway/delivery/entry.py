@@ -59,13 +59,11 @@ class Entry:
     __slots__ = (
         "active",
         "allowance",
-        "buried",
         "burst_of",
         "burst_until",
+        "closed_by_handler",
         "con",
         "couples",
-        "deaf",
-        "departed",
         "dial_at",
         "fragment",
         "fragment_since",
@@ -73,18 +71,20 @@ class Entry:
         "groups",
         "heard",
         "held",
+        "held_back",
         "holder",
         "id",
         "idle_since",
         "in_flight",
+        "inherited",
         "kept",
-        "late_sends",
+        "left_behind",
         "marks",
         "name",
         "opener",
         "output_counted",
+        "output_memory",
         "over",
-        "own_output",
         "owner",
         "parked",
         "paused_since",
@@ -122,21 +122,21 @@ class Entry:
         leftover."""
         self.slow_at = -math.inf
         """When an event of it was last found to hold up its worker."""
-        self.buried = False
+        self.inherited = False
         """It ended with an earlier gateway. What is known of it, its state too, is with the worker
         that held it: its on_close is for that one, as long as it lives."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
-        self.departed = 0
+        self.left_behind = 0
         """Bytes that it leaves behind: it has said goodbye before a worker heard of it."""
-        self.deaf = False
+        self.closed_by_handler = False
         """A handler has closed it: its messages are of no interest any more."""
         # flow
         self.held = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
         """Bytes of output, as they count for its own bounds."""
-        self.own_output = 0
+        self.output_memory = 0
         """Bytes of memory that the output takes, without what it shares with others."""
         self.kept = 0
         """Bytes that handlers keep here for it: state, groups, marks, couples."""
@@ -169,7 +169,7 @@ class Entry:
         self.fragment: Worker | None = None
         """The session in the middle of a fragmented message to it."""
         self.fragment_since = 0.0
-        self.late_sends: deque[tuple[Worker | None, Send | Close]] | None = None
+        self.held_back: deque[tuple[Worker | None, Send | Close]] | None = None
         """What waits until that message is finished."""
         self.marks: list[tuple[int, Worker, int]] | None = None
         self.written = 0

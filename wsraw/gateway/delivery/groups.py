@@ -6,9 +6,8 @@ import sys
 from collections.abc import Collection
 from typing import Final
 
-from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.accounts import MEMBER, Flow
 from wsraw.gateway.delivery.entry import Entry
-from wsraw.gateway.delivery.weights import MEMBER
 from wsraw.link.records import GROUP_LIMIT
 
 MOST_GROUPS: Final = 1000

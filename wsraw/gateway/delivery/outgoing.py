@@ -41,7 +41,7 @@ FRAGMENT_TIMEOUT: Final = 30.0
 """Seconds within which a fragmented message must be finished."""
 
 
-MOST_SPREADS: Final = 16
+MOST_BROADCASTS: Final = 16
 """Messages that are on their way to large groups. Behind that who publishes waits."""
 
 SHARE: Final = 64
@@ -55,7 +55,7 @@ MOST_DELIVERED: Final = 256
 """Messages that those members get in a turn, more or less."""
 
 
-class Spread:
+class Broadcast:
     """A message on its way to the members of a group that have not got it yet."""
 
     __slots__ = ("data", "deflations", "frames", "kind", "members")
@@ -119,11 +119,11 @@ class Outgoing:
         self.over_limit: dict[Entry, None] = {}
         """Connections with more output than they may have, to be written to and judged."""
         self.fragmented: set[Entry] = set()
-        self.making: dict[Entry, tuple[Worker | None, Send]] = {}
+        self.compressing: dict[Entry, tuple[Worker | None, Send]] = {}
         """Connections whose next message is large and is being compressed, in turn."""
-        self._maker = Worker(b"", gateway_decoder(), 0.0)
+        self._compressor = Worker(b"", gateway_decoder(), 0.0)
         """Has what is being made as its unfinished message, so that all others wait."""
-        self.spreads: deque[Spread] = deque()
+        self.broadcasts: deque[Broadcast] = deque()
         """Messages that are on their way to large groups, in order."""
         self.share = SHARE
         self.work = 0
@@ -147,7 +147,7 @@ class Outgoing:
         why = con.send(send.data, send.type, send.final, now)
         if why is not None:
             if why == UNFINISHED:
-                self._begin_making(entry, worker, send)
+                self._begin_compressing(entry, worker, send)
                 return None
             if entry.fragment is not None:
                 self.forget(entry)
@@ -176,14 +176,14 @@ class Outgoing:
                 worker.ties.add(entry)
                 self.fragmented.add(entry)
             return False, None
-        if entry.fragment is worker and entry not in self.making:
+        if entry.fragment is worker and entry not in self.compressing:
             return False, None
-        if entry.late_sends is None:
-            entry.late_sends = deque()
-        entry.late_sends.append((worker, send))
+        if entry.held_back is None:
+            entry.held_back = deque()
+        entry.held_back.append((worker, send))
         self._flow.add(entry, len(send.data) + EVENT_COST)
         if entry.held > self._limit:
-            if entry in self.making:
+            if entry in self.compressing:
                 self._check_limit(entry, worker, entry.held + entry.con.output.size, now)
             else:
                 self._overflow(entry, now)
@@ -218,31 +218,31 @@ class Outgoing:
             entry, _ = self.over_limit.popitem()
             con = entry.con
             size = con.output.size + con.output.early_size
-            if entry in self.making:
+            if entry in self.compressing:
                 size += entry.held
             if size > self._limit + entry.allowance and not (entry.gone or con.close_cause):
                 self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
         """Let a handler's close wait behind a message that is being made; False: there is none."""
-        if entry not in self.making:
+        if entry not in self.compressing:
             return False
-        if entry.late_sends is None:
-            entry.late_sends = deque()
-        entry.late_sends.append((worker, close))
+        if entry.held_back is None:
+            entry.held_back = deque()
+        entry.held_back.append((worker, close))
         self._flow.add(entry, EVENT_COST)
         return True
 
-    def _begin_making(self, entry: Entry, worker: Worker | None, send: Send) -> None:
-        self.making[entry] = worker, send
+    def _begin_compressing(self, entry: Entry, worker: Worker | None, send: Send) -> None:
+        self.compressing[entry] = worker, send
         self._flow.hold(len(send.data))
         if entry.fragment is None:
-            entry.fragment = self._maker
+            entry.fragment = self._compressor
 
-    def _go_on_making(self, now: float) -> None:
+    def _go_on_compressing(self, now: float) -> None:
         """A step of one message; then it is another one's turn."""
-        entry = next(iter(self.making))
-        worker, send = self.making.pop(entry)
+        entry = next(iter(self.compressing))
+        worker, send = self.compressing.pop(entry)
         try:
             self._make(entry, worker, send, now)
         except Exception as error:
@@ -250,7 +250,7 @@ class Outgoing:
 
     def _make(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> None:
         if entry.con.send(send.data, send.type, send.final, now) == UNFINISHED:
-            self.making[entry] = worker, send
+            self.compressing[entry] = worker, send
             return
         self._flow.hold(-len(send.data))
         self._dirty[entry.con] = None
@@ -259,11 +259,11 @@ class Outgoing:
         if send.final:
             self._finish_fragment(entry, now)
         else:
-            self._let_go(entry, now)
+            self._send_held_back(entry, now)
 
-    def _let_go(self, entry: Entry, now: float) -> None:
+    def _send_held_back(self, entry: Entry, now: float) -> None:
         """Send what has waited, in order; some of it may have to wait again."""
-        late, entry.late_sends = entry.late_sends, None
+        late, entry.held_back = entry.held_back, None
         self._replay(entry, late, now)
 
     def _replay(
@@ -279,7 +279,7 @@ class Outgoing:
                 self._close(entry, record, now)
 
     def _finish_fragment(self, entry: Entry, now: float) -> None:
-        late, entry.late_sends = entry.late_sends, None
+        late, entry.held_back = entry.held_back, None
         self.forget(entry)
         # One of those that waited may begin a fragmented message: the rest of it follows at once,
         # and what is not of it waits again, in order.
@@ -295,10 +295,10 @@ class Outgoing:
         if worker is not None and worker is not entry.opener and worker is not entry.owner:
             worker.ties.discard(entry)
         self.fragmented.discard(entry)
-        if entry in self.making:
-            _, made = self.making.pop(entry)
+        if entry in self.compressing:
+            _, made = self.compressing.pop(entry)
             self._flow.hold(-len(made.data))
-        late, entry.late_sends = entry.late_sends, None
+        late, entry.held_back = entry.held_back, None
         for _, record in late or ():
             size = len(record.data) if isinstance(record, Send) else 0
             self._flow.remove(entry, size + EVENT_COST)
@@ -320,66 +320,66 @@ class Outgoing:
                 data.decode()
             except UnicodeDecodeError as error:
                 return f"text that is not UTF-8: {error.reason} at byte {error.start}"
-        if len(self.spreads) >= MOST_SPREADS:
+        if len(self.broadcasts) >= MOST_BROADCASTS:
             return UNFINISHED
         to = dict.fromkeys(members)
         for entry in [entry for entry in to if entry.id in excluded] if excluded else ():
             del to[entry]
         if not to:
             return None
-        self.spreads.append(Spread(to, data, kind))
-        if len(self.spreads) == 1:
-            self._spread(self.share, now)
+        self.broadcasts.append(Broadcast(to, data, kind))
+        if len(self.broadcasts) == 1:
+            self._broadcast(self.share, now)
         return None
 
     @property
     def is_behind(self) -> bool:
         """Whether `go_on` has something to do."""
-        return bool(self.spreads or self.making)
+        return bool(self.broadcasts or self.compressing)
 
     def go_on(self, now: float) -> None:
         """Once a turn: give what was published to some more members, and go on with what is being
         made."""
-        if self.making:
-            self._go_on_making(now)
-        if self.spreads:
-            self._spread(max(LEAST_SHARE, self.share - len(self._dirty)), now)
+        if self.compressing:
+            self._go_on_compressing(now)
+        if self.broadcasts:
+            self._broadcast(max(LEAST_SHARE, self.share - len(self._dirty)), now)
 
-    def _spread(self, left: int, now: float) -> None:
+    def _broadcast(self, left: int, now: float) -> None:
         """Members that have their turn get all that is on its way to them: it is one write."""
-        first = self.spreads[0]
+        first = self.broadcasts[0]
         until = self.work + MOST_DELIVERED
         for entry in list(islice(first.members, left)):
-            for spread in self.spreads:
-                if entry in spread.members:
+            for broadcast in self.broadcasts:
+                if entry in broadcast.members:
                     try:
-                        if not self._deliver(entry, spread, now):
+                        if not self._deliver(entry, broadcast, now):
                             # Now it is being made; nobody else can have it yet.
                             return
                     except Exception as error:
                         # The others get it.
                         self._fault(entry.con, error, now)
-                    spread.members.pop(entry, None)
+                    broadcast.members.pop(entry, None)
                     self.work += 1
             if self.work > until:
                 break
-        while self.spreads and not self.spreads[0].members:
-            self.spreads.popleft()
+        while self.broadcasts and not self.broadcasts[0].members:
+            self.broadcasts.popleft()
 
     def catch_up(self, entry: Entry, now: float) -> None:
         """Give this member what was published before and has not reached it yet."""
-        for spread in self.spreads:
-            if entry in spread.members:
-                del spread.members[entry]
-                if not self._deliver(entry, spread, now):
+        for broadcast in self.broadcasts:
+            if entry in broadcast.members:
+                del broadcast.members[entry]
+                if not self._deliver(entry, broadcast, now):
                     # It is made once more, for this one alone, and the others do not wait.
-                    self.send(entry, None, Send(entry.id, spread.data, spread.kind), now)
+                    self.send(entry, None, Send(entry.id, broadcast.data, broadcast.kind), now)
 
-    def _deliver(self, entry: Entry, spread: Spread, now: float) -> bool:
+    def _deliver(self, entry: Entry, broadcast: Broadcast, now: float) -> bool:
         """Queue a published message for one member; False: it is not made yet."""
         if entry.gone:
             return True
-        con, data, kind = entry.con, spread.data, spread.kind
+        con, data, kind = entry.con, broadcast.data, broadcast.kind
         key = con.framing_key
         if key is None or entry.fragment is not None:
             if self._policy == "drop-newest" and self._is_full(con, len(data) + FRAME_HEAD):
@@ -387,7 +387,7 @@ class Outgoing:
             else:
                 self.send(entry, None, Send(entry.id, data, kind), now)
             return True
-        frame = spread.frame(key, self._flow)
+        frame = broadcast.frame(key, self._flow)
         if frame is None:
             return False
         if self._policy == "drop-newest" and self._is_full(con, len(frame)):

@@ -34,29 +34,29 @@ class PoolOf(Generic[Owner]):
         self.workers: list[WorkerOf[Owner]] = []
         """Those that take events: READY, not draining."""
         self.waiting: deque[Owner] = deque()
-        self.newcomers: deque[Owner] = deque()
+        self.unheard: deque[Owner] = deque()
         """Clients that no worker has heard of. They and those who wait are served by turns, so that
         neither a storm of clients nor a flood of messages keeps the other out."""
-        self.departed: deque[Owner] = deque()
+        self.unheard_left: deque[Owner] = deque()
         """The same, of clients that have left: served when nobody else waits."""
-        self.is_newcomers_turn = False
+        self.is_unheard_turn = False
         self.leftovers = 0
         """Of those two, how many of late wait no more, and are still in there."""
         self.suspects: deque[Owner] = deque()
         """Connections whose next event was held by a worker that died."""
-        self.homeless: deque[Owner] = deque()
+        self.orphaned: deque[Owner] = deque()
         """Connections whose worker has left, and that may be quiet for long."""
         self.is_behind = False
         """Somebody waits for whom there may be room: that is for the next turn."""
-        self.rehoming = False
+        self.reassigning = False
         """They are given to others, as far as the last turn could see."""
         self.isolated: list[WorkerOf[Owner]] = []
         """Workers that take such events, one at a time and nothing else."""
-        self.strength = 0
+        self.expected_workers = 0
         """How many take events when all are there that are expected to come back."""
         self.killed_at = -math.inf
         """When an event that was alone with its worker last killed it."""
 
-    def misses_somebody(self, now: float) -> bool:
+    def expects_worker(self, now: float) -> bool:
         """Whether an event is known to kill, and a worker that has died is expected back."""
-        return len(self.workers) < self.strength and now - self.killed_at < EXPECTED_BACK
+        return len(self.workers) < self.expected_workers and now - self.killed_at < EXPECTED_BACK

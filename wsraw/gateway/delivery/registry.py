@@ -16,12 +16,11 @@ from wsraw.config.units import human_size
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.counters import FAULT, LEFT, Counters
-from wsraw.gateway.delivery.accounts import Flow
+from wsraw.gateway.delivery.accounts import MARK, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
 from wsraw.gateway.delivery.entry import Entry, Pool, Worker
 from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
-from wsraw.gateway.delivery.weights import MARK
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.link.records import DEFAULT_POOL, ID_EPOCH_SHIFT, Close, Event, OnClose, Reached
 from wsraw.link.states import GONE
@@ -116,7 +115,7 @@ class Registry:
         if len(self._aliases) > ALIASES_KEPT:
             del self._aliases[next(iter(self._aliases))]
 
-    def standing(self, pool: Pool, name: str) -> Entry | None:
+    def named(self, pool: Pool, name: str) -> Entry | None:
         """The connection that was opened by that name, unless it is on its way out."""
         entry = self._names.get((pool.name, name))
         return entry if entry is not None and entry.con.state in (CONNECTING, OPEN) else None
@@ -154,15 +153,15 @@ class Registry:
         for event in events:
             self.dispatcher.take(entry, event, now)
         flow = self.flow
-        if flow.total > flow.judge_above:
+        if flow.total > flow.check_above:
             flow.due = True
         state = con.state
         if state is CLOSED:
-            self._is_over(entry, now)
+            self._handle_closed(entry, now)
         elif state is CLOSING and con.half_closed:
-            self.judge_half_closed(entry, now)
+            self.end_if_drained(entry, now)
 
-    def _is_over(self, entry: Entry, now: float) -> None:
+    def _handle_closed(self, entry: Entry, now: float) -> None:
         """A connection has ended. One that no worker has heard of is forgotten with all that is
         parked of it, unless its client said goodbye in order and has left messages."""
         if entry.reopening is not None:
@@ -170,7 +169,7 @@ class Registry:
         if entry.heard or entry.gone:
             return
         if entry.con.close_cause == "peer" and self.dispatcher.has_messages(entry):
-            if self.dispatcher.depart(entry):
+            if self.dispatcher.keep_left_behind(entry):
                 return
             self.limits.hit(LEFT, now, entry.con.who)
         self.forget(entry)
@@ -180,7 +179,7 @@ class Registry:
         entry = Entry(con, pool, now)
         con.entry = self.entries[con.id] = entry
         pool.connections += 1
-        self.flow.settle(con)
+        self.flow.weigh(con)
         if self.stopping:
             self.flow.stop_reading((entry,))
         return entry
@@ -189,7 +188,7 @@ class Registry:
         """The peer has half-closed; a raw connection ends when what it sent is handled."""
         self.take(con, con.receive_eof(now), now)
 
-    def judge_half_closed(self, entry: Entry, now: float) -> None:
+    def end_if_drained(self, entry: Entry, now: float) -> None:
         """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
             self._unanswered.pop(entry, None)
@@ -199,13 +198,13 @@ class Registry:
                 self.take(entry.con, events, now)
             self.dirty[entry.con] = None
 
-    def judge_unanswered(self, now: float) -> None:
+    def check_unanswered(self, now: float) -> None:
         """Once a second: whether those who are waited for have said all they had to say."""
         for entry in list(self._unanswered):
             if entry.con.state is CLOSED:
                 del self._unanswered[entry]
             else:
-                self.judge_half_closed(entry, now)
+                self.end_if_drained(entry, now)
 
     def _may_be_answered(self, entry: Entry, now: float) -> bool:
         """Whether a connection that was opened for it may still bring an answer: until that has
@@ -251,9 +250,9 @@ class Registry:
             # Nobody needs to hear of its end.
             self.forget(entry)
         else:
-            self._judge_end(entry, now)
+            self._tell_end(entry, now)
 
-    def _judge_end(self, entry: Entry, now: float) -> None:
+    def _tell_end(self, entry: Entry, now: float) -> None:
         """It is over: if its on_close was lost in a fault, it is told now."""
         con = entry.con
         try:
@@ -291,15 +290,15 @@ class Registry:
             self.dispatcher.forget,
             self.outgoing.forget,
             self.groups.forget,
-            self._let_go,
+            self._forget_names,
             self.flow.forget,
         ):
             try:
                 step(entry)
             except Exception as error:
-                self._insist(step, entry, error)
+                self._retry(step, entry, error)
 
-    def _insist(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
+    def _retry(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
         """A step of forgetting has raised: once more, and then the others are done without it."""
         self.limits.fault(f"the place of {entry.con.who}", error)
         try:
@@ -308,7 +307,7 @@ class Registry:
             self.limits.fault(f"the place of {entry.con.who}", second)
             self.entries.pop(entry.id, None)
 
-    def _let_go(self, entry: Entry) -> None:
+    def _forget_names(self, entry: Entry) -> None:
         for worker in (entry.opener, entry.owner):
             if worker is not None:
                 worker.ties.discard(entry)
@@ -353,7 +352,7 @@ class Registry:
             self.flow.keep_for(entry, -MARK)
             if mark[1].session.state is not GONE:
                 mark[1].session.notice(Reached(entry.id, mark[2]))
-                self.dispatcher.talked.add(mark[1])
+                self.dispatcher.with_output.add(mark[1])
 
     def cut_short(self, entry: Entry, now: float) -> None:
         """A fragmented message to it will never be finished."""
@@ -362,14 +361,14 @@ class Registry:
     def _overflow(self, entry: Entry, now: float) -> None:
         """A slow reader: its output has passed the bound."""
         message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
-        self.expel(entry, "output_limit", "overflow", message, now)
+        self.end_for_limit(entry, "output_limit", "overflow", message, now)
 
     def count(self, limit: str, entry: Entry, now: float) -> None:
         """A connection ends for a bound: counted once, whatever it passes until its end is over."""
         if not entry.con.close_cause:
             self.limits.hit(limit, now, entry.con.who)
 
-    def expel(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
+    def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
         """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
         self.count(limit, entry, now)
         self.dispatcher.drop_messages(entry)

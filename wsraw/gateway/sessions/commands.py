@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from wsraw.config.units import human_size
 from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.delivery.weights import MARK, size_of
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.gateway_end import MOST_OWED
@@ -88,7 +88,7 @@ class Commands:
                 elif kind is OnConnect and con.undecided:
                     self._settle(entry, worker, now)
                 if con.half_closed:
-                    self._table.judge_half_closed(entry, now)
+                    self._table.end_if_drained(entry, now)
             except Exception as error:
                 self._table.fault(con, error, now)
 
@@ -157,7 +157,7 @@ class Commands:
         entry = self._table.entries.get(send.con) or self._table.find(send.con)
         if type(entry) is Entry:
             outgoing = self._table.outgoing
-            if outgoing.spreads:
+            if outgoing.broadcasts:
                 outgoing.catch_up(entry, now)
             return outgoing.send(entry, worker, send, now)
         return entry  # type: ignore[return-value]
@@ -171,11 +171,11 @@ class Commands:
             return f"connection {open_.con}: {error}"
         pool = self._table.pool(worker.session.pool)
         name = asked.name
-        standing = self._table.standing(pool, name) if name else None
+        standing = self._table.named(pool, name) if name else None
         if standing is not None:
             self._table.alias(open_.con, standing)
             worker.session.notice(Opened(open_.con, standing.id))
-            self._table.dispatcher.talked.add(worker)
+            self._table.dispatcher.with_output.add(worker)
             return None
         con = Connection.dialled(open_.con, asked, self._table.settings, {}, now)
         entry = self._table.add(con, pool, now)
@@ -262,7 +262,7 @@ class Commands:
                 return UNFINISHED
         if entry is None or not entry.con.output.size:
             worker.session.notice(Reached(mark.con, mark.ref))
-            self._table.dispatcher.talked.add(worker)
+            self._table.dispatcher.with_output.add(worker)
             return None
         if entry.marks is None:
             entry.marks = []
@@ -287,7 +287,7 @@ class Commands:
             return f"there is no query {query.what!r}; ask for ids or members"
         worker.session.owed += len(value)
         worker.session.notice(Answer(query.ref, value))
-        self._table.dispatcher.talked.add(worker)
+        self._table.dispatcher.with_output.add(worker)
         return None
 
     def _bye(self, worker: Worker, bye: Bye, now: float) -> None:

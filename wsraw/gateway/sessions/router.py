@@ -20,11 +20,11 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.counters import CROWDED
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker, entry_of
-from wsraw.gateway.delivery.reconnect import Reconnects
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
+from wsraw.gateway.sessions.reconnect import Reconnects
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
 from wsraw.link.records import (
@@ -266,7 +266,7 @@ class Router(Registry):
     def _left_out(self, worker: Worker, index: int, record: Record, why: str) -> None:
         call = call_of(record)
         worker.session.refuse(index, f"{call}: {why}")
-        self.dispatcher.talked.add(worker)
+        self.dispatcher.with_output.add(worker)
         self.limits.say(
             "warning",
             "%s: refused %s: %s",
@@ -449,7 +449,7 @@ class Router(Registry):
             self.limits.say("warning", text, self.name_of(worker), pool.name)
         worker.starting = hello.starting
         if worker.starting:
-            self.dispatcher.talked.add(worker)
+            self.dispatcher.with_output.add(worker)
         else:
             self._ready(worker)
         self._bury(worker, hello.held, now)
@@ -498,7 +498,7 @@ class Router(Registry):
                 self._buried.add(con_id)
                 con = Connection.buried(con_id, self.settings)
                 entry = self.add(con, self.pool(worker.session.pool), now)
-                entry.buried = True
+                entry.inherited = True
                 self.dispatcher.hold(entry, worker)
                 self.take(con, [OnClose(0, con_id, 1006, "", "gateway-died")], now)
             else:
@@ -529,7 +529,7 @@ class Router(Registry):
         """Its link is gone for good. Behind a network that is no proof of its death: only if it
         does not come back its events have seen one."""
         self.end_session(worker, now, died=True, certain=worker.remote is None)
-        events, self.dispatcher.doubtful = self.dispatcher.doubtful, []
+        events, self.dispatcher.unconfirmed = self.dispatcher.unconfirmed, []
         if events:
             self._absent[worker.session.instance] = (now + COME_BACK, events)
             if len(self._absent) > MOST_ABSENT:
@@ -616,8 +616,8 @@ class Router(Registry):
                     self._cut_off(entry, "poison", "it was not handled", now)
             except Exception as error:
                 self.fault(entry.con, error, now)
-        bereaved, dispatcher.bereaved = dispatcher.bereaved, []
-        for entry in bereaved:
+        unrepeated, dispatcher.unrepeated = dispatcher.unrepeated, []
+        for entry in unrepeated:
             try:
                 self._cut_off(entry, "worker-died", "its worker died", now)
             except Exception as error:
@@ -658,9 +658,9 @@ class Router(Registry):
             dispatcher.dispatch(pool, now)
         if dispatcher.failed or dispatcher.failed_workers:
             self._end_failed(now)
-        talked, dispatcher.talked = dispatcher.talked, set()
+        with_output, dispatcher.with_output = dispatcher.with_output, set()
         out = []
-        for worker in talked:
+        for worker in with_output:
             try:
                 data = worker.session.data_to_send()
                 while data is not None:
@@ -708,14 +708,14 @@ class Router(Registry):
     def is_restless(self) -> bool:
         """Whether the next turn has something to do in any case."""
         return bool(
-            self.dispatcher.talked
+            self.dispatcher.with_output
             or self.flow.changed
             or self.flow.due
             or self.behind
             or self.outgoing.is_behind
             or self.outgoing.over_limit
         ) or any(
-            pool.is_behind or (pool.homeless and pool.rehoming) for pool in self.pools.values()
+            pool.is_behind or (pool.orphaned and pool.reassigning) for pool in self.pools.values()
         )
 
     # --- time ---
@@ -738,8 +738,8 @@ class Router(Registry):
                     self._judge_worker(worker, now)
                 except Exception as error:
                     self.worker_fault(worker, error, now)
-        self.judge_memory(now)
-        self.judge_unanswered(now)
+        self.check_memory(now)
+        self.check_unanswered(now)
         late = self._late
         late.extend((self._end_unfinished, entry) for entry in self.outgoing.unfinished(now))
         late.extend(
@@ -756,7 +756,7 @@ class Router(Registry):
                 self.dispatcher.sweep(pool)
                 late.extend(
                     (self._end_waiting, entry)
-                    for entry in (*pool.newcomers, *pool.departed)
+                    for entry in (*pool.unheard, *pool.unheard_left)
                     if self._has_waited(entry, now)
                 )
         self.limits.tick(now)
@@ -775,10 +775,10 @@ class Router(Registry):
                     self.fault(entry.con, error, now)
         return bool(late)
 
-    def judge_memory(self, now: float) -> None:
+    def check_memory(self, now: float) -> None:
         """Once a second, and when the flow wants it: whether all together hold too much."""
         crowded = self.flow.crowded
-        doomed = self.flow.judge_memory(self.entries.values())
+        doomed = self.flow.check_memory(self.entries.values())
         if self.flow.crowded and not crowded:
             self.limits.hit(CROWDED, now)
         for con in doomed:
@@ -822,7 +822,7 @@ class Router(Registry):
             if worker.number:
                 worker.kill_reason = why
                 worker.session.notice(hung)
-                self.dispatcher.talked.add(worker)
+                self.dispatcher.with_output.add(worker)
             else:
                 log.error("%s hangs: %s", self.name_of(worker), why)
                 self.replies.append(
@@ -847,7 +847,7 @@ class Router(Registry):
         if entry not in self.flow.unwritten:
             return
         message = f"nothing was read from it for {self.settings.write_timeout:g} s"
-        self.expel(entry, "write_timeout", "write-timeout", message, now)
+        self.end_for_limit(entry, "write_timeout", "write-timeout", message, now)
 
     def _end_idle(self, entry: Entry, now: float) -> None:
         if entry.active:

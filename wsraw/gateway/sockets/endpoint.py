@@ -204,7 +204,7 @@ class Endpoint:
         deadline would run."""
         con = self.con
         if con.state is OPEN:
-            self.shared.registry.flow.settle(con)
+            self.shared.registry.flow.weigh(con)
         if is_paused(con):
             con.pause(now)
             self.update_reading()

@@ -16,7 +16,7 @@ from typing import Final
 
 from wsraw.gateway.admission.sniffer import METHODS
 from wsraw.gateway.connection.connection import CLOSED
-from wsraw.gateway.delivery.weights import EARLY, TLS, TLS_HANDSHAKE
+from wsraw.gateway.delivery.accounts import EARLY, TLS, TLS_HANDSHAKE
 from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.transport import TlsTransport
@@ -84,7 +84,7 @@ class TlsHandshake:
     def _begin(self, engine: TlsEngine) -> None:
         endpoint, flow = self._endpoint, self._shared.registry.flow
         endpoint.transport = self._tls = TlsTransport(endpoint.sock, engine, self.con)
-        flow.settle(self.con)
+        flow.weigh(self.con)
         flow.keep(self.con, TLS + TLS_HANDSHAKE)
 
     # --- first bytes ---
@@ -216,7 +216,7 @@ class TlsHandshake:
         endpoint.handshake = None
         shared.handshakes.completed += 1
         con.about["tls"] = engine.about(self._server_name)
-        shared.registry.flow.settle(con)
+        shared.registry.flow.weigh(con)
         events = con.connected(now) if con.opened else con.secured(now)
         shared.registry.take(con, events, now)
         shared.dirty[con] = None

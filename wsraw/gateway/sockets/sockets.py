@@ -225,7 +225,7 @@ class Sockets:
         self.endpoints.add(endpoint)
         self.admission.enter(key)
         endpoint.con.counted = key
-        self.registry.flow.settle(endpoint.con)
+        self.registry.flow.weigh(endpoint.con)
         self.total += 1
         endpoint.update_reading()
         self.shared.dirty[endpoint.con] = None
@@ -289,7 +289,7 @@ class Sockets:
         too_long = 0 < self.settings.pause_timeout < con.owes
         if self.settings.rate_action == "close" or too_long:
             message = f"it sends more than {con.too_many} allows"
-            self.registry.expel(entry, con.too_many, "rate", message, now)
+            self.registry.end_for_limit(entry, con.too_many, "rate", message, now)
         else:
             self.registry.limits.hit(con.too_many, now, con.who)
             self.registry.flow.pause(entry, PAUSED_RATE)

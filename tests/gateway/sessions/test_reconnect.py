@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from stage import Mate, Stage
 
-from wsraw.gateway.delivery import reconnect as r
 from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.sessions import reconnect as r
 from wsraw.link.open_options import check
 from wsraw.link.records import OnClose, OnError, Open
 
@@ -116,7 +116,7 @@ def test_a_reopened_connection_inherits_name_worker_and_owner() -> None:
     at.fail(entry)
     successor = at.next()
     table = at.stage.router
-    assert table.standing(table.pool(), "feed") is successor
+    assert table.named(table.pool(), "feed") is successor
     assert successor.holder is at.mate.worker
     assert successor.heard
     unnamed = Reopening()

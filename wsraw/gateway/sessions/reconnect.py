@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.accounts import size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.delivery.weights import size_of
 from wsraw.link.states import GONE, READY
 
 FIRST_DELAY: Final = 0.5
@@ -36,23 +36,23 @@ WANTED: Final = {"handler", "going-away", "owner-left"}
 class Reconnects:
     """Opens successors, with backoff and jitter so that thousands do not come back at once."""
 
-    def __init__(self, table: Registry, random: Callable[[], float]) -> None:
-        self._table = table
+    def __init__(self, registry: Registry, random: Callable[[], float]) -> None:
+        self._registry = registry
         self._random = random
 
     def reopen(self, now: float) -> None:
         """Once a turn: open the successors of those that have ended."""
-        ended, self._table.ended = self._table.ended, []
+        ended, self._registry.ended = self._registry.ended, []
         for entry in ended:
             try:
                 self._reopen(entry, now)
             except Exception as error:
-                self._table.fault(entry.con, error, now)
+                self._registry.fault(entry.con, error, now)
 
     def _reopen(self, entry: Entry, now: float) -> None:
         reopening, entry.reopening = entry.reopening, None
-        table = self._table
-        if reopening is None or table.stopping or entry.con.close_cause in WANTED:
+        registry = self._registry
+        if reopening is None or registry.stopping or entry.con.close_cause in WANTED:
             return
         attempts = 0 if now - entry.con.stood_at > STABLE_AFTER else reopening.attempts
         # A server that is away for a night makes more doublings than a float can hold.
@@ -60,11 +60,11 @@ class Reconnects:
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
         con = Connection.dialled(
-            table.new_id(), reopening.asked, table.settings, about, now + delay
+            registry.new_id(), reopening.asked, registry.settings, about, now + delay
         )
-        successor = table.add(con, table.pool(entry.pool.name), now)
+        successor = registry.add(con, registry.pool(entry.pool.name), now)
         successor.reopening = Reopening(reopening.asked, attempts + 1)
-        table.flow.keep_for(successor, size_of(reopening.asked))
+        registry.flow.keep_for(successor, size_of(reopening.asked))
         successor.dial_at = now + delay
         successor.name = entry.name
         if entry.owner is not None and entry.owner.session.state is not GONE:
@@ -72,7 +72,7 @@ class Reconnects:
             entry.owner.ties.add(successor)
         holder = entry.holder
         if holder is not None and holder.session.state is READY:
-            table.dispatcher.hold(successor, holder)
+            registry.dispatcher.hold(successor, holder)
         successor.heard = True
-        table.succeed(entry, successor)
-        table.to_dial.append(successor)
+        registry.succeed(entry, successor)
+        registry.to_dial.append(successor)

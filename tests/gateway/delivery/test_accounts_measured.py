@@ -21,8 +21,7 @@ from stage import HANDSHAKE, Mate, Stage, entry_of
 from tests.gateway.served import Served
 from tests.gateway.weighing import KINDS
 from wsraw.gateway.connection.connection import CLOSED
-from wsraw.gateway.delivery.accounts import FRAME
-from wsraw.gateway.delivery.weights import MARK, SOCKET, size_of
+from wsraw.gateway.delivery.accounts import FRAME, MARK, SOCKET, size_of
 from wsraw.link.records import Couple, Join, Leave, Mark, Publish, Send, State
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -101,7 +100,7 @@ def test_memory_of_names_states_and_groups_is_counted_until_it_is_freed(commands
     del commands
     gc.collect()
     assert flow.accounted == 0
-    assert not flow.strays
+    assert not flow.without_entry
 
 
 def test_a_reached_mark_is_not_counted() -> None:
@@ -170,15 +169,15 @@ def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:
         stage.say(con, frame(0x82, b"x"))
         stage.turn()
         mate.ack(commands=(State(con.id, bytes(40_000 + 4000 * n)),))
-        router.judge_memory(0.0)
+        router.check_memory(0.0)
     closing = [con for con in cons if con.close_cause == "memory"]
     assert closing == cons[-1:], "one is enough"
     for _ in range(5):
-        router.judge_memory(0.0)
+        router.check_memory(0.0)
     assert [con for con in cons if con.close_cause == "memory"] == closing, "and is on its way out"
     stage.hang_up(closing[0])
     mate.work()
-    router.judge_memory(0.0)
+    router.check_memory(0.0)
     assert not router.flow.full
 
 
@@ -189,7 +188,7 @@ def test_idle_connections_are_not_closed_for_waiting_events() -> None:
     busy = stage.raw(b"", protocol="raw")
     for _ in range(5):
         stage.say(busy, bytes(60_000))
-    stage.router.judge_memory(0.0)
+    stage.router.check_memory(0.0)
     assert stage.router.flow.full
     assert not any(con.close_cause for con in (*idle, busy))
 
@@ -204,11 +203,11 @@ def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:
     mate.ack(commands=(State(con.id, bytes(60_000)),))
     stage.router.flow.low = 100
     stage.say(con, frame(0x82, bytes(15_000)))
-    stage.router.judge_memory(0.0)
+    stage.router.check_memory(0.0)
     assert stage.router.flow.crowded
     assert entry_of(con).pauses
     mate.work()
-    stage.router.judge_memory(0.0)
+    stage.router.check_memory(0.0)
     assert stage.router.flow.crowded
     assert not entry_of(con).pauses
 
@@ -224,7 +223,7 @@ def test_half_requests_above_the_limit_are_closed() -> None:
             served.connect().sendall(b"GET / HTTP/1.1\r\nX: " + bytes(7000).replace(b"\0", b"y"))
         served.until(lambda: flow.kept > 40_000 or served.stage.router.limits.counts)
         flow.memory_limit = flow.kept - 1
-        served.stage.router.judge_memory(0.0)
+        served.stage.router.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) < 4)
         quiet.sendall(b"raw")
         served.until(lambda: served.data() == b"raw")
@@ -233,7 +232,7 @@ def test_half_requests_above_the_limit_are_closed() -> None:
         served.until(lambda: not served.sockets.endpoints)
         served.until(lambda: not served.stage.router.entries)
         assert flow.accounted == 0
-        assert not flow.strays
+        assert not flow.without_entry
     finally:
         served.close()
 
@@ -255,13 +254,13 @@ def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
         served.until(lambda: ends[1].lingering and len(served.stage.router.entries) == 1)
         size = ends[1].con.output.size
         assert size > 1_000_000
-        assert [*flow.strays] == [ends[1].con]
+        assert [*flow.without_entry] == [ends[1].con]
         assert size <= ends[1].con.kept <= size + 70_000
         flow.memory_limit = flow.accounted - 1
-        served.stage.router.judge_memory(0.0)
+        served.stage.router.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) == 1)
         assert ends[0].con.state is not CLOSED
-        assert not flow.strays
+        assert not flow.without_entry
     finally:
         served.close()
 
