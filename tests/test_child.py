@@ -37,19 +37,19 @@ WORKER = {"WSRAW_ENDPOINT": "tcp://127.0.0.1:9", "WSRAW_TOKEN": "t", "WSRAW_POOL
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_parent_that_is_gone_before_we_ask() -> None:
+def test_a_child_whose_parent_is_gone_exits() -> None:
     done = child("worker", "/no/such/handlers.py", **WORKER, WSRAW_PARENT="1")
     assert done.returncode == 1
     assert done.stderr == ""
 
 
-def test_it_becomes_a_worker() -> None:
+def test_the_child_becomes_a_worker() -> None:
     done = child("worker", "/no/such/handlers.py", **WORKER)
     assert done.returncode == 3
     assert "/no/such/handlers.py" in done.stderr
 
 
-def test_it_writes_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
+def test_the_child_writes_utf8_in_any_locale(tmp_path: Path) -> None:
     file = tmp_path / "handlers.py"
     text = "import sys\nfor each in sys.stdout, sys.stderr: print('5 € \\ud83d', file=each)\n1 / 0"
     file.write_text(text, "utf-8")
@@ -59,17 +59,17 @@ def test_it_writes_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_it_becomes_a_gateway() -> None:
+def test_the_child_becomes_a_gateway() -> None:
     control = {"WSRAW_CONTROL": "", "WSRAW_CONTROL_TOKEN": "t", "WSRAW_EPOCH": "1"}
     done = child("gateway", **control)
     assert done.returncode == 3
     assert "cannot listen on 192.0.2.1:1" in done.stderr
 
 
-def test_settings_that_are_none_end_it() -> None:
+def test_invalid_settings_end_the_child() -> None:
     assert child("worker", said="{\n").returncode == 1
 
 
-def test_a_parent_that_is_gone_before_it_has_said_them_all() -> None:
+def test_a_child_whose_parent_dies_before_the_settings_are_complete_exits() -> None:
     done = child("worker", said=SETTINGS[:10])
     assert (done.returncode, done.stderr) == (1, "")

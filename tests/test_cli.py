@@ -45,19 +45,21 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert "[default: 256KiB]" in text
 
 
-def test_no_command_shows_help_and_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_shown_with_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main([]) == 2
     assert "Usage: wsraw" in capsys.readouterr().err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("wsraw ")
     assert shown.endswith(" (compiled)\n") == is_compiled()
 
 
-def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_children_do_not_import_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gateway"]) == 2
 
 
@@ -118,7 +120,7 @@ def test_a_child_is_not_asked_through_the_command_line(capsys: pytest.CaptureFix
         ),
     ],
 )
-def test_wrong_use_gives_one_line(
+def test_wrong_options_are_refused_in_one_line(
     arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(arguments) == 2
@@ -162,7 +164,7 @@ def test_commands_hear_which_run_is_meant_from_the_environment(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
-def test_a_worker_by_hand_hears_it_too(
+def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
     handlers: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -198,7 +200,7 @@ def humbly() -> list[str]:
 
 
 @posix
-def test_handlers_that_cannot_be_read(tmp_path: Path, humbly: list[str]) -> None:
+def test_handlers_that_cannot_be_read_are_reported(tmp_path: Path, humbly: list[str]) -> None:
     file = tmp_path / "handlers.py"
     file.touch(mode=0o200)
     done = wsraw("run", "--workers", str(file), before=humbly)
@@ -207,7 +209,9 @@ def test_handlers_that_cannot_be_read(tmp_path: Path, humbly: list[str]) -> None
 
 
 @posix
-def test_a_run_folder_open_to_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_open_to_others_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tmp_path.chmod(0o755)
     assert cli.main(["run", "--run-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
@@ -217,7 +221,9 @@ def test_a_run_folder_open_to_others(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @posix
-def test_a_run_folder_with_a_long_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_folder_with_a_long_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "--run-dir", str(tmp_path / ("x" * 100))]) == 2
     assert "choose a shorter --run-dir" in capsys.readouterr().err
 
@@ -225,14 +231,14 @@ def test_a_run_folder_with_a_long_name(tmp_path: Path, capsys: pytest.CaptureFix
 # --- wrong use that a child finds out ---
 
 
-def test_a_port_in_use(taken: str, handlers: str) -> None:
+def test_a_port_in_use_is_reported(taken: str, handlers: str) -> None:
     done = wsraw("run", "--workers", handlers, "--listen", taken)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert f"cannot listen on {taken}: the address is in use" in done.stderr
 
 
-def test_an_address_of_another_machine(handlers: str) -> None:
+def test_an_address_of_another_machine_is_reported(handlers: str) -> None:
     done = wsraw("run", "--workers", handlers, "--listen", "192.0.2.1:8000")
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
@@ -249,7 +255,7 @@ def first_free_port() -> int:
 
 @posix
 @pytest.mark.skipif(first_free_port() < 2, reason="no port is privileged here")
-def test_a_privileged_port(humbly: list[str]) -> None:
+def test_a_privileged_port_is_reported(humbly: list[str]) -> None:
     done = wsraw("run", "--listen", "127.0.0.1:1", before=humbly)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
@@ -275,7 +281,7 @@ def test_handlers_that_do_not_load_show_their_traceback_once(
     assert str(file) in done.stderr
 
 
-def test_a_module_of_the_users_folder_does_not_stand_in_for_one_of_ours(tmp_path: Path) -> None:
+def test_a_module_in_the_current_folder_does_not_replace_one_of_wsraw(tmp_path: Path) -> None:
     for name in ("selectors", "zmq", "signal", "websockets"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
     (tmp_path / "broken.py").write_text("def on_message(:\n")
@@ -287,7 +293,7 @@ def test_a_module_of_the_users_folder_does_not_stand_in_for_one_of_ours(tmp_path
 # --- keys ---
 
 
-def test_keygen_makes_a_pair_and_says_what_is_what(
+def test_keygen_makes_a_pair_and_explains_the_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 0

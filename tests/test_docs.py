@@ -122,7 +122,7 @@ def test_links_resolve(path: Path) -> None:
             assert anchor in anchors(place), f"{path.name}: {target}"
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_every_page() -> None:
     text = README.read_text("utf-8")
     for path in PAGES[1:]:
         assert f"({path.relative_to(ROOT).as_posix()})" in text
@@ -180,7 +180,7 @@ def test_every_field_of_the_link_has_a_type() -> None:
             assert f"`{field}`" in text, field
 
 
-def test_the_examples_are_those_that_are_there() -> None:
+def test_the_docs_list_the_examples_that_exist() -> None:
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.py)\)", EXAMPLES.read_text("utf-8"), re.M)
     assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
@@ -221,7 +221,7 @@ def causes() -> set[str]:
     return first_column(text.partition("## Why was my connection closed?")[2].partition("\n## ")[0])
 
 
-def test_what_may_follow_an_address_is_told() -> None:
+def test_the_options_of_a_listener_are_documented() -> None:
     text = DEPLOY.read_text("utf-8")
     row = re.search(r"^\| `127\.0\.0\.1:8000\?plain_http=health` \|(.*)$", text, re.M)
     assert row is not None
@@ -290,7 +290,7 @@ def flags(words: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
-def test_options_exist(path: Path) -> None:
+def test_every_option_in_the_docs_exists(path: Path) -> None:
     known = {"--version"} | {name for command in cli.cli.commands for name in options_of(command)}
     # Docker, pip and compileall have options of their own.
     text = re.sub(r"(docker|pip|compileall) [^`\n]*", "", path.read_text("utf-8"))
@@ -299,7 +299,7 @@ def test_options_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
-def test_commands_exist(path: Path) -> None:
+def test_every_command_in_the_docs_exists(path: Path) -> None:
     text = path.read_text("utf-8")
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
@@ -318,7 +318,7 @@ def test_commands_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_name)
-def test_commands_in_the_text_exist(path: Path) -> None:
+def test_every_command_within_a_sentence_exists(path: Path) -> None:
     for shown in re.findall(r"`wsraw\s([a-z][^`]+)`", path.read_text("utf-8")):
         command, *words = shlex.split(shown)
         assert command in cli.cli.commands, shown
@@ -326,19 +326,19 @@ def test_commands_in_the_text_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", cli.cli.commands)
-def test_every_command_is_shown(command: str) -> None:
+def test_every_command_is_documented(command: str) -> None:
     text = "".join(path.read_text("utf-8") for path in PAGES)
     assert re.search(rf"^wsraw {command}\b|`wsraw {command}\b", text, re.M)
 
 
-def test_the_options_of_conform() -> None:
+def test_the_options_of_conform_are_documented() -> None:
     section = CONFORM.read_text("utf-8").partition("## Options")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.M)) | {"command"} == options_of(
         "conform"
     )
 
 
-def test_the_options_of_the_drill() -> None:
+def test_the_options_of_the_drill_are_documented() -> None:
     """The table has each of them, with its default."""
     section = DRILL.read_text("utf-8").partition("## Options")[2].partition("\n## ")[0]
     shown: dict[str, str] = {}
@@ -374,7 +374,7 @@ def test_settings_in_commands_are_accepted() -> None:
 S = settings.Settings()
 
 
-def test_close_codes() -> None:
+def test_the_close_codes_in_the_docs_are_those_of_the_code() -> None:
     told = re.search(r"^\*\*`close`\*\*: ([\d, to]+)", PROTOCOL.read_text("utf-8"), re.M)
     assert told is not None
     may = set()
@@ -393,7 +393,7 @@ def echo() -> Iterator[Running]:
         yield run.ready()
 
 
-def test_the_raw_client_of_the_readme(echo: Running) -> None:
+def test_the_raw_client_of_the_readme_gets_its_echo(echo: Running) -> None:
     (line,) = [line for line in shell_lines(README) if " -c " in line]
     _, option, code = shlex.split(line)
     assert option == "-c"
@@ -407,7 +407,7 @@ def test_the_raw_client_of_the_readme(echo: Running) -> None:
     assert done.stdout.splitlines() == [b"hello"]
 
 
-def test_the_websocket_client_of_the_readme(echo: Running) -> None:
+def test_the_websocket_client_of_the_readme_gets_its_echo(echo: Running) -> None:
     (line,) = [line for line in shell_lines(README) if "ws://" in line]
     _, *arguments, url = shlex.split(line)
     with subprocess.Popen(
@@ -437,7 +437,7 @@ def test_the_websocket_client_of_the_readme(echo: Running) -> None:
                 reader.join()
 
 
-def test_the_handlers_of_the_readme(tmp_path: Path) -> None:
+def test_the_handlers_of_the_readme_serve_clients(tmp_path: Path) -> None:
     (source,) = blocks(README, "python")
     file = tmp_path / "handlers.py"
     file.write_text(source, "utf-8")
@@ -549,7 +549,7 @@ def small_worker(served: Served, token: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_the_small_worker_of_the_protocol(tmp_path: Path) -> None:
+def test_the_small_worker_of_the_protocol_page_serves_clients(tmp_path: Path) -> None:
     with Served(tmp_path) as served, small_worker(served, "secret") as worker:
         try:
             with socket.create_connection(("127.0.0.1", served.port), DEADLINE) as sock:
@@ -575,7 +575,7 @@ def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> Non
             worker.kill()
 
 
-def test_the_bytes_of_the_protocol() -> None:
+def test_the_bytes_on_the_protocol_page_are_right() -> None:
     (text,) = blocks(PROTOCOL, "text")
     written = [bytes.fromhex(part.splitlines()[1]) for part in text.strip().split("\n\n")]
     con = 1 << ID_EPOCH_SHIFT | 1

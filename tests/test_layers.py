@@ -148,7 +148,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         *(f"supervisor.decisions.{name}" for name in ("policy", "child", "pool", "restarts")),
     ],
 )
-def test_the_machines_carry_the_mark(name: str) -> None:
+def test_sans_io_modules_carry_their_mark(name: str) -> None:
     assert sans_io(TREES[name])
 
 
@@ -172,13 +172,13 @@ def test_imports_within_the_gateway_only_go_down(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TREES))
-def test_one_package_one_door(name: str) -> None:
+def test_a_third_party_package_is_imported_only_by_its_modules(name: str) -> None:
     tops = {found.split(".")[0] for found in imports(TREES[name])}
     for package, doors in DOORS.items():
         assert package not in tops or name in doors
 
 
-def test_zmq_has_one_door_a_process() -> None:
+def test_only_one_module_of_each_process_imports_zmq() -> None:
     users = [name for name, tree in TREES.items() if "zmq" in imports(tree)]
     # The command line is a process of its own, too.
     doors = [
@@ -214,7 +214,7 @@ def test_the_link_can_be_imported_alone() -> None:
     assert not {"zmq", "click", "websockets", "asyncio"} & set(loaded)
 
 
-def test_no_import_circles() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = {name: own_imports(name) - {name} for name in TREES}
     # A module of a package imports that package's __init__ by the way.
     try:
@@ -223,7 +223,7 @@ def test_no_import_circles() -> None:
         raise AssertionError(" → ".join(reversed(error.args[1]))) from None
 
 
-def test_these_tests_see_the_imports() -> None:
+def test_these_tests_find_imports() -> None:
     """The failing twin: what is forbidden above is found where it is allowed."""
     assert {"signal", "os", "wsraw.runtime.loop"} <= imports(TREES["supervisor.supervisor"])
     assert "zmq" in imports(TREES["supervisor.control.link"])

@@ -224,12 +224,12 @@ def text() -> str:
 WRITTEN: list[Vector] = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
 
 
-def test_the_file_is_up_to_date() -> None:
+def test_the_file_of_vectors_is_up_to_date() -> None:
     assert FILE.read_text("utf-8") == text(), "stale; run: python tests/test_vectors.py"
 
 
 @pytest.mark.parametrize("vector", WRITTEN, ids=lambda vector: vector["name"])
-def test_the_bytes_say_what_stands_beside_them(vector: Vector) -> None:
+def test_the_bytes_of_a_vector_decode_to_its_record(vector: Vector) -> None:
     data = bytes.fromhex(vector["hex"])
     batch = from_json(vector["json"])
     assert encode(batch) == data
@@ -263,7 +263,7 @@ def test_names_are_used_once() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_ids_are_numbers_that_json_keeps() -> None:
+def test_ids_are_numbers_that_json_can_hold() -> None:
     """JavaScript and others read numbers of JSON as doubles."""
     assert max(int(token) for each in WRITTEN for token in numbers(each["json"])) == LAST
 

@@ -37,40 +37,40 @@ def watching(*files: Path) -> Watch:
     return watch
 
 
-def test_nothing_changed(project: Path) -> None:
+def test_without_a_change_nothing_is_reported(project: Path) -> None:
     watch = watching(project / "handlers.py")
     assert watch.changed() == []
 
 
 @pytest.mark.parametrize("name", ["handlers.py", "helper.py", "package/part.py"])
-def test_a_file_that_is_written(project: Path, name: str) -> None:
+def test_a_written_file_is_a_change(project: Path, name: str) -> None:
     watch = watching(project / "handlers.py")
     touch(project / name, 10)
     assert watch.changed() == [project / name]
     assert watch.changed() == [], "told once"
 
 
-def test_an_older_file_is_another_one(project: Path) -> None:
+def test_an_older_file_is_a_change(project: Path) -> None:
     watch = watching(project / "handlers.py")
     touch(project / "helper.py", -1000)
     assert watch.changed() == [project / "helper.py"]
 
 
 @pytest.mark.parametrize("name", [".venv/lib/x.py", "notes.txt"])
-def test_what_is_no_part_of_it(project: Path, name: str) -> None:
+def test_files_that_do_not_belong_to_the_code_are_ignored(project: Path, name: str) -> None:
     watch = watching(project / "handlers.py")
     touch(project / name, 10)
     assert watch.changed() == []
 
 
-def test_files_that_come_and_go(project: Path) -> None:
+def test_new_and_deleted_files_are_changes(project: Path) -> None:
     watch = watching(project / "handlers.py")
     (project / "new.py").touch()
     (project / "helper.py").unlink()
     assert watch.changed() == [project / "helper.py", project / "new.py"]
 
 
-def test_the_handlers_file_need_not_end_in_py(project: Path) -> None:
+def test_a_handlers_file_without_the_suffix_py_is_watched(project: Path) -> None:
     file = project / "handlers"
     file.touch()
     watch = watching(file)
@@ -78,7 +78,7 @@ def test_the_handlers_file_need_not_end_in_py(project: Path) -> None:
     assert watch.changed() == [file]
 
 
-def test_a_file_behind_2000_others(project: Path) -> None:
+def test_a_file_behind_2000_others_is_watched(project: Path) -> None:
     """uvicorn #338: all of a project is looked at."""
     for n in range(25):
         (project / f"a{n}").mkdir()
@@ -122,7 +122,7 @@ def test_a_huge_folder_is_not_walked_to_its_end(
         ("folder.py/x.txt", False),
     ],
 )
-def test_what_is_installed_is_not_looked_at(project: Path, name: str, is_seen: bool) -> None:
+def test_installed_packages_are_not_watched(project: Path, name: str, is_seen: bool) -> None:
     file = project / name
     file.parent.mkdir(parents=True)
     (project / "tools/other-venv").mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def test_what_is_installed_is_not_looked_at(project: Path, name: str, is_seen: b
     assert watch.changed() == ([file] if is_seen else [])
 
 
-def test_a_file_with_the_same_time_and_size(project: Path) -> None:
+def test_a_file_with_the_same_time_and_size_is_a_change_if_it_was_replaced(project: Path) -> None:
     """cpython #120932: rsync -t, and builds that can be reproduced."""
     file = project / "helper.py"
     before = file.stat()
@@ -162,7 +162,7 @@ def point(link: Path, to: str) -> None:
 
 
 @links
-def test_a_release_behind_a_link_that_moves(tmp_path: Path) -> None:
+def test_a_symbolic_link_that_moves_is_a_change(tmp_path: Path) -> None:
     """gunicorn #394."""
     for n in "12":
         release(tmp_path / f"releases/{n}", f"x = {n}\n")
@@ -177,7 +177,7 @@ def test_a_release_behind_a_link_that_moves(tmp_path: Path) -> None:
 
 
 @links
-def test_a_config_map(tmp_path: Path) -> None:
+def test_the_update_of_a_kubernetes_config_map_is_a_change(tmp_path: Path) -> None:
     """matrix-media-repo #319, cfg4k #65: each file is a link through another one."""
     for n in "12":
         release(tmp_path / f"..v{n}", f"x = {n}\n")
@@ -190,7 +190,7 @@ def test_a_config_map(tmp_path: Path) -> None:
 
 
 @links
-def test_links_in_a_project(project: Path, tmp_path: Path) -> None:
+def test_symbolic_links_within_a_project_are_followed(project: Path, tmp_path: Path) -> None:
     """To folders outside of it, and in a circle."""
     for n in "12":
         release(tmp_path / f"plugins-{n}", "x = 1\n")
@@ -208,7 +208,7 @@ def test_links_in_a_project(project: Path, tmp_path: Path) -> None:
     assert watch.changed() == [project / "package/part.py"]
 
 
-def test_files_of_other_languages(tmp_path: Path) -> None:
+def test_files_of_other_languages_are_watched(tmp_path: Path) -> None:
     """Of each, those of its own suffix in its folder or below; what has none stands alone."""
     for name in ("a.mjs", "lib/b.mjs", "node_modules/c.mjs", "d.py", "tool", "other"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

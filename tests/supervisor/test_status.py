@@ -49,7 +49,7 @@ def told(run: Run, report: dict[str, Any] | None = REPORT) -> dict[str, Any]:
     return {**head, **status.of_run(run.policy, Processes(), report, 7, run.now)}
 
 
-def test_both_halves_are_joined() -> None:
+def test_the_status_joins_what_gateway_and_supervisor_report() -> None:
     run = Run(2).up()
     run.pass_time(5)
     data = told(run)
@@ -63,7 +63,7 @@ def test_both_halves_are_joined() -> None:
     assert [each["language"] for each in data["by_hand"]] == ["lua"]
 
 
-def test_the_keys_stay_whoever_answers() -> None:
+def test_the_status_has_the_same_keys_without_the_gateway() -> None:
     run = Run(2).up()
     full, empty = told(run), told(run, None)
     assert full.keys() == empty.keys()
@@ -72,7 +72,7 @@ def test_the_keys_stay_whoever_answers() -> None:
     assert empty["gateway"]["answers"] is False
 
 
-def test_restarts_and_the_reason_of_the_last() -> None:
+def test_the_status_shows_restarts_with_the_last_reason() -> None:
     run = Run(1).up()
     run.pass_time(5)
     run.exit(run.worker, -11, "was killed by SIGSEGV")
@@ -92,13 +92,13 @@ def test_restarts_and_the_reason_of_the_last() -> None:
     assert data["reloading"]
 
 
-def test_one_that_hangs() -> None:
+def test_the_status_shows_a_hanging_worker() -> None:
     run = Run(1).up()
     report = {"workers": [{**REPORT["workers"][0], "state": "hung"}]}
     assert told(run, report)["workers"][0]["state"] == "hung"
 
 
-def test_a_crash_loop() -> None:
+def test_the_status_shows_a_crash_loop() -> None:
     run = Run(1, restart_intensity=0).up()
     run.exit(run.worker)
     data = told(run)
@@ -106,7 +106,7 @@ def test_a_crash_loop() -> None:
     assert "CRASH LOOP" in status.table(data)
 
 
-def test_the_table() -> None:
+def test_the_status_is_shown_as_a_table() -> None:
     run = Run(2).up()
     run.pass_time(5)
     run.exit(run.worker, -11, "was killed by SIGSEGV")
@@ -123,7 +123,7 @@ def test_the_table() -> None:
     assert len({line.find("ready") for line in rows if "ready" in line}) == 1, "columns"
 
 
-def test_several_pools() -> None:
+def test_the_table_groups_workers_by_pool() -> None:
     feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
     run = Run(1, others={"feed": [feed], "far": []}, restart_intensity=0).up()
     run.do(run.policy.ready(2, run.now))
@@ -143,7 +143,7 @@ def test_several_pools() -> None:
     assert "pool" not in status.table(told(Run(1).up(), {"workers": []})), "there is one only"
 
 
-def test_the_table_without_the_gateway() -> None:
+def test_the_table_says_that_the_gateway_does_not_answer() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     text = status.table({**told(run, None), "listen": []})
@@ -159,12 +159,12 @@ def test_the_table_without_the_gateway() -> None:
         (1.0, "1.0 s"), (90, "1.5 min"), (7200, "2.0 h"), (86400, "1.0 d"),
     ],
 )  # fmt: skip
-def test_times(seconds: float | None, shown: str) -> None:
+def test_times_are_shown_in_one_or_two_units(seconds: float | None, shown: str) -> None:
     assert status._time(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("size", "shown"), [(None, "-"), (0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB")]
 )
-def test_sizes(size: int | None, shown: str) -> None:
+def test_sizes_are_shown_in_one_unit(size: int | None, shown: str) -> None:
     assert status._size(size) == shown

@@ -63,12 +63,12 @@ def echo(run: Running) -> bytes:
 # --- start ---
 
 
-def test_reload_with_nothing_to_watch_is_told() -> None:
+def test_reload_without_a_file_to_watch_is_reported() -> None:
     with Running("--workers=none", "--reload") as run:
         run.line("warning wsraw: --reload: no worker is given as a file; nothing to watch")
 
 
-def test_it_says_where_it_listens_once_it_serves(start: Start) -> None:
+def test_the_addresses_are_logged_once_clients_are_served(start: Start) -> None:
     run = start(count=2).ready()
     line = run.line("listening on").string
     address = f"127.0.0.1:{run.port}"
@@ -88,13 +88,13 @@ def test_without_handlers_events_are_printed() -> None:
             run.line("worker 1: .*hello")
 
 
-def test_what_workers_print_has_their_name(start: Start) -> None:
+def test_output_of_workers_is_logged_with_their_name(start: Start) -> None:
     run = start(count=2).ready()
     for n in (1, 2):
         assert int(run.line(f"info worker {n}: up as ([0-9]+)")[1]) == run.pid(f"worker {n}")
 
 
-def test_workers_do_not_see_what_they_need_not(handlers: str) -> None:
+def test_workers_do_not_get_secrets_of_the_supervisor(handlers: str) -> None:
     Path(handlers).write_text(
         "import os, sys\n"
         "print('seen:', sorted(n for n in os.environ if n.startswith('WSRAW')), "
@@ -158,7 +158,7 @@ def test_a_crash_loop_keeps_gateway_and_connections(handlers: str, start: Start)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_in_good_order(start: Start, number: signal.Signals) -> None:
+def test_a_signal_stops_the_run_gracefully(start: Start, number: signal.Signals) -> None:
     run = start(count=2).ready()
     run.pid("worker 2")
     run.send(number)
@@ -168,7 +168,7 @@ def test_a_signal_stops_in_good_order(start: Start, number: signal.Signals) -> N
     assert "killing" not in str(run)
 
 
-def test_clients_are_let_go(start: Start) -> None:
+def test_a_stop_closes_clients(start: Start) -> None:
     run = start().ready()
     with socket.create_connection(("127.0.0.1", run.port), 10) as client:
         client.sendall(b"hello")
@@ -178,7 +178,7 @@ def test_clients_are_let_go(start: Start) -> None:
     assert run.wait() == 0
 
 
-def test_a_handler_may_finish(handlers: str, tmp_path: Path) -> None:
+def test_a_handler_may_finish_in_a_stop(handlers: str, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     Path(handlers).write_text(
         "import os, time\n"
@@ -236,7 +236,7 @@ def test_a_second_signal_stops_at_once(handlers: str, number: signal.Signals, co
         assert not any(map(is_alive, run.pids()))
 
 
-def test_a_signal_before_it_is_up(start: Start) -> None:
+def test_a_signal_before_the_run_is_up_stops_it(start: Start) -> None:
     run = start()
     run.pid("gateway")
     run.send(signal.SIGTERM)
@@ -246,7 +246,7 @@ def test_a_signal_before_it_is_up(start: Start) -> None:
 # --- nobody is orphaned ---
 
 
-def test_a_killed_supervisor_leaves_nobody(start: Start) -> None:
+def test_a_killed_supervisor_leaves_no_process(start: Start) -> None:
     run = start(count=2).ready()
     run.pid("worker 2")
     run.send(signal.SIGKILL)
@@ -254,7 +254,7 @@ def test_a_killed_supervisor_leaves_nobody(start: Start) -> None:
     eventually(lambda: not any(map(is_alive, run.pids())), "everybody to be gone")
 
 
-def test_not_even_one_that_hangs(handlers: str) -> None:
+def test_a_killed_supervisor_leaves_not_even_a_hanging_worker(handlers: str) -> None:
     Path(handlers).write_text(
         "def on_message(msg, con):\n    print('in the handler')\n    while True: pass\n"
     )
@@ -268,7 +268,7 @@ def test_not_even_one_that_hangs(handlers: str) -> None:
             eventually(lambda: not any(map(is_alive, run.pids())), "all to be gone")
 
 
-def test_a_supervisor_killed_while_children_start(start: Start) -> None:
+def test_a_supervisor_killed_while_children_start_leaves_no_process(start: Start) -> None:
     run = start()
     run.pid("gateway")
     run.send(signal.SIGKILL)
@@ -364,14 +364,14 @@ def few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-def test_more_workers_than_there_are_descriptors_for(few_files: None, start: Start) -> None:
+def test_more_workers_than_the_descriptors_allow_are_refused(few_files: None, start: Start) -> None:
     """Supervisor's minfds: the run says so, and the gateway is never without one."""
     run = start(count=20)
     assert run.wait() == 2
     run.line(r"20 workers need more than \d+ open files, and 100 may be open; raise that")
 
 
-def test_no_more_workers_than_there_are_descriptors_for(few_files: None, start: Start) -> None:
+def test_scaling_beyond_the_descriptors_is_refused(few_files: None, start: Start) -> None:
     run = start(count=1).ready()
     for count in (2, 3, 4):
         run.send(signal.SIGTTIN)

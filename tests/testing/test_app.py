@@ -31,7 +31,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         app.close()
 
 
-def test_a_websocket(make: Make) -> None:
+def test_a_websocket_client_exchanges_messages(make: Make) -> None:
     app = make("""
         def on_connect(inf, con):
             con.send(inf["url"] + inf["X-Name"] + con.kind)
@@ -54,7 +54,7 @@ def test_a_websocket(make: Make) -> None:
         client.send("too late")
 
 
-def test_raw_and_groups(make: Make) -> None:
+def test_raw_clients_and_groups_are_supported(make: Make) -> None:
     app = make("""
         import wsraw
         def on_connect(inf, con):
@@ -74,7 +74,7 @@ def test_raw_and_groups(make: Make) -> None:
     assert three.received[-1] == "lost"
 
 
-def test_what_handlers_raise(make: Make) -> None:
+def test_an_exception_of_a_handler_fails_the_test(make: Make) -> None:
     app = make("""
         def on_message(msg, con):
             con.send("never sent")
@@ -90,7 +90,7 @@ def test_what_handlers_raise(make: Make) -> None:
     app.settle()
 
 
-def test_async_handlers_and_the_clock(make: Make) -> None:
+def test_async_handlers_run_and_the_clock_is_advanced(make: Make) -> None:
     app = make("""
         import asyncio
         async def on_message(msg, con):
@@ -115,7 +115,7 @@ def test_async_handlers_and_the_clock(make: Make) -> None:
     assert two.received == ["THREAD"]
 
 
-def test_a_handler_that_does_not_end(make: Make) -> None:
+def test_a_handler_that_does_not_end_fails_the_test(make: Make) -> None:
     app = make(
         """
         import asyncio
@@ -132,7 +132,7 @@ def test_a_handler_that_does_not_end(make: Make) -> None:
     app._task.cancel()
 
 
-def test_timers_and_timeouts(make: Make) -> None:
+def test_timers_and_timeouts_follow_the_clock(make: Make) -> None:
     app = make(
         """
         import wsraw
@@ -169,7 +169,7 @@ def make_silent(app: App) -> RawPeer:
     return silent
 
 
-def test_opened_connections(make: Make) -> None:
+def test_opened_connections_are_answered_by_the_test(make: Make) -> None:
     app = make("""
         from wsraw import open_client_connection
         log = []
@@ -209,7 +209,7 @@ def test_opened_connections(make: Make) -> None:
     ]
 
 
-def test_a_server_that_refuses_a_websocket(make: Make) -> None:
+def test_an_opened_websocket_can_be_refused(make: Make) -> None:
     """Status, headers and body reach the handler; those of other ends are None."""
     app = make(
         """
@@ -259,7 +259,7 @@ def test_a_worker_is_killed_while_a_handler_waits(make: Make) -> None:
     assert client.received == ["delivery 3"]
 
 
-def test_verdicts_and_settings(make: Make) -> None:
+def test_verdicts_and_settings_apply(make: Make) -> None:
     app = make(
         """
         def on_connect(inf, con):
@@ -279,7 +279,7 @@ def test_verdicts_and_settings(make: Make) -> None:
     assert app.websocket(headers={"Origin": "https://evil.example"}).status == 403
 
 
-def test_a_slow_reader(make: Make) -> None:
+def test_a_slow_reader_can_be_simulated(make: Make) -> None:
     app = make(
         """
         def on_message(msg, con):
@@ -304,7 +304,7 @@ def test_a_slow_reader(make: Make) -> None:
     assert app.module.causes == ["overflow"]
 
 
-def test_reload_and_death(make: Make, tmp_path: Path) -> None:
+def test_a_reload_and_a_death_can_be_simulated(make: Make, tmp_path: Path) -> None:
     source = """
         import asyncio
         seen, attached = [], []
@@ -332,7 +332,7 @@ def test_reload_and_death(make: Make, tmp_path: Path) -> None:
     assert client.received[2:] == ["second 3"]
 
 
-def test_any_object_will_do() -> None:
+def test_any_object_with_handlers_is_accepted() -> None:
     handlers = SimpleNamespace(on_message=lambda msg, con: msg["data"][::-1])
     with App(handlers) as app:
         client = app.websocket()
@@ -347,7 +347,7 @@ def test_any_object_will_do() -> None:
         app.websocket()
 
 
-def test_what_cannot_begin(make: Make) -> None:
+def test_an_app_that_cannot_begin_raises(make: Make) -> None:
     with pytest.raises(LoadError, match="on_message"):
         make("def on_message(): pass")
     with pytest.raises(ZeroDivisionError):
@@ -358,7 +358,7 @@ def test_what_cannot_begin(make: Make) -> None:
     make("")
 
 
-def test_bytes_as_they_come(make: Make) -> None:
+def test_raw_bytes_can_be_received_as_they_come(make: Make) -> None:
     app = make("def on_close(con):\n    causes.append(con.close_cause)\ncauses = []")
     client = app.websocket()
     client.send_bytes(b"\xff\xff\xff\xff")
@@ -377,7 +377,7 @@ PARAMS = """
 """
 
 
-def test_paths_with_parameters(make: Make) -> None:
+def test_parameters_of_a_path_reach_the_handlers(make: Make) -> None:
     app = make(PARAMS, routes=["/rooms/{room}=default"])
     client = app.websocket("/rooms/a%20b?x=1")
     assert client.received == ["{'room': 'a b'}"]
@@ -388,7 +388,7 @@ def test_paths_with_parameters(make: Make) -> None:
     assert app.module.attached[0] == {"room": "a b"}
 
 
-def test_one_pool_of_several(make: Make) -> None:
+def test_one_of_several_pools_is_tested(make: Make) -> None:
     app = make(
         PARAMS,
         pool="chat",
@@ -411,6 +411,6 @@ def test_one_pool_of_several(make: Make) -> None:
         ({"routes": ["/a"]}, "routes: '/a': write PATTERN=POOL"),
     ],
 )
-def test_pools_that_are_not_there(make: Make, given: dict[str, object], why: str) -> None:
+def test_an_unknown_pool_is_refused(make: Make, given: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         make(PARAMS, **given)

@@ -10,7 +10,7 @@ import pytest
 import wsraw.testing
 
 
-def test_it_loads_next_to_nothing() -> None:
+def test_the_plugin_imports_next_to_nothing() -> None:
     """pytest loads it wherever wsraw is installed: neither the gateway nor ZeroMQ come with it."""
     source = (
         "import sys, pytest; before = set(sys.modules); import wsraw.testing.plugin;"
@@ -22,7 +22,7 @@ def test_it_loads_next_to_nothing() -> None:
     assert done.stdout.split() == ["wsraw", "wsraw.testing", "wsraw.testing.plugin"]
 
 
-def test_the_names_of_the_package() -> None:
+def test_the_names_of_the_package_are_importable() -> None:
     assert [getattr(wsraw.testing, name).__name__ for name in wsraw.testing.__all__] == (
         wsraw.testing.__all__
     )

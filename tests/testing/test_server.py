@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert not made.run_dir.exists()
 
 
-def test_it_serves(server: Server) -> None:
+def test_a_test_server_serves_clients(server: Server) -> None:
     with server.connect("/x") as client, server.raw() as sock:
         client.send("hello")
         assert client.recv(TIMEOUT) == "hello"
@@ -53,14 +53,14 @@ def test_it_serves(server: Server) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 40, 10_000])
-def test_split_at(server: Server, k: int) -> None:
+def test_the_server_can_split_a_message_at_a_byte(server: Server, k: int) -> None:
     """In the request line, in a header, in a frame."""
     with server.split_at(k) as client:
         client.send("ü" * 10_000)
         assert client.recv(TIMEOUT) == "ü" * 10_000
 
 
-def test_split_raw(server: Server) -> None:
+def test_raw_data_can_be_split(server: Server) -> None:
     """What a connection is shows at its first bytes; these are two reads."""
     with server.split_raw(2) as sock:
         sock.sendall(b"abcd")
@@ -79,7 +79,7 @@ def test_a_worker_dies_in_the_middle_of_an_event(server: Server) -> None:
     assert server.kill_worker() != pid
 
 
-def test_one_who_does_not_read(server: Server) -> None:
+def test_a_client_can_stop_reading(server: Server) -> None:
     with server.stall_reader() as client:
         # More than is kept for one, however quickly it comes.
         for _ in range(8):
@@ -89,7 +89,7 @@ def test_one_who_does_not_read(server: Server) -> None:
         assert len(messages) < 8 * 100 and code in (1006, 1008)
 
 
-def test_one_who_reads_late(server: Server) -> None:
+def test_a_client_can_read_late(server: Server) -> None:
     """What waited for it, at the gateway and in between, is there in its order."""
     texts = [f"{n} " + "x" * 10_000 for n in range(50)]
     with server.stall_reader() as client:
@@ -100,7 +100,7 @@ def test_one_who_reads_late(server: Server) -> None:
         assert client.recv() == "and goes on"
 
 
-def test_one_who_waits_for_an_end_that_does_not_come(tmp_path: Path) -> None:
+def test_waiting_for_an_end_that_does_not_come_raises(tmp_path: Path) -> None:
     """Pings are no reason to wait on."""
     file = tmp_path / "echo.py"
     file.write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
@@ -116,7 +116,7 @@ def test_one_who_waits_for_an_end_that_does_not_come(tmp_path: Path) -> None:
                 client.recv()
 
 
-def test_reload(server: Server) -> None:
+def test_the_server_can_be_reloaded(server: Server) -> None:
     pids = {who["pid"] for who in server.status()["workers"]}
     with server.connect() as client:
         server.reload()
@@ -125,14 +125,14 @@ def test_reload(server: Server) -> None:
     assert not pids & {who["pid"] for who in server.status()["workers"]}
 
 
-def test_what_does_not_start(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_raises_with_its_log(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("1 / 0", "utf-8")
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         Server(file)
 
 
-def test_modules_of_the_current_folder_are_not_ours(
+def test_modules_of_the_current_folder_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a run that was started there."""
@@ -146,7 +146,7 @@ def test_modules_of_the_current_folder_are_not_ours(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of it")
-def test_it_goes_with_tests_that_are_killed(tmp_path: Path) -> None:
+def test_the_server_ends_with_tests_that_are_killed(tmp_path: Path) -> None:
     source = (
         "import os, signal; from wsraw.testing import Server; server = Server();"
         "print(server.process.pid, server.run_dir.parent, flush=True);"
@@ -169,7 +169,7 @@ def test_it_goes_with_tests_that_are_killed(tmp_path: Path) -> None:
         raise
 
 
-def test_one_made_in_a_thread_outlives_it() -> None:
+def test_a_server_started_in_a_thread_outlives_it() -> None:
     made: list[Server] = []
     thread = threading.Thread(target=lambda: made.append(Server()))
     thread.start()
@@ -206,7 +206,7 @@ def test_server_shows_its_log(wsraw_server):
 """
 
 
-def test_the_plugin(pytester: pytest.Pytester) -> None:
+def test_the_plugin_runs_the_tests_of_the_docs(pytester: pytest.Pytester) -> None:
     """As in a project of its own: paths are beside the test file."""
     pytester.makepyfile(test_sample=SAMPLE)
     pytester.makepyfile(
@@ -227,7 +227,7 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     assert "handled print this" in said and "--- wsraw on port" in said
 
 
-def test_two_pools(tmp_path: Path) -> None:
+def test_a_server_with_two_pools_serves_both(tmp_path: Path) -> None:
     file = tmp_path / "params.py"
     file.write_text("def on_message(msg, con):\n    return str(con.params)\n", "utf-8")
     pools, routes = [f"chat={file}:2", f"feed={file}"], ["/chat/{name}=chat", "/feed=feed"]

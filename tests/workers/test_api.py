@@ -25,14 +25,14 @@ MakePair = Callable[..., Pair]
 PLAIN = {"url": "/", "host": "", "orig": ""}
 
 
-def test_all_names_are_there() -> None:
+def test_every_name_of_the_package_exists() -> None:
     for name in wsraw.__all__:
         assert callable(getattr(wsraw, name))
     with pytest.raises(AttributeError):
         _ = wsraw.nothing_of_that_name  # type: ignore[attr-defined]
 
 
-def test_the_docs_know_all_of_them() -> None:
+def test_the_docs_mention_every_name() -> None:
     text = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text("utf-8")
     for name, args in handlers.SIGNATURES.items():
         assert f"{name}({', '.join(args)})" in text
@@ -76,14 +76,16 @@ def test_the_docs_know_all_of_them() -> None:
         (("unix:/run/x",), {"target": "unix:/run/x", "protocol": "raw", **PLAIN}),
     ],
 )
-def test_open(pair: MakePair, args: tuple[str, ...], fields: dict[str, str]) -> None:
+def test_open_sends_its_options(
+    pair: MakePair, args: tuple[str, ...], fields: dict[str, str]
+) -> None:
     p = pair("")
     con = wsraw.open_client_connection(*args)
     assert (con.kind, con.target) == (fields["protocol"], fields["target"])
     assert p.commands() == [Open(FIRST_ID, **fields)]
 
 
-def test_a_login_goes_into_a_header_and_is_shown_nowhere(
+def test_a_login_goes_into_a_header_and_is_not_shown(
     pair: MakePair, caplog: pytest.LogCaptureFixture
 ) -> None:
     """websockets #373, WebSocket-Node #448."""
@@ -142,9 +144,7 @@ def test_a_login_goes_into_a_header_and_is_shown_nowhere(
         {"key": "-----BEGIN x"},
     ],
 )
-def test_what_cannot_be_opened_is_an_exception_at_the_call(
-    pair: MakePair, wrong: dict[str, Any]
-) -> None:
+def test_an_impossible_open_raises_at_the_call(pair: MakePair, wrong: dict[str, Any]) -> None:
     p = pair("")
     given = {"target": "h:1", "protocol": "websocket", **wrong}
     with pytest.raises((TypeError, ValueError)):
@@ -156,7 +156,7 @@ class Markup(str):
     """As template engines have it."""
 
 
-def test_subclasses_of_what_is_wanted_are_taken(pair: MakePair) -> None:
+def test_subclasses_of_the_expected_types_are_accepted(pair: MakePair) -> None:
     p = pair("")
     wsraw.open_client_connection(
         Markup("h:1"), Markup("websocket"), Markup("/u"), name=Markup("n"),
@@ -176,7 +176,7 @@ def test_comments_in_a_pem_file_may_be_in_any_encoding(pair: MakePair, tmp_path:
     assert open_.options["ca"].endswith("-----BEGIN")
 
 
-def test_options_of_open(pair: MakePair) -> None:
+def test_open_sends_only_the_options_that_are_given(pair: MakePair) -> None:
     p = pair("")
     wsraw.open_client_connection(
         "h:1",
@@ -201,7 +201,7 @@ def test_options_of_open(pair: MakePair) -> None:
     ]
 
 
-def test_open_says_in_whose_event(pair: MakePair) -> None:
+def test_open_names_the_event_it_was_called_in(pair: MakePair) -> None:
     p = pair(
         "from wsraw import open_client_connection\n"
         "def on_message(msg, con): open_client_connection('h:1')\n"
@@ -210,13 +210,13 @@ def test_open_says_in_whose_event(pair: MakePair) -> None:
     assert open_.options == {"during": con_id(1)}
 
 
-def test_wrong_protocol(pair: MakePair) -> None:
+def test_an_unknown_protocol_is_refused(pair: MakePair) -> None:
     pair("")
     with pytest.raises(ValueError, match="'http'"):
         wsraw.open_client_connection("h:1", "http")
 
 
-def test_the_functions_are_the_methods(pair: MakePair) -> None:
+def test_the_functions_do_what_the_methods_do(pair: MakePair) -> None:
     p = pair("")
     con = wsraw.connection(con_id(1))
     wsraw.send_message("x", con)
@@ -231,7 +231,7 @@ def test_the_functions_are_the_methods(pair: MakePair) -> None:
     ]
 
 
-def test_publish(pair: MakePair) -> None:
+def test_publish_sends_to_a_group(pair: MakePair) -> None:
     p = pair("")
     con = wsraw.connection(con_id(1))
     wsraw.publish("g", "x")
@@ -246,7 +246,7 @@ def test_publish(pair: MakePair) -> None:
     ]
 
 
-def test_connection(pair: MakePair) -> None:
+def test_connection_returns_the_connection_of_an_id(pair: MakePair) -> None:
     pair("")
     con = wsraw.connection(con_id(1))
     assert wsraw.connection(con) is con
@@ -255,13 +255,13 @@ def test_connection(pair: MakePair) -> None:
         wsraw.connection("1")  # type: ignore[arg-type]
 
 
-def test_call_soon(pair: MakePair) -> None:
+def test_call_soon_runs_a_function_in_the_thread_of_the_handlers(pair: MakePair) -> None:
     p = pair("")
     wsraw.call_soon(print, 1, 2)
     assert p.calls == [(print, (1, 2))]
 
 
-def test_outside_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_worker_the_functions_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "_installed", None)
     for function, *args in (
         (wsraw.publish, "g", "x"),

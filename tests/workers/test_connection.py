@@ -71,7 +71,9 @@ def commands(con: Connection) -> list[Record]:
         (({"data": "a", "type": "text"}, "binary", False), (b"a", "binary", False)),
     ],
 )
-def test_send(con: Connection, arguments: tuple[Any, ...], sent: tuple[bytes, str, bool]) -> None:
+def test_send_sends_text_or_binary(
+    con: Connection, arguments: tuple[Any, ...], sent: tuple[bytes, str, bool]
+) -> None:
     con.send(*arguments)
     assert commands(con) == [Send(ID, *sent)]
 
@@ -91,14 +93,14 @@ def test_send(con: Connection, arguments: tuple[Any, ...], sent: tuple[bytes, st
         ("\ud800", ValueError),
     ],
 )
-def test_what_cannot_be_sent(con: Connection, msg: Any, error: type[Exception]) -> None:
+def test_impossible_data_is_refused(con: Connection, msg: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         con.send(msg)
     assert commands(con) == []
 
 
 @given(st.text() | st.binary())
-def test_short_way_and_long_way_are_the_same(data: Message) -> None:
+def test_both_ways_to_send_give_the_same_records(data: Message) -> None:
     short, long = Connection(Owner(), ID), Connection(Owner(), ID)
     short.send(data)
     long.send({"data": data})
@@ -107,21 +109,21 @@ def test_short_way_and_long_way_are_the_same(data: Message) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
-def test_close(con: Connection, code: int) -> None:
+def test_close_sends_its_code_and_reason(con: Connection, code: int) -> None:
     con.close(code, "why")
     assert commands(con) == [Close(ID, code, "why")]
     assert con.closed
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, -1])
-def test_codes_that_may_not_be_sent(con: Connection, code: int) -> None:
+def test_close_codes_that_must_not_be_sent_are_refused(con: Connection, code: int) -> None:
     with pytest.raises(ValueError, match=str(code)):
         con.close(code)
     assert commands(con) == []
     assert not con.closed
 
 
-def test_groups_and_couples(con: Connection) -> None:
+def test_groups_and_couples_send_their_commands(con: Connection) -> None:
     con.join("room")
     con.leave("room")
     con.couple(Connection(Owner(), ID + 1))
@@ -134,14 +136,14 @@ def test_groups_and_couples(con: Connection) -> None:
     ]
 
 
-def test_identity(con: Connection) -> None:
+def test_connections_are_equal_by_id(con: Connection) -> None:
     same, other = Connection(Owner(), ID), Connection(Owner(), ID + 1)
     assert con == same and hash(con) == hash(same)
     assert con != other and con != ID
     assert {con, same, other} == {con, other}
 
 
-def test_what_is_known_of_it(con: Connection) -> None:
+def test_a_connection_shows_what_is_known_about_it(con: Connection) -> None:
     assert (con.kind, con.peer, con.listener, con.subprotocol) == ("", "", "", None)
     assert con.target == ""
     con.inf = {"Protocol": "websocket client"}
@@ -155,7 +157,7 @@ def test_what_is_known_of_it(con: Connection) -> None:
     assert repr(con) == f"<Connection {ID} websocket 1.2.3.4:5>"
 
 
-def test_of_another_epoch_is_closed(con: Connection) -> None:
+def test_a_connection_of_another_epoch_is_closed(con: Connection) -> None:
     assert not con.closed
     con._flags |= ATTACHED
     assert not con.closed
@@ -175,22 +177,22 @@ values = st.recursive(
 
 
 @given(values)
-def test_state_comes_back(value: Any) -> None:
+def test_a_state_is_read_back_as_it_was_set(value: Any) -> None:
     assert decode_state(encode_state(value)) == value
 
 
-def test_a_connection_in_a_state_becomes_its_id(con: Connection) -> None:
+def test_a_connection_within_a_state_becomes_its_id(con: Connection) -> None:
     assert decode_state(encode_state([con, {"x": con}])) == [ID, {"x": ID}]
 
 
-def test_the_most_that_a_state_may_have() -> None:
+def test_a_state_has_a_largest_size() -> None:
     most = STATE_LIMIT - 3  # bin 16 has a head of three bytes.
     assert len(encode_state(b"x" * most)) == STATE_LIMIT
     with pytest.raises(ValueError, match=str(STATE_LIMIT)):
         encode_state(b"x" * (most + 1))
 
 
-def test_ids(con: Connection) -> None:
+def test_a_connection_or_its_id_is_accepted_as_an_id(con: Connection) -> None:
     assert to_id(con) == to_id(ID) == ID
     assert to_ids([con, ID + 1]) == [ID, ID + 1]
     assert to_ids(con) == [ID]  # type: ignore[arg-type]

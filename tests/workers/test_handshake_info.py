@@ -6,7 +6,7 @@ from wsraw.workers.connection import decode_state, encode_state
 from wsraw.workers.handshake_info import Inf
 
 
-def test_names_are_found_in_any_case_and_stay_as_sent() -> None:
+def test_header_names_are_found_in_any_case_and_keep_their_spelling() -> None:
     inf = Inf({"method": "GET", "authorization": "Basic x", "X-Empty": ""})
     for name in ("Authorization", "authorization", "AUTHORIZATION"):
         assert inf[name] == inf.get(name) == "Basic x"
@@ -23,7 +23,7 @@ def test_names_are_found_in_any_case_and_stay_as_sent() -> None:
     assert decode_state(encode_state({"inf": inf})) == {"inf": inf}
 
 
-def test_a_header_does_not_stand_in_for_what_the_gateway_says() -> None:
+def test_a_header_does_not_replace_a_field_of_the_gateway() -> None:
     inf = Inf({"protocol": "raw", "URL": "/x", "url": "/", "Protocol": "websocket server"})
     assert (inf["Protocol"], inf["url"]) == ("websocket server", "/")
     assert (inf.get("Protocol"), inf.get("url")) == ("websocket server", "/")

@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize("source", [ECHO, ASYNC_ECHO], ids=["plain", "asyn
 
 
 @BOTH
-def test_echo_and_drain(process: Process, source: str) -> None:
+def test_a_worker_echoes_and_drains(process: Process, source: str) -> None:
     process.start(source + "def on_stop():\n    print('stopped')\n")
     hello = process.welcome()
     assert (hello.token, hello.pool, hello.version) == (TOKEN, "p", PROTOCOL_VERSION)
@@ -41,7 +41,7 @@ def test_echo_and_drain(process: Process, source: str) -> None:
     assert (code, out, err) == (0, "stopped\n", "")
 
 
-def test_what_the_process_carries(process: Process) -> None:
+def test_a_worker_process_imports_little(process: Process) -> None:
     """No click, no websockets, nothing of the gateway; asyncio only for async handlers."""
     process.start(
         """
@@ -61,7 +61,7 @@ def test_what_the_process_carries(process: Process) -> None:
 
 
 @BOTH
-def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
+def test_a_wrong_token_ends_the_worker(process: Process, source: str) -> None:
     process.start(source)
     process.until(lambda: process.receive() is not None, "the probe")
     process.router.send_multipart(
@@ -72,7 +72,7 @@ def test_a_wrong_token_ends_it(process: Process, source: str) -> None:
     assert "its token is wrong" in err
 
 
-def test_a_file_that_does_not_load(process: Process) -> None:
+def test_a_file_that_does_not_load_ends_the_worker(process: Process) -> None:
     process.start("def on_message(msg, con)\n    return msg\n")
     code, _, err = process.end()
     assert code == 3
@@ -80,7 +80,7 @@ def test_a_file_that_does_not_load(process: Process) -> None:
 
 
 @BOTH
-def test_on_start_that_raises(process: Process, source: str) -> None:
+def test_an_on_start_that_raises_ends_the_worker(process: Process, source: str) -> None:
     process.start(source + "def on_start():\n    1 / 0\n")
     process.welcome()
     process.pump(process.said_bye, "bye")
@@ -129,7 +129,7 @@ def test_sigterm_leaves_with_the_drain_of_the_gateway(process: Process, source: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
 @BOTH
-def test_sigterm_is_not_for_ever(process: Process, source: str) -> None:
+def test_a_drain_after_sigterm_is_not_waited_for_without_end(process: Process, source: str) -> None:
     """What was not begun goes back with the end of the session."""
     process.start(source)
     process.welcome()
@@ -142,7 +142,7 @@ def test_sigterm_is_not_for_ever(process: Process, source: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
 @BOTH
-def test_sigterm_after_the_bye_is_no_death(process: Process, source: str) -> None:
+def test_a_sigterm_after_the_bye_is_not_a_death(process: Process, source: str) -> None:
     """The supervisor sends it to all that are still there; some are just ending."""
     process.start(source)
     process.welcome()
@@ -156,7 +156,9 @@ def test_sigterm_after_the_bye_is_no_death(process: Process, source: str) -> Non
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
 @pytest.mark.parametrize("source", [WAITING, ASYNC_WAITING], ids=["plain", "asyncio"])
-def test_by_hand_a_second_signal_does_not_wait(process: Process, source: str) -> None:
+def test_a_second_signal_ends_a_worker_started_by_hand_at_once(
+    process: Process, source: str
+) -> None:
     process.start(source, prelude="import os\ndel os.environ['WSRAW_STDIN']")
     process.welcome()
     process.deliver(message(1, b"/nothing/there"))
@@ -172,7 +174,9 @@ def test_by_hand_a_second_signal_does_not_wait(process: Process, source: str) ->
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
 @BOTH
-def test_without_a_gateway_nobody_waits_for_its_drain(process: Process, source: str) -> None:
+def test_without_a_gateway_a_worker_does_not_wait_for_a_drain(
+    process: Process, source: str
+) -> None:
     """Both have ended at once: on_stop runs before the supervisor, or nobody, kills it."""
     prelude = "import wsraw.workers.shells.shell as shell\nshell.LEAVE_WITHIN = 600.0"
     process.start(source + "def on_stop():\n    print('stopped')\n", prelude=prelude)
@@ -186,7 +190,7 @@ def test_without_a_gateway_nobody_waits_for_its_drain(process: Process, source: 
 
 
 @BOTH
-def test_it_ends_with_its_supervisor(process: Process, source: str) -> None:
+def test_a_worker_ends_with_its_supervisor(process: Process, source: str) -> None:
     process.start(source)
     process.welcome()
     process.deliver(message(1, b"x"))
@@ -198,7 +202,7 @@ def test_it_ends_with_its_supervisor(process: Process, source: str) -> None:
     assert process.end()[0] == 0
 
 
-def test_it_ends_with_its_supervisor_even_if_a_handler_hangs(process: Process) -> None:
+def test_a_worker_ends_with_its_supervisor_even_if_a_handler_hangs(process: Process) -> None:
     process.start(
         WAITING, prelude="import wsraw.workers.process as worker\nworker.ORPHAN_GRACE = 0.2"
     )
@@ -232,7 +236,7 @@ def test_a_new_gateway_is_a_new_session(process: Process, source: str) -> None:
 
 
 @BOTH
-def test_timers_and_threads(process: Process, source: str) -> None:
+def test_timers_and_threads_send(process: Process, source: str) -> None:
     process.start(
         source
         + """
@@ -273,7 +277,7 @@ def bad():
     assert "every raised" in err and "tick failed" in err
 
 
-def test_commands_that_the_gateway_leaves_out_do_not_fill_the_log(process: Process) -> None:
+def test_refused_commands_do_not_flood_the_log(process: Process) -> None:
     process.start(ECHO)
     process.welcome()
     for n in range(1000):
@@ -318,7 +322,7 @@ tasks = []
 """
 
 
-def test_what_escapes_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
+def test_an_exception_in_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
     """python-websockets/websockets#1113, of which the cause is that `except Exception` does not see
     CancelledError."""
     process.start(ESCAPES)
@@ -433,7 +437,7 @@ def test_each_event_has_a_context_of_its_own(process: Process) -> None:
     assert process.sent() == [b"nobody", b"me"] * 7
 
 
-def test_a_task_that_outlives_its_handler(process: Process) -> None:
+def test_a_task_may_outlive_its_handler(process: Process) -> None:
     """Its commands go out at once; while the handler runs they belong to the event."""
     process.start(
         """
@@ -493,7 +497,7 @@ CALLED_SOON = """
 """
 
 
-def test_what_call_soon_has_started_is_cancelled_at_the_end(process: Process) -> None:
+def test_tasks_of_call_soon_are_cancelled_at_the_end(process: Process) -> None:
     process.start(CALLED_SOON)
     process.welcome()
     process.deliver(message(1, b"x"))
@@ -505,7 +509,7 @@ def test_what_call_soon_has_started_is_cancelled_at_the_end(process: Process) ->
     assert (code, out.split(), err) == (0, ["cancelled", "on_stop"], "")
 
 
-def test_no_gateway_for_a_while(process: Process) -> None:
+def test_a_worker_waits_for_a_gateway(process: Process) -> None:
     """It says so once, and goes on waiting."""
     process.router.close()
     process.start(
@@ -520,7 +524,7 @@ def test_no_gateway_for_a_while(process: Process) -> None:
 
 
 @BOTH
-def test_a_batch_of_many_megabytes(process: Process, source: str) -> None:
+def test_a_batch_of_many_megabytes_is_sent(process: Process, source: str) -> None:
     process.start(source)
     process.welcome()
     process.deliver(*(message(n, b"x" * 1_000_000, "binary") for n in range(1, 9)))
@@ -528,7 +532,7 @@ def test_a_batch_of_many_megabytes(process: Process, source: str) -> None:
     assert [len(data) for data in process.sent()] == [1_000_000] * 8
 
 
-def test_the_process_is_not_there_any_more(process: Process) -> None:
+def test_a_worker_whose_parent_is_gone_exits(process: Process) -> None:
     """The failing twin of all that wait for an end: a worker that nobody ends stays."""
     process.start(ECHO)
     process.welcome()
@@ -539,7 +543,7 @@ def test_the_process_is_not_there_any_more(process: Process) -> None:
     eventually(lambda: process.child.poll() is not None, "its end")
 
 
-def test_a_plain_handler_beside_async_ones_is_acked_without_being_asked(process: Process) -> None:
+def test_a_plain_handler_beside_async_ones_is_acked_at_once(process: Process) -> None:
     """Its event waited for on_start, and no further batch comes to send the ack along with."""
     process.start(
         """

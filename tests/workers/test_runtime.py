@@ -49,7 +49,7 @@ def on_close(con):
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_every_event_comes_as_the_seed_says(pair: MakePair, word: str) -> None:
+def test_every_event_reaches_its_handler_with_its_arguments(pair: MakePair, word: str) -> None:
     p = pair(RECORD.replace("def", word))
     p.run(
         connect(1),
@@ -105,7 +105,7 @@ def test_only_on_message_replies(pair: MakePair) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_delivery_is_that_of_the_event(pair: MakePair, word: str) -> None:
+def test_con_delivery_is_that_of_the_event(pair: MakePair, word: str) -> None:
     p = pair(f"{word} on_message(msg, con): return str(con.delivery)\n")
     sends = p.run(message(1, b"x", delivery=3), message(1, b"x"))
     assert [send.data for send in sends] == [b"3", b"1"]
@@ -114,7 +114,7 @@ def test_delivery_is_that_of_the_event(pair: MakePair, word: str) -> None:
 # --- rule 1: commands with their ack ---
 
 
-def test_commands_stand_before_the_ack_of_their_event(pair: MakePair) -> None:
+def test_commands_are_sent_before_the_ack_of_their_event(pair: MakePair) -> None:
     p = pair("def on_message(msg, con): con.send('a'); con.send('b')\n")
     p.deliver(message(1, b"x"))
     p.runtime.handle(p.runtime.queue.popleft())
@@ -122,7 +122,7 @@ def test_commands_stand_before_the_ack_of_their_event(pair: MakePair) -> None:
     assert [type(record).__name__ for record in records] == ["Send", "Ack"]
 
 
-def test_an_unfinished_async_handler_says_nothing(pair: MakePair) -> None:
+def test_an_unfinished_async_handler_sends_nothing(pair: MakePair) -> None:
     p = pair(
         """
         import asyncio
@@ -163,7 +163,7 @@ def test_flush_sends_before_the_handler_returns(pair: MakePair, word: str) -> No
     assert batches == [[Send(con_id(1), b"early", "text")]]
 
 
-def test_commands_outside_events_go_out_at_once(pair: MakePair) -> None:
+def test_commands_outside_an_event_are_sent_at_once(pair: MakePair) -> None:
     p = pair("")
     ready = []
     p.runtime.output_ready = lambda: ready.append(True)
@@ -195,7 +195,9 @@ def test_a_thread_cannot_command(pair: MakePair) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_a_handler_that_raises(pair: MakePair, word: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_that_raises_closes_its_connection_and_drops_its_commands(
+    pair: MakePair, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
     p = pair(
         f"""
         heard = []
@@ -240,7 +242,7 @@ def test_on_close_that_raises_closes_nothing(pair: MakePair) -> None:
 
 
 @pytest.mark.parametrize("what", ["raise SystemExit", "return 3", "con.send(None)", "con.close(9)"])
-def test_what_else_counts_as_raising(pair: MakePair, what: str) -> None:
+def test_wrong_return_values_and_exits_count_as_raising(pair: MakePair, what: str) -> None:
     p = pair(f"def on_message(msg, con): {what}\n")
     assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
 
@@ -259,7 +261,7 @@ def test_a_cancelled_handler_counts_as_raising(pair: MakePair) -> None:
 @pytest.mark.parametrize(
     "what", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(3)", "asyncio.CancelledError"]
 )
-def test_what_is_no_exception_is_one_like_any_other(pair: MakePair, word: str, what: str) -> None:
+def test_base_exceptions_are_handled_like_exceptions(pair: MakePair, word: str, what: str) -> None:
     """python-websockets/websockets#1113: `except Exception` does not see CancelledError."""
     p = pair(
         f"import asyncio\n{word} on_message(msg, con): raise {what}\n"
@@ -273,7 +275,9 @@ def test_what_is_no_exception_is_one_like_any_other(pair: MakePair, word: str, w
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt, GeneratorExit, SystemExit, asyncio.CancelledError]
 )
-def test_so_it_is_beside_events(pair: MakePair, error: type[BaseException]) -> None:
+def test_base_exceptions_outside_events_are_handled_like_exceptions(
+    pair: MakePair, error: type[BaseException]
+) -> None:
     p = pair("")
     raised: list[str] = []
     p.runtime.report = lambda what, error: raised.append(what)
@@ -298,7 +302,7 @@ def join_nothing(con: Connection) -> None:
 
 @pytest.mark.parametrize("word", ["def", "async def"])
 @pytest.mark.parametrize("on_exception", ["close", "keep"])
-def test_what_cannot_be_encoded_costs_its_event_alone(
+def test_a_command_that_cannot_be_encoded_fails_only_its_event(
     pair: MakePair, word: str, on_exception: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     p = pair(
@@ -332,13 +336,13 @@ def test_what_cannot_be_encoded_costs_its_event_alone(
     assert p.con(3).closed
 
 
-def test_who_was_not_decided_on_as_that_cannot_be_encoded(pair: MakePair) -> None:
+def test_a_verdict_that_cannot_be_encoded_rejects_the_client(pair: MakePair) -> None:
     p = pair("def on_connect(inf, con): join_nothing(con)\n", "keep")
     p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
     assert p.run(connect(1, verdict=True)) == [Reject(con_id(1), 500)]
 
 
-def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
+def test_connections_opened_by_a_failed_handler_are_forgotten(pair: MakePair) -> None:
     p = pair(
         """
         from wsraw import open_client_connection
@@ -354,7 +358,7 @@ def test_what_a_failed_handler_opened_is_forgotten(pair: MakePair) -> None:
     assert p.opened.id not in p.runtime.link.held
 
 
-def test_what_the_gateway_leaves_out_is_an_error(
+def test_a_command_refused_by_the_gateway_is_logged(
     pair: MakePair, caplog: pytest.LogCaptureFixture
 ) -> None:
     p = pair("")
@@ -367,7 +371,7 @@ def test_what_the_gateway_leaves_out_is_an_error(
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_after_close_only_on_close_is_heard(pair: MakePair, word: str) -> None:
+def test_after_a_close_only_on_close_is_called(pair: MakePair, word: str) -> None:
     p = pair(
         f"""
         heard = []
@@ -389,7 +393,7 @@ def test_after_close_only_on_close_is_heard(pair: MakePair, word: str) -> None:
     assert commands == [Close(con_id(n), 4000, "enough") for n in (1, 2)]
 
 
-def test_closing_another_one_silences_that(pair: MakePair) -> None:
+def test_closing_another_connection_silences_that_one(pair: MakePair) -> None:
     p = pair(
         f"""
         from wsraw import connection
@@ -411,7 +415,7 @@ def attach(n: int, state: bytes = b"", version: int = 1) -> Attach:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_state_travels(pair: MakePair, word: str) -> None:
+def test_a_changed_state_is_sent_after_each_event(pair: MakePair, word: str) -> None:
     p = pair(
         f"""
         {word} on_connect(inf, con): con.state = {{"n": 0, "who": con}}
@@ -463,9 +467,7 @@ def test_a_handler_that_raises_has_set_no_state(pair: MakePair) -> None:
 
 
 @pytest.mark.parametrize("value", ["'x' * 65536", "object()", "[object()]", "{con: lambda: 0}"])
-def test_a_state_that_cannot_be_kept_is_an_error_where_it_is_set(
-    pair: MakePair, value: str
-) -> None:
+def test_a_state_that_cannot_be_encoded_raises_where_it_is_set(pair: MakePair, value: str) -> None:
     p = pair(
         f"""
         def on_message(msg, con):
@@ -478,7 +480,7 @@ def test_a_state_that_cannot_be_kept_is_an_error_where_it_is_set(
     assert p.run(message(1, b"x")) == [Send(con_id(1), b"None", "text")]
 
 
-def test_a_state_that_grew_too_long_is_an_error_of_the_handler(pair: MakePair) -> None:
+def test_a_state_that_grew_too_large_fails_the_handler(pair: MakePair) -> None:
     p = pair(
         """
         def on_message(msg, con):
@@ -489,7 +491,7 @@ def test_a_state_that_grew_too_long_is_an_error_of_the_handler(pair: MakePair) -
     assert p.run(message(1, b"x")) == [Close(con_id(1), 1011, "internal error")]
 
 
-def test_state_of_others(pair: MakePair) -> None:
+def test_the_state_of_another_connection_can_be_read_and_not_set(pair: MakePair) -> None:
     """Readable if it is served here, settable only by whom no other can overtake."""
     p = pair(
         """
@@ -510,7 +512,7 @@ def test_state_of_others(pair: MakePair) -> None:
     assert [c.data.decode() for c in commands] == [str(here), "RuntimeError", "LookupError"]
 
 
-def test_state_of_what_this_worker_opened(pair: MakePair) -> None:
+def test_the_state_of_an_opened_connection_can_be_set(pair: MakePair) -> None:
     """Set with the event that opens it, and at once outside of any."""
     p = pair(
         """
@@ -529,7 +531,7 @@ def test_state_of_what_this_worker_opened(pair: MakePair) -> None:
     assert (state.con, state.data) == (p.up.id, b"\x05")
 
 
-def test_flush_sends_the_state_too(pair: MakePair) -> None:
+def test_flush_also_sends_the_state(pair: MakePair) -> None:
     p = pair(
         """
         from wsraw import flush
@@ -587,7 +589,7 @@ def test_a_detached_connection_is_not_kept_alive(pair: MakePair) -> None:
     assert there() is None
 
 
-def test_a_named_open_that_stands_already(pair: MakePair) -> None:
+def test_opening_an_open_name_returns_that_connection(pair: MakePair) -> None:
     p = pair(
         """
         from wsraw import open_client_connection
@@ -608,7 +610,7 @@ def test_a_named_open_that_stands_already(pair: MakePair) -> None:
 # --- sessions ---
 
 
-def test_a_new_session_drops_what_was_not_handled(pair: MakePair) -> None:
+def test_a_new_session_drops_unhandled_events(pair: MakePair) -> None:
     p = pair(RECORD)
     p.deliver(message(1, b"old"))
     p.begin_session(2)
@@ -616,7 +618,7 @@ def test_a_new_session_drops_what_was_not_handled(pair: MakePair) -> None:
     assert [what[1]["data"] for what in p.heard] == ["new"]
 
 
-def test_who_ends_what_waits(pair: MakePair) -> None:
+def test_a_who_drops_waiting_events_before_the_welcome(pair: MakePair) -> None:
     """Before the welcome: what would be handled now would be acked without a session."""
     p = pair("def on_message(msg, con): return 'handled'")
     p.deliver(connect(1), message(1, b"x"))
@@ -678,7 +680,7 @@ def test_nothing_can_be_opened_without_a_gateway(pair: MakePair) -> None:
     assert p.runtime.link.data_to_send() is None
 
 
-def test_what_was_not_handled_goes_back_at_bye(pair: MakePair) -> None:
+def test_unhandled_events_are_returned_at_bye(pair: MakePair) -> None:
     p = pair(RECORD)
     p.deliver(message(1, b"1"), message(1, b"2"))
     p.runtime.handle(p.runtime.queue.popleft())
@@ -687,7 +689,9 @@ def test_what_was_not_handled_goes_back_at_bye(pair: MakePair) -> None:
     assert len(p.gateway.window.in_flight) == 1
 
 
-def test_refusals(pair: MakePair, caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_are_logged_with_their_call(
+    pair: MakePair, caplog: pytest.LogCaptureFixture
+) -> None:
     p = pair("")
     logging.getLogger("wsraw").propagate = True
     p.gateway.batches = 4
@@ -710,7 +714,7 @@ def test_ids_come_from_the_range_of_the_session(pair: MakePair) -> None:
     ]
 
 
-def test_an_end_that_was_handled_before_says_so(pair: MakePair) -> None:
+def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
     """The gateway died before it had the ack: the next one cannot know."""
     at = pair(
         """
@@ -767,7 +771,7 @@ def test_more_than_a_batch_carries_raises_at_the_call(
     assert ("flush()" in caplog.text) != ("return" in command)
 
 
-def test_flush_makes_room(pair: Callable[..., Pair]) -> None:
+def test_flush_makes_room_for_more_commands(pair: Callable[..., Pair]) -> None:
     both = pair(
         """
         import wsraw
@@ -784,7 +788,7 @@ def test_flush_makes_room(pair: Callable[..., Pair]) -> None:
     assert not both.gateway.window.in_flight
 
 
-def test_what_belongs_to_no_event_goes_in_as_many_batches_as_it_takes(
+def test_commands_outside_an_event_are_split_into_batches(
     pair: Callable[..., Pair],
 ) -> None:
     both = pair("")

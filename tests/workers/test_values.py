@@ -171,7 +171,7 @@ def check(name: str, value: object, raised: list[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_nothing_wrong_goes_further_than_the_call(pair: MakePair, word: str) -> None:
+def test_wrong_arguments_raise_at_the_call(pair: MakePair, word: str) -> None:
     p = pair(f"{word} on_connect(inf, con): call(con)\n", on_exception="keep")
     raised: list[BaseException] = []
     p.runtime.report = lambda what, error: raised.append(error)
@@ -184,7 +184,7 @@ def test_nothing_wrong_goes_further_than_the_call(pair: MakePair, word: str) -> 
     assert p.calls == []
 
 
-def test_so_it_is_in_a_test(tmp_path: Path) -> None:
+def test_wrong_arguments_raise_in_a_test_as_well(tmp_path: Path) -> None:
     todo: list[Callable[[Connection], object]] = []
     handlers = SimpleNamespace(
         on_connect=lambda inf, con: todo[-1](con), on_message=lambda msg, con: msg
@@ -202,7 +202,7 @@ def test_so_it_is_in_a_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_what_on_message_returns(pair: MakePair, word: str) -> None:
+def test_the_return_value_of_on_message_is_checked(pair: MakePair, word: str) -> None:
     p = pair(f"{word} on_message(msg, con): return value\n")
     raised: list[BaseException] = []
     p.runtime.report = lambda what, error: raised.append(error)
@@ -213,7 +213,7 @@ def test_what_on_message_returns(pair: MakePair, word: str) -> None:
         raised.clear()
 
 
-def test_what_a_handler_changes_in_place(pair: MakePair) -> None:
+def test_a_state_made_wrong_in_place_fails_the_handler(pair: MakePair) -> None:
     p = pair("def on_message(msg, con):\n    con.state = []\n    con.state.append(value)\n")
     raised: list[BaseException] = []
     p.runtime.report = lambda what, error: raised.append(error)
@@ -240,7 +240,7 @@ EMBEDDED: dict[str, tuple[Callable[[embedded.Worker, Any], Any], tuple[Any, ...]
 }
 
 
-def test_an_embedded_worker_need_not_have_a_gateway_to_say_so(tmp_path: Path) -> None:
+def test_an_embedded_worker_checks_arguments_without_a_gateway(tmp_path: Path) -> None:
     async def main() -> None:
         async with asyncio.timeout(20), embedded.Worker(run_dir=tmp_path) as worker:
             for name, (call, wrong) in EMBEDDED.items():
@@ -282,7 +282,7 @@ def test_an_embedded_worker_need_not_have_a_gateway_to_say_so(tmp_path: Path) ->
         {"run_dir": "x", "on_exception": 5},
     ],
 )
-def test_arguments_of_an_embedded_worker(options: dict[str, Any]) -> None:
+def test_the_arguments_of_an_embedded_worker_are_checked(options: dict[str, Any]) -> None:
     for kind in (embedded.Worker, embedded_threads.Worker):
         with pytest.raises((TypeError, ValueError)):
             kind(**options)
@@ -326,7 +326,7 @@ def told(pair: MakePair) -> Iterator[Callable[[Call], list[Any]]]:
         ),
     ],
 )
-def test_a_subclass_is_taken_for_what_it_holds(
+def test_a_subclass_counts_as_its_base_type(
     told: Callable[[Call], list[Any]], call: Call, command: Record
 ) -> None:
     """markupsafe's Markup and Django's SafeString are str, members of IntEnum are int."""
@@ -334,5 +334,5 @@ def test_a_subclass_is_taken_for_what_it_holds(
     assert gateway_decoder().decode(encode([1, command])) == (1, [command], [])
 
 
-def test_the_gateway_takes_as_large_an_answer() -> None:
+def test_the_largest_answer_is_accepted_by_the_gateway() -> None:
     assert 2 * values.ANSWER_LIMIT <= http.MAX_ANSWER

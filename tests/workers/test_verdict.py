@@ -15,7 +15,7 @@ ASYNC = pytest.mark.parametrize("kind", ["def", "async def"])
 
 
 @ASYNC
-def test_reject(pair: MakePair, kind: str) -> None:
+def test_reject_sends_its_status_and_body(pair: MakePair, kind: str) -> None:
     p = pair(f"""
         heard = []
         {kind} on_connect(inf, con):
@@ -33,7 +33,7 @@ def test_reject(pair: MakePair, kind: str) -> None:
     assert p.heard == [True]
 
 
-def test_accept(pair: MakePair) -> None:
+def test_accept_sends_its_subprotocol_and_headers(pair: MakePair) -> None:
     p = pair("""
         def on_connect(inf, con):
             con.accept("chat", {"Set-Cookie": "a=b"})
@@ -65,7 +65,9 @@ def test_accept(pair: MakePair) -> None:
         "con.reject(403); 1 / 0",
     ],
 )
-def test_an_error_lets_nobody_in(pair: MakePair, kind: str, on_exception: str, what: str) -> None:
+def test_an_exception_rejects_the_client(
+    pair: MakePair, kind: str, on_exception: str, what: str
+) -> None:
     p = pair(f"{kind} on_connect(inf, con):\n    {what}\n", on_exception)
     assert p.run(connect(1, verdict=True)) == [Reject(con_id(1), 500)]
     assert p.run(message(1, b"x")) == []
@@ -73,7 +75,9 @@ def test_an_error_lets_nobody_in(pair: MakePair, kind: str, on_exception: str, w
 
 @ASYNC
 @pytest.mark.parametrize("what", ["accept", "reject"])
-def test_where_there_is_nothing_to_decide(pair: MakePair, kind: str, what: str) -> None:
+def test_without_a_pending_verdict_accept_and_reject_raise(
+    pair: MakePair, kind: str, what: str
+) -> None:
     p = pair(f"""
         {kind} on_connect(inf, con):
             con.{what}()
@@ -92,18 +96,18 @@ def test_where_there_is_nothing_to_decide(pair: MakePair, kind: str, what: str) 
         assert b"the setting verdict is handlers" in reply.data.replace(b"\n", b" ")
 
 
-def test_a_connection_that_another_worker_serves(pair: MakePair) -> None:
+def test_accept_and_reject_raise_for_a_connection_of_another_worker(pair: MakePair) -> None:
     p = pair("")
     p.con(9).reject(403)
     assert p.commands() == [Reject(con_id(9), 403)]
 
 
-def test_close_before_the_101_is_no_rejection(pair: MakePair) -> None:
+def test_a_close_before_the_101_is_not_a_rejection(pair: MakePair) -> None:
     p = pair("def on_connect(inf, con):\n    con.close(4000)\n")
     assert p.run(connect(1, verdict=True)) == [Close(con_id(1), 4000)]
 
 
-def test_what_the_gateway_knows_of_the_way(pair: MakePair) -> None:
+def test_the_facts_about_the_client_are_shown(pair: MakePair) -> None:
     p = pair("")
     p.run(connect(1, about={"peer": "203.0.113.9", "proxy": "10.0.0.1:5", "scheme": "wss"}))
     con = p.con(1)

@@ -27,13 +27,13 @@ from wsraw.supervisor.decisions.restarts import (
 # --- start: left to right ---
 
 
-def test_the_gateway_comes_first() -> None:
+def test_the_gateway_is_started_first() -> None:
     run = Run(2)
     assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
     assert run.pass_time(START - 1) == []
 
 
-def test_then_one_worker_then_all() -> None:
+def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
     run = Run(3, start_timeout=0.0)
     run.do(run.policy.start(run.now))
     first, second, third = run.policy.workers
@@ -65,7 +65,7 @@ def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
 # --- restart ---
 
 
-def test_a_dead_worker_comes_back_under_a_new_number() -> None:
+def test_a_dead_worker_is_replaced_under_a_new_number() -> None:
     run = Run(2).up()
     run.pass_time(10)
     assert run.exit(run.worker) == []
@@ -77,7 +77,7 @@ def test_a_dead_worker_comes_back_under_a_new_number() -> None:
     assert run.policy.worker(3) is run.worker
 
 
-def test_a_dead_gateway_comes_back_and_workers_stay() -> None:
+def test_a_dead_gateway_is_replaced_and_workers_stay() -> None:
     run = Run(2).up()
     run.pass_time(10)
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
@@ -145,25 +145,25 @@ def test_backoff_doubles_with_each_death_at_the_start() -> None:
     assert run.policy.phase is Phase.RUNNING
 
 
-def test_jitter_halves_it_at_most() -> None:
+def test_jitter_halves_the_backoff_at_most() -> None:
     run = Run(1, luck=0.0).up()
     assert deaths(run, run.worker, 3) == pytest.approx([0.05, 0.1, 0.2], abs=0.01)
 
 
-def test_a_stable_time_forgives() -> None:
+def test_a_stable_time_resets_the_backoff() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 4)
     assert deaths(run, run.worker, 1, ready_for=STABLE_AFTER) == pytest.approx([0.1], abs=0.01)
 
 
-def test_a_short_life_does_not() -> None:
+def test_a_short_life_does_not_reset_the_backoff() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 2)
     delays = deaths(run, run.worker, 1, ready_for=STABLE_AFTER * 0.9)
     assert delays == pytest.approx([0.4], abs=0.01)
 
 
-def test_a_short_life_in_which_something_was_handled_is_told_later() -> None:
+def test_a_worker_that_handled_something_in_a_short_life_is_reported_later() -> None:
     """The gateway's word comes when the exit has been judged."""
     run = Run(1).up()
     deaths(run, run.worker, 3)
@@ -175,7 +175,7 @@ def test_a_short_life_in_which_something_was_handled_is_told_later() -> None:
     assert run.pass_time(0.1) == [a.Spawn(run.worker)]
 
 
-def test_one_that_handled_nothing_is_not_pardoned() -> None:
+def test_a_worker_that_handled_nothing_counts_as_an_early_death() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 3)
     n = run.worker.n
@@ -186,7 +186,7 @@ def test_one_that_handled_nothing_is_not_pardoned() -> None:
     assert run.pass_time(0.2) == [a.Spawn(run.worker)]
 
 
-def test_the_first_restart_of_a_gateway_does_not_wait() -> None:
+def test_the_first_restart_of_a_gateway_is_immediate() -> None:
     run = Run(1).up()
     run.pass_time(10)
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
@@ -199,7 +199,7 @@ def test_the_first_restart_of_a_gateway_does_not_wait() -> None:
 # --- crash loop ---
 
 
-def test_a_crash_loop_is_told_and_goes_on_slowly() -> None:
+def test_a_crash_loop_is_reported_and_goes_on_slowly() -> None:
     run = Run(2).up()
     run.pass_time(10)
     deaths(run, run.worker, 6)  # The first of them was no death at the start.
@@ -230,7 +230,7 @@ def test_a_gateway_that_cannot_start_any_more_is_tried_more_often() -> None:
     assert run.pass_time(0.2) == [a.Spawn(run.gateway)]
 
 
-def test_it_counts_all_workers_together() -> None:
+def test_a_crash_loop_counts_the_deaths_of_all_workers() -> None:
     run = Run(3).up()
     run.pass_time(10)
     for child in run.policy.workers:
@@ -238,7 +238,7 @@ def test_it_counts_all_workers_together() -> None:
     assert run.policy.is_looping
 
 
-def test_it_is_over_when_one_works() -> None:
+def test_a_crash_loop_is_over_when_a_worker_stays_up() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 6)
     assert run.policy.is_looping
@@ -250,7 +250,7 @@ def test_it_is_over_when_one_works() -> None:
     assert "the crash loop is over" in run.said
 
 
-def test_workers_that_were_there_before_prove_nothing() -> None:
+def test_workers_from_before_a_crash_loop_do_not_end_it() -> None:
     run = Run(2).up()
     run.pass_time(10)
     deaths(run, run.worker, 7)
@@ -258,7 +258,7 @@ def test_workers_that_were_there_before_prove_nothing() -> None:
     assert run.policy.is_looping
 
 
-def test_others_that_are_killed_meanwhile_come_back_soon() -> None:
+def test_in_a_crash_loop_killed_older_workers_are_replaced_soon() -> None:
     run = Run(2).up()
     run.pass_time(10)
     deaths(run, run.worker, 7)
@@ -266,7 +266,7 @@ def test_others_that_are_killed_meanwhile_come_back_soon() -> None:
     assert run.pass_time(0.11) == [a.Spawn(run.policy.workers[1])]
 
 
-def test_deaths_that_are_long_ago_do_not_count() -> None:
+def test_deaths_long_ago_do_not_count() -> None:
     run = Run(1, restart_intensity=1).up()
     for _ in range(5):
         deaths(run, run.worker, 1)
@@ -274,7 +274,7 @@ def test_deaths_that_are_long_ago_do_not_count() -> None:
     assert not run.policy.is_looping
 
 
-def test_a_kill_drill_is_no_crash_loop() -> None:
+def test_killed_workers_are_not_a_crash_loop() -> None:
     """One of four is killed every half second, sometimes before it is ready."""
     run = Run(4).up()
     chance = random.Random(1)
@@ -293,7 +293,7 @@ def test_a_kill_drill_is_no_crash_loop() -> None:
 
 
 @pytest.mark.parametrize("news_first", [True, False])
-def test_a_death_in_the_middle_of_an_event_is_no_early_death(news_first: bool) -> None:
+def test_a_death_while_handling_an_event_is_not_an_early_death(news_first: bool) -> None:
     """A message that kills says nothing about the start: the next one comes at once, each time."""
     run = Run(2).up()
     for _ in range(40):
@@ -308,7 +308,7 @@ def test_a_death_in_the_middle_of_an_event_is_no_early_death(news_first: bool) -
         assert not run.policy.is_looping
 
 
-def test_a_reload_tries_at_once() -> None:
+def test_a_reload_in_a_crash_loop_starts_a_worker_at_once() -> None:
     run = Run(1).up()
     deaths(run, run.worker, 6)
     run.exit(run.worker, 1)
@@ -319,7 +319,7 @@ def test_a_reload_tries_at_once() -> None:
 # --- kill ---
 
 
-def test_one_that_hangs_shows_its_stack_first() -> None:
+def test_a_hanging_worker_writes_its_stack_before_it_is_killed() -> None:
     run = Run(1).up()
     why = "its handler has run for 30 s"
     assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [a.Abort(run.worker)]
@@ -333,7 +333,7 @@ def test_one_that_hangs_shows_its_stack_first() -> None:
     assert run.worker.restarts == 1
 
 
-def test_an_abort_is_not_forgotten_over_a_hello() -> None:
+def test_an_aborted_worker_is_killed_although_it_said_hello() -> None:
     run = Run(1).up()
     run.do(run.policy.kill_asked(1, "it hangs", True, run.now))
     run.do(run.policy.left(1, 3, run.now))
@@ -342,7 +342,7 @@ def test_an_abort_is_not_forgotten_over_a_hello() -> None:
 
 
 @pytest.mark.parametrize("news_first", [True, False])
-def test_why_it_was_killed_outlives_the_end_of_its_session(news_first: bool) -> None:
+def test_the_reason_of_a_kill_outlives_the_session(news_first: bool) -> None:
     run = Run(1).up()
     why = "it sent no batch"
     if news_first:
@@ -363,7 +363,7 @@ def lose_gateway(run: Run) -> None:
     run.do(run.policy.listening(ENDPOINT, run.now))
 
 
-def test_one_that_does_not_find_the_new_gateway_hangs() -> None:
+def test_a_worker_that_does_not_find_the_new_gateway_counts_as_hanging() -> None:
     run = Run(2, handler_timeout=7.0).up()
     run.pass_time(10)
     one, two = run.policy.workers
@@ -379,7 +379,7 @@ def test_one_that_does_not_find_the_new_gateway_hangs() -> None:
     assert [type(each) for each in run.pass_time(1)] == [a.Spawn]
 
 
-def test_its_hello_clears_that_deadline_and_no_other() -> None:
+def test_a_hello_clears_only_the_deadline_for_hello() -> None:
     run = Run(2, handler_timeout=7.0).up()
     one, two = run.policy.workers
     lose_gateway(run)
@@ -389,7 +389,7 @@ def test_its_hello_clears_that_deadline_and_no_other() -> None:
     assert run.pass_time(1000) == [a.Kill(one)]
 
 
-def test_one_that_is_being_killed_is_not_aborted_for_that() -> None:
+def test_a_worker_that_is_being_killed_is_not_aborted_for_a_missing_hello() -> None:
     run = Run(2, handler_timeout=7.0).up()
     one, two = run.policy.workers
     lose_gateway(run)
@@ -401,13 +401,13 @@ def test_one_that_is_being_killed_is_not_aborted_for_that() -> None:
     assert one.last_reason == "was killed (it hangs)"
 
 
-def test_a_gateway_that_says_so_twice_is_no_new_one() -> None:
+def test_a_gateway_that_reports_its_addresses_twice_is_not_a_new_one() -> None:
     run = Run(1).up()
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(1000) == []
 
 
-def test_the_time_to_a_hello_is_not_that_of_a_gateway_that_is_gone() -> None:
+def test_the_deadline_for_hello_ends_with_its_gateway() -> None:
     run = Run(1, handler_timeout=7.0).up()
     run.pass_time(10)
     lose_gateway(run)
@@ -425,7 +425,7 @@ def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
     assert run.pass_time(100_000) == []
 
 
-def test_one_that_does_not_come_up_is_an_early_death() -> None:
+def test_a_worker_that_does_not_come_up_counts_as_an_early_death() -> None:
     run = Run(1, start_timeout=7.0)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -441,7 +441,7 @@ def test_one_that_does_not_come_up_is_an_early_death() -> None:
     assert run.pass_time(1000) == []
 
 
-def test_those_that_never_come_up_are_a_crash_loop() -> None:
+def test_workers_that_never_come_up_are_a_crash_loop() -> None:
     run = Run(1, start_timeout=1.0).up()
     run.pass_time(10)
     run.exit(run.worker)
@@ -453,7 +453,7 @@ def test_those_that_never_come_up_are_a_crash_loop() -> None:
     assert run.worker.early_deaths == 6
 
 
-def test_a_start_without_a_limit() -> None:
+def test_with_start_timeout_0_a_start_is_waited_for() -> None:
     run = Run(1, start_timeout=0.0)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -472,7 +472,7 @@ def test_handlers_that_do_not_load_end_the_run() -> None:
     assert run.exit(run.gateway, 0) == [a.Finish(3)]
 
 
-def test_later_it_is_a_death_like_others() -> None:
+def test_handlers_that_stop_loading_later_count_as_deaths() -> None:
     run = Run(1).up()
     assert run.exit(run.worker, 3) == []
     assert run.pass_time(1) == [a.Spawn(run.worker)]
@@ -513,7 +513,7 @@ def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
 # --- what the gateway says of workers ---
 
 
-def test_news_of_unknown_workers_is_nothing() -> None:
+def test_reports_about_unknown_workers_are_ignored() -> None:
     run = Run(1).up()
     for n in (0, 2, -1):
         assert run.do(run.policy.ready(n, run.now)) == []
@@ -531,21 +531,21 @@ def test_a_gateway_may_have_a_worker_killed() -> None:
     assert run.pass_time(1) == [a.Spawn(run.worker)]
 
 
-def test_one_that_left_but_does_not_leave_is_killed() -> None:
+def test_a_worker_that_said_bye_and_does_not_exit_is_killed() -> None:
     run = Run(1).up()
     assert run.do(run.policy.left(1, 0, run.now)) == []
     assert run.pass_time(GRACE - 0.1) == []
     assert run.pass_time(0.2) == [a.Kill(run.worker)]
 
 
-def test_one_that_left_and_said_hello_again_lives() -> None:
+def test_a_worker_that_said_bye_and_hello_again_lives() -> None:
     run = Run(1).up()
     run.do(run.policy.left(1, 0, run.now))
     run.do(run.policy.ready(1, run.now))
     assert run.pass_time(1000) == []
 
 
-def test_listening_of_a_dead_gateway_is_nothing() -> None:
+def test_a_report_of_a_dead_gateway_is_ignored() -> None:
     run = Run(1).up()
     deaths(run, run.gateway, 1)
     run.exit(run.gateway)
@@ -556,7 +556,7 @@ def test_listening_of_a_dead_gateway_is_nothing() -> None:
 # --- stop: right to left ---
 
 
-def test_stop_in_good_order() -> None:
+def test_a_stop_ends_workers_and_then_the_gateway() -> None:
     run = Run(2).up()
     assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
     assert run.policy.phase is Phase.STOPPING
@@ -567,7 +567,7 @@ def test_stop_in_good_order() -> None:
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
-def test_workers_that_linger_end_before_the_gateway() -> None:
+def test_workers_that_linger_are_killed_before_the_gateway_ends() -> None:
     run = Run(2).up()
     run.do(run.policy.stop(run.now))
     one, two = run.policy.workers
@@ -579,7 +579,7 @@ def test_workers_that_linger_end_before_the_gateway() -> None:
     assert run.exit(run.gateway, -9) == [a.Finish(0)]
 
 
-def test_a_gateway_that_leaves_first_is_fine() -> None:
+def test_a_gateway_that_exits_first_in_a_stop_is_accepted() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
     run.do(run.policy.stopped(run.now))
@@ -587,7 +587,7 @@ def test_a_gateway_that_leaves_first_is_fine() -> None:
     assert run.exit(run.worker, 0) == [a.Finish(0)]
 
 
-def test_the_deadline_of_a_stop() -> None:
+def test_the_deadline_of_a_stop_kills_what_is_left() -> None:
     run = Run(2, stop_timeout=7.0).up()
     assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
     one, two = run.policy.workers
@@ -600,7 +600,7 @@ def test_the_deadline_of_a_stop() -> None:
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
-def test_workers_get_no_grace_beyond_the_deadline() -> None:
+def test_workers_get_no_time_beyond_the_deadline_of_a_stop() -> None:
     run = Run(1, stop_timeout=7.0).up()
     run.do(run.policy.stop(run.now))
     run.pass_time(7.0)
@@ -614,7 +614,7 @@ def test_a_stop_without_deadline_waits() -> None:
     assert run.pass_time(100_000) == []
 
 
-def test_a_drain_that_is_to_hurry_after_all() -> None:
+def test_a_drain_can_be_shortened() -> None:
     run = Run(1, stop_timeout=7.0).up()
     assert run.do(run.policy.stop(run.now, 0.0)) == [a.TellStop(a.FOREVER)]
     assert run.pass_time(1000) == []
@@ -623,14 +623,14 @@ def test_a_drain_that_is_to_hurry_after_all() -> None:
     assert a.Kill(run.worker) in run.pass_time(7.0 + p.STOP_MARGIN)
 
 
-def test_a_stop_before_the_gateway_is_up() -> None:
+def test_a_stop_before_the_gateway_is_up_kills_it() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     assert run.do(run.policy.stop(run.now)) == [a.Terminate(run.gateway)]
     assert run.exit(run.gateway, -15) == [a.Finish(0)]
 
 
-def test_a_stop_while_everybody_is_dead() -> None:
+def test_a_stop_without_processes_ends_at_once() -> None:
     run = Run(1).up()
     deaths(run, run.gateway, 1)
     run.exit(run.gateway)
@@ -638,7 +638,7 @@ def test_a_stop_while_everybody_is_dead() -> None:
     assert run.do(run.policy.stop(run.now)) == [a.Finish(0)]
 
 
-def test_a_gateway_that_dies_while_stopping() -> None:
+def test_a_gateway_that_dies_in_a_stop_is_not_replaced() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
     assert run.exit(run.gateway) == [a.Terminate(run.worker)]
@@ -646,7 +646,7 @@ def test_a_gateway_that_dies_while_stopping() -> None:
     assert run.exit(run.worker, 0) == [a.Finish(0)]
 
 
-def test_nobody_is_restarted_while_stopping() -> None:
+def test_no_process_is_restarted_in_a_stop() -> None:
     run = Run(2).up()
     run.do(run.policy.stop(run.now))
     run.exit(run.worker)
@@ -662,7 +662,7 @@ def test_the_second_signal_kills_at_once() -> None:
     assert run.exit(run.gateway) == [a.Finish(143)]
 
 
-def test_a_ready_that_crosses_a_stop_changes_nothing() -> None:
+def test_a_worker_that_becomes_ready_in_a_stop_changes_nothing() -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -671,7 +671,7 @@ def test_a_ready_that_crosses_a_stop_changes_nothing() -> None:
     assert run.worker.state is ChildState.STOPPING
 
 
-def test_a_second_stop_and_a_stray_stopped_are_nothing() -> None:
+def test_a_second_stop_and_an_unexpected_stopped_are_ignored() -> None:
     run = Run(1).up()
     assert run.do(run.policy.stopped(run.now)) == []
     run.do(run.policy.stop(run.now))
@@ -694,7 +694,7 @@ def two_pools(workers: int = 2, **settings: Any) -> Run:
     return run
 
 
-def test_one_worker_of_each_pool_comes_first() -> None:
+def test_one_worker_of_each_pool_is_started_first() -> None:
     run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
     run.do(run.policy.start(run.now))
     ours, feed = run.pool, run.policy.pools["feed"]
@@ -720,7 +720,7 @@ def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
     assert run.policy.phase is Phase.ENDING
 
 
-def test_a_crash_loop_is_of_its_pool_alone() -> None:
+def test_a_crash_loop_concerns_only_its_pool() -> None:
     run = two_pools(restart_intensity=3)
     run.pass_time(10)
     feed = run.policy.pools["feed"]
@@ -734,7 +734,7 @@ def test_a_crash_loop_is_of_its_pool_alone() -> None:
     assert feed.restarts.is_looping, "that one of another pool works says nothing"
 
 
-def test_a_crash_loop_says_where() -> None:
+def test_a_crash_loop_is_reported_with_its_pool() -> None:
     run = two_pools(restart_intensity=0)
     run.pass_time(10)
     (worker, _) = run.policy.pools["feed"].workers
@@ -743,7 +743,7 @@ def test_a_crash_loop_says_where() -> None:
     assert "crash loop in the pool feed: more than 0 early deaths" in run.said
 
 
-def test_a_pool_is_reloaded_alone() -> None:
+def test_a_pool_can_be_reloaded_alone() -> None:
     run = two_pools(1)
     run.pass_time(10)
     before = list(run.pool.workers)
@@ -755,7 +755,7 @@ def test_a_pool_is_reloaded_alone() -> None:
     assert run.policy.pools["feed"].is_reloading
 
 
-def test_pools_are_reloaded_side_by_side_and_one_that_cannot_holds_up_no_other() -> None:
+def test_pools_are_reloaded_side_by_side_and_a_failing_one_delays_no_other() -> None:
     run = two_pools(1)
     run.pass_time(10)
     spawned = [
@@ -774,7 +774,7 @@ def test_pools_are_reloaded_side_by_side_and_one_that_cannot_holds_up_no_other()
     assert reloaded == a.Settled("reload", True, "reloaded: 1 worker", "default")
 
 
-def test_a_pool_is_scaled_alone() -> None:
+def test_a_pool_can_be_scaled_alone() -> None:
     run = two_pools(1)
     run.pass_time(10)
     feed = run.policy.pools["feed"]
@@ -786,7 +786,7 @@ def test_a_pool_is_scaled_alone() -> None:
     assert done == [a.Settled("scale", True, "3 workers", "feed")]
 
 
-def test_a_run_whose_only_pool_is_joined_from_elsewhere() -> None:
+def test_a_run_whose_only_pool_is_remote_is_up_with_its_gateway() -> None:
     run = Run()
     run.policy = Policy({"elsewhere": []}, Settings(), lambda: 1.0)
     run.do(run.policy.start(run.now))
@@ -1000,7 +1000,7 @@ def test_a_gateway_that_does_not_answer_shows_its_stack_and_is_replaced() -> Non
     assert run.pass_time(100.0) == []
 
 
-def test_whatever_a_gateway_says_is_an_answer() -> None:
+def test_any_record_of_a_gateway_counts_as_an_answer() -> None:
     """And one question that is lost is no silence."""
     run = Run(1, gateway_timeout=4.0).up()
     run.answers = False
@@ -1010,7 +1010,7 @@ def test_whatever_a_gateway_says_is_an_answer() -> None:
         run.policy.heard(run.now)
 
 
-def test_a_gateway_that_does_not_come_up_hangs_too() -> None:
+def test_a_gateway_that_does_not_come_up_counts_as_hanging() -> None:
     run = Run(1, gateway_timeout=2.0)
     run.do(run.policy.start(run.now))
     assert run.pass_time(START - 0.1) == []
@@ -1018,7 +1018,7 @@ def test_a_gateway_that_does_not_come_up_hangs_too() -> None:
     assert "its start takes too long" in run.said
 
 
-def test_a_gateway_that_hangs_in_a_stop_is_not_waited_for() -> None:
+def test_a_gateway_that_hangs_in_a_stop_is_killed() -> None:
     run = Run(1, gateway_timeout=2.0, stop_timeout=0.0).up()
     run.do(run.policy.stop(run.now))
     run.answers = False
@@ -1027,7 +1027,7 @@ def test_a_gateway_that_hangs_in_a_stop_is_not_waited_for() -> None:
     assert done == [a.Terminate(run.worker)]
 
 
-def test_with_a_timeout_of_0_nobody_asks() -> None:
+def test_with_gateway_timeout_0_the_gateway_is_not_asked() -> None:
     run = Run(1, gateway_timeout=0.0).up()
     run.answers = False
     assert run.pass_time(1e6) == []

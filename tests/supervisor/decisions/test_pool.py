@@ -45,7 +45,7 @@ def ready_workers(run: Run) -> int:
 # --- reload ---
 
 
-def test_a_reload_replaces_one_after_the_other() -> None:
+def test_a_reload_replaces_workers_one_after_the_other() -> None:
     run = up(2, drain_timeout=7.0, start_timeout=0.0)
     one, two = run.policy.workers
     (spawn,) = run.do(run.policy.reload(run.now))
@@ -65,7 +65,7 @@ def test_a_reload_replaces_one_after_the_other() -> None:
     assert [child.n for child in run.policy.workers] == [3, 4]
 
 
-def test_never_fewer_ready_workers_than_before() -> None:
+def test_a_reload_never_has_fewer_ready_workers_than_before() -> None:
     run = up(4)
     todo = run.do(run.policy.reload(run.now))
     while todo:
@@ -78,7 +78,7 @@ def test_never_fewer_ready_workers_than_before() -> None:
     assert sorted(child.n for child in run.policy.workers) == [5, 6, 7, 8]
 
 
-def test_what_does_not_load_leaves_the_old_ones() -> None:
+def test_a_file_that_does_not_load_leaves_the_old_workers() -> None:
     run = up(2)
     old = list(run.policy.workers)
     (spawn,) = run.do(run.policy.reload(run.now))
@@ -146,7 +146,7 @@ def test_after_a_refused_reload_new_code_that_comes_up_replaces_the_old() -> Non
 
 
 @pytest.mark.parametrize("code", [DOES_NOT_LOAD, DOES_NOT_START])
-def test_what_a_handler_ends_its_worker_with_refuses_no_reload(code: int) -> None:
+def test_an_exit_code_of_a_handler_does_not_refuse_a_reload(code: int) -> None:
     run = up(3)
     todo = run.do(run.policy.reload(run.now))
     todo += run.exit(run.policy.workers[2], code) + run.pass_time(1)
@@ -163,7 +163,7 @@ def test_what_a_handler_ends_its_worker_with_refuses_no_reload(code: int) -> Non
     assert min(child.n for child in run.policy.workers) > 3
 
 
-def test_what_a_handler_ends_its_worker_with_ends_no_run() -> None:
+def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
     """While another pool is not up yet."""
     feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
     run = Run(1, others={"feed": [feed]})
@@ -175,7 +175,7 @@ def test_what_a_handler_ends_its_worker_with_ends_no_run() -> None:
 
 
 @pytest.mark.parametrize("is_reloading", [True, False])
-def test_a_failing_on_start_is_told_to_who_asked(is_reloading: bool) -> None:
+def test_a_failing_on_start_is_reported_to_the_reload_command(is_reloading: bool) -> None:
     run = up(2)
     ask = run.policy.reload(run.now) if is_reloading else run.policy.scale(3, run.now)
     (spawn,) = run.do(ask)
@@ -183,7 +183,7 @@ def test_a_failing_on_start_is_told_to_who_asked(is_reloading: bool) -> None:
     assert not done.ok and "the new worker exited with code 1; 2 " in done.text
 
 
-def test_one_that_crashes_again_and_again_is_refused() -> None:
+def test_a_successor_that_crashes_repeatedly_refuses_the_reload() -> None:
     """A segmentation fault at the import of an extension, for example."""
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
@@ -193,7 +193,7 @@ def test_one_that_crashes_again_and_again_is_refused() -> None:
     assert not settled(run.exit(spawn.child, -11)).ok
 
 
-def test_any_other_death_of_a_successor_is_tried_again() -> None:
+def test_after_any_other_death_a_successor_is_started_again() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert run.exit(spawn.child, -9) == []
@@ -203,7 +203,7 @@ def test_any_other_death_of_a_successor_is_tried_again() -> None:
     assert settled(replace(run, [spawn])).ok
 
 
-def test_one_that_dies_right_after_its_hello_costs_nobody_their_place() -> None:
+def test_a_successor_that_dies_right_after_its_hello_replaces_no_worker() -> None:
     run = up(2)
     (spawn,) = run.do(run.policy.reload(run.now))
     run.do(run.policy.ready(spawn.child.n, run.now))
@@ -213,7 +213,7 @@ def test_one_that_dies_right_after_its_hello_costs_nobody_their_place() -> None:
     assert [child.n for child in run.policy.workers] == [1, 2]
 
 
-def test_no_other_is_drained_while_a_new_one_is_down() -> None:
+def test_no_old_worker_is_drained_while_a_new_one_is_down() -> None:
     run = up(2)
     (spawn,) = replace(run, run.do(run.policy.reload(run.now)))
     run.exit(run.policy.workers[0])
@@ -222,7 +222,7 @@ def test_no_other_is_drained_while_a_new_one_is_down() -> None:
     assert be_ready(run, run.policy.workers[0])[0] == a.Drain(run.pool.leaving[0], 30.0)
 
 
-def test_a_reload_during_a_reload_begins_anew_after_the_current_one() -> None:
+def test_a_reload_during_a_reload_follows_the_current_one() -> None:
     run = up(2)
     (first,) = run.do(run.policy.reload(run.now))
     run.do(run.policy.ready(first.child.n, run.now))
@@ -236,7 +236,7 @@ def test_a_reload_during_a_reload_begins_anew_after_the_current_one() -> None:
     assert sorted(child.n for child in run.policy.workers) == [4, 5]
 
 
-def test_a_successor_that_is_not_up_goes_at_a_second_reload() -> None:
+def test_a_second_reload_replaces_a_successor_that_is_not_up() -> None:
     run = up(1)
     (first,) = run.do(run.policy.reload(run.now))
     terminate, second = run.do(run.policy.reload(run.now))
@@ -251,7 +251,7 @@ def test_a_successor_that_is_not_up_goes_at_a_second_reload() -> None:
 
 
 @pytest.mark.parametrize("has_been_up", [True, False])
-def test_a_worker_that_is_not_up_goes_at_a_reload(has_been_up: bool) -> None:
+def test_a_reload_replaces_a_worker_that_is_not_up(has_been_up: bool) -> None:
     run = Run(1)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -270,7 +270,7 @@ def test_a_worker_that_is_not_up_goes_at_a_reload(has_been_up: bool) -> None:
     assert settled(run.exit(old, -15)).ok
 
 
-def test_a_successor_that_does_not_come_up_is_tried_again() -> None:
+def test_a_successor_that_does_not_come_up_is_started_again() -> None:
     run = up(1, start_timeout=7.0)
     (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
     assert run.pass_time(7.0) == [a.Abort(spawn.child)]
@@ -279,7 +279,7 @@ def test_a_successor_that_does_not_come_up_is_tried_again() -> None:
     assert replace(run, [spawn]) == []
 
 
-def test_an_old_one_that_dies_meanwhile_is_succeeded() -> None:
+def test_an_old_worker_that_dies_during_a_reload_is_succeeded() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert run.exit(run.worker) == []
@@ -289,7 +289,7 @@ def test_an_old_one_that_dies_meanwhile_is_succeeded() -> None:
     assert settled(run.do(run.policy.ready(spawn.child.n, run.now))).ok
 
 
-def test_another_old_one_that_dies_loads_the_new_file_by_itself() -> None:
+def test_another_old_worker_that_dies_is_replaced_with_the_new_file() -> None:
     run = up(3)
     spawned = run.do(run.policy.reload(run.now))
     other = run.policy.workers[2]
@@ -301,7 +301,7 @@ def test_another_old_one_that_dies_loads_the_new_file_by_itself() -> None:
     assert [child.n for child in run.policy.workers] == [4, 6, 5]
 
 
-def test_one_that_does_not_finish_is_killed_and_that_is_no_death() -> None:
+def test_an_old_worker_that_does_not_finish_is_killed_without_counting_as_a_death() -> None:
     run = up(1, drain_timeout=7.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     old = run.worker
@@ -314,14 +314,14 @@ def test_one_that_does_not_finish_is_killed_and_that_is_no_death() -> None:
     assert not run.policy.is_looping
 
 
-def test_without_a_drain_timeout_it_is_waited_for() -> None:
+def test_with_drain_timeout_0_an_old_worker_is_waited_for() -> None:
     run = up(1, drain_timeout=0.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     assert be_ready(run, spawn.child) == [a.Drain(run.pool.leaving[0], a.FOREVER)]
     assert run.pass_time(100_000) == []
 
 
-def test_one_that_has_said_bye_has_little_time_left() -> None:
+def test_a_worker_that_said_bye_has_little_time_left() -> None:
     run = up(1, drain_timeout=60.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     be_ready(run, spawn.child)
@@ -330,7 +330,7 @@ def test_one_that_has_said_bye_has_little_time_left() -> None:
     assert run.pass_time(GRACE) == [a.Kill(old)]
 
 
-def test_handlers_that_never_end_do_not_gather_processes() -> None:
+def test_handlers_that_never_end_do_not_accumulate_processes() -> None:
     run = up(2, drain_timeout=0.0)
     for _ in range(20):
         todo = run.do(run.policy.reload(run.now))
@@ -339,7 +339,7 @@ def test_handlers_that_never_end_do_not_gather_processes() -> None:
     assert len(list(run.pool.all_children())) <= 2 * 2 + 1
 
 
-def test_a_new_gateway_is_told_again_who_leaves() -> None:
+def test_a_new_gateway_is_told_which_workers_leave() -> None:
     run = up(1, drain_timeout=60.0)
     (spawn,) = run.do(run.policy.reload(run.now))
     be_ready(run, spawn.child)
@@ -359,7 +359,7 @@ def test_a_reload_without_a_gateway_waits_for_it() -> None:
     assert [type(each) for each in run.do(run.policy.listening(ENDPOINT, run.now))] == [a.Spawn]
 
 
-def test_a_stop_takes_the_successor_along() -> None:
+def test_a_stop_also_ends_the_successor() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.reload(run.now))
     run.do(run.policy.stop(run.now))
@@ -369,7 +369,7 @@ def test_a_stop_takes_the_successor_along() -> None:
 
 
 @pytest.mark.parametrize("what", ["reload", "scale", "recycle"])
-def test_nothing_is_begun_while_stopping(what: str) -> None:
+def test_no_reload_begins_in_a_stop(what: str) -> None:
     run = up(1)
     run.do(run.policy.stop(run.now))
     args = {"reload": (), "scale": (5,), "recycle": (1, "why")}[what]
@@ -380,7 +380,7 @@ def test_nothing_is_begun_while_stopping(what: str) -> None:
 # --- recycling ---
 
 
-def test_recycling_replaces_one() -> None:
+def test_recycling_replaces_one_worker() -> None:
     run = up(2)
     two = run.policy.workers[1]
     spawned = run.do(run.policy.recycle(2, "it has handled 1000 events", run.now))
@@ -393,7 +393,7 @@ def test_recycling_replaces_one() -> None:
     assert run.pass_time(1000) == []
 
 
-def test_recycling_to_what_does_not_load_is_tried_again_later() -> None:
+def test_recycling_with_a_file_that_does_not_load_is_tried_again_later() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
     assert run.exit(spawn.child, DOES_NOT_LOAD) == []
@@ -402,7 +402,7 @@ def test_recycling_to_what_does_not_load_is_tried_again_later() -> None:
     assert [type(each) for each in run.pass_time(2)] == [a.Spawn]
 
 
-def test_who_leaves_or_is_not_there_is_not_recycled() -> None:
+def test_a_leaving_or_unknown_worker_is_not_recycled() -> None:
     run = up(2)
     run.do(run.policy.scale(1, run.now))
     for n in (2, 9, 0):
@@ -412,7 +412,7 @@ def test_who_leaves_or_is_not_there_is_not_recycled() -> None:
 # --- scale ---
 
 
-def test_scaling_up_spawns_all_at_once() -> None:
+def test_scaling_up_starts_all_new_workers_at_once() -> None:
     run = up(1)
     spawned = run.do(run.policy.scale(3, run.now))
     assert [each.child.n for each in spawned] == [2, 3]
@@ -420,7 +420,7 @@ def test_scaling_up_spawns_all_at_once() -> None:
     assert settled(run.do(run.policy.ready(3, run.now))) == a.Settled("scale", True, "3 workers")
 
 
-def test_scaling_down_drains_the_youngest() -> None:
+def test_scaling_down_drains_the_youngest_worker() -> None:
     run = up(3)
     one, two, three = run.policy.workers
     drains = run.do(run.policy.scale(1, run.now))
@@ -431,7 +431,7 @@ def test_scaling_down_drains_the_youngest() -> None:
     assert run.pass_time(1000) == []
 
 
-def test_those_that_do_not_serve_go_first() -> None:
+def test_scaling_down_removes_workers_that_do_not_serve_first() -> None:
     run = up(3)
     dead, starting, serving = run.policy.workers
     run.exit(starting)
@@ -442,19 +442,19 @@ def test_those_that_do_not_serve_go_first() -> None:
     assert settled(run.exit(starting, -15)).ok
 
 
-def test_the_same_number_is_done_at_once() -> None:
+def test_scaling_to_the_same_number_is_done_at_once() -> None:
     run = up(2)
     assert settled(run.do(run.policy.scale(2, run.now))).ok
 
 
 @pytest.mark.parametrize(("asked", "got"), [(0, 1), (-3, 1), (5000, 1000)])
-def test_the_number_has_bounds(asked: int, got: int) -> None:
+def test_the_number_of_workers_has_bounds(asked: int, got: int) -> None:
     run = up(1)
     run.do(run.policy.scale(asked, run.now))
     assert len(run.policy.workers) == got
 
 
-def test_what_goes_needs_no_successor() -> None:
+def test_a_worker_removed_by_scaling_gets_no_successor() -> None:
     run = up(2)
     run.do(run.policy.recycle(2, "old", run.now))
     successor = run.pool.successor
@@ -465,7 +465,7 @@ def test_what_goes_needs_no_successor() -> None:
     assert settled(run.exit(run.pool.leaving[0], 0)).ok
 
 
-def test_new_ones_that_do_not_load_are_told() -> None:
+def test_new_workers_that_do_not_load_are_reported() -> None:
     run = up(1)
     (spawn,) = run.do(run.policy.scale(2, run.now))
     (done,) = run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3")
@@ -473,7 +473,7 @@ def test_new_ones_that_do_not_load_are_told() -> None:
     assert run.pass_time(1) == [spawn], "it may be mended"
 
 
-def test_scale_during_a_reload() -> None:
+def test_scaling_during_a_reload_takes_effect() -> None:
     run = up(2)
     spawned = run.do(run.policy.reload(run.now))
     (extra,) = run.do(run.policy.scale(3, run.now))
@@ -500,7 +500,7 @@ def mixed() -> Run:
     return run
 
 
-def test_one_of_each_is_started_first_and_all_when_both_are_ready() -> None:
+def test_one_worker_of_each_entry_is_started_first() -> None:
     run = Run(2, 1.0, NODE)
     run.do(run.policy.start(run.now))
     first = run.do(run.policy.listening(ENDPOINT, run.now))
@@ -511,7 +511,7 @@ def test_one_of_each_is_started_first_and_all_when_both_are_ready() -> None:
     assert run.do(run.policy.ready(2, run.now)) == [a.Spawn(places[1]), a.Spawn(places[3])]
 
 
-def test_one_that_does_not_load_ends_the_run_before_it_is_up() -> None:
+def test_an_entry_that_does_not_load_ends_the_run_at_its_start() -> None:
     run = Run(1, 1.0, NODE)
     run.do(run.policy.start(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -520,7 +520,7 @@ def test_one_that_does_not_load_ends_the_run_before_it_is_up() -> None:
     assert a.TellStop(0.0) in done
 
 
-def test_each_is_scaled_by_itself() -> None:
+def test_each_entry_is_scaled_by_itself() -> None:
     run = mixed()
     node = run.pool.programs[1]
     (spawn,) = run.do(run.policy.scale(3, run.now, run.pool, node))
@@ -532,7 +532,7 @@ def test_each_is_scaled_by_itself() -> None:
     assert [each.child.program for each in drains if isinstance(each, a.Drain)] == [PROGRAM]
 
 
-def test_who_is_replaced_is_replaced_by_its_like() -> None:
+def test_a_worker_is_replaced_by_one_of_its_entry() -> None:
     run = mixed()
     old = run.policy.workers[3]
     assert old.program == NODE.program

@@ -15,18 +15,18 @@ def restarts(intensity: int = 2) -> Restarts:
     return Restarts(intensity, lambda: 1.0)
 
 
-def test_only_the_death_that_begins_it_says_so() -> None:
+def test_only_the_death_that_begins_a_crash_loop_reports_it() -> None:
     counted = restarts()
     assert [counted.record_death(child(n), None, n) for n in range(5)] == [0, 0, 1, 0, 0]
     assert counted.is_looping
 
 
-def test_intensity_none() -> None:
+def test_with_restart_intensity_0_the_first_death_begins_a_crash_loop() -> None:
     counted = restarts(intensity=0)
     assert counted.record_death(child(), None, 0.0)
 
 
-def test_a_long_life_does_not_count() -> None:
+def test_a_death_after_a_long_life_does_not_count() -> None:
     counted = restarts(intensity=0)
     assert not counted.record_death(child(), 5.0, 5.0 + STABLE_AFTER)
     proved = child()
@@ -34,7 +34,7 @@ def test_a_long_life_does_not_count() -> None:
     assert not counted.record_death(proved, 5.0, 5.1)
 
 
-def test_proof_forgets_what_was_before_it() -> None:
+def test_a_proven_worker_clears_earlier_deaths() -> None:
     counted = restarts()
     for at in range(3):
         counted.record_death(child(), None, float(at))
@@ -44,7 +44,7 @@ def test_proof_forgets_what_was_before_it() -> None:
     assert not counted.prove(child(spawned_at=5.0)), "said once"
 
 
-def test_a_pardon_ends_a_loop() -> None:
+def test_a_pardon_ends_a_crash_loop() -> None:
     counted = restarts()
     dead = [child(n) for n in range(3)]
     for each in dead:
@@ -57,7 +57,7 @@ def test_a_pardon_ends_a_loop() -> None:
     assert not counted.forgive(99, 0.7)
 
 
-def test_a_pardon_of_one_that_has_a_successor_leaves_that_alone() -> None:
+def test_a_late_pardon_leaves_the_successor_alone() -> None:
     counted = restarts()
     place = child(1)
     counted.record_death(place, 0.0, 0.5)
@@ -66,7 +66,7 @@ def test_a_pardon_of_one_that_has_a_successor_leaves_that_alone() -> None:
     assert (place.spawn_at, place.early_deaths) == (9.0, 4)
 
 
-def test_deaths_nobody_asks_about_do_not_gather() -> None:
+def test_recorded_deaths_are_bounded() -> None:
     counted = restarts()
     for n in range(JUDGED_KEPT + 1):
         counted.record_death(child(n), None, float(n))

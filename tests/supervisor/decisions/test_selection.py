@@ -47,7 +47,7 @@ SAME = pools(a=["x.py"], b=["x.py"])
         (SAME, "a/x.py", "a x.py"),
     ],
 )
-def test_who_is_meant(known: list[Pool], name: str, meant: str) -> None:
+def test_a_name_selects_its_pool_or_workers(known: list[Pool], name: str, meant: str) -> None:
     found = which(known, name)
     assert not isinstance(found, str), found
     pool, program = found
@@ -69,7 +69,7 @@ def test_who_is_meant(known: list[Pool], name: str, meant: str) -> None:
         (pools(far=[]), "", "this run has no workers of its own"),
     ],
 )
-def test_nobody_knows(known: list[Pool], name: str, hint: str) -> None:
+def test_an_unknown_name_is_refused(known: list[Pool], name: str, hint: str) -> None:
     said = which(known, name)
     assert isinstance(said, str)
     assert hint in said

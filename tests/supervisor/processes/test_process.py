@@ -76,11 +76,11 @@ LINES = (
 )
 
 
-def test_lines_come_in_order(start: type[Child]) -> None:
+def test_lines_of_a_child_arrive_in_order(start: type[Child]) -> None:
     assert start(LINES).wait() == [*(str(n) for n in range(500)), 7]
 
 
-def test_what_explains_an_exit_comes_before_it(
+def test_lines_of_a_child_arrive_before_its_exit(
     start: type[Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LAST_WORDS", 60.0)
@@ -93,7 +93,7 @@ def test_what_explains_an_exit_comes_before_it(
     assert child.heard_before_exit == 1
 
 
-def test_the_last_line_needs_no_end(start: type[Child]) -> None:
+def test_the_last_line_needs_no_newline(start: type[Child]) -> None:
     assert start("print('half', end='')").wait() == ["half", 0]
 
 
@@ -110,14 +110,14 @@ def test_output_need_not_be_text(start: type[Child]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
-def test_a_child_hears_that_it_may_go_and_not_that_we_are_gone(start: type[Child]) -> None:
+def test_a_child_that_is_released_is_not_told_that_its_parent_is_gone(start: type[Child]) -> None:
     child = start("import sys; print('up', flush=True); sys.stdin.read(); print('you are gone')")
     eventually(lambda: child.heard, "its first line")
     child.process.terminate()
     assert child.wait() == ["up", -signal.SIGTERM]
 
 
-def test_a_child_hears_that_its_parent_is_gone() -> None:
+def test_a_child_notices_that_its_parent_is_gone() -> None:
     """Its parent is a process of its own here, which is killed."""
     child = "import sys; print('up', flush=True); sys.stdin.read(); open(sys.argv[1], 'w')"
     code = (
@@ -161,7 +161,7 @@ def test_an_abort_shows_the_stack(start: type[Child]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_its_memory(start: type[Child]) -> None:
+def test_the_memory_of_a_child_is_read(start: type[Child]) -> None:
     code = "x = bytearray(100_000_000); print('up', flush=True); import time; time.sleep(600)"
     child = start(code)
     eventually(lambda: child.heard, "its first line")
@@ -173,7 +173,7 @@ def test_its_memory(start: type[Child]) -> None:
     assert child.process.memory() is None
 
 
-def test_words_to_a_dead_child_are_lost_in_silence(start: type[Child]) -> None:
+def test_writing_to_a_dead_child_raises_nothing(start: type[Child]) -> None:
     child = start("pass")
     child.wait()
     child.process.terminate()
@@ -204,20 +204,20 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_exit(
     child.wait()
 
 
-def test_what_cannot_be_started_raises() -> None:
+def test_a_program_that_cannot_be_started_raises() -> None:
     with pytest.raises(OSError):
         Process(["/no/such/program"], {}, on_line=print, on_exit=print)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
-def test_ctrl_c_does_not_reach_it(start: type[Child]) -> None:
+def test_ctrl_c_does_not_reach_a_child(start: type[Child]) -> None:
     child = start("import os; print(os.getpgrp())")
     group, _ = child.wait()
     assert int(group) == child.process.pid != os.getpgrp()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits handles, not descriptors")
-def test_it_inherits_the_lock_and_nothing_else(start: type[Child], tmp_path: Path) -> None:
+def test_a_child_inherits_the_lock_and_nothing_else(start: type[Child], tmp_path: Path) -> None:
     kept = os.open(tmp_path, os.O_RDONLY)
     other = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(other, True)
@@ -229,7 +229,7 @@ def test_it_inherits_the_lock_and_nothing_else(start: type[Child], tmp_path: Pat
     assert child.wait() == ["open", "closed", 0]
 
 
-def test_the_environment_is_ours_less_that_of_another_run(
+def test_a_child_gets_our_environment_without_that_of_another_run(
     start: type[Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WSRAW_TOKEN", "of a run that we are a worker of")
@@ -238,7 +238,7 @@ def test_the_environment_is_ours_less_that_of_another_run(
     assert start(code, {"NEW": "given"}).wait() == ["None kept given", 0]
 
 
-def test_what_it_is_told_first_may_have_any_length() -> None:
+def test_the_settings_for_a_child_may_have_any_length() -> None:
     """The system limits a variable of the environment to 128 KiB."""
     heard: list[str] = []
     gone = threading.Event()
@@ -254,7 +254,7 @@ def test_what_it_is_told_first_may_have_any_length() -> None:
     assert heard == ["1000001"]
 
 
-def test_one_that_never_listens_keeps_nobody_waiting() -> None:
+def test_a_child_that_never_reads_does_not_block_its_parent() -> None:
     gone = threading.Event()
     process = Process(
         [sys.executable, "-c", "import time; time.sleep(600)"],
@@ -268,7 +268,7 @@ def test_one_that_never_listens_keeps_nobody_waiting() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open folder cannot be removed")
-def test_where_children_start_when_our_folder_is_deleted(
+def test_children_start_although_the_current_folder_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "release"
@@ -307,18 +307,18 @@ def test_where_children_start_when_our_folder_is_deleted(
         (-250, False, "was killed by signal 250"),
     ],
 )
-def test_the_reason_in_words(code: int, killed: bool, words: str) -> None:
+def test_an_exit_status_is_shown_in_words(code: int, killed: bool, words: str) -> None:
     assert reason(code, {3: "it cannot"}, killed=killed) == words
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-def test_a_sigkill_is_guessed_at_only_if_it_was_not_ours() -> None:
+def test_an_unexpected_sigkill_is_explained_and_our_own_is_not() -> None:
     assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
     assert reason(-9, {}, killed=True) == "was killed by SIGKILL"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="who may make links there?")
-def test_the_folder_by_the_name_of_the_shell(
+def test_the_current_folder_has_the_name_that_the_shell_uses(
     start: type[Child], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gunicorn #394: what the link in it leads to is known only when a process starts."""
@@ -339,7 +339,7 @@ def test_the_folder_by_the_name_of_the_shell(
 
 
 @pytest.mark.parametrize("named", ["", "one", "/", "/no/such/folder", None])
-def test_a_wrong_name_of_the_folder_is_not_believed(
+def test_a_wrong_pwd_variable_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
 ) -> None:
     """Who starts us with another folder need not have set it."""
@@ -353,7 +353,7 @@ def test_a_wrong_name_of_the_folder_is_not_believed(
 
 
 @pytest.mark.parametrize("which", [1, 2])
-def test_a_thread_that_cannot_start_is_a_process_that_cannot(
+def test_a_child_whose_thread_cannot_start_is_reported_as_not_started(
     which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bound of a container counts threads (gunicorn in DFO-Ocean-Navigator #771)."""

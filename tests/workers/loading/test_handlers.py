@@ -29,7 +29,7 @@ NAMES = list(handlers.SIGNATURES)
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_any_one_alone(load_text: Load, name: str, word: str) -> None:
+def test_any_single_handler_is_enough(load_text: Load, name: str, word: str) -> None:
     loaded = load_text(f"{word} {name}({', '.join(handlers.SIGNATURES[name])}): pass\n")
     found = [other for other in NAMES if getattr(loaded, other) is not None]
     assert found == [name]
@@ -37,7 +37,7 @@ def test_any_one_alone(load_text: Load, name: str, word: str) -> None:
     assert len(loaded.awaited) == loaded.is_async
 
 
-def test_none_at_all(load_text: Load) -> None:
+def test_a_file_without_handlers_is_refused(load_text: Load) -> None:
     loaded = load_text("")
     assert all(getattr(loaded, name) is None for name in NAMES)
     assert not loaded.is_async
@@ -55,7 +55,9 @@ def test_none_at_all(load_text: Load) -> None:
         "on_message = print",
     ],
 )
-def test_what_can_be_called_that_way(load_text: Load, text: str) -> None:
+def test_functions_that_can_be_called_with_the_arguments_are_accepted(
+    load_text: Load, text: str
+) -> None:
     assert load_text(text).on_message is not None
 
 
@@ -80,7 +82,7 @@ def test_what_can_be_called_that_way(load_text: Load, text: str) -> None:
         ("from wsraw import publish\npublish('a', 'b')", "while its handlers run"),
     ],
 )
-def test_what_does_not_load(
+def test_a_file_that_does_not_load_is_reported(
     load_text: Load, text: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wsraw.workers import api
@@ -99,12 +101,12 @@ def test_the_line_of_a_wrong_function_is_named(load_text: Load) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing.py", "."])
-def test_no_file(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(LoadError, match="there is no handlers file"):
         load(str(tmp_path / name))
 
 
-def test_its_folder_comes_first(load_text: Load, tmp_path: Path) -> None:
+def test_the_folder_of_the_file_comes_first_on_the_path(load_text: Load, tmp_path: Path) -> None:
     (tmp_path / "beside_it.py").write_text("VALUE = 5\n")
     loaded = load_text("from beside_it import VALUE\ndef on_start(): return VALUE\n")
     assert loaded.on_start is not None and loaded.on_start() == 5
@@ -120,7 +122,7 @@ def test_its_folder_comes_first(load_text: Load, tmp_path: Path) -> None:
         ("extensionless", "extensionless"),
     ],
 )
-def test_module_names(load_text: Load, file: str, module: str) -> None:
+def test_the_module_has_the_name_of_its_file(load_text: Load, file: str, module: str) -> None:
     """Found by its name, as pickle and dataclasses want it; no other module is hidden by it."""
     before = sys.modules.get(Path(file).stem)
     text = (
@@ -136,7 +138,7 @@ def test_module_names(load_text: Load, file: str, module: str) -> None:
         assert sys.modules[Path(file).stem] is before
 
 
-def test_timers(load_text: Load) -> None:
+def test_every_registers_timers(load_text: Load) -> None:
     loaded = load_text(
         "from wsraw import every\n"
         "@every(2)\ndef f(): return 'f'\n"
@@ -157,7 +159,7 @@ def test_an_async_timer_needs_a_loop(load_text: Load) -> None:
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_an_object_that_is_called(load_text: Load, word: str) -> None:
+def test_a_callable_object_is_accepted_as_a_handler(load_text: Load, word: str) -> None:
     """Of a dataclass, too, which has no hash."""
     loaded = load_text(
         f"class Chat:\n    __hash__ = None\n    {word} __call__(self, msg, con): pass\n"
@@ -184,7 +186,7 @@ def test_an_object_that_is_called(load_text: Load, word: str) -> None:
         ("def on_login(con): pass\ndef online(): pass\non_open = 1", ""),
     ],
 )
-def test_a_slip_in_a_name(load_text: Load, text: str, says: str) -> None:
+def test_a_misspelled_handler_is_reported(load_text: Load, text: str, says: str) -> None:
     loaded = load_text(text)
     found = handlers.slips(loaded)
     assert len(found) == bool(says)

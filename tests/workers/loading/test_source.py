@@ -65,7 +65,7 @@ def test_bytecode_of_another_text_is_never_taken(tmp_path: Path, before: str) ->
     assert value(file) == 3
 
 
-def test_python_itself_believes_what_we_write(tmp_path: Path) -> None:
+def test_python_accepts_the_bytecode_that_is_written(tmp_path: Path) -> None:
     """So do processes that multiprocessing spawns, which have the usual loader."""
     file = tmp_path / "m.py"
     for n in (1, 2):
@@ -91,7 +91,7 @@ def test_bytecode_of_the_same_text_is_taken(
     assert value(file) == 1
 
 
-def test_a_file_that_was_moved_shows_its_new_place(tmp_path: Path) -> None:
+def test_a_moved_file_shows_its_new_path(tmp_path: Path) -> None:
     write(tmp_path / "one/m.py", 1)
     value(tmp_path / "one/m.py")
     shutil.move(tmp_path / "one", tmp_path / "two")
@@ -109,7 +109,7 @@ def test_bytecode_is_as_private_as_its_source(tmp_path: Path) -> None:
     assert cache(file).stat().st_mode & 0o777 == 0o600
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_a_file_in_a_read_only_folder_loads(tmp_path: Path) -> None:
     file = tmp_path / "m.py"
     write(file, 1)
     (tmp_path / "__pycache__").write_text("not a folder")
@@ -127,7 +127,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         (os.__file__, True),
     ],
 )
-def test_what_is_installed_is_left_to_python(path: str, installed: bool) -> None:
+def test_installed_modules_are_left_to_python(path: str, installed: bool) -> None:
     assert source._is_installed(path) is installed
 
 
@@ -146,7 +146,7 @@ def on_message(msg, con):
 """
 
 
-def test_all_that_a_worker_imports(
+def test_a_reloaded_worker_imports_every_changed_module_of_its_folder(
     process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)

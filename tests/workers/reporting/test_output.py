@@ -47,7 +47,7 @@ def test_configuring_logging_does_not_silence_us(root: logging.Logger) -> None:
     assert not log.disabled and log.isEnabledFor(logging.ERROR)
 
 
-def test_its_level_is_who_sets_it(root: logging.Logger) -> None:
+def test_handlers_may_set_the_log_level_of_the_worker(root: logging.Logger) -> None:
     level = log.level
     try:
         ours = {"wsraw.worker": {"level": "CRITICAL"}}
@@ -58,7 +58,7 @@ def test_its_level_is_who_sets_it(root: logging.Logger) -> None:
 
 
 @pytest.mark.parametrize("broken", ["factory", "filter", "handler"])
-def test_logging_that_raises_costs_nobody_more_than_its_format(
+def test_a_log_format_that_raises_loses_only_its_format(
     root: logging.Logger,
     broken: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -104,7 +104,7 @@ def drain(reader: int) -> bytes:
 
 
 @needs_poll
-def test_who_prints_does_not_wait_for_who_does_not_read() -> None:
+def test_output_does_not_wait_for_a_reader_that_does_not_read() -> None:
     reader, writer = os.pipe()
     stream = io.TextIOWrapper(
         io.BufferedWriter(output.Pipe(writer, 0.01)), "utf-8", line_buffering=True
@@ -130,7 +130,7 @@ def test_who_prints_does_not_wait_for_who_does_not_read() -> None:
 
 
 @needs_poll
-def test_what_fits_is_written_as_it_is() -> None:
+def test_output_that_fits_is_written_unchanged() -> None:
     reader, writer = os.pipe()
     pipe = output.Pipe(writer, 10.0)
     try:
@@ -145,7 +145,7 @@ def test_what_fits_is_written_as_it_is() -> None:
 
 
 @needs_poll
-def test_who_reads_no_more_is_an_error_as_always() -> None:
+def test_output_to_a_closed_reader_raises_as_usual() -> None:
     reader, writer = os.pipe()
     pipe = output.Pipe(writer, 10.0)
     os.close(reader)

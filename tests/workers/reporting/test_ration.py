@@ -22,7 +22,7 @@ class Log:
                 self.rationed(what, error)
 
 
-def test_of_each_mistake_the_first_are_shown_and_the_others_counted(
+def test_the_first_of_each_mistake_are_shown_and_the_others_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = Log()
@@ -39,7 +39,7 @@ def test_of_each_mistake_the_first_are_shown_and_the_others_counted(
     assert log.shown[-1] == "again"
 
 
-def test_a_new_period_begins_with_what_the_last_has_left_out(
+def test_a_new_period_begins_with_the_count_of_the_last(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log()
@@ -51,7 +51,7 @@ def test_a_new_period_begins_with_what_the_last_has_left_out(
     assert len(log.shown) == SHOWN + 1
 
 
-def test_they_are_counted_aloud_even_if_none_comes_again(
+def test_the_count_is_shown_even_if_no_mistake_follows(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log()
@@ -63,7 +63,7 @@ def test_they_are_counted_aloud_even_if_none_comes_again(
         eventually(lambda: "7 more reports" in caplog.text)
 
 
-def test_mistakes_without_number_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_different_mistakes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
     for n in range(10 * MISTAKES):
         log.fail("\n" * n + "1 / 0")

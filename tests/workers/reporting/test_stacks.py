@@ -47,7 +47,9 @@ async def deep(gate: asyncio.Event, left: int = 100) -> None:
         (deep, ["deep"]),
     ],
 )
-def test_the_stack_of_what_waits(make: Callable[[asyncio.Event], Any], names: list[str]) -> None:
+def test_the_stack_of_a_waiting_coroutine_is_shown(
+    make: Callable[[asyncio.Event], Any], names: list[str]
+) -> None:
     async def main() -> str:
         gate = asyncio.Event()
         awaited = make(gate)
@@ -68,7 +70,7 @@ def test_the_stack_of_what_waits(make: Callable[[asyncio.Event], Any], names: li
     assert ("repeated" if make is deep else "waiting for") in text
 
 
-def test_what_is_not_a_coroutine() -> None:
+def test_an_awaitable_that_is_not_a_coroutine_is_shown() -> None:
     assert where(None) == ""
     assert where(5) == "  waiting for int"
 
@@ -88,7 +90,7 @@ def chain(links: int, *, explicit: bool) -> BaseException:
 
 @pytest.mark.parametrize("explicit", [False, True])
 @pytest.mark.parametrize("links", [1, LONGEST_CHAIN, LONGEST_CHAIN + 1, 100_000])
-def test_of_a_chain_the_last_exceptions_and_the_first_are_shown(links: int, explicit: bool) -> None:
+def test_the_first_and_last_exceptions_of_a_chain_are_shown(links: int, explicit: bool) -> None:
     error = chain(links, explicit=explicit)
     with shortened(error) as left_out:
         text = "".join(traceback.format_exception(error))
@@ -101,7 +103,7 @@ def test_of_a_chain_the_last_exceptions_and_the_first_are_shown(links: int, expl
         assert again == left_out
 
 
-def test_a_chain_that_is_a_ring() -> None:
+def test_a_cyclic_chain_of_exceptions_is_shown() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__context__, second.__context__ = second, first
     with shortened(first) as left_out:

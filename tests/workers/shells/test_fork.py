@@ -118,7 +118,7 @@ WAYS = [
 
 @linux
 @KINDS
-def test_nothing_of_the_worker_is_left(process: Process, word: str) -> None:
+def test_a_forked_child_has_nothing_of_the_worker(process: Process, word: str) -> None:
     """fastapi #1487, uvicorn #2289: multiprocessing's terminate() had no effect in a child."""
     start(
         process,
@@ -140,7 +140,7 @@ def on_message(msg, con):
 
 
 @linux
-def test_programs_of_asyncio(process: Process) -> None:
+def test_a_forked_child_can_run_asyncio(process: Process) -> None:
     start(process, "def on_message(msg, con):\n    return await by_asyncio()\n", "async def")
     found = json.loads(ask(process, "x"))
     assert found == {"ignored": [], "handled": [], "sockets": [], "wakeup": -1}
@@ -161,7 +161,7 @@ CALLS = [
 
 
 @KINDS
-def test_commands_raise(process: Process, word: str) -> None:
+def test_commands_in_a_forked_child_raise(process: Process, word: str) -> None:
     """libzmq #3223, pyzmq #841: what a forked child sent vanished, or the child hung."""
     start(
         process,
@@ -195,7 +195,7 @@ ENDS = [
 
 
 @KINDS
-def test_a_child_that_comes_back_ends(process: Process, word: str) -> None:
+def test_a_forked_child_that_returns_from_its_handler_ends(process: Process, word: str) -> None:
     """It went on as a second worker, which looked for events at 100 % of a core."""
     start(
         process,
@@ -235,7 +235,7 @@ def on_message(msg, con):
     assert err.count("was forked from a wsraw worker") == 1, "the answer of a child"
 
 
-def test_a_child_that_awaits_ends(process: Process) -> None:
+def test_a_forked_child_that_awaits_ends(process: Process) -> None:
     """It has no loop: that one, with its descriptors, is the worker's."""
     start(
         process,
@@ -307,7 +307,7 @@ def on_message(msg, con):
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_signal_before_the_child_is_ready(process: Process) -> None:
+def test_a_signal_before_the_forked_child_is_prepared_ends_it(process: Process) -> None:
     """It comes between the fork and what is done then; here the handler itself is called."""
     start(
         process,

@@ -39,7 +39,7 @@ def ends() -> Iterator[Ends]:
     made.context.term()
 
 
-def test_both_ways(ends: Ends) -> None:
+def test_batches_go_both_ways(ends: Ends) -> None:
     identity = ends.probe()
     assert ends.dealer.receive() is None
     assert not ends.dealer.is_readable()
@@ -51,13 +51,13 @@ def test_both_ways(ends: Ends) -> None:
     assert ends.router.recv_multipart() == [identity, b"out"]
 
 
-def test_a_wait_is_over_in_time(ends: Ends) -> None:
+def test_a_wait_ends_in_time(ends: Ends) -> None:
     ends.probe()
     assert not ends.dealer.wait(0.0)
     assert not ends.dealer.wait(0.001)
 
 
-def test_the_bell_wakes_it(ends: Ends) -> None:
+def test_the_waker_ends_a_wait(ends: Ends) -> None:
     ends.probe()
     done = threading.Event()
 
@@ -74,7 +74,7 @@ def test_the_bell_wakes_it(ends: Ends) -> None:
     assert not ends.dealer.wait(0.0)
 
 
-def test_a_bell_that_nobody_hears_can_be_rung_forever() -> None:
+def test_a_waker_can_be_called_without_end() -> None:
     bell = Bell()
     for _ in range(100_000):
         bell.ring()
@@ -83,7 +83,7 @@ def test_a_bell_that_nobody_hears_can_be_rung_forever() -> None:
     bell.ring()
 
 
-def test_nothing_waits_for_a_gateway_that_is_away(ends: Ends) -> None:
+def test_nothing_is_queued_for_a_gateway_that_is_away(ends: Ends) -> None:
     """IMMEDIATE: else a new gateway would get what was meant for the old one."""
     ends.probe()
     endpoint = ends.router.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -107,7 +107,7 @@ def test_nothing_waits_for_a_gateway_that_is_away(ends: Ends) -> None:
     assert ends.router.recv_multipart()[1] == b"fresh"
 
 
-def test_an_endpoint_that_cannot_be_one() -> None:
+def test_an_invalid_endpoint_is_refused() -> None:
     bell = Bell()
     with pytest.raises(OSError):
         Dealer("nonsense", bell)

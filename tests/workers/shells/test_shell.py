@@ -32,7 +32,7 @@ class Stopper:
     asked = False
 
 
-def test_warns_once_when_alone(
+def test_a_shell_without_a_gateway_warns_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("wsraw").propagate = True
@@ -56,7 +56,7 @@ def test_warns_once_when_alone(
         (False, (1,), False, "why", True),
     ],
 )
-def test_when_it_is_over(
+def test_the_shell_is_over_when_its_events_are_handled_or_it_is_shut_out(
     draining: bool, queue: tuple[int, ...], asked: bool, shut_out: str, over: bool
 ) -> None:
     runtime, stopper = Runtime(), Stopper()
