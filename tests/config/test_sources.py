@@ -330,7 +330,7 @@ def test_tables_in_a_file_become_pools_and_routes(tmp_path: Path) -> None:
         ('kind = "raw"', 'kind = "raw"\npath = "/x"', "routes: listener unix:"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_refused_with_its_place(
+def test_a_wrong_value_in_a_table_is_refused_with_its_place(
     tmp_path: Path, right: str, wrong: str, message: str
 ) -> None:
     assert TWO_POOLS.count(right) == 1

@@ -464,7 +464,7 @@ def test_every_row_has_a_case_and_every_limit_a_row() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.act.__name__ for case in CASES])
-def test_what_a_client_sees_is_counted_and_logged(
+def test_each_reached_limit_is_seen_by_the_client_and_counted_and_logged(
     case: Case, handlers: Callable[[str], Path], tmp_path: Path
 ) -> None:
     cert = server_file(tmp_path)

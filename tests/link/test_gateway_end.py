@@ -30,7 +30,7 @@ def test_welcome_begins_the_session() -> None:
         (2**40, 2**40, LARGEST_WINDOW, FIRST_WINDOW, LARGEST_WINDOW),
     ],
 )
-def test_what_hello_asks_for_is_bounded(
+def test_the_limits_requested_by_a_hello_are_bounded(
     window: int, concurrency: int, largest: int, first: int, hands: int
 ) -> None:
     end = gateway_end(window=window, concurrency=concurrency)

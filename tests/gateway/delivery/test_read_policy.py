@@ -109,7 +109,7 @@ def test_a_closed_connection_is_read_while_its_socket_lingers() -> None:
     assert answer(con, lingering=True, eof=True) is Reading.NO
 
 
-def test_who_has_more_to_parse_or_sends_more_than_others_waits_for_its_turn() -> None:
+def test_a_client_with_much_to_parse_waits_for_its_turn() -> None:
     stage = Stage()
     con = stage.websocket()
     assert answer(con, is_busy=True) is Reading.IN_TURN
@@ -369,7 +369,9 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["raw", "websocket", "asking"])
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, max_size=25))
-def test_all_who_hold_a_socket_read_alike(kind: str, steps: list[tuple[Any, ...]]) -> None:
+def test_every_holder_of_a_socket_pauses_reading_alike(
+    kind: str, steps: list[tuple[Any, ...]]
+) -> None:
     options = {**SETTINGS, "verdict": "handlers" if kind == "asking" else "gateway"}
     holders: list[Holder] = []
     try:

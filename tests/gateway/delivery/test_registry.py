@@ -111,7 +111,7 @@ def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
     assert con.close_cause == "eof"
 
 
-def test_what_came_before_a_violation_is_answered_before_the_close() -> None:
+def test_frames_before_a_violation_are_answered_before_the_close() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()

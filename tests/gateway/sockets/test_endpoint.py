@@ -336,7 +336,7 @@ def test_a_reset_is_noticed_while_reading_is_paused(serve: Serve) -> None:
     assert served.heard[-1].cause == "lost"
 
 
-def test_what_came_during_a_pause_is_read_after_it(serve: Serve) -> None:
+def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
     served = serve()
     served.working = False
     client = paused(served)

@@ -22,7 +22,7 @@ def test_a_message_is_framed_as_its_key_says() -> None:
         assert zlib.decompressobj(-12).decompress(packed[2:] + tail) == b"x" * 100
 
 
-def test_who_asks_is_told_of_the_size_of_a_message_that_nobody_holds_any_more() -> None:
+def test_a_shared_message_reports_its_size_when_it_is_freed() -> None:
     freed: list[int] = []
     framed = frame_message(PLAIN_KEY, b"x" * 10, "text")
     assert type(framed) is Framed
