@@ -221,7 +221,7 @@ NUMBERS: Final = {
     "bye-linger": f"{link_socket.BYE_LINGER} ms",
     "come-back": f"{router.COME_BACK:g} s",
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
-    "exit-shut-out": f"{shell.EXIT_SHUT_OUT}",
+    "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{window.FIRST_WINDOW}",
     "heartbeat": f"{link_socket.HEARTBEAT // 1000} s",

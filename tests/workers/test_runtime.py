@@ -698,9 +698,9 @@ def test_refusals_are_logged_with_their_call(
     p.gateway.refuse(0, "because")
     p.tell()
     assert "because" in caplog.text
-    assert not p.runtime.shut_out
+    assert not p.runtime.rejection
     p.runtime.receive(encode([0, Who(), Refused(0, 0, "its token is wrong")]))
-    assert p.runtime.shut_out == "its token is wrong"
+    assert p.runtime.rejection == "its token is wrong"
 
 
 def test_ids_come_from_the_range_of_the_session(pair: MakePair) -> None:
@@ -796,6 +796,6 @@ def test_commands_outside_an_event_are_split_into_batches(
     con = both.con(1)
     for _ in range(9):
         con.send(bytes(30_000))
-    with pytest.raises(ValueError, match="one message"):
+    with pytest.raises(ValueError, match="too large"):
         con.send(bytes(40_000))
     assert [len(both.commands()) for _ in range(9)] == [1] * 9

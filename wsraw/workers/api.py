@@ -1,4 +1,4 @@
-"""Sans-I/O. The functions that a handlers file imports from wsraw; they reach the one runtime."""
+"""Sans-I/O. The functions that a handlers file imports from wsraw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _During:
-    """Stands for the connection whose event is being handled."""
+    """Marks the connection whose event is being handled."""
 
     def __repr__(self) -> str:
         return "DURING"
@@ -30,24 +30,24 @@ _why_none = NO_WORKER = "this works in a wsraw worker, while its handlers run"
 
 
 def install(runtime: Runtime, call_soon: CallSoon) -> None:
-    """Make this the worker that the functions below speak for. One process, one worker."""
+    """Make this the worker of the process, which the functions below use."""
     global _installed
     _installed = runtime, call_soon
 
 
 def installed() -> bool:
-    """Whether this process has its worker."""
+    """Whether this process has a worker."""
     return _installed is not None
 
 
 def uninstall() -> None:
-    """That worker is over; the functions below raise until there is another one."""
+    """Remove the worker; the functions below raise until there is another one."""
     global _installed, _why_none
     _installed, _why_none = None, NO_WORKER
 
 
 def forked() -> None:
-    """This process was forked from the worker's: it has none, and may have one of its own."""
+    """Remove the worker in a forked process, which may get a worker of its own."""
     global _installed, _why_none
     _installed, _why_none = None, FORKED
 
@@ -86,58 +86,89 @@ def open_client_connection(
     key: str | Path | None = None,
     server_name: str | None = None,
 ) -> Connection:
-    """Open a connection to another server; it is returned at once and can be sent to at once.
+    """Open a connection to another server. It is returned, and can be sent to, at once.
 
-    What happens to it comes as events like those of any other. If it cannot be opened, that is an
-    on_error and an on_close.
+    Its events are like those of any other connection. If it cannot be opened, on_error and
+    on_close are called.
 
-    `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
-    ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket`. With
-    ``ws://user:password@host`` a WebSocket logs in (Basic); `con.target` does not show that. `url`,
-    `host`: path and Host of a WebSocket's request; those of the target when None. `orig`: its
-    Origin; there is none by default, as it is not a browser. `headers`: more of them.
-    `subprotocols`: offered in that order. `connect_timeout`: seconds until it must stand; the
-    setting when None. `reconnect`: when it ends and nobody here wanted that, another one is opened
-    after a while (0.5 s at first, up to 30 s, with jitter); it is a new connection with a new id,
-    which takes over the name, and on_connect tells of it, for raw ones too. `name`: there is one of
-    each name; opening it again gives the one that stands. `couple`: the connection that is not read
-    while this one cannot write, and the other way round; by default the one whose event is being
-    handled, None for no coupling. `deflate`: whether a WebSocket offers compression; None: as the
-    setting says.
+    - `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
+      ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket`.
+      ``ws://user:password@host`` logs in with HTTP Basic authentication; `con.target` does not
+      show the password.
+    - `url`, `host`: path and Host of a WebSocket's request (default: those of the target).
+    - `orig`: Origin of that request (default: none). `headers`: additional header fields.
+      `subprotocols`: offered in this order.
+    - `connect_timeout`: seconds until the connection must be open (default: the setting).
+    - `reconnect`: if the connection ends and no handler closed it, open another one after 0.5 s,
+      later up to 30 s, with jitter. It has a new id, keeps the name, and on_connect is called for
+      it, also for raw ones.
+    - `name`: there is at most one connection of each name; opening it again returns that one.
+    - `couple`: the connection that is not read while this one cannot write, and vice versa
+      (default: the one whose event is being handled; None: no coupling).
+    - `deflate`: whether a WebSocket offers compression (default: the setting).
+    - With TLS the server's certificate is verified against the authorities that the gateway's
+      system trusts. `ca`: a file of authorities to trust instead. `cert`, `key`: files of our own
+      certificate and its key. All three may be PEM texts. `server_name`: the name that the server
+      must prove, if it is not the target's host. `verify`: False accepts any certificate.
 
-    With TLS the server's certificate is verified, by the authorities that the gateway's system
-    trusts. `ca`: by those of this file alone. `cert`, `key`: files of a certificate that we show,
-    and its key. (PEM; the text itself will do.) `server_name`: what the server is asked for and
-    must prove to be, where that is not the target's host. `verify`: False takes any server for the
-    right one.
-
-    Raises TypeError or ValueError for what cannot be opened whatever happens (a target without a
-    port, a header with a line break, a negative timeout), OSError for a file that cannot be read,
-    and ConnectionError while there is no gateway.
+    Raises TypeError or ValueError for invalid arguments (a target without a port, a header with a
+    line break, a negative timeout), OSError for a file that cannot be read, and ConnectionError
+    while there is no gateway.
     """
     target = values.text(target, "target")
-    protocol = values.text(protocol, "protocol")
-    url = "" if url is None else values.text(url, "url")
-    host = "" if host is None else values.text(host, "host")
-    orig = values.text(orig, "orig")
-    options: dict[str, Any] = {}
+    options = _websocket_options(headers, subprotocols, deflate)
+    options.update(_tls_options(verify, ca, cert, key, server_name))
     if name is not None:
         options["name"] = values.text(name, "name")
-    if couple is None:
-        options["couple"] = None
-    elif not isinstance(couple, _During):
-        options["couple"] = to_id(couple)
+    if couple is None or not isinstance(couple, _During):
+        options["couple"] = None if couple is None else to_id(couple)
+    if connect_timeout is not None:
+        options["connect_timeout"] = values.seconds(
+            connect_timeout, "connect_timeout", or_zero=True
+        )
+    if values.flag(reconnect, "reconnect"):
+        options["reconnect"] = True
+    protocol = values.text(protocol, "protocol")
+    if open_options.is_websocket_target(target):
+        protocol = "websocket"
+    fields = {
+        # In the record the url "/" means the target's path.
+        "target": open_options.without_path(target) if url == "/" else target,
+        "protocol": protocol,
+        "url": ("" if url is None else values.text(url, "url")) or "/",
+        "host": "" if host is None else values.text(host, "host"),
+        "orig": values.text(orig, "orig"),
+    }
+    asked = open_options.check(Open(0, **fields, options=options))
+    fields["target"] = asked.shown
+    if asked.login:
+        # Kept out of the target, which is shown and logged.
+        options["headers"] = {"Authorization": asked.login, **options.get("headers", {})}
+    return _runtime().open(fields, options)
+
+
+def _websocket_options(
+    headers: Mapping[str, str] | None, subprotocols: Iterable[str] | None, deflate: bool | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     if headers is not None:
         options["headers"] = values.headers(headers)
     if subprotocols is not None:
         names = values.many(subprotocols, "subprotocols must be a list of str")
         options["subprotocols"] = [values.token(each, "a subprotocol") for each in names]
-    if connect_timeout is not None:
-        options["connect_timeout"] = values.seconds(
-            connect_timeout, "connect_timeout", or_zero=True
-        )
     if deflate is not None:
         options["deflate"] = values.flag(deflate, "deflate")
+    return options
+
+
+def _tls_options(
+    verify: bool,
+    ca: str | Path | None,
+    cert: str | Path | None,
+    key: str | Path | None,
+    server_name: str | None,
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     if not values.flag(verify, "verify"):
         options["verify"] = False
     for part, pem in (("ca", ca), ("cert", cert), ("key", key)):
@@ -145,36 +176,24 @@ def open_client_connection(
             options[part] = _pem(pem, part)
     if server_name is not None:
         options["server_name"] = values.text(server_name, "server_name")
-    if values.flag(reconnect, "reconnect"):
-        options["reconnect"] = True
-    if open_options.is_websocket_target(target):
-        protocol = "websocket"
-    if url == "/":
-        # In the record that means the target's path.
-        target = open_options.without_path(target)
-    fields = {"target": target, "protocol": protocol, "url": url or "/", "host": host, "orig": orig}
-    asked = open_options.check(Open(0, **fields, options=options))
-    fields["target"] = asked.shown
-    if asked.login:
-        # From here on nobody sees it who logs or shows what was opened.
-        options["headers"] = {"Authorization": asked.login, **options.get("headers", {})}
-    return _runtime().open(fields, options)
+    return options
 
 
 def _pem(value: str | Path, part: str) -> str:
-    """Read here: the gateway may be on another machine than the file."""
+    """Read a PEM file here, as the gateway may run on another machine."""
     if not isinstance(value, str | PurePath):
         raise TypeError(f"{part} must be a file or a PEM text, not {values.kind_of(value)}")
     if isinstance(value, str) and "-----BEGIN" in value:
         return values.text(value, part)
-    # What stands around the certificates may be in any encoding; they are ASCII.
+    # Certificates are ASCII; comments around them may have any encoding.
     return Path(value).read_text("utf-8", "replace")
 
 
 def connection(con: Connection | int) -> Connection:
     """The connection of that id, whichever worker serves it, so that it can be sent to or closed.
 
-    Raises TypeError for what is no id. Whether it is still there only its events can tell.
+    It may be closed already; only its events tell that. Raises TypeError for anything that is not
+    an id.
     """
     if isinstance(con, Connection):
         return con
@@ -182,33 +201,33 @@ def connection(con: Connection | int) -> Connection:
 
 
 def join(group: str, con: Connection | int) -> None:
-    """Put a connection into a group. The same as ``con.join(group)``."""
+    """Add a connection to a group, like ``con.join(group)``."""
     connection(con).join(group)
 
 
 def leave(group: str, con: Connection | int) -> None:
-    """Take a connection out of a group. The same as ``con.leave(group)``."""
+    """Remove a connection from a group, like ``con.leave(group)``."""
     connection(con).leave(group)
 
 
 def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()) -> None:
     """Send a message to all connections of a group, whichever workers serve them.
 
-    `exclude`: connections that do not get it. Raises TypeError or ValueError for what is no whole
-    message.
+    `exclude`: connections that do not get it. Raises TypeError or ValueError for anything that is
+    not a whole message.
     """
     send_publish(publish_command(group, msg, exclude))
 
 
 def send_publish(command: Publish) -> None:
-    """The second half of `publish`."""
+    """Send a command of `publish_command`."""
     excluded = len(command.options.get("except", ()))
     size = len(command.data) + values.size(command.group) + 9 * excluded
     _runtime().command(command, size)
 
 
 def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int]) -> Publish:
-    """What `publish` commands."""
+    """The command of `publish`."""
     name = values.group(group)
     data, type_, final = parse_message(msg)
     if not final:
@@ -218,18 +237,19 @@ def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int
 
 
 def flush() -> None:
-    """Send what the current handler has commanded so far, before it returns.
+    """Send the commands of the current handler before it returns.
 
-    For a handler that takes long. After a crash of the worker these commands can happen twice.
+    For handlers that take long. If the worker dies before the handler returns, these commands are
+    repeated.
     """
     _runtime().flush()
 
 
 def call_soon(function: Callable[..., Any], *args: Any) -> None:
-    """Call a function in the thread of the handlers, between them; for threads.
+    """Call a function between handlers, in their thread; to be used from other threads.
 
-    What it commands goes out at once. It may be ``async def`` where handlers are. Raises TypeError
-    for what is not a function.
+    Its commands are sent at once. It may be ``async def`` if handlers are. Raises TypeError for
+    anything that is not a function.
     """
     values.function(function, "what call_soon calls")
     if _installed is None:

@@ -1,7 +1,7 @@
-"""Sans-I/O. What a handler holds: con.send, con.close, con.state.
+"""Sans-I/O. The connection object of handlers: con.send, con.close, con.state.
 
-A `Connection` does nothing itself. It writes commands for its owner, the runtime, which knows whose
-event is being handled and therefore in which outbox a command belongs.
+A `Connection` only makes commands. Its owner, the runtime, knows which event is being handled and
+puts each command into the outbox of that event.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from wsraw.workers.handshake_info import Inf
 
 Data: TypeAlias = str | bytes | bytearray | memoryview
 Message: TypeAlias = Data | Mapping[str, Any]
-"""What can be sent: `str` is text, bytes are binary; or a mapping with data, type and final."""
+"""A message to send: `str` is text, bytes are binary; or a mapping with data, type and final."""
 
 CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
-"""The codes below 3000 that may stand in a close frame (RFC 6455, section 7.4.1, and its registry).
-3000 to 4999 are free for libraries and applications."""
+"""Close codes below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry). 3000 to 4999
+are free for libraries and applications."""
 
-# What is unusual about a connection, as bits: the hot path asks once whether there is anything.
-DEAF: Final = 1
-"""A handler ended it: its further messages are acked unseen, only on_close is heard."""
+# Unusual states of a connection, as bits, so that the hot path tests all of them at once.
+CLOSING: Final = 1
+"""A handler has closed it: further events except on_close are acked without a handler."""
 ATTACHED: Final = 2
-"""It came from another worker: on_attach is due before its next event."""
+"""It has moved here from another worker: on_attach is called before its next event."""
 CLOSED: Final = 4
 """Its on_close has come."""
 UNDECIDED: Final = 8
-"""Its on_connect is being handled, and may say whether it comes in."""
+"""Its on_connect is running and may accept or reject it."""
 
 
 FORKED: Final = (
@@ -55,37 +55,37 @@ FORKED: Final = (
 
 
 class _Unread:
-    """Stands for a state that was not yet decoded. None is a state like any other."""
+    """Marks a state that is not decoded yet; None is a valid state."""
 
 
 UNREAD: Final = _Unread()
 
 
 class Owner(Protocol):
-    """What a connection needs of the runtime."""
+    """The part of the runtime that a connection needs."""
 
     @property
     def epoch(self) -> int:
-        """The epoch of the gateway that we talk to; 0 before the first."""
+        """The epoch of the present gateway; 0 before the first."""
 
     def command(self, record: Record, size: int = 0) -> None:
         """Put a command into the outbox of the current event, or send it at once. `size`: bytes of
-        its data. Raises ValueError for more than a batch carries."""
+        its data. Raises ValueError for more than a batch holds."""
 
     def reads_state(self, con: Connection) -> None:
-        """Look at the state again when the current event is done. Raises LookupError."""
+        """Note that the current handler may change the state in place. Raises LookupError."""
 
     def sets_state(self, con: Connection) -> None:
-        """The state was set. Raises RuntimeError when that cannot be kept."""
+        """Keep a state that was set. Raises RuntimeError if it cannot be kept."""
 
 
 class Response(NamedTuple):
-    """What a server answered in place of the 101."""
+    """The HTTP answer of a server that refused a WebSocket handshake."""
 
     status: int
-    """Of HTTP, as 401 or 503."""
+    """HTTP status, such as 401 or 503."""
     headers: dict[str, str]
-    """As the server spelled them; those that came several times are joined."""
+    """Header fields as the server spelled them; repeated ones are joined."""
     body: bytes
     """Its first 64 KiB."""
 
@@ -93,8 +93,8 @@ class Response(NamedTuple):
 class Connection:
     """One connection, accepted or opened, WebSocket or raw; equal to any other of the same id.
 
-    Its methods may be called for connections that other workers serve, too; what is not known here
-    of such a one (its `inf`, its `state`) is empty or raises.
+    Its methods also work for connections that other workers serve. Of such a connection `inf` is
+    empty here, and `state` raises.
     """
 
     __slots__ = (
@@ -120,19 +120,19 @@ class Connection:
 
     def __init__(self, owner: Owner, con: int) -> None:
         self.id = con
-        """An integer that no other connection ever gets; it may be stored and sent anywhere."""
+        """A unique integer that is never reused; it may be stored and sent anywhere."""
         self.inf = Inf()
-        """What the peer sent at the handshake, as on_connect shows it."""
+        """The handshake of the peer, as on_connect gets it."""
         self.about: dict[str, Any] = {}
-        """What the gateway knows beside that: peer, listener, target, subprotocol, params, …"""
+        """More about the connection: peer, listener, target, subprotocol, params, …"""
         self.delivery = 1
-        """Of the current event: above 1 when a worker died while it handled that event before."""
+        """Delivery count of the current event: above 1 if a worker died while handling it."""
         self.close_code = 0
-        """In on_close: the code of RFC 6455, section 7.4; 1006 when no close frame came."""
+        """In on_close: the close code (RFC 6455, section 7.4); 1006 if no close frame came."""
         self.close_reason = ""
-        """In on_close: the text that came with the code."""
+        """In on_close: the close reason."""
         self.close_cause = ""
-        """In on_close: who or what ended the connection, in one word (docs/handlers.md)."""
+        """In on_close: what ended the connection, in one word (docs/handlers.md)."""
         self._owner = owner
         self._flags = 0
         self._held = False
@@ -143,13 +143,13 @@ class Connection:
         self._state: Any = UNREAD
         self._waiting: deque[Event] | None = None
         self._handling: Any = None
-        """What the handler that runs for it has returned, while that is awaited."""
+        """The awaitable of the running handler."""
 
-    # --- what is known of it ---
+    # --- properties ---
 
     @property
     def kind(self) -> str:
-        """`websocket` or `raw`; empty when not known here."""
+        """`websocket` or `raw`; empty if not known here."""
         if not self._kind:
             known = self.inf.get("Protocol") or str(self.about.get("kind", ""))
             self._kind = known.partition(" ")[0]
@@ -157,35 +157,34 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """The address of the other end; empty when not known here."""
+        """Address of the peer; empty if not known here."""
         return str(self.about.get("peer", ""))
 
     @property
     def proxy(self) -> str:
-        """The address of the trusted proxy that it came through; empty without one."""
+        """Address of the trusted proxy in front of the peer; empty without one."""
         return str(self.about.get("proxy", ""))
 
     @property
     def scheme(self) -> str:
-        """`ws` or `wss`, `tcp` or `tls`: how the peer came to us, or to the proxy before us."""
+        """`ws` or `wss`, `tcp` or `tls`: how the peer connected to us, or to the proxy in front."""
         plain, safe = ("ws", "wss") if self.kind == "websocket" else ("tcp", "tls")
         return str(self.about.get("scheme") or (safe if self.about.get("tls") else plain))
 
     @property
     def listener(self) -> str:
-        """The listener that accepted it, as the user wrote it; empty for an opened one."""
+        """The listener that accepted it, as written in the settings; empty if it was opened."""
         return str(self.about.get("listener", ""))
 
     @property
     def target(self) -> str:
-        """What was opened, as the handler wrote it, without `user:password@`; empty for an accepted
-        connection."""
+        """The target of an opened connection without `user:password@`; empty for accepted ones."""
         return str(self.about.get("target", ""))
 
     @property
     def response(self) -> Response | None:
-        """In on_error and on_close of a WebSocket that we have opened, and that the server has
-        refused: its answer. None for all others."""
+        """The server's answer, in on_error and on_close of an opened WebSocket whose handshake was
+        refused; else None."""
         value = self.about.get("response")
         if not isinstance(value, dict):
             return None
@@ -193,29 +192,30 @@ class Connection:
 
     @property
     def tls(self) -> dict[str, Any] | None:
-        """What TLS it has: version, cipher, server_name and, where a client gave one that was
-        verified, `client`, its certificate; None without TLS."""
+        """TLS version, cipher, server_name and, if the client sent a verified certificate,
+        `client`; None without TLS."""
         value = self.about.get("tls")
         return value if isinstance(value, dict) else None
 
     @property
     def subprotocol(self) -> str | None:
-        """The WebSocket subprotocol that was agreed on, if any."""
+        """The negotiated WebSocket subprotocol, or None."""
         value = self.about.get("subprotocol")
         return None if value is None else str(value)
 
     @property
     def params(self) -> dict[str, str]:
-        """What the names of the route's path stand for, as ``room`` of ``/rooms/{room}``; decoded,
-        and whatever the client wrote. Empty without any."""
+        """Values of the route's path parameters, such as ``room`` of ``/rooms/{room}``: decoded,
+        and chosen by the client. Empty without any."""
         value = self.about.get("params")
         return value if isinstance(value, dict) else {}
 
     @property
     def closed(self) -> bool:
-        """A handler here has closed it, its on_close has come here, or its gateway is gone."""
+        """Whether a handler here has closed it, its on_close was delivered here, or its gateway is
+        gone."""
         epoch = self._owner.epoch
-        return bool(self._flags & (DEAF | CLOSED)) or (
+        return bool(self._flags & (CLOSING | CLOSED)) or (
             epoch != 0 and self.id >> ID_EPOCH_SHIFT != epoch
         )
 
@@ -225,9 +225,9 @@ class Connection:
         """Send text (`str`), binary (bytes) or a mapping with `data`, `type` and `final`.
 
         `type` is `text` or `binary`; a raw connection sends both as bytes. ``final=False`` sends a
-        fragment of a WebSocket message; the next one continues it. A connection that is closed
-        already drops it in silence: that race cannot be avoided. Raises TypeError or ValueError for
-        what is no message, and RuntimeError in a thread: see `wsraw.call_soon`.
+        fragment of a WebSocket message, which the next call continues. Messages to a connection
+        that is closed already are dropped. Raises TypeError or ValueError for anything that is not
+        a message, and RuntimeError in a thread: see `wsraw.call_soon`.
         """
         if type is None and final is None:
             kind = msg.__class__
@@ -238,7 +238,7 @@ class Connection:
                 try:
                     text = msg.encode()  # type: ignore[union-attr]
                 except UnicodeEncodeError:
-                    pass  # Told below.
+                    pass  # parse_message raises.
                 else:
                     self._owner.command(Send(self.id, text, "text"), len(text))
                     return
@@ -246,23 +246,23 @@ class Connection:
         self._owner.command(Send(self.id, data, type, final), len(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it, after what was sent before. Of its events only on_close is heard from now on.
+        """Close the connection after everything sent before. Only on_close is called after that.
 
         Raises ValueError for a code that may not be sent (RFC 6455, section 7.4), and TypeError
-        where the code is no int or the reason no str.
+        if the code is not an int or the reason not a str.
         """
         command = close_command(self.id, code, reason)
         self._owner.command(command, values.size(command.reason))
-        self._flags |= DEAF
+        self._flags |= CLOSING
 
     def accept(
         self, subprotocol: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Let it in, from its on_connect, with the setting ``verdict = handlers``.
+        """Accept the client in its on_connect, with the setting ``verdict = handlers``.
 
-        An on_connect that does not say `reject` accepts; so this is for a `subprotocol` of its own
-        choice (one that the client offers; "" for none), and for `headers` of the 101. Raises
-        RuntimeError where there is nothing to decide, and ValueError for what cannot be answered.
+        An on_connect that does not call `reject` accepts anyway. This call chooses a `subprotocol`
+        (one that the client offers; "" for none) and adds `headers` to the 101. Raises RuntimeError
+        if there is nothing to decide, and ValueError for an invalid subprotocol or header.
         """
         self._may_decide("accept")
         if subprotocol is not None:
@@ -284,12 +284,12 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         body: str | bytes = b"",
     ) -> None:
-        """Send it away, from its on_connect, with the setting ``verdict = handlers``.
+        """Reject the client in its on_connect, with the setting ``verdict = handlers``.
 
-        A WebSocket client gets this HTTP answer (status 300 to 599) instead of the 101; without a
-        body that is the reason. A raw client gets the body, or a reset. on_close follows, cause
-        `rejected`. Raises RuntimeError where there is nothing to decide, and ValueError for what
-        cannot be answered: whoever is not rejected would be let in.
+        A WebSocket client gets this HTTP answer (status 300 to 599) instead of the 101; the body
+        is the reason by default. A raw client gets the body, or a reset without one. on_close
+        follows with cause `rejected`. Raises RuntimeError if there is nothing to decide, and
+        ValueError for an invalid answer.
         """
         self._may_decide("reject")
         number = values.whole(status, "the status")
@@ -302,10 +302,10 @@ class Connection:
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + values.size(line) + len(data)
         self._owner.command(Reject(self.id, number, line, fields, data), size)
-        self._flags |= DEAF
+        self._flags |= CLOSING
 
     def _may_decide(self, what: str) -> None:
-        # Of a connection that another worker serves only the gateway knows.
+        # If another worker serves the connection, only the gateway knows.
         if self._held and not self._flags & UNDECIDED:
             raise RuntimeError(
                 f"nothing to {what}: it is for on_connect of a client that comes in, while the "
@@ -317,19 +317,20 @@ class Connection:
         return [name.strip() for name in offered if name.strip()]
 
     def join(self, group: str) -> None:
-        """Put it into a group: it gets what is published to that."""
+        """Add the connection to a group; it gets everything published to the group."""
         name = values.group(group)
         self._owner.command(Join(self.id, name), values.size(name))
 
     def leave(self, group: str) -> None:
-        """Take it out of a group. A connection that closes leaves by itself."""
+        """Remove the connection from a group. A closed connection leaves all groups by itself."""
         name = values.group(group)
         self._owner.command(Leave(self.id, name), values.size(name))
 
     def couple(self, other: Connection | int) -> None:
-        """Join the flow control of two connections: while one cannot write, the other is not read.
+        """Couple the flow control of two connections: while one cannot write, the other is not
+        read.
 
-        This is the default between a connection and those opened while its event is handled.
+        Connections opened in a handler are coupled with the connection of its event by default.
         """
         self._owner.command(Couple(self.id, to_id(other)))
 
@@ -337,14 +338,13 @@ class Connection:
 
     @property
     def state(self) -> Any:
-        """A value that stays with the connection wherever it is served; None at first.
+        """A value that stays with the connection, whichever worker serves it; None at first.
 
-        Anything that MessagePack can hold, at most 64 KiB; a connection inside it becomes its id
-        (``wsraw.connection(id)`` gives it back). Set it or change it in place while handling an
-        event of this connection, or in the worker that opened it; it is kept when the event is
-        done. Raises LookupError when another worker serves the connection; setting raises
-        RuntimeError where the value could not be kept, TypeError or ValueError when it cannot be
-        encoded or is too long.
+        It may be anything that MessagePack can encode, at most 64 KiB; a connection inside becomes
+        its id (``wsraw.connection(id)`` reverses that). Set it or change it in place in a handler
+        of this connection, or in the worker that opened it; it is saved when the handler returns.
+        Raises LookupError if another worker serves the connection; setting raises RuntimeError
+        where the value cannot be kept, and TypeError or ValueError if it cannot be encoded.
         """
         self._owner.reads_state(self)
         value = self._state
@@ -356,8 +356,8 @@ class Connection:
     def state(self, value: Any) -> None:
         data = encode_state(value)
         before = self._saved, self._state
-        # Encoded at once, so that the error stands where the mistake is, and read back on demand,
-        # so that a handler sees the same (ids, lists) whether or not the connection has moved.
+        # Encoded now, so that errors are raised at the assignment; decoded on demand, so that
+        # handlers see the same value whether or not the connection has moved.
         self._saved, self._state = data, UNREAD
         try:
             self._owner.sets_state(self)
@@ -379,7 +379,7 @@ class Connection:
 
 
 def close_command(con: int, code: int, reason: str) -> Close:
-    """What `Connection.close` commands."""
+    """The command of `Connection.close`."""
     number = values.whole(code, "the close code")
     if number not in CLOSE_CODES and not 3000 <= number <= 4999:
         raise ValueError(
@@ -391,16 +391,16 @@ def close_command(con: int, code: int, reason: str) -> Close:
 def parse_message(
     msg: Message, type: str | None = None, final: bool | None = None
 ) -> tuple[bytes, str, bool]:
-    """A message as (data, type, final). Raises TypeError or ValueError, with what is expected."""
+    """A message as (data, type, final). Raises TypeError or ValueError."""
     data: Any = msg
     if msg.__class__ is dict and len(msg) == 3 and type is None is final:
-        # Nearly always what on_message was called with, as it came.
+        # The usual case: the msg of on_message, unchanged.
         whole: Any = msg
         try:
             data, type, final = whole["data"], whole["type"], whole["final"]
         except KeyError:
             raise _other_names(whole) from None
-    elif isinstance(msg, (dict, Mapping)):  # dict first: an abstract class is slow to ask.
+    elif isinstance(msg, (dict, Mapping)):  # dict first: checking an abstract class is slow.
         known = 0
         if "data" in msg:
             data = msg["data"]
@@ -413,7 +413,7 @@ def parse_message(
             known += 1
         if data is msg or known != len(msg):
             raise _other_names(msg)
-    # The exact types first: nearly all messages have them.
+    # Exact types first, which nearly all messages have.
     if data.__class__ is bytes:
         encoded, natural = data, "binary"
     elif data.__class__ is str and data.isascii():
@@ -447,22 +447,22 @@ def _other_names(msg: Mapping[str, Any]) -> ValueError:
 
 
 def to_id(con: Connection | int) -> int:
-    """The id of a connection that is given as such or by its id. Raises TypeError or ValueError."""
+    """The id of a connection or of an id. Raises TypeError or ValueError."""
     return con.id if isinstance(con, Connection) else values.connection_id(con)
 
 
 def to_ids(cons: Iterable[Connection | int]) -> list[int]:
-    """The ids of many. Raises TypeError or ValueError."""
+    """The ids of several connections. Raises TypeError or ValueError."""
     if isinstance(cons, Connection):
         return [cons.id]
     return [to_id(con) for con in values.many(cons, "exclude must be a list of connections")]
 
 
 def _substitute(value: Any) -> Any:
-    """What stands in a state for an object that MessagePack does not know."""
+    """Replacement for an object in a state that MessagePack does not know."""
     if isinstance(value, Connection):
         return value.id
-    # Subclasses, of which msgspec takes those of list and dict alone.
+    # msgspec encodes subclasses of list and dict only.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bytes):
@@ -478,7 +478,7 @@ _encode_value = value_encoder(_substitute)
 
 
 def encode_state(value: Any) -> bytes:
-    """The bytes of a state. Raises TypeError or ValueError for what cannot be kept."""
+    """Encode a state. Raises TypeError or ValueError."""
     if value is None:
         return b""
     try:
@@ -497,5 +497,5 @@ def encode_state(value: Any) -> bytes:
 
 
 def decode_state(data: bytes) -> Any:
-    """The state of those bytes; None when there are none."""
+    """Decode a state; None without bytes."""
     return decode_value(data) if data else None

@@ -1,7 +1,7 @@
-"""I/O. A worker inside another asyncio program, which wants to push to sockets or to serve them.
+"""I/O. A worker inside another asyncio program, to push to sockets or to serve them.
 
-It is the same worker as that of `wsraw worker`, without the process around it: no signals, no
-stdin, no exit code. After a drain it joins the next gateway, as the program lives on.
+It works like `wsraw worker` without the process: no signals, no stdin, no exit code. After a drain
+it connects to the next gateway.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from wsraw.workers.shells.shell import Stopper
 T = TypeVar("T")
 
 CONCURRENCY: Final = 100
-"""Events that its handlers work on at the same time."""
+"""Default of events handled at the same time."""
 
-JOIN_AGAIN: Final = 1.0
-"""Seconds until the next gateway is looked for. At once would be wrong: one that stops waits until
-all its workers have left, and must not see this one come back."""
+RECONNECT_AFTER: Final = 1.0
+"""Seconds until the next connect. Not at once, because a gateway that stops waits until all workers
+have left."""
 
 
 class Worker:
-    """A worker of a gateway that runs already::
+    """A worker of a run that is up::
 
         async with Worker(run_dir="/run/chat") as worker:
             await worker.publish("room", "hello")
 
-    `handlers`: a handlers file, or any object with the functions of one as attributes; without it
-    the worker only commands. `run_dir`: the run folder of a run on this machine. Else `endpoint`
-    (``ipc://…`` or ``tcp://…``) with `token`, or, for a gateway on another machine, `keys`.
-    `pool`: which one it joins; by default `default`, and `push` without handlers, so that it is
-    given no events. `concurrency`: events handled at the same time. `on_exception`: as the setting.
+    `handlers`: a handlers file, or any object with such functions as attributes; without it the
+    worker only sends commands. `run_dir`: the run folder of a run on this machine; or else
+    `endpoint` (``ipc://…`` or ``tcp://…``) with `token`, or, for a gateway on another machine, with
+    `keys`. `pool`: the pool to join (default: `default`; without handlers `push`, which gets no
+    events). `concurrency`: events handled at the same time. `on_exception`: as the setting.
 
-    A process has one of them at a time; in its handlers and in its loop the functions of wsraw
-    (``wsraw.publish`` and so on) speak for it. Entering does not wait for the gateway, and the link
-    comes back by itself; see `ready`.
+    A process has one worker at a time; in its handlers and in its loop the functions of wsraw
+    (``wsraw.publish`` and so on) use it. Entering does not wait for the gateway, and the link
+    reconnects by itself; see `ready`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Worker:
         """Raises LoadError for handlers that cannot be loaded, ValueError or TypeError for other
         arguments."""
         if bool(run_dir) == bool(endpoint):
-            raise ValueError("say where the gateway is: run_dir=…, or endpoint=… with token=…")
+            raise ValueError("give the gateway's place: run_dir=…, or endpoint=… with token=…")
         if endpoint and not (token or keys):
             raise ValueError("an endpoint needs a token (RUN_DIR/token), or keys")
         if on_exception not in ("close", "keep"):
@@ -113,14 +113,14 @@ class Worker:
         self._changed = asyncio.Event()
         self._error = ""
         self._task = asyncio.get_running_loop().create_task(self._live())
-        # So far that a wrong endpoint is raised here.
+        # Let it begin, so that a wrong endpoint raises here.
         await asyncio.sleep(0)
         if self._task.done():
             await self._task
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Let running handlers return, say bye, and wait until that has left."""
+        """Let running handlers return, end the session, and wait until that is sent."""
         assert self._task is not None
         self._leaving.set()
         if self._shell is not None:
@@ -130,7 +130,7 @@ class Worker:
     # --- commands ---
 
     async def ready(self) -> None:
-        """Wait until a gateway has let us in. Raises ConnectionError if it does not."""
+        """Wait until a gateway has accepted the worker. Raises ConnectionError if it rejects it."""
         while not self.is_ready:
             if self._error or self._task is None or self._task.done():
                 raise ConnectionError(self._error or "the worker is not running")
@@ -138,7 +138,7 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a gateway hears us now."""
+        """Whether there is a session with a gateway."""
         shell = self._shell
         return shell is not None and shell.runtime.link.state is LinkState.READY
 
@@ -149,13 +149,13 @@ class Worker:
         type: str | None = None,
         final: bool | None = None,
     ) -> None:
-        """Send to a connection, whichever worker serves it; arguments as those of ``con.send``.
+        """Send to a connection, whichever worker serves it; arguments as for ``con.send``.
 
-        Like the others below it waits for a gateway, and returns when ZeroMQ has taken it: so who
-        awaits is held back by a gateway that does not keep up. It happens at most once: what is
-        under way when the link breaks is lost. Within a handler it belongs to its event instead.
+        Like the methods below it waits for a gateway and returns when ZeroMQ has taken the command,
+        so a slow gateway slows the caller. Commands are sent at most once: those under way when the
+        link breaks are lost. Within a handler they belong to its event instead.
         """
-        # What is wrong with the arguments is raised here, also while there is no gateway.
+        # Wrong arguments raise here, also without a gateway.
         to_id(con)
         message = parse_message(msg, type, final)
         await self._do(lambda: api.connection(con).send(*message))
@@ -173,26 +173,26 @@ class Worker:
         await self._do(lambda: api.connection(con).close(code, reason))
 
     async def join(self, group: str, con: Connection | int) -> None:
-        """Put a connection into a group."""
+        """Add a connection to a group."""
         to_id(con)
         values.group(group)
         await self._do(lambda: api.join(group, con))
 
     async def leave(self, group: str, con: Connection | int) -> None:
-        """Take a connection out of a group."""
+        """Remove a connection from a group."""
         to_id(con)
         values.group(group)
         await self._do(lambda: api.leave(group, con))
 
     async def open(self, target: str, **options: Any) -> Connection:
-        """Open a connection; arguments as those of `open_client_connection`. For workers with
-        handlers, which hear of it."""
+        """Open a connection; arguments as for `open_client_connection`. For workers with handlers,
+        which get its events."""
         return await self._do(lambda: api.open_client_connection(target, **options))
 
     def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function, or an async one, in our loop, between handlers; for threads.
+        """Call a function, plain or async, in our loop between handlers; for other threads.
 
-        Raises ConnectionError while there is no gateway to speak to.
+        Raises ConnectionError while there is no gateway.
         """
         values.function(function, "what call_soon_threadsafe calls")
         shell = self._shell
@@ -208,7 +208,7 @@ class Worker:
             await self._changed.wait()
         return result
 
-    # --- its life ---
+    # --- connecting ---
 
     async def _live(self) -> None:
         try:
@@ -227,7 +227,7 @@ class Worker:
             self._wake()
 
     def _where(self) -> tuple[str, str] | None:
-        """Endpoint and token, which is another one in each run; None while there is no run."""
+        """Endpoint and token, which is new in each run; None while there is no run."""
         if not self._run_dir:
             return self._endpoint, self._token
         try:
@@ -237,7 +237,7 @@ class Worker:
         return f"ipc://{self._run_dir}/link.sock", token
 
     async def _serve(self, endpoint: str, token: str) -> None:
-        """Until we leave, or a gateway lets us go. `_error` says why that was for good."""
+        """Serve until we leave or the gateway drains us. Sets `_error` if that is final."""
         link = WorkerEnd(
             pool=self._pool,
             token=token,
@@ -255,7 +255,7 @@ class Worker:
         runtime = Runtime(link, self._handlers, self._on_exception, threading.get_ident)
         stopper = Stopper(bell)
         shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, self._concurrency)
-        shell.is_guest = True
+        shell.is_embedded = True
         shell.turned = self._wake
         handlers_module.offer(self._timers)
         api.install(runtime, stopper.call_soon)
@@ -267,19 +267,19 @@ class Worker:
             forget()
             self._shell = None
             api.uninstall()
-            # ZeroMQ waits for the last batch to leave, and others of this loop must not.
+            # Closing waits until the last batch is sent, and must not block this loop.
             await asyncio.to_thread(dealer.close, after_bye=True)
             bell.close()
             self._wake()
         if shell.failed:
             self._error = "on_start raised; the log has the traceback"
-        elif runtime.shut_out:
-            self._error = f"the gateway rejected this worker: {runtime.shut_out}"
+        elif runtime.rejection:
+            self._error = f"the gateway rejected this worker: {runtime.rejection}"
         if self._error:
             log.error("%s", self._error)
 
     def _forked(self, runtime: Runtime, dealer: Dealer, bell: Bell) -> None:
-        """In a process that was forked from this one, where nobody serves any more."""
+        """Release everything in a fork of this process."""
         self._shell, self._error = None, FORKED
         api.forked()
         runtime.forked(fork.end)
@@ -288,18 +288,18 @@ class Worker:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._leaving.wait(), JOIN_AGAIN)
+            await asyncio.wait_for(self._leaving.wait(), RECONNECT_AFTER)
         except TimeoutError:
             pass
 
     def _wake(self) -> None:
-        """Whoever waits for a change looks again."""
+        """Wake every wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 def _load(handlers: object) -> tuple[Handlers, list[Timer]]:
-    """The functions, and the timers of their file."""
+    """The functions and timers of a handlers file or object."""
     if isinstance(handlers, str | os.PathLike):
         return handlers_module.load(os.fspath(handlers)), handlers_module.timers()
     return Handlers(handlers), []

@@ -1,7 +1,4 @@
-"""I/O. A worker for programs without asyncio: the one of asyncio.py, in a thread of its own.
-
-All methods may be called from any thread.
-"""
+"""I/O. A worker for programs without asyncio: embedded_asyncio.py in a thread of its own."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ T = TypeVar("T")
 
 
 class Worker:
-    """As `wsraw.workers.embedded_asyncio.Worker`, with the same arguments, but its methods block::
+    """Like `wsraw.workers.embedded_asyncio.Worker`, but with blocking methods for any thread::
 
         with Worker(run_dir="/run/chat") as worker:
             worker.publish("room", "hello", timeout=5)
 
-    `timeout`: seconds after which TimeoutError is raised (and nothing was sent); None waits as long
-    as it takes. Handlers run in the worker's thread; what they do must not call these methods, but
-    ``con.send`` and the functions of wsraw.
+    `timeout`: seconds until TimeoutError is raised (and nothing was sent); None has no limit.
+    Handlers run in the worker's thread; they must not call these methods, but ``con.send`` and the
+    functions of wsraw.
     """
 
     def __init__(self, handlers: object = None, **options: Any) -> None:
@@ -48,7 +45,7 @@ class Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let running handlers return, say bye, and wait for the thread's end."""
+        """Let running handlers return, end the session, and wait for the thread."""
         assert self._thread is not None
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
@@ -58,7 +55,7 @@ class Worker:
 
         def escaped(what: str, error: BaseException) -> None:
             if os.getpid() != ours:
-                # A process that a handler has forked: this is its end.
+                # In a process that a handler has forked.
                 raise error
             log_exception(what, error)
 
@@ -77,12 +74,12 @@ class Worker:
             started.set_exception(error)
 
     def ready(self, timeout: float | None = None) -> None:
-        """Wait until a gateway has let us in. Raises ConnectionError if it does not."""
+        """Wait until a gateway has accepted the worker. Raises ConnectionError if it rejects it."""
         self._wait(self._worker.ready(), timeout)
 
     @property
     def is_ready(self) -> bool:
-        """Whether a gateway hears us now."""
+        """Whether there is a session with a gateway."""
         return self._worker.is_ready
 
     def send(self, con: Connection | int, msg: Message, *, timeout: float | None = None) -> None:
@@ -112,20 +109,20 @@ class Worker:
         self._wait(self._worker.close(con, code, reason), timeout)
 
     def join(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
-        """Put a connection into a group."""
+        """Add a connection to a group."""
         self._wait(self._worker.join(group, con), timeout)
 
     def leave(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
-        """Take a connection out of a group."""
+        """Remove a connection from a group."""
         self._wait(self._worker.leave(group, con), timeout)
 
     def open(self, target: str, *, timeout: float | None = None, **options: Any) -> Connection:
-        """Open a connection; `options` are those of `open_client_connection`. For workers with
-        handlers, which hear of it."""
+        """Open a connection; `options` as for `open_client_connection`. For workers with handlers,
+        which get its events."""
         return self._wait(self._worker.open(target, **options), timeout)
 
     def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function, or an async one, in the worker's thread, between handlers."""
+        """Call a function, plain or async, in the worker's thread between handlers."""
         self._worker.call_soon_threadsafe(function, *args)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:

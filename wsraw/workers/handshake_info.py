@@ -1,4 +1,4 @@
-"""Sans-I/O. What a peer sent at the handshake: a dict whose look-ups ignore letter case."""
+"""Sans-I/O. The handshake of a peer: a dict whose look-ups ignore case."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class Inf(dict[str, str]):
-    """`inf`: names as the peer has sent them, found in any letter case (RFC 9110, section 5.1).
+    """Header fields by name, ignoring case (RFC 9110, section 5.1), and the gateway's own entries.
 
-    A name that is there as it is asked for wins: so `inf["Protocol"]`, `inf["method"]` and
-    `inf["url"]` are the gateway's words, whatever headers a peer sends.
+    An exact match wins, so `inf["Protocol"]`, `inf["method"]` and `inf["url"]` are always the
+    gateway's, whatever headers a peer sends.
     """
 
     __slots__ = ()
@@ -31,7 +31,7 @@ class Inf(dict[str, str]):
     def get(self, name: str, default: T, /) -> str | T: ...
 
     def get(self, name: str, default: object = None, /) -> object:
-        """The value of that name, in any letter case; `default` without one."""
+        """The value of that name, ignoring case, or `default`."""
         try:
             return self[name]
         except KeyError:
@@ -41,5 +41,5 @@ class Inf(dict[str, str]):
         return isinstance(name, str) and self.get(name) is not None
 
     def copy(self) -> Inf:
-        """Another one, with the same."""
+        """A copy."""
         return Inf(self)

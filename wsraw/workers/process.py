@@ -1,7 +1,7 @@
-"""I/O. The worker process: DEALER, event in → handler → commands out.
+"""I/O. The worker process: set-up, signals, and the end.
 
-Two thin shells over one machine (runtime.py): plain_shell.py for plain handlers on a blocking poll,
-asyncio_shell.py if any of them is ``async def``. Here stands what comes before and around them.
+Two shells drive the runtime (runtime.py): plain_shell.py polls for plain handlers,
+asyncio_shell.py is used if any handler is ``async def``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from wsraw.workers.shells.link_socket import Bell, Dealer, LinkKeys
 from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper
 
 ORPHAN_GRACE: Final = 5.0
-"""Seconds that a handler has left when the supervisor is gone; nobody else could end it then."""
+"""Seconds that a handler may still run when the supervisor is gone."""
 
 EXIT_WRONG_ENDPOINT: Final = 2
 EXIT_DOES_NOT_LOAD: Final = 3
-"""The handlers file does not load: trying again would not help."""
+"""The handlers file does not load; trying again would not help."""
 
 
 def main(
@@ -53,8 +53,8 @@ def main(
 ) -> int:
     """Run a worker until the gateway or a signal ends it; returns the exit code.
 
-    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin does,
-    and leaves SIGINT to the supervisor, as some who start it send that to everybody.
+    With WSRAW_STDIN=1 in the environment it belongs to a supervisor: it ends when its stdin ends,
+    and leaves SIGINT to the supervisor, as a terminal sends that to all processes.
     """
     faulthandler.enable()
     _line_buffer(settings.log_level)
@@ -62,7 +62,7 @@ def main(
     stopper = Stopper(bell)
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
     if is_spawned:
-        output.wait_for_nobody(min(output.PATIENCE, settings.handler_timeout / 2 or math.inf))
+        output.never_block(min(output.LONGEST_WAIT, settings.handler_timeout / 2 or math.inf))
         _overhear_sigint()
         _watch_stdin(stopper)
     source.install()
@@ -107,7 +107,7 @@ def main(
     fork.in_child(bell.close)
     shell: Shell
     if loaded.is_async:
-        # Here, as asyncio costs a plain worker 30 ms at start.
+        # Imported here, as asyncio takes 30 ms.
         from wsraw.workers.shells.asyncio_shell import AsyncioShell
 
         shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, concurrency)
@@ -118,8 +118,8 @@ def main(
     code = shell.run()
     raised.flush()
     refused.flush()
-    # Python gives signals their default back before it ends: one that comes then, when all is said,
-    # would make a death of it.
+    # Python restores default signal handlers before it ends; a signal at that moment would make
+    # this look like a crash.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     bell.close()
@@ -127,7 +127,7 @@ def main(
 
 
 def _line_buffer(log_level: str) -> None:
-    """Each line of a handler's print, and of our log, is seen when it is written."""
+    """Flush each line of print and of the log."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
@@ -137,7 +137,7 @@ def _line_buffer(log_level: str) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(LogLine("%(levelname)s %(message)s"))
         ours.addHandler(handler)
-        # A handlers file that configures the root logger must not get our lines twice.
+        # A handlers file may configure the root logger; do not log twice.
         ours.propagate = False
 
 
@@ -145,10 +145,10 @@ _Signalled = Callable[[int, FrameType | None], None]
 
 
 def _handle_signal(number: int, handler: _Signalled) -> None:
-    """Handle a signal in this process, and not in those that are forked from it.
+    """Handle a signal in this process, but not in forks of it.
 
-    With a handler even where nothing is to be done: what is ignored stays so in each program that
-    handlers start.
+    A handler is set even where nothing is to be done, because ignored signals stay ignored in
+    programs that handlers start.
     """
     before = signal.getsignal(number)
     ours = os.getpid()
@@ -157,12 +157,12 @@ def _handle_signal(number: int, handler: _Signalled) -> None:
         if os.getpid() == ours:
             handler(number, frame)
         else:
-            # It has come between the fork and `give_back`.
+            # The signal came between the fork and `give_back`.
             give_back()
             signal.raise_signal(number)
 
     def give_back() -> None:
-        # A handlers file may have set its own.
+        # Unless a handlers file has set its own.
         if signal.getsignal(number) is handle:
             signal.signal(number, before)
 
@@ -178,8 +178,8 @@ def _overhear_sigint() -> None:
 def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if not is_spawned:
-            # The second one is for those who cannot wait for the handler. A supervisor that cannot
-            # wait has SIGKILL; a second SIGTERM tells of its death.
+            # A second signal ends a handler that does not return. (A supervisor uses SIGKILL for
+            # that; a second SIGTERM tells that it has died.)
             signal.signal(number, signal.SIG_DFL)
             stopper.stop()
         else:
@@ -190,16 +190,16 @@ def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:
         _handle_signal(signal.SIGINT, stop)
     if sys.platform == "win32":
         _handle_signal(signal.SIGBREAK, stop)
-    # Python runs signal handlers between bytecodes: a poll inside ZeroMQ or select must be woken.
+    # Python runs signal handlers between bytecodes, so a blocking poll must be woken.
     signal.set_wakeup_fd(bell.writer, warn_on_full_buffer=False)
     fork.in_child(partial(signal.set_wakeup_fd, -1))
 
 
 def _watch_stdin(stopper: Stopper) -> None:
-    """End with the supervisor: its end of the pipe closes however it dies."""
+    """End with the supervisor, whose death closes our stdin."""
     ours = os.dup(0)
     os.set_inheritable(ours, False)
-    # A handler, or a program it starts, must not take what is not meant for it.
+    # Handlers and programs they start must not read this pipe.
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -213,7 +213,7 @@ def _watch_stdin(stopper: Stopper) -> None:
             pass
         stopper.leave()
         time.sleep(LEAVE_WITHIN + ORPHAN_GRACE)
-        print("the supervisor is gone, and a handler does not end", file=sys.stderr, flush=True)
+        print("the supervisor is gone, and a handler does not return", file=sys.stderr, flush=True)
         os._exit(1)
 
     threading.Thread(target=wait_for_eof, name="wsraw-stdin", daemon=True).start()

@@ -1,15 +1,15 @@
-"""Sans-I/O. The machine of a worker: batches in, handlers called, commands and acks out.
+"""Sans-I/O. The core of a worker: batches in, handlers called, commands and acks out.
 
-Both shells drive it the same way: `receive` what came, `handle` (or await `handle_async`) what is
-in `queue`, send `link.data_to_send()`. The machine knows which event is being handled, and so in
-which outbox a command belongs:
+Both shells drive it the same way: `receive` batches, `handle` (or await `handle_async`) the events
+in `queue`, send `link.data_to_send()`. The runtime knows which event is being handled and puts each
+command into its outbox:
 
 - in a plain handler: `turn`, as nothing else runs meanwhile;
-- in an async handler, and in what it calls: the context's turn, as long as that is not done;
-- else none: the command goes out at once, without an ack, at most once.
+- in an async handler and the code it calls: the context's turn, until that is done;
+- elsewhere: the command is sent at once, without an ack, at most once.
 
-A connection belongs to this worker from its on_connect, its attach or our own open until its
-detach, or the end of the session. A new session knows nothing: what it needs comes with attach.
+This worker holds a connection from its on_connect, attach or our own open until its detach or the
+end of the session. A new session starts empty and gets its connections by attach.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, Unencodable, WorkerEnd
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
-    DEAF,
+    CLOSING,
     FORKED,
     UNDECIDED,
     UNREAD,
@@ -62,14 +62,14 @@ if TYPE_CHECKING:
 
 
 MOST_SHOWN: Final = 5
-"""Handlers whose stacks are logged where it is not known which one of them hangs."""
+"""Handlers whose stacks are logged if it is not known which one hangs."""
 
 INTERNAL_ERROR: Final = 1011
-"""How a connection is closed whose handler raised (RFC 6455, section 7.4.1)."""
+"""Close code after a handler raised (RFC 6455, section 7.4.1)."""
 
 
 class Turn(Outbox):
-    """The outbox of one event, and the connections whose state its handler has looked at."""
+    """The outbox of one event, and the connections whose state its handler has read."""
 
     __slots__ = ("done", "seen")
 
@@ -85,7 +85,8 @@ _turn: ContextVar[Turn | None] = ContextVar("wsraw_turn", default=None)
 class Runtime:
     """One worker's connections, and the event that is being handled.
 
-    `get_ident` names the calling thread: only the one that made the runtime may command.
+    `get_ident` identifies the calling thread; only the thread that made the runtime may send
+    commands.
     """
 
     def __init__(
@@ -94,28 +95,28 @@ class Runtime:
         self.link = link
         self.handlers = handlers
         self.queue: deque[Event] = deque()
-        """Events that wait for their handler, in order."""
+        """Events waiting for their handlers, in order."""
         self.turn: Turn | None = None
-        """That of the plain handler that runs now."""
+        """The turn of the plain handler that is running."""
         self.connections: dict[int, Connection] = {}
-        self.shut_out = ""
-        """Why the gateway does not let us in; empty while it does."""
+        self.rejection = ""
+        """Why the gateway has rejected this worker; empty if it has not."""
         self.output_ready: Callable[[], None] = _nothing
-        """Called when a command wants to go out at once."""
+        """Called when a command is to be sent at once."""
         self.send_now: Callable[[], None] = _nothing
-        """Called by `flush`: what the link holds is to be sent before it returns."""
+        """Called by `flush`; sends the link's data before it returns."""
         self.report: Callable[[str, BaseException], None] = log_exception
-        """Called with what a handler has raised, and which one it was."""
+        """Called with the name of an event and the exception of its handler."""
         self.left_out: Callable[[str], None] = log_left_out
-        """Called with a command that the gateway has left out, and why."""
+        """Called with the reason why the gateway has rejected a command."""
         self.passes: Callable[[BaseException], bool] = _is_never
-        """Whether what was raised is not for us: the end of what the handler runs in."""
+        """Whether an exception ends the surrounding program and must not be handled here."""
         link.replace = self._replace
         self._end_fork: Callable[[BaseException | None], object] | None = None
-        """In a process that was forked from the worker's: ends it."""
+        """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
         self._bereft: dict[int, Connection] = {}
-        """Those of a gateway that died, until their on_close."""
+        """Connections of a gateway that died, until their on_close."""
         self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
         self._keep = on_exception == "keep"
@@ -134,18 +135,18 @@ class Runtime:
             for kind, name in zip(self._functions, names, strict=True)
             if name in handlers.awaited
         )
-        """The events whose handlers have to be awaited; all, where on_attach is one of those."""
+        """Event types with async handlers."""
         self._awaits_all = "on_attach" in handlers.awaited
 
     @property
     def epoch(self) -> int:
-        """That of the gateway we talk to; 0 before the first."""
+        """The epoch of the present gateway; 0 before the first."""
         return self.link.epoch
 
     # --- bytes in ---
 
     def receive(self, data: bytes | memoryview) -> None:
-        """Take one batch: notices take effect now, events wait in `queue`."""
+        """Take one batch: notices take effect at once, events are queued."""
         records = self.link.receive(data)
         if set(map(type, records)) == ONLY_MESSAGES:
             self.queue.extend(records)
@@ -167,7 +168,7 @@ class Runtime:
             elif kind is Hung:
                 self._hung(record)
         if not self.link.session:
-            # `who` was in it: what waits is over, before the welcome comes.
+            # It had a `who`, which ended the session.
             self._forget_events()
 
     def _attach(self, attach: Attach) -> None:
@@ -185,11 +186,10 @@ class Runtime:
             con._held = False
 
     def _forget_all(self) -> None:
-        """A new session knows no connections but those that it will be told of."""
+        """Forget all connections at the start of a new session."""
         self._forget_events()
         if self.link.epoch != self._epoch_known:
-            # Each of them gets its on_close from the new gateway, which knows neither their inf
-            # nor their state.
+            # The new gateway sends their on_close but does not know inf and state.
             self._epoch_known = self.link.epoch
             self._bereft.update(self.connections)
         for con in self.connections.values():
@@ -197,14 +197,14 @@ class Runtime:
         self.connections.clear()
 
     def _forget_events(self) -> None:
-        """Those of a session that is over come again, to whom the gateway chooses."""
+        """Forget queued events of an old session; the gateway delivers them again."""
         self.queue.clear()
         for con in self.connections.values():
             if con._waiting is not None:
                 con._waiting.clear()
 
     def _opened(self, opened: Opened) -> None:
-        """Our named `open` found one standing: the connection we gave out is that one."""
+        """Our named `open` found an existing connection: take its id."""
         con = self.connections.pop(opened.asked, None)
         self.link.held.discard(opened.asked)
         if con is not None:
@@ -213,25 +213,25 @@ class Runtime:
             self._known.setdefault(opened.con, con)
 
     def _hung(self, hung: Hung) -> None:
-        """We are about to be killed. A handler that blocks keeps this from being read, and its
-        stack is shown by the kill; that of one that awaits is only known here."""
+        """Log what async handlers await: we are about to be killed. (A plain handler that blocks
+        keeps this from being read; faulthandler logs its stack.)"""
         con = self.connections.get(hung.con)
         if con is not None and con._handling is not None:
             _log_where(f"the handler of connection {con.id} takes too long; it awaits:", con)
             return
         busy = [con for con in self.connections.values() if con._handling is not None]
         for con in busy[:MOST_SHOWN]:
-            text = f"connection {hung.con} waits for its turn behind that of connection {con.id}"
+            text = f"connection {hung.con} waits behind the handler of connection {con.id}"
             _log_where(f"{text}, which awaits:", con)
 
     def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:
-            self.shut_out = refused.why
+            self.rejection = refused.why
         else:
             self.left_out(refused.why)
 
     def meet(self, con_id: int) -> Connection:
-        """The connection of that id, now ours. Somebody may hold it from an earlier time."""
+        """The connection of that id, held by this worker from here on."""
         con = self.connections.get(con_id)
         if con is None:
             con = self._bereft.pop(con_id, None) or self.connection(con_id)
@@ -241,7 +241,7 @@ class Runtime:
         return con
 
     def connection(self, con_id: int) -> Connection:
-        """The connection of that id, whoever serves it: one object for each id."""
+        """The connection of that id, whichever worker serves it: one object for each id."""
         con = self.connections.get(con_id) or self._known.get(con_id)
         if con is None:
             con = self._known[con_id] = Connection(self, con_id)
@@ -250,13 +250,13 @@ class Runtime:
     # --- events ---
 
     def is_async(self, event: Event) -> bool:
-        """Whether the handlers of this event have to be awaited."""
+        """Whether the handler of this event must be awaited."""
         return self._awaits_all or type(event) in self._awaited
 
     def handle(self, event: Event) -> None:
-        """Call the plain handler of an event; its commands and its ack are with the link then."""
+        """Call the plain handler of an event, then give its commands and its ack to the link."""
         con = self.connections.get(event.con) or self.meet(event.con)
-        # Plain handlers run one after the other, and share a turn.
+        # Plain handlers run one after the other and share a turn.
         turn = self.turn = self._plain
         turn.session = self.link.session
         turn.seq = event.seq
@@ -264,7 +264,7 @@ class Runtime:
         turn.event = event
         con.delivery = event.delivery
         try:
-            if con._flags and self._is_unheard(con, event):
+            if con._flags and self._is_skipped(con, event):
                 pass
             elif type(event) is OnMessage:
                 if self._on_message is not None:
@@ -286,7 +286,7 @@ class Runtime:
             turn.records = []
 
     async def handle_async(self, event: Event) -> None:
-        """Await the handler of an event, in a task of its own; plain ones may be among them."""
+        """Call the handler of an event in a task of its own, and await it if it is async."""
         con = self.connections.get(event.con) or self.meet(event.con)
         turn = Turn(self.link.session, event)
         _turn.set(turn)
@@ -299,7 +299,7 @@ class Runtime:
                     if hasattr(returned, "__await__"):
                         con._handling = returned
                         await returned
-            if not (con._flags and self._is_unheard(con, event)):
+            if not (con._flags and self._is_skipped(con, event)):
                 reply = self._call(event, con)
                 if hasattr(reply, "__await__"):
                     con._handling = reply
@@ -315,17 +315,17 @@ class Runtime:
         if not self.link.done(turn):
             self._discard(turn)
 
-    def _is_unheard(self, con: Connection, event: Event) -> bool:
-        """What is unusual about a connection; True if its handler must not see this event."""
+    def _is_skipped(self, con: Connection, event: Event) -> bool:
+        """Handle the unusual states; True if the handler must not be called."""
         if con._flags & ATTACHED:
             con._flags &= ~ATTACHED
             if self.handlers.on_attach is not None:
                 check_returned(self.handlers.on_attach(con))
         con._flags &= ~UNDECIDED
-        return bool(con._flags & DEAF) and type(event) is not OnClose
+        return bool(con._flags & CLOSING) and type(event) is not OnClose
 
     def _call(self, event: Event, con: Connection) -> Any:
-        """Call the handler of an event; what it returned."""
+        """Call the handler of an event and return its result."""
         function = self._functions[type(event)]
         if isinstance(event, OnMessage):
             return function(to_msg(event), con) if function is not None else None
@@ -340,17 +340,17 @@ class Runtime:
             return function(event.message, con) if function is not None else None
         con._flags |= CLOSED
         if con.close_cause:
-            # Handled before, and the gateway died before it had our ack.
+            # It was handled before, but the gateway died before it had our ack.
             con.delivery = event.delivery + 1
         con.close_code, con.close_reason = event.code, event.reason
         con.close_cause = event.cause
         return function(con) if function is not None else None
 
     def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
-        """A handler raised: nothing that it commanded happens, the event counts as handled."""
+        """A handler raised: discard its commands and ack the event."""
         self._end_if_forked(error)
         if self.passes(error):
-            # The event is not handled, another worker will do it.
+            # The event stays unhandled; another worker gets it.
             self.turn = None
             raise error
         self.report(name_of(turn.event), error)
@@ -359,18 +359,18 @@ class Runtime:
         turn.size = RECORD_COST
 
     def _end(self, event: Event, con: Connection) -> list[Record]:
-        """What becomes of a connection whose handler has failed."""
+        """The commands for a connection whose handler has failed."""
         if type(event) is OnConnect and event.verdict:
-            # Also with on_exception = keep: who was not decided on must not come in.
-            con._flags |= DEAF
+            # Also with on_exception = keep: without a verdict the client must not get in.
+            con._flags |= CLOSING
             return [Reject(con.id, 500)]
         if not self._keep and type(event) is not OnClose:
-            con._flags |= DEAF
+            con._flags |= CLOSING
             return [Close(con.id, INTERNAL_ERROR, "internal error")]
         return []
 
     def _discard(self, turn: Turn) -> None:
-        """What a handler has commanded will not happen: nor will we believe that it has."""
+        """Discard a handler's commands and undo their effects here."""
         self._end_if_forked(None)
         self._undo(turn.records)
         turn.records = []
@@ -383,7 +383,7 @@ class Runtime:
             if type(record) is Close or type(record) is Reject:
                 closed = self.connections.get(record.con)
                 if closed is not None:
-                    closed._flags &= ~DEAF
+                    closed._flags &= ~CLOSING
             elif type(record) is Open:
                 self.link.held.discard(record.con)
                 opened = self.connections.pop(record.con, None)
@@ -392,27 +392,27 @@ class Runtime:
                     opened._flags |= CLOSED
 
     def _replace(self, spoilt: Unencodable) -> list[Record]:
-        """The net below the checks of each call: what cannot be encoded costs its event what that
-        has commanded, as if its handler had raised."""
+        """Replace commands that cannot be encoded: the event's commands are discarded, as if its
+        handler had raised."""
         event, tag = spoilt.event, type(spoilt.record).__struct_config__.tag
         where = "no event" if event is None else name_of(event)
         self.report(f"encoding a command ({tag}) of {where}", spoilt.error)
         self._undo(spoilt.records)
         if event is None:
             return []
-        # A state is bytes, and was kept here when the handler returned: so it is kept there, too.
+        # States are bytes already, and were saved here when the handler returned: keep them.
         states = [record for record in spoilt.records if type(record) is State]
         return states + self._end(event, self.connection(event.con))
 
-    # --- beside the events ---
+    # --- calls beside events ---
 
     def escaped(self, what: str, error: BaseException) -> None:
-        """Something of the handlers' was raised where nobody called them."""
+        """Report an exception that was raised outside a handler's call."""
         self._end_if_forked(error)
         self.report(what, error)
 
     def call(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
-        """Call a plain function of the user that belongs to no event. False if it raised."""
+        """Call a user's plain function outside an event. False if it raised."""
         try:
             check_returned(function(*args))
         except BaseException as error:
@@ -425,7 +425,7 @@ class Runtime:
         return True
 
     async def call_async(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
-        """The same for one that may have to be awaited."""
+        """The same for a function that may be async."""
         try:
             returned = function(*args)
             if hasattr(returned, "__await__"):
@@ -442,9 +442,9 @@ class Runtime:
     # --- commands ---
 
     def command(self, record: Record, size: int = 0) -> None:
-        """Put it where it belongs: see the module's docstring. `size`: bytes of its data. Raises
-        RuntimeError in a thread, and ValueError when an event would command more than a batch
-        carries."""
+        """Put a command into the outbox it belongs to, or send it (see the module's docstring).
+        `size`: bytes of its data. Raises RuntimeError in a thread, and ValueError when an event's
+        commands would exceed a batch."""
         turn = self.turn
         if turn is None or self._get_ident() != self._ident:
             turn = self._current()
@@ -460,17 +460,17 @@ class Runtime:
         elif self.link.command(record, size):
             self.output_ready()
         else:
-            # Not what is in it: that may be anybody's secret.
-            log.debug("the gateway is away; lost: %s", type(record).__struct_config__.tag)
+            # Without its content, which may be secret.
+            log.debug("there is no gateway; dropped: %s", type(record).__struct_config__.tag)
 
     def _too_much(self, size: int) -> str:
         room = self.link.room - RECORD_COST
         if size - RECORD_COST > room:
-            return f"{size - RECORD_COST} bytes are too many for one message; at most {room} fit"
+            return f"a message of {size - RECORD_COST} bytes is too large; the maximum is {room}"
         return (
-            "this event's handler has commanded too much: its messages go out when it returns, and "
-            f"together they may have at most {room} bytes (each counts {RECORD_COST} more). "
-            "wsraw.flush() sends what there is so far"
+            "this event's handler has sent too much: its messages leave when it returns, and "
+            f"together they may have at most {room} bytes (plus {RECORD_COST} for each). "
+            "wsraw.flush() sends the messages so far"
         )
 
     def _current(self) -> Turn | None:
@@ -486,7 +486,8 @@ class Runtime:
         return turn
 
     def open(self, fields: dict[str, Any], options: dict[str, Any]) -> Connection:
-        """Open a connection; it can be used at once. Raises ConnectionError without a gateway."""
+        """Open a connection, which can be used at once. Raises ConnectionError without a
+        gateway."""
         turn = self._current()
         size = len(encode([fields, options]))
         try:
@@ -508,7 +509,7 @@ class Runtime:
         return con
 
     def flush(self) -> None:
-        """Send what the current event's handler has commanded so far, ahead of its ack."""
+        """Send the commands of the current handler so far, before its ack."""
         turn = self._current()
         if turn is not None:
             if turn.seen:
@@ -519,7 +520,7 @@ class Runtime:
     # --- state ---
 
     def reads_state(self, con: Connection) -> None:
-        """Whoever reads it may change it in place: look again when the event is done."""
+        """Note a state that a handler reads and may change in place."""
         turn = self._current()
         if not con._held and not (turn is not None and turn.event.con == con.id):
             raise LookupError(f"{con!r}: its state is with the worker that serves it, not here")
@@ -527,7 +528,7 @@ class Runtime:
             turn.seen.append(con)
 
     def sets_state(self, con: Connection) -> None:
-        """Keep what was set: with the event's ack, or at once when there is no event."""
+        """Keep a state that was set: with the event's ack, or at once outside an event."""
         turn = self._current()
         if not self._keeps_state(con, turn):
             raise RuntimeError(
@@ -541,13 +542,13 @@ class Runtime:
             turn.seen.append(con)
 
     def _keeps_state(self, con: Connection, turn: Turn | None) -> bool:
-        """The gateway takes a state only from whom no other can overtake."""
+        """Whether the gateway accepts a state from here, in order with those of other workers."""
         if turn is not None and turn.event.con == con.id:
             return True
         return con._held and con._opened_in == self.link.session != 0
 
     def _save(self, turn: Turn) -> None:
-        """Command what has changed. Raises TypeError or ValueError for what cannot be kept."""
+        """Add commands for changed states. Raises TypeError or ValueError for invalid ones."""
         for con in turn.seen:
             data = con._saved if con._state is UNREAD else encode_state(con._state)
             if data != con._kept:
@@ -564,11 +565,11 @@ class Runtime:
     # --- the end ---
 
     def forked(self, end: Callable[[BaseException | None], object]) -> None:
-        """This process was forked from the worker's. Commands raise here from now on; a handler
-        that comes back is followed by `end`, with what it has raised."""
+        """Prepare a fork of the worker's process: commands raise, and when a handler returns `end`
+        is called with its exception."""
         self._end_fork = end
-        # No thread has this number, and a link that is gone takes no acks: so the worker itself,
-        # which asks for both with each event, need not ask whether it is one.
+        # No thread has this number, and a link that is gone takes no acks; the worker checks both
+        # anyway, so that the hot path needs no check for forks.
         self._ident = -1
         self.link.state = LinkState.GONE
         self.queue.clear()
@@ -579,23 +580,23 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a session stands."""
+        """Whether there is a session."""
         return self.link.state in (LinkState.READY, LinkState.DRAINING)
 
     @property
     def is_draining(self) -> bool:
-        """Whether the gateway wants us to finish; no new events come."""
+        """Whether the gateway drains us, so that no new events come."""
         return self.link.state is LinkState.DRAINING
 
     def bye(self) -> None:
-        """What was handled is acked; what was not goes back to the gateway."""
+        """End the session: handled events are acked, others return to the gateway."""
         self.queue.clear()
         if self.is_ready:
             self.link.bye()
 
 
 def to_msg(event: OnMessage) -> dict[str, Any]:
-    """What on_message is called with. Text comes as `str`; a raw message has data only."""
+    """The msg of on_message. Text is a `str`; a raw message has data only."""
     kind = event.type
     if kind == "text":
         return {"type": "text", "data": event.data.decode(), "final": event.final}
@@ -605,7 +606,7 @@ def to_msg(event: OnMessage) -> dict[str, Any]:
 
 
 def log_exception(what: str, error: BaseException) -> None:
-    """The traceback of the user's code into the log."""
+    """Log the traceback of the user's code."""
     trace = _from_handler_on(error.__traceback__)
     with shortened(error) as left_out:
         but = f" ({left_out} exceptions between the first and the last ones left out)"
@@ -614,25 +615,24 @@ def log_exception(what: str, error: BaseException) -> None:
 
 
 def _log_where(text: str, con: Connection) -> None:
-    """Log a text and what this connection's handler awaits. Each line is a record of its own, as
-    the log shows a line break within one as an escape (runtime/printable.py)."""
+    """Log a text and what this connection's handler awaits, each line as a log record."""
     for line in (text, *where(con._handling).splitlines()):
         log.error("%s", line)
 
 
 def log_left_out(why: str) -> None:
-    """A command that did not happen is the mistake of a handler that nothing else tells it of."""
+    """Log why the gateway has rejected a command."""
     log.error("the gateway rejected a command: %s", why)
 
 
 def name_of(event: Event) -> str:
-    """For the log."""
+    """An event's name for the log."""
     tag = type(event).__struct_config__.tag
     return f"{tag} of connection {event.con} (delivery {event.delivery})"
 
 
 def check_returned(value: object) -> None:
-    """Raises TypeError for a coroutine that nobody will await."""
+    """Raise TypeError for a coroutine that nobody would await."""
     if hasattr(value, "__await__"):
         if hasattr(value, "close"):
             value.close()
@@ -640,7 +640,7 @@ def check_returned(value: object) -> None:
 
 
 def _from_handler_on(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without our own frames above the user's."""
+    """The traceback without our own frames above the user's."""
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         trace = trace.tb_next
     return trace

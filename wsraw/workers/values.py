@@ -1,8 +1,8 @@
-"""Sans-I/O. What handlers hand in, checked where they do it.
+"""Sans-I/O. Checks of handlers' arguments.
 
-Each function gives the value as a plain type that can be encoded, or raises TypeError or ValueError
-with what is expected. Subclasses (Markup, SafeString, IntEnum, …) become the plain type that they
-are made of. `what` names the argument. Values may be a client's, so messages quote little of them.
+Each function returns the value as a plain type that can be encoded, or raises TypeError or
+ValueError and says what is expected. Subclasses (Markup, SafeString, IntEnum, …) become their plain
+type. `what` names the argument. Values may come from a client, so messages quote little of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from wsraw.link.records import GROUP_LIMIT
 from wsraw.link.rules import NAME, OF_ANSWERS, VALUE, header_problem
 
 ANSWER_LIMIT: Final = 32 * 1024
-"""Bytes of an answer's headers, and as many of its body."""
+"""Bytes of an answer's headers, and of its body."""
 
 LARGEST_ID: Final = 2**53 - 1
 
 LONGEST_TIME: Final = 1e9
-"""Seconds; about 30 years. What is longer is a mistake, and too long for the system's timers."""
+"""Seconds, about 30 years: the longest time that system timers take."""
 
 QUOTED: Final = 60
 """Characters of a value that an error message quotes."""
@@ -33,7 +33,7 @@ _quote = _short.repr
 
 
 def brief(value: object) -> str:
-    """A value for an error message. Its own repr may be long, and may raise."""
+    """A value for an error message, shortened; its repr may raise."""
     try:
         shown = _quote(value[: QUOTED + 1] if isinstance(value, str | bytes) else value)
     except Exception:
@@ -82,18 +82,18 @@ def group(value: object) -> str:
 
 
 def size(value: str) -> int:
-    """Bytes of a text that was checked."""
+    """Bytes of a checked text in UTF-8."""
     return len(value) if value.isascii() else len(value.encode())
 
 
 def binary(value: object, what: str) -> bytes:
-    """Bytes, or the UTF-8 of a str."""
+    """Bytes, or a str in UTF-8."""
     if value.__class__ is bytes:
         return value
     if isinstance(value, str):
         return encoded(str.__str__(value), what)
     if isinstance(value, bytes | bytearray | memoryview):
-        # Not bytes(value): a subclass may have a __bytes__ of its own.
+        # Not bytes(value), which may call a subclass's __bytes__.
         return memoryview(value).tobytes()
     raise TypeError(f"{what} must be str or bytes, not {kind_of(value)}")
 
@@ -117,14 +117,14 @@ def connection_id(value: object) -> int:
 
 
 def flag(value: object, what: str) -> bool:
-    """True or False; 1 and 0 will do."""
+    """True or False, or 1 or 0."""
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
     raise TypeError(f"{what} must be True or False, not {brief(value)}")
 
 
 def seconds(value: object, what: str, *, or_zero: bool = False) -> float:
-    """A time above 0; with `or_zero` it may be 0."""
+    """A number of seconds above 0; with `or_zero` at least 0."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{what} must be a number of seconds, not {kind_of(value)}")
     try:
@@ -140,18 +140,18 @@ def seconds(value: object, what: str, *, or_zero: bool = False) -> float:
 
 
 def function(value: object, what: str) -> Callable[..., Any]:
-    """Something to call."""
+    """A callable."""
     if callable(value):
         return value
     if hasattr(value, "__await__"):
         if hasattr(value, "close"):
             value.close()
-        raise TypeError(f"{what} must be the function itself, not what it has returned")
+        raise TypeError(f"{what} must be the function itself, not its result")
     raise TypeError(f"{what} must be a function, not {kind_of(value)}")
 
 
 def line(value: object, what: str) -> str:
-    """A text that may stand in an HTTP head."""
+    """A text that is valid in an HTTP head."""
     plain = text(value, what)
     if not VALUE.fullmatch(plain):
         raise ValueError(f"{what} must be one line of Latin-1 characters, not {brief(plain)}")
@@ -159,7 +159,7 @@ def line(value: object, what: str) -> str:
 
 
 def token(value: object, what: str) -> str:
-    """A name as HTTP has them."""
+    """An HTTP token."""
     plain = text(value, what)
     if not NAME.fullmatch(plain):
         raise ValueError(
@@ -178,7 +178,7 @@ def answer_headers(value: object) -> dict[str, str]:
 
 
 def size_of_headers(fields: dict[str, str]) -> int:
-    """Bytes of header fields that were checked."""
+    """Bytes of checked header fields."""
     return sum(len(name) + size(content) for name, content in fields.items())
 
 
@@ -199,7 +199,7 @@ def headers(value: object, reserved: Container[str] = ()) -> dict[str, str]:
 
 
 def many(value: object, what: str) -> Iterable[Any]:
-    """Something to go through that is not a text."""
+    """An iterable that is not a text."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise TypeError(f"{what}, not {kind_of(value)}")
     return value

@@ -6,7 +6,7 @@ import pytest
 from deadline import eventually
 
 from wsraw.workers.reporting import ration
-from wsraw.workers.reporting.ration import MISTAKES, SHOWN, Rationed
+from wsraw.workers.reporting.ration import KINDS, SHOWN, Rationed
 
 
 class Log:
@@ -65,10 +65,10 @@ def test_the_count_is_shown_even_if_no_mistake_follows(
 
 def test_different_mistakes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
-    for n in range(10 * MISTAKES):
+    for n in range(10 * KINDS):
         log.fail("\n" * n + "1 / 0")
-    assert len(log.shown) == MISTAKES + SHOWN
+    assert len(log.shown) == KINDS + SHOWN
     with caplog.at_level("ERROR", "wsraw.worker"):
         log.rationed.flush()
-    left_out = 9 * MISTAKES - SHOWN
+    left_out = 9 * KINDS - SHOWN
     assert caplog.messages == [f"{left_out} more reports of other exceptions are not shown"]

@@ -24,7 +24,7 @@ def test_missed_times_of_a_timer_are_skipped() -> None:
 class Runtime:
     is_ready = False
     is_draining = False
-    shut_out = ""
+    rejection = ""
     queue = ()
 
 
@@ -46,7 +46,7 @@ def test_a_shell_without_a_gateway_warns_once(
 
 
 @pytest.mark.parametrize(
-    ("draining", "queue", "asked", "shut_out", "over"),
+    ("draining", "queue", "asked", "rejection", "over"),
     [
         (False, (), False, "", False),
         (False, (1,), False, "", False),
@@ -60,7 +60,7 @@ def test_the_shell_is_over_when_its_events_are_handled_or_it_is_shut_out(
     draining: bool, queue: tuple[int, ...], asked: bool, shut_out: str, over: bool
 ) -> None:
     runtime, stopper = Runtime(), Stopper()
-    runtime.is_draining, runtime.queue, runtime.shut_out = draining, queue, shut_out  # type: ignore[assignment]
+    runtime.is_draining, runtime.queue, runtime.rejection = draining, queue, rejection  # type: ignore[assignment]
     stopper.asked = asked
     shell = Shell(runtime, None, stopper, "ipc://x")  # type: ignore[arg-type]
     assert shell.is_over() is over

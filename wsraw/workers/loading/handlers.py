@@ -1,4 +1,4 @@
-"""Load a handlers file, find and check its on_* functions."""
+"""Loads a handlers file, finds and checks its on_* functions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ SIGNATURES: Final = {
     "on_start": (),
     "on_stop": (),
 }
-"""What may stand in a handlers file, and what each function is called with. All are optional."""
+"""Functions of a handlers file and their arguments. All are optional."""
 
-
-OTHERS_SAY: Final = {
+OTHER_NAMES: Final = {
     "on_open": "on_connect",
     "on_connection": "on_connect",
     "on_accept": "on_connect",
@@ -41,18 +40,18 @@ OTHERS_SAY: Final = {
     "on_startup": "on_start",
     "on_shutdown": "on_stop",
 }
-"""What these functions are called elsewhere."""
+"""Names of these functions in other frameworks."""
 
 LIKENESS: Final = 0.84
-"""From which on a name is taken for one of ours with a slip in it (difflib's ratio)."""
+"""difflib ratio from which a name is taken for a misspelled one of ours."""
 
 
 class LoadError(Exception):
-    """A handlers file does not load. Its text is for the user: a sentence, or a traceback."""
+    """A handlers file does not load. The text is for the user: a sentence or a traceback."""
 
 
 class Timer:
-    """A function that is called again and again. Plain data; the shells keep the time."""
+    """A function to be called at intervals; the shells keep the time."""
 
     __slots__ = ("function", "is_async", "seconds")
 
@@ -63,8 +62,8 @@ class Timer:
 
 
 def is_async(function: object) -> bool:
-    """Whether it has to be awaited: an ``async def``, an object whose ``__call__`` is one, or a
-    decorator's plain function around one of these (`functools.wraps`)."""
+    """Whether a function must be awaited: an ``async def``, an object with such a ``__call__``, or
+    a plain decorator around one of these (`functools.wraps`)."""
     try:
         inner: object = inspect.unwrap(function) if callable(function) else function
     except ValueError:
@@ -81,20 +80,20 @@ def _call_of(function: object) -> object:
 
 
 _timers: list[Timer] | None = None
-"""Where `every` puts its timers; None where no worker wants them."""
+"""Timers of `every`; None in a process that has no worker."""
 
 _is_too_late = False
-"""The worker has begun: its timers are those that it has."""
+"""Whether the worker has started, so that no timers can be added."""
 
 
 def every(seconds: float) -> Callable[[F], F]:
-    """Call the decorated function every so many seconds, in each worker, beside the events.
+    """Call the decorated function every `seconds` seconds, in each worker, between events.
 
-    The first call comes after that time; a call that would overlap the one before waits for it.
-    What it commands goes out at once. For use while the file loads, or in on_start. Raises
-    ValueError when `seconds` is not above 0, TypeError when it is no number or what is decorated no
-    function, RuntimeError when it is too late. In a process that only imports the file (as
-    multiprocessing's "spawn" does, or a test) nothing is ever called.
+    The first call comes after that time; calls do not overlap. Their commands are sent at once. To
+    be used while the file loads, or in on_start. Raises ValueError if `seconds` is not above 0,
+    TypeError if it is not a number or the decorated object not a function, RuntimeError if it is
+    too late. In a process that only imports the file (as multiprocessing's "spawn" does, or a test)
+    nothing is called.
     """
     time = values.seconds(seconds, "the time of every()")
 
@@ -111,26 +110,25 @@ def every(seconds: float) -> Callable[[F], F]:
 
 
 def take_timers() -> list[Timer]:
-    """All timers so far. From now on `every` raises."""
+    """All timers; `every` raises from now on."""
     global _timers, _is_too_late
     timers, _timers, _is_too_late = _timers or [], None, True
     return timers
 
 
 def timers() -> list[Timer]:
-    """Those so far, to be given to `offer` later."""
+    """The timers so far, to be given to `offer` later."""
     return list(_timers or ())
 
 
 def offer(timers: list[Timer]) -> None:
-    """The same handlers begin anew: these are their timers, and on_start may add others."""
+    """Start the same handlers again with these timers; on_start may add others."""
     global _timers, _is_too_late
     _timers, _is_too_late = list(timers), False
 
 
 class Handlers:
-    """The functions of a handlers file, or of any other object; None for those that it does not
-    have."""
+    """The functions of a handlers file or any other object; None for missing ones."""
 
     def __init__(self, module: object) -> None:
         self.module = module
@@ -143,13 +141,13 @@ class Handlers:
         self.on_start = functions["on_start"]
         self.on_stop = functions["on_stop"]
         self.awaited = frozenset(name for name in functions if is_async(functions[name]))
-        """The names of those that are ``async def``."""
+        """Names of the async functions."""
         self.is_async = bool(self.awaited) or any(timer.is_async for timer in _timers or ())
-        """Whether there is any, timers included: then they need an asyncio loop."""
+        """Whether any handler or timer is async, which needs an asyncio loop."""
 
 
 def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
-    """The function of that name, or None. Raises LoadError when it cannot be a handler."""
+    """The function of that name, or None. Raises LoadError if it cannot be a handler."""
     function = getattr(module, name, None)
     if function is None:
         return None
@@ -160,18 +158,18 @@ def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
 
 
 def check_written(file: str) -> None:
-    """Raises LoadError for a file that is empty: it was copied to a full disk, or is about to be
-    written. It would load, and be silence in place of the handlers before it."""
+    """Raise LoadError for an empty file, which may be half written: it would load as no
+    handlers."""
     try:
         is_empty = not Path(file).read_bytes().strip()
     except OSError:
-        return  # Loading it tells.
+        return  # Loading it reports this.
     if is_empty:
         raise LoadError(f"{file} is empty: is it the right file, and has it been written whole?")
 
 
 def slips(handlers: Handlers) -> list[str]:
-    """What in a handlers file looks like a handler with a wrong name, as lines for the log."""
+    """Functions that look like misspelled handlers, as lines for the log."""
     missing = [name for name in SIGNATURES if getattr(handlers, name) is None]
     others = {
         name: value
@@ -186,20 +184,20 @@ def slips(handlers: Handlers) -> list[str]:
     found = []
     for name, value in others.items():
         like = get_close_matches(name.lower(), missing, n=1, cutoff=LIKENESS)
-        meant = OTHERS_SAY.get(name) or (like[0] if like else "")
+        meant = OTHER_NAMES.get(name) or (like[0] if like else "")
         if meant in missing:
             found.append(f"wsraw does not call {name}; did you mean {meant}?{_where(value)}")
     return found
 
 
 def check_arity(function: Handler, name: str, args: tuple[str, ...]) -> None:
-    """Raises LoadError unless the function can be called with those arguments, and returns once."""
+    """Raise LoadError unless the function takes those arguments and is not a generator."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise LoadError(f"{name} contains a yield; a handler returns once{_where(function)}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # A callable without a signature: it will say so itself.
+        return  # A callable without a signature raises when it is called.
     try:
         signature.bind(*args)
     except TypeError:
@@ -214,9 +212,9 @@ def _where(function: Handler) -> str:
 
 
 def load(file: str | None) -> Handlers:
-    """Run a handlers file and take its functions; without a file, those that print every event.
+    """Run a handlers file and take its functions; without a file, functions that print each event.
 
-    The file's folder stands first on sys.path, as for a script. Raises LoadError.
+    The file's folder comes first on sys.path, as for a script. Raises LoadError.
     """
     offer([])
     if file is None:
@@ -232,11 +230,11 @@ def load(file: str | None) -> Handlers:
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    # Before it runs: dataclasses, pickle and typing look their module up by name.
+    # Before it runs, because dataclasses, pickle and typing look up their module by name.
     sys.modules[name] = module
     try:
         loader.exec_module(module)
-        # It may have a __getattr__ of its own, or odd objects for functions: these run now.
+        # Inside the try, as a __getattr__ or properties of the module may raise.
         return Handlers(module)
     except (LoadError, KeyboardInterrupt):
         raise
@@ -245,8 +243,8 @@ def load(file: str | None) -> Handlers:
 
 
 def _module_name(path: Path) -> str:
-    """Its own name, unless that would hide another module: it may be called json.py. By its own
-    name the processes that multiprocessing spawns find it, too, be it an identifier or not."""
+    """The file's own name, by which spawned processes of multiprocessing find it, unless it would
+    hide another module, as json.py would."""
     name = path.stem
     if name in sys.modules or name in sys.stdlib_module_names or "." in name:
         return "wsraw_handlers_" + "".join(c if c.isalnum() else "_" for c in name)
@@ -254,7 +252,7 @@ def _module_name(path: Path) -> str:
 
 
 def _traceback(error: BaseException, path: str) -> str:
-    """The traceback from the user's file on: how we came there is no help."""
+    """The traceback from the user's file on."""
     own: TracebackType | None = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename != path:
         own = own.tb_next

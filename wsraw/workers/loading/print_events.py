@@ -1,4 +1,4 @@
-"""The handlers of a run without a handlers file: every event is printed, nothing is answered."""
+"""The handlers of a run without a handlers file: they print every event."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from wsraw.workers.connection import Connection
 
 
 def on_connect(inf: dict[str, str], con: Connection) -> None:
-    """Who came, and with what."""
+    """Print the handshake."""
     print(f"{con!r} on_connect {inf}")
 
 
 def on_message(msg: dict[str, Any], con: Connection) -> None:
-    """What it sent."""
+    """Print the message."""
     print(f"{con!r} on_message {msg}")
 
 
 def on_error(error_message: str, con: Connection) -> None:
-    """What went wrong."""
+    """Print the error."""
     print(f"{con!r} on_error {printable(error_message)}")
 
 
 def on_close(con: Connection) -> None:
-    """How it ended."""
+    """Print the close code, reason and cause."""
     print(f"{con!r} on_close {con.close_code} {con.close_reason!r} {con.close_cause}")

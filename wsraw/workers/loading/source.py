@@ -1,13 +1,11 @@
-"""I/O. Code as it is on the disk: of handlers, and of what they import from their project.
+"""I/O. Loads handlers, and their project's modules, as they are on disk.
 
-Python takes a module from the bytecode in its `__pycache__` if that was made of a source with the
-same size, written in the same second. So an edit soon after another one, or a file that is copied
-with the time that it had, would be reloaded as the code before it. Here bytecode is taken only if
-it was made of the very text of the source (PEP 552: "checked hash-based pycs", which Python itself
-understands, too); and it is written like that, so that a start takes no longer than before.
+Python uses cached bytecode if the source has the same size and the same time in seconds. A second
+edit soon after the first, or a file copied with its old time, would be reloaded as old code. Here
+bytecode is used only if it was made from the same text (PEP 552, "checked hash-based pycs"), and is
+written in this form.
 
-The standard library and installed packages are left as they are: whoever installs compiles them,
-and their folders often cannot be written to.
+The standard library and installed packages are not affected.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from types import CodeType
 from typing import Final
 
 CHECKED_HASH: Final = 0b11
-"""The flags of such bytecode."""
+"""Flags of such bytecode."""
 
 INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
@@ -30,19 +28,19 @@ _LIBRARY: Final = PurePath(os.__file__).parent
 
 
 class Loader(SourceFileLoader):
-    """Loads what the source says, whatever lies in `__pycache__`."""
+    """Loads the source, whatever `__pycache__` holds."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the source, or take bytecode that was made of the same text."""
+        """Compile the source, or use bytecode made from the same text."""
         return code_of(self, fullname)
 
 
 def install() -> None:
-    """Have all modules of this process loaded so, by whichever way they are imported."""
+    """Load all modules of this process in this way, however they are imported."""
     usual = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, fullname: str) -> CodeType | None:
-        # A loader derived from it may compile in its own way.
+        # Derived loaders may compile in their own way.
         if type(loader) is SourceFileLoader and not _is_installed(loader.path):
             return code_of(loader, fullname)
         return usual(loader, fullname)
@@ -51,7 +49,7 @@ def install() -> None:
 
 
 def code_of(loader: SourceFileLoader, fullname: str) -> CodeType:
-    """The code of that module. Raises OSError or SyntaxError, as loaders do."""
+    """The code of a module. Raises OSError or SyntaxError, as loaders do."""
     path = loader.get_filename(fullname)
     source = loader.get_data(path)
     try:
@@ -61,7 +59,7 @@ def code_of(loader: SourceFileLoader, fullname: str) -> CodeType:
     head = importlib.util.MAGIC_NUMBER + CHECKED_HASH.to_bytes(4, "little")
     head += importlib.util.source_hash(source)
     code = _cached(loader, cache, head) if cache else None
-    # Its folder may have been another one; tracebacks shall show where the file is now.
+    # Bytecode from another folder would show wrong paths in tracebacks.
     if code is None or code.co_filename != path:
         code = loader.source_to_code(source, path)
         if cache and not sys.dont_write_bytecode:
@@ -76,7 +74,7 @@ def _cached(loader: SourceFileLoader, cache: str, head: bytes) -> CodeType | Non
         data = loader.get_data(cache)
         code = marshal.loads(memoryview(data)[len(head) :]) if data.startswith(head) else None
     except (OSError, EOFError, ValueError, TypeError):
-        # None there, or cut short.
+        # Missing or damaged.
         return None
     return code if isinstance(code, CodeType) else None
 

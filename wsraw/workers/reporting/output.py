@@ -1,9 +1,8 @@
-"""I/O. The output of a worker that a supervisor has started: a pipe that it reads.
+"""I/O. The output of a spawned worker: a pipe to the supervisor that never blocks for long.
 
-A supervisor that stands still (stopped, or starved of memory) does not read, and a handler that
-prints would wait for it, look hung, and be killed. So a write waits a little, then drops what the
-pipe does not take, until the pipe takes something again; how much was lost is said then. (The
-supervisor itself never waits for who reads its log: see supervisor/log.py.)
+A suspended supervisor does not read, and a handler that prints would block, look hung, and be
+killed. So a write waits a little, then drops data until the pipe takes some again, and then reports
+how many lines were lost.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import select
 import sys
 from typing import Any, Final
 
-PATIENCE: Final = 1.0
-"""Seconds that a write waits for a pipe that is full."""
+LONGEST_WAIT: Final = 1.0
+"""Seconds that a write waits for a full pipe."""
 
 
 class Pipe(io.FileIO):
-    """A pipe of ours; the descriptor stays open when this is closed."""
+    """A non-blocking stream over a pipe; closing it leaves the descriptor open."""
 
     def __init__(self, fd: int, patience: float) -> None:
         super().__init__(fd, "wb", closefd=False)
@@ -31,7 +30,7 @@ class Pipe(io.FileIO):
         self._lost = 0
 
     def write(self, data: Any) -> int:
-        """Write what the pipe takes; the rest counts as written, and is lost."""
+        """Write what the pipe takes; the rest is lost but counts as written."""
         view = memoryview(data).cast("B")
         at = 0
         while at < len(view):
@@ -44,19 +43,19 @@ class Pipe(io.FileIO):
                 lost, self._lost = self._lost, 0
                 end = b"\n" if self._is_in_line else b""
                 super().write(end + b"warning: %d lines lost: nobody read them\n" % lost)
-            # So much fits into a pipe that says it has room, and never blocks.
+            # A pipe that is writable takes PIPE_BUF bytes without blocking.
             at += super().write(view[at : at + select.PIPE_BUF])
             self._is_in_line = view[at - 1] != ord("\n")
         return len(view)
 
 
 _replaced: Final[list[object]] = []
-"""The streams that were there before; they would close the descriptors with them."""
+"""The original streams, kept alive because their end would close the descriptors."""
 
 
-def wait_for_nobody(patience: float = PATIENCE) -> None:
-    """Let print and logging lose lines rather than wait for who reads them. Where pipes cannot be
-    polled (Windows) it stays as it is."""
+def never_block(patience: float = LONGEST_WAIT) -> None:
+    """Make print and logging drop lines rather than block. No effect where pipes cannot be polled
+    (Windows)."""
     if not hasattr(select, "poll"):
         return
     before = sys.stderr
@@ -68,7 +67,7 @@ def wait_for_nobody(patience: float = PATIENCE) -> None:
             new = _open(stream, patience)
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
-    # Of its own: a handler may close sys.stderr.
+    # A stream of its own, as a handler may close sys.stderr.
     for handler in logging.getLogger("wsraw").handlers:
         if (
             isinstance(handler, logging.StreamHandler)

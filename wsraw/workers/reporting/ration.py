@@ -1,8 +1,7 @@
-"""I/O. What is reported of the handlers' mistakes, rationed: a client that finds one must not fill
-the log, nor keep the worker busy with writing it down.
+"""I/O. Rate limit for reports of handlers' exceptions, so that a client which finds a bug cannot
+fill the log.
 
-Of each mistake, a kind of exception at a place in the code, the first few are shown whole. Of the
-others a line says how many there were.
+Of each kind of exception at a place in the code the first few are logged; the others are counted.
 """
 
 from __future__ import annotations
@@ -15,47 +14,47 @@ from typing import Final
 from wsraw.workers.reporting.worker_log import log
 
 SHOWN: Final = 10
-"""Reports of one mistake within a period."""
+"""Reports of one kind within a period."""
 
 PERIOD: Final = 10.0
 """Seconds."""
 
-MISTAKES: Final = 100
-"""Told apart within a period; code that is made anew for each message has as many as it likes."""
+KINDS: Final = 100
+"""Kinds distinguished within a period; generated code may have any number."""
 
 
 class LeftOutError(Exception):
-    """The gateway did not do what a handler has commanded."""
+    """The gateway has rejected a command."""
 
 
 Report = Callable[[str, BaseException], None]
 
 
 class Rationed:
-    """Reports exceptions, up to the ration. From any thread."""
+    """Reports exceptions up to the limit. Thread-safe."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
-        """Of each mistake in this period."""
+        """Reports by kind in this period."""
         self._began = 0.0
 
     def __call__(self, what: str, error: BaseException) -> None:
-        """Show it, or count it."""
+        """Report or count an exception."""
         mistake = _place_of(error)
         with self._lock:
             now = time.monotonic()
             if now - self._began > PERIOD:
                 self._say_left_out()
                 self._began = now
-            if mistake not in self._counts and len(self._counts) >= MISTAKES:
+            if mistake not in self._counts and len(self._counts) >= KINDS:
                 mistake = "other exceptions"
             count = self._counts[mistake] = self._counts.get(mistake, 0) + 1
         if count <= SHOWN:
             self._report(what, error)
         elif count == SHOWN + 1:
-            # Even if there is never another one that would tell.
+            # In case no further exception triggers the summary.
             self._tell_later()
 
     def _tell_later(self) -> None:
@@ -64,11 +63,11 @@ class Rationed:
         try:
             timer.start()
         except RuntimeError:
-            # There are too many threads; the next exception tells, or the end.
+            # Out of threads; the next exception or the end triggers it.
             pass
 
     def flush(self) -> None:
-        """Say what has been left out so far."""
+        """Log the counts of reports left out so far."""
         with self._lock:
             self._say_left_out()
 
@@ -81,7 +80,7 @@ class Rationed:
 
 
 def _place_of(error: BaseException) -> str:
-    """A kind of exception, and the line that raised it."""
+    """The exception's type, and the line that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Sans-I/O. Where a coroutine waits, as a traceback shows it; and tracebacks of bounded length."""
+"""Sans-I/O. The stack of a waiting coroutine; tracebacks of bounded length."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from types import FrameType
 from typing import Any, Final
 
 DEEPEST: Final = 50
-"""Frames that are shown."""
+"""Frames shown."""
 
 LONGEST_CHAIN: Final = 20
-"""Exceptions that are shown, of those that were raised while others were handled."""
+"""Chained exceptions shown."""
 
 
 def where(awaited: Any) -> str:
-    """The stack of what is awaited, the outermost call first."""
+    """The stack of an awaited object, outermost call first."""
     frames: list[tuple[FrameType, int]] = []
     while awaited is not None and len(frames) < DEEPEST:
-        # A coroutine, a generator of the old kind, or an asynchronous generator.
+        # A coroutine, a generator-based one, or an asynchronous generator.
         for kind in ("cr", "gi", "ag"):
             frame = getattr(awaited, f"{kind}_frame", None)
             if frame is not None:
@@ -28,7 +28,7 @@ def where(awaited: Any) -> str:
                 awaited = getattr(awaited, f"{kind}_{inner}", None)
                 break
         else:
-            # A future, or something else whose inside Python does not show.
+            # A future or another opaque object.
             break
     lines = traceback.StackSummary.extract(iter(frames), limit=DEEPEST).format()
     if awaited is not None:
@@ -38,11 +38,11 @@ def where(awaited: Any) -> str:
 
 @contextmanager
 def shortened(error: BaseException) -> Iterator[int]:
-    """Meanwhile the chain of exceptions behind this one has at most `LONGEST_CHAIN`: the last ones,
-    and the first of all, which began it. Yields how many are left out.
+    """Cut the chain of exceptions to `LONGEST_CHAIN` within this context: the last ones and the
+    very first. Yields how many are left out.
 
-    A loop that tries again from its ``except`` block makes a chain of as many links as it has
-    tries. To show thousands takes longer than a handler may.
+    A loop that retries in its ``except`` block makes one link a try, and formatting thousands takes
+    too long.
     """
     chain = [error]
     seen = {id(error)}
@@ -65,7 +65,7 @@ def shortened(error: BaseException) -> Iterator[int]:
 
 
 def _before(error: BaseException) -> BaseException | None:
-    """The exception that a traceback shows above this one."""
+    """The exception that a traceback prints above this one."""
     if error.__cause__ is not None:
         return error.__cause__
     return None if error.__suppress_context__ else error.__context__

@@ -1,10 +1,8 @@
-"""Sans-I/O. The log of a worker, which configuring `logging` neither silences nor breaks.
+"""Sans-I/O. The worker's logger, which a handlers file cannot disable or break by accident.
 
-``logging.config.dictConfig`` and ``fileConfig`` disable by default all loggers that are there and
-not named in the configuration; in a handlers file that would be ours, and with it every traceback.
-And a record factory of the handlers' may raise, where it looks for a user or a request that is not
-there: that would end the worker for each exception it has to log.
-"""
+``logging.config.dictConfig`` and ``fileConfig`` disable all existing loggers by default, which
+would hide every traceback. And a log record factory of the handlers may raise, which would end the
+worker."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ from typing import Any, Final
 
 
 class Lasting(logging.Logger):
-    """A logger that cannot be disabled. Its level and handlers can be set as those of any other."""
+    """A logger that cannot be disabled. Level and handlers can be set as usual."""
 
     @property
     def disabled(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     @disabled.setter
@@ -27,7 +25,7 @@ class Lasting(logging.Logger):
         pass
 
     def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
-        """By the factory that is set, or as without any if that one raises."""
+        """Make a record with the set factory, or with the default one if that raises."""
         try:
             return super().makeRecord(*args, **options)
         except Exception as error:
@@ -38,7 +36,7 @@ class Lasting(logging.Logger):
             return record
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Never raises: whoever logs has more to do than that."""
+        """Handle a record without ever raising."""
         try:
             super().handle(record)
         except Exception as error:
@@ -49,5 +47,5 @@ class Lasting(logging.Logger):
 
 
 log: Final = logging.getLogger("wsraw.worker")
-# Whoever has asked for it before us has this object.
+# The class is changed in place, as handlers may hold this logger already.
 log.__class__ = Lasting

@@ -1,8 +1,7 @@
-"""I/O. Async handlers: many connections at once, one event at a time for each, on a real asyncio
-loop.
+"""I/O. Async handlers on an asyncio loop: many connections at once, one event at a time for each.
 
-ZeroMQ's descriptor is edge-triggered: it says that something has changed, once. Therefore all that
-waits is received, and after each send the socket is asked again.
+ZeroMQ's descriptor is edge-triggered. So everything is received at once, and the socket is checked
+again after each send.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from wsraw.workers.shells.link_socket import Bell, Dealer
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell, Stopper
 
 BATCHES_PER_TURN: Final = 16
-"""Batches received before other callbacks of the loop get their turn."""
+"""Batches received before other callbacks of the loop run."""
 
 RETRY_SEND: Final = 0.05
-"""Seconds after which a batch that the gateway did not take is tried again."""
+"""Seconds until a batch that the gateway did not take is sent again."""
 
 
 class AsyncioShell(Shell):
@@ -47,21 +46,21 @@ class AsyncioShell(Shell):
         self._concurrency = concurrency
         self._running = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        """The loop itself holds tasks weakly only."""
+        """Strong references; the loop has only weak ones."""
         self._background: set[asyncio.Task[None]] = set()
-        """Those of call_soon. Nobody waits for them: when all else is done they are cancelled."""
+        """Tasks of call_soon, which are cancelled at the end."""
         self._started = False
         self._starting = False
         self._advancing = False
         self._send_due = False
         self._is_cancelling = False
-        """What is cancelled now was cancelled by us."""
-        self.is_guest = False
-        """The loop is that of a program around us, and so is a KeyboardInterrupt."""
+        """Whether we are cancelling tasks ourselves."""
+        self.is_embedded = False
+        """Whether the loop belongs to a surrounding program, as a KeyboardInterrupt does."""
         self._owns_loop = False
-        """Nobody but handlers can cancel what runs in the loop."""
+        """Whether only handlers can cancel tasks of the loop."""
         self._is_closed = False
-        """The loop goes on without us: what it was still asked to call finds nothing to do."""
+        """Whether we have left the loop; scheduled callbacks do nothing from then on."""
         self._unsent: bytes | None = None
         self._timers: dict[Due, asyncio.TimerHandle] = {}
         self.turned: Callable[[], None] = _nothing
@@ -79,12 +78,12 @@ class AsyncioShell(Shell):
         return self.exit_code()
 
     def _end_fork(self) -> None:
-        """In a forked child that awaits: it shares this loop's descriptors with the worker."""
+        """End a forked child that awaits, as it shares this loop's descriptors."""
         self._is_closed = True
         self._loop.call_soon(fork.end, None)
 
     async def serve(self) -> None:
-        """The same, in a loop that runs already. Closing the dealer is left to the caller."""
+        """Serve in the running loop. The caller closes the dealer."""
         loop = self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._over = asyncio.Event()
@@ -99,7 +98,7 @@ class AsyncioShell(Shell):
         try:
             await self._until_over()
         finally:
-            # The loop may have more to do than this, and the descriptors are about to be closed.
+            # The loop may continue, and the descriptors are about to be closed.
             warning.cancel()
             self._is_closed = self._is_cancelling = True
             self._forget_timers()
@@ -109,7 +108,7 @@ class AsyncioShell(Shell):
     async def _until_over(self) -> None:
         loop = self._loop
         self._handle_readable()
-        # A signal that came before the loop stood.
+        # For a signal that came before the loop ran.
         self._handle_bell()
         while not self._over.is_set():
             try:
@@ -117,7 +116,7 @@ class AsyncioShell(Shell):
             except asyncio.CancelledError as error:
                 if not self._owns_loop:
                     raise
-                # A handler that cancels all tasks of the loop has met this one, too.
+                # A handler has cancelled all tasks of the loop.
                 self.runtime.escaped("the worker's own task", error)
         await self._cancel_background()
         on_stop = self.runtime.handlers.on_stop
@@ -134,12 +133,12 @@ class AsyncioShell(Shell):
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something still waits for the gateway to take it."""
+        """Whether there is data that the gateway has not taken yet."""
         return self._send_due or self._unsent is not None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is handled now, and nothing waits to be handled or sent."""
+        """Whether nothing is being handled, queued or unsent."""
         return not (self._tasks or self.has_unsent or self.runtime.queue or self.stopper.calls)
 
     def _warn_if_alone(self) -> None:
@@ -170,12 +169,12 @@ class AsyncioShell(Shell):
         self._schedule_send()
 
     def _advance(self) -> None:
-        """Start what can be started."""
+        """Start on_start or queued events, as far as possible."""
         if not self._started and not self._starting and self.runtime.is_ready:
             self._starting = True
             self._spawn(self._start())
         if self._started and not self._advancing:
-            # An eager task may end, and advance, before its start has returned.
+            # An eager task may end and call this before its start returns.
             self._advancing = True
             self._start_events()
             self._advancing = False
@@ -209,7 +208,7 @@ class AsyncioShell(Shell):
                 self._spawn(self._serve(con, event, runtime.link.session))
             else:
                 runtime.handle(event)
-                # Nobody else may: what waits for this is not always a batch that came.
+                # The event need not come from a batch just received, so schedule it here.
                 if not self._send_due:
                     self._schedule_send()
                 if clock() >= send_by:
@@ -218,11 +217,10 @@ class AsyncioShell(Shell):
                     return
 
     async def _serve(self, con: Connection, event: Event, session: int) -> None:
-        """One event; then its connection's next one has its turn, in a task of its own."""
+        """Handle one event, then start a task for the connection's next one."""
         if session == self.runtime.link.session:
             await self.runtime.handle_async(event)
-        # Else its session has ended before this task began: acked now, it would be acked as
-        # another event, of the session that stands.
+        # Else its session has ended before this task began, and the event is not ours any more.
         if not self._send_due:
             self._schedule_send()
         waiting = con._waiting
@@ -243,11 +241,11 @@ class AsyncioShell(Shell):
         is_nested: bool = False,
         is_background: bool = False,
     ) -> None:
-        # What a handler puts into its context is not for the next event's.
+        # Handlers do not share context variables.
         context = self._context.copy()
         if sys.version_info >= (3, 12) and not is_nested:
-            # Most handlers return without waiting: then no turn of the loop is needed. Not from
-            # within another one: a long queue would become a deep stack.
+            # Most handlers return without waiting, and then need no turn of the loop. Not when
+            # nested, as a long queue would become a deep stack.
             task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
         else:
             task = self._loop.create_task(coroutine, context=context)
@@ -267,7 +265,7 @@ class AsyncioShell(Shell):
     def _passes(self, error: BaseException) -> bool:
         if isinstance(error, asyncio.CancelledError):
             return self._is_cancelling
-        return self.is_guest and isinstance(error, KeyboardInterrupt)
+        return self.is_embedded and isinstance(error, KeyboardInterrupt)
 
     async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
         await self.runtime.call_async(what, function, *args)
@@ -300,9 +298,8 @@ class AsyncioShell(Shell):
             self._over.set()
 
     async def _cancel_background(self) -> None:
-        """As asyncio.run does it when main has returned. Before on_stop, which may close what they
-        use."""
-        # What has just been asked for shall at least begin: it may be done with that.
+        """Cancel background tasks, as asyncio.run does, before on_stop closes what they use."""
+        # Let new ones begin; they may end at once.
         await asyncio.sleep(0)
         self._is_cancelling = True
         while self._background:
@@ -314,7 +311,7 @@ class AsyncioShell(Shell):
     # --- out ---
 
     def _schedule_send(self) -> None:
-        """At the end of this turn of the loop, so that handlers done in one turn share a batch."""
+        """Send at the end of this turn of the loop, so that its handlers share a batch."""
         if not self._send_due:
             self._send_due = True
             self._loop.call_soon(self._send)
@@ -341,8 +338,8 @@ def _nothing() -> None:
 
 
 def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException], object]) -> None:
-    """Run this to its end in a loop of its own, whatever handlers raise beside it: asyncio lets
-    SystemExit and KeyboardInterrupt of any task end the loop, and a handler may stop it."""
+    """Run `main` to its end in a loop of its own. SystemExit or KeyboardInterrupt of any task, and
+    loop.stop(), end asyncio's loop; they are reported, and the loop continues."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
         running = loop.create_task(main)
@@ -356,8 +353,8 @@ def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException],
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop that can watch what ZeroMQ shows."""
+    """A loop that has add_reader."""
     if sys.platform == "win32":
-        # The Proactor loop has no add_reader, which ZeroMQ's descriptor needs.
+        # The Proactor loop has none.
         return asyncio.SelectorEventLoop()
     return asyncio.new_event_loop()

@@ -1,11 +1,8 @@
-"""I/O. What becomes of a worker in a process that is forked from it.
+"""I/O. Makes a process that a handler forks an ordinary process, not a second worker.
 
-The child has copies of all that the worker has: its signal handlers, its link, the frames of the
-handler that runs. It must be an ordinary process all the same, as it is neither a worker nor known
-to anybody. So right after the fork whoever has something to give up there gives it up. Programs
-that are executed need none of this: descriptors of wsraw are not inheritable, and no signal is
-ignored.
-"""
+The child has copies of the worker's signal handlers, link and stack. Right after the fork,
+functions registered here release them. Executed programs need none of this: wsraw's descriptors are
+not inheritable, and no signal is ignored."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ _in_child: dict[object, Callable[[], object]] = {}
 
 
 def in_child(function: Callable[[], object]) -> Callable[[], None]:
-    """Call a function in each process that is forked from this one, before anything else there.
+    """Call a function first in each process that is forked from this one.
 
-    What this returns takes that back. Where nobody can fork, the function is never called.
+    Returns a function that undoes this.
     """
     key = object()
     _in_child[key] = function
@@ -30,22 +27,21 @@ def in_child(function: Callable[[], object]) -> Callable[[], None]:
 
 def _forked() -> None:
     functions = list(_in_child.values())
-    # What the child forks in its turn has nothing of ours any more.
+    # Not again in processes that the child forks.
     _in_child.clear()
     for function in functions:
         try:
             function()
         except Exception:
-            # The others have their turn all the same.
+            # Run the other functions all the same.
             traceback.print_exc()
 
 
 def end(error: BaseException | None) -> NoReturn:
-    """End a forked child that has come back to our code, as it is no worker.
+    """End a forked child that returns to our code.
 
-    Without the finally blocks and the exit handlers that wait for the worker's own end: they belong
-    to the worker's process. The exit code is that of `sys.exit`; 1 for another exception, whose
-    traceback is shown.
+    Finally blocks and exit handlers are skipped, as they belong to the worker's process. The exit
+    code is that of `sys.exit`, or 1 for another exception, whose traceback is printed.
     """
     code = 0
     if isinstance(error, SystemExit):

@@ -1,7 +1,4 @@
-"""I/O. The worker's socket to the gateway, and the bell that wakes whoever waits at it.
-
-The door to ZeroMQ of a worker process.
-"""
+"""I/O. The worker's ZeroMQ socket, and the bell that wakes a wait at it."""
 
 from __future__ import annotations
 
@@ -15,32 +12,32 @@ import zmq
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
 
 BATCHES_HELD: Final = 100
-"""Batches that ZeroMQ may hold for us. The window bounds the events in them long before."""
+"""Batches that ZeroMQ may queue; the window bounds the events in them long before."""
 
 BYE_LINGER: Final = 2000
-"""Milliseconds that the last batch may take to leave; else the gateway would repeat its events."""
+"""Milliseconds for the last batch to be sent, so that its events are not repeated."""
 
 HEARTBEAT: Final = 2000
-"""Milliseconds between ZMTP heartbeats, on tcp only. On ipc the supervisor knows of deaths, and a
-process that was stopped for a while is not dead."""
+"""Milliseconds between ZMTP heartbeats, on tcp only. On ipc the supervisor reports deaths, and a
+stopped process is not dead."""
 
 HEARTBEAT_EXPIRY: Final = 6000
-"""Milliseconds of silence after which a tcp link is made anew."""
+"""Milliseconds of silence until a tcp link reconnects."""
 
 CONNECT_TIMEOUT: Final = 5000
-"""Milliseconds for TCP, and again for the ZMTP handshake; then it is tried again."""
+"""Milliseconds for TCP, and again for the ZMTP handshake, before the next try."""
 
 
 class LinkKeys(NamedTuple):
-    """For CURVE, in Z85."""
+    """CURVE keys in Z85."""
 
     secret: str
     gateway: str
-    """The gateway's public key: nobody else can play the gateway."""
+    """The gateway's public key, which proves who it is."""
 
 
 class Bell:
-    """Wakes a poll from a thread or a signal handler. A socket pair: Windows cannot poll pipes."""
+    """Wakes a poll from a thread or a signal handler; a socket pair, also for Windows."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -49,7 +46,7 @@ class Bell:
 
     @property
     def reader(self) -> int:
-        """The descriptor to be polled."""
+        """The descriptor to poll."""
         return self._reader.fileno()
 
     @property
@@ -58,14 +55,14 @@ class Bell:
         return self._writer.fileno()
 
     def ring(self) -> None:
-        """Wake it. From any thread."""
+        """Wake the poll. Thread-safe."""
         try:
             self._writer.send(b"\0")
         except OSError:
-            pass  # Full: it rings already. Closed: there is nobody to be woken.
+            pass  # Full: it rings already. Closed: nothing polls.
 
     def quiet(self) -> None:
-        """It was heard."""
+        """Reset the bell."""
         try:
             while self._reader.recv(4096):
                 pass
@@ -73,7 +70,7 @@ class Bell:
             pass
 
     def close(self) -> None:
-        """Give both descriptors back."""
+        """Close both descriptors."""
         self._reader.close()
         self._writer.close()
 
@@ -82,15 +79,15 @@ class Dealer:
     """A DEALER socket connected to the gateway; libzmq reconnects it forever by itself."""
 
     def __init__(self, endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> None:
-        """Raises OSError for an endpoint that cannot be one."""
+        """Raises OSError for an invalid endpoint."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._bell = bell
         self._endpoint = endpoint
-        # No routing id of our own: two workers of one name would merge, or one be ignored.
+        # No routing id of our own, as two equal ones would clash.
         for option, value in (
-            # With IMMEDIATE nothing waits for a gateway that is away, and the probe is sent on
-            # every connect: a new gateway hears of an idle worker, and stale batches vanish.
+            # With IMMEDIATE nothing is queued without a gateway, so stale batches vanish; the probe
+            # on each connect tells a new gateway of an idle worker.
             (zmq.IMMEDIATE, 1),
             (zmq.PROBE_ROUTER, 1),
             (zmq.LINGER, 0),
@@ -121,16 +118,16 @@ class Dealer:
 
     @property
     def fd(self) -> int:
-        """For add_reader. Edge-triggered: silent about what was there before; see `is_readable`."""
+        """Descriptor for add_reader. Edge-triggered; see `is_readable`."""
         return int(self._socket.getsockopt(zmq.FD))
 
     def is_readable(self) -> bool:
-        """Whether a batch is waiting. To be asked before every sleep at `fd`, after sends too: a
-        send may take in the signal of an arrival."""
+        """Whether a batch is waiting. Check it before every sleep at `fd`, also after sends, which
+        may consume the edge of an arrival."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def is_connected(self) -> bool:
-        """Whether there is a gateway that takes what we send."""
+        """Whether a gateway takes our batches."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def receive(self) -> bytes | memoryview | None:
@@ -142,7 +139,7 @@ class Dealer:
         return frame.bytes if len(frame) < READ_IN_PLACE else frame.buffer
 
     def send(self, batch: bytes) -> bool:
-        """Hand a batch over; False if the gateway is away or does not keep up."""
+        """Send a batch; False if there is no gateway or its queue is full."""
         try:
             self._socket.send(batch, zmq.NOBLOCK, copy=len(batch) < COPIED_BELOW)
         except zmq.Again:
@@ -150,10 +147,8 @@ class Dealer:
         return True
 
     def wait(self, seconds: float, *, to_send: bool = False) -> bool:
-        """Wait until a batch can be received (or sent), the bell rings, or the time is over.
-
-        True if there is a batch to receive.
-        """
+        """Wait until a batch can be received (or sent), the bell rings, or time is up. True if
+        there is a batch to receive."""
         interest = zmq.POLLIN | zmq.POLLOUT if to_send else zmq.POLLIN
         milliseconds = -1 if seconds == float("inf") else max(0, int(seconds * 1000 + 0.999))
         readable = False
@@ -167,9 +162,8 @@ class Dealer:
         return readable
 
     def forked(self) -> None:
-        """Close the child's copy of the connection: else the gateway would not see it end with the
-        worker. libzmq cannot be asked, as its threads are not in the child; nor does pyzmq let it
-        near the sockets there, which are still the worker's, too."""
+        """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
+        libzmq cannot do it, as its threads do not exist in the child."""
         scheme, _, place = self._endpoint.partition("://")
         host, _, port = place.rpartition(":")
         for descriptor in _descriptors():
@@ -177,22 +171,22 @@ class Dealer:
             if isinstance(peer, str):
                 found = bool(peer) and scheme == "ipc" and _is_same(peer, place)
             else:
-                # With the option IPV6 an IPv4 address is a mapped one. What has a name is not
-                # looked for: there the heartbeat tells of the end.
+                # With the option IPV6, IPv4 addresses are mapped. Host names are not looked up;
+                # there the heartbeat tells of the end.
                 address = str(peer[0]).removeprefix("::ffff:")
                 found = scheme == "tcp" and (address, str(peer[1])) == (host.strip("[]"), port)
             if found:
                 os.close(descriptor)
 
     def close(self, *, after_bye: bool = False) -> None:
-        """Close; after the bye wait until it has left."""
+        """Close the socket; after the bye, wait until it is sent."""
         self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
         self._socket.close()
         self._context.term()
 
 
 def _descriptors() -> list[int]:
-    """Those of this process, where the system can tell."""
+    """Open descriptors of this process, if the system tells."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         with suppress(OSError):
             return [int(name) for name in os.listdir(folder)]
@@ -200,9 +194,9 @@ def _descriptors() -> list[int]:
 
 
 def _peer(descriptor: int) -> tuple[object, ...] | str:
-    """Of a connected socket; else nothing."""
+    """Peer address of a connected socket, or ""."""
     timeout = socket.getdefaulttimeout()
-    # Else Python would make a socket of the handlers' non-blocking, in the worker as well.
+    # A default timeout would make the shared socket non-blocking.
     socket.setdefaulttimeout(None)
     try:
         sock = socket.socket(fileno=descriptor)

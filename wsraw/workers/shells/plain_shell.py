@@ -1,4 +1,4 @@
-"""I/O. Plain handlers: one after the other, on a blocking poll."""
+"""I/O. Plain handlers, called one after the other between blocking polls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell
 
 
 class PlainShell(Shell):
-    """One turn: a batch in, its handlers, what they command out; then timers and calls."""
+    """A turn: receive a batch, call its handlers, calls and timers, send their commands."""
 
     _started = False
     _due: list[Due]
@@ -66,13 +66,13 @@ class PlainShell(Shell):
 
     def _run_calls(self) -> None:
         calls = self.stopper.calls
-        # Those that are there now: one that asks to be called again must not keep us here.
+        # Only the present ones, as a call may add another.
         for _ in range(len(calls)):
             function, args = calls.popleft()
             self.runtime.call("call_soon", function, *args)
 
     def _run_timers(self, now: float) -> float:
-        """Seconds until the next one; infinite without timers."""
+        """Call due timers. Returns the seconds until the next one, or infinity."""
         seconds = float("inf")
         for due in self._due:
             if due.when <= now and not self.is_over():
@@ -83,8 +83,8 @@ class PlainShell(Shell):
         return seconds
 
     def _send(self) -> None:
-        """All that the link has. Waits for a gateway that does not keep up: its window is its own
-        memory's bound, ours is that we handle nothing more meanwhile."""
+        """Send everything. Waits for a slow gateway, which bounds our memory: nothing is handled
+        meanwhile."""
         link, dealer = self.runtime.link, self.dealer
         batch = link.data_to_send()
         give_up = float("inf")

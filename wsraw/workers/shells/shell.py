@@ -1,4 +1,4 @@
-"""I/O. What both shells have in common: the parts of a worker, and how it ends."""
+"""I/O. The common part of both shells: the objects of a worker, and its end."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.link_socket import Bell, Dealer
 
 SEND_AFTER: Final = 0.001
-"""Seconds that an ack may wait for the handlers behind it; so no worker looks stuck that is not."""
+"""Seconds that an ack may wait for further handlers, so that the worker does not look stuck."""
 
 LEAVE_WITHIN: Final = 4.0
-"""Seconds that a spawned worker waits for the gateway's drain once it should end. The supervisor
-kills it a second after that, which is what on_stop has."""
+"""Seconds that a spawned worker waits for the gateway's drain when it is to end. The supervisor
+kills it a second later; on_stop must finish by then."""
 
 LOOK_FOR_GATEWAY: Final = 0.1
-"""Seconds between two looks whether there is a gateway yet that could drain us."""
+"""Seconds between two checks for a gateway that could drain us."""
 
 LAST_BATCH: Final = 2.0
-"""Seconds that a gateway which does not read is given to take our last batch."""
+"""Seconds to wait for a slow gateway to take our last batch."""
 
 WARN_AFTER: Final = 5.0
-"""Seconds without a gateway after which we say what we are waiting for."""
+"""Seconds without a gateway until a warning."""
 
 EXIT_STOPPED: Final = 0
 EXIT_START_FAILED: Final = 1
-EXIT_SHUT_OUT: Final = 4
-"""The gateway does not let us in."""
+EXIT_REJECTED: Final = 4
+"""The gateway has rejected this worker."""
 
 
 class Stopper:
-    """How the rest of the process, signals and threads, reaches a running shell."""
+    """How signals and threads reach a running shell."""
 
     def __init__(self, bell: Bell) -> None:
         self.asked = False
@@ -46,8 +46,8 @@ class Stopper:
         self.ring = bell.ring
 
     def leave(self) -> None:
-        """The supervisor is gone, or tells all to end: the gateway will drain us when clients have
-        been told, so that their on_close finds somebody. Without a session, end now."""
+        """The supervisor stops the run, or is gone. In a session, wait for the gateway to drain us
+        after its clients, so that their on_close is handled; else stop now."""
         if not self.in_session():
             self.stop()
             return
@@ -57,7 +57,7 @@ class Stopper:
         try:
             threading.Thread(target=self._stop_later, name="wsraw-leave", daemon=True).start()
         except RuntimeError:
-            # No thread can be started.
+            # Out of threads.
             self.stop()
 
     def _stop_later(self) -> None:
@@ -68,18 +68,18 @@ class Stopper:
         self.stop()
 
     def stop(self) -> None:
-        """Finish the running handlers, say bye, and end."""
+        """Finish the running handlers, end the session, and exit."""
         self.asked = True
         self.ring()
 
     def call_soon(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        """Call a function in the thread of the handlers, between them."""
+        """Call a function between handlers, in their thread."""
         self.calls.append((function, args))
         self.ring()
 
 
 class Due:
-    """When a timer is due. What was missed is skipped: no burst after a long handler."""
+    """When a timer is due. Missed calls are skipped: no burst follows a long handler."""
 
     __slots__ = ("timer", "when")
 
@@ -88,54 +88,54 @@ class Due:
         self.when = now + timer.seconds
 
     def advance(self, now: float) -> None:
-        """It was called; when again?"""
+        """Set the next call."""
         self.when = max(self.when + self.timer.seconds, now)
 
 
 class Shell:
-    """A worker's parts."""
+    """The objects of a worker."""
 
     def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper, endpoint: str) -> None:
         self.runtime = runtime
         self.dealer = dealer
         self.stopper = stopper
         self.failed = False
-        """on_start has raised: there is no use in going on."""
+        """Whether on_start has raised."""
         self._endpoint = endpoint
         self._hint = ""
         if endpoint.startswith("tcp://"):
-            # With a wrong key of the gateway the handshake ends before it asks about ours.
+            # With a wrong gateway key the handshake fails before the gateway sees our key.
             self._hint = (
-                "; if there is one, its log says whether it lets our key in; if it says nothing, "
-                "--gateway-key is not its key, or the address is wrong"
+                "; its log says whether it accepts our key; if it says nothing, --gateway-key is "
+                "not its key, or the address is wrong"
             )
         self._warn_at = time.monotonic() + WARN_AFTER
 
     def _started_well(self) -> None:
-        """on_start is through: only now the gateway may count on us, and send events."""
+        """Tell the gateway that on_start is done, so that it sends events."""
         if not self.failed:
             self.runtime.link.started()
             self.runtime.output_ready()
 
     def stop_if_abandoned(self) -> bool:
-        """Whether we are to leave, and the gateway that would drain us is gone: so we end now."""
+        """Stop if we wait for a drain but the gateway is gone."""
         if self.stopper.is_leaving and not self.dealer.is_connected():
             self.stopper.asked = True
             return True
         return False
 
     def is_over(self) -> bool:
-        """Whether nothing more is to be started."""
+        """Whether no further handler is to be started."""
         runtime = self.runtime
         return (
             self.stopper.asked
             or self.failed
-            or bool(runtime.shut_out)
+            or bool(runtime.rejection)
             or (runtime.is_draining and not runtime.queue)
         )
 
     def warn_if_alone(self, now: float) -> float:
-        """Say once that no gateway answers. When to ask again, as seconds from now."""
+        """Warn once that no gateway answers. Returns the seconds until the next check."""
         if self.runtime.is_ready:
             self._warn_at = float("inf")
         elif now >= self._warn_at:
@@ -144,8 +144,8 @@ class Shell:
         return self._warn_at - now
 
     def exit_code(self) -> int:
-        """What the process ends with; says why, where that is not obvious."""
-        if self.runtime.shut_out:
-            log.error("the gateway rejected this worker: %s", self.runtime.shut_out)
-            return EXIT_SHUT_OUT
+        """The exit code; logs the reason of a rejection."""
+        if self.runtime.rejection:
+            log.error("the gateway rejected this worker: %s", self.runtime.rejection)
+            return EXIT_REJECTED
         return EXIT_START_FAILED if self.failed else EXIT_STOPPED
