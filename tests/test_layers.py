@@ -64,6 +64,12 @@ STILL_UP = {
 
 COMMANDS = ("control", "failures", "keys", "options", "tools", "worker")
 
+STILL_LARGE = {"gateway.delivery": 13}
+STILL_HIGH = {"gateway.connection": 7, "gateway.delivery": 7}
+GATEWAY_STILL = 18
+"""Where a folder has more than ten modules, a package of the gateway more than six floors of
+imports, or all of it more than thirteen. These numbers must only go down."""
+
 DOORS = {
     "click": {"cli"} | {f"commands.{name}" for name in COMMANDS},
     "ssl": {"gateway.tls.server_contexts", "gateway.tls.client_contexts", "gateway.tls.engine"},
@@ -221,6 +227,41 @@ def test_there_are_no_import_cycles() -> None:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         raise AssertionError(" → ".join(reversed(error.args[1]))) from None
+
+
+def floors(names: set[str]) -> tuple[str, ...]:
+    """The longest chain of imports among these modules, from below."""
+    graph = {name: own_imports(name) & names - {name} for name in names}
+    chains: dict[str, tuple[str, ...]] = {}
+    for name in TopologicalSorter(graph).static_order():
+        below = max((chains[found] for found in graph[name]), key=len, default=())
+        chains[name] = (*below, name)
+    return max(chains.values(), key=len)
+
+
+def modules_of(package: str) -> set[str]:
+    """The modules of a package's own folder, without its __init__."""
+    folder = PACKAGE.joinpath(*package.split("."))
+    return {module_name(path) for path in folder.glob("*.py") if path.name != "__init__.py"}
+
+
+PACKAGES = sorted(module_name(path) for path in PACKAGE.rglob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_has_at_most_ten_modules(package: str) -> None:
+    assert len(modules_of(package)) <= STILL_LARGE.get(package, 10)
+
+
+@pytest.mark.parametrize("package", [each for each in PACKAGES if each.startswith("gateway")])
+def test_a_package_of_the_gateway_is_at_most_six_floors_high(package: str) -> None:
+    chain = floors(modules_of(package) or {package})
+    assert len(chain) <= STILL_HIGH.get(package, 6), " → ".join(chain)
+
+
+def test_the_gateway_is_at_most_thirteen_floors_high() -> None:
+    chain = floors({name for name in TREES if name.startswith("gateway.")})
+    assert len(chain) <= GATEWAY_STILL, " → ".join(chain)
 
 
 def test_these_tests_find_imports() -> None:
