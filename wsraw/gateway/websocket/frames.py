@@ -116,7 +116,7 @@ class FrameReader:
         self.compressed_limit = -1
         """The same for frames that may be compressed; -1: none may."""
         self.special = False
-        """The last `read` met something other than whole, valid messages."""
+        """`read` met something other than whole, valid messages. The caller sets it back."""
         self.more = False
         """There may be more frames in the bytes received so far: `read` b"" to get them."""
         self.error: ViolationError | None = None
@@ -139,7 +139,6 @@ class FrameReader:
         compressed, because inflating it may take more than one turn."""
         frames: list[Frame] = []
         at = 0
-        self.special = False
         if self._waits:
             data, at = self._resume(data, frames)
         end = len(data)
@@ -278,7 +277,7 @@ class FrameReader:
         """Continue with the bytes that are kept. Returns the bytes to read, and where to begin."""
         begun = self.begun
         if begun is None:
-            self.special = self.more
+            self.special = self.special or self.more
             self.more = self._waits = False
             rest, at = self._rest, self._at
             self._rest, self._at = b"", 0

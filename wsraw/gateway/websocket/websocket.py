@@ -203,9 +203,10 @@ class WebSocket:
     def receive_data(self, data: bytes) -> list[DataFrame]:
         """Return data frames, in order. See also `output`, `ended`, `opened` and `busy`."""
         if self._is_plain:
-            frames = self._frames.read(data)
+            reader = self._frames
+            frames = reader.read(data)
             self.parsed = len(frames)
-            return self._take(frames) if self._frames.special else frames
+            return self._take(frames) if reader.special else frames
         self.parsed = 0
         if self.ended:
             return []
@@ -223,6 +224,7 @@ class WebSocket:
     def _take(self, frames: list[Frame]) -> list[DataFrame]:
         """Take frames that are not all whole messages."""
         reader, messages = self._frames, self._messages
+        reader.special = False
         received: list[DataFrame] = []
         room = deflate.STEP
         try:
