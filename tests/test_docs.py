@@ -570,7 +570,7 @@ def test_the_small_worker_is_told_that_its_token_is_wrong(tmp_path: Path) -> Non
         try:
             said, _ = worker.communicate(timeout=DEADLINE)
             assert b"its token is wrong" in said
-            assert worker.returncode == shell.EXIT_SHUT_OUT
+            assert worker.returncode == shell.EXIT_REJECTED
         finally:
             worker.kill()
 

@@ -57,7 +57,7 @@ def test_a_shell_without_a_gateway_warns_once(
     ],
 )
 def test_the_shell_is_over_when_its_events_are_handled_or_it_is_shut_out(
-    draining: bool, queue: tuple[int, ...], asked: bool, shut_out: str, over: bool
+    draining: bool, queue: tuple[int, ...], asked: bool, rejection: str, over: bool
 ) -> None:
     runtime, stopper = Runtime(), Stopper()
     runtime.is_draining, runtime.queue, runtime.rejection = draining, queue, rejection  # type: ignore[assignment]
