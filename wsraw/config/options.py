@@ -7,13 +7,16 @@ has several values, each a table or, as a text, its short form, which pools.py r
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from types import NoneType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -36,6 +39,9 @@ SECTIONS: Final = {
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {"pools": PoolSettings, "routes": RouteSettings}
 """Settings that are tables, and the keys that each of these may have."""
+
+_FLAGS: Final = {"pools": "pool", "routes": "route"}
+"""Names on the command line that differ from those of the settings."""
 
 _SHORT_FORMS: Final = {"pools": pools_module.parse_pool, "routes": pools_module.parse_route}
 
@@ -83,17 +89,36 @@ def keys_of(name: str) -> list[Option]:
 
 @cache
 def _of(struct: type[msgspec.Struct]) -> dict[str, Option]:
-    hints = get_type_hints(struct, include_extras=True)
+    hints, meanings = get_type_hints(struct, include_extras=True), _meanings(struct)
     found, section = {}, ""
     for field in msgspec.structs.fields(struct):
-        section = SECTIONS.get(field.name, section)
-        found[field.name] = _option(field, hints[field.name], section)
+        name = field.name
+        section = SECTIONS.get(name, section)
+        found[name] = _option(field, hints[name], meanings.get(name, ""), section)
     return found
 
 
-def _option(field: msgspec.structs.FieldInfo, hint: Any, section: str) -> Option:
-    # Annotated[Annotated[float, …], …] is flat: the type first, then every Meta.
-    kind, *metas = get_args(hint)
+def _meanings(struct: type) -> dict[str, str]:
+    """The docstrings of a struct's fields, which only its source has; none without the source."""
+    try:
+        source = inspect.getsource(struct)
+    except OSError:
+        return {}
+    (tree,) = ast.parse(source).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def _option(field: msgspec.structs.FieldInfo, hint: Any, meaning: str, section: str) -> Option:
+    kind, *metas = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     extra: dict[str, Any] = {}
     for meta in metas:
         extra.update(meta.extra or {})
@@ -114,12 +139,12 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any, section: str) -> Option
         what,
         hint,
         field.default,
-        " ".join(meta.description for meta in metas if meta.description),
+        meaning,
         max((meta.ge for meta in metas if meta.ge is not None), default=0),
         min((meta.le for meta in metas if meta.le is not None), default=None),
         get_args(kind) if what == "choice" else (),
         extra.get("path", False),
-        extra.get("flag", field.name.replace("_", "-")),
+        _FLAGS.get(field.name, field.name.replace("_", "-")),
         section,
     )
 
