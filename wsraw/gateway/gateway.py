@@ -49,7 +49,7 @@ from wsraw.runtime.sockets import adopt
 log = logging.getLogger("wsraw.gateway")
 
 TICK: Final = 1.0
-"""Seconds between two checks of what is judged by the clock."""
+"""Seconds between two checks of deadlines."""
 
 MIDWAY_DRAIN: Final = 0.0003
 """Seconds for commands of workers, in the middle of reading."""
@@ -86,7 +86,7 @@ class Gateway:
         )
         self.stopping = Stop(self.loop, self.router, self.sockets)
         self.collector = Collector()
-        self.times = TurnTimes()
+        self._times: TurnTimes | None = None
         self._context = new_context()
         self._wire = WorkerSocket(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.router, self._wire)
@@ -100,8 +100,8 @@ class Gateway:
         self._tick_due = False
         if self._control is not None:
             self.loop.watch(self._control.fd, self._control.wake, read=True)
-        self._measures = bool(os.environ.get(system.ASKED_BY))
-        self.loop.before_sleep = self._measured if self._measures else self._before_sleep
+        measures = os.environ.get(system.ASKED_BY)
+        self.loop.before_sleep = self._measured if measures else self._before_sleep
         self.loop.midway = self._midway
 
     def start(self, given: Sequence[int] = ()) -> None:
@@ -184,11 +184,15 @@ class Gateway:
 
     def _measured(self, now: float) -> bool:
         busy = self._before_sleep(now)
-        self.times.end_turn()
+        if self._times is None:
+            # The first turn has the start in it.
+            self._times = TurnTimes()
+        else:
+            self._times.end_turn()
         return busy
 
     def _read_supervisor(self, now: float) -> None:
-        """First of all: it says which workers there are, and a batch can be of a new one."""
+        """First of all, as a batch may come from a worker that the supervisor has just started."""
         control = self._control
         if control is None:
             return
@@ -199,8 +203,8 @@ class Gateway:
             self._receive_from_supervisor(control, now)
 
     def _read_workers(self, now: float) -> None:
-        """Apply what workers command, then a share of what earlier turns have left of it. Workers
-        whose death is certain now have nothing more to be read: their events go to others."""
+        """Apply what workers command, then a share of what earlier turns have left. Then end the
+        sessions of workers that have died: everything they sent has been read."""
         links = self._links
         if self.loop.is_behind:
             links.stir()
@@ -211,9 +215,8 @@ class Gateway:
         links.judge_dying(now)
 
     def _check_deadlines(self, now: float) -> bool:
-        """Once a second, what is judged by the clock; the memory as soon as its sum asks for it.
-        After all reading, as an ack that has come must not be missed. Returns whether the second
-        is over."""
+        """Check deadlines once a second, and the memory as soon as it has grown: after all reading,
+        as an ack that has come must not be missed. Returns whether the second was over."""
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
             self._links.ask_unwatched()
@@ -223,21 +226,21 @@ class Gateway:
         return is_tick
 
     def _advance_stop(self, now: float) -> None:
-        """A stop waits for what was written."""
+        """Go on with a stop, which waits for output to be written."""
         if self.stopping.under_way and self.stopping.advance(now):
             self.loop.stop()
 
     def _write_supervisor(self) -> None:
-        """What all other steps have to report."""
+        """Report what the other steps have found."""
         if self.router.to_supervisor:
             records, self.router.to_supervisor = self.router.to_supervisor, []
             if self._control is not None:
                 self._control.send(rec.encode([self._token, *records]))
 
     def _is_busy(self) -> bool:
-        """Whether something is left for a turn that does not wait: of a share, or as flushing has
-        brought it about (an on_close, a resume). The last step, as ZeroMQ's descriptors are
-        edge-triggered: each must be asked after the last send, or it would not wake us."""
+        """Whether something is left for a turn that does not wait: the rest of a share, or what
+        writing has caused (an on_close, a resume). This is the last step, as ZeroMQ's descriptors
+        are edge-triggered: a send can consume the edge, and the loop would sleep on a message."""
         links, control = self._links, self._control
         return bool(
             self.sockets.is_busy
@@ -248,7 +251,7 @@ class Gateway:
         )
 
     def _write_dead_letters(self) -> None:
-        """Events that have killed workers, for people to look at."""
+        """Keep events that have killed workers, for people to examine."""
         if not self.router.dead_letters:
             return
         letters, self.router.dead_letters = self.router.dead_letters, []
@@ -308,8 +311,8 @@ class Gateway:
                 sockets = self.sockets
                 data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
                 data["tls"] = sockets.handshakes.figures()
-                if self._measures:
-                    data["turns"] = self.times.figures()
+                if self._times is not None:
+                    data["turns"] = self._times.figures()
                 self.router.to_supervisor.append(rec.Report(record.ref, data))
             case rec.Check():
                 self.router.to_supervisor.append(rec.Alive())

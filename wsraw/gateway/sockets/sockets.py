@@ -149,7 +149,7 @@ class Sockets:
         entrance = self.registry.entrance
         about = {"peer": printable(address), "listener": listen.name}
         if entrance.refuses_at_once(listen, host):
-            entrance.refuse("proxy_protocol", about, "it is no trusted proxy", now)
+            entrance.refuse("proxy_protocol", about, "it is not a trusted proxy", now)
             reset(sock)
             return
         con_id = self.registry.new_id()
@@ -164,8 +164,6 @@ class Sockets:
         endpoint = Endpoint(self.shared, sock, con)
         if listen.tls != "off":
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
-            self._add(endpoint, key)
-            return
         self._add(endpoint, key)
         self.registry.take(con, con.opened_events(now), now)
 
@@ -211,11 +209,10 @@ class Sockets:
                 con.endpoint = None
                 self._failed(con, f"TLS to {without_secrets(con.target)}: {error}")
                 return
-            self._add(endpoint)
-            return
         self._add(endpoint)
-        self.registry.take(con, con.connected(now), now)
-        endpoint.after_opening(now)
+        if terms is None:
+            self.registry.take(con, con.connected(now), now)
+            endpoint.after_opening(now)
 
     def _failed(self, con: Connection, why: str) -> None:
         now = self.loop.now
@@ -233,7 +230,8 @@ class Sockets:
     # --- steps of a turn ---
 
     def apply_pauses(self) -> None:
-        """Apply pauses, and work on the read queue, within this turn's share."""
+        """Pause and resume reading as decided since the last turn, and work on the read queue,
+        within this turn's share."""
         if self._overdrawn:
             self._pause_overdrawn()
         changed, read_queue = self.registry.flow.changed, self.shared.read_queue
