@@ -29,10 +29,10 @@ from benchmarks.serving import serving
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.endpoint import Endpoint
 from wsraw.gateway.sockets.sockets import Sockets
-from wsraw.link.records import Spawned
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.loop import Loop
 from wsraw.workers.loading import handlers
@@ -76,8 +76,9 @@ class Bench:
     def __init__(self, connections: int) -> None:
         self.settings = Settings()
         self.loop = Loop()
-        self.router = Router(self.settings, 1, 1 << 30)
-        self.router.spawned(Spawned(1, "token", 0))
+        self.registry = Registry(self.settings, 1, 1 << 30)
+        self.sessions = Sessions(self.registry)
+        self.sessions.tokens.add("token", 1)
         with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
             file.write(ECHO)
             file.flush()
@@ -87,24 +88,24 @@ class Bench:
         self.spent = dict.fromkeys(STAGES, 0.0)
         self.messages = 0
         self.now = 1.0
-        self.router.receive(b"w", b"", self.now)
-        for _, reply in self.router.replies:
+        self.sessions.receive(b"w", b"", self.now)
+        for _, reply in self.sessions.replies:
             self.runtime.receive(reply)
-        self.router.replies.clear()
+        self.sessions.replies.clear()
         self._answer()
-        owner = Sockets(self.loop, self.router, self.settings)
+        owner = Sockets(self.loop, self.registry, self.settings)
         listen = parse_listen("127.0.0.1:1", self.settings)
         self.pipes: list[Pipe] = []
         self.endpoints: list[Endpoint] = []
         for _ in range(connections):
             about = {"peer": "127.0.0.1:1"}
             con = Connection.accepted(
-                self.router.new_id(),
+                self.registry.ids.new(),
                 listen,
                 self.settings,
                 about,
                 self.now,
-                self.router.entrance,
+                self.registry.policy,
                 None,
             )
             pipe: Any = Pipe()
@@ -118,26 +119,27 @@ class Bench:
             self.endpoints, kept = [], self.endpoints
             self.turn()
             self.endpoints = kept
-            if not self.router.pools["default"].workers[0].in_flight:
+            if not self.registry.pools["default"].workers[0].window.in_flight:
                 break
 
     def _answer(self) -> None:
         data = self.link.data_to_send()
         if data is not None:
             self.now += 0.0005
-            self.router.receive(b"w", data, self.now)
+            self.sessions.receive(b"w", data, self.now)
 
     def turn(self) -> None:
         """One turn of the gateway, with as many of the worker as it takes to answer all."""
-        clock, spent, runtime, router = time.perf_counter, self.spent, self.runtime, self.router
-        self.loop.now = router.flow.now = self.now
+        clock, spent, runtime = time.perf_counter, self.spent, self.runtime
+        registry, sessions = self.registry, self.sessions
+        self.loop.now = registry.flow.now = self.now
         at = clock()
         for endpoint in self.endpoints:
             endpoint.handle(True, False)
         spent["read"] += clock() - at
         while True:
             at = clock()
-            batches = router.batches(self.now)
+            batches = sessions.batches(self.now)
             spent["batches"] += clock() - at
             if not batches:
                 break
@@ -158,12 +160,12 @@ class Bench:
                 if data is not None:
                     self.now += 0.0005
                     at = clock()
-                    router.receive(b"w", data, self.now)
+                    sessions.receive(b"w", data, self.now)
                     spent["apply"] += clock() - at
-            self.loop.now = router.flow.now = self.now
+            self.loop.now = registry.flow.now = self.now
         at = clock()
-        for con in list(router.dirty):
-            del router.dirty[con]
+        for con in list(registry.dirty):
+            del registry.dirty[con]
             con.endpoint.flush()
         spent["flush"] += clock() - at
 

@@ -20,7 +20,7 @@ from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
-from wsraw.gateway.sessions import links, router, transport
+from wsraw.gateway.sessions import links, sessions, transport
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets
@@ -219,14 +219,14 @@ NUMBERS: Final = {
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
     "bye-linger": f"{link_socket.BYE_LINGER} ms",
-    "come-back": f"{router.COME_BACK:g} s",
+    "come-back": f"{sessions.COME_BACK:g} s",
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{window.FIRST_WINDOW}",
     "heartbeat": f"{link_socket.HEARTBEAT // 1000} s",
     "heartbeat-expiry": f"{link_socket.HEARTBEAT_EXPIRY // 1000} s",
-    "hello-bytes": size(router.LONGEST_HELLO),
+    "hello-bytes": size(sessions.LONGEST_HELLO),
     "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
     "largest-window": f"{window.LARGEST_WINDOW:,}",

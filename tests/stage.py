@@ -1,4 +1,4 @@
-"""A router with workers and connections around it, all in one thread and without a wire.
+"""A gateway with workers and connections around it, all in one thread and without a wire.
 
 Time is a number. What the gateway says to a worker arrives with `turn`, what a worker says to the
 gateway at once; pairs.py has the wire with its delays.
@@ -12,9 +12,11 @@ from typing import Any
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import Entry, Worker
-from wsraw.gateway.sessions.router import Router
-from wsraw.link.records import Record, Refused, Spawned, encode
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import Sessions
+from wsraw.link.records import Record, Refused, encode
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 
@@ -37,7 +39,7 @@ class Mate:
     @property
     def worker(self) -> Worker:
         """The gateway's end of the same link."""
-        return self.stage.router.workers[self.identity]
+        return self.stage.sessions.workers[self.identity]
 
     @property
     def events(self) -> list[Any]:
@@ -95,12 +97,14 @@ class Mate:
 
 
 class Stage:
-    """The router and its surroundings."""
+    """The core of a gateway and its surroundings."""
 
     def __init__(self, memory_limit: int = 1 << 30, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.router = Router(self.settings, 1, memory_limit)
-        self.router.spawned(Spawned(0, TOKEN, 0))
+        self.registry = Registry(self.settings, 1, memory_limit)
+        self.sessions = Sessions(self.registry)
+        self.deadlines = Deadlines(self.registry)
+        self.sessions.tokens.add(TOKEN, 0)
         self.now = 0.0
         self.mates: list[Mate] = []
         self._identities = itertools.count(1)
@@ -122,17 +126,19 @@ class Stage:
 
     def receive(self, identity: bytes, data: bytes) -> None:
         """A message of a worker comes in, and is applied in as many turns as it takes."""
-        self.router.receive(identity, data, self.now)
-        while self.router.go_on(self.now):
+        self.sessions.receive(identity, data, self.now)
+        while self.sessions.backlog.go_on(self.now):
             pass
 
     def turn(self) -> None:
         """The end of a turn: batches and replies go out, and are heard at once."""
-        self.router.go_on(self.now)
-        self.router.outgoing.close_overflowing(self.now)
-        out = [(worker.session.identity, batch) for worker, batch in self.router.batches(self.now)]
-        out += self.router.replies
-        self.router.replies = []
+        self.sessions.backlog.go_on(self.now)
+        self.registry.outgoing.close_overflowing(self.now)
+        out = [
+            (worker.session.identity, batch) for worker, batch in self.sessions.batches(self.now)
+        ]
+        out += self.sessions.replies
+        self.sessions.replies = []
         for identity, batch in out:
             for mate in self.mates:
                 if mate.identity == identity:
@@ -144,24 +150,30 @@ class Stage:
         until = self.now + seconds
         while self.now < until:
             self.now += 1.0
-            self.router.flow.now = self.now
-            while self.router.tick(self.now):
-                pass
+            self.registry.flow.now = self.now
+            self.tick()
         self.turn()
+
+    def tick(self) -> None:
+        """What is due once a second, in as many turns as it takes."""
+        self.sessions.tick(self.now)
+        self.deadlines.tick(self.now)
+        while self.deadlines.is_behind:
+            self.deadlines.end_late(self.now)
 
     # --- connections ---
 
     def raw(self, data: bytes = b"hello", **listen: Any) -> Connection:
         """An accepted raw connection and what it says first."""
         con = Connection.accepted(
-            self.router.new_id(),
+            self.registry.ids.new(),
             Listen(name="test", **listen),
             self.settings,
             {},
             self.now,
-            self.router.entrance,
+            self.registry.policy,
         )
-        self.router.take(con, con.opened_events(self.now), self.now)
+        self.registry.take(con, con.opened_events(self.now), self.now)
         if data:
             self.say(con, data)
         return con
@@ -175,11 +187,11 @@ class Stage:
 
     def say(self, con: Connection, data: bytes) -> None:
         """The peer sends."""
-        self.router.take(con, con.receive_data(data, self.now), self.now)
+        self.registry.take(con, con.receive_data(data, self.now), self.now)
 
     def hang_up(self, con: Connection) -> None:
         """The peer resets the connection."""
-        self.router.take(con, con.lost("connection reset by peer", self.now), self.now)
+        self.registry.take(con, con.lost("connection reset by peer", self.now), self.now)
 
     def write(self, con: Connection, size: int | None = None) -> bytes:
         """The socket takes this much of the output, or all; as the gateway's endpoint does."""
@@ -189,15 +201,15 @@ class Stage:
             if size is not None:
                 chunk = chunk[: size - len(taken)]
             taken += chunk
-            self.router.take(con, con.written(len(chunk), self.now), self.now)
+            self.registry.take(con, con.written(len(chunk), self.now), self.now)
             con.entry.written += len(chunk)
         if con.entry is not None:
-            self.router.wrote(con.entry)
+            self.registry.wrote(con.entry)
         return bytes(taken)
 
 
 def entry_of(con: Connection) -> Entry:
-    """Its place in the router."""
+    """What the gateway knows of it."""
     entry = con.entry
     assert isinstance(entry, Entry)
     return entry
@@ -206,5 +218,6 @@ def entry_of(con: Connection) -> Entry:
 def is_over(mate: Mate) -> bool:
     """Whether the gateway has ended its session."""
     return (
-        mate.identity not in mate.stage.router.workers or mate.worker.session.state is LinkState.NEW
+        mate.identity not in mate.stage.sessions.workers
+        or mate.worker.session.state is LinkState.NEW
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tests.gateway.ground import TOKEN, Ground
 from tests.gateway.habits import Handler, pick
 from tests.pairs import Process, Task
-from wsraw.link.records import Open, Spawned
+from wsraw.link.records import Open
 from wsraw.link.states import LinkState
 
 MOST_PROCESSES = 4
@@ -26,7 +26,7 @@ class Crew(Ground):
         name, number, token = f"i{self._names}", 0, TOKEN
         if self.config.spawned:
             number, token = self._names, f"token {self._names}"
-            self.router.spawned(Spawned(number, token, 0))
+            self.sessions.tokens.add(token, number)
         process = Process(
             name,
             token,

@@ -1,4 +1,4 @@
-"""The gateway's side of the model check: the router as its shells drive it, and the peers."""
+"""The gateway's side of the model check: the core as the gateway drives it, and the peers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tests.pairs import Process
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
-from wsraw.gateway.sessions.router import Router
-from wsraw.link.records import Spawned
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.states import LinkState
 from wsraw.link.window import InFlight
 
@@ -82,7 +83,7 @@ class Ground:
         )
         self.now = 1000.0
         self.page = Page(config.delivery == "at-least-once")
-        self.router = self._new_router()
+        self._new_gateway()
         self.peers: list[Peer] = []
         self.dialling: list[Entry] = []
         self.processes: list[Process] = []
@@ -97,13 +98,14 @@ class Ground:
         self._letters: dict[int, deque[Session]] = {}
         """Sessions of each spawned worker that the supervisor has not heard the end of."""
 
-    def _new_router(self) -> Router:
-        router = Router(self.settings, self.page.epoch, self.config.memory_limit)
-        router.spawned(Spawned(0, TOKEN, 0))
+    def _new_gateway(self) -> None:
+        self.registry = Registry(self.settings, self.page.epoch, self.config.memory_limit)
+        self.sessions = Sessions(self.registry)
+        self.deadlines = Deadlines(self.registry)
+        self.sessions.tokens.add(TOKEN, 0)
         # Small shares, so that most batches are applied in several turns.
-        router.share, router.per_event = 2, 0
-        router.outgoing.share = 1
-        return router
+        self.sessions.backlog.share, self.sessions.backlog.per_event = 2, 0
+        self.registry.outgoing.share = 1
 
     def step(self, name: str, a: int, b: int) -> None:
         """Let one thing happen, if it can, and look at everything."""
@@ -116,13 +118,13 @@ class Ground:
 
     def accept(self, a: int, b: int) -> None:
         """A client connects."""
-        if sum(not peer.gone for peer in self.peers) >= MOST_PEERS or self.router.stopping:
+        if sum(not peer.gone for peer in self.peers) >= MOST_PEERS or self.registry.stopping:
             return
         listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
-        con = Connection.accepted(self.router.new_id(), listen, self.settings, {}, self.now)
+        con = Connection.accepted(self.registry.ids.new(), listen, self.settings, {}, self.now)
         page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
-        self.peers.append(Peer(page_con, Socket(self.router, con), self.config.deflate))
-        self.router.take(con, con.opened_events(self.now), self.now)
+        self.peers.append(Peer(page_con, Socket(self.registry, con), self.config.deflate))
+        self.registry.take(con, con.opened_events(self.now), self.now)
         if page_con.websocket:
             # Its handshake at once: one that is late is none, and its bytes are data.
             self.peers[-1].socket.read(65536, self.now)
@@ -162,33 +164,35 @@ class Ground:
 
     def turn(self, a: int = 0, b: int = 0) -> None:
         """The end of a turn, in the gateway's order."""
-        router = self.router
-        router.flow.now = self.now
-        router.go_on(self.now)
-        router.outgoing.close_overflowing(self.now)
-        if router.flow.is_check_due:
-            router.check_memory(self.now)
-        for entry in list(router.flow.changed):
-            router.flow.changed.pop(entry, None)
+        registry = self.registry
+        sessions = self.sessions
+        deadlines = self.deadlines
+        registry.flow.now = self.now
+        sessions.backlog.go_on(self.now)
+        registry.outgoing.close_overflowing(self.now)
+        if registry.flow.is_check_due:
+            deadlines.check_memory(self.now)
+        for entry in list(registry.flow.changed):
+            registry.flow.changed.pop(entry, None)
             if entry.con.endpoint is not None:
                 entry.con.endpoint.judge_pause(self.now)
-        batches = router.batches(self.now)
-        for entry in router.to_dial:
+        batches = sessions.batches(self.now)
+        for entry in registry.to_dial:
             if entry.id not in self.page.cons:
                 self._succeed(entry)
-        self.dialling += router.to_dial
-        router.to_dial.clear()
+        self.dialling += registry.to_dial
+        registry.to_dial.clear()
         for worker, data in batches:
             self.page.leaves(worker.session.identity, data)
             self._to_process(worker.session.identity, data)
-        for identity, data in router.replies:
+        for identity, data in sessions.replies:
             self._to_process(identity, data)
-        router.replies.clear()
-        router.dirty.clear()
+        sessions.replies.clear()
+        registry.dirty.clear()
         self._check_nobody_starves()
 
     def _succeed(self, entry: Entry) -> None:
-        """The router has opened a connection by itself."""
+        """The gateway has opened a connection by itself."""
         assert "open reconnecting" in self.config.habits
         con = self.page.cons[entry.id] = Con(
             entry.id, opened=True, websocket=entry.con.kind == "websocket"
@@ -209,12 +213,12 @@ class Ground:
             self._receive(chosen[0], chosen[1].popleft())
 
     def _receive(self, identity: bytes, data: bytes) -> None:
-        router, page = self.router, self.page
+        registry, sessions, page = self.registry, self.sessions, self.page
         opened = page.reaches(identity, data)
-        router.receive(identity, data, self.now)
-        while router.go_on(self.now):
+        sessions.receive(identity, data, self.now)
+        while sessions.backlog.go_on(self.now):
             pass
-        worker = router.workers.get(identity)
+        worker = sessions.workers.get(identity)
         if worker is not None and worker not in self._watched:
             self._watch(worker)
         if (
@@ -224,7 +228,7 @@ class Ground:
         ):
             self._began(worker, data)
         for open_ in opened:
-            if open_.con not in router.entries:
+            if open_.con not in registry.entries:
                 # One of that name stands already.
                 del page.cons[open_.con]
                 for session in page.sessions.values():
@@ -259,11 +263,11 @@ class Ground:
             # Closed meanwhile: the dialer gives it up.
             return
         if b % 4 == 0:
-            self.router.take(con, con.connect_failed("refused", self.now), self.now)
+            self.registry.take(con, con.connect_failed("refused", self.now), self.now)
         elif entry.id in self.page.cons:
-            peer = Peer(self.page.cons[entry.id], Socket(self.router, con), self.config.deflate)
+            peer = Peer(self.page.cons[entry.id], Socket(self.registry, con), self.config.deflate)
             self.peers.append(peer)
-            self.router.take(con, con.connected(self.now), self.now)
+            self.registry.take(con, con.connected(self.now), self.now)
             if peer.page.websocket:
                 for _ in range(3):
                     peer.socket.flush(65536, self.now)
@@ -280,17 +284,18 @@ class Ground:
         for entry in list(self.dialling):
             if entry.con.deadline <= self.now:
                 self.dialling.remove(entry)
-                self.router.take(
+                self.registry.take(
                     entry.con, entry.con.connect_failed("timed out", self.now), self.now
                 )
-        self.router.tick(self.now)
+        self.sessions.tick(self.now)
+        self.deadlines.tick(self.now)
         self._see_hung()
         self._see_poison()
 
     def _see_hung(self) -> None:
-        """The router has given up workers whose handlers take too long."""
+        """The gateway has given up workers whose handlers take too long."""
         for session in list(self.page.sessions.values()):
-            if session.alive and session.identity not in self.router.workers:
+            if session.alive and session.identity not in self.sessions.workers:
                 assert not session.worker, "its process was not killed"
                 assert session.unacked, "a worker that has nothing to do was given up"
                 self.page.counts["hung"] += 1
@@ -298,7 +303,7 @@ class Ground:
 
     def _see_poison(self) -> None:
         """Events that have killed too often are heard no more, and end their connections."""
-        for letter in self.router.dead_letters:
+        for letter in self.sessions.dead_letters:
             con = self.page.cons[letter["con"]]
             assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
             con.spoiled = True
@@ -306,16 +311,16 @@ class Ground:
             if con.buried:
                 self.page.leave_groups(con)
             self.page.counts["poison"] += 1
-        self.router.dead_letters.clear()
+        self.sessions.dead_letters.clear()
 
     # --- what must be true at any time ---
 
     def check(self) -> None:
         """The accounts are right, and nobody has received what was not for him."""
-        flow, total, kept = self.router.flow, 0, 0
+        flow, total, kept = self.registry.flow, 0, 0
         in_flight: Counter[Any] = Counter()
         held: Counter[Any] = Counter()
-        for worker in self.router.workers.values():
+        for worker in self.sessions.workers.values():
             size = 0
             for flight in worker.window.in_flight.values():
                 size += flight.size
@@ -327,7 +332,7 @@ class Ground:
                     # Its on_close was acked before.
                     assert self.page.cons[flight.owner.id].spoiled, "in flight, and yet forgotten"
             assert worker.window.bytes == size
-        for entry in self.router.entries.values():
+        for entry in self.registry.entries.values():
             assert entry.in_flight == in_flight.pop(entry, 0)
             assert not entry.gone
             held[entry] += sum(size for _, size in entry.parked)
@@ -343,7 +348,7 @@ class Ground:
         standing = {s.identity for s in self.page.sessions.values() if s.alive}
         with_session = {
             w.session.identity
-            for w in self.router.workers.values()
+            for w in self.sessions.workers.values()
             if w.session.state is not LinkState.NEW
         }
         assert standing == with_session
@@ -354,7 +359,7 @@ class Ground:
 
     def _check_closed(self) -> None:
         """Connections end when they must, and not without a reason."""
-        for entry in self.router.entries.values():
+        for entry in self.registry.entries.values():
             con, page = entry.con, self.page.cons.get(entry.id)
             standing = con.state in (CONNECTING, OPEN)
             if page is None:
@@ -370,20 +375,20 @@ class Ground:
                 assert not standing, f"{page.id} stands and its messages are lost"
             if con.close_cause == "eof":
                 assert not con.output.size, f"{page.id} ended before its output was written"
-        room = {entry.id for entry in self.router.groups.members("room")}
+        room = {entry.id for entry in self.registry.groups.members("room")}
         members = set(self.page.groups.get("room", ()))
         assert room == members, f"{room} are in the room, not {members}"
 
     def _check_nobody_starves(self) -> None:
         """After a turn no connection waits while one who could serve it has nothing to do."""
-        workers = [worker for pool in self.router.pools.values() for worker in pool.workers]
+        workers = [worker for pool in self.registry.pools.values() for worker in pool.workers]
         idle = [
             worker
             for worker in workers
             if not worker.window.in_flight and not worker.window.is_closed
         ]
         present = any(not worker.window.is_closed for worker in workers)
-        for entry in self.router.entries.values():
+        for entry in self.registry.entries.values():
             if present and entry.heard and not entry.parked and self.page.cons[entry.id].seen:
                 assert entry.holder is not None, f"nobody holds {entry.id}"
             if entry.parked and not entry.in_flight:

@@ -1,4 +1,4 @@
-"""The model check: the router and workers at the other ends of their links, against page.py.
+"""The model check: the gateway and workers at the other ends of their links, against page.py.
 
 A step is a name and two numbers, which choose among what is possible at that moment; any list of
 steps is a valid history, so that a failing one can be made short by leaving steps out. hypothesis

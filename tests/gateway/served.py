@@ -28,7 +28,7 @@ class Clock:
 
 
 class Served:
-    """A gateway without its ZeroMQ: real sockets, the router, and a worker in the same thread."""
+    """A gateway without its ZeroMQ: real sockets, the core, and a worker in the same thread."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Served:
         self.stage = Stage(**settings)
         self.clock = Clock()
         self.loop = Loop(self.clock, selector)
-        self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
+        self.sockets = Sockets(self.loop, self.stage.registry, self.stage.settings)
         self.sockets.listen(parse_listen(listen, self.stage.settings), None)
         self.loop.before_sleep = self._before_sleep
         self.mate: Mate = self.stage.worker()
@@ -50,11 +50,11 @@ class Served:
         self.clients: list[socket.socket] = []
 
     def _before_sleep(self, now: float) -> bool:
-        self.stage.now = self.stage.router.flow.now = now
+        self.stage.now = self.stage.registry.flow.now = now
         self.sockets.write_over_limit()
         self.sockets.dial()
-        if self.stage.router.flow.is_check_due:
-            self.stage.router.check_memory(now)
+        if self.stage.registry.flow.is_check_due:
+            self.stage.deadlines.check_memory(now)
         self.sockets.apply_pauses()
         self.sockets.continue_handshakes()
         self.stage.turn()

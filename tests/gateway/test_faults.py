@@ -61,11 +61,11 @@ NET = {
     # What is done when something has raised. It raises nothing; where a part of it does, see
     # `test_a_second_fault_during_the_first_still_closes_the_connection`.
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
-    "Router.worker_fault",
+    "Sessions.fault",
     "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
-    "Registry._tell_end", "Registry._retry", "Router._record_fault", "Dispatcher._give_up",
+    "Registry._tell_end", "Registry._retry", "Backlog._record_fault", "Dispatcher._give_up",
     "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
-    "owner_of", "Registry.end_failed", "Router._end_failed", "Router._wreck", "Router._write_rest",
+    "owner_of", "Registry.end_failed", "Sessions._drop", "Sessions._encodable",
     # Where it is caught.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._resume",
     "Dispatcher._serve_bound", "Dispatcher._serve_waiting",
@@ -220,17 +220,17 @@ class Scene:
 
     def see_it_through(self) -> None:
         """In the end the victim is gone, and nothing of it is left."""
-        router, sockets = self.served.stage.router, self.served.sockets
-        for entry in list(router.entries.values()):
+        registry, sockets = self.served.stage.registry, self.served.sockets
+        for entry in list(registry.entries.values()):
             if entry.con.opened:
                 entry.reopening = None
-                router.close(entry, 1000, "", "handler", self.served.loop.now)
+                registry.close(entry, 1000, "", "handler", self.served.loop.now)
         self.served.until(lambda: self.ask() or len(sockets.endpoints) == 1, seconds=0.4)
-        self.served.until(lambda: self.ask() or len(router.entries) == 1, seconds=0.4)
+        self.served.until(lambda: self.ask() or len(registry.entries) == 1, seconds=0.4)
         assert not sockets._dialer.attempts
         self.go()
-        [entry] = router.entries.values()
-        assert router.flow.total == entry.held + entry.output_counted
+        [entry] = registry.entries.values()
+        assert registry.flow.total == entry.held + entry.output_counted
         assert not entry.in_flight
         assert not self.served.sockets.shared.ended
 
@@ -604,7 +604,7 @@ def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
     mate.ack(event, commands=(Send(con.id, b"a", "text"), Join(other.id, "room")))
     assert [who for who, _ in faults] == [f"connection {con.id}"]
     assert con.close_cause == "fault"
-    assert list(stage.router.groups.members("room")) == [entry_of(other)]
+    assert list(stage.registry.groups.members("room")) == [entry_of(other)]
     stage.turn()
     assert [type(each) for each in mate.events] == [OnError]
     assert "a bug in the gateway" in mate.take(Refused)[0].why
@@ -628,9 +628,9 @@ def test_an_ack_that_raises_ends_the_session(
         assert len(faults) == count
         assert is_over(mate)
         stage.mates = []
-        assert bool(stage.router.dead_letters) is (count == 2)
+        assert bool(stage.sessions.dead_letters) is (count == 2)
         stage.worker()
-    [letter] = stage.router.dead_letters
+    [letter] = stage.sessions.dead_letters
     assert letter["event"] == "on_message"
     assert con.close_cause == "poison"
 
@@ -656,16 +656,16 @@ def test_an_event_that_cannot_be_encoded_closes_its_connection(
     assert con.reset
     assert not mate.take(OnClose)
     mate.work()
-    assert list(stage.router.entries) == [other.id]
+    assert list(stage.registry.entries) == [other.id]
     faults.clear()
     # Later it is an event of one that is known.
-    stage.router.take(other, [OnError(0, other.id, "\ud800")], stage.now)
+    stage.registry.take(other, [OnError(0, other.id, "\ud800")], stage.now)
     stage.turn()
     assert [type(each) for each in mate.events] == [OnError, OnClose]
     assert mate.events[1].cause == "fault"
     mate.work()
-    assert not stage.router.entries
-    assert not stage.router.flow.total
+    assert not stage.registry.entries
+    assert not stage.registry.flow.total
 
 
 @interpreted
@@ -689,7 +689,7 @@ def test_a_parked_event_that_cannot_be_delivered_is_given_up(
     assert [each.con for each in mate.events] == [other.id, other.id]
     assert con.reset
     mate.work()
-    assert list(stage.router.entries) == [other.id]
+    assert list(stage.registry.entries) == [other.id]
     assert 1 <= len(faults) <= 3
 
 
@@ -706,8 +706,8 @@ def test_a_session_whose_end_raises_is_removed(
     for each in (mate, beside):
         each.work()
     with monkeypatch.context() as patch:
-        patch.setattr(type(stage.router.dispatcher), broken, raising(broken))
-        stage.router.worker_fault(mate.worker, Injected("first"), stage.now)
+        patch.setattr(type(stage.registry.dispatcher), broken, raising(broken))
+        stage.sessions.fault(mate.worker, Injected("first"), stage.now)
     assert is_over(mate)
     assert len(faults) >= 2
     assert all(con.close_cause == "fault" for con in held)

@@ -28,7 +28,7 @@ def gateway(tmp_path: Path) -> Iterator[g.Gateway]:
 
 def test_the_gateway_reports_its_addresses(gateway: g.Gateway) -> None:
     gateway.start()
-    [news] = gateway.router.to_supervisor
+    [news] = gateway.sessions.to_supervisor
     assert isinstance(news, Listening)
     assert (news.epoch, news.pid) == (7, os.getpid())
     [address] = news.addresses
@@ -48,9 +48,9 @@ def test_an_address_in_use_ends_the_gateway_with_its_own_exit_code(
 
 def test_dead_letters_are_added_to_a_private_file(gateway: g.Gateway, tmp_path: Path) -> None:
     for n in (1, 2):
-        gateway.router.dead_letters.append({"con": n})
+        gateway.sessions.dead_letters.append({"con": n})
         gateway.loop.turn(False)
-        assert gateway.router.dead_letters == []
+        assert gateway.sessions.dead_letters == []
     file = tmp_path / FILE_NAME
     letters = [json.loads(line) for line in file.read_text().splitlines()]
     assert [letter["con"] for letter in letters] == [1, 2]
@@ -63,7 +63,7 @@ def test_a_missing_run_folder_does_not_end_the_gateway(
     gateway: g.Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / FILE_NAME).mkdir()
-    gateway.router.dead_letters.append({"con": 1})
+    gateway.sessions.dead_letters.append({"con": 1})
     gateway._write_dead_letters()
     assert "cannot write" in caplog.text
 
@@ -92,7 +92,7 @@ def test_a_dead_letter_that_does_not_fit_on_the_disk_leaves_the_others_whole(
     import resource
 
     def write(con: int, data: str = "") -> None:
-        gateway.router.dead_letters.append({"con": con, "event": "message", "data": data})
+        gateway.sessions.dead_letters.append({"con": con, "event": "message", "data": data})
         gateway.loop.turn(False)
 
     file = tmp_path / FILE_NAME
@@ -116,7 +116,7 @@ def test_a_dead_letter_cut_by_a_crash_does_not_damage_the_next_one(
 ) -> None:
     file = tmp_path / FILE_NAME
     file.write_text('{"con": 1}\n{"con": 2')
-    gateway.router.dead_letters.append({"con": 3})
+    gateway.sessions.dead_letters.append({"con": 3})
     gateway.loop.turn(False)
     lines = file.read_text().splitlines()
     assert lines[:2] == ['{"con": 1}', '{"con": 2']
@@ -128,7 +128,7 @@ def test_the_worker_link_is_rebound_where_the_supervisor_says(
     gateway: g.Gateway, tmp_path: Path
 ) -> None:
     gateway.start()
-    said = gateway.router.to_supervisor
+    said = gateway.sessions.to_supervisor
     (tmp_path / "link.sock").unlink()
     gateway._apply(Relink(str(tmp_path)), 0.0)
     assert (tmp_path / "link.sock").is_socket()

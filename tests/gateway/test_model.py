@@ -44,7 +44,7 @@ OFTEN = [name for name, weight in STEPS.items() for _ in range(max(1, min(int(we
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """The router warns of what workers send here, thousands of times."""
+    """The gateway warns of what workers send here, thousands of times."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
@@ -109,7 +109,7 @@ def test_the_model_finds_a_router_that_forgets_holders(monkeypatch: pytest.Monke
     class Forgetful(World):
         def step(self, name: str, a: int, b: int) -> None:
             super().step(name, a, b)
-            for entry in self.router.entries.values():
+            for entry in self.registry.entries.values():
                 if not entry.in_flight:
                     entry.holder = None
 
@@ -120,4 +120,4 @@ def test_the_model_finds_a_router_that_forgets_holders(monkeypatch: pytest.Monke
         if failure(config, steps) is not None:
             assert len(shorten(config, steps)) < 60
             return
-    pytest.fail("a router that forgets who holds a connection was not caught")
+    pytest.fail("a dispatcher that forgets who holds a connection was not caught")

@@ -21,11 +21,11 @@ def served() -> Iterator[Served]:
 
 
 def stop_of(served: Served) -> Stop:
-    return Stop(served.loop, served.stage.router, served.sockets)
+    return Stop(served.loop, served.stage.registry, served.stage.sessions, served.sockets)
 
 
 def said(served: Served) -> list[FromGateway]:
-    return [word for word in served.stage.router.to_supervisor if isinstance(word, Stopped)]
+    return [word for word in served.stage.sessions.to_supervisor if isinstance(word, Stopped)]
 
 
 def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(served: Served) -> None:

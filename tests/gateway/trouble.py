@@ -25,7 +25,6 @@ from wsraw.link.records import (
     Query,
     Ready,
     Send,
-    Spawned,
     Splice,
     State,
     encode,
@@ -47,10 +46,10 @@ class Trouble(Crew):
     def drain(self, a: int, b: int) -> None:
         """The supervisor wants a worker to leave."""
         worker = pick(
-            [w for w in self.router.workers.values() if w.session.state is LinkState.READY], a
+            [w for w in self.sessions.workers.values() if w.session.state is LinkState.READY], a
         )
         if worker is not None:
-            self.router.drain(worker, 30.0)
+            self.sessions.drain(worker, 30.0)
 
     def lose(self, a: int, b: int) -> None:
         """The link of a worker is lost, or the worker is."""
@@ -63,7 +62,7 @@ class Trouble(Crew):
             process.put()
         mode = (b >> 1) % 5
         dead = mode < 2
-        worker = self.router.workers.get(process.identity)
+        worker = self.sessions.workers.get(process.identity)
         if mode != 4 and worker is not None and not (dead and process.number):
             # In mode 4 the gateway hears of it by the hello on the new link; and of the death of
             # those that were spawned the supervisor tells.
@@ -95,12 +94,12 @@ class Trouble(Crew):
         standing = [
             entry.con
             for con in held
-            if (entry := self.router.entries.get(con.id)) is not None
+            if (entry := self.registry.entries.get(con.id)) is not None
             and entry.con.state in (CONNECTING, OPEN)
         ]
         if session is not None:
             self.page.end(session, died=died)
-        self.router.end_session(worker, self.now, died=died)
+        self.sessions.end(worker, self.now, died=died)
         for con in standing:
             if self.page.cons[con.id].bereaved:
                 assert con.close_cause == "worker-died" or con.state is CLOSING, con.close_cause
@@ -109,7 +108,7 @@ class Trouble(Crew):
     def _bury(self) -> None:
         """Sessions whose other end is gone; a late hello can begin one, too."""
         identities = {process.identity for process in (*self.processes, *self.exits)}
-        for worker in list(self.router.workers.values()):
+        for worker in list(self.sessions.workers.values()):
             if worker.session.identity not in identities:
                 self._end(worker, died=True)
 
@@ -126,8 +125,8 @@ class Trouble(Crew):
         """As links.py does: an exit is told, and then its death becomes certain."""
         self.exits.remove(process)
         self.exited.add(process.number)
-        worker = self.router.worker_number(process.number)
-        self.router.exited(process.number)
+        worker = self.sessions.numbered(process.number)
+        self.sessions.tokens.remove(process.number)
         if heard_out:
             for identity, wire in self.late:
                 while identity == process.identity and wire:
@@ -137,7 +136,7 @@ class Trouble(Crew):
         assert self.page.session_of(process.identity) is None, "one that is dead has a session"
 
     def _read_letters(self) -> None:
-        letters, self.router.to_supervisor = self.router.to_supervisor, []
+        letters, self.sessions.to_supervisor = self.sessions.to_supervisor, []
         for letter in letters:
             assert self.config.spawned, letter
             if type(letter) is Left:
@@ -159,13 +158,13 @@ class Trouble(Crew):
             token = f"token {max(self.exited)}"
         claimed = list(self.page.cons)
         hello = Hello(PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
-        told = len(self.router.replies)
+        told = len(self.sessions.replies)
         if b & 2:
-            self.router.receive(identity, b"", self.now)
+            self.sessions.receive(identity, b"", self.now)
         for said in (encode([0, hello]), b"", encode([1, Bye()]), encode([0, hello])):
-            self.router.receive(identity, said, self.now)
-            assert identity not in self.router.workers
-        assert len(self.router.replies) == told + 1 + bool(b & 2), "it is told, and told once"
+            self.sessions.receive(identity, said, self.now)
+            assert identity not in self.sessions.workers
+        assert len(self.sessions.replies) == told + 1 + bool(b & 2), "it is told, and told once"
 
     # --- the gateway dies ---
 
@@ -175,7 +174,7 @@ class Trouble(Crew):
         Its supervisor tells it of the workers that it has, and links connect anew by themselves.
         """
         self.page.gateway_died()
-        self.router = self._new_router()
+        self._new_gateway()
         self._has_said_goodbye = False
         self.peers, self.dialling, self.late = [], [], []
         self._watched.clear()
@@ -184,7 +183,7 @@ class Trouble(Crew):
         self.exits.clear()
         for process in self.processes:
             if process.number:
-                self.router.spawned(Spawned(process.number, process.token, 0))
+                self.sessions.tokens.add(process.token, process.number)
             process.connect(self._new_identity())
 
     def garbage(self, a: int, b: int) -> None:
@@ -249,7 +248,7 @@ class Trouble(Crew):
             if not process.wire and session is not None:
                 self.page.end(session, died=True)
             self._receive(process.identity, data)
-        assert process.identity not in self.router.workers
+        assert process.identity not in self.sessions.workers
         self._gone(process)
 
     def lie(self, a: int, b: int) -> None:

@@ -296,7 +296,7 @@ def messages_that_are_not_finished() -> Any:
         for at in range(0, len(data), 4096):
             events = con.receive_data(data[at : at + 4096], 0.0)
             assert not events
-            stage.router.flow.read_part(con, len(data[at : at + 4096]))
+            stage.registry.flow.read_part(con, len(data[at : at + 4096]))
 
     return stage_with(add)
 
@@ -330,14 +330,14 @@ def answers_of_servers_that_refuse() -> Any:
     def add(n: int) -> None:
         con_id = mate.link.new_id()
         mate.say(Open(con_id, "127.0.0.1:9", "websocket"))
-        stage.router.to_dial.clear()
-        con = stage.router.entries[con_id].con
-        stage.router.take(con, con.connected(0.0), 0.0)
+        stage.registry.to_dial.clear()
+        con = stage.registry.entries[con_id].con
+        stage.registry.take(con, con.connected(0.0), 0.0)
         stage.write(con)
         fields = b"".join(b"X-%02d: %b\r\n" % (n, b"y" * 150) for n in range(90))
         head = b"HTTP/1.1 403 No\r\nContent-Length: 65536\r\n%b\r\n" % fields
         events = con.receive_data(head + os.urandom(65536), 0.0)
-        stage.router.take(con, events, 0.0)
+        stage.registry.take(con, events, 0.0)
 
     return stage, add
 
@@ -354,18 +354,19 @@ def memory() -> int:
 
 def weigh(count: int, make: Kind) -> tuple[float, float]:
     stage, add = make()
-    router = stage.router
+    registry = stage.registry
+    deadlines = stage.deadlines
     for n in range(WARM):
         add(n)
     gc.collect()
     gc.freeze()
-    router.check_memory(0.0)
-    before = memory(), router.flow.accounted
+    deadlines.check_memory(0.0)
+    before = memory(), registry.flow.accounted
     for n in range(WARM, WARM + count):
         add(n)
     gc.collect()
-    router.check_memory(0.0)
-    return (memory() - before[0]) / count, (router.flow.accounted - before[1]) / count
+    deadlines.check_memory(0.0)
+    return (memory() - before[0]) / count, (registry.flow.accounted - before[1]) / count
 
 
 def main() -> None:

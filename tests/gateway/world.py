@@ -20,7 +20,7 @@ class World(Trouble):
         for process in list(self.processes):
             if self.config.survivors and process not in self._rude:
                 continue
-            worker = self.router.workers.get(process.identity)
+            worker = self.sessions.workers.get(process.identity)
             if worker is not None and not process.number:
                 self._end(worker, died=True)
             self._gone(process)
@@ -34,7 +34,7 @@ class World(Trouble):
                 self._stop()
             everyone.update((peer.page, peer) for peer in self.peers)
             quiet = 0 if self._progress() != before else quiet + 1
-            if not self.router.entries and not self.peers and not self.dialling:
+            if not self.registry.entries and not self.peers and not self.dialling:
                 break
             if quiet > 10:
                 self.now += 1
@@ -44,14 +44,14 @@ class World(Trouble):
                 self._stop()
                 self._let_flow()
             sessions = [
-                w for w in self.router.workers.values() if w.session.state is not LinkState.NEW
+                w for w in self.sessions.workers.values() if w.session.state is not LinkState.NEW
             ]
             assert not sessions, "stopped, and a worker has not left"
         self._check_end(everyone)
 
     def _progress(self) -> tuple[int, ...]:
         received = sum(len(peer.page.received) for peer in self.peers)
-        return self.page.counts["acks"], received, len(self.peers), len(self.router.entries)
+        return self.page.counts["acks"], received, len(self.peers), len(self.registry.entries)
 
     def _let_flow(self) -> None:
         self.now += 0.01
@@ -79,7 +79,7 @@ class World(Trouble):
                     process.start(task)
                     self._handle(process, task, -1)
                     process.finish(task)
-            if not self.router.stopping:
+            if not self.registry.stopping:
                 self._end_reconnects(process)
             self._put(process)
         for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
@@ -91,29 +91,30 @@ class World(Trouble):
     def _end_reconnects(self, process: Process) -> None:
         """Only a handler, or a stop, ends those that come back by themselves."""
         if process.link.state is LinkState.READY:
-            for entry in self.router.entries.values():
+            for entry in self.registry.entries.values():
                 if entry.reopening is not None and entry.con.state in (CONNECTING, OPEN):
                     process.link.command(Close(entry.id))
 
     def _stop(self) -> None:
         """As stop.py does it, phase by phase."""
-        router = self.router
-        if not router.stopping:
-            router.stop()
+        registry = self.registry
+        sessions = self.sessions
+        if not registry.stopping:
+            registry.stop()
             self.page.counts["stops"] += 1
         elif not self._has_said_goodbye:
-            if router.is_quiet():
+            if sessions.is_quiet():
                 self._has_said_goodbye = True
                 for con in self.page.cons.values():
                     assert not con.outstanding, "stopped before it was handled"
                 for peer in self.peers:
                     if peer.socket.con.entry is None:
                         peer.reset(self.now)
-                router.close_all(self.now)
-        elif not router.is_waited_for():
-            for worker in list(router.workers.values()):
+                registry.close_all(self.now)
+        elif not registry.is_waited_for():
+            for worker in list(sessions.workers.values()):
                 if worker.session.state is LinkState.READY:
-                    router.drain(worker, 30.0)
+                    sessions.drain(worker, 30.0)
 
     def _is_done(self, peer: Peer) -> bool:
         """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
@@ -123,11 +124,12 @@ class World(Trouble):
         return len(con.received) >= len(con.expected) and con.offset == len(con.said)
 
     def _check_end(self, everyone: dict[Con, Peer]) -> None:
-        router = self.router
-        assert not router.entries, f"left over: {[dump(r) for r in router.entries.values()]}"
-        assert not router.flow.accounted
-        assert not any(worker.window.in_flight for worker in router.workers.values())
-        assert not router.flow.paused
+        registry = self.registry
+        sessions = self.sessions
+        assert not registry.entries, f"left over: {[dump(r) for r in registry.entries.values()]}"
+        assert not registry.flow.accounted
+        assert not any(worker.window.in_flight for worker in sessions.workers.values())
+        assert not registry.flow.paused
         for con in self.page.cons.values():
             assert not con.outstanding
             if con.before:

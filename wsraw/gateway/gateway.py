@@ -29,11 +29,13 @@ from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.admission.per_address import most_connections
+from wsraw.gateway.delivery.deadlines import Deadlines
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.gateway.sessions.links import Links
 from wsraw.gateway.sessions.orphans import Orphans
 from wsraw.gateway.sessions.remote import Remote
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sessions.transport import ControlSocket, WorkerSocket, new_context
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
@@ -78,18 +80,20 @@ class Gateway:
         self.settings = settings
         self.loop = Loop()
         limit = settings.memory_limit or system.quarter()
-        self.router = Router(settings, epoch, limit, random.random)
+        self.registry = Registry(settings, epoch, limit)
+        self.sessions = Sessions(self.registry, random.random)
+        self.deadlines = Deadlines(self.registry)
         self._descriptors = descriptors or Descriptors()
         most = most_connections(self._descriptors.limit) if descriptors is not None else 0
         self.sockets = Sockets(
-            self.loop, self.router, settings, most, descriptors=self._descriptors
+            self.loop, self.registry, settings, most, descriptors=self._descriptors
         )
-        self.stopping = Stop(self.loop, self.router, self.sockets)
+        self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.collector = Collector()
         self._times: TurnTimes | None = None
         self._context = new_context()
         self._wire = WorkerSocket(self._context, folder or settings.run_dir)
-        self._links = Links(self.loop, self.router, self._wire)
+        self._links = Links(self.loop, self.registry, self.sessions, self._wire)
         self._remote: Remote | None = None
         self._control = ControlSocket(self._context, control) if control else None
         self._decoder = rec.Decoder(str, rec.FromSupervisor)
@@ -112,7 +116,15 @@ class Gateway:
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
         if self.settings.worker_listen:
-            self._remote = Remote(self.loop, self.router, self._context, self.settings)
+            sessions, counters = self.sessions, self.registry.counters
+            self._remote = Remote(
+                self.loop,
+                self.settings,
+                self._context,
+                counters,
+                sessions.workers,
+                sessions.add_remote,
+            )
             self._links.remote = self._remote
         if self.sockets.admission.most and not self.settings.max_connections:
             admission = self.sockets.admission
@@ -122,8 +134,8 @@ class Gateway:
 
     def _report_addresses(self) -> None:
         addresses = [listener.address for listener in self.sockets.listeners]
-        self.router.to_supervisor.append(
-            rec.Listening(addresses, self._wire.endpoint, self.router.epoch, os.getpid())
+        self.sessions.to_supervisor.append(
+            rec.Listening(addresses, self._wire.endpoint, self.registry.ids.epoch, os.getpid())
         )
 
     def _relink(self, folder: str) -> None:
@@ -154,7 +166,7 @@ class Gateway:
     def _midway(self, now: float) -> None:
         """Apply commands that have come, and send workers the events that were read so far: on
         other cores they can begin to work before everything is read."""
-        self.router.flow.now = now
+        self.registry.flow.now = now
         if self._knows_tokens:
             self._links.drain(MIDWAY_DRAIN)
         self._links.send(now)
@@ -162,7 +174,7 @@ class Gateway:
     def _before_sleep(self, now: float) -> bool:
         """The end of a turn. True: the next one must not sleep."""
         sockets = self.sockets
-        self.router.flow.now = now
+        self.registry.flow.now = now
         self._read_supervisor(now)
         self._read_workers(now)
         is_tick = self._check_deadlines(now)
@@ -210,7 +222,7 @@ class Gateway:
             links.stir()
         if self._knows_tokens:
             links.drain()
-        if self.router.go_on(now):
+        if self.sessions.backlog.go_on(now):
             self.loop.give_way()
         links.judge_dying(now)
 
@@ -220,9 +232,12 @@ class Gateway:
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
             self._links.ask_unwatched()
-            self._tick_due = self.router.tick(now)
-        elif self.router.flow.is_check_due:
-            self.router.check_memory(now)
+            self.sessions.tick(now)
+            self.deadlines.tick(now)
+        elif self.deadlines.is_behind:
+            self.deadlines.end_late(now)
+        elif self.registry.flow.is_check_due:
+            self.deadlines.check_memory(now)
         return is_tick
 
     def _advance_stop(self, now: float) -> None:
@@ -232,8 +247,8 @@ class Gateway:
 
     def _write_supervisor(self) -> None:
         """Report what the other steps have found."""
-        if self.router.to_supervisor:
-            records, self.router.to_supervisor = self.router.to_supervisor, []
+        if self.sessions.to_supervisor:
+            records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
             if self._control is not None:
                 self._control.send(rec.encode([self._token, *records]))
 
@@ -244,17 +259,17 @@ class Gateway:
         links, control = self._links, self._control
         return bool(
             self.sockets.is_busy
-            or self._tick_due
-            or self.router.is_restless
+            or self.deadlines.is_behind
+            or self.sessions.is_busy
             or (links.pending() and self._knows_tokens)
             or (control is not None and control.pending())
         )
 
     def _write_dead_letters(self) -> None:
         """Keep events that have killed workers, for people to examine."""
-        if not self.router.dead_letters:
+        if not self.sessions.dead_letters:
             return
-        letters, self.router.dead_letters = self.router.dead_letters, []
+        letters, self.sessions.dead_letters = self.sessions.dead_letters, []
         if not self.settings.run_dir:
             return
         path = os.path.join(self.settings.run_dir, FILE_NAME)
@@ -266,7 +281,7 @@ class Gateway:
                 text = "cannot write a dead letter to %s: %s; %s of connection %s is lost"
                 log.error(text, path, error.strerror, letter.get("event"), letter.get("con"))
             except Exception as error:
-                self.router.limits.fault("a dead letter", error)
+                self.registry.counters.fault("a dead letter", error)
 
     # --- the supervisor ---
 
@@ -289,33 +304,34 @@ class Gateway:
 
     def _fail_to_apply(self, record: rec.FromSupervisor | None, error: Exception) -> None:
         """A fault of our own. A supervisor that waits for an answer gets one."""
-        self.router.limits.fault(f"the supervisor's {type(record).__name__}", error)
+        self.registry.counters.fault(f"the supervisor's {type(record).__name__}", error)
         if isinstance(record, rec.Reload):
-            self.router.to_supervisor.append(rec.Reloaded(f"a bug in wsraw: {error!r}"))
+            self.sessions.to_supervisor.append(rec.Reloaded(f"a bug in wsraw: {error!r}"))
 
     def _apply(self, record: rec.FromSupervisor | None, now: float) -> None:
         match record:
             case rec.Spawned():
-                self.router.spawned(record)
+                self.sessions.tokens.add(record.token, record.n)
                 if record.pid:
                     self._spawned.add(record.n, record.pid)
-                self._descriptors.expect(max(len(self._spawned), len(self.router.workers)))
+                self._descriptors.expect(max(len(self._spawned), len(self.sessions.workers)))
             case rec.Exited():
                 self._spawned.discard(record.n)
                 self._links.exited(record.n, now)
             case rec.DrainWorker():
-                worker = self.router.worker_number(record.n)
+                worker = self.sessions.numbered(record.n)
                 if worker is not None:
-                    self.router.drain(worker, record.deadline)
+                    self.sessions.drain(worker, record.deadline)
             case rec.Status():
                 sockets = self.sockets
-                data = report(self.router, len(sockets.endpoints), now, sockets.admission.most)
+                most = sockets.admission.most
+                data = report(self.registry, self.sessions, len(sockets.endpoints), now, most)
                 data["tls"] = sockets.handshakes.figures()
                 if self._times is not None:
                     data["turns"] = self._times.figures()
-                self.router.to_supervisor.append(rec.Report(record.ref, data))
+                self.sessions.to_supervisor.append(rec.Report(record.ref, data))
             case rec.Check():
-                self.router.to_supervisor.append(rec.Alive())
+                self.sessions.to_supervisor.append(rec.Alive())
             case rec.Stop():
                 self.stopping.begin(record.deadline)
             case rec.Relink():
@@ -323,7 +339,7 @@ class Gateway:
             case rec.Reload():
                 _return_to_folder()
                 why = self.sockets.reload_certificates()
-                self.router.to_supervisor.append(rec.Reloaded(why))
+                self.sessions.to_supervisor.append(rec.Reloaded(why))
 
     def orphaned(self) -> None:
         """The supervisor is gone: stop, and leave no worker behind."""

@@ -6,33 +6,36 @@ from collections import Counter
 from typing import Any
 
 from wsraw.gateway.delivery.entry import Worker
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.states import NEW
 
 
-def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str, Any]:
+def report(
+    registry: Registry, sessions: Sessions, sockets: int, now: float, most: int = 0
+) -> dict[str, Any]:
     """Plain values; times in seconds, sizes in bytes. `sockets` is how many are open, `most` how
     many may be; 0: as many as like."""
-    kinds = Counter(entry.con.kind or "unknown" for entry in router.entries.values())
-    opened = sum(entry.con.opened for entry in router.entries.values())
+    kinds = Counter(entry.con.kind or "unknown" for entry in registry.entries.values())
+    opened = sum(entry.con.opened for entry in registry.entries.values())
     return {
-        "epoch": router.epoch,
+        "epoch": registry.ids.epoch,
         "sockets": sockets,
         "max_connections": most,
         "connections": {
             "websocket": kinds["websocket"],
             "raw": kinds["raw"],
             "opened": opened,
-            "total": len(router.entries),
+            "total": len(registry.entries),
         },
-        "parked": sum(len(entry.parked) for entry in router.entries.values()),
-        "paused": len(router.flow.paused),
-        "bytes": router.flow.accounted,
-        "memory_limit": router.flow.memory_limit,
-        "crowded": router.flow.crowded,
-        "unknown_ids": router.unknown_ids,
-        "limits": dict(router.limits.counts),
-        "dropped": router.outgoing.dropped,
+        "parked": sum(len(entry.parked) for entry in registry.entries.values()),
+        "paused": len(registry.flow.paused),
+        "bytes": registry.flow.accounted,
+        "memory_limit": registry.flow.memory_limit,
+        "crowded": registry.flow.crowded,
+        "unknown_ids": registry.unknown_ids,
+        "limits": dict(registry.counters.counts),
+        "dropped": registry.outgoing.dropped,
         "pools": [
             {
                 "name": pool.name,
@@ -40,11 +43,11 @@ def report(router: Router, sockets: int, now: float, most: int = 0) -> dict[str,
                 "waiting": len(pool.waiting) + len(pool.unheard) + len(pool.unheard_left),
                 "ready": len(pool.workers),
             }
-            for pool in router.pools.values()
+            for pool in registry.pools.values()
         ],
         "workers": [
             _worker(worker, now)
-            for worker in router.workers.values()
+            for worker in sessions.workers.values()
             if worker.session.state is not NEW
         ],
     }

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.link.records import Stopped
 from wsraw.link.states import NEW, READY
@@ -22,9 +23,12 @@ LAST_WAIT: Final = 1.0
 class Stop:
     """Phases, each of which lasts until it is done or the deadline has passed."""
 
-    def __init__(self, loop: Loop, router: Router, sockets: Sockets) -> None:
+    def __init__(
+        self, loop: Loop, registry: Registry, sessions: Sessions, sockets: Sockets
+    ) -> None:
         self._loop = loop
-        self._router = router
+        self._registry = registry
+        self._sessions = sessions
         self._sockets = sockets
         self._phases: list[Callable[[float], bool]] = []
         self._deadline = 0.0
@@ -45,7 +49,7 @@ class Stop:
         if self._phases:
             return
         self._sockets.close_listeners()
-        self._router.stop()
+        self._registry.stop()
         self._phases = [self._finish_events, self._close_clients, self._drain_workers]
 
     def advance(self, now: float) -> bool:
@@ -55,24 +59,24 @@ class Stop:
             self._phases.pop(0)
         if self._phases:
             return False
-        self._router.to_supervisor.append(Stopped())
+        self._sessions.to_supervisor.append(Stopped())
         return True
 
     def _is_late(self, now: float) -> bool:
         return now >= self._deadline
 
     def _finish_events(self, now: float) -> bool:
-        if not self._router.is_quiet() and not self._is_late(now):
+        if not self._sessions.is_quiet() and not self._is_late(now):
             return False
         self._sockets.close_unannounced()
-        self._router.close_all(now)
+        self._registry.close_all(now)
         self._written_at = now
         return True
 
     def _close_clients(self, now: float) -> bool:
         if self._is_late(now):
             return True
-        if self._router.is_waited_for() or self._sockets.unwritten():
+        if self._registry.is_waited_for() or self._sockets.unwritten():
             self._written_at = now
             return False
         # A raw client that never closes its side must not hold us up for long.
@@ -82,8 +86,8 @@ class Stop:
         return True
 
     def _drain_workers(self, now: float) -> bool:
-        workers = [w for w in self._router.workers.values() if w.session.state is not NEW]
+        workers = [w for w in self._sessions.workers.values() if w.session.state is not NEW]
         for worker in workers:
             if worker.session.state is READY:
-                self._router.drain(worker, max(0.0, self._deadline - now))
+                self._sessions.drain(worker, max(0.0, self._deadline - now))
         return not workers or self._is_late(now)

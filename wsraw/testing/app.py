@@ -1,4 +1,4 @@
-"""I/O. Handlers in this process, with the real worker machine and the real router around them.
+"""I/O. Handlers in this process, with the real worker machine and the real gateway around them.
 
 Only the sockets are missing, between the gateway and its clients and between the gateway and the
 worker; one thread drives it all, so that everything a call brings about has happened when it
@@ -20,9 +20,11 @@ from wsraw.config import pools
 from wsraw.config.addresses import Listen, parse_listen
 from wsraw.config.checks import from_options
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.deadlines import Deadlines
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.http import answer
-from wsraw.gateway.sessions.router import Router
-from wsraw.link.records import DEFAULT_POOL, Kill, Spawned
+from wsraw.gateway.sessions.sessions import Sessions
+from wsraw.link.records import DEFAULT_POOL, Kill
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
 from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
@@ -90,8 +92,10 @@ class App:
         """The handlers file as a module: its variables can be looked at."""
         self._source = handlers
         self._timeout = timeout
-        self._router = Router(self.settings, 1, self.settings.memory_limit or MEMORY)
-        self._router.spawned(Spawned(1, TOKEN, 0))
+        self._registry = Registry(self.settings, 1, self.settings.memory_limit or MEMORY)
+        self._sessions = Sessions(self._registry)
+        self._deadlines = Deadlines(self._registry)
+        self._sessions.tokens.add(TOKEN, 1)
         self._listen = parse_listen(self.settings.listen[0], self.settings)
         self._peers: list[Peer] = []
         self._pipes: list[Pipe] = []
@@ -141,7 +145,7 @@ class App:
             self._runtime, dealer, self._stopper, "memory", self._bell, concurrency
         )
         self._task = self._loop.create_task(self._shell.serve())
-        self._router.receive(identity, b"", self.now)
+        self._sessions.receive(identity, b"", self.now)
         self.settle(wait)
 
     def _load(self) -> Handlers:
@@ -170,8 +174,8 @@ class App:
         """As `wsraw reload`: the worker finishes and leaves, the next one loads the file anew.
         Connections stay, with their state; variables of the module do not. For `wait`, which is
         about the next one, see `settle`."""
-        (worker,) = self._router.workers.values()
-        self._router.drain(worker, self.settings.drain_timeout)
+        (worker,) = self._sessions.workers.values()
+        self._sessions.drain(worker, self.settings.drain_timeout)
         self._run(self._until_left())
         self._leave()
         self._join(wait)
@@ -181,11 +185,11 @@ class App:
         worker. A handler must be under way for that: ``client.send("x", wait=False)``. With
         ``wait=False`` the same handler may wait in the new worker as well: `advance` is next."""
         self._teller.over = True
-        (worker,) = self._router.workers.values()
+        (worker,) = self._sessions.workers.values()
         self._task.cancel()
         self._run(self._cancelled())
         self._dealers.pop(worker.session.identity).close()
-        self._router.end_session(worker, self.now, died=True)
+        self._sessions.end(worker, self.now, died=True)
         self._leave()
         self._join(wait)
 
@@ -246,43 +250,43 @@ class App:
             raise RuntimeError("this App is closed")
         listen: Listen = self._listen
         con = Connection.accepted(
-            self._router.new_id(),
+            self._registry.ids.new(),
             listen,
             self.settings,
             {"peer": peer or f"127.0.0.1:{next(self._ports)}", "listener": listen.name},
             self.now,
-            self._router.entrance,
+            self._registry.policy,
         )
-        pipe = Pipe(self._router, con)
+        pipe = Pipe(self._registry, con)
         self._pipes.append(pipe)
-        self._router.take(con, con.opened_events(self.now), self.now)
+        self._registry.take(con, con.opened_events(self.now), self.now)
         return pipe
 
     def _dial(self) -> bool:
         """Connect what handlers have opened; whether there was anything."""
-        entries = self._later + self._router.to_dial
-        self._router.to_dial.clear()
+        entries = self._later + self._registry.to_dial
+        self._registry.to_dial.clear()
         due = [entry for entry in entries if entry.dial_at <= self.now]
         self._later = [entry for entry in entries if entry.dial_at > self.now]
         for entry in due:
             con = entry.con
             if con.target in self.refused:
                 events = con.connect_failed("refused, says the test", self.now)
-                self._router.take(con, events, self.now)
+                self._registry.take(con, events, self.now)
                 continue
             rejected = self.rejected.get(con.target)
             if rejected is not None and con.kind == "websocket":
                 status, headers, body = rejected
                 con.connected(self.now)
                 events = con.receive_data(answer(status, "", headers, body), self.now)
-                self._router.take(con, events, self.now)
+                self._registry.take(con, events, self.now)
                 continue
-            pipe = Pipe(self._router, con)
+            pipe = Pipe(self._registry, con)
             self._pipes.append(pipe)
             peer = server(self, pipe)
             self._peers.append(peer)
             self.opened.append(peer)
-            self._router.take(con, con.connected(self.now), self.now)
+            self._registry.take(con, con.connected(self.now), self.now)
         return bool(due)
 
     # --- time ---
@@ -309,11 +313,12 @@ class App:
             when = min(until, tick, self.now + self._loop.until_next(), *deadlines)
             self._loop.forward(when - self.now)
             self.now = when
-            self._router.flow.now = when
+            self._registry.flow.now = when
             for pipe in self._pipes:
                 pipe.handle_timeout(when)
             if when == tick:
-                self._router.tick(when)
+                self._sessions.tick(when)
+                self._deadlines.tick(when)
             self._run(self._settle(wait=False))
         self._raise()
 
@@ -342,13 +347,15 @@ class App:
         if self._task.done():
             return False
         return not self._shell.is_idle or any(
-            w.window.in_flight for w in self._router.workers.values()
+            w.window.in_flight for w in self._sessions.workers.values()
         )
 
     def _judge_time(self, until: float) -> None:
         if time.monotonic() > until:
             held = [
-                e.event for w in self._router.workers.values() for e in w.window.in_flight.values()
+                e.event
+                for w in self._sessions.workers.values()
+                for e in w.window.in_flight.values()
             ]
             names = [f"{type(e).__struct_config__.tag} of {e.con}" for e in held]
             raise TimeoutError(
@@ -358,44 +365,44 @@ class App:
 
     def _turn(self) -> bool:
         """One turn of the gateway; whether anything has moved."""
-        router, now, moved = self._router, self.now, False
-        router.flow.now = now
+        registry, sessions, now, moved = self._registry, self._sessions, self.now, False
+        registry.flow.now = now
         for identity, dealer in self._dealers.items():
             while dealer.sent:
                 moved = True
-                router.receive(identity, dealer.sent.popleft(), now)
+                sessions.receive(identity, dealer.sent.popleft(), now)
         moved |= self._dial()
-        if router.flow.is_check_due:
-            router.check_memory(now)
+        if registry.flow.is_check_due:
+            self._deadlines.check_memory(now)
         for pipe in self._pipes:
             moved |= pipe.step(now)
         for peer in self._peers:
             moved |= peer.step()
-        for entry in list(router.flow.changed):
-            router.flow.changed.pop(entry, None)
+        for entry in list(registry.flow.changed):
+            registry.flow.changed.pop(entry, None)
             if isinstance(entry.con.endpoint, Pipe):
                 entry.con.endpoint.judge_pause(now)
-        router.go_on(now)
-        router.outgoing.close_overflowing(now)
-        batches = [(worker.session.identity, batch) for worker, batch in router.batches(now)]
-        for identity, batch in batches + router.replies:
+        sessions.backlog.go_on(now)
+        registry.outgoing.close_overflowing(now)
+        batches = [(worker.session.identity, batch) for worker, batch in sessions.batches(now)]
+        for identity, batch in batches + sessions.replies:
             moved = True
             if identity in self._dealers:
                 self._dealers[identity].put(batch)
-        router.replies = []
-        router.dirty.clear()
+        sessions.replies = []
+        registry.dirty.clear()
         self._hear_gateway()
         self._pipes = [pipe for pipe in self._pipes if not pipe.closed]
         self._peers = [peer for peer in self._peers if not peer.is_done]
         return moved
 
     def _hear_gateway(self) -> None:
-        for record in self._router.to_supervisor:
+        for record in self._sessions.to_supervisor:
             if isinstance(record, Kill):
                 self._errors.append(
                     AssertionError(f"the gateway would have this worker killed: {record.why}")
                 )
-        self._router.to_supervisor = []
+        self._sessions.to_supervisor = []
 
     def _raise(self) -> None:
         errors = list(self._errors)

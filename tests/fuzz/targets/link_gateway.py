@@ -75,7 +75,7 @@ def run(data: bytes) -> Hashable:
         told.append(_state(stage))
         _check(stage)
     came_to = _came_to(stage, own, other)
-    assert TOKEN in stage.router.tokens
+    assert TOKEN in stage.sessions.tokens
     # What came and comes for the good one is heard by it, in order.
     said = _say(stage, other, b"two")
     stage.turn()
@@ -96,24 +96,25 @@ def _bad_worker(stage: Stage) -> None:
     hello = Hello(PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
     stage.receive(BAD, encode([0, hello]))
     stage.turn()
-    assert stage.router.workers[BAD].session.number == SESSION
+    assert stage.sessions.workers[BAD].session.number == SESSION
 
 
 def _state(stage: Stage) -> str:
-    worker = stage.router.workers.get(BAD)
+    worker = stage.sessions.workers.get(BAD)
     return worker.session.state.value if worker is not None else "out"
 
 
 def _came_to(stage: Stage, *cons: Connection) -> Hashable:
     """What the bad one has done, roughly."""
-    router = stage.router
-    worker = router.workers.get(BAD)
+    registry = stage.registry
+    sessions = stage.sessions
+    worker = sessions.workers.get(BAD)
     return (
         tuple((con.state, con.close_cause, con.output.size.bit_length()) for con in cons),
         [entry_of(con).groups is None for con in cons].count(True),
-        len(router.entries),
-        len(router.pools),
-        router.unknown_ids.bit_length(),
+        len(registry.entries),
+        len(registry.pools),
+        registry.unknown_ids.bit_length(),
         (worker.session.dropped.bit_length(), worker.session.batches.bit_length())
         if worker is not None
         else None,
@@ -129,51 +130,53 @@ def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
 
 def _check(stage: Stage) -> None:
     """The accounts are the sum of what there is."""
-    router = stage.router
-    assert "fault" not in router.limits.counts, "something of ours has raised"
+    registry = stage.registry
+    sessions = stage.sessions
+    assert "fault" not in registry.counters.counts, "something of ours has raised"
     total = 0
-    for entry in router.entries.values():
+    for entry in registry.entries.values():
         con = entry.con
         check_output(con.output)
         assert con.output.size <= stage.settings.output_limit + 70_000 + EVENT_COST
         assert entry.held >= 0
         assert entry.in_flight >= 0
         total += entry.held + entry.output_memory + entry.unfinished
-    assert router.flow.total == total
+    assert registry.flow.total == total
     held: dict[Any, int] = {}
-    for worker in router.workers.values():
+    for worker in sessions.workers.values():
         assert len(worker.window.in_flight) <= 10_000
         for flight in worker.window.in_flight.values():
             held[flight.owner] = held.get(flight.owner, 0) + 1
-    for entry in router.entries.values():
+    for entry in registry.entries.values():
         assert held.get(entry, 0) == entry.in_flight
 
 
 def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
     """Its link is lost and every client leaves: each connection ends once, and nothing stays."""
-    router = stage.router
-    worker = router.workers.get(BAD)
+    registry = stage.registry
+    sessions = stage.sessions
+    worker = sessions.workers.get(BAD)
     if worker is not None:
-        router.end_session(worker, stage.now, died=True)
-    for entry in list(router.entries.values()):
+        sessions.end(worker, stage.now, died=True)
+    for entry in list(registry.entries.values()):
         if entry.pool.name != "default":
             # Of a pool that has no worker any more: it waits for one, by right.
-            router.forget(entry)
+            registry.forget(entry)
     for _ in range(MOST):
         closed += [event.con for event in good.work() if type(event) is OnClose]
-        if not router.entries:
+        if not registry.entries:
             break
-        for entry in list(router.entries.values()):
+        for entry in list(registry.entries.values()):
             entry.reopening = None
             con = entry.con
             if con.state is not CLOSED:
                 failed = con.state is CONNECTING
                 message = "refused"
                 end = con.connect_failed if failed else con.lost
-                router.take(con, end(message, stage.now), stage.now)
+                registry.take(con, end(message, stage.now), stage.now)
         stage.now += 1.0
-    assert not router.entries, [entry.con.state for entry in router.entries.values()]
+    assert not registry.entries, [entry.con.state for entry in registry.entries.values()]
     assert len(set(closed)) == len(closed)
-    assert router.flow.total == 0
-    assert not router.outgoing.fragmented
+    assert registry.flow.total == 0
+    assert not registry.outgoing.fragmented
     assert not good.worker.window.in_flight

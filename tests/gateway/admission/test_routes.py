@@ -202,7 +202,7 @@ def test_each_pool_has_its_own_verdict_and_subprotocols() -> None:
     assert b"".join(con.output.chunks).lower().count(b"sec-websocket-protocol") == 1
 
 
-# --- a router with two pools ---
+# --- a gateway with two pools ---
 
 TWO = ["chat=x.py", {"name": "feed", "delivery": "at-most-once", "dispatch": "sticky"}]
 
@@ -220,7 +220,7 @@ def test_clients_are_served_by_workers_of_their_pool() -> None:
     there.turn()
     assert {event.con for event in chat.events} == {web.id}
     assert {event.con for event in feed.events} == {raw.id}
-    pools = there.router.pools
+    pools = there.registry.pools
     assert (pools["chat"].connections, pools["feed"].connections) == (1, 1)
     assert (pools["chat"].sticky, pools["feed"].sticky) == (False, True)
 
@@ -235,7 +235,7 @@ def test_clients_wait_rather_than_go_to_workers_of_another_pool() -> None:
     there.run(5.0)
     assert web.close_cause == "no-worker"
     assert raw.state is OPEN
-    assert there.router.pools["chat"].connections == 0
+    assert there.registry.pools["chat"].connections == 0
 
 
 def test_each_pool_has_its_own_delivery_mode() -> None:
@@ -244,7 +244,7 @@ def test_each_pool_has_its_own_delivery_mode() -> None:
     web, raw = there.websocket(), there.raw()
     there.turn()
     for mate in (chat, feed):
-        there.router.end_session(mate.worker, there.now, died=True)
+        there.sessions.end(mate.worker, there.now, died=True)
     assert raw.close_cause == "worker-died", "at most once"
     assert web.state is OPEN
     other = there.worker(pool="chat")
@@ -257,7 +257,7 @@ def test_suspects_of_one_pool_do_not_isolate_workers_of_another() -> None:
     for _ in range(3):
         there.websocket()
     there.turn()
-    there.router.end_session(chat.worker, there.now, died=True)
+    there.sessions.end(chat.worker, there.now, died=True)
     again = there.worker(pool="chat")
     there.turn()
     assert len(again.events) == 1, "one suspect at a time"
@@ -274,11 +274,11 @@ def test_a_connection_that_a_worker_opens_belongs_to_its_pool() -> None:
     feed = there.worker(pool="feed")
     first = feed.link.new_id()
     feed.say(Open(first, "h:1", options={"name": "up"}))
-    assert there.router.entries[first].pool.name == "feed"
+    assert there.registry.entries[first].pool.name == "feed"
     chat = there.worker(pool="chat")
     second = chat.link.new_id()
     chat.say(Open(second, "h:1", options={"name": "up"}))
-    assert there.router.entries[second].pool.name == "chat", "a name is its pool's alone"
+    assert there.registry.entries[second].pool.name == "chat", "a name is its pool's alone"
 
 
 def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connection() -> None:
@@ -286,17 +286,17 @@ def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connectio
     stray = there.worker(pool="other")
     con = stray.link.new_id()
     stray.say(Open(con, "h:1", options={"name": "up"}))
-    assert set(there.router.pools) == {"chat", "feed", "other"}
-    there.router.end_session(stray.worker, there.now)
-    assert "other" in there.router.pools, "it has a connection"
+    assert set(there.registry.pools) == {"chat", "feed", "other"}
+    there.sessions.end(stray.worker, there.now)
+    assert "other" in there.registry.pools, "it has a connection"
     again = there.worker(pool="other")
-    route = there.router.entries[con]
-    there.router.take(route.con, route.con.connect_failed("refused", there.now), there.now)
+    route = there.registry.entries[con]
+    there.registry.take(route.con, route.con.connect_failed("refused", there.now), there.now)
     again.work()
-    assert con not in there.router.entries
-    there.router.end_session(again.worker, there.now)
-    assert set(there.router.pools) == {"chat", "feed"}
+    assert con not in there.registry.entries
+    there.sessions.end(again.worker, there.now)
+    assert set(there.registry.pools) == {"chat", "feed"}
     for n in range(100):
         mate = there.worker(pool=f"p{n}")
-        there.router.end_session(mate.worker, there.now, died=True)
-    assert set(there.router.pools) == {"chat", "feed"}
+        there.sessions.end(mate.worker, there.now, died=True)
+    assert set(there.registry.pools) == {"chat", "feed"}

@@ -303,12 +303,12 @@ def test_an_ack_accepts_the_client_and_the_sends_of_its_batch_follow() -> None:
         ),
     )
     assert con.state is OPEN
-    assert con in stage.router.dirty
-    assert con.entry in stage.router.flow.changed
+    assert con in stage.registry.dirty
+    assert con.entry in stage.registry.flow.changed
     said = stage.write(con)
     assert said.startswith(b"HTTP/1.1 101 ")
     assert said.endswith(b"\x81\x06to all\x81\x06to you")
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
     assert con.entry.state == b"\x01"
 
 
@@ -322,9 +322,9 @@ def test_a_rejection_is_followed_only_by_on_close() -> None:
     (close,) = mate.events
     assert (type(close), close.cause) == (OnClose, "rejected")
     mate.ack()
-    assert not stage.router.entries
-    assert stage.router.flow.total == 0
-    assert stage.router.limits.counts == {"verdict": 1}
+    assert not stage.registry.entries
+    assert stage.registry.flow.total == 0
+    assert stage.registry.counters.counts == {"verdict": 1}
 
 
 @pytest.mark.parametrize("body", [b"", b"no\n"])
@@ -333,7 +333,7 @@ def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
     con, mate, event = come(stage, b"hello")
     mate.ack(event, commands=(Reject(con.id, 403, body=body),))
     assert con.close_cause == "rejected"
-    assert stage.router.limits.counts == {"verdict": 1}
+    assert stage.registry.counters.counts == {"verdict": 1}
 
 
 def test_an_early_accept_is_sent_before_the_ack() -> None:
@@ -396,7 +396,7 @@ def test_a_bad_record_of_an_earlier_batch_does_not_touch_the_verdict() -> None:
 def test_after_the_death_of_its_worker_another_one_decides() -> None:
     stage = Stage(verdict="handlers")
     con, mate, _ = come(stage)
-    stage.router.end_session(mate.worker, 0.0, died=True)
+    stage.sessions.end(mate.worker, 0.0, died=True)
     other = stage.worker()
     stage.turn()
     (event,) = other.events
@@ -409,7 +409,7 @@ def test_after_the_death_of_its_worker_another_one_decides() -> None:
 def test_with_at_most_once_the_death_of_the_worker_is_answered() -> None:
     stage = Stage(verdict="handlers", delivery="at-most-once")
     con, mate, _ = come(stage)
-    stage.router.end_session(mate.worker, 0.0, died=True)
+    stage.sessions.end(mate.worker, 0.0, died=True)
     assert stage.write(con).startswith(b"HTTP/1.1 500 ")
     assert con.close_cause == "worker-died"
 
@@ -424,7 +424,7 @@ def test_a_verdict_for_a_client_that_has_left_is_ignored() -> None:
     error, close = mate.events
     assert (type(error), type(close), close.cause) == (OnError, OnClose, "lost")
     mate.ack()
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_without_a_worker_the_client_is_answered_with_503_in_time() -> None:
@@ -432,13 +432,13 @@ def test_without_a_worker_the_client_is_answered_with_503_in_time() -> None:
     con = stage.raw(HANDSHAKE)
     stage.run(6)
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 503 ")
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_a_stop_answers_clients_that_wait_for_a_verdict() -> None:
     stage = Stage(verdict="handlers")
     con, _, _ = come(stage)
-    stage.router.close_all(0.0)
+    stage.registry.close_all(0.0)
     assert stage.write(con).startswith(b"HTTP/1.1 503 ")
 
 
@@ -450,7 +450,7 @@ def test_a_raw_client_is_rejected_with_its_text() -> None:
     assert stage.write(con) == b"no"
     seen = mate.work()
     assert [type(event) for event in seen][-1] is OnClose
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_a_raw_client_that_half_closes_before_the_verdict_is_heard() -> None:
@@ -458,9 +458,9 @@ def test_a_raw_client_that_half_closes_before_the_verdict_is_heard() -> None:
     mate = stage.worker()
     con = stage.raw(b"", protocol="raw")
     stage.turn()
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     assert con.half_closed
     mate.ack(mate.events[0], commands=(Send(con.id, b"bye", "text"),))
     assert stage.write(con) == b"bye"
     assert [(type(event), event.cause) for event in mate.work()] == [(OnClose, "eof")]
-    assert not stage.router.entries
+    assert not stage.registry.entries

@@ -29,7 +29,7 @@ def flow(**settings: int) -> Flow:
 
 
 def new_entry() -> Entry:
-    """An entry in a router of its own; its accounts are those of the flow under test alone."""
+    """An entry in a gateway of its own; its accounts are those of the flow under test alone."""
     entry = entry_of(Stage().raw(b"", protocol="raw"))
     entry.held = entry.con.kept = 0
     return entry
@@ -264,9 +264,9 @@ def test_total_memory_is_checked_when_it_grows() -> None:
 def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
     stage = Stage()
     con = stage.raw(b"", protocol="raw")
-    flow = stage.router.flow
+    flow = stage.registry.flow
     flow.memory_limit = 100_000
-    flow.check_memory(stage.router.entries.values())
+    flow.check_memory(stage.registry.entries.values())
     stage.say(con, bytes(70_000))
     assert not flow.due
     stage.say(con, bytes(20_000))
@@ -425,15 +425,15 @@ def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
     offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
     con = stage.raw(UPGRADE % offer)
     stage.turn()
-    flow = stage.router.flow
-    flow.check_memory(stage.router.entries.values())
+    flow = stage.registry.flow
+    flow.check_memory(stage.registry.entries.values())
     entry = entry_of(con)
     assert not entry.unfinished, "none before the first message"
     assert mate.refused(Send(con.id, b"x" * 100, "text")) == ""
-    flow.check_memory(stage.router.entries.values())
+    flow.check_memory(stage.registry.entries.values())
     assert entry.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
     flow.memory_limit = 20 * 1024
-    assert flow.check_memory(stage.router.entries.values()) == ([con] if takeover else [])
+    assert flow.check_memory(stage.registry.entries.values()) == ([con] if takeover else [])
 
 
 def test_a_connection_closed_for_memory_is_counted_once() -> None:
@@ -447,4 +447,4 @@ def test_a_connection_closed_for_memory_is_counted_once() -> None:
     mate.say(Send(con.id, b"x" * 30_000, "binary"))
     stage.run(10)
     assert con.close_cause == "memory"
-    assert stage.router.limits.counts == {CROWDED: 1, "memory_limit": 1}
+    assert stage.registry.counters.counts == {CROWDED: 1, "memory_limit": 1}

@@ -85,7 +85,7 @@ def test_memory_of_names_states_and_groups_is_counted_until_it_is_freed(commands
     stage = Stage()
     mate = stage.worker()
     one, other = standing(stage, mate), standing(stage, mate)
-    flow = stage.router.flow
+    flow = stage.registry.flow
     before = flow.accounted
     stage.say(one, frame(0x82, b"x"))
     stage.turn()
@@ -122,7 +122,7 @@ def test_a_published_message_counts_once(end: str) -> None:
     mate = stage.worker()
     cons = [standing(stage, mate) for _ in range(100)]
     mate.say(*(Join(con.id, "g") for con in cons))
-    flow = stage.router.flow
+    flow = stage.registry.flow
     before = flow.accounted
     mate.say(Publish("g", bytes(5000), "binary"))
     assert flow.shared == 5000 + 4 + FRAME
@@ -154,7 +154,7 @@ def test_small_chunks_count_with_their_overhead() -> None:
     con = standing(stage, mate)
     mate.say(*(Send(con.id, b"x") for _ in range(1000)))
     assert entry_of(con).output_counted == 3000
-    assert stage.router.flow.total > 50_000
+    assert stage.registry.flow.total > 50_000
 
 
 # --- what is done about it ---
@@ -164,21 +164,22 @@ def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:
     stage = Stage(memory_limit=330_000)
     mate = stage.worker()
     cons = [standing(stage, mate) for _ in range(6)]
-    router = stage.router
+    registry = stage.registry
+    deadlines = stage.deadlines
     for n, con in enumerate(cons):
         stage.say(con, frame(0x82, b"x"))
         stage.turn()
         mate.ack(commands=(State(con.id, bytes(40_000 + 4000 * n)),))
-        router.check_memory(0.0)
+        deadlines.check_memory(0.0)
     closing = [con for con in cons if con.close_cause == "memory"]
     assert closing == cons[-1:], "one is enough"
     for _ in range(5):
-        router.check_memory(0.0)
+        deadlines.check_memory(0.0)
     assert [con for con in cons if con.close_cause == "memory"] == closing, "and is on its way out"
     stage.hang_up(closing[0])
     mate.work()
-    router.check_memory(0.0)
-    assert not router.flow.full
+    deadlines.check_memory(0.0)
+    assert not registry.flow.full
 
 
 def test_idle_connections_are_not_closed_for_waiting_events() -> None:
@@ -188,8 +189,8 @@ def test_idle_connections_are_not_closed_for_waiting_events() -> None:
     busy = stage.raw(b"", protocol="raw")
     for _ in range(5):
         stage.say(busy, bytes(60_000))
-    stage.router.check_memory(0.0)
-    assert stage.router.flow.full
+    stage.deadlines.check_memory(0.0)
+    assert stage.registry.flow.full
     assert not any(con.close_cause for con in (*idle, busy))
 
 
@@ -201,36 +202,36 @@ def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:
     stage.say(con, frame(0x82, b"x"))
     stage.turn()
     mate.ack(commands=(State(con.id, bytes(60_000)),))
-    stage.router.flow.low = 100
+    stage.registry.flow.low = 100
     stage.say(con, frame(0x82, bytes(15_000)))
-    stage.router.check_memory(0.0)
-    assert stage.router.flow.crowded
+    stage.deadlines.check_memory(0.0)
+    assert stage.registry.flow.crowded
     assert entry_of(con).pauses
     mate.work()
-    stage.router.check_memory(0.0)
-    assert stage.router.flow.crowded
+    stage.deadlines.check_memory(0.0)
+    assert stage.registry.flow.crowded
     assert not entry_of(con).pauses
 
 
 def test_half_requests_above_the_limit_are_closed() -> None:
     served = Served()
     try:
-        flow = served.stage.router.flow
+        flow = served.stage.registry.flow
         flow.memory_limit = 60_000
         quiet = served.connect()
         served.until(lambda: len(served.sockets.endpoints) == 1)
         for _ in range(3):
             served.connect().sendall(b"GET / HTTP/1.1\r\nX: " + bytes(7000).replace(b"\0", b"y"))
-        served.until(lambda: flow.kept > 40_000 or served.stage.router.limits.counts)
+        served.until(lambda: flow.kept > 40_000 or served.stage.registry.counters.counts)
         flow.memory_limit = flow.kept - 1
-        served.stage.router.check_memory(0.0)
+        served.stage.deadlines.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) < 4)
         quiet.sendall(b"raw")
         served.until(lambda: served.data() == b"raw")
         for client in served.clients:
             client.close()
         served.until(lambda: not served.sockets.endpoints)
-        served.until(lambda: not served.stage.router.entries)
+        served.until(lambda: not served.stage.registry.entries)
         assert flow.accounted == 0
         assert not flow.without_entry
     finally:
@@ -241,7 +242,7 @@ def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
     """A client that was sent something, read nothing and said goodbye held it in no account."""
     served = Served(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
     try:
-        flow = served.stage.router.flow
+        flow = served.stage.registry.flow
         there, left = served.connect(4096), served.connect(4096)
         for client in (there, left):
             client.sendall(HANDSHAKE)
@@ -251,13 +252,13 @@ def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
             served.mate.say(*(Send(end.con.id, bytes(60_000), "binary") for _ in range(150)))
         served.until(lambda: all(end.writing for end in ends))
         left.sendall(frame(0x88, (1000).to_bytes(2)))
-        served.until(lambda: ends[1].lingering and len(served.stage.router.entries) == 1)
+        served.until(lambda: ends[1].lingering and len(served.stage.registry.entries) == 1)
         size = ends[1].con.output.size
         assert size > 1_000_000
         assert [*flow.without_entry] == [ends[1].con]
         assert size <= ends[1].con.kept <= size + 70_000
         flow.memory_limit = flow.accounted - 1
-        served.stage.router.check_memory(0.0)
+        served.stage.deadlines.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) == 1)
         assert ends[0].con.state is not CLOSED
         assert not flow.without_entry
@@ -269,10 +270,10 @@ def test_a_silent_socket_is_counted_until_it_is_closed() -> None:
     served = Served()
     try:
         client = served.connect()
-        assert served.stage.router.flow.accounted == SOCKET
+        assert served.stage.registry.flow.accounted == SOCKET
         client.close()
         served.until(lambda: not served.sockets.endpoints)
-        assert served.stage.router.flow.accounted == 0
+        assert served.stage.registry.flow.accounted == 0
     finally:
         served.close()
 

@@ -36,7 +36,7 @@ def test_output_without_progress_closes_the_connection_in_time() -> None:
     closes = [event for event in mate.work() if type(event) is OnError]
     assert [event.message for event in closes] == ["nothing was read from it for 60 s"]
     assert con.close_cause == "write-timeout"
-    assert stage.router.limits.counts == {"write_timeout": 1}
+    assert stage.registry.counters.counts == {"write_timeout": 1}
 
 
 def test_a_little_output_now_and_then_is_progress() -> None:
@@ -63,7 +63,7 @@ def test_dropped_output_is_not_progress() -> None:
         write_timeout=60.0, overflow="drop-oldest", output_limit=400_000, high_water_mark=300_000
     )
     mate.say(Join(con.id, "g"))
-    while not stage.router.outgoing.dropped:
+    while not stage.registry.outgoing.dropped:
         mate.say(Publish("g", bytes(50_000), "binary"))
         stage.write(con, 0)
     for _ in range(7):
@@ -90,7 +90,7 @@ def test_an_idle_connection_is_closed_in_time() -> None:
     stage.run(20)
     assert con.state is CLOSING
     assert b"".join(con.output.chunks)[2:4] == (1001).to_bytes(2)
-    assert stage.router.limits.counts == {"idle_timeout": 1}
+    assert stage.registry.counters.counts == {"idle_timeout": 1}
     raw = stage.raw()
     mate.work()
     stage.run(80)

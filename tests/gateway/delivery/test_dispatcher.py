@@ -43,7 +43,7 @@ def established(stage: Stage, count: int = 1) -> list[Connection]:
             if mate.events:
                 busy = True
                 mate.ack()
-    assert not stage.router.flow.total
+    assert not stage.registry.flow.total
     return cons
 
 
@@ -64,7 +64,7 @@ def test_events_that_no_worker_can_take_are_parked_in_order() -> None:
     assert [type(event) for event in mate.work()] == [
         OnConnect, OnMessage, OnMessage, OnClose,
     ]  # fmt: skip
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 # --- clients that no worker has heard of ---
@@ -81,7 +81,7 @@ def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     if waits:
         set_window(stage.worker(), 1)
         stage.raw(b"1")
-    before = dict(stage.router.entries)
+    before = dict(stage.registry.entries)
     con = stage.raw(HANDSHAKE)
     stage.write(con)
     if way == "reset with messages":
@@ -89,14 +89,14 @@ def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     if way.startswith("reset"):
         stage.hang_up(con)
     elif way == "ended by us":
-        stage.router.abort(entry_of(con), 1008, "overflow", "it reads nothing", 0.0)
+        stage.registry.abort(entry_of(con), 1008, "overflow", "it reads nothing", 0.0)
         stage.hang_up(con)
     elif way == "goodbye" and verdict == "gateway":
         stage.say(con, GOODBYE)
     else:
-        stage.router.receive_eof(con, 0.0)
-    assert stage.router.entries == before
-    assert stage.router.flow.total == sum(entry.held for entry in before.values())
+        stage.registry.receive_eof(con, 0.0)
+    assert stage.registry.entries == before
+    assert stage.registry.flow.total == sum(entry.held for entry in before.values())
     mate = stage.worker()
     assert con.id not in {event.con for event in mate.work()}
 
@@ -109,19 +109,19 @@ def test_events_of_open_connections_go_before_those_of_ended_ones() -> None:
     late = stage.websocket()
     mate = stage.worker()
     assert list(dict.fromkeys(event.con for event in mate.work())) == [there.id, late.id, left.id]
-    assert stage.router.flow.left_behind == 0
+    assert stage.registry.flow.left_behind == 0
 
 
 def test_events_of_ended_connections_are_bounded() -> None:
     stage = Stage(memory_limit=160_000)
     for _ in range(30):
         stage.say(stage.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
-    kept = len(stage.router.entries)
+    kept = len(stage.registry.entries)
     assert kept < 10
-    assert stage.router.flow.left_behind <= 160_000 * LEFT_BEHIND
-    assert stage.router.limits.counts == {LEFT: 30 - kept}
+    assert stage.registry.flow.left_behind <= 160_000 * LEFT_BEHIND
+    assert stage.registry.counters.counts == {LEFT: 30 - kept}
     assert len([e for e in stage.worker().work() if type(e) is OnMessage]) == kept
-    assert (stage.router.flow.left_behind, stage.router.entries) == (0, {})
+    assert (stage.registry.flow.left_behind, stage.registry.entries) == (0, {})
 
 
 def test_new_and_known_connections_are_served_in_turn() -> None:
@@ -144,11 +144,11 @@ def test_a_storm_of_clients_leaves_nothing_in_the_queues() -> None:
     stage = Stage()
     set_window(stage.worker(), 1)
     stage.raw(b"1")
-    [pool] = stage.router.pools.values()
+    [pool] = stage.registry.pools.values()
     for _ in range(1000):
         stage.hang_up(stage.raw(b"", protocol="raw"))
         assert len(pool.unheard) <= 2 * MOST_LEFTOVERS
-    assert len(stage.router.entries) == 1
+    assert len(stage.registry.entries) == 1
 
 
 def test_while_events_are_in_flight_the_next_ones_go_to_the_same_worker() -> None:
@@ -266,7 +266,7 @@ def test_a_connection_moves_from_a_full_worker_to_the_one_with_the_least_outstan
     idle.worker.window.limit = busy.worker.window.limit = mate.worker.window.limit = 2
     for con in (a, b):
         stage.say(con, b"x")
-    stage.router.dispatcher.hold(entry_of(c), mate.worker)
+    stage.registry.dispatcher.hold(entry_of(c), mate.worker)
     other = established_at(stage, busy)
     stage.say(other, b"x")
     stage.say(c, b"moves")
@@ -289,8 +289,8 @@ def established_at(stage: Stage, mate: Mate) -> Connection:
         for event in list(other.events):
             if event.con == con.id:
                 other.ack(event)
-    stage.router.dispatcher.detach(entry)
-    stage.router.dispatcher.hold(entry, mate.worker)
+    stage.registry.dispatcher.detach(entry)
+    stage.registry.dispatcher.hold(entry, mate.worker)
     stage.turn()
     for other in stage.mates:
         other.take(Detach)
@@ -319,8 +319,8 @@ def test_a_connection_leaves_a_stuck_worker_while_another_is_free() -> None:
     stage.say(two, b"early")
     stage.now = 1.0
     third = established_at(stage, free)
-    stage.router.dispatcher.detach(entry_of(third))
-    stage.router.dispatcher.hold(entry_of(third), stuck.worker)
+    stage.registry.dispatcher.detach(entry_of(third))
+    stage.registry.dispatcher.hold(entry_of(third), stuck.worker)
     stage.say(third, b"late")
     stage.turn()
     assert data_of(stuck) == [b"takes long", b"early"]
@@ -364,7 +364,7 @@ def test_a_connection_that_slows_its_worker_gets_one_for_itself_if_there_is_room
     stage.say(innocent, b"behind it")
     stage.turn()
     stage.now += 0.5
-    stage.router.flow.now = stage.now
+    stage.registry.flow.now = stage.now
     one.ack(one.events[0])
     one.ack(one.events[0])
     stage.turn()
@@ -476,7 +476,7 @@ def test_a_sticky_connection_moves_when_its_worker_leaves(way: str) -> None:
     stage.say(waiting, b"2")
     stage.turn()
     if way == "drain":
-        stage.router.drain(mine.worker, 5.0)
+        stage.sessions.drain(mine.worker, 5.0)
         stage.turn()
         assert data_of(other) == [b"2"]
         mine.ack()
@@ -485,7 +485,7 @@ def test_a_sticky_connection_moves_when_its_worker_leaves(way: str) -> None:
         mine.link.bye()
         mine.flush()
     else:
-        stage.router.end_session(mine.worker, stage.now, died=True)
+        stage.sessions.end(mine.worker, stage.now, died=True)
     stage.say(con, b"3")
     assert other.work()
     assert {entry_of(con).holder, entry_of(waiting).holder} == {other.worker}
@@ -522,7 +522,7 @@ def test_a_draining_worker_keeps_what_it_has_and_its_connections_move_after_that
     stage.say(con, b"1")
     stage.turn()
     new = stage.worker()
-    stage.router.drain(old.worker, 5.0)
+    stage.sessions.drain(old.worker, 5.0)
     stage.say(con, b"2")
     stage.say(idle, b"3")
     stage.turn()
@@ -545,7 +545,7 @@ def test_connections_that_waited_for_a_draining_worker_find_another() -> None:
     stage.say(other, b"y")
     stage.turn()
     new = stage.worker()
-    stage.router.drain(old.worker, 5.0)
+    stage.sessions.drain(old.worker, 5.0)
     stage.turn()
     assert data_of(new) == []
     old.ack()
@@ -556,7 +556,7 @@ def test_draining_twice_is_draining_once() -> None:
     stage = Stage()
     mate = stage.worker()
     for _ in range(2):
-        stage.router.drain(mate.worker, 5.0)
+        stage.sessions.drain(mate.worker, 5.0)
     stage.turn()
     assert len(mate.take(Drain)) == 1
 
@@ -574,14 +574,14 @@ def test_events_of_a_dead_worker_come_back_in_order_before_waiting_ones() -> Non
         stage.say(b, b"b%d" % n)
     stage.turn()
     assert sorted(data_of(dead)) == [b"a0", b"a1", b"b0", b"b1"]
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     heir = stage.worker()
     events = heir.work()
     for con, name in ((a, "a"), (b, "b")):
         mine = [event for event in events if event.con == con.id]
         assert [event.data for event in mine] == [f"{name}{n}".encode() for n in range(4)]
         assert [event.delivery for event in mine] == [2, 2, 1, 1]
-    assert not stage.router.flow.total
+    assert not stage.registry.flow.total
 
 
 def test_after_a_clean_leave_events_are_not_marked_as_redelivered() -> None:
@@ -603,7 +603,7 @@ def test_the_delivery_count_grows_with_each_death() -> None:
         mate = stage.worker()
         stage.turn()
         assert [event.delivery for event in mate.events] == [delivery, delivery]
-        stage.router.end_session(mate.worker, stage.now, died=True, lost=True)
+        stage.sessions.end(mate.worker, stage.now, died=True, lost=True)
     assert entry_of(con).holder is None
 
 
@@ -612,7 +612,7 @@ def test_a_repeated_on_connect_needs_no_attach() -> None:
     dead = stage.worker()
     stage.raw(b"1")
     stage.turn()
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     heir = stage.worker()
     stage.turn()
     assert heir.take(Attach) == []
@@ -628,7 +628,7 @@ def test_an_acked_on_connect_is_not_repeated() -> None:
     con = stage.raw(b"1")
     stage.turn()
     dead.ack(dead.events[0])
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     heir = stage.worker()
     stage.turn()
     assert [attach.con for attach in heir.take(Attach)] == [con.id]
@@ -644,11 +644,11 @@ def test_messages_to_a_closed_connection_do_not_come_back() -> None:
     stage.turn()
     dead.ack(dead.events[0], commands=(Close(con.id),))
     stage.turn()
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     heir = stage.worker()
     assert [type(event) for event in heir.work()] == [OnClose]
-    assert not stage.router.entries
-    assert not stage.router.flow.total
+    assert not stage.registry.entries
+    assert not stage.registry.flow.total
 
 
 def test_on_close_waits_for_no_dead_worker() -> None:
@@ -659,13 +659,13 @@ def test_on_close_waits_for_no_dead_worker() -> None:
     for data in (b"1", b"2"):
         stage.say(con, data)
     stage.turn()
-    stage.router.drain(dead.worker, 5.0)
+    stage.sessions.drain(dead.worker, 5.0)
     dead.ack(dead.events[0], commands=(Close(con.id),))
     stage.turn()
     assert heir.events == []
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     assert [type(event) for event in heir.work()] == [OnClose]
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_a_new_session_gets_no_detach_for_what_the_old_one_held() -> None:
@@ -704,13 +704,13 @@ def test_an_on_close_acked_before_earlier_events_breaks_nothing() -> None:
         stage.turn()
         message, _, close = mate.events
         mate.ack(close)
-        assert not stage.router.entries
+        assert not stage.registry.entries
         if dies:
-            stage.router.end_session(mate.worker, stage.now, died=True)
+            stage.sessions.end(mate.worker, stage.now, died=True)
             assert stage.worker().work() == [], "nothing comes after on_close"
         else:
             mate.ack(message)
-        assert stage.router.flow.total == 0
+        assert stage.registry.flow.total == 0
 
 
 # --- the window and time together ---
@@ -793,18 +793,18 @@ def test_waiting_events_are_given_out_over_several_turns(workers: int) -> None:
             stage.say(con, b"%d" % n)
     for mate in mates:
         set_window(mate, LARGEST_WINDOW)
-    router = stage.router
+    sessions = stage.sessions
     before = turns = 0
     while before < 2000:
         stage.turn()
         turns += 1
         after = sum(len(data_of(mate)) for mate in mates)
         assert 0 < after - before <= 3 * SERVED + 2 * workers
-        assert (after == 2000) or router.is_restless, "nobody must wait for something to happen"
+        assert (after == 2000) or sessions.is_busy, "nobody must wait for something to happen"
         before = after
     assert turns > 2000 // (3 * SERVED + 2 * workers)
     stage.turn()
-    assert not router.is_restless
+    assert not sessions.is_busy
     for con in cons:
         [mate] = [mate for mate in mates if data_of(mate, con)]
         assert data_of(mate, con) == [b"%d" % n for n in range(200)]

@@ -100,13 +100,13 @@ def test_messages_of_other_workers_wait_behind_a_fragmented_one(
     one.say(middle)
     two.say(Send(con, b"late 2", "binary"))
     assert client.read() == [("TEXT", b"a", False), ("CONT", b"b", False)]
-    assert stage.router.flow.total > 12, "what waits counts"
+    assert stage.registry.flow.total > 12, "what waits counts"
     one.say(end)
     assert client.read() == [
         ("CONT", b"c", True), ("TEXT", b"late 1", True), ("BINARY", b"late 2", True),
     ]  # fmt: skip
-    assert stage.router.flow.total == 0
-    assert not stage.router.outgoing.fragmented
+    assert stage.registry.flow.total == 0
+    assert not stage.registry.outgoing.fragmented
 
 
 def test_late_fragments_wait_for_one_another(
@@ -129,7 +129,7 @@ def test_late_fragments_wait_for_one_another(
     ]
     two.say(Send(con, b"2c", "text"))
     assert client.read() == [("CONT", b"2c", True), ("TEXT", b"3", True)]
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_a_worker_s_own_fragments_do_not_wait(mates: tuple[Mate, Mate], client: Client) -> None:
@@ -161,7 +161,7 @@ def test_fragments_to_a_raw_connection_are_sent_at_once(
     two.say(Send(con.id, b"b", "text", True))
     one.say(Send(con.id, b"c", "binary", True))
     assert stage.write(con) == b"abc"
-    assert not stage.router.outgoing.fragmented
+    assert not stage.registry.outgoing.fragmented
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_continuation_that_is_refused_ends_the_connection(
     assert client.con.state is not ConnectionState.OPEN
     client.read()
     assert client.protocol.close_rcvd.code == 1011
-    assert stage.router.flow.total == 0, "what waited behind it is in no account any more"
+    assert stage.registry.flow.total == 0, "what waited behind it is in no account any more"
 
 
 def test_a_first_piece_that_is_refused_begins_nothing(
@@ -211,8 +211,8 @@ def test_a_worker_that_leaves_in_the_middle_ends_the_connection(
     client.read()
     assert client.protocol.close_rcvd.code == 1011
     assert client.con.close_cause == "worker-died"
-    assert not stage.router.outgoing.fragmented
-    assert stage.router.flow.total == 0
+    assert not stage.registry.outgoing.fragmented
+    assert stage.registry.flow.total == 0
 
 
 def test_a_worker_that_left_before_its_late_piece_had_its_turn(
@@ -246,8 +246,8 @@ def test_a_message_must_be_finished_in_time(
     stage.run(1.0)
     client.read()
     assert client.protocol.close_rcvd.code == 1011
-    assert not stage.router.outgoing.fragmented
-    assert stage.router.flow.total == 0
+    assert not stage.registry.outgoing.fragmented
+    assert stage.registry.flow.total == 0
 
 
 def test_messages_that_wait_behind_a_fragmented_one_are_bounded(mates: tuple[Mate, Mate]) -> None:
@@ -259,12 +259,12 @@ def test_messages_that_wait_behind_a_fragmented_one_are_bounded(mates: tuple[Mat
     one.say(*pieces(con.id, b"a", finish=False))
     for _ in range(50):
         two.say(Send(con.id, b"x" * 100, "text"))
-        assert stage.router.flow.total < 4000, "it waits for a connection that is on its way out"
+        assert stage.registry.flow.total < 4000, "it waits for a connection that is on its way out"
     assert con.close_cause == "overflow"
     stage.hang_up(con)
     seen = [event for mate in (one, two) for event in mate.work()]
     assert [type(event) for event in seen] == [OnError, OnClose], "told once"
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[Mate, Mate]) -> None:
@@ -275,7 +275,7 @@ def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[M
         stage.hang_up(client.con)
         for mate in mates:
             mate.work()
-    assert not stage.router.entries
+    assert not stage.registry.entries
     assert not one.worker.ties
     assert not two.worker.ties
 
@@ -330,7 +330,7 @@ def test_a_published_message_is_masked_for_each_opened_websocket(
     con = one.link.new_id()
     one.say(Open(con, "ws://h/", "websocket"), Join(con, "g"))
     one.say(Publish("g", b"early", "text"))
-    [entry] = stage.router.to_dial
+    [entry] = stage.registry.to_dial
     assert entry.con.framing_key is None
     assert entry.con.state is ConnectionState.CONNECTING
 
@@ -387,7 +387,7 @@ def test_drop_newest_keeps_the_oldest_messages_whole(kind: str, size: int) -> No
         mate.say(Publish("g", message))
     assert con.state is ConnectionState.OPEN
     assert con.output.size <= LIMIT
-    kept = 20 - stage.router.outgoing.dropped
+    kept = 20 - stage.registry.outgoing.dropped
     assert kept >= LIMIT // (size + 2)
     if client:
         assert [frame[1] for frame in client.read()] == messages[:kept]
@@ -412,7 +412,7 @@ def test_drop_oldest_keeps_the_newest_messages_whole(written: int) -> None:
     begun = written // 100 + (written % 100 > 0)
     assert got[:begun] == messages[:begun], "what has been written in part stays"
     assert got[begun:] == messages[30 - len(got[begun:]) :]
-    assert stage.router.outgoing.dropped == 30 - len(got) > 0
+    assert stage.registry.outgoing.dropped == 30 - len(got) > 0
 
 
 @pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
@@ -465,7 +465,7 @@ class Slow(Stage):
     """Turns are taken one by one."""
 
     def receive(self, identity: bytes, data: bytes) -> None:
-        self.router.receive(identity, data, self.now)
+        self.sessions.receive(identity, data, self.now)
 
 
 def test_a_large_group_gets_a_message_over_several_turns() -> None:
@@ -478,12 +478,12 @@ def test_a_large_group_gets_a_message_over_several_turns() -> None:
     turns = 0
     while any(not con.output.size for con in cons):
         before = sum(con.output.size > 0 for con in cons)
-        stage.router.dirty.clear()
-        assert stage.router.go_on(0.0)
+        stage.registry.dirty.clear()
+        assert stage.sessions.backlog.go_on(0.0)
         assert sum(con.output.size > 0 for con in cons) - before <= SHARE
         turns += 1
     assert turns >= 4
-    assert not stage.router.is_restless or not stage.router.go_on(0.0)
+    assert not stage.sessions.is_busy or not stage.sessions.backlog.go_on(0.0)
     assert {stage.write(con) for con in cons} == {b"to all"}
 
 
@@ -497,11 +497,11 @@ def test_members_may_leave_while_a_message_is_being_published() -> None:
     mate.say(Publish("g", b"x"), Leave(cons[-1].id, "g"), Join(late.id, "g"))
     stage.hang_up(cons[-2])
     mate.work()
-    while stage.router.go_on(0.0):
-        stage.router.dirty.clear()
+    while stage.sessions.backlog.go_on(0.0):
+        stage.registry.dirty.clear()
     assert stage.write(cons[-1]) == b"x"
     assert stage.write(late) == b""
-    assert not stage.router.outgoing.broadcasts
+    assert not stage.registry.outgoing.broadcasts
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -523,14 +523,14 @@ def test_each_member_gets_published_messages_in_order(seed: int) -> None:
             con = choose.choice(cons)
             mate.say(Send(con.id, data))
             expected[con.id] += data
-        while choose.random() < 0.3 or len(stage.router.outgoing.broadcasts) >= MOST_BROADCASTS:
-            stage.router.go_on(0.0)
-            stage.router.dirty.clear()
+        while choose.random() < 0.3 or len(stage.registry.outgoing.broadcasts) >= MOST_BROADCASTS:
+            stage.sessions.backlog.go_on(0.0)
+            stage.registry.dirty.clear()
     last = choose.choice(cons)
     one.say(Publish("g", b"last"), Close(last.id))
     assert last.state is ConnectionState.CLOSED
-    while stage.router.go_on(0.0):
-        stage.router.dirty.clear()
+    while stage.sessions.backlog.go_on(0.0):
+        stage.registry.dirty.clear()
     for con in cons:
         assert stage.write(con) == expected[con.id] + b"last"
 
@@ -542,13 +542,13 @@ def test_a_worker_that_publishes_too_much_waits_alone() -> None:
     stranger = stage.raw()
     two.work()
     one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
-    assert len(stage.router.outgoing.broadcasts) == MOST_BROADCASTS
+    assert len(stage.registry.outgoing.broadcasts) == MOST_BROADCASTS
     assert not stranger.output.size
     two.say(Send(stranger.id, b"two"))
     assert stage.write(stranger) == b"two"
     turns = 0
-    while stage.router.go_on(0.0):
-        stage.router.dirty.clear()
+    while stage.sessions.backlog.go_on(0.0):
+        stage.registry.dirty.clear()
         turns += 1
     assert stage.write(stranger) == b"one"
     assert turns < 40 * 1000 / SHARE / 4, "those on their way together are one write"
@@ -573,12 +573,12 @@ def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) 
     two.say(Publish("g", b"3", "text"))
     assert other.read() == [("TEXT", b"o", True)], "others of that batch do not wait"
     turns = 0
-    while stage.router.is_restless and stage.router.go_on(0.0):
-        stage.router.dirty.clear()
+    while stage.sessions.is_busy and stage.sessions.backlog.go_on(0.0):
+        stage.registry.dirty.clear()
         turns += 1
     assert turns >= len(data) // DEFLATED
     assert client.read() == [("TEXT", part, True) for part in (data, b"1", b"2", b"3")]
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_a_close_comes_after_the_large_message_before_it() -> None:
@@ -590,13 +590,13 @@ def test_a_close_comes_after_the_large_message_before_it() -> None:
     sent = (Send(client.con.id, data, "text"), Close(client.con.id, 4000, "bye"))
     mate.say(*sent, Send(client.con.id, b"never", "text"))
     assert client.con.state is ConnectionState.OPEN
-    while stage.router.go_on(0.0):
+    while stage.sessions.backlog.go_on(0.0):
         pass
     client.protocol.receive_data(stage.write(client.con))
     frames = [event for event in client.protocol.events_received() if isinstance(event, Frame)]
     assert [frame.opcode.name for frame in frames] == ["TEXT", "CLOSE"]
     assert bytes(frames[0].data) == data
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 @pytest.mark.parametrize("end", ["reset", "session"])
@@ -613,13 +613,13 @@ def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> No
         one.work()
         two.work()
     else:
-        stage.router.end_session(one.worker, 0.0, died=True)
-    while stage.router.go_on(0.0):
+        stage.sessions.end(one.worker, 0.0, died=True)
+    while stage.sessions.backlog.go_on(0.0):
         pass
-    assert not stage.router.outgoing.compressing
+    assert not stage.registry.outgoing.compressing
     if end == "session":
         assert client.read() == [("TEXT", data, True)]
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 # --- who is slow, and for whom a handler queues much at once ---

@@ -52,7 +52,7 @@ def asking(stage: Stage) -> Connection:
 
 
 def pause(stage: Stage, con: Connection, why: Pause = PAUSED_COUPLED) -> None:
-    stage.router.flow.pause(con.entry, why)
+    stage.registry.flow.pause(con.entry, why)
 
 
 def test_a_client_that_has_not_said_what_it_is_may_be_read() -> None:
@@ -70,7 +70,7 @@ def test_an_open_connection_may_be_read_while_it_is_not_paused() -> None:
         assert answer(con) is Reading.NO
     for why in REASONS:
         assert answer(con) is Reading.NO
-        stage.router.flow.resume(con.entry, why)
+        stage.registry.flow.resume(con.entry, why)
     assert answer(con) is Reading.YES
 
 
@@ -88,14 +88,14 @@ def test_a_websocket_that_closes_may_be_read_whatever_the_pauses() -> None:
     stage = Stage()
     con = stage.websocket()
     pause(stage, con)
-    stage.router.close(con.entry, 1000, "", "handler", 0.0)
+    stage.registry.close(con.entry, 1000, "", "handler", 0.0)
     assert answer(con) is Reading.YES
 
 
 def test_after_eof_nothing_is_read() -> None:
     stage = Stage()
     con = stage.raw()
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     assert con.half_closed
     assert answer(con, eof=True) is answer(con) is Reading.NO
 
@@ -104,7 +104,7 @@ def test_a_closed_connection_is_read_while_its_socket_lingers() -> None:
     stage = Stage()
     con = stage.raw()
     pause(stage, con)
-    stage.router.close(con.entry, 1000, "", "handler", 0.0)
+    stage.registry.close(con.entry, 1000, "", "handler", 0.0)
     assert answer(con, lingering=True) is Reading.YES
     assert answer(con, lingering=True, eof=True) is Reading.NO
 
@@ -122,20 +122,20 @@ def test_a_client_with_much_to_parse_waits_for_its_turn() -> None:
 
 def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_go() -> None:
     stage = Stage(memory_limit=MEMORY, verdict="handlers")
-    flow, con = stage.router.flow, stage.raw()
+    flow, con = stage.registry.flow, stage.raw()
     assert not must_wait(flow, con)
     flow.hold(MEMORY)
     assert flow.due
     assert must_wait(flow, con), "it is not known yet how much there is"
     assert answer(con) is Reading.YES
-    stage.router.check_memory(0.0)
+    stage.deadlines.check_memory(0.0)
     assert flow.full
     for other in (stage.raw(b"GE"), asking(stage)):
         assert not must_wait(flow, other)
     assert must_wait(flow, con)
     assert answer(con) is Reading.NO
     flow.hold(-MEMORY)
-    stage.router.check_memory(0.0)
+    stage.deadlines.check_memory(0.0)
     assert answer(con) is Reading.YES
     assert not must_wait(flow, con)
 
@@ -239,10 +239,10 @@ class InMemory(Holder):
         stage = Stage(memory_limit=MEMORY, **settings)
         super().__init__(stage, stage.worker())
         listen = Listen(name="test")
-        router = stage.router
-        self.con = Connection.accepted(router.new_id(), listen, stage.settings, {}, 0.0)
-        self.socket = make(router, self.con)
-        router.take(self.con, self.con.opened_events(0.0), 0.0)
+        registry = stage.registry
+        self.con = Connection.accepted(registry.ids.new(), listen, stage.settings, {}, 0.0)
+        self.socket = make(registry, self.con)
+        registry.take(self.con, self.con.opened_events(0.0), 0.0)
 
     @property
     def reading(self) -> bool:
@@ -255,9 +255,9 @@ class InMemory(Holder):
         self.socket.peer_closed = True
 
     def end_turn(self) -> None:
-        flow = self.stage.router.flow
+        flow = self.stage.registry.flow
         if flow.is_check_due:
-            self.stage.router.check_memory(self.stage.now)
+            self.stage.deadlines.check_memory(self.stage.now)
         changed = flow.changed
         for entry in list(changed):
             changed.pop(entry, None)
@@ -312,7 +312,7 @@ STEPS = st.one_of(
 
 
 def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
-    flow, con = holder.stage.router.flow, holder.con
+    flow, con = holder.stage.registry.flow, holder.con
     entry = con.entry
     match step:
         case "send", what if not holder.is_shut:

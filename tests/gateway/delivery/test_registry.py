@@ -1,4 +1,4 @@
-"""The table by itself; what commands make of it is in test_commands.py and test_router.py."""
+"""The registry by itself; what commands make of it is in test_commands.py."""
 
 from __future__ import annotations
 
@@ -21,81 +21,81 @@ from wsraw.link.records import (
 
 def test_only_ids_that_were_given_out_are_known() -> None:
     stage = Stage()
-    table = stage.router
+    registry = stage.registry
     con = stage.raw()
-    base = table.epoch << ID_EPOCH_SHIFT
-    assert table.find(con.id) is entry_of(con)
-    assert table.find(base) == f"connection {base} was never given out"
-    assert isinstance(table.find(con.id + 1), str)
-    assert isinstance(table.find((table.epoch + 1) << ID_EPOCH_SHIFT | 1), str)
-    assert isinstance(table.find(-1), str)
-    assert table.unknown_ids == 0
-    table.forget(entry_of(con))
-    assert table.find(con.id) is None
-    assert table.unknown_ids == 1
+    base = registry.ids.epoch << ID_EPOCH_SHIFT
+    assert registry.find(con.id) is entry_of(con)
+    assert registry.find(base) == f"connection {base} was never given out"
+    assert isinstance(registry.find(con.id + 1), str)
+    assert isinstance(registry.find((registry.ids.epoch + 1) << ID_EPOCH_SHIFT | 1), str)
+    assert isinstance(registry.find(-1), str)
+    assert registry.unknown_ids == 0
+    registry.forget(entry_of(con))
+    assert registry.find(con.id) is None
+    assert registry.unknown_ids == 1
 
 
 def test_ids_of_earlier_gateways_are_closed() -> None:
-    table = Stage().router
-    table.epoch = 3
-    assert table.find(2 << ID_EPOCH_SHIFT | 99_999) is None
-    assert isinstance(table.find(99), str), "epochs begin at 1"
+    registry = Stage().registry
+    registry.ids.epoch = 3
+    assert registry.find(2 << ID_EPOCH_SHIFT | 99_999) is None
+    assert isinstance(registry.find(99), str), "epochs begin at 1"
 
 
 def test_a_name_belongs_to_one_pool_and_lasts_as_long_as_the_connection() -> None:
     stage = Stage()
-    table = stage.router
+    registry = stage.registry
     entry = entry_of(stage.websocket())
-    table.give_name(entry, "feed")
-    assert table.named(table.pool(), "feed") is entry
-    assert table.named(table.pool("other"), "feed") is None
-    table.close(entry, 1000, "", "handler", stage.now)
+    registry.give_name(entry, "feed")
+    assert registry.named(registry.pool(), "feed") is entry
+    assert registry.named(registry.pool("other"), "feed") is None
+    registry.close(entry, 1000, "", "handler", stage.now)
     assert entry.con.state is ConnectionState.CLOSING
-    assert table.named(table.pool(), "feed") is None, "on its way out"
-    table.forget(entry)
-    assert not table._names
+    assert registry.named(registry.pool(), "feed") is None, "on its way out"
+    registry.forget(entry)
+    assert not registry._names
 
 
 def test_a_name_that_was_taken_meanwhile_stays_with_its_holder() -> None:
     stage = Stage()
-    table = stage.router
+    registry = stage.registry
     one, two = entry_of(stage.raw()), entry_of(stage.raw())
-    table.give_name(one, "feed")
-    table.give_name(two, "feed")
-    table.forget(one)
-    assert table.named(table.pool(), "feed") is two
+    registry.give_name(one, "feed")
+    registry.give_name(two, "feed")
+    registry.forget(one)
+    assert registry.named(registry.pool(), "feed") is two
 
 
 def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
     stage = Stage()
-    table = stage.router
+    registry = stage.registry
     one, two = entry_of(stage.raw()), entry_of(stage.raw())
-    table.give_name(one, "feed")
-    table.alias(5, one)
-    assert table.find(5) is one
+    registry.give_name(one, "feed")
+    registry.alias(5, one)
+    assert registry.find(5) is one
     two.name = "feed"
-    table.succeed(one, two)
-    assert table.find(5) is two
-    assert table.named(table.pool(), "feed") is two
-    table.forget(one)
-    assert table.find(5) is two
-    table.forget(two)
-    assert isinstance(table.find(5), str)
+    registry.succeed(one, two)
+    assert registry.find(5) is two
+    assert registry.named(registry.pool(), "feed") is two
+    registry.forget(one)
+    assert registry.find(5) is two
+    registry.forget(two)
+    assert isinstance(registry.find(5), str)
 
 
 def test_only_so_many_aliases_are_kept() -> None:
     stage = Stage()
     entry = entry_of(stage.raw())
     for asked in range(5, 5 + ALIASES_KEPT + 1):
-        stage.router.alias(asked, entry)
-    unknown = [isinstance(stage.router.find(asked), str) for asked in (5, 6, ALIASES_KEPT + 5)]
+        stage.registry.alias(asked, entry)
+    unknown = [isinstance(stage.registry.find(asked), str) for asked in (5, 6, ALIASES_KEPT + 5)]
     assert unknown == [True, False, False]
 
 
 def test_a_connection_accepted_during_a_stop_is_not_read() -> None:
     stage = Stage()
     before = entry_of(stage.raw())
-    stage.router.stopping = True
+    stage.registry.stopping = True
     assert entry_of(stage.raw()).pauses
     assert not before.pauses
 
@@ -104,7 +104,7 @@ def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw()
-    stage.router.receive_eof(con, stage.now)
+    stage.registry.receive_eof(con, stage.now)
     stage.turn()
     assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
     mate.ack()
@@ -148,7 +148,7 @@ def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
     entry = entry_of(con)
 
     def reached() -> list[int]:
-        stage.router.wrote(entry)
+        stage.registry.wrote(entry)
         stage.turn()
         return [notice.ref for notice in mate.take(Reached)]
 
@@ -156,6 +156,6 @@ def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
     assert reached() == []
     entry.written = 5
     assert reached() == [1]
-    stage.router.forget(entry)
+    stage.registry.forget(entry)
     stage.turn()
     assert [notice.ref for notice in mate.take(Reached)] == [2]

@@ -86,7 +86,7 @@ def test_an_open_name_is_not_opened_again() -> None:
     stage.turn()
     [opened] = mate.take(Opened)
     assert (opened.asked, opened.con) == (second, first)
-    assert [entry.id for entry in stage.router.to_dial] == [first]
+    assert [entry.id for entry in stage.registry.to_dial] == [first]
 
 
 def test_a_connection_belongs_to_its_opener_or_to_the_event_that_opened_it() -> None:
@@ -96,7 +96,7 @@ def test_a_connection_belongs_to_its_opener_or_to_the_event_that_opened_it() -> 
     con = stage.raw()
     ids = [mate.link.new_id() for _ in range(3)]
     mate.say(open_(ids[0]), open_(ids[1], name="feed"), open_(ids[2], during=con.id))
-    entries = stage.router.entries
+    entries = stage.registry.entries
     assert [entries[n].owner is mate.worker for n in ids] == [True, False, False]
     assert entries[ids[2]].couples == {entry_of(con)}
     assert not entries[ids[0]].couples
@@ -124,7 +124,7 @@ def test_commands_for_a_closed_connection_are_ignored() -> None:
     mate.work()
     for record in (Send(con.id, b"x"), Close(con.id, 1000, ""), Join(con.id, "g")):
         assert mate.refused(record) == ""
-    assert stage.router.unknown_ids == 3
+    assert stage.registry.unknown_ids == 3
     assert mate.refused(Mark(con.id, 9)) == ""
     stage.turn()
     assert [reached.ref for reached in mate.take(Reached)] == [9]

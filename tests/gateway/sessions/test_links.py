@@ -14,10 +14,11 @@ from stage import TOKEN
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sessions.transport import Sent, WorkerSocket, new_context
-from wsraw.link.records import Answer, Kill, Spawned, encode
+from wsraw.link.records import Answer, Kill, encode
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.loop import Loop
@@ -84,13 +85,14 @@ class Hall:
     def __init__(self, folder: Path) -> None:
         self.time = 1000.0
         self.loop = Loop(lambda: self.time)
-        self.router = Router(Settings(), 1, 1 << 30)
+        self.registry = Registry(Settings(), 1, 1 << 30)
+        self.sessions = Sessions(self.registry)
         self.context = new_context()
         self.peers: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.wire = WorkerSocket(self.context, str(folder))
         self.tap: Any = Tap(self.wire._socket)
         self.wire._socket = self.tap
-        self.links = Links(self.loop, self.router, self.wire)
+        self.links = Links(self.loop, self.registry, self.sessions, self.wire)
         self.mates: list[Mate] = []
 
     def close(self) -> None:
@@ -122,20 +124,20 @@ class Hall:
     def worker(self, n: int, **options: int) -> tuple[Mate, Any]:
         """A worker that is ready, and the gateway's end of it. 0: nobody watches its process."""
         token = f"token-{n}" if n else TOKEN
-        self.router.spawned(Spawned(n, token, 0))
+        self.sessions.tokens.add(token, n)
         mate = Mate(self, token, **options)
         self.mates.append(mate)
         eventually(lambda: self.turn() or mate.link.session)  # type: ignore[func-returns-value]
         [worker] = [
-            w for w in self.router.workers.values() if w.session.number == mate.link.session
+            w for w in self.sessions.workers.values() if w.session.number == mate.link.session
         ]
         return mate, worker
 
     def client(self, data: bytes = b"hello") -> Connection:
         con = Connection.accepted(
-            self.router.new_id(), Listen(name="test"), Settings(), {}, self.now
+            self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now
         )
-        self.router.take(con, con.receive_data(data, self.now), self.now)
+        self.registry.take(con, con.receive_data(data, self.now), self.now)
         return con
 
 
@@ -221,7 +223,7 @@ def test_without_the_last_drain_acked_events_would_be_redelivered(hall: Hall) ->
     mate.ack(*[event for event in mate.heard if hasattr(event, "seq")])
     mate.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
-    hall.router.end_session(worker, hall.now, died=True)
+    hall.sessions.end(worker, hall.now, died=True)
     assert con.entry is not None
     assert con.entry.parked
 
@@ -283,7 +285,7 @@ def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
     assert gone(worker)
-    [con] = hall.router.entries.values()
+    [con] = hall.registry.entries.values()
     assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
 
 
@@ -301,7 +303,7 @@ def test_an_unwatched_worker_is_probed_once_a_second(hall: Hall) -> None:
         return gone(worker)
 
     eventually(look)
-    [con] = hall.router.entries.values()
+    [con] = hall.registry.entries.values()
     assert [event.delivery for event, _ in con.parked] == [2, 2]
 
 
@@ -325,7 +327,7 @@ def test_a_batch_that_finds_no_room_is_sent_in_order_later(hall: Hall) -> None:
     hall.tap.is_full = True
     for n in range(1, 6):
         worker.session.notice(Answer(n, n))
-        hall.router.dispatcher.with_output.add(worker)
+        hall.registry.dispatcher.with_output.add(worker)
         hall.links.send(hall.now)
     assert hall.tap.refused == 1, "those behind it are not even tried"
     assert worker.window.choked
@@ -355,12 +357,12 @@ def test_too_much_unsent_output_ends_the_session(
     for _ in range(2):
         assert not gone(worker)
         worker.session.notice(Answer(1, "x" * (UNSENT_LIMIT * 6 // 10)))
-        hall.router.dispatcher.with_output.add(worker)
+        hall.registry.dispatcher.with_output.add(worker)
         hall.links.send(hall.now)
     assert gone(worker)
     assert hall.links._unsent == {}
-    assert Kill(3, "it does not read what is sent to it") in hall.router.to_supervisor
-    [con] = hall.router.entries.values()
+    assert Kill(3, "it does not read what is sent to it") in hall.sessions.to_supervisor
+    [con] = hall.registry.entries.values()
     assert len(con.parked) == 2, "what it held is for others"
 
 
@@ -371,11 +373,11 @@ def test_connections_of_workers_that_left_do_not_go_to_stuck_ones(hall: Hall) ->
     eventually(lambda: hall.turn() or not worker.window.in_flight)  # type: ignore[func-returns-value]
     _, stuck = hall.worker(4)
     stuck.window.choked = True
-    hall.router.end_session(worker, hall.now, died=True)
-    [con] = hall.router.entries.values()
+    hall.sessions.end(worker, hall.now, died=True)
+    [con] = hall.registry.entries.values()
     hall.turn()
     assert con.holder is None
-    assert not hall.router.is_restless, "it waits, it does not spin"
+    assert not hall.sessions.is_busy, "it waits, it does not spin"
     stuck.window.choked = False
     hall.turn()
     assert con.holder is stuck

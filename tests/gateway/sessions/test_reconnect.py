@@ -30,20 +30,20 @@ class Reopening:
 
     def next(self) -> Entry:
         """The one that is to be dialled."""
-        [entry] = self.stage.router.to_dial
-        self.stage.router.to_dial = []
+        [entry] = self.stage.registry.to_dial
+        self.stage.registry.to_dial = []
         return entry
 
     def fail(self, entry: Entry) -> None:
-        router, now = self.stage.router, self.stage.now
-        router.take(entry.con, entry.con.connect_failed("refused", now), now)
+        registry, now = self.stage.registry, self.stage.now
+        registry.take(entry.con, entry.con.connect_failed("refused", now), now)
         self.stage.turn()
 
     def stand_and_fall(self, entry: Entry, after: float) -> None:
-        router = self.stage.router
-        router.take(entry.con, entry.con.connected(self.stage.now), self.stage.now)
+        registry = self.stage.registry
+        registry.take(entry.con, entry.con.connected(self.stage.now), self.stage.now)
         self.stage.now += after
-        router.take(entry.con, entry.con.lost("reset", self.stage.now), self.stage.now)
+        registry.take(entry.con, entry.con.lost("reset", self.stage.now), self.stage.now)
         self.stage.turn()
 
 
@@ -62,7 +62,7 @@ def test_pauses_between_attempts_double_up_to_a_bound() -> None:
 
 def test_jitter_shortens_a_pause_by_half_at_most() -> None:
     at = Reopening(name="feed")
-    at.stage.router._reopener._random = lambda: 0.0
+    at.stage.sessions._reconnects._random = lambda: 0.0
     at.fail(at.next())
     assert at.next().dial_at == r.FIRST_DELAY / 2
 
@@ -82,17 +82,17 @@ def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> 
     """A server that accepts and never answers the handshake was asked twice a second for ever, as
     each try took as long as STABLE_AFTER."""
     at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
-    router, waits = at.stage.router, []
-    router.to_dial[0].reopening = r.Reopening(SLOW, 0)
+    registry, waits = at.stage.registry, []
+    registry.to_dial[0].reopening = r.Reopening(SLOW, 0)
     at.fail(at.next())
     for _ in range(4):
         entry = at.next()
         waits.append(entry.dial_at - at.stage.now)
         at.stage.now = entry.dial_at
         if cause == "connected":
-            router.take(entry.con, entry.con.connected(at.stage.now), at.stage.now)
+            registry.take(entry.con, entry.con.connected(at.stage.now), at.stage.now)
         at.stage.now = entry.con.deadline
-        router.take(entry.con, entry.con.handle_timeout(at.stage.now), at.stage.now)
+        registry.take(entry.con, entry.con.handle_timeout(at.stage.now), at.stage.now)
         at.stage.turn()
     assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
@@ -115,8 +115,8 @@ def test_a_reopened_connection_inherits_name_worker_and_owner() -> None:
     entry = at.next()
     at.fail(entry)
     successor = at.next()
-    table = at.stage.router
-    assert table.named(table.pool(), "feed") is successor
+    registry = at.stage.registry
+    assert registry.named(registry.pool(), "feed") is successor
     assert successor.holder is at.mate.worker
     assert successor.heard
     unnamed = Reopening()
@@ -131,16 +131,16 @@ def test_a_wanted_close_is_not_reconnected(cause: str) -> None:
     at = Reopening(name="feed")
     entry = at.next()
     now = at.stage.now
-    at.stage.router.take(entry.con, entry.con.connected(now), now)
-    at.stage.router.take(entry.con, entry.con.close_now(1001, "", cause, "", now), now)
+    at.stage.registry.take(entry.con, entry.con.connected(now), now)
+    at.stage.registry.take(entry.con, entry.con.close_now(1001, "", cause, "", now), now)
     at.stage.turn()
-    assert at.stage.router.ended == []
-    assert at.stage.router.to_dial == []
+    assert at.stage.registry.ended == []
+    assert at.stage.registry.to_dial == []
 
 
 def test_no_connection_is_reopened_during_a_stop() -> None:
     at = Reopening(name="feed")
     entry = at.next()
-    at.stage.router.stopping = True
+    at.stage.registry.stopping = True
     at.fail(entry)
-    assert at.stage.router.to_dial == []
+    assert at.stage.registry.to_dial == []

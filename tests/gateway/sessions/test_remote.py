@@ -1,4 +1,4 @@
-"""What whoever reaches the link can do to the router: little, and what they do has a bound."""
+"""What whoever reaches the link can do to the gateway: little, and what they do has a bound."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from stage import TOKEN, Stage, entry_of, is_over
 from wsraw.gateway.delivery.groups import MOST_GROUPS
 from wsraw.gateway.delivery.worker import MOST_RANGES, RemoteWorker
 from wsraw.gateway.sessions.commands import MOST_MARKS
-from wsraw.gateway.sessions.remote_workers import zap_reply
-from wsraw.gateway.sessions.router import COME_BACK, LONGEST_HELLO, MOST_BY_HAND, MOST_STRANGERS
+from wsraw.gateway.sessions.sessions import (
+    COME_BACK,
+    LONGEST_HELLO,
+    MOST_BY_HAND,
+    MOST_PENDING,
+)
+from wsraw.gateway.sessions.transport import zap_reply
 from wsraw.link.gateway_end import LONGEST_WHY, MOST_OWED
 from wsraw.link.records import (
     GROUP_LIMIT,
@@ -26,7 +31,6 @@ from wsraw.link.records import (
     Query,
     Refused,
     Send,
-    Spawned,
     Who,
     encode,
     worker_decoder,
@@ -45,8 +49,8 @@ def hello(**changes: Any) -> bytes:
 
 def replies(stage: Stage) -> list[Any]:
     decoder = worker_decoder()
-    records = [decoder.decode(data)[1][0] for _, data in stage.router.replies]
-    stage.router.replies = []
+    records = [decoder.decode(data)[1][0] for _, data in stage.sessions.replies]
+    stage.sessions.replies = []
     return records
 
 
@@ -56,20 +60,20 @@ def replies(stage: Stage) -> list[Any]:
 def test_unknown_identities_are_bounded() -> None:
     stage = Stage()
     honest = stage.worker()
-    for n in range(3 * MOST_STRANGERS):
+    for n in range(3 * MOST_PENDING):
         stage.receive(b"\0stranger%d" % n, b"")
-    assert len(stage.router.workers) == MOST_STRANGERS + 1
+    assert len(stage.sessions.workers) == MOST_PENDING + 1
     assert honest.worker.session.state is LinkState.READY
 
 
 def test_a_forgotten_identity_is_let_in_by_its_hello() -> None:
     stage = Stage()
     stage.receive(b"\0slow", b"")
-    for n in range(MOST_STRANGERS):
+    for n in range(MOST_PENDING):
         stage.receive(b"\0%d" % n, b"")
-    assert b"\0slow" not in stage.router.workers
+    assert b"\0slow" not in stage.sessions.workers
     stage.receive(b"\0slow", hello())
-    assert stage.router.workers[b"\0slow"].session.state is LinkState.READY
+    assert stage.sessions.workers[b"\0slow"].session.state is LinkState.READY
 
 
 def test_a_worker_that_sends_hello_unasked_is_not_asked_again() -> None:
@@ -87,7 +91,7 @@ def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
     assert type(told) is Refused
     assert "before a hello" in told.why
     stage.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
-    assert stage.router.workers[b"\0y"].session.state is LinkState.READY, (
+    assert stage.sessions.workers[b"\0y"].session.state is LinkState.READY, (
         "the twin: a long one is fine"
     )
 
@@ -103,7 +107,7 @@ def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None
     stage.receive(b"\0x", late)
     assert replies(stage) == [], "it is asked once"
     stage.receive(b"\0x", hello())
-    assert stage.router.workers[b"\0x"].session.state is LinkState.READY
+    assert stage.sessions.workers[b"\0x"].session.state is LinkState.READY
 
 
 @pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
@@ -113,7 +117,7 @@ def test_a_long_batch_that_is_not_of_another_session_bans_its_sender(front: byte
     [told] = replies(stage)
     assert "before a hello" in told.why
     stage.receive(b"\0x", hello())
-    assert replies(stage) == [] and b"\0x" not in stage.router.workers
+    assert replies(stage) == [] and b"\0x" not in stage.sessions.workers
 
 
 def test_a_banned_identity_is_not_heard_again() -> None:
@@ -122,7 +126,7 @@ def test_a_banned_identity_is_not_heard_again() -> None:
     assert len(replies(stage)) == 1
     stage.receive(b"\0x", hello())
     assert replies(stage) == []
-    assert b"\0x" not in stage.router.workers
+    assert b"\0x" not in stage.sessions.workers
 
 
 @pytest.mark.parametrize("field", ["pool", "instance", "language"])
@@ -142,30 +146,30 @@ def test_unwatched_workers_are_bounded() -> None:
     assert replies(stage) == []
     stage.receive(b"\0more", hello(instance="more"))
     assert "are connected already" in replies(stage)[0].why
-    stage.router.spawned(Spawned(7, "seven", 0))
+    stage.sessions.tokens.add("seven", 7)
     stage.receive(b"\0ours", hello(instance="ours", token="seven"))
-    assert stage.router.workers[b"\0ours"].session.state is LinkState.READY
+    assert stage.sessions.workers[b"\0ours"].session.state is LinkState.READY
 
 
 def test_an_empty_instance_ends_no_other_session() -> None:
     stage = Stage()
     stage.receive(b"\0waits", b"")
     stage.receive(b"\0x", hello(instance=""))
-    assert b"\0waits" in stage.router.workers
+    assert b"\0waits" in stage.sessions.workers
 
 
 def test_a_late_hello_is_not_reported_as_a_wrong_token(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
-    stage.router.exited(3)
+    stage.sessions.tokens.add("third", 3)
+    stage.sessions.tokens.remove(3)
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
         stage.receive(b"\0x", hello(token="third"))
         assert caplog.records == []
         stage.receive(b"\0y", hello(token="thirst"))
     assert "its token is wrong" in caplog.text
-    assert not stage.router.workers
+    assert not stage.sessions.workers
 
 
 # --- guests: workers on other machines ---
@@ -176,7 +180,7 @@ IDENTITIES = itertools.count()
 def guest(stage: Stage, key: str = "alice", pools: set[str] | None = None, **changes: Any) -> bytes:
     identity = b"\1%d" % next(IDENTITIES)
     who = RemoteWorker("10.0.0.7", key, frozenset(pools) if pools is not None else None)
-    assert stage.router.meet(identity, who, stage.now)
+    assert stage.sessions.add_remote(identity, who, stage.now)
     stage.receive(identity, hello(**changes))
     return identity
 
@@ -194,32 +198,32 @@ def test_a_worker_with_a_key_needs_no_token_and_is_logged_by_its_key(
 def test_a_key_is_good_only_for_its_pools(pools: set[str] | None, good: bool) -> None:
     stage = Stage()
     identity = guest(stage, pools=pools, pool="chat")
-    assert (identity in stage.router.workers) is good
+    assert (identity in stage.sessions.workers) is good
 
 
 def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
-    assert guest(stage, key="") in stage.router.workers
-    assert guest(stage, key="", token="no") not in stage.router.workers
+    stage.sessions.tokens.add("third", 3)
+    assert guest(stage, key="") in stage.sessions.workers
+    assert guest(stage, key="", token="no") not in stage.sessions.workers
     # A child of the supervisor does not come over the network, whatever it knows.
-    assert guest(stage, key="", token="third", instance="y") not in stage.router.workers
+    assert guest(stage, key="", token="third", instance="y") not in stage.sessions.workers
 
 
 def test_a_worker_that_reconnects_keeps_its_number() -> None:
     stage = Stage()
     identity = guest(stage, pools={"default"})
     stage.receive(identity, hello())
-    assert stage.router.workers[identity].remote is not None
+    assert stage.sessions.workers[identity].remote is not None
     stage.receive(identity, hello(pool="other"))
-    assert identity not in stage.router.workers
+    assert identity not in stage.sessions.workers
 
 
 def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
     """A guest that has one connection's events in hand, and its end of the link."""
     mate = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
     mate.receive(encode([0, Who()]))
-    stage.router.meet(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
+    stage.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
     data = mate.data_to_send()
     assert data is not None
     stage.receive(identity, data)
@@ -231,22 +235,22 @@ def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
 
 def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
     stage = Stage(handler_timeout=0)
-    suspicion = stage.router.dispatcher._suspicion
+    suspicion = stage.registry.dispatcher._suspicion
     mate = serve_once(stage, b"\1a")
     for n in range(5):
-        [worker] = stage.router.workers.values()
-        stage.router.link_lost(worker, stage.now)
+        [worker] = stage.sessions.workers.values()
+        stage.sessions.link_lost(worker, stage.now)
         assert set(suspicion._deaths.values()) == {0}, "suspects, and yet nobody has died"
         mate.receive(encode([0, Who()]))
         identity = b"\1b%d" % n
-        stage.router.meet(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
+        stage.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
         data = mate.data_to_send()
         assert data is not None
         stage.receive(identity, data)
         stage.run(COME_BACK + 2)
         assert set(suspicion._deaths.values()) == {0}
-    assert not stage.router.dead_letters
-    [worker] = stage.router.workers.values()
+    assert not stage.sessions.dead_letters
+    [worker] = stage.sessions.workers.values()
     [flight] = worker.window.in_flight.values()
     assert flight.event.delivery == 6, "that it may have been handled in part is told all the same"
 
@@ -254,10 +258,10 @@ def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
 def test_a_lost_link_is_a_death_if_the_instance_stays_away() -> None:
     """The twin."""
     stage = Stage(handler_timeout=0)
-    suspicion = stage.router.dispatcher._suspicion
+    suspicion = stage.registry.dispatcher._suspicion
     serve_once(stage, b"\1a")
-    [worker] = stage.router.workers.values()
-    stage.router.link_lost(worker, stage.now)
+    [worker] = stage.sessions.workers.values()
+    stage.sessions.link_lost(worker, stage.now)
     stage.run(COME_BACK - 1)
     assert set(suspicion._deaths.values()) == {0}
     stage.run(3)
@@ -269,8 +273,8 @@ def test_a_lost_link_of_a_local_worker_is_a_death_at_once() -> None:
     mate = stage.worker()
     stage.raw()
     stage.turn()
-    stage.router.link_lost(mate.worker, stage.now)
-    assert set(stage.router.dispatcher._suspicion._deaths.values()) == {1}
+    stage.sessions.link_lost(mate.worker, stage.now)
+    assert set(stage.registry.dispatcher._suspicion._deaths.values()) == {1}
 
 
 # --- those who were let in ---
@@ -350,7 +354,7 @@ def test_a_thousand_wrong_records_are_skipped_and_more_end_the_session() -> None
 def test_a_hello_that_holds_unknown_ids_leaves_no_entries() -> None:
     stage = Stage()
     stage.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 # --- ZAP ---

@@ -223,10 +223,10 @@ def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     client, idle, newcomer = served.connect(), served.connect(), served.connect()
     for each in (client, idle):
         each.send(b"x")
-    served.until(lambda: len(served.stage.router.entries) == 2)
-    flow = served.stage.router.flow
+    served.until(lambda: len(served.stage.registry.entries) == 2)
+    flow = served.stage.registry.flow
     flow.memory_limit = flow.accounted + 10_000
-    served.stage.router.check_memory(0.0)
+    served.stage.deadlines.check_memory(0.0)
     for _ in range(20):
         client.send(bytes(4000))
         served.turn()
@@ -235,7 +235,7 @@ def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     reading = [each.reading for each in served.sockets.endpoints]
     assert sorted(reading) == [False, True, True], "who is silent need not be stopped"
     newcomer.send(b"y")
-    served.until(lambda: len(served.stage.router.entries) == 3)
+    served.until(lambda: len(served.stage.registry.entries) == 3)
     flow.memory_limit = 1 << 30
     served.working = True
     served.until(lambda: all(each.reading for each in served.sockets.endpoints))
@@ -248,11 +248,11 @@ def test_under_memory_pressure_unparsed_bytes_wait(serve: Serve) -> None:
     client = served.connect()
     client.send(UPGRADE % b"")
     served.until(lambda: served.con.entry)
-    flow = served.stage.router.flow
+    flow = served.stage.registry.flow
     client.send(b"\x82\x80\0\0\0\0" * 600)
     served.until(lambda: served.con.has_more)
     flow.memory_limit = flow.accounted - 1
-    served.stage.router.check_memory(0.0)
+    served.stage.deadlines.check_memory(0.0)
     before = flow.total
     for _ in range(5):
         served.turn()
@@ -278,7 +278,7 @@ def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -
     served.until(lambda: not served.endpoint.writing)
     assert served.con.output.size == 0
     assert not served.con.entry.pauses
-    assert served.stage.router.flow.total == 0
+    assert served.stage.registry.flow.total == 0
 
 
 # --- pauses ---
@@ -320,7 +320,7 @@ def paused(served: Served) -> socket.socket:
     client = served.connect()
     client.send(b"x")
     served.until(lambda: served.con.entry and served.mate.events)
-    served.stage.router.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.stage.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
     assert not served.endpoint.reading
     return client
@@ -343,7 +343,7 @@ def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
     client.send(b"more")
     for _ in range(5):
         served.turn(STEP)
-    served.stage.router.flow.resume(entry_of(served.con), PAUSED_MEMORY)
+    served.stage.registry.flow.resume(entry_of(served.con), PAUSED_MEMORY)
     served.working = True
     served.until(lambda: served.data() == b"xmore")
 
@@ -353,8 +353,8 @@ def test_an_opened_connection_that_begins_paused_notices_its_end(serve: Serve) -
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         con = served.mate.link.new_id()
         served.mate.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
-        entry = served.stage.router.entries[con]
-        served.stage.router.flow.pause(entry, PAUSED_COUPLED)
+        entry = served.stage.registry.entries[con]
+        served.stage.registry.flow.pause(entry, PAUSED_COUPLED)
         served.until(lambda: entry.con.endpoint)
         assert not served.endpoint.reading
         reset(upstream.accept()[0])
@@ -503,9 +503,9 @@ def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     else:
         client.close()
     served.until(lambda: not served.sockets.endpoints)
-    served.until(lambda: not served.stage.router.entries)
+    served.until(lambda: not served.stage.registry.entries)
     assert served.kinds().count(OnConnect) == served.kinds().count(OnClose)
-    assert served.stage.router.flow.total == 0
+    assert served.stage.registry.flow.total == 0
     assert not served.sockets.shared.dirty
     for _ in range(100):
         served.turn(STEP)
@@ -519,7 +519,7 @@ def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: S
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += receive(served, client, 1)
-    served.stage.router.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.stage.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
     served.mate.say(Close(served.con.id, 4000, "done"))
     assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"
@@ -703,7 +703,7 @@ def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
     served.until(lambda: served.con.entry)
     client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
     served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
-    flow, entry = served.stage.router.flow, entry_of(served.con)
+    flow, entry = served.stage.registry.flow, entry_of(served.con)
     flow.pause(entry, PAUSED_COUPLED)
     served.until(lambda: served.con.paused)
     for _ in range(20):

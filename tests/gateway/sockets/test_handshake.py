@@ -250,7 +250,7 @@ def test_with_optional_tls_the_handshake_timeout_applies_only_to_tls(serve: Serv
     silent, half = served.connect(), served.connect()
     half.sendall(b"\x16\3\1\2\0")
     served.until(lambda: len(served.sockets.endpoints) == 1, 0.4)
-    assert served.sockets.registry.limits.counts == {"handshake_timeout": 1}
+    assert served.sockets.registry.counters.counts == {"handshake_timeout": 1}
     silent.sendall(b"late")
     served.until(lambda: served.data() == b"late")
 
@@ -259,7 +259,7 @@ def test_a_client_that_is_silent_after_its_tls_handshake_is_cut_off(serve: Serve
     served = serve(tls="optional", silence_timeout=5.0)
     Client(served).shake()
     served.until(lambda: not served.sockets.endpoints, 0.4)
-    assert served.sockets.registry.limits.counts == {"silence_timeout": 1}
+    assert served.sockets.registry.counters.counts == {"silence_timeout": 1}
 
 
 def test_a_client_that_leaves_during_its_tls_handshake_is_forgotten(serve: Serve) -> None:

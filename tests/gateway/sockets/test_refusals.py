@@ -33,7 +33,7 @@ class Gate:
         )
         self.clock = Clock()
         self.loop = Loop(self.clock)
-        self.sockets = Sockets(self.loop, self.stage.router, self.stage.settings)
+        self.sockets = Sockets(self.loop, self.stage.registry, self.stage.settings)
         self.loop.before_sleep = self._before_sleep
         self.clients: list[socket.socket] = []
 
@@ -101,7 +101,7 @@ def test_an_http_client_is_answered_with_503(gate: Gate) -> None:
     assert head.startswith(b"HTTP/1.1 429 ")
     assert b"Retry-After: 5" in head.split(b"\r\n")
     assert body == b"too many connections from your address\n"
-    assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
+    assert gate.stage.registry.counters.counts == {"max_connections_per_address": 1}
 
 
 def test_a_request_sent_byte_by_byte_is_answered_with_503(gate: Gate) -> None:
@@ -153,13 +153,13 @@ def test_connections_are_limited_in_total(gate: Gate) -> None:
     client = gate.come(("192.0.2.9", 1))
     client.sendall(HANDSHAKE)
     assert gate.said(client).startswith(b"HTTP/1.1 503 ")
-    assert gate.stage.router.limits.counts == {"max_connections": 1}
+    assert gate.stage.registry.counters.counts == {"max_connections": 1}
 
 
 def test_a_client_that_leaves_makes_room(gate: Gate) -> None:
     client = gate.come()
     client.sendall(b"hello")
-    eventually(lambda: gate.turn() or gate.stage.router.entries)
+    eventually(lambda: gate.turn() or gate.stage.registry.entries)
     client.close()
     gate.stage.worker()
     [mate] = gate.stage.mates
@@ -172,8 +172,8 @@ def test_a_client_that_leaves_makes_room(gate: Gate) -> None:
     eventually(left)
     other = gate.come()
     other.sendall(HANDSHAKE)
-    eventually(lambda: gate.turn() or gate.stage.router.entries)
-    assert not gate.stage.router.limits.counts
+    eventually(lambda: gate.turn() or gate.stage.registry.entries)
+    assert not gate.stage.registry.counters.counts
 
 
 # --- behind a proxy ---
@@ -223,7 +223,7 @@ def test_clients_of_a_trusted_proxy_count_by_themselves(
         told.append(first_line(gate, client))
     good, refused = b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 429 Too Many Requests"
     assert told == [good, good, refused]
-    assert gate.stage.router.limits.counts == {"max_connections_per_address": 1}
+    assert gate.stage.registry.counters.counts == {"max_connections_per_address": 1}
 
 
 def test_an_untrusted_proxy_header_does_not_change_the_counted_address(gate: Gate) -> None:

@@ -44,7 +44,7 @@ def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> No
 
 def test_listeners_pause_under_memory_pressure(served: Served) -> None:
     served.turn()
-    flow = served.stage.router.flow
+    flow = served.stage.registry.flow
     total, limit = flow.total, flow.memory_limit
     flow.memory_limit = flow.total = 1000
     flow.due = True
@@ -60,7 +60,7 @@ def test_listeners_pause_under_memory_pressure(served: Served) -> None:
 
 
 def test_no_connection_is_dialed_while_memory_is_full(served: Served) -> None:
-    flow = served.stage.router.flow
+    flow = served.stage.registry.flow
     flow.full = True
     flow.check_above = math.inf
     mate = served.mate
@@ -69,7 +69,7 @@ def test_no_connection_is_dialed_while_memory_is_full(served: Served) -> None:
     failed, end = served.heard
     assert "memory_limit" in failed.message
     assert end.cause == "connect-failed"
-    assert served.stage.router.limits.counts == {"memory_limit": 1}
+    assert served.stage.registry.counters.counts == {"memory_limit": 1}
 
 
 def test_close_frees_everything(served: Served) -> None:
@@ -142,8 +142,8 @@ def test_pausing_has_a_share_of_a_turn(served: Served) -> None:
     for _ in range(3):
         served.connect().send(b"x")
     served.until(lambda: len(served.data()) == 3)
-    flow = served.stage.router.flow
-    entries = list(served.stage.router.entries.values())
+    flow = served.stage.registry.flow
+    entries = list(served.stage.registry.entries.values())
     served.sockets._clock = Ticking(1.1 * s.READ_TIME)
     for entry in entries:
         flow.pause(entry, PAUSED_MEMORY)
@@ -192,7 +192,7 @@ def test_refused_clients_do_not_use_the_reserve_of_descriptors() -> None:
         served.clients += late
         for _ in range(8):
             served.turn()
-        assert served.stage.router.limits.counts == {"max_connections": 8}
+        assert served.stage.registry.counters.counts == {"max_connections": 8}
         assert served.sockets.descriptors.has_room() is False
     finally:
         served.close()

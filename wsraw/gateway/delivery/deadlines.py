@@ -1,51 +1,144 @@
-"""Sans-I/O. Who has taken none of its output, and to and from whom nothing goes.
+"""Sans-I/O. Connections whose time is up, and the memory that all of them hold.
 
-Both are found by looking now and then: a timer for each connection would cost every message.
+They are found by looking now and then: a timer for each connection would cost every message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import CONNECTING, OPEN
-from wsraw.gateway.delivery.accounts import Flow
-from wsraw.gateway.delivery.entry import Entry
+from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
+from wsraw.gateway.counters import CROWDED
+from wsraw.gateway.delivery.entry import Entry, entry_of
+from wsraw.gateway.delivery.registry import Registry
 
 LOOKS: Final = 10
 """How often idle connections are looked for within idle_timeout; once a second at most."""
 
+MOST_ENDED: Final = 64
+"""Connections that are ended in a turn because their time is up: those who have come at once are
+often late at once."""
+
 
 class Deadlines:
-    """Tells whose time is up; asked once a second."""
+    """Once a second: what is judged by the clock, after all reading of the turn."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._write_timeout = settings.write_timeout
-        self._idle_timeout = settings.idle_timeout
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._settings = registry.settings
         self._look_at = 0.0
+        """When idle connections are looked for again."""
+        self._late: deque[tuple[Callable[[Entry, float], None], Entry]] = deque()
+        """Connections whose time is up, and what is done about it in this turn or the next ones."""
 
-    def slow_readers(self, flow: Flow, now: float) -> list[Entry]:
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next turn is to `end_late`."""
+        return bool(self._late)
+
+    def tick(self, now: float) -> None:
+        """Find those whose time is up, and end them: more than fits into a turn in the next one."""
+        registry = self._registry
+        registry.counters.now = now
+        if not self._late:
+            self.check_memory(now)
+            registry.check_unanswered(now)
+            self._add(self._end_unfinished, registry.outgoing.unfinished(now))
+            self._add(self._end_slow, self._slow_readers(now))
+            self._add(self._end_idle, self._idle(now))
+            paused = list(registry.flow.paused)
+            self._add(self._end_stalled, [e for e in paused if self._is_stalled(e, now)])
+            for pool in list(registry.pools.values()):
+                if not pool.workers:
+                    registry.dispatcher.sweep(pool)
+                    waiting = (*pool.unheard, *pool.unheard_left)
+                    self._add(self._end_waiting, [e for e in waiting if self._has_waited(e, now)])
+            registry.counters.tick(now)
+        self.end_late(now)
+
+    def _add(self, end: Callable[[Entry, float], None], entries: Iterable[Entry]) -> None:
+        self._late.extend([(end, entry) for entry in entries])
+
+    def end_late(self, now: float) -> None:
+        """End some of those whose time is up. Some may have moved since they were found."""
+        for _ in range(min(len(self._late), MOST_ENDED)):
+            end, entry = self._late.popleft()
+            # One may be late in more than one way.
+            if not entry.gone:
+                try:
+                    end(entry, now)
+                except Exception as error:
+                    self._registry.fault(entry.con, error, now)
+
+    # --- memory ---
+
+    def check_memory(self, now: float) -> None:
+        """Once a second, and when the flow asks for it: whether all together hold too much."""
+        registry, flow = self._registry, self._registry.flow
+        crowded = flow.crowded
+        largest = flow.check_memory(registry.entries.values())
+        if flow.crowded and not crowded:
+            registry.counters.hit(CROWDED, now)
+        for con in largest:
+            try:
+                self._end_for_memory(con, now)
+            except Exception as error:
+                registry.fault(con, error, now)
+
+    def _end_for_memory(self, con: Connection, now: float) -> None:
+        registry = self._registry
+        if not con.close_cause:
+            # Else it is counted, and its end is on the way.
+            registry.counters.hit("memory_limit", now, con.who)
+        why = "the server is out of memory"
+        entry = entry_of(con)
+        if entry is None or entry.gone or entry.unfinished > entry.output_counted:
+            # What it has sent goes on to be parsed until it is gone: no close frame.
+            registry.take(con, con.abort(1013, "", "memory", why, now), now)
+            registry.dirty[con] = None
+        else:
+            registry.abort(entry, 1013, "memory", why, now)
+
+    # --- a message that is not finished ---
+
+    def _end_unfinished(self, entry: Entry, now: float) -> None:
+        if entry.fragment is not None:
+            self._registry.outgoing.forget(entry)
+            self._registry.close(entry, 1011, "a message was not finished", "handler", now)
+
+    # --- write_timeout ---
+
+    def _slow_readers(self, now: float) -> list[Entry]:
         """Those that have taken nothing for write_timeout, while something waits for them."""
+        unwritten, timeout = self._registry.flow.unwritten, self._settings.write_timeout
         late = []
-        for entry, (known, since) in flow.unwritten.items():
+        for entry, (known, since) in unwritten.items():
             taken = entry.written - entry.skipped
             con = entry.con
             if taken != known or con.state is CONNECTING:
-                flow.unwritten[entry] = (taken, now)
-            elif 0 < self._write_timeout <= now - since and (con.state is OPEN or con.half_closed):
+                unwritten[entry] = (taken, now)
+            elif 0 < timeout <= now - since and (con.state is OPEN or con.half_closed):
                 late.append(entry)
         return late
 
-    def idle(self, entries: Mapping[int, Entry], now: float) -> list[Entry]:
+    def _end_slow(self, entry: Entry, now: float) -> None:
+        if entry in self._registry.flow.unwritten:
+            message = f"nothing was read from it for {self._settings.write_timeout:g} s"
+            self._registry.end_for_limit(entry, "write_timeout", "write-timeout", message, now)
+
+    # --- idle_timeout ---
+
+    def _idle(self, now: float) -> list[Entry]:
         """Accepted connections without data either way for idle_timeout; what is being handled, or
         waits for anybody but the client, is not idle."""
-        timeout = self._idle_timeout
+        timeout = self._settings.idle_timeout
         if not timeout or now < self._look_at:
             return []
         self._look_at = now + timeout / LOOKS
         late = []
-        for entry in entries.values():
+        for entry in self._registry.entries.values():
             if (
                 entry.active
                 or entry.pauses
@@ -60,3 +153,46 @@ class Deadlines:
                 if con.state is OPEN and not con.opened:
                     late.append(entry)
         return late
+
+    def _end_idle(self, entry: Entry, now: float) -> None:
+        if not entry.active:
+            self._registry.count("idle_timeout", entry, now)
+            self._registry.close(entry, 1001, "idle", "idle-timeout", now)
+
+    # --- pause_timeout ---
+
+    def _is_stalled(self, entry: Entry, now: float) -> bool:
+        if not entry.pool.workers:
+            # Nobody is there to take its events: no fault of the connection's.
+            entry.paused_since = now
+        timeout = self._settings.pause_timeout
+        if self._registry.stopping or not 0 < timeout < now - entry.paused_since:
+            return False
+        con = entry.con
+        # If it was told already, its handler still has what it sent.
+        return con.state is not CLOSED and (con.state is not CLOSING or con.half_closed)
+
+    def _end_stalled(self, entry: Entry, now: float) -> None:
+        if entry.pauses and self._is_stalled(entry, now):
+            entry.paused_since = now
+            self._registry.count("pause_timeout", entry, now)
+            self._registry.close(entry, 1013, "stalled", "stalled", now)
+
+    # --- worker_wait_timeout ---
+
+    def _has_waited(self, entry: Entry, now: float) -> bool:
+        """Established connections stay while no worker is ready; new ones wait so long."""
+        wait = self._settings.worker_wait_timeout
+        return bool(wait) and not entry.heard and not entry.gone and now - entry.since > wait
+
+    def _end_waiting(self, entry: Entry, now: float) -> None:
+        if entry.pool.workers or not self._has_waited(entry, now):
+            return
+        con = entry.con
+        self._registry.counters.hit("worker_wait_timeout", now, con.who)
+        if con.kind == "websocket":
+            con.close(1013, "no worker is ready", "no-worker", now)
+        else:
+            con.abort(1013, "", "no-worker", "no worker is ready", now)
+        self._registry.dirty[con] = None
+        self._registry.forget(entry)

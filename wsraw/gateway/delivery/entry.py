@@ -82,6 +82,7 @@ class Entry:
         "marks",
         "name",
         "opener",
+        "orphaned",
         "output_counted",
         "output_memory",
         "over",

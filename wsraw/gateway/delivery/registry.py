@@ -29,17 +29,44 @@ ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
 
 
+class Ids:
+    """Connection ids: one counter, so that none is ever used again while a gateway lives."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        """The number of this gateway among those of its run folder, in front of each id."""
+        self.next = 1
+
+    def new(self) -> int:
+        """An id for a connection."""
+        n = self.next
+        self.next = n + 1
+        return self.epoch << ID_EPOCH_SHIFT | n
+
+    def new_range(self, worker: Worker) -> range:
+        """Ids for a session to open connections with."""
+        first = self.epoch << ID_EPOCH_SHIFT | self.next
+        self.next += ID_RANGE
+        worker.ids.append(IdRange(first))
+        return range(first, first + ID_RANGE)
+
+    def was_given(self, con: int) -> bool:
+        """Whether this gateway or an earlier one has given it out."""
+        epoch, n = con >> ID_EPOCH_SHIFT, con & ((1 << ID_EPOCH_SHIFT) - 1)
+        return 0 < epoch < self.epoch or (epoch == self.epoch and 0 < n < self.next)
+
+
 class Registry:
     """All connections that have a place, and what they share."""
 
     def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
         self.settings = settings
-        self.epoch = epoch
+        self.ids = Ids(epoch)
         self.flow = Flow(settings, memory_limit)
-        self.limits = Counters()
+        self.counters = Counters()
         self.dispatcher = Dispatcher(self.flow, settings.max_deliveries)
         self.groups = Groups(self.flow)
-        self.entrance = AdmissionPolicy(settings, self.limits)
+        self.policy = AdmissionPolicy(settings, self.counters)
         self.entries: dict[int, Entry] = {}
         self._unanswered: dict[Entry, tuple[int, float]] = {}
         """Half-closed ones that wait for what was opened for them: how much has been said to each,
@@ -62,7 +89,6 @@ class Registry:
         self.stopping = False
         self.unknown_ids = 0
         """Commands for connections that were closed already: the normal race."""
-        self.next_id = 1
         self._nowhere = Entry(Connection.buried(0, settings), Pool("", settings), 0.0)
         """The place of those who have lost theirs; what still comes of them interests nobody."""
         self._nowhere.gone = True
@@ -71,31 +97,12 @@ class Registry:
 
     # --- ids and names ---
 
-    def new_id(self) -> int:
-        """An id for an accepted connection; ids are never reused while a gateway lives."""
-        n = self.next_id
-        self.next_id = n + 1
-        return self.epoch << ID_EPOCH_SHIFT | n
-
-    def new_range(self, worker: Worker) -> range:
-        """Connection ids for a session to open with."""
-        first = self.epoch << ID_EPOCH_SHIFT | self.next_id
-        self.next_id += ID_RANGE
-        worker.ids.append(IdRange(first))
-        return range(first, first + ID_RANGE)
-
     def find(self, con: int) -> Entry | str | None:
         """The connection, None if it is closed already, or why there can be none."""
         entry = self.entries.get(self._aliases.get(con, con) if self._aliases else con)
         if entry is not None:
             return entry
-        if con >> ID_EPOCH_SHIFT == self.epoch and (
-            0 < con & ((1 << ID_EPOCH_SHIFT) - 1) < self.next_id
-        ):
-            self.unknown_ids += 1
-            return None
-        if 0 < con >> ID_EPOCH_SHIFT < self.epoch:
-            # Of an earlier gateway: closed when that one ended.
+        if self.ids.was_given(con):
             self.unknown_ids += 1
             return None
         return f"connection {con} was never given out"
@@ -109,9 +116,9 @@ class Registry:
             if con == entry.id:
                 self._aliases[asked] = successor.id
 
-    def alias(self, asked: int, standing: Entry) -> None:
+    def alias(self, asked: int, entry: Entry) -> None:
         """Until the worker has read our `opened`, it uses the id that it asked with."""
-        self._aliases[asked] = standing.id
+        self._aliases[asked] = entry.id
         if len(self._aliases) > ALIASES_KEPT:
             del self._aliases[next(iter(self._aliases))]
 
@@ -171,7 +178,7 @@ class Registry:
         if entry.con.close_cause == "peer" and self.dispatcher.has_messages(entry):
             if self.dispatcher.keep_left_behind(entry):
                 return
-            self.limits.hit(LEFT, now, entry.con.who)
+            self.counters.hit(LEFT, now, entry.con.who)
         self.forget(entry)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
@@ -229,7 +236,7 @@ class Registry:
     def fault(self, con: Connection, error: BaseException, now: float) -> None:
         """Something of ours has raised while this connection was handled: it ends for that, and
         nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
-        self.limits.fault(con.who, error)
+        self.counters.fault(con.who, error)
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
@@ -241,7 +248,7 @@ class Registry:
             if entry is not None:
                 self.flow.output_changed(entry)
         except Exception as second:
-            self.limits.fault(f"{con.who}, while it was closed,", second)
+            self.counters.fault(f"{con.who}, while it was closed,", second)
             con.wreck()
         self.dirty[con] = None
         if entry is None or entry.gone or con.state is not CLOSED:
@@ -262,7 +269,7 @@ class Registry:
             end = OnClose(0, entry.id, con.close_code, con.close_reason, con.close_cause)
             self.take(con, [end], now)
         except Exception as error:
-            self.limits.fault(f"the place of {con.who}", error)
+            self.counters.fault(f"the place of {con.who}", error)
             self.forget(entry)
 
     def end_failed(self, now: float) -> None:
@@ -273,7 +280,7 @@ class Registry:
                 continue
             if entry.con.close_cause == FAULT:
                 # Not even its end can be told.
-                self.limits.fault(f"the place of {entry.con.who}", error)
+                self.counters.fault(f"the place of {entry.con.who}", error)
                 self.forget(entry)
                 continue
             # What is parked may be what raises, each time that it is to be delivered.
@@ -300,11 +307,11 @@ class Registry:
 
     def _retry(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
         """A step of forgetting has raised: once more, and then the others are done without it."""
-        self.limits.fault(f"the place of {entry.con.who}", error)
+        self.counters.fault(f"the place of {entry.con.who}", error)
         try:
             step(entry)
         except Exception as second:
-            self.limits.fault(f"the place of {entry.con.who}", second)
+            self.counters.fault(f"the place of {entry.con.who}", second)
             self.entries.pop(entry.id, None)
 
     def _forget_names(self, entry: Entry) -> None:
@@ -366,7 +373,7 @@ class Registry:
     def count(self, limit: str, entry: Entry, now: float) -> None:
         """A connection ends for a bound: counted once, whatever it passes until its end is over."""
         if not entry.con.close_cause:
-            self.limits.hit(limit, now, entry.con.who)
+            self.counters.hit(limit, now, entry.con.who)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
         """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
@@ -375,3 +382,22 @@ class Registry:
         # What waits behind somebody's unfinished message is output too: it goes with the rest.
         self.outgoing.forget(entry)
         self.abort(entry, 1008, cause, message, now)
+
+    # --- stop ---
+
+    def stop(self) -> None:
+        """Read nothing new; what has come is handled."""
+        self.stopping = True
+        self.flow.stop_reading(list(self.entries.values()))
+
+    def is_waited_for(self) -> bool:
+        """Whether some connection's on_close is not acked yet, and somebody is there to do it."""
+        return any(entry.pool.workers for entry in self.entries.values())
+
+    def close_all(self, now: float) -> None:
+        """Close all connections with 1001."""
+        for entry in list(self.entries.values()):
+            try:
+                self.close(entry, 1001, "the server is going away", "going-away", now)
+            except Exception as error:
+                self.fault(entry.con, error, now)

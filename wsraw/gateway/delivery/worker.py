@@ -93,6 +93,14 @@ class WorkerOf(Generic[Owner]):
         self.kill_reason = ""
         """Why, until the supervisor is told: until then it can log where it hangs."""
 
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        if self.number:
+            return f"worker {self.number}"
+        name = f"worker {self.session.instance or self.session.identity.hex()}"
+        return f"{name} ({self.remote})" if self.remote is not None else name
+
     def take_id(self, con: int) -> bool:
         """True once for each id that this session was given to open with."""
         for ids in self.ids:

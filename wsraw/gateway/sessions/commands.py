@@ -50,8 +50,8 @@ MOST_MARKS: Final = 1000
 class Commands:
     """Applies the records of workers to connections, groups and the flow between them."""
 
-    def __init__(self, table: Registry, leave: Callable[[Worker, float], None]) -> None:
-        self._table = table
+    def __init__(self, registry: Registry, leave: Callable[[Worker, float], None]) -> None:
+        self._registry = registry
         self._leave_session = leave
         self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
             Ack: self._ack,
@@ -78,19 +78,19 @@ class Commands:
         return command(worker, record, now)
 
     def _ack(self, worker: Worker, ack: Ack, now: float) -> None:
-        for flight in self._table.dispatcher.acked(worker, ack):
+        for flight in self._registry.dispatcher.acked(worker, ack):
             entry = flight.owner
             con = entry.con
             kind = type(flight.event)
             try:
                 if kind is OnClose:
-                    self._table.forget(entry)
+                    self._registry.forget(entry)
                 elif kind is OnConnect and con.undecided:
                     self._settle(entry, worker, now)
                 if con.half_closed:
-                    self._table.end_if_drained(entry, now)
+                    self._registry.end_if_drained(entry, now)
             except Exception as error:
-                self._table.fault(con, error, now)
+                self._registry.fault(con, error, now)
 
     # --- the verdict of on_connect ---
 
@@ -103,7 +103,7 @@ class Commands:
             self._decided(entry, entry.con.accept(None, {}, now), now)
 
     def _accept(self, worker: Worker, accept: Accept, now: float) -> str | None:
-        entry = self._table.find(accept.con)
+        entry = self._registry.find(accept.con)
         if not isinstance(entry, Entry):
             return entry
         if not entry.con.undecided:
@@ -111,7 +111,7 @@ class Commands:
         return self._decided(entry, entry.con.accept(accept.subprotocol, accept.headers, now), now)
 
     def _reject(self, worker: Worker, reject: Reject, now: float) -> str | None:
-        entry = self._table.find(reject.con)
+        entry = self._registry.find(reject.con)
         if not isinstance(entry, Entry):
             return entry
         if not entry.con.undecided:
@@ -119,7 +119,7 @@ class Commands:
         status, reason, body = reject.status, reject.reason, reject.body
         if entry.con.kind == "raw" and entry.con.state is not CLOSED:
             # Those that wait for their handshake are counted where it ends (verdict.py).
-            self._table.limits.hit("verdict", now)
+            self._registry.counters.hit("verdict", now)
         return self._decided(
             entry, entry.con.reject(status, reason, reject.headers, body, now), now
         )
@@ -128,14 +128,14 @@ class Commands:
         self, entry: Entry, outcome: tuple[list[Event], str | None], now: float
     ) -> str | None:
         events, why = outcome
-        table = self._table
+        registry = self._registry
         if events:
-            table.dispatcher.drop_messages(entry)
-        table.take(entry.con, events, now)
-        table.flow.output_changed(entry)
+            registry.dispatcher.drop_messages(entry)
+        registry.take(entry.con, events, now)
+        registry.flow.output_changed(entry)
         # It reads again, and what came too early is parsed.
-        table.flow.changed[entry] = None
-        table.dirty[entry.con] = None
+        registry.flow.changed[entry] = None
+        registry.dirty[entry.con] = None
         return why
 
     def _no_verdict(self, entry: Entry) -> str | None:
@@ -154,9 +154,9 @@ class Commands:
     # --- data and groups ---
 
     def _send(self, worker: Worker, send: Send, now: float) -> str | None:
-        entry = self._table.entries.get(send.con) or self._table.find(send.con)
+        entry = self._registry.entries.get(send.con) or self._registry.find(send.con)
         if type(entry) is Entry:
-            outgoing = self._table.outgoing
+            outgoing = self._registry.outgoing
             if outgoing.broadcasts:
                 outgoing.catch_up(entry, now)
             return outgoing.send(entry, worker, send, now)
@@ -169,48 +169,48 @@ class Commands:
             asked = check(open_)
         except ValueError as error:
             return f"connection {open_.con}: {error}"
-        pool = self._table.pool(worker.session.pool)
+        pool = self._registry.pool(worker.session.pool)
         name = asked.name
-        standing = self._table.named(pool, name) if name else None
+        standing = self._registry.named(pool, name) if name else None
         if standing is not None:
-            self._table.alias(open_.con, standing)
+            self._registry.alias(open_.con, standing)
             worker.session.notice(Opened(open_.con, standing.id))
-            self._table.dispatcher.with_output.add(worker)
+            self._registry.dispatcher.with_output.add(worker)
             return None
-        con = Connection.dialled(open_.con, asked, self._table.settings, {}, now)
-        entry = self._table.add(con, pool, now)
+        con = Connection.dialled(open_.con, asked, self._registry.settings, {}, now)
+        entry = self._registry.add(con, pool, now)
         entry.opener = worker
         worker.ties.add(entry)
-        self._table.dispatcher.hold(entry, worker)
+        self._registry.dispatcher.hold(entry, worker)
         if name:
-            self._table.give_name(entry, name)
+            self._registry.give_name(entry, name)
         if asked.reconnect:
             entry.reopening = Reopening(asked, 0)
-            self._table.flow.keep_for(entry, size_of(asked))
-        during = self._table.entries.get(asked.during)
-        couple = during if asked.couple is None else self._table.entries.get(asked.couple)
+            self._registry.flow.keep_for(entry, size_of(asked))
+        during = self._registry.entries.get(asked.during)
+        couple = during if asked.couple is None else self._registry.entries.get(asked.couple)
         if couple is not None:
-            self._table.flow.couple(entry, couple)
+            self._registry.flow.couple(entry, couple)
         if during is None and not name:
             entry.owner = worker
-        self._table.to_dial.append(entry)
+        self._registry.to_dial.append(entry)
         return None
 
     def _close(self, worker: Worker, close: Close, now: float) -> str | None:
-        entry = self._table.find(close.con)
+        entry = self._registry.find(close.con)
         if not isinstance(entry, Entry):
             return entry
         why = entry.con.close_refusal(close.code)
         if why is not None:
             return why
-        self._table.dispatcher.drop_messages(entry)
-        self._table.outgoing.catch_up(entry, now)
-        if not self._table.outgoing.hold_close(entry, worker, close):
-            self._table.close_as_asked(entry, close, now)
+        self._registry.dispatcher.drop_messages(entry)
+        self._registry.outgoing.catch_up(entry, now)
+        if not self._registry.outgoing.hold_close(entry, worker, close):
+            self._registry.close_as_asked(entry, close, now)
         return None
 
     def _state(self, worker: Worker, state: State, now: float) -> str | None:
-        entry = self._table.find(state.con)
+        entry = self._registry.find(state.con)
         if not isinstance(entry, Entry):
             return entry
         if len(state.data) > STATE_LIMIT:
@@ -218,22 +218,22 @@ class Commands:
             return f"state of {human_size(len(state.data))}; at most {most} are kept"
         if entry.holder is not worker or not (entry.in_flight or entry.opener is worker):
             return "state is taken only while an event of that connection is being handled"
-        self._table.flow.keep_for(entry, len(state.data) - len(entry.state))
+        self._registry.flow.keep_for(entry, len(state.data) - len(entry.state))
         entry.state = state.data
         entry.version += 1
         return None
 
     def _join(self, worker: Worker, join: Join, now: float) -> str | None:
-        entry = self._table.find(join.con)
+        entry = self._registry.find(join.con)
         if not isinstance(entry, Entry):
             return entry
-        return self._table.groups.join(entry, join.group)
+        return self._registry.groups.join(entry, join.group)
 
     def _leave(self, worker: Worker, leave: Leave, now: float) -> str | None:
-        entry = self._table.find(leave.con)
+        entry = self._registry.find(leave.con)
         if not isinstance(entry, Entry):
             return entry
-        self._table.groups.leave(entry, leave.group)
+        self._registry.groups.leave(entry, leave.group)
         return None
 
     def _publish(self, worker: Worker, publish: Publish, now: float) -> str | None:
@@ -242,33 +242,33 @@ class Commands:
         excluded = publish.options.get("except", ())
         if not isinstance(excluded, list | tuple) or not all(isinstance(c, int) for c in excluded):
             return "the option except must be a list of connection ids"
-        members = self._table.groups.members(publish.group)
-        return self._table.outgoing.publish(members, set(excluded), publish, now)
+        members = self._registry.groups.members(publish.group)
+        return self._registry.outgoing.publish(members, set(excluded), publish, now)
 
     def _couple(self, worker: Worker, couple: Couple, now: float) -> str | None:
-        one, other = self._table.find(couple.con), self._table.find(couple.other)
+        one, other = self._registry.find(couple.con), self._registry.find(couple.other)
         if isinstance(one, Entry) and isinstance(other, Entry):
-            self._table.flow.couple(one, other)
+            self._registry.flow.couple(one, other)
         return next((why for why in (one, other) if isinstance(why, str)), None)
 
     def _mark(self, worker: Worker, mark: Mark, now: float) -> str | None:
-        entry = self._table.find(mark.con)
+        entry = self._registry.find(mark.con)
         if isinstance(entry, str):
             return entry
         if isinstance(entry, Entry):
             # What was sent before stands before it.
-            self._table.outgoing.catch_up(entry, now)
+            self._registry.outgoing.catch_up(entry, now)
             if entry.con.is_making:
                 return UNFINISHED
         if entry is None or not entry.con.output.size:
             worker.session.notice(Reached(mark.con, mark.ref))
-            self._table.dispatcher.with_output.add(worker)
+            self._registry.dispatcher.with_output.add(worker)
             return None
         if entry.marks is None:
             entry.marks = []
         if len(entry.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
-        self._table.flow.keep_for(entry, MARK)
+        self._registry.flow.keep_for(entry, MARK)
         entry.marks.append((entry.written + entry.con.output.size, worker, mark.ref))
         return None
 
@@ -279,15 +279,15 @@ class Commands:
         if query.what == "ids" and len(worker.ids) >= MOST_RANGES:
             return f"{MOST_RANGES} ranges are not used up yet"
         if query.what == "ids":
-            ids = self._table.new_range(worker)
+            ids = self._registry.ids.new_range(worker)
             value = [ids[0], ids[-1]]
         elif query.what == "members":
-            value = [entry.id for entry in self._table.groups.members(query.arg)]
+            value = [entry.id for entry in self._registry.groups.members(query.arg)]
         else:
             return f"there is no query {query.what!r}; ask for ids or members"
         worker.session.owed += len(value)
         worker.session.notice(Answer(query.ref, value))
-        self._table.dispatcher.with_output.add(worker)
+        self._registry.dispatcher.with_output.add(worker)
         return None
 
     def _bye(self, worker: Worker, bye: Bye, now: float) -> None:

@@ -14,8 +14,9 @@ from collections import deque
 from typing import Final
 
 from wsraw.gateway.delivery.entry import Worker
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.remote import Remote
-from wsraw.gateway.sessions.router import Router
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sessions.transport import DRAIN_TIME, Sent, WorkerSocket
 from wsraw.link.records import encode
 from wsraw.link.states import GONE, NEW
@@ -48,9 +49,12 @@ what it is told of connections nothing else does."""
 class Links:
     """All workers' links, over the ROUTER of this machine and the one for others."""
 
-    def __init__(self, loop: Loop, router: Router, wire: WorkerSocket) -> None:
+    def __init__(
+        self, loop: Loop, registry: Registry, sessions: Sessions, wire: WorkerSocket
+    ) -> None:
         self._loop = loop
-        self._router = router
+        self._registry = registry
+        self._sessions = sessions
         self._wire = wire
         self.remote: Remote | None = None
         """The door for workers on other machines, if there is one."""
@@ -69,7 +73,7 @@ class Links:
 
     def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Read what workers have sent, up to a budget; the last batch may take it over that."""
-        if self._router.unread > UNREAD_LIMIT:
+        if self._sessions.backlog.unread > UNREAD_LIMIT:
             self.drained = False
             return
         self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
@@ -86,25 +90,25 @@ class Links:
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         if self._last_words:
             self._note(identity)
-        self._router.receive(identity, data, self._loop.now)
+        self._sessions.receive(identity, data, self._loop.now)
 
     # --- out ---
 
     def send(self, now: float) -> None:
         """One batch to each worker that has something to be sent."""
-        router = self._router
-        for worker, batch in router.batches(now):
+        sessions = self._sessions
+        for worker, batch in sessions.batches(now):
             try:
                 self._send(worker, batch)
             except Exception as error:
-                router.worker_fault(worker, error, now)
-        if router.replies:
-            replies, router.replies = router.replies, []
+                sessions.fault(worker, error, now)
+        if sessions.replies:
+            replies, sessions.replies = sessions.replies, []
             for identity, reply in replies:
                 try:
                     self._transmit(identity, reply)
                 except Exception as error:
-                    router.limits.fault("an answer to a worker", error)
+                    self._registry.counters.fault("an answer to a worker", error)
 
     def _transmit(self, identity: bytes, data: bytes) -> Sent:
         if identity[0] and self.remote is not None:
@@ -116,10 +120,10 @@ class Links:
         if unsent is not None:
             unsent.append(batch)
             self._unsent_bytes[worker] += len(batch)
-            self._router.flow.hold(len(batch))
+            self._registry.flow.hold(len(batch))
             if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._dying:
                 self._forget_unsent(worker)
-                self._router.overwhelmed(worker, self._loop.now)
+                self._sessions.end_unread(worker, self._loop.now)
                 # What it held is for others, in a turn that does not wait.
                 self._loop.wake_at(self._loop.now)
             return
@@ -130,14 +134,14 @@ class Links:
                 self._loop.call_later(RETRY, self._send_rest)
             self._unsent[worker] = deque((batch,))
             self._unsent_bytes[worker] = len(batch)
-            self._router.flow.hold(len(batch))
+            self._registry.flow.hold(len(batch))
             worker.window.choked = True
         elif sent is Sent.GONE:
             self._lost(worker)
 
     def _forget_unsent(self, worker: Worker) -> None:
         del self._unsent[worker]
-        self._router.flow.hold(-self._unsent_bytes.pop(worker))
+        self._registry.flow.hold(-self._unsent_bytes.pop(worker))
         worker.window.choked = False
 
     def _send_rest(self) -> None:
@@ -146,7 +150,7 @@ class Links:
                 self._send_rest_to(worker)
             except Exception as error:
                 self._forget_unsent(worker)
-                self._router.worker_fault(worker, error, self._loop.now)
+                self._sessions.fault(worker, error, self._loop.now)
         if self._unsent:
             self._loop.call_later(RETRY, self._send_rest)
 
@@ -158,7 +162,7 @@ class Links:
                 break
             size = len(batches.popleft())
             self._unsent_bytes[worker] -= size
-            self._router.flow.hold(-size)
+            self._registry.flow.hold(-size)
             if sent is Sent.GONE:
                 self._lost(worker)
         if not batches or worker.session.state is GONE:
@@ -169,7 +173,7 @@ class Links:
     def ask_unwatched(self) -> None:
         """Once a second: nobody reports the exit of a worker started by hand, so a batch of no
         records asks whether its link still stands."""
-        for worker in list(self._router.workers.values()):
+        for worker in list(self._sessions.workers.values()):
             is_by_hand = not worker.number and worker.session.state is not NEW
             if is_by_hand and self._is_unreachable(worker):
                 self._lost(worker)
@@ -182,7 +186,7 @@ class Links:
                 is Sent.GONE
             )
         except Exception as error:
-            self._router.worker_fault(worker, error, self._loop.now)
+            self._sessions.fault(worker, error, self._loop.now)
             return True
 
     def _lost(self, worker: Worker) -> None:
@@ -192,8 +196,8 @@ class Links:
 
     def exited(self, n: int, now: float) -> None:
         """The process of worker `n` is gone."""
-        worker = self._router.worker_number(n)
-        self._router.exited(n)
+        worker = self._sessions.numbered(n)
+        self._sessions.tokens.remove(n)
         if worker is not None:
             self._dying[worker] = now
 
@@ -212,20 +216,20 @@ class Links:
         for worker, others in list(words.items()):
             # Unless that last drain has brought its bye, or has left something unread.
             if worker.session.state is not GONE:
-                if worker in self._router.behind:
+                if worker in self._sessions.backlog.workers:
                     # What it has sent is still being applied.
                     continue
                 if not self._is_drained(worker) and max(others.values(), default=0) < ROUNDS:
                     continue
                 try:
-                    self._router.limits.say(
+                    self._registry.counters.say(
                         "warning",
                         "%s is gone; its events go to others",
-                        self._router.name_of(worker),
+                        worker.name,
                     )
-                    self._router.link_lost(worker, now)
+                    self._sessions.link_lost(worker, now)
                 except Exception as error:
-                    self._router.worker_fault(worker, error, now)
+                    self._sessions.fault(worker, error, now)
             del words[worker]
         self._dying = {w: at for w, at in self._dying.items() if w.session.state is not GONE}
         if self._dying and now >= self._look_at:

@@ -60,7 +60,7 @@ class Reconnects:
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
         con = Connection.dialled(
-            registry.new_id(), reopening.asked, registry.settings, about, now + delay
+            registry.ids.new(), reopening.asked, registry.settings, about, now + delay
         )
         successor = registry.add(con, registry.pool(entry.pool.name), now)
         successor.reopening = Reopening(reopening.asked, attempts + 1)

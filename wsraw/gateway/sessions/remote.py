@@ -7,12 +7,12 @@ hold up the workers of this machine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 from wsraw.config.settings import Settings
+from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.worker import RemoteWorker
-from wsraw.gateway.sessions.router import Router
 from wsraw.gateway.sessions.transport import DRAIN_TIME, Gatekeeper, RemoteSocket, Sent
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
 from wsraw.runtime.loop import Loop
@@ -24,12 +24,23 @@ BUDGET: Final = 128
 
 
 class Remote:
-    """Guests in, batches out."""
+    """Remote workers in, batches out."""
 
-    def __init__(self, loop: Loop, router: Router, context: Any, settings: Settings) -> None:
-        """Raises OSError or ValueError, with a text that says what to do."""
+    def __init__(
+        self,
+        loop: Loop,
+        settings: Settings,
+        context: Any,
+        counters: Counters,
+        known: Container[bytes],
+        add: Callable[[bytes, RemoteWorker, float], bool],
+    ) -> None:
+        """`known`: identities that have been added; `add` says whether to listen to a worker.
+        Raises OSError or ValueError, with a text that says what to do."""
         self._loop = loop
-        self._router = router
+        self._counters = counters
+        self._known = known
+        self._add = add
         self._keys: AllowedKeys | None = None
         self._keeper: Gatekeeper | None = None
         self.drained = True
@@ -74,27 +85,27 @@ class Remote:
         try:
             return self._keys.find(public)
         except KeyFileError as error:
-            self._router.limits.say(
+            self._counters.say(
                 "error", "no remote worker can connect: the keys cannot be read: %s", error
             )
             return None
 
     def _refused(self, address: str) -> None:
-        self._router.limits.say(
+        self._counters.say(
             "warning", "a worker at %s was rejected: its key is not in worker_keys", address
         )
 
     def _meet(self, identity: bytes, address: str, user: str) -> bool:
         # What an IPv6 listener calls an IPv4 address (RFC 4291, section 2.5.5.2).
         address = address.removeprefix("::ffff:")
-        guest = RemoteWorker(address)
+        remote = RemoteWorker(address)
         if self._keys is not None:
             # Again, as the files may have changed since its handshake.
             key = self._find(from_z85(user)) if user else None
             if key is None:
                 return False
-            guest = RemoteWorker(address, key.name, key.pools)
-        return self._router.meet(identity, guest, self._loop.now)
+            remote = RemoteWorker(address, key.name, key.pools)
+        return self._add(identity, remote, self._loop.now)
 
     # --- batches ---
 
@@ -104,8 +115,7 @@ class Remote:
         seconds: float = DRAIN_TIME,
     ) -> None:
         """Read what they have sent, up to the budget."""
-        workers = self._router.workers
-        self.drained = self._wire.drain(workers, self._meet, receive, BUDGET, seconds)
+        self.drained = self._wire.drain(self._known, self._meet, receive, BUDGET, seconds)
 
     def stir(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""

@@ -376,7 +376,7 @@ class Endpoint:
         self.handshake = None
         if con.limit:
             limit, con.limit = con.limit, ""
-            shared.registry.limits.hit(limit, shared.loop.now, con.who)
+            shared.registry.counters.hit(limit, shared.loop.now, con.who)
         if not transport.established:
             con.output.drop()
         if con.reset:
@@ -445,9 +445,9 @@ class Endpoint:
     def free(self, error: BaseException) -> None:
         """`close` has raised: free everything, whatever else raises."""
         registry = self.shared.registry
-        registry.limits.fault(f"the socket of {self.con.who}", error)
+        registry.counters.fault(f"the socket of {self.con.who}", error)
         for step in (self._leave, self.sock.close, lambda: registry.flow.socket_closed(self.con)):
             try:
                 step()
             except Exception as another:
-                registry.limits.fault(f"the socket of {self.con.who}", another)
+                registry.counters.fault(f"the socket of {self.con.who}", another)

@@ -65,7 +65,7 @@ class Sockets:
         self.admission = AddressLimits(
             settings.max_connections or most_connections, settings.max_connections_per_address
         )
-        registry.entrance.admission = self.admission
+        registry.policy.admission = self.admission
         self._refusals = Refusals(loop, self.descriptors)
         self._overdrawn: dict[RatedConnection, None] = {}
         self._contexts: dict[str, ServerContexts] = {}
@@ -122,7 +122,7 @@ class Sockets:
                 if endpoint.sock is sock:
                     endpoint.handle_fault(error)
                     return
-            self.registry.limits.fault(f"a client of {listen.name}", error)
+            self.registry.counters.fault(f"a client of {listen.name}", error)
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
@@ -135,10 +135,10 @@ class Sockets:
     def _accept(self, listen: Listen, sock: socket.socket, address: object) -> None:
         now = self.loop.now
         host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
-        key = None if self.registry.entrance.trusts(host) else address_key(host)
+        key = None if self.registry.policy.trusts(host) else address_key(host)
         limit = self.admission.refusal(key, len(self.endpoints))
         if limit:
-            self.registry.limits.hit(limit, now, printable(address))
+            self.registry.counters.hit(limit, now, printable(address))
             self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
             return
         try:
@@ -146,13 +146,13 @@ class Sockets:
         except OSError:
             sock.close()
             return
-        entrance = self.registry.entrance
+        entrance = self.registry.policy
         about = {"peer": printable(address), "listener": listen.name}
         if entrance.refuses_at_once(listen, host):
             entrance.refuse("proxy_protocol", about, "it is not a trusted proxy", now)
             reset(sock)
             return
-        con_id = self.registry.new_id()
+        con_id = self.registry.ids.new()
         con: Connection
         if self.settings.message_rate or self.settings.byte_rate:
             con = rated = RatedConnection.accepted(
@@ -181,7 +181,7 @@ class Sockets:
         try:
             if self.registry.flow.full and con.state is CONNECTING:
                 now = self.loop.now
-                self.registry.limits.hit("memory_limit", now, con.who)
+                self.registry.counters.hit("memory_limit", now, con.who)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
             self._dialer.dial(con)
@@ -289,7 +289,7 @@ class Sockets:
             message = f"it sends more than {con.too_many} allows"
             self.registry.end_for_limit(entry, con.too_many, "rate", message, now)
         else:
-            self.registry.limits.hit(con.too_many, now, con.who)
+            self.registry.counters.hit(con.too_many, now, con.who)
             self.registry.flow.pause(entry, PAUSED_RATE)
             self.loop.call_at(now + con.owes, partial(self._resume, entry))
 

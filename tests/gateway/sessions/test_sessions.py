@@ -1,4 +1,4 @@
-"""Sessions as the router sees them: when a worker counts, and what becomes of what it held."""
+"""Sessions at the gateway: when a worker counts, and what becomes of what it held."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from stage import TOKEN, Mate, Stage, entry_of, is_over
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
-from wsraw.gateway.sessions.router import SHARE, Router
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.sessions.backlog import SHARE
+from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
@@ -23,7 +25,6 @@ from wsraw.link.records import (
     Ready,
     Refused,
     Send,
-    Spawned,
     Who,
     encode,
 )
@@ -33,18 +34,18 @@ from wsraw.link.worker_end import WorkerEnd
 
 def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third", starting=True)
     assert mate.worker.session.state is LinkState.READY
     stage.raw()
     stage.turn()
     assert mate.events == []
-    assert stage.router.to_supervisor == []
+    assert stage.sessions.to_supervisor == []
     mate.link.started()
     mate.flush()
     stage.turn()
     assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
-    assert stage.router.to_supervisor == [Ready(3)]
+    assert stage.sessions.to_supervisor == [Ready(3)]
 
 
 def test_a_worker_that_is_not_starting_takes_events_at_once() -> None:
@@ -59,25 +60,25 @@ def test_a_worker_that_is_not_starting_takes_events_at_once() -> None:
 
 def test_a_starting_worker_that_must_leave_takes_no_events() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third", starting=True)
-    stage.router.drain(mate.worker, 30.0)
+    stage.sessions.drain(mate.worker, 30.0)
     mate.link.started()
     mate.flush()
     stage.raw()
     stage.turn()
     assert mate.events == []
-    assert stage.router.to_supervisor == [], "nor is it ready"
+    assert stage.sessions.to_supervisor == [], "nor is it ready"
 
 
 def test_a_worker_whose_start_fails_was_never_ready() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third", starting=True)
     mate.link.bye()
     mate.flush()
     stage.turn()
-    assert [type(news) for news in stage.router.to_supervisor] == [Left]
+    assert [type(news) for news in stage.sessions.to_supervisor] == [Left]
 
 
 def test_a_starting_worker_is_not_told_the_end_of_connections_it_held() -> None:
@@ -97,13 +98,13 @@ def test_a_starting_worker_is_not_told_the_end_of_connections_it_held() -> None:
 
 def test_a_sticky_connection_does_not_wait_for_a_worker_that_is_being_killed() -> None:
     stage = Stage(dispatch="sticky", handler_timeout=5.0)
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     hangs = stage.worker(token="third")
     con = stage.raw()
     stage.turn()
     heir = stage.worker()
     stage.run(7.0)
-    assert [type(letter) for letter in stage.router.to_supervisor] == [Ready, Kill]
+    assert [type(letter) for letter in stage.sessions.to_supervisor] == [Ready, Kill]
     hangs.ack()
     stage.say(con, b"more")
     stage.turn()
@@ -114,12 +115,12 @@ def test_session_numbers_of_different_gateways_differ() -> None:
     """An async handler may outlive its gateway; what it acks then is nobody's."""
     numbers = []
     for epoch in (1, 2):
-        router = Router(Settings(), epoch, 1 << 30)
-        router.spawned(Spawned(0, TOKEN, 0))
+        sessions = Sessions(Registry(Settings(), epoch, 1 << 30))
+        sessions.tokens.add(TOKEN, 0)
         for instance in ("a", "b"):
             hello = Hello(PROTOCOL_VERSION, "default", instance, "test", TOKEN, 1, 1)
-            router.receive(instance.encode(), encode([0, hello]), 0.0)
-        numbers += [worker.session.number for worker in router.workers.values()]
+            sessions.receive(instance.encode(), encode([0, hello]), 0.0)
+        numbers += [worker.session.number for worker in sessions.workers.values()]
     assert len(set(numbers)) == 4
     assert max(numbers) < 2**53, "every language must be able to hold it"
 
@@ -155,11 +156,11 @@ def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:
     orphans = {con.id for con in cons if con.entry.holder is dead.worker}
     assert orphans
     heir.heard.clear()
-    stage.router.end_session(dead.worker, stage.now, died=True)
-    assert stage.router.is_restless
+    stage.sessions.end(dead.worker, stage.now, died=True)
+    assert stage.sessions.is_busy
     stage.turn()
     assert {attach.con for attach in heir.take(Attach)} == orphans
-    assert not stage.router.is_restless
+    assert not stage.sessions.is_busy
     assert all(con.entry.holder is heir.worker for con in cons)
 
 
@@ -171,7 +172,7 @@ def test_connections_of_a_dead_worker_are_given_away_over_several_turns() -> Non
         stage.turn()
         dead.ack()
     heir = stage.worker()
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     stage.turn()
     assert len(heir.take(Attach)) == REASSIGNED
     stage.turn()
@@ -193,7 +194,7 @@ def test_connections_that_a_worker_still_holds_end_once(epoch: int) -> None:
         stage.turn()
         held.append(mate)
     told = [[type(event) for event in mate.events] for mate in held]
-    if epoch == stage.router.epoch:
+    if epoch == stage.registry.ids.epoch:
         assert told == [[], []], "of this gateway: it has moved or closed meanwhile"
         assert not held[0].link.held
     else:
@@ -203,7 +204,7 @@ def test_connections_that_a_worker_still_holds_end_once(epoch: int) -> None:
         stage.turn()
         assert not held[0].link.held
     assert not held[1].link.held
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_slow_suspects_run_at_once_on_free_workers() -> None:
@@ -214,7 +215,7 @@ def test_slow_suspects_run_at_once_on_free_workers() -> None:
         stage.raw()
     stage.turn()
     heirs = [stage.worker(concurrency=100) for _ in range(3)]
-    stage.router.end_session(dead.worker, stage.now, died=True)
+    stage.sessions.end(dead.worker, stage.now, died=True)
     stage.turn()
     assert [len(heir.events) for heir in heirs] == [1, 0, 0]
     stage.now += 1.0
@@ -258,7 +259,7 @@ def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) ->
             mate.ack()
         stage.turn()
     assert runs == max(2, max_deliveries), "the first time it was not alone"
-    [letter] = stage.router.dead_letters
+    [letter] = stage.sessions.dead_letters
     assert (letter["con"], letter["deaths"]) == (cons[1].id, 0)
     assert letter["lost_links"] == runs
     assert sorted(event.data for event in handled if type(event) is OnMessage) == [b"good"] * 2
@@ -275,7 +276,7 @@ def test_a_broken_network_makes_no_poison_of_handled_events() -> None:
         stage.turn()
         mate = again(stage, mate, n)
         assert [event.data for event in mate.work()] == [b"%d" % n]
-    assert not stage.router.dead_letters
+    assert not stage.sessions.dead_letters
 
 
 # --- many that kill at once ---
@@ -305,18 +306,18 @@ def test_many_deadly_messages_leave_one_worker_for_other_connections(
     waited = longest = answered = 0
     for _ in range(400):
         stage.now += 0.1
-        stage.router.flow.now = stage.now
+        stage.registry.flow.now = stage.now
         if asked == answered and (len(coming) < count or unlucky):
             asked += 1
             waited = 0
             stage.say(victim, b"alive?")
         stage.turn()
         for mate in list(stage.mates):
-            if mate.identity not in stage.router.workers:
+            if mate.identity not in stage.sessions.workers:
                 continue
             for event in mate.events:
                 if type(event) is OnMessage and event.data == b"die":
-                    stage.router.end_session(mate.worker, stage.now, died=True)
+                    stage.sessions.end(mate.worker, stage.now, died=True)
                     stage.mates.remove(mate)
                     coming.append(stage.now + 0.5)
                     break
@@ -328,8 +329,8 @@ def test_many_deadly_messages_leave_one_worker_for_other_connections(
             stage.worker()
         waited += 1
         longest = max(longest, waited)
-    assert len(stage.router.dead_letters) == len(deadly)
-    assert not stage.router.entries or set(stage.router.entries) == {victim.id}
+    assert len(stage.sessions.dead_letters) == len(deadly)
+    assert not stage.registry.entries or set(stage.registry.entries) == {victim.id}
     # Those that nobody has tried yet are beyond suspicion, too: a window full of them a death.
     assert longest <= (35, 30, 30, 10)[count - 1], f"a stranger waited {longest / 10} s"
 
@@ -337,14 +338,14 @@ def test_many_deadly_messages_leave_one_worker_for_other_connections(
 def test_a_token_lets_one_process_in() -> None:
     """A process that inherits the token of a spawned worker, by a fork, is not that worker."""
     stage = Stage()
-    stage.router.spawned(Spawned(7, "seven", 0))
+    stage.sessions.tokens.add("seven", 7)
     mate = stage.worker(token="seven")
     child = stage.worker(token="seven")
     assert mate.worker.number == 7
     assert is_over(child)
     [told] = child.take(Refused)
     assert "worker 7" in told.why
-    assert Kill(7, told.why) not in stage.router.to_supervisor
+    assert Kill(7, told.why) not in stage.sessions.to_supervisor
     # The same process on another link is let in, and so is the next one, after its exit.
     fresh = stage.worker(token="seven", instance=mate.worker.session.instance)
     assert fresh.worker.number == 7
@@ -353,25 +354,25 @@ def test_a_token_lets_one_process_in() -> None:
 
 def test_a_hanging_worker_is_reported_with_its_event_before_it_is_killed() -> None:
     stage = Stage(handler_timeout=5.0)
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     hangs = stage.worker(token="third", concurrency=9)
     con = stage.raw()
     stage.turn()
-    stage.router.to_supervisor.clear()
+    stage.sessions.to_supervisor.clear()
     event, *_ = hangs.events
     while not (told := hangs.take(Hung)):
         stage.run(1.0)
-        assert stage.router.to_supervisor == []
+        assert stage.sessions.to_supervisor == []
         assert stage.now < 10.0
     assert told == [Hung(con.id, event.seq)]
     why = f"its on_connect of connection {con.id} has run for 6 s"
     stage.run(1.0)
-    [kill] = stage.router.to_supervisor
+    [kill] = stage.sessions.to_supervisor
     assert isinstance(kill, Kill)
     assert kill.why.startswith(why)
     assert kill.abort
     stage.run(3.0)
-    assert stage.router.to_supervisor == [kill]
+    assert stage.sessions.to_supervisor == [kill]
 
 
 def test_a_hanging_worker_started_by_hand_is_reported() -> None:
@@ -381,7 +382,7 @@ def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     stage.turn()
     event, *_ = hangs.events
     stage.run(7.0)
-    assert hangs.identity not in stage.router.workers
+    assert hangs.identity not in stage.sessions.workers
     assert hangs.take(Hung) == [Hung(con.id, event.seq)]
 
 
@@ -392,7 +393,7 @@ class Slow(Stage):
     """Turns are taken one by one."""
 
     def receive(self, identity: bytes, data: bytes) -> None:
-        self.router.receive(identity, data, self.now)
+        self.sessions.receive(identity, data, self.now)
 
 
 def half_applied(stage: Slow, count: int = 1000) -> tuple[Mate, Connection]:
@@ -423,8 +424,8 @@ def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
     other.say(Send(stranger.id, b"at once"))
     assert stage.write(stranger) == b"at once"
     got, turns = stage.write(con), 0
-    while stage.router.go_on(stage.now):
-        stage.router.dirty.clear()
+    while stage.sessions.backlog.go_on(stage.now):
+        stage.registry.dirty.clear()
         more = stage.write(con)
         assert len(more) <= 3 * SHARE + 3
         got += more
@@ -434,43 +435,43 @@ def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
     assert not entry_of(con).in_flight
     mate.work()
     other.work()
-    assert stage.router.flow.shared == stage.router.unread == 0
+    assert stage.registry.flow.shared == stage.sessions.backlog.unread == 0
 
 
 @pytest.mark.parametrize("way", ["death", "bye", "new link", "drain", "overwhelmed"])
 def test_a_received_batch_is_applied_whole_although_its_session_ends(way: str) -> None:
     stage = Slow()
     mate, con = half_applied(stage)
-    worker, router = mate.worker, stage.router
+    worker, sessions, registry = mate.worker, stage.sessions, stage.registry
     if way == "bye":
         mate.say(Send(con.id, b"end"))
         mate.link.bye()
         mate.flush()
     elif way == "death":
-        router.end_session(worker, stage.now, died=True)
+        sessions.end(worker, stage.now, died=True)
     elif way == "new link":
         again(stage, mate, 1)
     elif way == "drain":
-        router.drain(worker, 5.0)
+        sessions.drain(worker, 5.0)
     else:
-        router.overwhelmed(worker, stage.now)
-    while router.go_on(stage.now):
+        sessions.end_unread(worker, stage.now)
+    while sessions.backlog.go_on(stage.now):
         pass
     assert stage.write(con) == WHOLE + b"end" * (way == "bye")
     heir = stage.worker()
     assert not [event for event in heir.work() if type(event) is OnMessage], "once"
-    assert router.flow.shared == router.unread == 0
-    assert worker not in router.behind
+    assert registry.flow.shared == sessions.backlog.unread == 0
+    assert worker not in sessions.backlog.workers
 
 
 def test_a_worker_whose_batch_is_not_applied_yet_is_not_taken_for_hanging() -> None:
     stage = Slow(handler_timeout=10.0)
     mate, con = half_applied(stage)
     stage.now += 30.0
-    stage.router.flow.now = stage.now
-    stage.router.tick(stage.now)
+    stage.registry.flow.now = stage.now
+    stage.tick()
     assert not mate.worker.hung
-    while stage.router.go_on(stage.now):
+    while stage.sessions.backlog.go_on(stage.now):
         pass
     assert stage.write(con) == WHOLE
 
@@ -484,11 +485,11 @@ def test_records_behind_a_bye_or_a_fault_are_ignored() -> None:
         else:
             mate.say_raw(["bye"])
         mate.say_raw(["send", con.id, b"late"])
-        while stage.router.go_on(stage.now):
+        while stage.sessions.backlog.go_on(stage.now):
             pass
         assert stage.write(con) == WHOLE
         assert is_over(mate)
-        assert stage.router.flow.shared == stage.router.unread == 0
+        assert stage.registry.flow.shared == stage.sessions.backlog.unread == 0
 
 
 def test_an_ordinary_batch_is_applied_in_one_turn() -> None:
@@ -504,4 +505,4 @@ def test_an_ordinary_batch_is_applied_in_one_turn() -> None:
         mate.link.done(outbox)
     mate.flush()
     assert all(con.output.size for con in cons)
-    assert not stage.router.behind
+    assert not stage.sessions.backlog.workers

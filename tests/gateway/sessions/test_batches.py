@@ -1,4 +1,4 @@
-"""The router and its commands; dispatch, flow and outgoing have tests of their own."""
+"""Batches in and out; dispatch, flow and outgoing have tests of their own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from stage import TOKEN, Mate, Stage, entry_of, is_over
 
 from wsraw.gateway.connection.connection import ConnectionState
+from wsraw.gateway.delivery.deadlines import MOST_ENDED
 from wsraw.gateway.delivery.entry import PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sessions.reconnect import LONGEST_DELAY
-from wsraw.gateway.sessions.router import BANNED_KEPT, HELLO_TIMEOUT, MOST_ENDED
+from wsraw.gateway.sessions.sessions import BANNED_KEPT, HELLO_TIMEOUT
 from wsraw.link.gateway_end import who
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -48,7 +49,6 @@ from wsraw.link.records import (
     Refused,
     Reject,
     Send,
-    Spawned,
     Splice,
     State,
     encode,
@@ -83,15 +83,15 @@ def test_a_message_is_delivered_and_its_answer_is_sent() -> None:
     assert (type(message), message.con, message.data) == (OnMessage, con.id, b"hello")
     mate.ack(connect)
     mate.ack(message, commands=(Send(con.id, b"answer"),))
-    assert con in stage.router.dirty
+    assert con in stage.registry.dirty
     assert stage.write(con) == b"answer"
     stage.hang_up(con)
     stage.turn()
     error, close = mate.events
     assert (type(error), type(close), close.cause) == (OnError, OnClose, "lost")
     mate.ack()
-    assert not stage.router.entries
-    assert stage.router.flow.total == 0
+    assert not stage.registry.entries
+    assert stage.registry.flow.total == 0
     assert entry_of(con).gone
 
 
@@ -100,7 +100,7 @@ def test_a_silent_connection_is_not_registered() -> None:
     con = stage.raw(b"")
     stage.hang_up(con)
     assert con.entry is None
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_events_of_a_forgotten_connection_are_ignored() -> None:
@@ -110,11 +110,11 @@ def test_events_of_a_forgotten_connection_are_ignored() -> None:
     entry = entry_of(con)
     stage.turn()
     mate.ack()
-    stage.router.forget(entry)
+    stage.registry.forget(entry)
     stage.say(con, b"more")
     stage.turn()
     assert mate.events == []
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_ids_are_never_used_twice() -> None:
@@ -136,18 +136,18 @@ def test_an_identity_is_asked_once_until_its_hello() -> None:
     for _ in range(3):
         stage.receive(b"\0a", b"")
     stage.receive(b"\0b", encode([5, Send(1, b"late")]))
-    assert stage.router.replies == [(b"\0a", who()), (b"\0b", who())]
+    assert stage.sessions.replies == [(b"\0a", who()), (b"\0b", who())]
 
 
 def test_an_identity_without_a_hello_is_forgotten_and_asked_again() -> None:
     stage = Stage()
     stage.receive(b"\0a", b"")
-    stage.router.tick(HELLO_TIMEOUT)
-    assert stage.router.workers
-    stage.router.tick(HELLO_TIMEOUT + 1)
-    assert not stage.router.workers
+    stage.sessions.tick(HELLO_TIMEOUT)
+    assert stage.sessions.workers
+    stage.sessions.tick(HELLO_TIMEOUT + 1)
+    assert not stage.sessions.workers
     stage.receive(b"\0a", b"")
-    assert len(stage.router.replies) == 2
+    assert len(stage.sessions.replies) == 2
 
 
 def test_an_identity_with_a_hello_is_not_forgotten() -> None:
@@ -172,36 +172,36 @@ def test_an_identity_with_a_hello_is_not_forgotten() -> None:
 def test_a_refused_worker_is_told_and_then_dropped_unread(said: bytes) -> None:
     stage = Stage()
     stage.receive(b"\0a", said)
-    [(identity, refusal)] = stage.router.replies
+    [(identity, refusal)] = stage.sessions.replies
     _, [refused], _ = worker_decoder().decode(refusal)
     assert (identity, type(refused)) == (b"\0a", Refused)
     assert refused.why
-    stage.router.replies.clear()
+    stage.sessions.replies.clear()
     stage.receive(b"\0a", encode([0, hello()]))
     stage.receive(b"\0a", b"")
-    assert (stage.router.workers, stage.router.replies) == ({}, [])
+    assert (stage.sessions.workers, stage.sessions.replies) == ({}, [])
 
 
 def test_banned_identities_are_bounded() -> None:
     stage = Stage()
     for n in range(BANNED_KEPT + 1):
         stage.receive(b"\0%d" % n, b"\xc1")
-    stage.router.replies.clear()
+    stage.sessions.replies.clear()
     stage.receive(b"\0%d" % BANNED_KEPT, b"")
-    assert not stage.router.replies
+    assert not stage.sessions.replies
     stage.receive(b"\x000", b"")
-    assert stage.router.replies
+    assert stage.sessions.replies
 
 
 def test_garbage_in_a_session_ends_it_and_kills_a_spawned_worker() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third")
     con = stage.raw()
     stage.turn()
     stage.receive(mate.identity, b"\xc1")
     assert is_over(mate)
-    kinds = [type(record) for record in stage.router.to_supervisor]
+    kinds = [type(record) for record in stage.sessions.to_supervisor]
     assert kinds == [Ready, Kill, Left]
     other = stage.worker()
     stage.turn()
@@ -262,13 +262,13 @@ def test_a_hello_behind_other_records_is_ignored() -> None:
 
 def test_a_bye_ends_the_session_and_is_reported_to_the_supervisor() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third")
     mate.link.bye()
     mate.flush()
     assert is_over(mate)
-    assert stage.router.to_supervisor == [Ready(3), Left(3)]
-    assert stage.router.worker_number(3) is None
+    assert stage.sessions.to_supervisor == [Ready(3), Left(3)]
+    assert stage.sessions.numbered(3) is None
 
 
 @pytest.mark.parametrize(
@@ -286,37 +286,29 @@ def test_records_behind_a_bye_are_ignored(behind: Any) -> None:
     other = stage.worker()
     stage.turn()
     assert [type(event) for event in other.events] == [OnConnect, OnMessage]
-    assert len(stage.router.flow.changed) == 0
+    assert len(stage.registry.flow.changed) == 0
 
 
 def test_an_open_behind_bye_opens_nothing() -> None:
     stage = Stage()
     mate = stage.worker()
     mate.say_raw(Bye(), Open(mate.link.new_id(), "h:1"))
-    assert not stage.router.entries
-    assert not stage.router.to_dial
+    assert not stage.registry.entries
+    assert not stage.registry.to_dial
 
 
 def test_a_drained_worker_gets_nothing_new() -> None:
     stage = Stage()
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third")
-    worker = stage.router.worker_number(3)
+    worker = stage.sessions.numbered(3)
     assert worker is not None
-    stage.router.drain(worker, 5.0)
+    stage.sessions.drain(worker, 5.0)
     stage.raw()
     stage.turn()
     assert mate.take(Drain) == [Drain(5.0)]
     assert mate.events == []
-    assert stage.router.worker_number(3) is worker
-
-
-def test_a_worker_number_has_one_token_and_many_workers_may_be_started_by_hand() -> None:
-    stage = Stage()
-    for token in ("a", "b"):
-        stage.router.spawned(Spawned(3, token, 0))
-        stage.router.spawned(Spawned(0, f"hand {token}", 0))
-    assert stage.router.tokens == {TOKEN: 0, "hand a": 0, "hand b": 0, "b": 3}
+    assert stage.sessions.numbered(3) is worker
 
 
 # --- commands: ids ---
@@ -350,13 +342,13 @@ def test_commands_for_a_closed_id_are_ignored_and_counted(record: Record) -> Non
     stage.hang_up(con)
     mate.work()
     assert mate.refused(with_id(record, con.id)) == ""
-    assert not stage.router.entries
+    assert not stage.registry.entries
     assert mate.take(Reached) == ([Reached(con.id, 1)] if isinstance(record, Mark) else [])
 
 
 def test_commands_for_an_id_of_an_earlier_gateway_are_ignored() -> None:
     stage = Stage()
-    stage.router.epoch = 2
+    stage.registry.ids.epoch = 2
     assert stage.worker().refused(Send(OLD, b"x")) == ""
 
 
@@ -424,7 +416,7 @@ def test_only_on_close_is_delivered_for_a_closed_connection() -> None:
         OnClose, 1000, "bye", "handler",
     )  # fmt: skip
     mate.ack()
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_closing_twice_is_closing_once() -> None:
@@ -479,7 +471,7 @@ def test_the_opener_may_set_the_state() -> None:
     assert mate.refused(State(con, b"x" * STATE_LIMIT)) == ""
     assert "at most" in mate.refused(State(con, b"x" * (STATE_LIMIT + 1)))
     assert "only while" in other.refused(State(con, b""))
-    assert len(stage.router.entries[con].state) == STATE_LIMIT
+    assert len(stage.registry.entries[con].state) == STATE_LIMIT
 
 
 # --- commands: open ---
@@ -495,14 +487,14 @@ def test_an_opened_connection_is_dialled_and_held_by_its_opener() -> None:
     stage = Stage()
     mate = stage.worker()
     con = opened(mate)
-    [entry] = stage.router.to_dial
+    [entry] = stage.registry.to_dial
     assert (entry.id, entry.con.target) == (con, "127.0.0.1:1")
-    stage.router.take(entry.con, entry.con.connect_failed("no route", 0.0), 0.0)
+    stage.registry.take(entry.con, entry.con.connect_failed("no route", 0.0), 0.0)
     stage.turn()
     assert [(type(e), e.con) for e in mate.events] == [(OnError, con), (OnClose, con)]
     assert mate.take(Attach) == [], "it knows what it has opened"
     mate.ack()
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 @pytest.mark.parametrize("con", [NEVER, 0, -1, 5, 2**64 - 1])
@@ -512,7 +504,7 @@ def test_an_open_needs_an_id_of_the_range_of_its_session(con: int) -> None:
     theirs = stage.worker().link.new_id()
     for wrong in (con, theirs):
         assert "not of this session's range" in mate.refused(Open(wrong, "h:1"))
-    assert not stage.router.to_dial
+    assert not stage.registry.to_dial
 
 
 def test_an_id_is_opened_once() -> None:
@@ -534,10 +526,10 @@ def test_a_second_open_of_a_name_returns_the_open_connection() -> None:
     con = opened(mate, name="feed")
     asked = opened(other, name="feed")
     assert other.take(Opened) == [Opened(asked, con)]
-    assert len(stage.router.to_dial) == 1
+    assert len(stage.registry.to_dial) == 1
     assert other.refused(Send(asked, b"by the other id")) == ""
-    assert stage.router.entries[con].con.output.size == len(b"by the other id")
-    assert opened(other, name="another") in stage.router.entries
+    assert stage.registry.entries[con].con.output.size == len(b"by the other id")
+    assert opened(other, name="another") in stage.registry.entries
 
 
 def test_a_name_is_free_when_its_connection_is_gone() -> None:
@@ -545,14 +537,14 @@ def test_a_name_is_free_when_its_connection_is_gone() -> None:
     mate = stage.worker()
     con = opened(mate, name="feed")
     asked = opened(mate, name="feed")
-    stage.hang_up(stage.router.entries[con].con)
+    stage.hang_up(stage.registry.entries[con].con)
     stage.turn()
     mate.ack()
     assert mate.refused(Send(asked, b"x")) == "", "closed: a no-op"
     mate.take(Opened)
     again = opened(mate, name="feed")
     assert mate.take(Opened) == []
-    assert again in stage.router.entries
+    assert again in stage.registry.entries
 
 
 def test_on_close_may_open_the_name_again() -> None:
@@ -560,13 +552,13 @@ def test_on_close_may_open_the_name_again() -> None:
     stage = Stage()
     mate = stage.worker()
     con = opened(mate, name="feed")
-    stage.hang_up(stage.router.entries[con].con)
+    stage.hang_up(stage.registry.entries[con].con)
     stage.turn()
     again = mate.link.new_id()
     mate.ack(commands=(Open(again, "127.0.0.1:1", options={"name": "feed"}),))
     stage.turn()
     assert mate.take(Opened) == []
-    assert [*stage.router.entries] == [again]
+    assert [*stage.registry.entries] == [again]
     asked = opened(mate, name="feed")
     assert mate.take(Opened) == [Opened(asked, again)]
 
@@ -585,7 +577,7 @@ def test_an_unnamed_connection_opened_outside_an_event_ends_with_its_worker() ->
     stage.turn()
     assert [(type(e), e.con, e.cause) for e in other.events] == [(OnClose, owned, "owner-left")]
     other.ack()
-    assert {*stage.router.entries} == {con.id, named, during}
+    assert {*stage.registry.entries} == {con.id, named, during}
 
 
 def test_a_connection_opened_by_an_event_is_coupled_to_its_connection() -> None:
@@ -593,7 +585,7 @@ def test_a_connection_opened_by_an_event_is_coupled_to_its_connection() -> None:
     mate = stage.worker()
     con, another = stage.raw(), stage.raw()
     stage.turn()
-    entries = stage.router.entries
+    entries = stage.registry.entries
 
     def couples(opened_id: int) -> set[int]:
         return {entry.id for entry in entries[opened_id].couples or ()}
@@ -610,12 +602,12 @@ def test_an_opened_connection_is_not_coupled_to_itself() -> None:
     mate = stage.worker()
     own = mate.link.new_id()
     mate.say(Open(own, "h:1", options={"during": own}))
-    [entry] = stage.router.to_dial
+    [entry] = stage.registry.to_dial
     assert entry.couples is None
-    stage.router.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
+    stage.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
     stage.turn()
     mate.ack()
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_a_connection_with_reconnect_reconnects_for_days() -> None:
@@ -623,13 +615,13 @@ def test_a_connection_with_reconnect_reconnects_for_days() -> None:
     mate = stage.worker()
     mate.say(Open(mate.link.new_id(), "h:1", options={"reconnect": True}))
     for _ in range(1100):
-        [entry] = stage.router.to_dial
-        stage.router.to_dial.clear()
+        [entry] = stage.registry.to_dial
+        stage.registry.to_dial.clear()
         stage.now = max(stage.now, entry.dial_at)
-        stage.router.take(entry.con, entry.con.connect_failed("no", stage.now), stage.now)
+        stage.registry.take(entry.con, entry.con.connect_failed("no", stage.now), stage.now)
         stage.turn()
         mate.ack()
-    assert stage.router.to_dial[0].dial_at - stage.now == LONGEST_DELAY
+    assert stage.registry.to_dial[0].dial_at - stage.now == LONGEST_DELAY
 
 
 def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
@@ -638,12 +630,12 @@ def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
     for _ in range(9000):
         con = mate.link.new_id()
         mate.say(Open(con, "h:1"))
-        [entry] = stage.router.to_dial
-        stage.router.to_dial.clear()
-        stage.router.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
+        [entry] = stage.registry.to_dial
+        stage.registry.to_dial.clear()
+        stage.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
         stage.turn()
         mate.ack()
-    assert not stage.router.entries
+    assert not stage.registry.entries
     assert len(mate.worker.ids) <= 2, "ranges that are used up are not kept"
 
 
@@ -682,15 +674,15 @@ def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end:
     upstream is open."""
     stage = Stage()
     mate = stage.worker()
-    router, con = stage.router, stage.raw()
+    registry, con = stage.registry, stage.raw()
     stage.turn()
     upstream = opened(mate, during=con.id)
-    there = router.entries[upstream].con
-    router.receive_eof(con, stage.now)
+    there = registry.entries[upstream].con
+    registry.receive_eof(con, stage.now)
     mate.work()
     stage.run(60.0)
     assert con.state is ConnectionState.CLOSING, "the upstream has the time of its connect_timeout"
-    router.take(there, there.connected(stage.now), stage.now)
+    registry.take(there, there.connected(stage.now), stage.now)
     stage.run(stage.settings.close_timeout - 2)
     mate.say(Send(con.id, b"answer"))
     entry_of(con).written += con.output.size
@@ -700,10 +692,10 @@ def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end:
     if end == "silence":
         stage.run(4.0)
     else:
-        router.take(there, there.lost("reset", stage.now), stage.now)
+        registry.take(there, there.lost("reset", stage.now), stage.now)
         stage.run(1.0)
     assert con.close_cause == "eof"
-    assert not router._unanswered
+    assert not registry._unanswered
 
 
 @pytest.mark.parametrize("options", [{"name": "feed"}, {"couple": None}])
@@ -715,7 +707,7 @@ def test_a_half_closed_client_does_not_wait_for_connections_opened_for_others(
     con = stage.raw()
     stage.turn()
     opened(mate, during=con.id, **options)
-    stage.router.receive_eof(con, stage.now)
+    stage.registry.receive_eof(con, stage.now)
     mate.work()
     assert con.close_cause == "eof"
 
@@ -812,7 +804,7 @@ def test_a_half_closed_connection_gets_its_answers_before_the_end() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.raw(b"hi")
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     stage.turn()
     connect, message = mate.events
     mate.ack(connect)
@@ -831,7 +823,7 @@ def test_a_half_close_after_all_events_were_handled_ends_the_connection() -> Non
     con = stage.raw(b"hi")
     stage.turn()
     mate.ack()
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     stage.turn()
     assert [(type(event), event.cause) for event in mate.events] == [(OnClose, "eof")]
 
@@ -839,7 +831,7 @@ def test_a_half_close_after_all_events_were_handled_ends_the_connection() -> Non
 def test_a_half_close_with_parked_events_waits_for_a_worker() -> None:
     stage = Stage()
     con = stage.raw(b"hi")
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     mate = stage.worker()
     stage.turn()
     assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
@@ -852,7 +844,7 @@ def test_an_end_of_file_of_a_websocket_is_not_a_half_close() -> None:
     stage = Stage()
     mate = stage.worker()
     con = stage.websocket()
-    stage.router.receive_eof(con, 0.0)
+    stage.registry.receive_eof(con, 0.0)
     stage.turn()
     assert [type(event) for event in mate.events] == [OnConnect, OnClose]
     assert mate.events[1].code == 1006
@@ -869,8 +861,8 @@ def test_a_client_that_waits_too_long_for_a_worker_is_closed() -> None:
     stage.run(1.0)
     assert raw.reset
     assert stage.write(websocket) == close_frame(1013, b"no worker is ready")
-    assert not stage.router.entries
-    assert stage.router.flow.total == 0
+    assert not stage.registry.entries
+    assert stage.registry.flow.total == 0
     stage.run(5.0)
     mate = stage.worker()
     stage.turn()
@@ -931,11 +923,11 @@ def test_a_stalled_connection_is_counted_once() -> None:
     # Its handler hangs, and it does not answer our close frame.
     stage.run(60.0)
     assert con.state is ConnectionState.CLOSING
-    assert stage.router.limits.counts == {"pause_timeout": 1}
+    assert stage.registry.counters.counts == {"pause_timeout": 1}
     stage.hang_up(con)
     stage.run(60.0)
     assert con.state is ConnectionState.CLOSED
-    assert stage.router.limits.counts == {"pause_timeout": 1}
+    assert stage.registry.counters.counts == {"pause_timeout": 1}
 
 
 @pytest.mark.parametrize("case", ["no worker", "off", "stopping"])
@@ -944,7 +936,7 @@ def test_a_pause_that_no_handler_causes_does_not_close_the_connection(case: str)
     if case != "no worker":
         stage.worker()
     if case == "stopping":
-        stage.router.stop()
+        stage.registry.stop()
     con = stage.raw(b"x" * 300_000)
     assert entry_of(con).pauses
     stage.run(1000.0)
@@ -959,11 +951,11 @@ def test_above_the_memory_limit_the_fullest_output_is_closed() -> None:
     mate.ack()
     for con, size in zip(cons, (200_000, 700_000, 300_000), strict=True):
         mate.say(Send(con.id, b"x" * size))
-        stage.router.wrote(entry_of(con))
+        stage.registry.wrote(entry_of(con))
     stage.run(1.0)
     assert [con.close_cause for con in cons] == ["", "memory", ""]
     assert cons[1].reset
-    assert stage.router.flow.total < 1_000_000, "what is thrown away weighs nothing"
+    assert stage.registry.flow.total < 1_000_000, "what is thrown away weighs nothing"
 
 
 def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
@@ -983,7 +975,7 @@ def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
     kinds = [type(event) for event in mate.events]
     assert kinds == [OnError, OnClose]
     mate.ack()
-    assert stage.router.flow.total == 0
+    assert stage.registry.flow.total == 0
 
 
 def test_output_written_after_the_end_leaves_no_trace() -> None:
@@ -997,12 +989,12 @@ def test_output_written_after_the_end_leaves_no_trace() -> None:
         stage.write(con, 10)
         stage.turn()
         mate.ack()
-        assert not stage.router.entries
+        assert not stage.registry.entries
         stage.write(con, rest)
         stage.hang_up(con)
-        assert stage.router.flow.total == 0
-        assert not stage.router.flow.paused
-        stage.router.tick(1000.0)
+        assert stage.registry.flow.total == 0
+        assert not stage.registry.flow.paused
+        stage.deadlines.tick(1000.0)
 
 
 # --- stop ---
@@ -1013,27 +1005,27 @@ def test_a_stop_lets_handlers_finish_before_it_closes_connections() -> None:
     mate = stage.worker()
     con = stage.raw()
     stage.turn()
-    stage.router.stop()
+    stage.registry.stop()
     assert entry_of(con).pauses
-    assert not stage.router.is_quiet()
+    assert not stage.sessions.is_quiet()
     mate.ack(commands=(Send(con.id, b"x"),))
-    assert stage.router.is_quiet()
-    stage.router.close_all(0.0)
-    assert stage.router.is_waited_for()
+    assert stage.sessions.is_quiet()
+    stage.registry.close_all(0.0)
+    assert stage.registry.is_waited_for()
     stage.turn()
     [close] = mate.events
     assert (close.code, close.cause) == (1001, "going-away")
     mate.ack()
-    assert not stage.router.is_waited_for()
+    assert not stage.registry.is_waited_for()
     assert stage.write(con) == b"x"
 
 
 def test_a_stop_does_not_wait_for_events_that_no_worker_can_handle() -> None:
     stage = Stage()
     stage.raw()
-    stage.router.stop()
-    assert stage.router.is_quiet()
-    assert not stage.router.is_waited_for()
+    stage.registry.stop()
+    assert stage.sessions.is_quiet()
+    assert not stage.registry.is_waited_for()
     late = stage.raw()
     assert entry_of(late).pauses
 
@@ -1102,26 +1094,26 @@ def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) ->
         elif kind == "hang up":
             stage.hang_up(con)
         elif kind == "eof":
-            stage.router.receive_eof(con, stage.now)
+            stage.registry.receive_eof(con, stage.now)
         elif kind == "turn":
             stage.turn()
         elif con.entry is not None:
             stage.write(con, 100)
         stage.run(1.0)
-        entries = stage.router.entries.values()
+        entries = stage.registry.entries.values()
         assert all(entry.held >= 0 and entry.in_flight >= 0 for entry in entries)
-        assert stage.router.flow.total == sum(r.held + r.output_counted for r in entries)
+        assert stage.registry.flow.total == sum(r.held + r.output_counted for r in entries)
     stage.worker().say(Join(connections[0].id, "g"))
 
 
 def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
     """It alone knows the inf and the state: no other one, however busy it is."""
     stage = Stage()
-    stage.router.epoch = 2
+    stage.registry.ids.epoch = 2
     idle = stage.worker()
     held = [OLD + n for n in range(20)]
     stage.receive(b"\0x", encode([0, hello(window=2, held=held)]))
-    worker = stage.router.workers[b"\0x"]
+    worker = stage.sessions.workers[b"\0x"]
     heard = []
     while worker.window.in_flight or worker.bound:
         heard += [flight.event for flight in worker.window.in_flight.values()]
@@ -1130,16 +1122,16 @@ def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
         stage.turn()
     assert [event.con for event in heard] == held
     assert idle.events == []
-    assert not stage.router.entries
+    assert not stage.registry.entries
 
 
 def test_the_end_of_a_connection_whose_holder_died_is_told_to_another() -> None:
     stage = Stage()
-    stage.router.epoch = 2
+    stage.registry.ids.epoch = 2
     mate = stage.worker()
     stage.receive(b"\0x", encode([0, hello(held=[OLD])]))
     stage.turn()
-    stage.router.end_session(stage.router.workers[b"\0x"], stage.now, died=True)
+    stage.sessions.end(stage.sessions.workers[b"\0x"], stage.now, died=True)
     stage.turn()
     (close,) = mate.events
     assert (close.con, close.cause, close.delivery) == (OLD, "gateway-died", 2)
@@ -1147,7 +1139,7 @@ def test_the_end_of_a_connection_whose_holder_died_is_told_to_another() -> None:
 
 def test_a_recycle_that_was_not_done_is_requested_again() -> None:
     stage = Stage(max_events=10)
-    stage.router.spawned(Spawned(3, "third", 0))
+    stage.sessions.tokens.add("third", 3)
     mate = stage.worker(token="third")
     con = stage.raw()
 
@@ -1156,7 +1148,7 @@ def test_a_recycle_that_was_not_done_is_requested_again() -> None:
             stage.say(con, b"x")
             mate.work()
         stage.run(1)
-        return sum(isinstance(record, Recycle) for record in stage.router.to_supervisor)
+        return sum(isinstance(record, Recycle) for record in stage.sessions.to_supervisor)
 
     assert asked(5) == 0
     assert asked(7) == 1
@@ -1175,34 +1167,35 @@ def test_a_recycle_that_was_not_done_is_requested_again() -> None:
 )
 def test_many_expired_connections_are_closed_over_several_turns(setting: str, cause: str) -> None:
     stage = Stage(**{setting: 10.0})
-    router = stage.router
+    registry = stage.registry
+    deadlines = stage.deadlines
     mate = stage.worker() if cause != "no-worker" else None
     cons = [stage.raw(b"x", protocol="raw") for _ in range(2 * MOST_ENDED + 1)]
     if mate is not None:
         mate.work()
     for con in cons:
         if cause == "stalled":
-            router.flow.pause(entry_of(con), PAUSED_MEMORY)
+            registry.flow.pause(entry_of(con), PAUSED_MEMORY)
         elif cause == "write-timeout":
             con.output.append(b"x")
-            router.flow.output_changed(entry_of(con))
+            registry.flow.output_changed(entry_of(con))
     # The first look finds out who is idle from now on.
-    router.tick(1.0)
+    deadlines.tick(1.0)
     left = []
-    more = router.tick(12.0)
+    deadlines.tick(12.0)
     moved = next(con for con in cons if con.state is not ConnectionState.CLOSED)
     if cause == "idle-timeout":
         entry_of(moved).active = True
     elif cause == "write-timeout":
         moved.output.take_written(moved.output.size)
-        router.flow.output_changed(entry_of(moved))
+        registry.flow.output_changed(entry_of(moved))
     elif cause == "stalled":
-        router.flow.resume(entry_of(moved), PAUSED_MEMORY)
-    while more:
+        registry.flow.resume(entry_of(moved), PAUSED_MEMORY)
+    while deadlines.is_behind:
         left.append(sum(con.state is not ConnectionState.CLOSED for con in cons))
-        more = router.tick(12.0)
+        deadlines.end_late(12.0)
     assert left in ([MOST_ENDED + 1, 1], [MOST_ENDED + 1, 2])
     stays = 0 if cause == "no-worker" else 1
     assert moved.close_cause == ("" if stays else cause)
     assert all(con.close_cause == cause for con in cons if con is not moved)
-    assert router.limits.counts == {setting: len(cons) - stays}
+    assert registry.counters.counts == {setting: len(cons) - stays}

@@ -1,0 +1,592 @@
+"""Sans-I/O. Sessions of workers: how they begin, what comes in and goes out, how they end.
+
+After each turn `batches()` go to workers, `replies` to those who have no session, `to_supervisor`
+to the supervisor.
+
+Bad input is data. A wrong record is left out and `refused` by its number, the rest applies; what is
+not a batch at all ends the session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.delivery.entry import Entry, Worker
+from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.delivery.worker import RemoteWorker
+from wsraw.gateway.sessions.backlog import Backlog
+from wsraw.gateway.sessions.commands import Commands
+from wsraw.gateway.sessions.dead_letters import dead_letter
+from wsraw.gateway.sessions.reconnect import Reconnects
+from wsraw.gateway.sessions.tokens import Tokens
+from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
+from wsraw.link.records import (
+    DEFAULT_POOL,
+    ID_EPOCH_SHIFT,
+    PROTOCOL_VERSION,
+    PUSHING_POOL,
+    Attach,
+    Bye,
+    Detach,
+    Event,
+    FromGateway,
+    Hello,
+    Hung,
+    Kill,
+    Left,
+    LinkError,
+    OnClose,
+    OnConnect,
+    Ready,
+    Recycle,
+    encode,
+    gateway_decoder,
+    session_of,
+)
+from wsraw.link.states import DRAINING, GONE, NEW, READY
+
+log = logging.getLogger("wsraw.gateway")
+
+HELLO_TIMEOUT: Final = 30.0
+"""Seconds after which an identity that never said hello is forgotten, to be asked anew."""
+
+MOST_PENDING: Final = 1000
+"""Identities that may owe us their hello; the oldest is forgotten when there are more."""
+
+LONGEST_HELLO: Final = 2 * 1024 * 1024
+"""Bytes of a batch before the session begins: a hello may list all that its worker holds."""
+
+LONGEST_NAME: Final = 128
+"""Characters of what a worker calls itself."""
+
+MOST_BY_HAND: Final = 1000
+"""Sessions of workers that the supervisor did not start: each costs some KiB."""
+
+MOST_ORPHANED: Final = 200_000
+"""Connections of earlier gateways that get their on_close."""
+
+COME_BACK: Final = 30.0
+"""Seconds within which a worker whose link was lost has not died, if it comes back."""
+
+MOST_LOST: Final = 100
+"""Workers that may come back; with more, the first one has died."""
+
+BANNED_KEPT: Final = 1000
+"""Identities whose messages are dropped unread; the oldest goes when there are more."""
+
+
+class Sessions:
+    """All workers that have a session or are asked for their hello."""
+
+    def __init__(self, registry: Registry, random: Callable[[], float] = lambda: 1.0) -> None:
+        self._registry = registry
+        self._random = random
+        self._decoder = gateway_decoder()
+        # Not from 1 again: a handler may outlive its gateway, and must not ack to the next one.
+        self._last_session = registry.ids.epoch << ID_EPOCH_SHIFT
+        self.tokens = Tokens()
+        self.workers: dict[bytes, Worker] = {}
+        """By identity."""
+        self._pending: dict[bytes, Worker] = {}
+        """Those of them that have not said hello yet, the first one first."""
+        self._banned: dict[bytes, None] = {}
+        self._lost: dict[str, tuple[float, list[Event]]] = {}
+        """Instances whose link was lost: until when they may come back, and what they held."""
+        self._orphaned: set[int] = set()
+        """Connections of earlier gateways that have got their on_close."""
+        commands = Commands(registry, self._leave)
+        self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
+        self._reconnects = Reconnects(registry, random)
+        self.to_supervisor: list[FromGateway] = []
+        self.replies: list[tuple[bytes, bytes]] = []
+        """(identity, batch) for those who have no session."""
+        self.dead_letters: list[dict[str, Any]] = []
+        """To be written to the file."""
+
+    # --- batches in ---
+
+    def receive(self, identity: bytes, data: bytes | memoryview, now: float) -> None:
+        """Take one ZeroMQ message of a worker. Raises nothing: a bug of ours ends the connection
+        whose record was applied, or the worker's session."""
+        self._registry.counters.now = now
+        worker = self.workers.get(identity)
+        try:
+            if worker is None:
+                if identity in self._banned:
+                    return
+                worker = self._add_pending(identity, None, now)
+            waiting = self.backlog.workers
+            if waiting and worker in waiting:
+                # In order: what it sent before is not applied yet.
+                self.backlog.append(worker, data)
+            else:
+                self._receive(worker, data, now)
+        except Exception as error:
+            worker = self.workers.get(identity)
+            if worker is None:
+                self._registry.counters.fault("a message of a worker", error)
+            else:
+                self.fault(worker, error, now)
+
+    def _receive(self, worker: Worker, data: bytes | memoryview, now: float) -> None:
+        session = worker.session
+        if session.state is NEW:
+            if session_of(data):
+                # Of a session that has ended with its link: it could not leave before this link
+                # stood, and who sent it has not read our `who` yet.
+                data = b""
+            elif len(data) > LONGEST_HELLO:
+                self._ban(worker, f"sent {len(data)} bytes before a hello", now)
+                return
+        try:
+            # PROBE_ROUTER sends an empty message.
+            records = session.receive(data) if data else []
+        except LinkError as error:
+            self._ban(worker, f"sent something that is not a batch: {error}", now)
+            return
+        if records and type(records[0]) is Hello:
+            if session.state is not NEW:
+                # It was asked twice, and has begun anew: what it had is over, handled or in part.
+                self.end(worker, now, died=True, lost=True)
+                worker = self._add_pending(session.identity, worker.remote, now)
+            self._hello(worker, records[0], now)
+            return
+        if session.state is NEW and not worker.asked:
+            # Only now: a `who` behind its welcome would end its session at the worker alone.
+            worker.asked = True
+            self.replies.append((session.identity, who()))
+        if worker.starting and session.batches:
+            worker.starting = False
+            says_bye = bool(records) and type(records[-1]) is Bye
+            if session.state is READY and not says_bye:
+                # Else it was told to leave before it had started, or its start has failed.
+                self._ready(worker)
+        if records:
+            self.backlog.apply(worker, records, 0, len(data), now)
+
+    # --- hello ---
+
+    def add_remote(self, identity: bytes, remote: RemoteWorker, now: float) -> bool:
+        """A worker on another machine speaks for the first time; False: drop what it sends."""
+        if identity in self._banned:
+            return False
+        self._add_pending(identity, remote, now)
+        return True
+
+    def _add_pending(self, identity: bytes, remote: RemoteWorker | None, now: float) -> Worker:
+        worker = self.workers[identity] = Worker(identity, self._decoder, now, remote)
+        self._pending[identity] = worker
+        if len(self._pending) > MOST_PENDING:
+            # An honest one becomes known again with its hello.
+            self._forget_pending(next(iter(self._pending)))
+        return worker
+
+    def _forget_pending(self, identity: bytes) -> None:
+        self._pending.pop(identity).session.end()
+        self.workers.pop(identity, None)
+
+    def _hello(self, worker: Worker, hello: Hello, now: float) -> None:
+        gone = self.tokens.gone(hello.token)
+        if gone is not None:
+            log.debug("worker %d was gone before its hello was read", gone)
+            self.end(worker, now)
+            return
+        remote = worker.remote
+        number = 0 if remote is not None and remote.key else self.tokens.number(hello.token)
+        if number is None or (number and remote is not None):
+            self._ban(worker, "its token is wrong; start it with the one in the run folder", now)
+            return
+        why = self._refusal(worker, hello, number)
+        if why:
+            self._ban(worker, why, now)
+            return
+        self._lost.pop(hello.instance, None)
+        for other in list(self.workers.values()):
+            session = other.session
+            if session.number and other is not worker and session.instance == hello.instance:
+                # The same process on a new connection: its old session is over, nobody died.
+                self.end(other, now, died=True, lost=True)
+        registry = self._registry
+        worker.number = number
+        worker.quota = registry.settings.max_events * (0.9 + self._random() / 5)
+        self._pending.pop(worker.session.identity, None)
+        self._last_session += 1
+        ids = registry.ids.new_range(worker)
+        worker.session.welcome(hello, self._last_session, registry.ids.epoch, ids)
+        pool = registry.pool(hello.pool)
+        pool.sessions += 1
+        if not pool.stays and pool.name != PUSHING_POOL:
+            text = "%s: no route leads to its pool %s, so it gets no clients"
+            registry.counters.say("warning", text, worker.name, pool.name)
+        worker.starting = hello.starting
+        if worker.starting:
+            registry.dispatcher.with_output.add(worker)
+        else:
+            self._ready(worker)
+        self._end_orphaned(worker, hello.held, now)
+
+    def _refusal(self, worker: Worker, hello: Hello, number: int) -> str:
+        """Why a hello with a good token, or key, is not enough."""
+        if hello.version != PROTOCOL_VERSION:
+            return f"it speaks version {hello.version} of the protocol, not 1"
+        names = (hello.pool, hello.instance, hello.language)
+        if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names):
+            # They appear in the log and in status.
+            return f"pool, instance and language are one line of at most {LONGEST_NAME} characters"
+        remote = worker.remote
+        if remote is not None and remote.pools is not None and hello.pool not in remote.pools:
+            return f"its key is not for the pool {hello.pool}"
+        for other in self.workers.values():
+            if number and other.number == number and other.session.instance != hello.instance:
+                # It was inherited, by a fork for example. Of two sessions nobody would know whose
+                # process it is that has ended.
+                return f"its token belongs to worker {number}, which is connected already"
+        by_hand = sum(not other.number for other in self.workers.values())
+        if not number and by_hand - len(self._pending) >= MOST_BY_HAND:
+            return f"{MOST_BY_HAND} workers that were started by hand are connected already"
+        return ""
+
+    def _ready(self, worker: Worker) -> None:
+        session = worker.session
+        self._registry.dispatcher.join(self._registry.pool(session.pool), worker)
+        of_pool = f", pool {session.pool}" if session.pool != DEFAULT_POOL else ""
+        self._log(worker, f"is ready ({session.language}{of_pool})")
+        if worker.number:
+            self.to_supervisor.append(Ready(worker.number))
+
+    def _end_orphaned(self, worker: Worker, held: list[int], now: float) -> None:
+        """Connections of a gateway that died: each gets its on_close once, as an ordinary event.
+
+        The worker is told to forget all others: they have had it already, or they have moved while
+        it was away.
+        """
+        registry = self._registry
+        for con_id in held:
+            if (
+                0 <= con_id >> ID_EPOCH_SHIFT < registry.ids.epoch
+                and con_id not in self._orphaned
+                and len(self._orphaned) < MOST_ORPHANED
+            ):
+                self._orphaned.add(con_id)
+                con = Connection.buried(con_id, registry.settings)
+                entry = registry.add(con, registry.pool(worker.session.pool), now)
+                entry.inherited = True
+                registry.dispatcher.hold(entry, worker)
+                registry.take(con, [OnClose(0, con_id, 1006, "", "gateway-died")], now)
+            else:
+                worker.session.notice(Detach(con_id))
+
+    def _ban(self, worker: Worker, why: str, now: float) -> None:
+        session = worker.session
+        self._registry.counters.say("error", "%s is shut out: %s", worker.name, why[:LONGEST_WHY])
+        self.replies.append((session.identity, refusal(why[:LONGEST_WHY], session.number)))
+        self._banned[session.identity] = None
+        if len(self._banned) > BANNED_KEPT:
+            del self._banned[next(iter(self._banned))]
+        if worker.number:
+            self.to_supervisor.append(Kill(worker.number, why))
+        # A remote one may do so again and again, to have innocent events taken for poison.
+        self.link_lost(worker, now)
+
+    # --- the end of a session ---
+
+    def _leave(self, worker: Worker, now: float) -> None:
+        """A bye."""
+        self._log(worker, "has left")
+        self.end(worker, now)
+
+    def link_lost(self, worker: Worker, now: float) -> None:
+        """End the session of a worker whose link is gone for good. A remote worker need not have
+        died: only if it does not come back its events have seen a death."""
+        self.end(worker, now, died=True, certain=worker.remote is None)
+        dispatcher = self._registry.dispatcher
+        events, dispatcher.unconfirmed = dispatcher.unconfirmed, []
+        if events:
+            self._lost[worker.session.instance] = (now + COME_BACK, events)
+            if len(self._lost) > MOST_LOST:
+                self._confirm_death(next(iter(self._lost)))
+
+    def _confirm_death(self, instance: str) -> None:
+        self._registry.dispatcher.confirm(self._lost.pop(instance)[1])
+
+    def end_unread(self, worker: Worker, now: float) -> None:
+        """End the session of a worker that does not read, when too much waits for it. It may say
+        hello again."""
+        why = "it does not read what is sent to it"
+        self._registry.counters.say("error", "%s: %s; its session is over", worker.name, why)
+        if worker.number:
+            self.to_supervisor.append(Kill(worker.number, why))
+        self.end(worker, now, died=True)
+
+    def end(
+        self,
+        worker: Worker,
+        now: float,
+        *,
+        died: bool = False,
+        lost: bool = False,
+        certain: bool = True,
+    ) -> None:
+        """End a session: its events go back, what it owned is closed, its messages are cut.
+
+        With `died`, events may have been handled in part. That death counts against them, unless
+        the worker was told to leave, or has only changed its link (`lost`); see `link_lost` for
+        `certain`.
+        """
+        session, registry = worker.session, self._registry
+        self.backlog.finish(worker, now)
+        if session.state is GONE:
+            # With a bye.
+            return
+        counts = died and not lost and session.state is READY
+        held = len(worker.window.in_flight)
+        self.workers.pop(session.identity, None)
+        self._pending.pop(session.identity, None)
+        if session.state is NEW:
+            session.end()
+            return
+        pool = registry.pool(session.pool)
+        registry.dispatcher.leave(pool, worker, died, counts, certain, lost)
+        self._end_undelivered(now)
+        for entry in list(worker.ties):
+            if entry.opener is worker:
+                entry.opener = None
+            if entry.gone:
+                continue
+            try:
+                if entry.fragment is worker:
+                    registry.outgoing.forget(entry)
+                    registry.close(entry, 1011, "a message was cut short", "worker-died", now)
+                if entry.owner is worker:
+                    registry.close(entry, 1001, "its worker has left", "owner-left", now)
+            except Exception as error:
+                registry.fault(entry.con, error, now)
+        worker.ties.clear()
+        pool.sessions -= 1
+        registry.release(pool)
+        if worker.number:
+            self.to_supervisor.append(Left(worker.number, worker.window.acked_events, held))
+
+    def _end_undelivered(self, now: float) -> None:
+        """What a death means for connections: poison, or messages that are not repeated."""
+        registry, dispatcher = self._registry, self._registry.dispatcher
+        poisoned, dispatcher.poisoned = dispatcher.poisoned, []
+        for entry, event, deaths, losses in poisoned:
+            name = type(event).__struct_config__.tag
+            did, count = ("killed", deaths) if deaths else ("broken the links of", losses)
+            text = "connection %d: its %s has %s %d workers; see the dead letters"
+            log.error(text, entry.id, name, did, count)
+            try:
+                self.dead_letters.append(dead_letter(entry, event, deaths, losses))
+                if type(event) is OnClose:
+                    registry.forget(entry)
+                else:
+                    self._fail(entry, "poison", "it was not handled", now)
+            except Exception as error:
+                registry.fault(entry.con, error, now)
+        unrepeated, dispatcher.unrepeated = dispatcher.unrepeated, []
+        for entry in unrepeated:
+            try:
+                self._fail(entry, "worker-died", "its worker died", now)
+            except Exception as error:
+                registry.fault(entry.con, error, now)
+
+    def _fail(self, entry: Entry, cause: str, reason: str, now: float) -> None:
+        """1011 for a WebSocket, a reset for raw: nobody must believe that all is well."""
+        self._registry.dispatcher.drop_messages(entry)
+        if entry.con.kind == "websocket":
+            self._registry.close(entry, 1011, reason, cause, now)
+        else:
+            self._registry.abort(entry, 1011, cause, "", now)
+
+    def fault(self, worker: Worker, error: BaseException, now: float) -> None:
+        """Something of ours has raised while this worker was handled: its session ends for that,
+        as with a death. Raises nothing."""
+        counters = self._registry.counters
+        counters.fault(f"the session of {worker.name}", error)
+        try:
+            if worker.number:
+                why = "a bug in the gateway has ended its session"
+                self.to_supervisor.append(Kill(worker.number, why))
+            self.end(worker, now, died=True)
+        except Exception as second:
+            counters.fault(f"{worker.name}, while its session was ended,", second)
+            self._drop(worker, second, now)
+
+    def _drop(self, worker: Worker, error: BaseException, now: float) -> None:
+        """Its session cannot be ended in order: all connections that it had a part in end."""
+        worker.session.end()
+        for known in (self.workers, self._pending):
+            if known.get(worker.session.identity) is worker:
+                del known[worker.session.identity]
+        for pool in self._registry.pools.values():
+            for queue in (pool.workers, pool.isolated):
+                if worker in queue:
+                    queue.remove(worker)
+        self.backlog.discard(worker)
+        for entry in [*worker.connections, *worker.ties]:
+            if entry.holder is worker:
+                entry.holder = None
+            if not entry.gone:
+                self._registry.fault(entry.con, error, now)
+        worker.connections.clear()
+        worker.ties.clear()
+
+    def _log(self, worker: Worker, what: str) -> None:
+        """A line about a worker; of those that were started by hand there may be very many."""
+        if worker.number:
+            log.info("%s %s", worker.name, what)
+        else:
+            self._registry.counters.say("info", "%s %s", worker.name, what)
+
+    # --- batches out ---
+
+    def batches(self, now: float) -> list[tuple[Worker, bytes]]:
+        """End of a turn: give room to those who wait, then make one batch for each worker."""
+        registry, dispatcher = self._registry, self._registry.dispatcher
+        if registry.ended:
+            self._reconnects.reopen(now)
+        for pool in registry.pools.values():
+            dispatcher.dispatch(pool, now)
+        if dispatcher.failed:
+            registry.end_failed(now)
+        if dispatcher.failed_workers:
+            failed, dispatcher.failed_workers = dispatcher.failed_workers, []
+            for worker, error in failed:
+                if worker.session.state is not GONE:
+                    self.fault(worker, error, now)
+        with_output, dispatcher.with_output = dispatcher.with_output, set()
+        out = []
+        for worker in with_output:
+            try:
+                data = worker.session.data_to_send()
+                while data is not None:
+                    out.append((worker, data))
+                    data = worker.session.data_to_send()
+            except Exception as error:
+                out += [(worker, batch) for batch in self._encodable(worker, error, now)]
+        return out
+
+    def _encodable(self, worker: Worker, error: BaseException, now: float) -> list[bytes]:
+        """A batch cannot be encoded, for one record or several: their connections end, and the rest
+        is sent. If that cannot be encoded either, the session ends."""
+        registry = self._registry
+        try:
+            wrong = worker.session.take_out_unencodable()
+            if not wrong:
+                raise error
+            for record in wrong:
+                entry = registry.entries.get(getattr(record, "con", 0))
+                if entry is None or entry.gone:
+                    registry.counters.fault(f"{type(record).__name__} to {worker.name}", error)
+                    continue
+                if type(record) is OnConnect or type(record) is Attach:
+                    # The worker cannot know it: it gets no other event of it, not even its end.
+                    worker.session.take_out(entry.id)
+                    registry.forget(entry)
+                registry.fault(entry.con, error, now)
+            batches = []
+            data = worker.session.data_to_send()
+            while data is not None:
+                batches.append(data)
+                data = worker.session.data_to_send()
+            return batches
+        except Exception as second:
+            self.fault(worker, second, now)
+            return []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the next turn has something to do in any case."""
+        registry = self._registry
+        return bool(
+            self.backlog.workers
+            or registry.dispatcher.with_output
+            or registry.flow.changed
+            or registry.flow.due
+            or registry.outgoing.is_behind
+        ) or any(
+            pool.is_behind or (pool.orphaned and pool.reassigning)
+            for pool in registry.pools.values()
+        )
+
+    def is_quiet(self) -> bool:
+        """Whether every event that was taken is handled, or there is nobody to handle it."""
+        if self.backlog.workers or self._registry.outgoing.is_behind:
+            return False
+        return all(
+            not entry.in_flight and (not entry.parked or not entry.pool.workers)
+            for entry in self._registry.entries.values()
+        )
+
+    # --- once a second ---
+
+    def tick(self, now: float) -> None:
+        """Look for hellos that are missing, workers that do not come back, and those that hang or
+        have handled enough."""
+        for worker in list(self._pending.values()):
+            if now - worker.since > HELLO_TIMEOUT:
+                self._forget_pending(worker.session.identity)
+        for instance, (until, _) in list(self._lost.items()):
+            if now > until:
+                self._confirm_death(instance)
+        for worker in list(self.workers.values()):
+            # One that is behind waits for us.
+            if worker.session.state is not NEW and worker not in self.backlog.workers:
+                try:
+                    self._check(worker, now)
+                except Exception as error:
+                    self.fault(worker, error, now)
+
+    def _check(self, worker: Worker, now: float) -> None:
+        """Whether it hangs, or has handled enough."""
+        settings, window = self._registry.settings, worker.window
+        if worker.kill_reason:
+            why, worker.kill_reason = worker.kill_reason, ""
+            self.to_supervisor.append(Kill(worker.number, why, abort=True))
+        elif 0 < settings.handler_timeout < window.oldest_age(now) and not worker.hung:
+            self._end_hung(worker, now)
+        elif 0 < worker.quota < window.acked_events and worker.session.state is READY:
+            # The supervisor may not do it just now; then it is asked again a tenth later.
+            worker.quota = window.acked_events + settings.max_events / 10
+            if worker.number:
+                why = f"it has handled {window.acked_events} events"
+                self.to_supervisor.append(Recycle(worker.number, why))
+
+    def _end_hung(self, worker: Worker, now: float) -> None:
+        """It gets nothing more, and is killed at the next tick: until then it can log what it
+        awaits. One started by hand cannot be killed: its session ends."""
+        session, dispatcher = worker.session, self._registry.dispatcher
+        worker.hung = True
+        worker.window.close()
+        dispatcher.withdraw(self._registry.pool(session.pool), worker)
+        flight = next(iter(worker.window.in_flight.values()))
+        entry, age = flight.owner, worker.window.oldest_age(now)
+        name = type(flight.event).__struct_config__.tag
+        why = f"its {name} of {entry.con.who} has run for {age:.0f} s"
+        hung = Hung(entry.id, flight.event.seq)
+        if worker.number:
+            worker.kill_reason = why
+            session.notice(hung)
+            dispatcher.with_output.add(worker)
+        else:
+            log.error("%s hangs: %s", worker.name, why)
+            self.replies.append((session.identity, encode([session.number, hung])))
+            self.end(worker, now, died=True)
+
+    # --- the supervisor ---
+
+    def numbered(self, n: int) -> Worker | None:
+        """The worker that the supervisor knows as `n`, while its session lasts."""
+        for worker in self.workers.values():
+            if worker.number == n and worker.session.state in (READY, DRAINING):
+                return worker
+        return None
+
+    def drain(self, worker: Worker, deadline: float) -> None:
+        """Let a worker finish and leave within `deadline` seconds."""
+        pool = self._registry.pool(worker.session.pool)
+        self._registry.dispatcher.drain(pool, worker, deadline)
