@@ -1,4 +1,4 @@
-"""Sans-I/O. What of HTTP stands before a WebSocket: header fields, and answers that are no 101."""
+"""Sans-I/O. HTTP around WebSockets: header fields, and responses to clients."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from wsraw.link.rules import OF_ANSWERS, VALUE, header_problem
 
 MAX_ANSWER: Final = 64 * 1024
-"""Bytes of body and fields of an answer that a handler may give."""
+"""Bytes of body and fields in a handler's response at most."""
 
 
 def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> str | None:
-    """Why a handler may not answer this, or None."""
+    """Why a handler may not send this response, or None."""
     if not 300 <= status <= 599:
         return f"status {status}: the status of a rejection is from 300 to 599"
     if not VALUE.fullmatch(reason):
@@ -25,15 +25,15 @@ def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: b
 
 
 def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """An answer that `answer_problem` lets pass; the connection is closed after it.
+    """A handler's response, after which the connection is closed; check it with `answer_problem`.
 
-    Without a reason it is the one of the standards; without a body it is the reason.
+    The default for the reason is the standard one, the default for the body is the reason.
     """
     reason = reason or _phrase(status)
     fields = [("Connection", "close")]
     known = {name.lower() for name in headers}
     if status == 304:
-        # It never has a body (RFC 9110, section 15.4.5).
+        # This status has no body (RFC 9110, section 15.4.5).
         body = b""
     else:
         body = body or f"{reason}\n".encode()
@@ -51,13 +51,13 @@ def _phrase(status: int) -> str:
 
 
 def http_head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> bytes:
-    """Status line and fields, with the empty line behind them."""
+    """Status line, fields, and the empty line behind them."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields), "\r\n"]
     return "\r\n".join(lines).encode("latin-1")
 
 
 def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
-    """A short answer of our own in plain text, after which the connection is closed."""
+    """A short response of our own in plain text, after which the connection is closed."""
     body = f"{text}\n".encode()
     fields = [
         ("Connection", "close" if status != 426 else "Upgrade, close"),
@@ -65,25 +65,25 @@ def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
         ("Content-Length", str(len(body))),
     ]
     if status == 426:
-        # RFC 9110, section 15.5.22: it must name what to upgrade to.
+        # The protocol to upgrade to must be named (RFC 9110, section 15.5.22).
         fields.append(("Upgrade", "websocket"))
     return http_head(status, _phrase(status), [*fields, *headers]) + body
 
 
 def without_body(answer: bytes) -> bytes:
-    """The same answer for a HEAD, which has no body (RFC 9110, section 9.3.2)."""
+    """The same response to a HEAD request: without body (RFC 9110, section 9.3.2)."""
     head, end, _ = answer.partition(b"\r\n\r\n")
     return head + end
 
 
 def answer_for(first: bytes, answer: bytes) -> bytes:
-    """The answer as a request with these first bytes may have it."""
+    """The response to a request with these first bytes: to HEAD without body."""
     return without_body(answer) if first.startswith(b"HEAD") else answer
 
 
 def fields_of(head: bytes) -> dict[str, str]:
-    """The fields of a request head that is not a handshake: by their names in lower case, values
-    of the same name joined. Lines that are not fields are left out."""
+    """The fields of a request that is not a handshake: lower-case names, values of the same name
+    joined. Lines that are not fields are ignored."""
     fields: dict[str, str] = {}
     for line in head.decode("latin-1").split("\n")[1:]:
         name, colon, value = line.partition(":")
@@ -94,5 +94,5 @@ def fields_of(head: bytes) -> dict[str, str]:
 
 
 def lower_names(inf: Mapping[str, str]) -> dict[str, str]:
-    """Fields by their names in lower case; those that came in several spellings were joined."""
+    """The fields of `inf` with lower-case names."""
     return {name.lower(): value for name, value in inf.items()}
