@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from authority import server_file
+
+from tests.gateway.served import Served
+from tests.gateway.tls_client import Serve
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    made: list[Served] = []
+
+    def serve(listen: str = "127.0.0.1:0", **settings: Any) -> Served:
+        settings.setdefault("tls_cert", (server_file(tmp_path),))
+        made.append(Served(listen, **settings))
+        return made[-1]
+
+    yield serve
+    for served in made:
+        served.close()
