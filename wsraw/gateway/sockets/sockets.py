@@ -146,21 +146,21 @@ class Sockets:
         except OSError:
             sock.close()
             return
-        entrance = self.registry.policy
+        policy = self.registry.policy
         about = {"peer": printable(address), "listener": listen.name}
-        if entrance.refuses_at_once(listen, host):
-            entrance.refuse("proxy_protocol", about, "it is not a trusted proxy", now)
+        if policy.refuses_at_once(listen, host):
+            policy.refuse("proxy_protocol", about, "it is not a trusted proxy", now)
             reset(sock)
             return
         con_id = self.registry.ids.new()
         con: Connection
         if self.settings.message_rate or self.settings.byte_rate:
             con = rated = RatedConnection.accepted(
-                con_id, listen, self.settings, about, now, entrance, host
+                con_id, listen, self.settings, about, now, policy, host
             )
             rated.rate(self._overdrawn, now)
         else:
-            con = Connection.accepted(con_id, listen, self.settings, about, now, entrance, host)
+            con = Connection.accepted(con_id, listen, self.settings, about, now, policy, host)
         endpoint = Endpoint(self.shared, sock, con)
         if listen.tls != "off":
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
