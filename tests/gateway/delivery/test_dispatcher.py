@@ -109,7 +109,7 @@ def test_events_of_open_connections_go_before_those_of_ended_ones() -> None:
     late = stage.websocket()
     mate = stage.worker()
     assert list(dict.fromkeys(event.con for event in mate.work())) == [there.id, late.id, left.id]
-    assert stage.registry.flow.left_behind == 0
+    assert stage.registry.dispatcher.left_behind == 0
 
 
 def test_events_of_ended_connections_are_bounded() -> None:
@@ -118,10 +118,10 @@ def test_events_of_ended_connections_are_bounded() -> None:
         stage.say(stage.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
     kept = len(stage.registry.entries)
     assert kept < 10
-    assert stage.registry.flow.left_behind <= 160_000 * LEFT_BEHIND
+    assert stage.registry.dispatcher.left_behind <= 160_000 * LEFT_BEHIND
     assert stage.registry.counters.counts == {LEFT: 30 - kept}
     assert len([e for e in stage.worker().work() if type(e) is OnMessage]) == kept
-    assert (stage.registry.flow.left_behind, stage.registry.entries) == (0, {})
+    assert (stage.registry.dispatcher.left_behind, stage.registry.entries) == (0, {})
 
 
 def test_new_and_known_connections_are_served_in_turn() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stage import TOKEN, Stage, entry_of, is_over
 
-from wsraw.gateway.delivery.groups import MOST_GROUPS
+from wsraw.gateway.delivery.registry import MOST_GROUPS
 from wsraw.gateway.delivery.worker import MOST_RANGES, RemoteWorker
 from wsraw.gateway.sessions.commands import MOST_MARKS
 from wsraw.gateway.sessions.sessions import (

@@ -63,6 +63,11 @@ class Output:
         return early
 
     @property
+    def waiting(self) -> int:
+        """Bytes that wait, with the early messages."""
+        return self.size + self.early_size
+
+    @property
     def own_size(self) -> int:
         """Bytes of memory that it takes, without what it shares with other connections."""
         own = max(self.size + self._sent - self.shared_size, CHUNK * len(self.chunks))

@@ -1,23 +1,23 @@
-"""Sans-I/O. What connections weigh, and which of them must not be read from just now.
+"""Sans-I/O. Flow control: how many bytes are held for each connection, and which are paused.
 
-Everything has a bound in bytes, and nothing is dropped: above the high-water mark reading from
-that connection pauses and TCP passes the pressure on; below the low one it resumes. One account a
-connection: parked events, events in flight, unwritten output. A frame or message that is not yet
-complete counts for all together alone: a pause would keep it from ever completing. So do the
-contexts of compression and what a connection takes by itself: a pause would not free
-them. A published message counts for each member's bounds, and once for all together.
+Every queue is bounded in bytes, and nothing is dropped: above the high-water mark the gateway stops
+reading from a connection, and TCP makes its peer wait; below the low-water mark it reads again. A
+connection's account holds its parked events, its events in flight and its unwritten output. An
+incomplete message counts in the total only: a pause would keep it from ever completing. So do
+compression contexts and the connection itself: a pause would not free them. A published message
+counts in the account of each member, and once in the total.
 
-What is in memory because somebody outside has caused it is in one of four sums: `total`, `weighed`,
-`kept` and `shared`. Each connection is in there from its accept, or its open, until both its socket
-and its place are gone; in between it may have no place, as nobody knows yet what it is, or nobody
-needs it any more but its last bytes.
+All memory that clients and handlers can make the gateway use is in one of four sums: `total`,
+`weighed`, `kept` and `shared`. A connection is counted from its accept, or its open, until both its
+socket and its entry are gone. It may have no entry: before it is known what it is, and while its
+last bytes are written.
 
-The total is judged when it grows, not only by the clock: in a second a few hundred clients can send
-a gigabyte. Above CROWDED everybody's high-water mark is the low one; above the limit nobody is read
-from, until what has come is handled, or closed.
+The sum is checked when it grows, and once a second: within a second a few hundred clients can send
+a gigabyte. Above CROWDED the low-water mark is used as the high-water mark; above the limit no
+connection is read until enough has been handled or closed.
 
-Two connections that are coupled share their pressure: unwritten output of one pauses reading of the
-other. There is no deadlock beyond TCP's own, as each pause depends only on the other's *output*.
+Coupled connections share their flow control: unwritten output of one pauses reading from the other.
+That adds no deadlock to those that TCP has, as each pause depends on the other's *output* only.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from wsraw.gateway.delivery.entry import (
 from wsraw.gateway.websocket.shared import Framed
 
 CROWDED: Final = 0.8
-"""Share of the memory limit above which no new connections are taken and the fullest pause."""
+"""Share of the memory limit above which no connection is accepted and the fullest are paused."""
 
 RELIEVED: Final = 0.7
 """Share of the memory limit below which that ends."""
 
 FULL_UNTIL: Final = 0.9
-"""Share of the memory limit below which everybody is read from again, after it was reached."""
+"""Share of the memory limit below which all are read again after the limit was reached."""
 
 CROWDED_FOR: Final = 10.0
-"""Seconds that new clients wait for room. Then the fullest outputs and unfinished messages go, if
-they are the reason: a few hundred clients that read a byte a minute, or never finish what they have
-begun to send, could keep all others out for ever."""
+"""Seconds that new clients wait for room. Then the connections with most output and unfinished
+messages are closed, if those are the reason: else a few hundred clients that read a byte a minute,
+or never finish a message, could keep all others out for ever."""
 
 MOST_CLOSED: Final = 50
-"""Connections that are closed for memory in a turn; if that is not enough, the next one goes on."""
+"""Connections that are closed for memory in a turn; the next turn closes more if needed."""
 
 GRAIN: Final = 1 / 64
-"""Share of the memory limit by which the total must have grown to be judged again."""
+"""Share of the memory limit by which the total must grow before it is checked again."""
 
 WORTH_WEIGHING: Final = 4096
-"""Bytes, incomplete or of compression, below which a connection is not looked at again; and of one
-without a place, with its output, below which closing it would be of no use."""
+"""Bytes of incomplete messages and compression below which a connection is not weighed again, and
+of one without an entry below which closing it would free too little."""
 
 OF_ITS_BYTES: Final = Pause(PAUSED_OWN | PAUSED_MEMORY)
-"""Pauses that end when the connection has little left. It may be crowded for hours."""
+"""Pauses that end below the low-water mark, also while memory is crowded, perhaps for hours."""
 
 FRAME: Final = 256
 """Bytes of a published message beside its frame."""
@@ -73,10 +73,10 @@ FRAME: Final = 256
 # real process in test_accounts_measured.py. Where the allocator decides, these are rather high.
 
 SOCKET: Final = 2048
-"""Bytes of a connection that has said nothing yet."""
+"""Bytes of a connection that has sent nothing yet."""
 
 PLACE: Final = 1536
-"""Bytes more where the router knows it: since its on_connect, or since a handler has opened it."""
+"""Bytes more for its entry: since its on_connect, or since a handler opened it."""
 
 WEBSOCKET: Final = 3072
 """Bytes more of a WebSocket."""
@@ -85,18 +85,18 @@ TLS: Final = 18 * 1024
 """Bytes more of what OpenSSL keeps of a connection."""
 
 TLS_HANDSHAKE: Final = 28 * 1024
-"""Bytes more while it shakes hands."""
+"""Bytes more during the TLS handshake."""
 
 EARLY: Final = 2
-"""Bytes for each byte that has come before it is known what the connection is, and of what a
-handler has asked for until the connection is open. They are kept in pieces and as a whole."""
+"""Bytes for each byte received before the protocol is known, and for each byte of a handler's
+request to open a connection until it is open: kept in pieces and as a whole."""
 
 TEXT: Final = 3
-"""Bytes for each byte of a head. Handlers see it as text, and that is cut out of copies whose
-memory is not all used again."""
+"""Bytes for each byte of a head. Handlers get it as text, cut out of copies whose memory is not all
+used again."""
 
 NOT_ASCII: Final = 5
-"""The same where it has other characters: Python then keeps them in UTF-8, too."""
+"""The same for a head that is not ASCII: Python keeps that in UTF-8, too."""
 
 FIELD: Final = 128
 """Bytes for each field of a head beside its text."""
@@ -115,7 +115,7 @@ COUPLE: Final = 64
 
 
 def _closing_frees(entry: Entry) -> int:
-    """What closing the connection would free, and no handler has a claim to."""
+    """Bytes that closing the connection would free without the loss of an event."""
     return entry.output_counted + entry.unfinished
 
 
@@ -134,37 +134,34 @@ class Flow:
         self.total = 0
         """Bytes of events and output of all connections."""
         self.kept = 0
-        """Bytes of what connections are, and of what handlers keep here for them."""
+        """Bytes of the connections themselves, and of what handlers store in them."""
         self.shared = 0
         """Bytes of no single connection: published messages that wait for sockets, and what waits
         for workers that do not read."""
         self.without_entry: dict[Connection, None] = {}
-        """Connections without a place: nobody knows yet what they are, or they are over and linger.
-        """
-        self.left_behind = 0
-        """Bytes of those that clients have left behind before any worker heard of them."""
+        """Connections that have said nothing yet, and ended ones whose sockets linger."""
         self.weighed = 0
-        """Bytes of incomplete messages and of compression, as last weighed."""
+        """Bytes of incomplete messages and of compression, as of the last check."""
         self.check_above: float = memory_limit * CROWDED
-        """The total above which `check_memory` is due. What is read as a part of something larger
-        lowers it, until that is weighed."""
+        """The total above which `check_memory` is due. Incomplete messages lower it until they are
+        weighed."""
         self.due = False
-        """`check_memory` is to come before anything more is read."""
+        """`check_memory` comes before anything more is read."""
         self.crowded = False
         self._crowded_since = 0.0
         self.full = False
-        """Nobody is read from."""
+        """The limit is reached: no open connection is read."""
         self.changed: dict[Entry, None] = {}
         self.paused: set[Entry] = set()
         self.unfinished: set[Entry] = set()
-        """Connections whose last read has not completed a message."""
+        """Connections whose last read did not complete a message."""
         self.unwritten: dict[Entry, tuple[int, float]] = {}
-        """Connections with output that the kernel has not taken: how far they were, and since
-        when they are no further."""
+        """Connections with output that the kernel has not taken: how many bytes it had taken when
+        that was last looked at, and since when it has taken no more."""
         self.now = 0.0
 
     def add(self, entry: Entry, size: int) -> None:
-        """Bytes of an event came into the account."""
+        """Add the bytes of an event to the account."""
         entry.held += size
         self.total += size
         self.pause_if_high(entry)
@@ -172,12 +169,12 @@ class Flow:
             self.due = True
 
     def pause_if_high(self, entry: Entry) -> None:
-        """Pause it above the high-water mark."""
+        """Pause a connection that is above the high-water mark."""
         if entry.held + entry.output_counted > self.high and not entry.pauses & PAUSED_OWN:
             self.pause(entry, PAUSED_OWN)
 
     def remove(self, entry: Entry, size: int) -> None:
-        """Bytes of an event left the account."""
+        """Take the bytes of an event off the account."""
         entry.held -= size
         self.total -= size
         self.resume_if_low(entry)
@@ -188,7 +185,7 @@ class Flow:
         return self.total + self.weighed + self.kept + self.shared
 
     def weigh(self, con: Connection) -> None:
-        """A connection has come, or is something else than it was: weigh it anew."""
+        """Count the memory of a connection that is new or has changed."""
         if con.entry is None:
             self.without_entry[con] = None
         else:
@@ -198,12 +195,12 @@ class Flow:
         con.kept = size
 
     def keep(self, con: Connection, size: int) -> None:
-        """A connection takes so many bytes more, or fewer."""
+        """Count bytes that a connection takes beside its account; negative: it takes fewer."""
         con.kept += size
         self._keep(size)
 
     def keep_for(self, entry: Entry, size: int) -> None:
-        """Handlers keep so many bytes more here for a connection, or fewer."""
+        """Count bytes that handlers store in a connection: state, groups, marks."""
         entry.kept += size
         self._keep(size)
 
@@ -214,7 +211,7 @@ class Flow:
             self.due = True
 
     def share(self, frame: Framed) -> None:
-        """A published message counts once, until the last connection has let go of it."""
+        """Count a published message once, until no connection has it in its output."""
         frame.freed = self._free
         self.hold(len(frame) + FRAME)
 
@@ -222,14 +219,14 @@ class Flow:
         self.hold(-size - FRAME)
 
     def hold(self, size: int) -> None:
-        """So many bytes more, or fewer, are held for no single connection."""
+        """Count bytes that are held for no single connection."""
         self.shared += size
         self.check_above -= size
         if self.total > self.check_above:
             self.due = True
 
     def socket_closed(self, con: Connection) -> None:
-        """A connection has lost its socket, and what waits for that."""
+        """Forget the output of a connection whose socket is closed."""
         con.endpoint = None
         con.output.drop()
         entry = entry_of(con)
@@ -240,17 +237,17 @@ class Flow:
             self.output_changed(entry)
 
     def _leave(self, con: Connection) -> None:
-        """Neither a socket nor a place is left of a connection."""
+        """Neither its socket nor its entry is left."""
         self.without_entry.pop(con, None)
         self.keep(con, -con.kept)
 
     def resume_if_low(self, entry: Entry) -> None:
-        """Go on below the low-water mark."""
+        """End the pause of a connection that is below the low-water mark."""
         if entry.pauses & OF_ITS_BYTES and entry.held + entry.output_counted <= self.low:
             self.resume(entry, OF_ITS_BYTES)
 
     def output_changed(self, entry: Entry) -> None:
-        """The connection's unwritten output has grown or shrunk."""
+        """Count the output of a connection anew: it has grown or shrunk."""
         con = entry.con
         own = con.output.own_size
         if entry.gone:
@@ -259,7 +256,7 @@ class Flow:
                 self.keep(con, own - entry.output_memory)
                 entry.output_memory = own
             return
-        output = con.output.size + con.output.early_size
+        output = con.output.waiting
         self.total += own - entry.output_memory
         entry.output_counted = output
         entry.output_memory = own
@@ -268,7 +265,7 @@ class Flow:
         if not output:
             self.unwritten.pop(entry, None)
         elif entry not in self.unwritten:
-            self.unwritten[entry] = (entry.written - entry.skipped, self.now)
+            self.unwritten[entry] = (entry.taken, self.now)
         if entry.held + output > self.high:
             if not entry.pauses & PAUSED_OWN:
                 self.pause(entry, PAUSED_OWN)
@@ -280,8 +277,8 @@ class Flow:
                 self._check_couples(other)
 
     def forget(self, entry: Entry) -> None:
-        """The connection is gone: its bytes, its pauses and its couplings with it. Its socket may
-        outlive it, and what waits for that."""
+        """Remove the account, pauses and couplings of an entry. Its socket may outlive it, with its
+        output."""
         con = entry.con
         self.total -= entry.held + entry.output_memory
         self.weighed -= entry.unfinished
@@ -306,7 +303,7 @@ class Flow:
         self.unwritten.pop(entry, None)
 
     def couple(self, one: Entry, other: Entry) -> None:
-        """Join the flow control of two connections; with itself one is joined already."""
+        """Join the flow control of two connections."""
         if one is other:
             return
         for entry, partner in ((one, other), (other, one)):
@@ -325,7 +322,7 @@ class Flow:
             self.resume(entry, PAUSED_COUPLED)
 
     def pause(self, entry: Entry, why: Pause) -> None:
-        """Stop reading from a connection, for one more reason."""
+        """Add a reason not to read from a connection."""
         if not entry.pauses:
             entry.paused_since = self.now
             self.changed[entry] = None
@@ -333,7 +330,7 @@ class Flow:
         entry.pauses |= why
 
     def resume(self, entry: Entry, why: Pause) -> None:
-        """One reason less; reading goes on when none is left."""
+        """Remove a reason; reading resumes when none is left."""
         if entry.pauses & why:
             entry.pauses &= ~why
             if not entry.pauses:
@@ -341,7 +338,7 @@ class Flow:
                 self.paused.discard(entry)
 
     def read_part(self, con: Connection, size: int) -> None:
-        """Bytes were read that are no event yet."""
+        """Count bytes that were read and do not make an event yet."""
         entry = entry_of(con)
         if entry is None:
             self.keep(con, EARLY * size)
@@ -353,15 +350,15 @@ class Flow:
 
     @property
     def is_check_due(self) -> bool:
-        """Whether `check_memory` is due, or would find that there is room again."""
+        """Whether `check_memory` is due, or would find room again."""
         if self.due:
             return True
         share = FULL_UNTIL if self.full else RELIEVED
         return self.crowded and self.accounted <= self.memory_limit * share
 
     def check_memory(self, entries: Collection[Entry]) -> list[Connection]:
-        """When it is due, and once a second: pause the fullest while we are crowded, and everybody
-        while we are full; give those to close (1013)."""
+        """Pause the fullest connections while memory is crowded, and all while it is full. Give the
+        connections to close (1013)."""
         limit = self.memory_limit
         self.weighed = self._weigh_unfinished(entries)
         total = self.accounted
@@ -385,8 +382,8 @@ class Flow:
         return to_close
 
     def _can_free(self, entries: Collection[Entry], size: float) -> bool:
-        """Whether so much would be free without any output and unfinished messages. If events that
-        wait for handlers are the reason, or the number of connections, those close nobody."""
+        """Whether all output and unfinished messages together make up `size` bytes. If events that
+        wait for handlers are the reason, or the number of connections, nothing is closed."""
         slow = sum(con.kept for con in self.without_entry if con.kept > WORTH_WEIGHING)
         return size <= slow + self.shared + sum(r.output_memory + r.unfinished for r in entries)
 
@@ -410,12 +407,12 @@ class Flow:
                 self.resume(entry, PAUSED_OWN)
 
     def _fullest(self, entries: Collection[Entry], excess: float) -> list[Connection]:
-        """Those to close, until so much is free.
+        """The connections to close to free `excess` bytes.
 
-        First those without a place: no handler would miss them. Then those with most output and
-        unfinished messages; of what a member shares with others it is known only afterwards what
-        that frees. What connections keep counts only where that alone is too much: all else becomes
-        less by itself, as handlers and clients go on.
+        First come those without an entry, which no handler knows; then those with most output and
+        unfinished messages. How much shared output a close frees is known only afterwards. What
+        connections keep counts only where that alone is too much: all else shrinks by itself as
+        handlers and clients go on.
         """
         to_close: dict[Connection, None] = {}
         closable = [(con.kept, con) for con in self.without_entry if con.kept > WORTH_WEIGHING]
@@ -424,7 +421,7 @@ class Flow:
         self._choose(full, excess, to_close)
         excess = self.kept - self.memory_limit * FULL_UNTIL
         if excess > 0:
-            # Those that are over, or will be soon, take theirs along.
+            # Those that have ended, or will soon, free theirs.
             there: list[tuple[int, Connection]] = []
             for entry in entries:
                 size = entry.kept + entry.con.kept
@@ -439,7 +436,7 @@ class Flow:
     def _choose(
         self, sizes: list[tuple[int, Connection]], excess: float, to_close: dict[Connection, None]
     ) -> int:
-        """Choose the largest, until so much would be free; returns how much would be."""
+        """Choose the largest until `excess` bytes would be free; give how many would be."""
         freed = 0
         for size, con in sorted(sizes, key=_first, reverse=True):
             if freed >= excess:
@@ -450,13 +447,13 @@ class Flow:
             to_close[con] = None
             freed += size
             if con.output.shared_size:
-                # If it was not so much, the next turn goes on.
+                # It may free less: then the next turn closes more.
                 self.due = True
         return freed
 
     def _weigh_unfinished(self, entries: Collection[Entry]) -> int:
-        """Bytes of incomplete messages and of compression. Those whose last reads were complete
-        hold next to none, unless they keep contexts between messages."""
+        """Bytes of incomplete messages and of compression. A connection whose last read completed a
+        message holds almost none, unless it keeps a compression context."""
         total = 0
         for entry in list(entries if self._keeps_contexts else self.unfinished):
             entry.unfinished = entry.con.unfinished + entry.con.contexts_size
@@ -467,13 +464,13 @@ class Flow:
         return total
 
     def stop_reading(self, entries: Iterable[Entry]) -> None:
-        """The gateway is stopping: nothing new comes in from anyone."""
+        """Pause connections as the gateway is stopping."""
         for entry in entries:
             self.pause(entry, PAUSED_STOPPING)
 
 
 def weight(con: Connection) -> int:
-    """What a connection weighs now, with what it is and where it stands in its life."""
+    """Bytes of memory that a connection takes in its present state."""
     size = SOCKET
     if con.entry is not None:
         size += PLACE
@@ -491,7 +488,7 @@ def weight(con: Connection) -> int:
 
 
 def size_of_head(inf: Mapping[str, str]) -> int:
-    """What a head takes as handlers see it."""
+    """Bytes of a request head as handlers see it."""
     if not inf:
         return 0
     text = "".join([*inf, *inf.values()])
@@ -499,7 +496,7 @@ def size_of_head(inf: Mapping[str, str]) -> int:
 
 
 def size_of(value: Any) -> int:
-    """What plain data take: options of `open`, facts about a connection."""
+    """Bytes of plain data: options of `open`, facts about a connection."""
     size = 0
     values = [value]
     while values:

@@ -115,7 +115,7 @@ class Deadlines:
         unwritten, timeout = self._registry.flow.unwritten, self._settings.write_timeout
         late = []
         for entry, (known, since) in unwritten.items():
-            taken = entry.written - entry.skipped
+            taken = entry.taken
             con = entry.con
             if taken != known or con.state is CONNECTING:
                 unwritten[entry] = (taken, now)

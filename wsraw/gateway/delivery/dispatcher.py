@@ -68,6 +68,8 @@ class Dispatcher:
         """Workers that have something to be sent; the shell takes them once a turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
         """Connections with which something of ours has gone wrong: they are to be ended."""
+        self.left_behind = 0
+        """Bytes of events of clients that have left before any worker heard of them."""
         self.failed_workers: list[tuple[Worker, BaseException]] = []
         """The same of workers' sessions."""
 
@@ -384,10 +386,10 @@ class Dispatcher:
         if entry.left_behind:
             return True
         flow = self._flow
-        if flow.left_behind + entry.held > flow.memory_limit * LEFT_BEHIND:
+        if self.left_behind + entry.held > flow.memory_limit * LEFT_BEHIND:
             return False
         entry.left_behind = entry.held
-        flow.left_behind += entry.left_behind
+        self.left_behind += entry.left_behind
         self._leave_queue(entry)
         self._queue(entry)
         return True
@@ -403,7 +405,7 @@ class Dispatcher:
             self.sweep(pool)
 
     def _uncount_left_behind(self, entry: Entry) -> None:
-        self._flow.left_behind -= entry.left_behind
+        self.left_behind -= entry.left_behind
         entry.left_behind = 0
 
     def _serve_suspects(self, pool: Pool, now: float) -> None:

@@ -178,6 +178,16 @@ class Entry:
         self.skipped = 0
         """Bytes of that which were left out."""
 
+    @property
+    def sent(self) -> int:
+        """Bytes that were ever queued for its socket."""
+        return self.written + self.con.output.size
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the kernel has taken."""
+        return self.written - self.skipped
+
     def park(self, event: Event, size: int) -> None:
         """Let an event wait behind those that do."""
         self._queue_of_parked().append((event, size))

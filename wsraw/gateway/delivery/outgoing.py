@@ -141,7 +141,7 @@ class Outgoing:
         con = entry.con
         entry.active = True
         output = con.output
-        size = output.size + output.early_size + len(send.data)
+        size = output.waiting + len(send.data)
         if size > self._limit:
             self._check_limit(entry, worker, size, now)
         why = con.send(send.data, send.type, send.final, now)
@@ -198,7 +198,7 @@ class Outgoing:
         """
         limit, con = self._limit, entry.con
         batch = (worker.session.number, worker.session.batches) if worker is not None else None
-        if con.output.size + con.output.early_size <= limit or entry.burst_of is None:
+        if con.output.waiting <= limit or entry.burst_of is None:
             entry.burst_until = now + AT_ONCE
             entry.burst_of = batch or (0, 0)
             entry.allowance = 0
@@ -217,7 +217,7 @@ class Outgoing:
         while self.over_limit:
             entry, _ = self.over_limit.popitem()
             con = entry.con
-            size = con.output.size + con.output.early_size
+            size = con.output.waiting
             if entry in self.compressing:
                 size += entry.held
             if size > self._limit + entry.allowance and not (entry.gone or con.close_cause):

@@ -1,13 +1,14 @@
-"""Sans-I/O. The table of connections: each one's place, its id, its name, and how it is ended.
+"""Sans-I/O. The registry of connections, by id, by name and by group; and how they are ended.
 
-What the shell asks for after each turn: `dirty` connections have output to write or a close to
-finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
+After each turn the sockets do what it asks for: `dirty` connections have output to write or a close
+to finish, `to_dial` are to be connected, `flow.changed` have a pause to apply.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from typing import Final
 
 from wsraw.config.pools import in_force
@@ -16,17 +17,27 @@ from wsraw.config.units import human_size
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.counters import FAULT, LEFT, Counters
-from wsraw.gateway.delivery.accounts import MARK, Flow
+from wsraw.gateway.delivery.accounts import MARK, MEMBER, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
 from wsraw.gateway.delivery.entry import Entry, Pool, Worker
-from wsraw.gateway.delivery.groups import Groups
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
-from wsraw.link.records import DEFAULT_POOL, ID_EPOCH_SHIFT, Close, Event, OnClose, Reached
+from wsraw.link.records import (
+    DEFAULT_POOL,
+    GROUP_LIMIT,
+    ID_EPOCH_SHIFT,
+    Close,
+    Event,
+    OnClose,
+    Reached,
+)
 from wsraw.link.states import GONE
 
 ALIASES_KEPT: Final = 10_000
 """Ids under which standing connections were asked for; the oldest goes when there are more."""
+
+MOST_GROUPS: Final = 1000
+"""Groups that one connection may be in."""
 
 
 class Ids:
@@ -225,7 +236,7 @@ class Registry:
         ]
         if CONNECTING not in states and OPEN not in states:
             return False
-        said = entry.written + con.output.size
+        said = entry.sent
         known, since = self._unanswered.get(entry, (-1, now))
         if known != said or CONNECTING in states:
             self._unanswered[entry] = (said, now)
@@ -401,3 +412,49 @@ class Registry:
                 self.close(entry, 1001, "the server is going away", "going-away", now)
             except Exception as error:
                 self.fault(entry.con, error, now)
+
+
+class Groups:
+    """Members by group, in the order they joined. A group exists while it has members."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._members: dict[str, dict[Entry, None]] = {}
+
+    def join(self, entry: Entry, group: str) -> str | None:
+        """Add a connection; give why it cannot join. Joining twice does nothing."""
+        if len(group) > GROUP_LIMIT:
+            return f"the name of a group has at most {GROUP_LIMIT} characters"
+        if entry.groups is None:
+            entry.groups = set()
+        if len(entry.groups) >= MOST_GROUPS and group not in entry.groups:
+            return f"connection {entry.id} is in {MOST_GROUPS} groups already"
+        if group not in entry.groups:
+            entry.groups.add(group)
+            self._flow.keep_for(entry, _weight(group))
+        self._members.setdefault(group, {})[entry] = None
+        return None
+
+    def leave(self, entry: Entry, group: str) -> None:
+        """Remove a connection; leaving a group that it is not in does nothing."""
+        if entry.groups is not None and group in entry.groups:
+            entry.groups.discard(group)
+            self._flow.keep_for(entry, -_weight(group))
+        members = self._members.get(group)
+        if members is not None:
+            members.pop(entry, None)
+            if not members:
+                del self._members[group]
+
+    def forget(self, entry: Entry) -> None:
+        """Remove a connection from all its groups."""
+        for group in list(entry.groups or ()):
+            self.leave(entry, group)
+
+    def members(self, group: str) -> Collection[Entry]:
+        """The members now: a view, not a copy."""
+        return self._members.get(group, {}).keys()
+
+
+def _weight(group: str) -> int:
+    return MEMBER + sys.getsizeof(group)

@@ -1,14 +1,12 @@
-"""Sans-I/O. Events that were in flight at a worker when it died, or when its link was lost: which
-of them was it?
+"""Sans-I/O. Which event killed a worker: suspects are the events that were in flight when it died.
 
-In a batch nobody can tell. So all of them are suspects, and each is given again, one at a time, to
-a worker that holds nothing else: an ack clears it, a death while it was alone is conclusive. After
-`max_deliveries` deaths, the last of them alone, an event is poison. The innocent ones wait for as
-long as it takes to clear those before them, which is a round trip each.
+Each suspect is delivered again, one at a time, to a worker that has nothing else in flight: an ack
+clears it, a death while it was alone is conclusive. After `max_deliveries` deaths, the last of them
+alone, an event is poison. The others wait until those before them are cleared, a round trip each.
 
-A lost link is not a death: networks break, and the worker comes back. But an event may break the
-link, by what its handler sends for example. So the losses of an event are counted by themselves. It
-goes alone once one more is enough, and is poison after `max_deliveries` of them, the last of them
+A lost link is not a death: networks fail, and the worker comes back. But an event may break the
+link, for example by what its handler sends. So lost links are counted separately: an event goes
+alone once one more would be enough, and is poison after `max_deliveries` of them, the last of them
 alone.
 """
 
@@ -21,7 +19,7 @@ from wsraw.link.window import InFlight, Owner
 
 
 class Suspects:
-    """Deaths by event. Events are told apart as objects: each is cleared before it is freed."""
+    """Deaths and lost links by event, by its identity: each event is cleared before it is freed."""
 
     def __init__(self, max_deliveries: int) -> None:
         self._max_deliveries = max_deliveries
@@ -35,22 +33,22 @@ class Suspects:
         return id(event) in self._deaths
 
     def clear(self, event: Event) -> None:
-        """It was handled, or nobody will hear it any more."""
+        """Forget an event that was handled or dropped."""
         self._deaths.pop(id(event), None)
         self._losses.pop(id(event), None)
 
     def suspect(self, event: Event) -> None:
-        """Its worker is out of sight, and perhaps not dead: no death yet."""
+        """Note an event whose worker is disconnected and perhaps not dead: no death yet."""
         self._deaths.setdefault(id(event), 0)
 
     def confirm(self, events: Iterable[Event]) -> None:
-        """That worker has not come back: a death for those of them that are still suspects."""
+        """Count a death for the events that are still suspects: their worker did not come back."""
         for event in events:
             if id(event) in self._deaths:
                 self._deaths[id(event)] += 1
 
     def died(self, flight: InFlight[Owner], alone: bool) -> int:
-        """A worker died that held it. The count of deaths if that makes it poison, else 0."""
+        """Count a death of its worker; give the number of deaths if the event is poison, else 0."""
         deaths = self._deaths.get(id(flight.event), 0) + 1
         if alone and deaths >= self._max_deliveries:
             self.clear(flight.event)
@@ -59,8 +57,7 @@ class Suspects:
         return 0
 
     def lost(self, flight: InFlight[Owner], alone: bool) -> int:
-        """The link of a worker that held it was lost, and that worker lives. The count of losses if
-        that makes it poison, else 0."""
+        """Count a lost link of its worker; give how many if the event is poison, else 0."""
         key = id(flight.event)
         losses = self._losses.get(key, 0) + 1
         if alone and losses >= self._max_deliveries:

@@ -269,7 +269,7 @@ class Commands:
         if len(entry.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
         self._registry.flow.keep_for(entry, MARK)
-        entry.marks.append((entry.written + entry.con.output.size, worker, mark.ref))
+        entry.marks.append((entry.sent, worker, mark.ref))
         return None
 
     def _query(self, worker: Worker, query: Query, now: float) -> str | None:

@@ -5,7 +5,7 @@ from stage import Stage, entry_of
 from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Entry
-from wsraw.gateway.delivery.groups import Groups
+from wsraw.gateway.delivery.registry import Groups
 
 
 def flow() -> Flow:
