@@ -10,8 +10,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
-from wsraw.gateway.delivery.pool import PoolOf
-from wsraw.gateway.delivery.worker import WorkerOf
+from wsraw.gateway.delivery.worker import PoolOf, WorkerOf
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Close, Event, Send
 
