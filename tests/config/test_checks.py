@@ -32,7 +32,10 @@ def test_options_become_settings() -> None:
         ({"dispatch": "some"}, "dispatch: 'some': write any or sticky"),
         ({"deflate": "maybe"}, "deflate: 'maybe': write true or false"),
         ({"memory_limit": 512}, "memory_limit (512 bytes) must be at least"),
-        ({"max_message_size": (63 << 20) + 1}, "max_message_size (66060289) must not be above"),
+        (
+            {"max_message_size": (63 << 20) + 1},
+            "max_message_size: 66060289: write",
+        ),
         ({"colour": "red"}, "colour: there is no such setting"),
         ({"listen": []}, "listen: at least one"),
         ({"listen": ["8000"]}, "listen: '8000': write HOST:PORT"),
@@ -91,7 +94,7 @@ def test_link_keys_without_a_worker_listener_are_refused() -> None:
 
 
 def test_a_worker_heartbeat_has_an_upper_bound() -> None:
-    with pytest.raises(ValueError, match="worker_heartbeat must be at most"):
+    with pytest.raises(ValueError, match=r"worker_heartbeat: .* at most 60s"):
         from_options({"worker_heartbeat": 61.0})
     assert from_options({"worker_heartbeat": 0.0}).worker_heartbeat == 0
 

@@ -8,16 +8,13 @@ from typing import Any, Final
 from wsraw.config import options, pools
 from wsraw.config.addresses import Listen, Networks, is_loopback_endpoint, parse_listen
 from wsraw.config.origins import Hosts, Origins
-from wsraw.config.settings import KIB, LARGEST_MESSAGE, MIB, Settings
+from wsraw.config.settings import KIB, MIB, Settings
 
 LEAST_MEMORY: Final = MIB
 """Bytes. A number without its unit (512 for 512MiB) would refuse all clients."""
 
 ONE_READ: Final = 64 * KIB
 """Most bytes read from a connection in a turn."""
-
-LONGEST_HEARTBEAT: Final = 60.0
-"""Seconds. A lost link is noticed after three."""
 
 
 def from_options(values: Mapping[str, Any]) -> Settings:
@@ -55,11 +52,6 @@ def _check_sizes(settings: Settings) -> None:
             f"memory_limit ({settings.memory_limit} bytes) must be at least 1MiB; write a unit, as "
             "in 512MiB"
         )
-    if settings.max_message_size > LARGEST_MESSAGE:
-        raise ValueError(
-            f"max_message_size ({settings.max_message_size}) must not be above "
-            f"{LARGEST_MESSAGE // MIB}MiB, the most that reaches a worker in one piece"
-        )
 
 
 def _check_link(settings: Settings) -> None:
@@ -78,10 +70,6 @@ def _check_link(settings: Settings) -> None:
         raise ValueError(f"{given} needs {missing}: both sides of the link have keys")
     if settings.link_key and not settings.worker_listen:
         raise ValueError("link_key needs worker_listen, as in tcp://ADDRESS:PORT")
-    if settings.worker_heartbeat > LONGEST_HEARTBEAT:
-        raise ValueError(
-            f"worker_heartbeat must be at most {LONGEST_HEARTBEAT:g} seconds; 0 switches it off"
-        )
 
 
 def _check_proxies(listen: Listen, settings: Settings) -> None:

@@ -189,9 +189,12 @@ def _from_text(known: Option, text: str) -> Any:
 def _advice(known: Option) -> str:
     """What to write instead."""
     bounds = f"{known.minimum} or more"
+    size = f"; {units.show_size(known.minimum)} or more" if known.minimum > 1 else ""
+    time = ""
     if known.maximum is not None:
         bounds = f"from {known.minimum} to {known.maximum}"
-    least = f", {known.minimum} bytes or more" if known.minimum else ""
+        size = f"{size}; at most {units.show_size(known.maximum)}"
+        time = f"; at most {units.show_time(known.maximum)}"
     return {
         "text": "write a text in quotes",
         "texts": "write a text in quotes, or a list of them",
@@ -199,8 +202,8 @@ def _advice(known: Option) -> str:
         "switch": "write true or false",
         "count": f"write a whole number, {bounds}",
         "number": f"write a number, {bounds}",
-        "size": f"{units.SIZE_HINT}{least}",
-        "time": f"{units.TIME_HINT}; 0 switches it off",
+        "size": f"{units.SIZE_HINT}{size}",
+        "time": f"{units.TIME_HINT}{time}; 0 switches it off",
     }[known.kind]
 
 

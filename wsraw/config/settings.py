@@ -176,7 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Most time for the TLS handshake, and again for the HTTP request headers (408)."""
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
     """Largest HTTP request line and headers (431)."""
-    max_message_size: Bytes = MIB
+    max_message_size: Annotated[Bytes, Meta(le=LARGEST_MESSAGE)] = MIB
     """Largest WebSocket message after decompression (1009); at most 63MiB."""
     message_rate: Annotated[float, Meta(ge=0)] = 0.0
     """Messages per second that a client may send on average: WebSocket frames (pings too), or reads
@@ -251,7 +251,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_keys: PathText = ""
     """File, or folder of *.pub files, with the public keys of the workers that may connect, and the
     pools that each may join."""
-    worker_heartbeat: Seconds = 2.0
+    worker_heartbeat: Annotated[Seconds, Meta(le=60)] = 2.0
     """Interval of heartbeats on links to other machines. A link is lost after three without an
     answer."""
 
