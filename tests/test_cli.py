@@ -130,53 +130,6 @@ def test_wrong_options_are_refused_in_one_line(
     assert told.out == ""
 
 
-def test_a_worker_needs_an_endpoint_and_a_token(
-    handlers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["worker", handlers, "--connect", "here"]) == 2
-    assert "write ipc://DIR/link.sock or tcp://HOST:PORT" in capsys.readouterr().err
-    assert cli.main(["worker", handlers, "--connect", "tcp://127.0.0.1:1"]) == 2
-    assert "give --token or WSRAW_TOKEN" in capsys.readouterr().err
-    assert cli.main(["worker", handlers, "--connect", f"ipc://{tmp_path}/link.sock"]) == 2
-    assert "is `wsraw run` running there" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["status"], ["reload"], ["scale", "2"], ["stop"], ["drain"], ["dead-letters"]],
-    ids=lambda arguments: arguments[0],
-)
-def test_commands_hear_which_run_is_meant_from_the_environment(
-    arguments: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("WSRAW_RUN_DIR", str(tmp_path / "one"))
-    cli.main(arguments)
-    told = capsys.readouterr()
-    assert str(tmp_path / "one") in told.out + told.err
-    cli.main([*arguments, "--run-dir", str(tmp_path / "two")])
-    told = capsys.readouterr()
-    assert str(tmp_path / "two") in told.out + told.err
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")
-def test_a_worker_started_by_hand_takes_its_run_from_the_environment(
-    handlers: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("WSRAW_RUN_DIR", str(tmp_path / "one"))
-    for arguments in ([], ["--run-dir", str(tmp_path / "two")]):
-        assert cli.main(["worker", handlers, *arguments]) == 2
-        place = tmp_path / ("two" if arguments else "one")
-        assert f"{place}/token" in capsys.readouterr().err
-
-
 DROP_PRIVILEGES = """
 import ctypes, os, sys
 PR_CAPBSET_DROP = 24
@@ -288,16 +241,3 @@ def test_a_module_in_the_current_folder_does_not_replace_one_of_wsraw(tmp_path: 
     done = wsraw("run", "--workers", "broken.py", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert "SyntaxError" in done.stderr
     assert "wrong module" not in done.stderr
-
-
-# --- keys ---
-
-
-def test_keygen_makes_a_pair_and_explains_the_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 0
-    told = capsys.readouterr().out
-    assert told == f"{tmp_path}/alice.key: secret; {tmp_path}/alice.pub: for the other side\n"
-    assert cli.main(["keygen", str(tmp_path), "--name", "alice"]) == 2
-    assert "choose another --name" in capsys.readouterr().err

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from wsraw import cli
+from wsraw.commands.failures import WrongUse
+from wsraw.commands.options import OF_WORKERS, gather, setting_options
+from wsraw.config import options
+
+
+def test_help_shows_settings_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f"\n{heading}:\n") for heading in options.SECTIONS.values()]
+    assert places == sorted(places)
+    for (first, _), place in zip(options.SECTIONS.items(), places, strict=True):
+        flag = options.option(first).flag
+        assert shown[place:].split("\n")[2].strip().startswith(f"--{flag} ")
+
+
+def test_only_options_that_are_given_are_gathered() -> None:
+    values: dict[str, Any] = {"reload": None, "listen": (), "deflate": False, "max_events": "0"}
+    assert gather(values).sources == {"deflate": "--deflate", "max_events": "--max-events"}
+
+
+def test_wrong_values_are_wrong_use() -> None:
+    with pytest.raises(WrongUse, match="--max-events: 'x'"):
+        gather({"max_events": "x"})
+
+
+def test_a_command_can_have_some_of_the_settings() -> None:
+    @click.command()
+    @setting_options(OF_WORKERS)
+    def some(**values: Any) -> None:
+        """Take them."""
+
+    assert {param.name for param in some.params} == set(OF_WORKERS)
