@@ -150,7 +150,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "config.settings",
         "config.options",
         "config.units",
-        *(f"tools.conform.{name}" for name in ("behaviour", "manners", "play", "stage", "watch")),
+        *(f"tools.conform.{name}" for name in ("played_gateway", "script_runner")),
         *(f"supervisor.decisions.{name}" for name in ("policy", "child", "pool", "restarts")),
     ],
 )

@@ -145,7 +145,7 @@ def conform(
     names = [name.strip() for name in rules.split(",") if name.strip()]
     try:
         return runner.main(
-            command, names, generic=generic, patience=timeout, as_json=as_json, log=log
+            command, names, generic=generic, timeout=timeout, as_json=as_json, log=log
         )
     except runner.CannotConform as error:
         raise WrongUse(str(error)) from error

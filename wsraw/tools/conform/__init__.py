@@ -1,1 +1,1 @@
-"""`wsraw conform`: plays the gateway for one worker, and checks it rule by rule."""
+"""`wsraw conform`: plays the gateway for one worker, and checks the worker rule by rule."""

@@ -1,4 +1,4 @@
-"""I/O. The ROUTER of a gateway that is played: it can die and come back at its endpoint."""
+"""I/O. The ROUTER socket of the played gateway, which can die and come back at its endpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RECEIVE_QUEUE: Final = 1000
 
 
 class Router:
-    """As the gateway's for workers of this machine."""
+    """A socket as the gateway has for workers of this machine."""
 
     def __init__(self) -> None:
-        # Made for us alone: who can reach the socket can play the worker.
+        # For this user alone: whoever can reach the socket can pose as the worker.
         self._folder = tempfile.mkdtemp(prefix="wsraw-conform-")
         path = os.path.join(self._folder, "link.sock")
         if sys.platform == "win32" or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
@@ -32,7 +32,6 @@ class Router:
         self.up()
 
     def up(self) -> None:
-        """Bind."""
         self._context = zmq.Context()
         socket = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 0)
@@ -44,15 +43,15 @@ class Router:
         self._socket = socket
 
     def down(self) -> None:
-        """Close at once, with all links. When this returns, the endpoint is free: a socket that was
-        only closed is so somewhat later, and takes the new one's file along."""
+        """Close at once, with all links, and wait until the endpoint is free. A socket that is only
+        closed frees it later, and would then remove the file of the next socket."""
         if self._socket is not None and self._context is not None:
             self._socket.close(0)
             self._context.term()
             self._socket = self._context = None
 
     def send(self, identity: bytes, data: bytes) -> None:
-        """Send a message. What cannot be sent is lost: its check will miss the answer."""
+        """Send a message. If it cannot be sent, the check misses the answer."""
         if self._socket is None:
             return
         try:
@@ -61,10 +60,10 @@ class Router:
             pass
 
     def receive(self, seconds: float) -> tuple[bytes, list[bytes]] | None:
-        """The next message with its identity; None if none comes within that time."""
+        """The next message with its routing id; None if none comes within that time."""
         milliseconds = max(0, int(seconds * 1000 + 0.999))
         if self._socket is None:
-            # Nobody can call while we are down; the time passes all the same.
+            # Nothing can come while the socket is closed.
             zmq.zmq_poll([], milliseconds)
             return None
         if not self._socket.poll(milliseconds):
@@ -73,6 +72,6 @@ class Router:
         return identity, frames
 
     def close(self) -> None:
-        """Leave nothing."""
+        """Close the socket and remove its folder."""
         self.down()
         shutil.rmtree(self._folder, ignore_errors=True)

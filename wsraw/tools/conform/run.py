@@ -1,4 +1,4 @@
-"""I/O. `wsraw conform`: the worker's process, the socket, and the clock around the play."""
+"""I/O. `wsraw conform`: the worker's process, the socket and the clock around the scripts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from functools import partial
-from types import FrameType
 from typing import IO, Final
 
 from wsraw.runtime.printable import printable, printable_lines
 from wsraw.supervisor.processes.process import Process
-from wsraw.tools.conform.play import FAIL, PASS, SKIP, Play, choose
+from wsraw.tools.conform.played_gateway import PlayedGateway
 from wsraw.tools.conform.router import Router
-from wsraw.tools.conform.stage import Action, Down, Kill, Send, Start, Up
+from wsraw.tools.conform.script_runner import FAIL, PASS, SKIP, Result, ScriptRunner, choose
 
 POOL: Final = "conform"
-"""Not the usual one: so it shows whether WSRAW_POOL is read."""
+"""Not the default pool, so that a worker must read WSRAW_POOL."""
 
-LOOK_EVERY: Final = 0.02
-"""Seconds after which we look whether the process has ended."""
+POLL_INTERVAL: Final = 0.02
+"""Seconds between two looks whether the process has ended."""
 
 LAST_LINES: Final = 20
-"""Of the worker's output, shown when something failed."""
+"""Of the worker's output, shown when a rule failed."""
 
 
 class CannotConform(Exception):  # noqa: N818
@@ -39,11 +38,11 @@ def main(
     names: Collection[str] = (),
     *,
     generic: bool = False,
-    patience: float = 5.0,
+    timeout: float = 5.0,
     as_json: bool = False,
     log: str = "",
 ) -> int:
-    """Check that worker; returns 0 if it keeps all rules, else 1. Raises CannotConform."""
+    """Check a worker; returns 0 if it keeps all rules, else 1. Raises CannotConform."""
     try:
         rules = choose(names, generic=generic)
     except ValueError as error:
@@ -52,37 +51,30 @@ def main(
         file = open(log, "w", encoding="utf-8") if log else None  # noqa: SIM115
     except OSError as error:
         raise CannotConform(f"--log {log}: {error.strerror}") from error
-    play = Play(rules, POOL, partial(secrets.token_hex, 8), patience)
-    shell = Shell(command, play, file, None if as_json else sys.stdout)
-    # As Ctrl-C: the worker must not be left behind.
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    driver = Driver(command, file)
+    gateway = PlayedGateway(driver, POOL, partial(secrets.token_hex, 8), timeout)
+    runner = ScriptRunner(rules, gateway)
+    # As with Ctrl-C, the worker must not be left behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        shell.run()
+        driver.run(runner, print_lines=not as_json)
     finally:
-        shell.close()
+        driver.close()
         signal.signal(signal.SIGTERM, before)
         if file is not None:
             file.close()
-    counts = {
-        verdict: sum(result.verdict == verdict for result in play.results)
-        for verdict in (PASS, FAIL, SKIP)
-    }
+    verdicts = [result.verdict for result in runner.results]
+    passed, failed, skipped = (verdicts.count(verdict) for verdict in (PASS, FAIL, SKIP))
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "command": list(command),
-                    **{name.lower(): count for name, count in counts.items()},
-                    "rules": [result.data() for result in play.results],
-                }
-            )
-        )
+        counts = {"pass": passed, "fail": failed, "skip": skipped}
+        results = [result.data() for result in runner.results]
+        print(json.dumps({"command": list(command), **counts, "rules": results}))
     else:
-        print(f"{counts[PASS]} passed, {counts[FAIL]} failed, {counts[SKIP]} skipped")
-    if play.failed:
-        for line in shell.last_lines:
+        print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    if failed:
+        for line in driver.last_lines:
             print(f"worker: {printable(line)}", file=sys.stderr)
-    return 1 if play.failed else 0
+    return 1 if failed else 0
 
 
 def _hint(command: Sequence[str]) -> str:
@@ -94,68 +86,55 @@ def _hint(command: Sequence[str]) -> str:
     return ""
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class Driver:
+    """The outside of the played gateway: one process at a time, and the socket."""
 
-
-class Shell:
-    """Does what the play wants, and tells it what happens."""
-
-    def __init__(
-        self, command: Sequence[str], play: Play, log: IO[str] | None, out: IO[str] | None
-    ) -> None:
+    def __init__(self, command: Sequence[str], log: IO[str] | None) -> None:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._command = command
-        self._play = play
         self._log = log
-        self._out = out
         self._router = Router()
         self._process: Process | None = None
         self._ended: deque[tuple[int, int]] = deque()
         """(number of the process, exit code); filled in threads."""
         self._number = 0
-        self._shown = 0
 
-    def run(self) -> None:
-        """Until the play is over."""
-        play = self._play
-        play.advance(time.monotonic())
+    def run(self, runner: ScriptRunner, *, print_lines: bool) -> None:
+        """Drive the scripts to their end."""
+        printed = 0
+        runner.advance(time.monotonic())
         while True:
-            self._act(play.actions)
-            self._show()
-            if play.over:
+            if print_lines:
+                _print(runner.results[printed:])
+                printed = len(runner.results)
+            if runner.over:
                 return
-            seconds = min(max(0.0, play.wake_at - time.monotonic()), LOOK_EVERY)
+            seconds = min(max(0.0, runner.wake_at - time.monotonic()), POLL_INTERVAL)
             if self._ended:
-                seconds = LOOK_EVERY
+                seconds = POLL_INTERVAL
             message = self._router.receive(seconds)
             now = time.monotonic()
             if message is not None:
-                play.receive(*message, now)
+                runner.receive(*message, now)
             elif self._ended:
-                # Only when nothing is left to read: its last batch came before its end.
+                # Only when nothing is left to read: the last batch came before the exit.
                 number, code = self._ended.popleft()
                 if number == self._number:
-                    play.exited(code, now)
-            play.advance(now)
+                    runner.exited(code, now)
+            runner.advance(now)
 
-    def _act(self, actions: deque[Action]) -> None:
-        while actions:
-            match actions.popleft():
-                case Send(identity, data):
-                    self._router.send(identity, data)
-                case Start(pool, token, instance):
-                    self._start(pool, token, instance)
-                case Kill():
-                    self._kill()
-                case Down():
-                    self._router.down()
-                case Up():
-                    self._router.up()
+    def send(self, identity: bytes, data: bytes) -> None:
+        self._router.send(identity, data)
 
-    def _start(self, pool: str, token: str, instance: str) -> None:
-        self._kill()
-        # What a process before it left to be read would be taken for its words.
+    def down(self) -> None:
+        self._router.down()
+
+    def up(self) -> None:
+        self._router.up()
+
+    def start(self, pool: str, token: str, instance: str) -> None:
+        self.kill()
+        # Messages of the last process must not count as those of the new one.
         self._router.down()
         self._router.up()
         self._number += 1
@@ -170,7 +149,7 @@ class Shell:
             self._process = Process(
                 self._command,
                 variables,
-                on_line=self._hear,
+                on_line=self._keep_line,
                 on_exit=lambda code: self._ended.append((number, code)),
             )
         except OSError as error:
@@ -178,20 +157,20 @@ class Shell:
             hint = _hint(self._command)
             raise CannotConform(f"{self._command[0]}: cannot be started: {why}{hint}") from error
 
-    def _hear(self, line: str) -> None:
+    def _keep_line(self, line: str) -> None:
         self.last_lines.append(line)
         log = self._log
         if log is not None:
             log.write(line + "\n")
             log.flush()
 
-    def _kill(self) -> None:
-        """And wait: no process of ours outlives us, and none speaks into the next one's words."""
+    def kill(self) -> None:
+        """End the process and wait, so that its output does not mix with that of the next one."""
         if self._process is None:
             return
         self._process.kill()
         if sys.platform != "win32":
-            # The command may be a script that has started the worker: its whole group goes.
+            # The command may be a script that has started the worker: end its whole group.
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except OSError:
@@ -200,15 +179,14 @@ class Shell:
         self._process = None
         self._number += 1
 
-    def _show(self) -> None:
-        if self._out is not None:
-            for result in self._play.results[self._shown :]:
-                print(printable_lines(result.line()), file=self._out, flush=True)
-        self._shown = len(self._play.results)
-
     def close(self) -> None:
-        """Leave nothing."""
-        self._kill()
-        # What lives on of a worker's own children may still write.
+        """End the process and remove the socket."""
+        self.kill()
+        # Children of the worker that are still alive may write to its output.
         self._log = None
         self._router.close()
+
+
+def _print(results: Sequence[Result]) -> None:
+    for result in results:
+        print(printable_lines(result.line()), flush=True)

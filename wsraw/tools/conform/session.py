@@ -1,4 +1,4 @@
-"""Sans-I/O. What the gateway, as it is played, knows of one session."""
+"""Sans-I/O. What the played gateway knows of one session."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import deque
 from typing import Any, Final, NamedTuple, get_args
 
 from wsraw.link.records import Event, Record, Send
-from wsraw.tools.conform import show
+from wsraw.tools.conform import rendering
 
 EVENTS: Final = {kind.__struct_config__.tag for kind in get_args(Event)}
 
 
 class Heard(NamedTuple):
-    """A record that came, and where it stood."""
+    """A record that came, and its place in the session."""
 
     batch: int
     """From 1, in its session."""
@@ -20,12 +20,12 @@ class Heard(NamedTuple):
     record: Any
 
     def text(self) -> str:
-        """For people."""
-        return show.record(self.record)
+        """The record as text."""
+        return rendering.record(self.record)
 
 
 class Session:
-    """From `welcome` on. Number 0 is the one that no worker has."""
+    """One session, from `welcome` on. Number 0 means that there is none."""
 
     def __init__(self, number: int, ids: range) -> None:
         self.number = number
@@ -41,11 +41,11 @@ class Session:
         self.heard: list[Heard] = []
         self.batches = 0
         self.over = False
-        """It has said bye."""
+        """The worker has sent bye."""
         self.next_seq = 1
 
     def number_event(self, record: list[Any]) -> int:
-        """Give an event its seq, which is returned."""
+        """Give an event its seq and return it."""
         seq = record[1] = self.next_seq
         self.next_seq += 1
         return seq
@@ -56,7 +56,7 @@ class Session:
         return next(iter(self.in_flight.values()), None) or next(waiting, None)
 
     def take(self, window: int) -> list[list[Any]]:
-        """What may go out now: no more events than the window has room for."""
+        """Take the waiting records that the window has room for."""
         batch = []
         while self.waiting:
             record = self.waiting[0]
@@ -68,13 +68,9 @@ class Session:
         return batch
 
     def sends(self, con: int, start: int = 0) -> list[Heard]:
-        """What was sent to a connection, from that place in `heard` on."""
-        return [
-            each
-            for each in self.heard[start:]
-            if type(each.record) is Send and each.record.con == con
-        ]
+        """The sends to a connection, from that index of `heard` on."""
+        return [heard for heard in self.commands(Send, start) if heard.record.con == con]
 
     def commands(self, kind: type[Record], start: int = 0) -> list[Heard]:
-        """The records of one kind, from that place in `heard` on."""
+        """The records of one kind, from that index of `heard` on."""
         return [each for each in self.heard[start:] if type(each.record) is kind]

@@ -1,4 +1,4 @@
-"""Sans-I/O. Records and batches as text for people: as in the docs, cut to a line."""
+"""Sans-I/O. Records and batches as text, in the notation of the docs, cut to one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def record(value: Any) -> str:
 
 
 def batch(data: bytes) -> str:
-    """A batch: `[7, [send, 5, "HI", "text", true], [ack, 3, 3]]`, or its bytes if it is none."""
+    """A batch: `[7, [send, 5, "HI", "text", true], [ack, 3, 3]]`, or the bytes of anything else."""
     try:
         value = decode_value(data)
     except (ValueError, RecursionError):
@@ -31,7 +31,7 @@ def batch(data: bytes) -> str:
 
 
 def cut(text: str) -> str:
-    """At most a line."""
+    """Cut a text to LONGEST characters."""
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -54,7 +54,7 @@ def _value(value: Any) -> str:
 
 
 def _string(text: str, length: int) -> str:
-    """In quotes; what cannot be printed is escaped, and a long one says how long it is."""
+    """Quote and escape a string, and append the length of one that was cut."""
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

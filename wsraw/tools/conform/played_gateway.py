@@ -1,15 +1,13 @@
-"""Sans-I/O. The gateway as `wsraw conform` plays it, for one worker at a time.
+"""Sans-I/O. The gateway that `wsraw conform` plays, for one worker at a time.
 
-Scripts speak through it and wait for what it has heard; it keeps the standing rules in mind
-(watch.py). What is to be done outside stands in `actions`.
+Scripts send events and notices through it and wait for the worker's answers; everything that the
+worker sends is also checked against the continuous rules.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Generator
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -24,18 +22,17 @@ from wsraw.link.records import (
     encode,
     gateway_decoder,
 )
-from wsraw.tools.conform import show
-from wsraw.tools.conform.rules import Breach, Script, Until
+from wsraw.tools.conform import rendering
+from wsraw.tools.conform.continuous_rules import Breach, ContinuousRules
 from wsraw.tools.conform.session import Heard, Session
-from wsraw.tools.conform.watch import Watch
 
 FIRST_EPOCH: Final = 131_000
-"""Near its end, 2**17: so ids have nearly all of their 53 bits."""
+"""Near the highest epoch, 2**17, so that ids have nearly all of their 53 bits."""
 
 FIRST_SESSION: Final = 1 << 40
 
 QUIET: Final = 0.15
-"""Seconds after which what has not come is taken not to come."""
+"""Seconds after which a record that has not come is assumed not to come."""
 
 IDS: Final = 2000
 """Ids in a range for `open`."""
@@ -44,77 +41,72 @@ ABOUT: Final = {"peer": "192.0.2.1:4711", "listener": "conform"}
 """What the gateway knows of a client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start the worker's process."""
+class Until(NamedTuple):
+    """What a script waits for: the condition, for at most so many seconds."""
 
-    pool: str
-    token: str
-    instance: str
+    condition: Callable[[], bool]
+    seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End it."""
+Script: TypeAlias = Generator[Until, bool, None]
+"""Yields what it waits for, and is sent whether that came true."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message to that identity."""
+class Outside(Protocol):
+    """The worker's process and the ROUTER socket, as the played gateway uses them."""
 
-    identity: bytes
-    data: bytes
+    def start(self, pool: str, token: str, instance: str) -> None:
+        """Start the worker's process."""
 
+    def kill(self) -> None:
+        """End the process at once."""
 
-@dataclass(frozen=True, slots=True)
-class Down:
-    """Close the socket at once, as a gateway that dies."""
+    def send(self, identity: bytes, data: bytes) -> None:
+        """Send a message to that routing id."""
 
+    def down(self) -> None:
+        """Close the socket at once, as when the gateway dies."""
 
-@dataclass(frozen=True, slots=True)
-class Up:
-    """Open one again, at the same endpoint."""
-
-
-Action: TypeAlias = Start | Kill | Send | Down | Up
+    def up(self) -> None:
+        """Open a socket again, at the same endpoint."""
 
 
-class Stage:
+class PlayedGateway:
     """One worker, one link, one session at a time."""
 
-    def __init__(self, pool: str, secret: Callable[[], str], patience: float) -> None:
-        """`secret` makes random texts; `patience`: seconds that an answer may take."""
-        self.now = 0.0
-        self.patience = patience
-        self.actions: deque[Action] = deque()
-        self.watch = Watch()
+    def __init__(
+        self, outside: Outside, pool: str, secret: Callable[[], str], timeout: float
+    ) -> None:
+        """`secret` makes random texts; `timeout`: seconds that an answer may take."""
+        self.timeout = timeout
+        self.rules = ContinuousRules()
         self.session = Session(0, range(0))
         self.hello: Hello | None = None
-        """The one that came last; None while it is awaited."""
+        """The last one; None while it is awaited."""
         self.running = False
         self.exit_code: int | None = None
         """Of a process that has ended."""
         self.identity = b""
         self.epoch = FIRST_EPOCH
+        self.unasked = 0
+        """How often the worker has sent hello without a who."""
+        self._outside = outside
         self._pool = pool
         self._secret = secret
         self._token = ""
         self._decoder = gateway_decoder()
         self._asked = False
-        self.unasked = 0
-        """How often it has said hello without a who."""
-        self._numbers = {0}
-        self._number = FIRST_SESSION
+        self._last_session = FIRST_SESSION
         self._connections = 1 << 35
         self._out: list[list[Any]] = []
 
-    # --- what the script waits for ---
+    # --- what a script waits for ---
 
     def until(
         self, condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 0.0
     ) -> Script:
         """Wait for a condition. Raises Breach when it does not come true, or the worker ends."""
-        seconds = seconds or self.patience
+        seconds = seconds or self.timeout
         met = yield Until(lambda: condition() or not self.running, seconds)
         if condition():
             return
@@ -124,30 +116,27 @@ class Stage:
         raise Breach(f"not within {seconds:g} s: {what}")
 
     def quiet(self, seconds: float = QUIET) -> Script:
-        """Wait for so long, whatever comes."""
+        """Wait for the whole time, whatever comes."""
         yield Until(lambda: False, seconds)
 
-    def all_acked(self, seconds: float = 0.0) -> Script:
-        """Wait until nothing is in flight."""
+    def deliver(self, seconds: float = 0.0) -> Script:
+        """Send what is queued and wait until every event is acked."""
+        self.flush()
         session = self.session
 
         def what() -> str:
-            return f"an ack of {show.record(session.unfinished())}"
+            return f"an ack of {rendering.record(session.unfinished())}"
 
         yield from self.until(lambda: session.unfinished() is None, what, seconds)
-
-    def shown(self, record: list[Any]) -> str:
-        """A record for people."""
-        return show.record(record)
 
     # --- the dialog ---
 
     def begin(self) -> Script:
-        """A session that is fresh, with a process that may not be."""
+        """Begin a fresh session, with a new process only if none is running."""
         if not self.running:
             self.start()
         what = "an empty message as PROBE_ROUTER sends it (is WSRAW_ENDPOINT connected to?)"
-        yield from self.until(lambda: bool(self.identity), what, 2 * self.patience)
+        yield from self.until(lambda: bool(self.identity), what, 2 * self.timeout)
         yield from self.enter()
 
     def enter(self) -> Script:
@@ -158,34 +147,34 @@ class Stage:
         assert self.hello is not None
         if self.hello.starting:
             session = self.session
-            what = "a first batch of a worker that said `starting`"
+            what = "a first batch of a worker whose hello had `starting`"
             yield from self.until(lambda: session.batches > 0, what)
 
     def start(self) -> None:
-        """A process, which will connect."""
+        """Start a process, which will connect."""
         self._token = self._secret()
         self.running = True
         self.exit_code = None
         self._link_lost()
-        self.watch.new_process()
-        self.actions.append(Start(self._pool, self._token, self._secret()))
+        self.rules.new_process()
+        self._outside.start(self._pool, self._token, self._secret())
 
     def stop(self) -> None:
         """End the process; nothing is expected of it any more."""
         if self.running:
-            self.actions.append(Kill())
+            self._outside.kill()
             self.running = False
         self._link_lost()
 
     def down(self) -> None:
-        """The gateway dies."""
-        self.actions.append(Down())
+        """Lose the link, as when the gateway dies."""
+        self._outside.down()
         self._link_lost()
 
     def up(self) -> None:
-        """The next one, of a new epoch, where the old one was."""
+        """Be the next gateway, with a new epoch, at the same endpoint."""
         self.epoch += 1
-        self.actions.append(Up())
+        self._outside.up()
 
     def _link_lost(self) -> None:
         self.identity = b""
@@ -197,7 +186,7 @@ class Stage:
         self._out = []
 
     def ask(self) -> None:
-        """Say `who`. The session is over with that."""
+        """Send `who`, which ends the session."""
         self._end_session()
         self.hello = None
         self._asked = True
@@ -205,18 +194,15 @@ class Stage:
 
     def welcome(self) -> None:
         """Begin a session, in answer to `hello`."""
-        assert self.hello is not None
-        self._number += 1
-        self._numbers.add(self._number)
-        first = self.new_con()
-        self._connections += IDS
-        self.session = Session(self._number, range(first, first + IDS))
+        self._last_session += 1
+        ids = self._new_range()
+        self.session = Session(self._last_session, ids)
         limits = {"state": STATE_LIMIT, "window_bytes": 1 << 20, "batch": 1 << 26}
-        fields = [PROTOCOL_VERSION, self._number, self.epoch, first, first + IDS - 1, self.window]
-        self._send([self._number, ["welcome", *fields, limits]])
+        fields = [PROTOCOL_VERSION, self._last_session, self.epoch, ids[0], ids[-1], self.window]
+        self._send([self._last_session, ["welcome", *fields, limits]])
 
     def refuse(self, why: str) -> None:
-        """Shut the worker out: in answer to `hello`, or of the session that stands."""
+        """Reject the worker, in answer to `hello` or within a session."""
         self._send([self.session.number, ["refused", 0, 0, why]])
 
     @property
@@ -231,6 +217,11 @@ class Stage:
         self._connections += 1
         return self.epoch << ID_EPOCH_SHIFT | self._connections
 
+    def _new_range(self) -> range:
+        first = self.new_con()
+        self._connections += IDS
+        return range(first, first + IDS)
+
     def event(self, tag: str, con: int, *fields: Any) -> int:
         """Queue an event; returns its seq."""
         record = [tag, 0, con, *fields]
@@ -241,7 +232,7 @@ class Stage:
     def notice(self, record: list[Any]) -> None:
         """Queue a record as it is."""
         self._out.append(record)
-        self.watch.given(record)
+        self.rules.given(record)
 
     def connect(self, con: int = 0) -> int:
         """Queue the `on_connect` of a client; returns the connection."""
@@ -261,106 +252,108 @@ class Stage:
         return self.event("on_close", con, 1006 if cause == "gateway-died" else 1000, "", cause, 1)
 
     def drain(self) -> None:
-        """Queue a `drain`."""
-        self.notice(["drain", self.patience])
+        """Send a `drain`, behind what is queued."""
+        self.notice(["drain", self.timeout])
+        self.flush()
 
     def flush(self) -> None:
-        """Send what is queued as one batch, as far as the window goes; the rest follows."""
+        """Send what is queued as one batch, as far as the window allows; the rest follows."""
         self.session.waiting += self._out
         self._out = []
-        if not self._pump() and not self.session.waiting:
+        if not self._send_waiting() and not self.session.waiting:
             self._send([self.session.number])
 
-    def _pump(self) -> bool:
+    def _send_waiting(self) -> bool:
         records = self.session.take(self.window)
         if records:
             self._send([self.session.number, *records])
         return bool(records)
 
     def _send(self, batch: list[Any]) -> None:
-        self.actions.append(Send(self.identity, encode(batch)))
+        self._outside.send(self.identity, encode(batch))
 
     def send_empty(self) -> None:
-        """The message that is no batch, as from a ROUTER that probes."""
-        self.actions.append(Send(self.identity, b""))
+        """Send the message that is not a batch, as a ROUTER that probes does."""
+        self._outside.send(self.identity, b"")
 
     # --- what comes ---
 
     def exited(self, code: int) -> None:
-        """The process is gone."""
+        """Note that the process has ended."""
         if self.running:
             self.running = False
             self.exit_code = code
             self._asked = False
 
     def receive(self, identity: bytes, frames: list[bytes]) -> None:
-        """One message of the worker."""
-        watch = self.watch
+        """Take one message of the worker."""
+        check = self.rules.check
         data = frames[-1] if frames else b""
 
         def text() -> str:
-            return show.batch(data) if data else "an empty message"
+            return rendering.batch(data) if data else "an empty message"
 
-        why = f"a message of {len(frames)} frames"
-        if not watch.see("batch", len(frames) == 1, why, text):
+        if not check("batch", len(frames) == 1, f"a message of {len(frames)} frames", text):
             return
         if identity != self.identity:
             self.identity = identity
-            watch.see("probe", not data, "a link began with something else", text)
+            check("probe", not data, "a link began with something else", text)
             why = "a routing id that libzmq makes begins with a zero byte"
-            watch.see("routing-id", identity[:1] == b"\0", why, identity.hex(" "))
+            check("routing-id", identity[:1] == b"\0", why, lambda: identity.hex(" "))
         if not data:
             return
         try:
             number, records, wrong = self._decoder.decode(data)
         except LinkError as error:
-            watch.see("batch", False, str(error), text)
+            check("batch", False, str(error), text)
             return
         for index, error_text in wrong:
-            watch.see("records", False, f"record {index}: {error_text}", text)
-        self._receive(number, records, text)
-
-    def _receive(self, number: int, records: list[Any], text: Callable[[], str]) -> None:
-        watch, session = self.watch, self.session
+            check("records", False, f"record {index}: {error_text}", text)
         for record in records:
             if type(record) is Hello:
                 alone = number == 0 and len(records) == 1
-                watch.see("session", alone, "hello is alone in a batch with number 0", text)
-                if watch.see("hello-asked", self._asked, "a hello that no who has asked for", text):
-                    self._asked = False
-                    self.hello = record
-                    watch.hello(record, self._pool, self._token)
-                else:
-                    self.unasked += 1
+                check("session", alone, "hello is alone in a batch with number 0", text)
+                self._receive_hello(record, text)
                 return
-        if not watch.see("session", number and number in self._numbers, f"{number} is none", text):
-            return
-        if number != session.number:
-            # Of a session that is over: dropped whole, as it should be.
-            return
-        watch.see("bye-last", not session.over, "a batch after bye", text)
+        known = FIRST_SESSION < number <= self._last_session
+        check("session", known, f"no session has the number {number}", text)
+        # A batch of an earlier session is dropped whole, as a gateway does.
+        if known and number == self.session.number:
+            self._receive_batch(records, text)
+
+    def _receive_hello(self, hello: Hello, text: Callable[[], str]) -> None:
+        why = "a hello that no who has asked for"
+        if self.rules.check("hello-asked", self._asked, why, text):
+            self._asked = False
+            self.hello = hello
+            self.rules.hello(hello, self._pool, self._token)
+        else:
+            self.unasked += 1
+
+    def _receive_batch(self, records: list[Any], text: Callable[[], str]) -> None:
+        rules, session = self.rules, self.session
+        rules.check("bye-last", not session.over, "a batch after bye", text)
         session.batches += 1
         for index, record in enumerate(records):
             if record is None:
                 continue
-            watch.touched.add("records")
-            watch.see("bye-last", not session.over, "a record after bye", text)
+            rules.check("records", True, "", text)
+            rules.check("bye-last", not session.over, "a record after bye", text)
             heard = Heard(session.batches, index, record)
             session.heard.append(heard)
-            watch.record(session, heard, text)
+            rules.command(session, heard)
             session.over = session.over or type(record) is Bye
             self._answer(record)
-        self._pump()
+        self._send_waiting()
 
     def _answer(self, record: Record) -> None:
-        """What a gateway would answer at once, so that any worker can go on."""
+        """Answer queries and marks at once, so that any worker can continue."""
         reply: list[Any]
         match record:
             case Query(what="ids"):
-                first = self.new_con()
-                self._connections += IDS
-                self.session.ids.append(range(first, first + IDS))
-                reply = ["answer", record.ref, [first, first + IDS - 1]]
+                ids = self._new_range()
+                self.session.ids.append(ids)
+                reply = ["answer", record.ref, [ids[0], ids[-1]]]
             case Query():
                 reply = ["answer", record.ref, []]
             case Mark():

@@ -1,0 +1,1 @@
+"""The rules that have a script of their own."""

@@ -1,0 +1,323 @@
+"""Sans-I/O. Checks that need the common behaviour, the echo that all examples implement.
+
+They show what a worker that only acks cannot: that commands are in the batch of their ack, that
+answers are in order, and what happens to a handler whose session ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from wsraw.link.records import Open, Send, State
+from wsraw.tools.conform import rendering
+from wsraw.tools.conform.checks.protocol_checks import LARGEST, MIB, leave
+from wsraw.tools.conform.continuous_rules import Breach
+from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway, Script
+from wsraw.tools.conform.rules import Check, Rule
+from wsraw.tools.conform.session import Heard
+
+SLOW: Final = 300
+"""Milliseconds that a handler takes while something else happens."""
+
+LATE: Final = 20
+"""Milliseconds after which an ack must have been sent; the rule says one."""
+
+ASTRAL: Final = "Grüße, 世界 😀 🏳️‍🌈"
+
+URL: Final = "ws://127.0.0.1:9/conform"
+
+
+def _reply(
+    gateway: PlayedGateway,
+    con: int,
+    data: bytes,
+    wanted: bytes,
+    kind: str = "text",
+    *,
+    final: bool = True,
+    seconds: float = 0.0,
+) -> Script:
+    """Send a message and check that the only answer is the wanted one."""
+    start = len(gateway.session.heard)
+    gateway.message(con, data, kind, final)
+    yield from gateway.deliver(seconds)
+    _check_answer(gateway, con, start, wanted, kind, final)
+
+
+def _check_answer(
+    gateway: PlayedGateway, con: int, start: int, wanted: bytes, kind: str, final: bool
+) -> None:
+    sends = gateway.session.sends(con, start)
+    expected = rendering.record(["send", con, wanted, kind, final])
+    if not sends:
+        others = [each for each in gateway.session.heard[start:] if type(each.record) is Send]
+        record = others[0].text() if others else ""
+        raise Breach(f"the event was acked without {expected}", record)
+    if len(sends) > 1:
+        raise Breach("one answer is expected, a second one came", sends[1].text())
+    send = sends[0].record
+    if send.data != wanted:
+        raise Breach(f"wanted: {expected}", sends[0].text())
+    if kind != "raw" and send.type != kind:
+        raise Breach(f"wanted type {kind}", sends[0].text())
+    if send.final != final:
+        raise Breach(f"wanted final {str(final).lower()}", sends[0].text())
+
+
+def text(gateway: PlayedGateway) -> Script:
+    con = gateway.connect()
+    for data in (b"hello", ASTRAL.encode(), b"", b"nul \0 and \xc2\x85"):
+        yield from _reply(gateway, con, data, data)
+
+
+def binary(gateway: PlayedGateway) -> Script:
+    con = gateway.connect()
+    for data in (bytes(range(256)), b"hello", b""):
+        yield from _reply(gateway, con, data, data, "binary")
+
+
+def raw(gateway: PlayedGateway) -> Script:
+    """Send the on_connect with the first data, in one batch."""
+    con = gateway.new_con()
+    gateway.event("on_connect", con, {"Protocol": "raw"}, False, 1, ABOUT)
+    for data in (b"hello\r\n", bytes(range(256))):
+        yield from _reply(gateway, con, data, data, "raw")
+
+
+def fragments(gateway: PlayedGateway) -> Script:
+    con = gateway.connect()
+    for kind in ("text", "binary"):
+        for data, final in ((b"one, ", False), (b"two, ", False), (b"three", True), (b"x", True)):
+            yield from _reply(gateway, con, data, data, kind, final=final)
+
+
+def upper(gateway: PlayedGateway) -> Script:
+    """Use ASCII letters only, because languages differ for others."""
+    con = gateway.connect()
+    text, wanted = "upper grün, ß, 😀, abc XYZ 1", "GRüN, ß, 😀, ABC XYZ 1"
+    yield from _reply(gateway, con, text.encode(), wanted.encode())
+    yield from _reply(gateway, con, b"upper \xff\x00abc\xe9", b"\xff\x00ABC\xe9", "binary")
+    yield from _reply(gateway, con, b"upper raw\n", b"RAW\n", "raw")
+
+
+def _echo_large(size: int) -> Check:
+    def check(gateway: PlayedGateway) -> Script:
+        con = gateway.connect()
+        data = (ASTRAL.encode() * (size // len(ASTRAL.encode()) + 1))[:size]
+        data = data.decode(errors="ignore").encode()
+        yield from _reply(gateway, con, data, data, seconds=3 * gateway.timeout)
+
+    return check
+
+
+def state(gateway: PlayedGateway) -> Script:
+    """Attach with an older state than the worker remembers: `attach` counts."""
+    con = gateway.connect()
+    start = len(gateway.session.heard)
+    yield from _reply(gateway, con, b"count", b"1")
+    kept = _state(gateway, con, start)
+    yield from _reply(gateway, con, b"count", b"2")
+    gateway.notice(["detach", con])
+    inf = {"Protocol": "websocket server"}
+    # As from another worker that had only the first state: so 2 comes again.
+    gateway.notice(["attach", con, inf, kept, 3, ABOUT])
+    yield from _reply(gateway, con, b"count", b"2")
+    # A connection of another worker, in a new session: the state is all there is.
+    yield from gateway.enter()
+    other = gateway.new_con()
+    gateway.notice(["attach", other, inf, kept, 1, ABOUT])
+    yield from _reply(gateway, other, b"count", b"2")
+    yield from _reply(gateway, other, b"count", b"3")
+    # The state was changed by another worker; this one still holds the connection.
+    gateway.notice(["attach", other, None, kept, 7, ABOUT])
+    yield from _reply(gateway, other, b"count", b"2")
+
+
+def _state(gateway: PlayedGateway, con: int, start: int) -> bytes:
+    for heard in gateway.session.commands(State, start):
+        if heard.record.con == con:
+            return bytes(heard.record.data)
+    raise Breach("count was answered without a state command before the ack")
+
+
+def states_apart(gateway: PlayedGateway) -> Script:
+    first, second = gateway.connect(), gateway.connect()
+    yield from _reply(gateway, first, b"count", b"1")
+    yield from _reply(gateway, first, b"count", b"2")
+    yield from _reply(gateway, second, b"count", b"1")
+    yield from _reply(gateway, first, b"count", b"3")
+
+
+def opens(gateway: PlayedGateway) -> Script:
+    """`open URL` opens a connection with an id of the range; "hi" is sent when it is open."""
+    con = gateway.connect()
+    start = len(gateway.session.heard)
+    gateway.message(con, b"open " + URL.encode())
+    yield from gateway.deliver()
+    found = gateway.session.commands(Open, start)
+    if len(found) != 1:
+        raise Breach(f"one open is expected, there are {len(found)}")
+    command: Open = found[0].record
+    if "127.0.0.1:9" not in command.target or command.protocol != "websocket":
+        raise Breach(f"wanted: a websocket to {URL}", found[0].text())
+    if command.options.get("during") != con:
+        raise Breach(
+            f"wanted: the option during with {con}, whose event asked for it", found[0].text()
+        )
+    answers = gateway.session.sends(con, start)
+    if not answers or not answers[0].record.data.startswith(b"opened"):
+        raise Breach("wanted: an answer that begins with opened")
+    start = len(gateway.session.heard)
+    inf = {"Protocol": "websocket client"}
+    about = {"target": command.target}
+    gateway.event("on_connect", command.con, inf, False, 1, about)
+    yield from gateway.deliver()
+    _check_answer(gateway, command.con, start, b"hi", _kind_of(gateway, command.con, start), True)
+    start = len(gateway.session.heard)
+    gateway.message(command.con, b"this must not be answered")
+    gateway.close(command.con)
+    yield from gateway.deliver()
+    answers = gateway.session.sends(command.con, start)
+    if answers:
+        raise Breach("data of an opened connection must not be answered", answers[0].text())
+
+
+def _kind_of(gateway: PlayedGateway, con: int, start: int) -> str:
+    """Text or binary, at the choice of the worker."""
+    sends = gateway.session.sends(con, start)
+    return str(sends[0].record.type) if sends else "text"
+
+
+def order(gateway: PlayedGateway) -> Script:
+    """Send messages on five connections; some handlers take longer than the next ones."""
+    cons = [gateway.connect() for _ in range(5)]
+    yield from gateway.deliver()
+    wanted: dict[int, list[bytes]] = {con: [] for con in cons}
+    for number in range(100):
+        con = cons[number % 5]
+        data = b"slow 5" if number in (0, 6, 12) else b"message %d" % number
+        wanted[con].append(data)
+        gateway.message(con, data)
+        if number % 8 == 7:
+            gateway.flush()
+    yield from gateway.deliver()
+    for con in cons:
+        sends = gateway.session.sends(con)
+        for heard, data in zip(sends, wanted[con], strict=False):
+            if heard.record.data != data:
+                raise Breach(f'wanted now: "{data.decode()}"', heard.text())
+        if len(sends) != len(wanted[con]):
+            raise Breach(f"{len(wanted[con])} messages, {len(sends)} answers")
+
+
+def one_at_a_time(gateway: PlayedGateway) -> Script:
+    con = gateway.connect()
+    gateway.message(con, b"slow %d" % (SLOW // 3))
+    gateway.message(con, b"quick")
+    yield from gateway.deliver()
+    sends = [heard.record.data for heard in gateway.session.sends(con)]
+    if sends != [b"slow %d" % (SLOW // 3), b"quick"]:
+        raise Breach("the second handler did not wait for the first", repr(sends))
+
+
+def beside_ack(gateway: PlayedGateway) -> Script:
+    cons = [gateway.connect() for _ in range(4)]
+    yield from gateway.deliver()
+    events: dict[int, tuple[int, bytes]] = {}
+    for number in range(60):
+        con = cons[number % 4]
+        data = b"slow 2" if number % 20 == 0 else b"message %d" % number
+        events[gateway.message(con, data)] = con, data
+    yield from gateway.deliver()
+    left: dict[tuple[int, bytes], list[Heard]] = {}
+    for heard in gateway.session.commands(Send):
+        left.setdefault((heard.record.con, heard.record.data), []).append(heard)
+    for seq, key in events.items():
+        found = left.get(key)
+        if not found:
+            raise Breach(f'event {seq} was acked, and "{key[1].decode()}" not answered')
+        send, ack = found.pop(0), gateway.session.acked[seq]
+        if send.batch != ack.batch:
+            where = "an earlier" if send.batch < ack.batch else "a later"
+            raise Breach(f"the answer to event {seq} is in {where} batch than its ack", send.text())
+        if send.place > ack.place:
+            raise Breach(f"the answer to event {seq} comes after its ack", send.text())
+
+
+def ack_in_time(gateway: PlayedGateway) -> Script:
+    cons = [gateway.connect() for _ in range(3)]
+    yield from gateway.deliver()
+    if gateway.window < 3:
+        return
+    first = gateway.message(cons[0], b"quick")
+    gateway.message(cons[1], b"slow %d" % LATE)
+    last = gateway.message(cons[2], b"slow %d" % SLOW)
+    yield from gateway.deliver()
+    if gateway.session.acked[first].batch == gateway.session.acked[last].batch:
+        why = (
+            f"the ack of event {first} has waited for the handler of event {last}, {SLOW} ms, "
+            f"with {LATE} ms of another one before that"
+        )
+        raise Breach(why)
+
+
+def fence(gateway: PlayedGateway) -> Script:
+    """End the session while a handler runs, then deliver its event again."""
+    slow = b"slow %d" % SLOW
+    con, other = gateway.new_con(), gateway.new_con()
+    inf: dict[str, Any] = {"Protocol": "websocket server"}
+    # No on_connect, so that the slow event is event 1 in both sessions.
+    for each in (con, other):
+        gateway.notice(["attach", each, inf, b"", 0, ABOUT])
+    gateway.message(con, slow)
+    gateway.message(con, b"of the old session")
+    gateway.flush()
+    # Until the handler has begun, which no record shows.
+    yield from gateway.quiet(SLOW / 3000)
+    yield from gateway.enter()
+    start = len(gateway.session.heard)
+    gateway.notice(["attach", other, inf, b"", 0, ABOUT])
+    seq = gateway.message(other, slow, delivery=2)
+    yield from gateway.deliver()
+    yield from gateway.quiet()
+    strays = gateway.session.sends(con, start)
+    if strays:
+        raise Breach("a handler of the previous session has sent in the new one", strays[0].text())
+    answers = gateway.session.sends(other, start)
+    if len(answers) != 1 or answers[0].batch != gateway.session.acked[seq].batch:
+        raise Breach(f"event {seq} was acked without its answer: with an ack of the old session?")
+    # Events that were in flight come again, to this worker or another one.
+    gateway.notice(["attach", con, inf, b"", 0, ABOUT])
+    yield from _reply(gateway, con, slow, slow)
+
+
+def busy_drain(gateway: PlayedGateway) -> Script:
+    con, other = gateway.connect(), gateway.connect()
+    yield from gateway.deliver()
+    gateway.message(con, b"slow %d" % SLOW)
+    gateway.message(con, b"behind it")
+    gateway.message(other, b"beside it")
+    gateway.flush()
+    yield from gateway.quiet(SLOW / 3000)
+    gateway.drain()
+    yield from leave(gateway)
+
+
+RULES: Final = (
+    Rule("text", "Fields", "Text comes back as text, every character of it.", text, True),
+    Rule("binary", "Fields", "Binary data comes back as binary, every byte.", binary, True),
+    Rule("raw", "Fields", "Raw data comes back, every byte.", raw, True),
+    Rule("fragments", "Fields", "Fragments come back as fragments.", fragments, True),
+    Rule("upper", "Common behaviour", "`upper TEXT` is answered in capitals.", upper, True),
+    Rule("echo-large", "Fields", "1 MiB of text comes back.", _echo_large(MIB), True),
+    Rule("echo-very-large", "Fields", "15 MiB of text come back.", _echo_large(LARGEST), True),
+    Rule("order", "4", "Answers of one connection are in the order of its messages.", order, True),
+    Rule("one-at-a-time", "4", "A connection's events wait for one another.", one_at_a_time, True),
+    Rule("beside-ack", "1", "Commands are in the batch of their ack, before it.", beside_ack, True),
+    Rule("ack-in-time", "3", "Acks are sent before another handler starts.", ack_in_time, True),
+    Rule("state", "13", "`state` is kept, and taken from `attach`.", state, True),
+    Rule("states-apart", "13", "Each connection has a state of its own.", states_apart, True),
+    Rule("open", "Fields", "`open URL` opens a connection and sends to it.", opens, True),
+    Rule("fence", "2", "Commands of a handler whose session has ended are not sent.", fence, True),
+    Rule("busy-drain", "12", "A `drain` waits for the handlers.", busy_drain, True),
+)
