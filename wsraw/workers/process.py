@@ -66,16 +66,9 @@ def main(
         _overhear_sigint()
         _watch_stdin(stopper)
     source.install()
-    ours = os.getpid()
     try:
-        if file is not None:
-            handlers.check_written(file)
-        loaded = handlers.load(file)
-        if os.getpid() != ours:
-            fork.end(None)
+        loaded = _load(file)
     except handlers.LoadError as error:
-        if os.getpid() != ours:
-            fork.end(error.__cause__)
         print(error, file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
     for slip in handlers.slips(loaded):
@@ -124,6 +117,22 @@ def main(
     signal.set_wakeup_fd(-1)
     bell.close()
     return code
+
+
+def _load(file: str | None) -> handlers.Handlers:
+    """Load the handlers, whose file may fork: only the worker's process returns from here."""
+    ours = os.getpid()
+    try:
+        if file is not None:
+            handlers.check_written(file)
+        loaded = handlers.load(file)
+    except handlers.LoadError as error:
+        if os.getpid() != ours:
+            fork.end(error.__cause__)
+        raise
+    if os.getpid() != ours:
+        fork.end(None)
+    return loaded
 
 
 def _line_buffer(log_level: str) -> None:
