@@ -54,4 +54,4 @@ def test_an_ended_connection_leaves_its_groups_and_an_empty_group_is_removed() -
     assert [*groups.members("h")] == [b]
     assert a.groups == set()
     groups.forget(b)
-    assert groups._members == {}
+    assert len(groups) == 0

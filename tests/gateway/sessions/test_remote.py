@@ -233,14 +233,21 @@ def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
     return mate
 
 
+def die_alone(stage: Stage) -> None:
+    """A worker dies of the first suspect, which it was given alone."""
+    mate = stage.worker()
+    stage.turn()
+    assert len(mate.events) == 1
+    stage.sessions.end(mate.worker, stage.now, died=True)
+
+
 def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
     stage = Stage(handler_timeout=0)
-    suspicion = stage.registry.dispatcher._suspicion
     mate = serve_once(stage, b"\1a")
+    assert stage.settings.max_deliveries < 5
     for n in range(5):
         [worker] = stage.sessions.workers.values()
         stage.sessions.link_lost(worker, stage.now)
-        assert set(suspicion._deaths.values()) == {0}, "suspects, and yet nobody has died"
         mate.receive(encode([0, Who()]))
         identity = b"\1b%d" % n
         stage.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
@@ -248,7 +255,6 @@ def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
         assert data is not None
         stage.receive(identity, data)
         stage.run(COME_BACK + 2)
-        assert set(suspicion._deaths.values()) == {0}
     assert not stage.sessions.dead_letters
     [worker] = stage.sessions.workers.values()
     [flight] = worker.window.in_flight.values()
@@ -256,25 +262,25 @@ def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
 
 
 def test_a_lost_link_is_a_death_if_the_instance_stays_away() -> None:
-    """The twin."""
-    stage = Stage(handler_timeout=0)
-    suspicion = stage.registry.dispatcher._suspicion
-    serve_once(stage, b"\1a")
-    [worker] = stage.sessions.workers.values()
-    stage.sessions.link_lost(worker, stage.now)
-    stage.run(COME_BACK - 1)
-    assert set(suspicion._deaths.values()) == {0}
-    stage.run(3)
-    assert set(suspicion._deaths.values()) == {1}
+    """One more death of a worker that has the event alone makes it poison, if that was one."""
+    for seconds, is_death in ((COME_BACK - 1, False), (COME_BACK + 2, True)):
+        stage = Stage(handler_timeout=0, max_deliveries=2)
+        serve_once(stage, b"\1a")
+        [worker] = stage.sessions.workers.values()
+        stage.sessions.link_lost(worker, stage.now)
+        stage.run(seconds)
+        die_alone(stage)
+        assert bool(stage.sessions.dead_letters) is is_death
 
 
 def test_a_lost_link_of_a_local_worker_is_a_death_at_once() -> None:
-    stage = Stage()
+    stage = Stage(max_deliveries=2)
     mate = stage.worker()
     stage.raw()
     stage.turn()
     stage.sessions.link_lost(mate.worker, stage.now)
-    assert set(stage.registry.dispatcher._suspicion._deaths.values()) == {1}
+    die_alone(stage)
+    assert stage.sessions.dead_letters
 
 
 # --- those who were let in ---

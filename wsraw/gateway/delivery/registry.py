@@ -421,6 +421,9 @@ class Groups:
         self._flow = flow
         self._members: dict[str, dict[Entry, None]] = {}
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def join(self, entry: Entry, group: str) -> str | None:
         """Add a connection; give why it cannot join. Joining twice does nothing."""
         if len(group) > GROUP_LIMIT:
