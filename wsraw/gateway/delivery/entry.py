@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wsraw.gateway.connection.connection import Connection
 
 EVENT_COST: Final = 256
-"""Bytes that an event costs us beside its data; so that floods of empty messages count too."""
+"""Bytes that an event takes beside its data, so that a flood of empty messages counts too."""
 
 Pause = NewType("Pause", int)
 """Why reading from a connection is paused: one bit for each reason."""
@@ -37,6 +37,19 @@ PAUSED_FULL: Final = Pause(32)
 """All connections together hold all that they may."""
 
 
+class Burst:
+    """Output that was queued at once, and may therefore exceed the limit."""
+
+    __slots__ = ("allowance", "batch", "until")
+
+    def __init__(self, until: float, batch: tuple[int, int] | None) -> None:
+        self.until = until
+        self.batch = batch
+        """Session and number of the batch that has begun it: all of that is queued at once."""
+        self.allowance = 0
+        """Bytes of output above the limit."""
+
+
 class Reopening:
     """What a connection's successor needs to know."""
 
@@ -53,13 +66,12 @@ Pool: TypeAlias = PoolOf["Entry"]
 
 
 class Entry:
-    """One connection: which worker hears it, what waits, what it weighs."""
+    """The bookkeeping of one connection. It has this many attributes, and no parts, because those
+    that take part in each message would cost a look-up more, and parts more memory when idle."""
 
     __slots__ = (
         "active",
-        "allowance",
-        "burst_of",
-        "burst_until",
+        "burst",
         "closed_by_handler",
         "con",
         "couples",
@@ -107,52 +119,47 @@ class Entry:
         self.pool = pool
         self.since = now
         self.active = True
-        """Data has gone to or from it since somebody looked."""
+        """It has carried data since idle connections were last looked for."""
         self.idle_since = now
         self.gone = False
-        """Forgotten: whatever its connection still reports interests nobody."""
+        """Forgotten: what its connection still reports is dropped."""
         # dispatch
         self.holder: Worker | None = None
         self.in_flight = 0
         self.parked: deque[Parked] | tuple[Parked, ...] = ()
-        """Events that wait, with their sizes. Nearly always there are none, and an empty deque
-        takes 600 bytes: `park` makes it, `unpark` drops it."""
+        """Events that wait, with their sizes. There are rarely any, and an empty deque takes 600
+        bytes: `park` makes it, `unpark` drops it."""
         self.queue: deque[Entry] | None = None
-        """Where it waits: a queue of its pool or a worker's bound one. In any other queue it is a
-        leftover."""
+        """Where it waits: a queue of its pool, or the bound queue of a worker. Another queue that
+        still has it skips it."""
         self.slow_at = -math.inf
-        """When an event of it was last found to hold up its worker."""
+        """When an event of it last made its worker late."""
         self.inherited = False
-        """It ended with an earlier gateway. What is known of it, its state too, is with the worker
-        that held it: its on_close is for that one, as long as it lives."""
+        """It ended with an earlier gateway. Its state is with the worker that held it: that
+        one gets its on_close while it lives."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
         self.left_behind = 0
-        """Bytes that it leaves behind: it has said goodbye before a worker heard of it."""
+        """Bytes of its events if its client has left before a worker heard of it."""
         self.closed_by_handler = False
-        """A handler has closed it: its messages are of no interest any more."""
+        """Its messages are dropped from now on."""
         # flow
         self.held = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
-        """Bytes of output, as they count for its own bounds."""
+        """Bytes of output, as last counted, for its own marks."""
         self.output_memory = 0
-        """Bytes of memory that the output takes, without what it shares with others."""
+        """Bytes of memory of its output, as last counted, without shared frames."""
         self.kept = 0
-        """Bytes that handlers keep here for it: state, groups, marks, couples."""
+        """Bytes that handlers store in it: state, groups, marks, couples."""
         self.unfinished = 0
-        """Bytes of an incomplete message, and of compression, as last weighed."""
+        """Bytes of an incomplete message and of compression, as last counted."""
         self.pauses = 0
         """Each `Pause` that holds for it; it is read while there is none."""
         self.paused_since = 0.0
-        self.allowance = 0
-        """Bytes of output that it may have above the limit: what was queued at once."""
-        self.burst_until = -math.inf
-        """Until when what is queued for it is still queued at once; or as long as the batch lasts
-        that has begun it: its session and number."""
-        self.burst_of: tuple[int, int] | None = None
+        self.burst: Burst | None = None
         self.over = False
-        """Its output has been above the high-water mark and not yet below the low one."""
+        """Its output was above the high-water mark and is not yet below the low one."""
         self.couples: set[Entry] | None = None
         # commands
         self.state = b""
@@ -161,21 +168,21 @@ class Entry:
         self.name: str | None = None
         self.opener: Worker | None = None
         self.reopening: Reopening | None = None
-        """Set where its end is followed by a successor."""
+        """Set if a successor is opened when it ends."""
         self.dial_at = 0.0
-        """When the shell may dial it."""
+        """The earliest time to dial it."""
         self.owner: Worker | None = None
-        """The session it ends with: opened outside any event, and without a name."""
+        """The worker with whose session it ends: opened outside any event and without a name."""
         self.fragment: Worker | None = None
-        """The session in the middle of a fragmented message to it."""
+        """The worker in the middle of a fragmented message to it."""
         self.fragment_since = 0.0
         self.held_back: deque[tuple[Worker | None, Send | Close]] | None = None
-        """What waits until that message is finished."""
+        """Commands that wait until that message is finished."""
         self.marks: list[tuple[int, Worker, int]] | None = None
         self.written = 0
-        """Bytes that are with the kernel, or were left out for it."""
+        """Bytes that the kernel has taken, or that were dropped."""
         self.skipped = 0
-        """Bytes of that which were left out."""
+        """Bytes of those that were dropped."""
 
     @property
     def sent(self) -> int:
@@ -188,15 +195,15 @@ class Entry:
         return self.written - self.skipped
 
     def park(self, event: Event, size: int) -> None:
-        """Let an event wait behind those that do."""
+        """Let an event wait behind the others."""
         self._queue_of_parked().append((event, size))
 
     def park_in_front(self, event: Event, size: int) -> None:
-        """Let an event that comes back wait before all others."""
+        """Let a returned event wait before all others."""
         self._queue_of_parked().appendleft((event, size))
 
     def unpark(self) -> Parked:
-        """Take the first one that waits."""
+        """Take the first event that waits."""
         first = self._queue_of_parked().popleft()
         if not self.parked:
             self.parked = ()

@@ -1,17 +1,19 @@
-"""Sans-I/O. Data on its way to connections: fragments, groups framed once, the output's bound.
+"""Sans-I/O. Messages to connections: fragments, published messages and the limit of output.
 
-An unfinished fragmented message belongs to the session that began it; other data for that
-connection waits behind it, in the connection's account, and a message that is not finished in time
-ends the connection (1011). Output has a bound: past it a slow reader is closed (1008), unless what
-overflows was published and the setting `overflow` allows to drop that; a message is never written
-in part. Slow is who does not take what is sent, not for whom a handler queues much at once (see
-`_check_limit`). So a connection that passes its bound is written to first: it is `over_limit` until
-the end of the turn, and is closed then if the kernel has not taken enough.
+An unfinished fragmented message belongs to the session that began it. Other data for that
+connection waits behind it, in the connection's account; a message that is not finished in time
+closes the connection (1011).
 
-What is large is done in shares, so that nobody waits for what others get: a message to a large
-group goes to some of its members in each turn, and a large message is compressed piece by piece.
-For each connection the order stays: what is sent to a member that has not had its turn comes after
-what was published before (`catch_up`), and other data waits behind a message that is being made.
+Output is bounded: a slow reader that exceeds the limit is closed (1008), unless the message was
+published and the setting `overflow` allows to drop it; no message is written in part. A reader is
+slow if it does not take what is sent, not if a handler queues much at once (see `_check_limit`). So
+a connection above the limit is written to first: it is `over_limit` until the end of the turn, and
+is closed then if the kernel has not taken enough.
+
+Large work is done in shares, so that other connections do not wait for it: a message to a large
+group is sent to some members in each turn, and a large message is compressed piece by piece. The
+order for each connection stays: what is sent to a member comes after what was published before
+(`catch_up`), and other data waits behind a message that is being compressed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Final
 
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
-from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
+from wsraw.gateway.delivery.entry import EVENT_COST, Burst, Entry, Worker
 from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, FramingKey, frame_message, frame_packed
@@ -35,28 +37,27 @@ FRAME_HEAD: Final = 14
 """The most bytes that a WebSocket frame has beside its data (RFC 6455, section 5.2)."""
 
 AT_ONCE: Final = 1.0
-"""Seconds within which what is queued for a connection is queued at once."""
+"""Seconds within which all that is queued for a connection counts as queued at once."""
 
 FRAGMENT_TIMEOUT: Final = 30.0
 """Seconds within which a fragmented message must be finished."""
 
-
 MOST_BROADCASTS: Final = 16
-"""Messages that are on their way to large groups. Behind that who publishes waits."""
+"""Messages that are being sent to large groups; with more, workers that publish wait."""
 
 SHARE: Final = 64
-"""Members of a group that get at once what is published, and as many of the others in each turn,
+"""Members of a group that get a published message at once. In each turn as many others get it,
 less the connections that have something to write anyway."""
 
 LEAST_SHARE: Final = 16
-"""Members in a turn, however many those are."""
+"""The fewest members in a turn."""
 
 MOST_DELIVERED: Final = 256
-"""Messages that those members get in a turn, more or less."""
+"""Messages to all those members in a turn, approximately."""
 
 
 class Broadcast:
-    """A message on its way to the members of a group that have not got it yet."""
+    """A published message, and the members that have not got it yet."""
 
     __slots__ = ("data", "deflations", "frames", "kind", "members")
 
@@ -65,12 +66,12 @@ class Broadcast:
         self.data = data
         self.kind = kind
         self.frames: dict[FramingKey, Framed] = {}
-        """As it is framed for all connections of a key."""
+        """By how connections frame it: once for all with the same key."""
         self.deflations: dict[FramingKey, Deflation] = {}
-        """Those that are being made, where it is large."""
+        """Those of a large message that are being compressed."""
 
     def frame(self, key: FramingKey, flow: Flow) -> Framed | None:
-        """It as a frame for that key; None: that is not made yet, ask again."""
+        """The frame for a key; None while it is being compressed."""
         frame = self.frames.get(key)
         if frame is None:
             frame = self._make(key)
@@ -117,22 +118,22 @@ class Outgoing:
         self._cut_short = cut_short
         self._fault = fault
         self.over_limit: dict[Entry, None] = {}
-        """Connections with more output than they may have, to be written to and judged."""
+        """Connections with too much output, to be written to and then closed if it still is."""
         self.fragmented: set[Entry] = set()
         self.compressing: dict[Entry, tuple[Worker | None, Send]] = {}
         """Connections whose next message is large and is being compressed, in turn."""
         self._compressor = Worker(b"", gateway_decoder(), 0.0)
-        """Has what is being made as its unfinished message, so that all others wait."""
+        """Is the worker of an unfinished message while one is compressed: all others wait."""
         self.broadcasts: deque[Broadcast] = deque()
-        """Messages that are on their way to large groups, in order."""
+        """Messages that are being sent to large groups, in order."""
         self.share = SHARE
         self.work = 0
-        """What has been done for single commands, about as much as that many small ones."""
+        """What commands have cost, in units of a small one."""
         self.dropped = 0
-        """Published messages that a slow reader did not get, where the policy allows it."""
+        """Published messages that slow readers did not get, as the policy allows."""
 
     def send(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> str | None:
-        """Queue one frame or chunk; returns why it is refused, if it is."""
+        """Queue one frame or chunk; give why it is refused, if it is."""
         under_way = entry.fragment is not None
         if under_way or not send.final:
             late, why = self._hold_back(entry, worker, send, now)
@@ -157,7 +158,7 @@ class Outgoing:
             return why
         self._dirty[con] = None
         if con.endpoint is None or output.early_size:
-            # It does not stand yet: no write will tell that its output has grown.
+            # It is not open yet: no write will count its output.
             self._flow.output_changed(entry)
         if entry.fragment is not None and send.final:
             self._finish_fragment(entry, now)
@@ -166,7 +167,7 @@ class Outgoing:
     def _hold_back(
         self, entry: Entry, worker: Worker | None, send: Send, now: float
     ) -> tuple[bool, str | None]:
-        """Whether a frame must wait for somebody else's fragmented message."""
+        """Whether a frame waits behind another worker's message, and why it is refused."""
         if entry.con.kind == "raw":
             return False, None
         if entry.fragment is None:
@@ -196,35 +197,34 @@ class Outgoing:
         second, or within the batch that has begun it. Until so much of that is written that the
         limit holds again, the output must not grow above it.
         """
-        limit, con = self._limit, entry.con
+        limit, burst = self._limit, entry.burst
         batch = (worker.session.number, worker.session.batches) if worker is not None else None
-        if con.output.waiting <= limit or entry.burst_of is None:
-            entry.burst_until = now + AT_ONCE
-            entry.burst_of = batch or (0, 0)
-            entry.allowance = 0
-        allowance = entry.allowance
-        if now <= entry.burst_until or batch == entry.burst_of:
+        if entry.con.output.waiting <= limit or burst is None:
+            burst = entry.burst = Burst(now + AT_ONCE, batch)
+        allowance = burst.allowance
+        if now <= burst.until or (batch is not None and batch == burst.batch):
             allowance = LARGEST_BATCH
         if size <= limit + allowance:
-            entry.allowance = max(entry.allowance, size - limit)
+            burst.allowance = max(burst.allowance, size - limit)
         else:
-            entry.allowance = allowance
+            burst.allowance = allowance
             self.over_limit[entry] = None
 
     def close_overflowing(self, now: float) -> None:
-        """Close those `over_limit` that still are, after the kernel could take their output. What
-        has an end already cannot grow: it gets its last bytes."""
+        """Close those `over_limit` that still are, after the kernel could take their output. One
+        that is closing cannot grow: it gets its last bytes."""
         while self.over_limit:
             entry, _ = self.over_limit.popitem()
             con = entry.con
             size = con.output.waiting
             if entry in self.compressing:
                 size += entry.held
-            if size > self._limit + entry.allowance and not (entry.gone or con.close_cause):
+            allowance = entry.burst.allowance if entry.burst is not None else 0
+            if size > self._limit + allowance and not (entry.gone or con.close_cause):
                 self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:
-        """Let a handler's close wait behind a message that is being made; False: there is none."""
+        """Let a close wait behind a message that is being compressed; False if there is none."""
         if entry not in self.compressing:
             return False
         if entry.held_back is None:
@@ -240,7 +240,7 @@ class Outgoing:
             entry.fragment = self._compressor
 
     def _go_on_compressing(self, now: float) -> None:
-        """A step of one message; then it is another one's turn."""
+        """Compress a piece of one message; the next piece is another message's."""
         entry = next(iter(self.compressing))
         worker, send = self.compressing.pop(entry)
         try:
@@ -262,7 +262,7 @@ class Outgoing:
             self._send_held_back(entry, now)
 
     def _send_held_back(self, entry: Entry, now: float) -> None:
-        """Send what has waited, in order; some of it may have to wait again."""
+        """Send what was held back, in order; some of it may have to wait again."""
         late, entry.held_back = entry.held_back, None
         self._replay(entry, late, now)
 
@@ -281,16 +281,16 @@ class Outgoing:
     def _finish_fragment(self, entry: Entry, now: float) -> None:
         late, entry.held_back = entry.held_back, None
         self.forget(entry)
-        # One of those that waited may begin a fragmented message: the rest of it follows at once,
-        # and what is not of it waits again, in order.
+        # If one of these begins a fragmented message, the rest of it follows at once, and the
+        # others wait again, in order.
         self._replay(entry, late, now)
         if entry.fragment is not None and entry.fragment.session.state is GONE:
-            # Begun by a worker that left before its turn came; nobody will finish it.
+            # Begun by a worker that has left since: it will never be finished.
             self.forget(entry)
             self._cut_short(entry, now)
 
     def forget(self, entry: Entry) -> None:
-        """No message is under way any more, and nothing waits behind it."""
+        """Drop the unfinished message, and what waits behind it."""
         worker, entry.fragment = entry.fragment, None
         if worker is not None and worker is not entry.opener and worker is not entry.owner:
             worker.ties.discard(entry)
@@ -307,13 +307,13 @@ class Outgoing:
         return con.output.size + size > self._limit
 
     def unfinished(self, now: float) -> list[Entry]:
-        """Connections whose fragmented message has taken too long."""
+        """Connections whose fragmented message was not finished in time."""
         return [r for r in self.fragmented if now - r.fragment_since > FRAGMENT_TIMEOUT]
 
     def publish(
         self, members: Collection[Entry], excluded: set[int], publish: Publish, now: float
     ) -> str | None:
-        """Send to all of a group; framed once for all that share the way their frames are made."""
+        """Send to all members of a group, framed once for all that take the same frame."""
         data, kind = publish.data, publish.type
         if kind == "text":
             try:
@@ -338,15 +338,14 @@ class Outgoing:
         return bool(self.broadcasts or self.compressing)
 
     def go_on(self, now: float) -> None:
-        """Once a turn: give what was published to some more members, and go on with what is being
-        made."""
+        """Once a turn: send published messages to some more members, and compress another piece."""
         if self.compressing:
             self._go_on_compressing(now)
         if self.broadcasts:
             self._broadcast(max(LEAST_SHARE, self.share - len(self._dirty)), now)
 
     def _broadcast(self, left: int, now: float) -> None:
-        """Members that have their turn get all that is on its way to them: it is one write."""
+        """Send some members all messages that were published to them: it is one write for each."""
         first = self.broadcasts[0]
         until = self.work + MOST_DELIVERED
         for entry in list(islice(first.members, left)):
@@ -354,7 +353,7 @@ class Outgoing:
                 if entry in broadcast.members:
                     try:
                         if not self._deliver(entry, broadcast, now):
-                            # Now it is being made; nobody else can have it yet.
+                            # It is being compressed; nobody can have it yet.
                             return
                     except Exception as error:
                         # The others get it.
@@ -367,16 +366,16 @@ class Outgoing:
             self.broadcasts.popleft()
 
     def catch_up(self, entry: Entry, now: float) -> None:
-        """Give this member what was published before and has not reached it yet."""
+        """Send a member all that was published to it before."""
         for broadcast in self.broadcasts:
             if entry in broadcast.members:
                 del broadcast.members[entry]
                 if not self._deliver(entry, broadcast, now):
-                    # It is made once more, for this one alone, and the others do not wait.
+                    # It is compressed again for this one alone; the others do not wait.
                     self.send(entry, None, Send(entry.id, broadcast.data, broadcast.kind), now)
 
     def _deliver(self, entry: Entry, broadcast: Broadcast, now: float) -> bool:
-        """Queue a published message for one member; False: it is not made yet."""
+        """Queue a published message for one member; False while it is being compressed."""
         if entry.gone:
             return True
         con, data, kind = entry.con, broadcast.data, broadcast.kind
@@ -402,7 +401,7 @@ class Outgoing:
             if self._policy == "drop-oldest":
                 size = con.output.size
                 self.dropped += con.output.drop_oldest_framed(self._limit)
-                # As good as written, for those who wait for what stands behind it.
+                # As good as written, for marks behind it.
                 entry.written += size - con.output.size
                 entry.skipped += size - con.output.size
                 self._flow.output_changed(entry)

@@ -34,7 +34,7 @@ from wsraw.link.records import (
 from wsraw.link.states import GONE
 
 ALIASES_KEPT: Final = 10_000
-"""Ids under which standing connections were asked for; the oldest goes when there are more."""
+"""Ids of `open` commands that were answered with an existing connection; the oldest is dropped."""
 
 MOST_GROUPS: Final = 1000
 """Groups that one connection may be in."""
@@ -68,7 +68,7 @@ class Ids:
 
 
 class Registry:
-    """All connections that have a place, and what they share."""
+    """All connections that have an entry, and what they share."""
 
     def __init__(self, settings: Settings, epoch: int, memory_limit: int) -> None:
         self.settings = settings
@@ -80,13 +80,13 @@ class Registry:
         self.policy = AdmissionPolicy(settings, self.counters)
         self.entries: dict[int, Entry] = {}
         self._unanswered: dict[Entry, tuple[int, float]] = {}
-        """Half-closed ones that wait for what was opened for them: how much has been said to each,
-        and since when it is so much."""
+        """Half-closed connections that wait for those opened for them: how many bytes each was
+        sent, and since when it was sent no more."""
         self.pools = {name: Pool(name, own) for name, own in in_force(settings).items()}
         self.dirty: dict[Connection, None] = {}
         self.to_dial: list[Entry] = []
         self.ended: list[Entry] = []
-        """Those that are over and may have a successor."""
+        """Ended connections that may have a successor."""
         self.outgoing = Outgoing(
             self.flow,
             settings.output_limit,
@@ -99,9 +99,9 @@ class Registry:
         )
         self.stopping = False
         self.unknown_ids = 0
-        """Commands for connections that were closed already: the normal race."""
+        """Commands for closed connections, which are normal: they cross the close."""
         self._nowhere = Entry(Connection.buried(0, settings), Pool("", settings), 0.0)
-        """The place of those who have lost theirs; what still comes of them interests nobody."""
+        """The entry of connections that were forgotten: their events are dropped."""
         self._nowhere.gone = True
         self._names: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[int, int] = {}
@@ -109,7 +109,7 @@ class Registry:
     # --- ids and names ---
 
     def find(self, con: int) -> Entry | str | None:
-        """The connection, None if it is closed already, or why there can be none."""
+        """The connection, None if it is closed already, or why the id cannot be right."""
         entry = self.entries.get(self._aliases.get(con, con) if self._aliases else con)
         if entry is not None:
             return entry
@@ -119,7 +119,7 @@ class Registry:
         return f"connection {con} was never given out"
 
     def succeed(self, entry: Entry, successor: Entry) -> None:
-        """The name now means the successor; so do the ids under which others have opened it."""
+        """Give a connection's name to its successor, with the ids by which workers know it."""
         if entry.name is None:
             return
         self._names[entry.pool.name, entry.name] = successor
@@ -128,38 +128,38 @@ class Registry:
                 self._aliases[asked] = successor.id
 
     def alias(self, asked: int, entry: Entry) -> None:
-        """Until the worker has read our `opened`, it uses the id that it asked with."""
+        """Accept another id for a connection: the one a worker uses until it reads our `opened`."""
         self._aliases[asked] = entry.id
         if len(self._aliases) > ALIASES_KEPT:
             del self._aliases[next(iter(self._aliases))]
 
     def named(self, pool: Pool, name: str) -> Entry | None:
-        """The connection that was opened by that name, unless it is on its way out."""
+        """The connection that was opened by that name, unless it is closing."""
         entry = self._names.get((pool.name, name))
         return entry if entry is not None and entry.con.state in (CONNECTING, OPEN) else None
 
     def give_name(self, entry: Entry, name: str) -> None:
-        """There is one connection of each name in a pool."""
+        """Name a connection; a name is unique in its pool."""
         entry.name = name
         self._names[entry.pool.name, name] = entry
 
-    # --- places ---
+    # --- entries ---
 
     def pool(self, name: str = DEFAULT_POOL) -> Pool:
-        """The pool of that name. One that the settings do not name is made for a worker that says
-        so: no client comes to it, but what it opens belongs there."""
+        """The pool of that name. A worker may name one that the settings do not have: no client is
+        given to it, but what its workers open belongs there."""
         pool = self.pools.get(name)
         if pool is None:
             pool = self.pools[name] = Pool(name, self.settings, stays=False)
         return pool
 
     def release(self, pool: Pool) -> None:
-        """Somebody has left it; workers can think of names without end."""
+        """Delete a pool that the settings do not name once it is empty."""
         if not (pool.stays or pool.sessions or pool.connections):
             del self.pools[pool.name]
 
     def take(self, con: Connection, events: list[Event], now: float) -> None:
-        """Events of a connection, in order. Its first one gives it a place here."""
+        """Dispatch events of a connection, in order; its first one gives it an entry."""
         entry = con.entry
         if entry is None:
             if not events:
@@ -180,8 +180,8 @@ class Registry:
             self.end_if_drained(entry, now)
 
     def _handle_closed(self, entry: Entry, now: float) -> None:
-        """A connection has ended. One that no worker has heard of is forgotten with all that is
-        parked of it, unless its client said goodbye in order and has left messages."""
+        """Forget a connection that ended before any worker heard of it, with its parked events;
+        unless its client closed it properly and left messages."""
         if entry.reopening is not None:
             self.ended.append(entry)
         if entry.heard or entry.gone:
@@ -193,7 +193,7 @@ class Registry:
         self.forget(entry)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
-        """Give a connection its place."""
+        """Give a connection its entry."""
         entry = Entry(con, pool, now)
         con.entry = self.entries[con.id] = entry
         pool.connections += 1
@@ -203,11 +203,11 @@ class Registry:
         return entry
 
     def receive_eof(self, con: Connection, now: float) -> None:
-        """The peer has half-closed; a raw connection ends when what it sent is handled."""
+        """Handle a half-close; a raw connection ends when what it sent is handled."""
         self.take(con, con.receive_eof(now), now)
 
     def end_if_drained(self, entry: Entry, now: float) -> None:
-        """It ends when nothing of it is parked or in flight, and nobody is left to answer it."""
+        """End a half-closed connection without events parked or in flight or answers to come."""
         if not entry.in_flight and not entry.parked and not self._may_be_answered(entry, now):
             self._unanswered.pop(entry, None)
             self.outgoing.catch_up(entry, now)
@@ -217,7 +217,7 @@ class Registry:
             self.dirty[entry.con] = None
 
     def check_unanswered(self, now: float) -> None:
-        """Once a second: whether those who are waited for have said all they had to say."""
+        """Once a second: end half-closed connections that get no more answers."""
         for entry in list(self._unanswered):
             if entry.con.state is CLOSED:
                 del self._unanswered[entry]
@@ -225,9 +225,9 @@ class Registry:
                 self.end_if_drained(entry, now)
 
     def _may_be_answered(self, entry: Entry, now: float) -> bool:
-        """Whether a connection that was opened for it may still bring an answer: until that has
-        ended, or has said nothing for close_timeout. A WebSocket cannot be told that no more
-        questions come but by closing it, and then it does not answer any more."""
+        """Whether a connection that was opened for it may still bring an answer: until that one has
+        ended, or has brought nothing for close_timeout. Only a close tells a WebSocket that no more
+        questions come, and after it no answer comes."""
         con = entry.con
         if con.opened or con.state is CLOSED or con.websocket is not None:
             return False
@@ -245,15 +245,15 @@ class Registry:
         return not timeout or now - since < timeout
 
     def fault(self, con: Connection, error: BaseException, now: float) -> None:
-        """Something of ours has raised while this connection was handled: it ends for that, and
-        nobody else. A WebSocket gets 1011, whatever else there is a reset. Raises nothing."""
+        """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
+        raw connection a reset. Raises nothing."""
         self.counters.fault(con.who, error)
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
             why = "a bug in wsraw; see the gateway's log"
-            # Without an on_connect there is no goodbye either: no handler would hear the end of it.
+            # No close frame before its on_connect: no handler would hear of its end.
             end = con.close_now if con.announced else con.abort
             self.take(con, end(1011, "internal error", FAULT, why, now), now)
             if entry is not None:
@@ -265,13 +265,13 @@ class Registry:
         if entry is None or entry.gone or con.state is not CLOSED:
             return
         if not (entry.heard or con.opened):
-            # Nobody needs to hear of its end.
+            # No handler needs to hear of its end.
             self.forget(entry)
         else:
             self._tell_end(entry, now)
 
     def _tell_end(self, entry: Entry, now: float) -> None:
-        """It is over: if its on_close was lost in a fault, it is told now."""
+        """Dispatch the on_close of an ended connection if a fault has lost it."""
         con = entry.con
         try:
             self.dispatcher.recount(entry)
@@ -280,29 +280,29 @@ class Registry:
             end = OnClose(0, entry.id, con.close_code, con.close_reason, con.close_cause)
             self.take(con, [end], now)
         except Exception as error:
-            self.counters.fault(f"the place of {con.who}", error)
+            self.counters.fault(f"the entry of {con.who}", error)
             self.forget(entry)
 
     def end_failed(self, now: float) -> None:
-        """End those with which something has gone wrong in the dispatcher."""
+        """End the connections with which something has failed in the dispatcher."""
         failed, self.dispatcher.failed = self.dispatcher.failed, []
         for entry, error in failed:
             if entry.gone:
                 continue
             if entry.con.close_cause == FAULT:
-                # Not even its end can be told.
-                self.counters.fault(f"the place of {entry.con.who}", error)
+                # Not even its on_close can be dispatched.
+                self.counters.fault(f"the entry of {entry.con.who}", error)
                 self.forget(entry)
                 continue
-            # What is parked may be what raises, each time that it is to be delivered.
+            # A parked event may be what raises, each time that it is delivered.
             self.dispatcher.drop_messages(entry)
             self.fault(entry.con, error, now)
 
     def forget(self, entry: Entry) -> None:
-        """Its on_close is acked, or no worker ever heard of it: nothing of it remains."""
+        """Remove a connection whose on_close is acked, or of which no worker ever heard."""
         entry.gone = True
         if entry.con.endpoint is None:
-            # Else its endpoint does so: circles wait for the collector, and that holds up a turn.
+            # Else its endpoint does it: a cycle would wait for the garbage collector.
             entry.con.entry = self._nowhere
         for step in (
             self.dispatcher.forget,
@@ -317,12 +317,12 @@ class Registry:
                 self._retry(step, entry, error)
 
     def _retry(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
-        """A step of forgetting has raised: once more, and then the others are done without it."""
-        self.counters.fault(f"the place of {entry.con.who}", error)
+        """Try a step of `forget` that has raised once more; then go on without it."""
+        self.counters.fault(f"the entry of {entry.con.who}", error)
         try:
             step(entry)
         except Exception as second:
-            self.counters.fault(f"the place of {entry.con.who}", second)
+            self.counters.fault(f"the entry of {entry.con.who}", second)
             self.entries.pop(entry.id, None)
 
     def _forget_names(self, entry: Entry) -> None:
@@ -339,29 +339,29 @@ class Registry:
             self._aliases = {a: con for a, con in self._aliases.items() if con != entry.id}
 
     def close(self, entry: Entry, code: int, reason: str, cause: str, now: float) -> None:
-        """The gateway itself closes a connection, in order."""
+        """Close a connection in order."""
         self.take(entry.con, entry.con.close(code, reason, cause, now), now)
         self.dirty[entry.con] = None
 
     def close_as_asked(self, entry: Entry, close: Close, now: float) -> None:
-        """A handler closes a connection."""
+        """Close a connection for a handler."""
         self.close(entry, close.code, close.reason, "handler", now)
 
     def abort(self, entry: Entry, code: int, cause: str, message: str, now: float) -> None:
-        """The gateway ends a connection without writing what waits for it."""
+        """Close a connection without writing the output that waits."""
         reason = message if len(message) < 100 else ""
         self.take(entry.con, entry.con.close_now(code, reason, cause, message, now), now)
         self.flow.output_changed(entry)
         self.dirty[entry.con] = None
 
     def wrote(self, entry: Entry) -> None:
-        """Some of a connection's output is with the kernel, and some may be left."""
+        """Count the output anew after a write, and answer the marks that it has reached."""
         self.flow.output_changed(entry)
         if entry.marks:
             self._answer_marks(entry, entry.written)
 
     def _answer_marks(self, entry: Entry, written: float) -> None:
-        """Tell those who wait for output that has been written, or never will be."""
+        """Answer marks before byte `written` of the output: it is written, or never will be."""
         marks, entry.marks = entry.marks or [], []
         for mark in marks:
             if mark[0] > written:
@@ -373,24 +373,24 @@ class Registry:
                 self.dispatcher.with_output.add(mark[1])
 
     def cut_short(self, entry: Entry, now: float) -> None:
-        """A fragmented message to it will never be finished."""
+        """Close a connection to which a fragmented message will never be finished."""
         self.close(entry, 1011, "a message was cut short", "handler", now)
 
     def _overflow(self, entry: Entry, now: float) -> None:
-        """A slow reader: its output has passed the bound."""
+        """Close a slow reader."""
         message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
         self.end_for_limit(entry, "output_limit", "overflow", message, now)
 
     def count(self, limit: str, entry: Entry, now: float) -> None:
-        """A connection ends for a bound: counted once, whatever it passes until its end is over."""
+        """Count that a connection ends for a limit; only the first one counts."""
         if not entry.con.close_cause:
             self.counters.hit(limit, now, entry.con.who)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
-        """A client has passed a bound: 1008 at once, and no more of what it said is handled."""
+        """Close a connection that has passed a limit, at once (1008), and drop its messages."""
         self.count(limit, entry, now)
         self.dispatcher.drop_messages(entry)
-        # What waits behind somebody's unfinished message is output too: it goes with the rest.
+        # What waits behind another worker's unfinished message is dropped, too.
         self.outgoing.forget(entry)
         self.abort(entry, 1008, cause, message, now)
 
@@ -402,7 +402,7 @@ class Registry:
         self.flow.stop_reading(list(self.entries.values()))
 
     def is_waited_for(self) -> bool:
-        """Whether some connection's on_close is not acked yet, and somebody is there to do it."""
+        """Whether an on_close is not acked yet and there is a worker to handle it."""
         return any(entry.pool.workers for entry in self.entries.values())
 
     def close_all(self, now: float) -> None:
