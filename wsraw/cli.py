@@ -12,7 +12,7 @@ import click
 from wsraw.commands import control, keys, tools, worker
 from wsraw.commands.checks import check_keys, check_program
 from wsraw.commands.failures import CannotStart, Failed, WrongUse, show
-from wsraw.commands.options import GroupedCommand, config_option, gather, setting_options
+from wsraw.commands.options import CONFIG, GroupedCommand, gather, setting_options
 from wsraw.config import pools, sources
 from wsraw.link.records import DEFAULT_POOL
 
@@ -61,9 +61,7 @@ def cli() -> None:
     """Serve WebSocket and raw TCP clients on one port, with handlers in worker processes."""
 
 
-@cli.command(cls=GroupedCommand)
-@config_option
-@setting_options()
+@cli.command(cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def run(config: str | None, **values: Any) -> int:
     """Serve clients until Ctrl-C or SIGTERM.
 
@@ -95,9 +93,7 @@ def run(config: str | None, **values: Any) -> int:
         raise WrongUse(str(error)) from error
 
 
-@cli.command("settings", cls=GroupedCommand)
-@config_option
-@setting_options()
+@cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def show_settings(config: str | None, **values: Any) -> None:
     """Show all settings, and where each comes from.
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import pytest
 
 from wsraw import cli
@@ -32,9 +31,4 @@ def test_wrong_values_are_wrong_use() -> None:
 
 
 def test_a_command_can_have_some_of_the_settings() -> None:
-    @click.command()
-    @setting_options(OF_WORKERS)
-    def some(**values: Any) -> None:
-        """Take them."""
-
-    assert {param.name for param in some.params} == set(OF_WORKERS)
+    assert {param.name for param in setting_options(OF_WORKERS)} == set(OF_WORKERS)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container
-from typing import Any, Final, TypeVar
+from collections.abc import Container
+from functools import cache
+from typing import Any, Final
 
 import click
 
@@ -12,8 +13,6 @@ from wsraw.commands.failures import WrongUse
 from wsraw.config import options as options_module
 from wsraw.config import sources
 from wsraw.config.options import Option
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 OF_WORKERS: Final = ("concurrency", "on_exception", "log_level")
 """The settings of a worker that is started by hand."""
@@ -50,34 +49,29 @@ class GroupedCommand(click.Command):
             if record is not None:
                 sections.setdefault(known.get(param.name or "", "Options"), []).append(record)
         for heading in ("Options", *options_module.SECTIONS.values()):
-            with formatter.section(heading):
-                formatter.write_dl(sections[heading])
+            if heading in sections:
+                with formatter.section(heading):
+                    formatter.write_dl(sections[heading])
 
 
-def config_option(command: F) -> F:
-    """Add --config."""
-    return click.option(
-        "--config",
-        metavar="FILE",
-        envvar="WSRAW_CONFIG",
-        help="Settings file (TOML). Environment variables (WSRAW_NAME) override it; command-line "
-        "options override both.",
-    )(command)
+CONFIG: Final = click.Option(
+    ["--config"],
+    metavar="FILE",
+    envvar="WSRAW_CONFIG",
+    help="Settings file (TOML). Environment variables (WSRAW_NAME) override it; command-line "
+    "options override both.",
+)
 
 
-def setting_options(names: Container[str] | None = None) -> Callable[[F], F]:
-    """Add an option for each setting, or for those with these names."""
-
-    def add(command: F) -> F:
-        for option in reversed(options_module.options()):
-            if names is None or option.name in names:
-                command = _click_option(option)(command)
-        return command
-
-    return add
+def setting_options(names: Container[str] = ()) -> list[click.Parameter]:
+    """An option for each setting, or for those with these names."""
+    return [
+        _click_option(each) for each in options_module.options() if not names or each.name in names
+    ]
 
 
-def _click_option(option: Option) -> Callable[[F], F]:
+@cache
+def _click_option(option: Option) -> click.Parameter:
     """Click reads a text, or a switch, and no more: sources.py checks values wherever they come
     from. What was not given is None or empty."""
     is_switch = option.kind == "switch"
@@ -87,9 +81,8 @@ def _click_option(option: Option) -> Callable[[F], F]:
     metavar = _METAVARS.get(option.name) or _METAVARS_OF_KINDS.get(option.kind)
     if option.choices:
         metavar = f"[{'|'.join(option.choices)}]"
-    return click.option(
-        f"--{option.flag}/--no-{option.flag}" if is_switch else f"--{option.flag}",
-        option.name,
+    return click.Option(
+        [f"--{option.flag}/--no-{option.flag}" if is_switch else f"--{option.flag}", option.name],
         type=bool if is_switch else str,
         default=None,
         multiple=option.kind in ("texts", "tables"),

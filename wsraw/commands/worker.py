@@ -11,11 +11,11 @@ import click
 
 from wsraw.commands.checks import check_program
 from wsraw.commands.failures import WrongUse
-from wsraw.commands.options import OF_WORKERS, gather, setting_options
+from wsraw.commands.options import OF_WORKERS, GroupedCommand, gather, setting_options
 from wsraw.config import programs
 
 
-@click.command()
+@click.command(cls=GroupedCommand, params=setting_options(OF_WORKERS))
 @click.argument("program", metavar="FILE|COMMAND")
 @click.option(
     "--connect",
@@ -57,7 +57,6 @@ from wsraw.config import programs
 @click.option(
     "--gateway-key", metavar="FILE", default="", help="The public key of that gateway: its .pub."
 )
-@setting_options(OF_WORKERS)
 def worker(
     program: str,
     endpoint: str,
