@@ -43,11 +43,11 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, a heading for each section."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        known = {option.name: option.section for option in options_module.options()}
+        known = {_click_option(each): each.section for each in options_module.options()}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                sections.setdefault(known.get(param.name or "", "Options"), []).append(record)
+                sections.setdefault(known.get(param, "Options"), []).append(record)
         for heading in ("Options", *options_module.SECTIONS.values()):
             if heading in sections:
                 with formatter.section(heading):
