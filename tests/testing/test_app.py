@@ -165,7 +165,7 @@ def test_timers_and_timeouts_follow_the_clock(make: Make) -> None:
 
 def make_silent(app: App) -> RawPeer:
     silent = app.raw(b"x")
-    app._router.groups.leave(silent._pipe.con.entry, "all")
+    app._registry.groups.leave(silent._pipe.con.entry, "all")
     return silent
 
 
