@@ -1,17 +1,17 @@
-"""Sans-I/O. Which worker hears which connection: in flight, parked, moved, given back.
+"""Sans-I/O. The dispatcher: which worker gets the events of which connection.
 
-The rules (docs/worker-protocol.md has them with their reasons):
+The rules (docs/worker-protocol.md gives the reasons):
 
-- One connection, one worker at a time. While events of it are in flight, its next ones go to the
-  same worker or wait.
-- When nothing of it is in flight, it stays with its last worker while that one has room and is not
-  stuck (nor late, nor stuck of late by others, while another one is idle), else it goes to the one
-  with the least outstanding.
-  `sticky` pools never move it while its worker lives.
+- One worker at a time for a connection. While it has events in flight, its next events go to the
+  same worker or are parked.
+- With nothing in flight, it stays with its last worker while that one has room and is not stuck.
+  While another worker is idle, it also leaves one that is late, or that other connections lately
+  made stuck. Then it goes to the worker with the least outstanding.
+  In `sticky` pools it never moves while its worker lives.
 - One connection takes at most half a window; parked connections are served in turn. Clients that no
-  worker has heard of have a queue of their own, those of them that have left come after all others.
-- A worker that leaves gives its events back, in order, to the front of their connections. If it
-  died they are suspects (suspects.py): each goes alone to a worker that takes nothing else.
+  worker has heard of have a queue of their own; those that have left again come after all others.
+- When a worker leaves, its events return, in order, to the front of their connections. If it died,
+  they are suspects (suspects.py): each is delivered alone to a worker that has nothing else.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from wsraw.link.states import GONE, READY
 from wsraw.link.window import InFlight
 
 SHUNNED_FOR: Final = 10.0
-"""Seconds for which a worker that was stuck is left, where another one is idle, by all but those
-whose events took so long: where one connection makes its handler slow, it will again."""
+"""Seconds for which other connections avoid a worker that was stuck, while another one is idle: a
+connection that has made its handler slow is likely to do it again."""
 
 SERVED: Final = 128
-"""Events of those who wait that are given out in a turn: to all workers, and to each its part of as
-many more. A worker that is fast, or has been away, has room for thousands, and the rest of the turn
-waits for them to be sent."""
+"""Parked events that are delivered in a turn: so many from the queues of the pool, and as many more
+from those of its workers. A fast worker has room for thousands, and the turn waits until all are
+sent."""
 
 LEFT_BEHIND: Final = 1 / 16
-"""Share of the memory limit for what clients have left behind that no worker has heard of."""
+"""Share of the memory limit for events of clients that have left before a worker heard of them."""
 
 MOST_LEFTOVERS: Final = 64
-"""In queues of those that no worker has heard of, before the queues are swept."""
+"""Skipped entries in the queues of unheard clients before the queues are swept."""
 
 REASSIGNED: Final = 200
-"""Connections that are given to another worker in a turn, after theirs has left."""
+"""Connections that are given to another worker in a turn after theirs has left."""
 
 
 def _id_of(entry: Entry) -> int:
@@ -58,25 +58,25 @@ class Dispatcher:
         self._flow = flow
         self._suspicion = Suspects(max_deliveries)
         self.poisoned: list[tuple[Entry, Event, int, int]] = []
-        """Events that have killed, and how many workers, or have broken links, and how many; taken
-        out of their connections."""
+        """Events that were dropped for the workers they killed or the links they broke: the entry,
+        the event, the number of deaths, the number of lost links."""
         self.unrepeated: list[Entry] = []
-        """Connections whose messages died with a worker and are not to be repeated."""
+        """Connections that lost messages with a worker, as their pool does not repeat them."""
         self.unconfirmed: list[Event] = []
-        """Events of a worker that is out of sight."""
+        """Events of a worker whose link is lost and that may come back."""
         self.with_output: set[Worker] = set()
-        """Workers that have something to be sent; the shell takes them once a turn."""
+        """Workers to which something is to be sent at the end of the turn."""
         self.failed: list[tuple[Entry, BaseException]] = []
-        """Connections with which something of ours has gone wrong: they are to be ended."""
+        """Connections that are to be ended because of a bug of ours."""
         self.left_behind = 0
         """Bytes of events of clients that have left before any worker heard of them."""
         self.failed_workers: list[tuple[Worker, BaseException]] = []
-        """The same of workers' sessions."""
+        """The same for workers' sessions."""
 
     # --- events in ---
 
     def take(self, entry: Entry, event: Event, now: float) -> None:
-        """An event of a connection: to its worker, or parked until there is one with room."""
+        """Deliver an event, or park it until a worker has room."""
         if type(event) is OnMessage:
             if entry.closed_by_handler:
                 return
@@ -108,7 +108,7 @@ class Dispatcher:
                 self._deliver(entry, worker, event, size, now)
                 return
         else:
-            # Whoever waits already comes first.
+            # Connections that wait already come first.
             pool = entry.pool
             worker = None if pool.waiting or pool.unheard else self._choose(entry, size, now)
             if worker is not None:
@@ -118,7 +118,7 @@ class Dispatcher:
         self._queue(entry)
 
     def _choose(self, entry: Entry, size: int, now: float) -> Worker | None:
-        """The worker for a connection that has nothing in flight, or None: wait."""
+        """The worker for a connection with nothing in flight; None if it must wait."""
         pool = entry.pool
         last = entry.holder
         alone = len(pool.workers) == 1
@@ -148,14 +148,14 @@ class Dispatcher:
                 full = full or not worker.window.is_closed
             elif best is None or self._load(pool, worker) < self._load(pool, best):
                 best = worker
-        # One that is only full will have room within milliseconds. Where all are stuck, one of them
-        # is better than nothing.
+        # A worker that is only full has room again within milliseconds. If all are stuck, one of
+        # them is better than none.
         return best if best is not None or full else stuck
 
     @staticmethod
     def _idle(pool: Pool, since: float) -> Worker | None:
-        """A worker with nothing to do that was not stuck since then: an event is better off there
-        than behind one of somebody else's, which begins to take long, or is likely to."""
+        """An idle worker that was not stuck since then: an event waits less there than behind one
+        of another connection that takes long, or is likely to."""
         for worker in pool.workers:
             if not worker.window.in_flight and worker.window.limit and worker.slow_at <= since:
                 return worker
@@ -164,12 +164,12 @@ class Dispatcher:
     @staticmethod
     def _load(pool: Pool, worker: Worker) -> tuple[int, int]:
         outstanding, connections = len(worker.window.in_flight), len(worker.connections)
-        # sticky: whoever comes late gets its share of the connections that come after it.
+        # sticky: a worker that joins late gets its share of the connections that come after it.
         return (connections, outstanding) if pool.sticky else (outstanding, connections)
 
     def _deliver(self, entry: Entry, worker: Worker, event: Event, size: int, now: float) -> None:
         if entry.holder is not worker:
-            # on_connect brings all there is to know, unless its opener has set the state before.
+            # on_connect brings all that is known, unless its opener has set the state before.
             known = type(event) is OnConnect and not entry.version
             self._move(entry, worker, attach=entry.heard and not known)
         entry.in_flight += 1
@@ -178,7 +178,7 @@ class Dispatcher:
         self.with_output.add(worker)
 
     def _move(self, entry: Entry, worker: Worker, attach: bool) -> None:
-        """Give a connection with nothing in flight to another worker, its state with it."""
+        """Give a connection with nothing in flight, and its state, to another worker."""
         self.detach(entry)
         entry.holder = worker
         worker.connections.add(entry)
@@ -187,13 +187,13 @@ class Dispatcher:
             worker.session.notice(Attach(entry.id, con.inf, entry.state, entry.version, con.about))
 
     def hold(self, entry: Entry, worker: Worker) -> None:
-        """A worker that opened a connection holds it from the beginning."""
+        """Let the worker that opened a connection hold it from the beginning."""
         entry.heard = True
         entry.holder = worker
         worker.connections.add(entry)
 
     def detach(self, entry: Entry) -> None:
-        """Tell the holder, if any, to forget the connection."""
+        """Take a connection from its worker, if it has one."""
         holder, entry.holder = entry.holder, None
         if holder is not None:
             holder.connections.discard(entry)
@@ -204,22 +204,22 @@ class Dispatcher:
     # --- acks ---
 
     def acked(self, worker: Worker, ack: Ack) -> list[InFlight[Entry]]:
-        """Events that are handled: out of flight and out of the accounts."""
+        """Take acked events out of flight and out of the accounts."""
         worker.fresh_acks = True
         self.with_output.add(worker)
         flow, suspicion = self._flow, self._suspicion
-        # Once a turn: the age of those that follow is not known before the acks are measured.
+        # Once a turn: the age of the next events is not known before the acks are measured.
         stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
         flights = worker.window.take(ack)
         if stuck and flights:
-            # Acks wait a little for those behind them, but for none behind one that took long.
+            # A slow event is acked at once, without those behind it: it is the last one here.
             culprit = flights[-1].owner
             culprit.slow_at = worker.slow_at = flow.now
         for flight in flights:
             entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
-                # Its on_close was acked before this: a worker's mistake, but not our accounts'.
+                # The worker acked its on_close too early; the accounts must stay right.
                 suspicion.clear(flight.event)
                 continue
             size = flight.size
@@ -231,7 +231,7 @@ class Dispatcher:
                 if entry.pauses:
                     flow.resume_if_low(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
-                    # With nothing in flight it need not wait for this worker any more.
+                    # With nothing in flight it can go to any worker.
                     self._queue(entry)
             except Exception as error:
                 self.failed.append((entry, error))
@@ -240,8 +240,8 @@ class Dispatcher:
     # --- faults of our own ---
 
     def recount(self, entry: Entry) -> None:
-        """Something has raised, and may have left its accounts half done: what is parked and in
-        flight says how they are."""
+        """Set the accounts of a connection by what is parked and in flight, after a fault that may
+        have left them wrong."""
         size = sum([size for _, size in entry.parked])
         for _, record in entry.held_back or ():
             size += EVENT_COST
@@ -268,7 +268,7 @@ class Dispatcher:
         return OnClose in [type(event) for event in events]
 
     def _give_up(self, queue: deque[Entry], entry: Entry, error: BaseException) -> None:
-        """It cannot be served, and would be tried for ever."""
+        """End a connection that cannot be served: it would be tried for ever."""
         if queue and queue[0] is entry:
             queue.popleft()
         if entry.queue is queue:
@@ -276,7 +276,7 @@ class Dispatcher:
         self.failed.append((entry, error))
 
     def drop_messages(self, entry: Entry) -> None:
-        """The handler has closed it: parked messages will not be heard any more."""
+        """Drop the messages of a connection that its handler has closed, now and from now on."""
         entry.closed_by_handler = True
         parked, entry.parked = entry.parked, ()
         for event, size in parked:
@@ -289,10 +289,10 @@ class Dispatcher:
 
     def _queue(self, entry: Entry, front: bool = False) -> None:
         holder = entry.holder
-        # One that is about to be killed for its hanging takes nothing any more, whatever it acks.
+        # A hung worker is about to be killed and gets nothing more, whatever it acks.
         ready = holder is not None and holder.session.state is READY and not holder.hung
         if entry.in_flight and not ready:
-            # It moves when its last event is acked; `acked` queues it then.
+            # It moves when its last event is acked: then `acked` queues it.
             entry.queue = None
             return
         pool = entry.pool
@@ -310,11 +310,11 @@ class Dispatcher:
             queue.appendleft(entry)
         else:
             queue.append(entry)
-        # Where it stood before it is a leftover now: found at the front of a queue, it is left out.
+        # A queue that still has it from before skips it.
         entry.queue = queue
 
     def dispatch(self, pool: Pool, now: float) -> None:
-        """Once a turn: learn from the acks, then give room to those who wait, in turn."""
+        """Once a turn: measure the acks, then deliver parked events, the connections in turn."""
         workers = pool.workers
         for worker in workers:
             if worker.fresh_acks:
@@ -334,14 +334,14 @@ class Dispatcher:
             while worker.bound and left and self._serve_bound(worker, now):
                 left -= 1
                 if pool.waiting or pool.unheard:
-                    # Those who wait for anybody must not wait for all who wait for this one.
+                    # Those that wait for any worker do not wait for all that wait for this one.
                     self._serve_waiting(pool, now)
             pool.is_behind |= not left
         left = SERVED
         while left and self._serve_waiting(pool, now):
             left -= 1
         pool.is_behind |= not left
-        # Those just served may have more, and room for it where they are now.
+        # Those just served may have more events, and their worker room for them.
         for worker in workers:
             left = share
             while worker.bound and left and self._serve_bound(worker, now):
@@ -349,12 +349,11 @@ class Dispatcher:
             pool.is_behind |= not left
 
     def _reassign(self, pool: Pool, now: float) -> None:
-        """Give connections of those who left to others before they say anything.
+        """Give the connections of workers that left to other workers before their next event.
 
-        Somebody must hold each of them: should the gateway die, it lives on in what workers hold,
-        and only so gets its on_close.
+        If the gateway dies, only connections that a worker holds get their on_close.
         """
-        # What is stuck may not read for long; should all be, this waits for the next turn.
+        # A stuck worker may not read for long. If all are stuck, this waits for the next turn.
         workers = [w for w in pool.workers if not (w.window.is_closed or w.window.is_stuck(now))]
         pool.reassigning = bool(workers)
         for _ in range(min(len(pool.orphaned), REASSIGNED) if workers else 0):
@@ -368,7 +367,7 @@ class Dispatcher:
                 self.failed.append((entry, error))
 
     def sweep(self, pool: Pool) -> None:
-        """Leave out those who do not wait any more; `dispatch` does so while it serves."""
+        """Remove entries that do not wait any more; `dispatch` does it for those at the front."""
         for queue in (pool.waiting, pool.unheard, pool.unheard_left):
             live = [entry for entry in queue if entry.queue is queue]
             queue.clear()
@@ -377,12 +376,12 @@ class Dispatcher:
 
     @staticmethod
     def has_messages(entry: Entry) -> bool:
-        """Whether any of what is parked is a message."""
+        """Whether a message is parked."""
         return any(type(event) is OnMessage for event, _ in entry.parked)
 
     def keep_left_behind(self, entry: Entry) -> bool:
-        """A client has said goodbye before a worker heard of it: keep what it has left for a
-        worker, behind all who are still there. False: too much has been left already."""
+        """Keep the events of a client that has left before a worker heard of it, behind those of
+        all others. False: too many are kept already."""
         if entry.left_behind:
             return True
         flow = self._flow
@@ -395,7 +394,7 @@ class Dispatcher:
         return True
 
     def _leave_queue(self, entry: Entry) -> None:
-        """One that no worker has heard of waits no more where it did."""
+        """Take an unheard client out of its queue."""
         if entry.queue is None:
             return
         entry.queue = None
@@ -409,7 +408,7 @@ class Dispatcher:
         entry.left_behind = 0
 
     def _serve_suspects(self, pool: Pool, now: float) -> None:
-        """Each suspect alone to a worker that holds nothing; then those workers rejoin."""
+        """Deliver each suspect alone to an idle worker; then those workers rejoin."""
         suspects = pool.suspects
         while suspects:
             entry = suspects[0]
@@ -427,7 +426,7 @@ class Dispatcher:
                 self._deliver_parked(entry, worker, now)
             except Exception as error:
                 self._give_up(suspects, entry, error)
-        # All are given out; who handles none of them takes part again.
+        # All are delivered: workers that have none of them in flight rejoin.
         for worker in list(pool.isolated):
             if not any(
                 flight.event in self._suspicion for flight in worker.window.in_flight.values()
@@ -436,13 +435,13 @@ class Dispatcher:
                 pool.isolated.remove(worker)
 
     def _isolated_worker(self, pool: Pool, now: float) -> Worker | None:
-        """A worker that holds nothing and takes nothing else, or None: wait for one."""
+        """An idle worker that gets nothing else; None if there is none yet."""
         for worker in pool.isolated:
             if not worker.window.in_flight:
                 return worker
         if all(worker.window.is_slow(now) for worker in pool.isolated):
-            # None yet, or each takes its time: one more, the one that is empty first; but somebody
-            # must be left for those who are beyond suspicion.
+            # None yet, or all of them take long: one more, the idlest; but a worker must be left
+            # for the events that are not suspects.
             others = [worker for worker in pool.workers if not worker.window.is_closed]
             if len(others) > bool(pool.isolated or pool.expects_worker(now)):
                 worker = min(others, key=lambda worker: len(worker.window.in_flight))
@@ -451,7 +450,7 @@ class Dispatcher:
                     and len(others) == 1
                     and not worker.window.acked_events
                 ):
-                    # The only one there is: those who have waited for it come first, once.
+                    # The only worker: events that have waited for it come first, once.
                     return None
                 worker.window.close()
                 pool.isolated.append(worker)
@@ -461,7 +460,7 @@ class Dispatcher:
         return None
 
     def _serve_bound(self, worker: Worker, now: float) -> bool:
-        """Serve the first of those who wait for this worker; False when it has no room."""
+        """Serve the first connection that waits for this worker; False if it has no room."""
         entry = worker.bound[0]
         try:
             return self._try_bound(worker, entry, now)
@@ -483,7 +482,7 @@ class Dispatcher:
         return True
 
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
-        """Serve the first of those who wait for anybody; False when nobody waits, or has room."""
+        """Serve the first connection that waits for any worker; False if none waits or has room."""
         waiting, unheard = pool.waiting, pool.unheard
         queue = waiting
         if unheard and (not waiting or pool.is_unheard_turn):
@@ -524,19 +523,19 @@ class Dispatcher:
     # --- workers come and go ---
 
     def join(self, pool: Pool, worker: Worker) -> None:
-        """A worker is READY: it takes load at once."""
+        """Give events to a worker that is READY."""
         pool.workers.append(worker)
         pool.expected_workers = max(pool.expected_workers, len(pool.workers))
         self.with_output.add(worker)
 
     def drain(self, pool: Pool, worker: Worker, deadline: float) -> None:
-        """No new events for it. Its connections move as their last events are acked."""
+        """Give a worker no new events; its connections move when their last events are acked."""
         worker.session.drain(deadline)
         self.withdraw(pool, worker)
         self.with_output.add(worker)
 
     def withdraw(self, pool: Pool, worker: Worker) -> None:
-        """Nothing new for it, and it need not know."""
+        """Give a worker nothing new, without telling it."""
         if worker in pool.workers:
             pool.workers.remove(worker)
         if worker in pool.isolated:
@@ -552,11 +551,11 @@ class Dispatcher:
         certain: bool = True,
         lost: bool = False,
     ) -> None:
-        """Its session is over: what it held goes back, in order, to the front of its connections.
+        """Return the events of a worker whose session is over to the front of their connections.
 
-        With `died`, an event may have been handled in part: its delivery count says so. With
-        `counts`, one of them may be what it died of; unless it is `certain`, that is not a death
-        yet, and they are left in `unconfirmed`. With `lost`, its link was lost and it lives.
+        `died`: an event may have been handled in part, and its delivery count says so. `counts`:
+        one of the events may have killed it; unless the death is `certain`, they are put into
+        `unconfirmed`. `lost`: its link was lost, and the worker lives.
         """
         alone = worker.window.is_closed and len(worker.window.in_flight) == 1
         if not died:
@@ -583,11 +582,11 @@ class Dispatcher:
                 pool.reassigning = True
         worker.connections.clear()
         self._release_bound(worker)
-        # Of the suspects those come first whose connections have been served well for longest.
+        # Suspects of older connections come first: those have been served well for longer.
         for entry in sorted(entries, key=_id_of, reverse=True) if counts else list(entries):
             if entry.parked:
                 try:
-                    # What has killed alone is tried again behind those that may be innocent.
+                    # An event that has killed alone is tried again behind the other suspects.
                     self._queue(entry, front=not (counts and alone))
                 except Exception as error:
                     self.failed.append((entry, error))
@@ -603,7 +602,7 @@ class Dispatcher:
         alone: bool,
         lost: bool,
     ) -> None:
-        """An event that a worker held, to the front of its connection; or it goes no further."""
+        """Return an event to the front of its connection, or drop it."""
         entry = flight.owner
         event = flight.event
         event.delivery += died and flight.left
@@ -627,7 +626,7 @@ class Dispatcher:
             entry.park_in_front(event, flight.size)
 
     def confirm(self, events: Iterable[Event]) -> None:
-        """The worker that held them has not come back: that was a death."""
+        """Count a death for events whose worker has not come back."""
         self._suspicion.confirm(events)
 
     def _drop(self, entry: Entry, event: Event, size: int) -> None:
@@ -643,7 +642,7 @@ class Dispatcher:
                     self._queue(entry)
 
     def forget(self, entry: Entry) -> None:
-        """The connection's on_close is acked, or nobody has heard of it."""
+        """Drop all that is parked of a connection, and take it from its worker."""
         self.detach(entry)
         if not entry.heard:
             self._uncount_left_behind(entry)

@@ -22,7 +22,7 @@ MOST_RANGES: Final = 16
 
 EXPECTED_BACK: Final = 10.0
 """Seconds after an event has killed a worker within which a successor is expected. Until then the
-last worker that is left serves those beyond suspicion, and the suspects wait."""
+last worker left serves events that are not suspects, and the suspects wait."""
 
 
 class RemoteWorker(NamedTuple):
@@ -123,9 +123,9 @@ class PoolOf(Generic[Owner]):
         self.name = name
         self.sticky = settings.dispatch == "sticky"
         self.repeats = settings.delivery == "at-least-once"
-        """Messages of a worker that died go to another one."""
+        """Messages of a worker that died are delivered to another one."""
         self.stays = stays
-        """The settings name it; else it lasts as long as somebody is in it."""
+        """The settings name it; else it is deleted when it is empty."""
         self.sessions = 0
         """Of workers, whether they take events or not."""
         self.connections = 0
@@ -133,27 +133,27 @@ class PoolOf(Generic[Owner]):
         """Those that take events: READY, not draining."""
         self.waiting: deque[Owner] = deque()
         self.unheard: deque[Owner] = deque()
-        """Clients that no worker has heard of. They and those who wait are served by turns, so that
-        neither a storm of clients nor a flood of messages keeps the other out."""
+        """Clients that no worker has heard of. They take turns with `waiting`, so that neither a
+        storm of clients nor a flood of messages keeps the other out."""
         self.unheard_left: deque[Owner] = deque()
-        """The same, of clients that have left: served when nobody else waits."""
+        """The same for clients that have left: served when no other connection waits."""
         self.is_unheard_turn = False
         self.leftovers = 0
-        """Of those two, how many of late wait no more, and are still in there."""
+        """How many entries of those two queues do not wait any more."""
         self.suspects: deque[Owner] = deque()
-        """Connections whose next event was held by a worker that died."""
+        """Connections whose next event was in flight at a worker that died."""
         self.orphaned: deque[Owner] = deque()
-        """Connections whose worker has left, and that may be quiet for long."""
+        """Connections whose worker has left, perhaps without an event for long."""
         self.is_behind = False
-        """Somebody waits for whom there may be room: that is for the next turn."""
+        """The next turn goes on: a connection waits and there may be room."""
         self.reassigning = False
-        """They are given to others, as far as the last turn could see."""
+        """There was a worker in the last turn to give those to."""
         self.isolated: list[WorkerOf[Owner]] = []
-        """Workers that take such events, one at a time and nothing else."""
+        """Workers that get suspects, one at a time and nothing else."""
         self.expected_workers = 0
-        """How many take events when all are there that are expected to come back."""
+        """How many workers there are when those that are expected back have come."""
         self.killed_at = -math.inf
-        """When an event that was alone with its worker last killed it."""
+        """When an event that was alone in flight last killed its worker."""
 
     def expects_worker(self, now: float) -> bool:
         """Whether an event is known to kill, and a worker that has died is expected back."""
