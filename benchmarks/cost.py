@@ -28,7 +28,7 @@ from benchmarks.contenders import BUILD, CONTENDERS, build
 from benchmarks.serving import serving
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.gateway.sockets.endpoint import Endpoint
@@ -99,7 +99,7 @@ class Bench:
         self.endpoints: list[Endpoint] = []
         for _ in range(connections):
             about = {"peer": "127.0.0.1:1"}
-            con = Connection.accepted(
+            con = accepted(
                 self.registry.ids.new(),
                 listen,
                 self.settings,

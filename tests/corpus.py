@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection import accepting
 from wsraw.gateway.connection.connection import Connection
 from wsraw.link.records import Event, OnClose, OnConnect, OnMessage
 
@@ -109,7 +110,7 @@ CASES = [read(path) for path in sorted((Path(__file__).parent / "cases").glob("*
 
 
 def accepted(case: Case) -> Connection:
-    return Connection.accepted(7, case.listen, case.settings, {"peer": "test"}, 0.0)
+    return accepting.accepted(7, case.listen, case.settings, {"peer": "test"}, 0.0)
 
 
 def tell(events: list[Event]) -> list[str]:
@@ -143,7 +144,7 @@ def _short(data: bytes) -> str:
 def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
     """Feed the case's bytes cut at these places; give its events in words, and its output."""
     con = accepted(case)
-    events = con.opened_events(0.0)
+    events = con.first_events(0.0)
     last = 0
     for cut in [*sorted(cuts), len(case.data)]:
         if cut > last:
@@ -153,7 +154,7 @@ def run(case: Case, cuts: list[int]) -> tuple[list[str], bytes]:
         events += con.receive_eof(0.0)
     events += con.drained(0.0)
     output = b"".join(con.output.chunks)
-    if con.half_closed and output:
+    if con.intake.half_closed and output:
         events += con.written(len(output), 0.0)
     # The only thing in it that is not ours to say.
     return tell(events), re.sub(rb"Date: [^\r]*\r\n", b"", output)

@@ -11,6 +11,7 @@ from typing import Any
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import Entry, Worker
@@ -165,7 +166,7 @@ class Stage:
 
     def raw(self, data: bytes = b"hello", **listen: Any) -> Connection:
         """An accepted raw connection and what it says first."""
-        con = Connection.accepted(
+        con = accepted(
             self.registry.ids.new(),
             Listen(name="test", **listen),
             self.settings,
@@ -173,7 +174,7 @@ class Stage:
             self.now,
             self.registry.policy,
         )
-        self.registry.take(con, con.opened_events(self.now), self.now)
+        self.registry.take(con, con.first_events(self.now), self.now)
         if data:
             self.say(con, data)
         return con

@@ -310,7 +310,7 @@ def test_connections_from_untrusted_addresses_leave_no_descriptors(tells: Path) 
             except ConnectionError:
                 pass
         eventually(lambda: serving.descriptors() <= before, "all descriptors to be free")
-        assert len(str(serving.run).split("is no trusted proxy")) < 5
+        assert len(str(serving.run).split("is not a trusted proxy")) < 5
 
 
 def test_connections_behind_a_proxy_are_counted_by_client_address() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from fuzz.oracles import check_life, outcome, pieces
 from fuzz.websockets_pair import accepted, dialled
+from wsraw.gateway.connection.standing import SLICE
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, Connection
-from wsraw.gateway.connection.standing import SLICE
 from wsraw.link.records import OnClose, OnConnect, OnMessage
 
 INFLATED = 1032

@@ -10,7 +10,9 @@ from websockets.utils import accept_key
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection import accepting
 from wsraw.gateway.connection.connection import OPEN, Connection
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.link.open_options import check
 from wsraw.link.records import Open
 
@@ -28,7 +30,7 @@ AGREED = (
 
 
 def accepted(settings: Settings, deflate: bool) -> Connection:
-    con = Connection.accepted(7, LISTEN, settings, {}, 0.0)
+    con = accepting.accepted(7, LISTEN, settings, {}, 0.0)
     con.receive_data(UPGRADE % (OFFER if deflate else b""), 0.0)
     return _cleared(con)
 
@@ -39,7 +41,7 @@ def asked(settings: Settings) -> Connection:
     chance, secrets.token_bytes = secrets.token_bytes, lambda _: base64.b64decode(KEY)
     try:
         asked = check(Open(8, "example.com:80", "websocket"))
-        con = Connection.dialled(8, asked, settings, {}, 0.0)
+        con = dialed(8, asked, settings, {}, 0.0)
     finally:
         secrets.token_bytes = chance
     con.connected(0.0)

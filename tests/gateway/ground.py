@@ -11,7 +11,8 @@ from tests.gateway.peers import Peer, Socket
 from tests.pairs import Process
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection
+from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Worker
 from wsraw.gateway.delivery.registry import Registry
@@ -121,10 +122,10 @@ class Ground:
         if sum(not peer.gone for peer in self.peers) >= MOST_PEERS or self.registry.stopping:
             return
         listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
-        con = Connection.accepted(self.registry.ids.new(), listen, self.settings, {}, self.now)
+        con = accepted(self.registry.ids.new(), listen, self.settings, {}, self.now)
         page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
         self.peers.append(Peer(page_con, Socket(self.registry, con), self.config.deflate))
-        self.registry.take(con, con.opened_events(self.now), self.now)
+        self.registry.take(con, con.first_events(self.now), self.now)
         if page_con.websocket:
             # Its handshake at once: one that is late is none, and its bytes are data.
             self.peers[-1].socket.read(65536, self.now)
@@ -282,7 +283,7 @@ class Ground:
         for peer in self.peers:
             peer.socket.handle_timeout(self.now)
         for entry in list(self.dialling):
-            if entry.con.deadline <= self.now:
+            if entry.con.keepalive.deadline <= self.now:
                 self.dialling.remove(entry)
                 self.registry.take(
                     entry.con, entry.con.connect_failed("timed out", self.now), self.now
@@ -364,7 +365,7 @@ class Ground:
             standing = con.state in (CONNECTING, OPEN)
             if page is None:
                 continue
-            if con.close_cause == "handler" and not page.was_closed:
+            if con.ending.cause == "handler" and not page.was_closed:
                 assert page.fragment, f"{page.id} was closed, and no handler has asked for it"
                 page.was_closed = True
             if page.fragment is not None and not page.fragment.alive:
@@ -373,7 +374,7 @@ class Ground:
                 assert not standing, f"{page.id} stands and its owner has left"
             if page.bereaved:
                 assert not standing, f"{page.id} stands and its messages are lost"
-            if con.close_cause == "eof":
+            if con.ending.cause == "eof":
                 assert not con.output.size, f"{page.id} ended before its output was written"
         room = {entry.id for entry in self.registry.groups.members("room")}
         members = set(self.page.groups.get("room", ()))

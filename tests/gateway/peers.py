@@ -7,7 +7,9 @@ import math
 from tests.gateway.page import MARK, Con
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CONNECTING, OPEN, Connection, ConnectionState
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.read_policy import Reading, is_paused, may_read, must_wait
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.open_options import check
@@ -61,7 +63,7 @@ class Socket:
             if connecting and con.state is OPEN:
                 self.registry.flow.weigh(con)
             self.registry.take(con, events, now)
-            if con.has_more or not (events or con.parsed):
+            if con.intake.has_more or not (events or con.intake.parsed):
                 self.registry.flow.read_part(con, len(data))
             if is_paused(con):
                 con.pause(now)
@@ -91,7 +93,7 @@ class Socket:
     def _go_on(self, now: float) -> None:
         """Turns in which nothing else happens."""
         con = self.con
-        while con.has_more and not is_paused(con):
+        while con.intake.has_more and not is_paused(con):
             self.registry.take(con, con.resume(now), now)
         self.judge_reading()
 
@@ -127,14 +129,14 @@ class Socket:
         if self.lingering:
             if now >= self.linger_until:
                 self._close()
-        elif not self.closed and now >= con.deadline:
+        elif not self.closed and now >= con.keepalive.deadline:
             self.registry.take(con, con.handle_timeout(now), now)
             if con.state is ConnectionState.CLOSED:
                 self.flush(0, now)
 
     def _finish(self, now: float) -> None:
         con = self.con
-        if con.reset or (self.eof and not con.output.size):
+        if con.output.reset or (self.eof and not con.output.size):
             self._close()
             return
         if not self.lingering:
@@ -146,7 +148,7 @@ class Socket:
 
     def _close(self) -> None:
         self.closed = True
-        self.reset = self.con.reset or bool(self.con.output.size)
+        self.reset = self.con.output.reset or bool(self.con.output.size)
         self.registry.flow.socket_closed(self.con)
 
 
@@ -164,10 +166,10 @@ class Peer:
         if page.websocket:
             if page.opened:
                 listen = Listen(name="there", protocol="websocket")
-                self._websocket = Connection.accepted(0, listen, OURS[deflate], {}, 0.0)
+                self._websocket = accepted(0, listen, OURS[deflate], {}, 0.0)
             else:
                 open_ = check(Open(0, "here:1", "websocket", host="here"))
-                self._websocket = Connection.dialled(0, open_, OURS[deflate], {}, 0.0)
+                self._websocket = dialed(0, open_, OURS[deflate], {}, 0.0)
                 self._websocket.connected(0.0)
                 self._pass_on(0.0)
 

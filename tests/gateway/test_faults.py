@@ -553,7 +553,7 @@ def test_a_fault_closes_only_its_own_connection(
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("websocket", ("Standing.receive_data", 3)),
+        ("websocket", ("Connection.receive_data", 3)),
         ("raw", ("Dispatcher.take", 2)),
         ("opened", ("Dialer.finish", 1)),
     ],
@@ -603,7 +603,7 @@ def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
     [event] = mate.events
     mate.ack(event, commands=(Send(con.id, b"a", "text"), Join(other.id, "room")))
     assert [who for who, _ in faults] == [f"connection {con.id}"]
-    assert con.close_cause == "fault"
+    assert con.ending.cause == "fault"
     assert list(stage.registry.groups.members("room")) == [entry_of(other)]
     stage.turn()
     assert [type(each) for each in mate.events] == [OnError]
@@ -632,7 +632,7 @@ def test_an_ack_that_raises_ends_the_session(
         stage.worker()
     [letter] = stage.sessions.dead_letters
     assert letter["event"] == "on_message"
-    assert con.close_cause == "poison"
+    assert con.ending.cause == "poison"
 
 
 @interpreted
@@ -653,7 +653,7 @@ def test_an_event_that_cannot_be_encoded_closes_its_connection(
         (OnMessage, other.id),
     ]
     assert [who for who, _ in faults] == [f"connection {con.id} (\udcff)"]
-    assert con.reset
+    assert con.output.reset
     assert not mate.take(OnClose)
     mate.work()
     assert list(stage.registry.entries) == [other.id]
@@ -687,7 +687,7 @@ def test_a_parked_event_that_cannot_be_delivered_is_given_up(
     for _ in range(5):
         stage.turn()
     assert [each.con for each in mate.events] == [other.id, other.id]
-    assert con.reset
+    assert con.output.reset
     mate.work()
     assert list(stage.registry.entries) == [other.id]
     assert 1 <= len(faults) <= 3
@@ -710,7 +710,7 @@ def test_a_session_whose_end_raises_is_removed(
         stage.sessions.fault(mate.worker, Injected("first"), stage.now)
     assert is_over(mate)
     assert len(faults) >= 2
-    assert all(con.close_cause == "fault" for con in held)
+    assert all(con.ending.cause == "fault" for con in held)
     for con in set(cons) - set(held):
         stage.say(con, frame(0x81, b"x"))
     stage.turn()

@@ -38,11 +38,11 @@ def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(served: 
     stop.begin(30.0)
     assert served.sockets.listeners == []
     assert not stop.advance(served.loop.now)
-    assert served.con.close_cause == "", "nobody is closed while a handler runs"
+    assert served.con.ending.cause == "", "nobody is closed while a handler runs"
     served.working = True
     served.until(lambda: not served.mate.events)
     assert not stop.advance(served.loop.now)
-    assert served.con.close_cause == "going-away"
+    assert served.con.ending.cause == "going-away"
     served.until(lambda: OnClose in served.kinds())
     client.close()
     served.until(lambda: not served.sockets.endpoints)
@@ -62,7 +62,7 @@ def test_the_deadline_of_a_stop_ends_each_phase(served: Served) -> None:
     stop.begin(5.0)
     assert not stop.advance(served.loop.now + 4.9)
     assert stop.advance(served.loop.now + 5.0)
-    assert served.con.close_cause == "going-away"
+    assert served.con.ending.cause == "going-away"
 
 
 def test_a_second_stop_can_only_shorten_the_deadline(served: Served) -> None:

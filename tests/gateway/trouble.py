@@ -102,7 +102,7 @@ class Trouble(Crew):
         self.sessions.end(worker, self.now, died=died)
         for con in standing:
             if self.page.cons[con.id].bereaved:
-                assert con.close_cause == "worker-died" or con.state is CLOSING, con.close_cause
+                assert con.ending.cause == "worker-died" or con.state is CLOSING, con.ending.cause
         self._see_poison()
 
     def _bury(self) -> None:

@@ -143,7 +143,7 @@ class World(Trouble):
             if peer is None or con.spoiled or con.was_closed or con.bereaved:
                 continue
             # What a WebSocket says or is sent after it has said goodbye may be lost.
-            if peer.socket.con.close_cause == "eof" or peer.left_in_peace:
+            if peer.socket.con.ending.cause == "eof" or peer.left_in_peace:
                 echoed = MARK.sub(b"", bytes(con.received))
                 assert echoed == con.said, f"{con.id} was not echoed all that it had said"
 

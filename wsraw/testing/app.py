@@ -19,7 +19,7 @@ from typing import Any, Final
 from wsraw.config import pools
 from wsraw.config.addresses import Listen, parse_listen
 from wsraw.config.checks import from_options
-from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.http import answer
@@ -249,7 +249,7 @@ class App:
         if self._closed:
             raise RuntimeError("this App is closed")
         listen: Listen = self._listen
-        con = Connection.accepted(
+        con = accepted(
             self._registry.ids.new(),
             listen,
             self.settings,
@@ -259,7 +259,7 @@ class App:
         )
         pipe = Pipe(self._registry, con)
         self._pipes.append(pipe)
-        self._registry.take(con, con.opened_events(self.now), self.now)
+        self._registry.take(con, con.first_events(self.now), self.now)
         return pipe
 
     def _dial(self) -> bool:

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.link.open_options import check
 from wsraw.link.records import OnClose, OnConnect, OnMessage, Open
 from wsraw.testing.pipe import Pipe
@@ -224,7 +226,7 @@ def client(
     if subprotocols:
         options["subprotocols"] = list(subprotocols)
     open_ = Open(0, "app:80", "websocket", url=url, host=host, options=options)
-    own = Connection.dialled(0, check(open_), OURS, {}, app.now)
+    own = dialed(0, check(open_), OURS, {}, app.now)
     own.connected(app.now)
     peer = WebSocketPeer(app, pipe, own)
     peer.pass_on()
@@ -236,4 +238,4 @@ def server(app: Around, pipe: Pipe) -> Peer:
     if pipe.con.kind != "websocket":
         return RawPeer(app, pipe)
     listen = Listen(name="test", protocol="websocket")
-    return WebSocketPeer(app, pipe, Connection.accepted(0, listen, OURS, {}, app.now))
+    return WebSocketPeer(app, pipe, accepted(0, listen, OURS, {}, app.now))

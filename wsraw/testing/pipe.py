@@ -43,14 +43,14 @@ class Pipe:
     @property
     def deadline(self) -> float:
         """When `handle_timeout` is due."""
-        return self._linger_until if self._lingering else self.con.deadline
+        return self._linger_until if self._lingering else self.con.keepalive.deadline
 
     def step(self, now: float) -> bool:
         """Read once, write once; whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         con = self.con
         flow = self._registry.flow
-        goes_on = con.has_more and not (is_paused(con) or must_wait(flow, con))
+        goes_on = con.intake.has_more and not (is_paused(con) or must_wait(flow, con))
         if goes_on:
             self._registry.take(con, con.resume(now), now)
             self.judge_reading()
@@ -75,7 +75,7 @@ class Pipe:
             if connecting and con.state is OPEN:
                 registry.flow.weigh(con)
             registry.take(con, events, now)
-            if con.has_more or not (events or con.parsed):
+            if con.intake.has_more or not (events or con.intake.parsed):
                 registry.flow.read_part(con, len(data))
             if is_paused(con):
                 con.pause(now)
@@ -100,7 +100,7 @@ class Pipe:
                 self._registry.wrote(entry)
         if con.state is CLOSED:
             self._finish(now)
-        elif con.state is CLOSING and (con.half_closed or not self.reading):
+        elif con.state is CLOSING and (con.intake.half_closed or not self.reading):
             self.judge_reading()
 
     def judge_pause(self, now: float) -> None:
@@ -137,7 +137,7 @@ class Pipe:
 
     def _finish(self, now: float) -> None:
         con = self.con
-        if con.reset or (not con.output.size and (self._eof or con.ends_with_reset)):
+        if con.output.reset or (not con.output.size and (self._eof or con.output.ends_with_reset)):
             self._close()
             return
         if not self._lingering:
@@ -150,5 +150,5 @@ class Pipe:
     def _close(self) -> None:
         con = self.con
         self.closed = True
-        self.was_reset = bool(con.reset or con.output.size or con.ends_with_reset)
+        self.was_reset = bool(con.output.reset or con.output.size or con.output.ends_with_reset)
         self._registry.flow.socket_closed(con)

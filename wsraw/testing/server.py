@@ -19,7 +19,8 @@ from typing import Any, Final, TypeVar
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
-from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.connection import CLOSED
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.link.open_options import check
 from wsraw.link.records import Done, OnClose, OnMessage, Open
 from wsraw.supervisor.control import client as control
@@ -263,7 +264,7 @@ class StalledClient:
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
         open_ = Open(0, "app:80", "websocket", url=path, host=f"{host}:{port}")
-        self._own = Connection.dialled(0, check(open_), OURS, {}, 0.0)
+        self._own = dialed(0, check(open_), OURS, {}, 0.0)
         self._own.connected(0.0)
         self._pass_on()
         # The answer alone: what comes behind it is not read.

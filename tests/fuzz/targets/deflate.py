@@ -107,7 +107,7 @@ def run(data: bytes) -> Hashable:
     messages = expected(frames, con.settings.max_message_size)
     if messages is not None:
         # It was the EOF, and nothing else, that has ended it.
-        assert con.close_cause == "lost", (con.close_code, con.close_reason)
+        assert con.ending.cause == "lost", (con.ending.code, con.ending.reason)
         assert _joined(events) == messages
     return number, result
 

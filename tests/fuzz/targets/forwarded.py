@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from wsraw.config.addresses import Networks
-from wsraw.gateway.admission.forwarded import Client, forwarded, x_forwarded_for
+from wsraw.gateway.admission.forwarded import Forwarded, forwarded, x_forwarded_for
 
 TRUSTED = Networks(["10.0.0.0/8"])
 SEEDS = [
@@ -45,6 +45,6 @@ def run(data: bytes) -> Hashable:
     for hops in (["203.0.113.9"], ["203.0.113.9", "10.0.0.1"]):
         tail = ", ".join(added.format(hop) for hop in hops)
         client = read({name: f"{text}, {tail}"}, TRUSTED)
-        assert isinstance(client, Client)
+        assert isinstance(client, Forwarded)
         assert str(client.address) == "203.0.113.9", (text, client)
     return kind, found is None, found is not None and (found.address in TRUSTED, found.scheme)

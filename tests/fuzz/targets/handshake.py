@@ -11,6 +11,7 @@ from fuzz.oracles import check_life, joined, outcome, pieces
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, SNIFFING, Connection
 
 LISTENS = [
@@ -78,8 +79,8 @@ LINE = re.compile(rb"[!-9;-~]+: [\t -~]*")
 
 
 def feed(listen: Listen, settings: Settings, chunks: Any) -> tuple[Connection, list[Any], bytes]:
-    con = Connection.accepted(7, listen, settings, {}, 0.0)
-    events = list(con.opened_events(0.0))
+    con = accepted(7, listen, settings, {}, 0.0)
+    events = list(con.first_events(0.0))
     for chunk in chunks:
         events += con.receive_data(chunk, 0.0)
     if con.kind == "websocket":
@@ -130,6 +131,6 @@ def run(data: bytes) -> Hashable:
     before = con.state
     events += con.receive_eof(0.0)
     events += con.drained(0.0)
-    assert con.state is CLOSED or (con.half_closed and con.output.size)
+    assert con.state is CLOSED or (con.intake.half_closed and con.output.size)
     check_life(con, events)
     return n, before, result, len(con.about), con.pool

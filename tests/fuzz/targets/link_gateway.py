@@ -110,7 +110,7 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
     sessions = stage.sessions
     worker = sessions.workers.get(BAD)
     return (
-        tuple((con.state, con.close_cause, con.output.size.bit_length()) for con in cons),
+        tuple((con.state, con.ending.cause, con.output.size.bit_length()) for con in cons),
         [entry_of(con).groups is None for con in cons].count(True),
         len(registry.entries),
         len(registry.pools),

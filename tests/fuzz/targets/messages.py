@@ -61,7 +61,7 @@ def run(data: bytes) -> Hashable:
     number = recipe.byte() % 16
     wire, messages, pings = serialize(recipe, number)
     con, events, result = check(number, wire)
-    assert con.close_cause == "lost", (con.close_code, con.close_reason)
+    assert con.ending.cause == "lost", (con.ending.code, con.ending.reason)
     whole = b""
     heard = []
     for event in events:

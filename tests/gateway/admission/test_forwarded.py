@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsraw.config.addresses import Networks, parse_address
-from wsraw.gateway.admission.forwarded import MAX_HOPS, Client, forwarded, x_forwarded_for
+from wsraw.gateway.admission.forwarded import MAX_HOPS, Forwarded, forwarded, x_forwarded_for
 
 TRUSTED = Networks(["10.0.0.0/8", "fd00::/8"])
 
 
-def xff(value: str, **others: str) -> Client | None:
+def xff(value: str, **others: str) -> Forwarded | None:
     headers = {f"x-forwarded-{name}": text for name, text in others.items()}
     return x_forwarded_for({"x-forwarded-for": value, **headers}, TRUSTED)
 
@@ -81,10 +81,10 @@ def test_the_scheme_is_taken_from_x_forwarded_proto(value: str, proto: str, sche
 
 
 def test_the_host_is_taken_from_x_forwarded_host() -> None:
-    assert xff("203.0.113.9", host="example.org") == Client(
+    assert xff("203.0.113.9", host="example.org") == Forwarded(
         parse_address("203.0.113.9"), "203.0.113.9", "", "example.org"
     )
-    assert xff("", host="example.org") == Client(None, "", "", "example.org")
+    assert xff("", host="example.org") == Forwarded(None, "", "", "example.org")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_hops_are_bounded() -> None:
     client = xff(", ".join(["203.0.113.9"] + ["10.0.0.1"] * MAX_HOPS))
     assert client is not None
     assert client.peer == "10.0.0.1"
-    assert xff(", ".join(["203.0.113.9"] + ["10.0.0.1"] * (MAX_HOPS - 1))) == Client(
+    assert xff(", ".join(["203.0.113.9"] + ["10.0.0.1"] * (MAX_HOPS - 1))) == Forwarded(
         parse_address("203.0.113.9"), "203.0.113.9"
     )
 

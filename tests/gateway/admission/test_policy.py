@@ -10,7 +10,9 @@ from corpus import UPGRADE, frame, tell
 
 from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
+from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.admission.policy import AdmissionPolicy
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection
 from wsraw.gateway.counters import TELL_EVERY, Counters
 from wsraw.link.records import OnMessage
@@ -19,12 +21,13 @@ PROXY_1 = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 
 
 class Door:
-    """An entrance and those who come to it."""
+    """A policy and the clients that it judges."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.limits = Counters()
-        self.entrance = AdmissionPolicy(self.settings, self.limits)
+        self.policy = AdmissionPolicy(self.settings, self.limits)
+        self.policy.address_limits = AddressLimits(0, 100)
 
     def come(
         self, data: bytes = b"", now: float = 0.0, address: str = "192.0.2.1", **listen: Any
@@ -32,9 +35,9 @@ class Door:
         about = {"peer": f"{address}:1", "listener": "test"}
         ip = parse_address(address) or UNIX
         listener = Listen(name="test", **listen)
-        con = Connection.accepted(7, listen=listener, settings=self.settings, about=about, now=now,
-                                  entrance=self.entrance, address=ip)  # fmt: skip
-        assert tell(con.opened_events(now)) in ([], ["connect raw"])
+        con = accepted(7, listen=listener, settings=self.settings, about=about, now=now,
+                                  policy=self.policy, address=ip)  # fmt: skip
+        assert tell(con.first_events(now)) in ([], ["connect raw"])
         if data:
             con.receive_data(data, now)
         return con
@@ -53,7 +56,7 @@ def status(con: Connection) -> int:
 def test_a_page_of_another_site_is_refused_by_default() -> None:
     door = Door()
     con = door.ask("Origin: https://evil.example")
-    assert (status(con), con.state, con.close_cause) == (403, CLOSED, "protocol-error")
+    assert (status(con), con.state, con.ending.cause) == (403, CLOSED, "protocol-error")
     assert b"setting origins" in bytes(con.output.data_to_send())
     assert door.limits.counts == {"origins": 1}
     for origin in ("Origin: https://server.example.com", "X: y"):
@@ -227,7 +230,7 @@ def test_forwarding_headers_of_a_trusted_proxy_are_believed() -> None:
     assert con.about == {
         "peer": "203.0.113.9", "proxy": "10.0.0.1:1", "scheme": "wss", "listener": "test",
     }  # fmt: skip
-    assert con.address == parse_address("203.0.113.9")
+    assert con.address_key == address_key(parse_address("203.0.113.9"))
     assert con.inf["X-Forwarded-For"] == "1.1.1.1, 203.0.113.9"
 
 
@@ -247,7 +250,7 @@ def test_forwarding_headers_of_other_clients_are_ignored(
     con = Door(**settings).ask("X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https",
                                address=address)  # fmt: skip
     assert con.about == {"peer": f"{address}:1", "listener": "test"}
-    assert con.address == parse_address(address)
+    assert con.address_key is None
 
 
 def test_the_forwarded_header_of_a_proxy_on_a_unix_socket_is_believed() -> None:
@@ -260,7 +263,7 @@ def test_the_forwarded_header_of_a_proxy_on_a_unix_socket_is_believed() -> None:
 def test_a_client_that_its_proxy_hides_has_no_address() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.ask("X-Forwarded-For: unknown", address="10.0.0.1")
-    assert (con.about["peer"], con.address) == ("unknown", None)
+    assert (con.about["peer"], con.address_key) == ("unknown", None)
 
 
 def test_the_host_that_a_trusted_proxy_was_asked_for_is_checked() -> None:
@@ -277,7 +280,7 @@ def test_the_host_that_a_trusted_proxy_was_asked_for_is_checked() -> None:
 def test_a_proxy_protocol_header_names_the_client() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(PROXY_1 + b"hello", address="10.0.0.1", proxy_protocol="required")
-    assert (con.kind, con.address) == ("raw", parse_address("203.0.113.9"))
+    assert (con.kind, con.address_key) == ("raw", address_key(parse_address("203.0.113.9")))
     assert con.about == {"peer": "203.0.113.9:4711", "proxy": "10.0.0.1:1", "listener": "test"}
 
 
@@ -288,7 +291,7 @@ def test_behind_a_proxy_protocol_header_every_kind_of_client_is_recognized() -> 
     con = door.come(PROXY_1, address="10.0.0.1", proxy_protocol="required", protocol="raw")
     assert (con.kind, con.state) == ("raw", OPEN)
     con = door.come(PROXY_1, 1.0, "10.0.0.1", proxy_protocol="required", first_byte_timeout=2.0)
-    assert con.deadline == 3.0
+    assert con.keepalive.deadline == 3.0
     assert tell(con.handle_timeout(3.0)) == ["connect raw"]
 
 
@@ -307,7 +310,7 @@ def test_a_local_proxy_header_keeps_the_address_of_the_proxy() -> None:
     local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
     con = door.come(local + b"hi", address="10.0.0.1", proxy_protocol="required")
     assert con.about == {"peer": "10.0.0.1:1", "listener": "test"}
-    assert con.address == parse_address("10.0.0.1")
+    assert con.address_key is None
 
 
 def test_a_proxy_protocol_header_tells_that_the_client_used_tls() -> None:
@@ -325,10 +328,10 @@ def test_a_proxy_protocol_header_tells_that_the_client_used_tls() -> None:
 def test_a_proxy_protocol_header_of_an_untrusted_address_is_refused(mode: str, data: bytes) -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(data, proxy_protocol=mode)
-    assert (con.state, con.reset, con.kind) == (CLOSED, True, "")
+    assert (con.state, con.output.reset, con.kind) == (CLOSED, True, "")
     assert door.limits.counts == {"proxy_protocol": 1}
-    assert door.entrance.refuses_at_once(Listen(name="", proxy_protocol="required"), None)
-    assert not door.entrance.refuses_at_once(Listen(name="", proxy_protocol="optional"), None)
+    assert door.policy.refuses_at_once(Listen(name="", proxy_protocol="required"), None)
+    assert not door.policy.refuses_at_once(Listen(name="", proxy_protocol="optional"), None)
 
 
 def test_without_the_setting_a_proxy_protocol_header_is_data() -> None:
@@ -352,9 +355,9 @@ def test_a_required_proxy_protocol_header_must_arrive_in_time() -> None:
     door = Door(trusted_proxies=("10.0.0.0/8",), handshake_timeout=10)
     for begun in (b"", b"PRO", b"PROXY TCP4"):
         con = door.come(begun, address="10.0.0.1", proxy_protocol="required")
-        assert con.deadline == 10.0
+        assert con.keepalive.deadline == 10.0
         assert con.handle_timeout(10.0) == []
-        assert (con.state, con.reset) == (CLOSED, True)
+        assert (con.state, con.output.reset) == (CLOSED, True)
     con = door.come(b"PRO", address="10.0.0.1", proxy_protocol="optional")
     assert tell(con.handle_timeout(10.0)) == ["connect raw", "raw PRO"]
 
@@ -376,7 +379,7 @@ def test_an_end_of_file_instead_of_a_proxy_protocol_header_closes_the_connection
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(data, address="10.0.0.1", proxy_protocol=mode)
     assert tell(con.receive_eof(0.0)) == told
-    assert con.half_closed is bool(told)
+    assert con.intake.half_closed is bool(told)
     assert told or con.state is CLOSED
 
 

@@ -12,6 +12,7 @@ from wsraw.config.checks import from_options
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.admission.routes import Routes
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, OPEN, Connection
 from wsraw.gateway.counters import Counters
 from wsraw.link.records import Open
@@ -97,8 +98,8 @@ def test_a_client_that_matches_no_route_goes_to_the_default_pool_if_there_is_one
 def come(given: Settings, data: bytes, listen: Listen = HERE) -> tuple[Connection, list[Any]]:
     """A client that has sent that."""
     limits = Counters()
-    con = Connection.accepted(7, listen, given, {}, 0.0, AdmissionPolicy(given, limits))
-    events = list(con.opened_events(0.0))
+    con = accepted(7, listen, given, {}, 0.0, AdmissionPolicy(given, limits))
+    events = list(con.first_events(0.0))
     if data:
         events += con.receive_data(data, 0.0)
     return con, events
@@ -129,7 +130,7 @@ def test_a_websocket_without_a_route_is_answered_with_404() -> None:
     assert con.state is CLOSED
     assert events == [], "no handler hears of it"
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 404 Not Found\r\n")
-    assert not con.reset, "it can read that"
+    assert not con.output.reset, "it can read that"
 
 
 @pytest.mark.parametrize("listen", [HERE, RAW])
@@ -137,7 +138,7 @@ def test_a_raw_client_without_a_route_is_reset(listen: Listen) -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, events = come(given, b"hello", listen)
     assert con.state is CLOSED
-    assert con.reset
+    assert con.output.reset
     assert events == []
 
 
@@ -146,7 +147,7 @@ def test_a_silent_client_without_a_route_is_reset() -> None:
     con, _ = come(given, b"", Listen(name="h:1?plain_http=raw", first_byte_timeout=1.0))
     assert con.handle_timeout(2.0) == []
     assert con.state is CLOSED
-    assert con.reset
+    assert con.output.reset
     con, _ = come(given, b"GET /", HERE)
     assert con.receive_eof(1.0) == []
     assert con.state is CLOSED
@@ -156,7 +157,7 @@ def test_a_plain_request_without_a_route_is_answered_with_404() -> None:
     given = settings(pools="a=x.py", routes="/x=a")
     con, _ = come(given, b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 404 ")
-    assert not con.reset
+    assert not con.output.reset
 
 
 def test_a_refused_client_does_not_learn_which_routes_exist() -> None:
@@ -173,9 +174,9 @@ def test_routes_match_the_host_that_a_trusted_proxy_names() -> None:
         pools="a=x.py", routes=[{"pool": "a", "host": "example.org"}], trusted_proxies="unix"
     )
     head = request(b"/", b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: example.org\r\n")
-    entrance = AdmissionPolicy(given, Counters())
+    policy = AdmissionPolicy(given, Counters())
     for address, state in (("unix", OPEN), (None, CLOSED)):
-        con = Connection.accepted(7, HERE, given, {}, 0.0, entrance, address)
+        con = accepted(7, HERE, given, {}, 0.0, policy, address)
         con.receive_data(head, 0.0)
         assert con.state is state
 
@@ -233,7 +234,7 @@ def test_clients_wait_rather_than_go_to_workers_of_another_pool() -> None:
     assert entry_of(web).parked
     assert {event.con for event in feed.events} == {raw.id}
     there.run(5.0)
-    assert web.close_cause == "no-worker"
+    assert web.ending.cause == "no-worker"
     assert raw.state is OPEN
     assert there.registry.pools["chat"].connections == 0
 
@@ -245,7 +246,7 @@ def test_each_pool_has_its_own_delivery_mode() -> None:
     there.turn()
     for mate in (chat, feed):
         there.sessions.end(mate.worker, there.now, died=True)
-    assert raw.close_cause == "worker-died", "at most once"
+    assert raw.ending.cause == "worker-died", "at most once"
     assert web.state is OPEN
     other = there.worker(pool="chat")
     assert [(event.con, event.delivery) for event in other.work()] == [(web.id, 2)]

@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import (
     CLOSED,
     CLOSING,
@@ -28,6 +29,7 @@ from wsraw.gateway.connection.connection import (
     ConnectionState,
     Step,
 )
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.websocket.frames import MOST_FRAMES
 from wsraw.gateway.websocket.handshake import MOST_BODY, MOST_CHUNKS
 from wsraw.gateway.websocket.shared import frame_message
@@ -39,7 +41,7 @@ HELLO = frame(0x81, b"hello")
 
 def accept(now: float = 0.0, protocol: Any = "any", **fields: Any) -> Connection:
     listen = {name: fields.pop(name) for name in list(fields) if name in Listen.__struct_fields__}
-    return Connection.accepted(
+    return accepted(
         7, Listen(name="test", protocol=protocol, **listen), Settings(**fields), {}, now
     )
 
@@ -47,7 +49,7 @@ def accept(now: float = 0.0, protocol: Any = "any", **fields: Any) -> Connection
 def dial(now: float = 0.0, protocol: str = "raw", **fields: Any) -> Connection:
     options = fields.pop("options", {})
     open_ = Open(8, "example.com:80", protocol, options=options)
-    return Connection.dialled(8, check(open_), Settings(**fields), {}, now)
+    return dialed(8, check(open_), Settings(**fields), {}, now)
 
 
 def raw(now: float = 0.0, **fields: Any) -> Connection:
@@ -59,7 +61,7 @@ def raw(now: float = 0.0, **fields: Any) -> Connection:
 def go_on(con: Connection) -> list[Event]:
     """The turns to come, in which nothing else happens."""
     events: list[Event] = []
-    while con.has_more:
+    while con.intake.has_more:
         events += con.resume(0.0)
     return events
 
@@ -148,8 +150,8 @@ def test_every_step_outside_the_table_raises(state: ConnectionState, step: Step)
 def test_a_connection_to_a_raw_listener_is_open_at_once() -> None:
     con = accept(protocol="raw", first_byte_timeout=1)
     assert con.kind == ""
-    assert tell(con.opened_events(0.0)) == ["connect raw"]
-    assert (con.state, con.kind, con.inf, con.deadline) == (
+    assert tell(con.first_events(0.0)) == ["connect raw"]
+    assert (con.state, con.kind, con.inf, con.keepalive.deadline) == (
         OPEN,
         "raw",
         {"Protocol": "raw"},
@@ -161,12 +163,12 @@ def test_a_connection_to_a_raw_listener_is_open_at_once() -> None:
 
 @pytest.mark.parametrize("protocol", ["any", "websocket"])
 def test_a_connection_to_other_listeners_waits_for_the_first_bytes(protocol: str) -> None:
-    assert accept(protocol=protocol).opened_events(0.0) == []
+    assert accept(protocol=protocol).first_events(0.0) == []
 
 
 def test_on_connect_carries_the_facts_about_the_client() -> None:
     listen = Listen(name="test")
-    con = Connection.accepted(7, listen, Settings(), {"peer": "1.2.3.4:5"}, 0.0)
+    con = accepted(7, listen, Settings(), {"peer": "1.2.3.4:5"}, 0.0)
     (event, _) = con.receive_data(b"x", 0.0)
     assert event == OnConnect(0, 7, {"Protocol": "raw"}, about={"peer": "1.2.3.4:5"})
 
@@ -174,18 +176,23 @@ def test_on_connect_carries_the_facts_about_the_client() -> None:
 def test_a_half_closed_connection_waits_for_handlers_and_output() -> None:
     con = raw()
     assert con.receive_eof(1.0) == []
-    assert (con.state, con.half_closed) == (CLOSING, True)
+    assert (con.state, con.intake.half_closed) == (CLOSING, True)
     assert con.receive_data(b"after EOF", 1.0) == []
     assert con.send(b"echo", "binary", True, 1.0) is None
     assert con.written(1, 1.0) == []
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
     assert con.drained(2.0) == []
     assert con.written(2, 3.0) == []
     # Progress moves the deadline: a slow reader is not a dead one.
-    assert con.deadline == 13.0
+    assert con.keepalive.deadline == 13.0
     assert con.handle_timeout(12.9) == []
     assert con.written(1, 3.0) == [OnClose(0, 7, 1000, "", "eof")]
-    assert (con.state, con.reset, con.drained(4.0), con.receive_eof(4.0)) == (CLOSED, False, [], [])
+    assert (con.state, con.output.reset, con.drained(4.0), con.receive_eof(4.0)) == (
+        CLOSED,
+        False,
+        [],
+        [],
+    )
 
 
 def test_a_half_closed_connection_without_output_ends_when_handlers_are_done() -> None:
@@ -200,14 +207,14 @@ def test_a_half_closed_connection_whose_output_is_not_read_ends_in_time() -> Non
     con.receive_eof(0.0)
     con.drained(1.0)
     assert con.handle_timeout(11.0) == [OnClose(0, 7, 1006, "", "close-timeout")]
-    assert con.reset
+    assert con.output.reset
     assert not con.output.size
 
 
 def test_after_a_violation_a_websocket_can_be_answered_until_all_is_handled() -> None:
     con = websocket()
     con.receive_data(frame(0x81, b"a") + frame(0x89, b"p") + frame(0x83, b"") + b"more", 1.0)
-    assert (con.state, con.half_closed, con.unfinished, con.deadline) == (
+    assert (con.state, con.intake.half_closed, con.unfinished, con.keepalive.deadline) == (
         CLOSING,
         True,
         0,
@@ -218,7 +225,7 @@ def test_after_a_violation_a_websocket_can_be_answered_until_all_is_handled() ->
     assert con.send(b"begin", "text", False, 2.0) is None
     assert con.receive_data(frame(0x88, b""), 2.0) == con.receive_eof(2.0) == []
     assert flush(con, 3.0) == b"\x81\x06answer\x01\x05begin"
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
     assert con.close(1000, "", "handler", 3.0) == []
     assert con.drained(4.0) == [
         OnError(0, 7, "invalid opcode"), OnClose(0, 7, 1002, "invalid opcode", "protocol-error")
@@ -231,7 +238,7 @@ def test_a_connection_that_is_lost_after_a_violation_ends_for_the_violation() ->
     con.receive_data(frame(0x83, b""), 1.0)
     error, close = con.lost("reset", 2.0)
     assert (error.message, close.cause) == ("invalid opcode", "protocol-error")
-    assert con.reset
+    assert con.output.reset
     assert not con.output.size
 
 
@@ -245,7 +252,7 @@ def test_a_raw_connection_closes_at_once_and_its_output_is_still_written() -> No
     con = raw()
     con.send(b"bye", "text", True, 0.0)
     assert con.close(4000, "enough", "handler", 0.0) == [OnClose(0, 7, 4000, "enough", "handler")]
-    assert (con.state, con.reset, con.output.data_to_send()) == (CLOSED, False, b"bye")
+    assert (con.state, con.output.reset, con.output.data_to_send()) == (CLOSED, False, b"bye")
     assert con.receive_data(b"more", 0.0) == []
     assert con.send(b"late", "text", True, 0.0) is None
     con.send_framed(b"late")
@@ -264,18 +271,18 @@ def test_a_published_message_for_a_raw_connection_has_no_frame() -> None:
 
 def test_a_silent_client_is_cut_off() -> None:
     con = accept(silence_timeout=60.0)
-    assert con.deadline == 60.0
+    assert con.keepalive.deadline == 60.0
     assert con.handle_timeout(60.0) == []
-    assert (con.state, con.reset, con.limit) == (CLOSED, True, "silence_timeout")
-    assert accept(silence_timeout=0.0).deadline == math.inf
+    assert (con.state, con.output.reset, con.ending.limit) == (CLOSED, True, "silence_timeout")
+    assert accept(silence_timeout=0.0).keepalive.deadline == math.inf
 
 
 def test_the_first_byte_ends_the_silence() -> None:
     con = accept(silence_timeout=60.0, handshake_timeout=10.0)
     assert con.receive_data(b"G", 59.0) == []
-    assert con.deadline == 69.0
+    assert con.keepalive.deadline == 69.0
     assert tell(con.handle_timeout(69.0)) == ["connect raw", "raw G"]
-    assert con.limit == ""
+    assert con.ending.limit == ""
 
 
 @pytest.mark.parametrize(
@@ -290,26 +297,26 @@ def test_a_head_beyond_its_bounds_is_refused(head: bytes, status: bytes, limit: 
     con = accept(max_header_size=1024)
     con.receive_data(head, 0.0)
     assert b"".join(con.output.chunks).split()[1] == status
-    assert con.limit == limit
+    assert con.ending.limit == limit
 
 
 def test_a_refusal_names_the_setting_that_was_exceeded() -> None:
     con = accept()
     con.receive_data(UPGRADE[:50], 0.0)
     con.handle_timeout(10.0)
-    assert con.limit == "handshake_timeout"
+    assert con.ending.limit == "handshake_timeout"
     con = websocket(max_message_size=100)
     con.receive_data(frame(0x82, bytes(101)), 0.0)
-    assert con.limit == "max_message_size"
+    assert con.ending.limit == "max_message_size"
 
 
 def test_a_silent_client_is_raw_after_first_byte_timeout() -> None:
     con = accept(now=5.0, first_byte_timeout=2)
-    assert con.deadline == 7.0
+    assert con.keepalive.deadline == 7.0
     assert con.handle_timeout(6.9) == []
     assert tell(con.handle_timeout(7.0)) == ["connect raw"]
     assert tell(con.receive_data(b"GET / HTTP/1.1\r\n\r\n", 8.0)) == [r"raw GET / HTTP/1.1\r\n\r\n"]
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
 
 
 @pytest.mark.parametrize(
@@ -330,11 +337,11 @@ def test_a_handshake_must_be_complete_in_time(
         con.receive_data(begin[:1], 1.0)
         con.receive_data(begin[1:], 9.0)
     # It runs from the first byte: sending slowly does not move it.
-    assert con.deadline == (11.0 if begin else 10.0)
+    assert con.keepalive.deadline == (11.0 if begin else 10.0)
     assert tell(con.handle_timeout(11.0)) == told
     assert bytes(con.output.data_to_send()).startswith(output)
     assert con.state is (OPEN if told else CLOSED)
-    assert con.reset is (protocol == "websocket" and not output)
+    assert con.output.reset is (protocol == "websocket" and not output)
 
 
 def test_no_event_is_emitted_before_the_kind_of_client_is_known() -> None:
@@ -367,9 +374,9 @@ def test_messages_go_both_ways() -> None:
 def test_a_close_by_a_handler_waits_for_the_close_frame_of_the_peer() -> None:
     con = websocket()
     assert con.close(4000, "done", "handler", 1.0) == []
-    assert (con.state, con.deadline) == (CLOSING, 11.0)
+    assert (con.state, con.keepalive.deadline) == (CLOSING, 11.0)
     assert flush(con, 2.0) == b"\x88\x06\x0f\xa0done"
-    assert con.deadline == 12.0
+    assert con.keepalive.deadline == 12.0
     assert con.receive_data(HELLO, 3.0) == []
     con = websocket()
     con.close(4000, "", "handler", 1.0)
@@ -394,7 +401,7 @@ def test_a_close_that_the_peer_does_not_answer_ends_in_time(how: str) -> None:
     con.close(1001, "", "going-away", 0.0)
     if how == "timeout":
         events = con.handle_timeout(10.0)
-        assert con.reset
+        assert con.output.reset
     elif how == "eof":
         events = con.receive_eof(1.0)
     elif how == "lost":
@@ -407,13 +414,11 @@ def test_a_close_that_the_peer_does_not_answer_ends_in_time(how: str) -> None:
 def test_with_close_timeout_0_a_close_waits_without_end() -> None:
     con = websocket(close_timeout=0)
     con.close(1000, "", "handler", 0.0)
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
 
 
 def test_a_close_code_that_must_not_be_sent_raises() -> None:
     con = websocket()
-    assert con.close_refusal(1006)
-    assert con.close_refusal(1000) is None
     with pytest.raises(ValueError, match="1006"):
         con.close(1006, "", "handler", 0.0)
     assert con.state is OPEN
@@ -428,9 +433,9 @@ def test_abort_and_loss_reset_the_connection_and_report_the_cause(make: Any) -> 
         con = make()
         con.send(b"unwritten", "binary", True, 0.0)
         assert end(con) == [OnError(0, 7, "too slow"), OnClose(0, 7, code, "", cause)]
-        assert con.reset
+        assert con.output.reset
         assert not con.output.size
-        assert (con.close_code, con.close_cause) == (code, cause)
+        assert (con.ending.code, con.ending.cause) == (code, cause)
         assert end(con) == []
         assert con.handle_timeout(1e9) == []
 
@@ -440,7 +445,7 @@ def test_an_abort_after_the_end_drops_the_output() -> None:
     con.send(b"unwritten", "binary", True, 0.0)
     con.close(1000, "", "handler", 0.0)
     assert con.abort(1013, "", "memory", "full", 0.0) == []
-    assert con.reset
+    assert con.output.reset
     assert not con.output.size
 
 
@@ -449,7 +454,7 @@ def test_an_error_is_reported_once_even_if_the_closing_connection_is_aborted() -
     con.send(b"unwritten", "binary", True, 0.0)
     assert con.close_now(1008, "", "overflow", "too slow", 0.0) == [OnError(0, 7, "too slow")]
     assert con.abort(1013, "", "memory", "full", 0.0) == [OnClose(0, 7, 1006, "", "overflow")]
-    assert con.reset
+    assert con.output.reset
 
 
 # --- ping ---
@@ -457,23 +462,23 @@ def test_an_error_is_reported_once_even_if_the_closing_connection_is_aborted() -
 
 def test_a_pong_keeps_the_connection_open() -> None:
     con = websocket(now=100.0)
-    assert con.deadline == 120.0
+    assert con.keepalive.deadline == 120.0
     con.receive_data(HELLO, 110.0)
-    assert con.deadline == 120.0
+    assert con.keepalive.deadline == 120.0
     assert con.handle_timeout(120.0) == []
-    assert (con.deadline, con.output.size) == (130.0, 0)
+    assert (con.keepalive.deadline, con.output.size) == (130.0, 0)
     assert con.handle_timeout(130.0) == []
     assert flush(con, 130.0) == b"\x89\x00"
     con.receive_data(frame(0x8A, b""), 131.0)
     assert con.handle_timeout(150.0) == []
-    assert (con.deadline, con.output.size) == (151.0, 0)
+    assert (con.keepalive.deadline, con.output.size) == (151.0, 0)
 
 
 def test_pings_are_sent_at_the_interval() -> None:
     """However long the answer to one may take."""
     con = websocket(ping_interval=5, ping_timeout=20)
     for now in (5.0, 10.0, 15.0):
-        assert con.deadline == now
+        assert con.keepalive.deadline == now
         assert con.handle_timeout(now) == []
         assert flush(con, now) == b"\x89\x00"
         con.receive_data(frame(0x8A, b""), now)
@@ -481,7 +486,7 @@ def test_pings_are_sent_at_the_interval() -> None:
     assert con.handle_timeout(20.0) == []
     flush(con, 20.0)
     assert con.handle_timeout(25.0) == []
-    assert (con.deadline, con.output.size) == (40.0, 0)
+    assert (con.keepalive.deadline, con.output.size) == (40.0, 0)
     assert tell(con.handle_timeout(40.0)) == ["error", "close 1011 ping-timeout"]
 
 
@@ -492,11 +497,11 @@ def test_a_due_ping_is_sent_by_one_timeout() -> None:
         assert con.handle_timeout(now) == []
         assert flush(con, now) == b"\x89\x00"
         con.receive_data(frame(0x8A, b""), now + 0.5)
-        assert con.deadline == now + 20.0
+        assert con.keepalive.deadline == now + 20.0
     # Who has said something since is asked later.
     con.receive_data(HELLO, 61.0)
     con.handle_timeout(80.0)
-    assert (con.deadline, con.output.size) == (81.0, 0)
+    assert (con.keepalive.deadline, con.output.size) == (81.0, 0)
 
 
 def test_a_missing_pong_ends_the_connection() -> None:
@@ -507,7 +512,7 @@ def test_a_missing_pong_ends_the_connection() -> None:
     assert isinstance(error, OnError)
     assert close == OnClose(0, 7, 1011, "no answer to a ping", "ping-timeout")
     assert con.output.data_to_send()[2:4] == b"\x03\xf3"
-    assert not con.reset
+    assert not con.output.reset
 
 
 def test_the_time_for_a_pong_begins_when_the_ping_is_written() -> None:
@@ -516,12 +521,12 @@ def test_the_time_for_a_pong_begins_when_the_ping_is_written() -> None:
     con.handle_timeout(20.0)
     con.written(500, 35.0)
     assert con.handle_timeout(40.0) == []
-    assert con.deadline == 55.0
+    assert con.keepalive.deadline == 55.0
     assert tell(con.handle_timeout(55.0)) == ["error", "close 1011 ping-timeout"]
 
 
 def test_pings_can_be_switched_off() -> None:
-    assert websocket(ping_interval=0).deadline == math.inf
+    assert websocket(ping_interval=0).keepalive.deadline == math.inf
     con = websocket(ping_timeout=0)
     for now in (20.0, 40.0, 60.0):
         assert con.handle_timeout(now) == []
@@ -577,11 +582,11 @@ def test_a_bounded_number_of_frames_is_parsed_in_a_turn(
             con.close(1000, "", "handler", 0.0)
         else:
             con.receive_data(flood, 0.0)
-    seen = con.parsed
-    while con.has_more:
-        assert 0 < con.parsed <= most + MOST_FRAMES
+    seen = con.intake.parsed
+    while con.intake.has_more:
+        assert 0 < con.intake.parsed <= most + MOST_FRAMES
         con.resume(0.0)
-        seen += con.parsed
+        seen += con.intake.parsed
     if state != "closing":
         assert seen == count + (state == "behind the request" and bool(begin))
     assert con.state is (CLOSING if state == "closing" else OPEN)
@@ -619,7 +624,7 @@ def test_a_close_finds_the_close_frame_of_the_peer_behind_a_flood() -> None:
     con = websocket()
     con.receive_data(frame(0x89, b"") * 1000 + frame(0x88, b"\x03\xe8"), 0.0)
     assert con.close(4000, "", "handler", 0.0) == []
-    assert con.has_more
+    assert con.intake.has_more
     assert tell(go_on(con)) == ["close 1000 handler"]
 
 
@@ -634,9 +639,9 @@ def test_a_close_finds_the_end_of_file_of_the_peer_behind_a_flood() -> None:
 def test_a_connection_that_ends_in_the_middle_of_a_flood_has_no_more_events() -> None:
     con = websocket()
     con.receive_data(HELLO * 1000, 0.0)
-    assert con.has_more
+    assert con.intake.has_more
     con.lost("reset", 0.0)
-    assert not con.has_more
+    assert not con.intake.has_more
     assert con.resume(0.0) == []
     assert con.unfinished == 0
 
@@ -648,9 +653,9 @@ def test_no_deadline_runs_while_reading_is_paused() -> None:
     con = websocket()
     con.handle_timeout(20.0)
     con.pause(21.0)
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
     assert con.resume(500.0) == []
-    assert con.deadline == 520.0
+    assert con.keepalive.deadline == 520.0
     con.handle_timeout(520.0)
     # Anew: the ping of before the pause is forgotten, this is the next one.
     assert con.state is OPEN
@@ -660,25 +665,25 @@ def test_resuming_a_raw_connection_sets_no_deadline() -> None:
     con = raw(handshake_timeout=10)
     con.pause(0.0)
     con.resume(1.0)
-    assert con.deadline == math.inf
+    assert con.keepalive.deadline == math.inf
 
 
 def test_a_pause_does_not_stop_the_clock_of_a_handshake() -> None:
     con = accept(handshake_timeout=10)
     con.receive_data(b"GE", 0.0)
     con.pause(5.0)
-    assert con.deadline == 10.0
+    assert con.keepalive.deadline == 10.0
 
 
 def test_a_closing_connection_is_not_paused() -> None:
     con = websocket()
     con.close(1000, "", "handler", 0.0)
     con.pause(0.0)
-    assert (con.paused, con.deadline) == (False, 10.0)
+    assert (con.intake.paused, con.keepalive.deadline) == (False, 10.0)
     con = websocket()
     con.pause(0.0)
     con.close(1000, "", "handler", 0.0)
-    assert (con.paused, con.deadline) == (False, 10.0)
+    assert (con.intake.paused, con.keepalive.deadline) == (False, 10.0)
 
 
 def deflated_payload(size: int) -> bytes:
@@ -697,7 +702,7 @@ def test_a_large_compressed_message_is_inflated_in_portions() -> None:
     con = websocket(deflate=True)
     events = con.receive_data(message * count, 0.0)
     portions = []
-    while con.has_more:
+    while con.intake.has_more:
         portions.append(len(events))
         con.pause(0.0)
         assert con.receive_data(b"", 0.0) == []
@@ -717,10 +722,10 @@ def test_frames_behind_a_large_message_wait_for_it() -> None:
     wire = large + frame(0x89, b"ping") + HELLO + frame(0x88, b"\x03\xe8")
     events = con.receive_data(wire, 0.0)
     assert events == []
-    assert con.has_more
+    assert con.intake.has_more
     assert con.output.size == 0, "not even the pong comes before it"
     assert con.receive_eof(0.0) == []
-    while con.has_more:
+    while con.intake.has_more:
         events += con.resume(0.0)
     assert [type(event) for event in events] == [OnMessage, OnMessage, OnClose]
     assert len(events[0].data) == 300_000
@@ -730,9 +735,9 @@ def test_frames_behind_a_large_message_wait_for_it() -> None:
 def test_a_close_does_not_inflate_the_rest_of_a_message() -> None:
     con = websocket(deflate=True)
     con.receive_data(deflated(1 << 20) + frame(0x88, b"\x03\xe8"), 0.0)
-    assert con.has_more
+    assert con.intake.has_more
     assert tell(con.close(4000, "", "handler", 0.0)) == ["close 1000 handler"]
-    assert not con.has_more
+    assert not con.intake.has_more
     assert con.unfinished == 0
 
 
@@ -790,7 +795,7 @@ def test_bombs_are_inflated_in_portions_in_every_state(state: str) -> None:
     finally:
         tracemalloc.stop()
     assert con.state is (OPEN if state == "connecting" else CLOSING)
-    while con.has_more:
+    while con.intake.has_more:
         events += con.resume(0.0)
     expected = 60_000 // len(message) if state == "connecting" else 0
     assert sum(isinstance(event, OnMessage) for event in events) == expected
@@ -810,7 +815,11 @@ def test_an_opened_raw_connection_has_no_on_connect() -> None:
     assert con.about == {"target": "example.com:80", "kind": "raw"}
     con.send(b"early", "text", True, 0.0)
     assert con.connected(1.0) == []
-    assert (con.state, con.output.data_to_send(), con.deadline) == (OPEN, b"early", math.inf)
+    assert (con.state, con.output.data_to_send(), con.keepalive.deadline) == (
+        OPEN,
+        b"early",
+        math.inf,
+    )
     assert tell(con.receive_data(b"x", 1.0)) == ["raw x"]
 
 
@@ -824,7 +833,7 @@ def test_an_opened_websocket_exchanges_messages() -> None:
     events, peer = answer(con, 2.0, behind=b"\x81\x05hello")
     assert tell(events) == ["connect websocket client", "text hello"]
     assert con.inf["Sec-WebSocket-Accept"]
-    assert con.deadline == 22.0
+    assert con.keepalive.deadline == 22.0
     con.send(b"later", "text", True, 2.0)
     assert understood(peer, flush(con, 2.0)) == [
         ("TEXT", b"ear"),
@@ -868,7 +877,7 @@ def test_compressed_messages_right_behind_the_answer_of_a_server_are_inflated(
     data += frames
     events = con.receive_data(data[:head], 0.0)
     events += con.receive_data(data[head:], 0.0) if data[head:] else []
-    while con.has_more:
+    while con.intake.has_more:
         events += con.resume(0.0)
     texts = [event.data for event in events if isinstance(event, OnMessage)]
     assert texts == [b"first" * (size // 5), b"second"]
@@ -961,7 +970,7 @@ def test_bytes_before_a_connection_is_open_are_ignored() -> None:
 
 
 def test_a_ws_target_is_opened_as_a_websocket() -> None:
-    con = Connection.dialled(8, check(Open(8, "ws://h:1")), Settings(), {}, 0.0)
+    con = dialed(8, check(Open(8, "ws://h:1")), Settings(), {}, 0.0)
     assert con.kind == "websocket"
 
 
@@ -1002,7 +1011,7 @@ def test_a_connection_that_is_not_open_in_time_fails(stands: bool, cause: str) -
     con = dial(protocol="websocket", options={"connect_timeout": 2.5})
     if stands:
         con.connected(1.0)
-    assert con.deadline == 2.5
+    assert con.keepalive.deadline == 2.5
     about = {"target": "example.com:80", "kind": "websocket"}
     assert con.handle_timeout(2.5) == [
         OnError(0, 8, "timed out after 2.5 s", about=about),
@@ -1088,7 +1097,7 @@ def test_any_history_begins_with_on_connect_and_ends_with_on_close(
     limits = {"high_water_mark": 1000, "max_message_size": 20_000}
     dialled = kind.startswith("dial")
     con = dial(protocol=kind[5:], **limits) if dialled else accept(protocol=kind, **limits)
-    events = con.opened_events(0.0)
+    events = con.first_events(0.0)
     now = 0.0
     for (name, *arguments), wait in steps:
         now += wait
@@ -1110,7 +1119,7 @@ def test_any_history_begins_with_on_connect_and_ends_with_on_close(
     if "close" in told:
         assert told[-1] == "close"
         assert con.state is CLOSED
-        assert con.close_cause
+        assert con.ending.cause
     elif con.state is CLOSED:
         assert not told
     if "error" in told:

@@ -10,8 +10,8 @@ from stage import HANDSHAKE, Mate, Stage
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
-from wsraw.gateway.connection.verdict import EARLY_LIMIT
+from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, OPEN, Connection
 from wsraw.link.records import (
     Accept,
     Ack,
@@ -33,9 +33,7 @@ OFFERS = UPGRADE % b"Sec-WebSocket-Protocol: chat, superchat\r\n"
 
 
 def ask(data: bytes = OFFERS, now: float = 0.0, **settings: Any) -> Connection:
-    con = Connection.accepted(
-        7, Listen(name="test"), Settings(verdict="handlers", **settings), {}, now
-    )
+    con = accepted(7, Listen(name="test"), Settings(verdict="handlers", **settings), {}, now)
     events = con.receive_data(data, now)
     assert [type(event) for event in events] == [OnConnect]
     assert isinstance(events[0], OnConnect)
@@ -76,7 +74,7 @@ def test_an_accepted_websocket_is_open_and_gets_the_101() -> None:
     assert b"\r\nSet_Cookie: a=b\r\n" in said
     assert b"Protocol: " not in said
     assert tell(con.receive_data(frame(0x81, b"hi"), 2.0)) == ["text hi"]
-    assert con.deadline == 1.0 + con.settings.ping_interval
+    assert con.keepalive.deadline == 1.0 + con.settings.ping_interval
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ def test_a_rejected_client_gets_status_headers_and_body() -> None:
     said = output(con)
     assert said.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert said.endswith(b"\r\n\r\nwho?")
-    assert (con.state, con.reset) == (CLOSED, False)
+    assert (con.state, con.output.reset) == (CLOSED, False)
     assert con.send(b"late", "text", True, 1.0) is None
     assert not con.output.size
 
@@ -206,11 +204,11 @@ def test_bytes_received_before_the_verdict_are_bounded() -> None:
 
 def test_a_missing_verdict_is_answered_with_503() -> None:
     con = ask(now=5.0, verdict_timeout=10)
-    assert con.deadline == 15.0
+    assert con.keepalive.deadline == 15.0
     con.receive_data(b"x", 14.0)
     assert tell(con.handle_timeout(15.0)) == ["close 1006 verdict-timeout"]
     assert output(con).startswith(b"HTTP/1.1 503 ")
-    assert ask(verdict_timeout=0).deadline > 1e300
+    assert ask(verdict_timeout=0).keepalive.deadline > 1e300
 
 
 def test_a_client_that_leaves_before_the_verdict_is_forgotten() -> None:
@@ -219,7 +217,7 @@ def test_a_client_that_leaves_before_the_verdict_is_forgotten() -> None:
     assert not con.output.size
     con = ask()
     assert tell(con.lost("connection reset", 1.0)) == ["error", "close 1006 lost"]
-    assert con.reset
+    assert con.output.reset
 
 
 def test_a_half_closed_client_is_heard_after_the_verdict() -> None:
@@ -252,14 +250,14 @@ def test_a_close_by_the_gateway_before_the_verdict_is_an_http_answer(
 
 
 def test_requests_that_the_gateway_refuses_reach_no_handler() -> None:
-    con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
+    con = accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
     assert con.receive_data(UPGRADE % b"Origin: http://evil.example\r\n", 0.0) == []
     assert output(con).startswith(b"HTTP/1.1 403 ")
 
 
 def test_raw_clients_wait_for_a_verdict() -> None:
     def raw() -> Connection:
-        con = Connection.accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
+        con = accepted(7, Listen(name="t"), Settings(verdict="handlers"), {}, 0.0)
         connect, message = con.receive_data(b"hi", 0.0)
         assert isinstance(connect, OnConnect)
         assert isinstance(message, OnMessage)
@@ -271,11 +269,11 @@ def test_raw_clients_wait_for_a_verdict() -> None:
     assert con.state is OPEN
     con = raw()
     assert tell(reject(con, body=b"no\n")) == ["close 1000 rejected"]
-    assert (output(con), con.reset) == (b"no\n", False)
+    assert (output(con), con.output.reset) == (b"no\n", False)
     con = raw()
     con.send(b"unsaid", "binary", True, 0.0)
     assert tell(reject(con)) == ["close 1008 rejected"]
-    assert (con.output.size, con.reset) == (0, True)
+    assert (con.output.size, con.output.reset) == (0, True)
 
 
 # --- the worker's commands ---
@@ -332,7 +330,7 @@ def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
     stage = Stage(verdict="handlers")
     con, mate, event = come(stage, b"hello")
     mate.ack(event, commands=(Reject(con.id, 403, body=body),))
-    assert con.close_cause == "rejected"
+    assert con.ending.cause == "rejected"
     assert stage.registry.counters.counts == {"verdict": 1}
 
 
@@ -411,7 +409,7 @@ def test_with_at_most_once_the_death_of_the_worker_is_answered() -> None:
     con, mate, _ = come(stage)
     stage.sessions.end(mate.worker, 0.0, died=True)
     assert stage.write(con).startswith(b"HTTP/1.1 500 ")
-    assert con.close_cause == "worker-died"
+    assert con.ending.cause == "worker-died"
 
 
 def test_a_verdict_for_a_client_that_has_left_is_ignored() -> None:
@@ -459,7 +457,7 @@ def test_a_raw_client_that_half_closes_before_the_verdict_is_heard() -> None:
     con = stage.raw(b"", protocol="raw")
     stage.turn()
     stage.registry.receive_eof(con, 0.0)
-    assert con.half_closed
+    assert con.intake.half_closed
     mate.ack(mate.events[0], commands=(Send(con.id, b"bye", "text"),))
     assert stage.write(con) == b"bye"
     assert [(type(event), event.cause) for event in mate.work()] == [(OnClose, "eof")]

@@ -275,14 +275,14 @@ def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
 
 def test_parts_of_a_large_message_count_as_they_are_read() -> None:
     f, entry = flow(), new_entry()
-    entry.con.hold(bytes(5000))
+    entry.con.intake.held += bytes(5000)
     f.read_part(entry.con, 8000)
     assert not f.due
     f.read_part(entry.con, 1)
     assert f.due
     f.check_memory([entry])
     assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
-    entry.con.hold(bytes(5001))
+    entry.con.intake.held += bytes(5001)
     f.read_part(entry.con, 5001)
     assert f.due
     assert f.check_memory([entry]) == [entry.con]
@@ -446,5 +446,5 @@ def test_a_connection_closed_for_memory_is_counted_once() -> None:
         stage.say(con, frame(0x82, b"y" * 1000))
     mate.say(Send(con.id, b"x" * 30_000, "binary"))
     stage.run(10)
-    assert con.close_cause == "memory"
+    assert con.ending.cause == "memory"
     assert stage.registry.counters.counts == {CROWDED: 1, "memory_limit": 1}

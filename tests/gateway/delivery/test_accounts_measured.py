@@ -171,11 +171,11 @@ def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:
         stage.turn()
         mate.ack(commands=(State(con.id, bytes(40_000 + 4000 * n)),))
         deadlines.check_memory(0.0)
-    closing = [con for con in cons if con.close_cause == "memory"]
+    closing = [con for con in cons if con.ending.cause == "memory"]
     assert closing == cons[-1:], "one is enough"
     for _ in range(5):
         deadlines.check_memory(0.0)
-    assert [con for con in cons if con.close_cause == "memory"] == closing, "and is on its way out"
+    assert [con for con in cons if con.ending.cause == "memory"] == closing, "and is on its way out"
     stage.hang_up(closing[0])
     mate.work()
     deadlines.check_memory(0.0)
@@ -191,7 +191,7 @@ def test_idle_connections_are_not_closed_for_waiting_events() -> None:
         stage.say(busy, bytes(60_000))
     stage.deadlines.check_memory(0.0)
     assert stage.registry.flow.full
-    assert not any(con.close_cause for con in (*idle, busy))
+    assert not any(con.ending.cause for con in (*idle, busy))
 
 
 def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:

@@ -35,7 +35,7 @@ def test_output_without_progress_closes_the_connection_in_time() -> None:
     con.handle_timeout(1000.0)
     closes = [event for event in mate.work() if type(event) is OnError]
     assert [event.message for event in closes] == ["nothing was read from it for 60 s"]
-    assert con.close_cause == "write-timeout"
+    assert con.ending.cause == "write-timeout"
     assert stage.registry.counters.counts == {"write_timeout": 1}
 
 
@@ -70,7 +70,7 @@ def test_dropped_output_is_not_progress() -> None:
         mate.say(Publish("g", bytes(50_000), "binary"))
         stage.write(con, 0)
         stage.run(10)
-    assert con.close_cause == "write-timeout"
+    assert con.ending.cause == "write-timeout"
 
 
 def test_with_write_timeout_0_a_connection_stays() -> None:
@@ -94,8 +94,8 @@ def test_an_idle_connection_is_closed_in_time() -> None:
     raw = stage.raw()
     mate.work()
     stage.run(80)
-    assert (raw.state, raw.close_code, raw.close_cause) == (CLOSED, 1001, "idle-timeout")
-    assert not raw.ends_with_reset
+    assert (raw.state, raw.ending.code, raw.ending.cause) == (CLOSED, 1001, "idle-timeout")
+    assert not raw.output.ends_with_reset
 
 
 def test_data_in_either_direction_ends_idleness() -> None:

@@ -210,7 +210,7 @@ def test_a_worker_that_leaves_in_the_middle_ends_the_connection(
     one.flush()
     client.read()
     assert client.protocol.close_rcvd.code == 1011
-    assert client.con.close_cause == "worker-died"
+    assert client.con.ending.cause == "worker-died"
     assert not stage.registry.outgoing.fragmented
     assert stage.registry.flow.total == 0
 
@@ -260,7 +260,7 @@ def test_messages_that_wait_behind_a_fragmented_one_are_bounded(mates: tuple[Mat
     for _ in range(50):
         two.say(Send(con.id, b"x" * 100, "text"))
         assert stage.registry.flow.total < 4000, "it waits for a connection that is on its way out"
-    assert con.close_cause == "overflow"
+    assert con.ending.cause == "overflow"
     stage.hang_up(con)
     seen = [event for mate in (one, two) for event in mate.work()]
     assert [type(event) for event in seen] == [OnError, OnClose], "told once"
@@ -369,7 +369,7 @@ def test_by_default_overflow_closes_the_connection(stage: Stage) -> None:
         stage.write(quick)
         stage.now += 0.2
     stage.turn()
-    assert (slow.close_code, slow.close_cause, slow.reset) == (1008, "overflow", True)
+    assert (slow.ending.code, slow.ending.cause, slow.output.reset) == (1008, "overflow", True)
     assert quick.state is ConnectionState.OPEN
     assert [type(event) for event in mate.work()] == [OnError, OnClose]
 
@@ -427,7 +427,7 @@ def test_a_message_sent_to_one_connection_is_never_dropped(policy: str) -> None:
     stage.now += AT_ONCE + 0.1
     mate.say(Send(con.id, b"x"))
     stage.turn()
-    assert con.close_cause == "overflow"
+    assert con.ending.cause == "overflow"
 
 
 @pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
@@ -660,7 +660,7 @@ def test_a_client_that_reads_less_than_is_sent_is_slow(taken: int) -> None:
         most = max(most, con.output.size)
         if con.state is not ConnectionState.OPEN:
             break
-    assert con.close_cause == "overflow"
+    assert con.ending.cause == "overflow"
     assert most <= 10_000 + 2 * 100 / 0.01
 
 
@@ -671,7 +671,7 @@ def test_no_connection_has_more_output_than_one_batch_above_the_limit() -> None:
     for _ in range(66):
         mate.say(Send(con.id, bytes(1 << 20)))
     stage.turn()
-    assert con.close_cause == "overflow"
+    assert con.ending.cause == "overflow"
 
 
 def test_a_connection_above_the_limit_that_its_handler_has_closed_gets_its_last_bytes() -> None:
@@ -681,5 +681,5 @@ def test_a_connection_above_the_limit_that_its_handler_has_closed_gets_its_last_
     data = bytes(LARGEST_BATCH + 10_001)
     mate.say(Send(con.id, data), Close(con.id))
     stage.turn()
-    assert con.close_cause == "handler"
+    assert con.ending.cause == "handler"
     assert stage.write(con) == data

@@ -19,8 +19,8 @@ from stage import Mate, Stage
 
 from tests.gateway.peers import Socket
 from wsraw.config.addresses import Listen
-from wsraw.gateway.connection.connection import CLOSED, CONNECTING, Connection
-from wsraw.gateway.connection.verdict import EARLY_LIMIT
+from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, Connection
 from wsraw.gateway.delivery.entry import (
     PAUSED_COUPLED,
     PAUSED_MEMORY,
@@ -96,7 +96,7 @@ def test_after_eof_nothing_is_read() -> None:
     stage = Stage()
     con = stage.raw()
     stage.registry.receive_eof(con, 0.0)
-    assert con.half_closed
+    assert con.intake.half_closed
     assert answer(con, eof=True) is answer(con) is Reading.NO
 
 
@@ -114,7 +114,7 @@ def test_a_client_with_much_to_parse_waits_for_its_turn() -> None:
     con = stage.websocket()
     assert answer(con, is_busy=True) is Reading.IN_TURN
     stage.say(con, frame(0x81, b"x") * 1000)
-    assert con.has_more
+    assert con.intake.has_more
     assert answer(con) is answer(con, eof=True) is Reading.IN_TURN
     pause(stage, con)
     assert answer(con, is_busy=True) is Reading.NO
@@ -189,12 +189,12 @@ class Holder:
         if self.was_closed:
             read = 0
         if con.state is CLOSED:
-            return con.state, con.close_cause, read
+            return con.state, con.ending.cause, read
         pauses = entry.pauses if entry is not None else 0
-        has_deadline = not math.isinf(con.deadline)
+        has_deadline = not math.isinf(con.keepalive.deadline)
         # What is read too early depends on the size of a read; the rest of it waits in the kernel.
         unparsed = 0 if con.state is CONNECTING else con.unfinished
-        return con.state, con.paused, pauses, self.reading, read, unparsed, has_deadline
+        return con.state, con.intake.paused, pauses, self.reading, read, unparsed, has_deadline
 
 
 class AtEndpoint(Holder):
@@ -240,9 +240,9 @@ class InMemory(Holder):
         super().__init__(stage, stage.worker())
         listen = Listen(name="test")
         registry = stage.registry
-        self.con = Connection.accepted(registry.ids.new(), listen, stage.settings, {}, 0.0)
+        self.con = accepted(registry.ids.new(), listen, stage.settings, {}, 0.0)
         self.socket = make(registry, self.con)
-        registry.take(self.con, self.con.opened_events(0.0), 0.0)
+        registry.take(self.con, self.con.first_events(0.0), 0.0)
 
     @property
     def reading(self) -> bool:

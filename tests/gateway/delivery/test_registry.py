@@ -108,7 +108,7 @@ def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
     stage.turn()
     assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
     mate.ack()
-    assert con.close_cause == "eof"
+    assert con.ending.cause == "eof"
 
 
 def test_frames_before_a_violation_are_answered_before_the_close() -> None:
@@ -124,7 +124,7 @@ def test_frames_before_a_violation_are_answered_before_the_close() -> None:
     mate.ack(message, commands=(Send(con.id, b"answer"),))
     stage.turn()
     assert [type(event) for event in mate.events] == [OnError, OnClose]
-    assert con.close_cause == "protocol-error"
+    assert con.ending.cause == "protocol-error"
     assert stage.write(con) == b"\x82\x06answer\x88\x10\x03\xeainvalid opcode"
 
 
@@ -135,7 +135,7 @@ def test_a_violation_with_nothing_before_it_ends_the_connection_at_once() -> Non
     stage.turn()
     mate.ack()
     stage.say(con, frame(0x83, b""))
-    assert con.close_cause == "protocol-error"
+    assert con.ending.cause == "protocol-error"
     assert stage.write(con) == b"\x88\x10\x03\xeainvalid opcode"
 
 

@@ -694,7 +694,7 @@ def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end:
     else:
         registry.take(there, there.lost("reset", stage.now), stage.now)
         stage.run(1.0)
-    assert con.close_cause == "eof"
+    assert con.ending.cause == "eof"
     assert not registry._unanswered
 
 
@@ -709,7 +709,7 @@ def test_a_half_closed_client_does_not_wait_for_connections_opened_for_others(
     opened(mate, during=con.id, **options)
     stage.registry.receive_eof(con, stage.now)
     mate.work()
-    assert con.close_cause == "eof"
+    assert con.ending.cause == "eof"
 
 
 # --- commands: groups, couple, mark, query ---
@@ -859,7 +859,7 @@ def test_a_client_that_waits_too_long_for_a_worker_is_closed() -> None:
     stage.run(30.0)
     assert {raw.state, websocket.state} == {ConnectionState.OPEN}
     stage.run(1.0)
-    assert raw.reset
+    assert raw.output.reset
     assert stage.write(websocket) == close_frame(1013, b"no worker is ready")
     assert not stage.registry.entries
     assert stage.registry.flow.total == 0
@@ -907,7 +907,7 @@ def test_reading_that_stays_paused_closes_the_connection() -> None:
     stage.run(120.0)
     assert con.state is ConnectionState.OPEN
     stage.run(2.0)
-    assert (con.close_code, con.close_cause) == (1013, "stalled")
+    assert (con.ending.code, con.ending.cause) == (1013, "stalled")
     mate.ack()
     stage.turn()
     assert [type(event) for event in mate.events] == [OnClose]
@@ -953,7 +953,7 @@ def test_above_the_memory_limit_the_fullest_output_is_closed() -> None:
         mate.say(Send(con.id, b"x" * size))
         stage.registry.wrote(entry_of(con))
     stage.run(1.0)
-    assert [con.close_cause for con in cons] == ["", "memory", ""]
+    assert [con.ending.cause for con in cons] == ["", "memory", ""]
     assert cons[1].reset
     assert stage.registry.flow.total < 1_000_000, "what is thrown away weighs nothing"
 
@@ -971,7 +971,7 @@ def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
     stage.now += AT_ONCE + 0.1
     mate.ack(commands=(Send(con.id, b"x"),))
     stage.turn()
-    assert (con.close_code, con.close_cause, con.reset) == (1008, "overflow", True)
+    assert (con.ending.code, con.ending.cause, con.output.reset) == (1008, "overflow", True)
     kinds = [type(event) for event in mate.events]
     assert kinds == [OnError, OnClose]
     mate.ack()
@@ -1196,6 +1196,6 @@ def test_many_expired_connections_are_closed_over_several_turns(setting: str, ca
         deadlines.end_late(12.0)
     assert left in ([MOST_ENDED + 1, 1], [MOST_ENDED + 1, 2])
     stays = 0 if cause == "no-worker" else 1
-    assert moved.close_cause == ("" if stays else cause)
-    assert all(con.close_cause == cause for con in cons if con is not moved)
+    assert moved.ending.cause == ("" if stays else cause)
+    assert all(con.ending.cause == cause for con in cons if con is not moved)
     assert registry.counters.counts == {setting: len(cons) - stays}

@@ -13,6 +13,7 @@ from stage import TOKEN
 
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
@@ -134,9 +135,7 @@ class Hall:
         return mate, worker
 
     def client(self, data: bytes = b"hello") -> Connection:
-        con = Connection.accepted(
-            self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now
-        )
+        con = accepted(self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now)
         self.registry.take(con, con.receive_data(data, self.now), self.now)
         return con
 

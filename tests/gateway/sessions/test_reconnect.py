@@ -91,7 +91,7 @@ def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> 
         at.stage.now = entry.dial_at
         if cause == "connected":
             registry.take(entry.con, entry.con.connected(at.stage.now), at.stage.now)
-        at.stage.now = entry.con.deadline
+        at.stage.now = entry.con.keepalive.deadline
         registry.take(entry.con, entry.con.handle_timeout(at.stage.now), at.stage.now)
         at.stage.turn()
     assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])

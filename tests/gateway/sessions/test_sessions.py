@@ -142,7 +142,7 @@ def test_events_of_a_worker_that_begins_a_new_session_count_as_partly_handled(
         assert mate.events[0].delivery == 2
     else:
         assert [type(event) for event in mate.events] == [OnClose]
-        assert con.close_cause == "worker-died"
+        assert con.ending.cause == "worker-died"
 
 
 def test_quiet_connections_of_a_dead_worker_get_another_holder() -> None:

@@ -13,6 +13,7 @@ from deadline import DEADLINE, UNIT, eventually
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.sockets import dialer, resolver
 from wsraw.gateway.sockets.dialer import Dialer
 from wsraw.link.open_options import check
@@ -37,7 +38,7 @@ class Dialling:
 
     def dial(self, target: str, timeout: float = DEADLINE) -> Connection:
         asked = check(Open(1, target, options={"connect_timeout": timeout}))
-        con = Connection.dialled(1, asked, Settings(), {}, self.loop.now)
+        con = dialed(1, asked, Settings(), {}, self.loop.now)
         self.dialler.dial(con)
         return con
 
@@ -341,7 +342,7 @@ def test_a_connection_closed_before_it_is_dialed_is_not_dialed(
     dialling: Dialling, server: socket.socket
 ) -> None:
     asked = check(Open(1, f"127.0.0.1:{server.getsockname()[1]}"))
-    con = Connection.dialled(1, asked, Settings(), {}, dialling.loop.now)
+    con = dialed(1, asked, Settings(), {}, dialling.loop.now)
     con.close(1000, "", "handler", dialling.loop.now)
     assert con.state is CLOSED
     dialling.dialler.dial(con)

@@ -174,8 +174,8 @@ def test_large_messages_are_soon_read_in_large_portions(serve: Serve) -> None:
     assert sizes[:3] == [LEAST_READ, 4 * LEAST_READ, READ_SIZE]
     assert set(sizes[2:]) == {READ_SIZE}
     client.send(b"\x8a\x80\0\0\0\0" * 2000)
-    served.until(lambda: served.con.has_more)
-    served.until(lambda: not served.con.has_more)
+    served.until(lambda: served.con.intake.has_more)
+    served.until(lambda: not served.con.intake.has_more)
     client.send(b"\x8a\x80\0\0\0\0")
     served.until(lambda: sizes[-1] == LEAST_READ)
 
@@ -205,12 +205,12 @@ def test_frames_that_are_no_messages_take_a_small_part_of_a_turn(serve: Serve, h
     sent = client.send(one * 5000) // len(one)
     seen: list[int] = []
     con = served.con
-    con.parsed = 0
+    con.intake.parsed = 0
     turns = 0
     while sum(seen) < sent - 1000:
         served.turn()
-        seen.append(con.parsed)
-        con.parsed = 0
+        seen.append(con.intake.parsed)
+        con.intake.parsed = 0
         turns += 1
     assert max(seen) == MOST_FRAMES
     assert turns >= sum(seen) // (2 * MOST_FRAMES)
@@ -250,7 +250,7 @@ def test_under_memory_pressure_unparsed_bytes_wait(serve: Serve) -> None:
     served.until(lambda: served.con.entry)
     flow = served.stage.registry.flow
     client.send(b"\x82\x80\0\0\0\0" * 600)
-    served.until(lambda: served.con.has_more)
+    served.until(lambda: served.con.intake.has_more)
     flow.memory_limit = flow.accounted - 1
     served.stage.deadlines.check_memory(0.0)
     before = flow.total
@@ -485,7 +485,7 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
             while client.recv(1 << 20):
                 pass
     served.sockets.write_over_limit()
-    assert (served.con.close_cause == "overflow") is not reads
+    assert (served.con.ending.cause == "overflow") is not reads
 
 
 @pytest.mark.parametrize("said", [b"", b"G", b"raw", b"GET / HTTP/1.1\r\nHost:", HANDSHAKE])
@@ -674,7 +674,7 @@ def test_a_client_that_sends_many_frames_is_read_from_a_queue(serve: Serve) -> N
     assert LEAST_READ // len(one) < MOST_FRAMES
     client.send(one * 400)
     served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
-    assert not served.con.has_more
+    assert not served.con.intake.has_more
     served.until(lambda: len(served.data()) == 400 * 100)
     served.until(lambda: served.endpoint.reading)
 
@@ -705,15 +705,15 @@ def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
     served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
     flow, entry = served.stage.registry.flow, entry_of(served.con)
     flow.pause(entry, PAUSED_COUPLED)
-    served.until(lambda: served.con.paused)
+    served.until(lambda: served.con.intake.paused)
     for _ in range(20):
         served.turn()
     assert len(served.data()) < 400 * 100
     flow.resume(entry, PAUSED_COUPLED)
     served.until(lambda: len(served.data()) == 400 * 100)
     served.until(lambda: served.endpoint.reading)
-    assert not served.con.paused
-    assert served.con.deadline < math.inf, "its pings go on"
+    assert not served.con.intake.paused
+    assert served.con.keepalive.deadline < math.inf, "its pings go on"
 
 
 def test_a_client_that_sends_much_is_read_while_it_closes(serve: Serve) -> None:
@@ -723,7 +723,7 @@ def test_a_client_that_sends_much_is_read_while_it_closes(serve: Serve) -> None:
     client.send(UPGRADE % b"")
     served.until(lambda: served.heard)
     client.send(b"\x89\x80\0\0\0\0" * 2000)
-    served.until(lambda: served.con.has_more)
+    served.until(lambda: served.con.intake.has_more)
     served.mate.say(Close(served.con.id, 4000, "done"))
     client.send(b"\x89\x80\0\0\0\0" * 2000 + b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
     served.until(lambda: OnClose in served.kinds())
@@ -740,7 +740,7 @@ def test_a_client_that_sends_much_may_leave(serve: Serve, way: str) -> None:
     client.send(UPGRADE % b"")
     served.until(lambda: served.heard)
     client.send(b"\x8a\x80\0\0\0\0" * 5000)
-    served.until(lambda: served.con.has_more)
+    served.until(lambda: served.con.intake.has_more)
     if way == "reset":
         reset(client)
     else:

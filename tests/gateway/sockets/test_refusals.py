@@ -8,8 +8,7 @@ from deadline import eventually
 from stage import HANDSHAKE, Stage
 
 from wsraw.config.addresses import Listen
-from wsraw.gateway.admission.per_address import PATIENCE
-from wsraw.gateway.sockets.refusals import AT_ONCE
+from wsraw.gateway.admission.per_address import MOST_REFUSED, REFUSAL_TIMEOUT
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.runtime.loop import Loop
 
@@ -129,7 +128,7 @@ def test_a_client_of_a_raw_listener_is_reset_at_once(gate: Gate) -> None:
 def test_a_silent_client_is_reset_in_the_end(gate: Gate) -> None:
     gate.come()
     client = gate.come()
-    gate.turn(PATIENCE - 0.5)
+    gate.turn(REFUSAL_TIMEOUT - 0.5)
     with pytest.raises(BlockingIOError):
         client.recv(1)
     gate.turn(1.0)
@@ -138,7 +137,7 @@ def test_a_silent_client_is_reset_in_the_end(gate: Gate) -> None:
 
 def test_a_storm_of_refused_clients_is_reset_at_once(gate: Gate) -> None:
     gate.come()
-    waiting = [gate.come() for _ in range(AT_ONCE)]
+    waiting = [gate.come() for _ in range(MOST_REFUSED)]
     assert gate.said(gate.come()) == b"reset"
     waiting[0].close()
     gate.turn()

@@ -25,7 +25,7 @@ def served() -> Iterator[Served]:
 
 def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
     for n in range(s.WRITE_BUDGET + 1):
-        served.sockets.shared.dirty[Connection.buried(n, served.sockets.settings)] = None
+        served.sockets.shared.dirty[Connection.ended(n, served.sockets.settings)] = None
     served.sockets.flush()
     assert len(served.sockets.shared.dirty) == 1
     served.sockets.flush()
@@ -35,7 +35,7 @@ def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
 def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> None:
     silent = served.connect()
     served.sockets.close_unannounced()
-    assert served.con.close_cause == "going-away"
+    assert served.con.ending.cause == "going-away"
     silent.close()
     served.until(lambda: not served.sockets.endpoints)
     assert served.heard == []

@@ -56,7 +56,7 @@ def test_a_pause_stops_reading_and_loses_nothing(serve: Serve) -> None:
     client = Client(served).shake()
     served.working = False
     client.send(b"x" * 40_000)
-    served.until(lambda: served.con.paused)
+    served.until(lambda: served.con.intake.paused)
     # What was glued together in one read came whole; the rest is in the kernel.
     client.send(b"y" * 40_000)
     served.turn()
@@ -120,7 +120,7 @@ def test_a_close_notify_is_a_half_close(serve: Serve) -> None:
     served.working = False
     client.send(b"last")
     client.close_notify()
-    served.until(lambda: served.con.half_closed)
+    served.until(lambda: served.con.intake.half_closed)
     served.working = True
     served.until(lambda: OnClose in served.kinds())
     assert served.data() == b"last"

@@ -28,7 +28,7 @@ _NODE: Final = re.compile(
 )
 
 
-class Client(NamedTuple):
+class Forwarded(NamedTuple):
     """What the headers say of the client."""
 
     address: Address | None
@@ -41,18 +41,18 @@ class Client(NamedTuple):
     """The Host that it asked for there."""
 
 
-def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Client | None:
+def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
     """The client as X-Forwarded-For, -Proto and -Host tell; None if they do not.
 
     `headers` has lower-case names, duplicates joined with commas.
     """
     hops = _split(headers.get("x-forwarded-for", ""))
-    found: Client | None = None
+    found: Forwarded | None = None
     place = 0
     for index, hop in enumerate(hops):
         # Some proxies write IPv6 addresses without brackets.
         bare = parse_address(hop)
-        client = Client(bare, str(bare)) if bare is not None else _parse_node(hop)
+        client = Forwarded(bare, str(bare)) if bare is not None else _parse_node(hop)
         if client is None:
             break
         found, place = client, index
@@ -68,13 +68,13 @@ def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Client | None
     scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
     scheme = scheme if scheme in ("http", "https") else ""
     if found is None:
-        return Client(None, "", scheme, host)
+        return Forwarded(None, "", scheme, host)
     return found._replace(scheme=scheme, host=host)
 
 
-def forwarded(headers: dict[str, str], trusted: Networks) -> Client | None:
+def forwarded(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
     """The client as Forwarded tells (RFC 7239); None if it does not."""
-    found: Client | None = None
+    found: Forwarded | None = None
     for element in _split(headers.get("forwarded", "")):
         pairs = _parse_element(element)
         client = _parse_node(pairs["for"]) if pairs and "for" in pairs else None
@@ -141,16 +141,16 @@ def _parse_element(element: str) -> dict[str, str] | None:
     return pairs
 
 
-def _parse_node(text: str) -> Client | None:
+def _parse_node(text: str) -> Forwarded | None:
     """A `node` (RFC 7239, section 6): an address, perhaps with a port, or what hides one."""
     found = _NODE.fullmatch(text)
     if found is None:
         return None
     v6, v4, hidden, port = found.groups()
     if hidden:
-        return Client(None, text)
+        return Forwarded(None, text)
     address = parse_address(v6 or v4)
     if address is None or (v6 and ":" not in v6) or (port and port.isdigit() and int(port) > 65535):
         return None
     host = f"[{address}]" if address.version == 6 and port else str(address)
-    return Client(address, f"{host}:{port}" if port else host)
+    return Forwarded(address, f"{host}:{port}" if port else host)

@@ -2,7 +2,7 @@
 
 An address is one IPv4 address, or an IPv6 network of 64 bits: that is what one subscriber is given,
 and so what one attacker has. Loopback and unix sockets are this machine itself, often a proxy for
-everybody, and are not counted; nor are trusted proxies, until they have said who their client is.
+all clients, and are not counted; nor are trusted proxies, until they have identified their client.
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ from __future__ import annotations
 from typing import Final
 
 from wsraw.config.addresses import Address
+from wsraw.gateway.http import http_answer
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that was refused is asked to try again."""
 
-PATIENCE: Final = 2.0
+OVER_LIMIT: Final = http_answer(
+    429, "too many connections from your address", ("Retry-After", str(RETRY_AFTER))
+)
+
+REFUSAL_TIMEOUT: Final = 2.0
 """Seconds that a refused client has for its first bytes, and to take our answer."""
 
-AT_ONCE: Final = 16
+ENOUGH: Final = 8
+"""Bytes that say whether they begin an HTTP request: the longest method, and a space."""
+
+MOST_REFUSED: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
 
 LEAST_RESERVE: Final = 32
@@ -37,28 +45,28 @@ def address_key(address: Address | str | None) -> bytes | None:
 
 
 class AddressLimits:
-    """Says who may come in; 0 as a bound is none."""
+    """The connections in total and of each address, and their limits; 0 is no limit."""
 
     def __init__(self, most: int, per_address: int) -> None:
         self.most = most
         self._per_address = per_address
         self._counts: dict[bytes, int] = {}
 
-    def refusal(self, key: bytes | None, standing: int) -> str:
-        """The setting that forbids one more connection beside those that stand, or nothing."""
-        if 0 < self.most <= standing:
+    def refusal(self, key: bytes | None, connections: int) -> str:
+        """The setting that forbids one more connection beside so many, or nothing."""
+        if 0 < self.most <= connections:
             return "max_connections"
         if key is not None and 0 < self._per_address <= self._counts.get(key, 0):
             return "max_connections_per_address"
         return ""
 
     def enter(self, key: bytes | None) -> None:
-        """Somebody came in."""
+        """Count a connection of that address."""
         if key is not None and self._per_address:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def leave(self, key: bytes | None) -> None:
-        """And is gone."""
+        """A connection that was counted is gone."""
         if key is not None and self._per_address:
             left = self._counts[key] - 1
             if left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from wsraw.config import patterns, pools
@@ -45,7 +46,7 @@ class _Rule:
         return Found(said.pool, self._settings, _NONE)
 
     def takes_websocket(
-        self, listener: str, segments: list[str] | None, host: str, offered: list[str]
+        self, listener: str, segments: list[str] | None, host: str, offered: Sequence[str]
     ) -> Found | None:
         said, params = self._said, _NONE
         if self._path is not None:
@@ -81,7 +82,9 @@ class Routes:
                 return found
         return self._rest
 
-    def websocket(self, listen: Listen, target: str, host: str, offered: list[str]) -> Found | None:
+    def websocket(
+        self, listen: Listen, target: str, host: str, offered: Sequence[str]
+    ) -> Found | None:
         """The same for a WebSocket: by its request's target, by the Host that it was opened under,
         by the subprotocols that it offers."""
         if self._for_websocket:

@@ -1,190 +1,209 @@
-"""Sans-I/O. How an accepted connection begins: from its first byte until it is known what it is.
+"""Sans-I/O. An accepted connection, from its first byte until it is known what it is.
 
 In layers: the PROXY header of a trusted proxy, where the listener wants one; then TLS, in the
-shell; then the first bytes say whether it is raw or a WebSocket.
+endpoint; then the first bytes say whether it is raw or a WebSocket.
 """
 
 from __future__ import annotations
 
-from wsraw.config.addresses import Listen
-from wsraw.gateway.admission.per_address import RETRY_AFTER
-from wsraw.gateway.admission.policy import AdmissionPolicy
+from typing import Any
+
+from wsraw.config.addresses import Address, Listen
+from wsraw.config.settings import Settings
+from wsraw.gateway.admission.per_address import (
+    ENOUGH,
+    OVER_LIMIT,
+    REFUSAL_TIMEOUT,
+    RETRY_AFTER,
+)
+from wsraw.gateway.admission.policy import AdmissionPolicy, Client, Refusal
 from wsraw.gateway.admission.proxy_protocol import ProxyReader
-from wsraw.gateway.admission.sniffer import Sniffer, Verdict
-from wsraw.gateway.connection.over_limit import TooMany
-from wsraw.gateway.connection.standing import Standing
-from wsraw.gateway.connection.states import Step
-from wsraw.gateway.connection.verdict import Asking
-from wsraw.gateway.http import fields_of, http_answer, without_body
+from wsraw.gateway.admission.routes import Found
+from wsraw.gateway.admission.sniffer import Sniffer, Verdict, speaks_http
+from wsraw.gateway.connection.connection import Connection, Ending, Phase, Step
+from wsraw.gateway.connection.phases import establish, open_raw
+from wsraw.gateway.connection.verdict import AwaitingVerdict
+from wsraw.gateway.counters import Counters
+from wsraw.gateway.http import answer_for, fields_of, http_answer, without_body
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.records import Event
 
 
-class Accepting:
+def accepted(
+    con_id: int,
+    listen: Listen,
+    settings: Settings,
+    about: dict[str, Any],
+    now: float,
+    policy: AdmissionPolicy | None = None,
+    address: Address | str | None = None,
+    address_key: bytes | None = None,
+) -> Connection:
+    """A connection that a listener has accepted, from that address (or `unix`), which counts as
+    `address_key`; its `first_events` come next."""
+    policy = policy or AdmissionPolicy(settings, Counters())
+    phase = _Accepting(listen, settings, policy, Client(about, address, address_key))
+    con = Connection(con_id, settings, about, phase, opened=False)
+    con.address_key = address_key
+    phase.arm(con, now)
+    return con
+
+
+class _Accepting(Phase):
     """Holds the first bytes until they say enough."""
 
-    __slots__ = ("_awaits_tls", "_con", "_entrance", "_in_tls", "_listen", "_proxy", "_sniffer")
+    __slots__ = ("_awaits_tls", "_client", "_in_tls", "_listen", "_policy", "_proxy", "_sniffer")
 
     def __init__(
-        self, con: Standing, listen: Listen, entrance: AdmissionPolicy, now: float
+        self, listen: Listen, settings: Settings, policy: AdmissionPolicy, client: Client
     ) -> None:
-        self._con = con
         self._listen = listen
-        self._entrance = entrance
-        settings = con.settings
+        self._policy = policy
+        self._client = client
         self._sniffer = Sniffer(settings.max_header_size, self._only_websocket)
         self._awaits_tls = listen.tls != "off"
         self._in_tls = False
         self._proxy: ProxyReader | None = None
         if listen.proxy_protocol != "off":
             optional = listen.proxy_protocol == "optional"
-            self._proxy = ProxyReader(optional, entrance.trusts(con.address))
-        if listen.proxy_protocol == "required":
-            con.arm(con.settings.handshake_timeout, now)
-        else:
-            self._arm(now)
-
-    def _arm(self, now: float) -> None:
-        # Only a listener for WebSockets, or for TLS, can blame those who say nothing.
-        blames = self._only_websocket or (self._awaits_tls and self._listen.tls == "required")
-        settings = self._con.settings
-        timeout = self._listen.first_byte_timeout or settings.silence_timeout
-        self._con.arm(settings.handshake_timeout if blames else timeout, now)
+            self._proxy = ProxyReader(optional, policy.trusts(client.address))
 
     @property
     def _only_websocket(self) -> bool:
         return self._listen.protocol == "websocket"
 
-    def opened(self, now: float) -> list[Event]:
+    @property
+    def _requires_header(self) -> bool:
+        return self._proxy is not None and self._listen.proxy_protocol == "required"
+
+    def arm(self, con: Connection, now: float) -> None:
+        # Only a listener for WebSockets, or for TLS, can blame clients that say nothing.
+        blames = self._only_websocket or (self._awaits_tls and self._listen.tls == "required")
+        if blames or self._requires_header:
+            timeout = con.settings.handshake_timeout
+        else:
+            timeout = self._listen.first_byte_timeout or con.settings.silence_timeout
+        con.keepalive.arm(timeout, now)
+
+    def first_events(self, con: Connection, now: float) -> list[Event]:
         """The events before anything has come, or behind the PROXY header."""
         if self._listen.protocol == "raw" and self._proxy is None and not self._awaits_tls:
-            return self._become_raw(b"", now)
+            return self._become_raw(con, b"", now)
         return []
 
-    def expect_tls(self, now: float) -> None:
+    def expect_tls(self, con: Connection, now: float) -> None:
         """It has begun with TLS where it need not: its time is limited now."""
-        con = self._con
         timeout = con.settings.handshake_timeout
         self._in_tls = True
-        if timeout and now + timeout < con.deadline:
-            con.arm(timeout, now)
+        if timeout and now + timeout < con.keepalive.deadline:
+            con.keepalive.arm(timeout, now)
 
-    def secured(self, now: float) -> list[Event]:
-        """The layers below are through: TLS stands, or there is none."""
+    def secured(self, con: Connection, now: float) -> list[Event]:
         self._awaits_tls = self._in_tls = False
-        if "tls" in self._con.about:
-            self._con.about["scheme"] = "wss" if self._only_websocket else "tls"
-        self._arm(now)
-        return self.opened(now)
+        if "tls" in con.about:
+            con.about["scheme"] = "wss" if self._only_websocket else "tls"
+        self.arm(con, now)
+        return self.first_events(con, now)
 
     # --- the PROXY header ---
 
     @property
     def awaits_header(self) -> bool:
-        """Whether the next bytes are, or may be, a PROXY header: they go to `receive_header`."""
         return self._proxy is not None
 
-    def receive_header(self, data: bytes, now: float) -> tuple[list[Event], bytes]:
-        """The first bytes of a connection: events, and what is behind the header. Until there is
-        something behind it, or the connection has ended, nothing is."""
-        reader, con = self._proxy, self._con
+    def receive_header(self, con: Connection, data: bytes, now: float) -> tuple[list[Event], bytes]:
+        reader = self._proxy
         assert reader is not None
         if not reader.begun:
-            con.arm(con.settings.handshake_timeout, now)
+            con.keepalive.arm(con.settings.handshake_timeout, now)
         reader.receive_data(data)
         if reader.state == "wrong":
-            return self._refuse_header(reader.error, now), b""
+            return self._refuse_header(con, reader.error, now), b""
         if reader.state == "reading":
             return [], b""
-        return self._end_header(now), reader.rest
+        return self._end_header(con, reader, now), reader.rest
 
-    def _end_header(self, now: float) -> list[Event]:
-        reader, con = self._proxy, self._con
-        assert reader is not None
+    def _end_header(self, con: Connection, reader: ProxyReader, now: float) -> list[Event]:
         self._proxy = None
         if reader.address is not None:
-            con.met(reader.address, reader.peer)
-            if not self._entrance.has_place(con):
-                return self._turn_away(now)
+            self._client.identify(reader.address, reader.peer)
+            limit = self._policy.claim_place(self._client)
+            if limit:
+                return self._turn_away(con, limit, now)
+            con.address_key = self._client.address_key
             if reader.tls:
                 con.about["scheme"] = "wss" if self._only_websocket else "tls"
-        self._arm(now)
-        return self.opened(now)
+        self.arm(con, now)
+        return self.first_events(con, now)
 
-    def _turn_away(self, now: float) -> list[Event]:
-        con = self._con
+    def _turn_away(self, con: Connection, limit: str, now: float) -> list[Event]:
         if self._listen.protocol == "raw" or self._awaits_tls:
             # It cannot be told, or not without a handshake that costs more than it is worth.
-            con.cut()
-            return con.end(1006, "", "protocol-error")
-        con.beginning = TooMany(con, now)
+            return _reset(con, 1006, limit)
+        con.phase = _OverLimit()
+        con.ending = Ending(limit=limit)
+        con.keepalive.arm(REFUSAL_TIMEOUT, now)
         return []
 
-    def _refuse_header(self, why: str, now: float) -> list[Event]:
-        self._entrance.refuse("proxy_protocol", self._con.about, why, now)
-        self._con.cut()
-        return self._con.end(1002, "", "protocol-error")
+    def _refuse_header(self, con: Connection, why: str, now: float) -> list[Event]:
+        self._policy.refuse("proxy_protocol", con.about, why, now)
+        return _reset(con, 1002)
 
     # --- what it is ---
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Bytes of the client."""
-        con = self._con
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
         if self._proxy is not None:
-            events, rest = self.receive_header(data, now)
-            return events + con.receive_data(rest, now) if rest else events
+            events, rest = self.receive_header(con, data, now)
+            return events + con.phase.receive_data(con, rest, now) if rest else events
         if self._awaits_tls:
-            # A PROXY header that was none, and ended before it could be found out what it is.
-            con.cut()
-            return con.end(1002, "", "protocol-error")
+            # What was no PROXY header has ended before it was known whether it is TLS.
+            return _reset(con, 1002)
         sniffer = self._sniffer
         if not sniffer.buffer:
-            con.arm(con.settings.handshake_timeout, now)
+            con.keepalive.arm(con.settings.handshake_timeout, now)
         verdict = sniffer.receive_data(data)
         if verdict is Verdict.UNKNOWN or verdict is Verdict.HTTP:
             return []
         if verdict is Verdict.WEBSOCKET:
-            return self._upgrade(now)
+            return self._upgrade(con, now)
         if verdict is Verdict.TOO_BIG:
-            con.limit = "max_header_size"
-            return self._answer(431, "the request head has too many bytes or headers")
+            why = "the request head has too many bytes or headers"
+            return self._answer(con, 431, why, limit="max_header_size")
         if verdict is Verdict.PLAIN_HTTP:
-            return self._take_request(now)
+            return self._take_request(con, now)
         if self._only_websocket:
-            con.cut()
-            return con.end(1002, "", "protocol-error")
-        return self._become_raw(bytes(sniffer.buffer), now)
+            return _reset(con, 1002)
+        return self._become_raw(con, bytes(sniffer.buffer), now)
 
-    def _take_request(self, now: float) -> list[Event]:
+    def _take_request(self, con: Connection, now: float) -> list[Event]:
         """A request that is not a WebSocket's."""
         sniffer, listen = self._sniffer, self._listen
         fields = fields_of(bytes(sniffer.buffer[: sniffer.head_size]))
-        refusal = self._entrance.judge_page(self._con, fields, now)
+        refusal = self._policy.check_request(self._client, fields, now)
         if refusal is not None:
-            return self._answer(*refusal)
+            return self._answer(con, *refusal)
         if listen.plain_http == "health":
-            return self._answer(200, "ok")
+            return self._answer(con, 200, "ok")
         if listen.plain_http == "reject" or self._only_websocket:
-            return self._answer(426, "a WebSocket is needed here")
-        refusal = self._entrance.judge_host(self._con, fields, now)
+            return self._answer(con, 426, "a WebSocket is needed here")
+        refusal = self._policy.check_host(self._client, fields, now)
         if refusal is not None:
-            return self._answer(*refusal)
-        return self._become_raw(bytes(sniffer.buffer), now)
+            return self._answer(con, *refusal)
+        return self._become_raw(con, bytes(sniffer.buffer), now)
 
-    def _become_raw(self, data: bytes, now: float) -> list[Event]:
-        con = self._con
-        if self._entrance.has_raw(con, self._listen, now):
-            return con.become_raw(data)
+    def _become_raw(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        found = self._policy.route_raw(self._client, self._listen, now)
+        if found is not None:
+            _assign(con, found)
+            return open_raw(con, data)
         if self._sniffer.verdict is Verdict.PLAIN_HTTP:
-            # Who speaks HTTP can be told why.
-            return self._answer(404, "nothing is served here")
-        con.cut()
-        return con.end(1002, "", "protocol-error")
+            # A client that speaks HTTP can be told why.
+            return self._answer(con, 404, "nothing is served here")
+        return _reset(con, 1002)
 
-    def _upgrade(self, now: float) -> list[Event]:
-        sniffer, con = self._sniffer, self._con
+    def _upgrade(self, con: Connection, now: float) -> list[Event]:
+        sniffer = self._sniffer
         con.step(Step.UPGRADE)
-        con.kind = "websocket"
         con.websocket = ws = WebSocket.server(con.settings)
         good = ws.receive_head(bytes(sniffer.buffer[: sniffer.head_size]))
         con.collect(ws)
@@ -193,68 +212,107 @@ class Accepting:
         con.inf = ws.inf
         if "scheme" in con.about:
             con.about["scheme"] = "wss"
-        refusal = self._entrance.judge_handshake(con, self._listen, now)
-        if refusal is not None:
-            return self._answer(*refusal)
+        found = self._policy.check_handshake(self._client, self._listen, ws.inf, ws.offered, now)
+        if isinstance(found, Refusal):
+            return self._answer(con, *found)
+        con.address_key = self._client.address_key
+        _assign(con, found)
+        ws.choose((found.subprotocol,) if found.subprotocol else con.settings.subprotocols)
         rest = bytes(sniffer.buffer[sniffer.head_size :])
-        if con.asks:
-            con.beginning = Asking(con, self._entrance, now)
-            con.hold(rest)
+        if con.needs_verdict:
+            con.phase = AwaitingVerdict(self._policy)
+            con.keepalive.arm(con.settings.verdict_timeout, now)
+            con.intake.held = rest
             return con.announce()
         ws.let_in()
         con.collect(ws)
-        events = con.stand(True, now)
-        return events + con.receive_data(rest, now) if rest else events
+        establish(con, now)
+        events = con.announce()
+        return events + con.phase.receive_data(con, rest, now) if rest else events
 
-    def _answer(self, status: int, text: str) -> list[Event]:
+    def _answer(self, con: Connection, status: int, text: str, limit: str = "") -> list[Event]:
         headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
         answer = http_answer(status, text, *headers)
-        self._con.output.append(without_body(answer) if self._sniffer.is_head else answer)
-        return self._con.end(1002, "", "protocol-error")
+        con.output.append(without_body(answer) if self._sniffer.is_head else answer)
+        return con.end(1002, "", "protocol-error", limit=limit)
 
-    def receive_eof(self, now: float) -> list[Event]:
-        """The client has shut its side."""
-        sniffer, con = self._sniffer, self._con
+    def receive_eof(self, con: Connection, now: float) -> list[Event]:
+        sniffer = self._sniffer
         if self._proxy is not None:
-            return self._without_header(now) + con.receive_eof(now)
+            return self._end_without_header(con, self._proxy, now) + con.receive_eof(now)
         if sniffer.verdict is Verdict.HTTP:
-            return self._answer(400, "the request is not complete")
+            return self._answer(con, 400, "the request is not complete")
         if not sniffer.buffer or self._only_websocket:
             return con.end(1006, "", "lost")
-        return self._become_raw(bytes(sniffer.buffer), now) + con.receive_eof(now)
+        return self._become_raw(con, bytes(sniffer.buffer), now) + con.receive_eof(now)
 
-    def handle_timeout(self, now: float) -> list[Event]:
-        """It has had the time to say what it is."""
-        con = self._con
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
         if self._proxy is not None and self._proxy.begun:
-            return self._without_header(now)
+            return self._end_without_header(con, self._proxy, now)
         if self._sniffer.verdict is Verdict.HTTP:
-            con.limit = "handshake_timeout"
-            return self._answer(408, "the request did not come in time")
+            why = "the request did not come in time"
+            return self._answer(con, 408, why, limit="handshake_timeout")
         silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
         if silent or self._only_websocket or self._proxy is not None or self._awaits_tls:
-            required = self._listen.proxy_protocol == "required" and self._proxy is not None
             tls = self._in_tls or (self._listen.tls == "required" and self._awaits_tls)
-            strict = self._only_websocket or required or tls
-            con.limit = "handshake_timeout" if strict else "silence_timeout"
+            strict = self._only_websocket or self._requires_header or tls
+            limit = "handshake_timeout" if strict else "silence_timeout"
             con.cut()
-            return con.end(1006, "", "handshake-timeout")
-        return self._become_raw(bytes(self._sniffer.buffer), now)
+            return con.end(1006, "", "handshake-timeout", limit=limit)
+        return self._become_raw(con, bytes(self._sniffer.buffer), now)
 
-    def _without_header(self, now: float) -> list[Event]:
+    def _end_without_header(self, con: Connection, reader: ProxyReader, now: float) -> list[Event]:
         """No more of a PROXY header will come."""
-        reader, con = self._proxy, self._con
-        assert reader is not None
         if not reader.begun:
-            # A look whether the port is open.
+            # Connected and closed without a byte: a port scan or a health check.
             self._proxy = None
             return []
         reader.receive_eof()
         if reader.state == "wrong":
-            return self._refuse_header(reader.error, now)
-        events = self._end_header(now)
-        return events + con.receive_data(reader.rest, now)
+            return self._refuse_header(con, reader.error, now)
+        events = self._end_header(con, reader, now)
+        return events + con.phase.receive_data(con, reader.rest, now)
 
-    def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """Nobody has heard of it."""
-        return self._con.end(code, reason, cause)
+    def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
+        return con.end(code, reason, cause)
+
+
+class _OverLimit(Phase):
+    """A client above the limit of its address, which a proxy has told too late to refuse it as
+    others are (refusals.py). It is refused in the same way: with an answer if it speaks HTTP, else
+    with a reset."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen = b""
+
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        self._seen += data[:ENOUGH]
+        speaks = speaks_http(self._seen)
+        if speaks:
+            con.output.append(answer_for(self._seen, OVER_LIMIT))
+            return con.end(1002, "", "protocol-error")
+        return [] if speaks is None else _reset(con, 1006)
+
+    def receive_eof(self, con: Connection, now: float) -> list[Event]:
+        return _reset(con, 1006)
+
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
+        return _reset(con, 1006)
+
+    def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
+        return _reset(con, 1006)
+
+
+def _reset(con: Connection, code: int, limit: str = "") -> list[Event]:
+    con.cut()
+    return con.end(code, "", "protocol-error", limit=limit)
+
+
+def _assign(con: Connection, found: Found) -> None:
+    """The connection belongs to a pool."""
+    con.pool = found.pool
+    con.settings = found.settings
+    if found.params:
+        con.about["params"] = found.params

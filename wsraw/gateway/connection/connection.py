@@ -1,21 +1,21 @@
-"""Sans-I/O. One connection, accepted or opened, raw or WebSocket: what is wanted of it.
+"""Sans-I/O. One connection, accepted or opened, raw or WebSocket.
 
-Bytes, EOF and time in, events out (standing.py; accepting.py and dialing.py until it stands);
-intents in, bytes out (here). Its states are in states.py.
+Bytes, EOF and time in, events out; what handlers want in, bytes out. What it does with them depends
+on its phase: accepting.py and verdict.py until an accepted connection is open, dialing.py until an
+opened one is, phases.py from then on. Its states are in states.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol
 
-from wsraw.config.addresses import Address, Listen
 from wsraw.config.settings import Settings
-from wsraw.gateway.admission.policy import AdmissionPolicy
-from wsraw.gateway.connection.accepting import Accepting
-from wsraw.gateway.connection.dialing import Dialling
-from wsraw.gateway.connection.standing import PONGS_BELOW, Standing
+from wsraw.gateway.connection.intake import Intake
+from wsraw.gateway.connection.keepalive import Keepalive
+from wsraw.gateway.connection.output import Output
+from wsraw.gateway.connection.rate_limit import RateLimit
 from wsraw.gateway.connection.states import (
     CLOSED,
     CLOSING,
@@ -26,21 +26,18 @@ from wsraw.gateway.connection.states import (
     ConnectionState,
     Step,
 )
-from wsraw.gateway.connection.verdict import EARLY_LIMIT, Asking
-from wsraw.gateway.counters import Counters
+from wsraw.gateway.counters import FAULT
 from wsraw.gateway.http import answer_problem
-from wsraw.gateway.websocket.messages import UNFINISHED, RefusedError
 from wsraw.gateway.websocket.shared import RAW_KEY, FramingKey
-from wsraw.gateway.websocket.websocket import close_refusal
+from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
-from wsraw.link.records import Event, OnError
-from wsraw.link.rules import OF_ANSWERS, header_problem
+from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage
+from wsraw.runtime.printable import without_secrets
 
 __all__ = [
     "CLOSED",
     "CLOSING",
     "CONNECTING",
-    "GOOD_ENDS",
     "OPEN",
     "PONGS_BELOW",
     "SNIFFING",
@@ -50,84 +47,171 @@ __all__ = [
     "Step",
 ]
 
-GOOD_ENDS: Final = (1000, 1001)
-"""Close codes that end a raw connection with FIN; any other is a fault, and resets it."""
+EARLY_LIMIT: Final = 8 * 1024
+"""Bytes that a client may send before it is accepted; beyond that it is not read from."""
+
+PONGS_BELOW: Final = 64 * 1024
+"""Unwritten bytes above which a peer's pings are answered only once they have gone."""
 
 
-class Connection(Standing):
-    """One connection. Bytes, EOF and time in, events out; intents in, bytes out."""
+class Ending:
+    """Why and how a connection ends or has ended."""
 
-    __slots__ = ("_close_asked", "_failed")
+    __slots__ = ("cause", "code", "is_told", "limit", "reason")
 
-    def __init__(
-        self, con_id: int, settings: Settings, about: dict[str, Any], opened: bool
-    ) -> None:
-        super().__init__(con_id, settings, about, opened)
-        self._close_asked: tuple[int, str, str] | None = None
-        """A handler has closed it before it stands; what it sent until then goes first."""
-        self._failed = False
+    def __init__(self, code: int = 0, reason: str = "", cause: str = "", limit: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        self.cause = cause
+        self.limit = limit
+        """The setting that has ended it; the endpoint counts it."""
+        self.is_told = False
         """Its on_error has been told, and its on_close is still to come."""
 
-    @classmethod
-    def accepted(
-        cls,
-        con_id: int,
-        listen: Listen,
-        settings: Settings,
-        about: dict[str, Any],
-        now: float,
-        entrance: AdmissionPolicy | None = None,
-        address: Address | str | None = None,
-    ) -> Self:
-        """A connection that a listener has accepted, from that address (or `unix`);
-        `opened_events` comes next."""
-        self = cls(con_id, settings, about, opened=False)
-        self.address = address
-        self.beginning = Accepting(
-            self, listen, entrance or AdmissionPolicy(settings, Counters()), now
-        )
-        return self
+
+_NOT_ENDED: Final = Ending()
+
+
+class SocketEnd(Protocol):
+    """Whoever reads and writes the socket of a connection: the `Endpoint` of gateway/sockets/, or
+    what stands in for it where there is no network."""
+
+    reading: bool
+
+
+class Place(Protocol):
+    """The bookkeeping of a connection: the `Entry` of gateway/delivery/."""
+
+    gone: bool
+    pauses: int
+
+
+class Connection:
+    """One connection, from its first byte to its last."""
+
+    __slots__ = (
+        "about",
+        "address_key",
+        "announced",
+        "ending",
+        "endpoint",
+        "entry",
+        "id",
+        "inf",
+        "intake",
+        "keepalive",
+        "kept",
+        "opened",
+        "output",
+        "phase",
+        "pool",
+        "rate_limit",
+        "settings",
+        "state",
+        "undecided",
+        "websocket",
+    )
+
+    def __init__(
+        self, con_id: int, settings: Settings, about: dict[str, Any], phase: Phase, opened: bool
+    ) -> None:
+        self.id = con_id
+        self.settings = settings
+        self.about = about
+        """What we know of it: peer, proxy, scheme, listener, target, subprotocol, params."""
+        self.opened = opened
+        """A handler has opened it; else a listener has accepted it."""
+        self.pool = DEFAULT_POOL
+        """Of an accepted one: whose workers serve it."""
+        self.inf: dict[str, str] = {}
+        """The head of its handshake, for handlers; empty until it is known what it is."""
+        self.state = CONNECTING if opened else SNIFFING
+        self.phase = phase
+        self.websocket: WebSocket | None = None
+        self.output = Output()
+        self.intake = Intake()
+        self.keepalive = Keepalive()
+        self.rate_limit: RateLimit | None = None
+        self.ending = _NOT_ENDED
+        self.announced = opened
+        """A handler knows of it: its end is to be told."""
+        self.undecided = False
+        """Its on_connect may still accept or reject it."""
+        self.address_key: bytes | None = None
+        """What it counts as for max_connections_per_address; None: not at all."""
+        self.kept = 0
+        """Bytes that it takes beside its events and its output, as the flow has counted them. Of
+        one that has lost its place its output is in there."""
+        self.endpoint: SocketEnd | None = None
+        """Whoever has its socket now."""
+        self.entry: Place | None = None
+        """None until the first event."""
 
     @classmethod
-    def dialled(
-        cls, con_id: int, asked: Opening, settings: Settings, about: dict[str, Any], now: float
-    ) -> Connection:
-        """A connection that a worker has asked for; the shell dials what is `asked`."""
-        self = cls(con_id, settings, about, opened=True)
-        self.target = about["target"] = asked.shown
-        about["kind"] = asked.kind
-        self.beginning = Dialling(self, asked, now)
-        return self
+    def ended(cls, con_id: int, settings: Settings) -> Connection:
+        """A connection that has ended with an earlier gateway."""
+        con = cls(con_id, settings, {}, _CLOSED, opened=True)
+        con.state = CLOSED
+        return con
 
-    @classmethod
-    def buried(cls, con_id: int, settings: Settings) -> Connection:
-        """What stands for a connection that ended with an earlier gateway."""
-        self = cls(con_id, settings, {}, opened=True)
-        self.state = CLOSED
-        return self
+    # --- what it is ---
 
-    # --- what the shell tells ---
+    @property
+    def kind(self) -> str:
+        """`raw` or `websocket`, once it is known."""
+        return "websocket" if self.websocket is not None else "raw" if self.inf else ""
 
-    def opened_events(self, now: float) -> list[Event]:
+    @property
+    def target(self) -> str:
+        """What an opened connection was opened to."""
+        target: str = self.about.get("target", "") if self.opened else ""
+        return target
+
+    @property
+    def label(self) -> str:
+        """Its name in the log."""
+        peer = self.about.get("peer") or without_secrets(self.target)
+        return f"connection {self.id} ({peer})" if peer else f"connection {self.id}"
+
+    @property
+    def needs_verdict(self) -> bool:
+        """Whether handlers accept or reject it: the setting `verdict`, for accepted connections."""
+        return self.settings.verdict == "handlers" and not self.opened
+
+    @property
+    def is_full(self) -> bool:
+        """Before the verdict, more has come than is kept: do not read."""
+        return self.state is CONNECTING and len(self.intake.held) >= EARLY_LIMIT
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have come and are not an event yet."""
+        parser = self.websocket.unfinished if self.websocket is not None else 0
+        return parser + len(self.intake.held)
+
+    @property
+    def contexts_size(self) -> int:
+        """Bytes that compression keeps."""
+        return self.websocket.contexts_size if self.websocket is not None else 0
+
+    # --- until it is open: what the socket's side tells ---
+
+    def first_events(self, now: float) -> list[Event]:
         """The events of an accepted connection before it has sent anything; with a listener for
         TLS there are none yet."""
-        beginning = self.beginning
-        return beginning.opened(now) if isinstance(beginning, Accepting) else []
+        return self.phase.first_events(self, now)
 
     def expect_tls(self, now: float) -> None:
         """An accepted connection has begun with TLS."""
-        beginning = self.beginning
-        if isinstance(beginning, Accepting):
-            beginning.expect_tls(now)
+        self.phase.expect_tls(self, now)
 
     def secured(self, now: float) -> list[Event]:
-        """TLS stands below an accepted connection, or the listener does not need it and the peer
-        speaks none: from here on it may send."""
-        beginning = self.beginning
-        return beginning.secured(now) if isinstance(beginning, Accepting) else []
+        """The TLS handshake of an accepted connection is complete, or the listener does not require
+        it and the peer speaks none: from here on the peer may send."""
+        return self.phase.secured(self, now)
 
     def turn_away(self, answer: bytes) -> list[Event]:
-        """TLS does not come to stand below an accepted connection; `answer` is the last that its
+        """The TLS handshake of an accepted connection has failed; `answer` is the last that its
         peer gets. No handler hears of it."""
         if self.state is CLOSED:
             return []
@@ -137,152 +221,152 @@ class Connection(Standing):
     @property
     def awaits_header(self) -> bool:
         """Whether a PROXY header may come, in front of TLS and all else."""
-        beginning = self.beginning
-        return isinstance(beginning, Accepting) and beginning.awaits_header
+        return self.phase.awaits_header
 
     def receive_header(self, data: bytes, now: float) -> tuple[list[Event], bytes]:
         """While `awaits_header`: take the first bytes, give events and the bytes behind the header.
-        For who has to look at those (TLS) before `receive_data` does; it would do both."""
-        beginning = self.beginning
-        assert isinstance(beginning, Accepting)
-        return beginning.receive_header(data, now)
-
-    def connected(self, now: float) -> list[Event]:
-        """TCP, and TLS where it is wanted, stand to what we have dialled."""
-        beginning = self.beginning
-        if not isinstance(beginning, Dialling):
-            return []
-        return beginning.connected(now) + self.close_as_asked(now)
+        For a caller that looks at those itself (TLS); `receive_data` takes both."""
+        return self.phase.receive_header(self, data, now)
 
     @property
-    def asked(self) -> Opening | None:
-        """What is to be dialled, for the shell; None when that is over."""
-        beginning = self.beginning
-        return beginning.asked if isinstance(beginning, Dialling) else None
+    def opening(self) -> Opening | None:
+        """What is to be dialled; None once that is over."""
+        return self.phase.opening
+
+    def connected(self, now: float) -> list[Event]:
+        """What was dialled is connected: TCP, and TLS where it is wanted."""
+        return self.phase.connected(self, now)
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
         """It could not be dialled; `message` says why, for the handler."""
-        beginning = self.beginning
-        return beginning.failed(message) if isinstance(beginning, Dialling) else []
+        return self.phase.connect_failed(self, message)
+
+    # --- what the socket's side tells ---
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Bytes of the peer."""
+        self.keepalive.heard = now
+        events = self.phase.receive_data(self, data, now)
+        if self.rate_limit is not None:
+            self._charge(self.rate_limit, len(data), events, now)
+        return events
+
+    def _charge(self, limit: RateLimit, size: int, events: list[Event], now: float) -> None:
+        # Frames that are not messages are work all the same.
+        count = self.intake.parsed or sum([type(event) is OnMessage for event in events])
+        if limit.charge(size, count, now) and self.state is OPEN:
+            limit.overdrawn[self.id] = None
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """The peer has shut its side."""
+        intake = self.intake
+        if intake.held or intake.has_more:
+            intake.eof = True
+            return []
+        return self.phase.receive_eof(self, now)
+
+    def receive_held_eof(self, now: float) -> list[Event]:
+        """The peer had shut its side before all that it sent was parsed: now it may be."""
+        intake = self.intake
+        return self.receive_eof(now) if intake.eof and not intake.has_more else []
 
     def lost(self, message: str, now: float) -> list[Event]:
         """The socket has failed."""
         if self.state is CLOSED:
             return []
         self.cut()
-        if self.state is CONNECTING and self.opened:
-            return self.end(1006, "", "connect-failed", message)
-        ws = self.websocket
-        if self.half_closed and ws is not None:
-            return self.end(ws.close_code, ws.close_reason, self.close_cause, ws.error)
-        if self.close_cause:
-            # We were waiting for its close frame; how it leaves without is no news.
-            return self.end(1006, "", self.close_cause)
-        return self.end(1006, "", "lost", message)
+        return self.phase.lost(self, message)
+
+    def drained(self, now: float) -> list[Event]:
+        """All that a half-closed peer has sent is handled."""
+        return self.phase.drained(self, now)
 
     def handle_timeout(self, now: float) -> list[Event]:
-        """`deadline` has come."""
-        if now < self.deadline:
+        """The deadline has come."""
+        if now < self.keepalive.deadline:
             return []
-        self.deadline = math.inf
-        if self.beginning is not None:
-            return self.beginning.handle_timeout(now)
-        if self.state is OPEN:
-            return self._keep_alive(now)
-        if self.state is CLOSING:
-            self.cut()
-            return self.end(1006, "", self.close_cause or "close-timeout")
+        self.keepalive.deadline = math.inf
+        return self.phase.handle_timeout(self, now)
+
+    def pause(self, now: float) -> None:
+        """It is not read from for now: no clock that waits for the peer runs (rule 7), but for that
+        of a handshake, and that of a close."""
+        if not self.intake.paused and self.state is OPEN:
+            self.intake.paused = True
+            self.keepalive.deadline = math.inf
+
+    def resume(self, now: float) -> list[Event]:
+        """It is read from again. Always call it when reading is allowed: it brings out what was
+        held back unparsed, and that can be so without a pause."""
+        intake, keepalive = self.intake, self.keepalive
+        if intake.paused:
+            intake.paused = False
+            keepalive.heard = now
+            if self.state is not CLOSED and self.state is not CLOSING:
+                keepalive.arm(keepalive.timeout, now)
+        intake.parsed = 0
+        if not (intake.held or intake.has_more):
+            return []
+        events = self.phase.resume(self, now)
+        if self.rate_limit is not None and intake.parsed:
+            self._charge(self.rate_limit, 0, events, now)
+        return events
+
+    def written(self, size: int, now: float) -> list[Event]:
+        """The first `size` bytes of `output.data_to_send` have been written."""
+        output, keepalive = self.output, self.keepalive
+        output.take_written(size)
+        if keepalive.ping_unwritten and size:
+            keepalive.written(size, now)
+        if keepalive.holds_pongs and output.size <= PONGS_BELOW and self.websocket is not None:
+            keepalive.holds_pongs = False
+            self.websocket.answer_ping()
+            self.collect(self.websocket)
+        if self.state is CLOSING and size:
+            return self.phase.written(self, now)
         return []
 
-    # --- intents: before it stands ---
-
-    @property
-    def is_full(self) -> bool:
-        """Before the verdict: more has come than is kept; do not read."""
-        return self.state is CONNECTING and len(self._held) >= EARLY_LIMIT
+    # --- what handlers want ---
 
     def accept(
         self, subprotocol: str | None, headers: Mapping[str, str], now: float
     ) -> tuple[list[Event], str | None]:
-        """on_connect lets it in. Also returns why that cannot be; then it was answered with 500.
+        """on_connect accepts it. Also returns why that cannot be; then it was answered with 500.
 
         To be called while `undecided` only.
         """
         self.undecided = False
-        beginning, ws = self.beginning, self.websocket
-        if not isinstance(beginning, Asking) or ws is None:
-            return [], None
-        why = header_problem(headers.items(), OF_ANSWERS) or None
-        if subprotocol and subprotocol not in ws.offered:
-            why = f"subprotocol {subprotocol!r} is none that the client offers"
-        if why is not None:
-            return beginning.reject(500, "", {}, b"", now), why
-        return beginning.accept(subprotocol, headers, now), None
+        return self.phase.accept(self, subprotocol, headers, now)
 
     def reject(
         self, status: int, reason: str, headers: Mapping[str, str], body: bytes, now: float
     ) -> tuple[list[Event], str | None]:
-        """on_connect does not. Also returns why that answer cannot be given; then it was 500.
+        """on_connect rejects it. Also returns why that answer cannot be given; then it was 500.
 
         A raw client gets the body, or a reset. To be called while `undecided` only.
         """
         self.undecided = False
         why = answer_problem(status, reason, headers, body)
-        beginning = self.beginning
-        if isinstance(beginning, Asking):
-            if why is not None:
-                status, reason, headers, body = 500, "", {}, b""
-            return beginning.reject(status, reason, headers, body, now), why
-        if self.state is CLOSED:
-            return [], why
-        if why is None and body:
-            self.output.append(body)
-            return self.end(1000, "", "rejected"), None
-        self.cut()
-        return self.end(1008, "", "rejected"), why
-
-    # --- intents ---
+        if why is not None:
+            status, reason, headers, body = 500, "", {}, b""
+        return self.phase.reject(self, status, reason, headers, body, now), why
 
     def send(self, data: bytes, type_: str, final: bool, now: float) -> str | None:
         """Queue a frame, or bytes. Returns why it is refused, or None; or UNFINISHED: it is large,
         or waits for a large one, and has to be sent again in a later turn.
 
-        To a connection that is over it is a no-op: the normal race. Before an opened one stands it
+        To a connection that is over it is a no-op: the normal race. Before an opened one is open it
         waits. A refusal in the middle of a fragmented message leaves that message cut short: close.
         """
-        state, ws = self.state, self.websocket
-        if state is OPEN and ws is not None and final:
+        ws = self.websocket
+        if self.state is OPEN and ws is not None and final:
             frame = ws.writer.plain_frame(data, type_)
             if frame is not None:
                 output = self.output
                 output.chunks.append(frame)
                 output.size += len(frame)
                 return None
-        if state is CLOSED or self._close_asked is not None:
-            return None
-        if ws is None:
-            if self.kind == "raw":
-                self.output.append(data)
-            return None
-        if state is CLOSING and not self.half_closed:
-            return None
-        writer = ws.writer
-        if writer.is_making:
-            return self._go_on_with(writer.go_on() if writer.makes(data) else None)
-        try:
-            opcode = writer.check(data, type_, final)
-        except RefusedError as why:
-            return str(why)
-        if state is not CONNECTING:
-            return self._go_on_with(writer.frame(opcode, data, final))
-        self.output.keep_early(opcode, data, final)
-        return None
-
-    def _go_on_with(self, frame: bytes | None) -> str | None:
-        if frame is None:
-            return UNFINISHED
-        self.output.append(frame)
-        return None
+        return self.phase.send(self, data, type_, final)
 
     @property
     def is_making(self) -> bool:
@@ -301,45 +385,12 @@ class Connection(Standing):
         if self.state is OPEN or (self.websocket is None and self.state is not CLOSED):
             self.output.append_shared(framed)
 
-    def close_refusal(self, code: int) -> str | None:
-        """Why a handler may not close with this code, or None: it may."""
-        return close_refusal(code)
-
     def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
         """Close in order. A WebSocket's on_close comes with the peer's close frame, or in time.
 
         Raises ValueError for a code that `close_refusal` refuses.
         """
-        state, ws = self.state, self.websocket
-        if state is OPEN and ws is not None:
-            ws.close(code, reason)
-            self.collect(ws)
-            self.step(Step.CLOSE_SENT)
-            self.close_cause = cause
-            self.paused = False
-            self.arm(self.settings.close_timeout, now)
-            return self._receive_while_closing(b"") + self.eof_as_held(now)
-        if state is CONNECTING and cause == "handler" and self._is_worth_waiting:
-            self._close_asked = self._close_asked or (code, reason, cause)
-            return []
-        if self.beginning is not None:
-            return self.beginning.close(code, reason, cause, now)
-        if state is CLOSED or (state is CLOSING and ws is not None):
-            return []
-        self.ends_with_reset = code not in GOOD_ENDS and self.kind == "raw"
-        return self.end(code, reason, cause)
-
-    @property
-    def _is_worth_waiting(self) -> bool:
-        # Who closes without rejecting wants a close frame, with its code, and that needs the 101.
-        return bool(self.undecided or self.output.size or self.output.early)
-
-    def close_as_asked(self, now: float) -> list[Event]:
-        """It stands, perhaps: then do what was asked before."""
-        if self._close_asked is None or self.state is not OPEN:
-            return []
-        asked, self._close_asked = self._close_asked, None
-        return self.close(*asked, now)
+        return self.phase.close(self, code, reason, cause, now)
 
     def close_now(
         self, code: int, reason: str, cause: str, message: str, now: float
@@ -348,35 +399,195 @@ class Connection(Standing):
         if self.state is not OPEN or self.websocket is None:
             return self.abort(code, reason, cause, message, now)
         self.output.drop_waiting()
-        self._failed = True
-        return [OnError(0, self.id, message), *self.close(code, reason, cause, now)]
+        events = self.close(code, reason, cause, now)
+        self.ending.is_told = True
+        return [OnError(0, self.id, message), *events]
 
     def abort(self, code: int, reason: str, cause: str, message: str, now: float) -> list[Event]:
         """End at once, with a reset: what is queued is not written any more."""
         self.cut()
         if self.state is CLOSED:
             return []
-        if self._failed:
-            # It ends for what it was told to end for; a second on_error would be out of order.
-            return self.end(1006, "", self.close_cause)
+        if self.ending.is_told:
+            # Why it ends was told already; a second on_error would be out of order.
+            return self.end(1006, "", self.ending.cause)
         return self.end(code, reason, cause, message)
 
-    # --- bytes out ---
+    # --- what phases do ---
 
-    def written(self, size: int, now: float) -> list[Event]:
-        """The shell has written the first `size` bytes of `data_to_send`."""
-        self.output.take_written(size)
-        ws = self.websocket
-        if self._ping_unwritten and size:
-            self._ping_unwritten = max(0, self._ping_unwritten - size)
-            self._ping_sent = now
-        if self._holds_pongs and self.output.size <= PONGS_BELOW and ws is not None:
-            self._holds_pongs = False
-            ws.answer_ping()
-            self.collect(ws)
-        if self.state is CLOSING and size:
-            if self._drained and not self.output.size:
-                return self.end(1000, "", "eof")
-            if self._drained or (ws is not None and not self.half_closed):
-                self.arm(self.timeout, now)
+    def step(self, step: Step) -> None:
+        """Move on. Raises RuntimeError for a step that the table does not have."""
+        try:
+            self.state = TRANSITIONS[self.state, step]
+        except KeyError:
+            raise RuntimeError(
+                f"connection {self.id}: {step.value} in state {self.state.value}"
+            ) from None
+
+    def announce(self) -> list[Event]:
+        """The on_connect."""
+        self.announced = True
+        self.undecided = self.needs_verdict
+        return [OnConnect(0, self.id, self.inf, self.undecided, about=self.about)]
+
+    def half_close(self, phase: Phase) -> None:
+        """Handle first what has come; then the phase ends the connection."""
+        self.step(Step.HALF_CLOSED)
+        self.phase = phase
+        self.intake.half_closed = True
+
+    def collect(self, ws: WebSocket) -> None:
+        """Queue what the WebSocket has to write."""
+        for chunk in ws.output:
+            self.output.append(chunk)
+        ws.output.clear()
+
+    def cut(self) -> None:
+        """End with a reset; nothing more is written."""
+        self.output.reset = True
+        self.output.drop()
+
+    def end(
+        self, code: int, reason: str, cause: str, message: str = "", limit: str = ""
+    ) -> list[Event]:
+        """It is over: on_close, with an on_error before it where there is a message; `limit` is the
+        setting that is the reason."""
+        # A handler that gets the end without an on_connect before must learn here what ended.
+        about = self.about if self.opened and self.state is CONNECTING else {}
+        self.step(Step.END)
+        self.phase = _CLOSED
+        self.ending = Ending(code, reason, cause, limit or self.ending.limit)
+        self.keepalive.deadline = math.inf
+        self.undecided = False
+        self.intake.clear()
+        self.output.take_early()
+        if self.websocket is not None:
+            self.websocket.release()
+        if not self.announced:
+            return []
+        end: list[Event] = [OnClose(0, self.id, code, reason, cause, about=about)]
+        return [OnError(0, self.id, message, about=about), *end] if message else end
+
+    def force_end(self) -> None:
+        """End without the steps of an end, as those have failed: a fault of our own."""
+        self.state = CLOSED
+        self.phase = _CLOSED
+        self.ending = Ending(1011, "", FAULT)
+        self.keepalive.deadline = math.inf
+        self.undecided = False
+        self.intake.held = b""
+        self.intake.has_more = False
+        output = self.output
+        output.reset = True
+        output.chunks = []
+        output.size = output.encrypted = output.shared_size = output.early_size = 0
+        output.early = None
+
+
+class Phase:
+    """What a connection does in one part of its life; a subclass for each part.
+
+    What a phase has no use for it ignores, and this class ignores all: it is the phase of a
+    connection that is closed.
+    """
+
+    __slots__ = ()
+
+    # --- accepting.py ---
+
+    def first_events(self, con: Connection, now: float) -> list[Event]:
+        """See `Connection`, as for all of them."""
         return []
+
+    def expect_tls(self, con: Connection, now: float) -> None:
+        """Limit the time of the TLS handshake."""
+
+    def secured(self, con: Connection, now: float) -> list[Event]:
+        """The TLS handshake is complete, or there is none."""
+        return []
+
+    @property
+    def awaits_header(self) -> bool:
+        """Whether a PROXY header may come."""
+        return False
+
+    def receive_header(self, con: Connection, data: bytes, now: float) -> tuple[list[Event], bytes]:
+        """Bytes that may be a PROXY header."""
+        return [], data
+
+    # --- dialing.py ---
+
+    @property
+    def opening(self) -> Opening | None:
+        """What is to be dialled."""
+        return None
+
+    def connected(self, con: Connection, now: float) -> list[Event]:
+        """What was dialled is connected."""
+        return []
+
+    def connect_failed(self, con: Connection, message: str) -> list[Event]:
+        """It could not be dialled."""
+        return []
+
+    # --- verdict.py ---
+
+    def accept(
+        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+    ) -> tuple[list[Event], str | None]:
+        """A raw client, or one that has left, is not told."""
+        return [], None
+
+    def reject(
+        self,
+        con: Connection,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
+    ) -> list[Event]:
+        """A raw client gets the body, or a reset."""
+        return []
+
+    # --- all ---
+
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        """Bytes of the peer."""
+        con.intake.parsed = 0
+        return []
+
+    def resume(self, con: Connection, now: float) -> list[Event]:
+        """Go on with what is held."""
+        return []
+
+    def receive_eof(self, con: Connection, now: float) -> list[Event]:
+        """The peer has shut its side."""
+        return []
+
+    def lost(self, con: Connection, message: str) -> list[Event]:
+        """The socket has failed."""
+        return con.end(1006, "", "lost", message)
+
+    def drained(self, con: Connection, now: float) -> list[Event]:
+        """All that was received is handled."""
+        return []
+
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
+        """The deadline has come."""
+        return []
+
+    def send(self, con: Connection, data: bytes, type_: str, final: bool) -> str | None:
+        """Queue what a handler sends."""
+        return None
+
+    def written(self, con: Connection, now: float) -> list[Event]:
+        """In CLOSING: some output was written."""
+        return []
+
+    def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
+        """End in order."""
+        return []
+
+
+_CLOSED: Final = Phase()

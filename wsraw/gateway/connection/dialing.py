@@ -1,97 +1,116 @@
-"""Sans-I/O. How a connection begins that a worker has opened: dialled, then perhaps a handshake."""
+"""Sans-I/O. A connection that a handler has opened: dialled, then perhaps a handshake."""
 
 from __future__ import annotations
 
-from wsraw.gateway.connection.standing import SLICE, Standing
+from typing import Any
+
+from wsraw.config.settings import Settings
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.intake import SLICE
+from wsraw.gateway.connection.phases import (
+    RAW_INF,
+    Connecting,
+    after_frames,
+    establish,
+    to_events,
+)
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
 from wsraw.link.records import Event
 
 
-class Dialling:
-    """What was asked for, until it stands."""
+def dialed(
+    con_id: int, opening: Opening, settings: Settings, about: dict[str, Any], now: float
+) -> Connection:
+    """A connection that a handler has asked for; what is `opening` is to be dialled."""
+    con = Connection(con_id, settings, about, _Dialing(opening), opened=True)
+    about["target"] = opening.shown
+    about["kind"] = opening.kind
+    if opening.kind == "websocket":
+        con.websocket = WebSocket.client(settings, opening)
+    else:
+        con.inf = RAW_INF
+    timeout = settings.connect_timeout if opening.timeout is None else opening.timeout
+    con.keepalive.arm(float(timeout), now)
+    return con
 
-    __slots__ = ("_con", "_tcp_stands", "asked")
 
-    def __init__(self, con: Standing, asked: Opening, now: float) -> None:
-        self._con = con
-        self.asked = asked
-        self._tcp_stands = False
-        con.kind = asked.kind
-        if asked.kind == "websocket":
-            con.websocket = WebSocket.client(con.settings, asked)
-        else:
-            con.inf = {"Protocol": "raw"}
-        timeout = con.settings.connect_timeout if asked.timeout is None else asked.timeout
-        con.arm(float(timeout), now)
+class _Dialing(Connecting):
+    """Until TCP is connected, and a WebSocket's handshake complete."""
 
-    def connected(self, now: float) -> list[Event]:
-        """TCP stands, and TLS where it is wanted."""
-        con = self._con
-        if self._tcp_stands:
+    __slots__ = ("_is_connected", "_opening")
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__()
+        self._opening = opening
+        self._is_connected = False
+
+    @property
+    def opening(self) -> Opening | None:
+        return self._opening
+
+    def connected(self, con: Connection, now: float) -> list[Event]:
+        if self._is_connected:
             return []
-        self._tcp_stands = True
-        if con.websocket is None:
-            # An opened raw connection has no on_connect (the seed); one that reconnects needs it.
-            return con.stand(self.asked.reconnect, now)
-        con.websocket.connect()
-        con.collect(con.websocket)
-        return []
+        self._is_connected = True
+        ws = con.websocket
+        if ws is not None:
+            ws.connect()
+            con.collect(ws)
+            return []
+        establish(con, now)
+        # An opened raw connection has no on_connect; but one that reconnects needs it.
+        events = con.announce() if self._opening.reconnect else []
+        return events + self.close_as_wanted(con, now)
 
-    def failed(self, message: str) -> list[Event]:
-        """It could not be dialled."""
-        self._con.output.drop()
-        return self._con.end(1006, "", "connect-failed", message)
+    def connect_failed(self, con: Connection, message: str) -> list[Event]:
+        con.output.drop()
+        return con.end(1006, "", "connect-failed", message)
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Bytes of the server's answer, and what is glued behind it."""
-        con = self._con
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        """Bytes of the server's answer, and what comes behind it."""
         ws = con.websocket
         if ws is None:
             return []
         for start in range(0, len(data), SLICE):
             frames = ws.receive_data(data[start : start + SLICE])
             if ws.opened:
-                events = con.stand(True, now) + con.to_events(frames)
+                establish(con, now)
+                events = con.announce() + to_events(con, frames)
                 if ws.output or ws.ended:
-                    con.after_frames(ws, events)
-                # It may be large and compressed; then it goes on in the turns to come.
-                con.has_more = ws.busy
+                    after_frames(con, ws, events)
+                # What comes behind may be large and compressed; then it goes on in the next turns.
+                con.intake.has_more = ws.busy
                 rest = data[start + SLICE :]
-                return events + con.receive_data(rest, now) if rest else events
+                if rest:
+                    events += con.phase.receive_data(con, rest, now)
+                return events + self.close_as_wanted(con, now)
             if ws.ended:
-                return self._refused(ws)
+                return self._refused(con, ws)
         return []
 
-    def _refused(self, ws: WebSocket) -> list[Event]:
-        con = self._con
+    def _refused(self, con: Connection, ws: WebSocket) -> list[Event]:
         if ws.response is not None:
             con.about["response"] = ws.response.shown()
         return con.end(1006, "", "connect-failed", ws.error)
 
-    def receive_eof(self, now: float) -> list[Event]:
-        """The server has shut its side."""
-        con = self._con
+    def receive_eof(self, con: Connection, now: float) -> list[Event]:
         ws = con.websocket
         if ws is not None:
             ws.receive_eof()
-            return self._refused(ws)
+            return self._refused(con, ws)
         return con.end(1006, "", "connect-failed", "the connection was closed before it was open")
 
-    def handle_timeout(self, now: float) -> list[Event]:
-        """It has had the time to stand."""
-        con = self._con
+    def lost(self, con: Connection, message: str) -> list[Event]:
+        return con.end(1006, "", "connect-failed", message)
+
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
         con.output.drop()
         ws = con.websocket
-        if ws is not None and self._tcp_stands:
+        if ws is not None and self._is_connected:
             ws.receive_eof()
             if ws.response is not None:
-                # It has refused us, and does not finish to say why.
-                return self._refused(ws)
-        cause = "handshake-timeout" if self._tcp_stands else "connect-failed"
-        return con.end(1006, "", cause, f"timed out after {con.timeout:g} s")
-
-    def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """Nobody wants it any more."""
-        self._con.cut()
-        return self._con.end(1006, "", cause)
+                # The server has refused us, and does not finish to say why.
+                return self._refused(con, ws)
+        cause = "handshake-timeout" if self._is_connected else "connect-failed"
+        return con.end(1006, "", cause, f"timed out after {con.keepalive.timeout:g} s")

@@ -21,7 +21,17 @@ CHUNK: Final = 64
 class Output:
     """Chunks in order; only the first one can have been written in part."""
 
-    __slots__ = ("_sent", "chunks", "early", "early_size", "encrypted", "shared_size", "size")
+    __slots__ = (
+        "_sent",
+        "chunks",
+        "early",
+        "early_size",
+        "encrypted",
+        "ends_with_reset",
+        "reset",
+        "shared_size",
+        "size",
+    )
 
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
@@ -36,6 +46,10 @@ class Output:
         self.early: list[tuple[int, bytes, bool]] | None = None
         """Messages sent to a WebSocket before its handshake was complete: opcode, data, final."""
         self.early_size = 0
+        self.ends_with_reset = False
+        """To be reset once all is written: a raw peer has no other way to hear of a fault."""
+        self.reset = False
+        """To be cut off at once: no more is written, and the peer gets a reset."""
 
     def append(self, chunk: bytes) -> None:
         """Queue a chunk; an empty one is no output."""

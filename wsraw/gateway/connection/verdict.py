@@ -3,66 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from wsraw.gateway.admission.policy import AdmissionPolicy
-from wsraw.gateway.connection.standing import Standing
+from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.phases import Connecting, establish
 from wsraw.gateway.http import answer, http_answer
 from wsraw.link.records import Event
-
-EARLY_LIMIT: Final = 8 * 1024
-"""Bytes that a client may send before it is let in; beyond that it is not read from."""
+from wsraw.link.rules import OF_ANSWERS, header_problem
 
 
-class Asking:
+class AwaitingVerdict(Connecting):
     """The request is good; a handler says whether it is answered with the 101."""
 
-    __slots__ = ("_con", "_entrance")
+    __slots__ = ("_policy",)
 
-    def __init__(self, con: Standing, entrance: AdmissionPolicy, now: float) -> None:
-        self._con = con
-        self._entrance = entrance
-        con.arm(con.settings.verdict_timeout, now)
+    def __init__(self, policy: AdmissionPolicy) -> None:
+        super().__init__()
+        self._policy = policy
 
     def accept(
-        self, subprotocol: str | None, headers: Mapping[str, str], now: float
-    ) -> list[Event]:
-        """Let it in. What handlers have sent follows the 101."""
-        con = self._con
-        assert con.websocket is not None
-        con.websocket.let_in(subprotocol, headers)
-        con.collect(con.websocket)
-        return con.stand(False, now) + con.close_as_asked(now)
+        self, con: Connection, subprotocol: str | None, headers: Mapping[str, str], now: float
+    ) -> tuple[list[Event], str | None]:
+        """Answer with the 101. What handlers have sent follows it."""
+        ws = con.websocket
+        assert ws is not None
+        why = header_problem(headers.items(), OF_ANSWERS) or None
+        if subprotocol and subprotocol not in ws.offered:
+            why = f"the client does not offer the subprotocol {subprotocol!r}"
+        if why is not None:
+            return self.reject(con, 500, "", {}, b"", now), why
+        ws.let_in(subprotocol, headers)
+        con.collect(ws)
+        establish(con, now)
+        return self.close_as_wanted(con, now), None
 
     def reject(
-        self, status: int, reason: str, headers: Mapping[str, str], body: bytes, now: float
+        self,
+        con: Connection,
+        status: int,
+        reason: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        now: float,
     ) -> list[Event]:
-        """Send it away."""
-        con = self._con
-        self._entrance.rejected(now)
+        """Answer with the handler's status."""
+        self._policy.rejected(now)
         con.output.append(answer(status, reason, headers, body))
         return con.end(1006, "", "rejected")
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Bytes that come too early are kept; how to read them is known after the 101."""
-        self._con.hold(data)
+    def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
+        """Keep bytes that come too early; how to read them is known after the 101."""
+        con.intake.held += data
         return []
 
-    def receive_eof(self, now: float) -> list[Event]:
-        """It has not waited."""
-        return self._con.end(1006, "", "lost")
+    def receive_eof(self, con: Connection, now: float) -> list[Event]:
+        """The client has not waited."""
+        return con.end(1006, "", "lost")
 
-    def handle_timeout(self, now: float) -> list[Event]:
-        """The handler has not said anything in time."""
-        con = self._con
-        why = f"on_connect has not decided within {con.timeout:g} s"
-        self._entrance.refuse("verdict_timeout", con.about, why, now)
+    def handle_timeout(self, con: Connection, now: float) -> list[Event]:
+        """The handler has not decided in time."""
+        why = f"on_connect has not decided within {con.keepalive.timeout:g} s"
+        self._policy.refuse("verdict_timeout", con.about, why, now)
         con.output.append(http_answer(503, "the server took too long to decide"))
         return con.end(1006, "", "verdict-timeout")
 
-    def close(self, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """It will not come in; there is no close frame before the 101."""
-        con = self._con
-        status = 500 if code == 1011 else 503
-        con.output.append(http_answer(status, reason or "not now"))
+    def give_up(self, con: Connection, code: int, reason: str, cause: str) -> list[Event]:
+        """Answer with an error: there is no close frame before the 101."""
+        con.output.append(http_answer(500 if code == 1011 else 503, reason or "not now"))
         return con.end(1006, "", cause)

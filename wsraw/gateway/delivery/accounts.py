@@ -476,7 +476,7 @@ def weight(con: Connection) -> int:
         size += PLACE
     if con.websocket is not None:
         size += WEBSOCKET
-    asked = con.asked if con.opened else None
+    asked = con.opening if con.opened else None
     if asked is not None:
         size += EARLY * size_of(asked)
     about = con.about

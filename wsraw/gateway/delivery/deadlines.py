@@ -89,9 +89,9 @@ class Deadlines:
 
     def _end_for_memory(self, con: Connection, now: float) -> None:
         registry = self._registry
-        if not con.close_cause:
+        if not con.ending.cause:
             # Else it is counted, and its end is on the way.
-            registry.counters.hit("memory_limit", now, con.who)
+            registry.counters.hit("memory_limit", now, con.label)
         why = "the server is out of memory"
         entry = entry_of(con)
         if entry is None or entry.gone or entry.unfinished > entry.output_counted:
@@ -119,7 +119,7 @@ class Deadlines:
             con = entry.con
             if taken != known or con.state is CONNECTING:
                 unwritten[entry] = (taken, now)
-            elif 0 < timeout <= now - since and (con.state is OPEN or con.half_closed):
+            elif 0 < timeout <= now - since and (con.state is OPEN or con.intake.half_closed):
                 late.append(entry)
         return late
 
@@ -170,7 +170,7 @@ class Deadlines:
             return False
         con = entry.con
         # If it was told already, its handler still has what it sent.
-        return con.state is not CLOSED and (con.state is not CLOSING or con.half_closed)
+        return con.state is not CLOSED and (con.state is not CLOSING or con.intake.half_closed)
 
     def _end_stalled(self, entry: Entry, now: float) -> None:
         if entry.pauses and self._is_stalled(entry, now):
@@ -189,7 +189,7 @@ class Deadlines:
         if entry.pool.workers or not self._has_waited(entry, now):
             return
         con = entry.con
-        self._registry.counters.hit("worker_wait_timeout", now, con.who)
+        self._registry.counters.hit("worker_wait_timeout", now, con.label)
         if con.kind == "websocket":
             con.close(1013, "no worker is ready", "no-worker", now)
         else:

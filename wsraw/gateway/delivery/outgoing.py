@@ -220,7 +220,7 @@ class Outgoing:
             if entry in self.compressing:
                 size += entry.held
             allowance = entry.burst.allowance if entry.burst is not None else 0
-            if size > self._limit + allowance and not (entry.gone or con.close_cause):
+            if size > self._limit + allowance and not (entry.gone or con.ending.cause):
                 self._overflow(entry, now)
 
     def hold_close(self, entry: Entry, worker: Worker, close: Close) -> bool:

@@ -42,7 +42,7 @@ def may_read(con: Connection, *, eof: bool, lingering: bool, is_busy: bool = Fal
     if not lingering:
         if is_paused(con):
             return Reading.NO
-        if con.has_more or is_busy:
+        if con.intake.has_more or is_busy:
             return Reading.IN_TURN
     return Reading.NO if eof else Reading.YES
 
@@ -53,7 +53,7 @@ def is_paused(con: Connection) -> bool:
     if state is CONNECTING:
         return con.is_full
     if state is CLOSING:
-        return con.half_closed
+        return con.intake.half_closed
     entry = con.entry
     return entry is not None and entry.pauses != 0
 

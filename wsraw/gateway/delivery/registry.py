@@ -100,7 +100,7 @@ class Registry:
         self.stopping = False
         self.unknown_ids = 0
         """Commands for closed connections, which are normal: they cross the close."""
-        self._nowhere = Entry(Connection.buried(0, settings), Pool("", settings), 0.0)
+        self._nowhere = Entry(Connection.ended(0, settings), Pool("", settings), 0.0)
         """The entry of connections that were forgotten: their events are dropped."""
         self._nowhere.gone = True
         self._names: dict[tuple[str, str], Entry] = {}
@@ -176,7 +176,7 @@ class Registry:
         state = con.state
         if state is CLOSED:
             self._handle_closed(entry, now)
-        elif state is CLOSING and con.half_closed:
+        elif state is CLOSING and con.intake.half_closed:
             self.end_if_drained(entry, now)
 
     def _handle_closed(self, entry: Entry, now: float) -> None:
@@ -186,10 +186,10 @@ class Registry:
             self.ended.append(entry)
         if entry.heard or entry.gone:
             return
-        if entry.con.close_cause == "peer" and self.dispatcher.has_messages(entry):
+        if entry.con.ending.cause == "peer" and self.dispatcher.has_messages(entry):
             if self.dispatcher.keep_left_behind(entry):
                 return
-            self.counters.hit(LEFT, now, entry.con.who)
+            self.counters.hit(LEFT, now, entry.con.label)
         self.forget(entry)
 
     def add(self, con: Connection, pool: Pool, now: float) -> Entry:
@@ -247,7 +247,7 @@ class Registry:
     def fault(self, con: Connection, error: BaseException, now: float) -> None:
         """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
         raw connection a reset. Raises nothing."""
-        self.counters.fault(con.who, error)
+        self.counters.fault(con.label, error)
         entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
@@ -259,8 +259,8 @@ class Registry:
             if entry is not None:
                 self.flow.output_changed(entry)
         except Exception as second:
-            self.counters.fault(f"{con.who}, while it was closed,", second)
-            con.wreck()
+            self.counters.fault(f"{con.label}, while it was closed,", second)
+            con.force_end()
         self.dirty[con] = None
         if entry is None or entry.gone or con.state is not CLOSED:
             return
@@ -277,10 +277,10 @@ class Registry:
             self.dispatcher.recount(entry)
             if self.dispatcher.has_end(entry):
                 return
-            end = OnClose(0, entry.id, con.close_code, con.close_reason, con.close_cause)
+            end = OnClose(0, entry.id, con.ending.code, con.ending.reason, con.ending.cause)
             self.take(con, [end], now)
         except Exception as error:
-            self.counters.fault(f"the entry of {con.who}", error)
+            self.counters.fault(f"the entry of {con.label}", error)
             self.forget(entry)
 
     def end_failed(self, now: float) -> None:
@@ -289,9 +289,9 @@ class Registry:
         for entry, error in failed:
             if entry.gone:
                 continue
-            if entry.con.close_cause == FAULT:
+            if entry.con.ending.cause == FAULT:
                 # Not even its on_close can be dispatched.
-                self.counters.fault(f"the entry of {entry.con.who}", error)
+                self.counters.fault(f"the entry of {entry.con.label}", error)
                 self.forget(entry)
                 continue
             # A parked event may be what raises, each time that it is delivered.
@@ -318,11 +318,11 @@ class Registry:
 
     def _retry(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
         """Try a step of `forget` that has raised once more; then go on without it."""
-        self.counters.fault(f"the entry of {entry.con.who}", error)
+        self.counters.fault(f"the entry of {entry.con.label}", error)
         try:
             step(entry)
         except Exception as second:
-            self.counters.fault(f"the entry of {entry.con.who}", second)
+            self.counters.fault(f"the entry of {entry.con.label}", second)
             self.entries.pop(entry.id, None)
 
     def _forget_names(self, entry: Entry) -> None:
@@ -383,8 +383,8 @@ class Registry:
 
     def count(self, limit: str, entry: Entry, now: float) -> None:
         """Count that a connection ends for a limit; only the first one counts."""
-        if not entry.con.close_cause:
-            self.counters.hit(limit, now, entry.con.who)
+        if not entry.con.ending.cause:
+            self.counters.hit(limit, now, entry.con.label)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
         """Close a connection that has passed a limit, at once (1008), and drop its messages."""

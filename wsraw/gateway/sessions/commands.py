@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsraw.config.units import human_size
-from wsraw.gateway.connection.connection import CLOSED, Connection
+from wsraw.gateway.connection.connection import CLOSED
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import MARK, size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening, Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import MOST_RANGES
 from wsraw.gateway.websocket.messages import UNFINISHED
+from wsraw.gateway.websocket.websocket import close_refusal
 from wsraw.link.gateway_end import MOST_OWED
 from wsraw.link.open_options import check
 from wsraw.link.records import (
@@ -87,7 +89,7 @@ class Commands:
                     self._registry.forget(entry)
                 elif kind is OnConnect and con.undecided:
                     self._settle(entry, worker, now)
-                if con.half_closed:
+                if con.intake.half_closed:
                     self._registry.end_if_drained(entry, now)
             except Exception as error:
                 self._registry.fault(con, error, now)
@@ -144,7 +146,7 @@ class Commands:
             return None
         if con.opened:
             return f"connection {con.id} was opened by a handler: there is nothing to decide"
-        if not con.asks:
+        if not con.needs_verdict:
             return (
                 f"connection {con.id} was let in by the gateway; with the setting "
                 "verdict = handlers on_connect decides"
@@ -177,7 +179,7 @@ class Commands:
             worker.session.notice(Opened(open_.con, standing.id))
             self._registry.dispatcher.with_output.add(worker)
             return None
-        con = Connection.dialled(open_.con, asked, self._registry.settings, {}, now)
+        con = dialed(open_.con, asked, self._registry.settings, {}, now)
         entry = self._registry.add(con, pool, now)
         entry.opener = worker
         worker.ties.add(entry)
@@ -200,7 +202,7 @@ class Commands:
         entry = self._registry.find(close.con)
         if not isinstance(entry, Entry):
             return entry
-        why = entry.con.close_refusal(close.code)
+        why = close_refusal(close.code)
         if why is not None:
             return why
         self._registry.dispatcher.drop_messages(entry)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from wsraw.gateway.connection.connection import Connection
+from wsraw.gateway.connection.dialing import dialed
 from wsraw.gateway.delivery.accounts import size_of
 from wsraw.gateway.delivery.entry import Entry, Reopening
 from wsraw.gateway.delivery.registry import Registry
@@ -52,16 +52,14 @@ class Reconnects:
     def _reopen(self, entry: Entry, now: float) -> None:
         reopening, entry.reopening = entry.reopening, None
         registry = self._registry
-        if reopening is None or registry.stopping or entry.con.close_cause in WANTED:
+        if reopening is None or registry.stopping or entry.con.ending.cause in WANTED:
             return
-        attempts = 0 if now - entry.con.stood_at > STABLE_AFTER else reopening.attempts
+        attempts = 0 if now - entry.con.keepalive.opened_at > STABLE_AFTER else reopening.attempts
         # A server that is away for a night makes more doublings than a float can hold.
         doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
-        con = Connection.dialled(
-            registry.ids.new(), reopening.asked, registry.settings, about, now + delay
-        )
+        con = dialed(registry.ids.new(), reopening.asked, registry.settings, about, now + delay)
         successor = registry.add(con, registry.pool(entry.pool.name), now)
         successor.reopening = Reopening(reopening.asked, attempts + 1)
         registry.flow.keep_for(successor, size_of(reopening.asked))

@@ -271,7 +271,7 @@ class Sessions:
                 and len(self._orphaned) < MOST_ORPHANED
             ):
                 self._orphaned.add(con_id)
-                con = Connection.buried(con_id, registry.settings)
+                con = Connection.ended(con_id, registry.settings)
                 entry = registry.add(con, registry.pool(worker.session.pool), now)
                 entry.inherited = True
                 registry.dispatcher.hold(entry, worker)
@@ -566,7 +566,7 @@ class Sessions:
         flight = next(iter(worker.window.in_flight.values()))
         entry, age = flight.owner, worker.window.oldest_age(now)
         name = type(flight.event).__struct_config__.tag
-        why = f"its {name} of {entry.con.who} has run for {age:.0f} s"
+        why = f"its {name} of {entry.con.label} has run for {age:.0f} s"
         hung = Hung(entry.id, flight.event.seq)
         if worker.number:
             worker.kill_reason = why

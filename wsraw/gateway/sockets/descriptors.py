@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Final
 
-from wsraw.gateway.admission.per_address import AT_ONCE
+from wsraw.gateway.admission.per_address import MOST_REFUSED
 from wsraw.runtime.descriptors import ARE_NUMBERED, LOOK_UP, for_look_ups, reserve
 
 TOO_MANY: Final = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -60,4 +60,4 @@ class Descriptors:
                 taken = probe.fileno()
         except OSError:
             return 1
-        return max(1, min(most, self._top - taken - min(AT_ONCE, self.limit // 16)))
+        return max(1, min(most, self._top - taken - min(MOST_REFUSED, self.limit // 16)))

@@ -65,7 +65,7 @@ class Dialer:
 
     def dial(self, con: Connection) -> None:
         """Begin to connect; the connection's deadline (connect_timeout) ends it at the latest."""
-        asked = con.asked
+        asked = con.opening
         if con.state is CLOSED or asked is None:
             return
         attempt = _Attempt(self._loop, self, con)
@@ -143,8 +143,8 @@ class _Attempt:
         self._why = ""
         self._timer: Timer | None = None
         self._next_timer: Timer | None = None
-        if con.deadline < math.inf:
-            self._timer = loop.call_at(con.deadline, self._time_out)
+        if con.keepalive.deadline < math.inf:
+            self._timer = loop.call_at(con.keepalive.deadline, self._time_out)
 
     def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
         """Ask a thread for something; `end` cancels that."""

@@ -177,21 +177,21 @@ class Endpoint:
         events = con.receive_data(data, now)
         if connecting:
             self.after_opening(now)
-        if events or con.half_closed:
+        if events or con.intake.half_closed:
             shared.registry.take(con, events, now)
-        elif not con.parsed:
+        elif not con.intake.parsed:
             if len(data) >= LEAST_READ:
                 # A part of something large: there will be more of it in the next turn.
                 shared.loop.give_way()
             shared.registry.flow.read_part(con, len(data))
-        if con.has_more:
+        if con.intake.has_more:
             # The rest is for later turns, behind what others send then.
             self._portion = LEAST_READ
             self._is_busy = True
             shared.registry.flow.read_part(con, len(data))
             self.update_reading()
         elif len(data) > self._portion // 2:
-            if con.parsed < FEW:
+            if con.intake.parsed < FEW:
                 self._portion = min(READ_SIZE, GROWTH * self._portion)
             else:
                 self._is_busy = True
@@ -244,11 +244,13 @@ class Endpoint:
         if con.state is CLOSED:
             self._finish()
             return
-        if con.state is CLOSING and (con.has_more or con.half_closed or not self.reading):
+        if con.state is CLOSING and (
+            con.intake.has_more or con.intake.half_closed or not self.reading
+        ):
             # What comes now is not an event any more, but the peer's close frame is waited for.
             self.update_reading()
-        if con.deadline < self._timer_at:
-            self._arm(con.deadline)
+        if con.keepalive.deadline < self._timer_at:
+            self._arm(con.keepalive.deadline)
 
     def _write(self) -> bool:
         """Write once; False if the socket has failed."""
@@ -322,17 +324,17 @@ class Endpoint:
         flow = shared.registry.flow
         if self.lingering or is_paused(con) or (flow.full and must_wait(flow, con)):
             return
-        if self._is_busy and not con.has_more and not con.paused:
+        if self._is_busy and not con.intake.has_more and not con.intake.paused:
             # Unless it is found to be so again.
             self._is_busy = False
             if not self.eof:
                 self.read()
         else:
             events = con.resume(now)
-            if events or con.half_closed:
+            if events or con.intake.half_closed:
                 shared.registry.take(con, events, now)
             shared.dirty[con] = None
-            if con.has_more:
+            if con.intake.has_more:
                 shared.loop.give_way()
         self.update_reading()
 
@@ -362,7 +364,7 @@ class Endpoint:
         if self.lingering:
             shared.ended.append(self)
             return
-        if con.deadline <= now:
+        if con.keepalive.deadline <= now:
             events = con.handle_timeout(now)
             if events:
                 shared.registry.take(con, events, now)
@@ -374,17 +376,19 @@ class Endpoint:
         """The connection has ended: write its last bytes, then close."""
         con, shared, transport = self.con, self.shared, self.transport
         self.handshake = None
-        if con.limit:
-            limit, con.limit = con.limit, ""
-            shared.registry.counters.hit(limit, shared.loop.now, con.who)
+        if con.ending.limit:
+            limit, con.ending.limit = con.ending.limit, ""
+            shared.registry.counters.hit(limit, shared.loop.now, con.label)
         if not transport.established:
             con.output.drop()
-        if con.reset:
+        if con.output.reset:
             shared.ended.append(self)
             return
         try:
-            is_written = not con.output.size and (con.ends_with_reset or transport.finish())
-            if is_written and not (self.eof or con.ends_with_reset or self._peer_has_ended()):
+            is_written = not con.output.size and (con.output.ends_with_reset or transport.finish())
+            if is_written and not (
+                self.eof or con.output.ends_with_reset or self._peer_has_ended()
+            ):
                 self.sock.shutdown(socket.SHUT_WR)
             elif is_written:
                 shared.ended.append(self)
@@ -417,7 +421,7 @@ class Endpoint:
             # Else the timer would keep all this until it is due: in an attack that is most of it.
             self._timer.cancel()
         self._leave()
-        if con.reset or con.output.size or con.ends_with_reset:
+        if con.output.reset or con.output.size or con.output.ends_with_reset:
             reset(self.sock)
         else:
             self.sock.close()
@@ -445,9 +449,9 @@ class Endpoint:
     def free(self, error: BaseException) -> None:
         """`close` has raised: free everything, whatever else raises."""
         registry = self.shared.registry
-        registry.counters.fault(f"the socket of {self.con.who}", error)
+        registry.counters.fault(f"the socket of {self.con.label}", error)
         for step in (self._leave, self.sock.close, lambda: registry.flow.socket_closed(self.con)):
             try:
                 step()
             except Exception as another:
-                registry.counters.fault(f"the socket of {self.con.who}", another)
+                registry.counters.fault(f"the socket of {self.con.label}", another)

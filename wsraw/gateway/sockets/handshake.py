@@ -170,7 +170,7 @@ class TlsHandshake:
             self._fail("an HTTP request without TLS", answer)
         else:
             self._fail("bytes that are not TLS")
-            con.reset = True
+            con.output.reset = True
         return False
 
     # --- the handshake ---

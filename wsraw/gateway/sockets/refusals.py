@@ -11,9 +11,14 @@ import socket
 from typing import Final
 
 from wsraw.config.addresses import Listen
-from wsraw.gateway.admission.per_address import AT_ONCE, PATIENCE, RETRY_AFTER
+from wsraw.gateway.admission.per_address import (
+    ENOUGH,
+    MOST_REFUSED,
+    OVER_LIMIT,
+    REFUSAL_TIMEOUT,
+    RETRY_AFTER,
+)
 from wsraw.gateway.admission.sniffer import speaks_http
-from wsraw.gateway.connection.over_limit import ANSWER, ENOUGH
 from wsraw.gateway.http import answer_for, http_answer
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.transport import reset
@@ -22,7 +27,7 @@ from wsraw.runtime.loop import Loop, Timer
 log = logging.getLogger("wsraw.gateway")
 
 ANSWERS: Final = {
-    429: ANSWER,
+    429: OVER_LIMIT,
     503: http_answer(503, "too many connections", ("Retry-After", str(RETRY_AFTER))),
 }
 
@@ -38,13 +43,13 @@ class Refusals:
 
     def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
         """Take over the socket of a client, answer with the status, and close it."""
-        is_full = len(self._waiting) >= AT_ONCE or self._descriptors.is_last(sock.fileno())
+        is_full = len(self._waiting) >= MOST_REFUSED or self._descriptors.is_last(sock.fileno())
         if listen.protocol == "raw" or is_full:
             reset(sock)
             return
         sock.setblocking(False)
         refused = _Refused(sock, ANSWERS[status], self._over)
-        refused.timer = self._loop.call_later(PATIENCE, refused.end)
+        refused.timer = self._loop.call_later(REFUSAL_TIMEOUT, refused.end)
         self._waiting.add(refused)
         self._loop.watch(sock, refused.handle, read=True)
 

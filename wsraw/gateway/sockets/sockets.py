@@ -12,9 +12,10 @@ from typing import Final
 from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.per_address import AddressLimits, address_key
+from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
-from wsraw.gateway.connection.rate_limit import RatedConnection
-from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry, entry_of
+from wsraw.gateway.connection.rate_limit import RateLimit
+from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.dialer import Dialer
@@ -65,9 +66,9 @@ class Sockets:
         self.admission = AddressLimits(
             settings.max_connections or most_connections, settings.max_connections_per_address
         )
-        registry.policy.admission = self.admission
+        registry.policy.address_limits = self.admission
         self._refusals = Refusals(loop, self.descriptors)
-        self._overdrawn: dict[RatedConnection, None] = {}
+        self._overdrawn: dict[int, None] = {}
         self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
         self._dialer = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
@@ -152,20 +153,16 @@ class Sockets:
             policy.refuse("proxy_protocol", about, "it is not a trusted proxy", now)
             reset(sock)
             return
+        settings = self.settings
         con_id = self.registry.ids.new()
-        con: Connection
-        if self.settings.message_rate or self.settings.byte_rate:
-            con = rated = RatedConnection.accepted(
-                con_id, listen, self.settings, about, now, policy, host
-            )
-            rated.rate(self._overdrawn, now)
-        else:
-            con = Connection.accepted(con_id, listen, self.settings, about, now, policy, host)
+        con = accepted(con_id, listen, settings, about, now, policy, host, key)
+        if settings.message_rate or settings.byte_rate:
+            con.rate_limit = RateLimit(settings, self._overdrawn, now)
         endpoint = Endpoint(self.shared, sock, con)
         if listen.tls != "off":
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
-        self._add(endpoint, key)
-        self.registry.take(con, con.opened_events(now), now)
+        self._add(endpoint)
+        self.registry.take(con, con.first_events(now), now)
 
     def dial(self) -> None:
         """Begin to connect what workers have opened."""
@@ -181,7 +178,7 @@ class Sockets:
         try:
             if self.registry.flow.full and con.state is CONNECTING:
                 now = self.loop.now
-                self.registry.counters.hit("memory_limit", now, con.who)
+                self.registry.counters.hit("memory_limit", now, con.label)
                 self._failed(con, "the gateway holds as much as memory_limit allows")
                 return
             self._dialer.dial(con)
@@ -218,10 +215,9 @@ class Sockets:
         now = self.loop.now
         self.registry.take(con, con.connect_failed(why, now), now)
 
-    def _add(self, endpoint: Endpoint, key: bytes | None = None) -> None:
+    def _add(self, endpoint: Endpoint) -> None:
         self.endpoints.add(endpoint)
-        self.admission.enter(key)
-        endpoint.con.counted = key
+        self.admission.enter(endpoint.con.address_key)
         self.registry.flow.weigh(endpoint.con)
         self.total += 1
         endpoint.update_reading()
@@ -273,25 +269,28 @@ class Sockets:
         """Pause or close connections that have sent more than their rate allows."""
         overdrawn, now = list(self._overdrawn), self.loop.now
         self._overdrawn.clear()
-        for con in overdrawn:
-            entry = entry_of(con)
-            if entry is None or entry.gone or con.state is not OPEN:
+        for con_id in overdrawn:
+            entry = self.registry.entries.get(con_id)
+            if entry is None or entry.gone:
+                continue
+            con = entry.con
+            if con.rate_limit is None or con.state is not OPEN:
                 continue
             try:
-                self._limit_rate(con, entry, now)
+                self._limit_rate(con, entry, con.rate_limit, now)
             except Exception as error:
                 self._fault(con, error)
 
-    def _limit_rate(self, con: RatedConnection, entry: Entry, now: float) -> None:
+    def _limit_rate(self, con: Connection, entry: Entry, limit: RateLimit, now: float) -> None:
         # A pause longer than any other may last is not worth it.
-        too_long = 0 < self.settings.pause_timeout < con.owes
+        too_long = 0 < self.settings.pause_timeout < limit.owes
         if self.settings.rate_action == "close" or too_long:
-            message = f"it sends more than {con.too_many} allows"
-            self.registry.end_for_limit(entry, con.too_many, "rate", message, now)
+            message = f"it sends more than {limit.setting} allows"
+            self.registry.end_for_limit(entry, limit.setting, "rate", message, now)
         else:
-            self.registry.counters.hit(con.too_many, now, con.who)
+            self.registry.counters.hit(limit.setting, now, con.label)
             self.registry.flow.pause(entry, PAUSED_RATE)
-            self.loop.call_at(now + con.owes, partial(self._resume, entry))
+            self.loop.call_at(now + limit.owes, partial(self._resume, entry))
 
     def _resume(self, entry: Entry) -> None:
         if not entry.gone:
@@ -358,7 +357,7 @@ class Sockets:
             if endpoint in self.endpoints:
                 self.endpoints.discard(endpoint)
                 try:
-                    self.admission.leave(endpoint.con.counted)
+                    self.admission.leave(endpoint.con.address_key)
                     endpoint.close()
                 except Exception as error:
                     endpoint.free(error)

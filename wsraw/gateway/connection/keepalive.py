@@ -1,0 +1,73 @@
+"""Sans-I/O. The deadline of a connection, and whether its peer still answers."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+EARLY: Final = 1 / 32
+"""The part of its interval by which a ping may go out early. The peer is last heard when its pong
+comes, a moment after our ping; to wait for that moment again would be a second timer a ping."""
+
+
+class Keepalive:
+    """When `handle_timeout` of a connection is due, when its peer was heard, when it was pinged."""
+
+    __slots__ = (
+        "_ping_sent",
+        "deadline",
+        "heard",
+        "holds_pongs",
+        "opened_at",
+        "ping_unwritten",
+        "timeout",
+    )
+
+    def __init__(self) -> None:
+        self.deadline = math.inf
+        """Messages do not move the deadline of a ping: it is found out of date when it comes."""
+        self.timeout = 0.0
+        """Seconds of the deadline that was armed last."""
+        self.heard = 0.0
+        self.opened_at = math.inf
+        """When an opened connection, or a WebSocket, could carry data."""
+        self._ping_sent = -math.inf
+        self.ping_unwritten = 0
+        """Bytes of output up to the end of our last ping."""
+        self.holds_pongs = False
+        """Pongs wait until less output does."""
+
+    def arm(self, timeout: float, now: float) -> None:
+        """Set the deadline; 0 seconds switch it off."""
+        self.timeout = timeout
+        self.deadline = now + timeout if timeout else math.inf
+
+    def opened(self, now: float) -> None:
+        """The connection can carry data."""
+        self.heard = self.opened_at = now
+
+    @property
+    def awaits_pong(self) -> bool:
+        """Whether nothing has come since our last ping."""
+        return self.heard < self._ping_sent
+
+    def is_overdue(self, timeout: float, now: float) -> bool:
+        """Whether the answer to our last ping is; if not, wait on."""
+        self.deadline = self._ping_sent + timeout
+        return now >= self.deadline
+
+    def is_silent(self, interval: float, now: float) -> bool:
+        """Whether a ping is due; if not, wait on."""
+        self.deadline = self.heard + interval
+        return now >= self.deadline - EARLY * interval
+
+    def pinged(self, unwritten: int, interval: float, timeout: float, now: float) -> None:
+        """A ping is the end of so many bytes of output."""
+        self._ping_sent = now
+        self.ping_unwritten = unwritten
+        self.deadline = now + min(interval, timeout or math.inf)
+
+    def written(self, size: int, now: float) -> None:
+        """Output was written. The time of a ping runs from there: a slow reader is not dead."""
+        self.ping_unwritten = max(0, self.ping_unwritten - size)
+        self._ping_sent = now
