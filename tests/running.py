@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from deadline import DEADLINE, eventually
-
+from tests.deadline import DEADLINE, eventually
 from wsraw.supervisor.supervisor import REPEATED_SIGNAL
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from deadline import UNIT
-from running import ROOT, environment
+
+from tests.deadline import UNIT
+from tests.running import ROOT, environment
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are written in C")
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
-from running import command, environment
 
+from tests.deadline import DEADLINE
+from tests.running import command, environment
 from wsraw.config import settings as s
 
 SETTINGS = s.to_json(s.Settings(listen=("192.0.2.1:1",)))

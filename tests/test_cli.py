@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import wsraw
 
+from tests.running import wsraw
 from wsraw import cli
 from wsraw.config import options
 from wsraw.runtime.compiled import is_compiled

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import DEADLINE, UNIT, eventually
-from running import ROOT, Running, command, environment
 
 from docs import generate
+from tests.deadline import DEADLINE, UNIT, eventually
+from tests.running import ROOT, Running, command, environment
 from wsraw import cli
 from wsraw.config import addresses, options, settings
 from wsraw.config.checks import from_options

@@ -17,10 +17,10 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-from corpus import frame
-from deadline import eventually
-from running import ROOT
 
+from tests.corpus import frame
+from tests.deadline import eventually
+from tests.running import ROOT
 from wsraw.config.settings import Settings
 from wsraw.gateway.gateway import Gateway
 from wsraw.link.records import Listening, Spawned

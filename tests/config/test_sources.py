@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from running import ROOT, Running
 
+from tests.running import ROOT, Running
 from wsraw import cli
 from wsraw.config import options, programs, sources
 from wsraw.config.addresses import parse_listen

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, UNIT, eventually
-from running import ROOT, command, environment, is_alive, wsraw
+
+from tests.deadline import DEADLINE, UNIT, eventually
+from tests.running import ROOT, command, environment, is_alive, wsraw
 
 FAULTY = ROOT / "tests/conform/faulty.py"
 PATIENT = f"--timeout={10 * UNIT}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conform.faulty import FAULTS
-from conform.memory_driver import MemoryDriver
 
+from tests.conform.faulty import FAULTS
+from tests.conform.memory_driver import MemoryDriver
 from wsraw.tools.conform.script_runner import FAIL, PASS, RULES, SKIP, Result, choose
 
 

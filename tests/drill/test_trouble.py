@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
 
+from tests.deadline import UNIT, eventually
 from wsraw.tools.drill import trouble as t
 from wsraw.tools.drill.plan import Plan
 

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
-from e2e.serving import EXAMPLES
-from running import ROOT
+
+from tests.deadline import DEADLINE
+from tests.e2e.serving import EXAMPLES
+from tests.running import ROOT
 
 WORKERS = EXAMPLES / "workers"
 # `make workers` puts one beside Python where the system has none.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from deadline import DEADLINE
-from e2e.serving import Serving
 from websockets.asyncio.client import ClientConnection, connect
+
+from tests.deadline import DEADLINE
+from tests.e2e.serving import Serving
 
 Expect = Callable[[bytes, int], bytes]
 

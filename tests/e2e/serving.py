@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, eventually
-from running import ROOT, Running, is_alive, wsraw
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
+from tests.deadline import DEADLINE, eventually
+from tests.running import ROOT, Running, is_alive, wsraw
 from wsraw.supervisor.control import client
 
 EXAMPLES = ROOT / "examples"

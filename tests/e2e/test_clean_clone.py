@@ -13,11 +13,12 @@ import venv
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import TIMEOUT, receive_exactly
-from running import ROOT
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from tests.deadline import UNIT, eventually
+from tests.e2e.serving import TIMEOUT, receive_exactly
+from tests.running import ROOT
 
 pytestmark = [
     pytest.mark.long,

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
-from running import ROOT
+
+from tests.deadline import UNIT
+from tests.running import ROOT
 
 RUN = ROOT / "tests" / "conformance" / "run.py"
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 import yaml
-from deadline import DEADLINE, UNIT, eventually
-from e2e.elsewhere import Keys
-from e2e.serving import TIMEOUT, linux
-from running import ROOT
 from websockets.sync.client import connect
+
+from tests.deadline import DEADLINE, UNIT, eventually
+from tests.e2e.remote import Keys
+from tests.e2e.serving import TIMEOUT, linux
+from tests.running import ROOT
 
 pytestmark = linux
 

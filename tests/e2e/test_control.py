@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.asking import ask, done, status, until_ready
-from e2e.serving import ECHO, assert_gone, posix, serve
-from running import Running, command, environment, wsraw
+
+from tests.deadline import eventually
+from tests.e2e.command_line import ask, done, status, until_ready
+from tests.e2e.serving import ECHO, assert_gone, posix, serve
+from tests.running import Running, command, environment, wsraw
 
 Write = Callable[[str], Path]
 

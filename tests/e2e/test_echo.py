@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.serving import (
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     UPGRADE,
@@ -25,8 +27,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import ROOT
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from tests.running import ROOT
 
 MIB = 1 << 20
 # `make node-peers` puts one beside Python where the system has none.

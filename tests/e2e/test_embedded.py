@@ -19,12 +19,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from deadline import eventually
-from e2e.serving import ECHO, EXAMPLES, TIMEOUT, Serving, posix, serve
-from running import Running, environment
 from websockets.exceptions import ConnectionClosed
 
 import wsraw
+from tests.deadline import eventually
+from tests.e2e.serving import ECHO, EXAMPLES, TIMEOUT, Serving, posix, serve
+from tests.running import Running, environment
 from wsraw.testing import Server
 from wsraw.workers import api, embedded_threads
 from wsraw.workers import embedded_asyncio as wsraw_asyncio

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import EXAMPLES, TIMEOUT, Serving, linux, receive_all, receive_exactly, serve
-from e2e.upstream import raw_upstream, web_upstream
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
+from tests.deadline import UNIT, eventually
+from tests.e2e.serving import EXAMPLES, TIMEOUT, Serving, linux, receive_all, receive_exactly, serve
+from tests.e2e.upstream import raw_upstream, web_upstream
 from wsraw.workers.embedded_threads import Worker
 
 MIB = 1 << 20

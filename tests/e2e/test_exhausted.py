@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import ECHO, TIMEOUT, Serving, linux, receive_exactly, serve
+
+from tests.deadline import UNIT, eventually
+from tests.e2e.serving import ECHO, TIMEOUT, Serving, linux, receive_exactly, serve
 
 pytestmark = linux
 

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.asking import done, status
-from e2e.serving import (
+
+from tests.deadline import eventually
+from tests.e2e.command_line import done, status
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     Serving,
@@ -21,8 +22,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import is_alive
-
+from tests.running import is_alive
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 
 pytestmark = posix

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import TIMEOUT, receive_all, receive_exactly, serve
-from e2e.upstream import raw_upstream
 from websockets.exceptions import ConnectionClosedError
+
+from tests.deadline import UNIT, eventually
+from tests.e2e.serving import TIMEOUT, receive_all, receive_exactly, serve
+from tests.e2e.upstream import raw_upstream
 
 Write = Callable[[str], Path]
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from deadline import eventually
-from e2e.bystander import Bystander
-from e2e.serving import (
+
+from tests.deadline import eventually
+from tests.e2e.observer import Observer
+from tests.e2e.serving import (
     ECHO,
     UPGRADE,
     Serving,
@@ -24,7 +25,6 @@ from e2e.serving import (
     receive_all,
     serve,
 )
-
 from wsraw.gateway.system import ASKED_BY
 
 pytestmark = linux
@@ -202,11 +202,11 @@ def test_thousands_of_hostile_clients_leave_no_trace(serving: Serving, attack: A
     eventually(lambda: is_settled(serving), "the warm-up to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     rng = random.Random(attack.__name__)
-    with Bystander(serving) as bystander:
+    with Observer(serving) as observer:
         for _ in range(TIMES):
             attack(serving, rng)
-        echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes, "the bystander to be served")
+        echoes = observer.echoes
+        eventually(lambda: observer.echoes > echoes, "the observer to be served")
     eventually(
         lambda: serving.descriptors() <= descriptors,
         "the descriptors to be free again",
@@ -290,7 +290,7 @@ def turns(serving: Serving) -> dict[str, float]:
 @pytest.mark.parametrize("kind", AT_ONCE)
 def test_hundreds_of_hostile_clients_do_not_delay_the_others(measured: Serving, kind: str) -> None:
     begin, block = AT_ONCE[kind]
-    with Bystander(measured) as bystander, ExitStack() as stack:
+    with Observer(measured) as observer, ExitStack() as stack:
         socks = [stack.enter_context(measured.tcp()) for _ in range(CROWD)]
         for sock in socks:
             if begin:
@@ -303,8 +303,8 @@ def test_hundreds_of_hostile_clients_do_not_delay_the_others(measured: Serving, 
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
-        echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served")
+        echoes = observer.echoes
+        eventually(lambda: observer.echoes > echoes + 10, "the observer to be served")
         after = turns(measured)
     assert after["turns"] - before > 10
     assert after["longest"] < LONGEST_TURN

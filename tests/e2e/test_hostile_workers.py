@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import zmq
-from deadline import DEADLINE, UNIT, eventually
-from e2e.asking import status
-from e2e.bystander import Bystander
-from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
-from e2e.serving import Serving, has_traceback, linux
-from running import wsraw
 
+from tests.deadline import DEADLINE, UNIT, eventually
+from tests.e2e.command_line import status
+from tests.e2e.observer import Observer
+from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
+from tests.e2e.serving import Serving, has_traceback, linux
+from tests.running import wsraw
 from wsraw.link.batches import LARGEST_REMOTE_BATCH
 from wsraw.link.records import decode_value, encode
 
@@ -308,12 +308,12 @@ def test_a_hostile_worker_leaves_nothing_behind(serving: Serving, attack: Attack
     gateway_pid = serving.gateway
     eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
-    with Bystander(serving) as bystander:
+    with Observer(serving) as observer:
         for n in range(2):
             with Attacker(serving) as attacker:
                 attack(attacker, random.Random(n))
-        echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes + 10, "the bystander to be served")
+        echoes = observer.echoes
+        eventually(lambda: observer.echoes > echoes + 10, "the observer to be served")
     eventually(lambda: serving.descriptors() <= descriptors, "descriptors to be free")
     assert serving.gateway == gateway_pid
     assert serving.rss() - memory < GROWTH, f"{(serving.rss() - memory) / MIB:.1f} MiB more"
@@ -372,10 +372,10 @@ def test_a_peer_without_a_key_does_not_disturb_workers_with_one(tmp_path: Path) 
     keys = Keys(tmp_path)
     keys.add("alice")
     with gateway(*keys.of_gateway()) as serving:
-        with Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
-            guests_ready(serving, 1)
+        with RemoteWorker(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
+            remote_workers_ready(serving, 1)
             descriptors = serving.descriptors()
-            with Bystander(serving) as bystander, Attacker(serving) as attacker:
+            with Observer(serving) as observer, Attacker(serving) as attacker:
                 zmtp_garbage(attacker, random.Random(1))
                 server = (tmp_path / "gateway.pub").read_text().split()[0].encode()
                 for _ in range(100):
@@ -385,8 +385,8 @@ def test_a_peer_without_a_key_does_not_disturb_workers_with_one(tmp_path: Path) 
                     )
                     sock.set(zmq.LINGER, 0)
                 serving.run.line("was rejected: its key is not in worker_keys")
-                echoes = bystander.echoes
-                eventually(lambda: bystander.echoes > echoes + 10)
+                echoes = observer.echoes
+                eventually(lambda: observer.echoes > echoes + 10)
             eventually(lambda: serving.descriptors() <= descriptors)
             assert [each["key"] for each in status(serving)["by_hand"]] == ["alice"]
             shown = wsraw("status", f"--run-dir={serving.folder}")

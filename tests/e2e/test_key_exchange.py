@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from authority import ca_file, client_context, server_file
-from deadline import eventually
-from e2e.serving import ECHO, TIMEOUT, Serving, linux, receive_exactly, serve
 
-from tests.gateway.hellos import (
+from tests.authority import ca_file, client_context, server_file
+from tests.deadline import eventually
+from tests.e2e.serving import ECHO, TIMEOUT, Serving, linux, receive_exactly, serve
+from tests.gateway.tls.handshake_messages import (
     FFDHE8192,
     GREASE,
     P256,

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE, eventually
-from e2e import languages
-from e2e.asking import ask, done, status, until_ready
-from e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
-from e2e.upstream import web_upstream
-from running import is_alive, wsraw
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
+
+from tests.deadline import DEADLINE, eventually
+from tests.e2e import languages
+from tests.e2e.command_line import ask, done, status, until_ready
+from tests.e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
+from tests.e2e.upstream import web_upstream
+from tests.running import is_alive, wsraw
 
 pytestmark = posix
 

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
-from e2e.serving import ECHO, TIMEOUT, serve
-from running import ROOT
+
+from tests.deadline import DEADLINE
+from tests.e2e.serving import ECHO, TIMEOUT, serve
+from tests.running import ROOT
 
 LAUNCHER = """
 import sys

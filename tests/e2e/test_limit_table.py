@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from authority import server_file
-from deadline import eventually
-from e2e.serving import (
+from websockets.exceptions import ConnectionClosed
+
+from tests.authority import server_file
+from tests.deadline import eventually
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     UPGRADE,
@@ -28,9 +30,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import ROOT, wsraw
-from websockets.exceptions import ConnectionClosed
-
+from tests.running import ROOT, wsraw
 from wsraw.gateway.counters import CROWDED, DONE, LEFT, ROUTINE, UNTOLD
 
 pytestmark = linux

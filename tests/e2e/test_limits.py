@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from deadline import eventually
-from e2e.serving import (
+
+from tests.deadline import eventually
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     UPGRADE,
@@ -25,7 +26,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import wsraw
+from tests.running import wsraw
 
 pytestmark = linux
 

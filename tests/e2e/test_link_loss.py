@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
-from e2e.asking import status
-from e2e.elsewhere import Elsewhere, Keys, Network, endpoint, gateway, guests_ready
-from e2e.load import Client, Load, RawClient, WebClient, echo
-from e2e.serving import Serving, linux
+
+from tests.deadline import UNIT
+from tests.e2e.command_line import status
+from tests.e2e.load import Client, Load, RawClient, WebClient, echo
+from tests.e2e.remote import Keys, Network, RemoteWorker, endpoint, gateway, remote_workers_ready
+from tests.e2e.serving import Serving, linux
 
 pytestmark = linux
 
@@ -63,8 +64,10 @@ def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
         network = stack.enter_context(Network(endpoint(serving)))
         for name in ("alice", "bob"):
-            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
-        guests_ready(serving, 2)
+            stack.enter_context(
+                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
+            )
+        remote_workers_ready(serving, 2)
 
         async def cut(load: Load) -> None:
             for _ in range(10):
@@ -97,8 +100,10 @@ def test_a_network_that_is_down_for_a_while_loses_nothing(keys: Keys) -> None:
         serving = stack.enter_context(gateway(*keys.of_gateway()))
         network = stack.enter_context(Network(endpoint(serving)))
         for name in ("alice", "bob"):
-            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
-        guests_ready(serving, 2)
+            stack.enter_context(
+                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
+            )
+        remote_workers_ready(serving, 2)
 
         async def away(load: Load) -> None:
             network.away = True
@@ -118,8 +123,10 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
         serving = stack.enter_context(gateway(*keys.of_gateway(), "--worker-heartbeat=0.3"))
         network = stack.enter_context(Network(endpoint(serving)))
         for name in ("alice", "bob"):
-            stack.enter_context(Elsewhere(f"--connect={network.endpoint}", *keys.of_worker(name)))
-        guests_ready(serving, 2)
+            stack.enter_context(
+                RemoteWorker(f"--connect={network.endpoint}", *keys.of_worker(name))
+            )
+        remote_workers_ready(serving, 2)
 
         async def stall(load: Load) -> None:
             for _ in range(2):

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e.load import Client, Load, RawClient, WebClient, echo
-from e2e.serving import ECHO, Serving, linux, serve
-from running import is_alive
+
+from tests.e2e.load import Client, Load, RawClient, WebClient, echo
+from tests.e2e.serving import ECHO, Serving, linux, serve
+from tests.running import is_alive
 
 pytestmark = linux
 

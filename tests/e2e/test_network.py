@@ -13,12 +13,12 @@ import subprocess
 import sys
 
 import pytest
-from deadline import DEADLINE, eventually
-from e2e.serving import linux
-from running import ROOT, environment
 
 from benchmarks import netns
 from benchmarks.wire import MOST_HELD, Line
+from tests.deadline import DEADLINE, eventually
+from tests.e2e.serving import linux
+from tests.running import ROOT, environment
 
 pytestmark = linux
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e.serving import TIMEOUT, Serving, receive_exactly, serve
 from websockets.exceptions import ConnectionClosed
+
+from tests.e2e.serving import TIMEOUT, Serving, receive_exactly, serve
 
 Write = Callable[[str], Path]
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.asking import ask, done, status
-from e2e.serving import TIMEOUT, Serving, posix, receive_all, receive_exactly, serve
-from running import Running, command, environment
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as ws_connect
+
+from tests.deadline import eventually
+from tests.e2e.command_line import ask, done, status
+from tests.e2e.serving import TIMEOUT, Serving, posix, receive_all, receive_exactly, serve
+from tests.running import Running, command, environment
 
 Write = Callable[[str], Path]
 

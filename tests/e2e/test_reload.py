@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from authority import server_file
-from deadline import eventually
-from e2e.asking import ask, done, status, until_ready, while_serving
-from e2e.load import Client, Load, RawClient, WebClient, echo
-from e2e.serving import ECHO, Serving, assert_gone, linux, posix, serve
-from running import is_alive
+
+from tests.authority import server_file
+from tests.deadline import eventually
+from tests.e2e.command_line import ask, done, status, until_ready, while_serving
+from tests.e2e.load import Client, Load, RawClient, WebClient, echo
+from tests.e2e.serving import ECHO, Serving, assert_gone, linux, posix, serve
+from tests.running import is_alive
 
 Write = Callable[[str], Path]
 

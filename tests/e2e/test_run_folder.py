@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.serving import ECHO, TIMEOUT, serve
-from running import Running, wsraw
+
+from tests.e2e.serving import ECHO, TIMEOUT, serve
+from tests.running import Running, wsraw
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed")
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from deadline import eventually
-from e2e.asking import ask, done, status, until_ready, while_serving
-from e2e.load import Client, Load, RawClient, WebClient, echo
-from e2e.serving import ECHO, Serving, linux, posix, serve
+from tests.deadline import eventually
+from tests.e2e.command_line import ask, done, status, until_ready, while_serving
+from tests.e2e.load import Client, Load, RawClient, WebClient, echo
+from tests.e2e.serving import ECHO, Serving, linux, posix, serve
 
 Write = Callable[[str], Path]
 

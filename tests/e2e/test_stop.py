@@ -13,9 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.asking import done
-from e2e.serving import (
+from websockets.exceptions import ConnectionClosed
+
+from tests.deadline import eventually
+from tests.e2e.command_line import done
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     UPGRADE,
@@ -27,8 +29,7 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from running import Running, command, environment, is_alive
-from websockets.exceptions import ConnectionClosed
+from tests.running import Running, command, environment, is_alive
 
 Write = Callable[[str], Path]
 

@@ -12,12 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from authority import ca, ca_file, client_context, leaf, pem, server_context, server_file, write
-from deadline import DEADLINE, eventually
-from e2e.asking import ask
-from e2e.serving import ECHO, TIMEOUT, Serving, posix, receive_exactly, serve
-from e2e.upstream import raw_upstream
-from running import wsraw
+
+from tests.authority import (
+    ca,
+    ca_file,
+    client_context,
+    leaf,
+    pem,
+    server_context,
+    server_file,
+    write,
+)
+from tests.deadline import DEADLINE, eventually
+from tests.e2e.command_line import ask
+from tests.e2e.serving import ECHO, TIMEOUT, Serving, posix, receive_exactly, serve
+from tests.e2e.upstream import raw_upstream
+from tests.running import wsraw
 
 Write = Callable[[str], Path]
 

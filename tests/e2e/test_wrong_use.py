@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
-from e2e.serving import ECHO
-from running import command, environment, wsraw
+
+from tests.deadline import DEADLINE
+from tests.e2e.serving import ECHO
+from tests.running import command, environment, wsraw
 
 
 def complaint(*arguments: str, code: int) -> str:

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from e2e.serving import TIMEOUT
 from websockets.sync.server import Server, ServerConnection
 from websockets.sync.server import serve as ws_serve
+
+from tests.e2e.serving import TIMEOUT
 
 
 class Upstream:

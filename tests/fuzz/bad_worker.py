@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 
 import zmq
-from e2e.serving import TIMEOUT, Serving
-from fuzz.mutate import Mutator
-from fuzz.records import batches
-from fuzz.target import load
 
+from tests.e2e.serving import TIMEOUT, Serving
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.records import batches
+from tests.fuzz.target import load
 from wsraw.link.records import Command, Event, Refused
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import WorkerEnd

@@ -8,9 +8,9 @@ import random
 import traceback
 from pathlib import Path
 
-from fuzz import crashes
-from fuzz.engine import fuzz, shorten
-from fuzz.target import load, names
+from tests.fuzz import crashes
+from tests.fuzz.engine import fuzz, shorten
+from tests.fuzz.target import load, names
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     if not given.inputs and not given.seconds:
         given.seconds = 60.0
     if given.engine == "atheris":
-        from fuzz.coverage_guided import fuzz_by_coverage
+        from tests.fuzz.coverage_guided import fuzz_by_coverage
 
         return max(fuzz_by_coverage(name, given.inputs, given.seconds) for name in chosen)
     seed = random.randrange(10**6) if given.seed is None else given.seed
@@ -43,7 +43,7 @@ def main() -> int:
 
 def _fuzz(name: str, seed: int, inputs: int, seconds: float) -> int:
     if name == "gateway":
-        from fuzz.gateway import attack
+        from tests.fuzz.gateway import attack
 
         return attack(seed, inputs, seconds)
     # Bad input is logged, and here all is.

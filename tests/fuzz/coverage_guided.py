@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzz.target import load
+from tests.fuzz.target import load
 
 
 def fuzz_by_coverage(name: str, inputs: int, seconds: float) -> int:

@@ -8,8 +8,8 @@ import time
 import traceback
 from typing import NamedTuple
 
-from fuzz.mutate import Mutator
-from fuzz.target import Target
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.target import Target
 
 SLOWEST = 1.0
 """Seconds of CPU that one input may take. It is some thousand bytes: more is a loop in a loop."""

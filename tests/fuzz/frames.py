@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from fuzz.oracles import check_life, outcome, pieces
-from fuzz.websockets_pair import accepted, dialled
 from wsraw.gateway.connection.standing import SLICE
 
+from tests.fuzz.oracles import check_life, outcome, pieces
+from tests.fuzz.websockets_pair import accepted, dialled
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, Connection
 from wsraw.link.records import OnClose, OnConnect, OnMessage

@@ -18,14 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from corpus import OFFER, UPGRADE
-from deadline import eventually
-from e2e.serving import ECHO, Serving, has_traceback, serve
-from e2e.test_hostile import Bystander
-from fuzz.bad_worker import BadWorker
-from fuzz.mutate import Mutator
-from fuzz.target import load
-from fuzz.targets.deflate import frames_of, wire_of
+from tests.corpus import OFFER, UPGRADE
+from tests.deadline import eventually
+from tests.e2e.serving import ECHO, Serving, has_traceback, serve
+from tests.e2e.test_hostile import Observer
+from tests.fuzz.bad_worker import BadWorker
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.target import load
+from tests.fuzz.targets.deflate import frames_of, wire_of
 
 OPEN_AT_ONCE = 100
 """Connections that the attacker keeps, so that the gateway has time to answer."""
@@ -155,15 +155,15 @@ def _attack(
     began = time.monotonic()
     until = began + seconds if not inputs else float("inf")
     count = 0
-    with Bystander(serving) as bystander:
+    with Observer(serving) as observer:
         while (not inputs or count < inputs) and (count % 64 or time.monotonic() < until):
             _one(count, clients, worker, choose)
             count += 1
         spent = time.monotonic() - began
         clients.close()
         worker.close()
-        echoes = bystander.echoes
-        eventually(lambda: bystander.echoes > echoes, "the client beside to be served")
+        echoes = observer.echoes
+        eventually(lambda: observer.echoes > echoes, "the client beside to be served")
     try:
         eventually(lambda: serving.descriptors() <= descriptors)
     except AssertionError:
@@ -173,7 +173,7 @@ def _attack(
     print(
         f"gateway: seed {seed}, {count:,} inputs in {spent:.0f} s ({count / spent:,.0f}/s), "
         f"{worker.batches:,} of them on the worker link in {worker.sessions:,} sessions; "
-        f"{bystander.echoes:,} verified echoes beside; pid {pid} before, {serving.gateway} after; "
+        f"{observer.echoes:,} verified echoes beside; pid {pid} before, {serving.gateway} after; "
         f"descriptors {descriptors} before, {serving.descriptors()} after; "
         f"RSS {memory:.1f} MiB before, {after:.1f} after",
         flush=True,

@@ -6,7 +6,8 @@ import functools
 from typing import Any, get_args
 
 import msgspec
-from fuzz.recipe import Recipe
+
+from tests.fuzz.recipe import Recipe
 
 EPOCH = 1 << 36
 

@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Target:
-    module = importlib.import_module(f"fuzz.targets.{name}")
+    module = importlib.import_module(f"tests.fuzz.targets.{name}")
     return Target(
         name,
         module.run,

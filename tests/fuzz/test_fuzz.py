@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuzz import crashes
-from fuzz.engine import failure, fuzz, shorten
-from fuzz.gateway import attack
-from fuzz.target import Target, load, names
+
+from tests.fuzz import crashes
+from tests.fuzz.engine import failure, fuzz, shorten
+from tests.fuzz.gateway import attack
+from tests.fuzz.target import Target, load, names
 
 KNOWN = list(crashes.known())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import secrets
 
-from corpus import OFFER, UPGRADE
 from websockets.utils import accept_key
 
+from tests.corpus import OFFER, UPGRADE
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection import accepting

@@ -21,13 +21,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
-from authority import ca, ca_file, client_context, leaf, server_context, server_file
-from corpus import frame
-from deadline import eventually
-from stage import HANDSHAKE, Stage, entry_of, is_over
 
 import wsraw
-from tests.gateway.served import Served
+from tests.authority import ca, ca_file, client_context, leaf, server_context, server_file
+from tests.corpus import frame
+from tests.deadline import eventually
+from tests.gateway.harness import HANDSHAKE, Harness, entry_of, is_over
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.entry import Entry, Worker
@@ -142,7 +142,7 @@ class Scene:
     """A gateway without ZeroMQ, two workers, a client that must be served on, and the victim."""
 
     def __init__(self, **settings: Any) -> None:
-        self.served = served = Served(**settings)
+        self.served = served = SocketHarness(**settings)
         served.handle = self._handle
         self.peer = ""
         """The victim's address."""
@@ -220,7 +220,7 @@ class Scene:
 
     def see_it_through(self) -> None:
         """In the end the victim is gone, and nothing of it is left."""
-        registry, sockets = self.served.stage.registry, self.served.sockets
+        registry, sockets = self.served.harness.registry, self.served.sockets
         for entry in list(registry.entries.values()):
             if entry.con.opened:
                 entry.reopening = None
@@ -402,8 +402,10 @@ def opened(
         server.setblocking(False)
         target = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
         scene.peer = target
-        mate = scene.served.mate
-        mate.say(Open(mate.link.new_id(), target, options={"reconnect": not context, **options}))
+        linked = scene.served.linked
+        linked.say(
+            Open(linked.link.new_id(), target, options={"reconnect": not context, **options})
+        )
         for _ in range(2):
             far = _accept(scene, server)
             if far is None:
@@ -593,21 +595,21 @@ def test_a_command_that_raises_closes_its_connection_and_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
     """Its event is acked, so that it does not come again, and the rest of its batch is applied."""
-    stage = Stage()
-    mate = stage.worker()
-    con, other = stage.websocket(), stage.websocket()
-    mate.work()
-    stage.say(con, frame(0x81, b"x"))
-    stage.turn()
+    harness = Harness()
+    linked = harness.worker()
+    con, other = harness.websocket(), harness.websocket()
+    linked.work()
+    harness.say(con, frame(0x81, b"x"))
+    harness.turn()
     monkeypatch.setattr(type(con), "send", raising("send"))
-    [event] = mate.events
-    mate.ack(event, commands=(Send(con.id, b"a", "text"), Join(other.id, "room")))
+    [event] = linked.events
+    linked.ack(event, commands=(Send(con.id, b"a", "text"), Join(other.id, "room")))
     assert [who for who, _ in faults] == [f"connection {con.id}"]
     assert con.ending.cause == "fault"
-    assert list(stage.registry.groups.members("room")) == [entry_of(other)]
-    stage.turn()
-    assert [type(each) for each in mate.events] == [OnError]
-    assert "a bug in the gateway" in mate.take(Refused)[0].why
+    assert list(harness.registry.groups.members("room")) == [entry_of(other)]
+    harness.turn()
+    assert [type(each) for each in linked.events] == [OnError]
+    assert "a bug in the gateway" in linked.take(Refused)[0].why
 
 
 @interpreted
@@ -615,22 +617,22 @@ def test_an_ack_that_raises_ends_the_session(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
     """As if the worker had died: what it held goes to another one, and in the end is poison."""
-    stage = Stage(max_deliveries=2)
-    con = stage.websocket()
-    stage.worker().work()
-    stage.say(con, frame(0x81, b"x"))
+    harness = Harness(max_deliveries=2)
+    con = harness.websocket()
+    harness.worker().work()
+    harness.say(con, frame(0x81, b"x"))
     monkeypatch.setattr(Window, "take", raising("ack"))
     for count in (1, 2):
-        stage.turn()
-        [mate] = stage.mates
-        assert mate.take(OnMessage)
-        mate.say_raw(Ack(1, 1) if count > 1 else Ack(2, 2))
+        harness.turn()
+        [linked] = harness.linked_workers
+        assert linked.take(OnMessage)
+        linked.say_raw(Ack(1, 1) if count > 1 else Ack(2, 2))
         assert len(faults) == count
-        assert is_over(mate)
-        stage.mates = []
-        assert bool(stage.sessions.dead_letters) is (count == 2)
-        stage.worker()
-    [letter] = stage.sessions.dead_letters
+        assert is_over(linked)
+        harness.linked_workers = []
+        assert bool(harness.sessions.dead_letters) is (count == 2)
+        harness.worker()
+    [letter] = harness.sessions.dead_letters
     assert letter["event"] == "on_message"
     assert con.ending.cause == "poison"
 
@@ -640,41 +642,41 @@ def test_an_event_that_cannot_be_encoded_closes_its_connection(
     faults: list[tuple[str, BaseException]],
 ) -> None:
     """An event that no worker can be told ends a connection that no worker hears of."""
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw(b"")
-    other = stage.raw(b"")
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw(b"")
+    other = harness.raw(b"")
     for each in (con, other):
         each.about["peer"] = "\udcff" if each is con else "good"
-        stage.say(each, b"hello")
-    stage.turn()
-    assert [(type(each), each.con) for each in mate.events] == [
+        harness.say(each, b"hello")
+    harness.turn()
+    assert [(type(each), each.con) for each in linked.events] == [
         (OnConnect, other.id),
         (OnMessage, other.id),
     ]
     assert [who for who, _ in faults] == [f"connection {con.id} (\udcff)"]
     assert con.output.reset
-    assert not mate.take(OnClose)
-    mate.work()
-    assert list(stage.registry.entries) == [other.id]
+    assert not linked.take(OnClose)
+    linked.work()
+    assert list(harness.registry.entries) == [other.id]
     faults.clear()
     # Later it is an event of one that is known.
-    stage.registry.take(other, [OnError(0, other.id, "\ud800")], stage.now)
-    stage.turn()
-    assert [type(each) for each in mate.events] == [OnError, OnClose]
-    assert mate.events[1].cause == "fault"
-    mate.work()
-    assert not stage.registry.entries
-    assert not stage.registry.flow.total
+    harness.registry.take(other, [OnError(0, other.id, "\ud800")], harness.now)
+    harness.turn()
+    assert [type(each) for each in linked.events] == [OnError, OnClose]
+    assert linked.events[1].cause == "fault"
+    linked.work()
+    assert not harness.registry.entries
+    assert not harness.registry.flow.total
 
 
 @interpreted
 def test_a_parked_event_that_cannot_be_delivered_is_given_up(
     monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
-    stage = Stage()
-    con = stage.raw(b"hello")
-    other = stage.raw(b"there")
+    harness = Harness()
+    con = harness.raw(b"hello")
+    other = harness.raw(b"there")
     deliver = GatewayEnd.deliver
 
     def fail(self: GatewayEnd[Any], event: Any, owner: Any, size: int, now: float) -> None:
@@ -683,13 +685,13 @@ def test_a_parked_event_that_cannot_be_delivered_is_given_up(
         deliver(self, event, owner, size, now)
 
     monkeypatch.setattr(GatewayEnd, "deliver", fail)
-    mate = stage.worker()
+    linked = harness.worker()
     for _ in range(5):
-        stage.turn()
-    assert [each.con for each in mate.events] == [other.id, other.id]
+        harness.turn()
+    assert [each.con for each in linked.events] == [other.id, other.id]
     assert con.output.reset
-    mate.work()
-    assert list(stage.registry.entries) == [other.id]
+    linked.work()
+    assert list(harness.registry.entries) == [other.id]
     assert 1 <= len(faults) <= 3
 
 
@@ -698,20 +700,20 @@ def test_a_parked_event_that_cannot_be_delivered_is_given_up(
 def test_a_session_whose_end_raises_is_removed(
     broken: str, monkeypatch: pytest.MonkeyPatch, faults: list[tuple[str, BaseException]]
 ) -> None:
-    stage = Stage()
-    mate, beside = stage.worker(), stage.worker()
-    cons = [stage.websocket() for _ in range(4)]
-    stage.turn()
-    held = [con for con in cons if entry_of(con).holder is mate.worker]
-    for each in (mate, beside):
+    harness = Harness()
+    linked, beside = harness.worker(), harness.worker()
+    cons = [harness.websocket() for _ in range(4)]
+    harness.turn()
+    held = [con for con in cons if entry_of(con).holder is linked.worker]
+    for each in (linked, beside):
         each.work()
     with monkeypatch.context() as patch:
-        patch.setattr(type(stage.registry.dispatcher), broken, raising(broken))
-        stage.sessions.fault(mate.worker, Injected("first"), stage.now)
-    assert is_over(mate)
+        patch.setattr(type(harness.registry.dispatcher), broken, raising(broken))
+        harness.sessions.fault(linked.worker, Injected("first"), harness.now)
+    assert is_over(linked)
     assert len(faults) >= 2
     assert all(con.ending.cause == "fault" for con in held)
     for con in set(cons) - set(held):
-        stage.say(con, frame(0x81, b"x"))
-    stage.turn()
+        harness.say(con, frame(0x81, b"x"))
+    harness.turn()
     assert len(beside.take(OnMessage)) == len(cons) - len(held)

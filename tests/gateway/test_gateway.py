@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
 
+from tests.deadline import DEADLINE
 from wsraw.config.settings import Settings
 from wsraw.gateway import gateway as g
 from wsraw.gateway.sessions.dead_letters import FILE_NAME

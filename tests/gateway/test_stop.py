@@ -5,34 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from deadline import eventually
-from gateway.served import Served
 
+from tests.deadline import eventually
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.stop import LAST_WAIT, Stop
 from wsraw.link.records import Bye, FromGateway, OnClose, Stopped
 from wsraw.link.states import LinkState
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    made = Served()
+def served() -> Iterator[SocketHarness]:
+    made = SocketHarness()
     yield made
     made.close()
 
 
-def stop_of(served: Served) -> Stop:
-    return Stop(served.loop, served.stage.registry, served.stage.sessions, served.sockets)
+def stop_of(served: SocketHarness) -> Stop:
+    return Stop(served.loop, served.harness.registry, served.harness.sessions, served.sockets)
 
 
-def said(served: Served) -> list[FromGateway]:
-    return [word for word in served.stage.sessions.to_supervisor if isinstance(word, Stopped)]
+def said(served: SocketHarness) -> list[FromGateway]:
+    return [word for word in served.harness.sessions.to_supervisor if isinstance(word, Stopped)]
 
 
-def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(served: Served) -> None:
+def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(
+    served: SocketHarness,
+) -> None:
     served.working = False
     client = served.connect()
     client.sendall(b"hello")
-    served.until(lambda: len(served.mate.events) == 2)
+    served.until(lambda: len(served.linked.events) == 2)
     stop = stop_of(served)
     assert not stop.under_way
     stop.begin(30.0)
@@ -40,24 +42,24 @@ def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(served: 
     assert not stop.advance(served.loop.now)
     assert served.con.ending.cause == "", "nobody is closed while a handler runs"
     served.working = True
-    served.until(lambda: not served.mate.events)
+    served.until(lambda: not served.linked.events)
     assert not stop.advance(served.loop.now)
     assert served.con.ending.cause == "going-away"
     served.until(lambda: OnClose in served.kinds())
     client.close()
     served.until(lambda: not served.sockets.endpoints)
     assert not stop.advance(served.loop.now)
-    assert served.mate.worker.session.state is LinkState.DRAINING
+    assert served.linked.worker.session.state is LinkState.DRAINING
     assert said(served) == []
-    served.mate.say(Bye())
+    served.linked.say(Bye())
     assert stop.advance(served.loop.now)
     assert len(said(served)) == 1
 
 
-def test_the_deadline_of_a_stop_ends_each_phase(served: Served) -> None:
+def test_the_deadline_of_a_stop_ends_each_phase(served: SocketHarness) -> None:
     served.working = False
     served.connect().sendall(b"hello")
-    served.until(lambda: served.mate.events)
+    served.until(lambda: served.linked.events)
     stop = stop_of(served)
     stop.begin(5.0)
     assert not stop.advance(served.loop.now + 4.9)
@@ -65,7 +67,7 @@ def test_the_deadline_of_a_stop_ends_each_phase(served: Served) -> None:
     assert served.con.ending.cause == "going-away"
 
 
-def test_a_second_stop_can_only_shorten_the_deadline(served: Served) -> None:
+def test_a_second_stop_can_only_shorten_the_deadline(served: SocketHarness) -> None:
     stop = stop_of(served)
     stop.begin(5.0)
     stop.begin(9.0)
@@ -74,7 +76,7 @@ def test_a_second_stop_can_only_shorten_the_deadline(served: Served) -> None:
     assert stop.advance(served.loop.now + 1.0)
 
 
-def test_a_stop_does_not_wait_for_a_client_that_never_closes(served: Served) -> None:
+def test_a_stop_does_not_wait_for_a_client_that_never_closes(served: SocketHarness) -> None:
     served.connect().sendall(b"hello")
     served.until(lambda: len(served.heard) == 2)
     stop = stop_of(served)
@@ -84,6 +86,6 @@ def test_a_stop_does_not_wait_for_a_client_that_never_closes(served: Served) -> 
     eventually(lambda: served.turn() or not served.sockets.unwritten())
     stop.advance(served.loop.now)
     assert served.sockets.endpoints, "its side is open"
-    assert served.mate.worker.session.state is LinkState.READY
+    assert served.linked.worker.session.state is LinkState.READY
     stop.advance(served.loop.now + LAST_WAIT)
-    assert served.mate.worker.session.state is LinkState.DRAINING
+    assert served.linked.worker.session.state is LinkState.DRAINING

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from authority import client_context
-
-from tests.gateway.served import Served
+from tests.authority import client_context
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.link.records import OnMessage, Record, Send
 
-Serve = Callable[..., Served]
+Serve = Callable[..., SocketHarness]
 
 
 class Client:
@@ -20,7 +19,7 @@ class Client:
 
     def __init__(
         self,
-        served: Served,
+        served: SocketHarness,
         context: ssl.SSLContext | None = None,
         name: str = "localhost",
         buffer: int = 0,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.runtime import loop as loop_module
 from wsraw.runtime import selector as selector_module
 from wsraw.runtime.loop import AWAY_AFTER, TURN_TIME_ALLOWED, Loop

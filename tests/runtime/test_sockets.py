@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import environment
 
+from tests.running import environment
 from wsraw.config.addresses import Listen
 from wsraw.runtime.sockets import adopt, bind, close, printable
 

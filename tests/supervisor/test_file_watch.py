@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.supervisor import file_watch as module
 from wsraw.supervisor.file_watch import Watch
 

@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.supervisor.log import BYTES_KEPT, LEVELS, WRITTEN_AT_ONCE, Log
 
 

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from supervisor.acting import Run
 
+from tests.supervisor.policy_run import Run
 from wsraw.config.programs import Entry, Program
 from wsraw.supervisor import status
 from wsraw.supervisor.decisions.child import Child

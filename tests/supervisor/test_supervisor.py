@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from running import Running, is_alive
 
+from tests.deadline import eventually
+from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import Folder

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE, eventually
-from running import environment, is_alive
 
+from tests.deadline import DEADLINE, eventually
+from tests.running import environment, is_alive
 from wsraw.testing import Server
 from wsraw.testing.server import StalledClient
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 import zmq
-from deadline import DEADLINE, UNIT, eventually
 
+from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,

@@ -7,8 +7,8 @@ import signal
 import sys
 
 import pytest
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.link.records import PROTOCOL_VERSION, Publish, Refused, Send, encode
 
 from .conftest import EPOCH, TOKEN, Process, closed, con_id, connect, message

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from workers.conftest import Pair, closed, con_id, connect, message
 
+from tests.workers.conftest import Pair, closed, con_id, connect, message
 from wsraw.link.records import Accept, Close, OnConnect, Reject, Send
 
 MakePair = Callable[..., Pair]

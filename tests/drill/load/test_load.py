@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from deadline import UNIT
-from drill.faulty import Disconnect, Mistake, faulty, right
 
+from tests.deadline import UNIT
+from tests.drill.faulty import Disconnect, Mistake, faulty, right
 from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.drill import drill
 from wsraw.tools.drill.load.load import Load, LoadError

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from fuzz.oracles import check_life, outcome, pieces
-from fuzz.websockets_pair import ACCEPT, AGREED, ANSWER, asked
-
+from tests.fuzz.oracles import check_life, outcome, pieces
+from tests.fuzz.websockets_pair import ACCEPT, AGREED, ANSWER, asked
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.link.records import OnClose

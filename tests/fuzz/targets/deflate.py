@@ -9,9 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Hashable
 
-from corpus import frame
-from fuzz.frames import check
-
+from tests.corpus import frame
+from tests.fuzz.frames import check
 from wsraw.link.records import OnMessage
 
 TAIL = b"\x00\x00\xff\xff"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from corpus import CASES, UPGRADE, frame
-from fuzz.frames import check
+from tests.corpus import CASES, UPGRADE, frame
+from tests.fuzz.frames import check
 
 BEHIND = [
     case.data[case.data.index(b"\r\n\r\n") + 4 :][:1500]

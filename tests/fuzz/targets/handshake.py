@@ -6,9 +6,8 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
-from corpus import CASES, OFFER, UPGRADE, frame
-from fuzz.oracles import check_life, joined, outcome, pieces
-
+from tests.corpus import CASES, OFFER, UPGRADE, frame
+from tests.fuzz.oracles import check_life, joined, outcome, pieces
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
 from wsraw.gateway.connection.accepting import accepted

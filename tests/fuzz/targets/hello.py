@@ -6,10 +6,9 @@ import ssl
 import struct
 from collections.abc import Hashable, Iterator
 
-from authority import server_context
-from fuzz.oracles import pieces
-
-from tests.gateway.hellos import (
+from tests.authority import server_context
+from tests.fuzz.oracles import pieces
+from tests.gateway.tls.handshake_messages import (
     FFDHE2048,
     FFDHE8192,
     GREASE,

@@ -10,10 +10,9 @@ import random
 from collections.abc import Hashable
 from typing import Any
 
-from fuzz.oracles import check_output
-from fuzz.records import EPOCH, as_input, batches
-from stage import TOKEN, Mate, Stage, entry_of
-
+from tests.fuzz.oracles import check_output
+from tests.fuzz.records import EPOCH, as_input, batches
+from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.entry import EVENT_COST
 from wsraw.link.records import (
@@ -60,54 +59,54 @@ MOST = 60
 
 
 def run(data: bytes) -> Hashable:
-    stage = Stage(high_water_mark=4096, output_limit=100_000)
-    good = stage.worker(instance="a good one, hard to guess")
-    other = stage.raw(b"one")
-    stage.turn()
-    _bad_worker(stage)
-    own = stage.websocket()
-    stage.turn()
+    harness = Harness(high_water_mark=4096, output_limit=100_000)
+    good = harness.worker(instance="a good one, hard to guess")
+    other = harness.raw(b"one")
+    harness.turn()
+    _bad_worker(harness)
+    own = harness.websocket()
+    harness.turn()
     assert [event.con for event in good.events] == [OTHER, OTHER]
     told: list[str] = []
     for batch in batches(data, SESSION, Command):
-        stage.receive(BAD, batch)
-        stage.turn()
-        told.append(_state(stage))
-        _check(stage)
-    came_to = _came_to(stage, own, other)
-    assert stage.sessions.tokens.number(TOKEN) == 0
+        harness.receive(BAD, batch)
+        harness.turn()
+        told.append(_state(harness))
+        _check(harness)
+    came_to = _came_to(harness, own, other)
+    assert harness.sessions.tokens.number(TOKEN) == 0
     # What came and comes for the good one is heard by it, in order.
-    said = _say(stage, other, b"two")
-    stage.turn()
+    said = _say(harness, other, b"two")
+    harness.turn()
     heard = b""
     closed: list[int] = []
     while events := good.events:
         heard += b"".join(e.data for e in events if type(e) is OnMessage and e.con == OTHER)
         closed += [event.con for event in events if type(event) is OnClose]
         good.ack(*events)
-        stage.turn()
+        harness.turn()
     assert heard == b"one" + said
-    _end(stage, good, closed)
+    _end(harness, good, closed)
     return tuple(told[:6]), came_to
 
 
-def _bad_worker(stage: Stage) -> None:
+def _bad_worker(harness: Harness) -> None:
     """It says hello, and holds a connection as any worker would."""
     hello = Hello(PROTOCOL_VERSION, "default", "bad", "test", TOKEN, 10, 1)
-    stage.receive(BAD, encode([0, hello]))
-    stage.turn()
-    assert stage.sessions.workers[BAD].session.number == SESSION
+    harness.receive(BAD, encode([0, hello]))
+    harness.turn()
+    assert harness.sessions.workers[BAD].session.number == SESSION
 
 
-def _state(stage: Stage) -> str:
-    worker = stage.sessions.workers.get(BAD)
+def _state(harness: Harness) -> str:
+    worker = harness.sessions.workers.get(BAD)
     return worker.session.state.value if worker is not None else "out"
 
 
-def _came_to(stage: Stage, *cons: Connection) -> Hashable:
+def _came_to(harness: Harness, *cons: Connection) -> Hashable:
     """What the bad one has done, roughly."""
-    registry = stage.registry
-    sessions = stage.sessions
+    registry = harness.registry
+    sessions = harness.sessions
     worker = sessions.workers.get(BAD)
     return (
         tuple((con.state, con.ending.cause, con.output.size.bit_length()) for con in cons),
@@ -121,23 +120,23 @@ def _came_to(stage: Stage, *cons: Connection) -> Hashable:
     )
 
 
-def _say(stage: Stage, con: Connection, data: bytes) -> bytes:
+def _say(harness: Harness, con: Connection, data: bytes) -> bytes:
     """What of it must be heard: nothing, if a handler has closed it."""
     counts = con.state is OPEN and not entry_of(con).closed_by_handler
-    stage.say(con, data)
+    harness.say(con, data)
     return data if counts else b""
 
 
-def _check(stage: Stage) -> None:
+def _check(harness: Harness) -> None:
     """The accounts are the sum of what there is."""
-    registry = stage.registry
-    sessions = stage.sessions
+    registry = harness.registry
+    sessions = harness.sessions
     assert "fault" not in registry.counters.counts, "something of ours has raised"
     total = 0
     for entry in registry.entries.values():
         con = entry.con
         check_output(con.output)
-        assert con.output.size <= stage.settings.output_limit + 70_000 + EVENT_COST
+        assert con.output.size <= harness.settings.output_limit + 70_000 + EVENT_COST
         assert entry.held >= 0
         assert entry.in_flight >= 0
         total += entry.held + entry.output_memory + entry.unfinished
@@ -151,13 +150,13 @@ def _check(stage: Stage) -> None:
         assert held.get(entry, 0) == entry.in_flight
 
 
-def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
+def _end(harness: Harness, good: LinkedWorker, closed: list[int]) -> None:
     """Its link is lost and every client leaves: each connection ends once, and nothing stays."""
-    registry = stage.registry
-    sessions = stage.sessions
+    registry = harness.registry
+    sessions = harness.sessions
     worker = sessions.workers.get(BAD)
     if worker is not None:
-        sessions.end(worker, stage.now, died=True)
+        sessions.end(worker, harness.now, died=True)
     for entry in list(registry.entries.values()):
         if entry.pool.name != "default":
             # Of a pool that has no worker any more: it waits for one, by right.
@@ -173,8 +172,8 @@ def _end(stage: Stage, good: Mate, closed: list[int]) -> None:
                 failed = con.state is CONNECTING
                 message = "refused"
                 end = con.connect_failed if failed else con.lost
-                registry.take(con, end(message, stage.now), stage.now)
-        stage.now += 1.0
+                registry.take(con, end(message, harness.now), harness.now)
+        harness.now += 1.0
     assert not registry.entries, [entry.con.state for entry in registry.entries.values()]
     assert len(set(closed)) == len(closed)
     assert registry.flow.total == 0

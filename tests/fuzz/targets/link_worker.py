@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable
 
-from fuzz.records import as_input, batches
-
+from tests.fuzz.records import as_input, batches
 from wsraw.link.records import (
     Answer,
     Attach,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable
 
-from fuzz.frames import SETTINGS, check
-from fuzz.recipe import Recipe
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
+from tests.fuzz.frames import SETTINGS, check
+from tests.fuzz.recipe import Recipe
 from wsraw.link.records import OnMessage
 
 SIZES = (0, 1, 2, 5, 31, 125, 126, 127, 300, 1000, 5000)

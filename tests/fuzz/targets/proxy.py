@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from fuzz.oracles import pieces
-
+from tests.fuzz.oracles import pieces
 from wsraw.gateway.admission.proxy_protocol import MAX_SIZE, SIGNATURE, ProxyReader
 
 V4 = b"\x21\x11\x00\x0c" + bytes((192, 0, 2, 1, 192, 0, 2, 2)) + b"\x30\x39\x00\x50"

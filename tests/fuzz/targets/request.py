@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from fuzz.targets import handshake
-from library import judge_request
-
+from tests.fuzz.targets import handshake
+from tests.library import judge_request
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.sniffer import Sniffer, Verdict
 from wsraw.gateway.websocket.handshake import HandshakeError, ServerHandshake

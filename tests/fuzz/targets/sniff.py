@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from corpus import CASES
-from fuzz.oracles import pieces
-
+from tests.corpus import CASES
+from tests.fuzz.oracles import pieces
 from wsraw.gateway.admission.sniffer import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
 
 GET = b"GET / HTTP/1.1\r\n"

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from fuzz.oracles import pieces
-from fuzz.targets import frames
-from fuzz.websockets_pair import accepted, dialled
-from library import Judged
-
+from tests.fuzz.oracles import pieces
+from tests.fuzz.targets import frames
+from tests.fuzz.websockets_pair import accepted, dialled
+from tests.library import Judged
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.websocket import WebSocket
 

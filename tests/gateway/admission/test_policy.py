@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 import pytest
-from corpus import UPGRADE, frame, tell
 
+from tests.corpus import UPGRADE, frame, tell
 from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import PoolSettings, RouteSettings, Settings
 from wsraw.gateway.admission.per_address import AddressLimits, address_key

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from corpus import UPGRADE
-from stage import Stage, entry_of
 
+from tests.corpus import UPGRADE
+from tests.gateway.harness import Harness, entry_of
 from wsraw.config import options
 from wsraw.config.addresses import Listen
 from wsraw.config.checks import from_options
@@ -208,14 +208,14 @@ def test_each_pool_has_its_own_verdict_and_subprotocols() -> None:
 TWO = ["chat=x.py", {"name": "feed", "delivery": "at-most-once", "dispatch": "sticky"}]
 
 
-def stage(**given: Any) -> Stage:
+def harness(**given: Any) -> Harness:
     given = {"pools": TWO, "routes": ["websocket=chat", "raw=feed"], **given}
     own = {name: options.read(name, value) for name, value in given.items()}
-    return Stage(**own)
+    return Harness(**own)
 
 
 def test_clients_are_served_by_workers_of_their_pool() -> None:
-    there = stage()
+    there = harness()
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
     there.turn()
@@ -227,7 +227,7 @@ def test_clients_are_served_by_workers_of_their_pool() -> None:
 
 
 def test_clients_wait_rather_than_go_to_workers_of_another_pool() -> None:
-    there = stage(worker_wait_timeout=5.0)
+    there = harness(worker_wait_timeout=5.0)
     feed = there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
     there.run(3.0)
@@ -240,12 +240,12 @@ def test_clients_wait_rather_than_go_to_workers_of_another_pool() -> None:
 
 
 def test_each_pool_has_its_own_delivery_mode() -> None:
-    there = stage()
+    there = harness()
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     web, raw = there.websocket(), there.raw()
     there.turn()
-    for mate in (chat, feed):
-        there.sessions.end(mate.worker, there.now, died=True)
+    for linked in (chat, feed):
+        there.sessions.end(linked.worker, there.now, died=True)
     assert raw.ending.cause == "worker-died", "at most once"
     assert web.state is OPEN
     other = there.worker(pool="chat")
@@ -253,7 +253,7 @@ def test_each_pool_has_its_own_delivery_mode() -> None:
 
 
 def test_suspects_of_one_pool_do_not_isolate_workers_of_another() -> None:
-    there = stage(routes=["websocket=chat", "raw=feed"], pools=["chat=x.py", "feed=x.py"])
+    there = harness(routes=["websocket=chat", "raw=feed"], pools=["chat=x.py", "feed=x.py"])
     chat, feed = there.worker(pool="chat"), there.worker(pool="feed")
     for _ in range(3):
         there.websocket()
@@ -271,7 +271,7 @@ def test_suspects_of_one_pool_do_not_isolate_workers_of_another() -> None:
 
 
 def test_a_connection_that_a_worker_opens_belongs_to_its_pool() -> None:
-    there = stage()
+    there = harness()
     feed = there.worker(pool="feed")
     first = feed.link.new_id()
     feed.say(Open(first, "h:1", options={"name": "up"}))
@@ -283,7 +283,7 @@ def test_a_connection_that_a_worker_opens_belongs_to_its_pool() -> None:
 
 
 def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connection() -> None:
-    there = stage()
+    there = harness()
     stray = there.worker(pool="other")
     con = stray.link.new_id()
     stray.say(Open(con, "h:1", options={"name": "up"}))
@@ -298,6 +298,6 @@ def test_a_pool_that_is_not_configured_lasts_until_its_last_worker_and_connectio
     there.sessions.end(again.worker, there.now)
     assert set(there.registry.pools) == {"chat", "feed"}
     for n in range(100):
-        mate = there.worker(pool=f"p{n}")
-        there.sessions.end(mate.worker, there.now, died=True)
+        linked = there.worker(pool=f"p{n}")
+        there.sessions.end(linked.worker, there.now, died=True)
     assert set(there.registry.pools) == {"chat", "feed"}

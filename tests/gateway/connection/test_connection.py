@@ -7,13 +7,13 @@ import zlib
 from typing import Any
 
 import pytest
-from corpus import CASES, OFFER, UPGRADE, Case, frame, run, tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from tests.corpus import CASES, OFFER, UPGRADE, Case, frame, run, tell
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from corpus import OFFER, UPGRADE, frame
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.corpus import OFFER, UPGRADE, frame
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from corpus import UPGRADE, frame, tell
-from stage import HANDSHAKE, Mate, Stage
 
+from tests.corpus import UPGRADE, frame, tell
+from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
@@ -279,19 +279,19 @@ def test_raw_clients_wait_for_a_verdict() -> None:
 # --- the worker's commands ---
 
 
-def come(stage: Stage, data: bytes = HANDSHAKE) -> tuple[Connection, Mate, OnConnect]:
-    mate = stage.mates[0] if stage.mates else stage.worker()
-    con = stage.raw(data)
-    stage.turn()
-    event = mate.events[0]
+def come(harness: Harness, data: bytes = HANDSHAKE) -> tuple[Connection, LinkedWorker, OnConnect]:
+    linked = harness.linked_workers[0] if harness.linked_workers else harness.worker()
+    con = harness.raw(data)
+    harness.turn()
+    event = linked.events[0]
     assert event.verdict
-    return con, mate, event
+    return con, linked, event
 
 
 def test_an_ack_accepts_the_client_and_the_sends_of_its_batch_follow() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
-    mate.ack(
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
+    linked.ack(
         event,
         commands=(
             Join(con.id, "g"),
@@ -301,63 +301,63 @@ def test_an_ack_accepts_the_client_and_the_sends_of_its_batch_follow() -> None:
         ),
     )
     assert con.state is OPEN
-    assert con in stage.registry.dirty
-    assert con.entry in stage.registry.flow.changed
-    said = stage.write(con)
+    assert con in harness.registry.dirty
+    assert con.entry in harness.registry.flow.changed
+    said = harness.write(con)
     assert said.startswith(b"HTTP/1.1 101 ")
     assert said.endswith(b"\x81\x06to all\x81\x06to you")
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
     assert con.entry.state == b"\x01"
 
 
 def test_a_rejection_is_followed_only_by_on_close() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
-    stage.say(con, frame(0x81, b"early"))
-    mate.ack(event, commands=(Send(con.id, b"x", "text"), Reject(con.id, 401)))
-    assert stage.write(con).startswith(b"HTTP/1.1 401 ")
-    stage.turn()
-    (close,) = mate.events
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
+    harness.say(con, frame(0x81, b"early"))
+    linked.ack(event, commands=(Send(con.id, b"x", "text"), Reject(con.id, 401)))
+    assert harness.write(con).startswith(b"HTTP/1.1 401 ")
+    harness.turn()
+    (close,) = linked.events
     assert (type(close), close.cause) == (OnClose, "rejected")
-    mate.ack()
-    assert not stage.registry.entries
-    assert stage.registry.flow.total == 0
-    assert stage.registry.counters.counts == {"verdict": 1}
+    linked.ack()
+    assert not harness.registry.entries
+    assert harness.registry.flow.total == 0
+    assert harness.registry.counters.counts == {"verdict": 1}
 
 
 @pytest.mark.parametrize("body", [b"", b"no\n"])
 def test_a_raw_client_that_is_rejected_is_counted(body: bytes) -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage, b"hello")
-    mate.ack(event, commands=(Reject(con.id, 403, body=body),))
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness, b"hello")
+    linked.ack(event, commands=(Reject(con.id, 403, body=body),))
     assert con.ending.cause == "rejected"
-    assert stage.registry.counters.counts == {"verdict": 1}
+    assert harness.registry.counters.counts == {"verdict": 1}
 
 
 def test_an_early_accept_is_sent_before_the_ack() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
-    mate.say(Accept(con.id, headers={"X": "y"}))
-    assert stage.write(con).startswith(b"HTTP/1.1 101 ")
-    mate.ack(event)
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
+    linked.say(Accept(con.id, headers={"X": "y"}))
+    assert harness.write(con).startswith(b"HTTP/1.1 101 ")
+    linked.ack(event)
     assert con.state is OPEN
     for late in (Accept(con.id), Reject(con.id, 403)):
-        assert "has been decided on" in mate.refused(late)
+        assert "has been decided on" in linked.refused(late)
 
 
 def test_an_unexpected_verdict_is_refused_with_the_name_of_the_setting() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
-    assert "verdict = handlers" in mate.refused(Reject(con.id, 403))
-    assert "verdict = handlers" in mate.refused(Accept(con.id))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
+    assert "verdict = handlers" in linked.refused(Reject(con.id, 403))
+    assert "verdict = handlers" in linked.refused(Accept(con.id))
     assert con.state is OPEN
-    opened = mate.link.new_id()
-    mate.say(Open(opened, "h:1"))
-    assert "opened by a handler" in mate.refused(Reject(opened, 403))
-    assert "never given out" in mate.refused(Accept(1))
-    stage.hang_up(con)
-    assert mate.refused(Reject(con.id, 403)) == ""
+    opened = linked.link.new_id()
+    linked.say(Open(opened, "h:1"))
+    assert "opened by a handler" in linked.refused(Reject(opened, 403))
+    assert "never given out" in linked.refused(Accept(1))
+    harness.hang_up(con)
+    assert linked.refused(Reject(con.id, 403)) == ""
 
 
 @pytest.mark.parametrize(
@@ -374,91 +374,91 @@ def test_an_unexpected_verdict_is_refused_with_the_name_of_the_setting() -> None
     ],
 )
 def test_an_unreadable_verdict_is_answered_with_500(record: list[Any]) -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
     words = [con.id if word == "con" else word for word in record]
-    mate.say_raw(words, Ack(event.seq, event.seq))
-    assert stage.write(con).startswith(b"HTTP/1.1 500 ")
-    stage.turn()
-    assert mate.take(Refused)
+    linked.say_raw(words, Ack(event.seq, event.seq))
+    assert harness.write(con).startswith(b"HTTP/1.1 500 ")
+    harness.turn()
+    assert linked.take(Refused)
 
 
 def test_a_bad_record_of_an_earlier_batch_does_not_touch_the_verdict() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
-    mate.say_raw(["send", "not", "right"])
-    mate.ack(event)
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
+    linked.say_raw(["send", "not", "right"])
+    linked.ack(event)
     assert con.state is OPEN
 
 
 def test_after_the_death_of_its_worker_another_one_decides() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, _ = come(stage)
-    stage.sessions.end(mate.worker, 0.0, died=True)
-    other = stage.worker()
-    stage.turn()
+    harness = Harness(verdict="handlers")
+    con, linked, _ = come(harness)
+    harness.sessions.end(linked.worker, 0.0, died=True)
+    other = harness.worker()
+    harness.turn()
     (event,) = other.events
     assert (type(event), event.verdict, event.delivery) == (OnConnect, True, 2)
     assert con.state is CONNECTING
     other.ack(commands=(Reject(con.id, 403),))
-    assert stage.write(con).startswith(b"HTTP/1.1 403 ")
+    assert harness.write(con).startswith(b"HTTP/1.1 403 ")
 
 
 def test_with_at_most_once_the_death_of_the_worker_is_answered() -> None:
-    stage = Stage(verdict="handlers", delivery="at-most-once")
-    con, mate, _ = come(stage)
-    stage.sessions.end(mate.worker, 0.0, died=True)
-    assert stage.write(con).startswith(b"HTTP/1.1 500 ")
+    harness = Harness(verdict="handlers", delivery="at-most-once")
+    con, linked, _ = come(harness)
+    harness.sessions.end(linked.worker, 0.0, died=True)
+    assert harness.write(con).startswith(b"HTTP/1.1 500 ")
     assert con.ending.cause == "worker-died"
 
 
 def test_a_verdict_for_a_client_that_has_left_is_ignored() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, event = come(stage)
-    stage.hang_up(con)
-    mate.ack(event, commands=(Send(con.id, b"x", "text"), Accept(con.id)))
-    stage.turn()
-    assert mate.take(Refused) == []
-    error, close = mate.events
+    harness = Harness(verdict="handlers")
+    con, linked, event = come(harness)
+    harness.hang_up(con)
+    linked.ack(event, commands=(Send(con.id, b"x", "text"), Accept(con.id)))
+    harness.turn()
+    assert linked.take(Refused) == []
+    error, close = linked.events
     assert (type(error), type(close), close.cause) == (OnError, OnClose, "lost")
-    mate.ack()
-    assert not stage.registry.entries
+    linked.ack()
+    assert not harness.registry.entries
 
 
 def test_without_a_worker_the_client_is_answered_with_503_in_time() -> None:
-    stage = Stage(verdict="handlers", worker_wait_timeout=5)
-    con = stage.raw(HANDSHAKE)
-    stage.run(6)
+    harness = Harness(verdict="handlers", worker_wait_timeout=5)
+    con = harness.raw(HANDSHAKE)
+    harness.run(6)
     assert b"".join(con.output.chunks).startswith(b"HTTP/1.1 503 ")
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 def test_a_stop_answers_clients_that_wait_for_a_verdict() -> None:
-    stage = Stage(verdict="handlers")
-    con, _, _ = come(stage)
-    stage.registry.close_all(0.0)
-    assert stage.write(con).startswith(b"HTTP/1.1 503 ")
+    harness = Harness(verdict="handlers")
+    con, _, _ = come(harness)
+    harness.registry.close_all(0.0)
+    assert harness.write(con).startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_raw_client_is_rejected_with_its_text() -> None:
-    stage = Stage(verdict="handlers")
-    con, mate, connect = come(stage, b"hello")
-    stage.turn()
-    mate.ack(connect, commands=(Reject(con.id, 403, body=b"no"),))
-    assert stage.write(con) == b"no"
-    seen = mate.work()
+    harness = Harness(verdict="handlers")
+    con, linked, connect = come(harness, b"hello")
+    harness.turn()
+    linked.ack(connect, commands=(Reject(con.id, 403, body=b"no"),))
+    assert harness.write(con) == b"no"
+    seen = linked.work()
     assert [type(event) for event in seen][-1] is OnClose
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 def test_a_raw_client_that_half_closes_before_the_verdict_is_heard() -> None:
-    stage = Stage(verdict="handlers")
-    mate = stage.worker()
-    con = stage.raw(b"", protocol="raw")
-    stage.turn()
-    stage.registry.receive_eof(con, 0.0)
+    harness = Harness(verdict="handlers")
+    linked = harness.worker()
+    con = harness.raw(b"", protocol="raw")
+    harness.turn()
+    harness.registry.receive_eof(con, 0.0)
     assert con.intake.half_closed
-    mate.ack(mate.events[0], commands=(Send(con.id, b"bye", "text"),))
-    assert stage.write(con) == b"bye"
-    assert [(type(event), event.cause) for event in mate.work()] == [(OnClose, "eof")]
-    assert not stage.registry.entries
+    linked.ack(linked.events[0], commands=(Send(con.id, b"bye", "text"),))
+    assert harness.write(con) == b"bye"
+    assert [(type(event), event.cause) for event in linked.work()] == [(OnClose, "eof")]
+    assert not harness.registry.entries

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from corpus import UPGRADE, frame
 from hypothesis import given
 from hypothesis import strategies as st
-from stage import Stage, entry_of
 
+from tests.corpus import UPGRADE, frame
+from tests.gateway.harness import Harness, entry_of
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.output import CHUNK
 from wsraw.gateway.counters import CROWDED
@@ -30,7 +30,7 @@ def flow(**settings: int) -> Flow:
 
 def new_entry() -> Entry:
     """An entry in a gateway of its own; its accounts are those of the flow under test alone."""
-    entry = entry_of(Stage().raw(b"", protocol="raw"))
+    entry = entry_of(Harness().raw(b"", protocol="raw"))
     entry.held = entry.con.kept = 0
     return entry
 
@@ -262,14 +262,14 @@ def test_total_memory_is_checked_when_it_grows() -> None:
 
 
 def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
-    stage = Stage()
-    con = stage.raw(b"", protocol="raw")
-    flow = stage.registry.flow
+    harness = Harness()
+    con = harness.raw(b"", protocol="raw")
+    flow = harness.registry.flow
     flow.memory_limit = 100_000
-    flow.check_memory(stage.registry.entries.values())
-    stage.say(con, bytes(70_000))
+    flow.check_memory(harness.registry.entries.values())
+    harness.say(con, bytes(70_000))
     assert not flow.due
-    stage.say(con, bytes(20_000))
+    harness.say(con, bytes(20_000))
     assert flow.due
 
 
@@ -420,31 +420,31 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
 
 @pytest.mark.parametrize("takeover", [False, True])
 def test_contexts_of_compression_count_in_the_limit(takeover: bool) -> None:
-    stage = Stage(deflate_context_takeover=takeover, deflate_from=0)
-    mate = stage.worker()
+    harness = Harness(deflate_context_takeover=takeover, deflate_from=0)
+    linked = harness.worker()
     offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-    con = stage.raw(UPGRADE % offer)
-    stage.turn()
-    flow = stage.registry.flow
-    flow.check_memory(stage.registry.entries.values())
+    con = harness.raw(UPGRADE % offer)
+    harness.turn()
+    flow = harness.registry.flow
+    flow.check_memory(harness.registry.entries.values())
     entry = entry_of(con)
     assert not entry.unfinished, "none before the first message"
-    assert mate.refused(Send(con.id, b"x" * 100, "text")) == ""
-    flow.check_memory(stage.registry.entries.values())
+    assert linked.refused(Send(con.id, b"x" * 100, "text")) == ""
+    flow.check_memory(harness.registry.entries.values())
     assert entry.unfinished == (6 * 1024 + 32 * 1024 if takeover else 0)
     flow.memory_limit = 20 * 1024
-    assert flow.check_memory(stage.registry.entries.values()) == ([con] if takeover else [])
+    assert flow.check_memory(harness.registry.entries.values()) == ([con] if takeover else [])
 
 
 def test_a_connection_closed_for_memory_is_counted_once() -> None:
     """Until its events are handled and its close frame is written, it is among the fullest."""
-    stage = Stage(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
-    mate = stage.worker()
-    con = stage.websocket()
-    mate.work()
+    harness = Harness(20_000, ping_interval=0.0, high_water_mark=100_000, handler_timeout=0.0)
+    linked = harness.worker()
+    con = harness.websocket()
+    linked.work()
     for _ in range(30):
-        stage.say(con, frame(0x82, b"y" * 1000))
-    mate.say(Send(con.id, b"x" * 30_000, "binary"))
-    stage.run(10)
+        harness.say(con, frame(0x82, b"y" * 1000))
+    linked.say(Send(con.id, b"x" * 30_000, "binary"))
+    harness.run(10)
     assert con.ending.cause == "memory"
-    assert stage.registry.counters.counts == {CROWDED: 1, "memory_limit": 1}
+    assert harness.registry.counters.counts == {CROWDED: 1, "memory_limit": 1}

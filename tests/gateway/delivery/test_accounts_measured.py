@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus import frame
-from stage import HANDSHAKE, Mate, Stage, entry_of
 
-from tests.gateway.served import Served
-from tests.gateway.weighing import KINDS
+from tests.corpus import frame
+from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker, entry_of
+from tests.gateway.memory_by_kind import KINDS
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.delivery.accounts import FRAME, MARK, SOCKET, size_of
 from wsraw.link.records import Couple, Join, Leave, Mark, Publish, Send, State
@@ -39,7 +39,7 @@ memory that is there. It is this much because of zlib, whose most is counted and
 def weighed() -> dict[str, list[float]]:
     if sys.platform != "linux":
         pytest.skip("memory is asked of /proc")
-    program = "from tests.gateway.weighing import main; main()"
+    program = "from tests.gateway.memory_by_kind import main; main()"
     path = [str(ROOT), str(ROOT / "tests")]
     run = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {program}"],
@@ -63,10 +63,10 @@ def test_the_memory_account_is_near_what_is_held(
 # --- and afterwards nothing is left of it ---
 
 
-def standing(stage: Stage, mate: Mate) -> Any:
-    con = stage.raw(HANDSHAKE)
-    stage.write(con)
-    mate.work()
+def standing(harness: Harness, linked: LinkedWorker) -> Any:
+    con = harness.raw(HANDSHAKE)
+    harness.write(con)
+    linked.work()
     return con
 
 
@@ -82,21 +82,21 @@ def standing(stage: Stage, mate: Mate) -> Any:
     ],
 )
 def test_memory_of_names_states_and_groups_is_counted_until_it_is_freed(commands: Any) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    one, other = standing(stage, mate), standing(stage, mate)
-    flow = stage.registry.flow
+    harness = Harness()
+    linked = harness.worker()
+    one, other = standing(harness, linked), standing(harness, linked)
+    flow = harness.registry.flow
     before = flow.accounted
-    stage.say(one, frame(0x82, b"x"))
-    stage.turn()
-    mate.ack(commands=commands(one.id, other.id))
+    harness.say(one, frame(0x82, b"x"))
+    harness.turn()
+    linked.ack(commands=commands(one.id, other.id))
     for con in (one, other):
-        stage.write(con)
+        harness.write(con)
     assert flow.shared == 0
     assert flow.accounted - before == entry_of(one).kept + entry_of(other).kept
     for con in (one, other):
-        stage.hang_up(con)
-    mate.work()
+        harness.hang_up(con)
+    linked.work()
     del commands
     gc.collect()
     assert flow.accounted == 0
@@ -104,134 +104,134 @@ def test_memory_of_names_states_and_groups_is_counted_until_it_is_freed(commands
 
 
 def test_a_reached_mark_is_not_counted() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = standing(stage, mate)
-    mate.say(Send(con.id, bytes(10)), Mark(con.id, 1), Send(con.id, b"x"), Mark(con.id, 2))
+    harness = Harness()
+    linked = harness.worker()
+    con = standing(harness, linked)
+    linked.say(Send(con.id, bytes(10)), Mark(con.id, 1), Send(con.id, b"x"), Mark(con.id, 2))
     assert entry_of(con).kept == 2 * MARK
-    stage.write(con, 12)
+    harness.write(con, 12)
     assert entry_of(con).kept == MARK
-    stage.write(con)
+    harness.write(con)
     assert entry_of(con).kept == 0
 
 
 @pytest.mark.parametrize("end", ["it is written", "they leave", "they read too slowly"])
 def test_a_published_message_counts_once(end: str) -> None:
     """491 of 600 members were closed for memory of which there was 1 in 600."""
-    stage = Stage(output_limit=6000)
-    mate = stage.worker()
-    cons = [standing(stage, mate) for _ in range(100)]
-    mate.say(*(Join(con.id, "g") for con in cons))
-    flow = stage.registry.flow
+    harness = Harness(output_limit=6000)
+    linked = harness.worker()
+    cons = [standing(harness, linked) for _ in range(100)]
+    linked.say(*(Join(con.id, "g") for con in cons))
+    flow = harness.registry.flow
     before = flow.accounted
-    mate.say(Publish("g", bytes(5000), "binary"))
+    linked.say(Publish("g", bytes(5000), "binary"))
     assert flow.shared == 5000 + 4 + FRAME
     assert flow.accounted - before < 5000 + 4 + FRAME + 100 * 100
     assert all(entry_of(con).output_counted == 5004 for con in cons), "its own bounds count it all"
     for con in cons[1:]:
-        stage.write(con, 3000)
+        harness.write(con, 3000)
     assert flow.shared, "the first one has it all, the others a part of it"
     if end == "it is written":
         for con in cons:
-            stage.write(con)
+            harness.write(con)
         assert flow.accounted == before
     elif end == "they leave":
         for con in cons:
-            stage.hang_up(con)
+            harness.hang_up(con)
     else:
         for con in cons:
             for _ in range(2):
-                mate.say(Send(con.id, bytes(3000)))
+                linked.say(Send(con.id, bytes(3000)))
         assert flow.total < 100 * 7000
         for con in cons:
-            stage.hang_up(con)
+            harness.hang_up(con)
     assert flow.shared == 0
 
 
 def test_small_chunks_count_with_their_overhead() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = standing(stage, mate)
-    mate.say(*(Send(con.id, b"x") for _ in range(1000)))
+    harness = Harness()
+    linked = harness.worker()
+    con = standing(harness, linked)
+    linked.say(*(Send(con.id, b"x") for _ in range(1000)))
     assert entry_of(con).output_counted == 3000
-    assert stage.registry.flow.total > 50_000
+    assert harness.registry.flow.total > 50_000
 
 
 # --- what is done about it ---
 
 
 def test_states_above_the_limit_close_the_connections_that_hold_most() -> None:
-    stage = Stage(memory_limit=330_000)
-    mate = stage.worker()
-    cons = [standing(stage, mate) for _ in range(6)]
-    registry = stage.registry
-    deadlines = stage.deadlines
+    harness = Harness(memory_limit=330_000)
+    linked = harness.worker()
+    cons = [standing(harness, linked) for _ in range(6)]
+    registry = harness.registry
+    deadlines = harness.deadlines
     for n, con in enumerate(cons):
-        stage.say(con, frame(0x82, b"x"))
-        stage.turn()
-        mate.ack(commands=(State(con.id, bytes(40_000 + 4000 * n)),))
+        harness.say(con, frame(0x82, b"x"))
+        harness.turn()
+        linked.ack(commands=(State(con.id, bytes(40_000 + 4000 * n)),))
         deadlines.check_memory(0.0)
     closing = [con for con in cons if con.ending.cause == "memory"]
     assert closing == cons[-1:], "one is enough"
     for _ in range(5):
         deadlines.check_memory(0.0)
     assert [con for con in cons if con.ending.cause == "memory"] == closing, "and is on its way out"
-    stage.hang_up(closing[0])
-    mate.work()
+    harness.hang_up(closing[0])
+    linked.work()
     deadlines.check_memory(0.0)
     assert not registry.flow.full
 
 
 def test_idle_connections_are_not_closed_for_waiting_events() -> None:
-    stage = Stage(memory_limit=300_000)
-    mate = stage.worker()
-    idle = [standing(stage, mate) for _ in range(10)]
-    busy = stage.raw(b"", protocol="raw")
+    harness = Harness(memory_limit=300_000)
+    linked = harness.worker()
+    idle = [standing(harness, linked) for _ in range(10)]
+    busy = harness.raw(b"", protocol="raw")
     for _ in range(5):
-        stage.say(busy, bytes(60_000))
-    stage.deadlines.check_memory(0.0)
-    assert stage.registry.flow.full
+        harness.say(busy, bytes(60_000))
+    harness.deadlines.check_memory(0.0)
+    assert harness.registry.flow.full
     assert not any(con.ending.cause for con in (*idle, busy))
 
 
 def test_under_lasting_memory_pressure_no_connection_stays_paused() -> None:
     """What connections keep does not become less by waiting."""
-    stage = Stage(memory_limit=90_000)
-    mate = stage.worker()
-    con = standing(stage, mate)
-    stage.say(con, frame(0x82, b"x"))
-    stage.turn()
-    mate.ack(commands=(State(con.id, bytes(60_000)),))
-    stage.registry.flow.low = 100
-    stage.say(con, frame(0x82, bytes(15_000)))
-    stage.deadlines.check_memory(0.0)
-    assert stage.registry.flow.crowded
+    harness = Harness(memory_limit=90_000)
+    linked = harness.worker()
+    con = standing(harness, linked)
+    harness.say(con, frame(0x82, b"x"))
+    harness.turn()
+    linked.ack(commands=(State(con.id, bytes(60_000)),))
+    harness.registry.flow.low = 100
+    harness.say(con, frame(0x82, bytes(15_000)))
+    harness.deadlines.check_memory(0.0)
+    assert harness.registry.flow.crowded
     assert entry_of(con).pauses
-    mate.work()
-    stage.deadlines.check_memory(0.0)
-    assert stage.registry.flow.crowded
+    linked.work()
+    harness.deadlines.check_memory(0.0)
+    assert harness.registry.flow.crowded
     assert not entry_of(con).pauses
 
 
 def test_half_requests_above_the_limit_are_closed() -> None:
-    served = Served()
+    served = SocketHarness()
     try:
-        flow = served.stage.registry.flow
+        flow = served.harness.registry.flow
         flow.memory_limit = 60_000
         quiet = served.connect()
         served.until(lambda: len(served.sockets.endpoints) == 1)
         for _ in range(3):
             served.connect().sendall(b"GET / HTTP/1.1\r\nX: " + bytes(7000).replace(b"\0", b"y"))
-        served.until(lambda: flow.kept > 40_000 or served.stage.registry.counters.counts)
+        served.until(lambda: flow.kept > 40_000 or served.harness.registry.counters.counts)
         flow.memory_limit = flow.kept - 1
-        served.stage.deadlines.check_memory(0.0)
+        served.harness.deadlines.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) < 4)
         quiet.sendall(b"raw")
         served.until(lambda: served.data() == b"raw")
         for client in served.clients:
             client.close()
         served.until(lambda: not served.sockets.endpoints)
-        served.until(lambda: not served.stage.registry.entries)
+        served.until(lambda: not served.harness.registry.entries)
         assert flow.accounted == 0
         assert not flow.without_entry
     finally:
@@ -240,25 +240,25 @@ def test_half_requests_above_the_limit_are_closed() -> None:
 
 def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
     """A client that was sent something, read nothing and said goodbye held it in no account."""
-    served = Served(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
+    served = SocketHarness(deflate=False, high_water_mark=1 << 24, output_limit=1 << 24)
     try:
-        flow = served.stage.registry.flow
+        flow = served.harness.registry.flow
         there, left = served.connect(4096), served.connect(4096)
         for client in (there, left):
             client.sendall(HANDSHAKE)
         served.until(lambda: len(served.heard) == 2)
         ends = sorted(served.sockets.endpoints, key=lambda end: end.con.id)
         for end in ends:
-            served.mate.say(*(Send(end.con.id, bytes(60_000), "binary") for _ in range(150)))
+            served.linked.say(*(Send(end.con.id, bytes(60_000), "binary") for _ in range(150)))
         served.until(lambda: all(end.writing for end in ends))
         left.sendall(frame(0x88, (1000).to_bytes(2)))
-        served.until(lambda: ends[1].lingering and len(served.stage.registry.entries) == 1)
+        served.until(lambda: ends[1].lingering and len(served.harness.registry.entries) == 1)
         size = ends[1].con.output.size
         assert size > 1_000_000
         assert [*flow.without_entry] == [ends[1].con]
         assert size <= ends[1].con.kept <= size + 70_000
         flow.memory_limit = flow.accounted - 1
-        served.stage.deadlines.check_memory(0.0)
+        served.harness.deadlines.check_memory(0.0)
         served.until(lambda: len(served.sockets.endpoints) == 1)
         assert ends[0].con.state is not CLOSED
         assert not flow.without_entry
@@ -267,13 +267,13 @@ def test_output_of_ended_connections_counts_and_is_dropped_first() -> None:
 
 
 def test_a_silent_socket_is_counted_until_it_is_closed() -> None:
-    served = Served()
+    served = SocketHarness()
     try:
         client = served.connect()
-        assert served.stage.registry.flow.accounted == SOCKET
+        assert served.harness.registry.flow.accounted == SOCKET
         client.close()
         served.until(lambda: not served.sockets.endpoints)
-        assert served.stage.registry.flow.accounted == 0
+        assert served.harness.registry.flow.accounted == 0
     finally:
         served.close()
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from corpus import frame
-from stage import HANDSHAKE, Mate, Stage, entry_of
 
+from tests.corpus import frame
+from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.counters import LEFT
 from wsraw.gateway.delivery.dispatcher import LEFT_BEHIND, MOST_LEFTOVERS, SERVED, SHUNNED_FOR
@@ -23,48 +23,48 @@ def counter() -> Iterator[bytes]:
         yield b"%d" % n
 
 
-def data_of(mate: Mate, con: Connection | None = None) -> list[bytes]:
+def data_of(linked: LinkedWorker, con: Connection | None = None) -> list[bytes]:
     """The messages that it has heard and not yet acked."""
     return [
         event.data
-        for event in mate.events
+        for event in linked.events
         if type(event) is OnMessage and (con is None or event.con == con.id)
     ]
 
 
-def established(stage: Stage, count: int = 1) -> list[Connection]:
+def established(harness: Harness, count: int = 1) -> list[Connection]:
     """Connections whose on_connect is handled; a worker must be there."""
-    cons = [stage.raw(b"", protocol="raw") for _ in range(count)]
+    cons = [harness.raw(b"", protocol="raw") for _ in range(count)]
     busy = True
     while busy:
-        stage.turn()
+        harness.turn()
         busy = False
-        for mate in stage.mates:
-            if mate.events:
+        for linked in harness.linked_workers:
+            if linked.events:
                 busy = True
-                mate.ack()
-    assert not stage.registry.flow.total
+                linked.ack()
+    assert not harness.registry.flow.total
     return cons
 
 
-def set_window(mate: Mate, window: int) -> None:
+def set_window(linked: LinkedWorker, window: int) -> None:
     """As if it had been measured; it stays, as nothing is measured while `now` stands still."""
-    mate.worker.window.limit = mate.worker.window.largest = window
+    linked.worker.window.limit = linked.worker.window.largest = window
 
 
 # --- one connection, one worker, in order ---
 
 
 def test_events_that_no_worker_can_take_are_parked_in_order() -> None:
-    stage = Stage()
-    con = stage.websocket()
-    stage.say(con, frame(0x82, b"1"))
-    stage.say(con, frame(0x82, b"2") + GOODBYE)
-    mate = stage.worker()
-    assert [type(event) for event in mate.work()] == [
+    harness = Harness()
+    con = harness.websocket()
+    harness.say(con, frame(0x82, b"1"))
+    harness.say(con, frame(0x82, b"2") + GOODBYE)
+    linked = harness.worker()
+    assert [type(event) for event in linked.work()] == [
         OnConnect, OnMessage, OnMessage, OnClose,
     ]  # fmt: skip
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 # --- clients that no worker has heard of ---
@@ -77,153 +77,153 @@ def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     way: str, waits: bool, verdict: str
 ) -> None:
     """A client that connects and resets left its place to handlers that had yet to hear of it."""
-    stage = Stage(verdict=verdict)
+    harness = Harness(verdict=verdict)
     if waits:
-        set_window(stage.worker(), 1)
-        stage.raw(b"1")
-    before = dict(stage.registry.entries)
-    con = stage.raw(HANDSHAKE)
-    stage.write(con)
+        set_window(harness.worker(), 1)
+        harness.raw(b"1")
+    before = dict(harness.registry.entries)
+    con = harness.raw(HANDSHAKE)
+    harness.write(con)
     if way == "reset with messages":
-        stage.say(con, frame(0x82, b"1") + frame(0x82, b"2"))
+        harness.say(con, frame(0x82, b"1") + frame(0x82, b"2"))
     if way.startswith("reset"):
-        stage.hang_up(con)
+        harness.hang_up(con)
     elif way == "ended by us":
-        stage.registry.abort(entry_of(con), 1008, "overflow", "it reads nothing", 0.0)
-        stage.hang_up(con)
+        harness.registry.abort(entry_of(con), 1008, "overflow", "it reads nothing", 0.0)
+        harness.hang_up(con)
     elif way == "goodbye" and verdict == "gateway":
-        stage.say(con, GOODBYE)
+        harness.say(con, GOODBYE)
     else:
-        stage.registry.receive_eof(con, 0.0)
-    assert stage.registry.entries == before
-    assert stage.registry.flow.total == sum(entry.held for entry in before.values())
-    mate = stage.worker()
-    assert con.id not in {event.con for event in mate.work()}
+        harness.registry.receive_eof(con, 0.0)
+    assert harness.registry.entries == before
+    assert harness.registry.flow.total == sum(entry.held for entry in before.values())
+    linked = harness.worker()
+    assert con.id not in {event.con for event in linked.work()}
 
 
 def test_events_of_open_connections_go_before_those_of_ended_ones() -> None:
-    stage = Stage()
-    left, there = stage.websocket(), stage.websocket()
-    stage.say(left, frame(0x82, b"1") + GOODBYE)
-    stage.say(there, frame(0x82, b"2"))
-    late = stage.websocket()
-    mate = stage.worker()
-    assert list(dict.fromkeys(event.con for event in mate.work())) == [there.id, late.id, left.id]
-    assert stage.registry.dispatcher.left_behind == 0
+    harness = Harness()
+    left, there = harness.websocket(), harness.websocket()
+    harness.say(left, frame(0x82, b"1") + GOODBYE)
+    harness.say(there, frame(0x82, b"2"))
+    late = harness.websocket()
+    linked = harness.worker()
+    assert list(dict.fromkeys(event.con for event in linked.work())) == [there.id, late.id, left.id]
+    assert harness.registry.dispatcher.left_behind == 0
 
 
 def test_events_of_ended_connections_are_bounded() -> None:
-    stage = Stage(memory_limit=160_000)
+    harness = Harness(memory_limit=160_000)
     for _ in range(30):
-        stage.say(stage.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
-    kept = len(stage.registry.entries)
+        harness.say(harness.websocket(), frame(0x82, bytes(1000)) + GOODBYE)
+    kept = len(harness.registry.entries)
     assert kept < 10
-    assert stage.registry.dispatcher.left_behind <= 160_000 * LEFT_BEHIND
-    assert stage.registry.counters.counts == {LEFT: 30 - kept}
-    assert len([e for e in stage.worker().work() if type(e) is OnMessage]) == kept
-    assert (stage.registry.dispatcher.left_behind, stage.registry.entries) == (0, {})
+    assert harness.registry.dispatcher.left_behind <= 160_000 * LEFT_BEHIND
+    assert harness.registry.counters.counts == {LEFT: 30 - kept}
+    assert len([e for e in harness.worker().work() if type(e) is OnMessage]) == kept
+    assert (harness.registry.dispatcher.left_behind, harness.registry.entries) == (0, {})
 
 
 def test_new_and_known_connections_are_served_in_turn() -> None:
     """Neither a storm of clients nor a flood of messages keeps the other out."""
-    stage = Stage()
-    mate = stage.worker()
-    cons = established(stage, 20)
-    set_window(mate, 0)
-    new = [stage.raw(b"", protocol="raw") for _ in range(20)]
+    harness = Harness()
+    linked = harness.worker()
+    cons = established(harness, 20)
+    set_window(linked, 0)
+    new = [harness.raw(b"", protocol="raw") for _ in range(20)]
     for con in cons:
-        stage.say(con, b"1")
-    set_window(mate, 10)
-    stage.turn()
-    assert [type(event) for event in mate.events] == 5 * [OnMessage, OnConnect]
-    assert {event.con for event in mate.events} < {con.id for con in (*cons, *new)}
+        harness.say(con, b"1")
+    set_window(linked, 10)
+    harness.turn()
+    assert [type(event) for event in linked.events] == 5 * [OnMessage, OnConnect]
+    assert {event.con for event in linked.events} < {con.id for con in (*cons, *new)}
 
 
 def test_a_storm_of_clients_leaves_nothing_in_the_queues() -> None:
     """Nobody has room for any of them, and each is gone before the next one comes."""
-    stage = Stage()
-    set_window(stage.worker(), 1)
-    stage.raw(b"1")
-    [pool] = stage.registry.pools.values()
+    harness = Harness()
+    set_window(harness.worker(), 1)
+    harness.raw(b"1")
+    [pool] = harness.registry.pools.values()
     for _ in range(1000):
-        stage.hang_up(stage.raw(b"", protocol="raw"))
+        harness.hang_up(harness.raw(b"", protocol="raw"))
         assert len(pool.unheard) <= 2 * MOST_LEFTOVERS
-    assert len(stage.registry.entries) == 1
+    assert len(harness.registry.entries) == 1
 
 
 def test_while_events_are_in_flight_the_next_ones_go_to_the_same_worker() -> None:
-    stage = Stage()
-    mates = [stage.worker() for _ in range(3)]
-    [con] = established(stage)
-    for mate in mates:
-        set_window(mate, 4)
+    harness = Harness()
+    linked_workers = [harness.worker() for _ in range(3)]
+    [con] = established(harness)
+    for linked in linked_workers:
+        set_window(linked, 4)
     for data in (b"1", b"2", b"3", b"4", b"5"):
-        stage.say(con, data)
-    stage.turn()
-    [holder] = [mate for mate in mates if mate.events]
+        harness.say(con, data)
+    harness.turn()
+    [holder] = [linked for linked in linked_workers if linked.events]
     assert data_of(holder) == [b"1", b"2"], "half of a window of four"
     holder.ack(holder.events[0])
-    stage.turn()
+    harness.turn()
     assert data_of(holder) == [b"2", b"3"]
     seen = [event.data for event in holder.work()]
     assert seen == [b"2", b"3", b"4", b"5"]
-    assert all(not mate.events for mate in mates)
+    assert all(not linked.events for linked in linked_workers)
 
 
 def test_a_later_event_never_overtakes_one_that_waits() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    [con] = established(stage)
-    set_window(mate, 4)
+    harness = Harness()
+    linked = harness.worker()
+    [con] = established(harness)
+    set_window(linked, 4)
     for data in (b"1", b"2", b"3"):
-        stage.say(con, data)
-    stage.turn()
-    mate.ack()
-    stage.say(con, b"4")
-    assert [event.data for event in mate.work()] == [b"3", b"4"]
+        harness.say(con, data)
+    harness.turn()
+    linked.ack()
+    harness.say(con, b"4")
+    assert [event.data for event in linked.work()] == [b"3", b"4"]
 
 
 @pytest.mark.parametrize(("window", "share"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (100, 50)])
 def test_one_connection_takes_at_most_half_a_window(window: int, share: int) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    first, second = established(stage, 2)
-    set_window(mate, window)
+    harness = Harness()
+    linked = harness.worker()
+    first, second = established(harness, 2)
+    set_window(linked, window)
     for _ in range(200):
-        stage.say(first, b"x")
-    stage.turn()
-    assert len(mate.events) == share
-    stage.say(second, b"y")
-    stage.turn()
-    assert len(data_of(mate, second)) == (window > share)
+        harness.say(first, b"x")
+    harness.turn()
+    assert len(linked.events) == share
+    harness.say(second, b"y")
+    harness.turn()
+    assert len(data_of(linked, second)) == (window > share)
 
 
 def test_parked_connections_are_served_in_turn() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    cons = established(stage, 5)
-    set_window(mate, 1)
+    harness = Harness()
+    linked = harness.worker()
+    cons = established(harness, 5)
+    set_window(linked, 1)
     for n in range(4):
         for con in cons:
-            stage.say(con, b"%d" % n)
-    served = [(event.con, event.data) for event in mate.work()]
+            harness.say(con, b"%d" % n)
+    served = [(event.con, event.data) for event in linked.work()]
     assert served == [(con.id, b"%d" % n) for n in range(4) for con in cons]
 
 
 def test_many_connections_of_one_worker_are_served_in_turn() -> None:
     """With two in flight each, those that wait for this worker and those for any are mixed."""
-    stage = Stage()
-    mate = stage.worker()
-    cons = established(stage, 30)
-    set_window(mate, 8)
+    harness = Harness()
+    linked = harness.worker()
+    cons = established(harness, 30)
+    set_window(linked, 8)
     said = {con.id: [] for con in cons}  # type: dict[int, list[bytes]]
     numbers = counter()
     for _ in range(10):
         for con in cons:
             said[con.id].append(next(numbers))
-            stage.say(con, said[con.id][-1])
+            harness.say(con, said[con.id][-1])
     heard: dict[int, list[bytes]] = {con.id: [] for con in cons}
-    for event in mate.work():
+    for event in linked.work():
         heard[event.con].append(event.data)
         lengths = [len(data) for data in heard.values()]
         assert max(lengths) - min(lengths) <= 4, "nobody is far behind"
@@ -231,27 +231,27 @@ def test_many_connections_of_one_worker_are_served_in_turn() -> None:
 
 
 def test_the_window_also_bounds_bytes() -> None:
-    stage = Stage(high_water_mark=1 << 30)
-    mate = stage.worker()
-    cons = established(stage, 3)
+    harness = Harness(high_water_mark=1 << 30)
+    linked = harness.worker()
+    cons = established(harness, 3)
     for con in cons:
-        stage.say(con, bytes(600_000))
-    stage.turn()
-    assert len(mate.events) == 1
-    assert len(mate.work()) == 3
+        harness.say(con, bytes(600_000))
+    harness.turn()
+    assert len(linked.events) == 1
+    assert len(linked.work()) == 3
 
 
 # --- any: the last worker, else the least outstanding ---
 
 
 def test_an_idle_connection_stays_with_its_worker() -> None:
-    stage = Stage()
-    mates = [stage.worker() for _ in range(3)]
-    [con] = established(stage)
+    harness = Harness()
+    linked_workers = [harness.worker() for _ in range(3)]
+    [con] = established(harness)
     for n in range(6):
-        stage.say(con, b"%d" % n)
-        stage.turn()
-        holders = [mate for mate in mates if mate.events]
+        harness.say(con, b"%d" % n)
+        harness.turn()
+        holders = [linked for linked in linked_workers if linked.events]
         assert len(holders) == 1
         assert entry_of(con).holder is holders[0].worker
         assert not holders[0].take(Attach)
@@ -259,154 +259,154 @@ def test_an_idle_connection_stays_with_its_worker() -> None:
 
 
 def test_a_connection_moves_from_a_full_worker_to_the_one_with_the_least_outstanding() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    a, b, c = established(stage, 3)
-    busy, idle = stage.worker(), stage.worker()
-    idle.worker.window.limit = busy.worker.window.limit = mate.worker.window.limit = 2
+    harness = Harness()
+    linked = harness.worker()
+    a, b, c = established(harness, 3)
+    busy, idle = harness.worker(), harness.worker()
+    idle.worker.window.limit = busy.worker.window.limit = linked.worker.window.limit = 2
     for con in (a, b):
-        stage.say(con, b"x")
-    stage.registry.dispatcher.hold(entry_of(c), mate.worker)
-    other = established_at(stage, busy)
-    stage.say(other, b"x")
-    stage.say(c, b"moves")
-    stage.turn()
+        harness.say(con, b"x")
+    harness.registry.dispatcher.hold(entry_of(c), linked.worker)
+    other = established_at(harness, busy)
+    harness.say(other, b"x")
+    harness.say(c, b"moves")
+    harness.turn()
     assert data_of(idle) == [b"moves"]
     [attach] = idle.take(Attach)
     assert (attach.con, attach.inf) == (c.id, {"Protocol": "raw"})
-    assert mate.take(Detach) == [Detach(c.id)]
+    assert linked.take(Detach) == [Detach(c.id)]
     assert entry_of(c).holder is idle.worker
     assert entry_of(c) in idle.worker.connections
-    assert entry_of(c) not in mate.worker.connections
+    assert entry_of(c) not in linked.worker.connections
 
 
-def established_at(stage: Stage, mate: Mate) -> Connection:
+def established_at(harness: Harness, linked: LinkedWorker) -> Connection:
     """A connection whose on_connect that worker has handled."""
-    con = stage.raw(b"", protocol="raw")
+    con = harness.raw(b"", protocol="raw")
     entry = entry_of(con)
-    stage.turn()
-    for other in stage.mates:
+    harness.turn()
+    for other in harness.linked_workers:
         for event in list(other.events):
             if event.con == con.id:
                 other.ack(event)
-    stage.registry.dispatcher.detach(entry)
-    stage.registry.dispatcher.hold(entry, mate.worker)
-    stage.turn()
-    for other in stage.mates:
+    harness.registry.dispatcher.detach(entry)
+    harness.registry.dispatcher.hold(entry, linked.worker)
+    harness.turn()
+    for other in harness.linked_workers:
         other.take(Detach)
     return con
 
 
 def test_an_attach_is_sent_before_the_event() -> None:
-    stage = Stage()
-    first, second = stage.worker(), stage.worker()
-    con = established_at(stage, first)
+    harness = Harness()
+    first, second = harness.worker(), harness.worker()
+    con = established_at(harness, first)
     first.link.bye()
     first.flush()
-    stage.say(con, b"x")
-    stage.turn()
+    harness.say(con, b"x")
+    harness.turn()
     assert [type(record) for record in second.heard if type(record) is not Welcome] == [
         Attach, OnMessage,
     ]  # fmt: skip
 
 
 def test_a_connection_leaves_a_stuck_worker_while_another_is_free() -> None:
-    stage = Stage()
-    stuck, free = stage.worker(), stage.worker()
-    one, two = established_at(stage, stuck), established_at(stage, stuck)
-    stage.say(one, b"takes long")
-    stage.turn()
-    stage.say(two, b"early")
-    stage.now = 1.0
-    third = established_at(stage, free)
-    stage.registry.dispatcher.detach(entry_of(third))
-    stage.registry.dispatcher.hold(entry_of(third), stuck.worker)
-    stage.say(third, b"late")
-    stage.turn()
+    harness = Harness()
+    stuck, free = harness.worker(), harness.worker()
+    one, two = established_at(harness, stuck), established_at(harness, stuck)
+    harness.say(one, b"takes long")
+    harness.turn()
+    harness.say(two, b"early")
+    harness.now = 1.0
+    third = established_at(harness, free)
+    harness.registry.dispatcher.detach(entry_of(third))
+    harness.registry.dispatcher.hold(entry_of(third), stuck.worker)
+    harness.say(third, b"late")
+    harness.turn()
     assert data_of(stuck) == [b"takes long", b"early"]
     assert data_of(free) == [b"late"]
 
 
 def test_a_stuck_worker_is_better_than_none() -> None:
-    stage = Stage()
-    stuck, full = stage.worker(), stage.worker()
-    cons = [established_at(stage, stuck) for _ in range(2)]
-    full_con = established_at(stage, full)
+    harness = Harness()
+    stuck, full = harness.worker(), harness.worker()
+    cons = [established_at(harness, stuck) for _ in range(2)]
+    full_con = established_at(harness, full)
     set_window(full, 1)
-    stage.say(full_con, b"x")
-    stage.say(cons[0], b"x")
-    stage.now = 1.0
-    stage.say(cons[1], b"y")
-    stage.turn()
+    harness.say(full_con, b"x")
+    harness.say(cons[0], b"x")
+    harness.now = 1.0
+    harness.say(cons[1], b"y")
+    harness.turn()
     assert data_of(stuck) == [b"x", b"y"]
 
 
 def test_an_idle_worker_is_better_than_one_that_is_late() -> None:
     """Nobody knows yet whether it is stuck; to wait there may cost much, to move costs little."""
-    stage = Stage()
-    late, idle = stage.worker(), stage.worker()
-    one, two, three = (established_at(stage, late) for _ in range(3))
-    stage.say(one, b"takes a little")
-    stage.say(two, b"at once")
-    stage.turn()
-    stage.now += LATE_AFTER * 1.1
-    stage.say(three, b"then")
-    stage.turn()
+    harness = Harness()
+    late, idle = harness.worker(), harness.worker()
+    one, two, three = (established_at(harness, late) for _ in range(3))
+    harness.say(one, b"takes a little")
+    harness.say(two, b"at once")
+    harness.turn()
+    harness.now += LATE_AFTER * 1.1
+    harness.say(three, b"then")
+    harness.turn()
     assert data_of(late) == [b"takes a little", b"at once"]
     assert data_of(idle) == [b"then"]
 
 
 def test_a_connection_that_slows_its_worker_gets_one_for_itself_if_there_is_room() -> None:
-    stage = Stage()
-    one, other = stage.worker(), stage.worker()
-    slow, innocent = established_at(stage, one), established_at(stage, one)
-    stage.say(slow, b"takes long")
-    stage.say(innocent, b"behind it")
-    stage.turn()
-    stage.now += 0.5
-    stage.registry.flow.now = stage.now
+    harness = Harness()
+    one, other = harness.worker(), harness.worker()
+    slow, innocent = established_at(harness, one), established_at(harness, one)
+    harness.say(slow, b"takes long")
+    harness.say(innocent, b"behind it")
+    harness.turn()
+    harness.now += 0.5
+    harness.registry.flow.now = harness.now
     one.ack(one.events[0])
     one.ack(one.events[0])
-    stage.turn()
-    stage.say(slow, b"again")
-    stage.say(innocent, b"elsewhere")
-    stage.turn()
+    harness.turn()
+    harness.say(slow, b"again")
+    harness.say(innocent, b"elsewhere")
+    harness.turn()
     assert (data_of(one), data_of(other)) == ([b"again"], [b"elsewhere"])
     one.ack(*one.events)
     other.ack(*other.events)
-    stage.now += SHUNNED_FOR
-    stage.say(established_at(stage, one), b"after a while")
-    stage.turn()
+    harness.now += SHUNNED_FOR
+    harness.say(established_at(harness, one), b"after a while")
+    harness.turn()
     assert data_of(one) == [b"after a while"]
 
 
 def test_a_worker_that_is_only_full_is_waited_for_rather_than_one_that_is_stuck() -> None:
-    stage = Stage()
-    stuck, full = stage.worker(), stage.worker()
-    cons = [established_at(stage, stuck) for _ in range(2)]
-    full_con = established_at(stage, full)
+    harness = Harness()
+    stuck, full = harness.worker(), harness.worker()
+    cons = [established_at(harness, stuck) for _ in range(2)]
+    full_con = established_at(harness, full)
     set_window(full, 1)
-    stage.say(cons[0], b"x")
-    stage.now = 1.0
-    stage.say(full_con, b"just begun")
-    stage.say(cons[1], b"y")
-    stage.turn()
+    harness.say(cons[0], b"x")
+    harness.now = 1.0
+    harness.say(full_con, b"just begun")
+    harness.say(cons[1], b"y")
+    harness.turn()
     assert (data_of(stuck), data_of(full)) == ([b"x"], [b"just begun"])
     full.ack(*full.events)
     set_window(full, 1)
-    stage.turn()
+    harness.turn()
     assert (data_of(stuck), data_of(full)) == ([b"x"], [b"y"])
 
 
 def test_a_single_worker_gets_every_event_even_if_it_is_stuck() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    one, two = established(stage, 2)
-    stage.say(one, b"x")
-    stage.now = 5.0
-    stage.say(two, b"y")
-    stage.turn()
-    assert data_of(mate) == [b"x", b"y"]
+    harness = Harness()
+    linked = harness.worker()
+    one, two = established(harness, 2)
+    harness.say(one, b"x")
+    harness.now = 5.0
+    harness.say(two, b"y")
+    harness.turn()
+    assert data_of(linked) == [b"x", b"y"]
 
 
 def test_a_connection_without_events_in_flight_may_go_to_any_worker() -> None:
@@ -415,37 +415,37 @@ def test_a_connection_without_events_in_flight_may_go_to_any_worker() -> None:
     Here its last one is acked while its next one waits behind others for the same worker, which
     then takes its time; the other worker is idle.
     """
-    stage = Stage()
-    slow = stage.worker()
-    w, x, v = established(stage, 3)
+    harness = Harness()
+    slow = harness.worker()
+    w, x, v = established(harness, 3)
     set_window(slow, 4)
     for con, count in ((x, 1), (w, 1), (v, 2)):
         for n in range(count):
-            stage.say(con, b"%d" % n)
+            harness.say(con, b"%d" % n)
     # The window is full: these wait for this worker, w before x.
-    stage.say(w, b"w waits")
-    stage.say(x, b"x waits")
-    idle = stage.worker()
-    stage.turn()
+    harness.say(w, b"w waits")
+    harness.say(x, b"x waits")
+    idle = harness.worker()
+    harness.turn()
     slow.ack(next(event for event in slow.events if event.con == x.id))
-    stage.turn()
+    harness.turn()
     assert data_of(slow, w) == [b"0", b"w waits"]
-    stage.now = 10.0
-    stage.turn()
+    harness.now = 10.0
+    harness.turn()
     assert data_of(idle) == [b"x waits"]
 
 
 def test_a_new_worker_takes_load_at_once() -> None:
-    stage = Stage()
-    old = stage.worker()
+    harness = Harness()
+    old = harness.worker()
     set_window(old, 2)
-    cons = established(stage, 6)
+    cons = established(harness, 6)
     for con in cons:
-        stage.say(con, b"x")
-    stage.turn()
+        harness.say(con, b"x")
+    harness.turn()
     assert len(old.events) == 2
-    new = stage.worker()
-    stage.turn()
+    new = harness.worker()
+    harness.turn()
     assert len(new.events) == FIRST_WINDOW
 
 
@@ -453,14 +453,14 @@ def test_a_new_worker_takes_load_at_once() -> None:
 
 
 def test_a_sticky_connection_waits_for_its_worker() -> None:
-    stage = Stage(dispatch="sticky")
-    mine, idle = stage.worker(), stage.worker()
-    con, other = established_at(stage, mine), established_at(stage, mine)
+    harness = Harness(dispatch="sticky")
+    mine, idle = harness.worker(), harness.worker()
+    con, other = established_at(harness, mine), established_at(harness, mine)
     set_window(mine, 1)
-    stage.say(con, b"takes long")
-    stage.say(other, b"waits")
-    stage.now = 100.0
-    stage.turn()
+    harness.say(con, b"takes long")
+    harness.say(other, b"waits")
+    harness.now = 100.0
+    harness.turn()
     assert data_of(mine) == [b"takes long"]
     assert idle.events == []
     assert [event.data for event in mine.work()] == [b"takes long", b"waits"]
@@ -468,16 +468,16 @@ def test_a_sticky_connection_waits_for_its_worker() -> None:
 
 @pytest.mark.parametrize("way", ["drain", "bye", "death"])
 def test_a_sticky_connection_moves_when_its_worker_leaves(way: str) -> None:
-    stage = Stage(dispatch="sticky")
-    mine, other = stage.worker(), stage.worker()
-    con, waiting = established_at(stage, mine), established_at(stage, mine)
+    harness = Harness(dispatch="sticky")
+    mine, other = harness.worker(), harness.worker()
+    con, waiting = established_at(harness, mine), established_at(harness, mine)
     set_window(mine, 1)
-    stage.say(con, b"1")
-    stage.say(waiting, b"2")
-    stage.turn()
+    harness.say(con, b"1")
+    harness.say(waiting, b"2")
+    harness.turn()
     if way == "drain":
-        stage.sessions.drain(mine.worker, 5.0)
-        stage.turn()
+        harness.sessions.drain(mine.worker, 5.0)
+        harness.turn()
         assert data_of(other) == [b"2"]
         mine.ack()
     elif way == "bye":
@@ -485,30 +485,30 @@ def test_a_sticky_connection_moves_when_its_worker_leaves(way: str) -> None:
         mine.link.bye()
         mine.flush()
     else:
-        stage.sessions.end(mine.worker, stage.now, died=True)
-    stage.say(con, b"3")
+        harness.sessions.end(mine.worker, harness.now, died=True)
+    harness.say(con, b"3")
     assert other.work()
     assert {entry_of(con).holder, entry_of(waiting).holder} == {other.worker}
 
 
 def test_sticky_dispatch_gives_a_new_connection_to_the_worker_with_the_fewest() -> None:
-    stage = Stage(dispatch="sticky")
-    stage.worker()
-    established(stage, 10)
-    late = stage.worker()
+    harness = Harness(dispatch="sticky")
+    harness.worker()
+    established(harness, 10)
+    late = harness.worker()
     for _ in range(10):
-        established(stage)
+        established(harness)
     assert len(late.worker.connections) == 10
 
 
 def test_any_dispatch_gives_a_new_connection_to_the_worker_with_the_least_outstanding() -> None:
-    stage = Stage()
-    old = stage.worker()
-    [con] = established(stage)
-    late = stage.worker()
-    stage.say(con, b"x")
-    stage.raw(b"", protocol="raw")
-    stage.turn()
+    harness = Harness()
+    old = harness.worker()
+    [con] = established(harness)
+    late = harness.worker()
+    harness.say(con, b"x")
+    harness.raw(b"", protocol="raw")
+    harness.turn()
     assert (len(old.events), len(late.events)) == (1, 1)
 
 
@@ -516,177 +516,177 @@ def test_any_dispatch_gives_a_new_connection_to_the_worker_with_the_least_outsta
 
 
 def test_a_draining_worker_keeps_what_it_has_and_its_connections_move_after_that() -> None:
-    stage = Stage()
-    old = stage.worker()
-    con, idle = established(stage, 2)
-    stage.say(con, b"1")
-    stage.turn()
-    new = stage.worker()
-    stage.sessions.drain(old.worker, 5.0)
-    stage.say(con, b"2")
-    stage.say(idle, b"3")
-    stage.turn()
+    harness = Harness()
+    old = harness.worker()
+    con, idle = established(harness, 2)
+    harness.say(con, b"1")
+    harness.turn()
+    new = harness.worker()
+    harness.sessions.drain(old.worker, 5.0)
+    harness.say(con, b"2")
+    harness.say(idle, b"3")
+    harness.turn()
     assert data_of(old) == [b"1"]
     assert data_of(new) == [b"3"], "that one had nothing in flight"
     assert old.take(Drain) == [Drain(5.0)]
     old.ack()
-    stage.turn()
+    harness.turn()
     assert data_of(new) == [b"3", b"2"]
 
 
 def test_connections_that_waited_for_a_draining_worker_find_another() -> None:
-    stage = Stage()
-    old = stage.worker()
-    con, other = established(stage, 2)
+    harness = Harness()
+    old = harness.worker()
+    con, other = established(harness, 2)
     set_window(old, 2)
     for data in (b"1", b"2"):
-        stage.say(con, data)
-    stage.say(other, b"x")
-    stage.say(other, b"y")
-    stage.turn()
-    new = stage.worker()
-    stage.sessions.drain(old.worker, 5.0)
-    stage.turn()
+        harness.say(con, data)
+    harness.say(other, b"x")
+    harness.say(other, b"y")
+    harness.turn()
+    new = harness.worker()
+    harness.sessions.drain(old.worker, 5.0)
+    harness.turn()
     assert data_of(new) == []
     old.ack()
     assert sorted(event.data for event in new.work()) == [b"2", b"y"]
 
 
 def test_draining_twice_is_draining_once() -> None:
-    stage = Stage()
-    mate = stage.worker()
+    harness = Harness()
+    linked = harness.worker()
     for _ in range(2):
-        stage.sessions.drain(mate.worker, 5.0)
-    stage.turn()
-    assert len(mate.take(Drain)) == 1
+        harness.sessions.drain(linked.worker, 5.0)
+    harness.turn()
+    assert len(linked.take(Drain)) == 1
 
 
 # --- a worker is gone ---
 
 
 def test_events_of_a_dead_worker_come_back_in_order_before_waiting_ones() -> None:
-    stage = Stage()
-    dead = stage.worker()
-    a, b = established(stage, 2)
+    harness = Harness()
+    dead = harness.worker()
+    a, b = established(harness, 2)
     set_window(dead, 4)
     for n in range(4):
-        stage.say(a, b"a%d" % n)
-        stage.say(b, b"b%d" % n)
-    stage.turn()
+        harness.say(a, b"a%d" % n)
+        harness.say(b, b"b%d" % n)
+    harness.turn()
     assert sorted(data_of(dead)) == [b"a0", b"a1", b"b0", b"b1"]
-    stage.sessions.end(dead.worker, stage.now, died=True)
-    heir = stage.worker()
+    harness.sessions.end(dead.worker, harness.now, died=True)
+    heir = harness.worker()
     events = heir.work()
     for con, name in ((a, "a"), (b, "b")):
         mine = [event for event in events if event.con == con.id]
         assert [event.data for event in mine] == [f"{name}{n}".encode() for n in range(4)]
         assert [event.delivery for event in mine] == [2, 2, 1, 1]
-    assert not stage.registry.flow.total
+    assert not harness.registry.flow.total
 
 
 def test_after_a_clean_leave_events_are_not_marked_as_redelivered() -> None:
-    stage = Stage()
-    left = stage.worker()
-    [con] = established(stage)
-    stage.say(con, b"1")
-    stage.turn()
+    harness = Harness()
+    left = harness.worker()
+    [con] = established(harness)
+    harness.say(con, b"1")
+    harness.turn()
     left.link.bye()
     left.flush()
-    heir = stage.worker()
+    heir = harness.worker()
     assert [(event.data, event.delivery) for event in heir.work()] == [(b"1", 1)]
 
 
 def test_the_delivery_count_grows_with_each_death() -> None:
-    stage = Stage()
-    con = stage.raw(b"1")
+    harness = Harness()
+    con = harness.raw(b"1")
     for delivery in (1, 2):
-        mate = stage.worker()
-        stage.turn()
-        assert [event.delivery for event in mate.events] == [delivery, delivery]
-        stage.sessions.end(mate.worker, stage.now, died=True, lost=True)
+        linked = harness.worker()
+        harness.turn()
+        assert [event.delivery for event in linked.events] == [delivery, delivery]
+        harness.sessions.end(linked.worker, harness.now, died=True, lost=True)
     assert entry_of(con).holder is None
 
 
 def test_a_repeated_on_connect_needs_no_attach() -> None:
-    stage = Stage()
-    dead = stage.worker()
-    stage.raw(b"1")
-    stage.turn()
-    stage.sessions.end(dead.worker, stage.now, died=True)
-    heir = stage.worker()
-    stage.turn()
+    harness = Harness()
+    dead = harness.worker()
+    harness.raw(b"1")
+    harness.turn()
+    harness.sessions.end(dead.worker, harness.now, died=True)
+    heir = harness.worker()
+    harness.turn()
     assert heir.take(Attach) == []
     assert [type(event) for event in heir.events] == [OnConnect], "one suspect at a time"
     heir.ack()
-    stage.turn()
+    harness.turn()
     assert [type(event) for event in heir.events] == [OnMessage]
 
 
 def test_an_acked_on_connect_is_not_repeated() -> None:
-    stage = Stage()
-    dead = stage.worker()
-    con = stage.raw(b"1")
-    stage.turn()
+    harness = Harness()
+    dead = harness.worker()
+    con = harness.raw(b"1")
+    harness.turn()
     dead.ack(dead.events[0])
-    stage.sessions.end(dead.worker, stage.now, died=True)
-    heir = stage.worker()
-    stage.turn()
+    harness.sessions.end(dead.worker, harness.now, died=True)
+    heir = harness.worker()
+    harness.turn()
     assert [attach.con for attach in heir.take(Attach)] == [con.id]
     assert [type(event) for event in heir.events] == [OnMessage]
 
 
 def test_messages_to_a_closed_connection_do_not_come_back() -> None:
-    stage = Stage()
-    dead = stage.worker()
-    [con] = established(stage)
+    harness = Harness()
+    dead = harness.worker()
+    [con] = established(harness)
     for data in (b"1", b"2", b"3"):
-        stage.say(con, data)
-    stage.turn()
+        harness.say(con, data)
+    harness.turn()
     dead.ack(dead.events[0], commands=(Close(con.id),))
-    stage.turn()
-    stage.sessions.end(dead.worker, stage.now, died=True)
-    heir = stage.worker()
+    harness.turn()
+    harness.sessions.end(dead.worker, harness.now, died=True)
+    heir = harness.worker()
     assert [type(event) for event in heir.work()] == [OnClose]
-    assert not stage.registry.entries
-    assert not stage.registry.flow.total
+    assert not harness.registry.entries
+    assert not harness.registry.flow.total
 
 
 def test_on_close_waits_for_no_dead_worker() -> None:
     """Closed by its handler while the worker drains; the worker then dies without another ack."""
-    stage = Stage()
-    dead, heir = stage.worker(), stage.worker()
-    con = established_at(stage, dead)
+    harness = Harness()
+    dead, heir = harness.worker(), harness.worker()
+    con = established_at(harness, dead)
     for data in (b"1", b"2"):
-        stage.say(con, data)
-    stage.turn()
-    stage.sessions.drain(dead.worker, 5.0)
+        harness.say(con, data)
+    harness.turn()
+    harness.sessions.drain(dead.worker, 5.0)
     dead.ack(dead.events[0], commands=(Close(con.id),))
-    stage.turn()
+    harness.turn()
     assert heir.events == []
-    stage.sessions.end(dead.worker, stage.now, died=True)
+    harness.sessions.end(dead.worker, harness.now, died=True)
     assert [type(event) for event in heir.work()] == [OnClose]
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 def test_a_new_session_gets_no_detach_for_what_the_old_one_held() -> None:
-    stage = Stage()
-    old = stage.worker()
-    [con] = established(stage)
+    harness = Harness()
+    old = harness.worker()
+    [con] = established(harness)
     old.link.bye()
     old.flush()
-    heir = stage.worker()
-    stage.say(con, b"x")
-    stage.turn()
+    heir = harness.worker()
+    harness.say(con, b"x")
+    harness.turn()
     assert old.take(Detach) == heir.take(Detach) == []
 
 
 def test_the_holder_is_told_when_a_connection_has_ended() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    [con] = established(stage)
-    stage.hang_up(con)
-    mate.work()
-    assert mate.take(Detach) == [Detach(con.id)]
+    harness = Harness()
+    linked = harness.worker()
+    [con] = established(harness)
+    harness.hang_up(con)
+    linked.work()
+    assert linked.take(Detach) == [Detach(con.id)]
 
 
 # --- a worker that acks out of order ---
@@ -695,85 +695,85 @@ def test_the_holder_is_told_when_a_connection_has_ended() -> None:
 def test_an_on_close_acked_before_earlier_events_breaks_nothing() -> None:
     """Only a worker that breaks rule 4 does so."""
     for dies in (False, True):
-        stage = Stage()
-        mate = stage.worker()
-        [con] = established(stage)
-        mate.worker.window.limit = mate.worker.window.largest = 10
-        stage.say(con, b"1")
-        stage.hang_up(con)
-        stage.turn()
-        message, _, close = mate.events
-        mate.ack(close)
-        assert not stage.registry.entries
+        harness = Harness()
+        linked = harness.worker()
+        [con] = established(harness)
+        linked.worker.window.limit = linked.worker.window.largest = 10
+        harness.say(con, b"1")
+        harness.hang_up(con)
+        harness.turn()
+        message, _, close = linked.events
+        linked.ack(close)
+        assert not harness.registry.entries
         if dies:
-            stage.sessions.end(mate.worker, stage.now, died=True)
-            assert stage.worker().work() == [], "nothing comes after on_close"
+            harness.sessions.end(linked.worker, harness.now, died=True)
+            assert harness.worker().work() == [], "nothing comes after on_close"
         else:
-            mate.ack(message)
-        assert stage.registry.flow.total == 0
+            linked.ack(message)
+        assert harness.registry.flow.total == 0
 
 
 # --- the window and time together ---
 
 
 def test_the_window_grows_with_a_fast_worker_and_order_holds() -> None:
-    stage = Stage(high_water_mark=1 << 20)
-    mate = stage.worker()
-    [con] = established(stage)
+    harness = Harness(high_water_mark=1 << 20)
+    linked = harness.worker()
+    [con] = established(harness)
     total = 2000
     for n in range(total):
-        stage.say(con, b"%d" % n)
+        harness.say(con, b"%d" % n)
     heard: list[bytes] = []
     while len(heard) < total:
-        stage.turn()
-        assert 2 * len(mate.events) <= mate.worker.window.limit + 1
-        heard += data_of(mate)
-        stage.now += 0.0001
-        mate.ack()
+        harness.turn()
+        assert 2 * len(linked.events) <= linked.worker.window.limit + 1
+        heard += data_of(linked)
+        harness.now += 0.0001
+        linked.ack()
     assert heard == [b"%d" % n for n in range(total)]
-    assert 50 < mate.worker.window.limit <= LARGEST_WINDOW
-    assert mate.worker.session.state is LinkState.READY
+    assert 50 < linked.worker.window.limit <= LARGEST_WINDOW
+    assert linked.worker.session.state is LinkState.READY
 
 
 # --- who comes first, and where to ---
 
 
 def test_waiting_connections_go_before_new_ones() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    first, waiting, late = established(stage, 3)
-    set_window(mate, 1)
-    stage.say(first, b"first")
-    stage.say(waiting, b"waiting")
-    stage.turn()
-    mate.ack()
+    harness = Harness()
+    linked = harness.worker()
+    first, waiting, late = established(harness, 3)
+    set_window(linked, 1)
+    harness.say(first, b"first")
+    harness.say(waiting, b"waiting")
+    harness.turn()
+    linked.ack()
     # There is room now, and nobody has been served yet.
-    stage.say(late, b"late")
-    assert [event.data for event in mate.work()] == [b"waiting", b"late"]
+    harness.say(late, b"late")
+    assert [event.data for event in linked.work()] == [b"waiting", b"late"]
 
 
 def test_a_new_connection_avoids_a_stuck_worker_even_if_the_others_have_more_to_do() -> None:
-    stage = Stage()
-    stuck, busy = stage.worker(), stage.worker()
-    stage.say(established_at(stage, stuck), b"takes long")
-    cons = [established_at(stage, busy) for _ in range(2)]
-    stage.turn()
-    stage.now = 10.0
+    harness = Harness()
+    stuck, busy = harness.worker(), harness.worker()
+    harness.say(established_at(harness, stuck), b"takes long")
+    cons = [established_at(harness, busy) for _ in range(2)]
+    harness.turn()
+    harness.now = 10.0
     for con in cons:
-        stage.say(con, b"just begun")
-    new = stage.raw(b"", protocol="raw")
-    stage.turn()
+        harness.say(con, b"just begun")
+    new = harness.raw(b"", protocol="raw")
+    harness.turn()
     assert entry_of(new).holder is busy.worker
     assert (len(stuck.events), len(busy.events)) == (1, 3)
 
 
 def test_sticky_dispatch_counts_connections_before_outstanding_events() -> None:
-    stage = Stage(dispatch="sticky")
-    many, few = stage.worker(), stage.worker()
+    harness = Harness(dispatch="sticky")
+    many, few = harness.worker(), harness.worker()
     for _ in range(3):
-        established_at(stage, many)
-    stage.say(established_at(stage, few), b"x")
-    new = stage.raw(b"", protocol="raw")
+        established_at(harness, many)
+    harness.say(established_at(harness, few), b"x")
+    new = harness.raw(b"", protocol="raw")
     assert entry_of(new).holder is few.worker
 
 
@@ -783,28 +783,28 @@ def test_sticky_dispatch_counts_connections_before_outstanding_events() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_waiting_events_are_given_out_over_several_turns(workers: int) -> None:
     """However much room there is: all of it at once would be a long turn."""
-    stage = Stage()
-    mates = [stage.worker() for _ in range(workers)]
-    cons = established(stage, 10)
-    for mate in mates:
-        set_window(mate, 0)
+    harness = Harness()
+    linked_workers = [harness.worker() for _ in range(workers)]
+    cons = established(harness, 10)
+    for linked in linked_workers:
+        set_window(linked, 0)
     for n in range(200):
         for con in cons:
-            stage.say(con, b"%d" % n)
-    for mate in mates:
-        set_window(mate, LARGEST_WINDOW)
-    sessions = stage.sessions
+            harness.say(con, b"%d" % n)
+    for linked in linked_workers:
+        set_window(linked, LARGEST_WINDOW)
+    sessions = harness.sessions
     before = turns = 0
     while before < 2000:
-        stage.turn()
+        harness.turn()
         turns += 1
-        after = sum(len(data_of(mate)) for mate in mates)
+        after = sum(len(data_of(linked)) for linked in linked_workers)
         assert 0 < after - before <= 3 * SERVED + 2 * workers
         assert (after == 2000) or sessions.is_busy, "nobody must wait for something to happen"
         before = after
     assert turns > 2000 // (3 * SERVED + 2 * workers)
-    stage.turn()
+    harness.turn()
     assert not sessions.is_busy
     for con in cons:
-        [mate] = [mate for mate in mates if data_of(mate, con)]
-        assert data_of(mate, con) == [b"%d" % n for n in range(200)]
+        [linked] = [linked for linked in linked_workers if data_of(linked, con)]
+        assert data_of(linked, con) == [b"%d" % n for n in range(200)]

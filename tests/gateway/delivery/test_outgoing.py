@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from stage import Mate, Stage, entry_of
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame
 from websockets.uri import parse_uri
 
+from tests.gateway.harness import Harness, LinkedWorker, entry_of
 from wsraw.gateway.connection.connection import Connection, ConnectionState
 from wsraw.gateway.delivery.outgoing import AT_ONCE, FRAGMENT_TIMEOUT, MOST_BROADCASTS, SHARE
 from wsraw.gateway.websocket.deflate import DEFLATED, DEFLATED_AT_ONCE
@@ -33,18 +33,18 @@ from wsraw.link.records import (
 class Client:
     """A WebSocket client that nobody here wrote, on the other side of a connection."""
 
-    def __init__(self, stage: Stage, deflate: bool = False) -> None:
+    def __init__(self, harness: Harness, deflate: bool = False) -> None:
         extensions = [ClientPerMessageDeflateFactory()] if deflate else None
         self.protocol = ClientProtocol(parse_uri("ws://h/"), extensions=extensions)
-        self.stage = stage
+        self.harness = harness
         self.protocol.send_request(self.protocol.connect())
-        self.con = stage.raw(b"".join(self.protocol.data_to_send()))
+        self.con = harness.raw(b"".join(self.protocol.data_to_send()))
         self.read()
         assert bool(self.protocol.extensions) == deflate
 
     def read(self) -> list[tuple[str, bytes, bool]]:
         """The frames that have come: opcode, data, final."""
-        self.protocol.receive_data(self.stage.write(self.con))
+        self.protocol.receive_data(self.harness.write(self.con))
         return [
             (event.opcode.name, bytes(event.data), event.fin)
             for event in self.protocol.events_received()
@@ -58,63 +58,63 @@ def pieces(con: int, *datas: bytes, kind: str = "text", finish: bool = True) -> 
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def harness() -> Harness:
+    return Harness()
 
 
 @pytest.fixture
-def mates(stage: Stage) -> tuple[Mate, Mate]:
-    return stage.worker(), stage.worker()
+def linked_workers(harness: Harness) -> tuple[LinkedWorker, LinkedWorker]:
+    return harness.worker(), harness.worker()
 
 
 @pytest.fixture
-def client(stage: Stage, mates: tuple[Mate, Mate]) -> Client:
-    client = Client(stage)
-    for mate in mates:
-        mate.work()
+def client(harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker]) -> Client:
+    client = Client(harness)
+    for linked in linked_workers:
+        linked.work()
     return client
 
 
-def refused(mate: Mate, *records: Any) -> str:
-    return " ".join(mate.refused(record) for record in records)
+def refused(linked: LinkedWorker, *records: Any) -> str:
+    return " ".join(linked.refused(record) for record in records)
 
 
 # --- fragmented messages of two workers ---
 
 
 def test_a_fragmented_message_arrives_in_its_pieces(
-    mates: tuple[Mate, Mate], client: Client
+    linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
-    mates[0].say(*pieces(client.con.id, b"a", b"", b"b"))
+    linked_workers[0].say(*pieces(client.con.id, b"a", b"", b"b"))
     assert client.read() == [("TEXT", b"a", False), ("CONT", b"", False), ("CONT", b"b", True)]
 
 
 def test_messages_of_other_workers_wait_behind_a_fragmented_one(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     begin, middle, end = pieces(con, b"a", b"b", b"c")
     one.say(begin)
     two.say(Send(con, b"late 1", "text"))
     one.say(middle)
     two.say(Send(con, b"late 2", "binary"))
     assert client.read() == [("TEXT", b"a", False), ("CONT", b"b", False)]
-    assert stage.registry.flow.total > 12, "what waits counts"
+    assert harness.registry.flow.total > 12, "what waits counts"
     one.say(end)
     assert client.read() == [
         ("CONT", b"c", True), ("TEXT", b"late 1", True), ("BINARY", b"late 2", True),
     ]  # fmt: skip
-    assert stage.registry.flow.total == 0
-    assert not stage.registry.outgoing.fragmented
+    assert harness.registry.flow.total == 0
+    assert not harness.registry.outgoing.fragmented
 
 
 def test_late_fragments_wait_for_one_another(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
-    three = stage.worker()
+    one, two = linked_workers
+    three = harness.worker()
     begin, end = pieces(con, b"1a", b"1b")
     one.say(begin)
     for late in pieces(con, b"2a", b"2b", b"2c")[:2]:
@@ -129,21 +129,23 @@ def test_late_fragments_wait_for_one_another(
     ]
     two.say(Send(con, b"2c", "text"))
     assert client.read() == [("CONT", b"2c", True), ("TEXT", b"3", True)]
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
 
 
-def test_a_worker_s_own_fragments_do_not_wait(mates: tuple[Mate, Mate], client: Client) -> None:
-    one, _ = mates
+def test_a_worker_s_own_fragments_do_not_wait(
+    linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
+) -> None:
+    one, _ = linked_workers
     for n in range(3):
         one.say(*pieces(client.con.id, b"%d" % n, b"x"))
     assert [frame[1] for frame in client.read()] == [b"0", b"x", b"1", b"x", b"2", b"x"]
 
 
 def test_a_published_message_waits_behind_a_fragmented_one(
-    mates: tuple[Mate, Mate], client: Client
+    linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     begin, end = pieces(con, b"a", b"b")
     one.say(Join(con, "g"), begin)
     two.say(Publish("g", b"published", "text"))
@@ -153,15 +155,15 @@ def test_a_published_message_waits_behind_a_fragmented_one(
 
 
 def test_fragments_to_a_raw_connection_are_sent_at_once(
-    stage: Stage, mates: tuple[Mate, Mate]
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker]
 ) -> None:
-    con = stage.raw()
-    one, two = mates
+    con = harness.raw()
+    one, two = linked_workers
     one.say(Send(con.id, b"a", "binary", False))
     two.say(Send(con.id, b"b", "text", True))
     one.say(Send(con.id, b"c", "binary", True))
-    assert stage.write(con) == b"abc"
-    assert not stage.registry.outgoing.fragmented
+    assert harness.write(con) == b"abc"
+    assert not harness.registry.outgoing.fragmented
 
 
 @pytest.mark.parametrize(
@@ -170,40 +172,45 @@ def test_fragments_to_a_raw_connection_are_sent_at_once(
     ids=["not UTF-8", "another type", "a code point cut"],
 )
 def test_a_continuation_that_is_refused_ends_the_connection(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client, second: Send
+    harness: Harness,
+    linked_workers: tuple[LinkedWorker, LinkedWorker],
+    client: Client,
+    second: Send,
 ) -> None:
     """The pieces that are out cannot be taken back, and what would follow could not be read."""
     second.con = con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     one.say(Send(con, b"a", "text", False))
     two.say(Send(con, b"late", "text"))
     assert refused(one, second)
     assert client.con.state is not ConnectionState.OPEN
     client.read()
     assert client.protocol.close_rcvd.code == 1011
-    assert stage.registry.flow.total == 0, "what waited behind it is in no account any more"
+    assert harness.registry.flow.total == 0, "what waited behind it is in no account any more"
 
 
 def test_a_first_piece_that_is_refused_begins_nothing(
-    mates: tuple[Mate, Mate], client: Client
+    linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     assert refused(one, Send(con, b"\xff", "text", False))
     two.say(Send(con, b"not late", "text"))
     assert client.read() == [("TEXT", b"not late", True)]
 
 
-def test_a_code_point_may_be_cut_by_a_piece(mates: tuple[Mate, Mate], client: Client) -> None:
+def test_a_code_point_may_be_cut_by_a_piece(
+    linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
+) -> None:
     euro = "€".encode()
-    mates[0].say(*pieces(client.con.id, euro[:1], euro[1:]))
+    linked_workers[0].say(*pieces(client.con.id, euro[:1], euro[1:]))
     assert [frame[1] for frame in client.read()] == [euro[:1], euro[1:]]
 
 
 def test_a_worker_that_leaves_in_the_middle_ends_the_connection(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
-    one, two = mates
+    one, two = linked_workers
     one.say(*pieces(client.con.id, b"a", finish=False))
     two.say(Send(client.con.id, b"late", "text"))
     one.link.bye()
@@ -211,15 +218,15 @@ def test_a_worker_that_leaves_in_the_middle_ends_the_connection(
     client.read()
     assert client.protocol.close_rcvd.code == 1011
     assert client.con.ending.cause == "worker-died"
-    assert not stage.registry.outgoing.fragmented
-    assert stage.registry.flow.total == 0
+    assert not harness.registry.outgoing.fragmented
+    assert harness.registry.flow.total == 0
 
 
 def test_a_worker_that_left_before_its_late_piece_had_its_turn(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     begin, end = pieces(con, b"a", b"b")
     one.say(begin)
     two.say(*pieces(con, b"never", finish=False))
@@ -228,54 +235,60 @@ def test_a_worker_that_left_before_its_late_piece_had_its_turn(
     one.say(end)
     one.say(Send(con, b"mine", "text"))
     client.read()
-    stage.run(3.0)
+    harness.run(3.0)
     over = client.con.state is not ConnectionState.OPEN
     assert over or not entry_of(client.con).fragment, "nobody is there to finish it"
 
 
 def test_a_message_must_be_finished_in_time(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
     con = client.con.id
-    one, two = mates
+    one, two = linked_workers
     one.say(*pieces(con, b"a", finish=False))
-    stage.run(FRAGMENT_TIMEOUT)
+    harness.run(FRAGMENT_TIMEOUT)
     one.say(Send(con, b"b", "text", False))
     two.say(Send(con, b"late", "text"))
     assert client.con.state is ConnectionState.OPEN
-    stage.run(1.0)
+    harness.run(1.0)
     client.read()
     assert client.protocol.close_rcvd.code == 1011
-    assert not stage.registry.outgoing.fragmented
-    assert stage.registry.flow.total == 0
+    assert not harness.registry.outgoing.fragmented
+    assert harness.registry.flow.total == 0
 
 
-def test_messages_that_wait_behind_a_fragmented_one_are_bounded(mates: tuple[Mate, Mate]) -> None:
-    stage = Stage(output_limit=2000)
-    one, two = stage.worker(), stage.worker()
-    con = Client(stage).con
-    for mate in (one, two):
-        mate.work()
+def test_messages_that_wait_behind_a_fragmented_one_are_bounded(
+    linked_workers: tuple[LinkedWorker, LinkedWorker],
+) -> None:
+    harness = Harness(output_limit=2000)
+    one, two = harness.worker(), harness.worker()
+    con = Client(harness).con
+    for linked in (one, two):
+        linked.work()
     one.say(*pieces(con.id, b"a", finish=False))
     for _ in range(50):
         two.say(Send(con.id, b"x" * 100, "text"))
-        assert stage.registry.flow.total < 4000, "it waits for a connection that is on its way out"
+        assert harness.registry.flow.total < 4000, (
+            "it waits for a connection that is on its way out"
+        )
     assert con.ending.cause == "overflow"
-    stage.hang_up(con)
-    seen = [event for mate in (one, two) for event in mate.work()]
+    harness.hang_up(con)
+    seen = [event for linked in (one, two) for event in linked.work()]
     assert [type(event) for event in seen] == [OnError, OnClose], "told once"
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
 
 
-def test_a_worker_forgets_connections_that_are_over(stage: Stage, mates: tuple[Mate, Mate]) -> None:
-    one, two = mates
+def test_a_worker_forgets_connections_that_are_over(
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker]
+) -> None:
+    one, two = linked_workers
     for _ in range(5):
-        client = Client(stage)
+        client = Client(harness)
         one.say(*pieces(client.con.id, b"a", b"b"))
-        stage.hang_up(client.con)
-        for mate in mates:
-            mate.work()
-    assert not stage.registry.entries
+        harness.hang_up(client.con)
+        for linked in linked_workers:
+            linked.work()
+    assert not harness.registry.entries
     assert not one.worker.ties
     assert not two.worker.ties
 
@@ -290,33 +303,33 @@ def framings(members: Iterable[Connection]) -> int:
 
 
 def test_a_published_message_is_framed_once_for_all_that_are_alike(
-    stage: Stage, mates: tuple[Mate, Mate]
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker]
 ) -> None:
-    clients = [Client(stage) for _ in range(5)]
-    deflating = [Client(stage, deflate=True) for _ in range(5)]
-    raws = [stage.raw() for _ in range(5)]
+    clients = [Client(harness) for _ in range(5)]
+    deflating = [Client(harness, deflate=True) for _ in range(5)]
+    raws = [harness.raw() for _ in range(5)]
     members = [*raws, *(client.con for client in clients + deflating)]
     for con in members:
-        mates[0].say(Join(con.id, "g"))
+        linked_workers[0].say(Join(con.id, "g"))
     text = b"hello " * 1000
-    mates[1].say(Publish("g", text, "text"))
+    linked_workers[1].say(Publish("g", text, "text"))
     assert framings(members) == 3
     for con in raws:
-        assert stage.write(con) == text
+        assert harness.write(con) == text
     for client in clients + deflating:
         assert client.read() == [("TEXT", text, True)]
 
 
 def test_with_context_takeover_a_message_is_compressed_for_each_member() -> None:
-    stage = Stage(deflate_context_takeover=True)
-    mate = stage.worker()
-    clients = [Client(stage, deflate=True) for _ in range(3)]
+    harness = Harness(deflate_context_takeover=True)
+    linked = harness.worker()
+    clients = [Client(harness, deflate=True) for _ in range(3)]
     for client in clients:
-        mate.say(Join(client.con.id, "g"))
+        linked.say(Join(client.con.id, "g"))
     text = b"hello " * 1000
-    mate.say(Send(clients[0].con.id, text, "text"))
+    linked.say(Send(clients[0].con.id, text, "text"))
     for _ in range(3):
-        mate.say(Publish("g", text, "text"))
+        linked.say(Publish("g", text, "text"))
     assert framings(client.con for client in clients) == 0
     assert clients[0].read() == [("TEXT", text, True)] * 4
     for client in clients[1:]:
@@ -324,25 +337,25 @@ def test_with_context_takeover_a_message_is_compressed_for_each_member() -> None
 
 
 def test_a_published_message_is_masked_for_each_opened_websocket(
-    stage: Stage, mates: tuple[Mate, Mate]
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker]
 ) -> None:
-    one, _ = mates
+    one, _ = linked_workers
     con = one.link.new_id()
     one.say(Open(con, "ws://h/", "websocket"), Join(con, "g"))
     one.say(Publish("g", b"early", "text"))
-    [entry] = stage.registry.to_dial
+    [entry] = harness.registry.to_dial
     assert entry.con.framing_key is None
     assert entry.con.state is ConnectionState.CONNECTING
 
 
 def test_members_that_have_closed_get_nothing(
-    stage: Stage, mates: tuple[Mate, Mate], client: Client
+    harness: Harness, linked_workers: tuple[LinkedWorker, LinkedWorker], client: Client
 ) -> None:
-    one, _ = mates
-    raw = stage.raw()
+    one, _ = linked_workers
+    raw = harness.raw()
     for con in (raw, client.con):
         one.say(Join(con.id, "g"))
-        stage.hang_up(con)
+        harness.hang_up(con)
     assert refused(one, Publish("g", b"x", "text")) == ""
     assert raw.output.size == client.con.output.size == 0
 
@@ -352,105 +365,105 @@ def test_members_that_have_closed_get_nothing(
 LIMIT = 1000
 
 
-def joined(stage: Stage, *cons: Connection) -> Mate:
-    mate = stage.worker()
-    mate.work()
+def joined(harness: Harness, *cons: Connection) -> LinkedWorker:
+    linked = harness.worker()
+    linked.work()
     for con in cons:
-        mate.say(Join(con.id, "g"))
-    return mate
+        linked.say(Join(con.id, "g"))
+    return linked
 
 
-def test_by_default_overflow_closes_the_connection(stage: Stage) -> None:
-    stage = Stage(output_limit=LIMIT)
-    slow, quick = stage.raw(), stage.raw()
-    mate = joined(stage, slow, quick)
+def test_by_default_overflow_closes_the_connection(harness: Harness) -> None:
+    harness = Harness(output_limit=LIMIT)
+    slow, quick = harness.raw(), harness.raw()
+    linked = joined(harness, slow, quick)
     for n in range(20):
-        mate.say(Publish("g", b"%03d" % n + b"x" * 97))
-        stage.write(quick)
-        stage.now += 0.2
-    stage.turn()
+        linked.say(Publish("g", b"%03d" % n + b"x" * 97))
+        harness.write(quick)
+        harness.now += 0.2
+    harness.turn()
     assert (slow.ending.code, slow.ending.cause, slow.output.reset) == (1008, "overflow", True)
     assert quick.state is ConnectionState.OPEN
-    assert [type(event) for event in mate.work()] == [OnError, OnClose]
+    assert [type(event) for event in linked.work()] == [OnError, OnClose]
 
 
 @pytest.mark.parametrize("size", range(70, 110))
 @pytest.mark.parametrize("kind", ["raw", "websocket"])
 def test_drop_newest_keeps_the_oldest_messages_whole(kind: str, size: int) -> None:
     """Whatever the sizes: a frame's head counts too."""
-    stage = Stage(output_limit=LIMIT, overflow="drop-newest")
-    client = Client(stage) if kind == "websocket" else None
-    con = client.con if client else stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=LIMIT, overflow="drop-newest")
+    client = Client(harness) if kind == "websocket" else None
+    con = client.con if client else harness.raw()
+    linked = joined(harness, con)
     messages = [b"%03d" % n + b"x" * (size - 3) for n in range(20)]
     for message in messages:
-        mate.say(Publish("g", message))
+        linked.say(Publish("g", message))
     assert con.state is ConnectionState.OPEN
     assert con.output.size <= LIMIT
-    kept = 20 - stage.registry.outgoing.dropped
+    kept = 20 - harness.registry.outgoing.dropped
     assert kept >= LIMIT // (size + 2)
     if client:
         assert [frame[1] for frame in client.read()] == messages[:kept]
     else:
-        assert stage.write(con) == b"".join(messages[:kept])
+        assert harness.write(con) == b"".join(messages[:kept])
 
 
 @pytest.mark.parametrize("written", [0, 1, 150])
 def test_drop_oldest_keeps_the_newest_messages_whole(written: int) -> None:
-    stage = Stage(output_limit=LIMIT, overflow="drop-oldest")
-    client = Client(stage)
-    mate = joined(stage, client.con)
+    harness = Harness(output_limit=LIMIT, overflow="drop-oldest")
+    client = Client(harness)
+    linked = joined(harness, client.con)
     messages = [b"%03d" % n + b"x" * 95 for n in range(30)]
     for message in messages[:10]:
-        mate.say(Publish("g", message))
-    client.protocol.receive_data(stage.write(client.con, written))
+        linked.say(Publish("g", message))
+    client.protocol.receive_data(harness.write(client.con, written))
     for message in messages[10:]:
-        mate.say(Publish("g", message))
+        linked.say(Publish("g", message))
     assert client.con.state is ConnectionState.OPEN
     assert client.con.output.size <= LIMIT
     got = [frame[1] for frame in client.read()]
     begun = written // 100 + (written % 100 > 0)
     assert got[:begun] == messages[:begun], "what has been written in part stays"
     assert got[begun:] == messages[30 - len(got[begun:]) :]
-    assert stage.registry.outgoing.dropped == 30 - len(got) > 0
+    assert harness.registry.outgoing.dropped == 30 - len(got) > 0
 
 
 @pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
 def test_a_message_sent_to_one_connection_is_never_dropped(policy: str) -> None:
-    stage = Stage(output_limit=LIMIT, overflow=policy)
-    con = stage.raw()
-    mate = joined(stage, con)
-    mate.say(Send(con.id, b"x" * LIMIT))
-    mate.say(Send(con.id, b"x"))
+    harness = Harness(output_limit=LIMIT, overflow=policy)
+    con = harness.raw()
+    linked = joined(harness, con)
+    linked.say(Send(con.id, b"x" * LIMIT))
+    linked.say(Send(con.id, b"x"))
     assert con.output.size == LIMIT + 1
     assert con.state is ConnectionState.OPEN
-    stage.now += AT_ONCE + 0.1
-    mate.say(Send(con.id, b"x"))
-    stage.turn()
+    harness.now += AT_ONCE + 0.1
+    linked.say(Send(con.id, b"x"))
+    harness.turn()
     assert con.ending.cause == "overflow"
 
 
 @pytest.mark.parametrize("policy", ["drop-newest", "drop-oldest"])
 def test_a_published_message_larger_than_the_bound_is_dropped(policy: str) -> None:
-    stage = Stage(output_limit=LIMIT, overflow=policy)
-    con = stage.raw()
-    mate = joined(stage, con)
-    mate.say(Publish("g", b"x" * (LIMIT + 1)))
+    harness = Harness(output_limit=LIMIT, overflow=policy)
+    con = harness.raw()
+    linked = joined(harness, con)
+    linked.say(Publish("g", b"x" * (LIMIT + 1)))
     assert con.state is ConnectionState.OPEN
     assert con.output.size == 0
 
 
 def test_a_mark_is_reached_although_something_before_it_was_dropped() -> None:
-    stage = Stage(output_limit=LIMIT, overflow="drop-oldest")
-    con = stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=LIMIT, overflow="drop-oldest")
+    con = harness.raw()
+    linked = joined(harness, con)
     for _ in range(10):
-        mate.say(Publish("g", b"x" * 100))
-    mate.say(Mark(con.id, 1))
-    mate.say(Publish("g", b"y" * 100))
-    stage.write(con)
-    stage.turn()
-    assert mate.take(Reached) == [Reached(con.id, 1)]
+        linked.say(Publish("g", b"x" * 100))
+    linked.say(Mark(con.id, 1))
+    linked.say(Publish("g", b"y" * 100))
+    harness.write(con)
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 1)]
 
 
 # --- shares: what is large holds up nobody (Ratchet #966, ws #617, workerman #852) ---
@@ -461,7 +474,7 @@ def large(size: int = 6 * DEFLATED_AT_ONCE) -> bytes:
     return b" ".join(b"%d" % (n * n) for n in range(size))[:size]
 
 
-class Slow(Stage):
+class Slow(Harness):
     """Turns are taken one by one."""
 
     def receive(self, identity: bytes, data: bytes) -> None:
@@ -469,101 +482,101 @@ class Slow(Stage):
 
 
 def test_a_large_group_gets_a_message_over_several_turns() -> None:
-    stage = Slow()
-    cons = [stage.raw() for _ in range(300)]
-    stranger = stage.raw()
-    mate = joined(stage, *cons)
-    mate.say(Publish("g", b"to all"), Send(stranger.id, b"to one"))
+    harness = Slow()
+    cons = [harness.raw() for _ in range(300)]
+    stranger = harness.raw()
+    linked = joined(harness, *cons)
+    linked.say(Publish("g", b"to all"), Send(stranger.id, b"to one"))
     assert stranger.output.size, "nobody else waits for them"
     turns = 0
     while any(not con.output.size for con in cons):
         before = sum(con.output.size > 0 for con in cons)
-        stage.registry.dirty.clear()
-        assert stage.sessions.backlog.go_on(0.0)
+        harness.registry.dirty.clear()
+        assert harness.sessions.backlog.go_on(0.0)
         assert sum(con.output.size > 0 for con in cons) - before <= SHARE
         turns += 1
     assert turns >= 4
-    assert not stage.sessions.is_busy or not stage.sessions.backlog.go_on(0.0)
-    assert {stage.write(con) for con in cons} == {b"to all"}
+    assert not harness.sessions.is_busy or not harness.sessions.backlog.go_on(0.0)
+    assert {harness.write(con) for con in cons} == {b"to all"}
 
 
 def test_members_may_leave_while_a_message_is_being_published() -> None:
     """Who was in the group then gets it, and who has gone meanwhile does no harm."""
-    stage = Slow()
-    cons = [stage.raw() for _ in range(300)]
-    mate = joined(stage, *cons)
-    late = stage.raw()
-    mate.work()
-    mate.say(Publish("g", b"x"), Leave(cons[-1].id, "g"), Join(late.id, "g"))
-    stage.hang_up(cons[-2])
-    mate.work()
-    while stage.sessions.backlog.go_on(0.0):
-        stage.registry.dirty.clear()
-    assert stage.write(cons[-1]) == b"x"
-    assert stage.write(late) == b""
-    assert not stage.registry.outgoing.broadcasts
+    harness = Slow()
+    cons = [harness.raw() for _ in range(300)]
+    linked = joined(harness, *cons)
+    late = harness.raw()
+    linked.work()
+    linked.say(Publish("g", b"x"), Leave(cons[-1].id, "g"), Join(late.id, "g"))
+    harness.hang_up(cons[-2])
+    linked.work()
+    while harness.sessions.backlog.go_on(0.0):
+        harness.registry.dirty.clear()
+    assert harness.write(cons[-1]) == b"x"
+    assert harness.write(late) == b""
+    assert not harness.registry.outgoing.broadcasts
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_each_member_gets_published_messages_in_order(seed: int) -> None:
     """Publishes to large groups, sends and a close, of two workers, and turns between them."""
     choose = random.Random(seed)
-    stage = Slow()
-    cons = [stage.raw() for _ in range(150)]
-    one, two = joined(stage, *cons), stage.worker()
+    harness = Slow()
+    cons = [harness.raw() for _ in range(150)]
+    one, two = joined(harness, *cons), harness.worker()
     expected: dict[int, bytes] = {con.id: b"" for con in cons}
     for n in range(60):
-        mate = choose.choice((one, two))
+        linked = choose.choice((one, two))
         data = b"%d," % n
         if choose.random() < 0.5:
-            mate.say(Publish("g", data))
+            linked.say(Publish("g", data))
             for con in cons:
                 expected[con.id] += data
         else:
             con = choose.choice(cons)
-            mate.say(Send(con.id, data))
+            linked.say(Send(con.id, data))
             expected[con.id] += data
-        while choose.random() < 0.3 or len(stage.registry.outgoing.broadcasts) >= MOST_BROADCASTS:
-            stage.sessions.backlog.go_on(0.0)
-            stage.registry.dirty.clear()
+        while choose.random() < 0.3 or len(harness.registry.outgoing.broadcasts) >= MOST_BROADCASTS:
+            harness.sessions.backlog.go_on(0.0)
+            harness.registry.dirty.clear()
     last = choose.choice(cons)
     one.say(Publish("g", b"last"), Close(last.id))
     assert last.state is ConnectionState.CLOSED
-    while stage.sessions.backlog.go_on(0.0):
-        stage.registry.dirty.clear()
+    while harness.sessions.backlog.go_on(0.0):
+        harness.registry.dirty.clear()
     for con in cons:
-        assert stage.write(con) == expected[con.id] + b"last"
+        assert harness.write(con) == expected[con.id] + b"last"
 
 
 def test_a_worker_that_publishes_too_much_waits_alone() -> None:
-    stage = Slow()
-    cons = [stage.raw() for _ in range(1000)]
-    one, two = joined(stage, *cons), stage.worker()
-    stranger = stage.raw()
+    harness = Slow()
+    cons = [harness.raw() for _ in range(1000)]
+    one, two = joined(harness, *cons), harness.worker()
+    stranger = harness.raw()
     two.work()
     one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
-    assert len(stage.registry.outgoing.broadcasts) == MOST_BROADCASTS
+    assert len(harness.registry.outgoing.broadcasts) == MOST_BROADCASTS
     assert not stranger.output.size
     two.say(Send(stranger.id, b"two"))
-    assert stage.write(stranger) == b"two"
+    assert harness.write(stranger) == b"two"
     turns = 0
-    while stage.sessions.backlog.go_on(0.0):
-        stage.registry.dirty.clear()
+    while harness.sessions.backlog.go_on(0.0):
+        harness.registry.dirty.clear()
         turns += 1
-    assert stage.write(stranger) == b"one"
+    assert harness.write(stranger) == b"one"
     assert turns < 40 * 1000 / SHARE / 4, "those on their way together are one write"
-    assert stage.write(cons[-1]) == b"".join(b"%02d" % n for n in range(40))
+    assert harness.write(cons[-1]) == b"".join(b"%02d" % n for n in range(40))
 
 
 @pytest.mark.parametrize("takeover", [True, False])
 @pytest.mark.parametrize("way", ["send", "publish"])
 def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) -> None:
     """One of 40 MiB held up everybody for two seconds."""
-    stage = Slow(deflate_context_takeover=takeover)
-    one, two = stage.worker(), stage.worker()
-    client, other = Client(stage, deflate=True), Client(stage)
-    for mate in (one, two):
-        mate.work()
+    harness = Slow(deflate_context_takeover=takeover)
+    one, two = harness.worker(), harness.worker()
+    client, other = Client(harness, deflate=True), Client(harness)
+    for linked in (one, two):
+        linked.work()
     con = client.con.id
     one.say(Join(con, "g"))
     data = large()
@@ -573,53 +586,53 @@ def test_a_large_message_is_compressed_piece_by_piece(takeover: bool, way: str) 
     two.say(Publish("g", b"3", "text"))
     assert other.read() == [("TEXT", b"o", True)], "others of that batch do not wait"
     turns = 0
-    while stage.sessions.is_busy and stage.sessions.backlog.go_on(0.0):
-        stage.registry.dirty.clear()
+    while harness.sessions.is_busy and harness.sessions.backlog.go_on(0.0):
+        harness.registry.dirty.clear()
         turns += 1
     assert turns >= len(data) // DEFLATED
     assert client.read() == [("TEXT", part, True) for part in (data, b"1", b"2", b"3")]
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
 
 
 def test_a_close_comes_after_the_large_message_before_it() -> None:
-    stage = Slow()
-    mate = stage.worker()
-    client = Client(stage, deflate=True)
-    mate.work()
+    harness = Slow()
+    linked = harness.worker()
+    client = Client(harness, deflate=True)
+    linked.work()
     data = large()
     sent = (Send(client.con.id, data, "text"), Close(client.con.id, 4000, "bye"))
-    mate.say(*sent, Send(client.con.id, b"never", "text"))
+    linked.say(*sent, Send(client.con.id, b"never", "text"))
     assert client.con.state is ConnectionState.OPEN
-    while stage.sessions.backlog.go_on(0.0):
+    while harness.sessions.backlog.go_on(0.0):
         pass
-    client.protocol.receive_data(stage.write(client.con))
+    client.protocol.receive_data(harness.write(client.con))
     frames = [event for event in client.protocol.events_received() if isinstance(event, Frame)]
     assert [frame.opcode.name for frame in frames] == ["TEXT", "CLOSE"]
     assert bytes(frames[0].data) == data
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
 
 
 @pytest.mark.parametrize("end", ["reset", "session"])
 def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> None:
-    stage = Slow()
-    one, two = stage.worker(), stage.worker()
-    client = Client(stage, deflate=True)
-    for mate in (one, two):
-        mate.work()
+    harness = Slow()
+    one, two = harness.worker(), harness.worker()
+    client = Client(harness, deflate=True)
+    for linked in (one, two):
+        linked.work()
     data = large()
     one.say(Send(client.con.id, data, "text"))
     if end == "reset":
-        stage.hang_up(client.con)
+        harness.hang_up(client.con)
         one.work()
         two.work()
     else:
-        stage.sessions.end(one.worker, 0.0, died=True)
-    while stage.sessions.backlog.go_on(0.0):
+        harness.sessions.end(one.worker, 0.0, died=True)
+    while harness.sessions.backlog.go_on(0.0):
         pass
-    assert not stage.registry.outgoing.compressing
+    assert not harness.registry.outgoing.compressing
     if end == "session":
         assert client.read() == [("TEXT", data, True)]
-    assert stage.registry.flow.total == 0
+    assert harness.registry.flow.total == 0
 
 
 # --- who is slow, and for whom a handler queues much at once ---
@@ -627,36 +640,36 @@ def test_a_large_message_is_finished_after_its_session_has_ended(end: str) -> No
 
 @pytest.mark.parametrize("count", [10, 60])
 def test_a_fast_client_gets_much_that_is_sent_at_once(count: int) -> None:
-    stage = Stage(output_limit=4 << 20)
-    con = stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=4 << 20)
+    con = harness.raw()
+    linked = joined(harness, con)
     sent = [bytes([n]) * 1_000_000 for n in range(count)]
-    mate.say(*(Send(con.id, data) for data in sent))
+    linked.say(*(Send(con.id, data) for data in sent))
     got = bytearray()
     while con.output.size:
-        got += stage.write(con, 300_000)
-        stage.now += 0.5
-        if stage.now % 5 == 0:
+        got += harness.write(con, 300_000)
+        harness.now += 0.5
+        if harness.now % 5 == 0:
             # What comes meanwhile is fine as long as it grows no further.
-            mate.say(Send(con.id, b"x"))
+            linked.say(Send(con.id, b"x"))
             sent.append(b"x")
     assert bytes(got) == b"".join(sent)
-    mate.say(*(Send(con.id, data) for data in sent[:count]))
+    linked.say(*(Send(con.id, data) for data in sent[:count]))
     assert con.state is ConnectionState.OPEN, "and again, once it has taken that"
 
 
 @pytest.mark.parametrize("taken", [0, 400, 900])
 def test_a_client_that_reads_less_than_is_sent_is_slow(taken: int) -> None:
-    stage = Stage(output_limit=10_000)
-    con = stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=10_000)
+    con = harness.raw()
+    linked = joined(harness, con)
     most = 0
     for _ in range(2000):
-        mate.say(Send(con.id, b"x" * 100))
-        stage.turn()
-        stage.now += 0.01
-        if stage.now % 0.1 < 0.01:
-            stage.write(con, taken)
+        linked.say(Send(con.id, b"x" * 100))
+        harness.turn()
+        harness.now += 0.01
+        if harness.now % 0.1 < 0.01:
+            harness.write(con, taken)
         most = max(most, con.output.size)
         if con.state is not ConnectionState.OPEN:
             break
@@ -665,21 +678,21 @@ def test_a_client_that_reads_less_than_is_sent_is_slow(taken: int) -> None:
 
 
 def test_no_connection_has_more_output_than_one_batch_above_the_limit() -> None:
-    stage = Stage(output_limit=10_000)
-    con = stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=10_000)
+    con = harness.raw()
+    linked = joined(harness, con)
     for _ in range(66):
-        mate.say(Send(con.id, bytes(1 << 20)))
-    stage.turn()
+        linked.say(Send(con.id, bytes(1 << 20)))
+    harness.turn()
     assert con.ending.cause == "overflow"
 
 
 def test_a_connection_above_the_limit_that_its_handler_has_closed_gets_its_last_bytes() -> None:
-    stage = Stage(output_limit=10_000)
-    con = stage.raw()
-    mate = joined(stage, con)
+    harness = Harness(output_limit=10_000)
+    con = harness.raw()
+    linked = joined(harness, con)
     data = bytes(LARGEST_BATCH + 10_001)
-    mate.say(Send(con.id, data), Close(con.id))
-    stage.turn()
+    linked.say(Send(con.id, data), Close(con.id))
+    harness.turn()
     assert con.ending.cause == "handler"
-    assert stage.write(con) == data
+    assert harness.write(con) == data

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from corpus import UPGRADE, frame
-from deadline import UNIT, eventually
-from gateway.served import Served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stage import Mate, Stage
 
-from tests.gateway.peers import Socket
+from tests.corpus import UPGRADE, frame
+from tests.deadline import UNIT, eventually
+from tests.gateway.harness import Harness, LinkedWorker
+from tests.gateway.model.peers import Socket
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.config.addresses import Listen
 from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, Connection
@@ -46,96 +46,96 @@ def answer(con: Connection, **socket: bool) -> Reading:
     return may_read(con, **{"eof": False, "lingering": False, **socket})
 
 
-def asking(stage: Stage) -> Connection:
+def asking(harness: Harness) -> Connection:
     """A WebSocket whose handshake waits for the verdict of on_connect."""
-    return stage.raw(UPGRADE % b"")
+    return harness.raw(UPGRADE % b"")
 
 
-def pause(stage: Stage, con: Connection, why: Pause = PAUSED_COUPLED) -> None:
-    stage.registry.flow.pause(con.entry, why)
+def pause(harness: Harness, con: Connection, why: Pause = PAUSED_COUPLED) -> None:
+    harness.registry.flow.pause(con.entry, why)
 
 
 def test_a_client_that_has_not_said_what_it_is_may_be_read() -> None:
-    con = Stage().raw(b"GE")
+    con = Harness().raw(b"GE")
     assert con.entry is None
     assert answer(con) is Reading.YES
 
 
 def test_an_open_connection_may_be_read_while_it_is_not_paused() -> None:
-    stage = Stage()
-    con = stage.raw()
+    harness = Harness()
+    con = harness.raw()
     assert answer(con) is Reading.YES
     for why in REASONS:
-        pause(stage, con, why)
+        pause(harness, con, why)
         assert answer(con) is Reading.NO
     for why in REASONS:
         assert answer(con) is Reading.NO
-        stage.registry.flow.resume(con.entry, why)
+        harness.registry.flow.resume(con.entry, why)
     assert answer(con) is Reading.YES
 
 
 def test_a_handshake_may_be_read_whatever_the_pauses_until_too_much_has_come() -> None:
-    stage = Stage(verdict="handlers")
-    con = asking(stage)
-    pause(stage, con)
-    stage.say(con, bytes(EARLY_LIMIT - 1))
+    harness = Harness(verdict="handlers")
+    con = asking(harness)
+    pause(harness, con)
+    harness.say(con, bytes(EARLY_LIMIT - 1))
     assert answer(con) is Reading.YES
-    stage.say(con, b"x")
+    harness.say(con, b"x")
     assert answer(con) is Reading.NO
 
 
 def test_a_websocket_that_closes_may_be_read_whatever_the_pauses() -> None:
-    stage = Stage()
-    con = stage.websocket()
-    pause(stage, con)
-    stage.registry.close(con.entry, 1000, "", "handler", 0.0)
+    harness = Harness()
+    con = harness.websocket()
+    pause(harness, con)
+    harness.registry.close(con.entry, 1000, "", "handler", 0.0)
     assert answer(con) is Reading.YES
 
 
 def test_after_eof_nothing_is_read() -> None:
-    stage = Stage()
-    con = stage.raw()
-    stage.registry.receive_eof(con, 0.0)
+    harness = Harness()
+    con = harness.raw()
+    harness.registry.receive_eof(con, 0.0)
     assert con.intake.half_closed
     assert answer(con, eof=True) is answer(con) is Reading.NO
 
 
 def test_a_closed_connection_is_read_while_its_socket_lingers() -> None:
-    stage = Stage()
-    con = stage.raw()
-    pause(stage, con)
-    stage.registry.close(con.entry, 1000, "", "handler", 0.0)
+    harness = Harness()
+    con = harness.raw()
+    pause(harness, con)
+    harness.registry.close(con.entry, 1000, "", "handler", 0.0)
     assert answer(con, lingering=True) is Reading.YES
     assert answer(con, lingering=True, eof=True) is Reading.NO
 
 
 def test_a_client_with_much_to_parse_waits_for_its_turn() -> None:
-    stage = Stage()
-    con = stage.websocket()
+    harness = Harness()
+    con = harness.websocket()
     assert answer(con, is_busy=True) is Reading.IN_TURN
-    stage.say(con, frame(0x81, b"x") * 1000)
+    harness.say(con, frame(0x81, b"x") * 1000)
     assert con.intake.has_more
     assert answer(con) is answer(con, eof=True) is Reading.IN_TURN
-    pause(stage, con)
+    pause(harness, con)
     assert answer(con, is_busy=True) is Reading.NO
 
 
 def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_go() -> None:
-    stage = Stage(memory_limit=MEMORY, verdict="handlers")
-    flow, con = stage.registry.flow, stage.raw()
+    harness = Harness(memory_limit=MEMORY, verdict="handlers")
+    flow, con = harness.registry.flow, harness.raw()
     assert not must_wait(flow, con)
     flow.hold(MEMORY)
     assert flow.due
     assert must_wait(flow, con), "it is not known yet how much there is"
     assert answer(con) is Reading.YES
-    stage.deadlines.check_memory(0.0)
+    harness.deadlines.check_memory(0.0)
     assert flow.full
-    for other in (stage.raw(b"GE"), asking(stage)):
+    for other in (harness.raw(b"GE"), asking(harness)):
         assert not must_wait(flow, other)
     assert must_wait(flow, con)
     assert answer(con) is Reading.NO
     flow.hold(-MEMORY)
-    stage.deadlines.check_memory(0.0)
+    harness.deadlines.check_memory(0.0)
     assert answer(con) is Reading.YES
     assert not must_wait(flow, con)
 
@@ -146,9 +146,9 @@ def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_g
 class Holder:
     """One connection of one client, as one of those who hold sockets has it."""
 
-    def __init__(self, stage: Stage, mate: Mate) -> None:
-        self.stage = stage
-        self.mate = mate
+    def __init__(self, harness: Harness, linked: LinkedWorker) -> None:
+        self.harness = harness
+        self.linked = linked
         self.con: Connection
         self.heard = bytearray()
         self.is_shut = False
@@ -173,16 +173,16 @@ class Holder:
 
     def ack(self) -> None:
         """All handlers return."""
-        for event in self.mate.events:
+        for event in self.linked.events:
             if type(event) is OnMessage:
                 self.heard += event.data
-        if self.mate.events:
-            self.mate.ack()
+        if self.linked.events:
+            self.linked.ack()
 
     def view(self) -> tuple[object, ...]:
         """What must be the same for all of them."""
         con, entry = self.con, self.con.entry
-        events = list(self.mate.events)
+        events = list(self.linked.events)
         if entry is not None:
             events += [event for event, _ in entry.parked]
         read = len(self.heard) + sum([len(e.data) for e in events if type(e) is OnMessage])
@@ -201,9 +201,9 @@ class AtEndpoint(Holder):
     """A real socket."""
 
     def __init__(self, **settings: Any) -> None:
-        self._served = served = Served(memory_limit=MEMORY, **settings)
+        self._served = served = SocketHarness(memory_limit=MEMORY, **settings)
         served.working = False
-        super().__init__(served.stage, served.mate)
+        super().__init__(served.harness, served.linked)
         self._client = served.connect()
         self._client.setblocking(True)
         self._endpoint = served.endpoint
@@ -236,11 +236,11 @@ class InMemory(Holder):
     """The two without a network; they differ in who drives them."""
 
     def __init__(self, make: type[Pipe] | type[Socket], **settings: Any) -> None:
-        stage = Stage(memory_limit=MEMORY, **settings)
-        super().__init__(stage, stage.worker())
+        harness = Harness(memory_limit=MEMORY, **settings)
+        super().__init__(harness, harness.worker())
         listen = Listen(name="test")
-        registry = stage.registry
-        self.con = accepted(registry.ids.new(), listen, stage.settings, {}, 0.0)
+        registry = harness.registry
+        self.con = accepted(registry.ids.new(), listen, harness.settings, {}, 0.0)
         self.socket = make(registry, self.con)
         registry.take(self.con, self.con.first_events(0.0), 0.0)
 
@@ -255,15 +255,15 @@ class InMemory(Holder):
         self.socket.peer_closed = True
 
     def end_turn(self) -> None:
-        flow = self.stage.registry.flow
+        flow = self.harness.registry.flow
         if flow.is_check_due:
-            self.stage.deadlines.check_memory(self.stage.now)
+            self.harness.deadlines.check_memory(self.harness.now)
         changed = flow.changed
         for entry in list(changed):
             changed.pop(entry, None)
             if entry.con.endpoint is not None:
-                entry.con.endpoint.judge_pause(self.stage.now)
-        self.stage.turn()
+                entry.con.endpoint.judge_pause(self.harness.now)
+        self.harness.turn()
 
     def close(self) -> None:
         pass
@@ -277,7 +277,7 @@ class AtPipe(InMemory):
 
     def turn(self) -> None:
         assert isinstance(self.socket, Pipe)
-        self.socket.step(self.stage.now)
+        self.socket.step(self.harness.now)
         self.end_turn()
 
 
@@ -290,8 +290,8 @@ class AtModel(InMemory):
     def turn(self) -> None:
         assert isinstance(self.socket, Socket)
         if self.socket.readable:
-            self.socket.read(65536, self.stage.now)
-        self.socket.flush(1 << 20, self.stage.now)
+            self.socket.read(65536, self.harness.now)
+        self.socket.flush(1 << 20, self.harness.now)
         self.end_turn()
 
 
@@ -312,7 +312,7 @@ STEPS = st.one_of(
 
 
 def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
-    flow, con = holder.stage.registry.flow, holder.con
+    flow, con = holder.harness.registry.flow, holder.con
     entry = con.entry
     match step:
         case "send", what if not holder.is_shut:
@@ -328,13 +328,13 @@ def take_step(holder: Holder, step: tuple[Any, ...]) -> None:
         case ("ack",):
             holder.ack()
         case ("accept",) if con.undecided:
-            holder.mate.say(Accept(con.id))
+            holder.linked.say(Accept(con.id))
         case ("reject",) if con.undecided:
             holder.was_closed = True
-            holder.mate.say(Reject(con.id, 403))
+            holder.linked.say(Reject(con.id, 403))
         case ("close",) if entry is not None:
             holder.was_closed = True
-            holder.mate.say(Close(con.id, 1000, ""))
+            holder.linked.say(Close(con.id, 1000, ""))
         case ("shut",):
             holder.is_shut = True
             holder.shut()
@@ -385,7 +385,7 @@ def test_every_holder_of_a_socket_pauses_reading_alike(
             for holder in holders:
                 take_step(holder, step)
             settle(holders)
-        while any(holder.mate.events for holder in holders):
+        while any(holder.linked.events for holder in holders):
             for holder in holders:
                 holder.ack()
             settle(holders)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from corpus import frame
-from stage import Stage, entry_of
-
+from tests.corpus import frame
+from tests.gateway.harness import Harness, entry_of
 from wsraw.gateway.connection.connection import CLOSING, ConnectionState
 from wsraw.gateway.delivery.registry import ALIASES_KEPT
 from wsraw.link.records import (
@@ -20,9 +19,9 @@ from wsraw.link.records import (
 
 
 def test_only_ids_that_were_given_out_are_known() -> None:
-    stage = Stage()
-    registry = stage.registry
-    con = stage.raw()
+    harness = Harness()
+    registry = harness.registry
+    con = harness.raw()
     base = registry.ids.epoch << ID_EPOCH_SHIFT
     assert registry.find(con.id) is entry_of(con)
     assert registry.find(base) == f"connection {base} was never given out"
@@ -36,20 +35,20 @@ def test_only_ids_that_were_given_out_are_known() -> None:
 
 
 def test_ids_of_earlier_gateways_are_closed() -> None:
-    registry = Stage().registry
+    registry = Harness().registry
     registry.ids.epoch = 3
     assert registry.find(2 << ID_EPOCH_SHIFT | 99_999) is None
     assert isinstance(registry.find(99), str), "epochs begin at 1"
 
 
 def test_a_name_belongs_to_one_pool_and_lasts_as_long_as_the_connection() -> None:
-    stage = Stage()
-    registry = stage.registry
-    entry = entry_of(stage.websocket())
+    harness = Harness()
+    registry = harness.registry
+    entry = entry_of(harness.websocket())
     registry.give_name(entry, "feed")
     assert registry.named(registry.pool(), "feed") is entry
     assert registry.named(registry.pool("other"), "feed") is None
-    registry.close(entry, 1000, "", "handler", stage.now)
+    registry.close(entry, 1000, "", "handler", harness.now)
     assert entry.con.state is ConnectionState.CLOSING
     assert registry.named(registry.pool(), "feed") is None, "on its way out"
     registry.forget(entry)
@@ -57,9 +56,9 @@ def test_a_name_belongs_to_one_pool_and_lasts_as_long_as_the_connection() -> Non
 
 
 def test_a_name_that_was_taken_meanwhile_stays_with_its_holder() -> None:
-    stage = Stage()
-    registry = stage.registry
-    one, two = entry_of(stage.raw()), entry_of(stage.raw())
+    harness = Harness()
+    registry = harness.registry
+    one, two = entry_of(harness.raw()), entry_of(harness.raw())
     registry.give_name(one, "feed")
     registry.give_name(two, "feed")
     registry.forget(one)
@@ -67,9 +66,9 @@ def test_a_name_that_was_taken_meanwhile_stays_with_its_holder() -> None:
 
 
 def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
-    stage = Stage()
-    registry = stage.registry
-    one, two = entry_of(stage.raw()), entry_of(stage.raw())
+    harness = Harness()
+    registry = harness.registry
+    one, two = entry_of(harness.raw()), entry_of(harness.raw())
     registry.give_name(one, "feed")
     registry.alias(5, one)
     assert registry.find(5) is one
@@ -84,78 +83,78 @@ def test_aliases_lead_to_the_successor_and_end_with_the_name() -> None:
 
 
 def test_only_so_many_aliases_are_kept() -> None:
-    stage = Stage()
-    entry = entry_of(stage.raw())
+    harness = Harness()
+    entry = entry_of(harness.raw())
     for asked in range(5, 5 + ALIASES_KEPT + 1):
-        stage.registry.alias(asked, entry)
-    unknown = [isinstance(stage.registry.find(asked), str) for asked in (5, 6, ALIASES_KEPT + 5)]
+        harness.registry.alias(asked, entry)
+    unknown = [isinstance(harness.registry.find(asked), str) for asked in (5, 6, ALIASES_KEPT + 5)]
     assert unknown == [True, False, False]
 
 
 def test_a_connection_accepted_during_a_stop_is_not_read() -> None:
-    stage = Stage()
-    before = entry_of(stage.raw())
-    stage.registry.stopping = True
-    assert entry_of(stage.raw()).pauses
+    harness = Harness()
+    before = entry_of(harness.raw())
+    harness.registry.stopping = True
+    assert entry_of(harness.raw()).pauses
     assert not before.pauses
 
 
 def test_a_half_closed_connection_ends_when_its_events_are_handled() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.registry.receive_eof(con, stage.now)
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
-    mate.ack()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.registry.receive_eof(con, harness.now)
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnConnect, OnMessage]
+    linked.ack()
     assert con.ending.cause == "eof"
 
 
 def test_frames_before_a_violation_are_answered_before_the_close() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
-    stage.turn()
-    mate.ack()
-    stage.say(con, frame(0x81, b"question") + frame(0x83, b""))
-    stage.turn()
-    (message,) = mate.events
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
+    harness.turn()
+    linked.ack()
+    harness.say(con, frame(0x81, b"question") + frame(0x83, b""))
+    harness.turn()
+    (message,) = linked.events
     assert (con.state, con.output.size) == (CLOSING, 0)
-    mate.ack(message, commands=(Send(con.id, b"answer"),))
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnError, OnClose]
+    linked.ack(message, commands=(Send(con.id, b"answer"),))
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnError, OnClose]
     assert con.ending.cause == "protocol-error"
-    assert stage.write(con) == b"\x82\x06answer\x88\x10\x03\xeainvalid opcode"
+    assert harness.write(con) == b"\x82\x06answer\x88\x10\x03\xeainvalid opcode"
 
 
 def test_a_violation_with_nothing_before_it_ends_the_connection_at_once() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
-    stage.turn()
-    mate.ack()
-    stage.say(con, frame(0x83, b""))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
+    harness.turn()
+    linked.ack()
+    harness.say(con, frame(0x83, b""))
     assert con.ending.cause == "protocol-error"
-    assert stage.write(con) == b"\x88\x10\x03\xeainvalid opcode"
+    assert harness.write(con) == b"\x88\x10\x03\xeainvalid opcode"
 
 
 def test_a_mark_is_answered_when_its_bytes_are_written_or_dropped() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    mate.work()
-    mate.say(Send(con.id, b"12345"), Mark(con.id, 1), Send(con.id, b"67"), Mark(con.id, 2))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    linked.work()
+    linked.say(Send(con.id, b"12345"), Mark(con.id, 1), Send(con.id, b"67"), Mark(con.id, 2))
     entry = entry_of(con)
 
     def reached() -> list[int]:
-        stage.registry.wrote(entry)
-        stage.turn()
-        return [notice.ref for notice in mate.take(Reached)]
+        harness.registry.wrote(entry)
+        harness.turn()
+        return [notice.ref for notice in linked.take(Reached)]
 
     entry.written = 4
     assert reached() == []
     entry.written = 5
     assert reached() == [1]
-    stage.registry.forget(entry)
-    stage.turn()
-    assert [notice.ref for notice in mate.take(Reached)] == [2]
+    harness.registry.forget(entry)
+    harness.turn()
+    assert [notice.ref for notice in linked.take(Reached)] == [2]

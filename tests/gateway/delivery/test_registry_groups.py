@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from stage import Stage, entry_of
-
+from tests.gateway.harness import Harness, entry_of
 from wsraw.config.settings import Settings
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import Entry
@@ -13,8 +12,8 @@ def flow() -> Flow:
 
 
 def entries(count: int) -> list[Entry]:
-    stage = Stage()
-    return [entry_of(stage.raw()) for _ in range(count)]
+    harness = Harness()
+    return [entry_of(harness.raw()) for _ in range(count)]
 
 
 def test_members_are_listed_in_the_order_they_joined() -> None:

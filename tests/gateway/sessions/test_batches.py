@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from corpus import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import TOKEN, Mate, Stage, entry_of, is_over
 
+from tests.corpus import frame
+from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.deadlines import MOST_ENDED
 from wsraw.gateway.delivery.entry import PAUSED_MEMORY
@@ -74,56 +74,56 @@ def hello(**changes: Any) -> Hello:
 
 
 def test_a_message_is_delivered_and_its_answer_is_sent() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw(b"hello")
-    stage.turn()
-    connect, message = mate.events
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw(b"hello")
+    harness.turn()
+    connect, message = linked.events
     assert (type(connect), connect.con, connect.inf) == (OnConnect, con.id, {"Protocol": "raw"})
     assert (type(message), message.con, message.data) == (OnMessage, con.id, b"hello")
-    mate.ack(connect)
-    mate.ack(message, commands=(Send(con.id, b"answer"),))
-    assert con in stage.registry.dirty
-    assert stage.write(con) == b"answer"
-    stage.hang_up(con)
-    stage.turn()
-    error, close = mate.events
+    linked.ack(connect)
+    linked.ack(message, commands=(Send(con.id, b"answer"),))
+    assert con in harness.registry.dirty
+    assert harness.write(con) == b"answer"
+    harness.hang_up(con)
+    harness.turn()
+    error, close = linked.events
     assert (type(error), type(close), close.cause) == (OnError, OnClose, "lost")
-    mate.ack()
-    assert not stage.registry.entries
-    assert stage.registry.flow.total == 0
+    linked.ack()
+    assert not harness.registry.entries
+    assert harness.registry.flow.total == 0
     assert entry_of(con).gone
 
 
 def test_a_silent_connection_is_not_registered() -> None:
-    stage = Stage()
-    con = stage.raw(b"")
-    stage.hang_up(con)
+    harness = Harness()
+    con = harness.raw(b"")
+    harness.hang_up(con)
     assert con.entry is None
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 def test_events_of_a_forgotten_connection_are_ignored() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
     entry = entry_of(con)
-    stage.turn()
-    mate.ack()
-    stage.registry.forget(entry)
-    stage.say(con, b"more")
-    stage.turn()
-    assert mate.events == []
-    assert stage.registry.flow.total == 0
+    harness.turn()
+    linked.ack()
+    harness.registry.forget(entry)
+    harness.say(con, b"more")
+    harness.turn()
+    assert linked.events == []
+    assert harness.registry.flow.total == 0
 
 
 def test_ids_are_never_used_twice() -> None:
-    stage = Stage()
-    ids = [stage.raw().id]
-    mate = stage.worker()
-    ids.append(mate.link.new_id())
-    ids.append(stage.raw().id)
-    ids.append(stage.worker().link.new_id())
+    harness = Harness()
+    ids = [harness.raw().id]
+    linked = harness.worker()
+    ids.append(linked.link.new_id())
+    ids.append(harness.raw().id)
+    ids.append(harness.worker().link.new_id())
     assert len(set(ids)) == 4
     assert all(n >> ID_EPOCH_SHIFT == 1 for n in ids)
 
@@ -132,29 +132,29 @@ def test_ids_are_never_used_twice() -> None:
 
 
 def test_an_identity_is_asked_once_until_its_hello() -> None:
-    stage = Stage()
+    harness = Harness()
     for _ in range(3):
-        stage.receive(b"\0a", b"")
-    stage.receive(b"\0b", encode([5, Send(1, b"late")]))
-    assert stage.sessions.replies == [(b"\0a", who()), (b"\0b", who())]
+        harness.receive(b"\0a", b"")
+    harness.receive(b"\0b", encode([5, Send(1, b"late")]))
+    assert harness.sessions.replies == [(b"\0a", who()), (b"\0b", who())]
 
 
 def test_an_identity_without_a_hello_is_forgotten_and_asked_again() -> None:
-    stage = Stage()
-    stage.receive(b"\0a", b"")
-    stage.sessions.tick(HELLO_TIMEOUT)
-    assert stage.sessions.workers
-    stage.sessions.tick(HELLO_TIMEOUT + 1)
-    assert not stage.sessions.workers
-    stage.receive(b"\0a", b"")
-    assert len(stage.sessions.replies) == 2
+    harness = Harness()
+    harness.receive(b"\0a", b"")
+    harness.sessions.tick(HELLO_TIMEOUT)
+    assert harness.sessions.workers
+    harness.sessions.tick(HELLO_TIMEOUT + 1)
+    assert not harness.sessions.workers
+    harness.receive(b"\0a", b"")
+    assert len(harness.sessions.replies) == 2
 
 
 def test_an_identity_with_a_hello_is_not_forgotten() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    stage.run(HELLO_TIMEOUT + 5)
-    assert mate.worker.session.state is LinkState.READY
+    harness = Harness()
+    linked = harness.worker()
+    harness.run(HELLO_TIMEOUT + 5)
+    assert linked.worker.session.state is LinkState.READY
 
 
 @pytest.mark.parametrize(
@@ -170,105 +170,105 @@ def test_an_identity_with_a_hello_is_not_forgotten() -> None:
     ],
 )
 def test_a_refused_worker_is_told_and_then_dropped_unread(said: bytes) -> None:
-    stage = Stage()
-    stage.receive(b"\0a", said)
-    [(identity, refusal)] = stage.sessions.replies
+    harness = Harness()
+    harness.receive(b"\0a", said)
+    [(identity, refusal)] = harness.sessions.replies
     _, [refused], _ = worker_decoder().decode(refusal)
     assert (identity, type(refused)) == (b"\0a", Refused)
     assert refused.why
-    stage.sessions.replies.clear()
-    stage.receive(b"\0a", encode([0, hello()]))
-    stage.receive(b"\0a", b"")
-    assert (stage.sessions.workers, stage.sessions.replies) == ({}, [])
+    harness.sessions.replies.clear()
+    harness.receive(b"\0a", encode([0, hello()]))
+    harness.receive(b"\0a", b"")
+    assert (harness.sessions.workers, harness.sessions.replies) == ({}, [])
 
 
 def test_banned_identities_are_bounded() -> None:
-    stage = Stage()
+    harness = Harness()
     for n in range(BANNED_KEPT + 1):
-        stage.receive(b"\0%d" % n, b"\xc1")
-    stage.sessions.replies.clear()
-    stage.receive(b"\0%d" % BANNED_KEPT, b"")
-    assert not stage.sessions.replies
-    stage.receive(b"\x000", b"")
-    assert stage.sessions.replies
+        harness.receive(b"\0%d" % n, b"\xc1")
+    harness.sessions.replies.clear()
+    harness.receive(b"\0%d" % BANNED_KEPT, b"")
+    assert not harness.sessions.replies
+    harness.receive(b"\x000", b"")
+    assert harness.sessions.replies
 
 
 def test_garbage_in_a_session_ends_it_and_kills_a_spawned_worker() -> None:
-    stage = Stage()
-    stage.sessions.tokens.add("third", 3)
-    mate = stage.worker(token="third")
-    con = stage.raw()
-    stage.turn()
-    stage.receive(mate.identity, b"\xc1")
-    assert is_over(mate)
-    kinds = [type(record) for record in stage.sessions.to_supervisor]
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    con = harness.raw()
+    harness.turn()
+    harness.receive(linked.identity, b"\xc1")
+    assert is_over(linked)
+    kinds = [type(record) for record in harness.sessions.to_supervisor]
     assert kinds == [Ready, Kill, Left]
-    other = stage.worker()
-    stage.turn()
+    other = harness.worker()
+    harness.turn()
     assert [type(event) for event in other.events] == [OnConnect], "one suspect at a time"
     assert other.events[0].con == con.id
 
 
 def test_a_batch_of_an_earlier_session_is_dropped_whole() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    stage.receive(mate.identity, encode([mate.link.session + 7, Send(con.id, b"x")]))
-    stage.receive(mate.identity, encode([mate.link.session, Send(con.id, b"x"), Ack(1, 9)]))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    harness.receive(linked.identity, encode([linked.link.session + 7, Send(con.id, b"x")]))
+    harness.receive(linked.identity, encode([linked.link.session, Send(con.id, b"x"), Ack(1, 9)]))
     assert con.output.size == 0
-    assert mate.worker.session.dropped == 2
+    assert linked.worker.session.dropped == 2
 
 
 def test_the_same_process_on_a_new_link_ends_its_old_session() -> None:
-    stage = Stage()
-    mate = stage.worker(instance="same")
-    con = stage.raw()
-    stage.turn()
-    again = stage.worker(instance="same")
-    assert is_over(mate)
-    stage.turn()
+    harness = Harness()
+    linked = harness.worker(instance="same")
+    con = harness.raw()
+    harness.turn()
+    again = harness.worker(instance="same")
+    assert is_over(linked)
+    harness.turn()
     assert [event.delivery for event in again.events] == [2, 2], "both at once: nobody died"
     again.ack(commands=(Send(con.id, b"x"),))
-    assert stage.write(con) == b"x"
+    assert harness.write(con) == b"x"
 
 
 def test_a_hello_on_the_same_link_begins_a_new_session() -> None:
     """A worker that was asked twice has thrown away what it had; some of it may have been begun."""
-    stage = Stage()
-    mate = stage.worker()
-    stage.raw()
-    stage.turn()
-    old = mate.worker
-    mate.heard.clear()
-    stage.receive(mate.identity, encode([0, hello()]))
+    harness = Harness()
+    linked = harness.worker()
+    harness.raw()
+    harness.turn()
+    old = linked.worker
+    linked.heard.clear()
+    harness.receive(linked.identity, encode([0, hello()]))
     assert old.session.state is LinkState.GONE
-    assert mate.worker is not old
-    assert [(type(event), event.delivery) for event in mate.work()] == [
+    assert linked.worker is not old
+    assert [(type(event), event.delivery) for event in linked.work()] == [
         (OnConnect, 2),
         (OnMessage, 2),
     ]
-    assert not mate.worker.window.in_flight
+    assert not linked.worker.window.in_flight
 
 
 def test_a_hello_behind_other_records_is_ignored() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(Query(1, "members"), hello())
-    stage.turn()
-    assert mate.worker.session.state is LinkState.READY
-    assert [refused.index for refused in mate.take(Refused)] == [1]
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(Query(1, "members"), hello())
+    harness.turn()
+    assert linked.worker.session.state is LinkState.READY
+    assert [refused.index for refused in linked.take(Refused)] == [1]
 
 
 def test_a_bye_ends_the_session_and_is_reported_to_the_supervisor() -> None:
-    stage = Stage()
-    stage.sessions.tokens.add("third", 3)
-    mate = stage.worker(token="third")
-    mate.link.bye()
-    mate.flush()
-    assert is_over(mate)
-    assert stage.sessions.to_supervisor == [Ready(3), Left(3)]
-    assert stage.sessions.numbered(3) is None
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    linked.link.bye()
+    linked.flush()
+    assert is_over(linked)
+    assert harness.sessions.to_supervisor == [Ready(3), Left(3)]
+    assert harness.sessions.numbered(3) is None
 
 
 @pytest.mark.parametrize(
@@ -277,38 +277,38 @@ def test_a_bye_ends_the_session_and_is_reported_to_the_supervisor() -> None:
     ids=lambda record: type(record).__name__,
 )
 def test_records_behind_a_bye_are_ignored(behind: Any) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    stage.raw()
-    stage.turn()
-    mate.say_raw(Bye(), behind)
-    assert is_over(mate)
-    other = stage.worker()
-    stage.turn()
+    harness = Harness()
+    linked = harness.worker()
+    harness.raw()
+    harness.turn()
+    linked.say_raw(Bye(), behind)
+    assert is_over(linked)
+    other = harness.worker()
+    harness.turn()
     assert [type(event) for event in other.events] == [OnConnect, OnMessage]
-    assert len(stage.registry.flow.changed) == 0
+    assert len(harness.registry.flow.changed) == 0
 
 
 def test_an_open_behind_bye_opens_nothing() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(Bye(), Open(mate.link.new_id(), "h:1"))
-    assert not stage.registry.entries
-    assert not stage.registry.to_dial
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(Bye(), Open(linked.link.new_id(), "h:1"))
+    assert not harness.registry.entries
+    assert not harness.registry.to_dial
 
 
 def test_a_drained_worker_gets_nothing_new() -> None:
-    stage = Stage()
-    stage.sessions.tokens.add("third", 3)
-    mate = stage.worker(token="third")
-    worker = stage.sessions.numbered(3)
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    worker = harness.sessions.numbered(3)
     assert worker is not None
-    stage.sessions.drain(worker, 5.0)
-    stage.raw()
-    stage.turn()
-    assert mate.take(Drain) == [Drain(5.0)]
-    assert mate.events == []
-    assert stage.sessions.numbered(3) is worker
+    harness.sessions.drain(worker, 5.0)
+    harness.raw()
+    harness.turn()
+    assert linked.take(Drain) == [Drain(5.0)]
+    assert linked.events == []
+    assert harness.sessions.numbered(3) is worker
 
 
 # --- commands: ids ---
@@ -329,44 +329,44 @@ def with_id(record: Record, con: int) -> Any:
 @pytest.mark.parametrize("record", ABOUT_A_CONNECTION, ids=lambda record: type(record).__name__)
 @pytest.mark.parametrize("con", [NEVER, 0, 5, -1, 2 << ID_EPOCH_SHIFT | 1, 2**64 - 1, -(2**63)])
 def test_an_id_that_was_never_given_out_is_refused(record: Record, con: int) -> None:
-    mate = Stage().worker()
-    assert "never given out" in mate.refused(with_id(record, con))
+    linked = Harness().worker()
+    assert "never given out" in linked.refused(with_id(record, con))
 
 
 @pytest.mark.parametrize("record", ABOUT_A_CONNECTION, ids=lambda record: type(record).__name__)
 def test_commands_for_a_closed_id_are_ignored_and_counted(record: Record) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    stage.hang_up(con)
-    mate.work()
-    assert mate.refused(with_id(record, con.id)) == ""
-    assert not stage.registry.entries
-    assert mate.take(Reached) == ([Reached(con.id, 1)] if isinstance(record, Mark) else [])
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    harness.hang_up(con)
+    linked.work()
+    assert linked.refused(with_id(record, con.id)) == ""
+    assert not harness.registry.entries
+    assert linked.take(Reached) == ([Reached(con.id, 1)] if isinstance(record, Mark) else [])
 
 
 def test_commands_for_an_id_of_an_earlier_gateway_are_ignored() -> None:
-    stage = Stage()
-    stage.registry.ids.epoch = 2
-    assert stage.worker().refused(Send(OLD, b"x")) == ""
+    harness = Harness()
+    harness.registry.ids.epoch = 2
+    assert harness.worker().refused(Send(OLD, b"x")) == ""
 
 
 def test_refusals_name_batch_and_index_and_the_rest_applies() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    mate.say_raw()
-    mate.say_raw(Send(NEVER, b""), Send(con.id, b"x"), ["nope"], Ack(1, 2))
-    stage.turn()
-    assert [(refused.batch, refused.index) for refused in mate.take(Refused)] == [(2, 2), (2, 0)]
-    assert stage.write(con) == b"x"
-    assert not mate.worker.window.in_flight
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.say_raw()
+    linked.say_raw(Send(NEVER, b""), Send(con.id, b"x"), ["nope"], Ack(1, 2))
+    harness.turn()
+    assert [(refused.batch, refused.index) for refused in linked.take(Refused)] == [(2, 2), (2, 0)]
+    assert harness.write(con) == b"x"
+    assert not linked.worker.window.in_flight
 
 
 def test_records_that_are_not_implemented_are_refused() -> None:
-    assert "not supported" in Stage().worker().refused(Splice(OLD, OLD))
+    assert "not supported" in Harness().worker().refused(Splice(OLD, OLD))
 
 
 # --- commands: send, close ---
@@ -382,67 +382,67 @@ def test_records_that_are_not_implemented_are_refused() -> None:
     ],
 )
 def test_a_send_reaches_a_websocket(send: Send, why: str) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
-    refused = mate.refused(with_id(send, con.id))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
+    refused = linked.refused(with_id(send, con.id))
     assert why in refused
     assert bool(refused) == bool(why)
     assert bool(con.output.size) != bool(why)
 
 
 def test_a_close_sends_its_code() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
     for code in (0, 999, 1005, 1006, 1015, 2000, 5000, -1, 2**63):
-        assert mate.refused(Close(con.id, code)), code
+        assert linked.refused(Close(con.id, code)), code
     assert con.state is ConnectionState.OPEN
-    assert mate.refused(Close(con.id, 4000, "done")) == ""
+    assert linked.refused(Close(con.id, 4000, "done")) == ""
     assert con.state is ConnectionState.CLOSING
 
 
 def test_only_on_close_is_delivered_for_a_closed_connection() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw(b"1")
-    stage.turn()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw(b"1")
+    harness.turn()
     for data in (b"2", b"3", b"4", b"5"):
-        stage.say(con, data)
-    mate.ack(commands=(Close(con.id, 1000, "bye"),))
-    stage.turn()
-    [close] = mate.events
+        harness.say(con, data)
+    linked.ack(commands=(Close(con.id, 1000, "bye"),))
+    harness.turn()
+    [close] = linked.events
     assert (type(close), close.code, close.reason, close.cause) == (
         OnClose, 1000, "bye", "handler",
     )  # fmt: skip
-    mate.ack()
-    assert stage.registry.flow.total == 0
+    linked.ack()
+    assert harness.registry.flow.total == 0
 
 
 def test_closing_twice_is_closing_once() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    mate.ack(commands=(Close(con.id), Close(con.id, 4000)))
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnClose]
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.ack(commands=(Close(con.id), Close(con.id, 4000)))
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnClose]
 
 
 # --- commands: state ---
 
 
 def test_the_state_moves_with_its_connection() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    mate.ack(commands=(State(con.id, b"s"),))
-    mate.link.bye()
-    mate.flush()
-    other = stage.worker()
-    stage.say(con, b"again")
-    stage.turn()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.ack(commands=(State(con.id, b"s"),))
+    linked.link.bye()
+    linked.flush()
+    other = harness.worker()
+    harness.say(con, b"again")
+    harness.turn()
     [attach] = other.take(Attach)
     assert (attach.con, attach.inf, attach.state, attach.version) == (
         con.id, {"Protocol": "raw"}, b"s", 1,
@@ -450,10 +450,10 @@ def test_the_state_moves_with_its_connection() -> None:
 
 
 def test_a_state_is_taken_only_from_the_worker_that_handles_an_event() -> None:
-    stage = Stage()
-    holder, other = stage.worker(), stage.worker()
-    con = stage.raw()
-    stage.turn()
+    harness = Harness()
+    holder, other = harness.worker(), harness.worker()
+    con = harness.raw()
+    harness.turn()
     if not holder.events:
         holder, other = other, holder
     assert "only while an event" in other.refused(State(con.id, b"theirs"))
@@ -464,236 +464,236 @@ def test_a_state_is_taken_only_from_the_worker_that_handles_an_event() -> None:
 
 
 def test_the_opener_may_set_the_state() -> None:
-    stage = Stage()
-    mate, other = stage.worker(), stage.worker()
-    con = mate.link.new_id()
-    assert mate.refused(Open(con, "127.0.0.1:1")) == ""
-    assert mate.refused(State(con, b"x" * STATE_LIMIT)) == ""
-    assert "at most" in mate.refused(State(con, b"x" * (STATE_LIMIT + 1)))
+    harness = Harness()
+    linked, other = harness.worker(), harness.worker()
+    con = linked.link.new_id()
+    assert linked.refused(Open(con, "127.0.0.1:1")) == ""
+    assert linked.refused(State(con, b"x" * STATE_LIMIT)) == ""
+    assert "at most" in linked.refused(State(con, b"x" * (STATE_LIMIT + 1)))
     assert "only while" in other.refused(State(con, b""))
-    assert len(stage.registry.entries[con].state) == STATE_LIMIT
+    assert len(harness.registry.entries[con].state) == STATE_LIMIT
 
 
 # --- commands: open ---
 
 
-def opened(mate: Mate, **options: Any) -> int:
-    con = mate.link.new_id()
-    assert mate.refused(Open(con, "127.0.0.1:1", options=options)) == ""
+def opened(linked: LinkedWorker, **options: Any) -> int:
+    con = linked.link.new_id()
+    assert linked.refused(Open(con, "127.0.0.1:1", options=options)) == ""
     return con
 
 
 def test_an_opened_connection_is_dialled_and_held_by_its_opener() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = opened(mate)
-    [entry] = stage.registry.to_dial
+    harness = Harness()
+    linked = harness.worker()
+    con = opened(linked)
+    [entry] = harness.registry.to_dial
     assert (entry.id, entry.con.target) == (con, "127.0.0.1:1")
-    stage.registry.take(entry.con, entry.con.connect_failed("no route", 0.0), 0.0)
-    stage.turn()
-    assert [(type(e), e.con) for e in mate.events] == [(OnError, con), (OnClose, con)]
-    assert mate.take(Attach) == [], "it knows what it has opened"
-    mate.ack()
-    assert not stage.registry.entries
+    harness.registry.take(entry.con, entry.con.connect_failed("no route", 0.0), 0.0)
+    harness.turn()
+    assert [(type(e), e.con) for e in linked.events] == [(OnError, con), (OnClose, con)]
+    assert linked.take(Attach) == [], "it knows what it has opened"
+    linked.ack()
+    assert not harness.registry.entries
 
 
 @pytest.mark.parametrize("con", [NEVER, 0, -1, 5, 2**64 - 1])
 def test_an_open_needs_an_id_of_the_range_of_its_session(con: int) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    theirs = stage.worker().link.new_id()
+    harness = Harness()
+    linked = harness.worker()
+    theirs = harness.worker().link.new_id()
     for wrong in (con, theirs):
-        assert "not of this session's range" in mate.refused(Open(wrong, "h:1"))
-    assert not stage.registry.to_dial
+        assert "not of this session's range" in linked.refused(Open(wrong, "h:1"))
+    assert not harness.registry.to_dial
 
 
 def test_an_id_is_opened_once() -> None:
-    mate = Stage().worker()
-    con = opened(mate)
-    assert "opened before" in mate.refused(Open(con, "h:1"))
+    linked = Harness().worker()
+    con = opened(linked)
+    assert "opened before" in linked.refused(Open(con, "h:1"))
 
 
 @pytest.mark.parametrize("name", [5, [], {}, True, b"feed"])
 def test_a_name_is_a_string(name: Any) -> None:
-    mate = Stage().worker()
-    con = mate.link.new_id()
-    assert "must be a string" in mate.refused(Open(con, "h:1", options={"name": name}))
+    linked = Harness().worker()
+    con = linked.link.new_id()
+    assert "must be a string" in linked.refused(Open(con, "h:1", options={"name": name}))
 
 
 def test_a_second_open_of_a_name_returns_the_open_connection() -> None:
-    stage = Stage()
-    mate, other = stage.worker(), stage.worker()
-    con = opened(mate, name="feed")
+    harness = Harness()
+    linked, other = harness.worker(), harness.worker()
+    con = opened(linked, name="feed")
     asked = opened(other, name="feed")
     assert other.take(Opened) == [Opened(asked, con)]
-    assert len(stage.registry.to_dial) == 1
+    assert len(harness.registry.to_dial) == 1
     assert other.refused(Send(asked, b"by the other id")) == ""
-    assert stage.registry.entries[con].con.output.size == len(b"by the other id")
-    assert opened(other, name="another") in stage.registry.entries
+    assert harness.registry.entries[con].con.output.size == len(b"by the other id")
+    assert opened(other, name="another") in harness.registry.entries
 
 
 def test_a_name_is_free_when_its_connection_is_gone() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = opened(mate, name="feed")
-    asked = opened(mate, name="feed")
-    stage.hang_up(stage.registry.entries[con].con)
-    stage.turn()
-    mate.ack()
-    assert mate.refused(Send(asked, b"x")) == "", "closed: a no-op"
-    mate.take(Opened)
-    again = opened(mate, name="feed")
-    assert mate.take(Opened) == []
-    assert again in stage.registry.entries
+    harness = Harness()
+    linked = harness.worker()
+    con = opened(linked, name="feed")
+    asked = opened(linked, name="feed")
+    harness.hang_up(harness.registry.entries[con].con)
+    harness.turn()
+    linked.ack()
+    assert linked.refused(Send(asked, b"x")) == "", "closed: a no-op"
+    linked.take(Opened)
+    again = opened(linked, name="feed")
+    assert linked.take(Opened) == []
+    assert again in harness.registry.entries
 
 
 def test_on_close_may_open_the_name_again() -> None:
     """The way to reconnect: the command stands before the ack of the on_close that it answers."""
-    stage = Stage()
-    mate = stage.worker()
-    con = opened(mate, name="feed")
-    stage.hang_up(stage.registry.entries[con].con)
-    stage.turn()
-    again = mate.link.new_id()
-    mate.ack(commands=(Open(again, "127.0.0.1:1", options={"name": "feed"}),))
-    stage.turn()
-    assert mate.take(Opened) == []
-    assert [*stage.registry.entries] == [again]
-    asked = opened(mate, name="feed")
-    assert mate.take(Opened) == [Opened(asked, again)]
+    harness = Harness()
+    linked = harness.worker()
+    con = opened(linked, name="feed")
+    harness.hang_up(harness.registry.entries[con].con)
+    harness.turn()
+    again = linked.link.new_id()
+    linked.ack(commands=(Open(again, "127.0.0.1:1", options={"name": "feed"}),))
+    harness.turn()
+    assert linked.take(Opened) == []
+    assert [*harness.registry.entries] == [again]
+    asked = opened(linked, name="feed")
+    assert linked.take(Opened) == [Opened(asked, again)]
 
 
 def test_an_unnamed_connection_opened_outside_an_event_ends_with_its_worker() -> None:
-    stage = Stage()
-    mate, other = stage.worker(), stage.worker()
-    con = stage.raw()
-    stage.turn()
-    owned = opened(mate)
-    named = opened(mate, name="feed")
-    during = opened(mate, during=con.id)
-    mate.ack() if mate.events else other.ack()
-    mate.link.bye()
-    mate.flush()
-    stage.turn()
+    harness = Harness()
+    linked, other = harness.worker(), harness.worker()
+    con = harness.raw()
+    harness.turn()
+    owned = opened(linked)
+    named = opened(linked, name="feed")
+    during = opened(linked, during=con.id)
+    linked.ack() if linked.events else other.ack()
+    linked.link.bye()
+    linked.flush()
+    harness.turn()
     assert [(type(e), e.con, e.cause) for e in other.events] == [(OnClose, owned, "owner-left")]
     other.ack()
-    assert {*stage.registry.entries} == {con.id, named, during}
+    assert {*harness.registry.entries} == {con.id, named, during}
 
 
 def test_a_connection_opened_by_an_event_is_coupled_to_its_connection() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con, another = stage.raw(), stage.raw()
-    stage.turn()
-    entries = stage.registry.entries
+    harness = Harness()
+    linked = harness.worker()
+    con, another = harness.raw(), harness.raw()
+    harness.turn()
+    entries = harness.registry.entries
 
     def couples(opened_id: int) -> set[int]:
         return {entry.id for entry in entries[opened_id].couples or ()}
 
-    assert couples(opened(mate, during=con.id)) == {con.id}
-    assert couples(opened(mate, during=con.id, couple=another.id)) == {another.id}
-    assert couples(opened(mate, during=con.id, couple=None)) == set()
-    assert couples(opened(mate)) == set()
-    assert couples(opened(mate, couple=NEVER)) == set()
+    assert couples(opened(linked, during=con.id)) == {con.id}
+    assert couples(opened(linked, during=con.id, couple=another.id)) == {another.id}
+    assert couples(opened(linked, during=con.id, couple=None)) == set()
+    assert couples(opened(linked)) == set()
+    assert couples(opened(linked, couple=NEVER)) == set()
 
 
 def test_an_opened_connection_is_not_coupled_to_itself() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    own = mate.link.new_id()
-    mate.say(Open(own, "h:1", options={"during": own}))
-    [entry] = stage.registry.to_dial
+    harness = Harness()
+    linked = harness.worker()
+    own = linked.link.new_id()
+    linked.say(Open(own, "h:1", options={"during": own}))
+    [entry] = harness.registry.to_dial
     assert entry.couples is None
-    stage.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
-    stage.turn()
-    mate.ack()
-    assert not stage.registry.entries
+    harness.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
+    harness.turn()
+    linked.ack()
+    assert not harness.registry.entries
 
 
 def test_a_connection_with_reconnect_reconnects_for_days() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say(Open(mate.link.new_id(), "h:1", options={"reconnect": True}))
+    harness = Harness()
+    linked = harness.worker()
+    linked.say(Open(linked.link.new_id(), "h:1", options={"reconnect": True}))
     for _ in range(1100):
-        [entry] = stage.registry.to_dial
-        stage.registry.to_dial.clear()
-        stage.now = max(stage.now, entry.dial_at)
-        stage.registry.take(entry.con, entry.con.connect_failed("no", stage.now), stage.now)
-        stage.turn()
-        mate.ack()
-    assert stage.registry.to_dial[0].dial_at - stage.now == LONGEST_DELAY
+        [entry] = harness.registry.to_dial
+        harness.registry.to_dial.clear()
+        harness.now = max(harness.now, entry.dial_at)
+        harness.registry.take(entry.con, entry.con.connect_failed("no", harness.now), harness.now)
+        harness.turn()
+        linked.ack()
+    assert harness.registry.to_dial[0].dial_at - harness.now == LONGEST_DELAY
 
 
 def test_ids_of_a_range_run_out_and_new_ranges_follow_without_end() -> None:
-    stage = Stage()
-    mate = stage.worker()
+    harness = Harness()
+    linked = harness.worker()
     for _ in range(9000):
-        con = mate.link.new_id()
-        mate.say(Open(con, "h:1"))
-        [entry] = stage.registry.to_dial
-        stage.registry.to_dial.clear()
-        stage.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
-        stage.turn()
-        mate.ack()
-    assert not stage.registry.entries
-    assert len(mate.worker.ids) <= 2, "ranges that are used up are not kept"
+        con = linked.link.new_id()
+        linked.say(Open(con, "h:1"))
+        [entry] = harness.registry.to_dial
+        harness.registry.to_dial.clear()
+        harness.registry.take(entry.con, entry.con.connect_failed("no", 0.0), 0.0)
+        harness.turn()
+        linked.ack()
+    assert not harness.registry.entries
+    assert len(linked.worker.ids) <= 2, "ranges that are used up are not kept"
 
 
 def test_output_of_an_opening_connection_pauses_the_coupled_one() -> None:
     """A proxy's client that uploads faster than the upstream answers the dial."""
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    upstream = opened(mate, during=con.id)
-    mate.ack(commands=(Send(upstream, b"x" * 300_000),))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    upstream = opened(linked, during=con.id)
+    linked.ack(commands=(Send(upstream, b"x" * 300_000),))
     assert entry_of(con).pauses
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "raw"])
 def test_an_upload_to_an_opening_connection_is_not_lost(protocol: str) -> None:
     """It stops long before the bound at which a reader is closed or a send refused."""
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    upstream = mate.link.new_id()
-    mate.ack(commands=(Open(upstream, "h:1", protocol, options={"during": con.id}),))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    upstream = linked.link.new_id()
+    linked.ack(commands=(Open(upstream, "h:1", protocol, options={"during": con.id}),))
     sent = 0
-    while not entry_of(con).pauses and sent < stage.settings.output_limit:
-        stage.say(con, b"x" * 60_000)
-        stage.turn()
-        mate.ack(commands=(Send(upstream, b"x" * 60_000),))
+    while not entry_of(con).pauses and sent < harness.settings.output_limit:
+        harness.say(con, b"x" * 60_000)
+        harness.turn()
+        linked.ack(commands=(Send(upstream, b"x" * 60_000),))
         sent += 60_000
-    assert sent <= 2 * stage.settings.high_water_mark
+    assert sent <= 2 * harness.settings.high_water_mark
 
 
 @pytest.mark.parametrize("end", ["upstream ends", "silence"])
 def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end: str) -> None:
     """`nc -N` through a converter: the question is there and the client has said all, before its
     upstream is open."""
-    stage = Stage()
-    mate = stage.worker()
-    registry, con = stage.registry, stage.raw()
-    stage.turn()
-    upstream = opened(mate, during=con.id)
+    harness = Harness()
+    linked = harness.worker()
+    registry, con = harness.registry, harness.raw()
+    harness.turn()
+    upstream = opened(linked, during=con.id)
     there = registry.entries[upstream].con
-    registry.receive_eof(con, stage.now)
-    mate.work()
-    stage.run(60.0)
+    registry.receive_eof(con, harness.now)
+    linked.work()
+    harness.run(60.0)
     assert con.state is ConnectionState.CLOSING, "the upstream has the time of its connect_timeout"
-    registry.take(there, there.connected(stage.now), stage.now)
-    stage.run(stage.settings.close_timeout - 2)
-    mate.say(Send(con.id, b"answer"))
+    registry.take(there, there.connected(harness.now), harness.now)
+    harness.run(harness.settings.close_timeout - 2)
+    linked.say(Send(con.id, b"answer"))
     entry_of(con).written += con.output.size
-    con.written(con.output.size, stage.now)
-    stage.run(stage.settings.close_timeout - 2)
+    con.written(con.output.size, harness.now)
+    harness.run(harness.settings.close_timeout - 2)
     assert con.state is ConnectionState.CLOSING
     if end == "silence":
-        stage.run(4.0)
+        harness.run(4.0)
     else:
-        registry.take(there, there.lost("reset", stage.now), stage.now)
-        stage.run(1.0)
+        registry.take(there, there.lost("reset", harness.now), harness.now)
+        harness.run(1.0)
     assert con.ending.cause == "eof"
     assert not registry._unanswered
 
@@ -702,13 +702,13 @@ def test_a_half_closed_client_gets_the_answer_of_a_connection_opened_for_it(end:
 def test_a_half_closed_client_does_not_wait_for_connections_opened_for_others(
     options: dict[str, Any],
 ) -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    opened(mate, during=con.id, **options)
-    stage.registry.receive_eof(con, stage.now)
-    mate.work()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    opened(linked, during=con.id, **options)
+    harness.registry.receive_eof(con, harness.now)
+    linked.work()
     assert con.ending.cause == "eof"
 
 
@@ -716,17 +716,17 @@ def test_a_half_closed_client_does_not_wait_for_connections_opened_for_others(
 
 
 def test_a_published_message_reaches_the_members_of_its_group() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    one, two = stage.raw(), stage.raw()
+    harness = Harness()
+    linked = harness.worker()
+    one, two = harness.raw(), harness.raw()
     for con in (one, two):
-        assert mate.refused(Join(con.id, "g")) == ""
-    assert mate.refused(Publish("g", b"a")) == ""
-    assert mate.refused(Publish("g", b"b", options={"except": [one.id]})) == ""
-    assert mate.refused(Leave(two.id, "g")) == ""
-    assert mate.refused(Publish("g", b"c")) == ""
-    assert (stage.write(one), stage.write(two)) == (b"ac", b"ab")
-    assert mate.refused(Publish("no such group", b"c")) == ""
+        assert linked.refused(Join(con.id, "g")) == ""
+    assert linked.refused(Publish("g", b"a")) == ""
+    assert linked.refused(Publish("g", b"b", options={"except": [one.id]})) == ""
+    assert linked.refused(Leave(two.id, "g")) == ""
+    assert linked.refused(Publish("g", b"c")) == ""
+    assert (harness.write(one), harness.write(two)) == (b"ac", b"ab")
+    assert linked.refused(Publish("no such group", b"c")) == ""
 
 
 @pytest.mark.parametrize(
@@ -739,134 +739,134 @@ def test_a_published_message_reaches_the_members_of_its_group() -> None:
     ],
 )
 def test_a_wrong_publish_is_refused(publish: Publish, why: str) -> None:
-    assert why in Stage().worker().refused(publish)
+    assert why in Harness().worker().refused(publish)
 
 
 def test_a_couple_command_joins_two_connections() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    one, two = stage.raw(), stage.raw()
-    assert mate.refused(Couple(one.id, two.id)) == ""
-    assert mate.refused(Couple(one.id, one.id)) == ""
+    harness = Harness()
+    linked = harness.worker()
+    one, two = harness.raw(), harness.raw()
+    assert linked.refused(Couple(one.id, two.id)) == ""
+    assert linked.refused(Couple(one.id, one.id)) == ""
     assert entry_of(one).couples == {entry_of(two)}
     assert entry_of(two).couples == {entry_of(one)}
 
 
 def test_a_mark_is_reached_when_the_output_before_it_is_written() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    mate.say(Mark(con.id, 1), Send(con.id, b"1234"), Mark(con.id, 2), Send(con.id, b"5"))
-    stage.turn()
-    assert mate.take(Reached) == [Reached(con.id, 1)]
-    stage.write(con, 3)
-    stage.turn()
-    assert mate.take(Reached) == []
-    stage.write(con, 1)
-    stage.turn()
-    assert mate.take(Reached) == [Reached(con.id, 2)]
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.say(Mark(con.id, 1), Send(con.id, b"1234"), Mark(con.id, 2), Send(con.id, b"5"))
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 1)]
+    harness.write(con, 3)
+    harness.turn()
+    assert linked.take(Reached) == []
+    harness.write(con, 1)
+    harness.turn()
+    assert linked.take(Reached) == [Reached(con.id, 2)]
 
 
 def test_a_mark_of_a_worker_that_has_left_is_not_answered() -> None:
-    stage = Stage()
-    mate, other = stage.worker(), stage.worker()
-    con = stage.raw()
-    mate.say(Send(con.id, b"x"), Mark(con.id, 1))
-    mate.link.bye()
-    mate.flush()
-    stage.write(con)
-    stage.turn()
-    assert mate.take(Reached) == other.take(Reached) == []
+    harness = Harness()
+    linked, other = harness.worker(), harness.worker()
+    con = harness.raw()
+    linked.say(Send(con.id, b"x"), Mark(con.id, 1))
+    linked.link.bye()
+    linked.flush()
+    harness.write(con)
+    harness.turn()
+    assert linked.take(Reached) == other.take(Reached) == []
 
 
 def test_queries_are_answered() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    mate.say(Join(con.id, "g"), Query(1, "members", "g"), Query(2, "members", "nobody"))
-    stage.turn()
-    assert mate.take(Answer) == [Answer(1, [con.id]), Answer(2, [])]
-    assert "there is no query" in mate.refused(Query(3, "weather"))
-    mate.say(Query(4, "ids"))
-    stage.turn()
-    [answer] = mate.take(Answer)
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    linked.say(Join(con.id, "g"), Query(1, "members", "g"), Query(2, "members", "nobody"))
+    harness.turn()
+    assert linked.take(Answer) == [Answer(1, [con.id]), Answer(2, [])]
+    assert "there is no query" in linked.refused(Query(3, "weather"))
+    linked.say(Query(4, "ids"))
+    harness.turn()
+    [answer] = linked.take(Answer)
     first, last = answer.value
-    assert mate.refused(Open(first, "h:1")) == ""
-    assert mate.refused(Open(last, "h:1")) == ""
-    assert mate.refused(Open(last + 1, "h:1")) != ""
+    assert linked.refused(Open(first, "h:1")) == ""
+    assert linked.refused(Open(last, "h:1")) == ""
+    assert linked.refused(Open(last + 1, "h:1")) != ""
 
 
 # --- half-close ---
 
 
 def test_a_half_closed_connection_gets_its_answers_before_the_end() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw(b"hi")
-    stage.registry.receive_eof(con, 0.0)
-    stage.turn()
-    connect, message = mate.events
-    mate.ack(connect)
-    mate.ack(message, commands=(Send(con.id, b"answer"),))
-    stage.turn()
-    assert mate.events == []
-    assert stage.write(con) == b"answer"
-    stage.turn()
-    [close] = mate.events
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw(b"hi")
+    harness.registry.receive_eof(con, 0.0)
+    harness.turn()
+    connect, message = linked.events
+    linked.ack(connect)
+    linked.ack(message, commands=(Send(con.id, b"answer"),))
+    harness.turn()
+    assert linked.events == []
+    assert harness.write(con) == b"answer"
+    harness.turn()
+    [close] = linked.events
     assert (close.code, close.cause) == (1000, "eof")
 
 
 def test_a_half_close_after_all_events_were_handled_ends_the_connection() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw(b"hi")
-    stage.turn()
-    mate.ack()
-    stage.registry.receive_eof(con, 0.0)
-    stage.turn()
-    assert [(type(event), event.cause) for event in mate.events] == [(OnClose, "eof")]
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw(b"hi")
+    harness.turn()
+    linked.ack()
+    harness.registry.receive_eof(con, 0.0)
+    harness.turn()
+    assert [(type(event), event.cause) for event in linked.events] == [(OnClose, "eof")]
 
 
 def test_a_half_close_with_parked_events_waits_for_a_worker() -> None:
-    stage = Stage()
-    con = stage.raw(b"hi")
-    stage.registry.receive_eof(con, 0.0)
-    mate = stage.worker()
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnConnect, OnMessage]
-    mate.ack()
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnClose]
+    harness = Harness()
+    con = harness.raw(b"hi")
+    harness.registry.receive_eof(con, 0.0)
+    linked = harness.worker()
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnConnect, OnMessage]
+    linked.ack()
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnClose]
 
 
 def test_an_end_of_file_of_a_websocket_is_not_a_half_close() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.websocket()
-    stage.registry.receive_eof(con, 0.0)
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnConnect, OnClose]
-    assert mate.events[1].code == 1006
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.websocket()
+    harness.registry.receive_eof(con, 0.0)
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnConnect, OnClose]
+    assert linked.events[1].code == 1006
 
 
 # --- the clock ---
 
 
 def test_a_client_that_waits_too_long_for_a_worker_is_closed() -> None:
-    stage = Stage(worker_wait_timeout=30.0)
-    raw, websocket = stage.raw(), stage.websocket()
-    stage.run(30.0)
+    harness = Harness(worker_wait_timeout=30.0)
+    raw, websocket = harness.raw(), harness.websocket()
+    harness.run(30.0)
     assert {raw.state, websocket.state} == {ConnectionState.OPEN}
-    stage.run(1.0)
+    harness.run(1.0)
     assert raw.output.reset
-    assert stage.write(websocket) == close_frame(1013, b"no worker is ready")
-    assert not stage.registry.entries
-    assert stage.registry.flow.total == 0
-    stage.run(5.0)
-    mate = stage.worker()
-    stage.turn()
-    assert mate.events == []
+    assert harness.write(websocket) == close_frame(1013, b"no worker is ready")
+    assert not harness.registry.entries
+    assert harness.registry.flow.total == 0
+    harness.run(5.0)
+    linked = harness.worker()
+    harness.turn()
+    assert linked.events == []
 
 
 def close_frame(code: int, reason: bytes) -> bytes:
@@ -875,158 +875,158 @@ def close_frame(code: int, reason: bytes) -> bytes:
 
 @pytest.mark.parametrize("wait", [0.0, 1000.0])
 def test_a_client_waits_for_a_worker_within_worker_wait_timeout(wait: float) -> None:
-    stage = Stage(worker_wait_timeout=wait)
-    stage.raw()
-    stage.run(100.0)
-    mate = stage.worker()
-    stage.turn()
-    assert len(mate.events) == 2
+    harness = Harness(worker_wait_timeout=wait)
+    harness.raw()
+    harness.run(100.0)
+    linked = harness.worker()
+    harness.turn()
+    assert len(linked.events) == 2
 
 
 def test_a_client_that_a_worker_knows_is_not_closed_for_waiting() -> None:
-    stage = Stage(worker_wait_timeout=30.0)
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    mate.ack()
-    mate.link.bye()
-    mate.flush()
-    stage.say(con, b"more")
-    stage.run(100.0)
-    other = stage.worker()
-    stage.turn()
+    harness = Harness(worker_wait_timeout=30.0)
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    linked.ack()
+    linked.link.bye()
+    linked.flush()
+    harness.say(con, b"more")
+    harness.run(100.0)
+    other = harness.worker()
+    harness.turn()
     assert [event.data for event in other.events] == [b"more"]
 
 
 def test_reading_that_stays_paused_closes_the_connection() -> None:
-    stage = Stage(pause_timeout=120.0, handler_timeout=0.0)
-    mate = stage.worker()
-    con = stage.raw(b"x" * 300_000)
-    stage.turn()
+    harness = Harness(pause_timeout=120.0, handler_timeout=0.0)
+    linked = harness.worker()
+    con = harness.raw(b"x" * 300_000)
+    harness.turn()
     assert entry_of(con).pauses
-    stage.run(120.0)
+    harness.run(120.0)
     assert con.state is ConnectionState.OPEN
-    stage.run(2.0)
+    harness.run(2.0)
     assert (con.ending.code, con.ending.cause) == (1013, "stalled")
-    mate.ack()
-    stage.turn()
-    assert [type(event) for event in mate.events] == [OnClose]
+    linked.ack()
+    harness.turn()
+    assert [type(event) for event in linked.events] == [OnClose]
 
 
 def test_a_stalled_connection_is_counted_once() -> None:
-    stage = Stage(pause_timeout=5.0, handler_timeout=0.0, close_timeout=0.0)
-    stage.worker()
-    con = stage.websocket()
-    stage.say(con, frame(0x82, bytes(300_000)))
-    stage.turn()
+    harness = Harness(pause_timeout=5.0, handler_timeout=0.0, close_timeout=0.0)
+    harness.worker()
+    con = harness.websocket()
+    harness.say(con, frame(0x82, bytes(300_000)))
+    harness.turn()
     assert entry_of(con).pauses
     # Its handler hangs, and it does not answer our close frame.
-    stage.run(60.0)
+    harness.run(60.0)
     assert con.state is ConnectionState.CLOSING
-    assert stage.registry.counters.counts == {"pause_timeout": 1}
-    stage.hang_up(con)
-    stage.run(60.0)
+    assert harness.registry.counters.counts == {"pause_timeout": 1}
+    harness.hang_up(con)
+    harness.run(60.0)
     assert con.state is ConnectionState.CLOSED
-    assert stage.registry.counters.counts == {"pause_timeout": 1}
+    assert harness.registry.counters.counts == {"pause_timeout": 1}
 
 
 @pytest.mark.parametrize("case", ["no worker", "off", "stopping"])
 def test_a_pause_that_no_handler_causes_does_not_close_the_connection(case: str) -> None:
-    stage = Stage(pause_timeout=0.0 if case == "off" else 120.0, worker_wait_timeout=0.0)
+    harness = Harness(pause_timeout=0.0 if case == "off" else 120.0, worker_wait_timeout=0.0)
     if case != "no worker":
-        stage.worker()
+        harness.worker()
     if case == "stopping":
-        stage.registry.stop()
-    con = stage.raw(b"x" * 300_000)
+        harness.registry.stop()
+    con = harness.raw(b"x" * 300_000)
     assert entry_of(con).pauses
-    stage.run(1000.0)
+    harness.run(1000.0)
     assert con.state is ConnectionState.OPEN
 
 
 def test_above_the_memory_limit_the_fullest_output_is_closed() -> None:
-    stage = Stage(memory_limit=1_000_000)
-    mate = stage.worker()
-    cons = [stage.raw() for _ in range(3)]
-    stage.turn()
-    mate.ack()
+    harness = Harness(memory_limit=1_000_000)
+    linked = harness.worker()
+    cons = [harness.raw() for _ in range(3)]
+    harness.turn()
+    linked.ack()
     for con, size in zip(cons, (200_000, 700_000, 300_000), strict=True):
-        mate.say(Send(con.id, b"x" * size))
-        stage.registry.wrote(entry_of(con))
-    stage.run(1.0)
+        linked.say(Send(con.id, b"x" * size))
+        harness.registry.wrote(entry_of(con))
+    harness.run(1.0)
     assert [con.ending.cause for con in cons] == ["", "memory", ""]
     assert cons[1].reset
-    assert stage.registry.flow.total < 1_000_000, "what is thrown away weighs nothing"
+    assert harness.registry.flow.total < 1_000_000, "what is thrown away weighs nothing"
 
 
 def test_a_slow_reader_past_the_output_limit_is_closed() -> None:
-    stage = Stage(output_limit=1000)
-    mate = stage.worker()
-    con = stage.raw(b"1")
-    stage.turn()
-    stage.say(con, b"2")
-    stage.say(con, b"3")
-    mate.ack(commands=(Send(con.id, b"x" * 1000), Send(con.id, b"x")))
+    harness = Harness(output_limit=1000)
+    linked = harness.worker()
+    con = harness.raw(b"1")
+    harness.turn()
+    harness.say(con, b"2")
+    harness.say(con, b"3")
+    linked.ack(commands=(Send(con.id, b"x" * 1000), Send(con.id, b"x")))
     assert con.state is ConnectionState.OPEN
-    stage.turn()
-    stage.now += AT_ONCE + 0.1
-    mate.ack(commands=(Send(con.id, b"x"),))
-    stage.turn()
+    harness.turn()
+    harness.now += AT_ONCE + 0.1
+    linked.ack(commands=(Send(con.id, b"x"),))
+    harness.turn()
     assert (con.ending.code, con.ending.cause, con.output.reset) == (1008, "overflow", True)
-    kinds = [type(event) for event in mate.events]
+    kinds = [type(event) for event in linked.events]
     assert kinds == [OnError, OnClose]
-    mate.ack()
-    assert stage.registry.flow.total == 0
+    linked.ack()
+    assert harness.registry.flow.total == 0
 
 
 def test_output_written_after_the_end_leaves_no_trace() -> None:
     """A raw connection is forgotten while its last bytes are still on their way."""
     for rest in (None, 10):
-        stage = Stage()
-        mate = stage.worker()
-        con = stage.raw()
-        stage.turn()
-        mate.ack(commands=(Send(con.id, b"x" * 600_000), Close(con.id)))
-        stage.write(con, 10)
-        stage.turn()
-        mate.ack()
-        assert not stage.registry.entries
-        stage.write(con, rest)
-        stage.hang_up(con)
-        assert stage.registry.flow.total == 0
-        assert not stage.registry.flow.paused
-        stage.deadlines.tick(1000.0)
+        harness = Harness()
+        linked = harness.worker()
+        con = harness.raw()
+        harness.turn()
+        linked.ack(commands=(Send(con.id, b"x" * 600_000), Close(con.id)))
+        harness.write(con, 10)
+        harness.turn()
+        linked.ack()
+        assert not harness.registry.entries
+        harness.write(con, rest)
+        harness.hang_up(con)
+        assert harness.registry.flow.total == 0
+        assert not harness.registry.flow.paused
+        harness.deadlines.tick(1000.0)
 
 
 # --- stop ---
 
 
 def test_a_stop_lets_handlers_finish_before_it_closes_connections() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.turn()
-    stage.registry.stop()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.turn()
+    harness.registry.stop()
     assert entry_of(con).pauses
-    assert not stage.sessions.is_quiet()
-    mate.ack(commands=(Send(con.id, b"x"),))
-    assert stage.sessions.is_quiet()
-    stage.registry.close_all(0.0)
-    assert stage.registry.is_waited_for()
-    stage.turn()
-    [close] = mate.events
+    assert not harness.sessions.is_quiet()
+    linked.ack(commands=(Send(con.id, b"x"),))
+    assert harness.sessions.is_quiet()
+    harness.registry.close_all(0.0)
+    assert harness.registry.is_waited_for()
+    harness.turn()
+    [close] = linked.events
     assert (close.code, close.cause) == (1001, "going-away")
-    mate.ack()
-    assert not stage.registry.is_waited_for()
-    assert stage.write(con) == b"x"
+    linked.ack()
+    assert not harness.registry.is_waited_for()
+    assert harness.write(con) == b"x"
 
 
 def test_a_stop_does_not_wait_for_events_that_no_worker_can_handle() -> None:
-    stage = Stage()
-    stage.raw()
-    stage.registry.stop()
-    assert stage.sessions.is_quiet()
-    assert not stage.registry.is_waited_for()
-    late = stage.raw()
+    harness = Harness()
+    harness.raw()
+    harness.registry.stop()
+    assert harness.sessions.is_quiet()
+    assert not harness.registry.is_waited_for()
+    late = harness.raw()
     assert entry_of(late).pauses
 
 
@@ -1080,75 +1080,75 @@ commands = st.one_of(
     )
 )  # fmt: skip
 def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) -> None:
-    stage = Stage(output_limit=8000, high_water_mark=2000)
-    mates = [stage.worker(), stage.worker()]
-    connections = [stage.raw(), stage.websocket()]
+    harness = Harness(output_limit=8000, high_water_mark=2000)
+    linked_workers = [harness.worker(), harness.worker()]
+    connections = [harness.raw(), harness.websocket()]
     for kind, n, records in steps:
         con = connections[n % len(connections)]
         if kind == "batch":
-            mates[n % len(mates)].say_raw(*records)
+            linked_workers[n % len(linked_workers)].say_raw(*records)
         elif kind == "raw":
-            connections.append(stage.raw())
+            connections.append(harness.raw())
         elif kind == "say":
-            stage.say(con, b"x" * 700 if con.kind == "raw" else b"\x82\x80abcd")
+            harness.say(con, b"x" * 700 if con.kind == "raw" else b"\x82\x80abcd")
         elif kind == "hang up":
-            stage.hang_up(con)
+            harness.hang_up(con)
         elif kind == "eof":
-            stage.registry.receive_eof(con, stage.now)
+            harness.registry.receive_eof(con, harness.now)
         elif kind == "turn":
-            stage.turn()
+            harness.turn()
         elif con.entry is not None:
-            stage.write(con, 100)
-        stage.run(1.0)
-        entries = stage.registry.entries.values()
+            harness.write(con, 100)
+        harness.run(1.0)
+        entries = harness.registry.entries.values()
         assert all(entry.held >= 0 and entry.in_flight >= 0 for entry in entries)
-        assert stage.registry.flow.total == sum(r.held + r.output_counted for r in entries)
-    stage.worker().say(Join(connections[0].id, "g"))
+        assert harness.registry.flow.total == sum(r.held + r.output_counted for r in entries)
+    harness.worker().say(Join(connections[0].id, "g"))
 
 
 def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
     """It alone knows the inf and the state: no other one, however busy it is."""
-    stage = Stage()
-    stage.registry.ids.epoch = 2
-    idle = stage.worker()
+    harness = Harness()
+    harness.registry.ids.epoch = 2
+    idle = harness.worker()
     held = [OLD + n for n in range(20)]
-    stage.receive(b"\0x", encode([0, hello(window=2, held=held)]))
-    worker = stage.sessions.workers[b"\0x"]
+    harness.receive(b"\0x", encode([0, hello(window=2, held=held)]))
+    worker = harness.sessions.workers[b"\0x"]
     heard = []
     while worker.window.in_flight or worker.bound:
         heard += [flight.event for flight in worker.window.in_flight.values()]
         first, *_, last = [*worker.window.in_flight, *worker.window.in_flight]
-        stage.receive(b"\0x", encode([worker.session.number, Ack(first, last)]))
-        stage.turn()
+        harness.receive(b"\0x", encode([worker.session.number, Ack(first, last)]))
+        harness.turn()
     assert [event.con for event in heard] == held
     assert idle.events == []
-    assert not stage.registry.entries
+    assert not harness.registry.entries
 
 
 def test_the_end_of_a_connection_whose_holder_died_is_told_to_another() -> None:
-    stage = Stage()
-    stage.registry.ids.epoch = 2
-    mate = stage.worker()
-    stage.receive(b"\0x", encode([0, hello(held=[OLD])]))
-    stage.turn()
-    stage.sessions.end(stage.sessions.workers[b"\0x"], stage.now, died=True)
-    stage.turn()
-    (close,) = mate.events
+    harness = Harness()
+    harness.registry.ids.epoch = 2
+    linked = harness.worker()
+    harness.receive(b"\0x", encode([0, hello(held=[OLD])]))
+    harness.turn()
+    harness.sessions.end(harness.sessions.workers[b"\0x"], harness.now, died=True)
+    harness.turn()
+    (close,) = linked.events
     assert (close.con, close.cause, close.delivery) == (OLD, "gateway-died", 2)
 
 
 def test_a_recycle_that_was_not_done_is_requested_again() -> None:
-    stage = Stage(max_events=10)
-    stage.sessions.tokens.add("third", 3)
-    mate = stage.worker(token="third")
-    con = stage.raw()
+    harness = Harness(max_events=10)
+    harness.sessions.tokens.add("third", 3)
+    linked = harness.worker(token="third")
+    con = harness.raw()
 
     def asked(events: int) -> int:
         for _ in range(events):
-            stage.say(con, b"x")
-            mate.work()
-        stage.run(1)
-        return sum(isinstance(record, Recycle) for record in stage.sessions.to_supervisor)
+            harness.say(con, b"x")
+            linked.work()
+        harness.run(1)
+        return sum(isinstance(record, Recycle) for record in harness.sessions.to_supervisor)
 
     assert asked(5) == 0
     assert asked(7) == 1
@@ -1166,13 +1166,13 @@ def test_a_recycle_that_was_not_done_is_requested_again() -> None:
     ],
 )
 def test_many_expired_connections_are_closed_over_several_turns(setting: str, cause: str) -> None:
-    stage = Stage(**{setting: 10.0})
-    registry = stage.registry
-    deadlines = stage.deadlines
-    mate = stage.worker() if cause != "no-worker" else None
-    cons = [stage.raw(b"x", protocol="raw") for _ in range(2 * MOST_ENDED + 1)]
-    if mate is not None:
-        mate.work()
+    harness = Harness(**{setting: 10.0})
+    registry = harness.registry
+    deadlines = harness.deadlines
+    linked = harness.worker() if cause != "no-worker" else None
+    cons = [harness.raw(b"x", protocol="raw") for _ in range(2 * MOST_ENDED + 1)]
+    if linked is not None:
+        linked.work()
     for con in cons:
         if cause == "stalled":
             registry.flow.pause(entry_of(con), PAUSED_MEMORY)

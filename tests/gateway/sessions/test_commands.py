@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stage import Stage, entry_of
 
+from tests.gateway.harness import Harness, entry_of
 from wsraw.link.records import (
     STATE_LIMIT,
     Answer,
@@ -32,7 +32,7 @@ def open_(con: int, **options: Any) -> Open:
 
 
 def test_commands_that_are_not_implemented_are_refused() -> None:
-    assert Stage().worker().refused(Splice(1, 2)) == (
+    assert Harness().worker().refused(Splice(1, 2)) == (
         "splice of connection 1: not supported in this version"
     )
 
@@ -51,15 +51,15 @@ def test_commands_that_are_not_implemented_are_refused() -> None:
     ids=str,
 )
 def test_an_impossible_command_is_refused_with_its_reason(record: Record, why: str) -> None:
-    assert why in Stage().worker().refused(record)
+    assert why in Harness().worker().refused(record)
 
 
 def test_a_state_is_taken_only_from_the_worker_that_handles_the_connection() -> None:
-    stage = Stage()
-    mate, other = stage.worker(), stage.worker()
-    con = stage.raw()
-    stage.turn()
-    holder, stranger = (mate, other) if mate.events else (other, mate)
+    harness = Harness()
+    linked, other = harness.worker(), harness.worker()
+    con = harness.raw()
+    harness.turn()
+    holder, stranger = (linked, other) if linked.events else (other, linked)
     assert "only while an event" in stranger.refused(State(con.id, b"stolen"))
     assert holder.refused(State(con.id, b"x" * (STATE_LIMIT + 1))).startswith("state of")
     assert holder.refused(State(con.id, b"mine")) == ""
@@ -69,62 +69,62 @@ def test_a_state_is_taken_only_from_the_worker_that_handles_the_connection() -> 
 
 
 def test_an_id_opens_one_connection() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = mate.link.new_id()
-    assert mate.refused(open_(con)) == ""
-    assert "opened before" in mate.refused(open_(con))
-    assert "not of this session's range" in mate.refused(open_(con + 1_000_000))
-    assert "must be a string" in mate.refused(open_(mate.link.new_id(), name=5))
+    harness = Harness()
+    linked = harness.worker()
+    con = linked.link.new_id()
+    assert linked.refused(open_(con)) == ""
+    assert "opened before" in linked.refused(open_(con))
+    assert "not of this session's range" in linked.refused(open_(con + 1_000_000))
+    assert "must be a string" in linked.refused(open_(linked.link.new_id(), name=5))
 
 
 def test_an_open_name_is_not_opened_again() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    first, second = mate.link.new_id(), mate.link.new_id()
-    mate.say(open_(first, name="feed"), open_(second, name="feed"))
-    stage.turn()
-    [opened] = mate.take(Opened)
+    harness = Harness()
+    linked = harness.worker()
+    first, second = linked.link.new_id(), linked.link.new_id()
+    linked.say(open_(first, name="feed"), open_(second, name="feed"))
+    harness.turn()
+    [opened] = linked.take(Opened)
     assert (opened.asked, opened.con) == (second, first)
-    assert [entry.id for entry in stage.registry.to_dial] == [first]
+    assert [entry.id for entry in harness.registry.to_dial] == [first]
 
 
 def test_a_connection_belongs_to_its_opener_or_to_the_event_that_opened_it() -> None:
     """Outside any event and without a name it ends with its worker."""
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    ids = [mate.link.new_id() for _ in range(3)]
-    mate.say(open_(ids[0]), open_(ids[1], name="feed"), open_(ids[2], during=con.id))
-    entries = stage.registry.entries
-    assert [entries[n].owner is mate.worker for n in ids] == [True, False, False]
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    ids = [linked.link.new_id() for _ in range(3)]
+    linked.say(open_(ids[0]), open_(ids[1], name="feed"), open_(ids[2], during=con.id))
+    entries = harness.registry.entries
+    assert [entries[n].owner is linked.worker for n in ids] == [True, False, False]
     assert entries[ids[2]].couples == {entry_of(con)}
     assert not entries[ids[0]].couples
 
 
 def test_queries_for_members_and_ids_are_answered() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    mate.say(Join(con.id, "g"), Query(1, "members", "g"), Query(2, "members", "none"))
-    mate.say(Leave(con.id, "g"), Query(3, "members", "g"), Query(4, "ids"))
-    stage.turn()
-    answers = {answer.ref: answer.value for answer in mate.take(Answer)}
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    linked.say(Join(con.id, "g"), Query(1, "members", "g"), Query(2, "members", "none"))
+    linked.say(Leave(con.id, "g"), Query(3, "members", "g"), Query(4, "ids"))
+    harness.turn()
+    answers = {answer.ref: answer.value for answer in linked.take(Answer)}
     assert [answers[n] for n in (1, 2, 3)] == [[con.id], [], []]
     first, last = answers[4]
-    assert mate.refused(open_(last)) == ""
-    assert mate.refused(open_(first)) == ""
+    assert linked.refused(open_(last)) == ""
+    assert linked.refused(open_(first)) == ""
 
 
 def test_commands_for_a_closed_connection_are_ignored() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    stage.hang_up(con)
-    mate.work()
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    harness.hang_up(con)
+    linked.work()
     for record in (Send(con.id, b"x"), Close(con.id, 1000, ""), Join(con.id, "g")):
-        assert mate.refused(record) == ""
-    assert stage.registry.unknown_ids == 3
-    assert mate.refused(Mark(con.id, 9)) == ""
-    stage.turn()
-    assert [reached.ref for reached in mate.take(Reached)] == [9]
+        assert linked.refused(record) == ""
+    assert harness.registry.unknown_ids == 3
+    assert linked.refused(Mark(con.id, 9)) == ""
+    harness.turn()
+    assert [reached.ref for reached in linked.take(Reached)] == [9]

@@ -4,8 +4,8 @@ import base64
 import json
 
 import pytest
-from stage import Stage, entry_of
 
+from tests.gateway.harness import Harness, entry_of
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.sessions.dead_letters import dead_letter
 from wsraw.link.records import Event, OnClose, OnConnect, OnError, OnMessage
@@ -13,8 +13,8 @@ from wsraw.link.records import Event, OnClose, OnConnect, OnError, OnMessage
 
 @pytest.fixture
 def entry() -> Entry:
-    stage = Stage()
-    entry = entry_of(stage.raw())
+    harness = Harness()
+    entry = entry_of(harness.raw())
     entry.state = b"\xff state"
     return entry
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import zmq
-from deadline import eventually
-from stage import TOKEN
 
+from tests.deadline import eventually
+from tests.gateway.harness import TOKEN
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
@@ -44,7 +44,7 @@ class Tap:
         return getattr(self._socket, name)
 
 
-class Mate:
+class LinkedWorker:
     """A worker behind a real DEALER."""
 
     def __init__(self, hall: Hall, token: str, **options: int) -> None:
@@ -94,7 +94,7 @@ class Hall:
         self.tap: Any = Tap(self.wire._socket)
         self.wire._socket = self.tap
         self.links = Links(self.loop, self.registry, self.sessions, self.wire)
-        self.mates: list[Mate] = []
+        self.linked_workers: list[LinkedWorker] = []
 
     def close(self) -> None:
         self.peers.destroy(linger=0)
@@ -118,21 +118,21 @@ class Hall:
         self.links.drain()
         self.links.judge_dying(self.now)
         self.links.send(self.now)
-        for mate in self.mates:
-            if not mate.socket.closed:
-                mate.receive()
+        for linked in self.linked_workers:
+            if not linked.socket.closed:
+                linked.receive()
 
-    def worker(self, n: int, **options: int) -> tuple[Mate, Any]:
+    def worker(self, n: int, **options: int) -> tuple[LinkedWorker, Any]:
         """A worker that is ready, and the gateway's end of it. 0: nobody watches its process."""
         token = f"token-{n}" if n else TOKEN
         self.sessions.tokens.add(token, n)
-        mate = Mate(self, token, **options)
-        self.mates.append(mate)
-        eventually(lambda: self.turn() or mate.link.session)  # type: ignore[func-returns-value]
+        linked = LinkedWorker(self, token, **options)
+        self.linked_workers.append(linked)
+        eventually(lambda: self.turn() or linked.link.session)  # type: ignore[func-returns-value]
         [worker] = [
-            w for w in self.sessions.workers.values() if w.session.number == mate.link.session
+            w for w in self.sessions.workers.values() if w.session.number == linked.link.session
         ]
-        return mate, worker
+        return linked, worker
 
     def client(self, data: bytes = b"hello") -> Connection:
         con = accepted(self.registry.ids.new(), Listen(name="test"), Settings(), {}, self.now)
@@ -151,13 +151,13 @@ def gone(worker: Any) -> bool:
     return worker.session.state is LinkState.GONE
 
 
-def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
+def in_hand(hall: Hall, linked: LinkedWorker, count: int = 2) -> list[Any]:
     """Events of clients, read by the worker and not acked."""
     hall.client()
     eventually(
-        lambda: hall.turn() or len([e for e in mate.heard if hasattr(e, "seq")]) >= count  # type: ignore[func-returns-value]
+        lambda: hall.turn() or len([e for e in linked.heard if hasattr(e, "seq")]) >= count  # type: ignore[func-returns-value]
     )
-    return [event for event in mate.heard if hasattr(event, "seq")]
+    return [event for event in linked.heard if hasattr(event, "seq")]
 
 
 # --- death ---
@@ -165,8 +165,8 @@ def in_hand(hall: Hall, mate: Mate, count: int = 2) -> list[Any]:
 
 def test_an_exit_alone_is_not_a_certain_death(hall: Hall) -> None:
     """The report comes over another socket: the last acks may still be on their way."""
-    mate, worker = hall.worker(3)
-    in_hand(hall, mate)
+    linked, worker = hall.worker(3)
+    in_hand(hall, linked)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
     assert not gone(worker), "its link still stands"
@@ -176,9 +176,9 @@ def test_an_exit_alone_is_not_a_certain_death(hall: Hall) -> None:
 
 
 def test_a_lost_link_alone_is_not_the_death_of_a_watched_process(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
-    in_hand(hall, mate)
-    mate.leave()
+    linked, worker = hall.worker(3)
+    in_hand(hall, linked)
+    linked.leave()
     hall.pass_time(5.0)
     for _ in range(20):
         hall.client()
@@ -191,18 +191,18 @@ def test_a_lost_link_alone_is_not_the_death_of_a_watched_process(hall: Hall) -> 
 
 def test_acks_that_are_still_unread_count_before_a_death(hall: Hall) -> None:
     """Exit reported, EHOSTUNREACH, and yet: its last batches come first."""
-    mate, worker = hall.worker(3)
+    linked, worker = hall.worker(3)
     con = hall.client()
     events: list[Any] = []
 
     def hear() -> bool:
         hall.turn()
-        events[:] = [event for event in mate.heard if hasattr(event, "seq")]
+        events[:] = [event for event in linked.heard if hasattr(event, "seq")]
         return bool(events)
 
     eventually(hear)
-    mate.ack(*events)
-    mate.leave()
+    linked.ack(*events)
+    linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
@@ -216,11 +216,11 @@ def test_acks_that_are_still_unread_count_before_a_death(hall: Hall) -> None:
 
 def test_without_the_last_drain_acked_events_would_be_redelivered(hall: Hall) -> None:
     """The failing twin: the same, and nothing is drained."""
-    mate, worker = hall.worker(3)
+    linked, worker = hall.worker(3)
     con = hall.client()
-    eventually(lambda: hall.turn() or any(hasattr(e, "seq") for e in mate.heard))  # type: ignore[func-returns-value]
-    mate.ack(*[event for event in mate.heard if hasattr(event, "seq")])
-    mate.leave()
+    eventually(lambda: hall.turn() or any(hasattr(e, "seq") for e in linked.heard))  # type: ignore[func-returns-value]
+    linked.ack(*[event for event in linked.heard if hasattr(event, "seq")])
+    linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.sessions.end(worker, hall.now, died=True)
     assert con.entry is not None
@@ -228,11 +228,11 @@ def test_without_the_last_drain_acked_events_would_be_redelivered(hall: Hall) ->
 
 
 def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
+    linked, worker = hall.worker(3)
     sent = 3 * DRAIN_BUDGET + 1
     for _ in range(sent):
-        mate.socket.send(encode([mate.link.session]))
-    mate.leave()
+        linked.socket.send(encode([linked.link.session]))
+    linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     # As fast as may be: the budget of time is none.
@@ -252,11 +252,11 @@ def test_a_flood_of_other_workers_does_not_delay_the_end_of_a_dead_one(
     hall: Hall, unread: int
 ) -> None:
     """No drain ever finds the ROUTER empty. But what the dead one has sent is read before."""
-    mate, worker = hall.worker(3)
+    linked, worker = hall.worker(3)
     floods = [hall.worker(n)[0] for n in (4, 5)]
     for _ in range(unread):
-        mate.socket.send(encode([mate.link.session]))
-    mate.leave()
+        linked.socket.send(encode([linked.link.session]))
+    linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.wire._clock = lambda: 0.0
@@ -275,11 +275,11 @@ def test_a_flood_of_other_workers_does_not_delay_the_end_of_a_dead_one(
 
 
 def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
-    in_hand(hall, mate)
-    mate.link.bye()
-    mate.flush()
-    mate.leave()
+    linked, worker = hall.worker(3)
+    in_hand(hall, linked)
+    linked.link.bye()
+    linked.flush()
+    linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
@@ -289,12 +289,12 @@ def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
 
 
 def test_an_unwatched_worker_is_probed_once_a_second(hall: Hall) -> None:
-    mate, worker = hall.worker(0)
-    in_hand(hall, mate)
+    linked, worker = hall.worker(0)
+    in_hand(hall, linked)
     hall.links.ask_unwatched()
     hall.turn()
     assert not gone(worker)
-    mate.leave()
+    linked.leave()
 
     def look() -> bool:
         hall.links.ask_unwatched()
@@ -307,8 +307,8 @@ def test_an_unwatched_worker_is_probed_once_a_second(hall: Hall) -> None:
 
 
 def test_a_full_link_says_nothing_about_its_worker(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
-    in_hand(hall, mate)
+    linked, worker = hall.worker(3)
+    in_hand(hall, linked)
     hall.tap.is_full = True
     hall.links.exited(3, hall.now)
     hall.links.judge_dying(hall.now)
@@ -322,7 +322,7 @@ def test_a_full_link_says_nothing_about_its_worker(hall: Hall) -> None:
 
 
 def test_a_batch_that_finds_no_room_is_sent_in_order_later(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
+    linked, worker = hall.worker(3)
     hall.tap.is_full = True
     for n in range(1, 6):
         worker.session.notice(Answer(n, n))
@@ -332,8 +332,8 @@ def test_a_batch_that_finds_no_room_is_sent_in_order_later(hall: Hall) -> None:
     assert worker.window.choked
     hall.tap.is_full = False
     hall.pass_time(0.1)
-    eventually(lambda: hall.turn() or len(mate.heard) >= 6)  # type: ignore[func-returns-value]
-    assert [r.ref for r in mate.heard if type(r) is Answer] == [1, 2, 3, 4, 5]
+    eventually(lambda: hall.turn() or len(linked.heard) >= 6)  # type: ignore[func-returns-value]
+    assert [r.ref for r in linked.heard if type(r) is Answer] == [1, 2, 3, 4, 5]
     assert not worker.window.choked
 
 
@@ -350,8 +350,8 @@ def test_a_worker_that_does_not_read_is_given_no_more_events(hall: Hall) -> None
 def test_too_much_unsent_output_ends_the_session(
     hall: Hall,
 ) -> None:
-    mate, worker = hall.worker(3)
-    in_hand(hall, mate)
+    linked, worker = hall.worker(3)
+    in_hand(hall, linked)
     hall.tap.is_full = True
     for _ in range(2):
         assert not gone(worker)
@@ -366,9 +366,9 @@ def test_too_much_unsent_output_ends_the_session(
 
 
 def test_connections_of_workers_that_left_do_not_go_to_stuck_ones(hall: Hall) -> None:
-    mate, worker = hall.worker(3)
-    events = in_hand(hall, mate)
-    mate.ack(*events)
+    linked, worker = hall.worker(3)
+    events = in_hand(hall, linked)
+    linked.ack(*events)
     eventually(lambda: hall.turn() or not worker.window.in_flight)  # type: ignore[func-returns-value]
     _, stuck = hall.worker(4)
     stuck.window.choked = True

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from deadline import DEADLINE, eventually
 
+from tests.deadline import DEADLINE, eventually
 from wsraw.gateway.sessions.orphans import Orphans
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="pidfd_open is Linux's")

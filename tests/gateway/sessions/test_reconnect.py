@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stage import Mate, Stage
 
+from tests.gateway.harness import Harness, LinkedWorker
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.sessions import reconnect as r
 from wsraw.link.open_options import check
@@ -19,32 +19,32 @@ class Reopening:
     """A worker that has opened a connection with `reconnect`; chance is at its highest."""
 
     def __init__(self, **options: Any) -> None:
-        self.stage = Stage()
-        self.mate: Mate = self.stage.worker()
-        self.mate.say(
+        self.harness = Harness()
+        self.linked: LinkedWorker = self.harness.worker()
+        self.linked.say(
             Open(
-                self.mate.link.new_id(), "h:1", "raw", "/", "h", "o",
+                self.linked.link.new_id(), "h:1", "raw", "/", "h", "o",
                 {"reconnect": True, **options},
             )
         )  # fmt: skip
 
     def next(self) -> Entry:
         """The one that is to be dialled."""
-        [entry] = self.stage.registry.to_dial
-        self.stage.registry.to_dial = []
+        [entry] = self.harness.registry.to_dial
+        self.harness.registry.to_dial = []
         return entry
 
     def fail(self, entry: Entry) -> None:
-        registry, now = self.stage.registry, self.stage.now
+        registry, now = self.harness.registry, self.harness.now
         registry.take(entry.con, entry.con.connect_failed("refused", now), now)
-        self.stage.turn()
+        self.harness.turn()
 
     def stand_and_fall(self, entry: Entry, after: float) -> None:
-        registry = self.stage.registry
-        registry.take(entry.con, entry.con.connected(self.stage.now), self.stage.now)
-        self.stage.now += after
-        registry.take(entry.con, entry.con.lost("reset", self.stage.now), self.stage.now)
-        self.stage.turn()
+        registry = self.harness.registry
+        registry.take(entry.con, entry.con.connected(self.harness.now), self.harness.now)
+        self.harness.now += after
+        registry.take(entry.con, entry.con.lost("reset", self.harness.now), self.harness.now)
+        self.harness.turn()
 
 
 def test_pauses_between_attempts_double_up_to_a_bound() -> None:
@@ -53,16 +53,16 @@ def test_pauses_between_attempts_double_up_to_a_bound() -> None:
     for _ in range(9):
         at.fail(entry)
         before, entry = entry, at.next()
-        waits.append(entry.dial_at - at.stage.now)
+        waits.append(entry.dial_at - at.harness.now)
         assert entry.id != before.id
         assert entry.con.about["reconnects"] == len(waits)
-        at.stage.now = entry.dial_at
+        at.harness.now = entry.dial_at
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
 def test_jitter_shortens_a_pause_by_half_at_most() -> None:
     at = Reopening(name="feed")
-    at.stage.sessions._reconnects._random = lambda: 0.0
+    at.harness.sessions._reconnects._random = lambda: 0.0
     at.fail(at.next())
     assert at.next().dial_at == r.FIRST_DELAY / 2
 
@@ -72,9 +72,9 @@ def test_a_connection_that_was_open_for_long_resets_the_pauses(stood: float, wai
     at = Reopening(name="feed")
     at.fail(at.next())
     entry = at.next()
-    at.stage.now = entry.dial_at
+    at.harness.now = entry.dial_at
     at.stand_and_fall(entry, stood)
-    assert at.next().dial_at - at.stage.now == pytest.approx(wait)
+    assert at.next().dial_at - at.harness.now == pytest.approx(wait)
 
 
 @pytest.mark.parametrize("cause", ["connected", "connect_failed"])
@@ -82,18 +82,18 @@ def test_the_duration_of_a_failed_attempt_does_not_count_as_open(cause: str) -> 
     """A server that accepts and never answers the handshake was asked twice a second for ever, as
     each try took as long as STABLE_AFTER."""
     at = Reopening(name="feed", connect_timeout=r.STABLE_AFTER + 1)
-    registry, waits = at.stage.registry, []
+    registry, waits = at.harness.registry, []
     registry.to_dial[0].reopening = r.Reopening(SLOW, 0)
     at.fail(at.next())
     for _ in range(4):
         entry = at.next()
-        waits.append(entry.dial_at - at.stage.now)
-        at.stage.now = entry.dial_at
+        waits.append(entry.dial_at - at.harness.now)
+        at.harness.now = entry.dial_at
         if cause == "connected":
-            registry.take(entry.con, entry.con.connected(at.stage.now), at.stage.now)
-        at.stage.now = entry.con.keepalive.deadline
-        registry.take(entry.con, entry.con.handle_timeout(at.stage.now), at.stage.now)
-        at.stage.turn()
+            registry.take(entry.con, entry.con.connected(at.harness.now), at.harness.now)
+        at.harness.now = entry.con.keepalive.deadline
+        registry.take(entry.con, entry.con.handle_timeout(at.harness.now), at.harness.now)
+        at.harness.turn()
     assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
@@ -101,9 +101,9 @@ def test_a_failed_connection_reports_its_id_and_name() -> None:
     """In on_error and on_close, where no on_connect has come before."""
     at = Reopening(name="feed")
     at.fail(at.next())
-    at.mate.ack()
+    at.linked.ack()
     at.fail(at.next())
-    error, close = at.mate.events[-2:]
+    error, close = at.linked.events[-2:]
     about = {"target": "h:1", "kind": "raw", "reconnects": 1}
     assert isinstance(error, OnError)
     assert isinstance(close, OnClose)
@@ -115,32 +115,32 @@ def test_a_reopened_connection_inherits_name_worker_and_owner() -> None:
     entry = at.next()
     at.fail(entry)
     successor = at.next()
-    registry = at.stage.registry
+    registry = at.harness.registry
     assert registry.named(registry.pool(), "feed") is successor
-    assert successor.holder is at.mate.worker
+    assert successor.holder is at.linked.worker
     assert successor.heard
     unnamed = Reopening()
     one = unnamed.next()
-    assert one.owner is unnamed.mate.worker
+    assert one.owner is unnamed.linked.worker
     unnamed.fail(one)
-    assert unnamed.next().owner is unnamed.mate.worker
+    assert unnamed.next().owner is unnamed.linked.worker
 
 
 @pytest.mark.parametrize("cause", sorted(r.WANTED))
 def test_a_wanted_close_is_not_reconnected(cause: str) -> None:
     at = Reopening(name="feed")
     entry = at.next()
-    now = at.stage.now
-    at.stage.registry.take(entry.con, entry.con.connected(now), now)
-    at.stage.registry.take(entry.con, entry.con.close_now(1001, "", cause, "", now), now)
-    at.stage.turn()
-    assert at.stage.registry.ended == []
-    assert at.stage.registry.to_dial == []
+    now = at.harness.now
+    at.harness.registry.take(entry.con, entry.con.connected(now), now)
+    at.harness.registry.take(entry.con, entry.con.close_now(1001, "", cause, "", now), now)
+    at.harness.turn()
+    assert at.harness.registry.ended == []
+    assert at.harness.registry.to_dial == []
 
 
 def test_no_connection_is_reopened_during_a_stop() -> None:
     at = Reopening(name="feed")
     entry = at.next()
-    at.stage.registry.stopping = True
+    at.harness.registry.stopping = True
     at.fail(entry)
-    assert at.stage.registry.to_dial == []
+    assert at.harness.registry.to_dial == []

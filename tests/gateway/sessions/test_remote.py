@@ -7,8 +7,8 @@ import logging
 from typing import Any
 
 import pytest
-from stage import TOKEN, Stage, entry_of, is_over
 
+from tests.gateway.harness import TOKEN, Harness, entry_of, is_over
 from wsraw.gateway.delivery.registry import MOST_GROUPS
 from wsraw.gateway.delivery.worker import MOST_RANGES, RemoteWorker
 from wsraw.gateway.sessions.commands import MOST_MARKS
@@ -47,10 +47,10 @@ def hello(**changes: Any) -> bytes:
     return encode([0, Hello(**{**fields, **changes})])
 
 
-def replies(stage: Stage) -> list[Any]:
+def replies(harness: Harness) -> list[Any]:
     decoder = worker_decoder()
-    records = [decoder.decode(data)[1][0] for _, data in stage.sessions.replies]
-    stage.sessions.replies = []
+    records = [decoder.decode(data)[1][0] for _, data in harness.sessions.replies]
+    harness.sessions.replies = []
     return records
 
 
@@ -58,40 +58,40 @@ def replies(stage: Stage) -> list[Any]:
 
 
 def test_unknown_identities_are_bounded() -> None:
-    stage = Stage()
-    honest = stage.worker()
+    harness = Harness()
+    honest = harness.worker()
     for n in range(3 * MOST_PENDING):
-        stage.receive(b"\0stranger%d" % n, b"")
-    assert len(stage.sessions.workers) == MOST_PENDING + 1
+        harness.receive(b"\0stranger%d" % n, b"")
+    assert len(harness.sessions.workers) == MOST_PENDING + 1
     assert honest.worker.session.state is LinkState.READY
 
 
 def test_a_forgotten_identity_is_let_in_by_its_hello() -> None:
-    stage = Stage()
-    stage.receive(b"\0slow", b"")
+    harness = Harness()
+    harness.receive(b"\0slow", b"")
     for n in range(MOST_PENDING):
-        stage.receive(b"\0%d" % n, b"")
-    assert b"\0slow" not in stage.sessions.workers
-    stage.receive(b"\0slow", hello())
-    assert stage.sessions.workers[b"\0slow"].session.state is LinkState.READY
+        harness.receive(b"\0%d" % n, b"")
+    assert b"\0slow" not in harness.sessions.workers
+    harness.receive(b"\0slow", hello())
+    assert harness.sessions.workers[b"\0slow"].session.state is LinkState.READY
 
 
 def test_a_worker_that_sends_hello_unasked_is_not_asked_again() -> None:
     """At the worker that would end the session which has just begun."""
-    stage = Stage()
-    stage.receive(b"\0x", hello())
-    stage.receive(b"\0x", encode([1, Query(1, "members", "g")]))
-    assert replies(stage) == []
+    harness = Harness()
+    harness.receive(b"\0x", hello())
+    harness.receive(b"\0x", encode([1, Query(1, "members", "g")]))
+    assert replies(harness) == []
 
 
 def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
-    stage = Stage()
-    stage.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))
-    [told] = replies(stage)
+    harness = Harness()
+    harness.receive(b"\0x", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 9))))
+    [told] = replies(harness)
     assert type(told) is Refused
     assert "before a hello" in told.why
-    stage.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
-    assert stage.sessions.workers[b"\0y"].session.state is LinkState.READY, (
+    harness.receive(b"\0y", hello(held=list(range(1 << 36, (1 << 36) + LONGEST_HELLO // 10))))
+    assert harness.sessions.workers[b"\0y"].session.state is LinkState.READY, (
         "the twin: a long one is fine"
     )
 
@@ -100,76 +100,76 @@ def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
 def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None:
     """It waited for a link, and leaves first on the new one: its worker has not read `who` yet.
     Undecoded, as decoding would find that this is no batch."""
-    stage = Stage()
+    harness = Harness()
     late = b"\x92\xcf\0\x10\0\0\0\0\0\x07" + b"\xc1" * size
-    stage.receive(b"\0x", late)
-    assert [type(told) for told in replies(stage)] == [Who]
-    stage.receive(b"\0x", late)
-    assert replies(stage) == [], "it is asked once"
-    stage.receive(b"\0x", hello())
-    assert stage.sessions.workers[b"\0x"].session.state is LinkState.READY
+    harness.receive(b"\0x", late)
+    assert [type(told) for told in replies(harness)] == [Who]
+    harness.receive(b"\0x", late)
+    assert replies(harness) == [], "it is asked once"
+    harness.receive(b"\0x", hello())
+    assert harness.sessions.workers[b"\0x"].session.state is LinkState.READY
 
 
 @pytest.mark.parametrize("front", [b"\x92\x00", b"\xc1", b"\x91\xa1", b""], ids=bytes.hex)
 def test_a_long_batch_that_is_not_of_another_session_bans_its_sender(front: bytes) -> None:
-    stage = Stage()
-    stage.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
-    [told] = replies(stage)
+    harness = Harness()
+    harness.receive(b"\0x", front + bytes(LONGEST_HELLO + 1))
+    [told] = replies(harness)
     assert "before a hello" in told.why
-    stage.receive(b"\0x", hello())
-    assert replies(stage) == [] and b"\0x" not in stage.sessions.workers
+    harness.receive(b"\0x", hello())
+    assert replies(harness) == [] and b"\0x" not in harness.sessions.workers
 
 
 def test_a_banned_identity_is_not_heard_again() -> None:
-    stage = Stage()
-    stage.receive(b"\0x", b"garbage")
-    assert len(replies(stage)) == 1
-    stage.receive(b"\0x", hello())
-    assert replies(stage) == []
-    assert b"\0x" not in stage.sessions.workers
+    harness = Harness()
+    harness.receive(b"\0x", b"garbage")
+    assert len(replies(harness)) == 1
+    harness.receive(b"\0x", hello())
+    assert replies(harness) == []
+    assert b"\0x" not in harness.sessions.workers
 
 
 @pytest.mark.parametrize("field", ["pool", "instance", "language"])
 @pytest.mark.parametrize("value", ["x" * 129, "line\nerror: forged", "\x1b[2J"])
 def test_the_name_of_a_worker_is_made_printable_for_the_log(field: str, value: str) -> None:
-    stage = Stage()
-    stage.receive(b"\0x", hello(**{field: value}))
-    [told] = replies(stage)
+    harness = Harness()
+    harness.receive(b"\0x", hello(**{field: value}))
+    [told] = replies(harness)
     assert "one line" in told.why
 
 
 def test_unwatched_workers_are_bounded() -> None:
     assert MOST_BY_HAND == 1000
-    stage = Stage()
+    harness = Harness()
     for n in range(MOST_BY_HAND):
-        stage.receive(b"\0%d" % n, hello(instance=f"i{n}"))
-    assert replies(stage) == []
-    stage.receive(b"\0more", hello(instance="more"))
-    assert "are connected already" in replies(stage)[0].why
-    stage.sessions.tokens.add("seven", 7)
-    stage.receive(b"\0ours", hello(instance="ours", token="seven"))
-    assert stage.sessions.workers[b"\0ours"].session.state is LinkState.READY
+        harness.receive(b"\0%d" % n, hello(instance=f"i{n}"))
+    assert replies(harness) == []
+    harness.receive(b"\0more", hello(instance="more"))
+    assert "are connected already" in replies(harness)[0].why
+    harness.sessions.tokens.add("seven", 7)
+    harness.receive(b"\0ours", hello(instance="ours", token="seven"))
+    assert harness.sessions.workers[b"\0ours"].session.state is LinkState.READY
 
 
 def test_an_empty_instance_ends_no_other_session() -> None:
-    stage = Stage()
-    stage.receive(b"\0waits", b"")
-    stage.receive(b"\0x", hello(instance=""))
-    assert b"\0waits" in stage.sessions.workers
+    harness = Harness()
+    harness.receive(b"\0waits", b"")
+    harness.receive(b"\0x", hello(instance=""))
+    assert b"\0waits" in harness.sessions.workers
 
 
 def test_a_late_hello_is_not_reported_as_a_wrong_token(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stage = Stage()
-    stage.sessions.tokens.add("third", 3)
-    stage.sessions.tokens.remove(3)
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    harness.sessions.tokens.remove(3)
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
-        stage.receive(b"\0x", hello(token="third"))
+        harness.receive(b"\0x", hello(token="third"))
         assert caplog.records == []
-        stage.receive(b"\0y", hello(token="thirst"))
+        harness.receive(b"\0y", hello(token="thirst"))
     assert "its token is wrong" in caplog.text
-    assert not stage.sessions.workers
+    assert not harness.sessions.workers
 
 
 # --- guests: workers on other machines ---
@@ -177,86 +177,88 @@ def test_a_late_hello_is_not_reported_as_a_wrong_token(
 IDENTITIES = itertools.count()
 
 
-def guest(stage: Stage, key: str = "alice", pools: set[str] | None = None, **changes: Any) -> bytes:
+def guest(
+    harness: Harness, key: str = "alice", pools: set[str] | None = None, **changes: Any
+) -> bytes:
     identity = b"\1%d" % next(IDENTITIES)
     who = RemoteWorker("10.0.0.7", key, frozenset(pools) if pools is not None else None)
-    assert stage.sessions.add_remote(identity, who, stage.now)
-    stage.receive(identity, hello(**changes))
+    assert harness.sessions.add_remote(identity, who, harness.now)
+    harness.receive(identity, hello(**changes))
     return identity
 
 
 def test_a_worker_with_a_key_needs_no_token_and_is_logged_by_its_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stage = Stage()
+    harness = Harness()
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
-        guest(stage, token="")
+        guest(harness, token="")
     assert "worker x (alice at 10.0.0.7) is ready" in caplog.text
 
 
 @pytest.mark.parametrize(("pools", "good"), [(None, True), ({"a", "chat"}, True), ({"a"}, False)])
 def test_a_key_is_good_only_for_its_pools(pools: set[str] | None, good: bool) -> None:
-    stage = Stage()
-    identity = guest(stage, pools=pools, pool="chat")
-    assert (identity in stage.sessions.workers) is good
+    harness = Harness()
+    identity = guest(harness, pools=pools, pool="chat")
+    assert (identity in harness.sessions.workers) is good
 
 
 def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
-    stage = Stage()
-    stage.sessions.tokens.add("third", 3)
-    assert guest(stage, key="") in stage.sessions.workers
-    assert guest(stage, key="", token="no") not in stage.sessions.workers
+    harness = Harness()
+    harness.sessions.tokens.add("third", 3)
+    assert guest(harness, key="") in harness.sessions.workers
+    assert guest(harness, key="", token="no") not in harness.sessions.workers
     # A child of the supervisor does not come over the network, whatever it knows.
-    assert guest(stage, key="", token="third", instance="y") not in stage.sessions.workers
+    assert guest(harness, key="", token="third", instance="y") not in harness.sessions.workers
 
 
 def test_a_worker_that_reconnects_keeps_its_number() -> None:
-    stage = Stage()
-    identity = guest(stage, pools={"default"})
-    stage.receive(identity, hello())
-    assert stage.sessions.workers[identity].remote is not None
-    stage.receive(identity, hello(pool="other"))
-    assert identity not in stage.sessions.workers
+    harness = Harness()
+    identity = guest(harness, pools={"default"})
+    harness.receive(identity, hello())
+    assert harness.sessions.workers[identity].remote is not None
+    harness.receive(identity, hello(pool="other"))
+    assert identity not in harness.sessions.workers
 
 
-def serve_once(stage: Stage, identity: bytes) -> WorkerEnd:
+def serve_once(harness: Harness, identity: bytes) -> WorkerEnd:
     """A guest that has one connection's events in hand, and its end of the link."""
-    mate = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
-    mate.receive(encode([0, Who()]))
-    stage.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
-    data = mate.data_to_send()
+    linked = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
+    linked.receive(encode([0, Who()]))
+    harness.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), harness.now)
+    data = linked.data_to_send()
     assert data is not None
-    stage.receive(identity, data)
-    con = stage.raw()
-    stage.turn()
+    harness.receive(identity, data)
+    con = harness.raw()
+    harness.turn()
     assert entry_of(con).in_flight == 2
-    return mate
+    return linked
 
 
-def die_alone(stage: Stage) -> None:
+def die_alone(harness: Harness) -> None:
     """A worker dies of the first suspect, which it was given alone."""
-    mate = stage.worker()
-    stage.turn()
-    assert len(mate.events) == 1
-    stage.sessions.end(mate.worker, stage.now, died=True)
+    linked = harness.worker()
+    harness.turn()
+    assert len(linked.events) == 1
+    harness.sessions.end(linked.worker, harness.now, died=True)
 
 
 def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
-    stage = Stage(handler_timeout=0)
-    mate = serve_once(stage, b"\1a")
-    assert stage.settings.max_deliveries < 5
+    harness = Harness(handler_timeout=0)
+    linked = serve_once(harness, b"\1a")
+    assert harness.settings.max_deliveries < 5
     for n in range(5):
-        [worker] = stage.sessions.workers.values()
-        stage.sessions.link_lost(worker, stage.now)
-        mate.receive(encode([0, Who()]))
+        [worker] = harness.sessions.workers.values()
+        harness.sessions.link_lost(worker, harness.now)
+        linked.receive(encode([0, Who()]))
         identity = b"\1b%d" % n
-        stage.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), stage.now)
-        data = mate.data_to_send()
+        harness.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), harness.now)
+        data = linked.data_to_send()
         assert data is not None
-        stage.receive(identity, data)
-        stage.run(COME_BACK + 2)
-    assert not stage.sessions.dead_letters
-    [worker] = stage.sessions.workers.values()
+        harness.receive(identity, data)
+        harness.run(COME_BACK + 2)
+    assert not harness.sessions.dead_letters
+    [worker] = harness.sessions.workers.values()
     [flight] = worker.window.in_flight.values()
     assert flight.event.delivery == 6, "that it may have been handled in part is told all the same"
 
@@ -264,103 +266,103 @@ def test_a_lost_link_is_not_a_death_if_the_instance_comes_back() -> None:
 def test_a_lost_link_is_a_death_if_the_instance_stays_away() -> None:
     """One more death of a worker that has the event alone makes it poison, if that was one."""
     for seconds, is_death in ((COME_BACK - 1, False), (COME_BACK + 2, True)):
-        stage = Stage(handler_timeout=0, max_deliveries=2)
-        serve_once(stage, b"\1a")
-        [worker] = stage.sessions.workers.values()
-        stage.sessions.link_lost(worker, stage.now)
-        stage.run(seconds)
-        die_alone(stage)
-        assert bool(stage.sessions.dead_letters) is is_death
+        harness = Harness(handler_timeout=0, max_deliveries=2)
+        serve_once(harness, b"\1a")
+        [worker] = harness.sessions.workers.values()
+        harness.sessions.link_lost(worker, harness.now)
+        harness.run(seconds)
+        die_alone(harness)
+        assert bool(harness.sessions.dead_letters) is is_death
 
 
 def test_a_lost_link_of_a_local_worker_is_a_death_at_once() -> None:
-    stage = Stage(max_deliveries=2)
-    mate = stage.worker()
-    stage.raw()
-    stage.turn()
-    stage.sessions.link_lost(mate.worker, stage.now)
-    die_alone(stage)
-    assert stage.sessions.dead_letters
+    harness = Harness(max_deliveries=2)
+    linked = harness.worker()
+    harness.raw()
+    harness.turn()
+    harness.sessions.link_lost(linked.worker, harness.now)
+    die_alone(harness)
+    assert harness.sessions.dead_letters
 
 
 # --- those who were let in ---
 
 
 def test_answers_to_queries_are_bounded() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    cons = [stage.raw() for _ in range(50)]
-    mate.work()
-    mate.say(*(Join(con.id, "room") for con in cons))
-    mate.say_raw(*(Query(n, "members", "room") for n in range(1, 1000)))
-    stage.turn()
-    given = sum(len(answer.value) for answer in mate.take(Answer))
+    harness = Harness()
+    linked = harness.worker()
+    cons = [harness.raw() for _ in range(50)]
+    linked.work()
+    linked.say(*(Join(con.id, "room") for con in cons))
+    linked.say_raw(*(Query(n, "members", "room") for n in range(1, 1000)))
+    harness.turn()
+    given = sum(len(answer.value) for answer in linked.take(Answer))
     assert MOST_OWED <= given < MOST_OWED + 50
-    assert mate.take(Refused) == [], "nor are the refusals without number"
-    assert not mate.refused(Query(1, "members", "room")), "a turn later it may ask again"
+    assert linked.take(Refused) == [], "nor are the refusals without number"
+    assert not linked.refused(Query(1, "members", "room")), "a turn later it may ask again"
 
 
 def test_refusals_are_bounded() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(*(Send(77, b"") for _ in range(2 * MOST_OWED)))
-    stage.turn()
-    assert len(mate.take(Refused)) == MOST_OWED
-    assert len(mate.refused(Query(1, "x" * 100_000))) <= LONGEST_WHY
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(*(Send(77, b"") for _ in range(2 * MOST_OWED)))
+    harness.turn()
+    assert len(linked.take(Refused)) == MOST_OWED
+    assert len(linked.refused(Query(1, "x" * 100_000))) <= LONGEST_WHY
 
 
 def test_ranges_of_ids_are_bounded() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(*(Query(n, "ids") for n in range(1, 100)))
-    stage.turn()
-    assert len(mate.worker.ids) == MOST_RANGES
-    assert "not used up" in mate.refused(Query(1, "ids"))
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(*(Query(n, "ids") for n in range(1, 100)))
+    harness.turn()
+    assert len(linked.worker.ids) == MOST_RANGES
+    assert "not used up" in linked.refused(Query(1, "ids"))
 
 
 def test_groups_and_marks_are_bounded() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    con = stage.raw()
-    mate.work()
-    mate.say(*(Join(con.id, f"g{n}") for n in range(MOST_GROUPS)))
-    assert "groups already" in mate.refused(Join(con.id, "one more"))
-    assert not mate.refused(Join(con.id, "g0"))
-    assert "at most" in mate.refused(Join(con.id, "x" * (GROUP_LIMIT + 1)))
-    mate.say(Send(con.id, b"x"), *(Mark(con.id, n) for n in range(MOST_MARKS)))
-    assert "marks wait" in mate.refused(Mark(con.id, 1))
+    harness = Harness()
+    linked = harness.worker()
+    con = harness.raw()
+    linked.work()
+    linked.say(*(Join(con.id, f"g{n}") for n in range(MOST_GROUPS)))
+    assert "groups already" in linked.refused(Join(con.id, "one more"))
+    assert not linked.refused(Join(con.id, "g0"))
+    assert "at most" in linked.refused(Join(con.id, "x" * (GROUP_LIMIT + 1)))
+    linked.say(Send(con.id, b"x"), *(Mark(con.id, n) for n in range(MOST_MARKS)))
+    assert "marks wait" in linked.refused(Mark(con.id, 1))
 
 
 def test_a_batch_with_too_many_records_ends_the_session() -> None:
-    stage = Stage()
-    mate = stage.worker()
+    harness = Harness()
+    linked = harness.worker()
     count = MOST_RECORDS + 2
-    data = b"\xdd" + count.to_bytes(4, "big") + encode(mate.link.session) + b"\xc0" * (count - 1)
-    stage.receive(mate.identity, data)
-    assert is_over(mate)
+    data = b"\xdd" + count.to_bytes(4, "big") + encode(linked.link.session) + b"\xc0" * (count - 1)
+    harness.receive(linked.identity, data)
+    assert is_over(linked)
 
 
 def test_a_batch_with_the_most_records_is_applied() -> None:
     """The twin."""
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(*[["leave", 1 << 36 | 1, "x"]] * MOST_RECORDS)
-    assert not is_over(mate)
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(*[["leave", 1 << 36 | 1, "x"]] * MOST_RECORDS)
+    assert not is_over(linked)
 
 
 def test_a_thousand_wrong_records_are_skipped_and_more_end_the_session() -> None:
-    stage = Stage()
-    mate = stage.worker()
-    mate.say_raw(*[["send", "wrong"]] * MOST_WRONG)
-    assert not is_over(mate)
-    mate.say_raw(*[["send", "wrong"]] * (MOST_WRONG + 1))
-    assert is_over(mate)
+    harness = Harness()
+    linked = harness.worker()
+    linked.say_raw(*[["send", "wrong"]] * MOST_WRONG)
+    assert not is_over(linked)
+    linked.say_raw(*[["send", "wrong"]] * (MOST_WRONG + 1))
+    assert is_over(linked)
 
 
 def test_a_hello_that_holds_unknown_ids_leaves_no_entries() -> None:
-    stage = Stage()
-    stage.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
-    assert not stage.registry.entries
+    harness = Harness()
+    harness.receive(b"\0x", hello(held=[-5, 1 << 62, (1 << 36) + 7]))
+    assert not harness.registry.entries
 
 
 # --- ZAP ---

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import DEADLINE, UNIT, eventually
 
+from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.gateway.sessions.transport import (
     RECEIVE_QUEUE,
     REMOTE_MARK,

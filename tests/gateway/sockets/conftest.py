@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import server_file
 
-from tests.gateway.served import Served
+from tests.authority import server_file
+from tests.gateway.socket_harness import SocketHarness
 from tests.gateway.tls_client import Serve
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[Served] = []
+    made: list[SocketHarness] = []
 
-    def serve(listen: str = "127.0.0.1:0", **settings: Any) -> Served:
+    def serve(listen: str = "127.0.0.1:0", **settings: Any) -> SocketHarness:
         settings.setdefault("tls_cert", (server_file(tmp_path),))
-        made.append(Served(listen, **settings))
+        made.append(SocketHarness(listen, **settings))
         return made[-1]
 
     yield serve

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, UNIT, eventually
 
+from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.connection.dialing import dialed

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from corpus import UPGRADE
-from gateway.served import Served
-from stage import HANDSHAKE, entry_of
 
+from tests.corpus import UPGRADE
+from tests.gateway.harness import HANDSHAKE, entry_of
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_MEMORY
 from wsraw.gateway.delivery.outgoing import AT_ONCE
@@ -32,13 +32,13 @@ STEP = 0.4
 
 
 @pytest.fixture(params=["its own", "SelectSelector"])
-def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., SocketHarness]]:
     """Makes gateways, on this platform's own selector and on the one that every platform has."""
     selector = selectors.SelectSelector if request.param == "SelectSelector" else Selector
-    made: list[Served] = []
+    made: list[SocketHarness] = []
 
-    def serve(**settings: Any) -> Served:
-        made.append(Served(selector=selector, **settings))
+    def serve(**settings: Any) -> SocketHarness:
+        made.append(SocketHarness(selector=selector, **settings))
         return made[-1]
 
     yield serve
@@ -46,7 +46,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
         served.close()
 
 
-Serve = Callable[..., Served]
+Serve = Callable[..., SocketHarness]
 
 
 def reset(sock: socket.socket) -> None:
@@ -54,7 +54,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def receive(served: Served, client: socket.socket, size: int, seconds: float = 0.0) -> bytes:
+def receive(served: SocketHarness, client: socket.socket, size: int, seconds: float = 0.0) -> bytes:
     """Exactly so many bytes."""
     got = bytearray()
 
@@ -71,7 +71,7 @@ def receive(served: Served, client: socket.socket, size: int, seconds: float = 0
     return bytes(got)
 
 
-def receive_all(served: Served, client: socket.socket, seconds: float = 0.0) -> bytes:
+def receive_all(served: SocketHarness, client: socket.socket, seconds: float = 0.0) -> bytes:
     """All bytes up to EOF; raises ConnectionResetError for a reset."""
     got = bytearray()
 
@@ -223,10 +223,10 @@ def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     client, idle, newcomer = served.connect(), served.connect(), served.connect()
     for each in (client, idle):
         each.send(b"x")
-    served.until(lambda: len(served.stage.registry.entries) == 2)
-    flow = served.stage.registry.flow
+    served.until(lambda: len(served.harness.registry.entries) == 2)
+    flow = served.harness.registry.flow
     flow.memory_limit = flow.accounted + 10_000
-    served.stage.deadlines.check_memory(0.0)
+    served.harness.deadlines.check_memory(0.0)
     for _ in range(20):
         client.send(bytes(4000))
         served.turn()
@@ -235,7 +235,7 @@ def test_under_memory_pressure_no_connection_is_read(serve: Serve) -> None:
     reading = [each.reading for each in served.sockets.endpoints]
     assert sorted(reading) == [False, True, True], "who is silent need not be stopped"
     newcomer.send(b"y")
-    served.until(lambda: len(served.stage.registry.entries) == 3)
+    served.until(lambda: len(served.harness.registry.entries) == 3)
     flow.memory_limit = 1 << 30
     served.working = True
     served.until(lambda: all(each.reading for each in served.sockets.endpoints))
@@ -248,11 +248,11 @@ def test_under_memory_pressure_unparsed_bytes_wait(serve: Serve) -> None:
     client = served.connect()
     client.send(UPGRADE % b"")
     served.until(lambda: served.con.entry)
-    flow = served.stage.registry.flow
+    flow = served.harness.registry.flow
     client.send(b"\x82\x80\0\0\0\0" * 600)
     served.until(lambda: served.con.intake.has_more)
     flow.memory_limit = flow.accounted - 1
-    served.stage.deadlines.check_memory(0.0)
+    served.harness.deadlines.check_memory(0.0)
     before = flow.total
     for _ in range(5):
         served.turn()
@@ -278,7 +278,7 @@ def test_a_large_answer_to_a_slow_reader_is_written_in_its_order(serve: Serve) -
     served.until(lambda: not served.endpoint.writing)
     assert served.con.output.size == 0
     assert not served.con.entry.pauses
-    assert served.stage.registry.flow.total == 0
+    assert served.harness.registry.flow.total == 0
 
 
 # --- pauses ---
@@ -304,7 +304,7 @@ def test_reading_pauses_and_resumes_and_nothing_is_lost(serve: Serve) -> None:
         served.turn()
     assert sent < len(data)
     assert not served.endpoint.reading
-    assert served.con.entry.held <= served.stage.settings.high_water_mark + 2 * READ_SIZE
+    assert served.con.entry.held <= served.harness.settings.high_water_mark + 2 * READ_SIZE
     served.working = True
 
     def done() -> bool:
@@ -316,11 +316,11 @@ def test_reading_pauses_and_resumes_and_nothing_is_lost(serve: Serve) -> None:
     assert served.endpoint.reading
 
 
-def paused(served: Served) -> socket.socket:
+def paused(served: SocketHarness) -> socket.socket:
     client = served.connect()
     client.send(b"x")
-    served.until(lambda: served.con.entry and served.mate.events)
-    served.stage.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.until(lambda: served.con.entry and served.linked.events)
+    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
     assert not served.endpoint.reading
     return client
@@ -343,7 +343,7 @@ def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
     client.send(b"more")
     for _ in range(5):
         served.turn(STEP)
-    served.stage.registry.flow.resume(entry_of(served.con), PAUSED_MEMORY)
+    served.harness.registry.flow.resume(entry_of(served.con), PAUSED_MEMORY)
     served.working = True
     served.until(lambda: served.data() == b"xmore")
 
@@ -351,10 +351,10 @@ def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
 def test_an_opened_connection_that_begins_paused_notices_its_end(serve: Serve) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as upstream:
-        con = served.mate.link.new_id()
-        served.mate.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
-        entry = served.stage.registry.entries[con]
-        served.stage.registry.flow.pause(entry, PAUSED_COUPLED)
+        con = served.linked.link.new_id()
+        served.linked.say(Open(con, f"127.0.0.1:{upstream.getsockname()[1]}"))
+        entry = served.harness.registry.entries[con]
+        served.harness.registry.flow.pause(entry, PAUSED_COUPLED)
         served.until(lambda: entry.con.endpoint)
         assert not served.endpoint.reading
         reset(upstream.accept()[0])
@@ -479,7 +479,7 @@ def test_a_connection_above_its_limit_is_closed_only_if_the_kernel_takes_nothing
     for _ in range(4):
         served.turn(AT_ONCE / 3)
     # As much as was queued at once may wait, and not a byte more.
-    served.mate.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output.size)))
+    served.linked.say(Send(served.con.id, b"x" * (MUCH + 1 - served.con.output.size)))
     if reads:
         with pytest.raises(BlockingIOError):
             while client.recv(1 << 20):
@@ -503,9 +503,9 @@ def test_a_client_that_leaves_at_any_stage_leaves_nothing_behind(
     else:
         client.close()
     served.until(lambda: not served.sockets.endpoints)
-    served.until(lambda: not served.stage.registry.entries)
+    served.until(lambda: not served.harness.registry.entries)
     assert served.kinds().count(OnConnect) == served.kinds().count(OnClose)
-    assert served.stage.registry.flow.total == 0
+    assert served.harness.registry.flow.total == 0
     assert not served.sockets.shared.dirty
     for _ in range(100):
         served.turn(STEP)
@@ -519,9 +519,9 @@ def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: S
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += receive(served, client, 1)
-    served.stage.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
     served.turn()
-    served.mate.say(Close(served.con.id, 4000, "done"))
+    served.linked.say(Close(served.con.id, 4000, "done"))
     assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"
     client.send(b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
     assert receive_all(served, client) == b""
@@ -623,7 +623,7 @@ def test_an_ended_connection_is_freed_without_the_garbage_collector(
         served.until(served.data)
         assert connections() == before + 1
         if ends_first == "handlers":
-            served.mate.say(Close(served.con.id))
+            served.linked.say(Close(served.con.id))
             served.until(lambda: OnClose in served.kinds())
         else:
             served.working = False
@@ -703,7 +703,7 @@ def test_a_client_that_sends_much_can_be_paused(serve: Serve) -> None:
     served.until(lambda: served.con.entry)
     client.send((b"\x82\xe4" + bytes(4 + 100)) * 400)
     served.until(lambda: served.endpoint in served.sockets.shared.read_queue)
-    flow, entry = served.stage.registry.flow, entry_of(served.con)
+    flow, entry = served.harness.registry.flow, entry_of(served.con)
     flow.pause(entry, PAUSED_COUPLED)
     served.until(lambda: served.con.intake.paused)
     for _ in range(20):
@@ -724,7 +724,7 @@ def test_a_client_that_sends_much_is_read_while_it_closes(serve: Serve) -> None:
     served.until(lambda: served.heard)
     client.send(b"\x89\x80\0\0\0\0" * 2000)
     served.until(lambda: served.con.intake.has_more)
-    served.mate.say(Close(served.con.id, 4000, "done"))
+    served.linked.say(Close(served.con.id, 4000, "done"))
     client.send(b"\x89\x80\0\0\0\0" * 2000 + b"\x88\x82\x00\x00\x00\x00\x0f\xa0")
     served.until(lambda: OnClose in served.kinds())
     assert served.heard[-1].code == 4000

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authority import ca, ca_file, client_context, leaf, odd_file, server_context, server_file
-from stage import HANDSHAKE
 
-from tests.gateway.hellos import FFDHE8192, X25519, retry
-from tests.gateway.served import Served
+from tests.authority import ca, ca_file, client_context, leaf, odd_file, server_context, server_file
+from tests.gateway.harness import HANDSHAKE
+from tests.gateway.socket_harness import SocketHarness
+from tests.gateway.tls.handshake_messages import FFDHE8192, X25519, retry
 from tests.gateway.tls_client import Client, Serve, echo
 from wsraw.gateway.connection.connection import CLOSED
 from wsraw.gateway.sockets.transport import TlsTransport
@@ -290,7 +290,7 @@ def test_a_client_without_a_required_certificate_is_refused(
 class Upstream:
     """A TLS server in the same thread."""
 
-    def __init__(self, served: Served, context: ssl.SSLContext) -> None:
+    def __init__(self, served: SocketHarness, context: ssl.SSLContext) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         served.clients.append(self.listener)
@@ -316,11 +316,11 @@ class Upstream:
         return True
 
 
-def open_(served: Served, target: str, **options: Any) -> int:
+def open_(served: SocketHarness, target: str, **options: Any) -> int:
     served.turn()
-    con = served.mate.link.new_id()
+    con = served.linked.link.new_id()
     options.setdefault("ca", ca_pem())
-    served.mate.say(Open(con, target, options=options), Send(con, b"early"))
+    served.linked.say(Open(con, target, options=options), Send(con, b"early"))
     return con
 
 
@@ -439,7 +439,7 @@ def test_a_silent_server_is_waited_for_up_to_the_timeout(serve: Serve) -> None:
 HEADER = b"PROXY TCP4 192.0.2.7 127.0.0.1 4242 443\r\n"
 
 
-def through_proxy(served: Served, header: bytes) -> Client:
+def through_proxy(served: SocketHarness, header: bytes) -> Client:
     sock = served.connect()
     sock.sendall(header)
     client = Client.__new__(Client)

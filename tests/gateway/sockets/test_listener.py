@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, UNIT, eventually
 
+from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.config.addresses import Listen
 from wsraw.gateway.sockets.listener import ACCEPT_BUDGET, Listener
 from wsraw.runtime import sockets as listening

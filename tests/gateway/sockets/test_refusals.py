@@ -4,9 +4,9 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from deadline import eventually
-from stage import HANDSHAKE, Stage
 
+from tests.deadline import eventually
+from tests.gateway.harness import HANDSHAKE, Harness
 from wsraw.config.addresses import Listen
 from wsraw.gateway.admission.per_address import MOST_REFUSED, REFUSAL_TIMEOUT
 from wsraw.gateway.sockets.sockets import Sockets
@@ -27,17 +27,17 @@ class Gate:
     """Sockets whose clients come from wherever we say. One connection an address, three in all."""
 
     def __init__(self) -> None:
-        self.stage = Stage(
+        self.harness = Harness(
             max_connections=3, max_connections_per_address=1, trusted_proxies=("192.0.2.200",)
         )
         self.clock = Clock()
         self.loop = Loop(self.clock)
-        self.sockets = Sockets(self.loop, self.stage.registry, self.stage.settings)
+        self.sockets = Sockets(self.loop, self.harness.registry, self.harness.settings)
         self.loop.before_sleep = self._before_sleep
         self.clients: list[socket.socket] = []
 
     def _before_sleep(self, now: float) -> bool:
-        self.stage.turn()
+        self.harness.turn()
         self.sockets.flush()
         return False
 
@@ -100,7 +100,7 @@ def test_an_http_client_is_answered_with_503(gate: Gate) -> None:
     assert head.startswith(b"HTTP/1.1 429 ")
     assert b"Retry-After: 5" in head.split(b"\r\n")
     assert body == b"too many connections from your address\n"
-    assert gate.stage.registry.counters.counts == {"max_connections_per_address": 1}
+    assert gate.harness.registry.counters.counts == {"max_connections_per_address": 1}
 
 
 def test_a_request_sent_byte_by_byte_is_answered_with_503(gate: Gate) -> None:
@@ -152,27 +152,27 @@ def test_connections_are_limited_in_total(gate: Gate) -> None:
     client = gate.come(("192.0.2.9", 1))
     client.sendall(HANDSHAKE)
     assert gate.said(client).startswith(b"HTTP/1.1 503 ")
-    assert gate.stage.registry.counters.counts == {"max_connections": 1}
+    assert gate.harness.registry.counters.counts == {"max_connections": 1}
 
 
 def test_a_client_that_leaves_makes_room(gate: Gate) -> None:
     client = gate.come()
     client.sendall(b"hello")
-    eventually(lambda: gate.turn() or gate.stage.registry.entries)
+    eventually(lambda: gate.turn() or gate.harness.registry.entries)
     client.close()
-    gate.stage.worker()
-    [mate] = gate.stage.mates
+    gate.harness.worker()
+    [linked] = gate.harness.linked_workers
 
     def left() -> bool:
-        mate.work()
+        linked.work()
         gate.turn()
         return not gate.sockets.endpoints
 
     eventually(left)
     other = gate.come()
     other.sendall(HANDSHAKE)
-    eventually(lambda: gate.turn() or gate.stage.registry.entries)
-    assert not gate.stage.registry.counters.counts
+    eventually(lambda: gate.turn() or gate.harness.registry.entries)
+    assert not gate.harness.registry.counters.counts
 
 
 # --- behind a proxy ---
@@ -222,7 +222,7 @@ def test_clients_of_a_trusted_proxy_count_by_themselves(
         told.append(first_line(gate, client))
     good, refused = b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 429 Too Many Requests"
     assert told == [good, good, refused]
-    assert gate.stage.registry.counters.counts == {"max_connections_per_address": 1}
+    assert gate.harness.registry.counters.counts == {"max_connections_per_address": 1}
 
 
 def test_an_untrusted_proxy_header_does_not_change_the_counted_address(gate: Gate) -> None:

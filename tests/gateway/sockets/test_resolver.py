@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, eventually
 
+from tests.deadline import DEADLINE, eventually
 from wsraw.gateway.sockets import resolver as module
 from wsraw.gateway.sockets.resolver import IDLE_THREADS, THREADS, Resolver
 

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from gateway.served import Served
-from stage import HANDSHAKE
 
+from tests.gateway.harness import HANDSHAKE
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.entry import PAUSED_MEMORY
 from wsraw.gateway.sockets import sockets as s
@@ -17,13 +17,13 @@ from wsraw.link.records import OnClose, OnError, Open
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    made = Served()
+def served() -> Iterator[SocketHarness]:
+    made = SocketHarness()
     yield made
     made.close()
 
 
-def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
+def test_a_flush_writes_to_a_bounded_number_of_sockets(served: SocketHarness) -> None:
     for n in range(s.WRITE_BUDGET + 1):
         served.sockets.shared.dirty[Connection.ended(n, served.sockets.settings)] = None
     served.sockets.flush()
@@ -32,7 +32,7 @@ def test_a_flush_writes_to_a_bounded_number_of_sockets(served: Served) -> None:
     assert not served.sockets.shared.dirty
 
 
-def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> None:
+def test_a_stop_closes_an_unknown_client_without_a_handler(served: SocketHarness) -> None:
     silent = served.connect()
     served.sockets.close_unannounced()
     assert served.con.ending.cause == "going-away"
@@ -42,9 +42,9 @@ def test_a_stop_closes_an_unknown_client_without_a_handler(served: Served) -> No
     assert not served.sockets.unwritten()
 
 
-def test_listeners_pause_under_memory_pressure(served: Served) -> None:
+def test_listeners_pause_under_memory_pressure(served: SocketHarness) -> None:
     served.turn()
-    flow = served.stage.registry.flow
+    flow = served.harness.registry.flow
     total, limit = flow.total, flow.memory_limit
     flow.memory_limit = flow.total = 1000
     flow.due = True
@@ -59,20 +59,20 @@ def test_listeners_pause_under_memory_pressure(served: Served) -> None:
         served.until(lambda: served.sockets.endpoints)
 
 
-def test_no_connection_is_dialed_while_memory_is_full(served: Served) -> None:
-    flow = served.stage.registry.flow
+def test_no_connection_is_dialed_while_memory_is_full(served: SocketHarness) -> None:
+    flow = served.harness.registry.flow
     flow.full = True
     flow.check_above = math.inf
-    mate = served.mate
-    mate.say(Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    linked = served.linked
+    linked.say(Open(linked.link.new_id(), served.sockets.listeners[0].address))
     served.until(lambda: served.kinds() == [OnError, OnClose])
     failed, end = served.heard
     assert "memory_limit" in failed.message
     assert end.cause == "connect-failed"
-    assert served.stage.registry.counters.counts == {"memory_limit": 1}
+    assert served.harness.registry.counters.counts == {"memory_limit": 1}
 
 
-def test_close_frees_everything(served: Served) -> None:
+def test_close_frees_everything(served: SocketHarness) -> None:
     client = served.connect()
     served.sockets.close()
     assert served.sockets.listeners == []
@@ -94,7 +94,7 @@ class Ticking:
         return self.now
 
 
-def test_writing_has_a_share_of_a_turn(served: Served) -> None:
+def test_writing_has_a_share_of_a_turn(served: SocketHarness) -> None:
     for _ in range(4):
         served.connect()
     served.until(lambda: not served.sockets.shared.dirty)
@@ -108,7 +108,7 @@ def test_writing_has_a_share_of_a_turn(served: Served) -> None:
     assert not served.sockets.shared.dirty
 
 
-def test_closing_has_a_share_of_a_turn(served: Served) -> None:
+def test_closing_has_a_share_of_a_turn(served: SocketHarness) -> None:
     for _ in range(4):
         served.connect()
     served.until(lambda: not served.sockets.shared.dirty)
@@ -122,7 +122,7 @@ def test_closing_has_a_share_of_a_turn(served: Served) -> None:
     assert left == [3, 2, 1, 0]
 
 
-def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: Served) -> None:
+def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: SocketHarness) -> None:
     """Who has more than a turn's share comes behind the others."""
     clients = [served.connect() for _ in range(3)]
     for client in clients:
@@ -138,12 +138,12 @@ def test_held_frames_have_a_share_of_a_turn_and_are_served_in_turn(served: Serve
     assert served.data() == b"x" * 1500
 
 
-def test_pausing_has_a_share_of_a_turn(served: Served) -> None:
+def test_pausing_has_a_share_of_a_turn(served: SocketHarness) -> None:
     for _ in range(3):
         served.connect().send(b"x")
     served.until(lambda: len(served.data()) == 3)
-    flow = served.stage.registry.flow
-    entries = list(served.stage.registry.entries.values())
+    flow = served.harness.registry.flow
+    entries = list(served.harness.registry.entries.values())
     served.sockets._clock = Ticking(1.1 * s.READ_TIME)
     for entry in entries:
         flow.pause(entry, PAUSED_MEMORY)
@@ -156,7 +156,7 @@ def test_pausing_has_a_share_of_a_turn(served: Served) -> None:
     served.until(lambda: all(entry.con.endpoint.reading for entry in entries))
 
 
-def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
+def test_connections_leave_a_reserve_of_descriptors(served: SocketHarness) -> None:
     """Of those that come the last ones wait in the kernel; those that handlers open fail."""
     with socket.socket() as probe:
         served.sockets.descriptors._top = probe.fileno() + 6
@@ -167,8 +167,8 @@ def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
     served.turn()
     standing = len(served.sockets.endpoints)
     assert 0 < standing < 4
-    mate = served.mate
-    mate.say(Open(mate.link.new_id(), served.sockets.listeners[0].address))
+    linked = served.linked
+    linked.say(Open(linked.link.new_id(), served.sockets.listeners[0].address))
     served.until(lambda: OnError in served.kinds())
     told = next(event for event in served.heard if type(event) is OnError)
     assert "Too many open files" in told.message
@@ -182,7 +182,7 @@ def test_connections_leave_a_reserve_of_descriptors(served: Served) -> None:
 def test_refused_clients_do_not_use_the_reserve_of_descriptors() -> None:
     """Where there is no descriptor for waiting politely, it is reset at once, and the listener does
     not pause for it (python-websockets #822)."""
-    served = Served(max_connections=1)
+    served = SocketHarness(max_connections=1)
     try:
         served.connect()
         with socket.socket() as probe:
@@ -192,7 +192,7 @@ def test_refused_clients_do_not_use_the_reserve_of_descriptors() -> None:
         served.clients += late
         for _ in range(8):
             served.turn()
-        assert served.stage.registry.counters.counts == {"max_connections": 8}
+        assert served.harness.registry.counters.counts == {"max_connections": 8}
         assert served.sockets.descriptors.has_room() is False
     finally:
         served.close()

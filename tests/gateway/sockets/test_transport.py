@@ -8,10 +8,10 @@ import socket
 import ssl
 
 import pytest
-from authority import client_context
-from stage import HANDSHAKE
 
-from tests.gateway.served import Served
+from tests.authority import client_context
+from tests.gateway.harness import HANDSHAKE
+from tests.gateway.socket_harness import SocketHarness
 from tests.gateway.tls_client import Client, Serve, echo
 from wsraw.gateway.delivery.entry import EVENT_COST
 from wsraw.gateway.sockets.endpoint import LEAST_READ
@@ -27,7 +27,7 @@ from wsraw.link.records import (
 )
 
 
-def take_little(served: Served) -> None:
+def take_little(served: SocketHarness) -> None:
     """Have the kernel take less than what is encrypted at a time."""
     served.endpoint.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
@@ -42,7 +42,7 @@ def test_large_messages_go_both_ways_past_a_slow_reader(serve: Serve) -> None:
     client.send(data)
     served.until(lambda: served.data() == data)
     take_little(served)
-    served.mate.say(Send(served.con.id, data))
+    served.linked.say(Send(served.con.id, data))
     served.until(lambda: served.con.output.encrypted)
     assert served.endpoint.writing
     assert served.con.output.size > 500_000
@@ -88,10 +88,10 @@ def test_data_received_with_the_handshake_is_read_after_a_pause(serve: Serve) ->
     served.until(shaken)
     tls.write(b"glued")
     client.sendall(outgoing.read())
-    served.until(lambda: served.mate.events)
+    served.until(lambda: served.linked.events)
     for _ in range(5):
         served.turn()
-    assert [type(event) for event in served.mate.events] == [OnConnect]
+    assert [type(event) for event in served.linked.events] == [OnConnect]
     served.working = True
     served.until(lambda: served.data() == b"glued")
 
@@ -102,12 +102,12 @@ def test_a_mark_is_reached_when_the_kernel_has_all_bytes(serve: Serve) -> None:
     client.send(b"x")
     served.until(served.data)
     take_little(served)
-    served.mate.say(Send(served.con.id, bytes(1_000_000)), Mark(served.con.id, 7))
+    served.linked.say(Send(served.con.id, bytes(1_000_000)), Mark(served.con.id, 7))
     served.until(lambda: served.con.output.encrypted)
     assert served.endpoint.writing
-    assert not served.mate.take(Reached)
+    assert not served.linked.take(Reached)
     client.receive(1_000_000)
-    served.until(lambda: served.mate.take(Reached))
+    served.until(lambda: served.linked.take(Reached))
 
 
 # --- the end ---
@@ -158,7 +158,7 @@ def test_a_close_sends_close_notify_behind_all_output(serve: Serve) -> None:
     client.send(b"x")
     served.until(served.data)
     data = random.Random(2).randbytes(1_000_000)
-    served.mate.say(Send(served.con.id, data), Close(served.con.id))
+    served.linked.say(Send(served.con.id, data), Close(served.con.id))
     # suppress_ragged_eofs would hide a missing close_notify; here it is an error.
     client.sock.suppress_ragged_eofs = False
     assert client.receive_all() == data
@@ -171,7 +171,7 @@ def test_an_abort_resets_without_close_notify(serve: Serve) -> None:
     client = Client(served).shake()
     client.send(b"x")
     served.until(served.data)
-    served.mate.say(Close(served.con.id, 1011))
+    served.linked.say(Close(served.con.id, 1011))
     client.sock.suppress_ragged_eofs = False
     # OpenSSL 3 calls a reset an EOF; what counts is that there was no close_notify.
     with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):

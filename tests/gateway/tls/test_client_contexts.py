@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from authority import ca, leaf, pem
 
+from tests.authority import ca, leaf, pem
 from wsraw.gateway.tls.client_contexts import MOST_CACHED, ClientContexts, TlsOptions, make_context
 
 

@@ -6,11 +6,11 @@ import struct
 from pathlib import Path
 
 import pytest
-from authority import server_context, server_file
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.gateway.hellos import (
+from tests.authority import server_context, server_file
+from tests.gateway.tls.handshake_messages import (
     FFDHE2048,
     FFDHE8192,
     GREASE,

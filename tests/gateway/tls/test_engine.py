@@ -4,10 +4,10 @@ import random
 import ssl
 
 import pytest
-from authority import client_context, leaf, server_context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.authority import client_context, leaf, server_context
 from wsraw.gateway.tls.engine import PIECE, TlsEngine
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

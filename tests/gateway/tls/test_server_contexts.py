@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from authority import ca_file, leaf, pem, server_file, write
 
+from tests.authority import ca_file, leaf, pem, server_file, write
 from wsraw.config.addresses import Listen
 from wsraw.gateway.tls import server_contexts
 from wsraw.gateway.tls.server_contexts import ServerContexts

@@ -4,11 +4,11 @@ import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from authority import ca, leaf
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.authority import ca, leaf
 from wsraw.gateway.tls.x509 import MOST_NAMES, describe, validity
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 
-import library
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from tests import library
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.handshake import (
     MOST_BODY,

@@ -9,7 +9,6 @@ import zlib
 from typing import Any
 
 import pytest
-from corpus import UPGRADE, frame
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
@@ -24,6 +23,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
+from tests.corpus import UPGRADE, frame
 from wsraw.config.settings import Settings
 from wsraw.gateway.http import http_answer
 from wsraw.gateway.websocket.deflate import STEP

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.link.records import (
     Decoder,
     Do,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from supervisor.acting import ENDPOINT, PROGRAM, Run
 
+from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run
 from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
 from wsraw.supervisor.decisions import actions as a

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from supervisor.acting import ENDPOINT, PROGRAM, Run
 
+from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run
 from wsraw.config.programs import Entry, Program
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import DEADLINE, UNIT, eventually
 
+from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.config import programs
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.log import Log

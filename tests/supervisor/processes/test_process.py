@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deadline import eventually
-from running import environment
 
+from tests.deadline import eventually
+from tests.running import environment
 from wsraw.supervisor.processes import process as module
 from wsraw.supervisor.processes.process import Process, reason
 

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from deadline import UNIT
 
+from tests.deadline import UNIT
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder.folder import EPOCHS, LONGEST_SOCKET_PATH, Folder, FolderError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.link.records import Do, encode
 from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.log import Log

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from deadline import eventually
 
+from tests.deadline import eventually
 from wsraw.workers.reporting import ration
 from wsraw.workers.reporting.ration import KINDS, SHOWN, Rationed
 

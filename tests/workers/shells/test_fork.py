@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import zmq
-from deadline import UNIT, eventually
-from running import is_alive
 
+from tests.deadline import UNIT, eventually
+from tests.running import is_alive
 from tests.workers.conftest import Process, message
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody can fork here")

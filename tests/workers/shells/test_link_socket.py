@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from deadline import DEADLINE, eventually
 
+from tests.deadline import DEADLINE, eventually
 from wsraw.workers.shells.link_socket import Bell, Dealer
 
 

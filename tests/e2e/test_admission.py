@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.serving import (
+from websockets.exceptions import InvalidStatus
+
+from tests.deadline import eventually
+from tests.e2e.serving import (
     ECHO,
     EXAMPLES,
     TIMEOUT,
@@ -24,7 +26,6 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from websockets.exceptions import InvalidStatus
 
 HEADER = b"PROXY TCP4 203.0.113.9 198.51.100.2 4711 443\r\n"
 

@@ -1,7 +1,8 @@
 """A gateway with workers and connections around it, all in one thread and without a wire.
 
 Time is a number. What the gateway says to a worker arrives with `turn`, what a worker says to the
-gateway at once; pairs.py has the wire with its delays.
+gateway at once; model/processes.py has a wire
+with delays.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ HANDSHAKE = (
 )
 
 
-class Mate:
+class LinkedWorker:
     """A worker: its end of the link, and what it has heard."""
 
-    def __init__(self, stage: Stage, link: WorkerEnd, identity: bytes) -> None:
-        self.stage = stage
+    def __init__(self, harness: Harness, link: WorkerEnd, identity: bytes) -> None:
+        self.harness = harness
         self.link = link
         self.identity = identity
         self.heard: list[Any] = []
@@ -40,7 +41,7 @@ class Mate:
     @property
     def worker(self) -> Worker:
         """The gateway's end of the same link."""
-        return self.stage.sessions.workers[self.identity]
+        return self.harness.sessions.workers[self.identity]
 
     @property
     def events(self) -> list[Any]:
@@ -67,11 +68,11 @@ class Mate:
     def work(self) -> list[Any]:
         """Ack whatever comes until nothing more comes; all of it, in order."""
         seen = []
-        self.stage.turn()
+        self.harness.turn()
         while events := self.events:
             seen += events
             self.ack()
-            self.stage.turn()
+            self.harness.turn()
         return seen
 
     def say(self, *records: Record) -> None:
@@ -82,22 +83,22 @@ class Mate:
 
     def say_raw(self, *records: Any) -> None:
         """A batch of this session, whatever is in it."""
-        self.stage.receive(self.identity, encode([self.link.session, *records]))
+        self.harness.receive(self.identity, encode([self.link.session, *records]))
 
     def refused(self, record: Any) -> str:
         """Say one record; why it was refused, or ""."""
         self.say_raw(record)
-        self.stage.turn()
+        self.harness.turn()
         return " ".join(refused.why for refused in self.take(Refused))
 
     def flush(self) -> None:
         """What its link has to say goes to the gateway."""
         data = self.link.data_to_send()
         if data is not None:
-            self.stage.receive(self.identity, data)
+            self.harness.receive(self.identity, data)
 
 
-class Stage:
+class Harness:
     """The core of a gateway and its surroundings."""
 
     def __init__(self, memory_limit: int = 1 << 30, **settings: Any) -> None:
@@ -107,23 +108,23 @@ class Stage:
         self.deadlines = Deadlines(self.registry)
         self.sessions.tokens.add(TOKEN, 0)
         self.now = 0.0
-        self.mates: list[Mate] = []
+        self.linked_workers: list[LinkedWorker] = []
         self._identities = itertools.count(1)
 
     # --- workers ---
 
-    def worker(self, **changes: Any) -> Mate:
+    def worker(self, **changes: Any) -> LinkedWorker:
         """A worker that has said hello and heard welcome."""
         n = next(self._identities)
         asked: dict[str, Any] = {
             "pool": "default", "token": TOKEN, "instance": f"i{n}", "language": "test",
         }  # fmt: skip
-        mate = Mate(self, WorkerEnd(**{**asked, **changes}), b"\0%d" % n)
-        self.mates.append(mate)
-        self.receive(mate.identity, b"")
+        linked = LinkedWorker(self, WorkerEnd(**{**asked, **changes}), b"\0%d" % n)
+        self.linked_workers.append(linked)
+        self.receive(linked.identity, b"")
         self.turn()
         self.turn()
-        return mate
+        return linked
 
     def receive(self, identity: bytes, data: bytes) -> None:
         """A message of a worker comes in, and is applied in as many turns as it takes."""
@@ -141,10 +142,10 @@ class Stage:
         out += self.sessions.replies
         self.sessions.replies = []
         for identity, batch in out:
-            for mate in self.mates:
-                if mate.identity == identity:
-                    mate.heard += mate.link.receive(batch)
-                    mate.flush()
+            for linked in self.linked_workers:
+                if linked.identity == identity:
+                    linked.heard += linked.link.receive(batch)
+                    linked.flush()
 
     def run(self, seconds: float) -> None:
         """Time passes; once a second it is judged."""
@@ -216,9 +217,9 @@ def entry_of(con: Connection) -> Entry:
     return entry
 
 
-def is_over(mate: Mate) -> bool:
+def is_over(linked: LinkedWorker) -> bool:
     """Whether the gateway has ended its session."""
     return (
-        mate.identity not in mate.stage.sessions.workers
-        or mate.worker.session.state is LinkState.NEW
+        linked.identity not in linked.harness.sessions.workers
+        or linked.worker.session.state is LinkState.NEW
     )

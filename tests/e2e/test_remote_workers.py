@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from deadline import eventually
-from e2e.asking import ask, done, status
-from e2e.elsewhere import Elsewhere, Keys, endpoint, gateway, guests_ready
-from e2e.serving import TIMEOUT, linux
-from running import wsraw
+
+from tests.deadline import eventually
+from tests.e2e.command_line import ask, done, status
+from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
+from tests.e2e.serving import TIMEOUT, linux
+from tests.running import wsraw
 
 pytestmark = linux
 
@@ -37,8 +38,8 @@ def test_local_and_remote_workers_serve_one_pool(keys: Keys, tmp_path: Path) -> 
         file.write_text(SLOW)
     with gateway(*keys.of_gateway(), handlers=here) as serving:
         at = endpoint(serving)
-        with Elsewhere(f"--connect={at}", *keys.of_worker("alice"), handlers=there) as alice:
-            guests_ready(serving, 1)
+        with RemoteWorker(f"--connect={at}", *keys.of_worker("alice"), handlers=there) as alice:
+            remote_workers_ready(serving, 1)
             with serving.ws() as busy, serving.ws() as other:
                 busy.send("who?")
                 first = busy.recv(TIMEOUT)
@@ -66,7 +67,7 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
         with serving.ws() as early:
             # Nobody is there yet: it waits.
             early.send("early")
-            with Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
+            with RemoteWorker(f"--connect={endpoint(serving)}", *keys.of_worker("alice")):
                 assert early.recv(TIMEOUT) == "early"
                 assert done(serving, "reload") == "reloaded: 0 workers\n"
                 told = ask(serving, "scale", "2")
@@ -80,8 +81,8 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
 
 def test_a_remote_worker_leaves_when_the_run_stops(keys: Keys) -> None:
     with gateway(*keys.of_gateway()) as serving:
-        alice = Elsewhere(f"--connect={endpoint(serving)}", *keys.of_worker("alice"))
-        guests_ready(serving, 1)
+        alice = RemoteWorker(f"--connect={endpoint(serving)}", *keys.of_worker("alice"))
+        remote_workers_ready(serving, 1)
     with alice:
         assert alice.end()[0] == 0
 
@@ -90,11 +91,11 @@ def test_a_worker_with_an_unknown_key_waits_until_its_key_is_added(keys: Keys) -
     keys.add("eve", allow=False)
     with gateway(*keys.of_gateway()) as serving:
         at = endpoint(serving)
-        with Elsewhere(f"--connect={at}", *keys.of_worker("eve")) as eve:
+        with RemoteWorker(f"--connect={at}", *keys.of_worker("eve")) as eve:
             serving.run.line("a worker at 127.0.0.1 was rejected: its key is not in worker_keys")
             assert not status(serving)["by_hand"]
             keys.allow("eve")
-            guests_ready(serving, 1)
+            remote_workers_ready(serving, 1)
             assert eve.process.poll() is None
 
 
@@ -103,7 +104,7 @@ def test_a_worker_does_not_believe_a_gateway_with_another_key(keys: Keys) -> Non
     keys.add("mallory")
     with gateway(*keys.of_gateway()) as serving:
         wrong = [f"--key={keys.folder}/alice.key", f"--gateway-key={keys.folder}/mallory.pub"]
-        with Elsewhere(f"--connect={endpoint(serving)}", *wrong) as alice:
+        with RemoteWorker(f"--connect={endpoint(serving)}", *wrong) as alice:
             assert alice.process.stderr is not None
             assert "waiting for a gateway" in alice.process.stderr.readline()
             assert not status(serving)["by_hand"]
@@ -114,7 +115,7 @@ def test_without_a_key_no_worker_is_let_in_by_a_gateway_with_keys(keys: Keys) ->
     with gateway(*keys.of_gateway()) as serving:
         assert serving.folder is not None
         token = (serving.folder / "token").read_text().strip()
-        with Elsewhere(f"--connect={endpoint(serving)}", f"--token={token}") as alice:
+        with RemoteWorker(f"--connect={endpoint(serving)}", f"--token={token}") as alice:
             assert alice.process.stderr is not None
             assert "waiting for a gateway" in alice.process.stderr.readline()
             assert not status(serving)["by_hand"]
@@ -124,13 +125,13 @@ def test_a_key_is_good_only_for_its_pools(keys: Keys) -> None:
     keys.add("bob", "pools=chat,feed")
     with gateway(*keys.of_gateway()) as serving:
         at = f"--connect={endpoint(serving)}"
-        with Elsewhere(at, *keys.of_worker("bob")) as bob:
+        with RemoteWorker(at, *keys.of_worker("bob")) as bob:
             code, said = bob.end()
         assert code == 4
         assert "its key is not for the pool default" in said
         serving.run.line(r"\(bob at 127.0.0.1\) is shut out: its key is not for the pool default")
-        with Elsewhere(at, "--pool=feed", *keys.of_worker("bob")):
-            guests_ready(serving, 1)
+        with RemoteWorker(at, "--pool=feed", *keys.of_worker("bob")):
+            remote_workers_ready(serving, 1)
             [shown] = status(serving)["by_hand"]
             assert (shown["key"], shown["pool"]) == ("bob", "feed")
 
@@ -139,13 +140,13 @@ def test_on_loopback_the_token_is_enough_and_required() -> None:
     with gateway() as serving:
         assert serving.folder is not None
         at = f"--connect={endpoint(serving)}"
-        with Elsewhere(at, "--token=guessed") as wrong:
+        with RemoteWorker(at, "--token=guessed") as wrong:
             code, said = wrong.end()
         assert code == 4
         assert "its token is wrong" in said
         token = (serving.folder / "token").read_text().strip()
-        with Elsewhere(at, f"--token={token}"):
-            guests_ready(serving, 1)
+        with RemoteWorker(at, f"--token={token}"):
+            remote_workers_ready(serving, 1)
             assert eventually(lambda: status(serving)["by_hand"])[0]["address"] == "127.0.0.1"
 
 

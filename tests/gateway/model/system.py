@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
-from tests.gateway.habits import pick
-from tests.gateway.page import Con, Page, Session
-from tests.gateway.peers import Peer, Socket
-from tests.pairs import Process
+from tests.gateway.model.handlers import pick
+from tests.gateway.model.peers import Peer, Socket
+from tests.gateway.model.processes import Process
+from tests.gateway.model.reference import Con, Reference, Session
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
@@ -34,7 +34,7 @@ class Config(NamedTuple):
     high_water_mark: int = 3000
     output_limit: int = 6000
     memory_limit: int = 1_000_000
-    habits: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
     lies: bool = False
     """Whether workers ack what they have not handled."""
     delivery: str = "at-least-once"
@@ -70,8 +70,9 @@ class Watched(dict[int, InFlight]):
         super().__setitem__(seq, flight)
 
 
-class Ground:
-    """A gateway without sockets, and its peers; and what must be true of them at any time."""
+class System:
+    """A gateway without sockets, its peers, and what must be true of them at any time. Each step is
+    one of the gateway's or a peer's."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -83,37 +84,31 @@ class Ground:
             delivery=config.delivery,
         )
         self.now = 1000.0
-        self.page = Page(config.delivery == "at-least-once")
-        self._new_gateway()
+        self.reference = Reference(config.delivery == "at-least-once")
+        self.new_gateway()
         self.peers: list[Peer] = []
         self.dialling: list[Entry] = []
         self.processes: list[Process] = []
+        self.has_closed_all = False
+        """Stopping, the gateway has closed what was open."""
         self.late: list[tuple[bytes, deque[bytes]]] = []
-        self.steps = 0
-        self._names = 0
-        self._watched: set[Worker] = set()
-        self._rude: set[Process] = set()
+        self.names = 0
+        self.watched: set[Worker] = set()
+        self.rude: set[Process] = set()
         self.exits: list[Process] = []
         """Spawned ones that are gone, and the supervisor has not said so yet."""
         self.exited: set[int] = set()
-        self._letters: dict[int, deque[Session]] = {}
+        self.unreported: dict[int, deque[Session]] = {}
         """Sessions of each spawned worker that the supervisor has not heard the end of."""
 
-    def _new_gateway(self) -> None:
-        self.registry = Registry(self.settings, self.page.epoch, self.config.memory_limit)
+    def new_gateway(self) -> None:
+        self.registry = Registry(self.settings, self.reference.epoch, self.config.memory_limit)
         self.sessions = Sessions(self.registry)
         self.deadlines = Deadlines(self.registry)
         self.sessions.tokens.add(TOKEN, 0)
         # Small shares, so that most batches are applied in several turns.
         self.sessions.backlog.share, self.sessions.backlog.per_event = 2, 0
         self.registry.outgoing.share = 1
-
-    def step(self, name: str, a: int, b: int) -> None:
-        """Let one thing happen, if it can, and look at everything."""
-        self.steps += 1
-        self.now += 0.0002
-        getattr(self, name)(a, b)
-        self.check()
 
     # --- peers ---
 
@@ -123,10 +118,10 @@ class Ground:
             return
         listen = Listen(name="here", protocol=("any", "any", "raw")[b % 3])
         con = accepted(self.registry.ids.new(), listen, self.settings, {}, self.now)
-        page_con = self.page.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
-        self.peers.append(Peer(page_con, Socket(self.registry, con), self.config.deflate))
+        expected = self.reference.cons[con.id] = Con(con.id, websocket=a % 2 == 0 and b % 3 != 2)
+        self.peers.append(Peer(expected, Socket(self.registry, con), self.config.deflate))
         self.registry.take(con, con.first_events(self.now), self.now)
-        if page_con.websocket:
+        if expected.websocket:
             # Its handshake at once: one that is late is none, and its bytes are data.
             self.peers[-1].socket.read(65536, self.now)
 
@@ -179,12 +174,12 @@ class Ground:
                 entry.con.endpoint.judge_pause(self.now)
         batches = sessions.batches(self.now)
         for entry in registry.to_dial:
-            if entry.id not in self.page.cons:
+            if entry.id not in self.reference.cons:
                 self._succeed(entry)
         self.dialling += registry.to_dial
         registry.to_dial.clear()
         for worker, data in batches:
-            self.page.leaves(worker.session.identity, data)
+            self.reference.leaves(worker.session.identity, data)
             self._to_process(worker.session.identity, data)
         for identity, data in sessions.replies:
             self._to_process(identity, data)
@@ -194,12 +189,12 @@ class Ground:
 
     def _succeed(self, entry: Entry) -> None:
         """The gateway has opened a connection by itself."""
-        assert "open reconnecting" in self.config.habits
-        con = self.page.cons[entry.id] = Con(
+        assert "open reconnecting" in self.config.actions
+        con = self.reference.cons[entry.id] = Con(
             entry.id, opened=True, websocket=entry.con.kind == "websocket"
         )
         con.successor = True
-        self.page.counts["reconnects"] += 1
+        self.reference.counts["reconnects"] += 1
 
     def _to_process(self, identity: bytes, data: bytes) -> None:
         for process in self.processes:
@@ -211,45 +206,45 @@ class Ground:
         wires = [(p.identity, p.wire) for p in self.processes] + self.late
         chosen = pick([wire for wire in wires if wire[1]], a)
         if chosen is not None:
-            self._receive(chosen[0], chosen[1].popleft())
+            self.receive(chosen[0], chosen[1].popleft())
 
-    def _receive(self, identity: bytes, data: bytes) -> None:
-        registry, sessions, page = self.registry, self.sessions, self.page
-        opened = page.reaches(identity, data)
+    def receive(self, identity: bytes, data: bytes) -> None:
+        registry, sessions, reference = self.registry, self.sessions, self.reference
+        opened = reference.reaches(identity, data)
         sessions.receive(identity, data, self.now)
         while sessions.backlog.go_on(self.now):
             pass
         worker = sessions.workers.get(identity)
-        if worker is not None and worker not in self._watched:
+        if worker is not None and worker not in self.watched:
             self._watch(worker)
         if (
             worker is not None
             and worker.session.number
-            and worker.session.number not in page.sessions
+            and worker.session.number not in reference.sessions
         ):
             self._began(worker, data)
         for open_ in opened:
             if open_.con not in registry.entries:
                 # One of that name stands already.
-                del page.cons[open_.con]
-                for session in page.sessions.values():
+                del reference.cons[open_.con]
+                for session in reference.sessions.values():
                     session.known.discard(open_.con)
 
     def _began(self, worker: Worker, data: bytes) -> None:
         assert worker.number not in self.exited, "a session with one that is dead"
-        session = self.page.begin(
+        session = self.reference.begin(
             worker.session.number, worker.session.identity, worker.session.instance, data
         )
         session.worker = worker.number
         if worker.number:
-            self._letters.setdefault(worker.number, deque()).append(session)
+            self.unreported.setdefault(worker.number, deque()).append(session)
         for process in self.processes:
-            if process.identity == worker.session.identity and process not in self._rude:
+            if process.identity == worker.session.identity and process not in self.rude:
                 assert session.claimed >= process.heard, "it does not say all that it holds"
                 assert session.claimed <= process.heard, "it says that it holds what it has ended"
 
     def _watch(self, worker: Worker) -> None:
-        self._watched.add(worker)
+        self.watched.add(worker)
         worker.window.byte_limit = self.config.window_bytes
         worker.window.in_flight = Watched(worker)
 
@@ -265,11 +260,13 @@ class Ground:
             return
         if b % 4 == 0:
             self.registry.take(con, con.connect_failed("refused", self.now), self.now)
-        elif entry.id in self.page.cons:
-            peer = Peer(self.page.cons[entry.id], Socket(self.registry, con), self.config.deflate)
+        elif entry.id in self.reference.cons:
+            peer = Peer(
+                self.reference.cons[entry.id], Socket(self.registry, con), self.config.deflate
+            )
             self.peers.append(peer)
             self.registry.take(con, con.connected(self.now), self.now)
-            if peer.page.websocket:
+            if peer.reference.websocket:
                 for _ in range(3):
                     peer.socket.flush(65536, self.now)
                     peer.receive(self.now)
@@ -291,27 +288,27 @@ class Ground:
         self.sessions.tick(self.now)
         self.deadlines.tick(self.now)
         self._see_hung()
-        self._see_poison()
+        self.see_poison()
 
     def _see_hung(self) -> None:
         """The gateway has given up workers whose handlers take too long."""
-        for session in list(self.page.sessions.values()):
+        for session in list(self.reference.sessions.values()):
             if session.alive and session.identity not in self.sessions.workers:
                 assert not session.worker, "its process was not killed"
                 assert session.unacked, "a worker that has nothing to do was given up"
-                self.page.counts["hung"] += 1
-                self.page.end(session, died=True)
+                self.reference.counts["hung"] += 1
+                self.reference.end(session, died=True)
 
-    def _see_poison(self) -> None:
+    def see_poison(self) -> None:
         """Events that have killed too often are heard no more, and end their connections."""
         for letter in self.sessions.dead_letters:
-            con = self.page.cons[letter["con"]]
+            con = self.reference.cons[letter["con"]]
             assert con.deaths >= self.settings.max_deliveries, "poison, and nobody died of it"
             con.spoiled = True
             con.buried = letter["event"] == "on_close"
             if con.buried:
-                self.page.leave_groups(con)
-            self.page.counts["poison"] += 1
+                self.reference.leave_groups(con)
+            self.reference.counts["poison"] += 1
         self.sessions.dead_letters.clear()
 
     # --- what must be true at any time ---
@@ -331,7 +328,9 @@ class Ground:
                     assert flight.owner.holder is worker
                 else:
                     # Its on_close was acked before.
-                    assert self.page.cons[flight.owner.id].spoiled, "in flight, and yet forgotten"
+                    assert self.reference.cons[flight.owner.id].spoiled, (
+                        "in flight, and yet forgotten"
+                    )
             assert worker.window.bytes == size
         for entry in self.registry.entries.values():
             assert entry.in_flight == in_flight.pop(entry, 0)
@@ -346,7 +345,7 @@ class Ground:
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
         kept += sum(con.kept for con in flow.without_entry)
         assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
-        standing = {s.identity for s in self.page.sessions.values() if s.alive}
+        standing = {s.identity for s in self.reference.sessions.values() if s.alive}
         with_session = {
             w.session.identity
             for w in self.sessions.workers.values()
@@ -355,29 +354,31 @@ class Ground:
         assert standing == with_session
         self._check_closed()
         for peer in self.peers:
-            peer.page.check_received()
+            peer.reference.check_received()
         self.peers = [peer for peer in self.peers if not peer.gone]
 
     def _check_closed(self) -> None:
         """Connections end when they must, and not without a reason."""
         for entry in self.registry.entries.values():
-            con, page = entry.con, self.page.cons.get(entry.id)
+            con, expected = entry.con, self.reference.cons.get(entry.id)
             standing = con.state in (CONNECTING, OPEN)
-            if page is None:
+            if expected is None:
                 continue
-            if con.ending.cause == "handler" and not page.was_closed:
-                assert page.fragment, f"{page.id} was closed, and no handler has asked for it"
-                page.was_closed = True
-            if page.fragment is not None and not page.fragment.alive:
-                assert not standing, f"{page.id} stands with a message cut short"
-            if page.owner is not None and not page.owner.alive:
-                assert not standing, f"{page.id} stands and its owner has left"
-            if page.bereaved:
-                assert not standing, f"{page.id} stands and its messages are lost"
+            if con.ending.cause == "handler" and not expected.was_closed:
+                assert expected.fragment, (
+                    f"{expected.id} was closed, and no handler has asked for it"
+                )
+                expected.was_closed = True
+            if expected.fragment is not None and not expected.fragment.alive:
+                assert not standing, f"{expected.id} stands with a message cut short"
+            if expected.owner is not None and not expected.owner.alive:
+                assert not standing, f"{expected.id} stands and its owner has left"
+            if expected.bereaved:
+                assert not standing, f"{expected.id} stands and its messages are lost"
             if con.ending.cause == "eof":
-                assert not con.output.size, f"{page.id} ended before its output was written"
+                assert not con.output.size, f"{expected.id} ended before its output was written"
         room = {entry.id for entry in self.registry.groups.members("room")}
-        members = set(self.page.groups.get("room", ()))
+        members = set(self.reference.groups.get("room", ()))
         assert room == members, f"{room} are in the room, not {members}"
 
     def _check_nobody_starves(self) -> None:
@@ -390,7 +391,7 @@ class Ground:
         ]
         present = any(not worker.window.is_closed for worker in workers)
         for entry in self.registry.entries.values():
-            if present and entry.heard and not entry.parked and self.page.cons[entry.id].seen:
+            if present and entry.heard and not entry.parked and self.reference.cons[entry.id].seen:
                 assert entry.holder is not None, f"nobody holds {entry.id}"
             if entry.parked and not entry.in_flight:
                 assert entry.queue is not None, f"{entry.id} waits for nobody"

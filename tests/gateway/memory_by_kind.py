@@ -19,11 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from authority import client_context, server_file
-from corpus import UPGRADE, frame
-from stage import Mate, Stage, entry_of
-
-from tests.gateway.served import Served
+from tests.authority import client_context, server_file
+from tests.corpus import UPGRADE, frame
+from tests.gateway.harness import Harness, LinkedWorker, entry_of
+from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import Connection
 from wsraw.link.records import Couple, Join, Mark, Open, Publish, Record, Send, State
 
@@ -32,9 +31,9 @@ WARM = 10
 
 CLIENT = client_context()
 
-Kind = Callable[[], tuple[Stage, Callable[[int], None]]]
+Kind = Callable[[], tuple[Harness, Callable[[int], None]]]
 KINDS: dict[str, tuple[int, Kind]] = {}
-"""How many are made of it; and what sets the stage, and makes one more."""
+"""How many are made of it; and what sets the harness, and makes one more."""
 
 
 def kind(count: int) -> Callable[[Kind], Kind]:
@@ -49,9 +48,9 @@ def kind(count: int) -> Callable[[Kind], Kind]:
 
 
 def serve(
-    say: Callable[[Served, socket.socket], object], **settings: Any
-) -> tuple[Stage, Callable[[int], None]]:
-    served = Served(**settings)
+    say: Callable[[SocketHarness, socket.socket], object], **settings: Any
+) -> tuple[Harness, Callable[[int], None]]:
+    served = SocketHarness(**settings)
     host, port = served.sockets.listeners[0].address.rsplit(":", 1)
 
     def add(n: int) -> None:
@@ -65,14 +64,14 @@ def serve(
         served.heard.clear()
         sock.detach()
 
-    return served.stage, add
+    return served.harness, add
 
 
-def says(data: bytes) -> Callable[[Served, socket.socket], None]:
+def says(data: bytes) -> Callable[[SocketHarness, socket.socket], None]:
     return lambda served, sock: sock.sendall(data)
 
 
-def shake_hands(served: Served, sock: socket.socket, whole: bool = True) -> None:
+def shake_hands(served: SocketHarness, sock: socket.socket, whole: bool = True) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = CLIENT.wrap_bio(incoming, outgoing, server_hostname="localhost")
     sock.settimeout(0)
@@ -152,7 +151,7 @@ def TLS_clients() -> Any:  # noqa: N802
 
 @kind(10)
 def output_of_those_who_have_left() -> Any:
-    def say(served: Served, sock: socket.socket) -> None:
+    def say(served: SocketHarness, sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(UPGRADE % b"")
         con: Connection
@@ -161,7 +160,7 @@ def output_of_those_who_have_left() -> Any:
         ]
         while con.entry is None or entry_of(con).in_flight or con.output.size:
             served.turn()
-        served.mate.say(*(Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
+        served.linked.say(*(Send(con.id, os.urandom(40_000), "binary") for _ in range(100)))
         for _ in range(5):
             served.turn()
         sock.sendall(frame(0x88, (1000).to_bytes(2)))
@@ -174,33 +173,33 @@ def output_of_those_who_have_left() -> Any:
 # --- without ---
 
 
-def stage_with(add: Callable[[Stage, Mate, int], object], **settings: Any) -> Any:
-    stage = Stage(**settings)
-    mate = stage.worker()
+def stage_with(add: Callable[[Harness, LinkedWorker, int], object], **settings: Any) -> Any:
+    harness = Harness(**settings)
+    linked = harness.worker()
 
     def one(n: int) -> None:
-        add(stage, mate, n)
-        mate.work()
-        mate.heard.clear()
+        add(harness, linked, n)
+        linked.work()
+        linked.heard.clear()
 
-    return stage, one
+    return harness, one
 
 
-def standing(stage: Stage, mate: Mate, head: bytes = b"") -> Connection:
-    con = stage.raw(UPGRADE % head)
-    stage.write(con)
-    mate.work()
+def standing(harness: Harness, linked: LinkedWorker, head: bytes = b"") -> Connection:
+    con = harness.raw(UPGRADE % head)
+    harness.write(con)
+    linked.work()
     return con
 
 
 def commands(record: Callable[[int, int], Record], count: int) -> Any:
     """A connection, and so many commands of its handler for it."""
 
-    def add(stage: Stage, mate: Mate, n: int) -> None:
-        con = standing(stage, mate)
-        stage.say(con, frame(0x82, b"x"))
-        stage.turn()
-        mate.say(*(record(con.id, 1000 * n + each) for each in range(count)))
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
+        con = standing(harness, linked)
+        harness.say(con, frame(0x82, b"x"))
+        harness.turn()
+        linked.say(*(record(con.id, 1000 * n + each) for each in range(count)))
 
     return stage_with(add)
 
@@ -232,9 +231,9 @@ def large_output() -> Any:
 
 @kind(100)
 def marks() -> Any:
-    def add(stage: Stage, mate: Mate, n: int) -> None:
-        con = standing(stage, mate)
-        mate.say(Send(con.id, b"x", "binary"), *(Mark(con.id, ref) for ref in range(200)))
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
+        con = standing(harness, linked)
+        linked.say(Send(con.id, b"x", "binary"), *(Mark(con.id, ref) for ref in range(200)))
 
     return stage_with(add)
 
@@ -243,80 +242,80 @@ def marks() -> Any:
 def couples() -> Any:
     cons: list[int] = []
 
-    def add(stage: Stage, mate: Mate, n: int) -> None:
-        con = standing(stage, mate)
-        mate.say(*(Couple(con.id, other) for other in cons[-500:]))
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
+        con = standing(harness, linked)
+        linked.say(*(Couple(con.id, other) for other in cons[-500:]))
         cons.append(con.id)
         if not n:
-            cons.extend(standing(stage, mate).id for _ in range(500))
+            cons.extend(standing(harness, linked).id for _ in range(500))
 
     return stage_with(add)
 
 
 @kind(50)
 def messages_for_many() -> Any:
-    def add(stage: Stage, mate: Mate, n: int) -> None:
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
         if not n:
-            for con in [standing(stage, mate).id for _ in range(100)]:
-                mate.say(Join(con, "g"))
-        mate.say(Publish("g", os.urandom(30_000), "binary"))
+            for con in [standing(harness, linked).id for _ in range(100)]:
+                linked.say(Join(con, "g"))
+        linked.say(Publish("g", os.urandom(30_000), "binary"))
 
     return stage_with(add)
 
 
 @kind(50)
 def events_that_wait() -> Any:
-    stage = Stage()
+    harness = Harness()
 
     def add(n: int) -> None:
-        con = stage.raw(b"", protocol="raw")
+        con = harness.raw(b"", protocol="raw")
         for _ in range(200):
-            stage.say(con, os.urandom(50))
+            harness.say(con, os.urandom(50))
 
-    return stage, add
+    return harness, add
 
 
 @kind(100)
 def what_clients_left_behind() -> Any:
-    stage = Stage()
+    harness = Harness()
 
     def add(n: int) -> None:
-        con = stage.raw(UPGRADE % b"")
-        stage.write(con)
-        stage.say(con, frame(0x82, os.urandom(1000)) + frame(0x88, (1000).to_bytes(2)))
+        con = harness.raw(UPGRADE % b"")
+        harness.write(con)
+        harness.say(con, frame(0x82, os.urandom(1000)) + frame(0x88, (1000).to_bytes(2)))
 
-    return stage, add
+    return harness, add
 
 
 @kind(50)
 def messages_that_are_not_finished() -> Any:
-    def add(stage: Stage, mate: Mate, n: int) -> None:
-        con = standing(stage, mate)
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
+        con = standing(harness, linked)
         data = frame(0x82, os.urandom(60_000))[:-1]
         for at in range(0, len(data), 4096):
             events = con.receive_data(data[at : at + 4096], 0.0)
             assert not events
-            stage.registry.flow.read_part(con, len(data[at : at + 4096]))
+            harness.registry.flow.read_part(con, len(data[at : at + 4096]))
 
     return stage_with(add)
 
 
 @kind(50)
 def contexts_of_compression() -> Any:
-    def add(stage: Stage, mate: Mate, n: int) -> None:
-        con = standing(stage, mate, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
-        mate.say(Send(con.id, os.urandom(2000), "binary"))
-        stage.write(con)
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
+        con = standing(harness, linked, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        linked.say(Send(con.id, os.urandom(2000), "binary"))
+        harness.write(con)
 
     return stage_with(add, deflate_context_takeover=True, deflate_window_bits=15)
 
 
 @kind(100)
 def connections_being_opened() -> Any:
-    def add(stage: Stage, mate: Mate, n: int) -> None:
+    def add(harness: Harness, linked: LinkedWorker, n: int) -> None:
         options = {"reconnect": True, "headers": {f"X-{n}": "y" * 200 for n in range(40)}}
-        con = mate.link.new_id()
-        mate.say(Open(con, "127.0.0.1:9", "websocket", "/", "", "", options))
+        con = linked.link.new_id()
+        linked.say(Open(con, "127.0.0.1:9", "websocket", "/", "", "", options))
 
     return stage_with(add)
 
@@ -324,22 +323,22 @@ def connections_being_opened() -> Any:
 @kind(50)
 def answers_of_servers_that_refuse() -> Any:
     """Of which no worker has heard yet."""
-    stage = Stage()
-    mate = stage.worker()
+    harness = Harness()
+    linked = harness.worker()
 
     def add(n: int) -> None:
-        con_id = mate.link.new_id()
-        mate.say(Open(con_id, "127.0.0.1:9", "websocket"))
-        stage.registry.to_dial.clear()
-        con = stage.registry.entries[con_id].con
-        stage.registry.take(con, con.connected(0.0), 0.0)
-        stage.write(con)
+        con_id = linked.link.new_id()
+        linked.say(Open(con_id, "127.0.0.1:9", "websocket"))
+        harness.registry.to_dial.clear()
+        con = harness.registry.entries[con_id].con
+        harness.registry.take(con, con.connected(0.0), 0.0)
+        harness.write(con)
         fields = b"".join(b"X-%02d: %b\r\n" % (n, b"y" * 150) for n in range(90))
         head = b"HTTP/1.1 403 No\r\nContent-Length: 65536\r\n%b\r\n" % fields
         events = con.receive_data(head + os.urandom(65536), 0.0)
-        stage.registry.take(con, events, 0.0)
+        harness.registry.take(con, events, 0.0)
 
-    return stage, add
+    return harness, add
 
 
 # --- the scales ---
@@ -353,9 +352,9 @@ def memory() -> int:
 
 
 def weigh(count: int, make: Kind) -> tuple[float, float]:
-    stage, add = make()
-    registry = stage.registry
-    deadlines = stage.deadlines
+    harness, add = make()
+    registry = harness.registry
+    deadlines = harness.deadlines
     for n in range(WARM):
         add(n)
     gc.collect()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.gateway.crew import Crew
-from tests.gateway.ground import TOKEN
-from tests.gateway.habits import pick
-from tests.gateway.page import Con, Session
-from tests.pairs import Process
+from tests.gateway.model.handlers import pick
+from tests.gateway.model.processes import Process
+from tests.gateway.model.reference import Con, Session
+from tests.gateway.model.system import TOKEN, System
+from tests.gateway.model.workers import Workers
 from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Worker
 from wsraw.link.records import (
@@ -33,138 +33,148 @@ from wsraw.link.records import (
 from wsraw.link.states import LinkState
 
 
-class Trouble(Crew):
+class Faults:
     """Everything that must not break a promise."""
 
-    _has_said_goodbye = False
-    """Stopping, the gateway has closed what stood."""
-
     _decoder = gateway_decoder()
+
+    def __init__(self, system: System, workers: Workers) -> None:
+        self.system = system
+        self.workers = workers
 
     # --- workers leave ---
 
     def drain(self, a: int, b: int) -> None:
         """The supervisor wants a worker to leave."""
         worker = pick(
-            [w for w in self.sessions.workers.values() if w.session.state is LinkState.READY], a
+            [
+                w
+                for w in self.system.sessions.workers.values()
+                if w.session.state is LinkState.READY
+            ],
+            a,
         )
         if worker is not None:
-            self.sessions.drain(worker, 30.0)
+            self.system.sessions.drain(worker, 30.0)
 
     def lose(self, a: int, b: int) -> None:
         """The link of a worker is lost, or the worker is."""
-        self._bury()
-        process = self._pick_process(a, lambda p: p.running) if b & 32 else None
-        process = process or self._pick_process(a, lambda process: True)
+        self.end_lost_sessions()
+        process = self.workers.pick_process(a, lambda p: p.running) if b & 32 else None
+        process = process or self.workers.pick_process(a, lambda process: True)
         if process is None:
             return
         if b & 1:
             process.put()
         mode = (b >> 1) % 5
         dead = mode < 2
-        worker = self.sessions.workers.get(process.identity)
+        worker = self.system.sessions.workers.get(process.identity)
         if mode != 4 and worker is not None and not (dead and process.number):
             # In mode 4 the gateway hears of it by the hello on the new link; and of the death of
             # those that were spawned the supervisor tells.
-            self._end(worker, died=True)
+            self.end_session(worker, died=True)
         if dead:
-            self._gone(process)
+            self.workers.remove(process)
             if mode == 1:
-                self.late.pop()
+                self.system.late.pop()
         elif mode == 2 and worker is not None:
             pass  # The link stays up: `who` comes back on it as soon as the worker says something.
         else:
             old = process.identity
-            self.late.append((old, process.connect(self._new_identity())))
+            self.system.late.append((old, process.connect(self.workers.new_identity())))
         if not dead and b & 32:
             # And back at once, while its handlers still run.
             process.wire.append(b"")
             for _ in range(2):
                 while process.wire:
-                    self._receive(process.identity, process.wire.popleft())
-                self.turn()
+                    self.system.receive(process.identity, process.wire.popleft())
+                self.system.turn()
                 while process.inbox:
                     process.receive()
                 process.put()
 
-    def _end(self, worker: Worker, died: bool) -> None:
+    def end_session(self, worker: Worker, died: bool) -> None:
         """The gateway takes a session for over."""
-        session = self.page.session_of(worker.session.identity)
+        session = self.system.reference.session_of(worker.session.identity)
         held = {sent.con for sent in session.sent.values()} if session is not None else set()
         standing = [
             entry.con
             for con in held
-            if (entry := self.registry.entries.get(con.id)) is not None
+            if (entry := self.system.registry.entries.get(con.id)) is not None
             and entry.con.state in (CONNECTING, OPEN)
         ]
         if session is not None:
-            self.page.end(session, died=died)
-        self.sessions.end(worker, self.now, died=died)
+            self.system.reference.end(session, died=died)
+        self.system.sessions.end(worker, self.system.now, died=died)
         for con in standing:
-            if self.page.cons[con.id].bereaved:
+            if self.system.reference.cons[con.id].bereaved:
                 assert con.ending.cause == "worker-died" or con.state is CLOSING, con.ending.cause
-        self._see_poison()
+        self.system.see_poison()
 
-    def _bury(self) -> None:
+    def end_lost_sessions(self) -> None:
         """Sessions whose other end is gone; a late hello can begin one, too."""
-        identities = {process.identity for process in (*self.processes, *self.exits)}
-        for worker in list(self.sessions.workers.values()):
+        identities = {process.identity for process in (*self.system.processes, *self.system.exits)}
+        for worker in list(self.system.sessions.workers.values()):
             if worker.session.identity not in identities:
-                self._end(worker, died=True)
+                self.end_session(worker, died=True)
 
     # --- the supervisor ---
 
     def supervise(self, a: int, b: int) -> None:
         """The supervisor reads its letters, kills, and reports one exit."""
-        self._read_letters()
-        process = pick(self.exits, a)
+        self.read_reports()
+        process = pick(self.system.exits, a)
         if process is not None:
-            self._report_exit(process, heard_out=bool(b & 1))
+            self.report_exit(process, heard_out=bool(b & 1))
 
-    def _report_exit(self, process: Process, heard_out: bool) -> None:
+    def report_exit(self, process: Process, heard_out: bool) -> None:
         """As links.py does: an exit is told, and then its death becomes certain."""
-        self.exits.remove(process)
-        self.exited.add(process.number)
-        worker = self.sessions.numbered(process.number)
-        self.sessions.tokens.remove(process.number)
+        self.system.exits.remove(process)
+        self.system.exited.add(process.number)
+        worker = self.system.sessions.numbered(process.number)
+        self.system.sessions.tokens.remove(process.number)
         if heard_out:
-            for identity, wire in self.late:
+            for identity, wire in self.system.late:
                 while identity == process.identity and wire:
-                    self._receive(identity, wire.popleft())
+                    self.system.receive(identity, wire.popleft())
         if worker is not None and worker.session.state is not LinkState.GONE:
-            self._end(worker, died=True)
-        assert self.page.session_of(process.identity) is None, "one that is dead has a session"
+            self.end_session(worker, died=True)
+        assert self.system.reference.session_of(process.identity) is None, (
+            "one that is dead has a session"
+        )
 
-    def _read_letters(self) -> None:
-        letters, self.sessions.to_supervisor = self.sessions.to_supervisor, []
+    def read_reports(self) -> None:
+        letters, self.system.sessions.to_supervisor = self.system.sessions.to_supervisor, []
         for letter in letters:
-            assert self.config.spawned, letter
+            assert self.system.config.spawned, letter
             if type(letter) is Left:
-                session = self._letters[letter.n].popleft()
+                session = self.system.unreported[letter.n].popleft()
                 assert not session.alive, "it has not left"
                 assert letter.acked == session.acked, "wrongly counted"
             elif type(letter) is Ready:
-                assert self._letters[letter.n], "ready, and without a session"
+                assert self.system.unreported[letter.n], "ready, and without a session"
             elif type(letter) is Kill:
-                self.page.counts["kills"] += 1
-                for process in list(self.processes):
+                self.system.reference.counts["kills"] += 1
+                for process in list(self.system.processes):
                     if process.number == letter.n:
-                        self._gone(process)
+                        self.workers.remove(process)
 
     def impostor(self, a: int, b: int) -> None:
         """Somebody with a wrong token, or with that of a process that is dead."""
-        identity, token = self._new_identity(), "wrong"
-        if b & 1 and self.exited:
-            token = f"token {max(self.exited)}"
-        claimed = list(self.page.cons)
+        identity, token = self.workers.new_identity(), "wrong"
+        if b & 1 and self.system.exited:
+            token = f"token {max(self.system.exited)}"
+        claimed = list(self.system.reference.cons)
         hello = Hello(PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
-        told = len(self.sessions.replies)
+        told = len(self.system.sessions.replies)
         if b & 2:
-            self.sessions.receive(identity, b"", self.now)
+            self.system.sessions.receive(identity, b"", self.system.now)
         for said in (encode([0, hello]), b"", encode([1, Bye()]), encode([0, hello])):
-            self.sessions.receive(identity, said, self.now)
-            assert identity not in self.sessions.workers
-        assert len(self.sessions.replies) == told + 1 + bool(b & 2), "it is told, and told once"
+            self.system.sessions.receive(identity, said, self.system.now)
+            assert identity not in self.system.sessions.workers
+        assert len(self.system.sessions.replies) == told + 1 + bool(b & 2), (
+            "it is told, and told once"
+        )
 
     # --- the gateway dies ---
 
@@ -173,25 +183,25 @@ class Trouble(Crew):
 
         Its supervisor tells it of the workers that it has, and links connect anew by themselves.
         """
-        self.page.gateway_died()
-        self._new_gateway()
-        self._has_said_goodbye = False
-        self.peers, self.dialling, self.late = [], [], []
-        self._watched.clear()
-        self._letters.clear()
-        self.exited.update(process.number for process in self.exits)
-        self.exits.clear()
-        for process in self.processes:
+        self.system.reference.gateway_died()
+        self.system.new_gateway()
+        self.system.has_closed_all = False
+        self.system.peers, self.system.dialling, self.system.late = [], [], []
+        self.system.watched.clear()
+        self.system.unreported.clear()
+        self.system.exited.update(process.number for process in self.system.exits)
+        self.system.exits.clear()
+        for process in self.system.processes:
             if process.number:
-                self.sessions.tokens.add(process.token, process.number)
-            process.connect(self._new_identity())
+                self.system.sessions.tokens.add(process.token, process.number)
+            process.connect(self.workers.new_identity())
 
     def garbage(self, a: int, b: int) -> None:
         """A worker sends what no worker should."""
-        process = self._pick_process(a, lambda process: True)
+        process = self.workers.pick_process(a, lambda process: True)
         if process is None:
             return
-        session = self.page.session_of(process.identity)
+        session = self.system.reference.session_of(process.identity)
         kinds = self._wrong_records(session, b // 16) if session is not None else []
         kind = b % 16
         if kind == 0:
@@ -200,24 +210,24 @@ class Trouble(Crew):
         elif session is not None:
             records = kinds[kind % len(kinds)]
             process.wire.append(encode([session.number, *records]))
-        self._rude.add(process)
+        self.system.rude.add(process)
 
     def repeat(self, a: int, b: int) -> None:
         """A worker sends again what it has sent in another session."""
-        process = self._pick_process(a, lambda process: process.sent)
+        process = self.workers.pick_process(a, lambda process: process.sent)
         if process is None or not process.link.session:
             return
         own = (0, process.link.session)
         again = pick([said for said in process.sent if self._session_of(said) not in own], b)
         if again is not None:
             process.wire.append(again)
-            self._rude.add(process)
+            self.system.rude.add(process)
 
     def _session_of(self, batch: bytes) -> int:
         return int(self._decoder.decode(batch)[0])
 
     def _wrong_records(self, session: Session, number: int) -> list[list[Any]]:
-        cons = self.page.cons
+        cons = self.system.reference.cons
         other = pick([con for con in cons if con not in session.known], number) or 0
         elsewhere = pick([con for con in cons.values() if con.outstanding], number)
         if elsewhere is None or elsewhere.outstanding[0].session is session:
@@ -244,19 +254,19 @@ class Trouble(Crew):
         """Its last batch ends the session; nothing of that identity is heard again."""
         while process.wire:
             data = process.wire.popleft()
-            session = self.page.session_of(process.identity)
+            session = self.system.reference.session_of(process.identity)
             if not process.wire and session is not None:
-                self.page.end(session, died=True)
-            self._receive(process.identity, data)
-        assert process.identity not in self.sessions.workers
-        self._gone(process)
+                self.system.reference.end(session, died=True)
+            self.system.receive(process.identity, data)
+        assert process.identity not in self.system.sessions.workers
+        self.workers.remove(process)
 
     def lie(self, a: int, b: int) -> None:
         """A worker acks what it has not handled, in an order of its own."""
-        if not self.config.lies:
+        if not self.system.config.lies:
             return
-        process = self._pick_process(a, lambda process: process.queue)
-        session = process and self.page.session_of(process.identity)
+        process = self.workers.pick_process(a, lambda process: process.queue)
+        session = process and self.system.reference.session_of(process.identity)
         if process is None or session is None or process.link.session != session.number:
             return
         ends = [task for task in process.queue if type(task.event) is OnClose]

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from deadline import DEADLINE
-from e2e import languages
-from e2e.asking import status
-from e2e.elsewhere import Keys, Network, endpoint, gateway, guests_ready
-from e2e.serving import TIMEOUT, linux
-from running import ROOT, command, environment
 
+from tests.deadline import DEADLINE
+from tests.e2e import languages
+from tests.e2e.command_line import status
+from tests.e2e.remote import Keys, Network, endpoint, gateway, remote_workers_ready
+from tests.e2e.serving import TIMEOUT, linux
+from tests.running import ROOT, command, environment
 from wsraw.commands import keys as keygen
 
 pytestmark = linux
@@ -70,7 +70,7 @@ def test_a_remote_worker_connects_with_its_key_and_reconnects_after_a_cut(
         # Nothing was handled twice, or never: its state counts.
         client.send("count")
         assert client.recv(TIMEOUT) == "202"
-        guests_ready(serving, 2)
+        remote_workers_ready(serving, 2)
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)

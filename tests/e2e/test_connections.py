@@ -16,8 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from deadline import UNIT, eventually
-from e2e.serving import (
+from websockets.exceptions import ConnectionClosedError
+
+from tests.deadline import UNIT, eventually
+from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
     UPGRADE,
@@ -31,7 +33,6 @@ from e2e.serving import (
     receive_exactly,
     serve,
 )
-from websockets.exceptions import ConnectionClosedError
 
 Write = Callable[[str], Path]
 MIB = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tests.gateway.page import MARK, Con
+from tests.gateway.model.reference import MARK, Con
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
@@ -155,16 +155,16 @@ class Socket:
 class Peer:
     """A raw or WebSocket peer that says numbered lines, and keeps what it is told."""
 
-    def __init__(self, page: Con, socket: Socket, deflate: bool = False) -> None:
-        self.page = page
+    def __init__(self, reference: Con, socket: Socket, deflate: bool = False) -> None:
+        self.reference = reference
         self.socket = socket
         self.left = False
         self.was_reset = False
         self.left_in_peace = False
         self._lines = 0
         self._websocket: Connection | None = None
-        if page.websocket:
-            if page.opened:
+        if reference.websocket:
+            if reference.opened:
                 listen = Listen(name="there", protocol="websocket")
                 self._websocket = accepted(0, listen, OURS[deflate], {}, 0.0)
             else:
@@ -191,7 +191,7 @@ class Peer:
         """Send one line."""
         self._lines += 1
         line = b"%x%s\n" % (self._lines, b"." * padding)
-        self.page.said += line
+        self.reference.said += line
         if self._websocket is None:
             self.socket.incoming += line
         else:
@@ -205,8 +205,8 @@ class Peer:
             self.socket.peer_closed = True
         else:
             self.left_in_peace = (
-                self.page.received == self.page.expected
-                and MARK.sub(b"", bytes(self.page.received)) == self.page.said
+                self.reference.received == self.reference.expected
+                and MARK.sub(b"", bytes(self.reference.received)) == self.reference.said
             )
             self._websocket.close(1000, "", "peer", now)
             self._pass_on(now)
@@ -225,11 +225,11 @@ class Peer:
         data = bytes(socket.outgoing)
         socket.outgoing.clear()
         if self._websocket is None:
-            self.page.received += data
+            self.reference.received += data
         else:
             for event in self._websocket.receive_data(data, now) if data else ():
                 if type(event) is OnMessage:
-                    self.page.received += event.data
+                    self.reference.received += event.data
                 assert type(event) is not OnError, event
             self._pass_on(now)
         if socket.shut or (

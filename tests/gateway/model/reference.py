@@ -1,4 +1,4 @@
-"""What the page promises: a model of the link's contract that knows nothing of how it is kept.
+"""The reference: the link's contract (docs/worker-protocol.md), without how it is kept.
 
 It sees only what crosses the wire. Batches that leave the gateway are checked; those that reach it
 are taken or dropped as the rules say, and their commands tell what each peer must receive.
@@ -174,7 +174,7 @@ class Con:
         assert len(marks) == len(set(marks)), f"{self.id} received something twice: {marks}"
 
 
-class Page:
+class Reference:
     """All sessions and connections; what the wire shows goes in, a broken promise raises."""
 
     def __init__(self, repeats: bool = True) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from e2e.serving import TIMEOUT, Serving
+from tests.e2e.serving import TIMEOUT, Serving
 
 
-class Bystander:
+class Observer:
     """A verified echo connection of each kind, at work all the time."""
 
     def __init__(self, serving: Serving) -> None:
@@ -17,7 +17,7 @@ class Bystander:
         self.echoes = 0
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Bystander:
+    def __enter__(self) -> Observer:
         self._thread.start()
         return self
 

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deadline import DEADLINE, eventually
-from e2e.serving import ECHO, Serving, serve
-from running import command, environment
-
+from tests.deadline import DEADLINE, eventually
+from tests.e2e.serving import ECHO, Serving, serve
+from tests.running import command, environment
 from wsraw.commands import keys as keygen
 
 RESET = struct.pack("ii", 1, 0)
@@ -54,7 +53,7 @@ def endpoint(serving: Serving) -> str:
     return serving.run.line(r"workers on other machines connect to (tcp://\S+)")[1]
 
 
-class Elsewhere:
+class RemoteWorker:
     """A worker that nobody watches, and its log."""
 
     def __init__(self, *options: str, handlers: Path = ECHO) -> None:
@@ -67,7 +66,7 @@ class Elsewhere:
             encoding="utf-8",
         )
 
-    def __enter__(self) -> Elsewhere:
+    def __enter__(self) -> RemoteWorker:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,7 +97,7 @@ def gateway(*options: str, handlers: Path = ECHO, workers: int = 1) -> Iterator[
         yield serving
 
 
-def guests_ready(serving: Serving, count: int) -> None:
+def remote_workers_ready(serving: Serving, count: int) -> None:
     """Wait until so many workers from elsewhere have said hello in all."""
     serving.run.line(r"worker \w+ \(.*at 127\.0\.0\.1\) is ready", count)
 

@@ -16,11 +16,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.gateway import model
-from tests.gateway.ground import Config
-from tests.gateway.habits import HABITS
-from tests.gateway.model import HARM, STEPS, failure, history, random_steps, run, shorten, tell
-from tests.gateway.world import World
+from tests.gateway.model import histories
+from tests.gateway.model.handlers import ACTIONS
+from tests.gateway.model.histories import (
+    HARM,
+    STEPS,
+    failure,
+    history,
+    random_steps,
+    run,
+    shorten,
+    tell,
+)
+from tests.gateway.model.model import Model
+from tests.gateway.model.system import Config
 
 CONFIGS = st.builds(
     Config,
@@ -31,7 +40,7 @@ CONFIGS = st.builds(
     high_water_mark=st.sampled_from((1200, 100_000)),
     output_limit=st.sampled_from((2000, 1_000_000)),
     memory_limit=st.sampled_from((15_000, 1_000_000)),
-    habits=st.lists(st.sampled_from(HABITS), max_size=3).map(tuple),
+    actions=st.lists(st.sampled_from(ACTIONS), max_size=3).map(tuple),
     lies=st.booleans(),
     survivors=st.booleans(),
     delivery=st.sampled_from(("at-least-once", "at-most-once")),
@@ -53,22 +62,22 @@ def quiet() -> Iterator[None]:
 class Machine(RuleBasedStateMachine):
     """Steps as rules; in the end everything must flow."""
 
-    world: World
+    model: Model
 
     @initialize(config=CONFIGS, harm=st.sets(st.sampled_from(sorted(HARM))))
     def begin(self, config: Config, harm: set[str]) -> None:
         self.harm = harm
-        self.world = World(config)
-        self.world.step("arrive", 0, 0)
+        self.model = Model(config)
+        self.model.step("arrive", 0, 0)
 
     @rule(name=st.sampled_from(OFTEN), a=st.integers(0, 7), b=st.integers(0, 255))
     def step(self, name: str, a: int, b: int) -> None:
         if name not in HARM or name in self.harm:
-            self.world.step(name, a, b)
+            self.model.step(name, a, b)
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.finish_all()
+        if hasattr(self, "model"):
+            self.model.finish_all()
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[misc]
@@ -90,7 +99,7 @@ class TestMachine(Machine.TestCase):  # type: ignore[misc]
 def test_a_random_history_keeps_every_promise(number: int, length: int) -> None:
     config, steps = history("ci", number, length)
     try:
-        counts = run(config, steps).page.counts
+        counts = run(config, steps).system.reference.counts
     except Exception:
         print(tell("ci", number, length))
         raise
@@ -106,14 +115,14 @@ def test_shortening_ends_in_time() -> None:
 def test_the_model_finds_a_router_that_forgets_holders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers for one connection: found, and told in a few steps."""
 
-    class Forgetful(World):
+    class Forgetful(Model):
         def step(self, name: str, a: int, b: int) -> None:
             super().step(name, a, b)
-            for entry in self.registry.entries.values():
+            for entry in self.system.registry.entries.values():
                 if not entry.in_flight:
                     entry.holder = None
 
-    monkeypatch.setattr(model, "World", Forgetful)
+    monkeypatch.setattr(histories, "Model", Forgetful)
     config = Config()
     for seed in range(50):
         steps = list(random_steps(random.Random(seed), 300))

@@ -2,73 +2,102 @@
 
 from __future__ import annotations
 
-from tests.gateway.page import MARK, Con
-from tests.gateway.peers import Peer
-from tests.gateway.trouble import Trouble
-from tests.pairs import Process
+from tests.gateway.model.faults import Faults
+from tests.gateway.model.peers import Peer
+from tests.gateway.model.processes import Process
+from tests.gateway.model.reference import MARK, Con
+from tests.gateway.model.system import Config, System
+from tests.gateway.model.workers import Workers
 from wsraw.gateway.connection.connection import CONNECTING, OPEN
 from wsraw.gateway.delivery.entry import Entry
 from wsraw.link.records import Close
 from wsraw.link.states import LinkState
 
 
-class World(Trouble):
+class Model:
     """Everything, and every step that it can take."""
+
+    def __init__(self, config: Config) -> None:
+        self.system = System(config)
+        self.workers = Workers(self.system)
+        self.faults = Faults(self.system, self.workers)
+
+    def step(self, name: str, a: int, b: int) -> None:
+        """Let one thing happen, if it can, and look at everything."""
+        self.system.now += 0.0002
+        for part in (self.system, self.workers, self.faults):
+            if hasattr(part, name):
+                getattr(part, name)(a, b)
+                break
+        else:
+            raise LookupError(name)
+        self.system.check()
 
     def finish_all(self) -> None:
         """Late batches, and a good worker more: every promise is kept in the end."""
-        for process in list(self.processes):
-            if self.config.survivors and process not in self._rude:
+        for process in list(self.system.processes):
+            if self.system.config.survivors and process not in self.system.rude:
                 continue
-            worker = self.sessions.workers.get(process.identity)
+            worker = self.system.sessions.workers.get(process.identity)
             if worker is not None and not process.number:
-                self._end(worker, died=True)
-            self._gone(process)
-        self._arrive(1, 100)
-        everyone = {peer.page: peer for peer in self.peers}
+                self.faults.end_session(worker, died=True)
+            self.workers.remove(process)
+        self.workers.connect(1, 100)
+        everyone = {peer.reference: peer for peer in self.system.peers}
         quiet = 0
         while quiet < 60:
             before = self._progress()
             self._let_flow()
-            if self.config.stops:
+            if self.system.config.stops:
                 self._stop()
-            everyone.update((peer.page, peer) for peer in self.peers)
+            everyone.update((peer.reference, peer) for peer in self.system.peers)
             quiet = 0 if self._progress() != before else quiet + 1
-            if not self.registry.entries and not self.peers and not self.dialling:
+            if (
+                not self.system.registry.entries
+                and not self.system.peers
+                and not self.system.dialling
+            ):
                 break
             if quiet > 10:
-                self.now += 1
-                self.pass_time(0, 0)
-        if self.config.stops:
+                self.system.now += 1
+                self.system.pass_time(0, 0)
+        if self.system.config.stops:
             for _ in range(10):
                 self._stop()
                 self._let_flow()
             sessions = [
-                w for w in self.sessions.workers.values() if w.session.state is not LinkState.NEW
+                w
+                for w in self.system.sessions.workers.values()
+                if w.session.state is not LinkState.NEW
             ]
             assert not sessions, "stopped, and a worker has not left"
         self._check_end(everyone)
 
     def _progress(self) -> tuple[int, ...]:
-        received = sum(len(peer.page.received) for peer in self.peers)
-        return self.page.counts["acks"], received, len(self.peers), len(self.registry.entries)
+        received = sum(len(peer.reference.received) for peer in self.system.peers)
+        return (
+            self.system.reference.counts["acks"],
+            received,
+            len(self.system.peers),
+            len(self.system.registry.entries),
+        )
 
     def _let_flow(self) -> None:
-        self.now += 0.01
-        for process in list(self.exits):
-            self._report_exit(process, heard_out=True)
-        self._read_letters()
-        while any(entry.dial_at <= self.now for entry in self.dialling):
-            self.dialled(0, 1)
-        for peer in self.peers:
+        self.system.now += 0.01
+        for process in list(self.system.exits):
+            self.faults.report_exit(process, heard_out=True)
+        self.faults.read_reports()
+        while any(entry.dial_at <= self.system.now for entry in self.system.dialling):
+            self.system.dialled(0, 1)
+        for peer in self.system.peers:
             while peer.socket.readable:
-                peer.socket.read(65536, self.now)
-            peer.socket.flush(65536, self.now)
-            peer.receive(self.now)
+                peer.socket.read(65536, self.system.now)
+            peer.socket.flush(65536, self.system.now)
+            peer.receive(self.system.now)
             if peer.can_say and self._is_done(peer):
-                peer.leave(self.now)
-        self.turn()
-        for process in list(self.processes):
+                peer.leave(self.system.now)
+        self.system.turn()
+        for process in list(self.system.processes):
             while process.inbox:
                 process.receive()
             for task in list(process.running):
@@ -77,40 +106,43 @@ class World(Trouble):
                 if process.startable():
                     task = process.startable()[0]
                     process.start(task)
-                    self._handle(process, task, -1)
+                    self.workers.handle(process, task, -1)
                     process.finish(task)
-            if not self.registry.stopping:
+            if not self.system.registry.stopping:
                 self._end_reconnects(process)
-            self._put(process)
-        for identity, wire in [*self.late, *((p.identity, p.wire) for p in self.processes)]:
+            self.workers.send(process)
+        for identity, wire in [
+            *self.system.late,
+            *((p.identity, p.wire) for p in self.system.processes),
+        ]:
             while wire:
-                self._receive(identity, wire.popleft())
-        self._bury()
-        self.check()
+                self.system.receive(identity, wire.popleft())
+        self.faults.end_lost_sessions()
+        self.system.check()
 
     def _end_reconnects(self, process: Process) -> None:
         """Only a handler, or a stop, ends those that come back by themselves."""
         if process.link.state is LinkState.READY:
-            for entry in self.registry.entries.values():
+            for entry in self.system.registry.entries.values():
                 if entry.reopening is not None and entry.con.state in (CONNECTING, OPEN):
                     process.link.command(Close(entry.id))
 
     def _stop(self) -> None:
         """As stop.py does it, phase by phase."""
-        registry = self.registry
-        sessions = self.sessions
+        registry = self.system.registry
+        sessions = self.system.sessions
         if not registry.stopping:
             registry.stop()
-            self.page.counts["stops"] += 1
-        elif not self._has_said_goodbye:
+            self.system.reference.counts["stops"] += 1
+        elif not self.system.has_closed_all:
             if sessions.is_quiet():
-                self._has_said_goodbye = True
-                for con in self.page.cons.values():
+                self.system.has_closed_all = True
+                for con in self.system.reference.cons.values():
                     assert not con.outstanding, "stopped before it was handled"
-                for peer in self.peers:
+                for peer in self.system.peers:
                     if peer.socket.con.entry is None:
-                        peer.reset(self.now)
-                registry.close_all(self.now)
+                        peer.reset(self.system.now)
+                registry.close_all(self.system.now)
         elif not registry.is_waited_for():
             for worker in list(sessions.workers.values()):
                 if worker.session.state is LinkState.READY:
@@ -118,19 +150,19 @@ class World(Trouble):
 
     def _is_done(self, peer: Peer) -> bool:
         """Whether a peer may say goodbye: a WebSocket that does so hears no more."""
-        con = peer.page
+        con = peer.reference
         if not con.websocket or con.spoiled:
             return True
         return len(con.received) >= len(con.expected) and con.offset == len(con.said)
 
     def _check_end(self, everyone: dict[Con, Peer]) -> None:
-        registry = self.registry
-        sessions = self.sessions
+        registry = self.system.registry
+        sessions = self.system.sessions
         assert not registry.entries, f"left over: {[dump(r) for r in registry.entries.values()]}"
         assert not registry.flow.accounted
         assert not any(worker.window.in_flight for worker in sessions.workers.values())
         assert not registry.flow.paused
-        for con in self.page.cons.values():
+        for con in self.system.reference.cons.values():
             assert not con.outstanding
             if con.before:
                 # Nobody who is left has heard of it.

@@ -1,11 +1,11 @@
-"""The model check: the gateway and workers at the other ends of their links, against page.py.
+"""The model check: the gateway and workers at the other ends of their links, against reference.py.
 
 A step is a name and two numbers, which choose among what is possible at that moment; any list of
 steps is a valid history, so that a failing one can be made short by leaving steps out. hypothesis
 does that in test_model.py; ``python -m tests.gateway.model`` makes long random histories.
 
-ground.py has the gateway and its peers, crew.py the workers, habits.py what their handlers do,
-trouble.py what happens to them, world.py the end of it all.
+system.py has the gateway and its peers, workers.py the workers, handlers.py what their handlers do,
+faults.py what goes wrong, model.py all of them together and the end of a history.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.gateway.ground import Config
-from tests.gateway.habits import HABITS
-from tests.gateway.world import World
+from tests.gateway.model.handlers import ACTIONS
+from tests.gateway.model.model import Model
+from tests.gateway.model.system import Config
 
 Step = tuple[str, int, int]
 
@@ -85,11 +85,11 @@ def random_config(choose: random.Random) -> Config:
         high_water_mark=choose.choice((1200, 3000, 100_000)),
         output_limit=choose.choice((2000, 6000, 1_000_000)),
         memory_limit=choose.choice((60_000, 1_000_000)),
-        habits=choose.choice(
+        actions=choose.choice(
             (
                 (),
-                tuple(choose.choices(HABITS, k=2)),
-                tuple(choose.choices(HABITS, k=6)),
+                tuple(choose.choices(ACTIONS, k=2)),
+                tuple(choose.choices(ACTIONS, k=6)),
                 ("publish", "fragments here flushed", "fragments there flushed"),
             )
         ),
@@ -113,13 +113,13 @@ def random_steps(choose: random.Random, count: int) -> Iterator[Step]:
         yield name, choose.randrange(64), choose.randrange(4096)
 
 
-def run(config: Config, steps: list[Step]) -> World:
+def run(config: Config, steps: list[Step]) -> Model:
     """Run one history to its end. Raises AssertionError where a promise is broken."""
-    world = World(config)
+    model = Model(config)
     for step in steps:
-        world.step(*step)
-    world.finish_all()
-    return world
+        model.step(*step)
+    model.finish_all()
+    return model
 
 
 def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]:
@@ -182,12 +182,12 @@ def main() -> int:
         number = counts["histories"] if given.history is None else given.history
         config, steps = history(seed, number, given.length)
         try:
-            world = run(config, steps)
+            model = run(config, steps)
         except Exception:
             traceback.print_exc(file=sys.stdout)
             print(tell(seed, number, given.length))
             return 1
-        counts.update(world.page.counts)
+        counts.update(model.system.reference.counts)
         counts.update(histories=1, steps=len(steps))
         if given.history is not None:
             break
@@ -195,7 +195,3 @@ def main() -> int:
     print(f"seed {seed}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
     print(f"{spent:.1f} s, {counts['steps'] / spent:.0f} steps/s: every promise kept")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tests.gateway.page import Con, Page, Sent
-from tests.pairs import Process, Task
+from tests.gateway.model.processes import Process, Task
+from tests.gateway.model.reference import Con, Reference, Sent
 from wsraw.link.records import Close, Join, Leave, OnMessage, Open, Publish, Send, State
 
 T = TypeVar("T")
 
-HABITS = (
+ACTIONS = (
     "flush",
     "fragments here",
     "fragments here flushed",
@@ -36,19 +36,19 @@ def pick(choices: Sequence[T], number: int) -> T | None:
 
 
 class Handler:
-    """A user's code: it echoes, counts in the state, and has a habit."""
+    """A user's code: it echoes, counts in the state, and has a action."""
 
-    def __init__(self, page: Page, process: Process, task: Task, habit: str) -> None:
-        self._page = page
+    def __init__(self, reference: Reference, process: Process, task: Task, action: str) -> None:
+        self._reference = reference
         self._process = process
         self._task = task
-        self._habit = habit
+        self._action = action
         self._records = task.outbox.records
 
     def run(self) -> None:
         """Handle the event."""
         event, con = self._task.event, None
-        session = self._page.sessions.get(self._task.outbox.session)
+        session = self._reference.sessions.get(self._task.outbox.session)
         if session is None or event.seq not in session.sent:
             return
         sent = session.sent[event.seq]
@@ -58,10 +58,10 @@ class Handler:
         self._count(sent)
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
         # Before the echo, as a flush may repeat all that stands before it.
-        if self._habit == "flush":
+        if self._action == "flush":
             self._records.append(Send(con.id, b"<f" + mark + b">"))
             self._flush()
-        elif "there" in self._habit:
+        elif "there" in self._action:
             self._send_there(mark)
         if type(event) is OnMessage:
             self._echo(con, event.data)
@@ -77,10 +77,10 @@ class Handler:
         task.state = b"%d" % (seen + 1)
 
     def _echo(self, con: Con, data: bytes) -> None:
-        if self._habit.startswith("fragments here") and con.websocket:
+        if self._action.startswith("fragments here") and con.websocket:
             half = len(data) // 2
             self._records.append(Send(con.id, data[:half], "binary", False))
-            if self._habit.endswith("flushed"):
+            if self._action.endswith("flushed"):
                 self._flush_fragment()
             self._records.append(Send(con.id, data[half:]))
         else:
@@ -88,31 +88,33 @@ class Handler:
 
     def _send_there(self, mark: bytes) -> None:
         """To another connection, whoever serves it."""
-        heard = [c for c in self._page.cons.values() if c.seen and not c.opened and not c.closes]
+        heard = [
+            c for c in self._reference.cons.values() if c.seen and not c.opened and not c.closes
+        ]
         con = pick(heard, self._task.event.seq)
         if con is None:
             return
-        if self._habit == "send there":
+        if self._action == "send there":
             self._records.append(Send(con.id, b"<s" + mark + b">"))
         elif con.websocket:
             self._records.append(Send(con.id, b"<f", "binary", False))
-            if self._habit.endswith("flushed"):
+            if self._action.endswith("flushed"):
                 self._flush_fragment()
             self._records.append(Send(con.id, mark + b">"))
 
     def _do_more(self, con: Con, mark: bytes) -> None:
-        habit, records = self._habit, self._records
-        if habit == "join":
+        action, records = self._action, self._records
+        if action == "join":
             records.append(Join(con.id, "room"))
-        elif habit == "leave":
+        elif action == "leave":
             records.append(Leave(con.id, "room"))
-        elif habit == "publish":
+        elif action == "publish":
             records.append(Join(con.id, "room"))
             records.append(Publish("room", b"<p" + mark + b">"))
-        elif habit.startswith("open"):
+        elif action.startswith("open"):
             # Long enough to count as pressure while nobody reads it.
             self._open(b"<" + mark + b"." * 1500 + b">")
-        elif habit == "close":
+        elif action == "close":
             if self._task.outbox.session == self._process.link.session:
                 self._process.deaf.add(con.id)
             con.was_closed = True
@@ -125,15 +127,15 @@ class Handler:
             return
         self._process.heard.add(new)
         options: dict[str, Any] = {"during": self._task.event.con}
-        if self._habit == "open named":
+        if self._action == "open named":
             options["name"] = "feed"
             self._records.append(Open(new, "there:1", options=options))
             return
-        if self._habit == "open reconnecting":
+        if self._action == "open reconnecting":
             options |= {"name": "feed again", "reconnect": True}
             self._records.append(Open(new, "there:1", options=options))
             return
-        protocol = "websocket" if self._habit == "open websocket" else "raw"
+        protocol = "websocket" if self._action == "open websocket" else "raw"
         self._records.append(Open(new, "there:1", protocol, options=options))
         self._records.append(Send(new, greeting))
         self._records.append(State(new, b"1000"))

@@ -7,9 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from deadline import eventually
-from stage import Mate, Stage
-
+from tests.deadline import eventually
+from tests.gateway.harness import Harness, LinkedWorker
 from wsraw.config.addresses import parse_listen
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.sockets.endpoint import Endpoint
@@ -27,7 +26,7 @@ class Clock:
         return self.time
 
 
-class Served:
+class SocketHarness:
     """A gateway without its ZeroMQ: real sockets, the core, and a worker in the same thread."""
 
     def __init__(
@@ -36,13 +35,13 @@ class Served:
         selector: Callable[[], selectors.BaseSelector] = Selector,
         **settings: Any,
     ) -> None:
-        self.stage = Stage(**settings)
+        self.harness = Harness(**settings)
         self.clock = Clock()
         self.loop = Loop(self.clock, selector)
-        self.sockets = Sockets(self.loop, self.stage.registry, self.stage.settings)
-        self.sockets.listen(parse_listen(listen, self.stage.settings), None)
+        self.sockets = Sockets(self.loop, self.harness.registry, self.harness.settings)
+        self.sockets.listen(parse_listen(listen, self.harness.settings), None)
         self.loop.before_sleep = self._before_sleep
-        self.mate: Mate = self.stage.worker()
+        self.linked: LinkedWorker = self.harness.worker()
         self.working = True
         """Whether the worker acks what it hears."""
         self.handle: Callable[[Any], tuple[Record, ...]] = lambda event: ()
@@ -50,19 +49,19 @@ class Served:
         self.clients: list[socket.socket] = []
 
     def _before_sleep(self, now: float) -> bool:
-        self.stage.now = self.stage.registry.flow.now = now
+        self.harness.now = self.harness.registry.flow.now = now
         self.sockets.write_over_limit()
         self.sockets.dial()
-        if self.stage.registry.flow.is_check_due:
-            self.stage.deadlines.check_memory(now)
+        if self.harness.registry.flow.is_check_due:
+            self.harness.deadlines.check_memory(now)
         self.sockets.apply_pauses()
         self.sockets.continue_handshakes()
-        self.stage.turn()
+        self.harness.turn()
         if self.working:
-            for event in self.mate.events:
+            for event in self.linked.events:
                 self.heard.append(event)
-                self.mate.ack(event, commands=self.handle(event))
-        self.stage.turn()
+                self.linked.ack(event, commands=self.handle(event))
+        self.harness.turn()
         self.sockets.flush()
         self.sockets.update_listeners()
         return False

@@ -7,9 +7,9 @@ import json
 import subprocess
 from typing import Any
 
-from deadline import eventually
-from e2e.serving import Serving
-from running import wsraw
+from tests.deadline import eventually
+from tests.e2e.serving import Serving
+from tests.running import wsraw
 
 
 def ask(serving: Serving, *arguments: str) -> subprocess.CompletedProcess[str]:
