@@ -381,7 +381,7 @@ class App:
         for entry in list(registry.flow.changed):
             registry.flow.changed.pop(entry, None)
             if isinstance(entry.con.endpoint, Pipe):
-                entry.con.endpoint.judge_pause(now)
+                entry.con.endpoint.apply_pause(now)
         sessions.backlog.go_on(now)
         registry.outgoing.close_overflowing(now)
         batches = [(worker.session.identity, batch) for worker, batch in sessions.batches(now)]

@@ -53,7 +53,7 @@ class Pipe:
         goes_on = con.intake.has_more and not (is_paused(con) or must_wait(flow, con))
         if goes_on:
             self._registry.take(con, con.resume(now), now)
-            self.judge_reading()
+            self.update_reading()
         self._read(now)
         self.flush(now)
         return goes_on or before != (
@@ -79,7 +79,7 @@ class Pipe:
                 registry.flow.read_part(con, len(data))
             if is_paused(con):
                 con.pause(now)
-            self.judge_reading()
+            self.update_reading()
         else:
             self._eof = True
             self.reading = False
@@ -101,9 +101,9 @@ class Pipe:
         if con.state is CLOSED:
             self._finish(now)
         elif con.state is CLOSING and (con.intake.half_closed or not self.reading):
-            self.judge_reading()
+            self.update_reading()
 
-    def judge_pause(self, now: float) -> None:
+    def apply_pause(self, now: float) -> None:
         """Pause reading, or resume it."""
         con, flow = self.con, self._registry.flow
         if self.closed or self._lingering:
@@ -112,9 +112,9 @@ class Pipe:
             con.pause(now)
         elif not (is_paused(con) or (flow.full and must_wait(flow, con))):
             self._registry.take(con, con.resume(now), now)
-        self.judge_reading()
+        self.update_reading()
 
-    def judge_reading(self) -> None:
+    def update_reading(self) -> None:
         """Do as the read policy says."""
         reading = may_read(self.con, eof=self._eof, lingering=self._lingering)
         self.reading = reading is Reading.YES
@@ -142,7 +142,7 @@ class Pipe:
             return
         if not self._lingering:
             self._lingering = True
-            self.judge_reading()
+            self.update_reading()
             self._linger_until = now + (con.settings.close_timeout or math.inf)
         if not con.output.size:
             self.shut = True

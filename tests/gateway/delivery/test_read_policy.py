@@ -262,7 +262,7 @@ class InMemory(Holder):
         for entry in list(changed):
             changed.pop(entry, None)
             if entry.con.endpoint is not None:
-                entry.con.endpoint.judge_pause(self.harness.now)
+                entry.con.endpoint.apply_pause(self.harness.now)
         self.harness.turn()
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class Socket:
         self.registry.take(self.con, self.con.lost(why, now), now)
         self._close()
 
-    def judge_pause(self, now: float) -> None:
+    def apply_pause(self, now: float) -> None:
         """Pause reading, or resume it."""
         con, flow = self.con, self.registry.flow
         if self.closed or self.lingering:
@@ -88,16 +88,16 @@ class Socket:
         elif not (is_paused(con) or (flow.full and must_wait(flow, con))):
             self.registry.take(con, con.resume(now), now)
             self._go_on(now)
-        self.judge_reading()
+        self.update_reading()
 
     def _go_on(self, now: float) -> None:
         """Turns in which nothing else happens."""
         con = self.con
         while con.intake.has_more and not is_paused(con):
             self.registry.take(con, con.resume(now), now)
-        self.judge_reading()
+        self.update_reading()
 
-    def judge_reading(self) -> None:
+    def update_reading(self) -> None:
         """Do as the read policy says."""
         reading = may_read(self.con, eof=self.eof, lingering=self.lingering)
         self.reading = reading is Reading.YES
@@ -121,7 +121,7 @@ class Socket:
         if con.state is ConnectionState.CLOSED:
             self._finish(now)
         elif con.state is ConnectionState.CLOSING and not self.reading:
-            self.judge_reading()
+            self.update_reading()
 
     def handle_timeout(self, now: float) -> None:
         """Time has passed."""
@@ -141,7 +141,7 @@ class Socket:
             return
         if not self.lingering:
             self.lingering = True
-            self.judge_reading()
+            self.update_reading()
             self.linger_until = now + con.settings.close_timeout
         if not con.output.size:
             self.shut = True

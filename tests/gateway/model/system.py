@@ -171,7 +171,7 @@ class System:
         for entry in list(registry.flow.changed):
             registry.flow.changed.pop(entry, None)
             if entry.con.endpoint is not None:
-                entry.con.endpoint.judge_pause(self.now)
+                entry.con.endpoint.apply_pause(self.now)
         batches = sessions.batches(self.now)
         for entry in registry.to_dial:
             if entry.id not in self.reference.cons:

@@ -1,20 +1,20 @@
 """Sans-I/O. Whether a connection may be read: the one place that answers it.
 
-Whoever holds a socket asks here: the endpoint, the server in memory of `wsraw.testing` and the
-model check. The answer depends on the state of the connection:
+All that read sockets ask here: the endpoint, the in-memory server of `wsraw.testing` and the model
+check. Bytes of a TLS handshake are none of the connection's yet. After it, the answer depends on
+the state of the connection:
 
 ==========  ========================================================================================
-SNIFFING    It may. The handshake's timeout bounds how long, the accounts bound how much.
-CONNECTING  Unless as much has come as is kept before the verdict. Pauses do not count: the client's
-            handshake has a deadline.
+SNIFFING    Yes. Timeouts bound how long this lasts, and the accounts how many bytes come.
+CONNECTING  Until the client has sent as much as is kept before the verdict. Pauses do not count:
+            the handshake has a deadline.
 OPEN        Unless it is paused (`Entry.pauses`).
-CLOSING     A WebSocket may, for the close frame that answers ours; unless its peer is half-closed.
-CLOSED      While it lingers: what still comes is thrown away.
+CLOSING     Unless its peer has half-closed: a WebSocket is to answer our close frame.
+CLOSED      While its socket lingers: the bytes are discarded.
 ==========  ========================================================================================
 
-Two answers apply to an OPEN connection at the moment of reading alone. Where all connections
-together hold as much as they may, it is paused; where that is yet to be found out, it waits for the
-end of the turn.
+An OPEN connection is also stopped when it is about to be read: if memory is full, it is paused; if
+memory is to be checked, it waits until the end of the turn.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Reading(Enum):
 
     YES = "yes"
     IN_TURN = "in turn"
-    """What has come is not all parsed, or the peer sends more than its share: others come first."""
+    """Something read is still to be parsed, or the peer sends much: others come first."""
     NO = "no"
-    """Something else must happen before; after EOF nothing does."""
+    """Something else must happen first; after EOF nothing will."""
 
 
 def may_read(con: Connection, *, eof: bool, lingering: bool, is_busy: bool = False) -> Reading:
-    """Whether to wait for bytes of a connection. Its socket knows whether EOF has come, whether it
-    `lingering` outlives the connection, and whether the peer sends more than its share."""
+    """Whether to wait for bytes of a connection. `lingering`: its socket outlives it. `is_busy`:
+    its peer sends more than its share of a turn."""
     if not lingering:
         if is_paused(con):
             return Reading.NO
@@ -59,8 +59,8 @@ def is_paused(con: Connection) -> bool:
 
 
 def must_wait(flow: Flow, con: Connection) -> bool:
-    """Whether the memory of all connections forbids to read from this one just now. Those who come
-    and those who go are read all the same: that is soon over, and adds next to nothing."""
+    """Whether the memory of all connections forbids reading from this one now. Connections that are
+    not open yet, or are closing, are read all the same: that ends soon and adds little."""
     if not (flow.full or flow.due):
         return False
     entry = entry_of(con)
