@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from wsraw.gateway.connection.standing import SLICE
-
 from tests.fuzz.oracles import check_life, outcome, pieces
 from tests.fuzz.websockets_pair import accepted, dialled
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, Connection
+from wsraw.gateway.connection.intake import SLICE
 from wsraw.link.records import OnClose, OnConnect, OnMessage
 
 INFLATED = 1032
