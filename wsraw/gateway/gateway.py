@@ -210,7 +210,7 @@ class Gateway:
             return
         if self.loop.is_behind:
             # The loop has not looked at its descriptor.
-            control.stir()
+            control.look_again()
         if control.pending():
             self._receive_from_supervisor(control, now)
 
@@ -219,19 +219,19 @@ class Gateway:
         sessions of workers that have died: everything they sent has been read."""
         links = self._links
         if self.loop.is_behind:
-            links.stir()
+            links.look_again()
         if self._knows_tokens:
             links.drain()
         if self.sessions.backlog.go_on(now):
             self.loop.give_way()
-        links.judge_dying(now)
+        links.end_dead(now)
 
     def _check_deadlines(self, now: float) -> bool:
         """Check deadlines once a second, and the memory as soon as it has grown: after all reading,
         as an ack that has come must not be missed. Returns whether the second was over."""
         is_tick, self._tick_due = self._tick_due, False
         if is_tick:
-            self._links.ask_unwatched()
+            self._links.probe_unwatched()
             self.sessions.tick(now)
             self.deadlines.tick(now)
         elif self.deadlines.is_behind:

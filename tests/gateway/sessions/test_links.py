@@ -116,7 +116,7 @@ class Hall:
     def turn(self) -> None:
         self.loop.turn(False)  # hears the descriptor
         self.links.drain()
-        self.links.judge_dying(self.now)
+        self.links.end_dead(self.now)
         self.links.send(self.now)
         for linked in self.linked_workers:
             if not linked.socket.closed:
@@ -168,10 +168,10 @@ def test_an_exit_alone_is_not_a_certain_death(hall: Hall) -> None:
     linked, worker = hall.worker(3)
     in_hand(hall, linked)
     hall.links.exited(3, hall.now)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert not gone(worker), "its link still stands"
     hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert gone(worker), "for ever it is not waited"
 
 
@@ -183,7 +183,7 @@ def test_a_lost_link_alone_is_not_the_death_of_a_watched_process(hall: Hall) -> 
     for _ in range(20):
         hall.client()
         hall.turn()
-        hall.links.ask_unwatched()
+        hall.links.probe_unwatched()
     assert not gone(worker)
     hall.links.exited(3, hall.now)
     eventually(lambda: hall.turn() or gone(worker))  # type: ignore[func-returns-value]
@@ -205,7 +205,7 @@ def test_acks_that_are_still_unread_count_before_a_death(hall: Hall) -> None:
     linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert gone(worker)
     assert events
     assert worker.window.acked_events == len(events)
@@ -240,7 +240,7 @@ def test_a_drain_that_ends_with_its_budget_decides_nothing(hall: Hall) -> None:
     rounds = 0
     while not gone(worker):
         before = worker.session.batches
-        hall.links.judge_dying(hall.now)
+        hall.links.end_dead(hall.now)
         rounds += 1
         assert gone(worker) or worker.session.batches == before + DRAIN_BUDGET
     assert rounds >= 3
@@ -266,12 +266,12 @@ def test_a_flood_of_other_workers_does_not_delay_the_end_of_a_dead_one(
             for _ in range(DRAIN_BUDGET):
                 if flood.socket.poll(0, zmq.POLLOUT):
                     flood.socket.send(encode([flood.link.session]))
-        eventually(lambda: hall.wire.stir() or hall.wire.pending())  # type: ignore[func-returns-value]
-        hall.links.judge_dying(hall.now)
+        eventually(lambda: hall.wire.look_again() or hall.wire.pending())  # type: ignore[func-returns-value]
+        hall.links.end_dead(hall.now)
         rounds += 1
         assert rounds < 100
     assert worker.session.batches == before + unread
-    assert not hall.links._last_words
+    assert not hall.links._final_reads
 
 
 def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
@@ -282,7 +282,7 @@ def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
     linked.leave()
     eventually(lambda: hall.wire.send(worker.session.identity, b"\x91\x00") is Sent.GONE)
     hall.links.exited(3, hall.now)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert gone(worker)
     [con] = hall.registry.entries.values()
     assert [event.delivery for event, _ in con.parked] == [1, 1], "not handled in part"
@@ -291,13 +291,13 @@ def test_a_bye_in_the_last_drain_is_a_clean_end(hall: Hall) -> None:
 def test_an_unwatched_worker_is_probed_once_a_second(hall: Hall) -> None:
     linked, worker = hall.worker(0)
     in_hand(hall, linked)
-    hall.links.ask_unwatched()
+    hall.links.probe_unwatched()
     hall.turn()
     assert not gone(worker)
     linked.leave()
 
     def look() -> bool:
-        hall.links.ask_unwatched()
+        hall.links.probe_unwatched()
         hall.turn()
         return gone(worker)
 
@@ -311,10 +311,10 @@ def test_a_full_link_says_nothing_about_its_worker(hall: Hall) -> None:
     in_hand(hall, linked)
     hall.tap.is_full = True
     hall.links.exited(3, hall.now)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert not gone(worker)
     hall.pass_time(DEATH_CERTAIN_AFTER + 0.1)
-    hall.links.judge_dying(hall.now)
+    hall.links.end_dead(hall.now)
     assert gone(worker)
 
 

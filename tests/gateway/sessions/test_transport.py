@@ -173,7 +173,7 @@ def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Pe
     peers.connect(probe=False).send(b"x")
 
     def is_there() -> bool:
-        wire.stir()
+        wire.look_again()
         return wire.pending()
 
     eventually(is_there)

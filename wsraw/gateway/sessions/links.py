@@ -57,11 +57,11 @@ class Links:
         self._sessions = sessions
         self._wire = wire
         self.remote: Remote | None = None
-        """The door for workers on other machines, if there is one."""
+        """For workers on other machines, if they may connect."""
         self._unsent: dict[Worker, deque[bytes]] = {}
         self._unsent_bytes: dict[Worker, int] = {}
         self._dying: dict[Worker, float] = {}
-        self._last_words: dict[Worker, dict[bytes, int]] = {}
+        self._final_reads: dict[Worker, dict[bytes, int]] = {}
         """Those of them whose link is gone, and how many batches of each other worker have come
         since the last one of theirs."""
         self._look_at = 0.0
@@ -78,18 +78,18 @@ class Links:
             return
         self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
         if self.remote is not None:
-            self.remote.judge_handshakes()
+            self.remote.answer_handshakes()
             self.remote.drain(self._receive, seconds)
 
-    def stir(self) -> None:
+    def look_again(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""
-        self._wire.stir()
+        self._wire.look_again()
         if self.remote is not None:
-            self.remote.stir()
+            self.remote.look_again()
 
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
-        if self._last_words:
-            self._note(identity)
+        if self._final_reads:
+            self._count_read(identity)
         self._sessions.receive(identity, data, self._loop.now)
 
     # --- out ---
@@ -129,7 +129,7 @@ class Links:
             return
         sent = self._transmit(worker.session.identity, batch)
         if sent is Sent.FULL:
-            # It goes out in order once there is room; until then nobody chooses this worker.
+            # It is sent in order once there is room; until then this worker gets no new events.
             if not self._unsent:
                 self._loop.call_later(RETRY, self._send_rest)
             self._unsent[worker] = deque((batch,))
@@ -170,16 +170,16 @@ class Links:
 
     # --- death ---
 
-    def ask_unwatched(self) -> None:
-        """Once a second: nobody reports the exit of a worker started by hand, so a batch of no
-        records asks whether its link still stands."""
+    def probe_unwatched(self) -> None:
+        """Once a second: a batch of no records finds out whether a worker started by hand is still
+        connected, as nobody reports its exit."""
         for worker in list(self._sessions.workers.values()):
             is_by_hand = not worker.number and worker.session.state is not NEW
             if is_by_hand and self._is_unreachable(worker):
                 self._lost(worker)
 
     def _is_unreachable(self, worker: Worker) -> bool:
-        """Whether a batch of no records finds nobody to go to."""
+        """Whether even a batch of no records cannot be sent to it."""
         try:
             return (
                 self._transmit(worker.session.identity, encode([worker.session.number]))
@@ -201,19 +201,19 @@ class Links:
         if worker is not None:
             self._dying[worker] = now
 
-    def judge_dying(self, now: float) -> None:
-        """End the sessions of those whose death has become certain."""
+    def end_dead(self, now: float) -> None:
+        """End the sessions of workers whose death has become certain."""
         if not self._dying:
             return
-        words = self._last_words
+        reads = self._final_reads
         for worker, since in self._dying.items():
-            if worker not in words and (
+            if worker not in reads and (
                 now - since > DEATH_CERTAIN_AFTER or self._is_unreachable(worker)
             ):
-                words[worker] = {}
-        if words:
+                reads[worker] = {}
+        if reads:
             self.drain()
-        for worker, others in list(words.items()):
+        for worker, others in list(reads.items()):
             # Unless that last drain has brought its bye, or has left something unread.
             if worker.session.state is not GONE:
                 if worker in self._sessions.backlog.workers:
@@ -230,15 +230,15 @@ class Links:
                     self._sessions.link_lost(worker, now)
                 except Exception as error:
                     self._sessions.fault(worker, error, now)
-            del words[worker]
+            del reads[worker]
         self._dying = {w: at for w, at in self._dying.items() if w.session.state is not GONE}
         if self._dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._loop.wake_at(self._look_at)
 
-    def _note(self, identity: bytes) -> None:
+    def _count_read(self, identity: bytes) -> None:
         """A batch of this worker is read while others are dying."""
-        for worker, others in self._last_words.items():
+        for worker, others in self._final_reads.items():
             if identity == worker.session.identity:
                 others.clear()
             elif identity[0] == worker.session.identity[0]:

@@ -1,8 +1,8 @@
-"""I/O. Processes that the supervisor has told us of: killed by us if it dies and they do not.
+"""I/O. Processes that the supervisor has started: the gateway kills them if they outlive it.
 
-Once the supervisor is dead nobody tells us of exits, and the system may give the number of a dead
-process to another. Linux has descriptors that mean one process for ever (pidfd_open(2)). On Windows
-a job object ends them all anyway. Elsewhere the number must do.
+Once the supervisor is dead nobody reports exits, and the system may give the number of a dead
+process to another one. On Linux a descriptor means one process for ever (pidfd_open(2)). On Windows
+a job object ends them all anyway. On other systems the number must do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Orphans:
         return len(self._pids)
 
     def add(self, n: int, pid: int) -> None:
-        """It was told to us while it lives, or is at least not buried yet."""
+        """A process that the supervisor has started, and not waited for."""
         if self._pids.get(n) == pid:
             return
         self.discard(n)

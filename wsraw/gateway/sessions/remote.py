@@ -1,7 +1,7 @@
-"""I/O. The door for workers on other machines: a ROUTER of its own, keys, heartbeats.
+"""I/O. Workers on other machines: a ROUTER of their own, keys, heartbeats.
 
-What comes in here is read within a budget of its own, so that a flood from the network does not
-hold up the workers of this machine.
+Their batches have a budget of their own, so that a flood from the network does not hold up the
+workers of this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsraw.runtime.loop import Loop
 log = logging.getLogger("wsraw.gateway")
 
 BUDGET: Final = 128
-"""Batches read from workers elsewhere in a turn; half of what those of this machine have."""
+"""Batches read from remote workers in a turn; half as many as from local ones."""
 
 
 class Remote:
@@ -72,8 +72,8 @@ class Remote:
 
     # --- who comes ---
 
-    def judge_handshakes(self) -> None:
-        """Let in those whose key is known."""
+    def answer_handshakes(self) -> None:
+        """Let in those whose key is known, and reject the others."""
         if self._keeper is not None:
             self._keeper.answer(self._lets_in, self._refused)
 
@@ -117,18 +117,18 @@ class Remote:
         """Read what they have sent, up to the budget."""
         self.drained = self._wire.drain(self._known, self._meet, receive, BUDGET, seconds)
 
-    def stir(self) -> None:
+    def look_again(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""
-        self._wire.stir()
+        self._wire.look_again()
         if self._keeper is not None:
-            self._keeper.stir()
+            self._keeper.look_again()
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
         return self._wire.send(identity, data)
 
     def pending(self) -> bool:
-        """Whether there is more to read or to judge."""
+        """Whether there is more to read or to answer."""
         return (
             not self.drained
             or self._wire.pending()

@@ -8,8 +8,8 @@ Three things about them must be remembered (all were reproduced):
 - A ROUTER drops messages to peers it does not know in silence, unless ROUTER_MANDATORY is set.
 - EHOSTUNREACH comes before the last batches of a dead peer have been read.
 
-Workers of this machine and workers elsewhere have a ROUTER each: a flood from the network has a
-budget of its own. Identities of the second one carry a mark, so that no two workers have the same.
+Local and remote workers have a ROUTER each, so that a flood from the network has a budget of its
+own. Identities of remote workers carry a mark, so that no two workers have the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECEIVE_QUEUE: Final = 1000
 """Batches that libzmq holds for us from each worker; beyond that its sends wait."""
 
 REMOTE_RECEIVE_QUEUE: Final = 16
-"""The same for workers elsewhere. libzmq counts batches, not bytes: what one of them can make it
+"""The same for remote workers. libzmq counts batches, not bytes: what one of them can make it
 hold is the product."""
 
 TURN_BYTES: Final = 8 * 1024 * 1024
@@ -42,10 +42,10 @@ HANDSHAKE_TIMEOUT: Final = 5000
 """Milliseconds for a ZMTP handshake; also the pause of one whose key is not let in."""
 
 EXPIRY_BEATS: Final = 3
-"""Heartbeats missed after which a link from elsewhere is lost."""
+"""Heartbeats missed after which the link of a remote worker is lost."""
 
 REMOTE_MARK: Final = b"\x01"
-"""In front of identities of workers elsewhere; libzmq's own begin with a zero byte."""
+"""In front of identities of remote workers; libzmq's own begin with a zero byte."""
 
 NO_BATCH: Final = b"\xc1"
 """A byte that MessagePack never uses: what more frames than one are taken for."""
@@ -53,7 +53,7 @@ NO_BATCH: Final = b"\xc1"
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 
 ZAP_BUDGET: Final = 32
-"""Handshakes judged in a turn."""
+"""Handshakes answered in a turn."""
 
 # As plain numbers: pyzmq's are enums, and an operation on those takes a microsecond.
 _READABLE: Final = int(zmq.POLLIN)
@@ -84,22 +84,22 @@ class _Wire:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
         self.fd = _get_int(socket, zmq.FD)
-        self._stirred = True
+        self._must_ask = True
         self._clock = time.monotonic
 
     def wake(self, readable: bool, writable: bool) -> None:
         """The loop's call: the descriptor is ready. The turn itself drains the socket."""
-        self._stirred = True
+        self._must_ask = True
 
-    def stir(self) -> None:
-        """Nobody has looked at the descriptor for a while: ask."""
-        self._stirred = True
+    def look_again(self) -> None:
+        """The descriptor may have missed a message: ask."""
+        self._must_ask = True
 
     def pending(self) -> bool:
         """Whether a message waits: to be asked after every send, before every sleep."""
-        if self._stirred:
-            self._stirred = bool(_get_int(self._socket, _EVENTS) & _READABLE)
-        return self._stirred
+        if self._must_ask:
+            self._must_ask = bool(_get_int(self._socket, _EVENTS) & _READABLE)
+        return self._must_ask
 
     def close(self) -> None:
         """Close at once; what is still to be read or sent is lost with us."""
@@ -111,7 +111,7 @@ class _Router(_Wire):
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
-        self._stirred = True
+        self._must_ask = True
         socket = self._socket
         try:
             socket.send(identity, _MORE_FOLLOWS)
@@ -201,7 +201,7 @@ class RemoteSocket(_Router):
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
         if heartbeat:
-            # A worker elsewhere has nobody who reports its death, and a cut cable sends no FIN.
+            # Nobody reports the death of a remote worker, and a cut cable sends no FIN.
             expiry = int(heartbeat * 1000 * EXPIRY_BEATS)
             socket.set(zmq.HEARTBEAT_IVL, max(1, int(heartbeat * 1000)))
             socket.set(zmq.HEARTBEAT_TIMEOUT, expiry)
@@ -308,7 +308,7 @@ class Gatekeeper(_Wire):
                 return
             reply, address = zap_reply(self._socket.recv_multipart(_NOBLOCK), lets_in)
             self._socket.send_multipart(reply)
-            self._stirred = True
+            self._must_ask = True
             if address:
                 refused(address)
 
@@ -328,7 +328,7 @@ class ControlSocket(_Wire):
 
     def send(self, data: bytes) -> None:
         """Send one batch. The queue is large for what is said here; full, it is dropped."""
-        self._stirred = True
+        self._must_ask = True
         try:
             self._socket.send(data, zmq.NOBLOCK)
         except zmq.Again:
