@@ -9,11 +9,8 @@ from tests.fuzz.oracles import check_life, outcome, pieces
 from tests.fuzz.websockets_pair import accepted, dialled
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import CLOSED, CLOSING, OPEN, PONGS_BELOW, Connection
-from wsraw.gateway.connection.intake import SLICE
+from wsraw.gateway.websocket.deflate import STEP
 from wsraw.link.records import OnClose, OnConnect, OnMessage
-
-INFLATED = 1032
-"""Deflate makes at most so many bytes of one (zlib's technical details)."""
 
 SETTINGS = [
     Settings(max_message_size=size, messages=messages, high_water_mark=8192)
@@ -36,10 +33,10 @@ def feed(con: Connection, chunks: Iterable[bytes]) -> list[Any]:
     for chunk in chunks:
         some = con.receive_data(chunk, 0.0)
         while True:
-            # One slice may go past the mark, and it alone: that is the bound of what is held.
+            # What one read or one turn gives may go past the mark.
             size = sum(len(event.data) for event in some if type(event) is OnMessage)
             assert size <= max(
-                len(chunk), settings.high_water_mark + SLICE * INFLATED + settings.max_message_size
+                len(chunk), settings.high_water_mark + STEP + settings.max_message_size
             )
             events += some
             held = con.unfinished
@@ -62,7 +59,7 @@ def check(number: int, data: bytes) -> tuple[Connection, list[Any], Hashable]:
     other = b"".join(again.output.chunks)
     assert (len(other) == len(output)) if con.opened else (other == output)
     assert con.state in (OPEN, CLOSING, CLOSED)
-    assert con.unfinished <= con.settings.max_message_size + SLICE + 14
+    assert con.unfinished <= con.settings.max_message_size + 14
     assert con.output.size <= len(data) + PONGS_BELOW
     # That came with the handshake.
     events.insert(0, OnConnect(0, con.id, {}))

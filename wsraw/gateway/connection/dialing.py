@@ -6,7 +6,6 @@ from typing import Any
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.connection.intake import SLICE
 from wsraw.gateway.connection.phases import (
     RAW_INF,
     Connecting,
@@ -72,22 +71,16 @@ class _Dialing(Connecting):
         ws = con.websocket
         if ws is None:
             return []
-        for start in range(0, len(data), SLICE):
-            frames = ws.receive_data(data[start : start + SLICE])
-            if ws.opened:
-                establish(con, now)
-                events = con.announce() + to_events(con, frames)
-                if ws.output or ws.ended:
-                    after_frames(con, ws, events)
-                # What comes behind may be large and compressed; then it goes on in the next turns.
-                con.intake.has_more = ws.busy
-                rest = data[start + SLICE :]
-                if rest:
-                    events += con.phase.receive_data(con, rest, now)
-                return events + self.close_as_wanted(con, now)
-            if ws.ended:
-                return self._refused(con, ws)
-        return []
+        frames = ws.receive_data(data)
+        if ws.opened:
+            establish(con, now)
+            events = con.announce() + to_events(con, frames)
+            # What comes behind may be large and compressed; then it goes on in the next turns.
+            con.intake.has_more = ws.busy
+            if ws.output or ws.ended:
+                after_frames(con, ws, events)
+            return events + self.close_as_wanted(con, now)
+        return self._refused(con, ws) if ws.ended else []
 
     def _refused(self, con: Connection, ws: WebSocket) -> list[Event]:
         if ws.response is not None:

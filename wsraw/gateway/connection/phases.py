@@ -15,7 +15,6 @@ from wsraw.gateway.connection.connection import (
     Phase,
     Step,
 )
-from wsraw.gateway.websocket.deflate import STEP
 from wsraw.gateway.websocket.frames import TOO_BIG
 from wsraw.gateway.websocket.messages import UNFINISHED, DataFrame, RefusedError
 from wsraw.gateway.websocket.websocket import WebSocket
@@ -51,8 +50,6 @@ def establish(con: Connection, now: float) -> None:
         con.keepalive.arm(0.0, now)
         return
     con.inf = ws.inf
-    # What came too early is parsed when reading goes on, and before what comes then.
-    con.intake.sliced = ws.deflates or bool(con.intake.held)
     con.undecided = False
     if ws.subprotocol is not None:
         con.about["subprotocol"] = ws.subprotocol
@@ -146,7 +143,7 @@ class _Open(_Raw):
         if ws is None:
             return [OnMessage(0, con_id, data, "raw")]
         intake = con.intake
-        if intake.sliced:
+        if intake.paused or intake.held:
             intake.held += data
             intake.parsed = 0
             return [] if intake.paused else self.resume(con, now)
@@ -162,9 +159,7 @@ class _Open(_Raw):
     def resume(self, con: Connection, now: float) -> list[Event]:
         ws = con.websocket
         assert ws is not None
-        # Not more is on its way to handlers than may be.
-        most = min(STEP, con.settings.high_water_mark)
-        events = to_events(con, con.intake.parse(ws, most))
+        events = to_events(con, con.intake.parse(ws))
         if ws.output or ws.ended:
             after_frames(con, ws, events)
         return events if ws.ended else events + con.receive_held_eof(now)
@@ -227,7 +222,7 @@ class _Closing(Phase):
         assert ws is not None
         ws.skip_data()
         con.intake.held += data
-        con.intake.parse(ws, math.inf)
+        con.intake.parse(ws)
         con.collect(ws)
         if not ws.ended:
             return []
