@@ -322,6 +322,15 @@ tasks = []
 """
 
 
+def test_an_event_whose_task_is_cancelled_before_it_begins_is_handled(process: Process) -> None:
+    """In Python 3.11 each handler is a task that begins in the next turn of the loop."""
+    process.start(ESCAPES)
+    process.welcome()
+    process.deliver(message(1, b"all"), message(2, b"two"), message(3, b"three"))
+    process.pump(process.all_acked, "the acks")
+    assert sorted(process.sent()) == [b"all", b"three", b"two"]
+
+
 def test_an_exception_in_a_task_ends_neither_the_worker_nor_a_timer(process: Process) -> None:
     """python-websockets/websockets#1113, of which the cause is that `except Exception` does not see
     CancelledError."""

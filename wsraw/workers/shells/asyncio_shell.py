@@ -45,7 +45,8 @@ class AsyncioShell(Shell):
         self._bell = bell
         self._concurrency = concurrency
         self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        """With what each was begun."""
         """Strong references; the loop has only weak ones."""
         self._background: set[asyncio.Task[None]] = set()
         """Tasks of call_soon, which are cancelled at the end."""
@@ -152,7 +153,7 @@ class AsyncioShell(Shell):
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            self._spawn(self._call("call_soon", function, *args), is_background=True)
+            self._spawn(self._call, "call_soon", function, *args, is_background=True)
         self._end_if_over()
 
     def _handle_readable(self) -> None:
@@ -172,7 +173,7 @@ class AsyncioShell(Shell):
         """Start on_start or queued events, as far as possible."""
         if not self._started and not self._starting and self.runtime.is_ready:
             self._starting = True
-            self._spawn(self._start())
+            self._spawn(self._start)
         if self._started and not self._advancing:
             # An eager task may end and call this before its start returns.
             self._advancing = True
@@ -205,7 +206,7 @@ class AsyncioShell(Shell):
             elif runtime.is_async(event):
                 con._waiting = deque()
                 self._running += 1
-                self._spawn(self._serve(con, event, runtime.link.session))
+                self._spawn(self._serve, con, event, runtime.link.session)
             else:
                 runtime.handle(event)
                 # The event need not come from a batch just received, so schedule it here.
@@ -226,7 +227,7 @@ class AsyncioShell(Shell):
         waiting = con._waiting
         if waiting and not self._is_stopping():
             session = self.runtime.link.session
-            self._spawn(self._serve(con, waiting.popleft(), session), is_nested=True)
+            self._spawn(self._serve, con, waiting.popleft(), session, is_nested=True)
             return
         con._waiting = None
         self._running -= 1
@@ -237,10 +238,12 @@ class AsyncioShell(Shell):
 
     def _spawn(
         self,
-        coroutine: Coroutine[Any, Any, None],
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *args: Any,
         is_nested: bool = False,
         is_background: bool = False,
     ) -> None:
+        coroutine = function(*args)
         # Handlers do not share context variables.
         context = self._context.copy()
         if sys.version_info >= (3, 12) and not is_nested:
@@ -255,11 +258,16 @@ class AsyncioShell(Shell):
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         else:
-            self._tasks.add(task)
+            self._tasks[task] = function, args
             task.add_done_callback(self._release)
 
     def _release(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        function, args = self._tasks.pop(task)
+        if task.cancelled() and not (self._is_cancelling or self._is_closed):
+            # Handlers may cancel any task. Here that was one before its first step, where nothing
+            # catches it: its event or timer begins again.
+            self._spawn(function, *args)
+            return
         self._end_if_over()
 
     def _passes(self, error: BaseException) -> bool:
@@ -281,7 +289,7 @@ class AsyncioShell(Shell):
 
     def _tick(self, due: Due) -> None:
         if not (self._is_stopping() or self.runtime.is_draining):
-            self._spawn(self._run_timer(due))
+            self._spawn(self._run_timer, due)
 
     async def _run_timer(self, due: Due) -> None:
         await self.runtime.call_async("every", due.timer.function)
