@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.link.rules import OF_ANSWERS, OF_REQUESTS, header_problem, split_host_port
+from wsraw.link.rules import OF_ANSWERS, OF_REQUESTS, header_problem, is_close_code, split_host_port
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,9 @@ def test_good_headers_have_no_problem() -> None:
     assert header_problem([("Set-Cookie", "a=\xe4\tb")], OF_ANSWERS) == ""
     assert header_problem([("Sec-WebSocket-Accept", "x")], OF_REQUESTS) == ""
     assert header_problem([("Sec-WebSocket-Accept", "x")], OF_ANSWERS)
+
+
+def test_close_codes_that_may_be_sent_are_those_of_the_registry() -> None:
+    sendable = {code for code in range(-1, 6000) if is_close_code(code)}
+    registered = {1000, 1001, 1002, 1003, *range(1007, 1015)}
+    assert sendable == {*registered, *range(3000, 5000)}

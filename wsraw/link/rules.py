@@ -1,4 +1,4 @@
-"""Sans-I/O. Syntax that both sides of the link check: HTTP headers, and HOST:PORT."""
+"""Sans-I/O. What both sides of the link check: close codes, HTTP headers, and HOST:PORT."""
 
 from __future__ import annotations
 
@@ -29,8 +29,16 @@ OF_REQUESTS: Final = frozenset(
 OF_ANSWERS: Final = OF_REQUESTS | {"sec-websocket-accept"}
 """Those that it writes itself in an answer to a handshake."""
 
+_CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
+"""Those below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry)."""
+
 QUOTED: Final = 80
 """Characters of a header's name that an error quotes."""
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a close frame may carry it: 3000 to 4999 are free for libraries and applications."""
+    return code in _CLOSE_CODES or 3000 <= code < 5000
 
 
 def header_problem(headers: Iterable[tuple[str, str]], reserved: Container[str]) -> str:

@@ -25,6 +25,7 @@ from wsraw.link.records import (
     decode_value,
     value_encoder,
 )
+from wsraw.link.rules import is_close_code
 from wsraw.runtime.printable import printable
 from wsraw.workers import values
 from wsraw.workers.handshake_info import Inf
@@ -32,10 +33,6 @@ from wsraw.workers.handshake_info import Inf
 Data: TypeAlias = str | bytes | bytearray | memoryview
 Message: TypeAlias = Data | Mapping[str, Any]
 """A message to send: `str` is text, bytes are binary; or a mapping with data, type and final."""
-
-CLOSE_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
-"""Close codes below 3000 that may be sent (RFC 6455, section 7.4.1, and its registry). 3000 to 4999
-are free for libraries and applications."""
 
 # Unusual states of a connection, as bits, so that the hot path tests all of them at once.
 CLOSING: Final = 1
@@ -381,7 +378,7 @@ class Connection:
 def close_command(con: int, code: int, reason: str) -> Close:
     """The command of `Connection.close`."""
     number = values.whole(code, "the close code")
-    if number not in CLOSE_CODES and not 3000 <= number <= 4999:
+    if not is_close_code(number):
         raise ValueError(
             f"{values.brief(number)} is not a close code that may be sent; 1000 is a normal close"
         )

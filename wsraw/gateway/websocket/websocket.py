@@ -30,6 +30,7 @@ from wsraw.gateway.websocket.handshake import (
 )
 from wsraw.gateway.websocket.messages import DataFrame, MessageReader, MessageWriter
 from wsraw.link.open_options import Opening
+from wsraw.link.rules import is_close_code
 
 MAX_REASON: Final = MAX_CONTROL - 2
 """Bytes of the longest reason in a close frame."""
@@ -37,7 +38,6 @@ MAX_REASON: Final = MAX_CONTROL - 2
 NO_CODE: Final = 1005
 """The code of a close frame without one (RFC 6455, section 7.1.5)."""
 
-_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 _NONE: Final[Mapping[str, str]] = {}
 
 
@@ -272,7 +272,7 @@ class WebSocket:
             if len(data) < 2:
                 raise ViolationError(1002, "close frame too short")
             code = int.from_bytes(data[:2], "big")
-            if close_refusal(code) is not None:
+            if not is_close_code(code):
                 raise ViolationError(1002, f"invalid close code {code}")
             try:
                 reason = data[2:].decode()
@@ -368,6 +368,6 @@ class WebSocket:
 
 def close_refusal(code: int) -> str | None:
     """Why a close frame may not carry this code (RFC 6455, section 7.4), or None: it may."""
-    if code in _CODES or 3000 <= code < 5000:
+    if is_close_code(code):
         return None
     return f"{code} is not a close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
