@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,14 @@ def test_help_shows_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert "[default: on]" in text
     assert "[default: 20s]" in text
     assert "[default: 256KiB]" in text
+
+
+def test_help_lists_only_options_as_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with click 8.5.1, where arguments have a row too."""
+    assert cli.main(["worker", "--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert "FILE|COMMAND" in help_text
+    assert not re.search(r"^  FILE", help_text, re.M)
 
 
 def test_without_a_command_the_help_is_shown_with_exit_code_2(

@@ -46,7 +46,7 @@ class GroupedCommand(click.Command):
         known = {_click_option(each): each.section for each in options_module.options()}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and not isinstance(param, click.Argument):
                 sections.setdefault(known.get(param, "Options"), []).append(record)
         for heading in ("Options", *options_module.SECTIONS.values()):
             if heading in sections:
