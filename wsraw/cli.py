@@ -67,8 +67,9 @@ def run(config: str | None, **values: Any) -> int:
 
     A second signal stops at once, without waiting for handlers.
 
-    Sizes may have a unit (64KiB, 1MB), times too (500ms, 30s, 5m). Options that may be repeated are
-    lists in the settings file.
+    Sizes and times may have a unit (64KiB, 1MB; 500ms, 30s, 5m). Options that may be repeated are
+    lists in the settings file. Numbers such as (503) and (1013) are the HTTP status or the
+    WebSocket close code that the client gets; "raw: reset" means that a raw client gets a reset.
     """
     found = gather(values, config or "")
     settings = found.settings
@@ -95,9 +96,9 @@ def run(config: str | None, **values: Any) -> int:
 
 @cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])
 def show_settings(config: str | None, **values: Any) -> None:
-    """Show all settings, and where each comes from.
+    """Show all settings, and where each value comes from.
 
-    The settings are those that `wsraw run` would use with the same options. The output is TOML, and
+    The settings are those that `wsraw run` would use with the same options. The output is TOML; it
     can be saved as a file for --config.
     """
     click.echo(sources.show(gather(values, config or ""), os.getcwd()))

@@ -17,7 +17,7 @@ run_dir_option = click.option(
     metavar="FOLDER",
     envvar="WSRAW_RUN_DIR",
     default="",
-    help="The run folder of the run. Default: WSRAW_RUN_DIR, else the only run of yours.",
+    help="The run folder of the run. Default: WSRAW_RUN_DIR, or your only run.",
 )
 
 
@@ -29,7 +29,7 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
         metavar="SECONDS",
         default=seconds,
         show_default=True,
-        help="Most time to wait for the answer; 0: no limit.",
+        help="How long to wait for the answer; 0: no limit.",
     )
 
 
@@ -65,14 +65,17 @@ def status(run_dir: str, timeout: float, as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--pool", metavar="NAME", default="", help="Only the workers of this pool. Default: all."
+    "--pool",
+    metavar="NAME",
+    default="",
+    help="Replace only the workers of this pool. Default: all pools.",
 )
 @run_dir_option
 @timeout_option(120.0)
 def reload(pool: str, run_dir: str, timeout: float) -> None:
-    """Replace all workers by new ones, one by one.
+    """Replace all workers with new ones, one by one.
 
-    The new workers load the handlers file again. If it does not load, the old ones stay.
+    The new workers load the handlers file again. If it does not load, the old workers stay.
     """
     show(_ask(run_dir, "reload", (pool,) if pool else (), timeout).text)
 
@@ -84,7 +87,7 @@ def reload(pool: str, run_dir: str, timeout: float) -> None:
 def scale(workers: str, run_dir: str, timeout: float) -> None:
     """Change the number of workers to N.
 
-    Surplus workers finish their events first.
+    Surplus workers finish their events before they end.
 
     NAME is a pool (chat=4), one of several --workers (chat.py=4), or both (chat/chat.py=4).
     """
@@ -113,7 +116,7 @@ def drain(run_dir: str, timeout: float) -> None:
 def dead_letters(number: int | None, run_dir: str) -> None:
     """List the events that killed workers.
 
-    With NUMBER, show that one in full.
+    With NUMBER, show that event in full.
     """
     from wsraw.supervisor.run_folder import dead_letters as letters
 

@@ -18,14 +18,16 @@ from wsraw.commands.failures import WrongUse
     "--name",
     default="worker",
     show_default=True,
-    help="Name of the owner in the log, and of the files: NAME.key and NAME.pub.",
+    help="Name of the key's owner. The log shows it, and the files are NAME.key and NAME.pub.",
 )
 def keygen(folder: str, name: str) -> None:
     """Generate a key pair for the worker link.
 
-    Make one in FOLDER for the gateway, and one for each worker on another machine. NAME.key is
-    secret: keep it on its machine. NAME.pub is for the other side: the gateway accepts the workers
-    in --worker-keys, a worker accepts the gateway in --gateway-key.
+    Write NAME.key and NAME.pub to FOLDER (default: the current one). Make a pair for the gateway,
+    and one for each worker on another machine.
+
+    NAME.key is secret: keep it on its machine. NAME.pub is for the other side: the gateway accepts
+    the workers in --worker-keys, and a worker accepts the gateway in --gateway-key.
     """
     from wsraw.runtime.keys import KeyFileError
 

@@ -42,13 +42,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     "--connect",
     metavar="HOST:PORT",
     default="",
-    help="Test the run that listens there. Default: start one on a free port.",
+    help="Test the run that listens at this address. Default: start a run on a free port.",
 )
 @click.option(
     "--run-dir",
     metavar="FOLDER",
     default="",
-    help="The run folder of that run. Without it there is only load, and no faults.",
+    help="The run folder of that run. Without it, the drill causes no faults, only load.",
 )
 @_number("--seconds", 30, "How long to test, in seconds.", kind=POSITIVE)
 @click.option(
@@ -57,15 +57,15 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     multiple=True,
     default=("4",),
     show_default=True,
-    help="Workers of a run that the drill starts: N with its own handlers, or commands of workers "
-    "that do the same, as in `wsraw run --workers`. May be repeated.",
+    help="Workers of the run that the drill starts: N with the drill's own handlers, or commands "
+    "of workers that do the same, as in `wsraw run --workers`. May be repeated.",
 )
-@_number("--websockets", 200, "WebSocket connections.", kind=click.IntRange(min=0))
-@_number("--raw", 50, "Raw connections.", kind=click.IntRange(min=0))
-@_number("--rate", 5000, "Messages per second on all connections together.", kind=POSITIVE)
-@_number("--size", 64, "Bytes of a message.", kind=click.IntRange(min=16))
+@_number("--websockets", 200, "Number of WebSocket connections.", kind=click.IntRange(min=0))
+@_number("--raw", 50, "Number of raw connections.", kind=click.IntRange(min=0))
+@_number("--rate", 5000, "Messages per second, on all connections together.", kind=POSITIVE)
+@_number("--size", 64, "Size of a message, in bytes.", kind=click.IntRange(min=16))
 @_every("--kill-every", 0.5, "Kill a worker (SIGKILL) this often")
-@_every("--hang-every", 0, "Let the handler of a worker hang this often")
+@_every("--hang-every", 0, "Make the handler of a worker hang this often")
 @_every("--stop-every", 10, "Suspend a worker (SIGSTOP) this often")
 @click.option(
     "--stop-for",
@@ -73,27 +73,29 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     metavar="SECONDS",
     default=2,
     show_default=True,
-    help="Resume a suspended worker (SIGCONT) after this time.",
+    help="Resume a suspended worker (SIGCONT) after this long.",
 )
-@_every("--reload-every", 5, "Reload this often")
-@_every("--scale-every", 0, "Remove a worker, or add it again, this often")
+@_every("--reload-every", 5, "Reload the workers this often")
+@_every("--scale-every", 0, "Remove a worker, or add it back, this often")
 @_every("--kill-gateway-every", 0, "Kill the gateway this often")
-@_every("--kill-supervisor-every", 0, "Kill the supervisor, and start the run again, this often")
+@_every("--kill-supervisor-every", 0, "Kill the supervisor and restart the run this often")
 @click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),
     default="at-least-once",
     show_default=True,
-    help="The setting of the run. With at-most-once, clients of a worker that died may be "
-    "disconnected.",
+    help="The setting `delivery` of the run. With at-most-once, clients of a worker that died may "
+    "be disconnected.",
 )
-@click.option("--log", metavar="FILE", default="", help="Write the log of the drill's run here.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--log", metavar="FILE", default="", help="Write the log of the drill's run to this file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     """Check that faults lose no messages and no clients.
 
-    Serve clients while workers are killed, suspended and replaced, and check that no message is
-    lost, doubled or reordered and no client is disconnected. Exit code 1: one was.
+    Serve clients while workers are killed, suspended and replaced. Check that no message is lost,
+    duplicated or reordered, and that no client is disconnected. Exit code 1: a check failed.
     """
     from wsraw.tools.drill import drill as drills
     from wsraw.tools.drill.plan import Plan, PlanError
@@ -125,9 +127,11 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     metavar="SECONDS",
     default=5.0,
     show_default=True,
-    help="Most time to wait for an answer of the worker.",
+    help="How long to wait for an answer of the worker.",
 )
-@click.option("--log", metavar="FILE", default="", help="Write the output of the worker here.")
+@click.option(
+    "--log", metavar="FILE", default="", help="Write the output of the worker to this file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def conform(
@@ -135,8 +139,8 @@ def conform(
 ) -> int:
     """Check that a worker implements the worker protocol.
 
-    Start the worker COMMAND, act as its gateway, and check rule by rule. Exit code 1: the worker
-    breaks a rule.
+    Start COMMAND as a worker, act as its gateway, and check one rule after another. Exit code 1:
+    the worker breaks a rule.
 
     The worker gets WSRAW_ENDPOINT, WSRAW_TOKEN, WSRAW_POOL and WSRAW_INSTANCE in its environment.
     """

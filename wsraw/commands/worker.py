@@ -23,7 +23,7 @@ from wsraw.config import programs
     metavar="ENDPOINT",
     envvar="WSRAW_ENDPOINT",
     default="",
-    help="The gateway's link, as `wsraw run` logs it: ipc://DIR/link.sock or tcp://HOST:PORT. "
+    help="Address of the gateway, as `wsraw run` logs it: ipc://DIR/link.sock or tcp://HOST:PORT. "
     "Default: link.sock in --run-dir.",
 )
 @click.option(
@@ -37,8 +37,8 @@ from wsraw.config import programs
     "--token",
     envvar="WSRAW_TOKEN",
     default="",
-    help="The secret that admits workers. Default: WSRAW_TOKEN, else the file DIR/token beside an "
-    "ipc:// endpoint.",
+    help="The secret that admits workers. Default: WSRAW_TOKEN, or for an ipc:// endpoint the file "
+    "DIR/token.",
 )
 @click.option(
     "--pool",
@@ -52,10 +52,14 @@ from wsraw.config import programs
     "--key",
     metavar="FILE",
     default="",
-    help="The secret key of this worker (`wsraw keygen`), for a gateway on another machine.",
+    help="File with the secret key of this worker, for a gateway on another machine. `wsraw "
+    "keygen` makes it.",
 )
 @click.option(
-    "--gateway-key", metavar="FILE", default="", help="The public key of that gateway: its .pub."
+    "--gateway-key",
+    metavar="FILE",
+    default="",
+    help="File with the public key of that gateway (NAME.pub).",
 )
 def worker(
     program: str,
@@ -69,7 +73,7 @@ def worker(
 ) -> int:
     """Run one worker by hand, on this machine or another.
 
-    It runs the handlers in FILE, or a COMMAND in another language.
+    The worker runs the handlers in FILE, or is a COMMAND in another language.
     """
     if not endpoint and run_dir and sys.platform != "win32":
         endpoint = f"ipc://{os.path.join(os.path.abspath(run_dir), 'link.sock')}"
