@@ -87,11 +87,12 @@ def _takes(option: Option) -> str:
     if option.maximum is not None:
         bounds = f"{option.minimum} to {option.maximum}"
     least = f", {bounds}" if option.minimum > 1 else ""
+    choices = [f"`{choice}`" for choice in option.choices]
     return {
-        "text": "a path" if option.is_path else "a text",
+        "text": "a path" if option.is_path else "text",
         "texts": "a list",
         "tables": "a list of tables",
-        "choice": " or ".join(f"`{choice}`" for choice in option.choices),
+        "choice": " or ".join(", ".join(choices).rsplit(", ", 1)),
         "switch": "`true` or `false`",
         "count": f"a whole number, {bounds}",
         "number": f"a number, {bounds}",
