@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
 
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.link.records import Stopped
 from wsraw.link.states import NEW, READY
 from wsraw.runtime.loop import Loop
@@ -20,11 +19,28 @@ LAST_WAIT: Final = 1.0
 """Seconds that clients have to close their side after everything has been written to them."""
 
 
+class ClientSockets(Protocol):
+    """What a stop needs of the client sockets."""
+
+    @property
+    def endpoints(self) -> Collection[object]:
+        """The sockets that are open."""
+
+    def close_listeners(self) -> None:
+        """Accept no more connections."""
+
+    def close_unannounced(self) -> None:
+        """Close connections that no handler knows."""
+
+    def unwritten(self) -> bool:
+        """Whether a connection has not ended, or has output left."""
+
+
 class Stop:
     """Phases, each of which lasts until it is done or the deadline has passed."""
 
     def __init__(
-        self, loop: Loop, registry: Registry, sessions: Sessions, sockets: Sockets
+        self, loop: Loop, registry: Registry, sessions: Sessions, sockets: ClientSockets
     ) -> None:
         self._loop = loop
         self._registry = registry
