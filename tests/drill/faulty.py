@@ -7,7 +7,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -44,6 +44,10 @@ class Faulty:
         except Disconnect as end:
             if end.code:
                 writer.write(b"\x88\x02" + end.code.to_bytes(2, "big"))
+            # Read all that is on its way: else the close is a reset.
+            writer.write_eof()
+            with suppress(ConnectionError):
+                await reader.read()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

@@ -35,7 +35,7 @@ def examine(mistake: Mistake, kind: str, **options: object) -> Report:
     values |= options
     with faulty(mistake, int(str(values["size"]))) as port:
         plan = Plan(connect=f"127.0.0.1:{port}", **values)  # type: ignore[arg-type]
-        return drill(plan, timeouts=0.03 * UNIT)
+        return drill(plan, timeouts=0.2 * UNIT)
 
 
 def once(answers: Answers) -> Mistake:

@@ -56,8 +56,14 @@ class Plan:
 
     @property
     def workers_die(self) -> bool:
-        """Whether there is other trouble beside that."""
-        return bool(self.kill_every or self.stop_every or self.reload_every or self.scale_every)
+        """Whether workers end, too, so that a connection may just be without one."""
+        return bool(
+            self.kill_every
+            or self.stop_every
+            or self.reload_every
+            or self.scale_every
+            or self.kill_supervisor_every
+        )
 
     def __post_init__(self) -> None:
         """Raises PlanError."""

@@ -65,6 +65,8 @@ class Trouble:
         self._random = random.Random(seed)
         self._over = threading.Event()
         self._is_load_over = threading.Event()
+        self._gate = threading.Lock()
+        """Held while the gateway is killed, and while the load ends."""
         self._supervisor_deaths = 0
         """Begun; whoever asks the run for something meanwhile may be refused."""
         self._threads = [
@@ -88,7 +90,8 @@ class Trouble:
     def calm(self) -> None:
         """The load is over. Trouble of workers goes on; but what is still to be heard, and the
         goodbyes, need a gateway."""
-        self._is_load_over.set()
+        with self._gate:
+            self._is_load_over.set()
 
     def stop(self) -> None:
         """End it, and wait until what is under way is over; nobody stays stopped."""
@@ -134,8 +137,10 @@ class Trouble:
             self._signal(pid, signal.SIGCONT)
 
     def _kill_gateway(self) -> None:
-        if self._signal(self._target.gateway(), KILL):
-            self.gateway_kills += 1
+        pid = self._target.gateway()
+        with self._gate:
+            if not self._is_load_over.is_set() and self._signal(pid, KILL):
+                self.gateway_kills += 1
 
     def _kill_supervisor(self) -> None:
         # Odd while it is dead.
