@@ -83,7 +83,9 @@ def inflate_all(
         (takeover(10), f"{CMWB}; {SNCT}", f"{SNCT}; {SMWB}=10; {CMWB}=10", (10, 10, False, True)),
     ],
 )
-def test_answers(settings: Settings, offer: str, answer: str, terms: tuple[Any, ...]) -> None:
+def test_an_offer_is_answered_with_terms_that_both_sides_can_keep(
+    settings: Settings, offer: str, answer: str, terms: tuple[Any, ...]
+) -> None:
     said, agreed = d.answer(parameters(offer), settings)
     assert shown(said) == answer
     assert agreed == terms
@@ -108,7 +110,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("offer", [*WRONG, SMWB])
-def test_declined(offer: str) -> None:
+def test_an_invalid_offer_is_declined(offer: str) -> None:
     with pytest.raises(ValueError, match="permessage-deflate"):
         d.answer(parameters(offer), Settings())
 
@@ -116,7 +118,7 @@ def test_declined(offer: str) -> None:
 # --- a client's offers ---
 
 
-def test_offers() -> None:
+def test_a_client_offers_what_its_settings_allow() -> None:
     assert [shown(offer) for offer in d.offers(Settings())] == [
         f"{SNCT}; {CNCT}; {SMWB}=12; {CMWB}=12",
         f"{SNCT}; {CNCT}; {CMWB}",
@@ -136,14 +138,16 @@ def test_offers() -> None:
         (takeover(), SNCT, (15, 15, True, False)),
     ],
 )
-def test_accepted(settings: Settings, answer: str, terms: tuple[Any, ...]) -> None:
+def test_the_answer_to_an_offer_sets_the_terms(
+    settings: Settings, answer: str, terms: tuple[Any, ...]
+) -> None:
     assert d.accept(parameters(answer), settings) == terms
 
 
 @pytest.mark.parametrize(
     "answer", [*(f"{SNCT}; {wrong}" for wrong in WRONG), f"{SNCT}; {CMWB}", ""]
 )
-def test_an_answer_to_something_else(answer: str) -> None:
+def test_an_answer_that_does_not_match_the_offer_is_refused(answer: str) -> None:
     with pytest.raises(ValueError, match="permessage-deflate"):
         d.accept(parameters(answer), Settings())
 
@@ -156,7 +160,7 @@ def test_an_answer_to_something_else(answer: str) -> None:
     our_bits=st.none() | st.booleans() | st.integers(9, 15),
     keep=st.booleans(),
 )
-def test_the_library_understands_the_same(
+def test_the_library_agrees_on_the_same_terms(
     bits: int, server: bool, client: bool, their_bits: Any, our_bits: Any, keep: bool
 ) -> None:
     settings = Settings(deflate_window_bits=bits, deflate_context_takeover=keep)
@@ -196,7 +200,7 @@ def codec(settings: Settings | None = None, send_bits: int = 15) -> d.Codec:
     bits=st.integers(9, 15),
     keep=st.booleans(),
 )
-def test_what_is_compressed_is_inflated(
+def test_a_message_is_inflated_to_what_was_compressed(
     messages: list[list[bytes]], times: int, bits: int, keep: bool
 ) -> None:
     one, other = (codec(takeover() if keep else None, bits) for _ in range(2))
@@ -218,14 +222,14 @@ def test_what_is_compressed_is_inflated(
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_samples_of_the_rfc(payload: str, keep: bool) -> None:
+def test_the_samples_of_the_rfc_are_inflated(payload: str, keep: bool) -> None:
     under_test = codec(takeover() if keep else None)
     # Again and again: what a message leaves behind must not spoil the next one.
     for _ in range(3):
         assert inflate_all(under_test, bytes.fromhex(payload), True, True, LARGE) == b"Hello"
 
 
-def test_sample_of_a_shared_window() -> None:
+def test_the_sample_with_a_shared_window_is_inflated() -> None:
     under_test = codec(takeover())
     # Section 7.2.3.2.
     for payload in ("f248cdc9c90700", "f200110000"):
@@ -244,7 +248,7 @@ def test_a_final_block_is_not_the_end_of_a_fragmented_message() -> None:
     assert inflate_all(under_test, final_block(b"end") + b"\x00", False, True, LARGE) == b"end"
 
 
-def test_some_final_blocks_in_a_frame_and_not_thousands() -> None:
+def test_a_frame_may_have_some_final_blocks_and_not_thousands() -> None:
     block = final_block(b"x")
     assert inflate_all(codec(), block * 3 + b"\x00", True, True, LARGE) == b"xxx"
     with pytest.raises(d.InflateError):
@@ -257,13 +261,13 @@ def deflated(data: bytes, level: int = 9) -> bytes:
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xff\xff\xff", deflated(b"x" * 99)[:5] + b"\xff" * 9])
-def test_garbage(payload: bytes) -> None:
+def test_garbage_is_refused(payload: bytes) -> None:
     with pytest.raises(d.InflateError):
         inflate_all(codec(), payload, True, True, LARGE)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=30), st.booleans()), max_size=6), st.booleans())
-def test_garbage_is_an_error_or_data(frames: list[tuple[bytes, bool]], keep: bool) -> None:
+def test_any_bytes_are_refused_or_inflated(frames: list[tuple[bytes, bool]], keep: bool) -> None:
     under_test = codec(takeover() if keep else None)
     first = True
     for payload, final in frames:
@@ -276,7 +280,7 @@ def test_garbage_is_an_error_or_data(frames: list[tuple[bytes, bool]], keep: boo
 
 @pytest.mark.parametrize("level", [0, 9])
 @pytest.mark.parametrize("size", [1, 257, 258, 259, 2043, 2044, 100_000])
-def test_as_long_as_the_limit_is_not_too_long(size: int, level: int) -> None:
+def test_data_as_long_as_the_limit_is_not_too_long(size: int, level: int) -> None:
     payload = deflated(bytes(size), level)
     assert inflate_all(codec(), payload, True, True, size) == bytes(size)
     with pytest.raises(d.TooBigError):
@@ -315,7 +319,7 @@ def test_contexts_exist_only_while_they_are_used() -> None:
     assert under_test._inflater is None
 
 
-def test_small_messages_profit_from_takeover() -> None:
+def test_small_messages_shrink_with_a_kept_context() -> None:
     message = b'{"user": "somebody", "text": "something", "room": "anywhere"}'
     apart, together = codec(), codec(takeover())
     for under_test in (apart, together):
@@ -326,13 +330,13 @@ def test_small_messages_profit_from_takeover() -> None:
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_a_window_is_kept_to(bits: int) -> None:
+def test_compressed_data_fits_the_window_that_was_agreed_on(bits: int) -> None:
     data = bytes(range(256)) * 300
     packed = d.packing(bits, 0).compress(data)
     assert zlib.decompressobj(-bits).decompress(packed + b"\x00\x00\xff\xff") == data
 
 
-def test_packing_is_shared() -> None:
+def test_connections_with_the_same_terms_share_a_packing() -> None:
     settings = Settings(deflate_from=100)
     one = codec(settings, 12).packing
     assert one is not None
@@ -353,7 +357,7 @@ def test_steps_of_any_size_give_the_same(step: int, size: int) -> None:
     assert inflate_all(codec(), payload, True, True, LARGE, step) == expected
 
 
-def test_a_bomb_is_found_out_step_by_step() -> None:
+def test_a_bomb_is_inflated_step_by_step_up_to_the_limit() -> None:
     under_test = codec()
     under_test.begin(deflated(bytes(64 << 20)), True, True, 1 << 20)
     steps = []

@@ -181,7 +181,7 @@ def test_only_whole_messages_that_are_valid_are_plain() -> None:
         assert frames.special is False
 
 
-def test_so_many_frames_are_read_at_a_time() -> None:
+def test_a_read_returns_at_most_64_frames() -> None:
     one = written(0x82, b"x", True)
     frames = reader(True)
     assert len(frames.read(one * (2 * MOST_FRAMES) + one[:3])) == MOST_FRAMES

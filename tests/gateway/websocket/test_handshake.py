@@ -177,7 +177,7 @@ def test_any_fields_are_judged_as_the_library_does(more: Fields, rng: random.Ran
     assert ours(head(each)) == library.judge_request(head(each))
 
 
-def test_fields_for_handlers() -> None:
+def test_handlers_see_fields_as_spelled_and_joined() -> None:
     sent = [("x-ONE", "1"), ("X-One", "2"), ("url", "/fake"), ("B", "é")]
     expected = {"url": "/real", "x-ONE": "1, 2", "B": "é"}
     assert to_inf({"url": "/real"}, sent) == expected

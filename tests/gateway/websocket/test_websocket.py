@@ -116,7 +116,7 @@ def heard(peer: Protocol, ws: WebSocket) -> list[tuple[bytes, str, bool]]:
     times=st.sampled_from([1, 5, 100, 2000]),
     borders=st.lists(st.integers(0, 60), max_size=4),
 )
-def test_a_message_in_any_fragments_both_ways(
+def test_a_message_in_any_fragments_passes_both_ways(
     connect: Any, deflate: bool, message: str | bytes, times: int, borders: list[int]
 ) -> None:
     ws, peer = connect(Settings(), deflate)
@@ -154,7 +154,7 @@ def test_a_message_in_any_fragments_both_ways(
 
 
 @each_side
-def test_whole_joins_fragments(connect: Any) -> None:
+def test_the_setting_whole_joins_fragments(connect: Any) -> None:
     ws, peer = connect(Settings(messages="whole"))
     for message in ("grün".encode(), b"second"):
         peer.send_text(message[:3], fin=False)
@@ -217,7 +217,7 @@ def takeover(**fields: Any) -> Settings:
 
 
 @each_side
-def test_context_takeover(connect: Any) -> None:
+def test_a_kept_context_makes_the_second_message_shorter(connect: Any) -> None:
     ws, peer = connect(takeover(), deflate=True)
     message = b'{"user": "somebody", "text": "something", "room": "anywhere"}'
     sizes = []
@@ -266,7 +266,7 @@ def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
     assert take(ws).startswith(prefix)
 
 
-def test_an_opened_one_may_go_without() -> None:
+def test_a_client_may_be_opened_without_deflate() -> None:
     for settings in (Settings(), Settings(deflate=False)):
         for asked, expected in ((False, False), (True, True), (None, settings.deflate)):
             options = {} if asked is None else {"deflate": asked}
@@ -275,7 +275,7 @@ def test_an_opened_one_may_go_without() -> None:
             assert (b"permessage-deflate" in take(ws)) is expected
 
 
-def test_an_answer_that_nobody_asked_for_fails() -> None:
+def test_an_extension_that_was_not_offered_fails_the_handshake() -> None:
     for asked in (True, False):
         options = {"deflate": asked}
         ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", options=options)))
@@ -306,7 +306,7 @@ def test_control_frames_are_never_compressed(connect: Any) -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_does_not_shrink_may_be_as_long_as_the_limit(keep: bool) -> None:
+def test_data_that_does_not_shrink_may_be_as_long_as_the_limit(keep: bool) -> None:
     data = random.Random(1).randbytes(100_000)
     ws, peer = served(
         Settings(max_message_size=len(data), deflate_context_takeover=keep), deflate=True
@@ -350,7 +350,7 @@ def test_the_number_of_fragments_has_no_limit(connect: Any) -> None:
 
 
 @each_side
-def test_ping_is_answered_and_a_flood_only_once(connect: Any) -> None:
+def test_a_ping_is_answered_and_a_flood_of_them_once(connect: Any) -> None:
     ws, peer = connect(Settings())
     peer.send_ping(b"one")
     assert heard(peer, ws) == []
@@ -368,7 +368,7 @@ def test_ping_is_answered_and_a_flood_only_once(connect: Any) -> None:
 
 
 @each_side
-def test_our_ping(connect: Any) -> None:
+def test_our_ping_reaches_the_peer(connect: Any) -> None:
     ws, peer = connect(Settings())
     ws.ping()
     assert said(peer, ws) == [("PING", b"", True)]
@@ -377,7 +377,7 @@ def test_our_ping(connect: Any) -> None:
 
 
 @each_side
-def test_the_peer_closes(connect: Any) -> None:
+def test_a_close_frame_of_the_peer_is_answered_and_ends_it(connect: Any) -> None:
     ws, peer = connect(Settings())
     peer.send_close(4001, "grün")
     assert heard(peer, ws) == []
@@ -388,7 +388,7 @@ def test_the_peer_closes(connect: Any) -> None:
 
 
 @each_side
-def test_we_close(connect: Any) -> None:
+def test_our_close_frame_is_answered_by_the_peer(connect: Any) -> None:
     ws, peer = connect(Settings())
     ws.close(1000, "ü" * 100)
     peer.receive_data(take(ws))
@@ -401,14 +401,14 @@ def test_we_close(connect: Any) -> None:
 
 
 @each_side
-def test_eof_without_close_frame(connect: Any) -> None:
+def test_eof_without_a_close_frame_is_code_1006(connect: Any) -> None:
     ws, _ = connect(Settings())
     ws.receive_eof()
     assert (ws.ended, ws.close_code) == (True, 1006)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1007, 1011, 1012, 1013, 1014, 3000, 4999])
-def test_codes_that_may_be_sent(code: int) -> None:
+def test_a_code_that_may_be_sent_reaches_the_peer(code: int) -> None:
     ws, peer = served(Settings())
     assert close_refusal(code) is None
     ws.close(code, "")
@@ -418,7 +418,7 @@ def test_codes_that_may_be_sent(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000])
-def test_codes_that_may_not(code: int) -> None:
+def test_a_code_that_may_not_be_sent_is_refused(code: int) -> None:
     ws, _ = served(Settings())
     assert close_refusal(code) is not None
     with pytest.raises(ValueError, match=str(code)):
@@ -427,7 +427,7 @@ def test_codes_that_may_not(code: int) -> None:
 
 
 @each_side
-def test_a_frame_that_cannot_be_ends_it(connect: Any) -> None:
+def test_an_invalid_frame_ends_it(connect: Any) -> None:
     ws, _ = connect(Settings())
     ws.receive_data(b"\xff" * 100)
     assert ws.ended
@@ -437,7 +437,7 @@ def test_a_frame_that_cannot_be_ends_it(connect: Any) -> None:
 # --- what we may not send ---
 
 
-def test_refusals() -> None:
+def test_data_that_cannot_be_sent_is_refused() -> None:
     ws, peer = served(Settings())
     assert "UTF-8" in (send(ws, b"\xff", "text", True) or "")
     assert "raw" in (send(ws, b"", "raw", True) or "")
@@ -445,7 +445,7 @@ def test_refusals() -> None:
     assert said(peer, ws) == [("TEXT", b"still fine", True)]
 
 
-def test_a_code_point_may_be_cut_and_not_lost() -> None:
+def test_a_code_point_may_be_cut_between_frames_but_not_left_out() -> None:
     ws, peer = served(Settings())
     assert send(ws, b"\xc3", "text", False) is None
     assert send(ws, b"\xbc", "text", True) is None
@@ -468,7 +468,7 @@ def test_nothing_follows_a_message_cut_short(kind: str, data: bytes) -> None:
 # --- framed once ---
 
 
-def test_framed_once_for_servers_of_one_window() -> None:
+def test_servers_with_the_same_window_share_frames() -> None:
     long = b"news " * 1000
     for deflate in (False, True):
         ws, peer = served(Settings(), deflate)
@@ -483,7 +483,7 @@ def test_framed_once_for_servers_of_one_window() -> None:
     assert frame_message(RAW_KEY, b"data", "text") == b"data"
 
 
-def test_not_framed_once_where_it_would_be_wrong() -> None:
+def test_frames_are_not_shared_with_clients_or_within_a_message() -> None:
     client, _ = opened(Settings())
     assert client.writer.framing_key is None
     ws, _ = served(Settings())
@@ -496,7 +496,7 @@ def test_not_framed_once_where_it_would_be_wrong() -> None:
 # --- handshakes ---
 
 
-def test_inf_of_a_server_is_as_sent() -> None:
+def test_a_server_shows_the_request_as_it_was_sent() -> None:
     ws = WebSocket.server(Settings())
     accept(ws, UPGRADE % b"x-ONE: 1\r\nX-One: 2\r\nProtocol: raw\r\nurl: /fake\r\nB: \xe9\r\n")
     assert ws.inf == {
@@ -513,13 +513,13 @@ def test_inf_of_a_server_is_as_sent() -> None:
     }
 
 
-def test_subprotocol() -> None:
+def test_the_first_of_our_subprotocols_that_is_offered_is_chosen() -> None:
     for offered, chosen in (["c", "b", "a"], "a"), (["c"], None), (None, None):
         ws, peer = served(Settings(), subprotocols=offered)
         assert ws.subprotocol == peer.subprotocol == chosen
 
 
-def test_what_a_client_asks() -> None:
+def test_the_request_of_a_client_has_what_was_asked_for() -> None:
     open_ = Open(
         1,
         "ws://example.com:81/path?q=1",
@@ -553,7 +553,9 @@ def test_what_a_client_asks() -> None:
         ("tcp://h:1", "/", "", "/", "h:1"),
     ],
 )
-def test_host_and_path(target: str, url: str, host: str, path: str, header: str) -> None:
+def test_the_request_names_the_host_and_the_path_of_the_target(
+    target: str, url: str, host: str, path: str, header: str
+) -> None:
     ws = WebSocket.client(Settings(), check(Open(1, target, "websocket", url, host)))
     ws.connect()
     request = take(ws)
@@ -582,12 +584,12 @@ def test_host_and_path(target: str, url: str, host: str, path: str, header: str)
         {"options": {"subprotocols": [1]}},
     ],
 )
-def test_what_a_client_may_not_ask(fields: dict[str, Any]) -> None:
+def test_a_request_that_would_not_be_valid_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", **fields)))
 
 
-def test_inf_of_a_client_and_frames_glued_to_the_answer() -> None:
+def test_frames_right_behind_the_answer_are_received() -> None:
     peer = ServerProtocol()
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
     ws.connect()
@@ -612,7 +614,7 @@ def test_inf_of_a_client_and_frames_glued_to_the_answer() -> None:
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-extensions"])
 @pytest.mark.parametrize("value", ["", " ", ",", " , ,"])
-def test_an_empty_list_is_none(name: str, value: str) -> None:
+def test_an_empty_list_of_subprotocols_or_extensions_is_ignored(name: str, value: str) -> None:
     """Some clients and servers send the field with nothing in it; both roles take that."""
     field = f"{name}: {value}\r\n".encode()
     for wire in (UPGRADE % field, UPGRADE % (field + b"X: y\r\n" + field)):
@@ -650,7 +652,7 @@ def answered(status: bytes, fields: bytes = b"", end: bytes = b"\r\n", **given: 
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_an_answer_without_a_reason_or_with_lone_line_feeds(end: bytes) -> None:
+def test_an_answer_may_lack_a_reason_and_have_lone_line_feeds(end: bytes) -> None:
     """RFC 9112, section 4: clients should be lenient; what other libraries let pass."""
     for status in (b"HTTP/1.1 101", b"HTTP/1.1 101 ", b"HTTP/1.1 101 Switching Protocols"):
         assert answered(status, b"X: y\r\n", end).inf["X"] == "y"
@@ -678,7 +680,7 @@ def test_several_cookie_fields_are_one_list() -> None:
         b"",
     ],
 )
-def test_a_server_that_refuses(answer: bytes) -> None:
+def test_a_server_that_refuses_ends_it_with_an_error(answer: bytes) -> None:
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
     ws.connect()
     ws.receive_data(answer)
@@ -688,7 +690,7 @@ def test_a_server_that_refuses(answer: bytes) -> None:
     assert not ws.opened
 
 
-def test_http_answer() -> None:
+def test_a_short_answer_has_its_status_fields_and_text() -> None:
     head, _, body = http_answer(426, "grün", ("X", "1")).partition(b"\r\n\r\n")
     assert body == "grün\n".encode()
     lines = head.split(b"\r\n")
