@@ -74,7 +74,7 @@ class Window(Generic[Owner]):
     """What one worker holds unacked, and how much more it may be given."""
 
     def __init__(self, is_remote: bool = False) -> None:
-        """`is_remote`: a network is between us, and on the way there and back nobody works."""
+        """`is_remote`: over a network a worker is idle for as long as the round trip takes."""
         self.in_flight: dict[int, InFlight[Owner]] = {}
         """By seq, the oldest first."""
         self.bytes = 0

@@ -954,7 +954,7 @@ def test_above_the_memory_limit_the_fullest_output_is_closed() -> None:
         harness.registry.wrote(entry_of(con))
     harness.run(1.0)
     assert [con.ending.cause for con in cons] == ["", "memory", ""]
-    assert cons[1].reset
+    assert cons[1].output.reset
     assert harness.registry.flow.total < 1_000_000, "what is thrown away weighs nothing"
 
 

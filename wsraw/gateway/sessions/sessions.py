@@ -286,8 +286,7 @@ class Sessions:
         self._banned[session.identity] = None
         if len(self._banned) > BANNED_KEPT:
             del self._banned[next(iter(self._banned))]
-        if worker.number:
-            self.to_supervisor.append(Kill(worker.number, why))
+        self._kill(worker, why)
         # A remote one may do so again and again, to have innocent events taken for poison.
         self.link_lost(worker, now)
 
@@ -317,8 +316,7 @@ class Sessions:
         hello again."""
         why = "it does not read what is sent to it"
         self._registry.counters.say("error", "%s: %s; its session is over", worker.name, why)
-        if worker.number:
-            self.to_supervisor.append(Kill(worker.number, why))
+        self._kill(worker, why)
         self.end(worker, now, died=True)
 
     def end(
@@ -408,9 +406,7 @@ class Sessions:
         counters = self._registry.counters
         counters.fault(f"the session of {worker.name}", error)
         try:
-            if worker.number:
-                why = "a bug in the gateway has ended its session"
-                self.to_supervisor.append(Kill(worker.number, why))
+            self._kill(worker, "a bug in the gateway has ended its session")
             self.end(worker, now, died=True)
         except Exception as second:
             counters.fault(f"{worker.name}, while its session was ended,", second)
@@ -434,6 +430,11 @@ class Sessions:
                 self._registry.fault(entry.con, error, now)
         worker.connections.clear()
         worker.ties.clear()
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        """Have the supervisor kill the process, if it is one of its own."""
+        if worker.number:
+            self.to_supervisor.append(Kill(worker.number, why))
 
     def _log(self, worker: Worker, what: str) -> None:
         """A line about a worker; of those that were started by hand there may be very many."""
@@ -462,10 +463,8 @@ class Sessions:
         out = []
         for worker in with_output:
             try:
-                data = worker.session.data_to_send()
-                while data is not None:
+                while (data := worker.session.data_to_send()) is not None:
                     out.append((worker, data))
-                    data = worker.session.data_to_send()
             except Exception as error:
                 out += [(worker, batch) for batch in self._encodable(worker, error, now)]
         return out
@@ -489,10 +488,8 @@ class Sessions:
                     registry.forget(entry)
                 registry.fault(entry.con, error, now)
             batches = []
-            data = worker.session.data_to_send()
-            while data is not None:
+            while (data := worker.session.data_to_send()) is not None:
                 batches.append(data)
-                data = worker.session.data_to_send()
             return batches
         except Exception as second:
             self.fault(worker, second, now)
