@@ -126,6 +126,16 @@ class Harness:
         self.turn()
         return linked
 
+    def reconnect(self, instance: str, n: int) -> LinkedWorker:
+        """A process on a new link, as when ZeroMQ has cut the old one."""
+        link = WorkerEnd(pool="default", token=TOKEN, instance=instance, language="test")
+        worker = LinkedWorker(self, link, b"\0again%d" % n)
+        self.linked_workers.append(worker)
+        self.receive(worker.identity, b"")
+        self.turn()
+        self.turn()
+        return worker
+
     def receive(self, identity: bytes, data: bytes) -> None:
         """A message of a worker comes in, and is applied in as many turns as it takes."""
         self.sessions.receive(identity, data, self.now)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
+from tests.gateway.harness import TOKEN, Harness, is_over
 from wsraw.config.settings import Settings
-from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.dispatcher import REASSIGNED
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.sessions.backlog import SHARE
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -24,12 +22,10 @@ from wsraw.link.records import (
     OnMessage,
     Ready,
     Refused,
-    Send,
     Who,
     encode,
 )
 from wsraw.link.states import LinkState
-from wsraw.link.worker_end import WorkerEnd
 
 
 def test_a_worker_that_is_starting_takes_nothing_before_its_first_batch() -> None:
@@ -226,17 +222,6 @@ def test_slow_suspects_run_at_once_on_free_workers() -> None:
     assert [len(heir.events) for heir in heirs] == [1, 1, 0]
 
 
-def again(harness: Harness, linked: LinkedWorker, n: int) -> LinkedWorker:
-    """The process of that worker on a new link, as when ZeroMQ has cut the old one."""
-    link = WorkerEnd(pool="default", token=TOKEN, instance="same", language="test")
-    other = LinkedWorker(harness, link, b"\0again%d" % n)
-    harness.linked_workers.append(other)
-    harness.receive(other.identity, b"")
-    harness.turn()
-    harness.turn()
-    return other
-
-
 @pytest.mark.parametrize("max_deliveries", [1, 2, 3, 5])
 def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) -> None:
     """As when its handler's commands are more than ZeroMQ carries, in whatever language. Those that
@@ -253,7 +238,7 @@ def test_an_event_whose_link_is_lost_each_time_is_poison(max_deliveries: int) ->
     for n in range(20):
         if any(type(event) is OnMessage and event.data == b"bad" for event in linked.events):
             runs += 1
-            linked = again(harness, linked, n)
+            linked = harness.reconnect("same", n)
         else:
             handled += linked.events
             linked.ack()
@@ -274,7 +259,7 @@ def test_a_broken_network_makes_no_poison_of_handled_events() -> None:
     for n in range(9):
         harness.say(con, b"%d" % n)
         harness.turn()
-        linked = again(harness, linked, n)
+        linked = harness.reconnect("same", n)
         assert [event.data for event in linked.work()] == [b"%d" % n]
     assert not harness.sessions.dead_letters
 
@@ -384,125 +369,3 @@ def test_a_hanging_worker_started_by_hand_is_reported() -> None:
     harness.run(7.0)
     assert hangs.identity not in harness.sessions.workers
     assert hangs.take(Hung) == [Hung(con.id, event.seq)]
-
-
-# --- large batches are applied in shares ---
-
-
-class Slow(Harness):
-    """Turns are taken one by one."""
-
-    def receive(self, identity: bytes, data: bytes) -> None:
-        self.sessions.receive(identity, data, self.now)
-
-
-def half_applied(harness: Slow, count: int = 1000) -> tuple[LinkedWorker, Connection]:
-    """A worker whose handler has sent that many messages to a connection, and returned."""
-    linked = harness.worker(instance="same")
-    con = harness.raw(b"", protocol="raw")
-    linked.work()
-    harness.say(con, b"go")
-    harness.turn()
-    [event] = linked.events
-    linked.ack(event, commands=tuple(Send(con.id, b"%03d" % n) for n in range(count)))
-    assert 0 < con.output.size < 3 * count
-    assert entry_of(con).in_flight == 1, "its ack stands behind its commands"
-    return linked, con
-
-
-WHOLE = b"".join(b"%03d" % n for n in range(1000))
-
-
-def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
-    harness = Slow()
-    linked, con = half_applied(harness)
-    other = harness.worker()
-    stranger = harness.raw(b"", protocol="raw")
-    harness.turn()
-    # What this worker says next waits, and what others say does not.
-    linked.say(Send(con.id, b"end"))
-    other.say(Send(stranger.id, b"at once"))
-    assert harness.write(stranger) == b"at once"
-    got, turns = harness.write(con), 0
-    while harness.sessions.backlog.go_on(harness.now):
-        harness.registry.dirty.clear()
-        more = harness.write(con)
-        assert len(more) <= 3 * SHARE + 3
-        got += more
-        turns += 1
-    assert got == WHOLE + b"end"
-    assert turns > 1000 // SHARE - 5
-    assert not entry_of(con).in_flight
-    linked.work()
-    other.work()
-    assert harness.registry.flow.shared == harness.sessions.backlog.unread == 0
-
-
-@pytest.mark.parametrize("way", ["death", "bye", "new link", "drain", "overwhelmed"])
-def test_a_received_batch_is_applied_whole_although_its_session_ends(way: str) -> None:
-    harness = Slow()
-    linked, con = half_applied(harness)
-    worker, sessions, registry = linked.worker, harness.sessions, harness.registry
-    if way == "bye":
-        linked.say(Send(con.id, b"end"))
-        linked.link.bye()
-        linked.flush()
-    elif way == "death":
-        sessions.end(worker, harness.now, died=True)
-    elif way == "new link":
-        again(harness, linked, 1)
-    elif way == "drain":
-        sessions.drain(worker, 5.0)
-    else:
-        sessions.end_unread(worker, harness.now)
-    while sessions.backlog.go_on(harness.now):
-        pass
-    assert harness.write(con) == WHOLE + b"end" * (way == "bye")
-    heir = harness.worker()
-    assert not [event for event in heir.work() if type(event) is OnMessage], "once"
-    assert registry.flow.shared == sessions.backlog.unread == 0
-    assert worker not in sessions.backlog.workers
-
-
-def test_a_worker_whose_batch_is_not_applied_yet_is_not_taken_for_hanging() -> None:
-    harness = Slow(handler_timeout=10.0)
-    linked, con = half_applied(harness)
-    harness.now += 30.0
-    harness.registry.flow.now = harness.now
-    harness.tick()
-    assert not linked.worker.hung
-    while harness.sessions.backlog.go_on(harness.now):
-        pass
-    assert harness.write(con) == WHOLE
-
-
-def test_records_behind_a_bye_or_a_fault_are_ignored() -> None:
-    for last in (encode([0, ["bye"]]), b"\xc1"):
-        harness = Slow()
-        linked, con = half_applied(harness)
-        if last == b"\xc1":
-            harness.receive(linked.identity, last)
-        else:
-            linked.say_raw(["bye"])
-        linked.say_raw(["send", con.id, b"late"])
-        while harness.sessions.backlog.go_on(harness.now):
-            pass
-        assert harness.write(con) == WHOLE
-        assert is_over(linked)
-        assert harness.registry.flow.shared == harness.sessions.backlog.unread == 0
-
-
-def test_an_ordinary_batch_is_applied_in_one_turn() -> None:
-    """Under full load a worker acks hundreds of events in a batch."""
-    harness = Slow()
-    linked = harness.worker()
-    linked.worker.window.limit = linked.worker.window.largest = 10_000
-    cons = [harness.raw(b"x", protocol="raw") for _ in range(500)]
-    harness.turn()
-    for event in linked.events:
-        outbox = linked.link.outbox(event)
-        outbox.records.append(Send(event.con, b"y"))
-        linked.link.done(outbox)
-    linked.flush()
-    assert all(con.output.size for con in cons)
-    assert not harness.sessions.backlog.workers
