@@ -32,7 +32,7 @@ class Burner(Client):
         self.burnt = 0
         super().__init__(self, address, "websocket")
 
-    def handle_stands(self, client: Any) -> None:
+    def handle_open(self, client: Any) -> None:
         """Begin once all have come: nobody knows yet what is slow while they do."""
         self.loop.call_later(EVERY, self._ask)
 
@@ -78,14 +78,14 @@ def main() -> int:
     burnt, times = measure(plan, burn=True)
     found = []
     for load, name in ((without, "without"), (burnt, "with")):
-        p50, p99 = load.latency.percentile(0.5), load.latency.percentile(0.99)
+        p50, p99 = load.figures.latency.percentile(0.5), load.figures.latency.percentile(0.99)
         print(
             f"{name + ' burning':<16} p50 {p50 * 1000:.2f} ms  p99 {p99 * 1000:.2f} ms  "
-            f"max {load.latency.longest * 1000:.1f} ms  {load.findings.answered} answered"
+            f"max {load.figures.latency.longest * 1000:.1f} ms  {load.figures.answered} answered"
         )
-        wrong, _ = load.ends.disconnected("at-least-once")
-        faults = load.lost + load.findings.doubled + load.findings.reordered + wrong.total()
-        if faults or load.findings.answered != load.sent:
+        wrong, _ = load.close_records.disconnected("at-least-once")
+        faults = load.figures.lost + load.figures.doubled + load.figures.reordered + wrong.total()
+        if faults or load.figures.answered != load.figures.sent:
             found.append(f"{name} burning: lost, doubled, out of order or disconnected")
     ratio = burnt.latency.percentile(0.99) / without.latency.percentile(0.99)
     print(f"p99 with burning is {ratio:.2f} times that without (at most {BOUND:g}); burnt {times}x")

@@ -15,9 +15,10 @@ from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
 from wsraw.commands.keys import make_pair
 from wsraw.runtime import launch
 from wsraw.supervisor.run_folder.folder import count_dead_letters
-from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.faults import FaultError
+from wsraw.tools.drill.target.close_log import VARIABLE
+from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import ECHO
-from wsraw.tools.drill.trouble import TroubleError
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 60.0
@@ -32,6 +33,7 @@ class Crew:
     def __init__(self, net: Namespaces, folder: Path, workers: int, heartbeat: float) -> None:
         self.net = net
         self.names = [f"w{n}" for n in range(workers)]
+        self.close_log = folder / "close-log"
         self._run_dir = folder / "run"
         self._keys = folder / "keys"
         self._log = folder / "log"
@@ -95,13 +97,13 @@ class Crew:
     # --- how it is ---
 
     def status(self) -> dict[str, Any]:
-        return Controlled(self._run_dir).status()
+        return RunControl(self._run_dir).status()
 
     def sessions(self) -> dict[str, str]:
         """Which process has which key, of those that serve."""
         try:
             by_hand = self.status()["by_hand"]
-        except TroubleError:
+        except FaultError:
             # It is not up yet.
             return {}
         return {each["key"]: each["instance"] for each in by_hand if each["state"] == "ready"}
@@ -116,7 +118,8 @@ class Crew:
 
     def start_worker(self, name: str) -> None:
         keys = (f"--key={self._keys}/{name}.key", f"--gateway-key={self._keys}/gateway.pub")
-        words = (*WSRAW, "worker", str(ECHO), f"--connect={LINK}", *keys)
+        report = f"{VARIABLE}={self.close_log}"
+        words = ("env", report, *WSRAW, "worker", str(ECHO), f"--connect={LINK}", *keys)
         self._workers[name] = self._spawn("ip", "netns", "exec", self.net.workers, *words)
 
     def kill_worker(self, name: str) -> None:

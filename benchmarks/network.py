@@ -29,6 +29,7 @@ from benchmarks.reloads import breaches
 from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.load.load import Load, LoadError
 from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.target.close_log import CloseLog
 
 CANNOT = 2
 BACK_WITHIN = 10.0
@@ -98,7 +99,9 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
     before, sent_again = crew.sessions(), retransmitted()
     crew.net.shape(phase.delay, phase.loss)
     loop = Loop()
-    load = Load(plan, address, loop)
+    # Reports of the last phase are about its clients.
+    crew.close_log.write_bytes(b"")
+    load = Load(plan, address, loop, close_log=CloseLog(crew.close_log))
 
     def begin() -> None:
         for at, act in phase.acts:
@@ -110,12 +113,13 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
         loop.close()
     crew.net.shape(0.0, 0.0)
     crew.wait_for(crew.is_complete, BACK_WITHIN)
-    wrong, _ = load.ends.disconnected("at-least-once")
-    p50, p99 = (load.latency.percentile(share) * 1000 for share in (0.5, 0.99))
+    wrong, _ = load.close_records.disconnected("at-least-once")
+    p50, p99 = (load.figures.latency.percentile(share) * 1000 for share in (0.5, 0.99))
     sent_again = retransmitted() - sent_again
+    seen = load.figures
     print(
-        f"{phase.name:<20} {load.findings.answered:>8} {load.lost:>5} {load.findings.doubled:>8} "
-        f"{load.findings.reordered:>9} {wrong.total():>12} {load.pause.longest:>9.2f} s "
+        f"{phase.name:<20} {seen.answered:>8} {seen.lost:>5} {seen.doubled:>8} "
+        f"{seen.reordered:>9} {wrong.total():>12} {seen.pause.longest:>9.2f} s "
         f"{p50:>8.1f} {p99:>9.1f} {sent_again:>6}",
         flush=True,
     )
@@ -127,19 +131,21 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
     if phase.away and crew.sessions() != before:
         found.append("a worker has not come back as the one that it was")
     found += was_not_bad(phase, load, sent_again)
-    if phase.away and load.pause.longest > phase.away + BACK_WITHIN:
-        found.append(f"nobody was answered for {load.pause.longest - phase.away:.1f} s after it")
+    if phase.away and load.figures.pause.longest > phase.away + BACK_WITHIN:
+        found.append(
+            f"nobody was answered for {load.figures.pause.longest - phase.away:.1f} s after it"
+        )
     return [f"{phase.name}: {what}" for what in found]
 
 
 def was_not_bad(phase: Phase, load: Load, sent_again: int) -> list[str]:
     """A network that was better than it was meant to be shows nothing."""
     found = []
-    if load.latency.percentile(0.5) < 2 * phase.delay * NEARLY:
+    if load.figures.latency.percentile(0.5) < 2 * phase.delay * NEARLY:
         found.append("the network was not slow")
     if phase.loss and not sent_again:
         found.append("the network lost nothing")
-    if load.pause.longest < phase.away * NEARLY:
+    if load.figures.pause.longest < phase.away * NEARLY:
         found.append("the network was not away")
     return found
 

@@ -23,10 +23,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import SERVERS, build
+from wsraw.tools.drill.faults import FaultError
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import Run
-from wsraw.tools.drill.trouble import TroubleError
 
 BOUND = 3.0
 """How many times longer the 99th percentile may be than in the control run."""
@@ -37,7 +37,7 @@ IDLE = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
 
 
 def measure(
-    wsload: Path, seconds: float, disturb: Callable[[Controlled], None]
+    wsload: Path, seconds: float, disturb: Callable[[RunControl], None]
 ) -> tuple[dict[str, Any], int]:
     """What wsload says of a run that is disturbed again and again, and how often it was."""
     run = Run(PLAN, SERVERS / "wsraw_echo.py")
@@ -51,12 +51,12 @@ def measure(
 
         def work() -> None:
             nonlocal times
-            target = Controlled(run.folder)
+            target = RunControl(run.folder)
             try:
                 while not over.is_set():
                     disturb(target)
                     times += 1
-            except TroubleError as error:
+            except FaultError as error:
                 failed.append(error)
 
         thread = threading.Thread(target=work)

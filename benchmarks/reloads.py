@@ -17,13 +17,14 @@ from collections.abc import Callable
 from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.target.control import Controlled
+from wsraw.tools.drill.target.close_log import CloseLog
+from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import Run
 
 BOUND = 0.030
 """Seconds that the pause may be longer than that of the control run."""
 
-Disturb = Callable[[Controlled], None]
+Disturb = Callable[[RunControl], None]
 
 
 def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
@@ -31,14 +32,14 @@ def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
     run = Run(plan)
     try:
         loop = Loop()
-        load = Load(plan, run.address, loop)
+        load = Load(plan, run.address, loop, close_log=CloseLog(run.close_log))
         took: list[float] = []
         failed: list[BaseException] = []
 
         def work() -> None:
             began = time.monotonic()
             try:
-                disturb(Controlled(run.folder))
+                disturb(RunControl(run.folder))
             except BaseException as error:
                 failed.append(error)
             took.append(time.monotonic() - began)
@@ -59,18 +60,18 @@ def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
 
 def breaches(load: Load) -> list[str]:
     """What must not be."""
-    wrong, _ = load.ends.disconnected("at-least-once")
+    wrong, _ = load.close_records.disconnected("at-least-once")
     found = {
-        "lost": load.lost,
-        "doubled": load.findings.doubled,
-        "reordered": load.findings.reordered,
-        "corrupted": load.findings.corrupted,
+        "lost": load.figures.lost,
+        "doubled": load.figures.doubled,
+        "reordered": load.figures.reordered,
+        "corrupted": load.figures.corrupted,
         "disconnected": wrong.total(),
-        "connects refused": len(load.refused),
-        "on_close missing": load.ends.closes_missing,
-        "on_close doubled": load.ends.closes_doubled,
-        "con.state lost": load.ends.states_lost,
-        "answered too few": int(not load.findings.answered),
+        "connects refused": load.figures.refused.total(),
+        "on_close missing": load.close_records.missing,
+        "on_close doubled": load.close_records.doubled,
+        "con.state lost": load.close_records.states_lost,
+        "answered too few": int(not load.figures.answered),
     }
     return [f"{count} {what}" for what, count in found.items() if count]
 
@@ -90,14 +91,14 @@ def main() -> int:
         rate=500.0 if options.quick else options.rate,
     )  # fmt: skip
 
-    def reload(target: Controlled) -> None:
+    def reload(target: RunControl) -> None:
         for _ in range(count):
             target.reload()
 
     load, took = under_load(plan, reload)
     starts = count * options.workers
 
-    def start_idle(target: Controlled) -> None:
+    def start_idle(target: RunControl) -> None:
         beat = time.monotonic()
         for _ in range(starts):
             beat += took / starts
@@ -112,17 +113,16 @@ def main() -> int:
             idle.communicate()
 
     control, _ = under_load(plan, start_idle)
-    more = load.pause.longest - control.pause.longest
+    more = load.figures.pause.longest - control.figures.pause.longest
     found = breaches(load) + [f"{what} in the control run" for what in breaches(control)]
     print(f"{count} reloads of {options.workers} workers in {took:.1f} s")
-    print(
-        f"messages answered        {load.findings.answered} (control {control.findings.answered})"
-    )
-    p99, calm = load.latency.percentile(0.99), control.latency.percentile(0.99)
+    print(f"messages answered        {load.figures.answered} (control {control.figures.answered})")
+    p99, calm = load.figures.latency.percentile(0.99), control.figures.latency.percentile(0.99)
     print(f"p99                      {p99 * 1000:.1f} ms (control {calm * 1000:.1f} ms)")
-    print(f"longest pause            {load.pause.longest * 1000:.1f} ms")
+    print(f"longest pause            {load.figures.pause.longest * 1000:.1f} ms")
     print(
-        f"longest pause, control   {control.pause.longest * 1000:.1f} ms ({starts} idle processes)"
+        f"longest pause, control   {control.figures.pause.longest * 1000:.1f} ms "
+        f"({starts} idle processes)"
     )
     print(f"difference               {more * 1000:.1f} ms (at most {BOUND * 1000:.0f})")
     if more > BOUND and not options.quick:

@@ -2,18 +2,19 @@
 import { appendFileSync } from 'node:fs'
 import { Worker } from '../../examples/workers/javascript/worker.mjs'
 
-const WATCH = 'wsraw drill: watch'
 const HANG = 'wsraw drill: hang'
 const HEADER = 16 // bytes, as in wsraw/tools/drill/load/record.py
-const ledger = process.env.DRILL_LEDGER
+const closeLog = process.env.DRILL_CLOSE_LOG
+
+function report (line) {
+  if (closeLog) appendFileSync(closeLog, line)
+}
+
+report('') // creates the file: these handlers report
 
 const handlers = {
   on_message ({ data, type, final }, con) {
     const text = Buffer.from(data).toString('latin1')
-    if (text === WATCH) {
-      con.worker.command('join', con.id, WATCH)
-      return con.send(`${WATCH} ${con.about.peer}`)
-    }
     if (text === HANG) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
     const kept = Buffer.from(con.state ?? [])
     if (kept.length < HEADER) con.state = Buffer.concat([kept, data]).subarray(0, HEADER)
@@ -22,9 +23,7 @@ const handlers = {
 
   on_close (con, code, reason, cause, delivery = 1) {
     const kept = Buffer.from(con.state ?? '-').toString('latin1') || '-'
-    const told = `${con.about.peer} ${code} ${cause} ${kept}`
-    if (ledger) appendFileSync(ledger, `${told} ${con.id} ${delivery}\n`)
-    else con.worker.command('publish', WATCH, told, 'text')
+    report(`${con.about.peer} ${code} ${cause} ${kept} ${con.id} ${delivery}\n`)
   }
 }
 

@@ -78,10 +78,6 @@ class Faulty:
             if opcode == 8:
                 writer.write(frame(8, data))
                 return
-            if not data.startswith(b"WD"):
-                # The drill's greeting; it is no message of the schedule.
-                writer.write(frame(opcode, data))
-                continue
             writer.writelines(frame(opcode, answer) for answer in self._answers(n, data))
             n += 1
 

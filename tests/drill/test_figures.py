@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wsraw.tools.drill.figures import Histogram, Pause
+from wsraw.tools.drill.figures import RESOLUTION, Histogram, Pause
 
 
 def test_percentiles_of_known_latencies_are_right() -> None:
@@ -14,15 +14,14 @@ def test_percentiles_of_known_latencies_are_right() -> None:
     assert histogram.percentile(0.5) == pytest.approx(0.5, rel=0.02)
     assert histogram.percentile(0.99) == pytest.approx(0.99, rel=0.02)
     assert histogram.percentile(1) == histogram.longest == 1.0
-    assert histogram.count == 1000
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e-6, 63e-6, 64e-6, 127e-6, 128e-6, 0.0123, 7.5, 900.0])
-def test_a_single_latency_is_reported_within_the_error_of_the_histogram(seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 1e-6, 1e-4, 99e-6, 0.0123, 7.5, 900.0])
+def test_a_latency_is_reported_within_the_resolution_of_the_histogram(seconds: float) -> None:
     histogram = Histogram()
     histogram.add(seconds)
     histogram.add(10_000.0)
-    assert seconds <= histogram.percentile(0.5) + 2e-6 <= seconds * 1.016 + 4e-6
+    assert seconds - 1e-9 <= histogram.percentile(0.5) <= seconds + RESOLUTION + 1e-9
 
 
 def test_without_a_latency_percentiles_are_not_known() -> None:

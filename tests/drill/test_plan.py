@@ -26,6 +26,8 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
         Plan(run_dir="/tmp/x")
     with pytest.raises(PlanError, match="leave out --connect"):
         Plan(connect="h:1", kill_supervisor_every=1.0)
+    with pytest.raises(PlanError, match="leave out --connect"):
+        Plan(connect="h:1", hang_every=1.0)
     for name in ("kill_gateway_every", "kill_supervisor_every"):
-        with pytest.raises(PlanError, match="lost with it"):
+        with pytest.raises(PlanError, match="--hang-every"):
             Plan(hang_every=1.0, **{name: 1.0})  # type: ignore[arg-type]

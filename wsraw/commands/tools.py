@@ -76,7 +76,6 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Resume a suspended worker (SIGCONT) after this long.",
 )
 @_every("--reload-every", 5, "Reload the workers this often")
-@_every("--scale-every", 0, "Remove a worker, or add it back, this often")
 @_every("--kill-gateway-every", 0, "Kill the gateway this often")
 @_every("--kill-supervisor-every", 0, "Kill the supervisor and restart the run this often")
 @click.option(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.tools.drill.load.record import HEADER, MAGIC, Checker, Findings, filler
+from wsraw.tools.drill.figures import Figures
+from wsraw.tools.drill.load.record import HEADER, MAGIC, Checker, filler
 
 
-class Bench:
+class SentRecords:
     """A checker that has sent ten records from round 5 on."""
 
     def __init__(self) -> None:
-        self.findings = Findings()
-        self.checker = Checker(3, 64, 5, self.findings)
+        self.figures = Figures()
+        self.checker = Checker(3, 64, 5, self.figures)
         self.sent = [self.checker.send() for _ in range(10)]
 
     def receive(self, *order: int) -> list[int | None]:
@@ -20,7 +21,7 @@ class Bench:
 
     def counts(self) -> tuple[int, int, int, int, int]:
         """Answered, doubled, reordered, corrupted, outstanding."""
-        found = self.findings
+        found = self.figures
         return (
             found.answered,
             found.doubled,
@@ -31,7 +32,7 @@ class Bench:
 
 
 def test_a_record_holds_its_connection_and_its_number() -> None:
-    checker = Checker(0x1F, 20, 0x2E, Findings())
+    checker = Checker(0x1F, 20, 0x2E, Figures())
     assert checker.send()[:HEADER] == b"WD00001f0000002e"
     assert len(checker.send()) == 20
     assert filler(64, 1) != filler(64, 2)
@@ -55,39 +56,47 @@ def test_a_record_holds_its_connection_and_its_number() -> None:
 def test_lost_doubled_and_reordered_records_are_counted(
     order: list[int], counts: tuple[int, ...]
 ) -> None:
-    bench = Bench()
-    bench.receive(*order)
-    assert bench.counts() == counts
+    sent_records = SentRecords()
+    sent_records.receive(*order)
+    assert sent_records.counts() == counts
 
 
 def test_the_round_of_a_record_is_returned_once() -> None:
-    bench = Bench()
-    assert bench.receive(0, 0, 2, 1, 1) == [5, None, 7, 6, None]
+    sent_records = SentRecords()
+    assert sent_records.receive(0, 0, 2, 1, 1) == [5, None, 7, 6, None]
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        Checker(4, 64, 5, Findings()).send(),
-        Checker(3, 64, 15, Findings()).send(),
-        Checker(3, 64, 4, Findings()).send(),
-        Checker(3, 63, 5, Findings()).send(),
+        Checker(4, 64, 5, Figures()).send(),
+        Checker(3, 64, 15, Figures()).send(),
+        Checker(3, 64, 4, Figures()).send(),
+        Checker(3, 63, 5, Figures()).send(),
         b"",
         b"WD000003zzzzzzzz",
         b"x" * 64,
     ],
-    ids=["another's", "not sent yet", "before our time", "short", "empty", "no number", "anything"],
+    ids=[
+        "another's",
+        "not sent yet",
+        "too old",
+        "short",
+        "empty",
+        "no number",
+        "anything",
+    ],
 )
 def test_a_record_that_was_never_sent_counts_as_corrupted(record: bytes) -> None:
-    bench = Bench()
-    assert bench.checker.receive(record) is None
-    assert bench.counts() == (0, 0, 0, 1, 10)
+    sent_records = SentRecords()
+    assert sent_records.checker.receive(record) is None
+    assert sent_records.counts() == (0, 0, 0, 1, 10)
 
 
 def test_the_checker_waits_until_the_last_record_arrives() -> None:
-    bench = Bench()
-    bench.receive(*range(1, 9))
-    assert bench.checker.waiting
-    bench.receive(9)
-    assert not bench.checker.waiting
-    assert (bench.checker.overtaken, bench.checker.outstanding) == (1, 1)
+    sent_records = SentRecords()
+    sent_records.receive(*range(1, 9))
+    assert sent_records.checker.waiting
+    sent_records.receive(9)
+    assert not sent_records.checker.waiting
+    assert (sent_records.checker.overtaken, sent_records.checker.outstanding) == (1, 1)

@@ -7,12 +7,13 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from wsraw.tools.drill.figures import Figures
 from wsraw.tools.drill.load import stream
-from wsraw.tools.drill.load.record import Checker, Findings
+from wsraw.tools.drill.load.record import Checker
 
 
 def records(count: int, size: int = 40) -> list[bytes]:
-    checker = Checker(9, size, 0, Findings())
+    checker = Checker(9, size, 0, Figures())
     return [checker.send() for _ in range(count)]
 
 
@@ -81,6 +82,6 @@ def test_invalid_handshake_responses_are_refused(head: bytes) -> None:
 
 
 def test_a_close_frame_is_shown_as_code_and_reason() -> None:
-    assert stream.close_in_words(b"") == "1005"
-    assert stream.close_in_words(b"\x03\xe8") == "1000"
-    assert stream.close_in_words(b"\x03\xf3gone") == "1011 gone"
+    assert stream.close_text(b"") == "1005"
+    assert stream.close_text(b"\x03\xe8") == "1000"
+    assert stream.close_text(b"\x03\xf3gone") == "1011 gone"

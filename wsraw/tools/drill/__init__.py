@@ -1,1 +1,1 @@
-"""A drill: verified load on a run while its workers are killed, hung, stopped and replaced."""
+"""Fault injection under verified load: workers are killed, hung, suspended and replaced."""

@@ -1,29 +1,31 @@
-"""I/O. One drill: the run, the load, the trouble, the report."""
+"""I/O. One drill: the run, the load, the faults, the report."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.run_folder.folder import count_dead_letters
+from wsraw.tools.drill.faults import CAN_SUSPEND, FaultCounts, FaultError, FaultInjection
 from wsraw.tools.drill.load.load import Load, LoadError
 from wsraw.tools.drill.plan import Plan
-from wsraw.tools.drill.report import Report, as_counts
-from wsraw.tools.drill.target.ledger import Ledger
+from wsraw.tools.drill.report import Report
+from wsraw.tools.drill.target.close_log import CloseLog
 from wsraw.tools.drill.target.run import Run, RunError
-from wsraw.tools.drill.trouble import CAN_STOP, Trouble, TroubleError
 
 BREACH: Final = 1
+"""The exit code."""
 
-ON_A_TERMINAL: Final = 1.0
-"""Seconds between two lines of progress; elsewhere they are kept and read later."""
-ELSEWHERE: Final = 10.0
+PROGRESS_ON_TERMINAL: Final = 1.0
+"""Seconds between two lines of progress."""
+PROGRESS_ELSEWHERE: Final = 10.0
+"""The same where lines are kept."""
 
 
 class CannotDrill(Exception):  # noqa: N818
@@ -31,12 +33,12 @@ class CannotDrill(Exception):  # noqa: N818
 
 
 def main(plan: Plan, as_json: bool) -> int:
-    """Do what the plan says and print the report; returns the exit code. Raises CannotDrill."""
-    # A service manager's word, or timeout(1)'s: as Ctrl-C, so that no folder is left behind.
+    """Run the drill and print the report; returns the exit code. Raises CannotDrill."""
+    # SIGTERM ends the drill as Ctrl-C does, so that no run folder is left.
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        report = drill(plan, Progress() if not as_json or sys.stderr.isatty() else None)
-    except (LoadError, RunError, TroubleError) as error:
+        report = drill(plan, progress=not as_json or sys.stderr.isatty())
+    except (LoadError, RunError, FaultError) as error:
         raise CannotDrill(str(error)) from error
     finally:
         signal.signal(signal.SIGTERM, old)
@@ -44,30 +46,29 @@ def main(plan: Plan, as_json: bool) -> int:
     return BREACH if report.breaches() else 0
 
 
-def drill(plan: Plan, progress: Progress | None = None, timeouts: float = 1.0) -> Report:
-    """One drill, on a run of its own or on that of the plan. Raises LoadError, RunError,
-    and TroubleError where the run cannot be reached.
+def drill(plan: Plan, *, progress: bool = False, timeouts: float = 1.0) -> Report:
+    """Drill a run of its own, or that of the plan. Raises LoadError, RunError, and FaultError if
+    the run cannot be controlled.
 
-    `timeouts` stretches or shortens the time limits of the load.
+    `timeouts` is a factor of the time limits of the load.
     """
     if plan.connect:
         folder = Path(plan.run_dir) if plan.run_dir else None
-        return _drill(plan, plan.address(), folder, progress, timeouts)
+        return _drill(plan, plan.address(), folder, None, progress, timeouts)
     run = Run(plan)
     try:
-        report = _drill(plan, run.address, run.folder, progress, timeouts, run)
-        unexpected = report.dead_letters != report.dead_letters_expected
-        code = run.stop(keep_folder=unexpected)
+        report = _drill(plan, run.address, run.folder, run, progress, timeouts)
+        letters, expected = (report.figures[f"dead_letters{end}"] for end in ("", "_expected"))
+        code = run.stop(keep_folder=letters != expected)
     except BaseException:
         run.kill()
         raise
     if code:
         report.failures.append(f"the run ended with code {code}:\n{run.last_lines()}")
     if run.orphaned:
-        report.failures.append("a process of the run is left at its end")
-    if unexpected:
+        report.failures.append("a process of the run was left at its end")
+    if letters != expected:
         report.notes.append(f"the dead letters are in {run.folder}")
-    report.restarts = run.deaths
     return report
 
 
@@ -75,150 +76,138 @@ def _drill(
     plan: Plan,
     address: tuple[str, int],
     folder: Path | None,
-    progress: Progress | None,
+    run: Run | None,
+    progress: bool,
     timeouts: float,
-    run: Run | None = None,
 ) -> Report:
     loop = Loop()
-    ledger = Ledger(run.ledger) if run is not None and plan.everybody_dies else None
-    load = Load(plan, address, loop, timeouts, ledger)
-    trouble: Trouble | None = None
-    before = 0
+    log = CloseLog(run.close_log) if run is not None else None
+    load = Load(plan, address, loop, timeouts, log)
+    faults: FaultInjection | None = None
+    letters_before = 0
     if folder is not None:
-        before = count_dead_letters(folder)
+        letters_before = count_dead_letters(folder)
         # Only here: a load alone needs no ZeroMQ.
-        from wsraw.tools.drill.target.control import Controlled
+        from wsraw.tools.drill.target.control import RunControl
 
-        target = Controlled(folder, run)
-        target.workers()
-        trouble = Trouble(plan, target)
+        control = RunControl(folder, run)
+        # Fail now if the run cannot be controlled.
+        control.workers()
+        faults = FaultInjection(plan, control)
+    counts = faults.counts if faults is not None else FaultCounts()
+    if progress:
+        _show_progress(load, counts)
+    try:
+        with _interrupted_by_signals(load):
+            if faults is not None:
+                load.run(faults.start, faults.load_ended)
+            else:
+                load.run()
+    finally:
+        if faults is not None:
+            faults.stop()
+        loop.close()
+        if progress and sys.stderr.isatty():
+            print(file=sys.stderr)
+    figures = _figures(plan, load, counts)
+    figures["dead_letters"] = (
+        None if folder is None else count_dead_letters(folder) - letters_before
+    )
+    return Report(plan, figures, counts.failures, _notes(plan, load, folder))
+
+
+@contextmanager
+def _interrupted_by_signals(load: Load) -> Iterator[None]:
     both = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # What is ignored (SIGINT, with & in a script) stays so.
+    # An ignored signal (SIGINT, with & in a script) stays ignored.
     old = {number: handler for number, handler in both.items() if handler != signal.SIG_IGN}
     for number in old:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(load.interrupt))
-    if progress is not None:
-        progress.begin(loop, load, trouble)
+        signal.signal(number, lambda *_: load.loop.call_soon_threadsafe(load.interrupt))
     try:
-        if trouble is not None:
-            load.run(trouble.start, trouble.calm)
-        else:
-            load.run()
+        yield
     finally:
-        if trouble is not None:
-            trouble.stop()
         for number, handler in old.items():
             signal.signal(number, handler)
-        loop.close()
-        if progress is not None:
-            progress.end()
-    report = _report(plan, load, trouble)
-    if folder is not None:
-        report.dead_letters = count_dead_letters(folder) - before
-    return report
 
 
-def _nothing() -> None:
-    """No trouble."""
-
-
-def _report(plan: Plan, load: Load, trouble: Trouble | None) -> Report:
-    wrong, promised = load.ends.disconnected(plan.delivery)
-    if load.witness_lost:
-        wrong[f"the witness: {load.witness_lost}"] += 1
-    hanger = load.hanger
+def _notes(plan: Plan, load: Load, folder: Path | None) -> list[str]:
     notes = []
-    if plan.stop_every and not CAN_STOP:
+    if plan.stop_every and not CAN_SUSPEND:
         notes.append("no worker was stopped: this platform has no SIGSTOP")
-    if trouble is None:
-        notes.append("load only: without the run folder the workers are not known")
-    if plan.everybody_dies and plan.connect:
-        notes.append("on_close is not checked: the witness would die with the gateway")
-    elif not load.hears_ends:
-        notes.append(
-            "no witness: the run has other handlers than the drill's, or is on another machine"
-        )
-    checked = load.hears_ends
-    hangs = hanger.sent if hanger is not None else 0
-    unfinished = int(hanger is not None and hanger.busy)
-    return Report(
-        plan=plan,
-        seconds=load.stopped - load.started,
-        sent=load.sent,
-        answered=load.findings.answered,
-        unsent=load.unsent,
-        lost=load.lost,
-        doubled=load.findings.doubled,
-        reordered=load.findings.reordered,
-        corrupted=load.findings.corrupted,
-        cut_off=load.cut_off,
-        disconnected=dict(wrong),
-        disconnected_as_promised=dict(promised),
-        disconnected_with_gateway=dict(load.ends.lost()),
-        refused=as_counts(load.refused),
-        connects_lost=load.connects_lost,
-        closes_checked=checked,
-        closes_missing=load.ends.closes_missing if checked else 0,
-        closes_doubled=load.ends.closes_doubled if checked else 0,
-        closes_unheld=load.ends.closes_unheld if checked else 0,
-        states_lost=load.ends.states_lost if checked else 0,
-        longest_pause=load.pause.longest,
-        longest_pause_of_a_connection=load.connection_pause,
-        latency_p50=load.latency.percentile(0.5),
-        latency_p99=load.latency.percentile(0.99),
-        latency_max=load.latency.longest,
-        late=load.late,
-        kills=trouble.kills if trouble is not None else 0,
-        hangs=hangs,
-        hangs_unfinished=unfinished,
-        stops=trouble.stops if trouble is not None else 0,
-        reloads=trouble.reloads if trouble is not None else 0,
-        scales=trouble.scales if trouble is not None else 0,
-        gateway_kills=trouble.gateway_kills if trouble is not None else 0,
-        supervisor_kills=trouble.supervisor_kills if trouble is not None else 0,
-        restarts=None,
-        dead_letters=None,
-        # At most once: the message that hung is not repeated, so it is no poison either.
-        dead_letters_expected=hangs - unfinished if plan.delivery == "at-least-once" else 0,
-        failures=list(trouble.failures) if trouble is not None else [],
-        notes=notes,
-    )
+    if folder is None:
+        notes.append("load only: faults need the run folder (--run-dir)")
+    if not load.checks_closes:
+        notes.append("on_close is not checked: that needs the drill's own run and handlers")
+    return notes
 
 
-class Progress:
-    """A line on stderr now and then: each second in place on a terminal, else each ten."""
+def _figures(plan: Plan, load: Load, faults: FaultCounts) -> dict[str, Any]:
+    """All figures of the report, by their names in JSON."""
+    seen, closes, checked = load.figures, load.close_records, load.checks_closes
+    wrong, promised = closes.disconnected(plan.delivery)
+    unfinished = int(load.hang_client is not None and load.hang_client.busy)
+    seconds = load.stopped - load.schedule.started
+    return {
+        "seconds": seconds,
+        "sent": seen.sent,
+        "unsent": seen.unsent,
+        "answered": seen.answered,
+        "offered_rate": (seen.sent + seen.unsent) / seconds if seconds else 0.0,
+        "achieved_rate": seen.answered / seconds if seconds else 0.0,
+        "lost": seen.lost,
+        "doubled": seen.doubled,
+        "reordered": seen.reordered,
+        "corrupted": seen.corrupted,
+        "cut_off": seen.cut_off,
+        "disconnected": dict(wrong),
+        "disconnected_as_promised": dict(promised),
+        "disconnected_with_gateway": dict(closes.lost_with_gateway()),
+        "refused": dict(seen.refused),
+        "connects_lost": seen.connects_lost,
+        "closes_missing": closes.missing if checked else None,
+        "closes_doubled": closes.doubled if checked else None,
+        "closes_unheld": closes.unheld if checked else None,
+        "states_lost": closes.states_lost if checked else None,
+        "longest_pause": seen.pause.longest,
+        "longest_pause_of_a_connection": seen.connection_pause,
+        "latency_p50": seen.latency.percentile(0.5),
+        "latency_p99": seen.latency.percentile(0.99),
+        "latency_max": seen.latency.longest,
+        "late": seen.late,
+        "kills": faults.kills,
+        "stops": faults.stops,
+        "reloads": faults.reloads,
+        "gateway_kills": faults.gateway_kills,
+        "supervisor_kills": faults.supervisor_kills,
+        "hangs": seen.hangs,
+        "hangs_unfinished": unfinished,
+        # With at-most-once, the message that hung is not repeated, and never a dead letter.
+        "dead_letters_expected": (
+            seen.hangs - unfinished if plan.delivery == "at-least-once" else 0
+        ),
+    }
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._every = ON_A_TERMINAL if self._terminal else ELSEWHERE
-        self._tell: Callable[[], None] = _nothing
 
-    def begin(self, loop: Loop, load: Load, trouble: Trouble | None) -> None:
-        """Tell of these from now on."""
-        self._tell = partial(self._show, loop, load, trouble)
-        loop.call_later(self._every, self._tell)
+def _show_progress(load: Load, faults: FaultCounts) -> None:
+    """Print a line on stderr from time to time; on a terminal it replaces the last one."""
+    terminal = sys.stderr.isatty()
+    every = PROGRESS_ON_TERMINAL if terminal else PROGRESS_ELSEWHERE
 
-    def end(self) -> None:
-        """Leave the line."""
-        if self._terminal:
-            print(file=sys.stderr)
-
-    def _show(self, loop: Loop, load: Load, trouble: Trouble | None) -> None:
-        loop.call_later(self._every, self._tell)
-        gone = time.monotonic() - load.started if load.started else 0.0
-        done = load.findings
-        disconnected = sum(bool(life.how) for life in load.ends.lives)
+    def show() -> None:
+        load.loop.call_later(every, show)
+        seen, started = load.figures, load.schedule.started
+        elapsed = time.monotonic() - started if started else 0.0
         text = (
-            f"{load.phase.value}: {gone:.0f} s, {load.sent} sent, {done.answered} answered, "
-            f"{done.doubled} doubled, {done.reordered} reordered, {disconnected} "
-            f"disconnected, longest pause {load.pause.longest * 1000:.0f} ms"
+            f"{load.phase.value}: {elapsed:.0f} s, {seen.sent} sent, {seen.answered} answered, "
+            f"{seen.doubled} doubled, {seen.reordered} reordered, "
+            f"{load.close_records.count_disconnected()} disconnected, longest pause "
+            f"{seen.pause.longest * 1000:.0f} ms, {faults.kills} kills, {faults.stops} stops, "
+            f"{faults.reloads} reloads"
         )
-        if trouble is not None:
-            text += f", {trouble.kills} kills, {trouble.stops} stops, {trouble.reloads} reloads"
-            if load.plan.everybody_dies:
-                above = trouble.gateway_kills + trouble.supervisor_kills
-                text += f", {above} kills of gateway and supervisor"
-        if self._terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        if load.plan.kills_gateways:
+            above = faults.gateway_kills + faults.supervisor_kills
+            text += f", {above} kills of gateway and supervisor"
+        start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
+        print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
+
+    load.loop.call_later(every, show)

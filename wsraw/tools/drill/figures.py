@@ -1,44 +1,35 @@
-"""Sans-I/O. How times are collected: a histogram of latencies, and the longest pauses."""
+"""Sans-I/O. What the load measures: counts, a histogram of latencies, and the longest pauses."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Final
 
-FINE: Final = 6
-"""Bits kept of a latency in microseconds; a figure is at most 1.6 % off."""
+RESOLUTION: Final = 1e-4
+"""Seconds. The report has tenths of a millisecond."""
 
 
 class Histogram:
-    """Latencies, however many, in a few kilobytes."""
-
-    __slots__ = ("_buckets", "count", "longest")
+    """Latencies, rounded up to RESOLUTION."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, int] = {}
-        self.count = 0
+        self._counts: Counter[int] = Counter()
         self.longest = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
-        micros = int(seconds * 1e6)
-        shift = max(micros.bit_length() - FINE - 1, 0)
-        bucket = (shift << FINE) + (micros >> shift)
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
-        self.count += 1
-        if seconds > self.longest:
-            self.longest = seconds
+        self._counts[math.ceil(seconds / RESOLUTION)] += 1
+        self.longest = max(self.longest, seconds)
 
     def percentile(self, share: float) -> float:
-        """Seconds that `share` (0 to 1) of all stay within; nan if there are none."""
-        wanted = math.ceil(self.count * share)
+        """Seconds that `share` (0 to 1) of all latencies stay within; nan if there are none."""
+        wanted = math.ceil(self._counts.total() * share)
         seen = 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
             if seen >= wanted:
-                shift = max((bucket >> FINE) - 1, 0)
-                top = ((bucket - (shift << FINE)) + 1 << shift) - 1
-                return min(top / 1e6, self.longest)
+                return min(bucket * RESOLUTION, self.longest)
         return math.nan
 
 
@@ -49,20 +40,50 @@ class Pause:
 
     def __init__(self) -> None:
         self.since: float | None = None
-        """The last answer, or when the first one due was; None while none is."""
+        """The last answer, or when the first one was due; None while none is due."""
         self.longest = 0.0
 
     def due(self, when: float) -> None:
-        """An answer is due from then on."""
+        """Note that an answer is due from then on."""
         if self.since is None:
             self.since = when
 
     def arrived(self, now: float, more: bool) -> None:
-        """One has come. `more`: others are still due."""
+        """Note an answer. `more`: others are still due."""
         if self.since is not None and now - self.since > self.longest:
             self.longest = now - self.since
         self.since = now if more else None
 
     def give_up(self, now: float) -> None:
-        """None will come any more; what was waited until now counts."""
+        """Expect no more answers; the wait until now counts."""
         self.arrived(now, False)
+
+
+@dataclass
+class Figures:
+    """What was seen on all connections together."""
+
+    sent: int = 0
+    unsent: int = 0
+    """Due while their connection was down."""
+    answered: int = 0
+    """Records that came back, each counted once, in any order."""
+    lost: int = 0
+    doubled: int = 0
+    reordered: int = 0
+    """Came back after a later one."""
+    corrupted: int = 0
+    """Never sent by this connection, or not in this form."""
+    cut_off: int = 0
+    """Unanswered when their connection was closed."""
+    hangs: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Why connects failed after the load had begun."""
+    connects_lost: int = 0
+    """Connects that failed because the drill had killed their gateway, or the whole run."""
+    late: float = 0.0
+    """The longest time from when a message was due until the drill sent it."""
+    latency: Histogram = field(default_factory=Histogram)
+    pause: Pause = field(default_factory=Pause)
+    connection_pause: float = 0.0
+    """The longest pause of a single connection."""

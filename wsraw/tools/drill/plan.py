@@ -1,4 +1,4 @@
-"""Sans-I/O. What a drill is told to do."""
+"""Sans-I/O. The options of a drill."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsraw.link.rules import split_host_port
 
 
 class PlanError(ValueError):
-    """A plan that cannot be done; the text says what to write instead."""
+    """Options that contradict each other; the text says what to write instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,14 @@ class Plan:
     """Times are seconds; an interval of 0 means never."""
 
     connect: str = ""
-    """HOST:PORT of a run that is up; empty: a run of our own."""
+    """HOST:PORT of a run that is up; empty: start one."""
     run_dir: str = ""
-    """The run folder of that run; without it there is load only, and no trouble."""
+    """The run folder of that run; without it there is load only, and no faults."""
     seconds: float = 30.0
     workers: int = 4
-    """Of the drill's own handlers, in a run of our own."""
+    """Workers of a run that the drill starts, with the handlers of echo.py."""
     also: tuple[str, ...] = ()
-    """More of them, as `wsraw run --workers` takes them; they must do what echo.py does."""
+    """More workers, as in `wsraw run --workers`; they must do what echo.py does."""
     websockets: int = 200
     raw: int = 50
     rate: float = 5000.0
@@ -35,39 +35,29 @@ class Plan:
     stop_every: float = 10.0
     stop_for: float = 2.0
     reload_every: float = 5.0
-    scale_every: float = 0.0
     kill_gateway_every: float = 0.0
     kill_supervisor_every: float = 0.0
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
-    """Of a run of our own, if there are hangs."""
+    """Of a run that the drill starts, if there are hangs."""
     log: str = ""
-    """A file for the log of a run of our own."""
+    """A file for the log of a run that the drill starts."""
 
     @property
-    def connections(self) -> int:
-        """How many are verified."""
-        return self.websockets + self.raw
-
-    @property
-    def everybody_dies(self) -> bool:
-        """Whether connections are lost with their gateway, which nothing could keep."""
+    def kills_gateways(self) -> bool:
+        """Whether connections are lost with their gateway."""
         return bool(self.kill_gateway_every or self.kill_supervisor_every)
 
     @property
     def workers_die(self) -> bool:
-        """Whether workers end, too, so that a connection may just be without one."""
+        """Whether workers die or are replaced, so that a connection may be without one."""
         return bool(
-            self.kill_every
-            or self.stop_every
-            or self.reload_every
-            or self.scale_every
-            or self.kill_supervisor_every
+            self.kill_every or self.stop_every or self.reload_every or self.kill_supervisor_every
         )
 
     def __post_init__(self) -> None:
         """Raises PlanError."""
-        if not self.connections:
+        if not self.websockets and not self.raw:
             raise PlanError("--websockets and --raw are both 0; the drill needs connections")
         if not self.workers and not self.also:
             raise PlanError("--workers: the drill needs at least one")
@@ -75,24 +65,23 @@ class Plan:
             programs.parse_all(self.also)
         except ValueError as error:
             raise PlanError(f"--{error}") from error
-        if self.scale_every and not self.workers:
-            raise PlanError(
-                "--scale-every changes how many of the drill's own workers there are: give "
-                "--workers N, too"
-            )
         if self.connect:
             self.address()
         elif self.run_dir:
             raise PlanError("--run-dir needs --connect HOST:PORT of the same run")
         if self.connect and self.kill_supervisor_every:
             raise PlanError(
-                "--kill-supervisor-every is for a run of the drill's own, which it can start "
-                "again: leave out --connect"
+                "--kill-supervisor-every needs a run that the drill can start again: leave out "
+                "--connect"
             )
-        if self.hang_every and self.everybody_dies:
+        if self.connect and self.hang_every:
             raise PlanError(
-                "--hang-every with a gateway that dies: the message that hangs is lost with it; "
-                "leave one of them out"
+                "--hang-every needs a run with the drill's own handlers: leave out --connect"
+            )
+        if self.hang_every and self.kills_gateways:
+            raise PlanError(
+                "--hang-every cannot be used with --kill-gateway-every or --kill-supervisor-every: "
+                "the message that hangs would be lost with the gateway"
             )
 
     def address(self) -> tuple[str, int]:

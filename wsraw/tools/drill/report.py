@@ -1,218 +1,143 @@
-"""Sans-I/O. What a drill has found, as a table and as JSON, and whether it is a breach."""
+"""Sans-I/O. The figures of a drill as a table and as JSON, and whether they are breaches."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from wsraw.tools.drill.plan import Plan
 
+BREACHES: Final = {
+    "lost": "lost",
+    "doubled": "doubled",
+    "reordered": "reordered",
+    "corrupted": "corrupted",
+    "disconnected": "disconnected",
+    "refused": "connects refused",
+    "closes_missing": "on_close missing",
+    "closes_doubled": "on_close doubled",
+    "states_lost": "con.state lost",
+    "hangs_unfinished": "hangs without an end",
+}
+"""Figures that must be 0."""
 
-@dataclass(kw_only=True)
+LABELS: Final = {
+    "sent": "messages sent",
+    "unsent": "not sent while disconnected",
+    "answered": "messages answered",
+    "offered_rate": "rate offered",
+    "achieved_rate": "rate achieved",
+    **dict(list(BREACHES.items())[:5]),
+    "disconnected_as_promised": "disconnected as promised",
+    "disconnected_with_gateway": "disconnected with a gateway",
+    "connects_lost": "connects lost with a gateway",
+    "cut_off": "unanswered when disconnected",
+    **dict(list(BREACHES.items())[5:9]),
+    "closes_unheld": "on_close of connections held by no worker",
+    "longest_pause": "longest pause",
+    "longest_pause_of_a_connection": "longest pause of a connection",
+    "latency_p50": "latency p50",
+    "latency_p99": "latency p99",
+    "latency_max": "latency max",
+    "late": "sent late at most",
+    "kills": "kills of workers",
+    "hangs": "hangs of handlers",
+    "stops": "suspended workers",
+    "reloads": "reloads",
+    "gateway_kills": "kills of the gateway",
+    "supervisor_kills": "kills of the supervisor",
+    "dead_letters": "dead letters",
+}
+"""The rows of the table."""
+
+OF_GATEWAYS: Final = {
+    "disconnected_with_gateway",
+    "connects_lost",
+    "closes_unheld",
+    "gateway_kills",
+    "supervisor_kills",
+}
+"""Rows only for drills that kill gateways."""
+
+Row = tuple[str, str, bool]
+"""Label, value, and whether it is a breach."""
+
+
 class Report:
-    """The figures of one drill. Times are seconds."""
+    """The figures of one drill, by their names in JSON. Times are seconds.
 
-    plan: Plan
-    seconds: float
-    sent: int
-    answered: int
-    unsent: int
-    lost: int
-    doubled: int
-    reordered: int
-    corrupted: int
-    cut_off: int
-    disconnected: dict[str, int]
-    """Cause → how many clients, where none should be."""
-    disconnected_as_promised: dict[str, int]
-    """Cause → how many, where the delivery mode or a hang asked for it."""
-    disconnected_with_gateway: dict[str, int]
-    """Cause → how many, where the drill has killed their gateway, or that one's supervisor."""
-    refused: dict[str, int]
-    """Why a connect failed → how often."""
-    connects_lost: int
-    """Connects that failed because their gateway was killed after it had accepted them, or because
-    the supervisor was, and its sockets with it."""
-    closes_checked: bool
-    """Whether the handlers told of each; else the next four say nothing."""
-    closes_missing: int
-    closes_doubled: int
-    closes_unheld: int
-    """Not told, as no worker held those connections when their gateway was killed."""
-    states_lost: int
-    longest_pause: float
-    longest_pause_of_a_connection: float
-    latency_p50: float
-    latency_p99: float
-    latency_max: float
-    late: float
-    kills: int
-    hangs: int
-    hangs_unfinished: int
-    stops: int
-    reloads: int
-    scales: int
-    gateway_kills: int
-    supervisor_kills: int
-    restarts: int | None
-    """Deaths of workers that were followed by another one; None if nobody knows."""
-    dead_letters: int | None
-    dead_letters_expected: int
-    failures: list[str] = field(default_factory=list)
-    """What the run did not do as it was asked."""
-    notes: list[str] = field(default_factory=list)
+    `failures`: what the run was asked for and did not do.
+    """
 
-    @property
-    def offered(self) -> float:
-        """Messages a second that were due, those of connections that were down included."""
-        return (self.sent + self.unsent) / self.seconds if self.seconds else 0.0
-
-    @property
-    def achieved(self) -> float:
-        """Messages a second that were answered."""
-        return self.answered / self.seconds if self.seconds else 0.0
+    def __init__(
+        self, plan: Plan, figures: dict[str, Any], failures: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        self.plan = plan
+        self.figures = figures
+        self.failures = list(failures)
+        self.notes = list(notes)
 
     def breaches(self) -> list[str]:
-        """What must not be, in words; empty is what we hope for."""
-        counts = {
-            "lost": self.lost,
-            "doubled": self.doubled,
-            "reordered": self.reordered,
-            "corrupted": self.corrupted,
-            "disconnected": sum(self.disconnected.values()),
-            "connects refused": sum(self.refused.values()),
-            "on_close missing": self.closes_missing,
-            "on_close doubled": self.closes_doubled,
-            "con.state lost": self.states_lost,
-            "hangs without an end": self.hangs_unfinished,
-        }
-        found = [f"{count} {what}" for what, count in counts.items() if count]
-        ended = self.disconnected or self.disconnected_as_promised or self.disconnected_with_gateway
-        if self.cut_off and not ended:
-            found.append(f"{self.cut_off} cut off")
-        if self.dead_letters is not None and self.dead_letters != self.dead_letters_expected:
-            found.append(f"{self.dead_letters} dead letters, not {self.dead_letters_expected}")
-        if not self.answered:
+        """What breaks the promises, as text."""
+        figures = self.figures
+        found = [f"{_total(figures[key])} {what}" for key, what in BREACHES.items() if figures[key]]
+        ended = ("disconnected", "disconnected_as_promised", "disconnected_with_gateway")
+        if figures["cut_off"] and not any(figures[key] for key in ended):
+            found.append(f"{figures['cut_off']} cut off")
+        letters, expected = figures["dead_letters"], figures["dead_letters_expected"]
+        if letters not in (None, expected):
+            found.append(f"{letters} dead letters, not {expected}")
+        if not figures["answered"]:
             found.append("nothing answered")
         return found + self.failures
 
     def json(self) -> str:
-        """One object; its keys stay."""
-        figures = asdict(self) | {
-            "offered_rate": self.offered,
-            "achieved_rate": self.achieved,
-            "breaches": self.breaches(),
+        """One object. Its keys are part of the public interface."""
+        figures = {
+            # JSON has no nan.
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in self.figures.items()
         }
-        return json.dumps({key: _finite(value) for key, value in figures.items()}, indent=2)
+        more = {"breaches": self.breaches(), "failures": self.failures, "notes": self.notes}
+        return json.dumps({"plan": vars(self.plan), **figures, **more}, indent=2)
 
     def table(self) -> str:
-        """For a terminal."""
-        rows = [(name, value, _mark(bad)) for name, value, bad in self._rows()]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        rows = [row for key in LABELS for row in self._rows(key)]
+        widths = [max(len(str(row[column])) for row in rows) for column in (0, 1)]
         lines = [
-            f"{name:<{widths[0]}}  {value:>{widths[1]}}  {mark}".rstrip()
-            for name, value, mark in rows
+            f"{name:<{widths[0]}}  {value:>{widths[1]}}  {'<-' if bad else ''}".rstrip()
+            for name, value, bad in rows
         ]
         lines += [f"note: {note}" for note in self.notes]
         breaches = self.breaches()
         lines.append("breach: " + "; ".join(breaches) if breaches else "no breach")
         return "\n".join(lines)
 
-    def _rows(self) -> list[tuple[str, str, bool]]:
-        plan = self.plan
-        checked = self.closes_checked
-        rows = [
-            ("delivery", plan.delivery, False),
-            ("connections", f"{plan.websockets} WebSocket, {plan.raw} raw", False),
-            ("messages sent", f"{self.sent}", False),
-            ("messages answered", f"{self.answered}", not self.answered),
-            ("rate offered", f"{self.offered:.0f}/s", False),
-            ("rate achieved", f"{self.achieved:.0f}/s", False),
-            _count("lost", self.lost),
-            _count("doubled", self.doubled),
-            _count("reordered", self.reordered),
-            _count("corrupted", self.corrupted),
-            *_causes("disconnected", self.disconnected, True),
-            *_causes("disconnected as promised", self.disconnected_as_promised, False),
-            *self._rows_of_gateways(),
-            ("unanswered on those", f"{self.cut_off}", False),
-            *_causes("connects refused", self.refused, True),
-            _count("on_close missing", self.closes_missing, checked),
-            _count("on_close doubled", self.closes_doubled, checked),
-            _count("con.state lost", self.states_lost, checked),
-            ("longest pause", _ms(self.longest_pause), False),
-            ("longest pause of a connection", _ms(self.longest_pause_of_a_connection), False),
-            ("latency p50", _ms(self.latency_p50), False),
-            ("latency p99", _ms(self.latency_p99), False),
-            ("latency max", _ms(self.latency_max), False),
-            ("sent late at most", _ms(self.late), False),
-            ("kills", f"{self.kills}", False),
-            ("hangs", f"{self.hangs}", False),
-            ("stops", f"{self.stops}", False),
-            ("reloads", f"{self.reloads}", False),
-            ("changes of scale", f"{self.scales}", False),
-            ("restarts", _known(self.restarts), False),
-            (
-                "dead letters",
-                _known(self.dead_letters),
-                self.dead_letters not in (None, self.dead_letters_expected),
-            ),
-        ]
-        if plan.everybody_dies:
-            rows += [
-                ("kills of the gateway", f"{self.gateway_kills}", False),
-                ("kills of the supervisor", f"{self.supervisor_kills}", False),
-            ]
-        if self.unsent:
-            rows.insert(3, ("not sent while disconnected", f"{self.unsent}", False))
-        return rows
-
-    def _rows_of_gateways(self) -> list[tuple[str, str, bool]]:
-        if not self.plan.everybody_dies:
-            return []
-        return [
-            *_causes("disconnected with a gateway", self.disconnected_with_gateway, False),
-            ("connects lost with a gateway", f"{self.connects_lost}", False),
-            (
-                "on_close of connections held by no worker",
-                f"{self.closes_unheld}" if self.closes_checked else "not known",
-                False,
-            ),
-        ]
+    def _rows(self, key: str) -> Iterator[Row]:
+        value = self.figures[key]
+        if (key in OF_GATEWAYS and not self.plan.kills_gateways) or (key == "unsent" and not value):
+            return
+        bad = key in BREACHES and bool(value)
+        if key == "answered":
+            bad = not value
+        elif key == "dead_letters":
+            bad = value not in (None, self.figures["dead_letters_expected"])
+        yield LABELS[key], _text(key, value), bad
+        if isinstance(value, dict):
+            yield from ((f"  {cause}", str(value[cause]), bad) for cause in sorted(value))
 
 
-def as_counts(found: list[str]) -> dict[str, int]:
-    """Each text, and how often it is there."""
-    return dict(Counter(found))
+def _total(value: Any) -> int:
+    return sum(value.values()) if isinstance(value, dict) else int(value)
 
 
-def _count(name: str, count: int, known: bool = True) -> tuple[str, str, bool]:
-    return name, f"{count}" if known else "not known", bool(count)
-
-
-def _causes(name: str, causes: dict[str, int], bad: bool) -> list[tuple[str, str, bool]]:
-    total = sum(causes.values())
-    return [
-        (name, f"{total}", bad and bool(total)),
-        *((f"  {cause}", f"{count}", bad) for cause, count in sorted(causes.items())),
-    ]
-
-
-def _known(count: int | None) -> str:
-    return "not known" if count is None else f"{count}"
-
-
-def _mark(bad: bool) -> str:
-    return "<-" if bad else ""
-
-
-def _ms(seconds: float) -> str:
-    return "not known" if math.isnan(seconds) else f"{seconds * 1000:.1f} ms"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _text(key: str, value: Any) -> str:
+    if value is None or value != value:
+        return "not known"
+    if key.endswith("_rate"):
+        return f"{value:.0f}/s"
+    if isinstance(value, float):
+        return f"{value * 1000:.1f} ms"
+    return str(_total(value))

@@ -1,8 +1,8 @@
-"""I/O. The drill's clients: one that is verified, a witness of all ends, and one that hangs
-workers."""
+"""I/O. The drill's clients: those that are verified, and one that hangs workers."""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -13,8 +13,7 @@ from wsraw.tools.drill.figures import Pause
 from wsraw.tools.drill.load import stream
 from wsraw.tools.drill.load.record import Checker
 from wsraw.tools.drill.load.stream import BINARY, CLOSE, PING, PONG, TEXT
-from wsraw.tools.drill.target.echo import HANG, WATCH
-from wsraw.tools.drill.target.ends import Told
+from wsraw.tools.drill.target.echo import HANG
 
 RECEIVE: Final = 1 << 16
 
@@ -22,29 +21,29 @@ Address = tuple[str, int]
 
 
 class Owner(Protocol):
-    """Who is told what becomes of a client."""
+    """What a client reports to."""
 
     loop: Loop
 
-    def handle_stands(self, client: Any) -> None:
-        """It can carry data."""
+    def handle_open(self, client: Any) -> None:
+        """The client can carry data."""
 
     def handle_end(self, client: Any, how: str) -> None:
-        """It is over; `how` in words."""
+        """The client is closed; `how` as text."""
 
 
 class Client:
-    """One connection to the server, raw or WebSocket. It can be opened again after its end."""
+    """One connection to the server, raw or WebSocket. A closed one can be opened again."""
 
     def __init__(self, owner: Owner, address: Address, kind: str) -> None:
         self.kind = kind
-        self.stands = False
-        self.stood = False
-        """Whether it has been able to carry data."""
+        self.is_open = False
+        self.was_open = False
+        """Whether the connection could carry data since `open`."""
         self.closing = False
-        """We have asked the server to end it."""
+        """The drill has asked the server to close."""
         self.name = ""
-        """Our address, as the server should see it."""
+        """The client's address, as the server should see it."""
         self._owner = owner
         self._address = address
         self._sock: socket.socket | None = None
@@ -56,8 +55,8 @@ class Client:
         self._ended = ""
 
     def open(self) -> None:
-        """Connect; `handle_stands` or `handle_end` follows, not before the next turn."""
-        self.stands = self.stood = self.closing = self._connected = False
+        """Connect; `handle_open` or `handle_end` follows in a later turn."""
+        self.is_open = self.was_open = self.closing = self._connected = False
         self._output.clear()
         self._head = b""
         self._frames = stream.Frames()
@@ -70,7 +69,7 @@ class Client:
         self._owner.loop.watch(self._sock, self._handle, write=True)
 
     def close(self) -> None:
-        """Ask the server to end it."""
+        """Ask the server to close."""
         if self._sock is None or self.closing:
             return
         self.closing = True
@@ -81,24 +80,23 @@ class Client:
 
     @property
     def closed_in_order(self) -> bool:
-        """Whether it ended as we asked it to."""
+        """Whether the server closed as asked."""
         wanted = "1000" if self.kind == "websocket" else "eof"
         return self.closing and self._ended == wanted
 
     def abort(self) -> None:
-        """Free the socket; nobody is told."""
+        """Close the socket without a report."""
         if self._sock is not None:
             self._owner.loop.unwatch(self._sock)
             self._sock.close()
             self._sock = None
-        self.stands = False
+        self.is_open = False
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
-        """One WebSocket frame."""
         self.write(stream.frame(opcode, payload, self._key[:4]))
 
     def write(self, data: bytes) -> None:
-        """Send, or keep what the socket does not take yet."""
+        """Send, or queue what the socket does not take yet."""
         if self._output or self._sock is None:
             self._output += data
             return
@@ -107,16 +105,14 @@ class Client:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            # Reading tells how it ended, and that may be more: a close frame that came before.
+            # Reading tells more about the end: a close frame may have come before.
             return
         if sent < len(data):
             self._output += data[sent:]
             self._owner.loop.watch(self._sock, self._handle, read=True, write=True)
 
-    # --- what a kind of client does with it ---
-
     def handle_record(self, opcode: int, data: bytes) -> None:
-        """A data frame; opcode 0: raw data as it has come."""
+        """Take a data frame, or with opcode 0 raw data in any pieces; for subclasses."""
 
     # --- the socket ---
 
@@ -159,30 +155,30 @@ class Client:
             self._key = os.urandom(16)
             self.write(stream.request(f"{self._address[0]}:{self._address[1]}", self._key))
         else:
-            self._stand()
+            self._opened()
 
-    def _stand(self) -> None:
-        self.stands = self.stood = True
-        self._owner.handle_stands(self)
+    def _opened(self) -> None:
+        self.is_open = self.was_open = True
+        self._owner.handle_open(self)
 
     def _receive(self, data: bytes) -> None:
         if self.kind == "raw":
             self.handle_record(0, data)
             return
-        if not self.stands:
+        if not self.is_open:
             self._head += data
             head, end, data = self._head.partition(b"\r\n\r\n")
             if not end:
                 return
             stream.check_response(head, self._key)
-            self._stand()
+            self._opened()
         for opcode, payload in self._frames.receive(data):
             if opcode < CLOSE:
                 self.handle_record(opcode, payload)
             elif opcode == PING:
                 self.send_frame(PONG, payload)
             elif opcode == CLOSE:
-                self._ended = stream.close_in_words(payload)
+                self._ended = stream.close_text(payload)
                 if not self.closing:
                     self.send_frame(CLOSE, payload[:2])
 
@@ -204,7 +200,7 @@ class Client:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            # Gone already; reading says how.
+            # Already closed; reading tells how.
             pass
 
     def _end(self, how: str) -> None:
@@ -212,27 +208,27 @@ class Client:
         self._owner.handle_end(self, how)
 
 
-class Verified(Client):
-    """One that sends records and checks what comes back."""
+class VerifiedClient(Client):
+    """A client that sends records and checks what comes back."""
 
     checker: Checker
 
-    def __init__(self, owner: Board, address: Address, kind: str, number: int, size: int) -> None:
+    def __init__(self, owner: Load, address: Address, kind: str, number: int, size: int) -> None:
         super().__init__(owner, address, kind)
         self.number = number
         self.pause = Pause()
-        self._board = owner
+        self._load = owner
         self._opcode = TEXT if number % 2 else BINARY
         self._size = size
         self._records = stream.Records(size)
 
     def begin(self, checker: Checker) -> None:
-        """A new life, with a checker of its own."""
+        """Begin with a fresh checker after a connect."""
         self.checker = checker
         self._records = stream.Records(self._size)
 
     def send_next(self, due: float) -> None:
-        """The next record, which was due then."""
+        """Send the next record, which was due then."""
         record = self.checker.send()
         self.pause.due(due)
         if self.kind == "raw":
@@ -241,7 +237,6 @@ class Verified(Client):
             self.send_frame(self._opcode, record)
 
     def handle_record(self, opcode: int, data: bytes) -> None:
-        """Check what has come, and for how long it was waited for."""
         now = time.monotonic()
         if opcode:
             self._check(opcode, data, now)
@@ -255,52 +250,36 @@ class Verified(Client):
             record = b""
         number = self.checker.receive(record)
         if number is not None:
-            self._board.handle_answer(self, number, now)
+            self._load.handle_answer(self, number, now)
 
 
-class Board(Owner, Protocol):
-    """Who keeps the score."""
+class Load(Owner, Protocol):
+    """What a verified client reports to."""
 
-    def handle_answer(self, client: Verified, number: int, now: float) -> None:
+    def handle_answer(self, client: VerifiedClient, number: int, now: float) -> None:
         """The record of that round has come back."""
 
 
-class Witness(Client):
-    """It is told of the end of every connection, by the handlers of echo.py."""
+class HangClient(Client):
+    """A client whose messages hang the worker that handles them."""
 
-    def __init__(self, owner: Owner, address: Address) -> None:
+    def __init__(self, owner: Owner, address: Address, every: float) -> None:
         super().__init__(owner, address, "websocket")
-        self.watching = ""
-        """What the server calls us; empty until it has answered."""
-        self.answered = False
-        self.told: list[Told] = []
-
-    def watch(self) -> None:
-        """Ask to be told."""
-        self.send_frame(TEXT, WATCH.encode())
-
-    def handle_record(self, opcode: int, data: bytes) -> None:
-        """The answer to `watch`, then an end each."""
-        text = data.decode("utf-8", "backslashreplace")
-        if text.startswith(WATCH):
-            self.answered = True
-            self.watching = text.removeprefix(WATCH).strip()
-        else:
-            parts = (text.split(maxsplit=3) + [""] * 4)[:4]
-            self.told.append(Told(*parts))
-
-
-class Hanger(Client):
-    """It hangs the worker that gets its message."""
-
-    def __init__(self, owner: Owner, address: Address) -> None:
-        super().__init__(owner, address, "websocket")
-        self.sent = 0
         self.busy = False
+        """A message hangs."""
+        self._every = every
+        self._due = math.inf
 
-    def hang(self) -> None:
-        """One more message that is never answered, if the last one is over."""
-        if self.stands and not self.busy:
-            self.busy = True
-            self.sent += 1
-            self.send_frame(TEXT, HANG.encode())
+    def start(self, now: float) -> None:
+        self._due = now + self._every
+
+    def hang(self, now: float) -> bool:
+        """Send a message if one is due and the last one is over; returns whether it was sent."""
+        if now < self._due:
+            return False
+        self._due += self._every
+        if not self.is_open or self.busy:
+            return False
+        self.busy = True
+        self.send_frame(TEXT, HANG.encode())
+        return True

@@ -1,115 +1,98 @@
-"""Sans-I/O. What the drill sends: records that say whose they are and which, and their check.
+"""Sans-I/O. The records that the drill sends, and their check.
 
-A record is `WD`, its connection in six hex digits, its round in eight, and a filler; the rest of
-what is verified follows from that. Each connection sends one record in each round of the schedule,
-so a record's round also says when it was due.
+A record is `WD`, its connection in six hex digits, its round in eight, and a filler. Each
+connection sends one record in each round of the schedule, so the round also tells when it was due.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from wsraw.tools.drill.figures import Figures
+
 MAGIC: Final = b"WD"
 HEADER: Final = 16
 SMALLEST: Final = HEADER
 
-# No capital letter in it, so that MAGIC stands at the beginning of a record only.
+# Without capital letters, so that MAGIC is only at the beginning of a record.
 _FILLER: Final = b"0123456789abcdefghijklmnopqrstuvwxyz_-+."
 
 
 def filler(size: int, con: int) -> bytes:
-    """What fills up a record of `size` bytes; another one for each connection."""
+    """The rest of a record of `size` bytes, which differs between connections."""
     first = con % len(_FILLER)
     turned = _FILLER[first:] + _FILLER[:first]
     need = size - HEADER
     return (turned * (need // len(turned) + 1))[:need]
 
 
-class Findings:
-    """What was seen on all connections together; 0 everywhere but in `answered` is good."""
-
-    __slots__ = ("answered", "corrupted", "doubled", "reordered")
-
-    def __init__(self) -> None:
-        self.answered = 0
-        """Records that came back, each once, whatever their order."""
-        self.doubled = 0
-        self.reordered = 0
-        """Came after a later one."""
-        self.corrupted = 0
-        """Nothing that this connection ever sent, or not as it was sent."""
-
-
 class Checker:
-    """The records of one life of a connection: made on the way out, checked on the way in."""
+    """Makes and checks the records of a client from one connect to the next."""
 
-    __slots__ = ("_con", "_filler", "_findings", "_missing", "expected", "first", "next")
+    __slots__ = ("_con", "_figures", "_filler", "_missing", "expected", "first", "next")
 
-    def __init__(self, con: int, size: int, first: int, findings: Findings) -> None:
+    def __init__(self, con: int, size: int, first: int, figures: Figures) -> None:
         self._con = con
         self._filler = filler(size, con)
-        self._findings = findings
+        self._figures = figures
         self._missing: set[int] = set()
         self.first = first
-        """The first round of this life."""
+        """The first round since the connect."""
         self.next = first
         """The round to be sent next."""
         self.expected = first
         """The round that must come back next."""
 
     def record(self, number: int) -> bytes:
-        """The record of that round."""
         return b"WD%06x%08x" % (self._con, number) + self._filler
 
     def send(self) -> bytes:
-        """The next record."""
         record = self.record(self.next)
         self.next += 1
         return record
 
     @property
     def outstanding(self) -> int:
-        """Sent, and not seen again, those included that a later one has overtaken."""
+        """How many were sent and have not come back."""
         return self.next - self.expected + len(self._missing)
 
     @property
     def overtaken(self) -> int:
-        """Sent, and a later one has come back before."""
+        """How many have not come back although a later one has."""
         return len(self._missing)
 
     @property
     def waiting(self) -> bool:
-        """Whether the last one sent is still to come; what was overtaken may never come."""
+        """Whether the last record is still to come; those that were overtaken may never come."""
         return self.next > self.expected
 
     def receive(self, record: bytes) -> int | None:
-        """Check one record; its round, if it has come back for the first time."""
+        """Check a record; returns its round if it has come back for the first time."""
         expected = self.expected
         if record == self.record(expected) and expected < self.next:
             self.expected = expected + 1
-            self._findings.answered += 1
+            self._figures.answered += 1
             return expected
         return self._receive_unexpected(record)
 
     def _receive_unexpected(self, record: bytes) -> int | None:
         number = self._round(record)
         if number is None:
-            self._findings.corrupted += 1
+            self._figures.corrupted += 1
             return None
         if number > self.expected:
             self._missing.update(range(self.expected, number))
             self.expected = number + 1
         elif number in self._missing:
             self._missing.remove(number)
-            self._findings.reordered += 1
+            self._figures.reordered += 1
         else:
-            self._findings.doubled += 1
+            self._figures.doubled += 1
             return None
-        self._findings.answered += 1
+        self._figures.answered += 1
         return number
 
     def _round(self, record: bytes) -> int | None:
-        """Which of ours it is."""
         try:
             number = int(record[8:HEADER], 16)
         except ValueError:

@@ -1,6 +1,6 @@
-"""Sans-I/O. The client's side of both protocols, in a few lines that share none with the gateway.
+"""Sans-I/O. The client's side of both protocols, which shares no code with the gateway.
 
-A mistake that a gateway makes in both directions must not cancel out.
+So a mistake that the gateway makes in both directions does not cancel out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def request(host: str, key: bytes) -> bytes:
 
 
 def check_response(head: bytes, key: bytes) -> None:
-    """Raise StreamError unless that is a 101 for our request."""
+    """Raise StreamError unless that is a 101 for the request with this key."""
     first, *lines = head.split(b"\r\n")
     if not first.startswith(b"HTTP/1.1 101"):
         raise StreamError(f"the handshake was answered {first[:60].decode('latin-1')!r}")
@@ -55,18 +55,18 @@ class Records:
         self._held = b""
 
     def receive(self, data: bytes) -> list[bytes]:
-        """The records that are whole now. What is no record comes as it is, up to the next one."""
+        """The complete records. Anything else is returned unchanged, up to the next record."""
         if self._held:
             data = self._held + data
         size, place, records = self._size, 0, []
         while len(data) - place >= size:
             end = place + size
             if not data.startswith(MAGIC, place):
-                # Out of step: bytes are missing, or too many. On with the next one that begins.
+                # Bytes are missing or were added. Continue with the next record.
                 found = data.find(MAGIC, place)
                 end = found if found > 0 else len(data) - 1
             elif (found := data.find(MAGIC[:1], place + 1, end)) > 0:
-                # It is cut short: that byte stands nowhere else in a record.
+                # The record is cut short: that byte is nowhere else in one.
                 end = found
             records.append(data[place:end])
             place = end
@@ -75,7 +75,7 @@ class Records:
 
 
 class Frames:
-    """A WebSocket stream behind its handshake."""
+    """A WebSocket stream after its handshake."""
 
     __slots__ = ("_held",)
 
@@ -83,7 +83,7 @@ class Frames:
         self._held = b""
 
     def receive(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Opcode and payload of the frames that are whole now. Raises StreamError."""
+        """Opcode and payload of the complete frames. Raises StreamError."""
         if self._held:
             data = self._held + data
         place, frames = 0, []
@@ -101,14 +101,16 @@ class Frames:
             if len(data) < begin + size:
                 break
             if first & 0xF0 != _FINAL:
-                raise StreamError(f"a frame begins with 0x{first:02x}: we asked for no fragments")
+                raise StreamError(
+                    f"a frame begins with 0x{first:02x}; messages must not be fragmented"
+                )
             place = begin + size
             frames.append((first & 0x0F, data[begin:place]))
         self._held = data[place:]
         return frames
 
 
-def close_in_words(payload: bytes) -> str:
+def close_text(payload: bytes) -> str:
     """Code and reason of a close frame."""
     if len(payload) < 2:
         return "1005"
@@ -117,7 +119,7 @@ def close_in_words(payload: bytes) -> str:
 
 
 def head(opcode: int, size: int) -> bytes:
-    """How a masked frame begins, up to its mask."""
+    """The beginning of a masked frame, up to its mask."""
     first = bytes((_FINAL | opcode,))
     if size < 126:
         return first + bytes((_FINAL | size,))

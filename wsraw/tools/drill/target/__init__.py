@@ -1,1 +1,1 @@
-"""The run that is drilled."""
+"""The run under test: its processes, its handlers, its control endpoint."""

@@ -1,7 +1,7 @@
-"""I/O. A run as the drill starts it: what `wsraw run` does, until stdin ends.
+"""I/O. A run as the drill starts it: like `wsraw run`, but it stops when stdin ends.
 
-So a drill that is killed leaves no run behind, and one that is done can stop its run in good order
-on any platform.
+So a drill that is killed leaves no run behind, and a drill can stop its run gracefully on any
+platform.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WRONG_USE = 2
 
 
 def main() -> int:
-    """Serve with the settings of the command line, as JSON; returns the exit code."""
+    """Run with the settings of the command line, as JSON; returns the exit code."""
     threading.Thread(target=_stop_at_eof, daemon=True).start()
     try:
         return supervisor.run(settings_module.from_json(sys.argv[1]))
@@ -28,13 +28,13 @@ def main() -> int:
 
 
 def _stop_at_eof() -> None:
-    # Not sys.stdin: a thread that sleeps inside it would hold its lock at the end.
+    # Not sys.stdin: a thread that reads it would hold its lock at exit.
     while os.read(0, 1):
         pass
     if sys.platform == "win32":
         signal.raise_signal(signal.SIGTERM)
     else:
-        # To the process, so that it reaches a main thread that sleeps.
+        # To the process, so that it wakes a main thread that sleeps.
         os.kill(os.getpid(), signal.SIGTERM)
 
 

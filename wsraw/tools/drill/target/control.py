@@ -1,4 +1,4 @@
-"""I/O. The run that is troubled, through its control endpoint."""
+"""I/O. The run under test, through its control endpoint."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from wsraw.supervisor.control import client
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
-from wsraw.tools.drill.target.run import ECHO, Run, RunError
-from wsraw.tools.drill.trouble import TroubleError
+from wsraw.tools.drill.faults import FaultError
+from wsraw.tools.drill.target.run import Run, RunError
 
 STATUS_TIMEOUT: Final = 10.0
-CHANGE_TIMEOUT: Final = 60.0
-"""Seconds for a reload or a change of scale. Both wait for workers that are stopped just then."""
+RELOAD_TIMEOUT: Final = 60.0
+"""Seconds for a reload, which waits for workers that are suspended."""
 
 
-class Controlled:
-    """A run, by its folder."""
+class RunControl:
+    """A run, by its folder. Methods raise FaultError."""
 
     def __init__(self, folder: Path, run: Run | None = None) -> None:
         """`run` is the same one, if it is the drill's own."""
@@ -25,15 +25,15 @@ class Controlled:
         self._run = run
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` shows. Raises TroubleError."""
-        data: dict[str, Any] = self._ask("status", (), STATUS_TIMEOUT)
+        """What `wsraw status --json` shows."""
+        data: dict[str, Any] = self._ask("status", STATUS_TIMEOUT)
         return data
 
     def workers(self) -> Sequence[int]:
-        """The pids of its workers that are, or were, ready. Raises TroubleError.
+        """The pids of the workers that are, or were, ready.
 
-        One that is starting holds nothing yet. To kill it would look like a file that crashes at
-        once, and show no more than that the run then waits longer and longer.
+        A worker that is starting holds nothing yet. To kill it would look like a handlers file that
+        crashes at once, and only make the run wait longer before each restart.
         """
         return [
             worker["pid"]
@@ -42,37 +42,29 @@ class Controlled:
         ]
 
     def gateway(self) -> int:
-        """The pid of its gateway, once that has proved itself; else 0. Raises TroubleError.
-
-        As with workers: one that is killed before that would look like one that cannot start.
-        """
+        """The pid of the gateway once it counts as stable, else 0: a gateway that is killed before
+        looks like one that cannot start."""
         gateway = self.status()["gateway"]
-        proved = gateway["state"] == "ready" and gateway["age"] > 1.5 * STABLE_AFTER
-        return gateway["pid"] or 0 if proved else 0
+        stable = gateway["state"] == "ready" and gateway["age"] > 1.5 * STABLE_AFTER
+        return gateway["pid"] or 0 if stable else 0
 
     def kill_supervisor(self) -> None:
-        """Kill that, and begin anew. Raises TroubleError."""
+        """Kill the supervisor and start the run again."""
         assert self._run is not None
         try:
-            self._run.begin_anew()
+            self._run.restart()
         except RunError as error:
-            raise TroubleError(str(error)) from error
+            raise FaultError(str(error)) from error
 
     def reload(self) -> None:
-        """Replace all workers. Raises TroubleError."""
-        self._ask("reload", (), CHANGE_TIMEOUT)
+        """Replace all workers."""
+        self._ask("reload", RELOAD_TIMEOUT)
 
-    def scale(self, count: int) -> None:
-        """Have so many workers. Raises TroubleError."""
-        # By name, as there may be others beside them.
-        which = f"{ECHO.name}={count}" if self._run is not None else str(count)
-        self._ask("scale", (which,), CHANGE_TIMEOUT)
-
-    def _ask(self, what: str, args: Sequence[str], timeout: float) -> Any:
+    def _ask(self, what: str, timeout: float) -> Any:
         try:
-            done = client.ask(self._folder, what, args, timeout)
+            done = client.ask(self._folder, what, (), timeout)
         except (client.NoRunError, TimeoutError) as error:
-            raise TroubleError(f"{what}: {error}") from error
+            raise FaultError(f"{what}: {error}") from error
         if not done.ok:
-            raise TroubleError(f"{what}: {done.text}")
+            raise FaultError(f"{what}: {done.text}")
         return done.data

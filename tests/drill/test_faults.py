@@ -1,4 +1,4 @@
-"""Trouble for processes that are real, in a run that is not."""
+"""Faults for processes that are real, in a run that is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import UNIT, eventually
-from wsraw.tools.drill import trouble as t
+from wsraw.tools.drill.faults import FaultError, FaultInjection
 from wsraw.tools.drill.plan import Plan
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,6 @@ class Sleepers:
         self.processes = [subprocess.Popen(["sleep", "600"]) for _ in range(count)]
         self.bystander = subprocess.Popen(["sleep", "600"])
         self.reloads = 0
-        self.scaled: list[int] = []
         self.refuses = False
         self.refused = 0
         self.supervisor_kills = 0
@@ -36,7 +35,7 @@ class Sleepers:
     def reload(self) -> None:
         if self.refuses:
             self.refused += 1
-            raise t.TroubleError("reload: no")
+            raise FaultError("reload: no")
         self.reloads += 1
 
     def gateway(self) -> int:
@@ -47,9 +46,6 @@ class Sleepers:
         self.refuses = True
         eventually(lambda: self.refused, "a reload to be refused")
         self.refuses = False
-
-    def scale(self, count: int) -> None:
-        self.scaled.append(count)
 
     def stopped(self) -> list[int]:
         return [pid for pid in self.workers() if _state(pid) == "T"]
@@ -72,91 +68,90 @@ def sleepers() -> Iterator[Sleepers]:
 
 
 def plan(**every: float) -> Plan:
-    never = dict.fromkeys(("kill_every", "stop_every", "reload_every", "scale_every"), 0.0)
+    never = dict.fromkeys(("kill_every", "stop_every", "reload_every"), 0.0)
     return Plan(**never | every)  # type: ignore[arg-type]
 
 
 def test_workers_are_killed_until_none_is_left(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(kill_every=0.01), sleepers)
-    trouble.start()
+    faults = FaultInjection(plan(kill_every=0.01), sleepers)
+    faults.start()
     eventually(lambda: not sleepers.workers(), "all to be killed")
-    trouble.stop()
+    faults.stop()
     # A dead one that nobody has reaped can be chosen once more; there, a run would have reaped.
-    assert trouble.kills >= 4
+    assert faults.counts.kills >= 4
     assert sleepers.bystander.poll() is None
-    assert trouble.failures == []
+    assert faults.counts.failures == []
 
 
 def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(stop_every=0.01, stop_for=0.1 * UNIT), sleepers)
-    trouble.start()
+    faults = FaultInjection(plan(stop_every=0.01, stop_for=0.1 * UNIT), sleepers)
+    faults.start()
     stopped = eventually(sleepers.stopped, "one to be stopped")[0]
     # The next is stopped at once, so that there is hardly a moment without any.
     eventually(lambda: stopped not in sleepers.stopped(), "it to go on")
-    trouble.stop()
-    assert trouble.stops >= 1
+    faults.stop()
+    assert faults.counts.stops >= 1
 
 
 def test_no_worker_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(stop_every=0.01, stop_for=600), sleepers)
-    trouble.start()
+    faults = FaultInjection(plan(stop_every=0.01, stop_for=600), sleepers)
+    faults.start()
     eventually(sleepers.stopped, "one to be stopped")
-    trouble.stop()
+    faults.stop()
     eventually(lambda: not sleepers.stopped(), "it to go on")
     assert len(sleepers.workers()) == 4
 
 
-def test_workers_are_reloaded_and_their_number_is_changed(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(reload_every=0.01, scale_every=0.01), sleepers)
-    trouble.start()
-    eventually(lambda: sleepers.reloads >= 2 and len(sleepers.scaled) >= 3)
-    trouble.stop()
-    assert trouble.reloads == sleepers.reloads
-    assert sleepers.scaled[:3] == [3, 4, 3]
-    assert trouble.kills == trouble.stops == 0
+def test_workers_are_reloaded(sleepers: Sleepers) -> None:
+    faults = FaultInjection(plan(reload_every=0.01), sleepers)
+    faults.start()
+    eventually(lambda: sleepers.reloads >= 2)
+    faults.stop()
+    assert faults.counts.reloads == sleepers.reloads
+    assert faults.counts.kills == faults.counts.stops == 0
 
 
 def test_a_refused_reload_is_a_failure(sleepers: Sleepers) -> None:
     sleepers.refuses = True
-    trouble = t.Trouble(plan(reload_every=0.01), sleepers)
-    trouble.start()
-    eventually(lambda: trouble.failures)
-    trouble.stop()
-    assert trouble.reloads == 0
-    assert set(trouble.failures) == {"reload: no"}
+    faults = FaultInjection(plan(reload_every=0.01), sleepers)
+    faults.start()
+    eventually(lambda: faults.counts.failures)
+    faults.stop()
+    assert faults.counts.reloads == 0
+    assert set(faults.counts.failures) == {"reload: no"}
 
 
-def test_a_plan_without_trouble_touches_no_worker(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(), sleepers)
-    trouble.start()
-    trouble.stop()
+def test_a_plan_without_faults_touches_no_worker(sleepers: Sleepers) -> None:
+    faults = FaultInjection(plan(), sleepers)
+    faults.start()
+    faults.stop()
     assert len(sleepers.workers()) == 4
 
 
 def test_only_the_gateway_is_killed(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(kill_gateway_every=0.01), sleepers)
-    trouble.start()
+    faults = FaultInjection(plan(kill_gateway_every=0.01), sleepers)
+    faults.start()
     eventually(lambda: not sleepers.gateway(), "the gateway to be killed")
-    trouble.stop()
-    assert trouble.gateway_kills >= 1
+    faults.stop()
+    assert faults.counts.gateway_kills >= 1
     assert len(sleepers.workers()) == 3
-    assert trouble.failures == []
+    assert faults.counts.failures == []
 
 
 def test_a_reload_refused_while_the_supervisor_is_dead_is_not_a_failure(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
-    trouble.start()
-    eventually(lambda: trouble.supervisor_kills, "a supervisor to be killed")
-    trouble.stop()
+    faults = FaultInjection(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
+    faults.start()
+    eventually(lambda: faults.counts.supervisor_kills, "a supervisor to be killed")
+    faults.stop()
     assert sleepers.refused
-    assert trouble.supervisor_kills == sleepers.supervisor_kills
-    assert trouble.failures == []
+    assert faults.counts.supervisor_kills == sleepers.supervisor_kills
+    assert faults.counts.failures == []
 
 
-def test_after_the_load_only_workers_are_troubled(sleepers: Sleepers) -> None:
-    trouble = t.Trouble(plan(reload_every=0.01, kill_gateway_every=0.05), sleepers)
-    trouble.start()
-    trouble.calm()
-    eventually(lambda: trouble.reloads > 20)
-    trouble.stop()
-    assert trouble.gateway_kills == 0
+def test_after_the_load_gateways_are_not_killed(sleepers: Sleepers) -> None:
+    faults = FaultInjection(plan(reload_every=0.01, kill_gateway_every=0.05), sleepers)
+    faults.start()
+    faults.load_ended()
+    eventually(lambda: faults.counts.reloads > 20)
+    faults.stop()
+    assert faults.counts.gateway_kills == 0

@@ -1,0 +1,171 @@
+"""I/O. Fault injection: kills, suspensions and reloads at fixed intervals, each in a thread.
+
+Only processes that the run itself lists as its own are touched, and it is asked anew each time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from wsraw.tools.drill.plan import Plan
+
+JOIN_TIMEOUT: Final = 60.0
+"""Seconds that a reload under way at the end may take."""
+
+CAN_SUSPEND: Final = hasattr(signal, "SIGSTOP")
+KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""On Windows os.kill with SIGTERM is TerminateProcess, which cannot be caught either."""
+
+
+class Target(Protocol):
+    """The run under test; used by several threads. Methods raise FaultError."""
+
+    def workers(self) -> Sequence[int]:
+        """The pids of the worker processes."""
+
+    def gateway(self) -> int:
+        """The pid of the gateway; 0 while it must not be killed."""
+
+    def kill_supervisor(self) -> None:
+        """Kill the supervisor and start the run again; returns when clients are served."""
+
+    def reload(self) -> None:
+        """Replace all workers; returns when that is done."""
+
+
+class FaultError(Exception):
+    """The run did not do what it was asked to; the text says why."""
+
+
+@dataclass
+class FaultCounts:
+    """The faults that were injected."""
+
+    kills: int = 0
+    stops: int = 0
+    reloads: int = 0
+    gateway_kills: int = 0
+    supervisor_kills: int = 0
+    failures: list[str] = field(default_factory=list)
+    """What the run was asked for and did not do."""
+
+
+class FaultInjection:
+    """All faults of one drill. `start` and `stop` are called once each."""
+
+    def __init__(self, plan: Plan, target: Target, seed: int | None = None) -> None:
+        self.counts = FaultCounts()
+        self._plan = plan
+        self._target = target
+        self._random = random.Random(seed)
+        self._over = threading.Event()
+        self._is_load_over = threading.Event()
+        self._gateway_lock = threading.Lock()
+        """Held while a gateway is killed, and while the load ends."""
+        self._is_supervisor_dead = False
+        self._supervisor_deaths = 0
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(every, inject, until), daemon=True)
+            for every, inject, until in (
+                (plan.kill_every, self._kill, self._over),
+                (plan.stop_every if CAN_SUSPEND else 0.0, self._suspend, self._over),
+                (plan.reload_every, self._reload, self._over),
+                (plan.kill_gateway_every, self._kill_gateway, self._is_load_over),
+                (plan.kill_supervisor_every, self._kill_supervisor, self._is_load_over),
+            )
+            if every
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def load_ended(self) -> None:
+        """Kill no more gateways, which the last answers and closes need."""
+        with self._gateway_lock:
+            self._is_load_over.set()
+
+    def stop(self) -> None:
+        """End all faults, and wait for those under way; no worker stays suspended."""
+        self._over.set()
+        self._is_load_over.set()
+        until = time.monotonic() + JOIN_TIMEOUT
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
+                if thread.is_alive():
+                    self.counts.failures.append("a reload did not end")
+
+    def _repeat(self, every: float, inject: Callable[[], None], until: threading.Event) -> None:
+        due = time.monotonic()
+        while True:
+            # Times that pass during a long reload are skipped.
+            due = max(due + every, time.monotonic())
+            if until.wait(due - time.monotonic()):
+                break
+            deaths = self._supervisor_deaths
+            try:
+                inject()
+            except FaultError as error:
+                # A run whose supervisor is dead may refuse anything.
+                if deaths == self._supervisor_deaths and not self._is_supervisor_dead:
+                    self.counts.failures.append(str(error))
+
+    def _kill(self) -> None:
+        self.counts.kills += self._signal(self._choose(), KILL)
+
+    def _suspend(self) -> None:
+        pid = self._choose()
+        if not self._signal(pid, signal.SIGSTOP):
+            return
+        self.counts.stops += 1
+        self._over.wait(self._plan.stop_for)
+        try:
+            alive = pid in self._target.workers()
+        except FaultError:
+            # Better to signal another process than to leave a worker suspended.
+            alive = True
+        if alive:
+            self._signal(pid, signal.SIGCONT)
+
+    def _kill_gateway(self) -> None:
+        pid = self._target.gateway()
+        with self._gateway_lock:
+            if not self._is_load_over.is_set():
+                self.counts.gateway_kills += self._signal(pid, KILL)
+
+    def _kill_supervisor(self) -> None:
+        self._is_supervisor_dead = True
+        self._supervisor_deaths += 1
+        try:
+            self._target.kill_supervisor()
+        except FaultError as error:
+            self.counts.failures.append(str(error))
+        self._is_supervisor_dead = False
+        self.counts.supervisor_kills += 1
+
+    def _reload(self) -> None:
+        self._target.reload()
+        self.counts.reloads += 1
+
+    def _choose(self) -> int:
+        workers = self._target.workers()
+        return self._random.choice(workers) if workers else 0
+
+    def _signal(self, pid: int, number: int) -> bool:
+        """Whether there was such a process; 0 is none."""
+        if pid <= 0:
+            return False
+        try:
+            os.kill(pid, number)
+        except OSError:
+            # It has just ended by itself.
+            return False
+        return True

@@ -1,0 +1,129 @@
+"""Sans-I/O. How connections ended: as the client saw it, and as on_close was told."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class CloseReport(NamedTuple):
+    """What the handlers report in one on_close."""
+
+    name: str
+    """The client's address."""
+    code: str
+    cause: str
+    state: str
+
+
+@dataclass
+class ConnectionEnd:
+    """The end of one connection, as the client saw it."""
+
+    kind: str
+    """`websocket`, `raw`, or `hang`, which must be disconnected."""
+    name: str
+    """The client's address."""
+    header: str = ""
+    """What its `con.state` must be: the beginning of its first record, once that was answered."""
+    is_known: bool = True
+    """Whether a worker must know of it; not that of a raw client that sent nothing."""
+    how: str = ""
+    """How it ended before its time; empty if the drill closed it."""
+    cause: str = ""
+    """The cause that its on_close reported; empty if that is not known."""
+
+
+class CloseRecords:
+    """All ends of a drill. Addresses can be reused, so ends and reports are matched in order.
+
+    `gateway_dies`: connections may be lost with it. `unheld`: a connection that is without a worker
+    at that moment gets no on_close (docs/troubleshooting.md).
+    """
+
+    def __init__(self, gateway_dies: bool = False, unheld: bool = False) -> None:
+        self.missing = 0
+        self.doubled = 0
+        self.unheld = 0
+        """Lost with a gateway and not reported, which is allowed where workers die, too."""
+        self.states_lost = 0
+        self._gateway_dies = gateway_dies
+        self._may_be_unheld = unheld
+        self._ends: dict[str, list[ConnectionEnd]] = defaultdict(list)
+        self._reports: dict[str, list[CloseReport]] = defaultdict(list)
+
+    def ended(self, end: ConnectionEnd) -> None:
+        self._ends[end.name].append(end)
+
+    def report(self, report: CloseReport) -> None:
+        """Add a report. Those about other clients of the same run do not count."""
+        self._reports[report.name].append(report)
+
+    def all_reported(self) -> bool:
+        return all(
+            len(self._reports[name]) >= sum(end.is_known for end in ends)
+            for name, ends in self._ends.items()
+        )
+
+    def match(self) -> None:
+        """Match ends and reports, and count those that do not fit. Call it once, at the end."""
+        for name, ends in self._ends.items():
+            reports = self._reports[name]
+            expected = ends if len(reports) >= len(ends) else [end for end in ends if end.is_known]
+            missing = max(0, len(expected) - len(reports))
+            if self._may_be_unheld and missing:
+                unheld = min(missing, sum(self._is_lost(end) for end in expected))
+                self.unheld += unheld
+                missing -= unheld
+            self.missing += missing
+            self.doubled += max(0, len(reports) - len(expected))
+            for end, report in zip(expected, reports, strict=False):
+                end.cause = report.cause
+                self.states_lost += bool(end.header) and end.header != report.state
+
+    def _disconnected(self) -> Iterator[ConnectionEnd]:
+        return (end for ends in self._ends.values() for end in ends if end.how)
+
+    def count_disconnected(self) -> int:
+        return sum(1 for _ in self._disconnected())
+
+    def disconnected(self, delivery: str) -> tuple[Counter[str], Counter[str]]:
+        """Count the causes of disconnections: those that break the promises, and the others.
+        Connections that were lost with a gateway are in neither."""
+        wrong: Counter[str] = Counter()
+        expected: Counter[str] = Counter()
+        for end in self._disconnected():
+            if not self._is_lost(end):
+                (expected if _is_promised(end, delivery) else wrong)[end.cause or end.how] += 1
+        return wrong, expected
+
+    def lost_with_gateway(self) -> Counter[str]:
+        """Count the causes of connections that were lost with a gateway."""
+        return Counter(end.cause or end.how for end in self._disconnected() if self._is_lost(end))
+
+    def _is_lost(self, end: ConnectionEnd) -> bool:
+        # going-away is what a gateway sends whose supervisor is dead.
+        may_be = end.cause in ("", "gateway-died", "going-away")
+        return may_be and self.looks_lost(end.how)
+
+    def looks_lost(self, how: str) -> bool:
+        """Whether the client could see this if its gateway has died."""
+        return self._gateway_dies and how.startswith(
+            ("eof", "connection reset", "broken pipe", "1001")
+        )
+
+
+def _is_promised(end: ConnectionEnd, delivery: str) -> bool:
+    """Whether the promises allow that end (docs/worker-protocol.md, delivery modes and rule 11)."""
+    if delivery == "at-most-once":
+        cause = "worker-died"
+    elif end.kind == "hang":
+        cause = "poison"
+    else:
+        return False
+    # Without a report there is only the close code, or the reset of a raw connection.
+    return end.cause == cause or (
+        not end.cause and end.how.startswith(("1011", "connection reset"))
+    )
