@@ -110,7 +110,7 @@ class Bench:
             )
             pipe: Any = Pipe()
             self.pipes.append(pipe)
-            self.endpoints.append(Endpoint(owner, pipe, con))
+            self.endpoints.append(Endpoint(owner.shared, pipe, con))
             pipe.says = REQUEST
         for _ in range(30):
             self.turn()
