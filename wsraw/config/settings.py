@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     with its fragments joined."""
     subprotocols: tuple[str, ...] = ()
     """A WebSocket subprotocol that the handlers support. May be repeated, preferred ones first; the
-    first one that a client offers is selected."""
+    first of them that a client offers is selected."""
     on_exception: Literal["close", "keep"] = "close"
     """Whether to close or keep a connection when its handler raises an exception."""
     delivery: Delivery = "at-least-once"
@@ -186,8 +186,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     byte_rate: Size = 0
     """Bytes per second that a client may send on average. 0: no limit."""
     rate_burst: Seconds = 1.0
-    """How much a client may send at once after a pause: as much as message_rate and byte_rate allow
-    in this time."""
+    """How much a client may send at once after a silence: as much as message_rate and byte_rate
+    allow in this time."""
     rate_action: Literal["pause", "close"] = "pause"
     """What happens to a client that exceeds message_rate or byte_rate. pause: the gateway reads
     from it more slowly. close: it is closed (1008)."""
@@ -208,9 +208,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pause_timeout: Seconds = 120.0
     """Close (1013) a connection when reading from it has been paused for this long."""
     memory_limit: Size = 0
-    """Maximum number of bytes held for all connections together. Above 80 %, new clients are
-    refused. Above 100 %, reading stops, and the connections that hold the most are closed (1013).
-    0: a quarter of the memory of this machine or container."""
+    """Maximum number of bytes held for all connections together. Above 80 %, new clients are not
+    accepted and wait. Above 100 %, reading stops, and the connections that hold the most are closed
+    (1013). 0: a quarter of the memory of this machine or container."""
     ping_interval: Seconds = 20.0
     """Ping a WebSocket that has been silent for this long."""
     ping_timeout: Seconds = 20.0
