@@ -1,7 +1,7 @@
-"""Sans-I/O. What somebody outside has caused: counted, and told in the log without flooding it.
+"""Sans-I/O. What clients and workers cause: counted, and logged without flooding the log.
 
-A bound that was reached and a client that was turned away have the name of the setting that is the
-reason, so that a line says what to change. Lines about workers have no name.
+A limit that was reached and a client that was refused are counted under the setting that is the
+reason, so that the log line says what to change. Lines about workers have no such name.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from wsraw.runtime.printable import printable
 log = logging.getLogger("wsraw.gateway")
 
 TELL_EVERY: Final = 10.0
-"""Seconds between two lines about the same bound; those between are counted."""
+"""Seconds between two log lines about the same limit; what happens between them is counted."""
 
 FAULT: Final = "fault"
-"""What ends for a fault of our own is counted by this name."""
+"""The name under which connections are counted that a bug in wsraw has ended."""
 
 TRACEBACKS: Final = 5
-"""Faults of our own whose tracebacks are written at once; then one in TELL_EVERY seconds."""
+"""Tracebacks of bugs that are logged at once; then one every TELL_EVERY seconds."""
 
 BURST: Final = 20
-"""Lines about workers that are written at once, after a time without any; then one a second."""
+"""Lines about workers that are logged at once, after a time without any; then one a second."""
 
 CROWDED: Final = "memory_limit (80 %)"
 LEFT: Final = "memory_limit (6 %)"
-"""Bounds that are not settings by themselves."""
+"""Limits that are a part of a setting."""
 
 DONE: Final = {
     "max_connections": "refused a connection (503, raw: reset)",
@@ -59,11 +59,11 @@ ROUTINE: Final = frozenset({"idle_timeout", "ping_timeout"})
 """What happens every day: clients fall silent, and networks lose them."""
 
 UNTOLD: Final = frozenset({"verdict"})
-"""Counted, but no line in the log: that is for who has decided."""
+"""Counted, but not logged: the handler that has decided can do that."""
 
 
 class _Lines:
-    """Lines of one kind: `burst` of them at once, then one in `interval` seconds."""
+    """Log lines of one kind: `burst` of them at once, then one every `interval` seconds."""
 
     __slots__ = ("_ahead", "_free_at", "_interval", "count", "last", "level", "since")
 
@@ -71,9 +71,9 @@ class _Lines:
         self._interval = interval
         self._ahead = (burst - 1) * interval
         self._free_at = 0.0
-        """When all of the burst is there again (GCRA, as ATM shapes its cells)."""
+        """When a whole burst is allowed again (the generic cell rate algorithm, GCRA)."""
         self.count = 0
-        """Of what has not been told yet."""
+        """How often it has happened since the last line."""
         self.last = ""
         self.level = logging.WARNING
         self.since = 0.0
@@ -89,7 +89,7 @@ class _Lines:
 
 
 class Counters:
-    """What was refused, closed or held up, by the setting that was the reason."""
+    """How often each limit was reached, and how often it is logged."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -97,10 +97,10 @@ class Counters:
         self._workers = _Lines(BURST, 1.0)
         self._faults = _Lines(TRACEBACKS, TELL_EVERY)
         self.now = 0.0
-        """The loop's clock, for lines about workers; whoever owns this sets it."""
+        """The loop's clock, for lines about workers; set by the owner."""
 
-    def hit(self, name: str, now: float, who: str = "") -> None:
-        """A bound was reached, by that peer."""
+    def hit(self, name: str, now: float, peer: str = "") -> None:
+        """Count a limit that `peer` has reached."""
         self.counts[name] = self.counts.get(name, 0) + 1
         if name in UNTOLD:
             return
@@ -109,12 +109,12 @@ class Counters:
             lines = self._kinds[name] = _Lines(1, TELL_EVERY)
             lines.level = logging.INFO if name in ROUTINE else logging.WARNING
         lines.count += 1
-        lines.last = who
+        lines.last = peer
         if lines.is_due(now):
             self._tell_limit(name, lines, now)
 
-    def fault(self, who: str, error: BaseException) -> None:
-        """Something of ours has raised, and who it was about ends for that."""
+    def fault(self, what: str, error: BaseException) -> None:
+        """Count a bug in wsraw that has raised, and has ended `what`."""
         self.counts[FAULT] = self.counts.get(FAULT, 0) + 1
         lines = self._faults
         lines.count += 1
@@ -123,10 +123,11 @@ class Counters:
         more = f" ({lines.count - 1} more faults were not shown)" if lines.count > 1 else ""
         lines.told(self.now)
         text = "%s was ended by a bug in wsraw; please report it%s"
-        log.error(text, who, more, exc_info=error)
+        log.error(text, what, more, exc_info=error)
 
     def say(self, level: str, text: str, *args: object) -> None:
-        """Log a line that a worker can cause, or somebody who would be one; or leave it out."""
+        """Log a line that a worker can cause, or a peer that claims to be one, unless there are too
+        many."""
         lines = self._workers
         lines.level = logging.getLevelNamesMapping()[level.upper()]
         lines.count += 1
@@ -135,7 +136,7 @@ class Counters:
             self._tell_worker(self.now)
 
     def tick(self, now: float) -> None:
-        """Once a second: tell what has come since the last line."""
+        """Once a second, log what has been counted since the last line."""
         for name, lines in self._kinds.items():
             if lines.is_due(now):
                 self._tell_limit(name, lines, now)

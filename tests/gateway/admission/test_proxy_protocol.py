@@ -219,7 +219,7 @@ def test_a_header_of_an_untrusted_address_is_refused_unread(name: str) -> None:
     assert (reader.state, reader.found) == ("reading", False)
     reader.receive_data(data[size - 1 :])
     assert (reader.state, reader.found, reader.address) == ("wrong", True, None)
-    assert reader.error == "a PROXY header, and it is no trusted proxy"
+    assert reader.error == "it sent a PROXY header and is not a trusted proxy"
 
 
 def test_bytes_of_an_untrusted_address_without_a_header_are_data() -> None:

@@ -1,12 +1,12 @@
-"""Sans-I/O. Who the client is, when proxies in front of us say so in HTTP headers.
+"""Sans-I/O. The client's address as proxies in front of the gateway tell it in HTTP headers.
 
 Anybody can write these headers; only what our own proxies have added can be believed. Each proxy
-adds the address that *it* was connected from at the right end. So we go from right to left, as long
-as the address at hand is a trusted proxy's: the first one that is not is the client. What stands to
-the left of that is the client's own invention.
+appends the address that *it* was connected from. So the header is read from right to left, as long
+as the address is that of a trusted proxy: the first one that is not is the client. Whatever is to
+the left of that was made up by the client.
 
-One header alone is read, as configured: a proxy that writes X-Forwarded-For passes a client's
-Forwarded on as it came, and the other way round.
+Only one of the headers is read, as configured: a proxy that writes X-Forwarded-For passes on a
+client's Forwarded as it came, and the other way round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from wsraw.config.addresses import Address, Networks, parse_address
 
 MAX_HOPS: Final = 32
-"""Proxies that a request may have passed; further to the left nothing is read."""
+"""Proxies that a request may have passed; nothing is read further to the left."""
 
 _PAIR: Final = re.compile(
     r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^ \t",;]*)[ \t]*"""
@@ -29,20 +29,20 @@ _NODE: Final = re.compile(
 
 
 class Forwarded(NamedTuple):
-    """What the headers say of the client."""
+    """What the headers say about the client."""
 
     address: Address | None
-    """None where a proxy hides it (`unknown`, `_name`)."""
+    """None if a proxy hides it (`unknown`, `_name`)."""
     peer: str
-    """The address as people write it, with a port if one is known."""
+    """The address as text, with a port if one is known."""
     scheme: str = ""
-    """`http` or `https`: how the client came to the first of our proxies."""
+    """`http` or `https`: how the client has connected to the first of our proxies."""
     host: str = ""
-    """The Host that it asked for there."""
+    """The Host of its request there."""
 
 
 def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
-    """The client as X-Forwarded-For, -Proto and -Host tell; None if they do not.
+    """The client according to X-Forwarded-For, -Proto and -Host, or None.
 
     `headers` has lower-case names, duplicates joined with commas.
     """
@@ -62,7 +62,7 @@ def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | N
     hosts = _split(headers.get("x-forwarded-host", ""))
     if found is None and not protos and not hosts:
         return None
-    # As many as there are addresses: one for each. Else the last proxy has written its own.
+    # If there are as many as addresses, each has one. Otherwise the last proxy has set its own.
     scheme = protos[place if len(protos) == len(hops) else 0].lower() if protos else ""
     host = hosts[place if len(hosts) == len(hops) else 0] if hosts else ""
     scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
@@ -73,7 +73,7 @@ def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | N
 
 
 def forwarded(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
-    """The client as Forwarded tells (RFC 7239); None if it does not."""
+    """The client according to Forwarded (RFC 7239), or None."""
     found: Forwarded | None = None
     for element in _split(headers.get("forwarded", "")):
         pairs = _parse_element(element)
@@ -90,10 +90,10 @@ def forwarded(headers: dict[str, str], trusted: Networks) -> Forwarded | None:
 
 
 def _split(value: str) -> list[str]:
-    """Elements of a list header, the last first; commas in quotes separate nothing.
+    """The elements of a list header, the last first; commas within quotes do not separate.
 
-    Read from the right, as what our proxies have added is whole: a quote that a client has opened
-    and not closed must not swallow it.
+    Read from the right, because what our proxies have added is complete: a quote that a client has
+    opened and not closed must not swallow it.
     """
     parts: list[str] = []
     end = len(value)
@@ -119,7 +119,7 @@ def _split(value: str) -> list[str]:
 
 
 def _parse_element(element: str) -> dict[str, str] | None:
-    """The pairs of one `forwarded-element`, names in lower case; None if it is none."""
+    """The pairs of one `forwarded-element`, names in lower case; None if it is malformed."""
     pairs: dict[str, str] = {}
     at = 0
     while at < len(element):
@@ -130,7 +130,7 @@ def _parse_element(element: str) -> dict[str, str] | None:
         if value.startswith('"'):
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
         if name in pairs:
-            # Each parameter once at most (RFC 7239, section 4).
+            # Each parameter may occur once at most (RFC 7239, section 4).
             return None
         pairs[name] = value
         at = found.end()

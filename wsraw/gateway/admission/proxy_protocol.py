@@ -1,11 +1,10 @@
-"""Sans-I/O. The PROXY protocol, versions 1 and 2: who the client is, in front of all else.
+"""Sans-I/O. The PROXY protocol, versions 1 and 2: the client's address, before its first byte.
 
-After HAProxy's proxy-protocol.txt. The header is the first thing that comes, before TLS, and says
-what a proxy knows of the connection behind it. It must not be guessed whether there is one: who
-could send a header of their own choice would have an address of their own choice. So one is read
-only from those who are trusted.
+See HAProxy's proxy-protocol.txt. The header comes first, before TLS, and says what a proxy knows
+about the client behind it. A client that could send such a header itself could choose its address,
+so it is read from trusted proxies alone.
 
-Whoever reads it takes what is behind it (`rest`) as the first bytes of the client.
+The bytes behind the header (`rest`) are the first bytes of the client.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Final, Literal
 from wsraw.config.addresses import Address, parse_address
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-"""How version 2 begins: what no text protocol would send."""
+"""The start of version 2, which no text protocol would send."""
 
 MAX_LINE: Final = 107
 """Bytes of a line of version 1, its end included (section 2.1)."""
 
 MAX_SIZE: Final = 4 * 1024
-"""Bytes of a header of version 2; it could say 65,535, but TLVs are small. HAProxy writes and reads
-no more than one buffer, of which addresses and TLVs are a few hundred bytes."""
+"""Bytes of a header of version 2 at most. The format allows 65,535, but addresses and TLVs take a
+few hundred, and HAProxy writes and reads no more than one buffer."""
 
 _BEGIN: Final = b"PROXY "
 _LINE: Final = re.compile(
@@ -41,7 +40,7 @@ _CLIENT_SSL: Final = 0x01
 
 
 class ProxyReader:
-    """Reads one header; the same for any cut of its bytes. Never raises on what was sent."""
+    """Reads one header, however its bytes are split. Nothing that is sent makes it raise."""
 
     __slots__ = (
         "_buffer",
@@ -57,22 +56,22 @@ class ProxyReader:
     )
 
     def __init__(self, optional: bool = False, trusted: bool = True) -> None:
-        """With `optional` there may be none; a peer that is not `trusted` must send none."""
+        """With `optional` a peer may send none; one that is not `trusted` must not send one."""
         self._buffer = bytearray()
         self._optional = optional
         self._trusted = trusted
         self.state: Literal["reading", "done", "wrong"] = "reading"
         self.rest = b""
-        """What came behind the header; with `optional` all there is, where there was none."""
+        """The bytes behind the header; all bytes where there was none, and it is `optional`."""
         self.error = ""
         self.found = False
         """A header has begun: its signature is complete."""
         self.address: Address | None = None
-        """The client's; None where the proxy speaks for itself, or does not know."""
+        """The client's; None if the proxy itself is the client, or does not know it."""
         self.peer = ""
-        """The same with its port, as people write it; empty where it is not known."""
+        """The same with its port, as text; empty if it is not known."""
         self.tls = False
-        """The client came to the proxy over TLS."""
+        """The client has connected to the proxy with TLS."""
 
     @property
     def begun(self) -> bool:
@@ -80,7 +79,7 @@ class ProxyReader:
         return bool(self._buffer)
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes; look at `state` then."""
+        """Add bytes; `state` tells the result."""
         buffer = self._buffer
         buffer += data
         if SIGNATURE.startswith(buffer[: len(SIGNATURE)]):
@@ -94,12 +93,12 @@ class ProxyReader:
         elif self._optional:
             self._done(0)
         else:
-            self._fail("it begins with no PROXY header")
+            self._fail("it does not begin with a PROXY header")
 
     def _may_read(self) -> bool:
-        """A stranger's header is none of our business, and a checksum is work."""
+        """Refuse a header of an untrusted peer before its checksum costs time."""
         if self.found and not self._trusted:
-            self._fail("a PROXY header, and it is no trusted proxy")
+            self._fail("it sent a PROXY header and is not a trusted proxy")
             return False
         return True
 
@@ -130,17 +129,17 @@ class ProxyReader:
             return
         found = _LINE.fullmatch(buffer, 0, end)
         if found is None:
-            self._fail("the PROXY line is none")
+            self._fail("the PROXY line is malformed")
             return
         if found[1]:
             source, target = (parse_address(found[n].decode()) for n in (2, 3))
             colon = found[1] == b"6"
             texts = found[2], found[3]
             if source is None or target is None or any((b":" in t) is not colon for t in texts):
-                self._fail("the PROXY line has no addresses of its family")
+                self._fail("the addresses of the PROXY line are not of its family")
                 return
             if max(int(found[4]), int(found[5])) > 65535:
-                self._fail("the PROXY line has no ports")
+                self._fail("a port of the PROXY line is above 65535")
                 return
             self._set(source, int(found[4]))
         self._done(end)
@@ -177,12 +176,12 @@ class ProxyReader:
             port = int.from_bytes(header[_HEAD + 2 * width :][:2], "big")
             self._set(_from_bytes(text), port)
         else:
-            # LOCAL: the proxy itself, for a health check. UNSPEC, unix: a client without address.
+            # LOCAL: a health check of the proxy. UNSPEC, unix: a client without an address.
             self.tls = False if command == 0 else self.tls
         self._done(len(header))
 
     def _read_tlvs(self, header: bytes, start: int) -> bool:
-        """Look at what is of interest in type, length, value; False when it cannot be right."""
+        """Read the TLVs that matter; False if they are malformed."""
         at = start
         sums = 0
         while at < len(header):

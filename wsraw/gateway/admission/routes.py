@@ -1,4 +1,4 @@
-"""Sans-I/O. Which pool a client belongs to: asked once for each connection, before it stands."""
+"""Sans-I/O. Which pool a client belongs to: decided once, before its connection is open."""
 
 from __future__ import annotations
 
@@ -12,59 +12,61 @@ from wsraw.config.settings import RouteSettings, Settings
 
 
 class Found(NamedTuple):
-    """Where a client belongs."""
+    """The pool of a client."""
 
     pool: str
     settings: Settings
-    """Those of the run, with the pool's own in place."""
+    """The run's settings, with the pool's own in place of them."""
     params: dict[str, str]
-    """The values of the path's names."""
+    """The values of the parameters in the path."""
     subprotocol: str = ""
-    """To be agreed on."""
+    """The one to agree on; empty: one of the setting `subprotocols`."""
 
 
 _NONE: Final[dict[str, str]] = {}
 
 
 class _Rule:
-    """One route, compiled."""
+    """One route, ready to be matched."""
 
-    __slots__ = ("_host", "_path", "_said", "_settings", "for_raw", "for_websocket")
+    __slots__ = ("_host", "_path", "_route", "_settings", "for_raw", "for_websocket")
 
-    def __init__(self, said: RouteSettings, settings: Settings) -> None:
-        self._said = said
+    def __init__(self, route: RouteSettings, settings: Settings) -> None:
+        self._route = route
         self._settings = settings
-        self._path = patterns.Pattern(said.path) if said.path else None
-        self._host = Hosts((said.host,)) if said.host else None
-        self.for_websocket = said.kind != "raw"
-        self.for_raw = said.kind != "websocket" and not (said.path or said.host or said.subprotocol)
+        self._path = patterns.Pattern(route.path) if route.path else None
+        self._host = Hosts((route.host,)) if route.host else None
+        self.for_websocket = route.kind != "raw"
+        self.for_raw = route.kind != "websocket" and not (
+            route.path or route.host or route.subprotocol
+        )
 
-    def takes_raw(self, listener: str) -> Found | None:
-        said = self._said
-        if said.listener and not pools.is_listener(said.listener, listener):
+    def match_raw(self, listener: str) -> Found | None:
+        route = self._route
+        if route.listener and not pools.is_listener(route.listener, listener):
             return None
-        return Found(said.pool, self._settings, _NONE)
+        return Found(route.pool, self._settings, _NONE)
 
-    def takes_websocket(
+    def match_websocket(
         self, listener: str, segments: list[str] | None, host: str, offered: Sequence[str]
     ) -> Found | None:
-        said, params = self._said, _NONE
+        route, params = self._route, _NONE
         if self._path is not None:
             matched = self._path.match(segments) if segments is not None else None
             if matched is None:
                 return None
             params = matched
         if (
-            (said.subprotocol and said.subprotocol not in offered)
-            or (said.listener and not pools.is_listener(said.listener, listener))
+            (route.subprotocol and route.subprotocol not in offered)
+            or (route.listener and not pools.is_listener(route.listener, listener))
             or (self._host is not None and not self._host.allow(host))
         ):
             return None
-        return Found(said.pool, self._settings, params, said.subprotocol)
+        return Found(route.pool, self._settings, params, route.subprotocol)
 
 
 class Routes:
-    """The settings `pools` and `routes`, at work."""
+    """The settings `pools` and `routes`, ready to be matched."""
 
     def __init__(self, settings: Settings) -> None:
         in_force = pools.in_force(settings)
@@ -75,9 +77,9 @@ class Routes:
         self._rest = Found(rest, in_force[rest], _NONE) if rest is not None else None
 
     def raw(self, listen: Listen) -> Found | None:
-        """The pool of a raw client of that listener, or None: there is none for it."""
+        """The pool of a raw client of that listener, or None."""
         for rule in self._for_raw:
-            found = rule.takes_raw(listen.name)
+            found = rule.match_raw(listen.name)
             if found is not None:
                 return found
         return self._rest
@@ -85,12 +87,12 @@ class Routes:
     def websocket(
         self, listen: Listen, target: str, host: str, offered: Sequence[str]
     ) -> Found | None:
-        """The same for a WebSocket: by its request's target, by the Host that it was opened under,
-        by the subprotocols that it offers."""
+        """The pool of a WebSocket client by its request's target and Host and by the subprotocols
+        that it offers, or None."""
         if self._for_websocket:
             segments = patterns.split(target)
             for rule in self._for_websocket:
-                found = rule.takes_websocket(listen.name, segments, host, offered)
+                found = rule.match_websocket(listen.name, segments, host, offered)
                 if found is not None:
                     return found
         return self._rest

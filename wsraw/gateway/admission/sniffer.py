@@ -1,19 +1,18 @@
-"""Sans-I/O. Raw, WebSocket, plain HTTP or not yet known: from the first bytes alone.
+"""Sans-I/O. What a client speaks (raw, WebSocket or plain HTTP), found from its first bytes.
 
-- The first byte that cannot belong to a method of HTTP and a space makes a connection raw. The
-  methods are those that servers commonly know: to wait for the end of any word would make raw
-  clients wait for nothing. A listener that is for WebSockets alone knows no raw clients, and takes
-  any word in capitals for a method.
+- The first byte that cannot belong to an HTTP method and a space makes a connection raw. The known
+  methods are those of common servers: waiting for the end of any word would delay raw clients. A
+  listener for WebSockets alone has no raw clients, and takes any word in capitals for a method.
 - Behind the method, the first line decides: if it is not ``METHOD target HTTP/1.x`` when it ends,
-  the connection is raw. Where it does not end within MAX_LINE, it is raw if it cannot become such a
-  line; else it is a request, and too big: the target is of the choice of a page.
-- Once that line is valid the connection is HTTP and can never be raw by accident: a handler must
-  not be given half a request, cookies and all, as data. The complete head says whether it asks for
+  the connection is raw. If it does not end within MAX_LINE, the connection is raw if it cannot
+  become such a line; else it is a request, and too big: a web page can choose the target.
+- Once that line is valid, the connection is HTTP and cannot become raw by accident: a handler must
+  not get half a request, with its cookies, as data. The complete head says whether it asks for
   an upgrade to ``websocket``; only a GET can.
 
-How the bytes were cut on their way changes nothing: limits are counted from the first byte, not
-judged at the end of a read. Each byte is looked at a bounded number of times, so that a client that
-sends single bytes costs no more than one that does not.
+It does not matter how the bytes are split: limits count from the first byte, not from the end of a
+read. Each byte is looked at a bounded number of times, so that a client that sends single bytes
+costs no more than others.
 """
 
 from __future__ import annotations
@@ -118,9 +117,9 @@ class Sniffer:
         """Add bytes; the verdict is the same for any cut of the same bytes."""
         self.buffer += data
         if self.verdict is Verdict.UNKNOWN:
-            self._judge_line()
+            self._check_line()
         if self.verdict is Verdict.HTTP:
-            self._judge_head()
+            self._check_head()
         return self.verdict
 
     @property
@@ -128,7 +127,7 @@ class Sniffer:
         """Whether the request's method is HEAD: its answer has no body."""
         return self.buffer.startswith(b"HEAD ")
 
-    def _judge_line(self) -> None:
+    def _check_line(self) -> None:
         buffer = self.buffer
         if not self._can_be_http(bytes(buffer[:_LONGEST_METHOD])):
             self.verdict = Verdict.RAW
@@ -149,7 +148,7 @@ class Sniffer:
             return _ANY_METHOD.fullmatch(start) is not None or not start
         return speaks_http(start) is not False
 
-    def _judge_head(self) -> None:
+    def _check_head(self) -> None:
         buffer = self.buffer
         end = _HEAD_END.search(buffer, self._seen, self._max_head)
         if end is not None:
@@ -166,7 +165,7 @@ class Sniffer:
                     self.verdict = Verdict.WEBSOCKET
             if self.verdict is Verdict.WEBSOCKET and self.head_size > MAX_LINE:
                 lines = bytes(buffer[: self.head_size]).split(b"\n")
-                # The library behind the handshake takes no longer ones, with CRLF at their end.
+                # As if each ended with CRLF.
                 if any(len(line.rstrip(b"\r")) + 2 > MAX_LINE for line in lines):
                     self.verdict = Verdict.TOO_BIG
         elif len(buffer) >= self._max_head:
