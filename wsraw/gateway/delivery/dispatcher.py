@@ -56,7 +56,7 @@ class Dispatcher:
 
     def __init__(self, flow: Flow, max_deliveries: int) -> None:
         self._flow = flow
-        self._suspicion = Suspects(max_deliveries)
+        self._suspects = Suspects(max_deliveries)
         self.poisoned: list[tuple[Entry, Event, int, int]] = []
         """Events that were dropped for the workers they killed or the links they broke: the entry,
         the event, the number of deaths, the number of lost links."""
@@ -207,7 +207,7 @@ class Dispatcher:
         """Take acked events out of flight and out of the accounts."""
         worker.fresh_acks = True
         self.with_output.add(worker)
-        flow, suspicion = self._flow, self._suspicion
+        flow, suspects = self._flow, self._suspects
         # Once a turn: the age of the next events is not known before the acks are measured.
         stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
         flights = worker.window.take(ack)
@@ -220,14 +220,14 @@ class Dispatcher:
             entry.in_flight -= 1
             if entry.gone:
                 # The worker acked its on_close too early; the accounts must stay right.
-                suspicion.clear(flight.event)
+                suspects.clear(flight.event)
                 continue
             size = flight.size
             flow.total -= size
             entry.held -= size
             try:
-                if suspicion:
-                    suspicion.clear(flight.event)
+                if suspects:
+                    suspects.clear(flight.event)
                 if entry.pauses:
                     flow.resume_if_low(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
@@ -296,7 +296,7 @@ class Dispatcher:
             entry.queue = None
             return
         pool = entry.pool
-        if self._suspicion and not entry.in_flight and entry.parked[0][0] in self._suspicion:
+        if self._suspects and not entry.in_flight and entry.parked[0][0] in self._suspects:
             queue = pool.suspects
         elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.inherited):
             queue = holder.bound
@@ -429,7 +429,7 @@ class Dispatcher:
         # All are delivered: workers that have none of them in flight rejoin.
         for worker in list(pool.isolated):
             if not any(
-                flight.event in self._suspicion for flight in worker.window.in_flight.values()
+                flight.event in self._suspects for flight in worker.window.in_flight.values()
             ):
                 worker.window.reopen()
                 pool.isolated.remove(worker)
@@ -568,7 +568,7 @@ class Dispatcher:
             entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
-                self._suspicion.clear(flight.event)
+                self._suspects.clear(flight.event)
                 continue
             entries[entry] = None
             try:
@@ -608,11 +608,11 @@ class Dispatcher:
         event.delivery += died and flight.left
         deaths = losses = 0
         if lost and flight.left:
-            losses = self._suspicion.lost(flight, alone)
+            losses = self._suspects.lost(flight, alone)
         elif counts and flight.left and certain:
-            deaths = self._suspicion.died(flight, alone)
+            deaths = self._suspects.died(flight, alone)
         elif counts and flight.left:
-            self._suspicion.suspect(event)
+            self._suspects.suspect(event)
             self.unconfirmed.append(event)
         if deaths or losses:
             self._flow.remove(entry, flight.size)
@@ -627,10 +627,10 @@ class Dispatcher:
 
     def confirm(self, events: Iterable[Event]) -> None:
         """Count a death for events whose worker has not come back."""
-        self._suspicion.confirm(events)
+        self._suspects.confirm(events)
 
     def _drop(self, entry: Entry, event: Event, size: int) -> None:
-        self._suspicion.clear(event)
+        self._suspects.clear(event)
         self._flow.remove(entry, size)
 
     def _release_bound(self, worker: Worker) -> None:

@@ -1,9 +1,8 @@
-"""Sans-I/O. Connections opened with `reconnect`: when one ends, its successor is on the way.
+"""Sans-I/O. Successors of connections that were opened with `reconnect`.
 
-The successor is a connection of its own, with a new id: the old one has had its on_close, and what
-a peer knew of it is lost. It takes over the name and the worker; sends to it wait until it stands,
-and on_connect says that it does, for raw ones too. Each attempt that fails is told like any other
-connection's end.
+A successor is a new connection with a new id: the old one has had its on_close, and its peer has
+forgotten it. It takes over the name and the worker. Data sent to it waits until it is open; then
+its on_connect comes, also for a raw one. An attempt that fails is reported like any other end.
 """
 
 from __future__ import annotations
@@ -18,19 +17,18 @@ from wsraw.gateway.delivery.registry import Registry
 from wsraw.link.states import GONE, READY
 
 FIRST_DELAY: Final = 0.5
-"""Seconds before the first new attempt; doubled for each one that fails."""
+"""Seconds before the first attempt; doubled after each one that fails."""
 
 LONGEST_DELAY: Final = 30.0
 
 MOST_DOUBLINGS: Final = 10
-"""More than it takes to reach LONGEST_DELAY."""
+"""More than enough to reach LONGEST_DELAY."""
 
 STABLE_AFTER: Final = 10.0
-"""A connection that was open for so many seconds was not a failure: its end begins a new count.
-What it took to open it does not count."""
+"""Seconds for which a connection must be open for the count of attempts to begin anew."""
 
 WANTED: Final = {"handler", "going-away", "owner-left"}
-"""Causes that mean somebody wanted it to end."""
+"""Causes of a wanted end, after which there is no successor."""
 
 
 class Reconnects:
@@ -41,7 +39,7 @@ class Reconnects:
         self._random = random
 
     def reopen(self, now: float) -> None:
-        """Once a turn: open the successors of those that have ended."""
+        """Once a turn: open successors of connections that have ended."""
         ended, self._registry.ended = self._registry.ended, []
         for entry in ended:
             try:
@@ -55,7 +53,7 @@ class Reconnects:
         if reopening is None or registry.stopping or entry.con.ending.cause in WANTED:
             return
         attempts = 0 if now - entry.con.keepalive.opened_at > STABLE_AFTER else reopening.attempts
-        # A server that is away for a night makes more doublings than a float can hold.
+        # A night without the server would double the delay more often than a float can hold.
         doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
         delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
         about = {"reconnects": attempts + 1}
