@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from tests.fuzz.targets import handshake
 from tests.library import judge_request
 from wsraw.config.settings import Settings
-from wsraw.gateway.admission.sniffer import Sniffer, Verdict
+from wsraw.gateway.admission.sniffer import Finding, Sniffer
 from wsraw.gateway.websocket.handshake import HandshakeError, ServerHandshake
 
 SEEDS = [seed[1:] for seed in handshake.SEEDS if seed[1:].startswith(b"GET ")]
@@ -16,7 +16,7 @@ WORDS = handshake.WORDS
 
 def run(data: bytes) -> Hashable:
     sniffer = Sniffer()
-    if sniffer.receive_data(data) is not Verdict.WEBSOCKET:
+    if sniffer.receive_data(data) is not Finding.WEBSOCKET:
         return None
     head = data[: sniffer.head_size]
     try:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from tests.corpus import CASES
 from tests.fuzz.oracles import pieces
-from wsraw.gateway.admission.sniffer import MAX_HEAD, MAX_HEADERS, MAX_LINE, Sniffer, Verdict
+from wsraw.gateway.admission.sniffer import MAX_HEAD, MAX_HEADERS, MAX_LINE, Finding, Sniffer
 
 GET = b"GET / HTTP/1.1\r\n"
 SEEDS = [case.data[:2000] for case in CASES] + [
@@ -62,41 +62,41 @@ def is_request(line: bytes) -> bool:
     )
 
 
-def expected(data: bytes, any_method: bool) -> tuple[Verdict, int]:
+def expected(data: bytes, any_method: bool) -> tuple[Finding, int]:
     if not can_begin(data, any_method):
-        return Verdict.RAW, 0
+        return Finding.RAW, 0
     line, newline, _ = data[:MAX_LINE].partition(b"\n")
     if not newline:
         if len(data) < MAX_LINE:
-            return Verdict.UNKNOWN, 0
+            return Finding.UNKNOWN, 0
         ends = ("HTTP/1.1\r\n"[:n].encode() for n in range(10))
         can_become = any(is_request(line + end) for end in (b"", b" HTTP/1.1", b"/ HTTP/1.1"))
         can_become = can_become or any(
             line.endswith(b" " + end) and is_request(line.removesuffix(end) + b"HTTP/1.1")
             for end in ends
         )
-        return (Verdict.TOO_BIG if can_become else Verdict.RAW), 0
+        return (Finding.TOO_BIG if can_become else Finding.RAW), 0
     if not is_request(line):
-        return Verdict.RAW, 0
+        return Finding.RAW, 0
     words = line.split(b" ")
     lines = data[:MAX_HEAD].split(b"\n")
     size = 0
-    found = Verdict.PLAIN_HTTP
+    found = Finding.PLAIN_HTTP
     for i, text in enumerate(lines[:-1]):
         size += len(text) + 1
         if i and text in (b"", b"\r"):
             # Lines, without the first one and this one.
             if i - 1 > MAX_HEADERS:
-                return Verdict.TOO_MANY, size
+                return Finding.TOO_BIG, size
             longest = max(len(each.rstrip(b"\r")) + 2 for each in lines[:i])
-            is_long = found is Verdict.WEBSOCKET and longest > MAX_LINE
-            return (Verdict.TOO_BIG if is_long else found), size
+            is_long = found is Finding.WEBSOCKET and longest > MAX_LINE
+            return (Finding.TOO_BIG if is_long else found), size
         name, colon, value = text.partition(b":")
         if i and colon and name.lower() == b"upgrade" and words[0] == b"GET":
             tokens = [token.strip().lower() for token in value.split(b",")]
             if b"websocket" in tokens:
-                found = Verdict.WEBSOCKET
-    return (Verdict.TOO_BIG if len(data) >= MAX_HEAD else Verdict.HTTP), 0
+                found = Finding.WEBSOCKET
+    return (Finding.TOO_BIG if len(data) >= MAX_HEAD else Finding.HTTP), 0
 
 
 def run(data: bytes) -> Hashable:
@@ -105,14 +105,14 @@ def run(data: bytes) -> Hashable:
 
 def judge(data: bytes, any_method: bool) -> Hashable:
     whole = Sniffer(any_method=any_method)
-    verdict = whole.receive_data(data) if data else whole.verdict
-    assert (verdict, whole.head_size) == expected(data, any_method)
+    finding = whole.receive_data(data) if data else whole.finding
+    assert (finding, whole.head_size) == expected(data, any_method)
     cut = Sniffer(any_method=any_method)
-    known = Verdict.UNKNOWN
+    known = Finding.UNKNOWN
     for piece in pieces(data):
         known = cut.receive_data(piece)
-        if known is not Verdict.UNKNOWN and known is not Verdict.HTTP:
+        if known is not Finding.UNKNOWN and known is not Finding.HTTP:
             break
-    assert (known, cut.head_size) == (verdict, whole.head_size)
+    assert (known, cut.head_size) == (finding, whole.head_size)
     assert whole.buffer == data
-    return verdict, len(data).bit_length(), whole.head_size.bit_length()
+    return finding, len(data).bit_length(), whole.head_size.bit_length()

@@ -74,7 +74,7 @@ def speaks_http(start: bytes) -> bool | None:
     return None if can_become else False
 
 
-class Verdict(Enum):
+class Finding(Enum):
     """What the bytes so far say."""
 
     UNKNOWN = "unknown"
@@ -99,8 +99,8 @@ class Sniffer:
         "_max_head",
         "_seen",
         "buffer",
+        "finding",
         "head_size",
-        "verdict",
     )
 
     def __init__(self, max_head: int = MAX_HEAD, any_method: bool = False) -> None:
@@ -108,19 +108,19 @@ class Sniffer:
         self._any_method = any_method
         self.buffer = bytearray()
         """All bytes so far, to be replayed."""
-        self.verdict = Verdict.UNKNOWN
+        self.finding = Finding.UNKNOWN
         self.head_size = 0
         """Where the head ends in `buffer`, once it is complete."""
         self._seen = 0
 
-    def receive_data(self, data: bytes) -> Verdict:
-        """Add bytes; the verdict is the same for any cut of the same bytes."""
+    def receive_data(self, data: bytes) -> Finding:
+        """Add bytes; the finding is the same for any cut of the same bytes."""
         self.buffer += data
-        if self.verdict is Verdict.UNKNOWN:
+        if self.finding is Finding.UNKNOWN:
             self._check_line()
-        if self.verdict is Verdict.HTTP:
+        if self.finding is Finding.HTTP:
             self._check_head()
-        return self.verdict
+        return self.finding
 
     @property
     def is_head(self) -> bool:
@@ -130,16 +130,16 @@ class Sniffer:
     def _check_line(self) -> None:
         buffer = self.buffer
         if not self._can_be_http(bytes(buffer[:_LONGEST_METHOD])):
-            self.verdict = Verdict.RAW
+            self.finding = Finding.RAW
             return
         end = buffer.find(b"\n", self._seen, MAX_LINE)
         if end >= 0:
             valid = _REQUEST_LINE.fullmatch(buffer, 0, end + 1)
-            self.verdict = Verdict.HTTP if valid else Verdict.RAW
+            self.finding = Finding.HTTP if valid else Finding.RAW
             self._seen = end
         elif len(buffer) >= MAX_LINE:
             begun = _BEGUN_LINE.fullmatch(buffer, 0, MAX_LINE)
-            self.verdict = Verdict.TOO_BIG if begun else Verdict.RAW
+            self.finding = Finding.TOO_BIG if begun else Finding.RAW
         else:
             self._seen = len(buffer)
 
@@ -155,21 +155,21 @@ class Sniffer:
             self.head_size = end.end()
             # Lines, without the first one and the empty one.
             if buffer.count(b"\n", 0, self.head_size) - 2 > MAX_HEADERS:
-                self.verdict = Verdict.TOO_BIG
+                self.finding = Finding.TOO_BIG
                 return
-            self.verdict = Verdict.PLAIN_HTTP
+            self.finding = Finding.PLAIN_HTTP
             if not buffer.startswith(b"GET "):
                 return
             for tokens in _UPGRADE.findall(buffer, 0, self.head_size):
                 if any(token.strip().lower() == b"websocket" for token in tokens.split(b",")):
-                    self.verdict = Verdict.WEBSOCKET
-            if self.verdict is Verdict.WEBSOCKET and self.head_size > MAX_LINE:
+                    self.finding = Finding.WEBSOCKET
+            if self.finding is Finding.WEBSOCKET and self.head_size > MAX_LINE:
                 lines = bytes(buffer[: self.head_size]).split(b"\n")
                 # As if each ended with CRLF.
                 if any(len(line.rstrip(b"\r")) + 2 > MAX_LINE for line in lines):
-                    self.verdict = Verdict.TOO_BIG
+                    self.finding = Finding.TOO_BIG
         elif len(buffer) >= self._max_head:
-            self.verdict = Verdict.TOO_BIG
+            self.finding = Finding.TOO_BIG
         else:
             # An end can begin with the last two bytes that are here.
             self._seen = max(self._seen, len(buffer) - 2)

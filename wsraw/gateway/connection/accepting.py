@@ -19,7 +19,7 @@ from wsraw.gateway.admission.per_address import (
 from wsraw.gateway.admission.policy import AdmissionPolicy, Client, Refusal
 from wsraw.gateway.admission.proxy_protocol import ProxyReader
 from wsraw.gateway.admission.routes import Found
-from wsraw.gateway.admission.sniffer import Sniffer, Verdict, speaks_http
+from wsraw.gateway.admission.sniffer import Finding, Sniffer, speaks_http
 from wsraw.gateway.connection.connection import Connection, Ending, Phase, Step
 from wsraw.gateway.connection.phases import establish, open_raw
 from wsraw.gateway.connection.verdict import AwaitingVerdict
@@ -161,15 +161,15 @@ class _Accepting(Phase):
         sniffer = self._sniffer
         if not sniffer.buffer:
             con.keepalive.arm(con.settings.handshake_timeout, now)
-        verdict = sniffer.receive_data(data)
-        if verdict is Verdict.UNKNOWN or verdict is Verdict.HTTP:
+        finding = sniffer.receive_data(data)
+        if finding is Finding.UNKNOWN or finding is Finding.HTTP:
             return []
-        if verdict is Verdict.WEBSOCKET:
+        if finding is Finding.WEBSOCKET:
             return self._upgrade(con, now)
-        if verdict is Verdict.TOO_BIG:
+        if finding is Finding.TOO_BIG:
             why = "the request head has too many bytes or headers"
             return self._answer(con, 431, why, limit="max_header_size")
-        if verdict is Verdict.PLAIN_HTTP:
+        if finding is Finding.PLAIN_HTTP:
             return self._take_request(con, now)
         if self._only_websocket:
             return _reset(con, 1002)
@@ -196,7 +196,7 @@ class _Accepting(Phase):
         if found is not None:
             _assign(con, found)
             return open_raw(con, data)
-        if self._sniffer.verdict is Verdict.PLAIN_HTTP:
+        if self._sniffer.finding is Finding.PLAIN_HTTP:
             # A client that speaks HTTP can be told why.
             return self._answer(con, 404, "nothing is served here")
         return _reset(con, 1002)
@@ -240,7 +240,7 @@ class _Accepting(Phase):
         sniffer = self._sniffer
         if self._proxy is not None:
             return self._end_without_header(con, self._proxy, now) + con.receive_eof(now)
-        if sniffer.verdict is Verdict.HTTP:
+        if sniffer.finding is Finding.HTTP:
             return self._answer(con, 400, "the request is not complete")
         if not sniffer.buffer or self._only_websocket:
             return con.end(1006, "", "lost")
@@ -249,7 +249,7 @@ class _Accepting(Phase):
     def handle_timeout(self, con: Connection, now: float) -> list[Event]:
         if self._proxy is not None and self._proxy.begun:
             return self._end_without_header(con, self._proxy, now)
-        if self._sniffer.verdict is Verdict.HTTP:
+        if self._sniffer.finding is Finding.HTTP:
             why = "the request did not come in time"
             return self._answer(con, 408, why, limit="handshake_timeout")
         silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
