@@ -1,6 +1,6 @@
 """Sans-I/O. What `open` may ask for: target, options and the request of a WebSocket, checked.
 
-The worker checks where the handler stands, so that a mistake is an exception at the call. The
+The worker checks at the call of the handler, so that a mistake is an exception there. The
 gateway checks the same once more: a worker in another language may send anything.
 """
 
@@ -166,7 +166,7 @@ _HOST: Final = re.compile(r"""[^\x00-\x20\x7f-\xa0/?#@\\\[\]"<>^`{|}\ud800-\udff
 
 
 def _authority(rest: str) -> str:
-    """What stands behind the scheme, less what belongs to the request."""
+    """The part after the scheme, without the request."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0]
 
 

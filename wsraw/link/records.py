@@ -503,7 +503,7 @@ _INTEGERS: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 
 
 
 def session_of(data: bytes | memoryview) -> int | None:
-    """The number in front of a batch, whatever stands behind it; None if there is none. Looks at
+    """The number in front of a batch, whatever follows it; None if there is none. Looks at
     the first 14 bytes only, and never raises."""
     start = bytes(data[:14])
     try:
@@ -534,7 +534,7 @@ class Decoder:
         self._one = msgspec.msgpack.Decoder(records)
 
     def decode(self, data: bytes | memoryview) -> tuple[Any, list[Any], list[tuple[int, str]]]:
-        """Head, records, and (index, why) of each one left out; None stands in its place."""
+        """Head, records, and (index, why) of each one left out; None takes its place."""
         # Only the longest way to write an array can hold more (array 32, MessagePack).
         if data[:1] == b"\xdd" and int.from_bytes(data[1:5], "big") > self._most:
             raise LinkError(f"more than {self._most - 1} records")

@@ -320,7 +320,7 @@ class WorkerEnd:
     # --- batches out ---
 
     def data_to_send(self) -> bytes | None:
-        """The next batch, or None. Commands stand before all acks: the batch takes effect whole."""
+        """The next batch, or None. Commands come before all acks: the batch takes effect whole."""
         if self._hello_due:
             self._hello.held = sorted(self.held)
             batch = encode([0, self._hello])
@@ -356,7 +356,7 @@ class WorkerEnd:
             records += group
         acks = [Ack(first, last) for first, last in self._batch.acks]
         if self.state is GONE:
-            # A bye stands behind the acks.
+            # A bye comes after the acks.
             return encode([self.session, *records[:-1], *acks, *records[-1:]])
         return encode([self.session, *records, *acks])
 

@@ -97,7 +97,7 @@ class Backlog:
             except Exception as error:
                 why = self._record_fault(worker, record, error, now)
             if worker.session.state is GONE:
-                # It has said bye: what stands behind that does not count.
+                # It has said bye: the records after that are ignored.
                 return
             if why is not None:
                 if why == UNFINISHED:

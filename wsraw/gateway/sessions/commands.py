@@ -73,7 +73,7 @@ class Commands:
         }
 
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
-        """Do what a record says, or tell why not."""
+        """Apply a record; returns why it is refused, if it is."""
         command = self._by_type.get(type(record))
         if command is None:
             return "not supported in this version"
@@ -258,7 +258,7 @@ class Commands:
         if isinstance(entry, str):
             return entry
         if isinstance(entry, Entry):
-            # What was sent before stands before it.
+            # Messages that were sent before the mark come before it.
             self._registry.outgoing.catch_up(entry, now)
             if entry.con.is_making:
                 return UNFINISHED
