@@ -129,7 +129,8 @@ def test_a_handler_that_does_not_end_fails_the_test(make: Make) -> None:
         client.send("x")
     with pytest.raises(AssertionError, match="killed"):
         app.advance(40)
-    app._task.cancel()
+    assert app._worker is not None
+    app._worker.task.cancel()
 
 
 def test_timers_and_timeouts_follow_the_clock(make: Make) -> None:
@@ -165,7 +166,7 @@ def test_timers_and_timeouts_follow_the_clock(make: Make) -> None:
 
 def make_silent(app: App) -> RawPeer:
     silent = app.raw(b"x")
-    app._registry.groups.leave(silent._pipe.con.entry, "all")
+    app._gateway.registry.groups.leave(silent._pipe.con.entry, "all")
     return silent
 
 
@@ -204,7 +205,7 @@ def test_opened_connections_are_answered_by_the_test(make: Make) -> None:
         ("127.0.0.1:7000", b"answer"),
         ("ws://there/path", "frame"),
         ("ws://there/path", "peer"),
-        ("nobody:1", "refused, says the test"),
+        ("nobody:1", "refused by the test"),
         ("nobody:1", "connect-failed"),
     ]
 

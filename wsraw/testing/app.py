@@ -1,47 +1,29 @@
-"""I/O. Handlers in this process, with the real worker machine and the real gateway around them.
+"""I/O. Handlers in this process, with the real worker and the real gateway around them.
 
 Only the sockets are missing, between the gateway and its clients and between the gateway and the
-worker; one thread drives it all, so that everything a call brings about has happened when it
-returns.
+worker. One thread does it all, so that all consequences of a call have happened when it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from wsraw.config import pools
-from wsraw.config.addresses import Listen, parse_listen
 from wsraw.config.checks import from_options
-from wsraw.gateway.connection.accepting import accepted
-from wsraw.gateway.delivery.deadlines import Deadlines
-from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.http import answer
-from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.link.records import DEFAULT_POOL, Kill
-from wsraw.link.worker_end import WorkerEnd
-from wsraw.testing.memory import ForwardLoop, MemoryDealer, Teller
-from wsraw.testing.peers import Peer, RawPeer, WebSocketPeer, client, server
+from wsraw.link.records import DEFAULT_POOL
+from wsraw.testing.gateway import MemoryGateway
+from wsraw.testing.memory import AdvancingLoop
+from wsraw.testing.peers import RawPeer, WebSocketPeer, client
 from wsraw.testing.pipe import Pipe
+from wsraw.testing.worker import MemoryWorker, Source
 from wsraw.workers import api
-from wsraw.workers.loading import handlers as handlers_module
-from wsraw.workers.loading.handlers import Handlers
-from wsraw.workers.runtime import Runtime
-from wsraw.workers.shells.asyncio_shell import AsyncioShell
-from wsraw.workers.shells.link_socket import Bell
-from wsraw.workers.shells.shell import Stopper
 
-TOKEN: Final = "token"
-MEMORY: Final = 1 << 30
 QUIET_TURNS: Final = 10
-"""Turns of the loop in which nothing moves, after which nothing will: no step takes more."""
-TICK: Final = 1.0
+"""Turns without any movement after which nothing more will move: no step takes more."""
 
 
 class App:
@@ -53,13 +35,13 @@ class App:
         assert client.received == ["X"]
 
     `handlers`: a handlers file, or any object with the functions of one (a module that is imported
-    already). `settings`: those of `wsraw run`, with units if you like: ``idle_timeout="5m"``, and
+    already). `settings`: those of `wsraw run`, also with units: ``idle_timeout="5m"``, and
     routes as on the command line: ``routes=["/rooms/{room}=default"]``. `pool`: with several
-    `pools` among the settings, whose handlers these are; those of the others are not there.
+    `pools`, the one that these handlers belong to; the others have no worker.
     `timeout`: seconds that handlers may take until `settle` raises TimeoutError.
 
-    What a handler raises is raised by the call that has brought it about, when everything that
-    follows has happened (the connection is closed by then). One App at a time; close it, or use it
+    An exception of a handler is raised by the call that caused it, when everything that follows has
+    happened (the connection is closed by then). One App at a time; close it, or use it
     in a ``with`` block. Not for use inside a running asyncio loop.
     """
 
@@ -78,37 +60,26 @@ class App:
         known = pools.in_force(self.settings)
         if pool not in known:
             raise ValueError(f"pool {pool!r}: these handlers can be those of {' or '.join(known)}")
-        self._pool = pool
         self.now = 1000.0
         """The gateway's clock; `advance` moves it."""
-        self.opened: list[Peer] = []
-        """The other ends of what handlers have opened, in order."""
-        self.refused: set[str] = set()
+        self._pool = pool
+        self._timeout = timeout
+        self._errors: list[BaseException] = []
+        self._gateway = MemoryGateway(self, self.settings, self._errors)
+        self.opened = self._gateway.opened
+        """The other ends of connections that handlers have opened, in order."""
+        self.refused = self._gateway.refused
         """Targets that cannot be connected to."""
-        self.rejected: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
+        self.rejected = self._gateway.rejected
         """WebSocket targets whose server answers with this status, these headers and this body in
         place of the 101: what handlers see as `con.response`."""
-        self.module: Any = handlers
-        """The handlers file as a module: its variables can be looked at."""
-        self._source = handlers
-        self._timeout = timeout
-        self._registry = Registry(self.settings, 1, self.settings.memory_limit or MEMORY)
-        self._sessions = Sessions(self._registry)
-        self._deadlines = Deadlines(self._registry)
-        self._sessions.tokens.add(TOKEN, 1)
-        self._listen = parse_listen(self.settings.listen[0], self.settings)
-        self._peers: list[Peer] = []
-        self._pipes: list[Pipe] = []
-        self._later: list[Any] = []
-        self._errors: list[BaseException] = []
-        self._dealers: dict[bytes, MemoryDealer] = {}
-        self._identities = itertools.count(1)
-        self._ports = itertools.count(50000)
-        self._path = list(sys.path)
-        self._loop = ForwardLoop()
+        self._numbers = itertools.count(1)
+        self._source = Source(handlers)
+        self._worker: MemoryWorker | None = None
+        self._loop = AdvancingLoop()
         self._closed = False
         try:
-            self._join()
+            self._start_worker()
         except BaseException:
             self._free()
             raise
@@ -119,101 +90,61 @@ class App:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def module(self) -> Any:
+        """The handlers file as a module, for a look at its variables."""
+        return self._source.module
+
     # --- the worker ---
 
-    def _join(self, wait: bool = True) -> None:
-        """A worker loads the handlers and says hello."""
-        loaded = self._load()
-        self._bell = Bell()
-        self._stopper = Stopper(self._bell)
-        identity = b"\0%d" % next(self._identities)
-        dealer = self._dealers[identity] = MemoryDealer(identity)
-        concurrency = self.settings.concurrency if loaded.is_async else 1
-        link = WorkerEnd(
-            pool=self._pool,
-            token=TOKEN,
-            instance=identity.hex(),
-            language="python/test",
-            concurrency=concurrency,
-            starting=loaded.on_start is not None,
+    def _start_worker(self, wait: bool = True) -> None:
+        worker = MemoryWorker(
+            self._source, self.settings, self._pool, next(self._numbers), self._errors
         )
-        self._runtime = Runtime(link, loaded, self.settings.on_exception, threading.get_ident)
-        self._runtime.report = self._teller = Teller(self._errors)
-        self._runtime.left_out = self._teller.left_out
-        api.install(self._runtime, self._stopper.call_soon)
-        self._shell = AsyncioShell(
-            self._runtime, dealer, self._stopper, "memory", self._bell, concurrency
-        )
-        self._task = self._loop.create_task(self._shell.serve())
-        self._sessions.receive(identity, b"", self.now)
+        self._worker = worker
+        worker.start(self._loop)
+        self._gateway.dealer = worker.dealer
+        self._gateway.sessions.receive(worker.dealer.identity, b"", self.now)
         self.settle(wait)
 
-    def _load(self) -> Handlers:
-        source = self._source
-        if not isinstance(source, str | os.PathLike):
-            handlers_module.offer([])
-            return Handlers(source)
-        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:
-            loaded = handlers_module.load(os.fspath(source))
-        finally:
-            sys.dont_write_bytecode = writes
-        self._forget_module(but=loaded.module)
-        self.module = loaded.module
-        return loaded
-
-    def _forget_module(self, but: object = None) -> None:
-        if isinstance(self._source, str | os.PathLike):
-            path = os.path.realpath(self._source)
-            for name, module in list(sys.modules.items()):
-                file = getattr(module, "__file__", None)
-                if module is not but and file and os.path.realpath(file) == path:
-                    del sys.modules[name]
+    def _close_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._gateway.dealer = None
 
     def reload(self, *, wait: bool = True) -> None:
-        """As `wsraw reload`: the worker finishes and leaves, the next one loads the file anew.
-        Connections stay, with their state; variables of the module do not. For `wait`, which is
-        about the next one, see `settle`."""
-        (worker,) = self._sessions.workers.values()
-        self._sessions.drain(worker, self.settings.drain_timeout)
+        """As `wsraw reload`: the worker finishes and leaves, the next one loads the file again.
+        Connections keep their state; variables of the module are lost. `wait` is about the next
+        worker; see `settle`."""
+        sessions = self._gateway.sessions
+        (worker,) = sessions.workers.values()
+        sessions.drain(worker, self.settings.drain_timeout)
         self._run(self._until_left())
-        self._leave()
-        self._join(wait)
+        self._close_worker()
+        self._start_worker(wait)
 
     def kill_worker(self, *, wait: bool = True) -> None:
-        """As kill -9: what its handlers have not finished comes again, with `delivery` 2, to a new
-        worker. A handler must be under way for that: ``client.send("x", wait=False)``. With
-        ``wait=False`` the same handler may wait in the new worker as well: `advance` is next."""
-        self._teller.over = True
-        (worker,) = self._sessions.workers.values()
-        self._task.cancel()
-        self._run(self._cancelled())
-        self._dealers.pop(worker.session.identity).close()
-        self._sessions.end(worker, self.now, died=True)
-        self._leave()
-        self._join(wait)
+        """As kill -9: events that its handlers have not finished come again, with `delivery` 2, to
+        a new worker. For that, a handler must be running: ``client.send("x", wait=False)``. With
+        ``wait=False`` the same handler may wait in the new worker, too: call `advance` next."""
+        assert self._worker is not None
+        self._worker.discard()
+        self._run(_cancel_all())
+        sessions = self._gateway.sessions
+        (worker,) = sessions.workers.values()
+        self._gateway.dealer = None
+        sessions.end(worker, self.now, died=True)
+        self._close_worker()
+        self._start_worker(wait)
 
     async def _until_left(self) -> None:
         until = time.monotonic() + self._timeout
-        while not self._task.done():
-            self._turn()
+        assert self._worker is not None
+        while not self._worker.task.done():
+            self._gateway.turn()
             await asyncio.sleep(0)
-            self._judge_time(until)
-        self._turn()
-
-    async def _cancelled(self) -> None:
-        current = asyncio.current_task()
-        tasks = [task for task in asyncio.all_tasks() if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _leave(self) -> None:
-        api.uninstall()
-        self._bell.close()
-        for dealer in self._dealers.values():
-            dealer.close()
-        self._dealers.clear()
+            self._check_time(until)
+        self._gateway.turn()
 
     # --- clients ---
 
@@ -233,14 +164,14 @@ class App:
         """
         pipe = self._accept(peer)
         made = client(self, pipe, url, host, headers or {}, subprotocols)
-        self._peers.append(made)
+        self._gateway.add(made)
         self.settle(wait)
         return made
 
     def raw(self, data: bytes | str = b"", *, peer: str = "", wait: bool = True) -> RawPeer:
-        """A raw client, and what it says first: before that nobody hears of it."""
+        """A raw client, and the first data it sends: handlers see it only then."""
         made = RawPeer(self, self._accept(peer))
-        self._peers.append(made)
+        self._gateway.add(made)
         if data:
             made.send(data, wait=wait)
         return made
@@ -248,81 +179,34 @@ class App:
     def _accept(self, peer: str) -> Pipe:
         if self._closed:
             raise RuntimeError("this App is closed")
-        listen: Listen = self._listen
-        con = accepted(
-            self._registry.ids.new(),
-            listen,
-            self.settings,
-            {"peer": peer or f"127.0.0.1:{next(self._ports)}", "listener": listen.name},
-            self.now,
-            self._registry.policy,
-        )
-        pipe = Pipe(self._registry, con)
-        self._pipes.append(pipe)
-        self._registry.take(con, con.first_events(self.now), self.now)
-        return pipe
-
-    def _dial(self) -> bool:
-        """Connect what handlers have opened; whether there was anything."""
-        entries = self._later + self._registry.to_dial
-        self._registry.to_dial.clear()
-        due = [entry for entry in entries if entry.dial_at <= self.now]
-        self._later = [entry for entry in entries if entry.dial_at > self.now]
-        for entry in due:
-            con = entry.con
-            if con.target in self.refused:
-                events = con.connect_failed("refused, says the test", self.now)
-                self._registry.take(con, events, self.now)
-                continue
-            rejected = self.rejected.get(con.target)
-            if rejected is not None and con.kind == "websocket":
-                status, headers, body = rejected
-                con.connected(self.now)
-                events = con.receive_data(answer(status, "", headers, body), self.now)
-                self._registry.take(con, events, self.now)
-                continue
-            pipe = Pipe(self._registry, con)
-            self._pipes.append(pipe)
-            peer = server(self, pipe)
-            self._peers.append(peer)
-            self.opened.append(peer)
-            self._registry.take(con, con.connected(self.now), self.now)
-        return bool(due)
+        return self._gateway.accept(peer)
 
     # --- time ---
 
     def settle(self, wait: bool = True) -> None:
         """Let everything happen that follows from what has happened.
 
-        With `wait` that includes the end of every handler that runs; it raises TimeoutError if
-        they take longer than the `timeout`. Without, those that wait for something are left so.
-        Raises what handlers have raised.
+        With `wait` that includes the end of every running handler; TimeoutError is raised if that
+        takes longer than the `timeout`. Without, handlers that wait for something are left waiting.
+        Raises the exceptions of handlers.
         """
         self._run(self._settle(wait))
         self._raise()
 
     def advance(self, seconds: float) -> None:
-        """Set the clock forward, of the gateway and of asyncio: timers are called as often as they
-        should be, timeouts come, sleeps end. Handlers that still wait are left so."""
+        """Set the clocks of the gateway and of asyncio forward: timers are called each time that
+        they are due, timeouts happen, sleeps end. Handlers that still wait are left waiting."""
         until = self.now + seconds
         self._run(self._settle(wait=False))
         while self.now < until:
-            deadlines = [pipe.deadline for pipe in self._pipes if pipe.deadline > self.now]
-            deadlines += [entry.dial_at for entry in self._later]
-            tick = (self.now // TICK + 1) * TICK
-            when = min(until, tick, self.now + self._loop.until_next(), *deadlines)
-            self._loop.forward(when - self.now)
+            when = min(until, self.now + self._loop.until_next(), *self._gateway.deadlines())
+            self._loop.advance(when - self.now)
             self.now = when
-            self._registry.flow.now = when
-            for pipe in self._pipes:
-                pipe.handle_timeout(when)
-            if when == tick:
-                self._sessions.tick(when)
-                self._deadlines.tick(when)
+            self._gateway.pass_time()
             self._run(self._settle(wait=False))
         self._raise()
 
-    def _run(self, coroutine: Any) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._closed:
             coroutine.close()
             raise RuntimeError("this App is closed")
@@ -332,77 +216,34 @@ class App:
         until = time.monotonic() + self._timeout
         quiet = 0
         while quiet < QUIET_TURNS:
-            if self._turn():
+            if self._gateway.turn():
                 quiet = 0
             elif wait and self._is_busy():
                 quiet = 0
-                # Perhaps for a thread, or for another server.
+                # A handler may wait for a thread, or for another server.
                 await asyncio.sleep(0.0005)
             else:
                 quiet += 1
             await asyncio.sleep(0)
-            self._judge_time(until)
+            self._check_time(until)
+
+    def _in_flight(self) -> list[Any]:
+        workers = self._gateway.sessions.workers.values()
+        return [held.event for worker in workers for held in worker.window.in_flight.values()]
 
     def _is_busy(self) -> bool:
-        if self._task.done():
+        worker = self._worker
+        if worker is None or worker.task.done():
             return False
-        return not self._shell.is_idle or any(
-            w.window.in_flight for w in self._sessions.workers.values()
-        )
+        return not worker.is_idle or bool(self._in_flight())
 
-    def _judge_time(self, until: float) -> None:
+    def _check_time(self, until: float) -> None:
         if time.monotonic() > until:
-            held = [
-                e.event
-                for w in self._sessions.workers.values()
-                for e in w.window.in_flight.values()
-            ]
-            names = [f"{type(e).__struct_config__.tag} of {e.con}" for e in held]
+            names = [f"{type(e).__struct_config__.tag} of {e.con}" for e in self._in_flight()]
             raise TimeoutError(
                 f"not done within {self._timeout:g} s: {', '.join(names) or 'on_start or a timer'}"
                 "; to go on while a handler waits: wait=False, then advance(seconds)"
             )
-
-    def _turn(self) -> bool:
-        """One turn of the gateway; whether anything has moved."""
-        registry, sessions, now, moved = self._registry, self._sessions, self.now, False
-        registry.flow.now = now
-        for identity, dealer in self._dealers.items():
-            while dealer.sent:
-                moved = True
-                sessions.receive(identity, dealer.sent.popleft(), now)
-        moved |= self._dial()
-        if registry.flow.is_check_due:
-            self._deadlines.check_memory(now)
-        for pipe in self._pipes:
-            moved |= pipe.step(now)
-        for peer in self._peers:
-            moved |= peer.step()
-        for entry in list(registry.flow.changed):
-            registry.flow.changed.pop(entry, None)
-            if isinstance(entry.con.endpoint, Pipe):
-                entry.con.endpoint.apply_pause(now)
-        sessions.backlog.go_on(now)
-        registry.outgoing.close_overflowing(now)
-        batches = [(worker.session.identity, batch) for worker, batch in sessions.batches(now)]
-        for identity, batch in batches + sessions.replies:
-            moved = True
-            if identity in self._dealers:
-                self._dealers[identity].put(batch)
-        sessions.replies = []
-        registry.dirty.clear()
-        self._hear_gateway()
-        self._pipes = [pipe for pipe in self._pipes if not pipe.closed]
-        self._peers = [peer for peer in self._peers if not peer.is_done]
-        return moved
-
-    def _hear_gateway(self) -> None:
-        for record in self._sessions.to_supervisor:
-            if isinstance(record, Kill):
-                self._errors.append(
-                    AssertionError(f"the gateway would have this worker killed: {record.why}")
-                )
-        self._sessions.to_supervisor = []
 
     def _raise(self) -> None:
         errors = list(self._errors)
@@ -410,17 +251,17 @@ class App:
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise BaseExceptionGroup("handlers have raised", errors)
+            raise BaseExceptionGroup("several handlers have failed", errors)
 
     # --- the end ---
 
     def close(self) -> None:
-        """on_stop, and the end of it all. Raises what was raised and not seen yet."""
+        """Call on_stop and free everything. Raises exceptions that were not raised yet."""
         if self._closed:
             return
         try:
-            if not self._task.done():
-                self._stopper.stop()
+            if self._worker is not None and not self._worker.task.done():
+                self._worker.stop()
                 self._run(self._until_left())
             self._raise()
         finally:
@@ -428,12 +269,19 @@ class App:
 
     def _free(self) -> None:
         self._closed = True
-        if hasattr(self, "_runtime"):
-            self._teller.over = True
-            self._loop.run_until_complete(self._cancelled())
+        if self._worker is not None:
+            self._worker.discard()
+            self._loop.run_until_complete(_cancel_all())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._leave()
+            self._close_worker()
         self._loop.close()
-        self._forget_module()
-        sys.path[:] = self._path
+        self._source.close()
+
+
+async def _cancel_all() -> None:
+    current = asyncio.current_task()
+    tasks = [task for task in asyncio.all_tasks() if task is not current]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,32 +19,32 @@ from wsraw.workers.handshake_info import Inf
 OURS = Settings(ping_interval=0.0, max_message_size=1 << 30, messages="whole", deflate=False)
 
 
-class Around(Protocol):
-    """What a peer needs of the app."""
+class PeerOwner(Protocol):
+    """The App, as peers use it."""
 
     now: float
 
     def settle(self, wait: bool = True) -> None:
-        """Let everything happen that follows."""
+        """As `App.settle`."""
 
 
 class Peer:
-    """The other end of one connection of the gateway; see its two kinds below."""
+    """The other end of one connection of the gateway: a RawPeer or a WebSocketPeer."""
 
-    def __init__(self, app: Around, pipe: Pipe) -> None:
+    def __init__(self, app: PeerOwner, pipe: Pipe) -> None:
         self.received: list[Any] = []
-        """What has come, the first first: text as `str`, all else as bytes. May be cleared."""
+        """What has arrived, in order: text as `str`, all else as bytes. May be cleared."""
         self._app = app
         self._pipe = pipe
 
     @property
     def id(self) -> int:
-        """What handlers know it by: `con.id`."""
+        """The `con.id` of the handlers."""
         return self._pipe.con.id
 
     @property
     def target(self) -> str:
-        """Of a connection that a handler has opened: what it asked for."""
+        """The target that a handler has opened; else empty."""
         return self._pipe.con.target
 
     @property
@@ -58,27 +58,26 @@ class Peer:
         return self._pipe.was_reset
 
     def send_bytes(self, data: bytes, *, wait: bool = True) -> None:
-        """Put bytes on the wire as they are, for what no good client would send."""
+        """Send bytes as they are, also invalid ones."""
         self._write(data)
         self._app.settle(wait)
 
     def reset(self, *, wait: bool = True) -> None:
-        """Vanish: the connection is lost, cause `lost`."""
+        """Lose the connection: the cause is `lost`."""
         self._pipe.lost("connection reset by peer", self._app.now)
         self._app.settle(wait)
 
     def stop_reading(self) -> None:
-        """Be a slow reader: what is sent to it waits at the gateway, up to `output_limit`."""
+        """Be a slow reader: messages to this peer wait in the gateway, up to `output_limit`."""
         self._pipe.blocked = True
 
     def resume_reading(self, *, wait: bool = True) -> None:
-        """Read again."""
         self._pipe.blocked = False
         self._app.settle(wait)
 
     @property
     def is_done(self) -> bool:
-        """Nothing will come any more. For the app."""
+        """Whether nothing more can arrive; for the app."""
         return self._pipe.closed and not self._pipe.outgoing
 
     def _write(self, data: bytes) -> None:
@@ -87,7 +86,7 @@ class Peer:
         self._pipe.incoming += data
 
     def step(self) -> bool:
-        """Take what the gateway has written; whether there was anything. The app calls it."""
+        """Read what the gateway has written; returns whether there was anything. For the app."""
         pipe = self._pipe
         data = bytes(pipe.outgoing)
         pipe.outgoing.clear()
@@ -103,19 +102,19 @@ class Peer:
 
 
 class RawPeer(Peer):
-    """One without WebSocket: bytes."""
+    """A peer without WebSocket: bytes."""
 
     @property
     def data(self) -> bytes:
-        """All that has come, in one."""
+        """All that has arrived, joined."""
         return b"".join(self.received)
 
     def send(self, data: bytes | str, *, wait: bool = True) -> None:
-        """Send bytes (text as UTF-8), and let handlers do what they do; see `App.settle`."""
+        """Send bytes (text as UTF-8) and run the handlers; see `App.settle`."""
         self.send_bytes(data.encode() if isinstance(data, str) else data, wait=wait)
 
     def close(self, *, wait: bool = True) -> None:
-        """Send nothing more; what was sent is still handled and answered."""
+        """Send no more data; what was sent is still handled and answered."""
         self._pipe.peer_closed = True
         self._app.settle(wait)
 
@@ -124,25 +123,25 @@ class RawPeer(Peer):
 
 
 class WebSocketPeer(Peer):
-    """One that speaks WebSocket, as a client or, to what handlers have opened, as the server."""
+    """A peer with WebSocket: a client, or the server of a connection that handlers have opened."""
 
-    def __init__(self, app: Around, pipe: Pipe, own: Connection) -> None:
+    def __init__(self, app: PeerOwner, pipe: Pipe, own: Connection) -> None:
         super().__init__(app, pipe)
         self.close_code = 0
-        """Of the close frame that came; 1006 when it ended without one, 0 before."""
+        """That of the close frame that arrived; 1006 after an end without one, 0 before the end."""
         self.close_reason = ""
         self.inf = Inf()
-        """The headers that came: of the answer, or, at a server, of the request."""
+        """The headers of the response, or of the request for a server."""
         self.status = 0
-        """Of a client: the HTTP status of the answer, 101 if it was let in."""
+        """For a client: the HTTP status of the response, 101 if the client was accepted."""
         self.body = b""
-        """Of a client that was refused: what the answer held."""
+        """For a client that was refused: the body of the response."""
         self._own = own
         self._head: bytes | None = b""
 
     @property
     def subprotocol(self) -> str | None:
-        """What was agreed on."""
+        """The subprotocol that was agreed on."""
         return self.inf.get("Sec-WebSocket-Protocol")
 
     def send(
@@ -153,25 +152,25 @@ class WebSocketPeer(Peer):
         *,
         wait: bool = True,
     ) -> None:
-        """Send text (`str`), binary (bytes) or a mapping, as ``con.send`` takes them, and let
-        handlers do what they do; see `App.settle`."""
+        """Send text (`str`), binary (bytes) or a mapping, as ``con.send`` takes them, and run
+        the handlers; see `App.settle`."""
         if self._own.state is not OPEN:
             raise ConnectionError("this WebSocket is not open; nothing can be sent to it")
         data, type, final = parse_message(msg, type, final)
         why = self._own.send(data, type, final, self._app.now)
         if why is not None:
             raise ValueError(why)
-        self.pass_on()
+        self.write_output()
         self._app.settle(wait)
 
     def close(self, code: int = 1000, reason: str = "", *, wait: bool = True) -> None:
-        """Say goodbye with a close frame."""
+        """Send a close frame."""
         self._own.close(code, reason, "peer", self._app.now)
-        self.pass_on()
+        self.write_output()
         self._app.settle(wait)
 
     def _receive(self, data: bytes) -> None:
-        self._look_at_answer(data)
+        self._read_response(data)
         for event in self._own.receive_data(data, self._app.now):
             if isinstance(event, OnMessage):
                 text = event.type == "text"
@@ -180,11 +179,11 @@ class WebSocketPeer(Peer):
                 self.inf = Inf(event.inf)
             elif isinstance(event, OnClose):
                 self.close_code, self.close_reason = event.code, event.reason
-        self.pass_on()
+        self.write_output()
         if self._own.state is CLOSED:
             self._pipe.peer_closed = True
 
-    def _look_at_answer(self, data: bytes) -> None:
+    def _read_response(self, data: bytes) -> None:
         if not self._own.opened or self._head is None:
             return
         self._head += data
@@ -197,14 +196,13 @@ class WebSocketPeer(Peer):
                 self.body = rest
 
     def step(self) -> bool:
-        """Take what the gateway has written."""
         moved = super().step()
         if self.closed and not self.close_code:
             self.close_code = 1006
         return moved
 
-    def pass_on(self) -> None:
-        """What our protocol wants to be written is on the wire."""
+    def write_output(self) -> None:
+        """Put the output of this end on the wire."""
         own = self._own
         while own.output.size:
             data = bytes(own.output.data_to_send())
@@ -214,14 +212,14 @@ class WebSocketPeer(Peer):
 
 
 def client(
-    app: Around,
+    app: PeerOwner,
     pipe: Pipe,
     url: str,
     host: str,
     headers: Mapping[str, str],
     subprotocols: Iterable[str],
 ) -> WebSocketPeer:
-    """A WebSocket client; its request is on the wire."""
+    """Make a WebSocket client and send its request."""
     options: dict[str, Any] = {"headers": dict(headers)} if headers else {}
     if subprotocols:
         options["subprotocols"] = list(subprotocols)
@@ -229,12 +227,12 @@ def client(
     own = dialed(0, check(open_), OURS, {}, app.now)
     own.connected(app.now)
     peer = WebSocketPeer(app, pipe, own)
-    peer.pass_on()
+    peer.write_output()
     return peer
 
 
-def server(app: Around, pipe: Pipe) -> Peer:
-    """What a handler has connected to."""
+def server(app: PeerOwner, pipe: Pipe) -> Peer:
+    """Make the other end of a connection that a handler has opened."""
     if pipe.con.kind != "websocket":
         return RawPeer(app, pipe)
     listen = Listen(name="test", protocol="websocket")

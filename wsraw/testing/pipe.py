@@ -1,7 +1,4 @@
-"""Sans-I/O. What a socket and the kernel are for a connection of the gateway, in memory.
-
-It does what gateway/sockets/endpoint.py does, without a network below.
-"""
+"""Sans-I/O. The socket of a connection in memory, as gateway/sockets/endpoint.py has it."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ class Pipe:
         self.peer_closed = False
         """The peer sends nothing more."""
         self.shut = False
-        """Nor does the gateway."""
+        """The gateway sends nothing more."""
         self.closed = False
         self.was_reset = False
         self.blocked = False
@@ -46,7 +43,7 @@ class Pipe:
         return self._linger_until if self._lingering else self.con.keepalive.deadline
 
     def step(self, now: float) -> bool:
-        """Read once, write once; whether anything has moved."""
+        """Read once and write once; returns whether anything has moved."""
         before = len(self.incoming), len(self.outgoing), self._eof, self.shut, self.closed
         con = self.con
         flow = self._registry.flow
@@ -86,7 +83,7 @@ class Pipe:
             registry.receive_eof(con, now)
 
     def flush(self, now: float) -> None:
-        """Write what the peer takes, then see what follows from it."""
+        """Write what the peer takes, and close if that was the last of it."""
         con = self.con
         if self.closed:
             return

@@ -1,4 +1,4 @@
-"""The pytest plugin: what `pip install wsraw` adds to pytest. Light, as all test runs load it."""
+"""The pytest plugin. It imports little, because all test runs load it where wsraw is installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def wsraw_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Serve
         return made[-1]
 
     yield make
-    # All of them, whatever becomes of the first.
+    # Stop all of them, also if the first one fails.
     failures = []
     for server in made:
         try:

@@ -1,4 +1,4 @@
-"""I/O. A real run on a free port, and faults on request."""
+"""I/O. A real run on a free port, with faults on request."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from wsraw.testing.peers import OURS
 
 T = TypeVar("T")
 
-LOOK_AGAIN: Final = 0.01
+POLL_INTERVAL: Final = 0.01
 BETWEEN_PARTS: Final = 0.02
-"""Seconds between the two parts of what `split_at` sends: the gateway reads the first one alone.
-Nothing tells a client when that has happened."""
+"""Seconds between the two parts that `split_at` sends, so that the gateway reads the first one
+alone. A client cannot see when that has happened."""
 
 SMALL_BUFFER: Final = 4096
-"""Bytes that the kernel keeps for one who does not read; it takes this as a wish."""
+"""Bytes that the kernel should buffer for a client that does not read; it may take more."""
 
 
 class Server:
-    """`wsraw run` with these handlers on a free port of 127.0.0.1; ready when it is made.
+    """`wsraw run` with these handlers on a free port of 127.0.0.1; ready when it is created.
 
     `handlers`: a handlers file, or None. `workers`: how many. `settings`: those of `wsraw run`,
     pools and routes as on the command line: ``pools=["chat=chat.py:2"], routes=["/chat=chat"]``.
-    `timeout`: seconds for whatever it has to wait for. Leaving a ``with`` block stops it, and
-    raises AssertionError if it does not end well.
+    `timeout`: seconds of each wait. Leaving a ``with`` block stops the run, and raises
+    AssertionError if it does not stop cleanly.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Server:
         self._timeout = timeout
         self._lines: list[str] = []
         self._ended = False
-        # A run that is killed cannot remove its folder; so it makes it in one of ours.
+        # A run that is killed cannot remove its folder, so its parent is a folder of this process.
         self._folder = tempfile.TemporaryDirectory(prefix="wsraw-")
         self.run_dir = Path(self._folder.name, "run")
         """The run folder, for `--run-dir`."""
@@ -67,7 +67,7 @@ class Server:
             options.append(f"--workers={os.fspath(handlers)}:{workers}")
         words = process.command("run", *options)
         if threading.current_thread() is threading.main_thread():
-            # It ends with the tests, however these end; Linux would say so of a thread as well.
+            # The run ends with the tests, however these end. (On Linux: with the thread.)
             words = process.foreign_command(words)
         self.process = subprocess.Popen(
             words,
@@ -108,7 +108,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """All that the run and its handlers have written so far."""
+        """Everything that the run and its handlers have written so far."""
         return "\n".join(self._lines)
 
     def wait_for_line(self, pattern: str, count: int = 1) -> re.Match[str]:
@@ -134,7 +134,7 @@ class Server:
             if ended or time.monotonic() > until:
                 why = "the run has ended" if ended else f"not within {self._timeout:g} s"
                 raise AssertionError(f"{what}: {why}\n{self.log}")
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_INTERVAL)
         return value
 
     # --- clients ---
@@ -146,16 +146,16 @@ class Server:
         return client
 
     def raw(self) -> socket.socket:
-        """A plain socket, with the timeout."""
+        """A plain socket, with the timeout set."""
         return socket.create_connection((self.host, self.port), self._timeout)
 
     def split_at(self, k: int, path: str = "/", **options: Any) -> ClientConnection:
-        """A client whose bytes come in two parts: the first k of all that it sends, its handshake
-        included, then the rest."""
+        """A client whose bytes arrive in two parts: the first k, handshake included, then the
+        rest."""
         return self.connect(path, sock=self.split_raw(k), **options)
 
     def split_raw(self, k: int) -> socket.socket:
-        """The same as a plain socket: `sendall` does it."""
+        """The same as a plain socket, by its `sendall`."""
         sock = _SplitSocket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         sock.left = k
         sock.settimeout(self._timeout)
@@ -167,11 +167,11 @@ class Server:
         """A WebSocket client that does not read, with small buffers."""
         return StalledClient(self.host, self.port, path, self._timeout)
 
-    # --- what can be done to it ---
+    # --- commands and faults ---
 
     def ask(self, what: str, *args: str) -> Done:
-        """As a command of the command line, `status` or `scale` for example. Raises AssertionError
-        if the run says no."""
+        """Send a command of the command line, for example `status` or `scale`. Raises
+        AssertionError if the run refuses it."""
         done = control.ask(self.run_dir, what, args, self._timeout)
         assert done.ok, f"{what}: {done.text}"
         return done
@@ -182,8 +182,8 @@ class Server:
         return data
 
     def reload(self, pool: str = "") -> None:
-        """Replace all workers, or those of one pool, by new ones that load the handlers file anew;
-        done when it returns. Raises AssertionError if the file does not load."""
+        """Replace all workers, or those of one pool, by new ones that load the handlers file again;
+        returns when that is done. Raises AssertionError if the file does not load."""
         self.ask("reload", *([pool] if pool else []))
 
     def _has_all_workers(self) -> bool:
@@ -193,13 +193,13 @@ class Server:
         try:
             found = self.status()["workers"]
         except control.NoRunError:
-            # It starts.
+            # The run is still starting.
             return []
         return [who for who in found if who["state"] == "ready" and who["pid"]]
 
     def kill_worker(self, *, mid_event: bool = False) -> int:
-        """kill -9 one worker; returns its pid, when that is gone and another one has taken its
-        place. `mid_event`: wait for one that is handling an event, and kill it while it does."""
+        """Kill a worker with SIGKILL; returns its pid when another worker has taken its place.
+        `mid_event`: wait for a worker that is handling an event, and kill it meanwhile."""
         before = {who["pid"] for who in self._until(self._ready_workers, "a worker")}
         pid = self._until(self._kill_busy, "a worker with an event") if mid_event else min(before)
         _kill(pid)
@@ -216,7 +216,7 @@ class Server:
             if who["in_flight"]:
                 if not hasattr(signal, "SIGSTOP"):
                     return int(who["pid"])
-                # Stopped first: else its event may be done before it dies.
+                # Suspended first, or the event may be finished before the worker dies.
                 os.kill(who["pid"], signal.SIGSTOP)
                 if any(o["n"] == who["n"] and o["in_flight"] for o in self._ready_workers()):
                     return int(who["pid"])
@@ -226,7 +226,7 @@ class Server:
     # --- the end ---
 
     def stop(self) -> None:
-        """Stop it in good order. Raises AssertionError, with the log, if it does not."""
+        """Stop the run. Raises AssertionError, with the log, if it does not stop cleanly."""
         if self._ended:
             return
         if self.process.poll() is None:
@@ -238,7 +238,7 @@ class Server:
             raise AssertionError(f"the run did not stop\n{self.log}") from None
         finally:
             self._end()
-        # On Windows it is ended without a word.
+        # Windows has no exit code for terminate().
         assert code == 0 or sys.platform == "win32", f"exit code {code}\n{self.log}"
 
     def _end(self) -> None:
@@ -251,7 +251,7 @@ class Server:
 
 
 class StalledClient:
-    """A WebSocket client that sends, and reads only when it is told to."""
+    """A WebSocket client that reads only when asked to."""
 
     def __init__(self, host: str, port: int, path: str, timeout: float) -> None:
         self._timeout = timeout
@@ -259,15 +259,15 @@ class StalledClient:
         self._code = 1006
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
-        # Before it connects: then TCP's window is as small.
+        # Before the connect, so that the TCP window is small, too.
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
         open_ = Open(0, "app:80", "websocket", url=path, host=f"{host}:{port}")
         self._own = dialed(0, check(open_), OURS, {}, 0.0)
         self._own.connected(0.0)
-        self._pass_on()
-        # The answer alone: what comes behind it is not read.
+        self._write_output()
+        # Read the response, and nothing after it.
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             byte = self.sock.recv(1)
@@ -285,15 +285,15 @@ class StalledClient:
         self.close()
 
     def send(self, data: str | bytes) -> None:
-        """Send a message. Raises TimeoutError when the gateway does not read any more either."""
+        """Send a message. Raises TimeoutError when the gateway no longer reads, either."""
         if isinstance(data, str):
             self._own.send(data.encode(), "text", True, 0.0)
         else:
             self._own.send(data, "binary", True, 0.0)
-        self._pass_on()
+        self._write_output()
 
     def recv(self) -> str | bytes:
-        """Read now: the next message. Raises TimeoutError, and ConnectionError at the end."""
+        """Read the next message. Raises TimeoutError, and ConnectionError at the end."""
         until = time.monotonic() + self._timeout
         while not self._messages:
             if not self._read(until):
@@ -301,8 +301,8 @@ class StalledClient:
         return self._messages.popleft()
 
     def read_all(self) -> tuple[list[str | bytes], int]:
-        """Read now, until the connection ends: the messages, and the close code (1006 without
-        one). Raises TimeoutError if it does not end."""
+        """Read until the connection ends: the messages, and the close code (1006 without one).
+        Raises TimeoutError if it does not end."""
         until = time.monotonic() + self._timeout
         while self._read(until):
             pass
@@ -313,14 +313,14 @@ class StalledClient:
     def _read(self, until: float) -> bool:
         """Read once; False at the end."""
         try:
-            # Pings come for as long as it stands: then the socket's own timeout never does.
+            # Pings arrive as long as the connection is open, so recv may never time out.
             data = self.sock.recv(1 << 16) if time.monotonic() < until else None
         except TimeoutError:
             data = None
         except ConnectionError:
             data = b""
         if data is None:
-            raise TimeoutError(f"what is waited for has not come within {self._timeout:g} s")
+            raise TimeoutError(f"nothing to read within {self._timeout:g} s")
         for event in self._own.receive_data(data, 0.0) if data else ():
             if isinstance(event, OnMessage):
                 text = event.type == "text"
@@ -328,17 +328,16 @@ class StalledClient:
             elif isinstance(event, OnClose):
                 self._code = event.code
         try:
-            self._pass_on()
+            self._write_output()
         except OSError:
-            # It has closed already; what it had sent before is still to be read.
+            # The gateway has closed, but what it has sent before can still be read.
             pass
         return bool(data)
 
     def close(self) -> None:
-        """Close the socket."""
         self.sock.close()
 
-    def _pass_on(self) -> None:
+    def _write_output(self) -> None:
         while self._own.output.size:
             data = bytes(self._own.output.data_to_send())
             self._own.written(len(data), 0.0)
@@ -346,13 +345,12 @@ class StalledClient:
 
 
 class _SplitSocket(socket.socket):
-    """Sends what stands before a border alone."""
+    """A socket that sends its first bytes separately."""
 
     left = 0
-    """Bytes before it."""
+    """How many of them are still to be sent."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """One call, two segments, where the border is in it."""
         first, rest = data[: self.left], data[self.left :]
         if first:
             super().sendall(first, flags)
@@ -364,7 +362,7 @@ class _SplitSocket(socket.socket):
 
 
 def _options(settings: dict[str, Any]) -> list[str]:
-    """Settings as the command line wants them."""
+    """Settings as options of the command line."""
     found = []
     for name, value in settings.items():
         option = {"pools": "pool", "routes": "route"}.get(name, name.replace("_", "-"))
@@ -378,7 +376,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, so that the same wsraw is found, and none of its settings."""
+    """This process's environment with the same wsraw, and without settings of wsraw."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WSRAW_")}
     package = Path(__file__).resolve().parent.parent.parent
     paths = [kept.get("PYTHONPATH", "")]
