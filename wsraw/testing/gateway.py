@@ -67,7 +67,6 @@ class MemoryGateway:
         return pipe
 
     def add(self, peer: Peer) -> None:
-        """Add the other end of a pipe."""
         self._peers.append(peer)
 
     def _dial(self) -> bool:

@@ -23,7 +23,7 @@ from wsraw.link.records import (
     State,
 )
 from wsraw.tools.conform import rendering
-from wsraw.tools.conform.session import Heard, Session
+from wsraw.tools.conform.session import Received, Session
 
 LONGEST_NAME: Final = 128
 """Characters of pool, instance and language."""
@@ -121,63 +121,63 @@ class ContinuousRules:
         why = f"held has {min(wrong, default=0)}, which this worker was never given, or is gone"
         self.check("hello-held", not wrong, why, text)
 
-    def command(self, session: Session, heard: Heard) -> None:
+    def command(self, session: Session, received: Received) -> None:
         """Check a record of the session in force."""
-        record = heard.record
+        record = received.record
         match record:
             case Ack():
-                self._ack(session, heard)
+                self._ack(session, received)
             case Open():
-                self._open(session, heard)
+                self._open(session, received)
             case State():
-                self._is_known(record.con, heard)
+                self._is_known(record.con, received)
                 mine = record.con in session.opened or any(
                     event[2] == record.con for event in session.in_flight.values()
                 )
                 why = "no event of that connection is in flight any more"
-                self.check("state-taken", mine, why, heard.text)
+                self.check("state-taken", mine, why, received.text)
                 size = len(record.data)
                 why = f"a state of {size} bytes is too long"
-                self.check("records", size <= STATE_LIMIT, why, heard.text)
+                self.check("records", size <= STATE_LIMIT, why, received.text)
             case Send():
-                self._is_known(record.con, heard)
+                self._is_known(record.con, received)
                 good = record.type in ("text", "binary")
-                self.check("records", good, "a type is text or binary", heard.text)
+                self.check("records", good, "a type is text or binary", received.text)
             case Close() | Join() | Leave() | Mark() | Accept() | Reject():
-                self._is_known(record.con, heard)
+                self._is_known(record.con, received)
             case Couple() | Splice():
-                self._is_known(record.con, heard)
-                self._is_known(record.other, heard)
+                self._is_known(record.con, received)
+                self._is_known(record.other, received)
 
-    def _is_known(self, con: int, heard: Heard) -> None:
+    def _is_known(self, con: int, received: Received) -> None:
         why = f"the worker does not know connection {con}"
-        self.check("ids", con in self._known, why, heard.text)
+        self.check("ids", con in self._known, why, received.text)
 
-    def _ack(self, session: Session, heard: Heard) -> None:
-        ack: Ack = heard.record
+    def _ack(self, session: Session, received: Received) -> None:
+        ack: Ack = received.record
         sensible = 0 < ack.first <= ack.last < session.next_seq
         why = f"events go from 1 to {session.next_seq - 1} in this session"
-        if not self.check("ack-once", sensible, why, heard.text):
-            session.wrong_acks.append(heard)
+        if not self.check("ack-once", sensible, why, received.text):
+            session.wrong_acks.append(received)
             return
         for seq in range(ack.first, ack.last + 1):
             why = f"event {seq} is acked already"
-            if not self.check("ack-once", seq in session.in_flight, why, heard.text):
-                session.wrong_acks.append(heard)
+            if not self.check("ack-once", seq in session.in_flight, why, received.text):
+                session.wrong_acks.append(received)
                 continue
             event = session.in_flight.pop(seq)
-            session.acked[seq] = heard
+            session.acked[seq] = received
             ahead = [n for n, each in session.in_flight.items() if each[2] == event[2] and n < seq]
             why = f"event {min(ahead, default=0)} of connection {event[2]} comes before {seq}"
-            self.check("ack-order", not ahead, why, heard.text)
+            self.check("ack-order", not ahead, why, received.text)
             if event[0] == "on_close":
                 self._perhaps_held.discard(event[2])
 
-    def _open(self, session: Session, heard: Heard) -> None:
-        con = heard.record.con
+    def _open(self, session: Session, received: Received) -> None:
+        con = received.record.con
         fresh = con not in session.opened and any(con in ids for ids in session.ids)
         why = "each id of the range that welcome gave is good for one open"
-        self.check("ids", fresh, why, heard.text)
+        self.check("ids", fresh, why, received.text)
         session.opened.add(con)
         self._known.add(con)
         self._held.add(con)

@@ -24,7 +24,7 @@ from wsraw.link.records import (
 )
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.continuous_rules import Breach, ContinuousRules
-from wsraw.tools.conform.session import Heard, Session
+from wsraw.tools.conform.session import Received, Session
 
 FIRST_EPOCH: Final = 131_000
 """Near the highest epoch, 2**17, so that ids have nearly all of their 53 bits."""
@@ -279,14 +279,12 @@ class PlayedGateway:
     # --- what comes ---
 
     def exited(self, code: int) -> None:
-        """Note that the process has ended."""
         if self.running:
             self.running = False
             self.exit_code = code
             self._asked = False
 
     def receive(self, identity: bytes, frames: list[bytes]) -> None:
-        """Take one message of the worker."""
         check = self.rules.check
         data = frames[-1] if frames else b""
 
@@ -339,9 +337,9 @@ class PlayedGateway:
                 continue
             rules.check("records", True, "", text)
             rules.check("bye-last", not session.over, "a record after bye", text)
-            heard = Heard(session.batches, index, record)
-            session.heard.append(heard)
-            rules.command(session, heard)
+            received = Received(session.batches, index, record)
+            session.received.append(received)
+            rules.command(session, received)
             session.over = session.over or type(record) is Bye
             self._answer(record)
         self._send_waiting()

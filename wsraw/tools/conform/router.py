@@ -72,6 +72,5 @@ class Router:
         return identity, frames
 
     def close(self) -> None:
-        """Close the socket and remove its folder."""
         self.down()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -44,7 +44,6 @@ class Result:
         return text
 
     def data(self) -> dict[str, str]:
-        """The result for programs."""
         return {
             "rule": self.rule.name,
             "section": self.rule.section,
@@ -81,7 +80,6 @@ class ScriptRunner:
         self._script = self._all()
 
     def receive(self, identity: bytes, frames: list[bytes], now: float) -> None:
-        """Take a message of the worker."""
         self._gateway.receive(identity, frames)
         self.advance(now)
 

@@ -11,7 +11,7 @@ from wsraw.tools.conform import rendering
 EVENTS: Final = {kind.__struct_config__.tag for kind in get_args(Event)}
 
 
-class Heard(NamedTuple):
+class Received(NamedTuple):
     """A record that came, and its place in the session."""
 
     batch: int
@@ -20,7 +20,6 @@ class Heard(NamedTuple):
     record: Any
 
     def text(self) -> str:
-        """The record as text."""
         return rendering.record(self.record)
 
 
@@ -36,16 +35,15 @@ class Session:
         """Records that the window holds back, and those behind them."""
         self.in_flight: dict[int, list[Any]] = {}
         """Events by seq: a record as it went out."""
-        self.wrong_acks: list[Heard] = []
-        self.acked: dict[int, Heard] = {}
-        self.heard: list[Heard] = []
+        self.wrong_acks: list[Received] = []
+        self.acked: dict[int, Received] = {}
+        self.received: list[Received] = []
         self.batches = 0
         self.over = False
         """The worker has sent bye."""
         self.next_seq = 1
 
     def number_event(self, record: list[Any]) -> int:
-        """Give an event its seq and return it."""
         seq = record[1] = self.next_seq
         self.next_seq += 1
         return seq
@@ -67,10 +65,10 @@ class Session:
             batch.append(self.waiting.popleft())
         return batch
 
-    def sends(self, con: int, start: int = 0) -> list[Heard]:
-        """The sends to a connection, from that index of `heard` on."""
-        return [heard for heard in self.commands(Send, start) if heard.record.con == con]
+    def sends(self, con: int, start: int = 0) -> list[Received]:
+        """The sends to a connection, from that index of `received` on."""
+        return [received for received in self.commands(Send, start) if received.record.con == con]
 
-    def commands(self, kind: type[Record], start: int = 0) -> list[Heard]:
-        """The records of one kind, from that index of `heard` on."""
-        return [each for each in self.heard[start:] if type(each.record) is kind]
+    def commands(self, kind: type[Record], start: int = 0) -> list[Received]:
+        """The records of one kind, from that index of `received` on."""
+        return [each for each in self.received[start:] if type(each.record) is kind]

@@ -1,6 +1,6 @@
 """I/O. Fault injection: kills, suspensions and reloads at fixed intervals, each in a thread.
 
-Only processes that the run itself lists as its own are touched, and it is asked anew each time.
+Only processes that the run lists as its own are touched; the list is read again each time.
 """
 
 from __future__ import annotations

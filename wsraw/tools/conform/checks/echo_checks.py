@@ -14,7 +14,7 @@ from wsraw.tools.conform.checks.protocol_checks import LARGEST, MIB, leave
 from wsraw.tools.conform.continuous_rules import Breach
 from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway, Script
 from wsraw.tools.conform.rules import Check, Rule
-from wsraw.tools.conform.session import Heard
+from wsraw.tools.conform.session import Received
 
 SLOW: Final = 300
 """Milliseconds that a handler takes while something else happens."""
@@ -38,7 +38,7 @@ def _reply(
     seconds: float = 0.0,
 ) -> Script:
     """Send a message and check that the only answer is the wanted one."""
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     gateway.message(con, data, kind, final)
     yield from gateway.deliver(seconds)
     _check_answer(gateway, con, start, wanted, kind, final)
@@ -50,7 +50,7 @@ def _check_answer(
     sends = gateway.session.sends(con, start)
     expected = rendering.record(["send", con, wanted, kind, final])
     if not sends:
-        others = [each for each in gateway.session.heard[start:] if type(each.record) is Send]
+        others = [each for each in gateway.session.received[start:] if type(each.record) is Send]
         record = others[0].text() if others else ""
         raise Breach(f"the event was acked without {expected}", record)
     if len(sends) > 1:
@@ -113,7 +113,7 @@ def _echo_large(size: int) -> Check:
 def state(gateway: PlayedGateway) -> Script:
     """Attach with an older state than the worker remembers: `attach` counts."""
     con = gateway.connect()
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     yield from _reply(gateway, con, b"count", b"1")
     kept = _state(gateway, con, start)
     yield from _reply(gateway, con, b"count", b"2")
@@ -134,9 +134,9 @@ def state(gateway: PlayedGateway) -> Script:
 
 
 def _state(gateway: PlayedGateway, con: int, start: int) -> bytes:
-    for heard in gateway.session.commands(State, start):
-        if heard.record.con == con:
-            return bytes(heard.record.data)
+    for received in gateway.session.commands(State, start):
+        if received.record.con == con:
+            return bytes(received.record.data)
     raise Breach("count was answered without a state command before the ack")
 
 
@@ -151,7 +151,7 @@ def states_apart(gateway: PlayedGateway) -> Script:
 def opens(gateway: PlayedGateway) -> Script:
     """`open URL` opens a connection with an id of the range; "hi" is sent when it is open."""
     con = gateway.connect()
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     gateway.message(con, b"open " + URL.encode())
     yield from gateway.deliver()
     found = gateway.session.commands(Open, start)
@@ -167,13 +167,13 @@ def opens(gateway: PlayedGateway) -> Script:
     answers = gateway.session.sends(con, start)
     if not answers or not answers[0].record.data.startswith(b"opened"):
         raise Breach("wanted: an answer that begins with opened")
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     inf = {"Protocol": "websocket client"}
     about = {"target": command.target}
     gateway.event("on_connect", command.con, inf, False, 1, about)
     yield from gateway.deliver()
     _check_answer(gateway, command.con, start, b"hi", _kind_of(gateway, command.con, start), True)
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     gateway.message(command.con, b"this must not be answered")
     gateway.close(command.con)
     yield from gateway.deliver()
@@ -203,9 +203,9 @@ def order(gateway: PlayedGateway) -> Script:
     yield from gateway.deliver()
     for con in cons:
         sends = gateway.session.sends(con)
-        for heard, data in zip(sends, wanted[con], strict=False):
-            if heard.record.data != data:
-                raise Breach(f'wanted now: "{data.decode()}"', heard.text())
+        for received, data in zip(sends, wanted[con], strict=False):
+            if received.record.data != data:
+                raise Breach(f'wanted now: "{data.decode()}"', received.text())
         if len(sends) != len(wanted[con]):
             raise Breach(f"{len(wanted[con])} messages, {len(sends)} answers")
 
@@ -215,7 +215,7 @@ def one_at_a_time(gateway: PlayedGateway) -> Script:
     gateway.message(con, b"slow %d" % (SLOW // 3))
     gateway.message(con, b"quick")
     yield from gateway.deliver()
-    sends = [heard.record.data for heard in gateway.session.sends(con)]
+    sends = [received.record.data for received in gateway.session.sends(con)]
     if sends != [b"slow %d" % (SLOW // 3), b"quick"]:
         raise Breach("the second handler did not wait for the first", repr(sends))
 
@@ -229,9 +229,9 @@ def beside_ack(gateway: PlayedGateway) -> Script:
         data = b"slow 2" if number % 20 == 0 else b"message %d" % number
         events[gateway.message(con, data)] = con, data
     yield from gateway.deliver()
-    left: dict[tuple[int, bytes], list[Heard]] = {}
-    for heard in gateway.session.commands(Send):
-        left.setdefault((heard.record.con, heard.record.data), []).append(heard)
+    left: dict[tuple[int, bytes], list[Received]] = {}
+    for received in gateway.session.commands(Send):
+        left.setdefault((received.record.con, received.record.data), []).append(received)
     for seq, key in events.items():
         found = left.get(key)
         if not found:
@@ -275,7 +275,7 @@ def fence(gateway: PlayedGateway) -> Script:
     # Until the handler has begun, which no record shows.
     yield from gateway.quiet(SLOW / 3000)
     yield from gateway.enter()
-    start = len(gateway.session.heard)
+    start = len(gateway.session.received)
     gateway.notice(["attach", other, inf, b"", 0, ABOUT])
     seq = gateway.message(other, slow, delivery=2)
     yield from gateway.deliver()

@@ -59,9 +59,9 @@ def events(gateway: PlayedGateway) -> Script:
 
 
 def _no_failure(gateway: PlayedGateway) -> None:
-    for heard in gateway.session.commands(Close):
-        if heard.record.code == INTERNAL_ERROR:
-            raise Breach("acked, but closed as after a handler that failed", heard.text())
+    for received in gateway.session.commands(Close):
+        if received.record.code == INTERNAL_ERROR:
+            raise Breach("acked, but closed as after a handler that failed", received.text())
 
 
 def verdict(gateway: PlayedGateway) -> Script:
@@ -124,8 +124,8 @@ def empty_batches(gateway: PlayedGateway) -> Script:
 def unknown_connection(gateway: PlayedGateway) -> Script:
     """Send events without an on_connect, as for the successor of a connection with `reconnect`."""
     con = gateway.new_con()
-    gateway.message(con, b"nobody has introduced us", "raw")
-    gateway.event("on_error", con, "nobody will", 1)
+    gateway.message(con, b"without an on_connect", "raw")
+    gateway.event("on_error", con, "without an on_connect", 1)
     gateway.close(con)
     yield from gateway.deliver()
     _no_failure(gateway)
@@ -192,10 +192,12 @@ def session_ends(gateway: PlayedGateway) -> Script:
 
 def _nothing_of_before(gateway: PlayedGateway, con: int) -> None:
     session = gateway.session
-    commands = [heard for heard in session.heard if getattr(heard.record, "con", 0) == con]
-    for heard in (*session.wrong_acks, *commands):
+    commands = [
+        received for received in session.received if getattr(received.record, "con", 0) == con
+    ]
+    for received in (*session.wrong_acks, *commands):
         why = "of the previous session, under the number of the new one"
-        raise Breach(why, heard.text())
+        raise Breach(why, received.text())
 
 
 def new_gateway(gateway: PlayedGateway) -> Script:

@@ -105,7 +105,7 @@ class Client:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            # Reading tells more about the end: a close frame may have come before.
+            # Reading shows more about the end: a close frame may have come before.
             return
         if sent < len(data):
             self._output += data[sent:]
@@ -200,7 +200,7 @@ class Client:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            # Already closed; reading tells how.
+            # Already closed; reading shows how.
             pass
 
     def _end(self, how: str) -> None:

@@ -232,14 +232,12 @@ class Load:
     # --- connections ---
 
     def handle_open(self, client: Client) -> None:
-        """The client can carry data."""
         self._connector.done()
         if isinstance(client, VerifiedClient):
             first = self.schedule.next_round(client.number)
             client.begin(Checker(client.number, self.plan.size, first, self.figures))
 
     def handle_end(self, client: Client, how: str) -> None:
-        """The client is closed, or could not connect."""
         if client.was_open:
             self._record_end(client, "" if client.closed_in_order else how)
         else:
@@ -283,7 +281,6 @@ class Load:
             client.pause.give_up(time.monotonic())
 
     def handle_answer(self, client: VerifiedClient, number: int, now: float) -> None:
-        """The record of that round has come back."""
         self.figures.latency.add(now - self.schedule.due_in_round(client.number, number))
         self._outstanding -= 1
         self.figures.pause.arrived(now, self._outstanding > 0)

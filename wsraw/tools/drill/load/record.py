@@ -1,7 +1,7 @@
 """Sans-I/O. The records that the drill sends, and their check.
 
 A record is `WD`, its connection in six hex digits, its round in eight, and a filler. Each
-connection sends one record in each round of the schedule, so the round also tells when it was due.
+connection sends one record in each round of the schedule, so the round determines when it was due.
 """
 
 from __future__ import annotations

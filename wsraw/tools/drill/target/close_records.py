@@ -1,4 +1,4 @@
-"""Sans-I/O. How connections ended: as the client saw it, and as on_close was told."""
+"""Sans-I/O. How connections ended: as the client saw it, and as on_close reports it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,6 @@ class RunControl:
             raise FaultError(str(error)) from error
 
     def reload(self) -> None:
-        """Replace all workers."""
         self._ask("reload", RELOAD_TIMEOUT)
 
     def _ask(self, what: str, timeout: float) -> Any:

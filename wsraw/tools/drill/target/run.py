@@ -128,7 +128,6 @@ class Run:
         return False
 
     def last_lines(self) -> str:
-        """The end of the log."""
         return "\n".join(self._lines)
 
     def stop(self, keep_folder: bool) -> int:
