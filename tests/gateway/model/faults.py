@@ -160,21 +160,23 @@ class Faults:
                         self.workers.remove(process)
 
     def impostor(self, a: int, b: int) -> None:
-        """Somebody with a wrong token, or with that of a process that is dead."""
-        identity, token = self.workers.new_identity(), "wrong"
-        if b & 1 and self.system.exited:
-            token = f"token {max(self.system.exited)}"
+        """Somebody with a wrong token, or a hello that comes after the exit of its process."""
+        sessions, now = self.system.sessions, self.system.now
+        identity = self.workers.new_identity()
+        token = f"token {max(self.system.exited)}" if b & 1 and self.system.exited else "wrong"
+        # A gateway that came after the exit knows nothing of it.
+        is_late = sessions.tokens.gone(token) is not None
         claimed = list(self.system.reference.cons)
         hello = Hello(PROTOCOL_VERSION, "default", token, "test", token, 8, 1, claimed)
-        told = len(self.system.sessions.replies)
+        told = len(sessions.replies)
         if b & 2:
-            self.system.sessions.receive(identity, b"", self.system.now)
-        for said in (encode([0, hello]), b"", encode([1, Bye()]), encode([0, hello])):
-            self.system.sessions.receive(identity, said, self.system.now)
-            assert identity not in self.system.sessions.workers
-        assert len(self.system.sessions.replies) == told + 1 + bool(b & 2), (
-            "it is told, and told once"
-        )
+            sessions.receive(identity, b"", now)
+        # Only an impostor is told, and only it is shut out.
+        rest = () if is_late else (b"", encode([1, Bye()]), encode([0, hello]))
+        for batch in (encode([0, hello]), *rest):
+            sessions.receive(identity, batch, now)
+            assert identity not in sessions.workers
+        assert len(sessions.replies) == told + (not is_late) + bool(b & 2)
 
     # --- the gateway dies ---
 
