@@ -26,7 +26,7 @@ def keygen(folder: str, name: str) -> None:
     Write NAME.key and NAME.pub to FOLDER (default: the current one). Make a pair for the gateway,
     and one for each worker on another machine.
 
-    NAME.key is secret: keep it on its machine. NAME.pub is for the other side: the gateway accepts
+    NAME.key is secret: keep it on its machine. Give NAME.pub to the other side: the gateway accepts
     the workers in --worker-keys, and a worker accepts the gateway in --gateway-key.
     """
     from wsraw.runtime.keys import KeyFileError

@@ -57,8 +57,8 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     multiple=True,
     default=("4",),
     show_default=True,
-    help="Workers of the run that the drill starts: N with the drill's own handlers, or commands "
-    "of workers that do the same, as in `wsraw run --workers`. May be repeated.",
+    help="Workers to start: N with the drill's own handlers, or commands of workers that do the "
+    "same, as in `wsraw run --workers`. May be repeated.",
 )
 @_number("--websockets", 200, "Number of WebSocket connections.", kind=click.IntRange(min=0))
 @_number("--raw", 50, "Number of raw connections.", kind=click.IntRange(min=0))
@@ -126,7 +126,7 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     metavar="SECONDS",
     default=5.0,
     show_default=True,
-    help="How long to wait for an answer of the worker.",
+    help="How long to wait for an answer from the worker.",
 )
 @click.option(
     "--log", metavar="FILE", default="", help="Write the output of the worker to this file."

@@ -36,7 +36,7 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     name: str
     """The name that routes use: letters, digits, dots, - and _."""
     workers: PathTexts = ()
-    """As the setting `workers`. A pool without it has only workers that are started by hand or on
+    """Like the setting `workers`. A pool without it has only workers that are started by hand or on
     other machines."""
     dispatch: Dispatch | None = None
     """Overrides the setting `dispatch` for this pool."""
@@ -61,7 +61,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     host: str = ""
     """The Host header of the WebSocket request: example.org, *.example.org, 127.0.0.1:8000."""
     subprotocol: str = ""
-    """A subprotocol that the WebSocket client offers. It is then the one that is agreed on."""
+    """A subprotocol that the WebSocket client offers. It is then the one that is selected."""
     listener: str = ""
     """The listener, written as in `listen`; the part from ? on may be left out."""
 
@@ -116,21 +116,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_memory: Size = 0
     """Replace a worker that uses more memory (RSS) than this. Needs /proc. 0: never."""
     reload: bool = False
-    """Reload when the handlers file, or any *.py file in its folder or below, changes."""
+    """Reload when the handlers file, or a *.py file in its folder or a subfolder, changes."""
     listen: tuple[str, ...] = ("127.0.0.1:8000",)
     """Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated. A prefix fixes
     the protocol: raw:// or ws://, with TLS tls:// or wss://. Settings for this listener alone
     follow a ?, as in HOST:PORT?plain_http=health. They are first_byte_timeout, plain_http,
     proxy_protocol and the tls settings."""
     plain_http: Literal["raw", "reject", "health"] = "raw"
-    """How to treat an HTTP request that does not ask for a WebSocket. raw: as raw data. reject:
-    answer 426. health: answer 200, for health checks."""
+    """What to do with an HTTP request that does not ask for a WebSocket. raw: treat it as raw data.
+    reject: answer 426. health: answer 200, for health checks."""
     first_byte_timeout: Seconds = 0.0
     """Treat a client as raw if it sends nothing for this long after connecting. Set it for
     protocols in which the server speaks first."""
     tls: Literal["auto", "off", "optional", "required"] = "auto"
     """Whether listeners without a prefix use TLS. required: always. optional: the first byte of
-    each connection decides. off: never. auto: as required if tls_cert is set, otherwise as off."""
+    each connection decides. off: never. auto: required if tls_cert is set, otherwise off."""
     tls_cert: PathTexts = ()
     """File with a certificate and its chain (PEM). May be repeated: the first one is the default;
     each further one names the servers that it is for: example.org,*.example.org=FILE."""
@@ -175,7 +175,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     silence_timeout: Seconds = 60.0
     """Disconnect a client that sends nothing for this long after connecting."""
     handshake_timeout: Seconds = 10.0
-    """Time limit for the TLS handshake, and again for the HTTP request headers (408)."""
+    """Time limit for the TLS handshake, and separately for the HTTP request headers (408)."""
     max_header_size: Annotated[int, Meta(ge=1024, extra={"unit": "size"})] = 16 * KIB
     """Maximum size of the HTTP request line and headers (431)."""
     max_message_size: Annotated[Bytes, Meta(le=LARGEST_MESSAGE)] = MIB
@@ -186,8 +186,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     byte_rate: Size = 0
     """Bytes per second that a client may send on average. 0: no limit."""
     rate_burst: Seconds = 1.0
-    """How much a client may send at once after a silence: as much as message_rate and byte_rate
-    allow in this time."""
+    """After a silence, a client may send at once what message_rate and byte_rate allow in this
+    time."""
     rate_action: Literal["pause", "close"] = "pause"
     """What happens to a client that exceeds message_rate or byte_rate. pause: the gateway reads
     from it more slowly. close: it is closed (1008)."""
@@ -195,7 +195,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Close (1001) a client that has neither sent nor received data for this long, or up to a fifth
     longer. Pings do not count. 0: never."""
     write_timeout: Seconds = 60.0
-    """Close (1008) a client that has read none of the output waiting for it for this long."""
+    """Close (1008) a client that reads nothing for this long while output waits for it."""
     output_limit: Bytes = 4 * MIB
     """Maximum number of bytes of output that may wait for one client."""
     overflow: Literal["close", "drop-newest", "drop-oldest"] = "close"
@@ -208,8 +208,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pause_timeout: Seconds = 120.0
     """Close (1013) a connection when reading from it has been paused for this long."""
     memory_limit: Size = 0
-    """Maximum number of bytes held for all connections together. Above 80 %, new clients are not
-    accepted and wait. Above 100 %, reading stops, and the connections that hold the most are closed
+    """Maximum number of bytes held for all connections together. Above 80 %, new clients wait
+    to be accepted. Above 100 %, reading stops, and the connections that hold the most are closed
     (1013). 0: a quarter of the memory of this machine or container."""
     ping_interval: Seconds = 20.0
     """Ping a WebSocket that has been silent for this long."""
@@ -239,15 +239,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: Seconds = 30.0
     """Time limit for handlers and clients to finish when the run is stopped."""
     drain_timeout: Seconds = 30.0
-    """Time limit for the handlers of a worker that is being replaced. Then the worker is killed."""
+    """Time limit for the handlers of a worker that is being replaced. After it, the worker is
+    killed."""
     start_timeout: Seconds = 60.0
-    """Time limit for a worker to load its handlers file and connect. Then it is killed, and another
-    one is started."""
+    """Time limit for a worker to load its handlers file and connect. After it, the worker is killed
+    and another one is started."""
     gateway_timeout: Seconds = 60.0
     """Kill and restart a gateway that has not answered the supervisor for this long. 0: never."""
     restart_intensity: Count = 5
-    """A pool is in a crash loop if more than this many of its workers die while starting, within 30
-    s. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
+    """A pool is in a crash loop if, within 30 s, more than this many of its workers die while
+    starting. At the start of a run, a crash loop ends the run; later, wsraw keeps trying."""
     worker_listen: tuple[str, ...] = ()
     """Where workers on other machines connect: tcp://ADDRESS:PORT. May be repeated. Needs link_key
     and worker_keys, except on loopback addresses."""
