@@ -1,1 +1,1 @@
-"""Sans-I/O. What the supervisor decides: which processes there are to be."""
+"""Sans-I/O. What the supervisor decides: which processes should run."""
