@@ -113,7 +113,7 @@ def test_a_burst_then_the_rate() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 100)), max_size=50))
-def test_who_waits_as_told_never_passes_the_rate(steps: list[tuple[float, int]]) -> None:
+def test_a_sender_that_waits_as_told_never_exceeds_the_rate(steps: list[tuple[float, int]]) -> None:
     bucket, now, taken = Bucket(10.0, 20.0, 0.0), 0.0, 0
     for pause, tokens in steps:
         now += pause

@@ -194,7 +194,7 @@ def test_a_read_returns_at_most_64_frames() -> None:
     assert frames.unfinished == 0
 
 
-def test_it_stops_behind_a_frame_that_may_be_compressed() -> None:
+def test_the_fast_path_stops_behind_a_frame_that_may_be_compressed() -> None:
     wire = b"".join(
         written(first, bytes(size), True)
         for first, size in ((0x41, 150), (0x89, 1), (0x80, 150), (0x82, 100), (0xC2, 0), (0x82, 1))

@@ -152,7 +152,7 @@ def test_an_odd_request_is_judged_as_the_library_does(wire: bytes) -> None:
 
 
 @pytest.mark.parametrize("wire", [request()[:-2], request() + b"x", b"\r\n" + request(), b""])
-def test_what_is_not_one_complete_head_is_refused(wire: bytes) -> None:
+def test_bytes_that_are_not_one_complete_head_are_refused(wire: bytes) -> None:
     assert ours(wire)[0] == 400
 
 
@@ -301,7 +301,7 @@ def test_a_refusal_is_read_as_far_as_handlers_get_it(rest: bytes, body: bytes, s
         b"x" * (MOST_HEAD + 1),
     ],
 )
-def test_what_is_not_http_is_refused_without_waiting_for_more(wire: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_without_waiting_for_more(wire: bytes) -> None:
     handshake = client()
     with pytest.raises(HandshakeError):
         handshake.receive_data(wire)

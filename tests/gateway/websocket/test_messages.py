@@ -86,7 +86,7 @@ def test_text_that_is_not_utf8_is_found_with_its_first_wrong_byte(text: bytes) -
 
 
 @pytest.mark.parametrize("text", BAD_TEXTS)
-def test_what_is_wrong_with_a_text_does_not_depend_on_its_cuts(text: bytes) -> None:
+def test_the_error_of_a_text_does_not_depend_on_its_cuts(text: bytes) -> None:
     for first in range(len(text) + 1):
         wire = write_frame(0x01, text[:first]) + write_frame(0x80, text[first:])
         reasons = {taken(wire)[1].reason}  # type: ignore[union-attr]
@@ -197,7 +197,9 @@ def test_text_that_we_send_may_be_cut_anywhere(text: str, cuts: list[int]) -> No
         ([(b"a", "binary", False), (b"b", "text", True)], "not finished"),
     ],
 )
-def test_what_cannot_be_sent_is_refused(frames: list[tuple[bytes, str, bool]], why: str) -> None:
+def test_messages_that_cannot_be_sent_are_refused(
+    frames: list[tuple[bytes, str, bool]], why: str
+) -> None:
     order = writer()
     *begin, last = frames
     for frame in begin:
