@@ -304,9 +304,9 @@ def busy_drain(gateway: PlayedGateway) -> Script:
 
 
 RULES: Final = (
-    Rule("text", "Fields", "Text comes back as text, every character of it.", text, True),
-    Rule("binary", "Fields", "Binary data comes back as binary, every byte.", binary, True),
-    Rule("raw", "Fields", "Raw data comes back, every byte.", raw, True),
+    Rule("text", "Fields", "Text comes back as text, unchanged.", text, True),
+    Rule("binary", "Fields", "Binary data comes back as binary, unchanged.", binary, True),
+    Rule("raw", "Fields", "Raw data comes back unchanged.", raw, True),
     Rule("fragments", "Fields", "Fragments come back as fragments.", fragments, True),
     Rule("upper", "Common behaviour", "`upper TEXT` is answered in capitals.", upper, True),
     Rule("echo-large", "Fields", "1 MiB of text comes back.", _echo_large(MIB), True),
