@@ -156,6 +156,7 @@ class Holder:
         self.was_closed = False
         """A handler has closed it: what was parked then is dropped, and that depends on how much
         was read at a time."""
+        self.had_verdict = harness.settings.verdict == "handlers"
 
     @property
     def reading(self) -> bool:
@@ -192,8 +193,10 @@ class Holder:
             return con.state, con.ending.cause, read
         pauses = entry.pauses if entry is not None else 0
         has_deadline = not math.isinf(con.keepalive.deadline)
-        # What is read too early depends on the size of a read; the rest of it waits in the kernel.
-        unparsed = 0 if con.state is CONNECTING else con.unfinished
+        # What is read before the verdict depends on the size of a read, and so does what is parsed
+        # of it after a pause; the rest waits in the kernel.
+        is_early = con.state is CONNECTING or (self.had_verdict and pauses)
+        unparsed = 0 if is_early else con.unfinished
         return con.state, con.intake.paused, pauses, self.reading, read, unparsed, has_deadline
 
 
