@@ -35,8 +35,9 @@ run: $(VENV)/.run
 	@echo 'Ctrl-C here stops it.'
 	@$(BIN)/wsraw run --workers examples/echo.py --listen $(LISTEN)
 
-# Side by side, as most tests wait most of the time.
-SIDE_BY_SIDE := -q -n auto --dist worksteal
+# Side by side, as most tests wait most of the time. Native tracebacks: for pytest's own it parses the
+# source, and in Python 3.11 that can fail in a process with threads, and end the run without a word of the test.
+SIDE_BY_SIDE := -q -n auto --dist worksteal --tb native
 test: $(VENV)/.dev node-peers workers autobahn
 	$(BIN)/python -m pytest $(or $(TESTS),$(SIDE_BY_SIDE) -m 'not long')
 
