@@ -108,6 +108,19 @@ def walk(tmp_path: Path) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
         sys.setprofile(None)
         return trace.calls
 
+    def until(name: str) -> list[Call]:
+        """The calls of turns until that function was called; of turns that do nothing, none."""
+        calls: list[Call] = []
+
+        def is_called() -> bool:
+            made = turn()
+            if len(made) > len(idle):
+                calls.extend(made)
+            return any(qualname == name for _, qualname in made)
+
+        eventually(is_called, name)
+        return calls
+
     try:
         with socket.create_connection((host, int(port))) as client:
             client.setblocking(False)
@@ -133,19 +146,16 @@ def walk(tmp_path: Path) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
             worker.tracing = False
             echo()
             received.clear()
+            idle = turn()
             client.send(HELLO)
-            way_in = eventually(lambda: _with(turn(), "Endpoint.handle"), "the message's turn")
-            way_out = eventually(lambda: _with(turn(), "Endpoint.flush"), "the answer's turn")
+            way_in = until("Endpoint.handle")
+            way_out = until("Endpoint.flush")
             eventually(lambda: has(7), "the echo")
             yield way_in, worker.traces[0].calls, way_out
     finally:
         worker.stopper.stop()
         eventually(lambda: gateway.loop.turn(False) is None or not worker.thread.is_alive(), "end")
         gateway.close()
-
-
-def _with(calls: list[Call], name: str) -> list[Call]:
-    return calls if any(qualname == name for _, qualname in calls) else []
 
 
 def steps(heading: str) -> list[Call]:

@@ -55,7 +55,8 @@ class SocketHarness:
         if self.harness.registry.flow.is_check_due:
             self.harness.deadlines.check_memory(now)
         self.sockets.apply_pauses()
-        self.sockets.continue_handshakes()
+        if self.sockets.handshakes.waiting:
+            self.sockets.handshakes.work()
         self.harness.turn()
         if self.working:
             for event in self.linked.events:

@@ -172,22 +172,30 @@ class Gateway:
         self._links.send(now)
 
     def _before_sleep(self, now: float) -> bool:
-        """The end of a turn. True: the next one must not sleep."""
-        sockets = self.sockets
-        self.registry.flow.now = now
-        self._read_supervisor(now)
+        """The end of a turn. True: the next one must not sleep. A step that has nothing to do is
+        not called: most turns have one message."""
+        registry, sessions, sockets = self.registry, self.sessions, self.sockets
+        registry.flow.now = now
+        if self._control is not None:
+            self._read_supervisor(self._control, now)
         self._read_workers(now)
         is_tick = self._check_deadlines(now)
-        sockets.write_over_limit()
-        sockets.dial()
+        if registry.outgoing.over_limit:
+            sockets.write_over_limit()
+        if registry.to_dial:
+            sockets.dial()
         sockets.apply_pauses()
-        sockets.continue_handshakes()
+        if sockets.handshakes.waiting:
+            sockets.handshakes.work()
         self._links.send(now)
         sockets.flush()
-        self._advance_stop(now)
+        if self.stopping.under_way and self.stopping.advance(now):
+            self.loop.stop()
         sockets.update_listeners()
-        self._write_dead_letters()
-        self._write_supervisor()
+        if sessions.dead_letters:
+            self._write_dead_letters()
+        if sessions.to_supervisor:
+            self._write_supervisor()
         busy = self._is_busy()
         if is_tick:
             quiet = not busy and not self.loop.is_behind
@@ -203,11 +211,8 @@ class Gateway:
             self._times.end_turn()
         return busy
 
-    def _read_supervisor(self, now: float) -> None:
+    def _read_supervisor(self, control: ControlSocket, now: float) -> None:
         """First of all, as a batch may come from a worker that the supervisor has just started."""
-        control = self._control
-        if control is None:
-            return
         if self.loop.is_behind:
             # The loop has not looked at its descriptor.
             control.look_again()
@@ -240,17 +245,11 @@ class Gateway:
             self.deadlines.check_memory(now)
         return is_tick
 
-    def _advance_stop(self, now: float) -> None:
-        """Go on with a stop, which waits for output to be written."""
-        if self.stopping.under_way and self.stopping.advance(now):
-            self.loop.stop()
-
     def _write_supervisor(self) -> None:
         """Report what the other steps have found."""
-        if self.sessions.to_supervisor:
-            records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
-            if self._control is not None:
-                self._control.send(rec.encode([self._token, *records]))
+        records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
+        if self._control is not None:
+            self._control.send(rec.encode([self._token, *records]))
 
     def _is_busy(self) -> bool:
         """Whether something is left for a turn that does not wait: the rest of a share, or what
@@ -267,8 +266,6 @@ class Gateway:
 
     def _write_dead_letters(self) -> None:
         """Keep events that have killed workers, for people to examine."""
-        if not self.sessions.dead_letters:
-            return
         letters, self.sessions.dead_letters = self.sessions.dead_letters, []
         if not self.settings.run_dir:
             return

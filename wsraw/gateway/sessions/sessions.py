@@ -499,15 +499,15 @@ class Sessions:
     def is_busy(self) -> bool:
         """Whether the next turn has something to do in any case."""
         registry = self._registry
+        for pool in registry.pools.values():
+            if pool.is_behind or (pool.orphaned and pool.reassigning):
+                return True
         return bool(
             self.backlog.workers
             or registry.dispatcher.with_output
             or registry.flow.changed
             or registry.flow.due
             or registry.outgoing.is_behind
-        ) or any(
-            pool.is_behind or (pool.orphaned and pool.reassigning)
-            for pool in registry.pools.values()
         )
 
     def is_quiet(self) -> bool:

@@ -299,11 +299,6 @@ class Sockets:
             except Exception as error:
                 self._fault(entry.con, error)
 
-    def continue_handshakes(self) -> None:
-        """Work on TLS handshakes, within this turn's share."""
-        if self.handshakes.waiting:
-            self.handshakes.work()
-
     @property
     def is_busy(self) -> bool:
         """Whether there is more than fits into a turn."""
