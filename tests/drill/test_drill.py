@@ -53,7 +53,7 @@ def test_a_pool_of_python_and_javascript_workers_loses_nothing() -> None:
         *SMALL,
         f"--workers={node}:2",
         "--seconds=4",
-        "--kill-every=0.4",
+        "--kill-every=1",
         "--stop-every=0",
         "--reload-every=1.5",
         "--json",

@@ -222,7 +222,7 @@ def test_a_thread_opens_a_connection_through_an_embedded_worker(chat: Server) ->
 
 FORKS = """
 import asyncio, os, sys, threading
-from wsraw.workers import asyncio as asyncio_worker, threads
+from wsraw.workers import embedded_asyncio, embedded_threads
 import wsraw
 
 run_dir = sys.argv[1]
@@ -238,19 +238,19 @@ def in_child(function):
         os._exit(0)
     os.waitpid(pid, 0)
 
-with threads.Worker(run_dir=run_dir) as worker:
+with embedded_threads.Worker(run_dir=run_dir) as worker:
     worker.ready()
     in_child(lambda: wsraw.publish("all", "lost"))
     in_child(lambda: worker.publish("all", "lost"))
     in_child(lambda: worker.call_soon_threadsafe(print))
     def one_of_its_own():
-        with threads.Worker(run_dir=run_dir) as worker:
+        with embedded_threads.Worker(run_dir=run_dir) as worker:
             worker.publish("all", "from the child", timeout=10)
     in_child(one_of_its_own)
     worker.publish("all", "from the parent", timeout=10)
 
 async def main():
-    async with asyncio_worker.Worker(run_dir=run_dir) as worker:
+    async with embedded_asyncio.Worker(run_dir=run_dir) as worker:
         await worker.ready()
         in_child(lambda: asyncio.run(worker.publish("all", "lost")))
         await worker.publish("all", "from asyncio")

@@ -110,14 +110,15 @@ class Driver:
             if runner.over:
                 return
             seconds = min(max(0.0, runner.wake_at - time.monotonic()), POLL_INTERVAL)
-            if self._ended:
+            has_ended = bool(self._ended)
+            if has_ended:
                 seconds = POLL_INTERVAL
             message = self._router.receive(seconds)
             now = time.monotonic()
             if message is not None:
                 runner.receive(*message, now)
-            elif self._ended:
-                # Only when nothing is left to read: the last batch came before the exit.
+            elif has_ended:
+                # Only if nothing came after the exit was known: the last batch was sent before it.
                 number, code = self._ended.popleft()
                 if number == self._number:
                     runner.exited(code, now)
