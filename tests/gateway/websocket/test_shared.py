@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import zlib
 
-from wsraw.gateway.websocket.deflate import packing
+from wsraw.gateway.websocket.deflate import PLAIN_KEY, packing
 from wsraw.gateway.websocket.frames import write_frame
-from wsraw.gateway.websocket.shared import PLAIN_KEY, RAW_KEY, Framed, frame_message
+from wsraw.gateway.websocket.shared import RAW_KEY, Framed, frame_message
 
 
 def test_a_message_is_framed_as_its_key_says() -> None:

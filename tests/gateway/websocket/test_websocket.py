@@ -26,9 +26,9 @@ from websockets.utils import accept_key
 from tests.corpus import UPGRADE, frame
 from wsraw.config.settings import Settings
 from wsraw.gateway.http import http_answer
-from wsraw.gateway.websocket.deflate import STEP
+from wsraw.gateway.websocket.deflate import PLAIN_KEY, STEP
 from wsraw.gateway.websocket.messages import RefusedError
-from wsraw.gateway.websocket.shared import PLAIN_KEY, RAW_KEY, frame_message
+from wsraw.gateway.websocket.shared import RAW_KEY, frame_message
 from wsraw.gateway.websocket.websocket import WebSocket, close_refusal
 from wsraw.link.open_options import check
 from wsraw.link.records import Open

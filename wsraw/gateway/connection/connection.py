@@ -28,7 +28,8 @@ from wsraw.gateway.connection.states import (
 )
 from wsraw.gateway.counters import FAULT
 from wsraw.gateway.http import answer_problem
-from wsraw.gateway.websocket.shared import RAW_KEY, FramingKey
+from wsraw.gateway.websocket.deflate import FramingKey
+from wsraw.gateway.websocket.shared import RAW_KEY
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
 from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage

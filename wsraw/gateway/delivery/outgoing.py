@@ -26,9 +26,9 @@ from typing import Final
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import EVENT_COST, Burst, Entry, Worker
-from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, Packing
+from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
-from wsraw.gateway.websocket.shared import Framed, FramingKey, frame_message, frame_packed
+from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 from wsraw.link.batches import LARGEST_BATCH
 from wsraw.link.records import Close, Publish, Send, gateway_decoder
 from wsraw.link.states import GONE

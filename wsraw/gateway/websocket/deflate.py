@@ -217,6 +217,12 @@ class Packing:
 packing = cache(Packing)
 """One object for each way, shared by the connections that use it."""
 
+FramingKey = int | Packing
+"""Connections with the same key get the same bytes for the same message."""
+
+PLAIN_KEY: Final = 0
+"""The framing key for uncompressed frames of a server."""
+
 
 class _Inflation:
     """A frame that is being inflated."""

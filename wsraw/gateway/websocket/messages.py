@@ -15,8 +15,10 @@ from typing import Final
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.deflate import (
     DEFLATED_AT_ONCE,
+    PLAIN_KEY,
     Codec,
     Deflation,
+    FramingKey,
     InflateError,
     TooBigError,
 )
@@ -33,7 +35,6 @@ from wsraw.gateway.websocket.frames import (
     write_masked_frame,
     write_plain_frame,
 )
-from wsraw.gateway.websocket.shared import PLAIN_KEY, FramingKey
 
 DataFrame = tuple[bytes, str, bool]
 """Data, type of the message (`text` or `binary`), and whether it is the message's last frame."""

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from wsraw.gateway.websocket.deflate import Packing
+from wsraw.gateway.websocket.deflate import FramingKey
 from wsraw.gateway.websocket.frames import BINARY, COMPRESSED, FINAL, TEXT, write_frame
 
-FramingKey = int | Packing
-"""Connections with the same key get the same bytes for the same message."""
-
-PLAIN_KEY: Final = 0
-"""Uncompressed frames of a server."""
 RAW_KEY: Final = -1
-"""Raw connections."""
+"""The framing key of raw connections."""
 
 
 class Framed(bytes):
