@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from tests.conform.faulty import End, Worker
+from tests.tools.conform.faulty import End, Worker
 from wsraw.tools.conform.played_gateway import PlayedGateway
 from wsraw.tools.conform.rules import Rule
 from wsraw.tools.conform.script_runner import Result, ScriptRunner

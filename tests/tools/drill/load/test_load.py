@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.deadline import UNIT
-from tests.drill.faulty import Disconnect, Mistake, faulty, right
+from tests.tools.drill.faulty import Disconnect, Mistake, faulty, right
 from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.drill import drill
 from wsraw.tools.drill.load.load import Load, LoadError

@@ -1,6 +1,6 @@
 // The drill's own handlers (wsraw/tools/drill/target/echo.py) in JavaScript, for pools of both.
 import { appendFileSync } from 'node:fs'
-import { Worker } from '../../examples/workers/javascript/worker.mjs'
+import { Worker } from '../../../examples/workers/javascript/worker.mjs'
 
 const HANG = 'wsraw drill: hang'
 const HEADER = 16 // bytes, as in wsraw/tools/drill/load/record.py

@@ -15,7 +15,7 @@ import pytest
 from tests.deadline import DEADLINE, UNIT, eventually
 from tests.running import ROOT, command, environment, is_alive, wsraw
 
-FAULTY = ROOT / "tests/conform/faulty.py"
+FAULTY = ROOT / "tests/tools/conform/faulty.py"
 PATIENT = f"--timeout={10 * UNIT}"
 BRIEF = f"--timeout={UNIT}"
 

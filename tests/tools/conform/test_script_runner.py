@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conform.faulty import FAULTS
-from tests.conform.memory_driver import MemoryDriver
+from tests.tools.conform.faulty import FAULTS
+from tests.tools.conform.memory_driver import MemoryDriver
 from wsraw.tools.conform.script_runner import FAIL, PASS, RULES, SKIP, Result, choose
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import eventually
-from tests.drill.faulty import faulty
 from tests.e2e import languages
 from tests.running import ROOT, command, environment, is_alive, wsraw
+from tests.tools.drill.faulty import faulty
 
 SMALL = ("--websockets=20", "--raw=5", "--rate=1000", "--workers=2")
 QUIET = ("--kill-every=0", "--stop-every=0", "--reload-every=0")
