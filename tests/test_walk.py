@@ -206,3 +206,14 @@ def test_the_walk_of_a_message_is_that_of_the_page(
     ]
     running = {"PlainShell.run", "Runtime.handle", "Connection.send"}
     assert missing([step for step in sides if step[1] not in running], worker) == []
+
+
+@pytest.mark.skipif(COMPILED, reason="compiled functions cannot be traced")
+def test_a_message_takes_no_more_calls_than_the_page_says(
+    walk: tuple[list[Call], list[Call], list[Call]],
+) -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    [(most, files)] = re.findall(r"at most (\d+) calls in (\d+) files", text)
+    calls = [call for part in walk for call in part]
+    assert len(calls) <= int(most)
+    assert len({file for file, _ in calls}) <= int(files)
