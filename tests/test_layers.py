@@ -64,6 +64,17 @@ FLOORS_OF_A_PACKAGE = 6
 FLOORS = 13
 """The longest chain of imports in the gateway."""
 
+LINES_OF_A_FUNCTION = 79
+ATTRIBUTES_OF_A_CLASS = 20
+LARGE_CLASSES = {
+    "config.settings.Settings": "each setting is one",
+    "gateway.delivery.entry.Entry": "parts would cost look-ups, and memory of each connection",
+    "gateway.websocket.websocket.WebSocket": "parts would cost look-ups for each message",
+    "supervisor.supervisor.Supervisor": "it owns all parts of a run",
+    "workers.runtime.Runtime": "parts would cost look-ups for each message",
+}
+"""Classes with more attributes, and why."""
+
 DOORS = {
     "click": {"cli"} | {f"commands.{name}" for name in COMMANDS},
     "ssl": {"gateway.tls.server_contexts", "gateway.tls.client_contexts", "gateway.tls.engine"},
@@ -256,6 +267,48 @@ def test_a_package_of_the_gateway_is_at_most_six_floors_high(package: str) -> No
 def test_the_gateway_is_at_most_so_many_floors_high() -> None:
     chain = floors({name for name in TREES if name.startswith("gateway.")})
     assert len(chain) <= FLOORS, " → ".join(chain)
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def attributes(cls: ast.ClassDef) -> set[str]:
+    """What a class annotates or names as slots in its body, and what its methods store in self."""
+    found: set[str] = set()
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            found.update(ast.literal_eval(node.value))
+    for node in ast.walk(cls):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and ast.unparse(node.value) == "self"
+        ):
+            found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_a_function_has_at_most_so_many_lines(name: str) -> None:
+    for function in functions(TREES[name]):
+        assert function.end_lineno is not None
+        lines = function.end_lineno - function.lineno + 1
+        assert lines <= LINES_OF_A_FUNCTION, f"{function.name}: {lines}"
+
+
+def test_only_some_classes_have_many_attributes() -> None:
+    large = {
+        f"{name}.{node.name}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and len(attributes(node)) > ATTRIBUTES_OF_A_CLASS
+    }
+    assert large == set(LARGE_CLASSES)
 
 
 def test_these_tests_find_imports() -> None:

@@ -70,7 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a run. Times are in seconds, sizes in bytes; a time of 0 switches off.
 
     sources.py collects them. A size may be written as `256KiB` and a time as `5m`. The order is
-    that of `--help` and the docs: options.py says where a section begins.
+    that of `--help` and the docs: options.py says where a section begins. It has as many attributes
+    as there are settings: they are looked up by the names under which users set them.
     """
 
     workers: PathTexts = ()

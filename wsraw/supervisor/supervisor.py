@@ -109,7 +109,10 @@ def run(settings: Settings) -> int:
 
 
 class Supervisor:
-    """One run: a gateway, its workers, and the folder they meet in."""
+    """One run: a gateway, its workers, and the folder they meet in.
+
+    It has more than 20 attributes because it owns all parts of a run, and closes them in order.
+    """
 
     def __init__(self, settings: Settings, log: Log) -> None:
         """Raises CannotStart, and then leaves nothing behind."""

@@ -87,6 +87,9 @@ class Runtime:
 
     `get_ident` identifies the calling thread; only the thread that made the runtime may send
     commands.
+
+    It has more than 20 attributes because each message takes its way through most of them: parts
+    would cost look-ups.
     """
 
     def __init__(

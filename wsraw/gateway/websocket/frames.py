@@ -210,13 +210,17 @@ class FrameReader:
         else:
             self.more = at < end
         if at < end:
-            self._waits = True
-            if self.more:
-                self.special = True
-                self._rest, self._at = data, at
-            else:
-                self._rest = data[at:]
+            self._keep(data, at)
         return frames
+
+    def _keep(self, data: bytes, at: int) -> None:
+        """Keep the bytes behind the frames that were read. Whole frames leave none."""
+        self._waits = True
+        if self.more:
+            self.special = True
+            self._rest, self._at = data, at
+        else:
+            self._rest = data[at:]
 
     def _limit_of(self, first: int) -> int:
         """The longest payload of a frame with this first byte; -1: the byte is invalid."""
