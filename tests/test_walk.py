@@ -145,12 +145,15 @@ def walk(tmp_path: Path) -> Iterator[tuple[list[Call], list[Call], list[Call]]]:
             echo()
             worker.tracing = False
             echo()
-            received.clear()
             idle = turn()
-            client.send(HELLO)
-            way_in = until("Endpoint.handle")
-            way_out = until("Endpoint.flush")
-            eventually(lambda: has(7), "the echo")
+            ways = []
+            for _ in range(5):
+                received.clear()
+                client.send(HELLO)
+                ways.append((until("Endpoint.handle"), until("Endpoint.flush")))
+                eventually(lambda: has(7), "the echo")
+            # On a busy machine a message may take more turns than it needs.
+            way_in, way_out = min(ways, key=lambda way: len(way[0]) + len(way[1]))
             yield way_in, worker.traces[0].calls, way_out
     finally:
         worker.stopper.stop()
