@@ -321,3 +321,56 @@ def test_these_tests_find_imports() -> None:
         "supervisor.processes.children",
         "runtime.loop",
     } <= own_imports("supervisor.supervisor")
+
+
+NO_MIRROR = {
+    "commands.tools": "tools/drill/test_drill.py",
+    "gateway.connection.phases": "gateway/connection/test_connection.py",
+    "gateway.delivery.entry": "gateway/delivery/test_accounts.py",
+    "gateway.sockets.descriptors": "runtime/test_descriptors.py",
+    "link.batches": "link/test_gateway_end.py",
+    "runtime.compiled": "test_cli.py",
+    "runtime.selector": "runtime/test_loop.py",
+    "supervisor.control.client": "e2e/test_control.py",
+    "supervisor.control.requests": "e2e/test_control.py",
+    "supervisor.decisions.actions": "supervisor/decisions/test_policy.py",
+    # Only on Windows: a supervisor that is killed leaves no process.
+    "supervisor.processes.job_object": "supervisor/test_supervisor.py",
+    **dict.fromkeys(
+        [f"testing.{name}" for name in ("gateway", "memory", "peers", "pipe", "worker")],
+        "testing/test_app.py",
+    ),
+    **dict.fromkeys(
+        [f"tools.conform.checks.{name}_checks" for name in ("echo", "protocol")]
+        + [f"tools.conform.{name}" for name in ("continuous_rules", "rules")],
+        "tools/conform/test_script_runner.py",
+    ),
+    "tools.conform.rendering": "tools/conform/test_played_gateway.py",
+    "tools.conform.router": "tools/conform/test_run.py",
+    "tools.conform.session": "tools/conform/test_run.py",
+    "tools.drill.load.clients": "tools/drill/load/test_load.py",
+    "tools.drill.load.schedule": "tools/drill/load/test_load.py",
+    **dict.fromkeys(
+        [f"tools.drill.target.{name}" for name in ("child", "control", "echo", "run")],
+        "tools/drill/test_drill.py",
+    ),
+    "workers.embedded_asyncio": "e2e/test_embedded.py",
+    "workers.embedded_threads": "e2e/test_embedded.py",
+    "workers.loading.print_events": "workers/loading/test_handlers.py",
+    "workers.reporting.worker_log": "workers/reporting/test_output.py",
+    "workers.shells.asyncio_shell": "testing/test_app.py",
+    "workers.shells.plain_shell": "test_walk.py",
+}
+"""Module → where it is tested, if no file of tests has its name."""
+
+
+def test_every_module_has_its_tests_in_the_same_place() -> None:
+    tests = ROOT / "tests"
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        folder = tests / path.relative_to(PACKAGE).parent
+        names = (f"test_{path.stem}.py", f"test_{path.stem}_*.py")
+        if not (path.stem.startswith("__") or any(any(folder.glob(name)) for name in names)):
+            found.add(module_name(path))
+    assert found == set(NO_MIRROR)
+    assert not [where for where in NO_MIRROR.values() if not (tests / where).is_file()]
