@@ -80,8 +80,8 @@ class SocketEnd(Protocol):
     reading: bool
 
 
-class Place(Protocol):
-    """The bookkeeping of a connection: the `Entry` of gateway/delivery/."""
+class EntryView(Protocol):
+    """What a connection sees of its entry, the `Entry` of gateway/delivery/."""
 
     gone: bool
     pauses: int
@@ -142,10 +142,10 @@ class Connection:
         """What it counts as for max_connections_per_address; None: not at all."""
         self.kept = 0
         """Bytes that it takes beside its events and its output, as the flow has counted them. Of
-        one that has lost its place its output is in there."""
+        one whose entry is gone its output is in there."""
         self.endpoint: SocketEnd | None = None
         """Whoever has its socket now."""
-        self.entry: Place | None = None
+        self.entry: EntryView | None = None
         """None until the first event."""
 
     @classmethod
