@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from wsraw.runtime.selector import READ, WRITE, Selector
 
@@ -71,12 +71,16 @@ class Timer:
         self.callback = None
 
 
-def owner_of(callback: object) -> Any:
-    """The first part of a callback that has a method `handle_fault`, or None. Parts are the object
-    of a method, and what a partial calls and passes.
+class Owner(Protocol):
+    """What an exception in one of its callbacks ends."""
 
-    `handle_fault` ends the owner, in any state, and reports the error; it is not called again.
-    """
+    def handle_fault(self, error: BaseException) -> None:
+        """End, in any state, and report the error. It is not called again."""
+
+
+def owner_of(callback: object) -> Owner | None:
+    """The first part of a callback that has a method `handle_fault`, or None. Parts are the object
+    of a method, and what a partial calls and passes."""
     if isinstance(callback, partial):
         for part in (callback.func, *callback.args):
             owner = owner_of(part)
@@ -85,7 +89,7 @@ def owner_of(callback: object) -> Any:
         return None
     for part in (callback, getattr(callback, "__self__", None)):
         if hasattr(part, "handle_fault"):
-            return part
+            return cast(Owner, part)
     return None
 
 
@@ -289,7 +293,7 @@ class Loop:
         clock = self._clock
         since = clock()
         until = since + READ_TIME
-        handler: Any = None
+        handler: Callable[[bool, bool], object] | None = None
         try:
             for key, mask in ready:
                 # Handlers close nothing: another key of this turn may be for the same thing.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.deadlines import Deadlines
+from wsraw.gateway.delivery.entry import Entry
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.http import answer
 from wsraw.gateway.sessions.sessions import Sessions
@@ -41,7 +43,7 @@ class MemoryGateway:
         self._listen = parse_listen(settings.listen[0], settings)
         self._peers: list[Peer] = []
         self._pipes: list[Pipe] = []
-        self._dial_later: list[Any] = []
+        self._dial_later: list[Entry] = []
         self._ports = itertools.count(50000)
 
     # --- connections ---
@@ -61,7 +63,7 @@ class MemoryGateway:
         registry.take(con, con.first_events(now), now)
         return pipe
 
-    def _pipe(self, con: Any) -> Pipe:
+    def _pipe(self, con: Connection) -> Pipe:
         pipe = Pipe(self.registry, con)
         self._pipes.append(pipe)
         return pipe
