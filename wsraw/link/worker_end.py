@@ -315,6 +315,10 @@ class WorkerEnd:
         if self.session and self.state is not GONE:
             self._batch.add([Bye()], 0, None)
         self._hello_due = False
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Take no more acks nor batches, and say nothing: for a copy of the session in a fork."""
         self.state = after(self.state, LinkStep.BYE)
 
     # --- batches out ---

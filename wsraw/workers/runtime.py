@@ -574,7 +574,7 @@ class Runtime:
         # No thread has this number, and a link that is gone takes no acks; the worker checks both
         # anyway, so that the hot path needs no check for forks.
         self._ident = -1
-        self.link.state = LinkState.GONE
+        self.link.abandon()
         self.queue.clear()
 
     def _end_if_forked(self, error: BaseException | None) -> None:
