@@ -244,7 +244,7 @@ NUMBERS: Final = {
     "protocol-version": f"{records.PROTOCOL_VERSION}",
     "receive-queue": f"{transport.RECEIVE_QUEUE}",
     "receive-queue-remote": f"{transport.REMOTE_RECEIVE_QUEUE}",
-    "refusal-patience": f"{per_address.REFUSAL_TIMEOUT:g} s",
+    "refusal-timeout": f"{per_address.REFUSAL_TIMEOUT:g} s",
     "refused-at-once": f"{per_address.MOST_REFUSED}",
     "restart-period": f"{restarts.PERIOD:g} s",
     "stuck-after": f"{window.STUCK_AFTER * 1000:g} ms",

@@ -19,7 +19,7 @@ from wsraw.gateway.websocket.handshake import to_inf
 Fields = list[tuple[str, str]]
 
 
-def judge_request(request: bytes) -> tuple[int, Fields, list[str]]:
+def library_answer(request: bytes) -> tuple[int, Fields, list[str]]:
     """The status of the answer to a request; the fields of the request and its subprotocols, where
     it is 101. Where we want something else than the library, that is said here."""
     protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
@@ -55,7 +55,7 @@ def judge_request(request: bytes) -> tuple[int, Fields, list[str]]:
     return 101, list(inf.items()), subprotocols
 
 
-class Judged:
+class LibraryAnswer:
     """Uncompressed frames of one peer, by the library's frames; then what RFC 6455 says of them."""
 
     def __init__(self, wire: bytes, masked: bool, limit: int) -> None:

@@ -109,10 +109,10 @@ def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write
         client.send("x")
         assert client.recv(15) == "old"
         assert [worker["n"] for worker in until_ready(serving, 2)] == [1, 2]
-        answers(handlers, "mended")
+        answers(handlers, "fixed")
         done(serving, "reload")
         client.send("x")
-        assert client.recv(15) == "mended"
+        assert client.recv(15) == "fixed"
 
 
 def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handlers: Write) -> None:
@@ -131,10 +131,10 @@ def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handl
         assert sorted(w["n"] for w in status(serving)["workers"]) == [1, 2]
         client.send("x")
         assert client.recv(15) == "old"
-        answers(handlers, "mended")
+        answers(handlers, "fixed")
         done(serving, "reload")
         client.send("x")
-        assert client.recv(15) == "mended"
+        assert client.recv(15) == "fixed"
 
 
 def test_exit_code_3_of_a_handler_is_not_taken_for_a_file_that_does_not_load(
@@ -153,10 +153,10 @@ def test_a_handlers_file_that_hangs_is_abandoned_at_the_next_reload(handlers: Wr
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
         assert "no answer within 1 s" in ask(serving, "reload", "--timeout=1").stderr
         serving.run.line("loading")
-        answers(handlers, "mended")
+        answers(handlers, "fixed")
         assert done(serving, "reload") == "reloaded: 2 workers\n"
         client.send("x")
-        assert client.recv(15) == "mended"
+        assert client.recv(15) == "fixed"
 
 
 def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -> None:
@@ -166,14 +166,14 @@ def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -
         client.send("x")
         assert client.recv(15) == "old"
         serving.run.line(r"aborting worker 2: it was not ready within start_timeout \(2 s\)")
-        answers(handlers, "mended")
+        answers(handlers, "fixed")
         serving.run.line("draining worker 1")
 
-        def mended() -> bool:
+        def is_fixed() -> bool:
             client.send("x")
-            return client.recv(15) == "mended"
+            return client.recv(15) == "fixed"
 
-        eventually(mended)
+        eventually(is_fixed)
 
 
 def test_with_reload_a_changed_file_replaces_the_workers(handlers: Write) -> None:

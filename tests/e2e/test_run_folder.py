@@ -1,4 +1,7 @@
-"""The run goes on whatever happens to its folder; tests/supervisor/test_keeper.py has the kinds."""
+"""The run goes on whatever happens to its folder.
+
+tests/supervisor/run_folder/test_keeper.py has the kinds.
+"""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_other_text_than_data_must_be_utf_8() -> None:
     assert (records, len(left_out)) == ([None], 1)
 
 
-# --- what is no batch ---
+# --- what is not a batch ---
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture(params=SELECTORS, ids=lambda kind: kind.__name__)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """A loop on each selector that this platform has; it looks at the deaf more often."""
+    """A loop on each selector that this platform has; it looks for errors more often."""
     monkeypatch.setattr(loop_module, "LONGEST_SLEEP", LONGEST_SLEEP)
     loop = Loop(selector=request.param)
     yield loop
@@ -305,7 +305,7 @@ def test_a_timer_ends_the_wait(loop: Loop) -> None:
 def test_reading_comes_before_timers_and_the_end_of_the_turn_comes_last(
     loop: Loop, pair: Pair
 ) -> None:
-    """What has already arrived must be seen before a deadline is judged."""
+    """What has already arrived must be seen before a deadline is checked."""
     near, far = pair
     order: list[str] = []
 
@@ -524,7 +524,7 @@ def test_the_loop_yields_for_one_turn_and_not_too_often(
 # --- a turn is short ---
 
 
-class Dear:
+class SlowHandlers:
     """Sockets that are ready, each with a handler that takes `cost` seconds of the loop's clock."""
 
     def __init__(self, loop: Loop, count: int) -> None:
@@ -563,46 +563,46 @@ class Dear:
 
 
 @pytest.fixture
-def dear(loop: Loop) -> Iterator[Dear]:
-    dear = Dear(loop, 8)
-    yield dear
-    dear.close()
+def slow(loop: Loop) -> Iterator[SlowHandlers]:
+    slow = SlowHandlers(loop, 8)
+    yield slow
+    slow.close()
 
 
-def test_slow_handlers_are_spread_over_turns_and_none_is_left_out(dear: Dear) -> None:
+def test_slow_handlers_are_spread_over_turns_and_none_is_left_out(slow: SlowHandlers) -> None:
     for _ in range(3):
         seen: set[int] = set()
         for turn in range(4):
-            handled, may_sleep = dear.turn()
+            handled, may_sleep = slow.turn()
             assert len(handled) == 2
             assert not handled & seen, "those who had their turn come behind the others"
             seen |= handled
             assert may_sleep == (turn == 3)
-            assert dear.loop.is_behind == (turn < 3)
+            assert slow.loop.is_behind == (turn < 3)
         assert seen == set(range(8))
 
 
-def test_handlers_left_from_a_turn_run_before_new_ones(dear: Dear) -> None:
+def test_handlers_left_from_a_turn_run_before_new_ones(slow: SlowHandlers) -> None:
     """The loop does not sleep, whatever it was told, and timers and calls have their turn."""
-    first, _ = dear.turn()
-    dear.loop._selector.select = lambda timeout: pytest.fail("it asks")  # type: ignore[assignment]
+    first, _ = slow.turn()
+    slow.loop._selector.select = lambda timeout: pytest.fail("it asks")  # type: ignore[assignment]
     heard: list[str] = []
-    dear.loop.call_later(0.0, lambda: heard.append("timer"))
-    dear.loop.call_soon_threadsafe(lambda: heard.append("call"))
-    dear.order.clear()
-    dear.loop.turn(True)
-    assert dear.order
-    assert not first & set(dear.order)
+    slow.loop.call_later(0.0, lambda: heard.append("timer"))
+    slow.loop.call_soon_threadsafe(lambda: heard.append("call"))
+    slow.order.clear()
+    slow.loop.turn(True)
+    assert slow.order
+    assert not first & set(slow.order)
     assert heard == ["call", "timer"]
 
 
-def test_a_descriptor_left_from_a_turn_may_be_unwatched(dear: Dear) -> None:
+def test_a_descriptor_left_from_a_turn_may_be_unwatched(slow: SlowHandlers) -> None:
     """Closed, waiting for something else, or for nothing but errors: handled only when it is ready
     for what it waits for now. A descriptor that came in its place is somebody else."""
-    first, _ = dear.turn()
-    closed, changed, deaf, other, *rest = sorted(set(range(8)) - first)
-    loop = dear.loop
-    near = dear.pairs[closed][0]
+    first, _ = slow.turn()
+    closed, changed, errors_only, other, *rest = sorted(set(range(8)) - first)
+    loop = slow.loop
+    near = slow.pairs[closed][0]
     number = near.fileno()
     loop.unwatch(near)
     near.close()
@@ -610,19 +610,19 @@ def test_a_descriptor_left_from_a_turn_may_be_unwatched(dear: Dear) -> None:
     heard = Heard()
     if newcomer.fileno() == number:
         loop.watch(newcomer, heard, read=True)
-    loop.watch(dear.pairs[changed][0], dear.handlers[changed], read=True, write=True)
-    loop.watch(dear.pairs[deaf][0], dear.handlers[deaf])
-    loop.unwatch(dear.pairs[other][0])
+    loop.watch(slow.pairs[changed][0], slow.handlers[changed], read=True, write=True)
+    loop.watch(slow.pairs[errors_only][0], slow.handlers[errors_only])
+    loop.unwatch(slow.pairs[other][0])
     seen: set[int] = set()
     while loop.is_behind:
-        handled, _ = dear.turn()
+        handled, _ = slow.turn()
         seen |= handled
     assert seen == set(rest)
     for _ in range(4):
-        handled, _ = dear.turn()
+        handled, _ = slow.turn()
         seen |= handled
     assert changed in seen, "the selector tells of it again"
-    assert not seen & {closed, deaf, other}
+    assert not seen & {closed, errors_only, other}
     assert not heard.calls
     loop.unwatch(newcomer)
     for sock in (newcomer, peer):
@@ -675,7 +675,7 @@ def call_with(owner: Owned) -> None:
 
 
 @pytest.mark.parametrize("twice", [False, True])
-@pytest.mark.parametrize("kind", ["handler", "deaf", "timer", "call", "argument"])
+@pytest.mark.parametrize("kind", ["handler", "errors only", "timer", "call", "argument"])
 def test_an_exception_of_a_callback_goes_to_its_owner(
     loop: Loop, pair: Pair, kind: str, twice: bool
 ) -> None:
@@ -684,7 +684,7 @@ def test_an_exception_of_a_callback_goes_to_its_owner(
     if kind == "handler":
         loop.watch(near, owner.handle, read=True)
         far.send(b"x")
-    elif kind == "deaf":
+    elif kind == "errors only":
         loop.watch(near, owner.handle)
         reset(far)
     elif kind == "timer":

@@ -1,4 +1,4 @@
-"""Handlers in-process, driven by the real worker machine and the real router."""
+"""Handlers in-process, driven by the real worker machine and the real registry and sessions."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class GatewayEnd(Generic[Owner]):
 
         Without a session in front only a hello counts, and then it is all that is given.
         A batch of another session, or one that acks what is not in flight, gives nothing at all.
-        Raises LinkError for what is no batch: the session cannot go on.
+        Raises LinkError for what is not a batch: the session cannot go on.
         """
         session, records, wrong = self._decoder.decode(data)
         if self.state is NEW or not session:

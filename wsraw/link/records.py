@@ -494,7 +494,7 @@ MOST_WRONG: Final = 1000
 
 
 class LinkError(Exception):
-    """What the other end of a link sent is no batch at all: not an array, no session in front."""
+    """What the other end of a link sent is not a batch: not an array, no session in front."""
 
 
 _ARRAYS: Final = {0xDC: 3, 0xDD: 5} | dict.fromkeys(range(0x91, 0xA0), 1)
@@ -520,7 +520,7 @@ when our own side hands in what cannot be encoded."""
 
 
 class Decoder:
-    """Decode batches of one direction. Raises LinkError for what is no batch.
+    """Decode batches of one direction. Raises LinkError for what is not a batch.
 
     The whole batch is decoded at once; msgspec then fails all of it for one wrong field, so only
     after a failure it is decoded record by record, and what is wrong is named by its index.

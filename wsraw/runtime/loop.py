@@ -147,7 +147,7 @@ class Loop:
         self._gives_way = False
         self._gave_way_at = 0.0
         self._running = False
-        self._deaf: dict[Any, Handler] = {}
+        self._errors_only: dict[Any, Handler] = {}
         self._look_timer: Timer | None = None
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
@@ -164,7 +164,7 @@ class Loop:
         With neither, the descriptor is watched for errors alone: the handler is called with
         readable=True when the peer is gone. Raises OSError or ValueError for a bad descriptor.
         """
-        if self._deaf.pop(fileobj, None) is not None:
+        if self._errors_only.pop(fileobj, None) is not None:
             # The selector believes that it watches for reading, and would not tell epoll.
             self.unwatch(fileobj)
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
@@ -180,7 +180,7 @@ class Loop:
 
     def unwatch(self, fileobj: Any) -> None:
         """Stop watching a descriptor, before it is closed. Unknown ones are ignored."""
-        self._deaf.pop(fileobj, None)
+        self._errors_only.pop(fileobj, None)
         try:
             self._selector.unregister(fileobj)
         except KeyError:
@@ -194,27 +194,27 @@ class Loop:
             # key, so that the event finds its handler.
             self.watch(fileobj, handler, read=True)
             epoll.modify(fileobj.fileno() if hasattr(fileobj, "fileno") else fileobj, 0)
-            self._deaf[fileobj] = handler
+            self._errors_only[fileobj] = handler
             return
         try:
             self._selector.unregister(fileobj)
         except KeyError:
             pass
-        self._deaf[fileobj] = handler
+        self._errors_only[fileobj] = handler
         if self._look_timer is None:
-            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
+            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_for_errors)
 
-    def _look_at_deaf(self) -> None:
+    def _look_for_errors(self) -> None:
         """For kqueue, poll and select: check each for a pending error, once a second."""
         self._look_timer = None
-        for fileobj, handler in list(self._deaf.items()):
+        for fileobj, handler in list(self._errors_only.items()):
             try:
                 if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     handler(True, False)
             except Exception as error:
                 blame(handler, error)
-        if self._deaf:
-            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_at_deaf)
+        if self._errors_only:
+            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_for_errors)
 
     # --- time and calls ---
 
@@ -332,7 +332,7 @@ class Loop:
         return [
             each
             for each in left
-            if keys.get(each[0].fd) is each[0] and each[0].fileobj not in self._deaf
+            if keys.get(each[0].fd) is each[0] and each[0].fileobj not in self._errors_only
         ]
 
     def _skip_absence(self, expected: float) -> float:

@@ -118,7 +118,7 @@ class Runtime:
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
-        self._bereft: dict[int, Connection] = {}
+        self._without_gateway: dict[int, Connection] = {}
         """Connections of a gateway that died, until their on_close."""
         self._epoch_known = 0
         self._known: WeakValueDictionary[int, Connection] = WeakValueDictionary()
@@ -194,7 +194,7 @@ class Runtime:
         if self.link.epoch != self._epoch_known:
             # The new gateway sends their on_close but does not know inf and state.
             self._epoch_known = self.link.epoch
-            self._bereft.update(self.connections)
+            self._without_gateway.update(self.connections)
         for con in self.connections.values():
             con._held = False
         self.connections.clear()
@@ -237,7 +237,7 @@ class Runtime:
         """The connection of that id, held by this worker from here on."""
         con = self.connections.get(con_id)
         if con is None:
-            con = self._bereft.pop(con_id, None) or self.connection(con_id)
+            con = self._without_gateway.pop(con_id, None) or self.connection(con_id)
             self.connections[con_id] = con
             con._flags = 0
             con._held = True

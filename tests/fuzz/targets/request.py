@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from tests.fuzz.targets import handshake
-from tests.library import judge_request
+from tests.library import library_answer
 from wsraw.config.settings import Settings
 from wsraw.gateway.admission.sniffer import Finding, Sniffer
 from wsraw.gateway.websocket.handshake import HandshakeError, ServerHandshake
@@ -22,8 +22,8 @@ def run(data: bytes) -> Hashable:
     try:
         asked = ServerHandshake(head, Settings())
     except HandshakeError as error:
-        assert judge_request(head)[0] == error.status, error
+        assert library_answer(head)[0] == error.status, error
         return str(error)[:20]
     inf = [item for item in asked.inf.items() if item[0] not in ("method", "url", "Protocol")]
-    assert (101, inf, asked.offered) == judge_request(head)
+    assert (101, inf, asked.offered) == library_answer(head)
     return len(inf), asked.terms

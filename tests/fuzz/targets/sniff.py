@@ -1,4 +1,4 @@
-"""The first bytes, against the rules in sniff.py's docstring said in another way."""
+"""The first bytes, against the rules in sniffer.py's docstring said in another way."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def expected(data: bytes, any_method: bool) -> tuple[Finding, int]:
 
 
 def run(data: bytes) -> Hashable:
-    return judge(data, False), judge(data, True)
+    return check(data, False), check(data, True)
 
 
-def judge(data: bytes, any_method: bool) -> Hashable:
+def check(data: bytes, any_method: bool) -> Hashable:
     whole = Sniffer(any_method=any_method)
     finding = whole.receive_data(data) if data else whole.finding
     assert (finding, whole.head_size) == expected(data, any_method)

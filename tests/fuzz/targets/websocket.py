@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from tests.fuzz.oracles import pieces
 from tests.fuzz.targets import frames
 from tests.fuzz.websockets_pair import accepted, dialled
-from tests.library import Judged
+from tests.library import LibraryAnswer
 from wsraw.config.settings import Settings
 from wsraw.gateway.websocket.websocket import WebSocket
 
@@ -49,19 +49,19 @@ def run(data: bytes) -> Hashable:
     number, wire = (data[0] % 4, data[1:]) if data else (0, b"")
     ws = opened(number)
     messages = feed(ws, pieces(wire))
-    judged = Judged(wire, not number & 1, LIMIT)
-    assert messages == judged.messages
+    answer = LibraryAnswer(wire, not number & 1, LIMIT)
+    assert messages == answer.messages
     assert ws.unfinished <= LIMIT + 13
-    if ws.error and not judged.failed:
+    if ws.error and not answer.failed:
         # Found before all of the frame has come: with the rest of it, it is wrong.
-        judged = Judged(wire + NEEDED, not number & 1, LIMIT)
-        assert judged.failed, ws.error
-        assert judged.messages == messages
-    assert bool(ws.error) is judged.failed, (ws.error, judged.code)
-    assert ws.ended is bool(judged.code)
+        answer = LibraryAnswer(wire + NEEDED, not number & 1, LIMIT)
+        assert answer.failed, ws.error
+        assert answer.messages == messages
+    assert bool(ws.error) is answer.failed, (ws.error, answer.code)
+    assert ws.ended is bool(answer.code)
     # The library sees a length that is too big before reserved bits.
-    assert ws.close_code in (judged.code or 1006, 1002 if judged.failed else 0), ws.error
+    assert ws.close_code in (answer.code or 1006, 1002 if answer.failed else 0), ws.error
     if not number & 1:
-        pongs = b"".join(bytes((0x8A, len(ping))) + ping for ping in judged.pings)
+        pongs = b"".join(bytes((0x8A, len(ping))) + ping for ping in answer.pings)
         assert b"".join(ws.output).startswith(pongs)
-    return number, ws.error[:12], len(messages), len(judged.pings), ws.unfinished > 0
+    return number, ws.error[:12], len(messages), len(answer.pings), ws.unfinished > 0

@@ -484,10 +484,10 @@ class Slow(Harness):
 def test_a_large_group_gets_a_message_over_several_turns() -> None:
     harness = Slow()
     cons = [harness.raw() for _ in range(300)]
-    stranger = harness.raw()
+    other = harness.raw()
     linked = joined(harness, *cons)
-    linked.say(Publish("g", b"to all"), Send(stranger.id, b"to one"))
-    assert stranger.output.size, "nobody else waits for them"
+    linked.say(Publish("g", b"to all"), Send(other.id, b"to one"))
+    assert other.output.size, "nobody else waits for them"
     turns = 0
     while any(not con.output.size for con in cons):
         before = sum(con.output.size > 0 for con in cons)
@@ -552,18 +552,18 @@ def test_a_worker_that_publishes_too_much_waits_alone() -> None:
     harness = Slow()
     cons = [harness.raw() for _ in range(1000)]
     one, two = joined(harness, *cons), harness.worker()
-    stranger = harness.raw()
+    other = harness.raw()
     two.work()
-    one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(stranger.id, b"one"))
+    one.say(*[Publish("g", b"%02d" % n) for n in range(40)], Send(other.id, b"one"))
     assert len(harness.registry.outgoing.broadcasts) == MOST_BROADCASTS
-    assert not stranger.output.size
-    two.say(Send(stranger.id, b"two"))
-    assert harness.write(stranger) == b"two"
+    assert not other.output.size
+    two.say(Send(other.id, b"two"))
+    assert harness.write(other) == b"two"
     turns = 0
     while harness.sessions.backlog.go_on(0.0):
         harness.registry.dirty.clear()
         turns += 1
-    assert harness.write(stranger) == b"one"
+    assert harness.write(other) == b"one"
     assert turns < 40 * 1000 / SHARE / 4, "those on their way together are one write"
     assert harness.write(cons[-1]) == b"".join(b"%02d" % n for n in range(40))
 

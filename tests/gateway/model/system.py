@@ -347,13 +347,13 @@ class System:
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"
         kept += sum(con.kept for con in flow.without_entry)
         assert flow.kept == kept, f"{flow.kept} bytes are kept, not {kept}"
-        standing = {s.identity for s in self.reference.sessions.values() if s.alive}
+        alive = {s.identity for s in self.reference.sessions.values() if s.alive}
         with_session = {
             w.session.identity
             for w in self.sessions.workers.values()
             if w.session.state is not LinkState.NEW
         }
-        assert standing == with_session
+        assert alive == with_session
         self._check_closed()
         for peer in self.peers:
             peer.reference.check_received()
@@ -363,7 +363,7 @@ class System:
         """Connections end when they must, and not without a reason."""
         for entry in self.registry.entries.values():
             con, expected = entry.con, self.reference.cons.get(entry.id)
-            standing = con.state in (CONNECTING, OPEN)
+            open_now = con.state in (CONNECTING, OPEN)
             if expected is None:
                 continue
             if con.ending.cause == "handler" and not expected.was_closed:
@@ -372,11 +372,11 @@ class System:
                 )
                 expected.was_closed = True
             if expected.fragment is not None and not expected.fragment.alive:
-                assert not standing, f"{expected.id} stands with a message cut short"
+                assert not open_now, f"{expected.id} is open with a message cut short"
             if expected.owner is not None and not expected.owner.alive:
-                assert not standing, f"{expected.id} stands and its owner has left"
+                assert not open_now, f"{expected.id} is open and its owner has left"
             if expected.bereaved:
-                assert not standing, f"{expected.id} stands and its messages are lost"
+                assert not open_now, f"{expected.id} is open and its messages are lost"
             if con.ending.cause == "eof":
                 assert not con.output.size, f"{expected.id} ended before its output was written"
         room = {entry.id for entry in self.registry.groups.members("room")}

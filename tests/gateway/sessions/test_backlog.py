@@ -40,12 +40,12 @@ def test_a_large_batch_is_applied_in_order_over_several_turns() -> None:
     harness = Slow()
     linked, con = half_applied(harness)
     other = harness.worker()
-    stranger = harness.raw(b"", protocol="raw")
+    other_con = harness.raw(b"", protocol="raw")
     harness.turn()
     # What this worker says next waits, and what others say does not.
     linked.say(Send(con.id, b"end"))
-    other.say(Send(stranger.id, b"at once"))
-    assert harness.write(stranger) == b"at once"
+    other.say(Send(other_con.id, b"at once"))
+    assert harness.write(other_con) == b"at once"
     got, turns = harness.write(con), 0
     while harness.sessions.backlog.go_on(harness.now):
         harness.registry.dirty.clear()

@@ -1,4 +1,4 @@
-"""What a command does, and why it is refused; the way of a batch is in test_router.py."""
+"""What a command does, and why it is refused; the way of a batch is in test_batches.py."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_a_state_is_taken_only_from_the_worker_that_handles_the_connection() -> 
     linked, other = harness.worker(), harness.worker()
     con = harness.raw()
     harness.turn()
-    holder, stranger = (linked, other) if linked.events else (other, linked)
-    assert "only while an event" in stranger.refused(State(con.id, b"stolen"))
+    holder, other = (linked, other) if linked.events else (other, linked)
+    assert "only while an event" in other.refused(State(con.id, b"stolen"))
     assert holder.refused(State(con.id, b"x" * (STATE_LIMIT + 1))).startswith("state of")
     assert holder.refused(State(con.id, b"mine")) == ""
     assert (entry_of(con).state, entry_of(con).version) == (b"mine", 1)

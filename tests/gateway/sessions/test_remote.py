@@ -61,7 +61,7 @@ def test_unknown_identities_are_bounded() -> None:
     harness = Harness()
     honest = harness.worker()
     for n in range(3 * MOST_PENDING):
-        harness.receive(b"\0stranger%d" % n, b"")
+        harness.receive(b"\0other%d" % n, b"")
     assert len(harness.sessions.workers) == MOST_PENDING + 1
     assert honest.worker.session.state is LinkState.READY
 
@@ -99,7 +99,7 @@ def test_a_long_batch_before_the_hello_is_not_decoded() -> None:
 @pytest.mark.parametrize("size", [0, LONGEST_HELLO + 1, 4 * LONGEST_HELLO])
 def test_a_late_batch_of_another_session_is_dropped_undecoded(size: int) -> None:
     """It waited for a link, and leaves first on the new one: its worker has not read `who` yet.
-    Undecoded, as decoding would find that this is no batch."""
+    Undecoded, as decoding would find that this is not a batch."""
     harness = Harness()
     late = b"\x92\xcf\0\x10\0\0\0\0\0\x07" + b"\xc1" * size
     harness.receive(b"\0x", late)
@@ -172,12 +172,12 @@ def test_a_late_hello_is_not_reported_as_a_wrong_token(
     assert not harness.sessions.workers
 
 
-# --- guests: workers on other machines ---
+# --- workers on other machines ---
 
 IDENTITIES = itertools.count()
 
 
-def guest(
+def remote_worker(
     harness: Harness, key: str = "alice", pools: set[str] | None = None, **changes: Any
 ) -> bytes:
     identity = b"\1%d" % next(IDENTITIES)
@@ -192,29 +192,30 @@ def test_a_worker_with_a_key_needs_no_token_and_is_logged_by_its_key(
 ) -> None:
     harness = Harness()
     with caplog.at_level(logging.INFO, "wsraw.gateway"):
-        guest(harness, token="")
+        remote_worker(harness, token="")
     assert "worker x (alice at 10.0.0.7) is ready" in caplog.text
 
 
 @pytest.mark.parametrize(("pools", "good"), [(None, True), ({"a", "chat"}, True), ({"a"}, False)])
 def test_a_key_is_good_only_for_its_pools(pools: set[str] | None, good: bool) -> None:
     harness = Harness()
-    identity = guest(harness, pools=pools, pool="chat")
+    identity = remote_worker(harness, pools=pools, pool="chat")
     assert (identity in harness.sessions.workers) is good
 
 
 def test_without_a_key_a_worker_started_by_hand_needs_the_token() -> None:
     harness = Harness()
     harness.sessions.tokens.add("third", 3)
-    assert guest(harness, key="") in harness.sessions.workers
-    assert guest(harness, key="", token="no") not in harness.sessions.workers
+    assert remote_worker(harness, key="") in harness.sessions.workers
+    assert remote_worker(harness, key="", token="no") not in harness.sessions.workers
     # A child of the supervisor does not come over the network, whatever it knows.
-    assert guest(harness, key="", token="third", instance="y") not in harness.sessions.workers
+    identity = remote_worker(harness, key="", token="third", instance="y")
+    assert identity not in harness.sessions.workers
 
 
 def test_a_worker_that_reconnects_keeps_its_number() -> None:
     harness = Harness()
-    identity = guest(harness, pools={"default"})
+    identity = remote_worker(harness, pools={"default"})
     harness.receive(identity, hello())
     assert harness.sessions.workers[identity].remote is not None
     harness.receive(identity, hello(pool="other"))
@@ -222,7 +223,7 @@ def test_a_worker_that_reconnects_keeps_its_number() -> None:
 
 
 def serve_once(harness: Harness, identity: bytes) -> WorkerEnd:
-    """A guest that has one connection's events in hand, and its end of the link."""
+    """A remote worker that has one connection's events in hand, and its end of the link."""
     linked = WorkerEnd(pool="default", token=TOKEN, instance="far", language="test")
     linked.receive(encode([0, Who()]))
     harness.sessions.add_remote(identity, RemoteWorker("10.0.0.7", "alice"), harness.now)

@@ -29,9 +29,9 @@ class Accepting:
         self.accepted: list[tuple[Listen, socket.socket, object]] = []
         self.listeners: list[Listener] = []
         self.room = True
-        self.loop.before_sleep = self._judge
+        self.loop.before_sleep = self._check
 
-    def _judge(self, now: float) -> bool:
+    def _check(self, now: float) -> bool:
         for listener in self.listeners:
             listener.update(self.room)
         return False

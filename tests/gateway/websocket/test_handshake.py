@@ -80,7 +80,7 @@ BROWSERS = {
 
 @pytest.mark.parametrize("name", BROWSERS)
 def test_a_request_of_a_browser_is_accepted(name: str) -> None:
-    assert ours(BROWSERS[name]) == library.judge_request(BROWSERS[name])
+    assert ours(BROWSERS[name]) == library.library_answer(BROWSERS[name])
     handshake = ServerHandshake(BROWSERS[name], Settings())
     assert (handshake.inf["method"], handshake.inf["url"]) == ("GET", "/chat?a=b")
     assert accept_key(KEY).encode() in handshake.answer(None, {})
@@ -148,7 +148,7 @@ ODD = [
 
 @pytest.mark.parametrize("wire", ODD)
 def test_an_odd_request_is_judged_as_the_library_does(wire: bytes) -> None:
-    assert ours(wire) == library.judge_request(wire)
+    assert ours(wire) == library.library_answer(wire)
 
 
 @pytest.mark.parametrize("wire", [request()[:-2], request() + b"x", b"\r\n" + request(), b""])
@@ -174,7 +174,7 @@ def test_any_fields_are_judged_as_the_library_does(more: Fields, rng: random.Ran
     rng.shuffle(each)
     if rng.random() < 0.2:
         each.pop()
-    assert ours(head(each)) == library.judge_request(head(each))
+    assert ours(head(each)) == library.library_answer(head(each))
 
 
 def test_handlers_see_fields_as_spelled_and_joined() -> None:

@@ -470,7 +470,7 @@ def test_new_workers_that_do_not_load_are_reported() -> None:
     (spawn,) = run.do(run.policy.scale(2, run.now))
     (done,) = run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3")
     assert done == a.Settled("scale", False, "the new worker exited with code 3; 1 workers serve")
-    assert run.pass_time(1) == [spawn], "it may be mended"
+    assert run.pass_time(1) == [spawn], "it may be fixed"
 
 
 def test_scaling_during_a_reload_takes_effect() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from wsraw.supervisor.decisions.child import Child
-from wsraw.supervisor.decisions.restarts import FIRST_BACKOFF, JUDGED_KEPT, STABLE_AFTER, Restarts
+from wsraw.supervisor.decisions.restarts import DEATHS_KEPT, FIRST_BACKOFF, STABLE_AFTER, Restarts
 
 
 def child(n: int = 1, spawned_at: float = 0.0) -> Child:
@@ -68,6 +68,6 @@ def test_a_late_pardon_leaves_the_successor_alone() -> None:
 
 def test_recorded_deaths_are_bounded() -> None:
     counted = restarts()
-    for n in range(JUDGED_KEPT + 1):
+    for n in range(DEATHS_KEPT + 1):
         counted.record_death(child(n), None, float(n))
     assert not counted.forgive(0, 1000.0)

@@ -1,8 +1,8 @@
 """Sans-I/O. Which clients are accepted, and into which pool: the settings say, and what they refuse
 is counted.
 
-There is one policy for a gateway. It judges facts about a client: its address (from the socket, or
-from a trusted proxy), and for HTTP the Host and the Origin of its request.
+There is one policy for a gateway. It decides by facts about a client: its address (from the socket,
+or from a trusted proxy), and for HTTP the Host and the Origin of its request.
 """
 
 from __future__ import annotations

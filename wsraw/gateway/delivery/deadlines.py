@@ -23,7 +23,7 @@ often late at once."""
 
 
 class Deadlines:
-    """Once a second: what is judged by the clock, after all reading of the turn."""
+    """Once a second: check what depends on the clock, after all reading of the turn."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

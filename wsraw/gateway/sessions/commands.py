@@ -173,10 +173,10 @@ class Commands:
             return f"connection {open_.con}: {error}"
         pool = self._registry.pool(worker.session.pool)
         name = asked.name
-        standing = self._registry.named(pool, name) if name else None
-        if standing is not None:
-            self._registry.alias(open_.con, standing)
-            worker.session.notice(Opened(open_.con, standing.id))
+        existing = self._registry.named(pool, name) if name else None
+        if existing is not None:
+            self._registry.alias(open_.con, existing)
+            worker.session.notice(Opened(open_.con, existing.id))
             self._registry.dispatcher.with_output.add(worker)
             return None
         con = dialed(open_.con, asked, self._registry.settings, {}, now)

@@ -301,7 +301,7 @@ class Gatekeeper(_Wire):
     def answer(
         self, lets_in: Callable[[bytes], str | None], refused: Callable[[str], object]
     ) -> None:
-        """Judge the handshakes that wait. `lets_in` gives a user id for a public key, or None;
+        """Check the handshakes that wait. `lets_in` gives a user id for a public key, or None;
         then `refused` is called with the address."""
         for _ in range(ZAP_BUDGET):
             if not self.pending():

@@ -45,7 +45,7 @@ class ServerContexts:
         }
 
     def context_for(self, server_name: str) -> ssl.SSLContext:
-        """The context for a server name in lower case; in settings a star stands for one label."""
+        """The context for a server name in lower case; in settings a star matches one label."""
         found = self._of_names.get(server_name)
         if found is None:
             found = self._of_names.get("*." + server_name.partition(".")[2])

@@ -30,7 +30,7 @@ STABLE_AFTER: Final = 1.0
 PERIOD: Final = 30.0
 """Seconds in which early deaths are counted; deaths further apart have separate causes."""
 
-JUDGED_KEPT: Final = 100
+DEATHS_KEPT: Final = 100
 """Early deaths that may still be forgiven: the gateway tells of handled events a little later."""
 
 
@@ -55,7 +55,7 @@ class Restarts:
         self._random = random
         self._at_once = at_once
         self._deaths: deque[float] = deque(maxlen=intensity + 1)
-        self._judged: deque[tuple[Child, int, float]] = deque(maxlen=JUDGED_KEPT)
+        self._recent_deaths: deque[tuple[Child, int, float]] = deque(maxlen=DEATHS_KEPT)
 
     def record_death(self, child: Child, was_ready_at: float | None, now: float) -> bool:
         """A child has died unasked: set its `spawn_at`. True if this death begins a crash loop."""
@@ -65,13 +65,13 @@ class Restarts:
             return False
         was_looping = self.is_looping
         self._deaths.append(now)
-        self._judged.append((child, child.n, now))
-        self._judge(now)
+        self._recent_deaths.append((child, child.n, now))
+        self._count_deaths(now)
         child.spawn_at = now + self._backoff(child)
         child.early_deaths += 1
         return self.is_looping and not was_looping
 
-    def _judge(self, now: float) -> None:
+    def _count_deaths(self, now: float) -> None:
         recent = [at for at in self._deaths if now - at <= PERIOD]
         self.is_looping = self.is_looping or len(recent) > self._intensity
 
@@ -91,13 +91,13 @@ class Restarts:
     def forgive(self, n: int, now: float) -> bool:
         """Process `n`, dead already, has handled events: its death does not count. True if that
         ends a crash loop."""
-        for entry in self._judged:
+        for entry in self._recent_deaths:
             child, number, at = entry
             if number == n:
                 break
         else:
             return False
-        self._judged.remove(entry)
+        self._recent_deaths.remove(entry)
         if child.n == n:
             child.early_deaths = 0
             child.spawn_at = min(child.spawn_at, now + FIRST_BACKOFF)
@@ -122,4 +122,4 @@ class Restarts:
         """Start counting from zero, because something was changed."""
         self.is_looping = False
         self._deaths.clear()
-        self._judged.clear()
+        self._recent_deaths.clear()

@@ -124,7 +124,7 @@ class Folder:
                 has_said = True
             time.sleep(LOOK_AGAIN)
 
-    def _take_lock(self, patience: float) -> int:
+    def _take_lock(self, timeout: float) -> int:
         """Lock the folder. The returned descriptor holds the lock until we and our gateway, which
         inherits it, have exited; so no second run starts beside the gateway of a first.
 
@@ -139,7 +139,7 @@ class Folder:
                 "write to",
                 is_passing=error.errno in _PASSING,
             ) from error
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while not (taken := _take(lock)) and time.monotonic() < until:
             # Another process may only be checking whether a run is up (`is_live`).
             time.sleep(PROBED / 10)

@@ -20,11 +20,11 @@ LONGEST_WAIT: Final = 1.0
 class Pipe(io.FileIO):
     """A non-blocking stream over a pipe; closing it leaves the descriptor open."""
 
-    def __init__(self, fd: int, patience: float) -> None:
+    def __init__(self, fd: int, timeout: float) -> None:
         super().__init__(fd, "wb", closefd=False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
-        self._patience = patience
+        self._timeout = timeout
         self._is_stuck = False
         self._is_in_line = False
         self._lost = 0
@@ -34,7 +34,7 @@ class Pipe(io.FileIO):
         view = memoryview(data).cast("B")
         at = 0
         while at < len(view):
-            if not self._poll.poll(0 if self._is_stuck else self._patience * 1000):
+            if not self._poll.poll(0 if self._is_stuck else self._timeout * 1000):
                 self._is_stuck = True
                 self._lost += bytes(view[at:]).count(b"\n")
                 break
@@ -53,7 +53,7 @@ _replaced: Final[list[object]] = []
 """The original streams, kept alive because their end would close the descriptors."""
 
 
-def never_block(patience: float = LONGEST_WAIT) -> None:
+def never_block(timeout: float = LONGEST_WAIT) -> None:
     """Make print and logging drop lines rather than block. No effect where pipes cannot be polled
     (Windows)."""
     if not hasattr(select, "poll"):
@@ -64,7 +64,7 @@ def never_block(patience: float = LONGEST_WAIT) -> None:
         if isinstance(stream, io.TextIOWrapper):
             _replaced.append(stream)
             stream.flush()
-            new = _open(stream, patience)
+            new = _open(stream, timeout)
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
     # A stream of its own, as a handler may close sys.stderr.
@@ -74,11 +74,11 @@ def never_block(patience: float = LONGEST_WAIT) -> None:
             and handler.stream is before
             and isinstance(before, io.TextIOWrapper)
         ):
-            handler.setStream(_open(before, patience))
+            handler.setStream(_open(before, timeout))
 
 
-def _open(stream: io.TextIOWrapper, patience: float) -> io.TextIOWrapper:
-    raw = Pipe(stream.fileno(), patience)
+def _open(stream: io.TextIOWrapper, timeout: float) -> io.TextIOWrapper:
+    raw = Pipe(stream.fileno(), timeout)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True
     )
