@@ -150,6 +150,8 @@ def _parse_place(address: str) -> dict[str, Any]:
 
 def _option_value(name: str, text: str) -> Any:
     """The value of a listener's option. Raises ValueError."""
+    if "\0" in text:
+        raise ValueError(f"{name}: {text!r}: it contains a null character")
     if name == "first_byte_timeout":
         return parse_time(text)
     if name == "mode":

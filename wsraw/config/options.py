@@ -169,6 +169,10 @@ def _read(known: Option, value: Any) -> Any:
     except ValueError as error:
         shown = "" if isinstance(value, dict) else f" {value!r}:"
         raise ValueError(f"{known.name}:{shown} {_advice(known)}") from error
+    for text in found if isinstance(found, tuple) else (found,):
+        # TOML can write it; no path or name may have it.
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError(f"{known.name}: {text!r}: it contains a null character")
     return found
 
 
