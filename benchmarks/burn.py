@@ -87,7 +87,7 @@ def main() -> int:
         faults = load.figures.lost + load.figures.doubled + load.figures.reordered + wrong.total()
         if faults or load.figures.answered != load.figures.sent:
             found.append(f"{name} burning: lost, doubled, out of order or disconnected")
-    ratio = burnt.latency.percentile(0.99) / without.latency.percentile(0.99)
+    ratio = burnt.figures.latency.percentile(0.99) / without.figures.latency.percentile(0.99)
     print(f"p99 with burning is {ratio:.2f} times that without (at most {BOUND:g}); burnt {times}x")
     if not times:
         found.append("nothing burnt")
