@@ -12,7 +12,6 @@ from wsraw.tools.drill.figures import Figures
 
 MAGIC: Final = b"WD"
 HEADER: Final = 16
-SMALLEST: Final = HEADER
 
 # Without capital letters, so that MAGIC is only at the beginning of a record.
 _FILLER: Final = b"0123456789abcdefghijklmnopqrstuvwxyz_-+."
