@@ -290,7 +290,7 @@ def test_refused_commands_do_not_flood_the_log(process: Process) -> None:
     _, _, err = process.end()
     lines = err.splitlines()
     assert lines[0].endswith("the gateway rejected a command: join of connection 0: no")
-    assert lines[-1].endswith("990 more reports of LeftOutError are not shown")
+    assert "rejected commands are not shown" in lines[-1]
     assert len(lines) == 11
 
 

@@ -36,11 +36,7 @@ class Source:
         if not isinstance(self._source, str | os.PathLike):
             handlers_module.offer([])
             return Handlers(self._source)
-        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:
-            loaded = handlers_module.load(os.fspath(self._source))
-        finally:
-            sys.dont_write_bytecode = writes
+        loaded = handlers_module.load(os.fspath(self._source))
         self._forget(but=loaded.module)
         self.module = loaded.module
         return loaded

@@ -28,7 +28,7 @@ from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
 from wsraw.workers.reporting import output
-from wsraw.workers.reporting.ration import LeftOutError, Rationed
+from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
@@ -83,9 +83,7 @@ def main(
         starting=loaded.on_start is not None,
     )
     runtime = Runtime(link, loaded, settings.on_exception, threading.get_ident)
-    runtime.report = raised = Rationed(log_exception)
-    refused = Rationed(lambda what, error: log_left_out(what))
-    runtime.left_out = lambda why: refused(why, LeftOutError())
+    _ration_reports(runtime)
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
@@ -109,14 +107,27 @@ def main(
 
         shell = PlainShell(runtime, dealer, stopper, endpoint)
     code = shell.run()
-    raised.flush()
-    refused.flush()
     # Python restores default signal handlers before it ends; a signal at that moment would make
     # this look like a crash.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     bell.close()
     return code
+
+
+def _ration_reports(runtime: Runtime) -> None:
+    ration = Ration()
+
+    def report(what: str, error: BaseException) -> None:
+        if ration.allows(place_of(error)):
+            log_exception(what, error)
+
+    def left_out(why: str) -> None:
+        if ration.allows("rejected commands"):
+            log_left_out(why)
+
+    runtime.report = report
+    runtime.left_out = left_out
 
 
 def _load(file: str | None) -> handlers.Handlers:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -54,7 +53,7 @@ from wsraw.workers.connection import (
     encode_state,
 )
 from wsraw.workers.handshake_info import Inf
-from wsraw.workers.reporting.stacks import shortened, where
+from wsraw.workers.reporting.stacks import where
 from wsraw.workers.reporting.worker_log import log
 
 if TYPE_CHECKING:
@@ -610,11 +609,11 @@ def to_msg(event: OnMessage) -> dict[str, Any]:
 
 def log_exception(what: str, error: BaseException) -> None:
     """Log the traceback of the user's code."""
-    trace = _from_handler_on(error.__traceback__)
-    with shortened(error) as left_out:
-        but = f" ({left_out} exceptions between the first and the last ones left out)"
-        exc_info = (type(error), error, trace)
-        log.error("%s raised%s", what, but if left_out else "", exc_info=exc_info)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        # Our own frames above the user's.
+        trace = trace.tb_next
+    log.error("%s raised", what, exc_info=(type(error), error, trace))
 
 
 def _log_where(text: str, con: Connection) -> None:
@@ -640,13 +639,6 @@ def check_returned(value: object) -> None:
         if hasattr(value, "close"):
             value.close()
         raise TypeError("a plain handler returned a coroutine: write it as async def")
-
-
-def _from_handler_on(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without our own frames above the user's."""
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
-        trace = trace.tb_next
-    return trace
 
 
 def _is_never(error: BaseException) -> bool:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 import types
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 import pytest
 
-from wsraw.workers.reporting.stacks import LONGEST_CHAIN, shortened, where
+from wsraw.workers.reporting.stacks import where
 
 
 async def waits(gate: asyncio.Event) -> None:
@@ -73,38 +72,3 @@ def test_the_stack_of_a_waiting_coroutine_is_shown(
 def test_an_awaitable_that_is_not_a_coroutine_is_shown() -> None:
     assert where(None) == ""
     assert where(5) == "  waiting for int"
-
-
-def chain(links: int, *, explicit: bool) -> BaseException:
-    """As a loop makes it that tries again in its ``except`` block."""
-    error: BaseException = ValueError("try 1")
-    for number in range(2, links + 1):
-        later = ValueError(f"try {number}")
-        if explicit:
-            later.__cause__ = error
-        else:
-            later.__context__ = error
-        error = later
-    return error
-
-
-@pytest.mark.parametrize("explicit", [False, True])
-@pytest.mark.parametrize("links", [1, LONGEST_CHAIN, LONGEST_CHAIN + 1, 100_000])
-def test_the_first_and_last_exceptions_of_a_chain_are_shown(links: int, explicit: bool) -> None:
-    error = chain(links, explicit=explicit)
-    with shortened(error) as left_out:
-        text = "".join(traceback.format_exception(error))
-    assert left_out == max(0, links - LONGEST_CHAIN)
-    assert text.count("ValueError: try ") == min(links, LONGEST_CHAIN)
-    assert text.startswith("ValueError: try 1\n")
-    assert f"ValueError: try {links}\n" in text
-    # It is as it was.
-    with shortened(error) as again:
-        assert again == left_out
-
-
-def test_a_cyclic_chain_of_exceptions_is_shown() -> None:
-    first, second = ValueError("first"), ValueError("second")
-    first.__context__, second.__context__ = second, first
-    with shortened(first) as left_out:
-        assert left_out == 0

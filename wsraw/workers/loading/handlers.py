@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 
 from wsraw.workers import values
 from wsraw.workers.loading import source
-from wsraw.workers.reporting.stacks import shortened
 
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Callable[[], Any])
@@ -256,5 +255,4 @@ def _traceback(error: BaseException, path: str) -> str:
     own: TracebackType | None = error.__traceback__
     while own is not None and own.tb_frame.f_code.co_filename != path:
         own = own.tb_next
-    with shortened(error):
-        return "".join(traceback.format_exception(type(error), error, own)).rstrip()
+    return "".join(traceback.format_exception(type(error), error, own)).rstrip()
