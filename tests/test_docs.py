@@ -270,8 +270,8 @@ def test_states_of_workers_are_those_of_the_code() -> None:
     text = DEPLOY.read_text("utf-8")
     found = re.search(r"For each worker\*\*: its state \(([^)]+)\)", text)
     assert found
-    # A worker that FAILED ends the run; the last two are made in status.py and report.py.
-    known = {state.value for state in ChildState} - {"failed"} | {"draining", "hung"}
+    # The last two are made in status.py and report.py.
+    known = {state.value for state in ChildState} | {"draining", "hung"}
     assert set(re.findall(r"`(\w+)`", found[1])) == known
 
 
@@ -499,6 +499,7 @@ class Served:
             env=environment()
             | {
                 "WSRAW_PARENT": str(os.getpid()),
+                "WSRAW_PATH": os.pathsep.join([str(ROOT), *sys.path]),
                 "WSRAW_CONTROL": self._control.getsockopt_string(zmq.LAST_ENDPOINT),
                 "WSRAW_CONTROL_TOKEN": "control",
                 "WSRAW_EPOCH": "1",

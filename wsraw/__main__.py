@@ -1,4 +1,4 @@
-"""``python -m wsraw``: the command line or, if WSRAW_PARENT is set, a child of the supervisor.
+"""``python -m wsraw``: the command line or, if WSRAW_PATH is set, a child of the supervisor.
 
 A child does not load the command line: without click a worker needs less memory.
 """
@@ -7,7 +7,9 @@ import os
 import sys
 
 if __name__ == "__main__":
-    if "WSRAW_PARENT" in os.environ:
+    if "WSRAW_PATH" in os.environ:
+        # Before anything else is imported; `path` in process.py has the reasons.
+        sys.path[:] = os.environ.pop("WSRAW_PATH").split(os.pathsep)
         from wsraw.child import main
     else:
         from wsraw.cli import main

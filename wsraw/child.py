@@ -1,4 +1,4 @@
-"""I/O. The start of a child of the supervisor: `python -m wsraw gateway`, or `worker [FILE]`.
+"""I/O. The start of a child of the supervisor: `python wsraw gateway`, or `worker [FILE]`.
 
 The first line of stdin has the settings, the environment everything else. Variables that are
 secret, or would mislead a process that a handler starts, are removed.
@@ -7,7 +7,6 @@ secret, or would mislead a process that a handler starts, are removed.
 from __future__ import annotations
 
 import faulthandler
-import io
 import logging
 import os
 import sys
@@ -24,11 +23,12 @@ def main() -> int:
     if lock and sys.platform != "win32":
         # The gateway holds the lock; programs that it starts must not.
         os.set_inheritable(int(lock), False)
-    path = os.environ.pop("WSRAW_PATH", "")
-    if path:
-        sys.path[:] = path.split(os.pathsep)
-    settings = settings_module.from_json(_first_line())
-    _write_utf8()
+    # Nothing but the end of stdin follows.
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        # The supervisor has ended.
+        return 1
+    settings = settings_module.from_json(line.decode())
     _log_to_stderr(settings.log_level)
     kind, *rest = sys.argv[1:]
     if kind == "gateway":
@@ -57,31 +57,11 @@ def main() -> int:
     )
 
 
-def _first_line() -> str:
-    """The first line of stdin. Nothing but the end of stdin follows."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        more = os.read(0, 1 << 16)
-        if not more:
-            # The supervisor has ended.
-            sys.exit(1)
-        line += more
-    return line.decode()
-
-
 class _Line(LogLine):
     """`level: text`, which the supervisor's log parses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
-
-
-def _write_utf8() -> None:
-    """Write UTF-8 for the supervisor, whatever the locale is. Surrogates are escaped, so that no
-    handler fails because of what it prints."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _log_to_stderr(level: str) -> None:

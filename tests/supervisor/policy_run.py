@@ -7,6 +7,7 @@ from typing import Any
 
 from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
+from wsraw.link.records import Check, DrainWorker, Stop
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import Policy
@@ -15,6 +16,28 @@ from wsraw.supervisor.decisions.pool import Pool
 PROGRAM = Program("x.py", "x.py", label="x.py")
 
 ENDPOINT = "ipc:///run/link.sock"
+
+ASK = a.Tell(Check())
+
+
+def drain(child: Child, deadline: float) -> a.Tell:
+    return a.Tell(DrainWorker(child.n, deadline))
+
+
+def tell_stop(deadline: float) -> a.Tell:
+    return a.Tell(Stop(deadline))
+
+
+def terminate(child: Child) -> a.End:
+    return a.End(child, a.Ending.TERMINATE)
+
+
+def abort(child: Child) -> a.End:
+    return a.End(child, a.Ending.ABORT)
+
+
+def kill(child: Child) -> a.End:
+    return a.End(child, a.Ending.KILL)
 
 
 class Run:
@@ -39,9 +62,11 @@ class Run:
     def do(self, *actions: list[a.Action]) -> list[a.Action]:
         """What was done, without the log lines; those stay in `said`."""
         self.actions = list(itertools.chain(*actions))
-        if a.Ask() in self.actions and self.answers:
+        if ASK in self.actions and self.answers:
             self.policy.heard(self.now)
-        return [action for action in self.actions if not isinstance(action, a.Say | a.Ask)]
+        return [
+            action for action in self.actions if not isinstance(action, a.Say) and action != ASK
+        ]
 
     @property
     def said(self) -> str:
@@ -63,7 +88,7 @@ class Run:
 
     def up(self) -> Run:
         """Bring gateway and all workers to READY."""
-        self.do(self.policy.start(self.now))
+        self.do(self.policy.tick(self.now))
         self.do(self.policy.listening(ENDPOINT, self.now))
         self.do(self.policy.ready(1, self.now))
         for child in self.policy.workers[1:]:
@@ -82,6 +107,14 @@ class Run:
     @property
     def worker(self) -> Child:
         return self.policy.workers[0]
+
+    def drained(self, action: a.Action) -> Child:
+        """The worker that the gateway is told to drain."""
+        assert isinstance(action, a.Tell)
+        assert isinstance(action.record, DrainWorker)
+        child = self.policy.worker(action.record.n)
+        assert child is not None
+        return child
 
     def exit(self, child: Child, code: int = -9, reason: str = "was killed") -> list[a.Action]:
         return self.do(self.policy.exited(child, code, reason, self.now))

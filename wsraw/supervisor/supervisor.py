@@ -25,8 +25,6 @@ from wsraw.config.settings import Settings
 from wsraw.config.units import human_size
 from wsraw.link.records import (
     DEFAULT_POOL,
-    Check,
-    DrainWorker,
     Exited,
     FromGateway,
     Kill,
@@ -156,7 +154,6 @@ class Supervisor:
         self._keeper = Keeper(folder, self.control, self._standalone_token, log)
         run_settings = settings_module.replaced(settings, run_dir=str(folder.path))
         self._children = Children(
-            {},
             folder.lock,
             log,
             self.loop.call_soon_threadsafe,
@@ -231,7 +228,7 @@ class Supervisor:
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
-            self.act(self.policy.start(self.loop.now))
+            self.act(self.policy.tick(self.loop.now))
             self.loop.run()
         except FolderError as error:
             raise _cannot_start(error) from error
@@ -337,20 +334,12 @@ class Supervisor:
                     self._log.say(level, text)
                 case a.Spawn(child):
                     self._spawn(child)
-                case a.Drain(child, deadline):
-                    self._log.say("debug", f"draining {self.policy.name(child)}")
-                    self.control.tell(DrainWorker(child.n, deadline))
-                case a.Ask():
-                    self.control.tell(Check())
-                case a.TellStop(deadline):
-                    self._stop_listening()
-                    self.control.tell(Stop(deadline))
-                case a.Terminate(child):
-                    self._children.terminate(child)
-                case a.Abort(child):
-                    self._children.abort(child)
-                case a.Kill(child):
-                    self._children.kill(child)
+                case a.Tell(record):
+                    if isinstance(record, Stop):
+                        self._stop_listening()
+                    self.control.tell(record)
+                case a.End(child, how):
+                    self._children.end(child, how)
                 case a.Settled(what, ok, text, pool):
                     self._settle(what, ok, text, pool)
                 case a.Finish(code):

@@ -19,10 +19,6 @@ def test_every_step_outside_the_table_raises(state: ChildState, step: Step) -> N
         assert child.state is state
 
 
-def test_the_state_failed_is_final() -> None:
-    assert not [step for step in Step if (ChildState.FAILED, step) in TRANSITIONS]
-
-
 @pytest.mark.parametrize("state", ChildState)
 def test_every_live_state_can_exit(state: ChildState) -> None:
     child = Child(None)

@@ -8,15 +8,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run
+from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run, abort, kill, tell_stop, terminate
 from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
+from wsraw.link.records import DrainWorker, Stop
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.gateway_check import START
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, Phase, Policy
-from wsraw.supervisor.decisions.pool import GRACE, SETTLE
+from wsraw.supervisor.decisions.pool import FOREVER, GRACE, SETTLE
 from wsraw.supervisor.decisions.restarts import (
     GATEWAY_BACKOFF,
     LONGEST_BACKOFF,
@@ -29,13 +30,13 @@ from wsraw.supervisor.decisions.restarts import (
 
 def test_the_gateway_is_started_first() -> None:
     run = Run(2)
-    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.tick(run.now)) == [a.Spawn(run.gateway)]
     assert run.pass_time(START - 1) == []
 
 
 def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
     run = Run(3, start_timeout=0.0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     first, second, third = run.policy.workers
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
     assert run.pass_time(1000) == []
@@ -47,7 +48,7 @@ def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
 
 def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
     run = Run(0)
-    assert run.do(run.policy.start(run.now)) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.tick(run.now)) == [a.Spawn(run.gateway)]
     assert not run.policy.has_been_up
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
@@ -57,8 +58,8 @@ def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
     assert run.do(run.policy.reload(run.now)) == [a.Settled("reload", True, "reloaded: 0 workers")]
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
     run.do(run.policy.listening(ENDPOINT, run.now))
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
-    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [terminate(run.gateway)]
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
@@ -92,7 +93,7 @@ def test_workers_of_a_gateway_that_moved_are_replaced() -> None:
     old = run.worker
     # At once: an old one takes its time to leave, as it waits for a drain of the old gateway.
     assert run.do(run.policy.listening("tcp://127.0.0.1:9", run.now)) == [
-        a.Terminate(old),
+        terminate(old),
         a.Spawn(run.worker),
     ]
     assert run.worker is not old
@@ -322,11 +323,11 @@ def test_a_reload_in_a_crash_loop_starts_a_worker_at_once() -> None:
 def test_a_hanging_worker_writes_its_stack_before_it_is_killed() -> None:
     run = Run(1).up()
     why = "its handler has run for 30 s"
-    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [a.Abort(run.worker)]
+    assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [abort(run.worker)]
     assert "aborting worker 1: its handler has run for 30 s" in run.said
     assert run.do(run.policy.kill_asked(1, why, True, run.now)) == [], "once"
     assert run.pass_time(p.ABORT_GRACE - 0.1) == []
-    assert run.pass_time(0.2) == [a.Kill(run.worker)]
+    assert run.pass_time(0.2) == [kill(run.worker)]
     run.exit(run.worker)
     assert f"worker 1 was killed ({why}); starting another" in run.said
     assert run.worker.last_reason == f"was killed ({why})"
@@ -338,7 +339,7 @@ def test_an_aborted_worker_is_killed_although_it_said_hello() -> None:
     run.do(run.policy.kill_asked(1, "it hangs", True, run.now))
     run.do(run.policy.left(1, 3, run.now))
     run.do(run.policy.ready(1, run.now))
-    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+    assert run.pass_time(p.ABORT_GRACE) == [kill(run.worker)]
 
 
 @pytest.mark.parametrize("news_first", [True, False])
@@ -347,7 +348,7 @@ def test_the_reason_of_a_kill_outlives_the_session(news_first: bool) -> None:
     why = "it sent no batch"
     if news_first:
         run.do(run.policy.left(1, 0, run.now))
-    assert run.do(run.policy.kill_asked(1, why, False, run.now)) == [a.Kill(run.worker)]
+    assert run.do(run.policy.kill_asked(1, why, False, run.now)) == [kill(run.worker)]
     run.do(run.policy.left(1, 0, run.now))
     assert run.pass_time(2 * GRACE) == [], "it is being killed already"
     run.exit(run.worker)
@@ -370,10 +371,10 @@ def test_a_worker_that_does_not_find_the_new_gateway_counts_as_hanging() -> None
     lose_gateway(run)
     assert run.do(run.policy.ready(two.n, run.now)) == []
     assert run.pass_time(7.0 + p.HELLO_MARGIN - 0.1) == []
-    assert run.pass_time(0.2) == [a.Abort(one)]
+    assert run.pass_time(0.2) == [abort(one)]
     why = "it has not connected to the new gateway"
     assert f"aborting worker 1: {why}" in run.said
-    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(one)]
+    assert run.pass_time(p.ABORT_GRACE) == [kill(one)]
     run.exit(one)
     assert one.last_reason == f"was killed ({why})"
     assert [type(each) for each in run.pass_time(1)] == [a.Spawn]
@@ -386,7 +387,7 @@ def test_a_hello_clears_only_the_deadline_for_hello() -> None:
     run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now))
     run.do(run.policy.ready(one.n, run.now))
     run.do(run.policy.ready(two.n, run.now))
-    assert run.pass_time(1000) == [a.Kill(one)]
+    assert run.pass_time(1000) == [kill(one)]
 
 
 def test_a_worker_that_is_being_killed_is_not_aborted_for_a_missing_hello() -> None:
@@ -394,9 +395,9 @@ def test_a_worker_that_is_being_killed_is_not_aborted_for_a_missing_hello() -> N
     one, two = run.policy.workers
     lose_gateway(run)
     run.pass_time(7.0 + p.HELLO_MARGIN - 0.5)
-    assert run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now)) == [a.Abort(one)]
-    assert run.do(run.policy.kill_asked(two.n, "it errs", False, run.now)) == [a.Kill(two)]
-    assert run.pass_time(100) == [a.Kill(one)]
+    assert run.do(run.policy.kill_asked(one.n, "it hangs", True, run.now)) == [abort(one)]
+    assert run.do(run.policy.kill_asked(two.n, "it errs", False, run.now)) == [kill(two)]
+    assert run.pass_time(100) == [kill(one)]
     run.exit(one)
     assert one.last_reason == "was killed (it hangs)"
 
@@ -416,7 +417,7 @@ def test_the_deadline_for_hello_ends_with_its_gateway() -> None:
     assert run.pass_time(START - 1) == []
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(7.0) == []
-    assert run.pass_time(p.HELLO_MARGIN) == [a.Abort(run.worker)]
+    assert run.pass_time(p.HELLO_MARGIN) == [abort(run.worker)]
 
 
 def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
@@ -427,12 +428,12 @@ def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
 
 def test_a_worker_that_does_not_come_up_counts_as_an_early_death() -> None:
     run = Run(1, start_timeout=7.0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(6.9) == []
-    assert run.pass_time(0.2) == [a.Abort(run.worker)]
+    assert run.pass_time(0.2) == [abort(run.worker)]
     assert "aborting worker 1: it was not ready within start_timeout (7 s)" in run.said
-    assert run.pass_time(p.ABORT_GRACE) == [a.Kill(run.worker)]
+    assert run.pass_time(p.ABORT_GRACE) == [kill(run.worker)]
     run.exit(run.worker)
     assert run.worker.last_reason == "was killed (it was not ready within start_timeout (7 s))"
     assert run.worker.early_deaths == 1
@@ -447,7 +448,7 @@ def test_workers_that_never_come_up_are_a_crash_loop() -> None:
     run.exit(run.worker)
     while not run.policy.is_looping:
         for action in run.pass_time(1):
-            if isinstance(action, a.Kill):
+            if isinstance(action, a.End) and action.how is a.Ending.KILL:
                 run.exit(action.child)
         assert run.now < 1000
     assert run.worker.early_deaths == 6
@@ -455,7 +456,7 @@ def test_workers_that_never_come_up_are_a_crash_loop() -> None:
 
 def test_with_start_timeout_0_a_start_is_waited_for() -> None:
     run = Run(1, start_timeout=0.0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(100_000) == []
 
@@ -465,10 +466,10 @@ def test_with_start_timeout_0_a_start_is_waited_for() -> None:
 
 def test_handlers_that_do_not_load_end_the_run() -> None:
     run = Run(2)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
-    assert run.exit(run.worker, 3) == [a.TellStop(0.0), a.Terminate(run.gateway)]
-    assert run.worker.state is ChildState.FAILED
+    assert run.exit(run.worker, 3) == [tell_stop(0.0), terminate(run.gateway)]
+    assert run.worker.state is ChildState.DEAD
     assert run.exit(run.gateway, 0) == [a.Finish(3)]
 
 
@@ -480,14 +481,14 @@ def test_handlers_that_stop_loading_later_count_as_deaths() -> None:
 
 def test_a_gateway_that_cannot_listen_ends_the_run() -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     assert run.exit(run.gateway, 3) == [a.Finish(3)]
     assert run.said == "", "the gateway has said it better"
 
 
 def test_a_gateway_that_has_listened_is_tried_again() -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.exit(run.gateway, 3) == [a.Spawn(run.gateway)]
 
@@ -495,7 +496,7 @@ def test_a_gateway_that_has_listened_is_tried_again() -> None:
 @pytest.mark.parametrize("who", ["gateway", "worker"])
 def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     if who == "worker":
         run.do(run.policy.listening(ENDPOINT, run.now))
     child = getattr(run, who)
@@ -505,7 +506,7 @@ def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     done = run.exit(child, 1)
     assert "giving up" in run.said
     if who == "worker":
-        assert done == [a.TellStop(0.0), a.Terminate(run.gateway)]
+        assert done == [tell_stop(0.0), terminate(run.gateway)]
         done = run.exit(run.gateway, 0)
     assert done == [a.Finish(1)]
 
@@ -524,7 +525,7 @@ def test_reports_about_unknown_workers_are_ignored() -> None:
 def test_a_gateway_may_have_a_worker_killed() -> None:
     run = Run(1).up()
     assert run.do(run.policy.kill_asked(1, "it sent no batch", False, run.now)) == [
-        a.Kill(run.worker)
+        kill(run.worker)
     ]
     assert "killing worker 1: it sent no batch" in run.said
     run.exit(run.worker)
@@ -535,7 +536,7 @@ def test_a_worker_that_said_bye_and_does_not_exit_is_killed() -> None:
     run = Run(1).up()
     assert run.do(run.policy.left(1, 0, run.now)) == []
     assert run.pass_time(GRACE - 0.1) == []
-    assert run.pass_time(0.2) == [a.Kill(run.worker)]
+    assert run.pass_time(0.2) == [kill(run.worker)]
 
 
 def test_a_worker_that_said_bye_and_hello_again_lives() -> None:
@@ -558,12 +559,12 @@ def test_a_report_of_a_dead_gateway_is_ignored() -> None:
 
 def test_a_stop_ends_workers_and_then_the_gateway() -> None:
     run = Run(2).up()
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(30.0)]
     assert run.policy.phase is Phase.STOPPING
     one, two = run.policy.workers
     assert run.exit(one, 0) == []
     assert run.exit(two, 0) == []
-    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.do(run.policy.stopped(run.now)) == [terminate(run.gateway)]
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
@@ -571,11 +572,11 @@ def test_workers_that_linger_are_killed_before_the_gateway_ends() -> None:
     run = Run(2).up()
     run.do(run.policy.stop(run.now))
     one, two = run.policy.workers
-    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(one), a.Terminate(two)]
+    assert run.do(run.policy.stopped(run.now)) == [terminate(one), terminate(two)]
     assert run.exit(one, -15) == []
-    assert run.pass_time(GRACE) == [a.Kill(two)]
-    assert run.exit(two, -9) == [a.Terminate(run.gateway)]
-    assert run.pass_time(GRACE) == [a.Kill(run.gateway)]
+    assert run.pass_time(GRACE) == [kill(two)]
+    assert run.exit(two, -9) == [terminate(run.gateway)]
+    assert run.pass_time(GRACE) == [kill(run.gateway)]
     assert run.exit(run.gateway, -9) == [a.Finish(0)]
 
 
@@ -589,14 +590,14 @@ def test_a_gateway_that_exits_first_in_a_stop_is_accepted() -> None:
 
 def test_the_deadline_of_a_stop_kills_what_is_left() -> None:
     run = Run(2, stop_timeout=7.0).up()
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(7.0)]
     one, two = run.policy.workers
     assert run.pass_time(7.0) == []
     done = run.pass_time(p.STOP_MARGIN)
-    assert [action for action in done if isinstance(action, a.Kill)] == [a.Kill(one), a.Kill(two)]
+    assert [action for action in done if action in (kill(one), kill(two))] == [kill(one), kill(two)]
     assert not [action for action in done if getattr(action, "child", None) is run.gateway]
     assert run.exit(one) == []
-    assert run.exit(two) == [a.Terminate(run.gateway)]
+    assert run.exit(two) == [terminate(run.gateway)]
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
@@ -604,29 +605,29 @@ def test_workers_get_no_time_beyond_the_deadline_of_a_stop() -> None:
     run = Run(1, stop_timeout=7.0).up()
     run.do(run.policy.stop(run.now))
     run.pass_time(7.0)
-    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.worker)]
-    assert run.pass_time(p.STOP_MARGIN) == [a.Kill(run.worker)]
+    assert run.do(run.policy.stopped(run.now)) == [terminate(run.worker)]
+    assert run.pass_time(p.STOP_MARGIN) == [kill(run.worker)]
 
 
 def test_a_stop_without_deadline_waits() -> None:
     run = Run(1, stop_timeout=0.0).up()
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(a.FOREVER)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(FOREVER)]
     assert run.pass_time(100_000) == []
 
 
 def test_a_drain_can_be_shortened() -> None:
     run = Run(1, stop_timeout=7.0).up()
-    assert run.do(run.policy.stop(run.now, 0.0)) == [a.TellStop(a.FOREVER)]
+    assert run.do(run.policy.stop(run.now, 0.0)) == [tell_stop(FOREVER)]
     assert run.pass_time(1000) == []
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(7.0)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(7.0)]
     assert run.do(run.policy.stop(run.now, 0.0)) == [], "never later"
-    assert a.Kill(run.worker) in run.pass_time(7.0 + p.STOP_MARGIN)
+    assert kill(run.worker) in run.pass_time(7.0 + p.STOP_MARGIN)
 
 
 def test_a_stop_before_the_gateway_is_up_kills_it() -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
-    assert run.do(run.policy.stop(run.now)) == [a.Terminate(run.gateway)]
+    run.do(run.policy.tick(run.now))
+    assert run.do(run.policy.stop(run.now)) == [terminate(run.gateway)]
     assert run.exit(run.gateway, -15) == [a.Finish(0)]
 
 
@@ -641,7 +642,7 @@ def test_a_stop_without_processes_ends_at_once() -> None:
 def test_a_gateway_that_dies_in_a_stop_is_not_replaced() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
-    assert run.exit(run.gateway) == [a.Terminate(run.worker)]
+    assert run.exit(run.gateway) == [terminate(run.worker)]
     assert "before it had closed its clients" in run.said
     assert run.exit(run.worker, 0) == [a.Finish(0)]
 
@@ -657,14 +658,14 @@ def test_the_second_signal_kills_at_once() -> None:
     run = Run(1).up()
     run.do(run.policy.stop(run.now))
     killed = run.do(run.policy.stop_now(143, run.now))
-    assert killed == [a.Kill(run.worker), a.Kill(run.gateway)]
+    assert killed == [kill(run.worker), kill(run.gateway)]
     assert run.exit(run.worker) == []
     assert run.exit(run.gateway) == [a.Finish(143)]
 
 
 def test_a_worker_that_becomes_ready_in_a_stop_changes_nothing() -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.stop(run.now))
     assert run.do(run.policy.ready(1, run.now)) == []
@@ -686,7 +687,7 @@ FEED = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
 def two_pools(workers: int = 2, **settings: Any) -> Run:
     """A run with `default` and `feed`, up."""
     run = Run(workers, others={"feed": [FEED]}, **settings)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     while starting := [c for c in run.policy.workers if c.state is ChildState.STARTING]:
         for child in starting:
@@ -696,7 +697,7 @@ def two_pools(workers: int = 2, **settings: Any) -> Run:
 
 def test_one_worker_of_each_pool_is_started_first() -> None:
     run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     ours, feed = run.pool, run.policy.pools["feed"]
     first = run.do(run.policy.listening(ENDPOINT, run.now))
     assert first == [a.Spawn(ours.workers[0]), a.Spawn(feed.workers[0])]
@@ -713,7 +714,7 @@ def test_one_worker_of_each_pool_is_started_first() -> None:
 @pytest.mark.parametrize("code", [DOES_NOT_LOAD, 1])
 def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
     run = Run(1, others={"feed": [FEED]}, restart_intensity=0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     run.exit(run.policy.pools["feed"].workers[0], code)
@@ -768,9 +769,8 @@ def test_pools_are_reloaded_side_by_side_and_a_failing_one_delays_no_other() -> 
     assert isinstance(refused, a.Settled)
     assert (refused.pool, refused.ok) == ("feed", False)
     run.do(run.policy.ready(ours.n, run.now))
-    (drain,) = run.pass_time(SETTLE)
-    assert isinstance(drain, a.Drain)
-    (reloaded,) = run.exit(drain.child, 0)
+    (told,) = run.pass_time(SETTLE)
+    (reloaded,) = run.exit(run.drained(told), 0)
     assert reloaded == a.Settled("reload", True, "reloaded: 1 worker", "default")
 
 
@@ -789,12 +789,12 @@ def test_a_pool_can_be_scaled_alone() -> None:
 def test_a_run_whose_only_pool_is_remote_is_up_with_its_gateway() -> None:
     run = Run()
     run.policy = Policy({"elsewhere": []}, Settings(), lambda: 1.0)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     assert not run.policy.has_been_up
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
-    assert run.do(run.policy.stop(run.now)) == [a.TellStop(30.0)]
-    assert run.do(run.policy.stopped(run.now)) == [a.Terminate(run.gateway)]
+    assert run.do(run.policy.stop(run.now)) == [tell_stop(30.0)]
+    assert run.do(run.policy.stopped(run.now)) == [terminate(run.gateway)]
     assert run.exit(run.gateway, 0) == [a.Finish(0)]
 
 
@@ -819,7 +819,7 @@ class World(RuleBasedStateMachine):
         self.waiting: set[tuple[str, str]] = set()
         self.finished: int | None = None
         self.stopping = False
-        self.take(self.policy.start(self.now))
+        self.take(self.policy.tick(self.now))
 
     def take(self, actions: list[a.Action]) -> None:
         for action in actions:
@@ -834,15 +834,12 @@ class World(RuleBasedStateMachine):
                     assert (is_gateway, child.n) not in self.numbers, "never reused"
                     self.numbers.add((is_gateway, child.n))
                     self.processes.add(child)
-                case a.Terminate(child):
+                case a.End(child, how):
                     assert child in self.processes
-                case a.Kill(child):
-                    assert child in self.processes
-                    self.killed.add(child)
-                case a.Abort(child):
-                    assert child in self.processes
-                case a.Drain(child):
-                    assert child in self.processes
+                    if how is a.Ending.KILL:
+                        self.killed.add(child)
+                case a.Tell(DrainWorker(n)):
+                    child = next(c for c in self.processes if c.n == n and c.program)
                     assert child.state is ChildState.STOPPING
                     assert child not in self.policy.workers, "its place is another's"
                 case a.Settled(what, ok, _, name):
@@ -853,7 +850,7 @@ class World(RuleBasedStateMachine):
                         ours = {c for c in self.processes if c.pool == name}
                         assert {*pool.workers, self.policy.gateway} >= ours
                     self.waiting.discard((what, name))
-                case a.TellStop():
+                case a.Tell(Stop()):
                     assert self.policy.gateway in self.processes
                 case a.Finish(code):
                     assert not self.processes

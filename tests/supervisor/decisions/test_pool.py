@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.supervisor.policy_run import ENDPOINT, PROGRAM, Run
+from tests.supervisor.policy_run import (
+    ENDPOINT,
+    PROGRAM,
+    Run,
+    abort,
+    drain,
+    kill,
+    tell_stop,
+    terminate,
+)
 from wsraw.config.programs import Entry, Program
+from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.policy import BROKEN_AFTER, DOES_NOT_LOAD, DOES_NOT_START
-from wsraw.supervisor.decisions.pool import GRACE, RETRY, SETTLE
+from wsraw.supervisor.decisions.pool import FOREVER, GRACE, RETRY, SETTLE
 
 
 def up(workers: int = 2, **settings: float) -> Run:
@@ -27,9 +37,8 @@ def replace(run: Run, spawned: list[a.Action]) -> list[a.Action]:
     """A successor comes up, and what it replaces goes; returns what happens then."""
     (spawn,) = spawned
     assert isinstance(spawn, a.Spawn)
-    drain, *rest = be_ready(run, spawn.child)
-    assert isinstance(drain, a.Drain)
-    return rest + run.exit(drain.child, 0, "exited")
+    told, *rest = be_ready(run, spawn.child)
+    return rest + run.exit(run.drained(told), 0, "exited")
 
 
 def settled(actions: list[a.Action]) -> a.Settled:
@@ -55,11 +64,11 @@ def test_a_reload_replaces_workers_one_after_the_other() -> None:
     assert run.pass_time(60) == [], "nobody goes before it is ready"
     assert run.do(run.policy.ready(3, run.now)) == []
     assert run.pass_time(SETTLE * 0.9) == [], "it may yet fail in on_start"
-    drain, second = run.pass_time(SETTLE * 0.2)
-    assert drain == a.Drain(one, 7.0)
+    told, second = run.pass_time(SETTLE * 0.2)
+    assert told == drain(one, 7.0)
     assert isinstance(second, a.Spawn)
     assert run.policy.workers == [new, two]
-    assert be_ready(run, second.child) == [a.Drain(two, 7.0)]
+    assert be_ready(run, second.child) == [drain(two, 7.0)]
     assert run.exit(one, 0) == []
     assert settled(run.exit(two, 0)) == a.Settled("reload", True, "reloaded: 2 workers")
     assert [child.n for child in run.policy.workers] == [3, 4]
@@ -73,8 +82,8 @@ def test_a_reload_never_has_fewer_ready_workers_than_before() -> None:
         action = todo.pop(0)
         if isinstance(action, a.Spawn):
             todo += be_ready(run, action.child)
-        elif isinstance(action, a.Drain):
-            todo += run.exit(action.child, 0)
+        elif isinstance(action, a.Tell):
+            todo += run.exit(run.drained(action), 0)
     assert sorted(child.n for child in run.policy.workers) == [5, 6, 7, 8]
 
 
@@ -155,8 +164,8 @@ def test_an_exit_code_of_a_handler_does_not_refuse_a_reload(code: int) -> None:
         match todo.pop(0):
             case a.Spawn(child):
                 todo += be_ready(run, child)
-            case a.Drain(child, _):
-                todo += run.exit(child, 0)
+            case a.Tell() as told:
+                todo += run.exit(run.drained(told), 0)
             case a.Settled(_, ok, text, _):
                 settled_as.append((ok, text))
     assert settled_as == [(True, "reloaded: 3 workers")]
@@ -167,7 +176,7 @@ def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
     """While another pool is not up yet."""
     feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
     run = Run(1, others={"feed": [feed]})
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     assert run.exit(run.worker, DOES_NOT_LOAD) == []
@@ -219,7 +228,7 @@ def test_no_old_worker_is_drained_while_a_new_one_is_down() -> None:
     run.exit(run.policy.workers[0])
     done = be_ready(run, spawn.child)
     assert [type(action) for action in done] == [a.Spawn], "the dead one comes first"
-    assert be_ready(run, run.policy.workers[0])[0] == a.Drain(run.pool.leaving[0], 30.0)
+    assert be_ready(run, run.policy.workers[0])[0] == drain(run.pool.leaving[0], 30.0)
 
 
 def test_a_reload_during_a_reload_follows_the_current_one() -> None:
@@ -239,11 +248,11 @@ def test_a_reload_during_a_reload_follows_the_current_one() -> None:
 def test_a_second_reload_replaces_a_successor_that_is_not_up() -> None:
     run = up(1)
     (first,) = run.do(run.policy.reload(run.now))
-    terminate, second = run.do(run.policy.reload(run.now))
-    assert terminate == a.Terminate(first.child)
+    told, second = run.do(run.policy.reload(run.now))
+    assert told == terminate(first.child)
     assert isinstance(second, a.Spawn)
     assert second.child.n == 3
-    assert run.pass_time(GRACE) == [a.Kill(first.child)]
+    assert run.pass_time(GRACE) == [kill(first.child)]
     assert run.exit(first.child) == []
     assert not run.policy.is_looping
     assert settled(replace(run, [second])).ok
@@ -253,7 +262,7 @@ def test_a_second_reload_replaces_a_successor_that_is_not_up() -> None:
 @pytest.mark.parametrize("has_been_up", [True, False])
 def test_a_reload_replaces_a_worker_that_is_not_up(has_been_up: bool) -> None:
     run = Run(1)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     if has_been_up:
         run.do(run.policy.ready(1, run.now))
@@ -261,8 +270,8 @@ def test_a_reload_replaces_a_worker_that_is_not_up(has_been_up: bool) -> None:
         run.pass_time(1)
     old = run.worker
     assert old.state is ChildState.STARTING
-    terminate, spawn = run.do(run.policy.reload(run.now))
-    assert terminate == a.Terminate(old)
+    told, spawn = run.do(run.policy.reload(run.now))
+    assert told == terminate(old)
     assert spawn == a.Spawn(run.worker)
     assert run.worker is not old
     assert run.worker.restarts == old.restarts == has_been_up
@@ -273,7 +282,7 @@ def test_a_reload_replaces_a_worker_that_is_not_up(has_been_up: bool) -> None:
 def test_a_successor_that_does_not_come_up_is_started_again() -> None:
     run = up(1, start_timeout=7.0)
     (spawn,) = run.do(run.policy.recycle(1, "old", run.now))
-    assert run.pass_time(7.0) == [a.Abort(spawn.child)]
+    assert run.pass_time(7.0) == [abort(spawn.child)]
     run.exit(spawn.child)
     assert run.pass_time(1) == [spawn]
     assert replace(run, [spawn]) == []
@@ -307,7 +316,7 @@ def test_an_old_worker_that_does_not_finish_is_killed_without_counting_as_a_deat
     old = run.worker
     be_ready(run, spawn.child)
     assert run.pass_time(6.9) == []
-    assert run.pass_time(0.2) == [a.Kill(old)]
+    assert run.pass_time(0.2) == [kill(old)]
     assert "killing worker 1: it has not finished within drain_timeout (7 s)" in run.said
     assert settled(run.exit(old)).ok
     assert run.worker.restarts == 0
@@ -317,7 +326,7 @@ def test_an_old_worker_that_does_not_finish_is_killed_without_counting_as_a_deat
 def test_with_drain_timeout_0_an_old_worker_is_waited_for() -> None:
     run = up(1, drain_timeout=0.0)
     (spawn,) = run.do(run.policy.reload(run.now))
-    assert be_ready(run, spawn.child) == [a.Drain(run.pool.leaving[0], a.FOREVER)]
+    assert be_ready(run, spawn.child) == [drain(run.pool.leaving[0], FOREVER)]
     assert run.pass_time(100_000) == []
 
 
@@ -327,7 +336,7 @@ def test_a_worker_that_said_bye_has_little_time_left() -> None:
     be_ready(run, spawn.child)
     (old,) = run.pool.leaving
     run.do(run.policy.left(old.n, 9, run.now))
-    assert run.pass_time(GRACE) == [a.Kill(old)]
+    assert run.pass_time(GRACE) == [kill(old)]
 
 
 def test_handlers_that_never_end_do_not_accumulate_processes() -> None:
@@ -347,9 +356,10 @@ def test_a_new_gateway_is_told_which_workers_leave() -> None:
     run.exit(run.gateway)
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.pass_time(20)
-    (drain,) = run.do(run.policy.ready(old.n, run.now))
-    assert isinstance(drain, a.Drain)
-    assert (drain.child, round(drain.deadline)) == (old, 40)
+    (told,) = run.do(run.policy.ready(old.n, run.now))
+    assert isinstance(told, a.Tell)
+    assert isinstance(told.record, DrainWorker)
+    assert (told.record.n, round(told.record.deadline)) == (old.n, 40)
 
 
 def test_a_reload_without_a_gateway_waits_for_it() -> None:
@@ -386,8 +396,8 @@ def test_recycling_replaces_one_worker() -> None:
     spawned = run.do(run.policy.recycle(2, "it has handled 1000 events", run.now))
     assert "replacing worker 2: it has handled 1000 events" in run.said
     assert run.do(run.policy.recycle(2, "again", run.now)) == [], "once"
-    (drain,) = be_ready(run, spawned[0].child)
-    assert drain == a.Drain(two, 30.0)
+    (told,) = be_ready(run, spawned[0].child)
+    assert told == drain(two, 30.0)
     assert run.exit(two, 0) == []
     assert [child.n for child in run.policy.workers] == [1, 3]
     assert run.pass_time(1000) == []
@@ -424,7 +434,7 @@ def test_scaling_down_drains_the_youngest_worker() -> None:
     run = up(3)
     one, two, three = run.policy.workers
     drains = run.do(run.policy.scale(1, run.now))
-    assert drains == [a.Drain(three, 30.0), a.Drain(two, 30.0)]
+    assert drains == [drain(three, 30.0), drain(two, 30.0)]
     assert run.policy.workers == [one]
     assert run.exit(two, 0) == []
     assert settled(run.exit(three, 0)) == a.Settled("scale", True, "1 worker")
@@ -437,7 +447,7 @@ def test_scaling_down_removes_workers_that_do_not_serve_first() -> None:
     run.exit(starting)
     run.pass_time(1)
     run.exit(dead)
-    assert run.do(run.policy.scale(1, run.now)) == [a.Terminate(starting)]
+    assert run.do(run.policy.scale(1, run.now)) == [terminate(starting)]
     assert run.policy.workers == [serving]
     assert settled(run.exit(starting, -15)).ok
 
@@ -460,7 +470,7 @@ def test_a_worker_removed_by_scaling_gets_no_successor() -> None:
     successor = run.pool.successor
     assert successor is not None
     done = run.do(run.policy.scale(1, run.now))
-    assert done == [a.Terminate(successor), a.Drain(run.pool.leaving[1], 30.0)]
+    assert done == [terminate(successor), drain(run.pool.leaving[1], 30.0)]
     assert run.exit(successor, -15) == []
     assert settled(run.exit(run.pool.leaving[0], 0)).ok
 
@@ -493,7 +503,7 @@ NODE = Entry(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"),
 def mixed() -> Run:
     """Two workers of Python and two of Node, all ready."""
     run = Run(2, 1.0, NODE)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     for n in range(1, 5):
         run.do(run.policy.ready(n, run.now))
@@ -502,7 +512,7 @@ def mixed() -> Run:
 
 def test_one_worker_of_each_entry_is_started_first() -> None:
     run = Run(2, 1.0, NODE)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     first = run.do(run.policy.listening(ENDPOINT, run.now))
     places = run.policy.workers
     assert first == [a.Spawn(places[0]), a.Spawn(places[2])]
@@ -513,11 +523,11 @@ def test_one_worker_of_each_entry_is_started_first() -> None:
 
 def test_an_entry_that_does_not_load_ends_the_run_at_its_start() -> None:
     run = Run(1, 1.0, NODE)
-    run.do(run.policy.start(run.now))
+    run.do(run.policy.tick(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     done = run.exit(run.policy.workers[1], 3, "exited with code 3")
-    assert a.TellStop(0.0) in done
+    assert tell_stop(0.0) in done
 
 
 def test_each_entry_is_scaled_by_itself() -> None:
@@ -529,7 +539,7 @@ def test_each_entry_is_scaled_by_itself() -> None:
     done = settled(run.do(run.policy.ready(spawn.child.n, run.now)))
     assert done == a.Settled("scale", True, "5 workers: 2 x.py, 3 node x.mjs")
     drains = run.do(run.policy.scale(1, run.now, run.pool, run.pool.programs[0]))
-    assert [each.child.program for each in drains if isinstance(each, a.Drain)] == [PROGRAM]
+    assert [run.drained(each).program for each in drains] == [PROGRAM]
 
 
 def test_a_worker_is_replaced_by_one_of_its_entry() -> None:

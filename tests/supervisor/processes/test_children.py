@@ -17,6 +17,7 @@ import pytest
 
 from tests.deadline import DEADLINE, UNIT, eventually
 from wsraw.config import programs
+from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes import children as c
@@ -37,7 +38,7 @@ class Nursery:
         monkeypatch.setattr(c, "own_command", lambda *_: ["sh", "-c", self.script])
         self.lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
         self.children = c.Children(
-            {}, self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
+            self.lock, self.log, self.posted.append, lambda *end: self.ended.append(end)
         )
 
     def spawn(self, script: str) -> Child:
@@ -87,7 +88,8 @@ def test_an_exit_says_whether_the_supervisor_killed_the_child(
 ) -> None:
     child = nursery.spawn("sleep 600" if ours else "kill -9 $$")
     if ours:
-        nursery.children.kill(child)
+        child.is_killed = True
+        nursery.children.end(child, Ending.KILL)
     nursery.record_death()
     assert nursery.ended[0][2] == f"was killed by SIGKILL{guess}"
     nursery.close()

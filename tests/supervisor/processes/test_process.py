@@ -238,6 +238,14 @@ def test_a_child_gets_our_environment_without_that_of_another_run(
     assert start(code, {"NEW": "given"}).wait() == ["None kept given", 0]
 
 
+def test_a_child_writes_utf8_in_any_locale(
+    start: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1:strict")
+    code = "import sys\nfor each in sys.stdout, sys.stderr: print('5 € \\ud83d', file=each)"
+    assert start(code).wait() == ["5 € \\ud83d", "5 € \\ud83d", 0]
+
+
 def test_the_settings_for_a_child_may_have_any_length() -> None:
     """The system limits a variable of the environment to 128 KiB."""
     heard: list[str] = []

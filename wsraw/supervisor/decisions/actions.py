@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum
 
-from wsraw.link.records import DEFAULT_POOL
+from wsraw.link.records import DEFAULT_POOL, Check, DrainWorker, Stop
 from wsraw.supervisor.decisions.child import Child
-
-FOREVER: Final = 1e6
-"""Seconds that stand for "no deadline". In milliseconds the number still fits a C int."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,44 +17,26 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """Have the gateway drain this worker, which then leaves within `deadline` seconds."""
+class Tell:
+    """Send this record to the gateway."""
+
+    record: DrainWorker | Check | Stop
+
+
+class Ending(Enum):
+    """Ways to end a process."""
+
+    TERMINATE = "ask it to leave"
+    ABORT = "have it log its stack and end; a kill follows"
+    KILL = "end it now"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End the process of this child."""
 
     child: Child
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Ask the gateway for a sign of life."""
-
-
-@dataclass(frozen=True, slots=True)
-class TellStop:
-    """Tell the gateway to stop within `deadline` seconds; 0 is at once."""
-
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Terminate:
-    """Ask the process of this child to leave."""
-
-    child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Have the process of this child log its stack and end; a `Kill` follows."""
-
-    child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the process of this child now."""
-
-    child: Child
+    how: Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +64,4 @@ class Finish:
     code: int
 
 
-Action = Spawn | Drain | Ask | TellStop | Terminate | Abort | Kill | Say | Settled | Finish
+Action = Spawn | Tell | End | Say | Settled | Finish

@@ -2,13 +2,14 @@
 
     DEAD ──spawn──▶ STARTING ──ready──▶ READY ──stop──▶ STOPPING ──exit──▶ DEAD
                         │                 │
-                        └──────exit───────┴──▶ DEAD ──give up──▶ FAILED
+                        └──────exit───────┴──▶ DEAD
 
 A child begins DEAD. The gateway tells that a worker is ready; the system tells that it has exited.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -23,7 +24,6 @@ class ChildState(Enum):
     READY = "ready"
     STOPPING = "stopping"
     DEAD = "dead"
-    FAILED = "failed"
 
 
 class Step(Enum):
@@ -33,7 +33,6 @@ class Step(Enum):
     BE_READY = "ready"
     STOP = "stop"
     EXIT = "exit"
-    GIVE_UP = "give up"
 
 
 S = ChildState
@@ -50,57 +49,39 @@ TRANSITIONS: Final[dict[tuple[ChildState, Step], ChildState]] = {
     (S.STARTING, Step.EXIT): S.DEAD,
     (S.READY, Step.EXIT): S.DEAD,
     (S.STOPPING, Step.EXIT): S.DEAD,
-    (S.DEAD, Step.GIVE_UP): S.FAILED,
 }
 
 
+@dataclass(eq=False)
 class Child:
     """A slot of the run: the gateway, or one worker. `n` is the number of its present process."""
 
-    __slots__ = (
-        "early_deaths",
-        "hello_by",
-        "is_proved",
-        "kill_at",
-        "last_reason",
-        "n",
-        "outdated",
-        "pool",
-        "program",
-        "ready_at",
-        "replace_at",
-        "restarts",
-        "spawn_at",
-        "spawned_at",
-        "state",
-        "why_killed",
-    )
-
-    def __init__(self, program: Program | None, pool: str = DEFAULT_POOL) -> None:
-        """`program` is None for the gateway, which has no pool either."""
-        self.program = program
-        self.pool = pool
-        self.state = ChildState.DEAD
-        self.n = 0
-        self.early_deaths = 0
-        """Early deaths in a row; see restarts.py."""
-        self.restarts = 0
-        """How often it died unasked and was started again."""
-        self.last_reason = ""
-        """Why it died the last time, as text."""
-        self.spawn_at = 0.0
-        self.spawned_at = 0.0
-        self.ready_at: float | None = None
-        self.is_proved = False
-        """It has been ready for long enough, or has handled an event."""
-        self.hello_by: float | None = None
-        """Deadline for the hello, after the start or to a new gateway."""
-        self.kill_at: float | None = None
-        self.why_killed = ""
-        """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
-        self.outdated = ""
-        """Why its process is to be replaced; "" if it is not."""
-        self.replace_at = 0.0
+    program: Program | None
+    """None for the gateway, which has no pool either."""
+    pool: str = DEFAULT_POOL
+    state: ChildState = ChildState.DEAD
+    n: int = 0
+    early_deaths: int = 0
+    """Early deaths in a row; see restarts.py."""
+    restarts: int = 0
+    """How often it died unasked and was started again."""
+    last_reason: str = ""
+    """Why it died the last time, as text."""
+    spawn_at: float = 0.0
+    spawned_at: float = 0.0
+    ready_at: float | None = None
+    is_proved: bool = False
+    """It has been ready for long enough, or has handled an event."""
+    hello_by: float | None = None
+    """Deadline for the hello, after the start or to a new gateway."""
+    kill_at: float | None = None
+    why_killed: str = ""
+    """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
+    is_killed: bool = False
+    """Whether the present process was killed by us."""
+    outdated: str = ""
+    """Why its process is to be replaced; "" if it is not."""
+    replace_at: float = 0.0
 
     @property
     def alive(self) -> bool:

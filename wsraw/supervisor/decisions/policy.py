@@ -22,10 +22,11 @@ from typing import Final
 
 from wsraw.config.programs import Entry, Program
 from wsraw.config.settings import Settings
+from wsraw.link.records import Check, Stop
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.gateway_check import GatewayCheck
-from wsraw.supervisor.decisions.pool import GRACE, Pool
+from wsraw.supervisor.decisions.pool import FOREVER, GRACE, Pool
 from wsraw.supervisor.decisions.restarts import GATEWAY_BACKOFF, PERIOD, STABLE_AFTER, Restarts
 
 ABORT_GRACE: Final = 1.0
@@ -97,7 +98,6 @@ class Policy:
         self._spawned = 0
         self._stop_at: float | None = None
         self._exit_code = 0
-        self._killed: set[Child] = set()
         self._actions: list[a.Action] = []
 
     @property
@@ -133,10 +133,6 @@ class Policy:
         return None
 
     # --- inputs: what processes do ---
-
-    def start(self, now: float) -> list[a.Action]:
-        """The run begins."""
-        return self._decide(now)
 
     def listening(self, endpoint: str, now: float) -> list[a.Action]:
         """The gateway is up, and workers find it at `endpoint`."""
@@ -203,7 +199,7 @@ class Policy:
             return self._decide(now)
         if events and not child.is_proved and self._restarts_of(child).prove(child):
             self._say_loop_is_over(self.pools[child.pool])
-        if child in self._killed:
+        if child.is_killed:
             # It was killed, so the reason is known.
             return self._decide(now)
         if child.kill_at is None or child.kill_at > now + GRACE:
@@ -214,7 +210,7 @@ class Policy:
     def kill_asked(self, n: int, why: str, abort: bool, now: float) -> list[a.Action]:
         """The gateway wants a worker killed; with `abort` the worker logs its stack first."""
         child = self.worker(n)
-        if child is None or child in self._killed:
+        if child is None or child.is_killed:
             return self._decide(now)
         if not abort:
             self._say("warning", f"killing {self.name(child)}: {why}")
@@ -229,7 +225,7 @@ class Policy:
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
         child.kill_at = child.hello_by = None
-        self._killed.discard(child)
+        child.is_killed = False
         child.take(Step.EXIT)
         if child is self.gateway:
             self._gateway_check.ended()
@@ -284,7 +280,7 @@ class Policy:
         if self.phase is Phase.STOPPING:
             if stop_at is not None and (self._stop_at is None or stop_at < self._stop_at):
                 self._stop_at = stop_at
-                self._do(a.TellStop(timeout))
+                self._do(a.Tell(Stop(timeout)))
             return self._decide(now)
         if self.phase is not Phase.RUNNING:
             return []
@@ -295,7 +291,7 @@ class Policy:
         for child in self._living_workers():
             child.take(Step.STOP)
         self._stop_at = stop_at
-        self._do(a.TellStop(timeout or a.FOREVER))
+        self._do(a.Tell(Stop(timeout or FOREVER)))
         return self._decide(now)
 
     def stop_now(self, code: int, now: float) -> list[a.Action]:
@@ -344,7 +340,7 @@ class Policy:
         if self.phase is Phase.ENDING:
             # The workers first: the gateway still reads what they send.
             for child in self._living_workers() or self._living():
-                if child.kill_at is None and child not in self._killed:
+                if child.kill_at is None and not child.is_killed:
                     self._ask_to_leave(child, now)
         for child, hello_by in self._awaited():
             if now >= hello_by:
@@ -404,7 +400,7 @@ class Policy:
 
     def _handle_late_hello(self, child: Child, now: float) -> None:
         child.hello_by = None
-        if child in self._killed or child.why_killed:
+        if child.is_killed or child.why_killed:
             return
         if child.state is ChildState.READY:
             why = "it has not connected to the new gateway"
@@ -425,7 +421,7 @@ class Policy:
                 why = "its start takes too long"
             self._abort(self.gateway, why, now)
         elif check.is_due(now):
-            self._do(a.Ask())
+            self._do(a.Tell(Check()))
 
     def _unproved(self) -> list[tuple[Child, float]]:
         """Ready children, and when they will have been ready for long enough."""
@@ -543,10 +539,9 @@ class Policy:
         return self.gateway_restarts if child is self.gateway else self.pools[child.pool].restarts
 
     def _give_up(self, child: Child, code: int, now: float) -> None:
-        child.take(Step.GIVE_UP)
         self._exit_code = code
         if self.gateway.state is ChildState.READY:
-            self._do(a.TellStop(0.0))
+            self._do(a.Tell(Stop(0.0)))
         self._end()
 
     def _end(self) -> None:
@@ -560,18 +555,18 @@ class Policy:
         if child is not self.gateway and self._stop_at is not None:
             # stop_timeout is the limit; no grace on top of it.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
-        self._do(a.Terminate(child))
+        self._do(a.End(child, a.Ending.TERMINATE))
 
     def _abort(self, child: Child, why: str, now: float) -> None:
         self._say("warning", f"aborting {self.name(child)}: {why}")
         child.why_killed = why
         child.kill_at = now + ABORT_GRACE
-        self._do(a.Abort(child))
+        self._do(a.End(child, a.Ending.ABORT))
 
     def _kill(self, child: Child) -> None:
         child.kill_at = None
-        self._killed.add(child)
-        self._do(a.Kill(child))
+        child.is_killed = True
+        self._do(a.End(child, a.Ending.KILL))
 
     def _living_workers(self) -> list[Child]:
         return [child for child in self.all_children() if child.alive]

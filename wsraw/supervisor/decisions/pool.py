@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from wsraw.config.programs import Entry, Program
+from wsraw.link.records import DrainWorker
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.child import Child, ChildState, Step
 from wsraw.supervisor.decisions.restarts import Restarts
@@ -27,6 +28,9 @@ SETTLE: Final = 0.1
 
 RETRY: Final = 30.0
 """Seconds until a worker whose successor does not load is recycled again."""
+
+FOREVER: Final = 1e6
+"""Seconds that stand for "no deadline". In milliseconds the number still fits a C int."""
 
 GRACE: Final = 5.0
 """Seconds a child has to leave after it was told to, before it is killed."""
@@ -99,14 +103,12 @@ class Pool:
         self.is_reloading = True
         self._is_catching_up = False
         self._refused_at = None
-        new = self.successor
-        if new is not None and new.state is not ChildState.READY:
-            self._drain_and_stop(new, now)
-            self.successor = self.replaced = None
+        if self.successor is not None and self.successor.state is not ChildState.READY:
+            self._drop_successor(now)
         for child in self.workers:
             if child.state is ChildState.STARTING and child is not self.replaced:
                 self._replace_slot(child)
-                self._drain_and_stop(child, now)
+                self._let_leave(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
             child.replace_at = now
@@ -117,19 +119,15 @@ class Pool:
 
     def _replace_slot(self, child: Child) -> None:
         """Have another process started for this slot."""
-        fresh = self.workers[self.workers.index(child)] = Child(child.program, self.name)
-        fresh.restarts = child.restarts
-        fresh.last_reason = child.last_reason
+        self._put_in_place(Child(child.program, self.name), child)
 
     def replace_all_at_once(self, now: float) -> None:
         """Replace all workers at once, because they cannot find the gateway any more."""
-        if self.successor is not None:
-            self._stop_without_drain(self.successor, now)
-            self.successor = self.replaced = None
+        self._drop_successor(now, can_drain=False)
         for child in list(self.workers):
             if child.alive:
                 self._replace_slot(child)
-                self._stop_without_drain(child, now)
+                self._let_leave(child, now, can_drain=False)
 
     def recycle(self, child: Child, why: str, now: float) -> bool:
         """Replace one worker. False if it is being replaced, or leaves, already."""
@@ -150,19 +148,16 @@ class Pool:
         for child in order[count:][::-1]:
             self.workers.remove(child)
             if child is self.replaced:
-                assert self.successor is not None
-                self._drain_and_stop(self.successor, now)
-                self.successor = self.replaced = None
-            self._drain_and_stop(child, now)
+                self._drop_successor(now)
+            self._let_leave(child, now)
 
     # --- inputs ---
 
     def ready(self, child: Child, now: float) -> None:
         """A leaving worker has said hello to a new gateway, which does not know that it leaves."""
-        if child in self.leaving and child.kill_at is not None:
-            self._do(a.Drain(child, max(0.0, child.kill_at - now)))
-        elif child in self.leaving:
-            self._do(a.Drain(child, a.FOREVER))
+        if child in self.leaving:
+            left = max(0.0, child.kill_at - now) if child.kill_at is not None else FOREVER
+            self._do(a.Tell(DrainWorker(child.n, left)))
 
     def came_up(self, child: Child, now: float) -> None:
         """A worker is ready. If that shows that the file loads again, replace the old workers."""
@@ -188,8 +183,7 @@ class Pool:
             self.leaving.remove(child)
             return True
         if child is self.replaced:
-            assert self.successor is not None
-            self._put_in_place(self.successor, child)
+            self._promote_successor()
             return True
         return False
 
@@ -241,10 +235,7 @@ class Pool:
         if new is None:
             self._begin(now)
         elif self._is_settled(new, now) and self._others_are_ready():
-            old = self.replaced
-            assert old is not None
-            self._put_in_place(new, old)
-            self._drain_and_stop(old, now)
+            self._let_leave(self._promote_successor(), now)
             self._begin(now)
         if (self.is_reloading or self._is_catching_up) and self._is_done():
             if self.is_reloading:
@@ -296,30 +287,34 @@ class Pool:
         self.workers[self.workers.index(old)] = new
         new.restarts = old.restarts
         new.last_reason = old.last_reason
+
+    def _promote_successor(self) -> Child:
+        """Give the successor the place of the worker that it replaces, which is returned."""
+        new, old = self.successor, self.replaced
+        assert new is not None and old is not None
+        self._put_in_place(new, old)
+        self.successor = self.replaced = None
+        return old
+
+    def _drop_successor(self, now: float, *, can_drain: bool = True) -> None:
+        if self.successor is not None:
+            self._let_leave(self.successor, now, can_drain=can_drain)
         self.successor = self.replaced = None
 
-    def _drain_and_stop(self, child: Child, now: float) -> None:
-        """It is not wanted any more."""
+    def _let_leave(self, child: Child, now: float, *, can_drain: bool = True) -> None:
+        """It is not wanted any more. `can_drain`: the gateway that it knows is up."""
         if not child.alive:
             return
         self.leaving.append(child)
         was, wait = child.state, self._drain_timeout
         child.take(Step.STOP)
-        if was is ChildState.READY:
+        if was is ChildState.READY and can_drain:
             child.kill_at = now + wait if wait else None
             child.why_killed = f"it has not finished within drain_timeout ({wait:g} s)"
-            self._do(a.Drain(child, wait or a.FOREVER))
-        elif was is ChildState.STARTING:
+            self._do(a.Tell(DrainWorker(child.n, wait or FOREVER)))
+        elif was is not ChildState.STOPPING:
             child.kill_at = now + GRACE
-            self._do(a.Terminate(child))
-
-    def _stop_without_drain(self, child: Child, now: float) -> None:
-        """It is not wanted any more, and there is no gateway that could drain it."""
-        if child.alive:
-            self.leaving.append(child)
-            child.take(Step.STOP)
-            child.kill_at = now + GRACE
-            self._do(a.Terminate(child))
+            self._do(a.End(child, a.Ending.TERMINATE))
 
     def _settle(self, what: str, ok: bool, text: str) -> None:
         if what == RELOAD:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from wsraw.runtime.descriptors import give_back
 from wsraw.runtime.printable import os_error
+from wsraw.supervisor.decisions.actions import Ending
 from wsraw.supervisor.decisions.child import Child
 from wsraw.supervisor.decisions.policy import DOES_NOT_LOAD, DOES_NOT_START
 from wsraw.supervisor.log import Log
@@ -57,7 +58,6 @@ class Children:
 
     def __init__(
         self,
-        variables: Mapping[str, str],
         lock: int,
         log: Log,
         post: Callable[[Callable[[], object]], object],
@@ -65,15 +65,14 @@ class Children:
         said: bytes = b"",
         limit: Any = None,
     ) -> None:
-        """`variables` and `said`, the first input on stdin, are for Python children; the system
-        limits a variable to 128 KiB."""
+        """`said` is the first input of Python children on stdin: the system limits a variable to
+        128 KiB."""
         self.last_output = ""
         """Last lines of the process that exited last; complete if it does not load."""
         self._own_variables = {
             "WSRAW_PARENT": str(os.getpid()),
             "WSRAW_STDIN": "1",
             "WSRAW_PATH": path(),
-            **variables,
         }
         self.folder = start_folder()
         """Folder in which children start; a link in its name is followed at each start."""
@@ -88,13 +87,11 @@ class Children:
         self._unread: list[Process] = []
         """Dead processes whose output is not read to its end yet."""
         self._tokens: dict[Child, str] = {}
-        self._killed: set[Child] = set()
 
     def __contains__(self, child: Child) -> bool:
         return child in self._processes
 
     def pid(self, child: Child) -> int | None:
-        """Its process id, or None."""
         process = self._processes.get(child)
         return process.pid if process is not None else None
 
@@ -193,8 +190,7 @@ class Children:
         meanings = MEANINGS[kind]
         if child.ready_at is not None and code in START_CODES:
             meanings = {}
-        why = reason(code, meanings, killed=child in self._killed)
-        self._killed.discard(child)
+        why = reason(code, meanings, killed=child.is_killed)
         self.last_output = "\n".join(lines)
         self._ended(child, code, why)
 
@@ -211,22 +207,18 @@ class Children:
                 _waitid(which, found)
         return True
 
-    def terminate(self, child: Child) -> None:
-        """Ask the process to exit."""
-        if child in self._processes:
-            self._processes[child].terminate()
-
-    def abort(self, child: Child) -> None:
-        """Have the process log its stack and end."""
-        if child in self._processes:
-            self._killed.add(child)
-            self._processes[child].abort()
-
-    def kill(self, child: Child) -> None:
-        """Kill the process."""
-        if child in self._processes:
-            self._killed.add(child)
-            self._processes[child].kill()
+    def end(self, child: Child, how: Ending) -> None:
+        """End its process, if it has one."""
+        process = self._processes.get(child)
+        if process is None:
+            return
+        match how:
+            case Ending.TERMINATE:
+                process.terminate()
+            case Ending.ABORT:
+                process.abort()
+            case Ending.KILL:
+                process.kill()
 
     def kill_all(self) -> None:
         """Kill every process. The end of stdin would make them exit, but a kill is certain."""

@@ -17,12 +17,11 @@ import errno
 import os
 import shutil
 import signal
-import site
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -118,7 +117,7 @@ class Process:
         """Ask it to exit. Stdin stays open: its end means that the parent is gone."""
         if sys.platform == "win32":
             # terminate() kills there, and Ctrl-Break needs a console: do both.
-            with _gone_is_fine():
+            with suppress(OSError):
                 self._process.send_signal(signal.CTRL_BREAK_EVENT)
             self._close_stdin()
         else:
@@ -126,7 +125,7 @@ class Process:
 
     def kill(self) -> None:
         """Kill it; this also ends a stopped process."""
-        with _gone_is_fine():
+        with suppress(OSError):
             self._process.kill()
 
     def abort(self) -> None:
@@ -134,7 +133,7 @@ class Process:
         if sys.platform == "win32":
             self.kill()
         else:
-            with _gone_is_fine():
+            with suppress(OSError):
                 self._process.send_signal(signal.SIGABRT)
                 # A stopped process must continue to write it.
                 self._process.send_signal(signal.SIGCONT)
@@ -154,7 +153,7 @@ class Process:
 
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
-        with _gone_is_fine():
+        with suppress(OSError):
             self._process.stdin.close()
 
     def _read(self) -> None:
@@ -167,7 +166,7 @@ class Process:
     def _say(self) -> None:
         """Write `said`; a child that never reads blocks only this thread."""
         assert self._process.stdin is not None
-        with _gone_is_fine():
+        with suppress(OSError):
             while self._said:
                 self._said = self._said[os.write(self._process.stdin.fileno(), self._said) :]
 
@@ -178,15 +177,6 @@ class Process:
             self._reader.join(LAST_WORDS)
         self._close_stdin()
         self._on_exit(code)
-
-
-class _gone_is_fine:  # noqa: N801
-    """Ignores OSError: a child may exit at any moment."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
-        return kind is not None and issubclass(kind, OSError)
 
 
 def start_folder() -> str:
@@ -211,30 +201,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def own_command(*arguments: str) -> list[str]:
-    """Command line of a Python child (child.py), which needs the variable of `path`."""
-    if _is_found():
-        return command(*arguments)
-    return [sys.executable, "-P", "-c", _WITH_OUR_PATH, *arguments]
-
-
-_WITH_OUR_PATH: Final = (
-    "import os, runpy, sys; sys.path[:] = os.environ.pop('WSRAW_PATH').split(os.pathsep); "
-    "runpy.run_module('wsraw', run_name='__main__', alter_sys=True)"
-)
-
-
-@cache
-def _is_found() -> bool:
-    """Whether a Python that we start imports this wsraw. It does not if a launcher set sys.path, or
-    wsraw was found in the current folder."""
-    home = str(Path(wsraw.__file__).resolve().parent.parent)
-    known = [*site.getsitepackages(), site.getusersitepackages()]
-    known += os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if home in (os.path.realpath(place) for place in known if place):
-        return True
-    code = "import importlib.util as u; print(u.find_spec('wsraw').origin)"
-    found = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=False)
-    return os.fsdecode(found.stdout).strip() == wsraw.__file__
+    """Command line of a Python child (child.py): this wsraw, also where `-m` would not find it. The
+    child needs the variable of `path`."""
+    return [sys.executable, "-P", os.path.dirname(wsraw.__file__), *arguments]
 
 
 def path() -> str:
@@ -271,7 +240,8 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)
     }
-    environment.setdefault("PYTHONIOENCODING", "utf-8:backslashreplace")
+    # Whatever the locale is; a handler does not fail because of what it prints.
+    environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
     environment.update(variables)
     return environment
 
