@@ -30,10 +30,13 @@ class Owner:
     def command(self, record: Record, size: int = 0) -> None:
         self.records.append(record)
 
+    def serves(self, con: Connection) -> bool:
+        return False
+
     def reads_state(self, con: Connection) -> None:
         pass
 
-    def sets_state(self, con: Connection) -> None:
+    def sets_state(self, con: Connection, data: bytes) -> None:
         pass
 
 

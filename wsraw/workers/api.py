@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish
 from wsraw.workers import values
-from wsraw.workers.connection import FORKED, Connection, Message, parse_message, to_id, to_ids
+from wsraw.workers.connection import Connection, Message, parse_message, to_id, to_ids
 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
@@ -40,22 +40,20 @@ def installed() -> bool:
     return _installed is not None
 
 
-def uninstall() -> None:
+def uninstall(why_none: str = NO_WORKER) -> None:
     """Remove the worker; the functions below raise until there is another one."""
     global _installed, _why_none
-    _installed, _why_none = None, NO_WORKER
+    _installed, _why_none = None, why_none
 
 
-def forked() -> None:
-    """Remove the worker in a forked process, which may get a worker of its own."""
-    global _installed, _why_none
-    _installed, _why_none = None, FORKED
+def _worker() -> tuple[Runtime, CallSoon]:
+    if _installed is None:
+        raise RuntimeError(_why_none)
+    return _installed
 
 
 def _runtime() -> Runtime:
-    if _installed is None:
-        raise RuntimeError(_why_none)
-    return _installed[0]
+    return _worker()[0]
 
 
 def send_message(msg: Message, con: Connection | int) -> None:
@@ -92,24 +90,18 @@ def open_client_connection(
     on_close are called.
 
     - `target`: ``host:port``, ``tcp://host:port``, ``tls://host:port``, ``unix:path``, or
-      ``ws://host:port/path`` and ``wss://host/path``, which mean protocol `websocket`.
-      ``ws://user:password@host`` logs in with HTTP Basic authentication; `con.target` does not
-      show the password.
-    - `url`, `host`: path and Host of a WebSocket's request (default: those of the target).
-    - `orig`: Origin of that request (default: none). `headers`: additional header fields.
-      `subprotocols`: offered in this order.
+      ``ws://[user:password@]host:port/path`` and ``wss://…``, which mean protocol `websocket`.
+    - `url`, `host`, `orig`: path, Host and Origin of a WebSocket's request (default: path and host
+      of the target, no Origin). `headers`: additional fields. `subprotocols`: offered in this
+      order. `deflate`: whether compression is offered (default: the setting).
     - `connect_timeout`: seconds until the connection must be open (default: the setting).
-    - `reconnect`: if the connection ends and no handler closed it, open another one after 0.5 s,
-      later up to 30 s, with jitter. It has a new id, keeps the name, and on_connect is called for
-      it, also for raw ones.
+    - `reconnect`: if the connection ends and no handler closed it, open another one, with a new id.
     - `name`: there is at most one connection of each name; opening it again returns that one.
     - `couple`: the connection that is not read while this one cannot write, and vice versa
       (default: the one whose event is being handled; None: no coupling).
-    - `deflate`: whether a WebSocket offers compression (default: the setting).
-    - With TLS the server's certificate is verified against the authorities that the gateway's
-      system trusts. `ca`: a file of authorities to trust instead. `cert`, `key`: files of our own
-      certificate and its key. All three may be PEM texts. `server_name`: the name that the server
-      must prove, if it is not the target's host. `verify`: False accepts any certificate.
+    - `ca`, `cert`, `key`: files, or PEM texts: authorities to trust, our certificate and its key.
+      `server_name`: what the certificate must prove, if it is not the target's host. `verify`:
+      False accepts any certificate.
 
     Raises TypeError or ValueError for invalid arguments (a target without a port, a header with a
     line break, a negative timeout), OSError for a file that cannot be read, and ConnectionError
@@ -216,24 +208,20 @@ def publish(group: str, msg: Message, *, exclude: Iterable[Connection | int] = (
     `exclude`: connections that do not get it. Raises TypeError or ValueError for anything that is
     not a whole message.
     """
-    send_publish(publish_command(group, msg, exclude))
+    _runtime().command(*publish_command(group, msg, exclude))
 
 
-def send_publish(command: Publish) -> None:
-    """Send a command of `publish_command`."""
-    excluded = len(command.options.get("except", ()))
-    size = len(command.data) + values.size(command.group) + 9 * excluded
-    _runtime().command(command, size)
-
-
-def publish_command(group: str, msg: Message, exclude: Iterable[Connection | int]) -> Publish:
-    """The command of `publish`."""
+def publish_command(
+    group: str, msg: Message, exclude: Iterable[Connection | int]
+) -> tuple[Publish, int]:
+    """The command of `publish`, and the bytes of its data."""
     name = values.group(group)
     data, type_, final = parse_message(msg)
     if not final:
         raise ValueError("only a whole message can be published; this one has final=False")
     ids = to_ids(exclude)
-    return Publish(name, data, type_, {"except": ids} if ids else {})
+    size = len(data) + values.size(name) + 9 * len(ids)
+    return Publish(name, data, type_, {"except": ids} if ids else {}), size
 
 
 def flush() -> None:
@@ -252,6 +240,4 @@ def call_soon(function: Callable[..., Any], *args: Any) -> None:
     anything that is not a function.
     """
     values.function(function, "what call_soon calls")
-    if _installed is None:
-        raise RuntimeError(_why_none)
-    _installed[1](function, args)
+    _worker()[1](function, args)

@@ -62,18 +62,11 @@ class Owner(Protocol):
     """The part of the runtime that a connection needs."""
 
     @property
-    def epoch(self) -> int:
-        """The epoch of the present gateway; 0 before the first."""
-
-    def command(self, record: Record, size: int = 0) -> None:
-        """Put a command into the outbox of the current event, or send it at once. `size`: bytes of
-        its data. Raises ValueError for more than a batch holds."""
-
-    def reads_state(self, con: Connection) -> None:
-        """Note that the current handler may change the state in place. Raises LookupError."""
-
-    def sets_state(self, con: Connection) -> None:
-        """Keep a state that was set. Raises RuntimeError if it cannot be kept."""
+    def epoch(self) -> int: ...
+    def command(self, record: Record, size: int = 0) -> None: ...
+    def serves(self, con: Connection) -> bool: ...
+    def reads_state(self, con: Connection) -> None: ...
+    def sets_state(self, con: Connection, data: bytes) -> None: ...
 
 
 class Response(NamedTuple):
@@ -98,9 +91,7 @@ class Connection:
         "__weakref__",
         "_flags",
         "_handling",
-        "_held",
         "_kept",
-        "_kind",
         "_opened_in",
         "_owner",
         "_saved",
@@ -132,8 +123,6 @@ class Connection:
         """In on_close: what ended the connection, in one word (docs/handlers.md)."""
         self._owner = owner
         self._flags = 0
-        self._held = False
-        self._kind = ""
         self._opened_in = 0
         self._kept = b""
         self._saved = b""
@@ -147,10 +136,8 @@ class Connection:
     @property
     def kind(self) -> str:
         """`websocket` or `raw`; empty if not known here."""
-        if not self._kind:
-            known = self.inf.get("Protocol") or str(self.about.get("kind", ""))
-            self._kind = known.partition(" ")[0]
-        return self._kind
+        known = self.inf.get("Protocol") or str(self.about.get("kind", ""))
+        return known.partition(" ")[0]
 
     @property
     def peer(self) -> str:
@@ -303,7 +290,7 @@ class Connection:
 
     def _may_decide(self, what: str) -> None:
         # If another worker serves the connection, only the gateway knows.
-        if self._held and not self._flags & UNDECIDED:
+        if not self._flags & UNDECIDED and self._owner.serves(self):
             raise RuntimeError(
                 f"nothing to {what}: it is for on_connect of a client that comes in, while the "
                 "setting verdict is handlers; later there is close()"
@@ -351,16 +338,9 @@ class Connection:
 
     @state.setter
     def state(self, value: Any) -> None:
-        data = encode_state(value)
-        before = self._saved, self._state
         # Encoded now, so that errors are raised at the assignment; decoded on demand, so that
         # handlers see the same value whether or not the connection has moved.
-        self._saved, self._state = data, UNREAD
-        try:
-            self._owner.sets_state(self)
-        except RuntimeError:
-            self._saved, self._state = before
-            raise
+        self._owner.sets_state(self, encode_state(value))
 
     # --- identity ---
 

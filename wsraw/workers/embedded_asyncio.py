@@ -131,10 +131,14 @@ class Worker:
 
     async def ready(self) -> None:
         """Wait until a gateway has accepted the worker. Raises ConnectionError if it rejects it."""
-        while not self.is_ready:
+        await self._ready_shell()
+
+    async def _ready_shell(self) -> AsyncioShell:
+        while (shell := self._shell) is None or not self.is_ready:
             if self._error or self._task is None or self._task.done():
                 raise ConnectionError(self._error or "the worker is not running")
             await self._changed.wait()
+        return shell
 
     @property
     def is_ready(self) -> bool:
@@ -156,38 +160,37 @@ class Worker:
         link breaks are lost. Within a handler they belong to its event instead.
         """
         # Wrong arguments raise here, also without a gateway.
-        to_id(con)
+        number = to_id(con)
         message = parse_message(msg, type, final)
-        await self._do(lambda: api.connection(con).send(*message))
+        await self._do(lambda runtime: runtime.connection(number).send(*message))
 
     async def publish(
         self, group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()
     ) -> None:
         """Send to all connections of a group."""
         command = api.publish_command(group, msg, exclude)
-        await self._do(lambda: api.send_publish(command))
+        await self._do(lambda runtime: runtime.command(*command))
 
     async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:
         """Close a connection."""
-        close_command(to_id(con), code, reason)
-        await self._do(lambda: api.connection(con).close(code, reason))
+        number = to_id(con)
+        close_command(number, code, reason)
+        await self._do(lambda runtime: runtime.connection(number).close(code, reason))
 
     async def join(self, group: str, con: Connection | int) -> None:
         """Add a connection to a group."""
-        to_id(con)
-        values.group(group)
-        await self._do(lambda: api.join(group, con))
+        number, name = to_id(con), values.group(group)
+        await self._do(lambda runtime: runtime.connection(number).join(name))
 
     async def leave(self, group: str, con: Connection | int) -> None:
         """Remove a connection from a group."""
-        to_id(con)
-        values.group(group)
-        await self._do(lambda: api.leave(group, con))
+        number, name = to_id(con), values.group(group)
+        await self._do(lambda runtime: runtime.connection(number).leave(name))
 
     async def open(self, target: str, **options: Any) -> Connection:
         """Open a connection; arguments as for `open_client_connection`. For workers with handlers,
         which get its events."""
-        return await self._do(lambda: api.open_client_connection(target, **options))
+        return await self._do(lambda _: api.open_client_connection(target, **options))
 
     def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function, plain or async, in our loop between handlers; for other threads.
@@ -200,11 +203,11 @@ class Worker:
             raise ConnectionError(self._error or "there is no gateway")
         shell.stopper.call_soon(function, args)
 
-    async def _do(self, function: Callable[[], T]) -> T:
-        await self.ready()
-        result = function()
-        shell = self._shell
-        while shell is not None and shell is self._shell and shell.has_unsent:
+    async def _do(self, command: Callable[[Runtime], T]) -> T:
+        """Give a command once there is a gateway, and wait until it is sent."""
+        shell = await self._ready_shell()
+        result = command(shell.runtime)
+        while shell is self._shell and shell.has_unsent:
             await self._changed.wait()
         return result
 
@@ -281,7 +284,7 @@ class Worker:
     def _forked(self, runtime: Runtime, dealer: Dealer, bell: Bell) -> None:
         """Release everything in a fork of this process."""
         self._shell, self._error = None, FORKED
-        api.forked()
+        api.uninstall(FORKED)
         runtime.forked(fork.end)
         dealer.forked()
         bell.close()

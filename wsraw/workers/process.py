@@ -26,6 +26,7 @@ from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
+from wsraw.workers.connection import FORKED
 from wsraw.workers.loading import handlers, source
 from wsraw.workers.reporting import output
 from wsraw.workers.reporting.ration import Ration, place_of
@@ -92,7 +93,7 @@ def main(
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT
     _stop_on_signals(stopper, bell, is_spawned)
-    fork.in_child(api.forked)
+    fork.in_child(partial(api.uninstall, FORKED))
     fork.in_child(partial(runtime.forked, fork.end))
     fork.in_child(dealer.forked)
     fork.in_child(bell.close)

@@ -63,6 +63,13 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 5
 """Handlers whose stacks are logged if it is not known which one hangs."""
 
+EVENTS: Final[dict[type, str]] = {
+    OnConnect: "on_connect",
+    OnMessage: "on_message",
+    OnError: "on_error",
+    OnClose: "on_close",
+}
+
 INTERNAL_ERROR: Final = 1011
 """Close code after a handler raised (RFC 6455, section 7.4.1)."""
 
@@ -125,18 +132,8 @@ class Runtime:
         self._get_ident = get_ident
         self._ident = get_ident()
         self._on_message = handlers.on_message
-        self._functions = {
-            OnConnect: handlers.on_connect,
-            OnMessage: handlers.on_message,
-            OnError: handlers.on_error,
-            OnClose: handlers.on_close,
-        }
-        names = ("on_connect", "on_message", "on_error", "on_close")
-        self._awaited = frozenset(
-            kind
-            for kind, name in zip(self._functions, names, strict=True)
-            if name in handlers.awaited
-        )
+        self._functions = {kind: getattr(handlers, name) for kind, name in EVENTS.items()}
+        self._awaited = {kind for kind, name in EVENTS.items() if name in handlers.awaited}
         """Event types with async handlers."""
         self._awaits_all = "on_attach" in handlers.awaited
 
@@ -183,9 +180,7 @@ class Runtime:
         con._flags |= ATTACHED
 
     def _detach(self, detach: Detach) -> None:
-        con = self.connections.pop(detach.con, None)
-        if con is not None:
-            con._held = False
+        self.connections.pop(detach.con, None)
 
     def _forget_all(self) -> None:
         """Forget all connections at the start of a new session."""
@@ -194,8 +189,6 @@ class Runtime:
             # The new gateway sends their on_close but does not know inf and state.
             self._epoch_known = self.link.epoch
             self._without_gateway.update(self.connections)
-        for con in self.connections.values():
-            con._held = False
         self.connections.clear()
 
     def _forget_events(self) -> None:
@@ -210,7 +203,6 @@ class Runtime:
         con = self.connections.pop(opened.asked, None)
         self.link.held.discard(opened.asked)
         if con is not None:
-            con._held = False
             con.id = opened.con
             self._known.setdefault(opened.con, con)
 
@@ -239,7 +231,6 @@ class Runtime:
             con = self._without_gateway.pop(con_id, None) or self.connection(con_id)
             self.connections[con_id] = con
             con._flags = 0
-            con._held = True
         return con
 
     def connection(self, con_id: int) -> Connection:
@@ -350,12 +341,9 @@ class Runtime:
 
     def _failed(self, turn: Turn, con: Connection, error: BaseException) -> None:
         """A handler raised: discard its commands and ack the event."""
-        self._end_if_forked(error)
-        if self.passes(error):
-            # The event stays unhandled; another worker gets it.
-            self.turn = None
-            raise error
-        self.report(name_of(turn.event), error)
+        self.turn = None
+        # An exception that passes leaves the event unhandled; another worker gets it.
+        self.escaped(name_of(turn.event), error)
         self._discard(turn)
         turn.records = self._end(turn.event, con)
         turn.size = RECORD_COST
@@ -390,7 +378,6 @@ class Runtime:
                 self.link.held.discard(record.con)
                 opened = self.connections.pop(record.con, None)
                 if opened is not None:
-                    opened._held = False
                     opened._flags |= CLOSED
 
     def _replace(self, spoilt: Unencodable) -> list[Record]:
@@ -406,22 +393,21 @@ class Runtime:
         states = [record for record in spoilt.records if type(record) is State]
         return states + self._end(event, self.connection(event.con))
 
-    # --- calls beside events ---
-
     def escaped(self, what: str, error: BaseException) -> None:
-        """Report an exception that was raised outside a handler's call."""
+        """Report an exception of the user's code, or raise it again if it `passes`."""
         self._end_if_forked(error)
+        if self.passes(error):
+            raise error
         self.report(what, error)
+
+    # --- calls beside events ---
 
     def call(self, what: str, function: Callable[..., Any], *args: Any) -> bool:
         """Call a user's plain function outside an event. False if it raised."""
         try:
             check_returned(function(*args))
         except BaseException as error:
-            self._end_if_forked(error)
-            if self.passes(error):
-                raise
-            self.report(what, error)
+            self.escaped(what, error)
             return False
         self._end_if_forked(None)
         return True
@@ -433,10 +419,7 @@ class Runtime:
             if hasattr(returned, "__await__"):
                 await returned
         except BaseException as error:
-            self._end_if_forked(error)
-            if self.passes(error):
-                raise
-            self.report(what, error)
+            self.escaped(what, error)
             return False
         self._end_if_forked(None)
         return True
@@ -499,8 +482,7 @@ class Runtime:
         if turn is not None:
             options["during"] = turn.event.con
         con = self.meet(con_id)
-        con._kind = fields["protocol"]
-        con.about = {"target": fields["target"]}
+        con.about = {"target": fields["target"], "kind": fields["protocol"]}
         con._opened_in = self.link.session
         record = Open(con_id, **fields, options=options)
         try:
@@ -521,25 +503,33 @@ class Runtime:
 
     # --- state ---
 
-    def reads_state(self, con: Connection) -> None:
-        """Note a state that a handler reads and may change in place."""
-        turn = self._current()
-        if not con._held and not (turn is not None and turn.event.con == con.id):
-            raise LookupError(f"{con!r}: its state is with the worker that serves it, not here")
-        if turn is not None and con not in turn.seen and self._keeps_state(con, turn):
-            turn.seen.append(con)
+    def serves(self, con: Connection) -> bool:
+        """Whether this worker serves the connection."""
+        return self.connections.get(con.id) is con
 
-    def sets_state(self, con: Connection) -> None:
-        """Keep a state that was set: with the event's ack, or at once outside an event."""
+    def reads_state(self, con: Connection) -> None:
+        """Note a state that the current handler reads and may change in place. Raises LookupError
+        if another worker serves the connection."""
+        turn = self._current()
+        if turn is not None and self._keeps_state(con, turn):
+            if con not in turn.seen:
+                turn.seen.append(con)
+        elif not self.serves(con):
+            raise LookupError(f"{con!r}: its state is with the worker that serves it, not here")
+
+    def sets_state(self, con: Connection, data: bytes) -> None:
+        """Keep a state that was set: with the event's ack, or at once outside an event. Raises
+        RuntimeError where it cannot be kept."""
         turn = self._current()
         if not self._keeps_state(con, turn):
             raise RuntimeError(
                 f"{con!r}: con.state is set in an event of that connection, "
                 "or by the worker that has opened it"
             )
+        con._saved, con._state = data, UNREAD
         if turn is None:
-            con._kept = con._saved
-            self.command(State(con.id, con._saved))
+            con._kept = data
+            self.command(State(con.id, data))
         elif con not in turn.seen:
             turn.seen.append(con)
 
@@ -547,21 +537,23 @@ class Runtime:
         """Whether the gateway accepts a state from here, in order with those of other workers."""
         if turn is not None and turn.event.con == con.id:
             return True
-        return con._held and con._opened_in == self.link.session != 0
+        return self.serves(con) and con._opened_in == self.link.session != 0
 
     def _save(self, turn: Turn) -> None:
         """Add commands for changed states. Raises TypeError or ValueError for invalid ones."""
-        for con in turn.seen:
-            data = con._saved if con._state is UNREAD else encode_state(con._state)
+        states = [
+            (con, con._saved if con._state is UNREAD else encode_state(con._state))
+            for con in turn.seen
+        ]
+        for con, data in states:
             if data != con._kept:
                 turn.size += RECORD_COST + len(data)
                 if turn.size > self.link.room:
                     raise ValueError(self._too_much(len(data)))
                 turn.records.append(State(con.id, data))
-        for con in turn.seen:
-            if con._state is not UNREAD:
-                con._saved, con._state = encode_state(con._state), UNREAD
-            con._kept = con._saved
+        for con, data in states:
+            con._saved = con._kept = data
+            con._state = UNREAD
         turn.seen = []
 
     # --- the end ---
