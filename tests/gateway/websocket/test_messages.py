@@ -28,7 +28,7 @@ class Received:
                 self.messages.take(data, kind, final, self.data)
         if self.frames.error is not None:
             raise self.frames.error
-        if self.frames.begun is not None:
+        if self.frames.needed:
             self.messages.check_begun(self.frames)
 
 

@@ -445,6 +445,21 @@ def test_data_that_cannot_be_sent_is_refused() -> None:
     assert said(peer, ws) == [("TEXT", b"still fine", True)]
 
 
+@pytest.mark.parametrize("before", [b"", frame(0x89, b""), frame(0x01, b"a") + frame(0x80, b"")])
+@pytest.mark.parametrize("text", [b"abcd", "grün".encode()])
+@pytest.mark.parametrize("bad", [b"\xff\xff", b"ab\xffcd"])
+def test_a_text_is_checked_whole_after_one_that_came_in_two_reads(
+    before: bytes, text: bytes, bad: bytes
+) -> None:
+    wire = frame(0x81, text)
+    for cut in range(len(wire)):
+        ws, _ = served(Settings())
+        frames = ws.receive_data(before + wire[:cut]) + ws.receive_data(wire[cut:])
+        assert frames[-1] == (text, "text", True)
+        assert ws.receive_data(frame(0x81, bad)) == []
+        assert ws.close_code == 1007
+
+
 def test_a_code_point_may_be_cut_between_frames_but_not_left_out() -> None:
     ws, peer = served(Settings())
     assert send(ws, b"\xc3", "text", False) is None

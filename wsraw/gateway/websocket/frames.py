@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import secrets
 import sys
+from codecs import utf_8_decode
+from functools import cache
 from typing import Final
 
 try:
@@ -94,18 +96,16 @@ class FrameReader:
 
     __slots__ = (
         "_at",
-        "_first",
-        "_is_plain",
+        "_checked",
         "_limit",
-        "_mask",
+        "_limits",
         "_mask_bit",
-        "_missing",
+        "_payload_at",
         "_rest",
-        "_waits",
-        "begun",
-        "compressed_limit",
         "error",
+        "may_compress",
         "more",
+        "needed",
         "special",
     )
 
@@ -113,34 +113,36 @@ class FrameReader:
         self._mask_bit = 0x80 if masked else 0
         self._limit = limit
         """Bytes of a data frame's payload at most."""
-        self.compressed_limit = -1
-        """The same for frames that may be compressed; -1: none may."""
+        self._limits = _limits(limit, False)
+        self.may_compress = False
         self.special = False
         """`read` met something other than whole, valid messages. The caller sets it back."""
         self.more = False
         """There may be more frames in the bytes received so far: `read` b"" to get them."""
         self.error: ViolationError | None = None
         """What is wrong with the bytes behind the frames that were read. No more can be read."""
-        self._waits = False
-        """Bytes are kept in `_rest` or in `begun`."""
-        self._rest = b""
+        self._rest: bytes | bytearray = b""
+        """Bytes that are kept; the next frame begins at `_at`."""
         self._at = 0
-        """Where in `_rest` the next frame begins."""
-        self.begun: bytearray | None = None
-        """The part of an incomplete frame's payload that has arrived, unmasked."""
-        self._first = 0
-        self._missing = 0
-        self._mask = b""
-        self._is_plain = False
-        """That frame is a whole message: binary, or a text that is ASCII so far."""
+        self.needed = 0
+        """Bytes of that frame, if it is known and not all have arrived."""
+        self._payload_at = 0
+        """Where the payload of such a frame begins in it."""
+        self._checked = 0
+        """Bytes of such a payload that are a valid text."""
+
+    def allow_compressed(self) -> None:
+        """Frames may be compressed from now on."""
+        self.may_compress = True
+        self._limits = _limits(self._limit, True)
 
     def read(self, data: bytes) -> list[Frame]:
         """Return the next complete frames, at most MOST_FRAMES. Stops behind a frame that may be
         compressed, because inflating it may take more than one turn."""
         frames: list[Frame] = []
         at = 0
-        if self._waits:
-            data, at = self._resume(data, frames)
+        if self._rest:
+            data, at = self._resume(data)
         end = len(data)
         mask_bit = self._mask_bit
         data_limit = self._limit
@@ -153,12 +155,8 @@ class FrameReader:
             limit = data_limit
             if first != _WHOLE_TEXT and first != _WHOLE_BINARY:
                 self.special = True
-                limit = self._limit_of(first)
-                if limit < 0:
-                    self._refuse(first, data[at + 1], limit)
-                    at = end
-                    break
-            if size > 125:
+                limit = self._limits.get(first, -1)
+            if size > 125 and limit >= 0:
                 if size == 126:
                     start = at + 4
                     if start > end:
@@ -178,23 +176,17 @@ class FrameReader:
                 break
             if mask_bit:
                 start += 4
-                after = start + size
-                if after > end:
-                    if start <= end:
-                        self._begin(first, size, data, start)
-                        at = end
-                    break
-                if size < COPIED_BELOW:
-                    payload = apply_mask(data[start:after], data[start - 4 : start])
-                else:
-                    payload = apply_mask(memoryview(data)[start:after], data[start - 4 : start])
-            else:
-                after = start + size
-                if after > end:
-                    self._begin(first, size, data, start)
-                    at = end
-                    break
+            after = start + size
+            if after > end:
+                self.needed = after - at
+                self._payload_at = start - at
+                break
+            if not mask_bit:
                 payload = data[start:after]
+            elif size < COPIED_BELOW:
+                payload = apply_mask(data[start:after], data[start - 4 : start])
+            else:
+                payload = apply_mask(memoryview(data)[start:after], data[start - 4 : start])
             at = after
             if first == _WHOLE_TEXT:
                 frames.append((payload, "text", True))
@@ -204,7 +196,7 @@ class FrameReader:
                 frames.append((payload, "binary", True))
             else:
                 frames.append((payload, _KINDS[first], first >= FINAL))
-                if self.compressed_limit >= 0 and not first & CLOSE:
+                if self.may_compress and not first & CLOSE:
                     self.more = at < end
                     break
         else:
@@ -215,23 +207,29 @@ class FrameReader:
 
     def _keep(self, data: bytes, at: int) -> None:
         """Keep the bytes behind the frames that were read. Whole frames leave none."""
-        self._waits = True
         if self.more:
-            self.special = True
             self._rest, self._at = data, at
         else:
             self._rest = data[at:]
+            if self.needed:
+                self._check_begun()
 
-    def _limit_of(self, first: int) -> int:
-        """The longest payload of a frame with this first byte; -1: the byte is invalid."""
-        if first not in _KINDS:
-            return -1
-        if first & CLOSE:
-            return MAX_CONTROL
-        compressed_limit = self.compressed_limit
-        if compressed_limit < 0:
-            return -1 if first & COMPRESSED else self._limit
-        return compressed_limit if first & COMPRESSED or not first & _OPCODE else self._limit
+    def _resume(self, data: bytes) -> tuple[bytes, int]:
+        """Add to the bytes that are kept. Returns the bytes to read, and where to begin."""
+        rest, at = self._rest, self._at
+        self.more = False
+        if len(rest) + len(data) < self.needed:
+            if isinstance(rest, bytes):
+                # It grows in place.
+                self._rest = rest = bytearray(rest)
+            rest += data
+            self._check_begun()
+            return b"", 0
+        self._rest = b""
+        self._at = self.needed = self._checked = 0
+        if not data:
+            return bytes(rest), at
+        return b"".join((rest[at:] if at else rest, data)), 0
 
     def _refuse(self, first: int, second: int, limit: int) -> None:
         """Say what is wrong with the first two bytes of a frame, or with its length."""
@@ -252,82 +250,76 @@ class FrameReader:
             return
         self.error = ViolationError(1002, why)
 
-    # --- frames that arrive in more than one read ---
-
-    def _begin(self, first: int, size: int, data: bytes, start: int) -> None:
-        self._waits = True
-        self._first = first
-        self._missing = size
-        self._mask = data[start - 4 : start] if self._mask_bit else b""
-        self._is_plain = first in (_WHOLE_TEXT, _WHOLE_BINARY)
-        self.begun = bytearray()
-        self._extend(data[start:])
-
-    def _extend(self, piece: bytes) -> None:
-        size = len(piece)
-        self._missing -= size
-        if self._mask:
-            piece = apply_mask(piece, self._mask)
-            # The next piece begins with another byte of the mask.
-            self._mask = self._mask[size & 3 :] + self._mask[: size & 3]
-        assert self.begun is not None
-        self.begun += piece
-        if self._first == _WHOLE_TEXT and not piece.isascii():
-            self._is_plain = False
-        if not self._is_plain:
-            self.special = True
-
-    def _resume(self, data: bytes, frames: list[Frame]) -> tuple[bytes, int]:
-        """Continue with the bytes that are kept. Returns the bytes to read, and where to begin."""
-        begun = self.begun
-        if begun is None:
-            self.special = self.special or self.more
-            self.more = self._waits = False
-            rest, at = self._rest, self._at
-            self._rest, self._at = b"", 0
-            return (rest[at:] + data, 0) if data else (rest, at)
-        missing = self._missing
-        if len(data) < missing:
-            self._extend(data)
-            return b"", 0
-        self._extend(data[:missing])
-        frames.append((bytes(begun), self.begun_kind, self._first >= FINAL))
-        self._waits = False
-        self.begun = None
-        if missing < len(data) and self.compressed_limit >= 0 and not self._first & CLOSE:
-            self.more = self._waits = self.special = True
-            self._rest, self._at = data, missing
-            return b"", 0
-        return data, missing
+    # --- a frame that arrives in more than one read ---
 
     @property
     def begun_kind(self) -> str:
         """The kind of the incomplete frame."""
-        return _KINDS[self._first]
+        return _KINDS[self._rest[0]]
 
     @property
     def begun_size(self) -> int:
         """Bytes of its payload when it is complete."""
-        return self._missing + len(self.begun or b"")
+        return self.needed - self._payload_at
+
+    def begun(self, at: int) -> bytes:
+        """What has arrived of its payload, without the first `at` bytes."""
+        rest, start = self._rest, self._payload_at
+        if not self._mask_bit or len(rest) <= start:
+            return bytes(rest[start + at :])
+        # The mask repeats every 4 bytes.
+        behind = at & 3
+        return apply_mask(rest[start + at - behind :], rest[start - 4 : start])[behind:]
+
+    def _check_begun(self) -> None:
+        """Find out whether it can still become a whole, valid message."""
+        first = self._rest[0]
+        if first == _WHOLE_TEXT:
+            text = self.begun(self._checked)
+            if text.isascii():
+                self._checked += len(text)
+                return
+            try:
+                self._checked += utf_8_decode(text)[1]
+                return
+            except UnicodeDecodeError:
+                pass
+        if first != _WHOLE_BINARY:
+            self.special = True
 
     def add(self, data: bytes) -> None:
         """Keep bytes for the next `read`."""
         if data:
             self._rest = self._rest[self._at :] + data
             self._at = 0
-            self.more = self._waits = True
+            self.more = True
 
     def clear(self) -> None:
-        """Free what is kept: no more will be read."""
-        self.more = self._waits = False
+        """Free what is kept."""
+        self.more = False
         self._rest = b""
-        self._at = 0
-        self.begun = None
+        self._at = self.needed = self._checked = 0
 
     @property
     def unfinished(self) -> int:
         """Bytes that are kept."""
-        return len(self._rest) - self._at + len(self.begun or b"")
+        return len(self._rest) - self._at
+
+
+@cache
+def _limits(limit: int, may_compress: bool) -> dict[int, int]:
+    """Bytes of the longest payload by a frame's first byte; all other bytes are invalid."""
+    # Data that does not shrink grows a little (zlib's deflateBound).
+    compressed = limit + (limit >> 3) + 64
+    limits = dict.fromkeys(_KINDS, limit)
+    for first in _KINDS:
+        if first & CLOSE:
+            limits[first] = MAX_CONTROL
+        elif may_compress and (first & COMPRESSED or not first & _OPCODE):
+            limits[first] = compressed
+        elif first & COMPRESSED:
+            del limits[first]
+    return limits
 
 
 def is_utf8(data: bytes) -> bool:

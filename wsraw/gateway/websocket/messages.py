@@ -47,7 +47,6 @@ class MessageReader:
 
     __slots__ = (
         "_carried",
-        "_checked",
         "_codec",
         "_final",
         "_inflates",
@@ -55,6 +54,7 @@ class MessageReader:
         "_size",
         "_tail",
         "_whole",
+        "checked",
         "inflating",
         "under_way",
     )
@@ -72,7 +72,7 @@ class MessageReader:
         """Of the frame that is being inflated."""
         self._size = 0
         """Bytes in the complete frames of the message under way."""
-        self._checked = 0
+        self.checked = 0
         """Bytes of the incomplete frame that were checked; all but `_tail` are UTF-8."""
         self._tail = b""
         """The first bytes of a code point that is not complete."""
@@ -101,16 +101,17 @@ class MessageReader:
 
     def check_begun(self, frames: FrameReader) -> None:
         """Check what has arrived of an incomplete frame. Raises ViolationError."""
-        data, kind = frames.begun, frames.begun_kind
-        if data is None or kind in ("close", "ping", "pong"):
+        kind = frames.begun_kind
+        if kind in ("close", "ping", "pong"):
             return
         self._check_order(kind)
         if kind in _UNCOMPRESSED or (self._inflates and self.under_way):
             return
         self._check_size(frames.begun_size)
         if kind == "text" or self.under_way == "text":
-            self._check_text(bytes(data[self._checked :]), False)
-            self._checked = len(data)
+            text = frames.begun(self.checked)
+            self._check_text(text, False)
+            self.checked += len(text)
 
     def _check_order(self, kind: str) -> None:
         if kind == "continuation":
@@ -132,7 +133,7 @@ class MessageReader:
         try:
             used = utf_8_decode(data, "strict", final)[1]
         except UnicodeDecodeError as error:
-            at = self._size + self._checked - len(tail) + error.start
+            at = self._size + self.checked - len(tail) + error.start
             raise ViolationError(1007, f"{error.reason} at position {at}") from error
         self._tail = data[used:]
 
@@ -142,8 +143,8 @@ class MessageReader:
         self._check_size(size)
         kind = self.under_way
         if kind == "text":
-            self._check_text(data[self._checked :], final)
-            self._checked = 0
+            self._check_text(data[self.checked :], final)
+            self.checked = 0
             data = self._carried + data
             self._carried = tail = self._tail
             if tail:

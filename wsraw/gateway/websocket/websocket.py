@@ -189,9 +189,7 @@ class WebSocket:
             self._codec = codec = deflate.Codec(terms, self._settings)
             self._messages.use(codec)
             self.writer.use(codec)
-            # Data that does not shrink grows a little (zlib's deflateBound).
-            limit = self._settings.max_message_size
-            self._frames.compressed_limit = limit + (limit >> 3) + 64
+            self._frames.allow_compressed()
 
     @property
     def deflates(self) -> bool:
@@ -206,7 +204,10 @@ class WebSocket:
             reader = self._frames
             frames = reader.read(data)
             self.parsed = len(frames)
-            return self._take(frames) if reader.special else frames
+            if reader.special:
+                return self._take(frames)
+            self.busy = reader.more
+            return frames
         self.parsed = 0
         if self.ended:
             return []
@@ -247,14 +248,14 @@ class WebSocket:
                     break
                 frames = reader.read(b"")
                 self.parsed += len(frames)
-            if reader.begun is not None and not self._skips_data:
+            if reader.needed and not self._skips_data:
                 messages.check_begun(reader)
         except ViolationError as why:
             self.error = self.close_reason = why.reason
             self.close_code = why.code
             self._end()
             return received
-        self._is_plain = not (messages.inflating or messages.under_way)
+        self._is_plain = not (messages.inflating or messages.under_way or messages.checked)
         self.busy = messages.inflating or reader.more
         return received
 
