@@ -13,7 +13,7 @@ import pytest
 
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, status, until_ready
-from tests.e2e.serving import ECHO, assert_gone, posix, serve
+from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, posix, serve
 from tests.running import Running, command, environment, wsraw
 
 Write = Callable[[str], Path]
@@ -61,7 +61,7 @@ def test_the_stop_command_ends_the_run() -> None:
         assert done(serving, "stop") == "stopped, exit code 0\n"
         assert_gone(serving)
         with pytest.raises(Exception, match="going away"):
-            client.recv(15)
+            client.recv(TIMEOUT)
         assert serving.run.wait() == 0
 
 
@@ -92,7 +92,7 @@ def test_a_drain_waits_for_handlers_beyond_any_deadline(handlers: Write, tmp_pat
         assert serving.run.process.poll() is None
         assert "the run is draining" not in told.stdout
         gate.touch()
-        assert client.recv(15) == "finished"
+        assert client.recv(TIMEOUT) == "finished"
         assert serving.run.wait() == 0
 
 
@@ -122,7 +122,7 @@ def alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment() | {"XDG_RUNTIME_DIR": str(tmp_path)},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -188,7 +188,7 @@ def test_a_command_to_a_run_that_is_killed_ends_with_an_error(handlers: Write) -
             eventually(lambda: "listening on" in str(serving))
             serving.run.send(signal.SIGKILL)
             serving.run.process.wait()
-            assert asking.wait(60) == 2
+            assert asking.wait(TIMEOUT) == 2
             assert asking.stderr is not None
             assert "wsraw: " in asking.stderr.read()
         eventually(lambda: asking.returncode is not None)
@@ -241,7 +241,7 @@ def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) ->
     """
     with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
         client.send("x")
-        assert client.recv(15) == "again"
+        assert client.recv(TIMEOUT) == "again"
         why = r"its on_message of connection [0-9]+ \(127.0.0.1:[0-9]+\) has run for"
         serving.run.line(f"aborting worker 1: {why}")
         serving.run.line("info worker 1: .*in on_message")
@@ -261,7 +261,7 @@ def test_an_async_handler_that_hangs_shows_what_it_awaits(handlers: Write) -> No
     """
     with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
         client.send("x")
-        assert client.recv(15) == "again"
+        assert client.recv(TIMEOUT) == "again"
         serving.run.line("error worker 1: the handler of connection [0-9]+ takes too long")
         for name in ("on_message", "look_up"):
             serving.run.line(rf'error worker 1:   File "[^"]+", line [0-9]+, in {name}$')
@@ -279,7 +279,7 @@ def test_a_dead_letter_is_counted_and_shown(handlers: Write) -> None:
     with serve(handlers(text), workers=2) as serving, serving.ws() as client:
         client.send("boom")
         with pytest.raises(Exception, match="1011"):
-            client.recv(30)
+            client.recv(TIMEOUT)
         assert status(serving)["gateway"]["dead_letters"] == 1
         os.kill(serving.gateway, signal.SIGKILL)
         serving.run.line("the gateway is up", 2)

@@ -243,12 +243,13 @@ class Sleeper:
         self.sent = 0
 
     def sleep(self) -> None:
+        eventually(lambda: self.sent, "the writer to begin")
         still_since, last = time.monotonic(), -1
         while time.monotonic() - still_since < 0.5 * UNIT:
             if self.sent != last:
                 still_since, last = time.monotonic(), self.sent
             time.sleep(0.01)
-        assert 0 < self.sent < SIZE, "the writer was not paused"
+        assert self.sent < SIZE, "the writer was not paused"
         self.check()
 
     def check(self) -> None:

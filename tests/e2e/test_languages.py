@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
-from tests.deadline import DEADLINE, eventually
+from tests.deadline import DEADLINE, UNIT, eventually
 from tests.e2e import languages
 from tests.e2e.command_line import ask, done, status, until_ready
-from tests.e2e.serving import EXAMPLES, Serving, posix, receive_exactly, serve
+from tests.e2e.serving import EXAMPLES, TIMEOUT, Serving, posix, receive_exactly, serve
 from tests.e2e.upstream import web_upstream
 from tests.running import is_alive, wsraw
 
@@ -38,7 +38,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Serving]:
 
 def answer(client: ClientConnection, message: str | bytes) -> str | bytes:
     client.send(message)
-    return client.recv(15)
+    return client.recv(TIMEOUT)
 
 
 def test_text_and_binary_messages_keep_their_type(served: Serving) -> None:
@@ -47,7 +47,7 @@ def test_text_and_binary_messages_keep_their_type(served: Serving) -> None:
         for message in ("", "grüße 𝄞", "\0", b"", everything, "x" * 500_000, everything * 2000):
             assert answer(client, message) == message
         client.send(["in ", "three ", "parts"])
-        assert client.recv(15) == "in three parts"
+        assert client.recv(TIMEOUT) == "in three parts"
 
 
 def test_raw_data_comes_back(served: Serving) -> None:
@@ -68,14 +68,14 @@ def test_a_slow_message_does_not_delay_the_others(served: Serving) -> None:
     with served.ws() as client, served.ws() as other:
         client.send("slow 300")
         assert answer(other, "quick") == "quick"
-        assert client.recv(15) == "slow 300"
+        assert client.recv(TIMEOUT) == "slow 300"
 
 
 def test_a_connection_is_opened_and_spoken_through(served: Serving) -> None:
     heard: queue.Queue[str | bytes] = queue.Queue()
 
     def handle(connection: ServerConnection) -> None:
-        heard.put(connection.recv(15))
+        heard.put(connection.recv(TIMEOUT))
         # What is opened must not answer.
         connection.send("hello")
         try:
@@ -88,8 +88,8 @@ def test_a_connection_is_opened_and_spoken_through(served: Serving) -> None:
         assert isinstance(told, str)
         assert told.startswith("opened ")
         assert told.removeprefix("opened ").isdigit()
-        assert heard.get(timeout=15) == "hi"
-        assert heard.get(timeout=15) == "silence"
+        assert heard.get(timeout=TIMEOUT) == "hi"
+        assert heard.get(timeout=TIMEOUT) == "silence"
 
 
 def test_the_state_of_a_connection_outlives_its_worker(served: Serving) -> None:
@@ -115,14 +115,15 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
             os.kill(worker["pid"], signal.SIGKILL)
         for text in texts[500:]:
             client.send(text)
-        assert [client.recv(15) for _ in texts] == texts
+        assert [client.recv(TIMEOUT) for _ in texts] == texts
         assert answer(client, "count") == "1001"
     until_ready(served, 2)
 
 
 @pytest.mark.parametrize("language", languages.LANGUAGES)
 def test_the_worker_passes_every_rule(language: str) -> None:
-    told = wsraw("conform", "--", *shlex.split(languages.command(language)))
+    worker = shlex.split(languages.command(language))
+    told = wsraw("conform", f"--timeout={10 * UNIT}", "--", *worker)
     assert told.returncode == 0, told.stdout + told.stderr
 
 
@@ -174,7 +175,7 @@ def test_a_timer_in_javascript_sends(tmp_path: Path) -> None:
     )
     with serve(None, f"--workers={languages.node(script)}") as serving, serving.ws() as client:
         assert answer(client, "hello") == "tick"
-        assert [client.recv(15) for _ in range(2)] == ["tick"] * 2
+        assert [client.recv(TIMEOUT) for _ in range(2)] == ["tick"] * 2
         (worker,) = status(serving)["workers"]
         assert done(serving, "reload") == "reloaded: 1 worker\n"
         eventually(lambda: not is_alive(worker["pid"]), "the end of the first")
@@ -190,7 +191,7 @@ def test_a_worker_that_hangs_is_killed() -> None:
     with serve(None, f"--workers={worker}", *options) as serving, serving.ws() as client:
         client.send("slow 60000")
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(15)
+            client.recv(TIMEOUT)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011
         serving.run.line(r"worker 1 was killed by SIG\w+ \(.*\); starting another")

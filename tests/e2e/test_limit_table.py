@@ -188,10 +188,10 @@ def max_message_size(serving: Serving) -> None:
 def held_up(serving: Serving) -> None:
     """What came at once is answered; what comes then waits."""
     with web(serving) as sock:
+        began = time.monotonic()
         sock.sendall(frame(1, b"x" * 100) * 10)
         for _ in range(10):
             assert read_frame(sock) == (0x81, b"x" * 100)
-        began = time.monotonic()
         sock.sendall(frame(1, b"y"))
         assert read_frame(sock) == (0x81, b"y")
         assert time.monotonic() - began > 0.3
@@ -239,13 +239,18 @@ def output_limit(serving: Serving) -> None:
 def high_water_mark(serving: Serving) -> None:
     with web(serving, 4096) as sock:
         messages = 100
-        sock.settimeout(1)
+        sock.settimeout(0.2)
         sent = 0
+
+        def is_paused() -> bool:
+            nonlocal sent
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    sent += sock.send(frame(2, bytes(100_000))[sent % 100_014 :])
+            return bool(gateway(serving)["paused"] == 1)
+
         # Its own answers are not read, so no more is taken from it after a while.
-        with contextlib.suppress(TimeoutError):
-            while True:
-                sent += sock.send(frame(2, bytes(100_000))[sent % 100_014 :])
-        eventually(lambda: gateway(serving)["paused"] == 1)
+        eventually(is_paused)
         sock.settimeout(TIMEOUT)
         for _ in range(min(messages, sent // 100_014)):
             assert read_frame(sock) == (0x82, bytes(100_000))

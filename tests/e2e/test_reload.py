@@ -15,7 +15,7 @@ from tests.authority import server_file
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, status, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
-from tests.e2e.serving import ECHO, Serving, assert_gone, linux, posix, serve
+from tests.e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, linux, posix, serve
 from tests.running import is_alive
 
 Write = Callable[[str], Path]
@@ -46,19 +46,19 @@ def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> None:
     with serve(answers(handlers, "old"), workers=2) as serving, serving.ws() as client:
         client.send("x")
-        assert client.recv(15) == "old"
+        assert client.recv(TIMEOUT) == "old"
         old = [serving.worker(n) for n in (1, 2)]
         answers(handlers, "new")
         assert done(serving, "reload") == "reloaded: 2 workers\n"
         assert not any(map(is_alive, old)), "done is done"
         client.send("x")
-        assert client.recv(15) == "new"
+        assert client.recv(TIMEOUT) == "new"
         answers(handlers, "new", "er")
         done(serving, "reload")
         answers(handlers, "new", "ly")
         done(serving, "reload")
         client.send("x")
-        assert client.recv(15) == "newly"
+        assert client.recv(TIMEOUT) == "newly"
         assert [worker["restarts"] for worker in status(serving)["workers"]] == [0, 0]
 
 
@@ -74,7 +74,7 @@ def test_a_sighup_ignored_by_nohup_stays_ignored(handlers: Write) -> None:
             answers(handlers, "new")
             assert done(serving, "reload") == "reloaded: 1 worker\n"
             client.send("x")
-            assert client.recv(15) == "new"
+            assert client.recv(TIMEOUT) == "new"
             assert "SIGHUP" not in str(serving.run)
             assert "SIGINT" not in str(serving.run)
     finally:
@@ -90,7 +90,7 @@ def test_sighup_reloads(handlers: Write) -> None:
         serving.run.line("SIGHUP: reloading")
         serving.run.line("reloaded: 1 worker")
         client.send("x")
-        assert client.recv(15) == "new"
+        assert client.recv(TIMEOUT) == "new"
 
 
 def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write) -> None:
@@ -107,12 +107,12 @@ def test_a_file_that_does_not_load_is_refused_with_its_traceback(handlers: Write
         assert "2 old ones stay" in told.stderr
         assert "SyntaxError" in told.stderr, "the reason, too"
         client.send("x")
-        assert client.recv(15) == "old"
+        assert client.recv(TIMEOUT) == "old"
         assert [worker["n"] for worker in until_ready(serving, 2)] == [1, 2]
         answers(handlers, "fixed")
         done(serving, "reload")
         client.send("x")
-        assert client.recv(15) == "fixed"
+        assert client.recv(TIMEOUT) == "fixed"
 
 
 def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handlers: Write) -> None:
@@ -130,11 +130,11 @@ def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handl
             assert "no database" in told.stderr, "the reason, too"
         assert sorted(w["n"] for w in status(serving)["workers"]) == [1, 2]
         client.send("x")
-        assert client.recv(15) == "old"
+        assert client.recv(TIMEOUT) == "old"
         answers(handlers, "fixed")
         done(serving, "reload")
         client.send("x")
-        assert client.recv(15) == "fixed"
+        assert client.recv(TIMEOUT) == "fixed"
 
 
 def test_exit_code_3_of_a_handler_is_not_taken_for_a_file_that_does_not_load(
@@ -156,7 +156,7 @@ def test_a_handlers_file_that_hangs_is_abandoned_at_the_next_reload(handlers: Wr
         answers(handlers, "fixed")
         assert done(serving, "reload") == "reloaded: 2 workers\n"
         client.send("x")
-        assert client.recv(15) == "fixed"
+        assert client.recv(TIMEOUT) == "fixed"
 
 
 def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -> None:
@@ -164,14 +164,14 @@ def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -
     with serve(answers(handlers, "old"), *options) as serving, serving.ws() as client:
         handlers("import time\nprint('loading')\ntime.sleep(600)\n")
         client.send("x")
-        assert client.recv(15) == "old"
+        assert client.recv(TIMEOUT) == "old"
         serving.run.line(r"aborting worker 2: it was not ready within start_timeout \(2 s\)")
         answers(handlers, "fixed")
         serving.run.line("draining worker 1")
 
         def is_fixed() -> bool:
             client.send("x")
-            return client.recv(15) == "fixed"
+            return client.recv(TIMEOUT) == "fixed"
 
         eventually(is_fixed)
 
@@ -183,7 +183,7 @@ def test_with_reload_a_changed_file_replaces_the_workers(handlers: Write) -> Non
 
         def renewed() -> bool:
             client.send("x")
-            return client.recv(15) == "old?"
+            return client.recv(TIMEOUT) == "old?"
 
         eventually(renewed)
 
@@ -214,13 +214,13 @@ def test_a_release_behind_a_symbolic_link_is_reloaded(tmp_path: Path, is_absolut
     with serve(file, *tls, cwd=current, env={"PWD": str(current)}) as serving:
         with serving.ws() as client:
             client.send("x")
-            assert client.recv(15) == "code 1, data 1"
+            assert client.recv(TIMEOUT) == "code 1, data 1"
             new = tmp_path / "new"
             new.symlink_to("release-2")
             new.replace(current)
             done(serving, "reload")
             client.send("x")
-            assert client.recv(15) == "code 2, data 2"
+            assert client.recv(TIMEOUT) == "code 2, data 2"
         assert os.readlink(f"/proc/{serving.gateway}/cwd") == str(tmp_path / "release-2")
 
 
@@ -241,10 +241,10 @@ def test_a_handler_may_finish_before_its_worker_is_replaced(
         serving.run.send(signal.SIGHUP)
         serving.run.line("draining worker 1")
         gate.touch()
-        assert client.recv(15) == str(serving.worker(1))
+        assert client.recv(TIMEOUT) == str(serving.worker(1))
         serving.run.line("reloaded: 1 worker")
         client.send("y")
-        assert client.recv(15) == str(serving.worker(2))
+        assert client.recv(TIMEOUT) == str(serving.worker(2))
 
 
 def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: Write) -> None:
@@ -260,7 +260,7 @@ def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: Writ
         serving.run.line("in the handler of 1")
         done(serving, "reload")
         serving.run.line("killing worker 1: it has not finished within drain_timeout")
-        assert client.recv(15) == "again"
+        assert client.recv(TIMEOUT) == "again"
         assert status(serving)["workers"][0]["restarts"] == 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, status, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
-from tests.e2e.serving import ECHO, Serving, linux, posix, serve
+from tests.e2e.serving import ECHO, TIMEOUT, Serving, linux, posix, serve
 
 Write = Callable[[str], Path]
 
@@ -30,7 +30,7 @@ def test_workers_are_added_and_removed(handlers: Write) -> None:
         assert done(serving, "scale", "default=1") == "1 worker\n"
         assert [worker["n"] for worker in until_ready(serving, 1)] == [1]
         client.send("still here")
-        assert client.recv(15) == "still here"
+        assert client.recv(TIMEOUT) == "still here"
 
 
 def test_a_new_worker_takes_load_at_once(handlers: Write) -> None:
@@ -42,7 +42,7 @@ def test_a_new_worker_takes_load_at_once(handlers: Write) -> None:
         for _ in range(5):
             for client in clients:
                 client.send("x")
-            seen |= {client.recv(15) for client in clients}
+            seen |= {client.recv(TIMEOUT) for client in clients}
         assert str(serving.worker(2)) in seen, "connections that stood before it came"
 
 
@@ -102,22 +102,22 @@ def test_a_worker_that_holds_too_much_memory_is_replaced(handlers: Write) -> Non
         serving.ws() as client,
     ):
         client.send("x")
-        assert client.recv(15) == "fat"
+        assert client.recv(TIMEOUT) == "fat"
         serving.run.line(r"replacing worker [12]: it holds [0-9.]+ [KMG]iB of memory")
         eventually(lambda: sum(w["n"] for w in until_ready(serving, 2)) > 3)
         assert all(each["rss"] < 150_000_000 for each in status(serving)["workers"])
         assert [each["restarts"] for each in status(serving)["workers"]] == [0, 0]
         client.send("x")
-        assert client.recv(15) == "fat"
+        assert client.recv(TIMEOUT) == "fat"
 
 
 def test_a_worker_that_has_handled_enough_is_replaced(handlers: Write) -> None:
     with serve(ECHO, "--max-events=50") as serving, serving.ws() as client:
         for n in range(100):
             client.send(str(n))
-            assert client.recv(15) == str(n)
+            assert client.recv(TIMEOUT) == str(n)
         serving.run.line(r"replacing worker 1: it has handled \d+ events")
         (worker,) = until_ready(serving, 1)
         assert (worker["n"], worker["restarts"]) == (2, 0)
         client.send("x")
-        assert client.recv(15) == "x"
+        assert client.recv(TIMEOUT) == "x"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.deadline import eventually
+from tests.deadline import DEADLINE, eventually
 from wsraw.supervisor.log import BYTES_KEPT, LEVELS, WRITTEN_AT_ONCE, Log
 
 
@@ -80,7 +80,7 @@ class Stuck(io.StringIO):
 def fill(log: Log, stream: Stuck, line: str) -> int:
     """What a child prints while nobody reads: so many lines, and five more."""
     log.say("info", "first")
-    assert stream.reached.wait(10)
+    assert stream.reached.wait(DEADLINE)
     count = 0
     while log._lost < 5:
         log.relay("worker 1", line)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deadline import eventually
+from tests.deadline import DEADLINE, eventually
 from tests.running import Running, is_alive
 from wsraw.config.settings import Settings
 from wsraw.supervisor.log import Log
@@ -55,7 +55,7 @@ def start(handlers: str) -> Iterator[Start]:
 
 
 def echo(run: Running) -> bytes:
-    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
         client.sendall(b"hello")
         return client.recv(100)
 
@@ -83,7 +83,7 @@ def test_without_handlers_events_are_printed() -> None:
     with Running() as run:
         run.ready()
         assert "no handlers: events are printed" in str(run)
-        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
             client.sendall(b"hello")
             run.line("worker 1: .*hello")
 
@@ -140,7 +140,7 @@ def test_a_worker_that_cannot_start_is_given_up(handlers: str) -> None:
 
 def test_a_crash_loop_keeps_gateway_and_connections(handlers: str, start: Start) -> None:
     run = start("--restart-intensity", "1").ready()
-    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
         worker = run.pid("worker 1")
@@ -170,7 +170,7 @@ def test_a_signal_stops_the_run_gracefully(start: Start, number: signal.Signals)
 
 def test_a_stop_closes_clients(start: Start) -> None:
     run = start().ready()
-    with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
         run.send(signal.SIGTERM)
@@ -189,7 +189,7 @@ def test_a_handler_may_finish_in_a_stop(handlers: str, tmp_path: Path) -> None:
     )
     with Running("--workers", handlers) as run:
         run.ready()
-        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
             client.sendall(b"hello")
             run.line("in the handler")
             run.send(signal.SIGTERM)
@@ -209,7 +209,7 @@ def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: str)
     )
     with Running("--workers", handlers, "--stop-timeout", "0.5") as run:
         run.ready()
-        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
             client.sendall(b"hello")
             run.line("in the handler")
             run.send(signal.SIGTERM)
@@ -226,7 +226,7 @@ def test_a_second_signal_stops_at_once(handlers: str, number: signal.Signals, co
     )
     with Running("--workers", handlers) as run:
         run.ready()
-        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
             client.sendall(b"hello")
             run.line("in the handler")
             run.send(number)
@@ -260,7 +260,7 @@ def test_a_killed_supervisor_leaves_not_even_a_hanging_worker(handlers: str) -> 
     )
     with Running("--workers", handlers) as run:
         run.ready()
-        with socket.create_connection(("127.0.0.1", run.port), 10) as client:
+        with socket.create_connection(("127.0.0.1", run.port), DEADLINE) as client:
             client.sendall(b"hello")
             run.line("in the handler")
             run.send(signal.SIGKILL)

@@ -262,7 +262,7 @@ def test_an_address_that_answers_late_may_still_win(
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.01)
     (first, port) = silent()
     give(monkeypatch, (first, port), (socket.AF_INET, ("127.0.0.1", closed_port())))
-    dialling.dial("name:1", timeout=0.3)
+    dialling.dial("name:1", timeout=UNIT)
     dialling.wait()
     [(_, why)] = dialling.ended
     assert why == f"timed out: no answer from 127.0.0.1:{port[1]}"
@@ -273,7 +273,7 @@ def test_the_addresses_of_a_name_are_tried_up_to_a_bound(
 ) -> None:
     monkeypatch.setattr(dialer, "ATTEMPT_DELAY", 0.001)
     give(monkeypatch, *[silent()] * 50)
-    dialling.dial("name:1", timeout=0.5)
+    dialling.dial("name:1", timeout=2 * UNIT)
     most = 0
     while not dialling.ended:
         dialling.loop.turn()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.deadline import eventually
+from tests.deadline import DEADLINE, eventually
 from wsraw.link.records import (
     Decoder,
     Do,
@@ -47,7 +47,7 @@ class Gateway:
         self._socket.send_multipart(frames)
 
     def hear(self) -> tuple[str, list[object]]:
-        assert self._socket.poll(10_000), "nothing was said"
+        assert self._socket.poll(1000 * DEADLINE), "nothing was said"
         token, records, wrong = self._decoder.decode(self._socket.recv())
         assert not wrong
         return token, records

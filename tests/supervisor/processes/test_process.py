@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.deadline import eventually
+from tests.deadline import DEADLINE, eventually
 from tests.running import environment
 from wsraw.supervisor.processes import process as module
 from wsraw.supervisor.processes.process import Process, reason
@@ -258,7 +258,7 @@ def test_the_settings_for_a_child_may_have_any_length() -> None:
         said=b"x" * 1_000_000 + b"\n",
     )
     eventually(gone.is_set)
-    assert process.read_rest(10)
+    assert process.read_rest(DEADLINE)
     assert heard == ["1000001"]
 
 
@@ -294,7 +294,7 @@ def test_children_start_although_the_current_folder_is_deleted(
             folder=str(folder),
         )
         eventually(gone.is_set)
-        assert process.read_rest(10)
+        assert process.read_rest(DEADLINE)
         return heard[0]
 
     assert started_in() == str(folder)

@@ -119,7 +119,7 @@ def test_the_folder_of_the_socket_is_removed_at_the_end(kind: str) -> None:
 def test_a_worker_that_ends_at_once_fails_and_its_output_is_kept(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     source = "import os; print(os.getpid(), *sorted(n for n in os.environ if 'WSRAW' in n)); 1 / 0"
-    options = [BRIEF, f"--log={log}", "--"]
+    options = [PATIENT, f"--log={log}", "--"]
     done = wsraw("conform", *options, sys.executable, "-c", source)
     assert done.returncode == 1
     assert "FAIL  hello " in done.stdout
@@ -136,7 +136,7 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "print(os.getpid(), flush=True); time.sleep(600)"
     )
-    options = ["--timeout=0.5", f"--log={log}", "--rules=hello,probe", "--"]
+    options = [f"--timeout={2 * UNIT}", f"--log={log}", "--rules=hello,probe", "--"]
     done = wsraw("conform", *options, sys.executable, "-c", source)
     assert done.returncode == 1
     assert "PROBE_ROUTER" in done.stdout
@@ -148,7 +148,7 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
 def test_a_worker_behind_a_script_is_ended_too(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
-    options = ["--timeout=0.3", f"--log={log}", "--rules=hello", "--"]
+    options = [BRIEF, f"--log={log}", "--rules=hello", "--"]
     done = wsraw("conform", *options, "sh", "-c", "sleep 600 & echo $!; wait")
     assert done.returncode == 1
     pids = [int(line) for line in log.read_text("utf-8").split()]

@@ -38,12 +38,13 @@ def nothing_lost(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_killed_workers_are_replaced_and_nothing_is_lost() -> None:
+    """The first is stopped before the first is killed: later all of them may be starting."""
     done = wsraw(
         "drill",
         *SMALL,
         "--seconds=4",
-        "--kill-every=0.4",
-        "--stop-every=1.5",
+        "--kill-every=0.5",
+        "--stop-every=0.3",
         "--stop-for=0.5",
         "--reload-every=1.5",
         "--json",
