@@ -19,6 +19,10 @@ DEADLINE = 60 * UNIT
 """How long a test waits for something before it fails, in seconds. Only one that fails waits for as
 long: the machine may be busy with much else."""
 
+COMMAND_DEADLINE = 5 * DEADLINE
+"""The same for a command that does much: a drill, or all rules of conform. On an idle machine they
+take some seconds."""
+
 
 def eventually(condition: Callable[[], T], what: str = "", seconds: float = DEADLINE) -> T:
     """Return the first true value of condition(). Fails after `seconds`; `what` names it then."""

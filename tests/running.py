@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.deadline import DEADLINE, eventually
+from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from wsraw.supervisor.supervisor import REPEATED_SIGNAL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def wsraw(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=DEADLINE,
+        timeout=COMMAND_DEADLINE,
         check=False,
     )
 

@@ -245,9 +245,9 @@ with embedded_threads.Worker(run_dir=run_dir) as worker:
     in_child(lambda: worker.call_soon_threadsafe(print))
     def one_of_its_own():
         with embedded_threads.Worker(run_dir=run_dir) as worker:
-            worker.publish("all", "from the child", timeout=10)
+            worker.publish("all", "from the child", timeout=60)
     in_child(one_of_its_own)
-    worker.publish("all", "from the parent", timeout=10)
+    worker.publish("all", "from the parent", timeout=60)
 
 async def main():
     async with embedded_asyncio.Worker(run_dir=run_dir) as worker:

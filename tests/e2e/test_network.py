@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import netns
 from benchmarks.wire import MOST_HELD, Line
-from tests.deadline import DEADLINE, eventually
+from tests.deadline import COMMAND_DEADLINE, DEADLINE, eventually
 from tests.e2e.serving import linux
 from tests.running import ROOT, environment
 
@@ -45,7 +45,7 @@ def test_a_slow_lossy_and_interrupted_network_loses_nothing() -> None:
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=DEADLINE,
+        timeout=COMMAND_DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

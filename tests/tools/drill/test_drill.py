@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.deadline import eventually
+from tests.deadline import DEADLINE, eventually
 from tests.e2e import languages
 from tests.running import ROOT, command, environment, is_alive, wsraw
 from tests.tools.drill.faulty import faulty
@@ -236,7 +236,7 @@ def test_a_drill_that_gets_a_signal_leaves_nothing_behind(word: signal.Signals, 
         try:
             eventually(lambda: list(Path(home).glob(f"wsraw-drill-*/{sign}")))
             drill.send_signal(word)
-            drill.wait(60)
+            drill.wait(DEADLINE)
         finally:
             drill.kill()
             drill.wait()
@@ -248,7 +248,7 @@ def test_a_log_that_cannot_be_written_leaves_no_folder(tmp_path: Path) -> None:
         command("drill", "--log=/nowhere/at/all"),
         env=environment() | {"TMPDIR": str(tmp_path)},
         capture_output=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 2
