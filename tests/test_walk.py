@@ -76,7 +76,7 @@ class Worker:
     def run(self) -> None:
         runtime = Runtime(self.link, self.handlers, "close", threading.get_ident)
         dealer = Dealer(self.endpoint, self.bell)
-        PlainShell(runtime, dealer, self.stopper, self.endpoint).run()
+        PlainShell(runtime, dealer, self.stopper).run()
         self.bell.close()
 
     def on_message(self, msg: dict[str, Any], con: Any) -> str:

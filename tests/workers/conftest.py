@@ -154,7 +154,7 @@ def pair(tmp_path: Path, clean_modules: None) -> Iterator[Callable[..., Pair]]:
 
     def make(source: str, on_exception: str = "close") -> Pair:
         file = tmp_path / "user_handlers.py"
-        file.write_text(textwrap.dedent(source), encoding="utf-8")
+        file.write_text(textwrap.dedent(source) or "# No handlers.", encoding="utf-8")
         return Pair(file, on_exception)
 
     yield make

@@ -15,6 +15,8 @@ class MemoryDealer(Dealer):
 
     def __init__(self, identity: bytes) -> None:
         # Without super().__init__, which makes a socket.
+        self.endpoint = "memory"
+        self.bell = Bell()
         self.identity = identity
         self.sent: deque[bytes] = deque()
         """Batches for the gateway."""
@@ -46,6 +48,7 @@ class MemoryDealer(Dealer):
         return True
 
     def close(self, *, after_bye: bool = False) -> None:
+        self.bell.close()
         self._arrival.close()
 
 

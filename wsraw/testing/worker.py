@@ -16,7 +16,6 @@ from wsraw.workers.loading import handlers as handlers_module
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells.asyncio_shell import AsyncioShell
-from wsraw.workers.shells.link_socket import Bell
 from wsraw.workers.shells.shell import Stopper
 
 TOKEN: Final = "token"
@@ -68,8 +67,7 @@ class MemoryWorker:
     ) -> None:
         loaded = source.load()
         self.dealer = MemoryDealer(b"\0%d" % number)
-        self._bell = Bell()
-        self._stopper = Stopper(self._bell)
+        self._stopper = Stopper(self.dealer.bell)
         self._errors = errors
         self._discarded = False
         concurrency = settings.concurrency if loaded.is_async else 1
@@ -85,9 +83,7 @@ class MemoryWorker:
         runtime.report = self._handler_failed
         runtime.left_out = self._command_rejected
         api.install(runtime, self._stopper.call_soon)
-        self._shell = AsyncioShell(
-            runtime, self.dealer, self._stopper, "memory", self._bell, concurrency
-        )
+        self._shell = AsyncioShell(runtime, self.dealer, self._stopper, concurrency)
         self.task: asyncio.Task[object]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -108,7 +104,6 @@ class MemoryWorker:
 
     def close(self) -> None:
         api.uninstall()
-        self._bell.close()
         self.dealer.close()
 
     def _handler_failed(self, what: str, error: BaseException) -> None:

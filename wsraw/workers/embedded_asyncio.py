@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
@@ -30,7 +30,7 @@ from wsraw.workers.connection import (
     to_id,
 )
 from wsraw.workers.loading import handlers as handlers_module
-from wsraw.workers.loading.handlers import Handlers, Timer
+from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
@@ -85,11 +85,9 @@ class Worker:
             raise ValueError("an endpoint needs a token (RUN_DIR/token), or keys")
         if on_exception not in ("close", "keep"):
             raise ValueError(f"on_exception {on_exception!r} is neither 'close' nor 'keep'")
-        if not isinstance(run_dir, str | PurePath):
-            raise TypeError(f"run_dir must be a path, not {values.kind_of(run_dir)}")
         if keys is not None and not isinstance(keys, LinkKeys):
             raise TypeError(f"keys must be LinkKeys(secret, gateway), not {values.kind_of(keys)}")
-        self._run_dir = os.path.abspath(run_dir) if run_dir else ""
+        self._run_dir = Path(run_dir).absolute() if run_dir else None
         self._endpoint = values.text(endpoint, "endpoint")
         self._token = values.text(token, "token")
         self._keys = keys
@@ -99,7 +97,10 @@ class Worker:
         if not 0 < self._concurrency <= LARGEST_WINDOW:
             raise ValueError(f"concurrency must be from 1 to {LARGEST_WINDOW}")
         self._on_exception = on_exception
-        self._handlers, self._timers = _load(handlers)
+        if isinstance(handlers, str | os.PathLike):
+            self._handlers = handlers_module.load(os.fspath(handlers))
+        else:
+            self._handlers = Handlers(handlers)
         self._shell: AsyncioShell | None = None
         self._task: asyncio.Task[None] | None = None
         self._leaving: asyncio.Event
@@ -231,10 +232,10 @@ class Worker:
 
     def _where(self) -> tuple[str, str] | None:
         """Endpoint and token, which is new in each run; None while there is no run."""
-        if not self._run_dir:
+        if self._run_dir is None:
             return self._endpoint, self._token
         try:
-            token = Path(self._run_dir, "token").read_text("ascii").strip()
+            token = (self._run_dir / "token").read_text("ascii").strip()
         except OSError:
             return None
         return f"ipc://{self._run_dir}/link.sock", token
@@ -257,13 +258,11 @@ class Worker:
             raise
         runtime = Runtime(link, self._handlers, self._on_exception, threading.get_ident)
         stopper = Stopper(bell)
-        shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, self._concurrency)
-        shell.is_embedded = True
+        shell = AsyncioShell(runtime, dealer, stopper, self._concurrency)
         shell.turned = self._wake
-        handlers_module.offer(self._timers)
         api.install(runtime, stopper.call_soon)
         self._shell = shell
-        forget = fork.in_child(partial(self._forked, runtime, dealer, bell))
+        forget = fork.in_child(partial(self._forked, shell))
         try:
             await shell.serve()
         finally:
@@ -281,13 +280,9 @@ class Worker:
         if self._error:
             log.error("%s", self._error)
 
-    def _forked(self, runtime: Runtime, dealer: Dealer, bell: Bell) -> None:
-        """Release everything in a fork of this process."""
+    def _forked(self, shell: AsyncioShell) -> None:
         self._shell, self._error = None, FORKED
-        api.uninstall(FORKED)
-        runtime.forked(fork.end)
-        dealer.forked()
-        bell.close()
+        shell.forked()
 
     async def _pause(self) -> None:
         try:
@@ -299,10 +294,3 @@ class Worker:
         """Wake every wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _load(handlers: object) -> tuple[Handlers, list[Timer]]:
-    """The functions and timers of a handlers file or object."""
-    if isinstance(handlers, str | os.PathLike):
-        return handlers_module.load(os.fspath(handlers)), handlers_module.timers()
-    return Handlers(handlers), []

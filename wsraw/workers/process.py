@@ -26,7 +26,6 @@ from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
-from wsraw.workers.connection import FORKED
 from wsraw.workers.loading import handlers, source
 from wsraw.workers.reporting import output
 from wsraw.workers.reporting.ration import Ration, place_of
@@ -93,20 +92,17 @@ def main(
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT
     _stop_on_signals(stopper, bell, is_spawned)
-    fork.in_child(partial(api.uninstall, FORKED))
-    fork.in_child(partial(runtime.forked, fork.end))
-    fork.in_child(dealer.forked)
-    fork.in_child(bell.close)
     shell: Shell
     if loaded.is_async:
         # Imported here, as asyncio takes 30 ms.
         from wsraw.workers.shells.asyncio_shell import AsyncioShell
 
-        shell = AsyncioShell(runtime, dealer, stopper, endpoint, bell, concurrency)
+        shell = AsyncioShell(runtime, dealer, stopper, concurrency)
     else:
         from wsraw.workers.shells.plain_shell import PlainShell
 
-        shell = PlainShell(runtime, dealer, stopper, endpoint)
+        shell = PlainShell(runtime, dealer, stopper)
+    fork.in_child(shell.forked)
     code = shell.run()
     # Python restores default signal handlers before it ends; a signal at that moment would make
     # this look like a crash.
@@ -135,8 +131,6 @@ def _load(file: str | None) -> handlers.Handlers:
     """Load the handlers, whose file may fork: only the worker's process returns from here."""
     ours = os.getpid()
     try:
-        if file is not None:
-            handlers.check_written(file)
         loaded = handlers.load(file)
     except handlers.LoadError as error:
         if os.getpid() != ours:

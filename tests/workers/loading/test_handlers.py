@@ -37,8 +37,13 @@ def test_any_single_handler_is_enough(load_text: Load, name: str, word: str) -> 
     assert len(loaded.awaited) == loaded.is_async
 
 
-def test_a_file_without_handlers_is_refused(load_text: Load) -> None:
-    loaded = load_text("")
+def test_an_empty_file_is_refused(load_text: Load) -> None:
+    with pytest.raises(LoadError, match="empty"):
+        load_text(" \n")
+
+
+def test_a_file_without_handlers_loads(load_text: Load) -> None:
+    loaded = load_text("# None.")
     assert all(getattr(loaded, name) is None for name in NAMES)
     assert not loaded.is_async
 

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.workers.conftest import Pair, message
+from wsraw.link.gateway_end import who
+from wsraw.link.records import Refused
+from wsraw.testing.memory import MemoryDealer
 from wsraw.workers.loading.handlers import Timer
-from wsraw.workers.shells.shell import WARN_AFTER, Due, Shell
+from wsraw.workers.shells.shell import WARN_AFTER, Due, Shell, Stopper
+
+MakePair = Callable[..., Pair]
+
+
+@pytest.fixture
+def dealer() -> Iterator[MemoryDealer]:
+    made = MemoryDealer(b"identity")
+    yield made
+    made.close()
 
 
 def test_missed_times_of_a_timer_are_skipped() -> None:
@@ -21,46 +35,58 @@ def test_missed_times_of_a_timer_are_skipped() -> None:
     assert due.when == 108.5
 
 
-class Runtime:
-    is_ready = False
-    is_draining = False
-    rejection = ""
-    queue = ()
-
-
-class Stopper:
-    asked = False
-
-
 def test_a_shell_without_a_gateway_warns_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pair: MakePair,
+    dealer: MemoryDealer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     logging.getLogger("wsraw").propagate = True
-    monkeypatch.setattr("time.monotonic", lambda: 50.0)
-    shell = Shell(Runtime(), None, Stopper(), "ipc://x")  # type: ignore[arg-type]
-    assert shell.warn_if_alone(50.0) == WARN_AFTER
+    now = 50.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    p = pair("")
+    p.runtime.receive(who())
+    assert not p.runtime.is_ready
+    shell = Shell(p.runtime, dealer, Stopper(dealer.bell))
+    assert shell.warn_if_alone() == WARN_AFTER
     assert not caplog.records
-    assert shell.warn_if_alone(50.0 + WARN_AFTER) == float("inf")
-    assert shell.warn_if_alone(100.0) == float("inf")
-    assert [r.getMessage() for r in caplog.records] == ["waiting for a gateway at ipc://x"]
+    now += WARN_AFTER
+    assert shell.warn_if_alone() == float("inf")
+    now += WARN_AFTER
+    assert shell.warn_if_alone() == float("inf")
+    assert [r.getMessage() for r in caplog.records] == ["waiting for a gateway at memory"]
 
 
 @pytest.mark.parametrize(
-    ("draining", "queue", "asked", "rejection", "over"),
+    ("draining", "queued", "asked", "rejected", "over"),
     [
-        (False, (), False, "", False),
-        (False, (1,), False, "", False),
-        (True, (1,), False, "", False),
-        (True, (), False, "", True),
-        (False, (1,), True, "", True),
-        (False, (1,), False, "why", True),
+        (False, False, False, False, False),
+        (False, True, False, False, False),
+        (True, True, False, False, False),
+        (True, False, False, False, True),
+        (False, True, True, False, True),
+        (False, True, False, True, True),
     ],
 )
 def test_the_shell_is_over_when_its_events_are_handled_or_it_is_shut_out(
-    draining: bool, queue: tuple[int, ...], asked: bool, rejection: str, over: bool
+    pair: MakePair,
+    dealer: MemoryDealer,
+    draining: bool,
+    queued: bool,
+    asked: bool,
+    rejected: bool,
+    over: bool,
 ) -> None:
-    runtime, stopper = Runtime(), Stopper()
-    runtime.is_draining, runtime.queue, runtime.rejection = draining, queue, rejection  # type: ignore[assignment]
-    stopper.asked = asked
-    shell = Shell(runtime, None, stopper, "ipc://x")  # type: ignore[arg-type]
+    p = pair("")
+    stopper = Stopper(dealer.bell)
+    shell = Shell(p.runtime, dealer, stopper)
+    if queued:
+        p.deliver(message(1, b"x"))
+    if draining:
+        p.gateway.drain(30)
+        p.tell()
+    if asked:
+        stopper.stop()
+    if rejected:
+        p.notice(Refused(0, 0, "why"))
     assert shell.is_over() is over

@@ -69,13 +69,10 @@ def is_async(function: object) -> bool:
         # It wraps itself.
         inner = function
     return any(
-        inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(_call_of(each))
+        inspect.iscoroutinefunction(each)
+        or inspect.iscoroutinefunction(getattr(type(each), "__call__", None))  # noqa: B004
         for each in (function, inner)
     )
-
-
-def _call_of(function: object) -> object:
-    return getattr(type(function), "__call__", None)  # noqa: B004
 
 
 _timers: list[Timer] | None = None
@@ -115,13 +112,8 @@ def take_timers() -> list[Timer]:
     return timers
 
 
-def timers() -> list[Timer]:
-    """The timers so far, to be given to `offer` later."""
-    return list(_timers or ())
-
-
 def offer(timers: list[Timer]) -> None:
-    """Start the same handlers again with these timers; on_start may add others."""
+    """Begin with these timers; the file that loads, or on_start, may add others."""
     global _timers, _is_too_late
     _timers, _is_too_late = list(timers), False
 
@@ -141,7 +133,9 @@ class Handlers:
         self.on_stop = functions["on_stop"]
         self.awaited = frozenset(name for name in functions if is_async(functions[name]))
         """Names of the async functions."""
-        self.is_async = bool(self.awaited) or any(timer.is_async for timer in _timers or ())
+        self.timers = list(_timers or ())
+        """Timers of the file; on_start may add others."""
+        self.is_async = bool(self.awaited) or any(timer.is_async for timer in self.timers)
         """Whether any handler or timer is async, which needs an asyncio loop."""
 
 
@@ -154,17 +148,6 @@ def find(module: object, name: str, args: tuple[str, ...]) -> Handler | None:
         raise LoadError(f"{name} of {getattr(module, '__file__', module)} is not a function")
     check_arity(function, name, args)
     return function  # type: ignore[no-any-return]
-
-
-def check_written(file: str) -> None:
-    """Raise LoadError for an empty file, which may be half written: it would load as no
-    handlers."""
-    try:
-        is_empty = not Path(file).read_bytes().strip()
-    except OSError:
-        return  # Loading it reports this.
-    if is_empty:
-        raise LoadError(f"{file} is empty: is it the right file, and has it been written whole?")
 
 
 def slips(handlers: Handlers) -> list[str]:
@@ -232,6 +215,9 @@ def load(file: str | None) -> Handlers:
     # Before it runs, because dataclasses, pickle and typing look up their module by name.
     sys.modules[name] = module
     try:
+        if not path.read_bytes().strip():
+            # It may be half written, and would load as no handlers.
+            raise LoadError(f"{file} is empty: is it the right file, has it been written whole?")
         loader.exec_module(module)
         # Inside the try, as a __getattr__ or properties of the module may raise.
         return Handlers(module)

@@ -19,8 +19,8 @@ from wsraw.workers.connection import Connection
 from wsraw.workers.loading.handlers import take_timers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Bell, Dealer
-from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell, Stopper
+from wsraw.workers.shells.link_socket import Dealer
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Due, Shell, Stopper
 
 BATCHES_PER_TURN: Final = 16
 """Batches received before other callbacks of the loop run."""
@@ -33,22 +33,14 @@ class AsyncioShell(Shell):
     """Callbacks of one loop: readable → events → tasks → send."""
 
     def __init__(
-        self,
-        runtime: Runtime,
-        dealer: Dealer,
-        stopper: Stopper,
-        endpoint: str,
-        bell: Bell,
-        concurrency: int,
+        self, runtime: Runtime, dealer: Dealer, stopper: Stopper, concurrency: int
     ) -> None:
-        super().__init__(runtime, dealer, stopper, endpoint)
-        self._bell = bell
+        super().__init__(runtime, dealer, stopper)
         self._concurrency = concurrency
         self._running = 0
-        self._tasks: dict[asyncio.Task[None], tuple[Callable[..., Any], tuple[Any, ...]]] = {}
-        """With what each was begun."""
-        """Strong references; the loop has only weak ones."""
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[object], tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        """Strong references, as the loop has only weak ones, and with what each was begun."""
+        self._background: set[asyncio.Task[object]] = set()
         """Tasks of call_soon, which are cancelled at the end."""
         self._started = False
         self._starting = False
@@ -56,15 +48,14 @@ class AsyncioShell(Shell):
         self._send_due = False
         self._is_cancelling = False
         """Whether we are cancelling tasks ourselves."""
-        self.is_embedded = False
-        """Whether the loop belongs to a surrounding program, as a KeyboardInterrupt does."""
         self._owns_loop = False
-        """Whether only handlers can cancel tasks of the loop."""
+        """Whether there is no surrounding program, which could cancel tasks of the loop, and to
+        which a KeyboardInterrupt belongs."""
         self._is_closed = False
         """Whether we have left the loop; scheduled callbacks do nothing from then on."""
         self._unsent: bytes | None = None
         self._timers: dict[Due, asyncio.TimerHandle] = {}
-        self.turned: Callable[[], None] = _nothing
+        self.turned: Callable[[], object] = bool
         """Called when something was received or sent."""
         self._context: contextvars.Context
         self._loop: asyncio.AbstractEventLoop
@@ -91,20 +82,20 @@ class AsyncioShell(Shell):
         self.runtime.output_ready = self._schedule_send
         self.runtime.send_now = self._send
         self.runtime.passes = self._passes
-        loop.add_reader(self._bell.reader, self._handle_bell)
+        bell = self.dealer.bell
+        loop.add_reader(bell.reader, self._handle_bell)
         loop.add_reader(self.dealer.fd, self._handle_readable)
-        warning = loop.call_later(
-            max(0.0, self.warn_if_alone(time.monotonic())), self._warn_if_alone
-        )
+        warning = loop.call_later(WARN_AFTER, self.warn_if_alone)
         try:
             await self._until_over()
         finally:
             # The loop may continue, and the descriptors are about to be closed.
             warning.cancel()
             self._is_closed = self._is_cancelling = True
-            self._forget_timers()
+            for handle in self._timers.values():
+                handle.cancel()
             loop.remove_reader(self.dealer.fd)
-            loop.remove_reader(self._bell.reader)
+            loop.remove_reader(bell.reader)
 
     async def _until_over(self) -> None:
         loop = self._loop
@@ -142,18 +133,16 @@ class AsyncioShell(Shell):
         """Whether nothing is being handled, queued or unsent."""
         return not (self._tasks or self.has_unsent or self.runtime.queue or self.stopper.calls)
 
-    def _warn_if_alone(self) -> None:
-        self.warn_if_alone(time.monotonic())
-
     # --- in ---
 
     def _handle_bell(self) -> None:
-        self._bell.quiet()
+        self.dealer.bell.quiet()
         self.stop_if_abandoned()
         calls = self.stopper.calls
         for _ in range(len(calls)):
             function, args = calls.popleft()
-            self._spawn(self._call, "call_soon", function, *args, is_background=True)
+            call = self.runtime.call_async
+            self._spawn(call, "call_soon", function, *args, is_background=True)
         self._end_if_over()
 
     def _handle_readable(self) -> None:
@@ -189,8 +178,7 @@ class AsyncioShell(Shell):
         self._started = True
         now = self._loop.time()
         for timer in take_timers():
-            due = Due(timer, now)
-            self._arm(due)
+            self._arm(Due(timer, now))
         self._loop.call_soon(self._advance)
 
     def _start_events(self) -> None:
@@ -238,7 +226,7 @@ class AsyncioShell(Shell):
 
     def _spawn(
         self,
-        function: Callable[..., Coroutine[Any, Any, None]],
+        function: Callable[..., Coroutine[Any, Any, object]],
         *args: Any,
         is_nested: bool = False,
         is_background: bool = False,
@@ -261,7 +249,7 @@ class AsyncioShell(Shell):
             self._tasks[task] = function, args
             task.add_done_callback(self._release)
 
-    def _release(self, task: asyncio.Task[None]) -> None:
+    def _release(self, task: asyncio.Task[object]) -> None:
         function, args = self._tasks.pop(task)
         if task.cancelled() and not (self._is_cancelling or self._is_closed):
             # Handlers may cancel any task. Here that was one before its first step, where nothing
@@ -273,19 +261,11 @@ class AsyncioShell(Shell):
     def _passes(self, error: BaseException) -> bool:
         if isinstance(error, asyncio.CancelledError):
             return self._is_cancelling
-        return self.is_embedded and isinstance(error, KeyboardInterrupt)
-
-    async def _call(self, what: str, function: Callable[..., Any], *args: Any) -> None:
-        await self.runtime.call_async(what, function, *args)
+        return not self._owns_loop and isinstance(error, KeyboardInterrupt)
 
     def _arm(self, due: Due) -> None:
         if not self._is_closed:
             self._timers[due] = self._loop.call_at(due.when, self._tick, due)
-
-    def _forget_timers(self) -> None:
-        for handle in self._timers.values():
-            handle.cancel()
-        self._timers.clear()
 
     def _tick(self, due: Due) -> None:
         if not (self._is_stopping() or self.runtime.is_draining):
@@ -339,10 +319,6 @@ class AsyncioShell(Shell):
         if self.dealer.is_readable():
             self._loop.call_soon(self._handle_readable)
         self.turned()
-
-
-def _nothing() -> None:
-    pass
 
 
 def run(main: Coroutine[Any, Any, None], escaped: Callable[[str, BaseException], object]) -> None:

@@ -82,8 +82,8 @@ class Dealer:
         """Raises OSError for an invalid endpoint."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._bell = bell
-        self._endpoint = endpoint
+        self.bell = bell
+        self.endpoint = endpoint
         # No routing id of our own, as two equal ones would clash.
         for option, value in (
             # With IMMEDIATE nothing is queued without a gateway, so stale batches vanish; the probe
@@ -153,10 +153,10 @@ class Dealer:
         milliseconds = -1 if seconds == float("inf") else max(0, int(seconds * 1000 + 0.999))
         readable = False
         for who, what in zmq.zmq_poll(
-            [(self._socket, interest), (self._bell.reader, zmq.POLLIN)], milliseconds
+            [(self._socket, interest), (self.bell.reader, zmq.POLLIN)], milliseconds
         ):
-            if who == self._bell.reader:
-                self._bell.quiet()
+            if who == self.bell.reader:
+                self.bell.quiet()
             else:
                 readable = bool(what & zmq.POLLIN)
         return readable
@@ -164,7 +164,7 @@ class Dealer:
     def forked(self) -> None:
         """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
         libzmq cannot do it, as its threads do not exist in the child."""
-        scheme, _, place = self._endpoint.partition("://")
+        scheme, _, place = self.endpoint.partition("://")
         host, _, port = place.rpartition(":")
         for descriptor in _descriptors():
             peer = _peer(descriptor)

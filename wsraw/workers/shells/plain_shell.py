@@ -28,8 +28,7 @@ class PlainShell(Shell):
             self._handle_queue()
             if self.stopper.calls:
                 self._run_calls()
-            now = time.monotonic()
-            seconds = self._run_timers(now) if self._started else self.warn_if_alone(now)
+            seconds = self._run_timers() if self._started else self.warn_if_alone()
             self._send()
             self.stop_if_abandoned()
             if self.is_over():
@@ -71,8 +70,9 @@ class PlainShell(Shell):
             function, args = calls.popleft()
             self.runtime.call("call_soon", function, *args)
 
-    def _run_timers(self, now: float) -> float:
+    def _run_timers(self) -> float:
         """Call due timers. Returns the seconds until the next one, or infinity."""
+        now = time.monotonic()
         seconds = float("inf")
         for due in self._due:
             if due.when <= now and not self.is_over():

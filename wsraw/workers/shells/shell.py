@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from wsraw.workers.loading.handlers import Timer
+from wsraw.workers import api
+from wsraw.workers.connection import FORKED
+from wsraw.workers.loading.handlers import Timer, offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
+from wsraw.workers.shells import fork
 from wsraw.workers.shells.link_socket import Bell, Dealer
 
 SEND_AFTER: Final = 0.001
@@ -95,21 +98,14 @@ class Due:
 class Shell:
     """The objects of a worker."""
 
-    def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper, endpoint: str) -> None:
+    def __init__(self, runtime: Runtime, dealer: Dealer, stopper: Stopper) -> None:
         self.runtime = runtime
         self.dealer = dealer
         self.stopper = stopper
         self.failed = False
         """Whether on_start has raised."""
-        self._endpoint = endpoint
-        self._hint = ""
-        if endpoint.startswith("tcp://"):
-            # With a wrong gateway key the handshake fails before the gateway sees our key.
-            self._hint = (
-                "; its log says whether it accepts our key; if it says nothing, --gateway-key is "
-                "not its key, or the address is wrong"
-            )
         self._warn_at = time.monotonic() + WARN_AFTER
+        offer(runtime.handlers.timers)
 
     def _started_well(self) -> None:
         """Tell the gateway that on_start is done, so that it sends events."""
@@ -134,14 +130,32 @@ class Shell:
             or (runtime.is_draining and not runtime.queue)
         )
 
-    def warn_if_alone(self, now: float) -> float:
+    def warn_if_alone(self) -> float:
         """Warn once that no gateway answers. Returns the seconds until the next check."""
+        now = time.monotonic()
         if self.runtime.is_ready:
             self._warn_at = float("inf")
         elif now >= self._warn_at:
             self._warn_at = float("inf")
-            log.warning("waiting for a gateway at %s%s", self._endpoint, self._hint)
+            endpoint = self.dealer.endpoint
+            # With a wrong gateway key the handshake fails before the gateway sees our key.
+            hint = (
+                "; its log says whether it accepts our key; if it says nothing, --gateway-key is "
+                "not its key, or the address is wrong"
+            )
+            log.warning(
+                "waiting for a gateway at %s%s",
+                endpoint,
+                hint if endpoint.startswith("tcp://") else "",
+            )
         return self._warn_at - now
+
+    def forked(self) -> None:
+        """Release the worker in a forked child of its process."""
+        api.uninstall(FORKED)
+        self.runtime.forked(fork.end)
+        self.dealer.bell.close()
+        self.dealer.forked()
 
     def exit_code(self) -> int:
         """The exit code; logs the reason of a rejection."""
