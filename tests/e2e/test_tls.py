@@ -196,14 +196,6 @@ def test_an_encrypted_key_is_refused_and_not_asked_for(tmp_path: Path) -> None:
     assert "the key is encrypted" in result.stderr
 
 
-def test_an_expired_certificate_is_served_with_a_warning(tmp_path: Path) -> None:
-    cert = server_file(tmp_path, "localhost", days=-1)
-    with serve(ECHO, f"--tls-cert={cert}") as serving:
-        serving.run.line(r"warning gateway: tls_cert: .* expired on ")
-        with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-            tls(serving)
-
-
 @posix
 def test_reload_reads_certificates_and_touches_no_connection(tmp_path: Path) -> None:
     file = Path(write(tmp_path, "cert.pem", pem(leaf())))

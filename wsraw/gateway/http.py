@@ -11,6 +11,8 @@ from wsraw.link.rules import OF_ANSWERS, VALUE, header_problem
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of body and fields in a handler's response at most."""
 
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+
 
 def answer_problem(status: int, reason: str, headers: Mapping[str, str], body: bytes) -> str | None:
     """Why a handler may not send this response, or None."""
@@ -29,9 +31,9 @@ def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) ->
 
     The default for the reason is the standard one, the default for the body is the reason.
     """
-    reason = reason or _phrase(status)
-    fields = [("Connection", "close")]
+    reason = reason or _PHRASES.get(status, "Refused")
     known = {name.lower() for name in headers}
+    fields = [("Connection", "Upgrade, close" if "upgrade" in known else "close")]
     if status == 304:
         # This status has no body (RFC 9110, section 15.4.5).
         body = b""
@@ -43,13 +45,6 @@ def answer(status: int, reason: str, headers: Mapping[str, str], body: bytes) ->
     return http_head(status, reason, [*fields, *headers.items()]) + body
 
 
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Refused"
-
-
 def http_head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> bytes:
     """Status line, fields, and the empty line behind them."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields), "\r\n"]
@@ -58,27 +53,20 @@ def http_head(status: int, reason: str, fields: Iterable[tuple[str, str]]) -> by
 
 def http_answer(status: int, text: str, *headers: tuple[str, str]) -> bytes:
     """A short response of our own in plain text, after which the connection is closed."""
-    body = f"{text}\n".encode()
-    fields = [
-        ("Connection", "close" if status != 426 else "Upgrade, close"),
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(body))),
-    ]
+    fields = dict(headers)
     if status == 426:
         # The protocol to upgrade to must be named (RFC 9110, section 15.5.22).
-        fields.append(("Upgrade", "websocket"))
-    return http_head(status, _phrase(status), [*fields, *headers]) + body
-
-
-def without_body(answer: bytes) -> bytes:
-    """The same response to a HEAD request: without body (RFC 9110, section 9.3.2)."""
-    head, end, _ = answer.partition(b"\r\n\r\n")
-    return head + end
+        fields["Upgrade"] = "websocket"
+    return answer(status, "", fields, f"{text}\n".encode())
 
 
 def answer_for(first: bytes, answer: bytes) -> bytes:
-    """The response to a request with these first bytes: to HEAD without body."""
-    return without_body(answer) if first.startswith(b"HEAD") else answer
+    """The response to a request with these first bytes: to HEAD without body (RFC 9110, section
+    9.3.2)."""
+    if not first.startswith(b"HEAD"):
+        return answer
+    head, end, _ = answer.partition(b"\r\n\r\n")
+    return head + end
 
 
 def fields_of(head: bytes) -> dict[str, str]:
@@ -91,8 +79,3 @@ def fields_of(head: bytes) -> dict[str, str]:
             name, value = name.strip().lower(), value.strip()
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
-
-
-def lower_names(inf: Mapping[str, str]) -> dict[str, str]:
-    """The fields of `inf` with lower-case names."""
-    return {name.lower(): value for name, value in inf.items()}

@@ -11,7 +11,6 @@ from wsraw.gateway.admission.proxy_protocol import (
     MAX_SIZE,
     SIGNATURE,
     ProxyReader,
-    _crc32c,
 )
 
 V4 = bytes([192, 0, 2, 1, 198, 51, 100, 2]) + (4711).to_bytes(2) + (443).to_bytes(2)
@@ -24,11 +23,6 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 def header(rest: bytes, family: int = 0x11, command: int = 0x21) -> bytes:
     return SIGNATURE + bytes([command, family]) + len(rest).to_bytes(2) + rest
-
-
-def checked(rest: bytes, family: int = 0x11) -> bytes:
-    whole = header(rest + tlv(3, bytes(4)), family)
-    return whole[:-4] + _crc32c(whole).to_bytes(4)
 
 
 SSL = tlv(0x20, b"\x01\0\0\0\0" + tlv(0x21, b"TLSv1.3"))
@@ -58,7 +52,6 @@ GOOD = {
     "2 local, with addresses": (header(V4 + SSL, 0x11, 0x20), ""),
     "2 tlvs": (header(V4 + tlv(1, b"h2") + tlv(2, b"example.org") + tlv(4, b"")), "192.0.2.1:4711"),
     "2 ssl": (header(V4 + SSL), "192.0.2.1:4711"),
-    "2 checksum": (checked(V4 + tlv(1, b"h2")), "192.0.2.1:4711"),
     "2 largest": (header(V4 + tlv(4, bytes(MAX_SIZE - 31))), "192.0.2.1:4711"),
 }
 
@@ -90,9 +83,6 @@ BAD = {
     "2 too large": header(bytes(MAX_SIZE)),
     "2 tlv cut in its head": header(V4 + b"\x04\0"),
     "2 tlv cut in its value": header(V4 + b"\x04\0\x09xxxx"),
-    "2 checksum wrong": checked(V4)[:-1] + b"?",
-    "2 checksum short": header(V4 + tlv(3, b"abc")),
-    "2 two checksums": header(checked(V4)[16:] + checked(V4)[-7:]),
 }
 
 
@@ -173,13 +163,6 @@ def test_an_end_of_file_within_a_header_is_an_error(data: bytes) -> None:
         assert reader.state == "reading"
         reader.receive_eof()
         assert reader.state == "wrong"
-
-
-def test_the_checksum_is_castagnolis() -> None:
-    # RFC 3720, appendix B.4.
-    assert _crc32c(bytes(32)) == 0x8A9136AA
-    assert _crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert _crc32c(b"123456789") == 0xE3069283
 
 
 @given(

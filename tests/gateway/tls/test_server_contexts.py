@@ -62,15 +62,6 @@ def test_a_wrong_certificate_is_refused_with_its_setting(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("days", "said"), [(-1, "expired on"), (60, "not valid before"), (1, "")])
-def test_an_expiring_certificate_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, days: int, said: str
-) -> None:
-    ServerContexts(listen(server_file(tmp_path, "dated", days=days)))
-    assert said in caplog.text
-    assert bool(caplog.text) is bool(said)
-
-
 def test_client_certificates_are_requested_as_the_listener_says(tmp_path: Path) -> None:
     file = server_file(tmp_path)
     for auth, mode in (("optional", 1), ("required", 2)):

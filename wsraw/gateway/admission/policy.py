@@ -18,7 +18,6 @@ from wsraw.gateway.admission.forwarded import Forwarded, forwarded, x_forwarded_
 from wsraw.gateway.admission.per_address import AddressLimits, address_key
 from wsraw.gateway.admission.routes import Found, Routes
 from wsraw.gateway.counters import Counters
-from wsraw.gateway.http import lower_names
 from wsraw.runtime.printable import shown_url
 
 _READERS: Final = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded}
@@ -82,7 +81,7 @@ class AdmissionPolicy:
     ) -> Found | Refusal:
         """The pool of a WebSocket client, or why it is refused, by the head of its request and the
         subprotocols that it offers."""
-        headers = lower_names(inf)
+        headers = {name.lower(): value for name, value in inf.items()}
         told = self._identify(client, headers)
         if told and told.peer:
             limit = self.claim_place(client)

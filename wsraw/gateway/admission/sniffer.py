@@ -122,11 +122,6 @@ class Sniffer:
             self._check_head()
         return self.finding
 
-    @property
-    def is_head(self) -> bool:
-        """Whether the request's method is HEAD: its answer has no body."""
-        return self.buffer.startswith(b"HEAD ")
-
     def _check_line(self) -> None:
         buffer = self.buffer
         if not self._can_be_http(bytes(buffer[:_LONGEST_METHOD])):

@@ -24,7 +24,7 @@ from wsraw.gateway.connection.connection import Connection, Ending, Phase, Step
 from wsraw.gateway.connection.phases import establish, open_raw
 from wsraw.gateway.connection.verdict import AwaitingVerdict
 from wsraw.gateway.counters import Counters
-from wsraw.gateway.http import answer_for, fields_of, http_answer, without_body
+from wsraw.gateway.http import answer_for, fields_of, http_answer
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.records import Event
 
@@ -233,7 +233,7 @@ class _Accepting(Phase):
     def _answer(self, con: Connection, status: int, text: str, limit: str = "") -> list[Event]:
         headers = [("Retry-After", str(RETRY_AFTER))] if status == 429 else []
         answer = http_answer(status, text, *headers)
-        con.output.append(without_body(answer) if self._sniffer.is_head else answer)
+        con.output.append(answer_for(bytes(self._sniffer.buffer[:4]), answer))
         return con.end(1002, "", "protocol-error", limit=limit)
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:

@@ -6,15 +6,10 @@ are loaded anew, or none; open connections keep the context that they have.
 
 from __future__ import annotations
 
-import logging
 import ssl
-from datetime import UTC, datetime
 from typing import Final
 
 from wsraw.config.addresses import Listen, TlsPair, tls_pairs
-from wsraw.gateway.tls.x509 import validity
-
-log = logging.getLogger("wsraw.gateway")
 
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 CLIENTS: Final = {
@@ -75,7 +70,6 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
     except OSError as error:
         # It could be read a moment ago: it is being replaced just now.
         raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
-    _warn_of_dates(pair.cert, pem)
     context.verify_mode = CLIENTS[listen.tls_client_auth]
     if listen.tls_client_ca:
         _read(listen.tls_client_ca, "tls_client_ca")
@@ -116,20 +110,3 @@ def _explain(pair: TlsPair, error: ssl.SSLError) -> str:
             "the key"
         )
     return f"tls_cert: {pair.cert}: {error.reason.replace('_', ' ').lower()}"
-
-
-def _warn_of_dates(path: str, pem: bytes) -> None:
-    """Warn of an expired certificate. It is served: an old one may be better than none."""
-    text = pem.decode("latin-1")
-    begin = text.find("-----BEGIN CERTIFICATE-----")
-    end = text.find("-----END CERTIFICATE-----", begin)
-    try:
-        der = ssl.PEM_cert_to_DER_cert(text[begin : end + len("-----END CERTIFICATE-----")])
-        first, last = validity(der)
-    except (ValueError, IndexError):
-        return
-    now = datetime.now(UTC)
-    if now > last:
-        log.warning("tls_cert: %s expired on %s: clients will refuse it; renew it", path, last)
-    elif now < first:
-        log.warning("tls_cert: %s is not valid before %s; is the clock right?", path, first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any, Final
 
 MOST_NAMES: Final = 100
@@ -21,10 +20,6 @@ _SHORT: Final = {
     "userId": "UID",
 }
 """RFC 4514, section 3."""
-
-_TAG_SEQUENCE: Final = 0x30
-_TAG_VERSION: Final = 0xA0
-_TAG_UTC_TIME: Final = 0x17
 
 
 def describe(parsed: dict[str, Any], der: bytes) -> dict[str, Any]:
@@ -54,48 +49,3 @@ def _escaped(value: str) -> str:
     if text.startswith((" ", "#")):
         text = "\\" + text
     return text[:-1] + "\\ " if text.endswith(" ") and len(value) > 1 else text
-
-
-def validity(der: bytes) -> tuple[datetime, datetime]:
-    """The times from and until which a certificate is valid. Raises ValueError.
-
-    A Certificate contains a TBSCertificate, which contains [version,] serial number, signature,
-    issuer and then the two times (RFC 5280, section 4.1).
-    """
-    tbs = _inside(_inside(der))
-    if tbs[:1] == bytes((_TAG_VERSION,)):
-        tbs = _item(tbs)[2]
-    for _ in range(3):
-        tbs = _item(tbs)[2]
-    times = _inside(tbs)
-    first, value, times = _item(times)
-    second, other, _ = _item(times)
-    return _time(first, value), _time(second, other)
-
-
-def _inside(data: bytes) -> bytes:
-    tag, value, _ = _item(data)
-    if tag != _TAG_SEQUENCE:
-        raise ValueError("not a certificate")
-    return value
-
-
-def _item(data: bytes) -> tuple[int, bytes, bytes]:
-    """The tag and the value of the first DER item, and what follows it."""
-    if len(data) < 2:
-        raise ValueError("not a certificate")
-    size, start = data[1], 2
-    if size & 0x80:
-        start += size & 0x7F
-        size = int.from_bytes(data[2:start], "big")
-    if len(data) < start + size:
-        raise ValueError("not a certificate")
-    return data[0], data[start : start + size], data[start + size :]
-
-
-def _time(tag: int, value: bytes) -> datetime:
-    text = value.decode("ascii")
-    if tag == _TAG_UTC_TIME:
-        # RFC 5280, section 4.1.2.5.1: 50 and above is the last century.
-        text = ("19" if text[:2] >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
