@@ -36,7 +36,7 @@ AWAY_AFTER: Final = 0.5
 
 # Not Final: tests change it, which compiled code would not notice.
 LONGEST_SLEEP = 1.0
-"""Seconds; also the interval of checking paused sockets if the platform cannot watch for errors."""
+"""Seconds."""
 
 MIDWAY_AFTER: Final = 0.0002
 """Seconds of a turn after which `midway` is called, so that workers on other cores start before all
@@ -54,6 +54,13 @@ GIVE_WAY_EVERY: Final = 0.001
 
 TURN_TIME_ALLOWED: Final = 2.0
 """Seconds. In a turn that takes longer, the process was suspended."""
+
+
+REPORT_ERRORS: Final = (
+    getattr(selectors, "EpollSelector", ()),
+    getattr(selectors, "PollSelector", ()),
+)
+"""Selectors that report an error of a descriptor whatever it is watched for."""
 
 
 class Timer:
@@ -136,6 +143,7 @@ class Loop:
         """Called with `now` between handlers, about every MIDWAY_AFTER seconds of a turn, to send
         on what was read so far. Nothing may be closed here."""
         self._selector = selector()
+        self._reports_errors = isinstance(self._selector, REPORT_ERRORS)
         self._left: list[tuple[selectors.SelectorKey, int]] = []
         """Ready in an earlier turn and not handled yet."""
         self._times: list[float] = []
@@ -147,8 +155,6 @@ class Loop:
         self._gives_way = False
         self._gave_way_at = 0.0
         self._running = False
-        self._errors_only: dict[Any, Handler] = {}
-        self._look_timer: Timer | None = None
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
@@ -161,60 +167,30 @@ class Loop:
     ) -> None:
         """Call handler(readable, writable) when ready. Call again to change the interest.
 
-        With neither, the descriptor is watched for errors alone: the handler is called with
-        readable=True when the peer is gone. Raises OSError or ValueError for a bad descriptor.
+        With neither, the handler is called with neither once the peer has reset the connection, if
+        the system reports that unasked (epoll and poll do). Raises OSError or ValueError for a bad
+        descriptor.
         """
-        if self._errors_only.pop(fileobj, None) is not None:
-            # The selector believes that it watches for reading, and would not tell epoll.
-            self.unwatch(fileobj)
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
-        if not events:
-            self._watch_for_errors(fileobj, handler)
+        selector = self._selector
+        if not events and not self._reports_errors:
+            self.unwatch(fileobj)
             return
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         # The KeyError of `modify` would format the socket, which takes three system calls.
-        if self._selector.get_map().get(descriptor) is None:
-            self._selector.register(fileobj, events, handler)
-        else:
-            self._selector.modify(fileobj, events, handler)
+        if selector.get_map().get(descriptor) is None:
+            selector.register(fileobj, events or selectors.EVENT_READ, handler)
+            if events:
+                return
+            # `register` refuses to watch for nothing, `modify` does not.
+        selector.modify(fileobj, events, handler)
 
     def unwatch(self, fileobj: Any) -> None:
         """Stop watching a descriptor, before it is closed. Unknown ones are ignored."""
-        self._errors_only.pop(fileobj, None)
         try:
             self._selector.unregister(fileobj)
         except KeyError:
             pass
-
-    def _watch_for_errors(self, fileobj: Any, handler: Handler) -> None:
-        """Watch for a reset alone, which selectors cannot: it refuses events = 0."""
-        epoll = getattr(self._selector, "_selector", None)
-        if isinstance(self._selector, getattr(selectors, "EpollSelector", ())) and epoll:
-            # epoll always reports EPOLLERR and EPOLLHUP (epoll_ctl(2)); the selector keeps the
-            # key, so that the event finds its handler.
-            self.watch(fileobj, handler, read=True)
-            epoll.modify(fileobj.fileno() if hasattr(fileobj, "fileno") else fileobj, 0)
-            self._errors_only[fileobj] = handler
-            return
-        try:
-            self._selector.unregister(fileobj)
-        except KeyError:
-            pass
-        self._errors_only[fileobj] = handler
-        if self._look_timer is None:
-            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_for_errors)
-
-    def _look_for_errors(self) -> None:
-        """For kqueue, poll and select: check each for a pending error, once a second."""
-        self._look_timer = None
-        for fileobj, handler in list(self._errors_only.items()):
-            try:
-                if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    handler(True, False)
-            except Exception as error:
-                blame(handler, error)
-        if self._errors_only:
-            self._look_timer = self.call_at(self.now + LONGEST_SLEEP, self._look_for_errors)
 
     # --- time and calls ---
 
@@ -329,11 +305,7 @@ class Loop:
         differently since: they have new keys, and the selector will report them again."""
         left, self._left = self._left, []
         keys = self._selector.get_map()
-        return [
-            each
-            for each in left
-            if keys.get(each[0].fd) is each[0] and each[0].fileobj not in self._errors_only
-        ]
+        return [each for each in left if keys.get(each[0].fd) is each[0]]
 
     def _skip_absence(self, expected: float) -> float:
         """The loop's clock. What it is later than `expected`, beyond doubt, was a suspension."""

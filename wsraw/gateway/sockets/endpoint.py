@@ -126,10 +126,11 @@ class Endpoint:
         """The loop's call. Closing waits for the end of the turn."""
         if writable:
             self.shared.dirty[self.con] = None
-        if readable:
-            if not self.reading:
+        if not self.reading:
+            if not writable:
                 self._check_error()
-            elif self.handshake is not None:
+        elif readable:
+            if self.handshake is not None:
                 self.handshake.read()
             else:
                 self.read()
@@ -210,7 +211,7 @@ class Endpoint:
             self.update_reading()
 
     def _check_error(self) -> None:
-        """Not reading, and yet readable: an error, or the peer has hung up.
+        """Not reading, and yet called: an error, or the peer has hung up.
 
         A hang-up is reported again and again, by a unix socket as soon as its peer has closed,
         whatever waits to be read. So the socket is not watched until we read or write again.
