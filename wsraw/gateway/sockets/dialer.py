@@ -68,7 +68,7 @@ class Dialer:
         asked = con.opening
         if con.state is CLOSED or asked is None:
             return
-        attempt = _Attempt(self._loop, self, con)
+        attempt = _Attempt(self._loop, self, con, asked.target.host)
         self.attempts.add(attempt)
         if asked.target.tls:
             self._secure(attempt, asked)
@@ -129,8 +129,9 @@ class _Attempt:
     """The attempt to connect one connection: addresses not tried yet, and sockets without an
     answer."""
 
-    def __init__(self, loop: Loop, dialer: Dialer, con: Connection) -> None:
+    def __init__(self, loop: Loop, dialer: Dialer, con: Connection, host: str) -> None:
         self.con = con
+        self._host = host
         self.terms: OpenTls | None = None
         self._loop = loop
         self._dialer = dialer
@@ -149,16 +150,14 @@ class _Attempt:
     def wait(self, what: str, ask: Callable[..., Callable[[], None]], *args: Any) -> None:
         """Ask a thread for something; `end` cancels that."""
         self._waits_for = what
-        cancel = ask(*args)
-        if self._waits_for == what and not self._over:
-            self._cancel = cancel
+        self._cancel = ask(*args)
 
-    def resolved(self, addresses: list[Address], why: str) -> None:
+    def resolved(self, addresses: list[Address] | None, why: str) -> None:
         """Take the addresses of the name, or the reason why there are none."""
         self._waits_for = ""
         if not self._over:
-            self._addresses = _interleaved(addresses)[:MOST_ADDRESSES]
-            self._why = why or "the name has no address"
+            self._addresses = _interleaved(addresses or [])[:MOST_ADDRESSES]
+            self._why = f"cannot resolve {self._host!r}: {why or 'it has no address'}"
             self._next()
 
     def _next(self) -> None:
