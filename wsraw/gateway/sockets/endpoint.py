@@ -54,15 +54,11 @@ NOT_WATCHED: Final = -1
 class Handshake(Protocol):
     """Reads for an endpoint until its transport can carry data."""
 
-    @property
-    def may_read(self) -> bool:
-        """Whether to wait for bytes."""
-
     def read(self) -> object:
         """The socket is readable."""
 
-    def close(self) -> object:
-        """The endpoint is closed."""
+    def take_turn(self, data: bytes) -> object:
+        """Go one step with bytes that have waited in the queue of handshakes."""
 
 
 class Shared:
@@ -298,7 +294,7 @@ class Endpoint:
     def update_reading(self) -> None:
         """Do as the read policy says: read when there is something, or queue up, or wait."""
         if self.handshake is not None:
-            self.reading = not self.eof and self.handshake.may_read
+            self.reading = not self.eof
             self.watch()
             return
         reading = self._may_read()
@@ -313,8 +309,10 @@ class Endpoint:
         return may_read(self.con, eof=self.eof, lingering=self.lingering, is_busy=self._is_busy)
 
     def take_turn(self, data: bytes) -> None:
-        """In the queue of handshakes: read what came with the last bytes of one."""
-        if self.reading:
+        """In the queue of handshakes: go on with one, or read what came with its last bytes."""
+        if self.handshake is not None:
+            self.handshake.take_turn(data)
+        elif self.reading:
             self.read()
 
     def read_in_turn(self) -> None:
@@ -432,9 +430,7 @@ class Endpoint:
         shared = self.shared
         shared.read_queue.pop(self, None)
         shared.handshakes.waiting.pop(self, None)
-        if self.handshake is not None:
-            self.handshake.close()
-            self.handshake = None
+        self.handshake = None
         shared.loop.unwatch(self.sock)
 
     # --- faults of our own ---

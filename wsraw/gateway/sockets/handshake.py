@@ -43,7 +43,6 @@ class TlsHandshake:
     __slots__ = (
         "_endpoint",
         "_hello",
-        "_is_unread",
         "_server_name",
         "_shared",
         "_terms",
@@ -59,8 +58,6 @@ class TlsHandshake:
         self._terms = terms
         self._tls: TlsTransport | None = None
         self._server_name = ""
-        self._is_unread = False
-        """More came while it waits for its turn; that stays in the kernel until then."""
         self._hello: HelloReader | None = HelloReader(of_server=isinstance(terms, OpenTls))
         """Reads the peer's first message, before OpenSSL does."""
         if isinstance(terms, OpenTls):
@@ -69,17 +66,12 @@ class TlsHandshake:
             self._begin(TlsEngine(terms.context, server_side=False, server_name=name))
             self._wait(b"")
 
-    @property
-    def may_read(self) -> bool:
-        """Whether to wait for bytes."""
-        return not self._is_unread
-
     def _is_over(self) -> bool:
         # A method, as what was read may have ended it, and compiled code would not look again.
         return self._endpoint.handshake is not self
 
     def _wait(self, data: bytes) -> None:
-        self._shared.handshakes.waiting[self] = data
+        self._shared.handshakes.waiting[self._endpoint] = data
 
     def _begin(self, engine: TlsEngine) -> None:
         endpoint, flow = self._endpoint, self._shared.registry.flow
@@ -92,9 +84,10 @@ class TlsHandshake:
     def read(self) -> None:
         """The socket is readable."""
         endpoint = self._endpoint
-        if self in self._shared.handshakes.waiting:
-            self._is_unread = True
-            endpoint.update_reading()
+        if endpoint in self._shared.handshakes.waiting:
+            # More came while it waits for its turn; that stays in the kernel until then.
+            endpoint.reading = False
+            endpoint.watch()
             return
         if self.con.awaits_header:
             data = self._receive()
@@ -190,8 +183,7 @@ class TlsHandshake:
                 self._fail(tls.engine.error)
             elif tls.engine.established:
                 self._succeed(tls.engine)
-        if self._is_unread:
-            self._is_unread = False
+        if not self._endpoint.reading:
             self._endpoint.update_reading()
 
     def _read_hello(self, reader: HelloReader, data: bytes) -> bytes:
@@ -236,13 +228,3 @@ class TlsHandshake:
             events = con.turn_away(answer)
         shared.registry.take(con, events, now)
         shared.dirty[con] = None
-
-    # --- the end ---
-
-    def close(self) -> None:
-        """Leave the queue."""
-        self._shared.handshakes.waiting.pop(self, None)
-
-    def handle_fault(self, error: BaseException) -> None:
-        """End the connection for an exception of our own."""
-        self._endpoint.handle_fault(error)
