@@ -19,10 +19,14 @@ from wsraw.runtime.selector import Selector
 
 
 class Clock:
+    """A clock that a test moves; each look moves it by `step`."""
+
     def __init__(self) -> None:
         self.time = 1000.0
+        self.step = 0.0
 
     def __call__(self) -> float:
+        self.time += self.step
         return self.time
 
 

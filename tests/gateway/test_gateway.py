@@ -74,10 +74,10 @@ def test_a_gateway_without_a_supervisor_kills_its_workers(gateway: g.Gateway) ->
         gateway._apply(Spawned(1, "a", one.pid), 0.0)
         gateway._apply(Spawned(2, "b", two.pid), 0.0)
         gateway._apply(Exited(2, "exited"), 0.0)
-        gateway.kill_spawned()
+        gateway.spawned.kill_all()
         assert one.wait(DEADLINE)
         assert two.poll() is None, "its number may be somebody else's by now"
-        gateway.kill_spawned()
+        gateway.spawned.kill_all()
     finally:
         for each in (one, two):
             each.kill()
@@ -109,18 +109,6 @@ def test_a_dead_letter_that_does_not_fit_on_the_disk_leaves_the_others_whole(
     assert [letter["con"] for letter in letters] == [1, 3]
     assert "cannot write" in caplog.text
     assert "message of connection 2 is lost" in caplog.text
-
-
-def test_a_dead_letter_cut_by_a_crash_does_not_damage_the_next_one(
-    gateway: g.Gateway, tmp_path: Path
-) -> None:
-    file = tmp_path / FILE_NAME
-    file.write_text('{"con": 1}\n{"con": 2')
-    gateway.sessions.dead_letters.append({"con": 3})
-    gateway.loop.turn(False)
-    lines = file.read_text().splitlines()
-    assert lines[:2] == ['{"con": 1}', '{"con": 2']
-    assert json.loads(lines[2])["con"] == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the link has no socket file there")

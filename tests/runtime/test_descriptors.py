@@ -44,7 +44,7 @@ def test_descriptors_are_kept_back_for_workers_that_come_later() -> None:
 
 def test_without_a_limit_there_are_always_descriptors() -> None:
     assert Descriptors().has_room()
-    assert Descriptors().most_connections(7) == 7
+    assert Descriptors().most_connections() == 0
     assert Descriptors().look_ups >= THREADS
 
 
@@ -59,3 +59,10 @@ def test_a_worker_gets_the_limit_back_that_the_run_was_given() -> None:
         descriptors.give_back(child.pid, (77, hard))
         assert child.communicate("\n")[0] == "77\n"
     descriptors.give_back(child.pid, (77, hard))
+
+
+@pytest.mark.parametrize(
+    ("limit", "least", "most"), [(10, 1, 1), (1024, 512, 922), (1 << 20, 900_000, 943_719)]
+)
+def test_a_tenth_of_the_descriptors_is_left_free(limit: int, least: int, most: int) -> None:
+    assert least <= Descriptors(limit).most_connections() <= most

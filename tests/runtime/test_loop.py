@@ -480,7 +480,7 @@ def test_more_ready_descriptors_than_a_turn_handles_are_left_for_the_next(
 
 def test_the_midway_call_comes_only_in_long_turns(loop: Loop) -> None:
     now = [0.0]
-    loop._clock = lambda: now[0]
+    loop.clock = lambda: now[0]
     loop.now = loop._seen = 0.0
     order: list[str] = []
     cost = [0.0]
@@ -516,7 +516,7 @@ def test_the_loop_yields_for_one_turn_and_not_too_often(
     given: list[None] = []
     monkeypatch.setattr(loop_module, "_yield", lambda: given.append(None))
     now = [10.0]
-    loop._clock = lambda: now[0]
+    loop.clock = lambda: now[0]
     loop.now = loop._seen = 10.0
     loop.turn(False)
     assert not given
@@ -542,7 +542,7 @@ class SlowHandlers:
         self.order: list[int] = []
         self.pairs = [socket.socketpair() for _ in range(count)]
         self.handlers = [self._handler(n) for n in range(count)]
-        loop._clock = lambda: self.now
+        loop.clock = lambda: self.now
         loop.now = loop._seen = 0.0
         for n, (near, far) in enumerate(self.pairs):
             loop.watch(near, self.handlers[n], read=True)
@@ -639,7 +639,7 @@ def test_a_descriptor_left_from_a_turn_may_be_unwatched(slow: SlowHandlers) -> N
 
 def test_many_timers_at_once_are_left_for_the_next_turns(loop: Loop) -> None:
     now = [0.0]
-    loop._clock = lambda: now[0]
+    loop.clock = lambda: now[0]
     loop.now = loop._seen = 0.0
     order: list[int] = []
 

@@ -12,6 +12,7 @@ One turn, in this order:
 
 from __future__ import annotations
 
+import errno
 import hmac
 import json
 import logging
@@ -21,14 +22,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Final
 
 from wsraw.config.addresses import parse_listen
 from wsraw.config.settings import Settings
 from wsraw.gateway import system
-from wsraw.gateway.admission.per_address import most_connections
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
@@ -83,11 +82,7 @@ class Gateway:
         self.registry = Registry(settings, epoch, limit)
         self.sessions = Sessions(self.registry, random.random)
         self.deadlines = Deadlines(self.registry)
-        self._descriptors = descriptors or Descriptors()
-        most = most_connections(self._descriptors.limit) if descriptors is not None else 0
-        self.sockets = Sockets(
-            self.loop, self.registry, settings, most, descriptors=self._descriptors
-        )
+        self.sockets = Sockets(self.loop, self.registry, settings, descriptors)
         self.stopping = Stop(self.loop, self.registry, self.sessions, self.sockets)
         self.collector = Collector()
         self._times: TurnTimes | None = None
@@ -98,7 +93,8 @@ class Gateway:
         self._control = ControlSocket(self._context, control) if control else None
         self._decoder = rec.Decoder(str, rec.FromSupervisor)
         self._token = token
-        self._spawned = Orphans()
+        self.spawned = Orphans()
+        self.is_orphaned = False
         self._knows_tokens = self._control is None
         """The supervisor has told us of its workers; before that no hello can be checked."""
         self._tick_due = False
@@ -126,9 +122,8 @@ class Gateway:
                 sessions.add_remote,
             )
             self._links.remote = self._remote
-        if self.sockets.admission.most and not self.settings.max_connections:
-            admission = self.sockets.admission
-            admission.most = self._descriptors.most_connections(admission.most)
+        if not self.settings.max_connections:
+            self.sockets.admission.most = self.sockets.descriptors.most_connections()
         self._report_addresses()
         self._tick()
 
@@ -310,10 +305,10 @@ class Gateway:
             case rec.Spawned():
                 self.sessions.tokens.add(record.token, record.n)
                 if record.pid:
-                    self._spawned.add(record.n, record.pid)
-                self._descriptors.expect(max(len(self._spawned), len(self.sessions.workers)))
+                    self.spawned.add(record.n, record.pid)
+                self.sockets.descriptors.expect(max(len(self.spawned), len(self.sessions.workers)))
             case rec.Exited():
-                self._spawned.discard(record.n)
+                self.spawned.discard(record.n)
                 self._links.exited(record.n, now)
             case rec.DrainWorker():
                 worker = self.sessions.numbered(record.n)
@@ -338,14 +333,10 @@ class Gateway:
                 why = self.sockets.reload_certificates()
                 self.sessions.to_supervisor.append(rec.Reloaded(why))
 
-    def orphaned(self) -> None:
+    def stop_orphaned(self) -> None:
         """The supervisor is gone: stop, and leave no worker behind."""
         log.error("the supervisor is gone; stopping")
         self.stopping.begin(ORPHAN_STOP)
-
-    def kill_spawned(self) -> None:
-        """Kill the workers that a supervisor has left behind."""
-        self._spawned.kill_all()
 
 
 def _return_to_folder() -> None:
@@ -360,35 +351,27 @@ def _return_to_folder() -> None:
 
 def _append(path: str, line: bytes) -> None:
     """Append a line or nothing: half a line would spoil the next one. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     # Readable for its owner alone: it holds what clients have sent.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = os.open(path, flags, 0o600)
     try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
-        if size:
-            os.lseek(descriptor, -1, os.SEEK_END)
-            if os.read(descriptor, 1) != b"\n":
-                # Cut short by a crash.
-                line = b"\n" + line
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(descriptor, line[written:])
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(descriptor, size)
-            raise
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
 
 
-def _watch_stdin(on_eof: Callable[[], object]) -> None:
-    """Wait for the end of stdin, whose other end our parent holds: it is gone then."""
+def _watch_stdin(gateway: Gateway) -> None:
+    """Wait for the end of stdin, whose other end the supervisor holds: it is gone then."""
     try:
         while os.read(0, 4096):
             pass
     except OSError:
         pass
-    on_eof()
+    gateway.is_orphaned = True
+    gateway.loop.call_soon_threadsafe(gateway.stop_orphaned)
 
 
 def main(
@@ -417,15 +400,9 @@ def main(
         if gateway is not None:
             gateway.close()
         return EXIT_CANNOT_START
-    orphan = threading.Event()
-
-    def lost_parent() -> None:
-        orphan.set()
-        gateway.loop.call_soon_threadsafe(gateway.orphaned)
-
     if control:
         try:
-            threading.Thread(target=_watch_stdin, args=(lost_parent,), daemon=True).start()
+            threading.Thread(target=_watch_stdin, args=(gateway,), daemon=True).start()
         except RuntimeError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             gateway.close()
@@ -441,6 +418,6 @@ def main(
     gateway.collector.begin()
     gateway.loop.run()
     gateway.close()
-    if orphan.is_set():
-        gateway.kill_spawned()
+    if gateway.is_orphaned:
+        gateway.spawned.kill_all()
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
@@ -11,9 +10,6 @@ from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.records import Stopped
 from wsraw.link.states import NEW, READY
 from wsraw.runtime.loop import Loop
-
-log = logging.getLogger("wsraw.gateway")
-
 
 LAST_WAIT: Final = 1.0
 """Seconds that clients have to close their side after everything has been written to them."""
@@ -71,7 +67,7 @@ class Stop:
     def advance(self, now: float) -> bool:
         """Go through the phases as far as possible; True, and the supervisor is told, after the
         last one."""
-        while self._phases and (self._phases[0](now)):
+        while self._phases and self._phases[0](now):
             self._phases.pop(0)
         if self._phases:
             return False

@@ -134,7 +134,7 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
         selector: Callable[[], selectors.BaseSelector] = Selector,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._away = 0.0
         self.now = self._seen = clock()
         self.before_sleep: Callable[[float], bool] | None = None
@@ -266,7 +266,7 @@ class Loop:
                 _yield()
         ready = iter(self._still_ready() if self._left else self._selector.select(timeout))
         self.now = now = self._skip_absence(before + timeout)
-        clock = self._clock
+        clock = self.clock
         since = clock()
         until = since + READ_TIME
         handler: Callable[[bool, bool], object] | None = None
@@ -309,7 +309,7 @@ class Loop:
 
     def _skip_absence(self, expected: float) -> float:
         """The loop's clock. What it is later than `expected`, beyond doubt, was a suspension."""
-        now = self._clock() - self._away
+        now = self.clock() - self._away
         if now > expected + AWAY_AFTER:
             self._away += now - expected
             now = expected
@@ -334,12 +334,12 @@ class Loop:
             return
         # Timers that are set meanwhile run in the next turn.
         last = self._order
-        until = self._clock() + TIMER_TIME
+        until = self.clock() + TIMER_TIME
         while times and times[0] <= now:
             when = heapq.heappop(times)
             timers = self._timers.pop(when)
             for index, timer in enumerate(timers):
-                if timer.order > last or self._clock() > until:
+                if timer.order > last or self.clock() > until:
                     self._put_back(when, timers[index:])
                     return
                 callback, timer.callback = timer.callback, None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wsraw.config.addresses import UNIX, parse_address
-from wsraw.gateway.admission.per_address import AddressLimits, address_key, most_connections
+from wsraw.gateway.admission.per_address import AddressLimits, address_key
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,3 @@ def test_connections_of_one_address_are_limited() -> None:
     for key in (b"a", None):
         admission.leave(key)
     assert admission._counts == {}
-
-
-@pytest.mark.parametrize(
-    ("descriptors", "most"), [(10, 1), (120, 88), (512, 461), (1024, 922), (1 << 20, 943_719)]
-)
-def test_a_tenth_of_the_descriptors_is_left_free(descriptors: int, most: int) -> None:
-    assert most_connections(descriptors) == most

@@ -28,14 +28,6 @@ ENOUGH: Final = 8
 MOST_REFUSED: Final = 16
 """Refused clients that are waited for at the same time; half of the descriptors kept in reserve."""
 
-LEAST_RESERVE: Final = 32
-"""Descriptors that are never given to clients: the link, files, connections that handlers open."""
-
-
-def most_connections(descriptors: int) -> int:
-    """How many connections fit that many descriptors, a tenth left for what handlers open."""
-    return max(1, descriptors - max(LEAST_RESERVE, descriptors // 10))
-
 
 def address_key(address: Address | str | None) -> bytes | None:
     """What an address counts as; None: it is not counted."""

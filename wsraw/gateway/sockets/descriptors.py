@@ -11,6 +11,9 @@ from typing import Final
 from wsraw.gateway.admission.per_address import MOST_REFUSED
 from wsraw.runtime.descriptors import ARE_NUMBERED, LOOK_UP, for_look_ups, reserve
 
+LEAST_RESERVE: Final = 32
+"""Descriptors that are never given to clients: the link, files, connections that handlers open."""
+
 TOO_MANY: Final = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
@@ -50,14 +53,17 @@ class Descriptors:
         except OSError:
             return False
 
-    def most_connections(self, most: int) -> int:
-        """`most`, or fewer connections, if fewer fit beside all that is open already and the
-        connections that wait for a refusal."""
-        if self._top == sys.maxsize:
-            return most
-        try:
-            with socket.socket() as probe:
-                taken = probe.fileno()
-        except OSError:
-            return 1
-        return max(1, min(most, self._top - taken - min(MOST_REFUSED, self.limit // 16)))
+    def most_connections(self) -> int:
+        """How many connections fit beside all that is open already and those that wait for a
+        refusal, if a tenth is left for what handlers open; 0 without a limit."""
+        if not self.limit:
+            return 0
+        most = self.limit - max(LEAST_RESERVE, self.limit // 10)
+        if ARE_NUMBERED:
+            try:
+                with socket.socket() as probe:
+                    taken = probe.fileno()
+            except OSError:
+                return 1
+            most = min(most, self._top - taken - min(MOST_REFUSED, self.limit // 16))
+        return max(1, most)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -48,12 +46,9 @@ class Sockets:
         loop: Loop,
         registry: Registry,
         settings: Settings,
-        most_connections: int = 0,
-        clock: Callable[[], float] = time.monotonic,
         descriptors: Descriptors | None = None,
     ) -> None:
         self.descriptors = descriptors or Descriptors()
-        self._clock = clock
         self.loop = loop
         self.registry = registry
         self.settings = settings
@@ -64,7 +59,7 @@ class Sockets:
         """Connections since the start, accepted or opened."""
         self.listeners: list[Listener] = []
         self.admission = AddressLimits(
-            settings.max_connections or most_connections, settings.max_connections_per_address
+            settings.max_connections, settings.max_connections_per_address
         )
         registry.policy.address_limits = self.admission
         self._refusals = Refusals(loop, self.descriptors)
@@ -233,7 +228,7 @@ class Sockets:
         changed, read_queue = self.registry.flow.changed, self.shared.read_queue
         if not changed and not read_queue:
             return
-        until = self._clock() + READ_TIME
+        until = self.loop.clock() + READ_TIME
         now = self.loop.now
         for entry in list(changed):
             del changed[entry]
@@ -249,7 +244,7 @@ class Sockets:
                 endpoint.update_reading()
             except Exception as error:
                 endpoint.handle_fault(error)
-            if self._clock() > until:
+            if self.loop.clock() > until:
                 break
         flow = self.registry.flow
         for endpoint in list(read_queue):
@@ -262,7 +257,7 @@ class Sockets:
                 endpoint.read_in_turn()
             except Exception as error:
                 endpoint.handle_fault(error)
-            if self._clock() > until:
+            if self.loop.clock() > until:
                 break
 
     def _pause_overdrawn(self) -> None:
@@ -329,7 +324,7 @@ class Sockets:
         if not dirty and not self.shared.ended:
             self._refusals.free()
             return
-        until = self._clock() + WRITE_TIME
+        until = self.loop.clock() + WRITE_TIME
         if dirty:
             for con in list(islice(dirty, WRITE_BUDGET)):
                 del dirty[con]
@@ -339,10 +334,10 @@ class Sockets:
                         endpoint.flush()
                     except Exception as error:
                         endpoint.handle_fault(error)
-                    if self._clock() > until:
+                    if self.loop.clock() > until:
                         break
         if self.shared.ended:
-            self._close_ended(max(until, self._clock() + WRITE_TIME / 2))
+            self._close_ended(max(until, self.loop.clock() + WRITE_TIME / 2))
         self._refusals.free()
 
     def _close_ended(self, until: float) -> None:
@@ -356,7 +351,7 @@ class Sockets:
                     endpoint.close()
                 except Exception as error:
                     endpoint.free(error)
-                if self._clock() > until:
+                if self.loop.clock() > until:
                     self.shared.ended = ended[index:]
                     break
 
