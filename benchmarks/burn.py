@@ -7,14 +7,12 @@ connection that asks for the burning.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
-from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.load.clients import Client
 from wsraw.tools.drill.load.load import Load
-from wsraw.tools.drill.load.stream import TEXT
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.target.run import Run
 
@@ -27,24 +25,22 @@ BOUND = 3.0
 class Burner(Client):
     """Asks for the burning every EVERY seconds. It is not one of those that are measured."""
 
-    def __init__(self, loop: Loop, address: tuple[str, int]) -> None:
-        self.loop = loop
+    def __init__(self, address: tuple[str, int]) -> None:
+        super().__init__(address, "websocket")
         self.burnt = 0
-        super().__init__(self, address, "websocket")
 
-    def handle_open(self, client: Any) -> None:
-        """Begin once all have come: nobody knows yet what is slow while they do."""
-        self.loop.call_later(EVERY, self._ask)
-
-    def handle_end(self, client: Any, how: str) -> None:
-        """It must not be."""
+    async def burn(self) -> None:
+        """Connect once all others have: nobody knows yet what is slow while they do."""
+        how = await self.connect()
+        while not how:
+            await asyncio.sleep(EVERY)
+            if self.is_open:
+                self.send(b"burn", is_text=True)
+            else:
+                how = await self.ended
         sys.exit(f"the one who burns was disconnected: {how}")
 
-    def _ask(self) -> None:
-        self.send_frame(TEXT, b"burn")
-        self.loop.call_later(EVERY, self._ask)
-
-    def handle_record(self, opcode: int, data: bytes) -> None:
+    def handle_data(self, data: bytes, is_text: bool) -> None:
         """It has burnt."""
         self.burnt += 1
 
@@ -52,13 +48,16 @@ class Burner(Client):
 def measure(plan: Plan, burn: bool) -> tuple[Load, int]:
     """The load, and how often a handler has burnt meanwhile."""
     run = Run(plan, HANDLERS)
+    load = Load(plan, run.address)
+    burner = Burner(run.address)
+    burning: list[asyncio.Task[None]] = []
+
+    def begin() -> None:
+        if burn:
+            burning.append(asyncio.create_task(burner.burn()))
+
     try:
-        loop = Loop()
-        load = Load(plan, run.address, loop)
-        burner = Burner(loop, run.address)
-        load.run(burner.open if burn else lambda: None)
-        burner.abort()
-        loop.close()
+        asyncio.run(load.run(begin))
         if run.stop(keep_folder=False):
             sys.exit("the run did not end well:\n" + run.last_lines())
         return load, burner.burnt

@@ -15,7 +15,7 @@ from benchmarks.netns import GATEWAY_AT, CannotMake, Namespaces
 from wsraw.commands.keys import make_pair
 from wsraw.runtime import launch
 from wsraw.supervisor.run_folder.folder import count_dead_letters
-from wsraw.tools.drill.faults import FaultError
+from wsraw.tools.drill.plan import DrillError
 from wsraw.tools.drill.target.close_log import VARIABLE
 from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import ECHO
@@ -103,7 +103,7 @@ class Crew:
         """Which process has which key, of those that serve."""
         try:
             by_hand = self.status()["by_hand"]
-        except FaultError:
+        except DrillError:
             # It is not up yet.
             return {}
         return {each["key"]: each["instance"] for each in by_hand if each["state"] == "ready"}

@@ -14,6 +14,7 @@ retransmissions, and the longest pause.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
 import sys
 import tempfile
@@ -26,9 +27,8 @@ from benchmarks import wire
 from benchmarks.crew import Crew, retransmitted
 from benchmarks.netns import CannotMake, Namespaces
 from benchmarks.reloads import breaches
-from wsraw.runtime.loop import Loop
-from wsraw.tools.drill.load.load import Load, LoadError
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.load.load import Load
+from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.close_log import CloseLog
 
 CANNOT = 2
@@ -98,19 +98,15 @@ def measure(crew: Crew, phase: Phase, address: tuple[str, int], rate: float) -> 
     )  # fmt: skip
     before, sent_again = crew.sessions(), retransmitted()
     crew.net.shape(phase.delay, phase.loss)
-    loop = Loop()
     # Reports of the last phase are about its clients.
     crew.close_log.write_bytes(b"")
-    load = Load(plan, address, loop, close_log=CloseLog(crew.close_log))
+    load = Load(plan, address, close_log=CloseLog(crew.close_log))
 
     def begin() -> None:
         for at, act in phase.acts:
-            loop.call_later(at, partial(act, crew))
+            asyncio.get_running_loop().call_later(at, partial(act, crew))
 
-    try:
-        load.run(begin)
-    finally:
-        loop.close()
+    asyncio.run(load.run(begin))
     crew.net.shape(0.0, 0.0)
     crew.wait_for(crew.is_complete, BACK_WITHIN)
     wrong, _ = load.close_records.disconnected("at-least-once")
@@ -156,7 +152,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def drill(options: argparse.Namespace) -> list[str]:
-    """Raises CannotMake and LoadError."""
+    """Raises CannotMake and DrillError."""
     with Namespaces(options.network) as net, _folder() as folder:
         print(f"network: {net.how}", flush=True)
         wire.enter(net.gateway)
@@ -189,7 +185,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         found = drill(options)
-    except (CannotMake, LoadError) as error:
+    except (CannotMake, DrillError) as error:
         print(f"cannot: {error}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:

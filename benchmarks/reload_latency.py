@@ -23,8 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import SERVERS, build
-from wsraw.tools.drill.faults import FaultError
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.control import RunControl
 from wsraw.tools.drill.target.run import Run
 
@@ -56,7 +55,7 @@ def measure(
                 while not over.is_set():
                     disturb(target)
                     times += 1
-            except FaultError as error:
+            except DrillError as error:
                 failed.append(error)
 
         thread = threading.Thread(target=work)

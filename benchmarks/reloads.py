@@ -8,13 +8,13 @@ some were due.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 
-from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.target.close_log import CloseLog
@@ -31,8 +31,7 @@ def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
     """The load, for as long as `disturb` takes, and how long that was."""
     run = Run(plan)
     try:
-        loop = Loop()
-        load = Load(plan, run.address, loop, close_log=CloseLog(run.close_log))
+        load = Load(plan, run.address, close_log=CloseLog(run.close_log))
         took: list[float] = []
         failed: list[BaseException] = []
 
@@ -43,12 +42,11 @@ def under_load(plan: Plan, disturb: Disturb) -> tuple[Load, float]:
             except BaseException as error:
                 failed.append(error)
             took.append(time.monotonic() - began)
-            loop.call_soon_threadsafe(load.interrupt)
+            load.interrupt()
 
         thread = threading.Thread(target=work, daemon=True)
-        load.run(thread.start)
+        asyncio.run(load.run(thread.start))
         thread.join()
-        loop.close()
         if failed:
             raise failed[0]
         if run.stop(keep_folder=False):

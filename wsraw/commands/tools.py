@@ -97,7 +97,7 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
     duplicated or reordered, and that no client is disconnected. Exit code 1: a check failed.
     """
     from wsraw.tools.drill import drill as drills
-    from wsraw.tools.drill.plan import Plan, PlanError
+    from wsraw.tools.drill.plan import DrillError, Plan
 
     numbers = [text for text in workers if text.isascii() and text.isdigit()]
     counts = [click.IntRange(1, programs.MOST)(text) for text in numbers]
@@ -107,7 +107,7 @@ def drill(as_json: bool, workers: tuple[str, ...], **values: Any) -> int:
         for entry in programs.parse_all(also, os.path.isfile) if also else ():
             check_program(entry.program)
         return drills.main(plan, as_json)
-    except (PlanError, drills.CannotDrill) as error:
+    except DrillError as error:
         raise WrongUse(str(error)) from error
 
 

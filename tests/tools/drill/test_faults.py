@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import UNIT, eventually
-from wsraw.tools.drill.faults import FaultError, FaultInjection
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.faults import FaultInjection
+from wsraw.tools.drill.plan import DrillError, Plan
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"
@@ -35,7 +35,7 @@ class Sleepers:
     def reload(self) -> None:
         if self.refuses:
             self.refused += 1
-            raise FaultError("reload: no")
+            raise DrillError("reload: no")
         self.reloads += 1
 
     def gateway(self) -> int:

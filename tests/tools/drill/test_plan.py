@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsraw.tools.drill.plan import Plan, PlanError
+from wsraw.tools.drill.plan import DrillError, Plan
 
 
 @pytest.mark.parametrize(
@@ -15,19 +15,19 @@ def test_an_address_to_connect_to_is_parsed(text: str, address: tuple[str, int])
 
 @pytest.mark.parametrize("text", ["8000", ":8000", "host:", "host:x", "host:0", "host:65536"])
 def test_text_that_is_not_host_and_port_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match="HOST:PORT"):
+    with pytest.raises(DrillError, match="HOST:PORT"):
         Plan(connect=text)
 
 
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
-    with pytest.raises(PlanError, match="both 0"):
+    with pytest.raises(DrillError, match="both 0"):
         Plan(websockets=0, raw=0)
-    with pytest.raises(PlanError, match="--connect"):
+    with pytest.raises(DrillError, match="--connect"):
         Plan(run_dir="/tmp/x")
-    with pytest.raises(PlanError, match="leave out --connect"):
+    with pytest.raises(DrillError, match="leave out --connect"):
         Plan(connect="h:1", kill_supervisor_every=1.0)
-    with pytest.raises(PlanError, match="leave out --connect"):
+    with pytest.raises(DrillError, match="leave out --connect"):
         Plan(connect="h:1", hang_every=1.0)
     for name in ("kill_gateway_every", "kill_supervisor_every"):
-        with pytest.raises(PlanError, match="--hang-every"):
+        with pytest.raises(DrillError, match="--hang-every"):
             Plan(hang_every=1.0, **{name: 1.0})  # type: ignore[arg-type]

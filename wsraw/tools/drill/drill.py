@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import time
@@ -10,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from wsraw.runtime.loop import Loop
 from wsraw.supervisor.run_folder.folder import count_dead_letters
-from wsraw.tools.drill.faults import CAN_SUSPEND, FaultCounts, FaultError, FaultInjection
-from wsraw.tools.drill.load.load import Load, LoadError
+from wsraw.tools.drill.faults import CAN_SUSPEND, FaultCounts, FaultInjection
+from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.report import Report
 from wsraw.tools.drill.target.close_log import CloseLog
-from wsraw.tools.drill.target.run import Run, RunError
+from wsraw.tools.drill.target.control import RunControl
+from wsraw.tools.drill.target.run import Run
 
 BREACH: Final = 1
 """The exit code."""
@@ -28,18 +29,12 @@ PROGRESS_ELSEWHERE: Final = 10.0
 """The same where lines are kept."""
 
 
-class CannotDrill(Exception):  # noqa: N818
-    """There is nothing to report; the text says why."""
-
-
 def main(plan: Plan, as_json: bool) -> int:
-    """Run the drill and print the report; returns the exit code. Raises CannotDrill."""
+    """Run the drill and print the report; returns the exit code. Raises DrillError."""
     # SIGTERM ends the drill as Ctrl-C does, so that no run folder is left.
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = drill(plan, progress=not as_json or sys.stderr.isatty())
-    except (LoadError, RunError, FaultError) as error:
-        raise CannotDrill(str(error)) from error
     finally:
         signal.signal(signal.SIGTERM, old)
     print(report.json() if as_json else report.table())
@@ -47,8 +42,7 @@ def main(plan: Plan, as_json: bool) -> int:
 
 
 def drill(plan: Plan, *, progress: bool = False, timeouts: float = 1.0) -> Report:
-    """Drill a run of its own, or that of the plan. Raises LoadError, RunError, and FaultError if
-    the run cannot be controlled.
+    """Drill a run of its own, or that of the plan. Raises DrillError.
 
     `timeouts` is a factor of the time limits of the load.
     """
@@ -80,33 +74,32 @@ def _drill(
     progress: bool,
     timeouts: float,
 ) -> Report:
-    loop = Loop()
-    log = CloseLog(run.close_log) if run is not None else None
-    load = Load(plan, address, loop, timeouts, log)
+    load = Load(plan, address, timeouts, CloseLog(run.close_log) if run is not None else None)
     faults: FaultInjection | None = None
     letters_before = 0
     if folder is not None:
         letters_before = count_dead_letters(folder)
-        # Only here: a load alone needs no ZeroMQ.
-        from wsraw.tools.drill.target.control import RunControl
-
         control = RunControl(folder, run)
         # Fail now if the run cannot be controlled.
         control.workers()
         faults = FaultInjection(plan, control)
     counts = faults.counts if faults is not None else FaultCounts()
-    if progress:
-        _show_progress(load, counts)
+
+    async def run_load() -> None:
+        shown = asyncio.create_task(_show_progress(load, counts)) if progress else None
+        if faults is not None:
+            await load.run(faults.start, faults.load_ended)
+        else:
+            await load.run()
+        if shown is not None:
+            shown.cancel()
+
     try:
         with _interrupted_by_signals(load):
-            if faults is not None:
-                load.run(faults.start, faults.load_ended)
-            else:
-                load.run()
+            asyncio.run(run_load())
     finally:
         if faults is not None:
             faults.stop()
-        loop.close()
         if progress and sys.stderr.isatty():
             print(file=sys.stderr)
     figures = _figures(plan, load, counts)
@@ -122,7 +115,7 @@ def _interrupted_by_signals(load: Load) -> Iterator[None]:
     # An ignored signal (SIGINT, with & in a script) stays ignored.
     old = {number: handler for number, handler in both.items() if handler != signal.SIG_IGN}
     for number in old:
-        signal.signal(number, lambda *_: load.loop.call_soon_threadsafe(load.interrupt))
+        signal.signal(number, lambda *_: load.interrupt())
     try:
         yield
     finally:
@@ -188,13 +181,12 @@ def _figures(plan: Plan, load: Load, faults: FaultCounts) -> dict[str, Any]:
     }
 
 
-def _show_progress(load: Load, faults: FaultCounts) -> None:
+async def _show_progress(load: Load, faults: FaultCounts) -> None:
     """Print a line on stderr from time to time; on a terminal it replaces the last one."""
     terminal = sys.stderr.isatty()
-    every = PROGRESS_ON_TERMINAL if terminal else PROGRESS_ELSEWHERE
-
-    def show() -> None:
-        load.loop.call_later(every, show)
+    start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
+    while True:
+        await asyncio.sleep(PROGRESS_ON_TERMINAL if terminal else PROGRESS_ELSEWHERE)
         seen, started = load.figures, load.schedule.started
         elapsed = time.monotonic() - started if started else 0.0
         text = (
@@ -207,7 +199,4 @@ def _show_progress(load: Load, faults: FaultCounts) -> None:
         if load.plan.kills_gateways:
             above = faults.gateway_kills + faults.supervisor_kills
             text += f", {above} kills of gateway and supervisor"
-        start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
         print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
-
-    load.loop.call_later(every, show)

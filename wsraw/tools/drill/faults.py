@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.plan import DrillError, Plan
 
 JOIN_TIMEOUT: Final = 60.0
 """Seconds that a reload under way at the end may take."""
@@ -25,7 +25,7 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Target(Protocol):
-    """The run under test; used by several threads. Methods raise FaultError."""
+    """The run under test; used by several threads. Methods raise DrillError."""
 
     def workers(self) -> Sequence[int]:
         """The pids of the worker processes."""
@@ -38,10 +38,6 @@ class Target(Protocol):
 
     def reload(self) -> None:
         """Replace all workers; returns when that is done."""
-
-
-class FaultError(Exception):
-    """The run did not do what it was asked to; the text says why."""
 
 
 @dataclass
@@ -113,7 +109,7 @@ class FaultInjection:
             deaths = self._supervisor_deaths
             try:
                 inject()
-            except FaultError as error:
+            except DrillError as error:
                 # A run whose supervisor is dead may refuse anything.
                 if deaths == self._supervisor_deaths and not self._is_supervisor_dead:
                     self.counts.failures.append(str(error))
@@ -129,7 +125,7 @@ class FaultInjection:
         self._over.wait(self._plan.stop_for)
         try:
             alive = pid in self._target.workers()
-        except FaultError:
+        except DrillError:
             # Better to signal another process than to leave a worker suspended.
             alive = True
         if alive:
@@ -146,7 +142,7 @@ class FaultInjection:
         self._supervisor_deaths += 1
         try:
             self._target.kill_supervisor()
-        except FaultError as error:
+        except DrillError as error:
             self.counts.failures.append(str(error))
         self._is_supervisor_dead = False
         self.counts.supervisor_kills += 1

@@ -68,6 +68,8 @@ class Figures:
     """Due while their connection was down."""
     answered: int = 0
     """Records that came back, each counted once, in any order."""
+    outstanding: int = 0
+    """Sent on connections that are open, and not answered."""
     lost: int = 0
     doubled: int = 0
     reordered: int = 0

@@ -8,8 +8,9 @@ from wsraw.config import programs
 from wsraw.link.rules import split_host_port
 
 
-class PlanError(ValueError):
-    """Options that contradict each other; the text says what to write instead."""
+class DrillError(Exception):
+    """Options contradict each other, the run or the load cannot begin, or the run did not do what
+    it was asked to; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,37 +57,37 @@ class Plan:
         )
 
     def __post_init__(self) -> None:
-        """Raises PlanError."""
+        """Raises DrillError."""
         if not self.websockets and not self.raw:
-            raise PlanError("--websockets and --raw are both 0; the drill needs connections")
+            raise DrillError("--websockets and --raw are both 0; the drill needs connections")
         if not self.workers and not self.also:
-            raise PlanError("--workers: the drill needs at least one")
+            raise DrillError("--workers: the drill needs at least one")
         try:
             programs.parse_all(self.also)
         except ValueError as error:
-            raise PlanError(f"--{error}") from error
+            raise DrillError(f"--{error}") from error
         if self.connect:
             self.address()
         elif self.run_dir:
-            raise PlanError("--run-dir needs --connect HOST:PORT of the same run")
+            raise DrillError("--run-dir needs --connect HOST:PORT of the same run")
         if self.connect and self.kill_supervisor_every:
-            raise PlanError(
+            raise DrillError(
                 "--kill-supervisor-every needs a run that the drill can start again: leave out "
                 "--connect"
             )
         if self.connect and self.hang_every:
-            raise PlanError(
+            raise DrillError(
                 "--hang-every needs a run with the drill's own handlers: leave out --connect"
             )
         if self.hang_every and self.kills_gateways:
-            raise PlanError(
+            raise DrillError(
                 "--hang-every cannot be used with --kill-gateway-every or --kill-supervisor-every: "
                 "the message that hangs would be lost with the gateway"
             )
 
     def address(self) -> tuple[str, int]:
-        """Host and port of `connect`. Raises PlanError."""
+        """Host and port of `connect`. Raises DrillError."""
         host, port = split_host_port(self.connect) or ("", None)
         if not port:
-            raise PlanError(f"--connect {self.connect}: write HOST:PORT, as in 127.0.0.1:8000")
+            raise DrillError(f"--connect {self.connect}: write HOST:PORT, as in 127.0.0.1:8000")
         return host, port

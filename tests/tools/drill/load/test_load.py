@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 
@@ -9,10 +10,9 @@ import pytest
 
 from tests.deadline import UNIT
 from tests.tools.drill.faulty import Disconnect, Mistake, faulty, right
-from wsraw.runtime.loop import Loop
 from wsraw.tools.drill.drill import drill
-from wsraw.tools.drill.load.load import Load, LoadError
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.load.load import Load
+from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.report import Report
 
 KINDS = pytest.mark.parametrize("kind", ["websocket", "raw"])
@@ -142,23 +142,25 @@ def test_messages_to_a_server_that_falls_silent_count_as_lost(kind: str) -> None
 def test_a_server_that_never_answers_ends_the_drill() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         plan = Plan(connect=f"127.0.0.1:{sock.getsockname()[1]}", websockets=1, raw=0)
-        with pytest.raises(LoadError, match="did not open"):
+        with pytest.raises(DrillError, match="did not open"):
             drill(plan, timeouts=0.03)
 
 
 def test_a_server_that_refuses_the_connection_ends_the_drill() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    with pytest.raises(LoadError, match="refused"):
+    with pytest.raises(DrillError, match="refused"):
         drill(Plan(connect=f"127.0.0.1:{port}"))
 
 
 def test_an_interrupt_ends_the_load_early_and_waits_for_all_answers() -> None:
     with faulty() as port:
         plan = Plan(connect=f"127.0.0.1:{port}", websockets=4, raw=4, seconds=600, rate=800)
-        loop = Loop()
-        load = Load(plan, plan.address(), loop)
-        load.run(lambda: loop.call_later(0.3, load.interrupt))
-        loop.close()
+        load = Load(plan, plan.address())
+
+        def interrupt_later() -> None:
+            asyncio.get_running_loop().call_later(0.3, load.interrupt)
+
+        asyncio.run(load.run(interrupt_later))
     assert 0 < load.figures.sent == load.figures.answered < 800 * 600
     assert load.close_records.disconnected("at-least-once") == ({}, {})

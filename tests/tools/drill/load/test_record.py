@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsraw.tools.drill.figures import Figures
-from wsraw.tools.drill.load.record import HEADER, MAGIC, Checker, filler
+from wsraw.tools.drill.load.record import HEADER, MAGIC, Checker, Records, filler
 
 
 class SentRecords:
@@ -100,3 +100,28 @@ def test_the_checker_waits_until_the_last_record_arrives() -> None:
     sent_records.receive(9)
     assert not sent_records.checker.waiting
     assert (sent_records.checker.overtaken, sent_records.checker.outstanding) == (1, 1)
+
+
+def records(count: int, size: int = 40) -> list[bytes]:
+    checker = Checker(9, size, 0, Figures())
+    return [checker.send() for _ in range(count)]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 39, 40, 41, 1000])
+def test_records_are_found_however_the_stream_is_cut(cut: int) -> None:
+    sent = records(5)
+    data = b"".join(sent)
+    parser = Records(40)
+    got = [record for n in range(0, len(data), cut) for record in parser.receive(data[n : n + cut])]
+    assert got == sent
+
+
+def test_records_behind_junk_are_found() -> None:
+    one, two, three, four = records(4)
+    assert Records(40).receive(one + two[:-5] + three + four) == [one, two[:-5], three, four]
+    assert Records(40).receive(one[:-1] + two) == [one[:-1], two]
+    assert Records(40).receive(one + b"junk" + two + three) == [one, b"junk", two, three]
+
+
+def test_a_stream_of_junk_is_returned_as_junk() -> None:
+    assert b"".join(Records(40).receive(b"x" * 100)) == b"x" * 99

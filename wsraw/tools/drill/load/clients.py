@@ -1,270 +1,262 @@
-"""I/O. The drill's clients: those that are verified, and one that hangs workers."""
+"""I/O. The drill's clients: those that are verified, and one that hangs workers.
+
+Their side of the WebSocket protocol is that of the websockets library, which shares no parser with
+the gateway. So a mistake that the gateway makes in both directions does not cancel out.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import socket
 import time
-from typing import Any, Final, Protocol
+from typing import Final
 
-from wsraw.runtime.loop import Loop
-from wsraw.tools.drill.figures import Pause
-from wsraw.tools.drill.load import stream
-from wsraw.tools.drill.load.record import Checker
-from wsraw.tools.drill.load.stream import BINARY, CLOSE, PING, PONG, TEXT
+from websockets.client import ClientProtocol
+from websockets.frames import Frame
+from websockets.protocol import OPEN
+from websockets.uri import WebSocketURI
+
+from wsraw.tools.drill.figures import Figures, Pause
+from wsraw.tools.drill.load.record import HEADER, Checker, Records
+from wsraw.tools.drill.load.schedule import Schedule
+from wsraw.tools.drill.target.close_records import ConnectionEnd
 from wsraw.tools.drill.target.echo import HANG
-
-RECEIVE: Final = 1 << 16
 
 Address = tuple[str, int]
 
-
-class Owner(Protocol):
-    """What a client reports to."""
-
-    loop: Loop
-
-    def handle_open(self, client: Any) -> None:
-        """The client can carry data."""
-
-    def handle_end(self, client: Any, how: str) -> None:
-        """The client is closed; `how` as text."""
+NOT_CLOSED: Final = "it did not close"
 
 
-class Client:
-    """One connection to the server, raw or WebSocket. A closed one can be opened again."""
+class Client(asyncio.Protocol):
+    """One connection to the server, raw or WebSocket. A closed one can be connected again."""
 
-    def __init__(self, owner: Owner, address: Address, kind: str) -> None:
+    def __init__(self, address: Address, kind: str) -> None:
         self.kind = kind
-        self.is_open = False
-        self.was_open = False
-        """Whether the connection could carry data since `open`."""
-        self.closing = False
-        """The drill has asked the server to close."""
+        self.connected = False
+        """The connection was opened, and has not ended."""
         self.name = ""
         """The client's address, as the server should see it."""
-        self._owner = owner
+        self.ended: asyncio.Future[str]
+        """How the connection has ended; since the last `connect`."""
         self._address = address
-        self._sock: socket.socket | None = None
-        self._connected = False
-        self._output = bytearray()
-        self._head = b""
-        self._key = b""
-        self._frames = stream.Frames()
-        self._ended = ""
+        self._opened: asyncio.Future[str]
+        self._transport: asyncio.Transport
+        self._protocol: ClientProtocol
+        self._failure = ""
+        self._closing = False
 
-    def open(self) -> None:
-        """Connect; `handle_open` or `handle_end` follows in a later turn."""
-        self.is_open = self.was_open = self.closing = self._connected = False
-        self._output.clear()
-        self._head = b""
-        self._frames = stream.Frames()
-        self._ended = ""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
-        self._sock.setblocking(False)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.connect_ex(self._address)
-        self._owner.loop.watch(self._sock, self._handle, write=True)
+    async def connect(self) -> str:
+        """Open the connection; returns why that failed, else an empty text."""
+        loop = asyncio.get_running_loop()
+        self._opened, self.ended = loop.create_future(), loop.create_future()
+        self._failure, self._closing = "", False
+        host, port = self._address
+        self._protocol = ClientProtocol(WebSocketURI(False, host, port, "/", ""), max_size=None)
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, self._address)
+            await loop.create_connection(lambda: self, sock=sock)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                return f"connect: {_text(error)}"
+            raise
+        try:
+            return await self._opened
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection can carry data."""
+        return self.connected and (self.kind == "raw" or self._protocol.state is OPEN)
+
+    def send(self, data: bytes, *, is_text: bool = False) -> None:
+        if self.kind == "raw":
+            self._transport.write(data)
+            return
+        if is_text:
+            self._protocol.send_text(data)
+        else:
+            self._protocol.send_binary(data)
+        self._flush()
 
     def close(self) -> None:
         """Ask the server to close."""
-        if self._sock is None or self.closing:
+        if self._closing or not self.is_open:
             return
-        self.closing = True
-        if self.kind == "websocket":
-            self.send_frame(CLOSE, (1000).to_bytes(2, "big"))
-        elif not self._output:
-            self._half_close()
+        self._closing = True
+        if self.kind == "raw":
+            self._transport.write_eof()
+        else:
+            self._protocol.send_close(1000)
+            self._flush()
+
+    def abort(self) -> None:
+        """Close the socket at once, if it is open."""
+        if self.connected:
+            self._transport.abort()
 
     @property
     def closed_in_order(self) -> bool:
         """Whether the server closed as asked."""
-        wanted = "1000" if self.kind == "websocket" else "eof"
-        return self.closing and self._ended == wanted
+        wanted = "eof" if self.kind == "raw" else "1000"
+        return self._closing and self.ended.result() == wanted
 
-    def abort(self) -> None:
-        """Close the socket without a report."""
-        if self._sock is not None:
-            self._owner.loop.unwatch(self._sock)
-            self._sock.close()
-            self._sock = None
-        self.is_open = False
+    # --- for subclasses ---
 
-    def send_frame(self, opcode: int, payload: bytes) -> None:
-        self.write(stream.frame(opcode, payload, self._key[:4]))
+    def handle_open(self) -> None:
+        """The connection can carry data."""
 
-    def write(self, data: bytes) -> None:
-        """Send, or queue what the socket does not take yet."""
-        if self._output or self._sock is None:
-            self._output += data
-            return
-        try:
-            sent = self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            # Reading shows more about the end: a close frame may have come before.
-            return
-        if sent < len(data):
-            self._output += data[sent:]
-            self._owner.loop.watch(self._sock, self._handle, read=True, write=True)
+    def handle_data(self, data: bytes, is_text: bool) -> None:
+        """Take a message, or raw data in any pieces."""
 
-    def handle_record(self, opcode: int, data: bytes) -> None:
-        """Take a data frame, or with opcode 0 raw data in any pieces; for subclasses."""
+    def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
+        """How the connection has ended: `how` as text, empty if the drill closed it. `looks_lost`:
+        the client sees this if its gateway has died."""
+        raise NotImplementedError
 
-    # --- the socket ---
+    # --- the transport ---
 
-    def _handle(self, readable: bool, writable: bool) -> None:
-        assert self._sock is not None
-        if not self._connected:
-            self._handle_connected()
-            return
-        if readable:
-            try:
-                data = self._sock.recv(RECEIVE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._end(self._ended or (error.strerror or str(error)).lower())
-                return
-            if not data:
-                self._ended = self._ended or "eof"
-                self._end(self._ended)
-                return
-            try:
-                self._receive(data)
-            except stream.StreamError as error:
-                self._end(str(error))
-                return
-        if writable and self._output:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        host, port = transport.get_extra_info("sockname")[:2]
+        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self.kind == "raw":
+            self._handle_open()
+        else:
+            self._protocol.send_request(self._protocol.connect())
             self._flush()
 
-    def _handle_connected(self) -> None:
-        assert self._sock is not None
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._end(f"connect: {os.strerror(error).lower()}")
-            return
-        self._connected = True
-        host, port = self._sock.getsockname()[:2]
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._owner.loop.watch(self._sock, self._handle, read=True)
-        if self.kind == "websocket":
-            self._key = os.urandom(16)
-            self.write(stream.request(f"{self._address[0]}:{self._address[1]}", self._key))
-        else:
-            self._opened()
-
-    def _opened(self) -> None:
-        self.is_open = self.was_open = True
-        self._owner.handle_open(self)
-
-    def _receive(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         if self.kind == "raw":
-            self.handle_record(0, data)
+            self.handle_data(data, False)
             return
-        if not self.is_open:
-            self._head += data
-            head, end, data = self._head.partition(b"\r\n\r\n")
-            if not end:
-                return
-            stream.check_response(head, self._key)
-            self._opened()
-        for opcode, payload in self._frames.receive(data):
-            if opcode < CLOSE:
-                self.handle_record(opcode, payload)
-            elif opcode == PING:
-                self.send_frame(PONG, payload)
-            elif opcode == CLOSE:
-                self._ended = stream.close_text(payload)
-                if not self.closing:
-                    self.send_frame(CLOSE, payload[:2])
+        protocol = self._protocol
+        protocol.receive_data(data)
+        events = protocol.events_received()
+        error = protocol.parser_exc
+        if protocol.handshake_exc is not None:
+            error = ValueError(f"handshake: {protocol.handshake_exc}")
+        if error is None and not self._opened.done() and protocol.state is OPEN:
+            self._handle_open()
+        for frame in events:
+            if not isinstance(frame, Frame) or frame.opcode not in (0, 1, 2):
+                continue
+            if frame.opcode == 0 or not frame.fin:
+                error = ValueError("messages must not be fragmented")
+                break
+            self.handle_data(bytes(frame.data), frame.opcode == 1)
+        if error is not None:
+            self._failure = f"the server broke the protocol: {error}"
+            self._transport.abort()
+        else:
+            self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        how = "eof" if error is None else _text(error)
+        closed = self._protocol.close_rcvd
+        if closed is not None:
+            how = f"{closed.code:d} {closed.reason}".strip()
+        self.connected = False
+        self.ended.set_result(self._failure or how)
+        if not self._opened.done():
+            self._opened.set_result(self._failure or how)
+
+    def _handle_open(self) -> None:
+        self.connected = True
+        self._opened.set_result("")
+        self.handle_open()
 
     def _flush(self) -> None:
-        assert self._sock is not None
-        try:
-            del self._output[: self._sock.send(self._output)]
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self._output.clear()
-        if not self._output:
-            self._owner.loop.watch(self._sock, self._handle, read=True)
-            if self.closing and self.kind == "raw":
-                self._half_close()
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
 
-    def _half_close(self) -> None:
-        assert self._sock is not None
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            # Already closed; reading shows how.
-            pass
 
-    def _end(self, how: str) -> None:
-        self.abort()
-        self._owner.handle_end(self, how)
+def _text(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return (os.strerror(number) if number else str(error)).lower()
 
 
 class VerifiedClient(Client):
     """A client that sends records and checks what comes back."""
 
     checker: Checker
+    """Of the records since the last connect."""
 
-    def __init__(self, owner: Load, address: Address, kind: str, number: int, size: int) -> None:
-        super().__init__(owner, address, kind)
+    def __init__(
+        self,
+        address: Address,
+        kind: str,
+        number: int,
+        size: int,
+        schedule: Schedule,
+        figures: Figures,
+    ) -> None:
+        super().__init__(address, kind)
         self.number = number
         self.pause = Pause()
-        self._load = owner
-        self._opcode = TEXT if number % 2 else BINARY
+        self._is_text = kind != "raw" and number % 2 == 1
         self._size = size
-        self._records = stream.Records(size)
+        self._schedule = schedule
+        self._figures = figures
+        self._records: Records
 
-    def begin(self, checker: Checker) -> None:
-        """Begin with a fresh checker after a connect."""
-        self.checker = checker
-        self._records = stream.Records(self._size)
+    def handle_open(self) -> None:
+        first = self._schedule.next_round(self.number)
+        self.checker = Checker(self.number, self._size, first, self._figures)
+        self._records = Records(self._size)
 
     def send_next(self, due: float) -> None:
         """Send the next record, which was due then."""
-        record = self.checker.send()
-        self.pause.due(due)
-        if self.kind == "raw":
-            self.write(record)
-        else:
-            self.send_frame(self._opcode, record)
+        figures = self._figures
+        figures.sent += 1
+        figures.outstanding += 1
+        for pause in (figures.pause, self.pause):
+            pause.due(due)
+        self.send(self.checker.send(), is_text=self._is_text)
 
-    def handle_record(self, opcode: int, data: bytes) -> None:
+    def handle_data(self, data: bytes, is_text: bool) -> None:
         now = time.monotonic()
-        if opcode:
-            self._check(opcode, data, now)
-        else:
-            for record in self._records.receive(data):
-                self._check(0, record, now)
+        for record in self._records.receive(data) if self.kind == "raw" else (data,):
+            self._check(record if is_text == self._is_text else b"", now)
         self.pause.arrived(now, self.checker.waiting)
 
-    def _check(self, opcode: int, record: bytes, now: float) -> None:
-        if opcode and opcode != self._opcode:
-            record = b""
+    def _check(self, record: bytes, now: float) -> None:
         number = self.checker.receive(record)
         if number is not None:
-            self._load.handle_answer(self, number, now)
+            figures = self._figures
+            figures.latency.add(now - self._schedule.due_in_round(self.number, number))
+            figures.outstanding -= 1
+            figures.pause.arrived(now, figures.outstanding > 0)
 
-
-class Load(Owner, Protocol):
-    """What a verified client reports to."""
-
-    def handle_answer(self, client: VerifiedClient, number: int, now: float) -> None:
-        """The record of that round has come back."""
+    def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
+        checker, figures = self.checker, self._figures
+        answered = checker.expected > checker.first
+        sent = checker.next > checker.first
+        header = checker.record(checker.first)[:HEADER].decode() if answered else ""
+        # Messages that were lost with a gateway had perhaps not reached a worker.
+        is_known = answered if looks_lost else sent or self.kind != "raw"
+        # After a disconnection, only records that a later one has overtaken are lost.
+        lost = checker.overtaken if how and how != NOT_CLOSED else checker.outstanding
+        figures.lost += lost
+        figures.cut_off += checker.outstanding - lost
+        figures.outstanding -= checker.outstanding
+        self.pause.give_up(time.monotonic())
+        return ConnectionEnd(self.kind, self.name, header, is_known, how)
 
 
 class HangClient(Client):
     """A client whose messages hang the worker that handles them."""
 
-    def __init__(self, owner: Owner, address: Address, every: float) -> None:
-        super().__init__(owner, address, "websocket")
+    def __init__(self, address: Address, every: float) -> None:
+        super().__init__(address, "websocket")
         self.busy = False
         """A message hangs."""
         self._every = every
@@ -281,5 +273,9 @@ class HangClient(Client):
         if not self.is_open or self.busy:
             return False
         self.busy = True
-        self.send_frame(TEXT, HANG.encode())
+        self.send(HANG.encode(), is_text=True)
         return True
+
+    def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
+        self.busy = False
+        return ConnectionEnd("hang", self.name, how=how)

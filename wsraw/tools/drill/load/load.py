@@ -1,4 +1,4 @@
-"""I/O. The load: verified clients on a fixed schedule, in one process and one loop.
+"""I/O. The load: verified clients on a fixed schedule, in one process and one asyncio loop.
 
 A message is due at a fixed time, whatever the server does, and its latency counts from then on. So
 a server that stalls cannot slow down its own test.
@@ -6,21 +6,24 @@ a server that stalls cannot slow down its own test.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from typing import Final
 
-from wsraw.runtime.loop import Loop, Timer
 from wsraw.tools.drill.figures import Figures
-from wsraw.tools.drill.load.clients import Address, Client, HangClient, VerifiedClient
-from wsraw.tools.drill.load.record import HEADER, Checker
+from wsraw.tools.drill.load.clients import (
+    NOT_CLOSED,
+    Address,
+    Client,
+    HangClient,
+    VerifiedClient,
+)
 from wsraw.tools.drill.load.schedule import Schedule
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.close_log import CloseLog
-from wsraw.tools.drill.target.close_records import CloseRecords, ConnectionEnd
+from wsraw.tools.drill.target.close_records import CloseRecords
 
 OPEN_TIMEOUT: Final = 30.0
 ANSWER_TIMEOUT: Final = 30.0
@@ -29,15 +32,9 @@ CLOSE_TIMEOUT: Final = 15.0
 HANG_TIMEOUT: Final = 60.0
 """Seconds after the load until the connection of the last hang must be closed."""
 
-NOT_CLOSED: Final = "it did not close"
-
 CONNECTING_AT_ONCE: Final = 64
 RECONNECT_AFTER: Final = 0.2
 POLL_INTERVAL: Final = 0.02
-
-
-class LoadError(Exception):
-    """The load could not begin; the text says why."""
 
 
 class Phase(Enum):
@@ -49,23 +46,8 @@ class Phase(Enum):
     CLOSING = "closing"
 
 
-class Connector:
-    """Opens clients, a limited number at once."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Client] = deque()
-        self._connecting = 0
-
-    def open(self, *clients: Client) -> None:
-        self._waiting.extend(clients)
-        while self._waiting and self._connecting < CONNECTING_AT_ONCE:
-            self._connecting += 1
-            self._waiting.popleft().open()
-
-    def done(self) -> None:
-        """Note that a connect has succeeded or failed."""
-        self._connecting -= 1
-        self.open()
+def _nothing() -> None:
+    pass
 
 
 class Load:
@@ -75,13 +57,11 @@ class Load:
         self,
         plan: Plan,
         address: Address,
-        loop: Loop,
         timeouts: float = 1.0,
         close_log: CloseLog | None = None,
     ) -> None:
         """`timeouts` is a factor of all time limits. `close_log`: where the drill's handlers write
         each on_close; without it, on_close is not checked."""
-        self.loop = loop
         self.plan = plan
         self.phase = Phase.OPENING
         self.figures = Figures()
@@ -89,53 +69,52 @@ class Load:
         self.schedule = Schedule(plan.websockets + plan.raw, plan.rate, plan.seconds)
         self.stopped = 0.0
         kinds = ["websocket"] * plan.websockets + ["raw"] * plan.raw
-        self.clients = [
-            VerifiedClient(self, address, kind, number, plan.size)
+        self._verified = [
+            VerifiedClient(address, kind, number, plan.size, self.schedule, self.figures)
             for number, kind in enumerate(kinds)
         ]
-        self.hang_client = HangClient(self, address, plan.hang_every) if plan.hang_every else None
+        self.hang_client = HangClient(address, plan.hang_every) if plan.hang_every else None
+        self._clients: list[Client] = [*self._verified]
+        if self.hang_client is not None:
+            self._clients.append(self.hang_client)
         self._close_log = close_log
         self._timeouts = timeouts
-        self._connector = Connector()
-        self._outstanding = 0
-        self._until = 0.0
-        self._timer: Timer | None = None
-        self._on_load: Callable[[], object] = lambda: None
-        self._on_sent: Callable[[], object] = lambda: None
-        self._error = ""
-        self._interrupted = False
+        self._connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        self._interrupts = 0
 
-    def run(
+    async def run(
         self,
-        on_load: Callable[[], object] = lambda: None,
-        on_sent: Callable[[], object] = lambda: None,
+        on_load: Callable[[], object] = _nothing,
+        on_sent: Callable[[], object] = _nothing,
     ) -> None:
         """Run all phases. `on_load` is called when the first message is due, `on_sent` after the
-        last one. Raises LoadError."""
-        self._on_load = on_load
-        self._on_sent = on_sent
-        self.loop.before_sleep = self._before_sleep
-        self._enter(Phase.OPENING, OPEN_TIMEOUT)
-        self._connector.open(*self._all_clients())
-        self.loop.run()
-        for client in self._all_clients():
-            client.abort()
-        if self._error:
-            raise LoadError(self._error)
+        last one. Raises DrillError."""
+        tasks = {client: asyncio.create_task(self._serve(client)) for client in self._clients}
+        try:
+            await self._open(list(tasks.values()))
+            on_load()
+            await self._send()
+            on_sent()
+            await self._wait_for_answers()
+            await self._close(tasks)
+        finally:
+            for client, task in tasks.items():
+                task.cancel()
+                client.abort()
+            for result in await asyncio.gather(*tasks.values(), return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
         self.close_records.match()
 
     def interrupt(self) -> None:
-        """End the load early and wait for the answers; the second time, stop at once."""
-        if self._interrupted or self.phase is Phase.OPENING:
-            self._fail("interrupted")
-        self._interrupted = True
+        """End the load early and wait for the answers; the second time, stop at once. May be called
+        in any thread."""
+        self._interrupts += 1
 
-    def _fail(self, why: str) -> None:
-        self._error = why
-        self.loop.stop()
-
-    def _all_clients(self) -> list[Client]:
-        return [*self.clients, *([self.hang_client] if self.hang_client is not None else [])]
+    async def _sleep(self, seconds: float = POLL_INTERVAL) -> None:
+        await asyncio.sleep(seconds)
+        if self._interrupts > (self.phase is not Phase.OPENING):
+            raise DrillError("interrupted")
 
     @property
     def checks_closes(self) -> bool:
@@ -144,109 +123,89 @@ class Load:
 
     # --- phases ---
 
-    def _enter(self, phase: Phase, timeout: float = 0.0) -> None:
-        self.phase = phase
-        self._until = time.monotonic() + timeout * self._timeouts
+    async def _open(self, tasks: list[asyncio.Task[None]]) -> None:
+        until = time.monotonic() + OPEN_TIMEOUT * self._timeouts
+        while missing := sum(not client.is_open for client in self._clients):
+            for task in tasks:
+                if task.done():
+                    # Raise what kept its client from connecting.
+                    task.result()
+            if time.monotonic() >= until:
+                raise DrillError(f"{missing} of {len(tasks)} connections did not open")
+            await self._sleep()
 
-    def _before_sleep(self, loop_now: float) -> bool:
-        now = time.monotonic()
-        wake_in = POLL_INTERVAL
-        match self.phase:
-            case Phase.OPENING:
-                self._check_opening(now)
-            case Phase.LOAD:
-                wake_in = max(0.0, min(wake_in, self._send_due(now)))
-            case Phase.ANSWERS:
-                self._check_answers(now)
-            case Phase.CLOSING:
-                self._check_closing(now)
-        if self._timer is None:
-            self._timer = self.loop.call_at(loop_now + wake_in, self._wake)
-        return False
-
-    def _wake(self) -> None:
-        self._timer = None
-
-    def _check_opening(self, now: float) -> None:
-        clients = self._all_clients()
-        missing = sum(not client.is_open for client in clients)
-        if not missing:
-            self._enter(Phase.LOAD)
-            self.schedule.started = now
-            if self.hang_client is not None:
-                self.hang_client.start(now)
-            self._on_load()
-        elif now >= self._until:
-            self._fail(f"{missing} of {len(clients)} connections did not open")
-
-    def _send_due(self, now: float) -> float:
-        """Send what is due; returns the seconds until the next message is."""
+    async def _send(self) -> None:
+        """Send each message when it is due."""
+        self.phase = Phase.LOAD
         figures, schedule = self.figures, self.schedule
-        for number, due in schedule.due(now):
-            figures.late = max(figures.late, now - due)
-            client = self.clients[number]
-            if not client.is_open:
-                figures.unsent += 1
-                continue
-            self._outstanding += 1
-            figures.pause.due(due)
-            figures.sent += 1
-            client.send_next(due)
+        now = schedule.started = time.monotonic()
         if self.hang_client is not None:
-            figures.hangs += self.hang_client.hang(now)
-        if schedule.is_over or self._interrupted:
-            self.stopped = time.monotonic()
-            self._enter(Phase.ANSWERS)
-            self._on_sent()
-        return schedule.next_due - now
+            self.hang_client.start(now)
+        while not schedule.is_over and not self._interrupts:
+            for number, due in schedule.due(now):
+                figures.late = max(figures.late, now - due)
+                client = self._verified[number]
+                if client.is_open:
+                    client.send_next(due)
+                else:
+                    figures.unsent += 1
+            if self.hang_client is not None:
+                figures.hangs += self.hang_client.hang(now)
+            await self._sleep(min(max(0.0, schedule.next_due - now), POLL_INTERVAL))
+            now = time.monotonic()
+        self.stopped = now
 
-    def _check_answers(self, now: float) -> None:
+    async def _wait_for_answers(self) -> None:
+        self.phase = Phase.ANSWERS
         pause = self.figures.pause
-        missing = any(client.checker.outstanding for client in self.clients if client.is_open)
-        last = max(pause.since or 0.0, self.stopped)
-        if missing and now < last + ANSWER_TIMEOUT * self._timeouts:
-            return
-        hanging = self.hang_client is not None and self.hang_client.busy
-        if hanging and now < self.stopped + HANG_TIMEOUT * self._timeouts:
-            return
-        for each in (pause, *(client.pause for client in self.clients)):
+        while True:
+            now = time.monotonic()
+            missing = any(each.checker.outstanding for each in self._verified if each.is_open)
+            last = max(pause.since or 0.0, self.stopped)
+            is_late = now >= last + ANSWER_TIMEOUT * self._timeouts
+            hanging = self.hang_client is not None and self.hang_client.busy
+            is_hanging = hanging and now < self.stopped + HANG_TIMEOUT * self._timeouts
+            if (is_late or not missing) and not is_hanging:
+                break
+            await self._sleep()
+        for each in (pause, *(client.pause for client in self._verified)):
             each.give_up(now)
-        self._enter(Phase.CLOSING, CLOSE_TIMEOUT)
-        for client in self._all_clients():
-            if client.is_open:
-                client.close()
 
-    def _check_closing(self, now: float) -> None:
-        for report in self._close_log.read() if self._close_log is not None else ():
-            self.close_records.report(report)
-        still_open = [client for client in self._all_clients() if client.is_open]
-        waits = self.checks_closes and not self.close_records.all_reported()
-        if (still_open or waits) and now < self._until:
-            return
-        for client in still_open:
-            self._record_end(client, NOT_CLOSED)
-            client.abort()
-        self.figures.connection_pause = max(client.pause.longest for client in self.clients)
-        self.loop.stop()
+    async def _close(self, tasks: dict[Client, asyncio.Task[None]]) -> None:
+        self.phase = Phase.CLOSING
+        until = time.monotonic() + CLOSE_TIMEOUT * self._timeouts
+        while time.monotonic() < until:
+            for client in self._clients:
+                client.close()
+            for report in self._close_log.read() if self._close_log is not None else ():
+                self.close_records.report(report)
+            reported = not self.checks_closes or self.close_records.all_reported()
+            if reported and all(task.done() for task in tasks.values()):
+                break
+            await self._sleep()
+        for client, task in tasks.items():
+            if client.connected and not task.done():
+                self._record_end(client, NOT_CLOSED)
+        self.figures.connection_pause = max(client.pause.longest for client in self._verified)
 
     # --- connections ---
 
-    def handle_open(self, client: Client) -> None:
-        self._connector.done()
-        if isinstance(client, VerifiedClient):
-            first = self.schedule.next_round(client.number)
-            client.begin(Checker(client.number, self.plan.size, first, self.figures))
-
-    def handle_end(self, client: Client, how: str) -> None:
-        if client.was_open:
-            self._record_end(client, "" if client.closed_in_order else how)
-        else:
-            self._connector.done()
-            self._record_failed_connect(how)
-        if self.phase is Phase.OPENING:
-            self._fail(how)
-        elif self.phase is Phase.LOAD:
-            self.loop.call_later(RECONNECT_AFTER, partial(self._reopen, client))
+    async def _serve(self, client: Client) -> None:
+        """Keep a client connected until the load is over; the server closes it at the end."""
+        while True:
+            async with self._connecting:
+                how = await client.connect()
+            if not how:
+                how = await client.ended
+                self._record_end(client, "" if client.closed_in_order else how)
+            elif self.phase is not Phase.OPENING:
+                self._record_failed_connect(how)
+            if self.phase is Phase.OPENING:
+                raise DrillError(how)
+            if self.phase is Phase.LOAD:
+                await asyncio.sleep(RECONNECT_AFTER)
+            if self.phase is not Phase.LOAD:
+                return
 
     def _record_failed_connect(self, how: str) -> None:
         # While a gateway is replaced no connect is refused, but an accepted one can be lost.
@@ -256,31 +215,5 @@ class Load:
         else:
             self.figures.refused[how] += 1
 
-    def _reopen(self, client: Client) -> None:
-        if self.phase is Phase.LOAD:
-            self._connector.open(client)
-
     def _record_end(self, client: Client, how: str) -> None:
-        if isinstance(client, HangClient):
-            client.busy = False
-            self.close_records.ended(ConnectionEnd("hang", client.name, how=how))
-        elif isinstance(client, VerifiedClient):
-            checker = client.checker
-            answered = checker.expected > checker.first
-            sent = checker.next > checker.first
-            header = checker.record(checker.first)[:HEADER].decode() if answered else ""
-            # Messages that were lost with a gateway had perhaps not reached a worker.
-            looks_lost = self.close_records.looks_lost(how)
-            is_known = answered if looks_lost else sent or client.kind != "raw"
-            self.close_records.ended(ConnectionEnd(client.kind, client.name, header, is_known, how))
-            # After a disconnection, only records that a later one has overtaken are lost.
-            lost = checker.overtaken if how and how != NOT_CLOSED else checker.outstanding
-            self.figures.lost += lost
-            self.figures.cut_off += checker.outstanding - lost
-            self._outstanding -= checker.outstanding
-            client.pause.give_up(time.monotonic())
-
-    def handle_answer(self, client: VerifiedClient, number: int, now: float) -> None:
-        self.figures.latency.add(now - self.schedule.due_in_round(client.number, number))
-        self._outstanding -= 1
-        self.figures.pause.arrived(now, self._outstanding > 0)
+        self.close_records.ended(client.end(how, self.close_records.looks_lost(how)))

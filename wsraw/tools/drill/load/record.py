@@ -98,3 +98,32 @@ class Checker:
             return None
         ours = self.first <= number < self.next and record == self.record(number)
         return number if ours else None
+
+
+class Records:
+    """A raw stream of records of one size."""
+
+    __slots__ = ("_held", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = b""
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The complete records. Anything else is returned unchanged, up to the next record."""
+        if self._held:
+            data = self._held + data
+        size, place, records = self._size, 0, []
+        while len(data) - place >= size:
+            end = place + size
+            if not data.startswith(MAGIC, place):
+                # Bytes are missing or were added. Continue with the next record.
+                found = data.find(MAGIC, place)
+                end = found if found > 0 else len(data) - 1
+            elif (found := data.find(MAGIC[:1], place + 1, end)) > 0:
+                # The record is cut short: that byte is nowhere else in one.
+                end = found
+            records.append(data[place:end])
+            place = end
+        self._held = data[place:]
+        return records

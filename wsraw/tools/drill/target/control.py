@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from wsraw.supervisor.control import client
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
-from wsraw.tools.drill.faults import FaultError
-from wsraw.tools.drill.target.run import Run, RunError
+from wsraw.tools.drill.plan import DrillError
+from wsraw.tools.drill.target.run import Run
 
 STATUS_TIMEOUT: Final = 10.0
 RELOAD_TIMEOUT: Final = 60.0
@@ -17,7 +17,7 @@ RELOAD_TIMEOUT: Final = 60.0
 
 
 class RunControl:
-    """A run, by its folder. Methods raise FaultError."""
+    """A run, by its folder. Methods raise DrillError."""
 
     def __init__(self, folder: Path, run: Run | None = None) -> None:
         """`run` is the same one, if it is the drill's own."""
@@ -51,10 +51,7 @@ class RunControl:
     def kill_supervisor(self) -> None:
         """Kill the supervisor and start the run again."""
         assert self._run is not None
-        try:
-            self._run.restart()
-        except RunError as error:
-            raise FaultError(str(error)) from error
+        self._run.restart()
 
     def reload(self) -> None:
         self._ask("reload", RELOAD_TIMEOUT)
@@ -63,7 +60,7 @@ class RunControl:
         try:
             done = client.ask(self._folder, what, (), timeout)
         except (client.NoRunError, TimeoutError) as error:
-            raise FaultError(f"{what}: {error}") from error
+            raise DrillError(f"{what}: {error}") from error
         if not done.ok:
-            raise FaultError(f"{what}: {done.text}")
+            raise DrillError(f"{what}: {done.text}")
         return done.data

@@ -20,7 +20,7 @@ from wsraw.config.checks import from_options
 from wsraw.supervisor.processes.process import Process
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.tools.drill.load.clients import Address
-from wsraw.tools.drill.plan import Plan
+from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.target.close_log import VARIABLE
 
 ORPHAN_TIMEOUT: Final = 20.0
@@ -34,12 +34,8 @@ LAST_LINES: Final = 30
 ECHO: Final = Path(__file__).with_name("echo.py")
 
 
-class RunError(Exception):
-    """The run did not start; the text says why."""
-
-
 class Run:
-    """A run with echo.py on a free port, in a run folder of its own. Raises RunError if it does
+    """A run with echo.py on a free port, in a run folder of its own. Raises DrillError if it does
     not start."""
 
     def __init__(self, plan: Plan, handlers: Path = ECHO) -> None:
@@ -48,7 +44,7 @@ class Run:
             if plan.log:
                 self._log = open(plan.log, "w", 1, encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            raise RunError(f"--log {plan.log}: {error.strerror}") from error
+            raise DrillError(f"--log {plan.log}: {error.strerror}") from error
         self.folder = Path(tempfile.mkdtemp(prefix="wsraw-drill-"))
         self.close_log = self.folder / "close-log"
         """Where the handlers write each on_close (close_log.py)."""
@@ -86,7 +82,7 @@ class Run:
             raise
         if self._address is None:
             self.kill()
-            raise RunError("the run did not start:\n" + self.last_lines())
+            raise DrillError("the run did not start:\n" + self.last_lines())
 
     def _wait(self, condition: Callable[[], object], timeout: float) -> bool:
         with self._changed:
@@ -110,10 +106,10 @@ class Run:
 
     def restart(self) -> None:
         """Kill the supervisor, wait until all processes have ended, and start the run again at the
-        same address. Raises RunError."""
+        same address. Raises DrillError."""
         self._kill_process()
         if self._is_left():
-            raise RunError("a process of the run is left after the death of its supervisor")
+            raise DrillError("a process of the run is left after the death of its supervisor")
         host, port = self.address
         self._start(f"{host}:{port}")
 
