@@ -231,6 +231,8 @@ class System:
                 del reference.cons[open_.con]
                 for session in reference.sessions.values():
                     session.known.discard(open_.con)
+        # A worker may have come back once too often for the event it holds.
+        self.see_poison()
 
     def _began(self, worker: Worker, data: bytes) -> None:
         assert worker.number not in self.exited, "a session with one that is dead"
@@ -391,7 +393,10 @@ class System:
             for worker in workers
             if not worker.window.in_flight and not worker.window.is_closed
         ]
-        present = any(not worker.window.is_closed for worker in workers)
+        # A worker that is stuck is given no connection that has nothing for it.
+        present = any(
+            not (worker.window.is_closed or worker.window.is_stuck(self.now)) for worker in workers
+        )
         waiting = set()
         for entry in self.registry.entries.values():
             if present and entry.heard and not entry.parked and self.reference.cons[entry.id].seen:

@@ -21,6 +21,7 @@ from tests.gateway.model.handlers import ACTIONS
 from tests.gateway.model.histories import (
     HARM,
     STEPS,
+    Step,
     failure,
     history,
     random_steps,
@@ -105,6 +106,58 @@ def test_a_random_history_keeps_every_promise(number: int, length: int) -> None:
         raise
     assert counts["acks"]
     assert counts["sessions"]
+
+
+def test_an_event_may_break_the_links_of_a_worker_that_comes_back_until_it_is_poison() -> None:
+    config = Config(sticky=True, window=2, output_limit=2000, memory_limit=60_000, survivors=True)
+    steps: list[Step] = [
+        ("accept", 3, 816),
+        ("arrive", 55, 3953),
+        ("flow", 32, 505),
+        ("to_worker", 12, 3344),
+        ("put", 35, 271),
+        ("say", 28, 1153),
+        ("flow", 30, 2021),
+        ("lose", 12, 1519),
+        ("lose", 16, 1828),
+        ("lose", 52, 408),
+        ("to_gateway", 54, 817),
+    ]
+    counts = run(config, steps).system.reference.counts
+    assert counts["poison"] == 1
+
+
+def test_an_idle_connection_is_not_given_to_a_worker_that_is_stuck() -> None:
+    config = Config(
+        window=2,
+        window_bytes=1 << 20,
+        high_water_mark=100_000,
+        output_limit=2000,
+        memory_limit=60_000,
+        delivery="at-most-once",
+        spawned=True,
+        stops=True,
+        survivors=True,
+    )
+    steps: list[Step] = [
+        ("arrive", 0, 0),
+        ("accept", 63, 748),
+        ("flow", 2, 3448),
+        ("accept", 8, 3282),
+        ("arrive", 18, 276),
+        ("work", 47, 863),
+        ("say", 15, 61),
+        ("flow", 17, 3629),
+        ("work", 42, 482),
+        ("work", 35, 3424),
+        ("pass_time", 4, 95),
+        ("work", 26, 4027),
+        ("flow", 60, 90),
+        ("pass_time", 0, 146),
+        ("supervise", 7, 1377),
+    ]
+    counts = run(config, steps).system.reference.counts
+    assert counts["stops"]
 
 
 def test_shortening_ends_in_time() -> None:
