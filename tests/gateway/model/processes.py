@@ -21,6 +21,7 @@ from wsraw.link.records import (
     Opened,
     Refused,
     State,
+    session_of,
 )
 from wsraw.link.states import LinkState
 from wsraw.link.worker_end import Outbox, WorkerEnd
@@ -77,6 +78,8 @@ class Process:
         self.deaf: set[int] = set()
         self.heard: set[int] = set()
         """Connections it knows of and has not seen the end of, through all sessions."""
+        self.heard_at: dict[bytes, set[int]] = {}
+        """The same for each hello, at the moment it was sent."""
         self.refused: list[Refused] = []
         self.draining = False
         self.alive = True
@@ -174,6 +177,8 @@ class Process:
         data = self.link.data_to_send()
         if data is None:
             return False
+        if not session_of(data):
+            self.heard_at[data] = set(self.heard)
         self.wire.append(data)
         self.sent.append(data)
         if self.link.state is LinkState.GONE:

@@ -244,8 +244,9 @@ class System:
             self.unreported.setdefault(worker.number, deque()).append(session)
         for process in self.processes:
             if process.identity == worker.session.identity and process not in self.rude:
-                assert session.claimed >= process.heard, "it does not say all that it holds"
-                assert session.claimed <= process.heard, "it says that it holds what it has ended"
+                heard = process.heard_at[data]
+                assert session.claimed >= heard, "it does not say all that it holds"
+                assert session.claimed <= heard, "it says that it holds what it has ended"
 
     def _watch(self, worker: Worker) -> None:
         self.watched.add(worker)
