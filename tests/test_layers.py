@@ -359,7 +359,6 @@ NO_MIRROR = {
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",
     "workers.shells.asyncio_shell": "testing/test_app.py",
-    "workers.shells.plain_shell": "test_walk.py",
 }
 """Module → where it is tested, if no file of tests has its name."""
 

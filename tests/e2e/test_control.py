@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from tests.deadline import eventually
 from tests.e2e.command_line import ask, done, status, until_ready
-from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, posix, serve
+from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
 from tests.running import Running, command, environment, wsraw
 
 Write = Callable[[str], Path]
@@ -247,6 +248,35 @@ def test_a_worker_that_hangs_shows_where_and_status_says_why(handlers: Write) ->
         serving.run.line("info worker 1: .*in on_message")
         (worker,) = until_ready(serving, 1)
         assert re.match(rf"was killed by SIGABRT \({why}", worker["last_reason"])
+
+
+@linux
+def test_only_the_event_that_hangs_is_blamed_when_others_came_in_its_batch(
+    handlers: Write,
+) -> None:
+    text = """
+        import time
+        def on_message(msg, con):
+            while msg["data"] == "hang": time.sleep(0.01)
+            return str(con.id)
+    """
+    options = ("--handler-timeout=1", "--delivery=at-most-once")
+    with serve(handlers(text), *options) as serving, serving.ws() as one, serving.ws() as other:
+        ids = []
+        for client in (one, other):
+            client.send("id")
+            ids.append(client.recv(TIMEOUT))
+        os.kill(serving.gateway, signal.SIGSTOP)
+        one.send("quick")
+        other.send("hang")
+        os.kill(serving.gateway, signal.SIGCONT)
+        assert one.recv(TIMEOUT) == ids[0]
+        why = rf"its on_message of connection {ids[1]} \(127.0.0.1:[0-9]+\) has run for"
+        serving.run.line(f"aborting worker 1: {why}")
+        with pytest.raises(ConnectionClosedError, match="its worker died"):
+            other.recv(TIMEOUT)
+        one.send("again")
+        assert one.recv(TIMEOUT) == ids[0]
 
 
 @posix

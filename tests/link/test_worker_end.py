@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import wsraw.link.worker_end as worker_end_module
+from tests.deadline import UNIT
 from tests.link.ends import CON, SESSION, WELCOME, hello, ready_worker, sent, to_worker, worker_end
 from wsraw.config.settings import LARGEST_MESSAGE
 from wsraw.link import records as rec
@@ -405,6 +407,34 @@ def test_sealed_batches_end_with_their_session() -> None:
     end.receive(who())
     assert isinstance((sent(end) or [])[1], rec.Hello)
     assert sent(end) is None
+
+
+def test_what_a_handler_flushes_waits_for_the_thread_that_sends_what_is_finished() -> None:
+    end = ready_worker()
+    end.lock = lock = threading.Lock()
+    end.done(filled(end, 1, 500))
+    running = filled(end, 2, 500)
+    flush = threading.Thread(target=end.flush, args=(running,))
+    batches: list[bytes] = []
+    with lock:
+        end.seal()
+        flush.start()
+        end.send_sealed(lambda data: not batches.append(data))  # type: ignore[func-returns-value]
+    flush.join(UNIT)
+    (batch,) = batches
+    assert [type(r) for r in rec.gateway_decoder().decode(batch)[1]] == [rec.Send, rec.Ack]
+    assert [type(r) for r in (sent(end) or [])[1:]] == [rec.Send]
+    assert sent(end) is None
+
+
+def test_sealed_batches_that_cannot_leave_are_kept() -> None:
+    end = ready_worker()
+    end.done(filled(end, 1, 500))
+    end.seal()
+    end.send_sealed(lambda data: False)
+    end.done(filled(end, 2, 500))
+    assert [type(r) for r in (sent(end) or [])[1:]] == [rec.Send, rec.Ack]
+    assert [type(r) for r in (sent(end) or [])[1:]] == [rec.Send, rec.Ack]
 
 
 def test_a_bye_comes_last_of_all_batches() -> None:

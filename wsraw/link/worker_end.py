@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from wsraw.link.batches import LARGEST_BATCH, RECORD_COST, ROOM_FOR_ACKS
@@ -86,7 +87,7 @@ def leave_out(wrong: Unencodable) -> list[Record]:
 class _Batch:
     """A batch that is being filled."""
 
-    __slots__ = ("acks", "events", "groups", "size")
+    __slots__ = ("acks", "events", "groups", "says_bye", "size")
 
     def __init__(self) -> None:
         self.groups: list[list[Record]] = []
@@ -96,6 +97,10 @@ class _Batch:
         self.size = 0
         """Bytes that the commands count for."""
         self.acks: list[list[int]] = []
+        self.says_bye = False
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.acks or self.says_bye)
 
     def add(self, records: list[Record], size: int, event: Event | None) -> None:
         self.groups.append(records)
@@ -157,8 +162,10 @@ class WorkerEnd:
         """A batch of no records is to say that the worker has started."""
         self._decoder = worker_decoder()
         self._batch = _Batch()
-        self._sealed: deque[bytes] = deque()
-        """Batches that are full, before the one that is being filled."""
+        self._sealed: deque[_Batch] = deque()
+        """Batches that go out before the one that is being filled."""
+        self.lock: AbstractContextManager[object] = nullcontext()
+        """For a shell that calls `send_sealed`."""
         self._ends: dict[int, int] = {}
         """Connections by the seq of their on_close: once that is handled they are not held."""
         self._ids = _Ids()
@@ -280,10 +287,10 @@ class WorkerEnd:
 
     def _append(self, records: list[Record], size: int, event: Event | None) -> None:
         """Commands that belong together: all of them into one batch."""
-        batch = self._batch
-        if batch.size + size > self.room and (batch.groups or batch.acks):
-            self._sealed.append(self._take_batch())
-        self._batch.add(records, size, event)
+        with self.lock:
+            if self._batch.size + size > self.room:
+                self.seal()
+            self._batch.add(records, size, event)
 
     def command(self, record: Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: sent at once, at most once. False without a
@@ -313,7 +320,7 @@ class WorkerEnd:
     def bye(self) -> None:
         """End the session with the next batch; handlers that still run are not heard any more."""
         if self.session and self.state is not GONE:
-            self._batch.add([Bye()], 0, None)
+            self._batch.says_bye = True
         self._hello_due = False
         self.abandon()
 
@@ -331,38 +338,56 @@ class WorkerEnd:
             self._hello_due = False
             return batch
         if self._sealed:
-            return self._sealed.popleft()
-        if not self._batch.groups and not self._batch.acks and not self._empty_due:
+            data = self._encode_what_can_be(self._sealed[0])
+            # Nothing is forgotten before that has succeeded.
+            self._sealed.popleft()
+            return data
+        if not self._batch and not self._empty_due:
             return None
-        return self._take_batch()
+        data = self._encode_what_can_be(self._batch)
+        self._empty_due = False
+        self._batch = _Batch()
+        return data
 
-    def _take_batch(self) -> bytes:
+    def _encode_what_can_be(self, batch: _Batch) -> bytes:
         try:
-            data = self._encode()
+            return self._encode(batch)
         except Exception:
-            data = b""
-        if not data:
-            batch = self._batch
             # What cannot be encoded costs its event what that has commanded, and no other.
             batch.groups = [
                 self._encodable(group, event)
                 for group, event in zip(batch.groups, batch.events, strict=True)
             ]
-            data = self._encode()
-        # Nothing is forgotten before that has succeeded.
-        self._empty_due = False
-        self._batch = _Batch()
-        return data
+        return self._encode(batch)
 
-    def _encode(self) -> bytes:
+    def _encode(self, batch: _Batch) -> bytes:
         records: list[Record] = []
-        for group in self._batch.groups:
+        for group in batch.groups:
             records += group
-        acks = [Ack(first, last) for first, last in self._batch.acks]
-        if self.state is GONE:
-            # A bye comes after the acks.
-            return encode([self.session, *records[:-1], *acks, *records[-1:]])
-        return encode([self.session, *records, *acks])
+        records += [Ack(first, last) for first, last in batch.acks]
+        if batch.says_bye:
+            records.append(Bye())
+        return encode([self.session, *records])
+
+    def seal(self) -> None:
+        """Let what comes from here on go out in another batch."""
+        batch = self._batch
+        if batch:
+            self._batch = _Batch()
+            self._sealed.append(batch)
+
+    def send_sealed(self, send: Callable[[bytes], bool]) -> None:
+        """Send sealed batches until `send` says that one cannot leave now. For another thread, with
+        `lock`, while a plain handler runs: what that does to a batch waits for the lock."""
+        while self._sealed:
+            try:
+                data = self._encode(self._sealed[0])
+            except Exception:
+                # `replace` is for the thread of the handlers.
+                return
+            if not send(data):
+                return
+            self._sealed.popleft()
 
     def _encodable(self, records: list[Record], event: Event | None) -> list[Record]:
         for record in records:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
+from typing import Final
 
 from wsraw.workers.loading.handlers import take_timers
+from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell
+
+LONG_HANDLER: Final = 0.25
+"""Seconds between two looks whether the same handler still runs."""
 
 
 class PlainShell(Shell):
@@ -13,12 +20,19 @@ class PlainShell(Shell):
 
     _started = False
     _due: list[Due]
+    _lock: threading.Lock
+    """Held to use the dealer or the link's batches while a handler runs."""
 
     def run(self) -> int:
         """Serve until the gateway or a signal ends it. Returns the exit code."""
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
+        runtime.link.lock = self._lock = threading.Lock()
         self._due = []
+        over = threading.Event()
+        # Without it, if there can be no more threads, acks wait for the handler that runs.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._watch, args=(over,), daemon=True).start()
         seconds = 0.0
         while True:
             if dealer.wait(seconds):
@@ -35,8 +49,25 @@ class PlainShell(Shell):
                 break
             if runtime.queue:
                 seconds = 0.0
+        over.set()
         self._leave()
         return self.exit_code()
+
+    def _watch(self, over: threading.Event) -> None:
+        """In another thread: send the acks of events that were handled just before a handler that
+        takes long. They would wait until it returns, and if it does not, the gateway would take the
+        first of those events for the one that hangs."""
+        link, before = self.runtime.link, None
+        while not over.wait(LONG_HANDLER):
+            running = _running(self.runtime)
+            if running is not None and running == before:
+                with self._lock:
+                    link.seal()
+                    # If it has returned meanwhile, the ack of its event may just be added to that
+                    # batch; then the thread of the handlers is about to send it.
+                    if _running(self.runtime) == running:
+                        link.send_sealed(self.dealer.send)
+            before = running
 
     def _receive(self) -> None:
         batch = self.dealer.receive()
@@ -86,21 +117,22 @@ class PlainShell(Shell):
         """Send everything. Waits for a slow gateway, which bounds our memory: nothing is handled
         meanwhile."""
         link, dealer = self.runtime.link, self.dealer
-        batch = link.data_to_send()
         give_up = float("inf")
-        while batch is not None:
-            if dealer.send(batch):
-                batch = link.data_to_send()
-                continue
-            if self.stop_if_abandoned():
-                return
-            now = time.monotonic()
-            if self.stopper.asked:
-                give_up = min(give_up, now + LAST_BATCH)
-            if now >= give_up:
-                return
-            if dealer.wait(give_up - now, to_send=True):
-                self._receive()
+        with self._lock:
+            batch = link.data_to_send()
+            while batch is not None:
+                if dealer.send(batch):
+                    batch = link.data_to_send()
+                    continue
+                if self.stop_if_abandoned():
+                    return
+                now = time.monotonic()
+                if self.stopper.asked:
+                    give_up = min(give_up, now + LAST_BATCH)
+                if now >= give_up:
+                    return
+                if dealer.wait(give_up - now, to_send=True):
+                    self._receive()
 
     def _leave(self) -> None:
         on_stop = self.runtime.handlers.on_stop
@@ -109,3 +141,9 @@ class PlainShell(Shell):
         self.runtime.bye()
         self._send()
         self.dealer.close(after_bye=True)
+
+
+def _running(runtime: Runtime) -> tuple[int, int] | None:
+    """Session and seq of the event whose handler is running, if one is."""
+    turn = runtime.turn
+    return None if turn is None else (turn.session, turn.seq)

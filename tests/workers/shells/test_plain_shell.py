@@ -1,0 +1,157 @@
+"""The plain shell with a real socket: what another thread sends while a handler runs."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.deadline import DEADLINE, eventually
+from wsraw.link.gateway_end import GatewayEnd
+from wsraw.link.records import Ack, Hello, OnMessage, Send, gateway_decoder
+from wsraw.link.worker_end import WorkerEnd
+from wsraw.workers import api
+from wsraw.workers.loading.handlers import Handlers
+from wsraw.workers.runtime import Runtime
+from wsraw.workers.shells import plain_shell
+from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.workers.shells.plain_shell import PlainShell
+from wsraw.workers.shells.shell import Stopper
+
+CON = 1 << 36 | 1
+
+
+class Linked:
+    """A shell in a thread, and the gateway's end of its link."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.setsockopt(zmq.LINGER, 0)
+        self.router.bind("tcp://127.0.0.1:*")
+        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.end: GatewayEnd[None] = GatewayEnd(b"", gateway_decoder())
+        self.records: list[Any] = []
+        self.handle: Any = None
+        bell = Bell()
+        self.stopper = Stopper(bell)
+        self.thread = threading.Thread(target=self.run, args=(bell,))
+        self.thread.start()
+        self.identity = self.router.recv_multipart()[0]
+        hello = Hello(1, "default", "i", "python", "t", 10_000, 1)
+        self.end.welcome(hello, 7, 1, range(CON + 1, CON + 100))
+        self.send()
+
+    def run(self, bell: Bell) -> None:
+        link = WorkerEnd(pool="default", token="t", instance="i", language="python")
+        handlers = Handlers(SimpleNamespace(on_message=lambda msg, con: self.handle(msg, con)))
+        runtime = Runtime(link, handlers, "close", threading.get_ident)
+        api.install(runtime, self.stopper.call_soon)
+        PlainShell(runtime, Dealer(self.endpoint, bell), self.stopper, self.endpoint).run()
+        bell.close()
+
+    def give(self, count: int) -> None:
+        for _ in range(count):
+            seq = self.end.window.next_seq
+            self.end.deliver(OnMessage(0, CON, b"%d" % seq, "raw"), None, 1, 0.0)
+        self.send()
+
+    def send(self) -> None:
+        self.router.send_multipart([self.identity, self.end.data_to_send() or b""])
+
+    def receive(self) -> None:
+        """Read what has come; the gateway's end checks that each event is acked once."""
+        while self.router.poll(0):
+            data = self.router.recv_multipart()[1]
+            if data:
+                records = self.end.receive(data)
+                assert not self.end.dropped
+                for record in records:
+                    if type(record) is Ack:
+                        self.end.window.take(record)
+                self.records += records
+
+    def acked(self, count: int) -> bool:
+        self.receive()
+        return self.end.window.acked_events == count
+
+
+@pytest.fixture
+def linked() -> Iterator[Linked]:
+    linked = Linked()
+    try:
+        yield linked
+    finally:
+        linked.stopper.stop()
+        linked.thread.join(DEADLINE)
+        linked.router.close()
+        linked.context.term()
+    assert not linked.thread.is_alive()
+
+
+def test_an_event_is_acked_while_the_handler_behind_it_runs(linked: Linked) -> None:
+    done = threading.Event()
+
+    def handle(msg: dict[str, Any], con: Any) -> bytes:
+        if msg["data"] == b"2":
+            done.wait(DEADLINE)
+        return msg["data"]  # type: ignore[no-any-return]
+
+    linked.handle = handle
+    try:
+        linked.give(3)
+        eventually(lambda: linked.acked(1), "the ack of the first event")
+        assert linked.records == [Send(CON, b"1"), Ack(1, 1)]
+    finally:
+        done.set()
+    eventually(lambda: linked.acked(3), "the other acks")
+    sends = [record.data for record in linked.records if type(record) is Send]
+    assert sends == [b"1", b"2", b"3"]
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads that let another one run between any two lines."""
+    monkeypatch.setattr(plain_shell, "LONG_HANDLER", 0.0)
+    choose = random.Random(1)
+    files = {sys.modules[each.__module__].__file__ for each in (PlainShell, Runtime, WorkerEnd)}
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code.co_filename not in files:
+            return None
+        if choose.random() < 0.2:
+            time.sleep(choose.random() * 0.0003)
+        return trace
+
+    threading.settrace(trace)
+    yield
+    threading.settrace(None)  # type: ignore[arg-type]
+
+
+def test_nothing_is_lost_or_doubled_however_handlers_and_the_other_thread_meet(
+    unhurried: None, linked: Linked
+) -> None:
+    choose = random.Random(2)
+
+    def handle(msg: dict[str, Any], con: Any) -> bytes:
+        con.send(b"<" + msg["data"])
+        if choose.random() < 0.2:
+            time.sleep(choose.random() * 0.002)
+            api.flush()
+        return msg["data"] + b">"  # type: ignore[no-any-return]
+
+    linked.handle = handle
+    count, rounds = 20, 15
+    for n in range(rounds):
+        linked.give(count)
+        eventually(lambda n=n: linked.acked((n + 1) * count), "all acks")
+    data = [record.data for record in linked.records if type(record) is Send]
+    assert data == [b for n in range(1, rounds * count + 1) for b in (b"<%d" % n, b"%d>" % n)]
+    assert linked.end.batches > rounds
