@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.util
 import random
-import sys
 from itertools import pairwise
-from types import ModuleType
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from wsraw.gateway.websocket import frames as module
 from wsraw.gateway.websocket.frames import (
     COMPRESSED,
     FINAL,
@@ -274,39 +268,3 @@ def test_a_plain_frame_is_the_same_frame(size: int) -> None:
     assert write_plain_frame("ü".encode(), "text") is None
     assert write_plain_frame("ü".encode(), "binary") == write_frame(0x82, "ü".encode())
     assert write_plain_frame(data, "raw") is None
-
-
-# --- without the library's function in C ---
-
-
-def without_speedups(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    real = builtins.__import__
-
-    def fake(name: str, *args: Any) -> Any:
-        if name.startswith("websockets"):
-            raise ImportError(name)
-        return real(name, *args)
-
-    spec = importlib.util.find_spec(module.__name__)
-    assert spec is not None
-    assert spec.loader is not None
-    monkeypatch.setattr(builtins, "__import__", fake)
-    fresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fresh)
-    return fresh
-
-
-@pytest.mark.skipif(not str(module.__file__).endswith(".py"), reason="is compiled")
-@pytest.mark.parametrize("byteorder", ["little", "big"])
-def test_our_own_mask_is_that_of_the_library(
-    monkeypatch: pytest.MonkeyPatch, byteorder: str
-) -> None:
-    fresh = without_speedups(monkeypatch)
-    assert fresh.apply_mask is not module.apply_mask
-    monkeypatch.setattr(sys, "byteorder", byteorder)
-    for size in (0, 1, 3, 4, 5, 1000):
-        data = random.Random(size).randbytes(size)
-        for each in (data, memoryview(data)):
-            assert fresh.apply_mask(each, b"\x01\x80\xff\x07") == module.apply_mask(
-                data, b"\x01\x80\xff\x07"
-            )

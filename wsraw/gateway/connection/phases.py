@@ -330,7 +330,7 @@ def after_frames(con: Connection, ws: WebSocket, events: list[Event]) -> None:
 def _send_frame(con: Connection, ws: WebSocket, data: bytes, type_: str, final: bool) -> str | None:
     writer = ws.writer
     if writer.is_making:
-        frame = writer.go_on() if writer.makes(data) else None
+        frame = writer.go_on(data)
     else:
         try:
             opcode = writer.check(data, type_, final)

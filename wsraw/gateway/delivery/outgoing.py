@@ -26,7 +26,7 @@ from typing import Final
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import EVENT_COST, Burst, Entry, Worker
-from wsraw.gateway.websocket.deflate import DEFLATED_AT_ONCE, Deflation, FramingKey, Packing
+from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
 from wsraw.link.batches import LARGEST_BATCH
@@ -68,7 +68,7 @@ class Broadcast:
         self.frames: dict[FramingKey, Framed] = {}
         """By how connections frame it: once for all with the same key."""
         self.deflations: dict[FramingKey, Deflation] = {}
-        """Those of a large message that are being compressed."""
+        """Those that are being compressed."""
 
     def frame(self, key: FramingKey, flow: Flow) -> Framed | None:
         """The frame for a key; None while it is being compressed."""
@@ -82,8 +82,7 @@ class Broadcast:
 
     def _make(self, key: FramingKey) -> Framed | None:
         data = self.data
-        is_large = len(data) > DEFLATED_AT_ONCE
-        if not is_large or not isinstance(key, Packing) or len(data) < key.threshold:
+        if not isinstance(key, Packing) or len(data) < key.threshold:
             return frame_message(key, data, self.kind)
         deflation = self.deflations.get(key)
         if deflation is None:

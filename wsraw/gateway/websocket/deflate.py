@@ -156,43 +156,36 @@ def accept(answered: Parameters, settings: Settings) -> Terms:
 # --- the bytes ---
 
 
-def _memory_level(bits: int) -> int:
-    """The memLevel with which zlib's tables are as large as its window: 2 ** (bits + 3) bytes."""
-    return bits - 7
-
-
 def _compressor(bits: int) -> zlib._Compress:
-    return zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, _memory_level(bits))
+    # With this memLevel zlib's tables are as large as its window: 2 ** (bits + 3) bytes.
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, bits - 7)
 
 
 class Deflation:
-    """A payload that is compressed in steps."""
+    """A payload that is compressed: in steps if it is longer than DEFLATED_AT_ONCE."""
 
-    __slots__ = ("_chunks", "_compressor", "_final", "_rest", "data")
+    __slots__ = ("_chunks", "_compressor", "_final", "_rest", "_size", "data")
 
     def __init__(self, compressor: zlib._Compress, data: bytes, final: bool) -> None:
         self.data = data
         self._compressor = compressor
         self._rest = memoryview(data)
+        self._size = DEFLATED if len(data) > DEFLATED_AT_ONCE else DEFLATED_AT_ONCE
         self._final = final
         self._chunks: list[bytes] = []
 
     def step(self) -> bytes | None:
         """Compress the next piece. Returns the whole payload after the last one, else None."""
-        self._chunks.append(self._compressor.compress(self._rest[:DEFLATED]))
-        self._rest = self._rest[DEFLATED:]
+        self._chunks.append(self._compressor.compress(self._rest[: self._size]))
+        self._rest = self._rest[self._size :]
         if self._rest:
             return None
-        self._chunks.append(_flush(self._compressor, b"", self._final))
-        return b"".join(self._chunks)
-
-
-def _flush(compressor: zlib._Compress, data: bytes, final: bool) -> bytes:
-    data = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    if not final:
-        return data
-    # No data since the last flush must still become an empty block (section 7.2.3.6).
-    return data[:-4] or b"\x00"
+        self._chunks.append(self._compressor.flush(zlib.Z_SYNC_FLUSH))
+        packed = b"".join(self._chunks)
+        if not self._final:
+            return packed
+        # No data since the last flush must still become an empty block (section 7.2.3.6).
+        return packed[:-4] or b"\x00"
 
 
 class Packing:
@@ -206,12 +199,8 @@ class Packing:
         """Shorter messages are sent uncompressed: without context they hardly shrink."""
 
     def deflation(self, data: bytes) -> Deflation:
-        """Compress a whole message in steps."""
+        """Begin to compress a whole message."""
         return Deflation(_compressor(self._bits), data, True)
-
-    def compress(self, data: bytes) -> bytes:
-        """Compress a whole message."""
-        return _flush(_compressor(self._bits), data, True)
 
 
 packing = cache(Packing)
@@ -231,11 +220,9 @@ class _Inflation:
 
     def __init__(self, inflater: zlib._Decompress, data: Data, final: bool, limit: int) -> None:
         self.inflater = inflater
-        self.piece: Data = data
-        self.rest: Data = b""
+        self.piece: Data = b""
+        self.rest = memoryview(data)
         """Compressed bytes behind `piece`."""
-        if len(data) > PIECE:
-            self.piece, self.rest = b"", memoryview(data)
         self.final = final
         self.limit = limit
         self.chunks: list[bytes] = []
@@ -271,22 +258,15 @@ class Codec:
             return None
         return packing(self.terms.send_bits, self.threshold)
 
-    def compress(self, data: bytes, first: bool, final: bool) -> bytes:
-        """The payload of our next compressed frame; `first` and `final`: its place in the
-        message."""
-        return _flush(self._deflater_of(first, final), data, final)
-
     def deflation(self, data: bytes, first: bool, final: bool) -> Deflation:
-        """The same in steps. Nothing else may be compressed before the last one."""
-        return Deflation(self._deflater_of(first, final), data, final)
-
-    def _deflater_of(self, first: bool, final: bool) -> zlib._Compress:
+        """Begin to compress the payload of our next compressed frame; `first` and `final`: its
+        place in the message. Nothing else may be compressed before the last step."""
         deflater = self._deflater
         if deflater is None or (first and not self.terms.send_takeover):
             deflater = self._deflater = _compressor(self.terms.send_bits)
         if final and not self.terms.send_takeover:
             self._deflater = None
-        return deflater
+        return Deflation(deflater, data, final)
 
     def begin(self, data: Data, first: bool, final: bool, limit: int) -> None:
         """Begin to inflate the peer's next compressed frame, to at most `limit` bytes."""
@@ -341,10 +321,6 @@ class Codec:
         self._inflation = None
         return job.size - before, job.chunks[0] if len(job.chunks) == 1 else b"".join(job.chunks)
 
-    def skip(self) -> None:
-        """Drop the frame that is being inflated."""
-        self._inflation = None
-
     @property
     def unfinished(self) -> int:
         """Bytes held for a frame that is being inflated."""
@@ -362,5 +338,5 @@ class Codec:
         return size
 
     def forget(self) -> None:
-        """Free both contexts."""
+        """Free both contexts; a message that we send later gets a new one."""
         self._deflater = self._inflater = self._inflation = None

@@ -7,7 +7,6 @@ Nearly every frame is a whole text or binary message that arrived in one read. T
 from __future__ import annotations
 
 import secrets
-import sys
 from codecs import utf_8_decode
 from functools import cache
 from typing import Final
@@ -15,13 +14,7 @@ from typing import Final
 try:
     from websockets.speedups import apply_mask
 except ImportError:
-
-    def apply_mask(data: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:
-        """XOR the data with the mask, which repeats every 4 bytes."""
-        size = len(data)
-        key = int.from_bytes((bytes(mask) * (size // 4 + 1))[:size], sys.byteorder)
-        return (int.from_bytes(data, sys.byteorder) ^ key).to_bytes(size, sys.byteorder)
-
+    from websockets.utils import apply_mask
 
 Frame = tuple[bytes, str, bool]
 """Unmasked payload, kind, and whether it is the last frame of its message (FIN)."""

@@ -183,7 +183,7 @@ class MessageReader:
         self.inflating = False
         self._whole = None
         if self._codec is not None:
-            self._codec.skip()
+            self._codec.forget()
 
     @property
     def unfinished(self) -> int:
@@ -294,11 +294,9 @@ class MessageWriter:
             if self._compresses:
                 if opcode:
                     first |= COMPRESSED
-                if len(data) > DEFLATED_AT_ONCE:
-                    self._deflation = codec.deflation(data, opcode > 0, final)
-                    self._first_byte = first
-                    return None
-                data = codec.compress(data, opcode > 0, final)
+                self._deflation = codec.deflation(data, opcode > 0, final)
+                self._first_byte = first
+                return self.go_on(data) if len(data) <= DEFLATED_AT_ONCE else None
         return self._write(first, data)
 
     def _write(self, first: int, data: bytes) -> bytes:
@@ -308,7 +306,7 @@ class MessageWriter:
         """The frame in one step, however large it is."""
         frame = self.frame(opcode, data, final)
         while frame is None:
-            frame = self.go_on()
+            frame = self.go_on(data)
         return frame
 
     @property
@@ -316,14 +314,11 @@ class MessageWriter:
         """Whether a large frame is being made: no other can be made until it is done."""
         return self._deflation is not None
 
-    def makes(self, data: bytes) -> bool:
-        """Whether the frame that is being made has this data."""
-        return self._deflation is not None and self._deflation.data is data
-
-    def go_on(self) -> bytes | None:
-        """Take the next step. Returns the frame after the last one, else None."""
-        assert self._deflation is not None
-        packed = self._deflation.step()
+    def go_on(self, data: bytes) -> bytes | None:
+        """Take the next step if the frame that is being made has this data. Returns it after the
+        last one, else None."""
+        deflation = self._deflation
+        packed = deflation.step() if deflation is not None and deflation.data is data else None
         if packed is None:
             return None
         self._deflation = None

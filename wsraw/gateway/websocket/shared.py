@@ -27,16 +27,12 @@ class Framed(bytes):
 
 
 def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
-    """A whole message as bytes for all connections whose `framing_key` is `key`."""
-    if key == RAW_KEY:
-        return Framed(data)
-    if isinstance(key, int) or len(data) < key.threshold:
-        return Framed(write_frame(_first_byte(type_), data))
-    return frame_packed(key.compress(data), type_)
+    """A whole message as bytes for all connections whose `framing_key` is `key`, not compressed."""
+    return Framed(data if key == RAW_KEY else write_frame(_first_byte(type_), data))
 
 
 def frame_packed(packed: bytes, type_: str) -> Framed:
-    """The same for a message that is already compressed."""
+    """The same for a message that was compressed."""
     return Framed(write_frame(_first_byte(type_) | COMPRESSED, packed))
 
 

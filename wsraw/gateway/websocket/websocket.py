@@ -191,11 +191,6 @@ class WebSocket:
             self.writer.use(codec)
             self._frames.allow_compressed()
 
-    @property
-    def deflates(self) -> bool:
-        """Whether frames may be compressed."""
-        return self._codec is not None
-
     # --- receiving ---
 
     def receive_data(self, data: bytes) -> list[DataFrame]:
@@ -331,8 +326,6 @@ class WebSocket:
         """Free all memory: the connection has ended."""
         self._end()
         self.writer.clear()
-        if self._codec is not None:
-            self._codec.forget()
         if isinstance(self.handshake, ClientHandshake):
             self.handshake.close()
 
