@@ -59,7 +59,7 @@ class AdmissionPolicy:
         self._origins = Origins(settings.origins)
         self._hosts = Hosts(settings.hosts)
         self._routes = Routes(settings)
-        self.address_limits: AddressLimits | None = None
+        self.address_limits = AddressLimits(0, 0)
         """Counts the connections of each address; set by the owner of the sockets."""
         self._read = _READERS.get(settings.forwarded)
 
@@ -129,8 +129,6 @@ class AdmissionPolicy:
         """Count a client that a trusted proxy has identified, or return the limit that forbids one
         more of its address."""
         limits = self.address_limits
-        if limits is None:
-            return ""
         key = address_key(client.address)
         limit = limits.refusal(key, 0)
         if not limit:

@@ -41,13 +41,7 @@ class _Rule:
             route.path or route.host or route.subprotocol
         )
 
-    def match_raw(self, listener: str) -> Found | None:
-        route = self._route
-        if route.listener and not pools.is_listener(route.listener, listener):
-            return None
-        return Found(route.pool, self._settings, _NONE)
-
-    def match_websocket(
+    def match(
         self, listener: str, segments: list[str] | None, host: str, offered: Sequence[str]
     ) -> Found | None:
         route, params = self._route, _NONE
@@ -78,21 +72,14 @@ class Routes:
 
     def raw(self, listen: Listen) -> Found | None:
         """The pool of a raw client of that listener, or None."""
-        for rule in self._for_raw:
-            found = rule.match_raw(listen.name)
-            if found is not None:
-                return found
-        return self._rest
+        found = (rule.match(listen.name, None, "", ()) for rule in self._for_raw)
+        return next(filter(None, found), self._rest)
 
     def websocket(
         self, listen: Listen, target: str, host: str, offered: Sequence[str]
     ) -> Found | None:
         """The pool of a WebSocket client by its request's target and Host and by the subprotocols
         that it offers, or None."""
-        if self._for_websocket:
-            segments = patterns.split(target)
-            for rule in self._for_websocket:
-                found = rule.match_websocket(listen.name, segments, host, offered)
-                if found is not None:
-                    return found
-        return self._rest
+        segments = patterns.split(target) if self._for_websocket else None
+        found = (rule.match(listen.name, segments, host, offered) for rule in self._for_websocket)
+        return next(filter(None, found), self._rest)

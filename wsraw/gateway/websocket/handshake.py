@@ -6,7 +6,8 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from wsraw.config.settings import Settings
@@ -17,6 +18,9 @@ from wsraw.link.rules import NAME
 
 Fields = list[tuple[str, str]]
 """Names and values of header fields, in order, as the peer spelled them."""
+
+Values = defaultdict[str, list[str]]
+"""Values by the lower-case names of their fields."""
 
 _TOKEN: Final = r"[-!#$%&'*+.^_`|~0-9a-zA-Z]++"
 _FIELDS: Final = rf"((?:{_TOKEN}:[\t -~\x80-\xff]*+\r?\n)*+)\r?\n"
@@ -52,11 +56,10 @@ def _split_fields(lines: bytes) -> Fields:
     return fields
 
 
-def _by_name(fields: Fields) -> dict[str, list[str]]:
-    """Values by the lower-case names of their fields."""
-    values: dict[str, list[str]] = {}
+def _by_name(fields: Fields) -> Values:
+    values: Values = defaultdict(list)
     for name, value in fields:
-        values.setdefault(name.lower(), []).append(value)
+        values[name.lower()].append(value)
     return values
 
 
@@ -66,12 +69,14 @@ def _elements(values: Iterable[str]) -> list[str]:
     return [element for element in elements if element]
 
 
-def _tokens(values: Iterable[str], name: str) -> list[str]:
-    tokens = _elements(values)
-    for token in tokens:
-        if not NAME.fullmatch(token):
-            raise HandshakeError(f"{name}: {token!r} is not a token")
-    return tokens
+def _token(text: str, field: str = "Sec-WebSocket-Extensions") -> str:
+    if not NAME.fullmatch(text):
+        raise HandshakeError(f"{field}: {text!r} is not a token")
+    return text
+
+
+def _tokens(values: Values, field: str) -> list[str]:
+    return [_token(element, field) for element in _elements(values[field.lower()])]
 
 
 def to_inf(ours: dict[str, str], fields: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -96,14 +101,12 @@ def accept_key(key: str) -> str:
 # --- extensions ---
 
 
-def _read_extensions(values: Iterable[str]) -> Iterable[tuple[str, deflate.Parameters]]:
+def _read_extensions(values: Values) -> Iterable[tuple[str, deflate.Parameters]]:
     """Names and parameters, in order (RFC 6455, section 9.1)."""
     # The content of a quoted value must be a token, so it has no separators.
-    extensions = []
-    for element in _elements(values):
+    for element in _elements(values["sec-websocket-extensions"]):
         name, *parts = (part.strip(" \t") for part in element.split(";"))
-        extensions.append((_token(name), [_read_parameter(part) for part in parts]))
-    return extensions
+        yield _token(name), [_read_parameter(part) for part in parts]
 
 
 def _read_parameter(text: str) -> tuple[str, str | None]:
@@ -114,12 +117,6 @@ def _read_parameter(text: str) -> tuple[str, str | None]:
     if value.startswith('"') and value.endswith('"') and len(value) > 1:
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return _token(name.strip(" \t")), _token(value)
-
-
-def _token(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise HandshakeError(f"Sec-WebSocket-Extensions: {text!r} is not a token")
-    return text
 
 
 def _show_parameters(parameters: deflate.Parameters) -> str:
@@ -146,7 +143,7 @@ class ServerHandshake:
         key = _check_request(method, version, values)
         ours = {"method": "GET", "url": url.decode(), "Protocol": "websocket server"}
         self.inf = to_inf(ours, fields)
-        self.offered = _tokens(values.get("sec-websocket-protocol", ()), "Sec-WebSocket-Protocol")
+        self.offered = _tokens(values, "Sec-WebSocket-Protocol")
         """The subprotocols that the client speaks."""
         self._answer = [
             ("Upgrade", "websocket"),
@@ -155,12 +152,12 @@ class ServerHandshake:
         ]
         self.terms: deflate.Terms | None = None
         """Of compression, if both sides agree on it."""
-        if settings.deflate and "sec-websocket-extensions" in values:
-            self._negotiate(values["sec-websocket-extensions"], settings)
+        if settings.deflate:
+            self._negotiate(values, settings)
 
-    def _negotiate(self, offered: list[str], settings: Settings) -> None:
+    def _negotiate(self, values: Values, settings: Settings) -> None:
         """Accept the first offer that is possible."""
-        for name, parameters in _read_extensions(offered):
+        for name, parameters in _read_extensions(values):
             if name != deflate.NAME or self.terms is not None:
                 continue
             try:
@@ -178,19 +175,15 @@ class ServerHandshake:
         return http_head(101, "Switching Protocols", [*fields, *headers.items()])
 
 
-def _check_request(method: bytes, version: bytes, values: Mapping[str, Sequence[str]]) -> str:
+def _check_request(method: bytes, version: bytes, values: Values) -> str:
     """Check a request for a WebSocket, and return its key. Raises HandshakeError."""
-
-    def get(name: str) -> Sequence[str]:
-        return values.get(name, ())
-
-    if get("transfer-encoding") or not set(get("content-length")) <= {"0"}:
+    if values["transfer-encoding"] or not set(values["content-length"]) <= {"0"}:
         raise HandshakeError("a request for a WebSocket has no body")
     # RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
-    if len(get("host")) != 1:
+    if len(values["host"]) != 1:
         raise HandshakeError("exactly one Host header is needed")
-    versions = get("sec-websocket-version")
-    if versions and list(versions) != ["13"]:
+    versions = values["sec-websocket-version"]
+    if versions and versions != ["13"]:
         # RFC 6455, section 4.4: name the version that we support.
         raise HandshakeError("only version 13 is supported", 426, ("Sec-WebSocket-Version", "13"))
     if method != b"GET":
@@ -198,21 +191,20 @@ def _check_request(method: bytes, version: bytes, values: Mapping[str, Sequence[
     if version != b"1":
         raise HandshakeError("HTTP/1.1 is needed", 505)
     _check_upgrade(values)
-    keys = get("sec-websocket-key")
+    keys = values["sec-websocket-key"]
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise HandshakeError("exactly one Sec-WebSocket-Key of 16 bytes in Base64 is needed")
     if not versions:
         raise HandshakeError("the header Sec-WebSocket-Version is missing")
-    if len(get("origin")) > 1:
+    if len(values["origin"]) > 1:
         raise HandshakeError("more than one Origin header")
     return keys[0]
 
 
-def _check_upgrade(values: Mapping[str, Sequence[str]]) -> None:
-    connection = _tokens(values.get("connection", ()), "Connection")
-    if "upgrade" not in map(str.lower, connection):
+def _check_upgrade(values: Values) -> None:
+    if "upgrade" not in map(str.lower, _tokens(values, "Connection")):
         raise HandshakeError("the header Connection does not list Upgrade", 426)
-    if "websocket" not in map(str.lower, _elements(values.get("upgrade", ()))):
+    if "websocket" not in map(str.lower, _elements(values["upgrade"])):
         raise HandshakeError("the header Upgrade does not list websocket", 426)
 
 
@@ -319,20 +311,20 @@ class ClientHandshake:
         _check_upgrade(values)
         if len(_elements(values["upgrade"])) > 1:
             raise HandshakeError("the response's header Upgrade is not just websocket")
-        if values.get("sec-websocket-accept") != [accept_key(self._key)]:
+        if values["sec-websocket-accept"] != [accept_key(self._key)]:
             raise HandshakeError("the response's Sec-WebSocket-Accept does not match our key")
-        for name, parameters in _read_extensions(values.get("sec-websocket-extensions", ())):
+        for name, parameters in _read_extensions(values):
             if name != deflate.NAME or not self._offers or self.terms is not None:
                 raise HandshakeError(f"the server chose extension {name}, which was not offered")
             try:
                 self.terms = deflate.accept(parameters, self._settings)
             except ValueError as error:
                 raise HandshakeError(f"the server chose an invalid extension: {error}") from error
-        name = "Sec-WebSocket-Protocol"
-        chosen = _tokens(values.get(name.lower(), ()), name)
+        chosen = _tokens(values, "Sec-WebSocket-Protocol")
         if chosen:
             if len(chosen) > 1 or chosen[0] not in self._subprotocols:
-                raise HandshakeError(f"{name}: {', '.join(chosen)} was not offered")
+                what = ", ".join(chosen)
+                raise HandshakeError(f"Sec-WebSocket-Protocol: {what} was not offered")
             self.subprotocol = chosen[0]
 
     # --- reading the response; each yield waits for more bytes ---
@@ -370,10 +362,10 @@ class ClientHandshake:
         del buffer[: len(head)]
         return Response(int(found[2]), _split_fields(found[3])), found[1] == b"0"
 
-    def _read_body(self, values: Mapping[str, list[str]]) -> Generator[None, None, bytes]:
-        if "transfer-encoding" in values:
+    def _read_body(self, values: Values) -> Generator[None, None, bytes]:
+        if values["transfer-encoding"]:
             return (yield from self._read_chunks())
-        length = values.get("content-length", [""])[0]
+        length = "".join(values["content-length"][:1])
         most = int(length) if re.fullmatch("[0-9]{1,18}", length) else MOST_BODY
         return (yield from self._read_some(min(most, MOST_BODY)))
 
