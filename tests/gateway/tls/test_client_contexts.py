@@ -32,15 +32,15 @@ def test_keys_are_removed_from_the_disk(tmp_path: Path, monkeypatch: pytest.Monk
     assert not glob.glob(f"{tmp_path}/*")
 
 
-def test_the_contexts_used_last_are_kept() -> None:
+def test_the_contexts_made_last_are_kept() -> None:
     contexts = ClientContexts()
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     options = [TlsOptions(ca=str(n)) for n in range(MOST_CACHED + 1)]
     for each in options:
         contexts.keep(each, made)
-        assert contexts.find(options[0]) is made
-    assert contexts.find(options[1]) is None
-    assert contexts.find(options[2]) is made
+        assert contexts.find(each) is made
+    assert contexts.find(options[0]) is None
+    assert contexts.find(options[1]) is made
 
 
 @pytest.mark.parametrize("letters", ["Müller GmbH", "株式会社", "\0"])

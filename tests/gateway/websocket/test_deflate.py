@@ -262,7 +262,7 @@ def test_a_final_block_is_not_the_end_of_a_fragmented_message() -> None:
 def test_a_frame_may_have_some_final_blocks_and_not_thousands() -> None:
     block = final_block(b"x")
     assert inflate_all(codec(), block * 3 + b"\x00", True, True, LARGE) == b"xxx"
-    with pytest.raises(d.InflateError):
+    with pytest.raises(zlib.error):
         inflate_all(codec(), block * 100_000, True, True, LARGE)
 
 
@@ -273,7 +273,7 @@ def deflated(data: bytes, level: int = 9) -> bytes:
 
 @pytest.mark.parametrize("payload", [b"\xff\xff\xff\xff", deflated(b"x" * 99)[:5] + b"\xff" * 9])
 def test_garbage_is_refused(payload: bytes) -> None:
-    with pytest.raises(d.InflateError):
+    with pytest.raises(zlib.error):
         inflate_all(codec(), payload, True, True, LARGE)
 
 
@@ -284,7 +284,7 @@ def test_any_bytes_are_refused_or_inflated(frames: list[tuple[bytes, bool]], kee
     for payload, final in frames:
         try:
             assert len(inflate_all(under_test, payload, first, final, 100)) <= 100
-        except (d.InflateError, d.TooBigError):
+        except (zlib.error, d.TooBigError):
             return
         first = final
 

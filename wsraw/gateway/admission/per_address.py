@@ -7,6 +7,7 @@ all clients, and are not counted; nor are trusted proxies, until they have ident
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from wsraw.config.addresses import Address
@@ -42,26 +43,24 @@ class AddressLimits:
     def __init__(self, most: int, per_address: int) -> None:
         self.most = most
         self._per_address = per_address
-        self._counts: dict[bytes, int] = {}
+        self._counts: Counter[bytes] = Counter()
 
     def refusal(self, key: bytes | None, connections: int) -> str:
         """The setting that forbids one more connection beside so many, or nothing."""
         if 0 < self.most <= connections:
             return "max_connections"
-        if key is not None and 0 < self._per_address <= self._counts.get(key, 0):
+        if key is not None and 0 < self._per_address <= self._counts[key]:
             return "max_connections_per_address"
         return ""
 
     def enter(self, key: bytes | None) -> None:
         """Count a connection of that address."""
         if key is not None and self._per_address:
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] += 1
 
     def leave(self, key: bytes | None) -> None:
         """A connection that was counted is gone."""
         if key is not None and self._per_address:
-            left = self._counts[key] - 1
-            if left:
-                self._counts[key] = left
-            else:
+            self._counts[key] -= 1
+            if not self._counts[key]:
                 del self._counts[key]

@@ -141,10 +141,6 @@ class AdmissionPolicy:
         """Count a refusal under the setting that is the reason, and log it now and then."""
         self._counters.hit(setting, now, f"{about.get('peer', 'a client')}: {why}")
 
-    def rejected(self, now: float) -> None:
-        """A handler has rejected a client."""
-        self._counters.hit("verdict", now)
-
     def _check_host(self, client: Client, hosts: list[str], now: float) -> Refusal | None:
         if self._hosts.allow(hosts[-1]):
             return None

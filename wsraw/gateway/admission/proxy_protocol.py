@@ -10,6 +10,7 @@ The bytes behind the header (`rest`) are the first bytes of the client.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Final, Literal
 
 from wsraw.config.addresses import Address, parse_address
@@ -171,9 +172,9 @@ class ProxyReader:
             return
         if command == 1 and family in (1, 2):
             width = 4 if family == 1 else 16
-            text = header[_HEAD : _HEAD + width]
-            port = int.from_bytes(header[_HEAD + 2 * width :][:2], "big")
-            self._set(_from_bytes(text), port)
+            address = parse_address(str(ip_address(header[_HEAD : _HEAD + width])))
+            assert address is not None
+            self._set(address, int.from_bytes(header[_HEAD + 2 * width :][:2], "big"))
         else:
             # LOCAL: a health check of the proxy. UNSPEC, unix: a client without an address.
             self.tls = False if command == 0 else self.tls
@@ -192,10 +193,3 @@ class ProxyReader:
                 self.tls = bool(header[value] & _CLIENT_SSL)
             at = end
         return True
-
-
-def _from_bytes(data: bytes) -> Address:
-    text = ".".join(map(str, data)) if len(data) == 4 else data.hex(":", 2)
-    address = parse_address(text)
-    assert address is not None
-    return address

@@ -47,7 +47,7 @@ class AwaitingVerdict(Connecting):
         now: float,
     ) -> list[Event]:
         """Answer with the handler's status."""
-        self._policy.rejected(now)
+        self._policy.refuse("verdict", con.about, "rejected by a handler", now)
         con.output.append(answer(status, reason, headers, body))
         return con.end(1006, "", "rejected")
 

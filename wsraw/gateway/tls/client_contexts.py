@@ -12,7 +12,6 @@ import logging
 import os
 import ssl
 import tempfile
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from wsraw.gateway.tls.engine import Context, explain
@@ -21,7 +20,7 @@ from wsraw.link.open_options import Opening
 log = logging.getLogger("wsraw.gateway")
 
 MOST_CACHED: Final = 64
-"""Contexts kept, those used last. One with the system's certificates holds about 0.5 MiB."""
+"""Contexts kept, those made last. One with the system's certificates holds about 0.5 MiB."""
 
 
 class TlsOptions(NamedTuple):
@@ -51,22 +50,19 @@ class ClientContexts:
     """A cache with one context for each set of options."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[TlsOptions, Context] = OrderedDict()
+        self._made: dict[TlsOptions, Context] = {}
 
     def find(self, options: TlsOptions) -> Context | None:
         """The context for these options, if there is one."""
-        context = self._made.get(options)
-        if context is not None:
-            self._made.move_to_end(options)
-        return context
+        return self._made.get(options)
 
     def keep(self, options: TlsOptions, context: Context) -> None:
         """Keep a context for the next connections with these options."""
         if not options.verify and options not in self._made:
             log.warning("a handler opens TLS connections with verify=False: any server is accepted")
         self._made[options] = context
-        while len(self._made) > MOST_CACHED:
-            self._made.popitem(last=False)
+        if len(self._made) > MOST_CACHED:
+            del self._made[next(iter(self._made))]
 
 
 def make_context(options: TlsOptions) -> Context:

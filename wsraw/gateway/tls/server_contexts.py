@@ -72,14 +72,11 @@ def _context(listen: Listen, pair: TlsPair) -> ssl.SSLContext:
         raise ValueError(f"tls_cert: {pair.cert}: {error.strerror or error}") from error
     context.verify_mode = CLIENTS[listen.tls_client_auth]
     if listen.tls_client_ca:
-        _read(listen.tls_client_ca, "tls_client_ca")
+        # Between the certificates there may be comments, in any script.
+        pem = _read(listen.tls_client_ca, "tls_client_ca")
         try:
-            context.load_verify_locations(listen.tls_client_ca)
-        except OSError as error:
-            if not isinstance(error, ssl.SSLError):
-                raise ValueError(
-                    f"tls_client_ca: {listen.tls_client_ca}: {error.strerror or error}"
-                ) from error
+            context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+        except (ssl.SSLError, ValueError) as error:
             raise ValueError(
                 f"tls_client_ca: {listen.tls_client_ca} contains no certificates in PEM form"
             ) from error

@@ -54,10 +54,6 @@ _FLAGS: Final = ("server_no_context_takeover", "client_no_context_takeover")
 _WINDOWS: Final = ("server_max_window_bits", "client_max_window_bits")
 
 
-class InflateError(ValueError):
-    """The peer's bytes are not valid DEFLATE data."""
-
-
 class TooBigError(ValueError):
     """The inflated data exceeds the limit."""
 
@@ -75,16 +71,11 @@ class Terms(NamedTuple):
     receive_takeover: bool
 
 
-class _Asked(NamedTuple):
-    server_no_takeover: bool
-    client_no_takeover: bool
-    server_bits: int | None
-    client_bits: int | None
-    """15 also for a client that only says it accepts a limit."""
+def _read(parameters: Parameters, in_offer: bool) -> dict[str, int]:
+    """The bits of each window (15 also for a client that only says it accepts a limit), and flags.
 
-
-def _read(parameters: Parameters, in_offer: bool) -> _Asked:
-    """Raises ValueError for an unknown, repeated or invalid parameter (section 7)."""
+    Raises ValueError for an unknown, repeated or invalid parameter (section 7).
+    """
     found: dict[str, int] = {}
     for name, value in parameters:
         if name in found:
@@ -98,25 +89,24 @@ def _read(parameters: Parameters, in_offer: bool) -> _Asked:
         else:
             shown = name if value is None else f"{name}={value}"
             raise ValueError(f"{NAME}: {shown} is not a valid parameter")
-    server, client = _FLAGS
-    return _Asked(server in found, client in found, found.get(_WINDOWS[0]), found.get(_WINDOWS[1]))
+    return found
 
 
 def answer(offer: Parameters, settings: Settings) -> tuple[list[tuple[str, str | None]], Terms]:
     """The server's answer to one offer. Raises ValueError if the offer must be declined."""
     asked = _read(offer, in_offer=True)
     takeover, bits = settings.deflate_context_takeover, settings.deflate_window_bits
-    send_takeover = takeover and not asked.server_no_takeover
-    receive_takeover = takeover and not asked.client_no_takeover
-    send_bits = min(bits, asked.server_bits or 15)
+    send_takeover = takeover and _FLAGS[0] not in asked
+    receive_takeover = takeover and _FLAGS[1] not in asked
+    send_bits = min(bits, asked.get(_WINDOWS[0], 15))
     # Only a client that sent this parameter can be limited (section 7.1.2.2).
-    receive_bits = 15 if asked.client_bits is None else min(bits, asked.client_bits)
+    receive_bits = min(bits, asked[_WINDOWS[1]]) if _WINDOWS[1] in asked else 15
     said: list[tuple[str, str | None]] = []
     if not send_takeover:
         said.append((_FLAGS[0], None))
     if not receive_takeover:
         said.append((_FLAGS[1], None))
-    if send_bits < 15 or asked.server_bits is not None:
+    if send_bits < 15 or _WINDOWS[0] in asked:
         said.append((_WINDOWS[0], str(send_bits)))
     if receive_bits < 15:
         said.append((_WINDOWS[1], str(receive_bits)))
@@ -143,13 +133,13 @@ def accept(answered: Parameters, settings: Settings) -> Terms:
     """
     said = _read(answered, in_offer=False)
     takeover = settings.deflate_context_takeover
-    if not takeover and not said.server_no_takeover:
+    if not takeover and _FLAGS[0] not in said:
         raise ValueError(f"{NAME}: the answer lacks {_FLAGS[0]}")
     return Terms(
-        send_bits=min(settings.deflate_window_bits, said.client_bits or 15),
-        receive_bits=said.server_bits or 15,
-        send_takeover=takeover and not said.client_no_takeover,
-        receive_takeover=not said.server_no_takeover,
+        send_bits=min(settings.deflate_window_bits, said.get(_WINDOWS[1], 15)),
+        receive_bits=said.get(_WINDOWS[0], 15),
+        send_takeover=takeover and _FLAGS[1] not in said,
+        receive_takeover=_FLAGS[0] not in said,
     )
 
 
@@ -281,7 +271,7 @@ class Codec:
         """Inflate at most `most` more bytes of the frame. Returns how many there were, and the
         data of the whole frame once it is complete.
 
-        Raises TooBigError before more than the limit and one byte is inflated, and InflateError.
+        Raises TooBigError before more than the limit and one byte is inflated, and zlib.error.
         """
         job = self._inflation
         assert job is not None
@@ -293,20 +283,17 @@ class Codec:
                 return job.size - before, None
             if not job.piece:
                 job.piece, job.rest = job.rest[:PIECE], job.rest[PIECE:]
-            try:
-                out = job.inflater.decompress(job.piece, room)
-            except zlib.error as error:
-                raise InflateError("decompression failed") from error
+            out = job.inflater.decompress(job.piece, room)
             job.size += len(out)
             if job.size > job.limit:
-                raise TooBigError(job.limit)
+                raise TooBigError
             job.chunks.append(out)
             if job.inflater.eof:
                 # A new stream begins behind a final block: the sender has dropped the context of
                 # the old one, as zlib's own deflate does.
                 job.blocks += 1
                 if job.blocks > MAX_FINAL_BLOCKS:
-                    raise InflateError("too many final blocks in a frame")
+                    raise zlib.error("too many final blocks in a frame")
                 job.piece = job.inflater.unused_data
                 job.inflater = zlib.decompressobj(-self.terms.receive_bits)
                 if not job.piece and not job.rest:

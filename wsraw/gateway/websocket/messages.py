@@ -9,6 +9,7 @@ and by the connection's account if they are not.
 from __future__ import annotations
 
 import math
+import zlib
 from codecs import utf_8_decode
 from typing import Final
 
@@ -19,7 +20,6 @@ from wsraw.gateway.websocket.deflate import (
     Codec,
     Deflation,
     FramingKey,
-    InflateError,
     TooBigError,
 )
 from wsraw.gateway.websocket.frames import (
@@ -171,8 +171,8 @@ class MessageReader:
             size, data = self._codec.inflate(most)
         except TooBigError as error:
             raise too_big(self._limit) from error
-        except InflateError as error:
-            raise ViolationError(1002, str(error)) from error
+        except zlib.error as error:
+            raise ViolationError(1002, "decompression failed") from error
         if data is not None:
             self.inflating = False
             self._add(data, self._final, received)
