@@ -28,7 +28,7 @@ from wsraw.supervisor import log
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
 from wsraw.supervisor.run_folder import folder
-from wsraw.tools.conform.script_runner import RULES
+from wsraw.tools.conform.verdicts import RULES
 from wsraw.workers.reporting import ration
 from wsraw.workers.shells import link_socket, shell
 

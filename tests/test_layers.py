@@ -155,7 +155,7 @@ def test_sans_io_modules_do_no_io(name: str) -> None:
         "config.settings",
         "config.options",
         "config.units",
-        *(f"tools.conform.{name}" for name in ("played_gateway", "script_runner")),
+        *(f"tools.conform.{name}" for name in ("played_gateway", "verdicts")),
         *(f"supervisor.decisions.{name}" for name in ("policy", "child", "pool", "restarts")),
     ],
 )
@@ -343,7 +343,7 @@ NO_MIRROR = {
     **dict.fromkeys(
         [f"tools.conform.checks.{name}_checks" for name in ("echo", "protocol")]
         + [f"tools.conform.{name}" for name in ("continuous_rules", "rules")],
-        "tools/conform/test_script_runner.py",
+        "tools/conform/test_verdicts.py",
     ),
     "tools.conform.rendering": "tools/conform/test_played_gateway.py",
     "tools.conform.router": "tools/conform/test_run.py",

@@ -10,7 +10,7 @@ from typing import Any
 from tests.tools.conform.faulty import End, Worker
 from wsraw.tools.conform.played_gateway import PlayedGateway
 from wsraw.tools.conform.rules import Rule
-from wsraw.tools.conform.script_runner import Result, ScriptRunner
+from wsraw.tools.conform.verdicts import Result, verdicts
 
 LINK = 0.0005
 """Seconds that a message is on its way."""
@@ -25,10 +25,10 @@ class MemoryDriver:
 
     def __init__(self, rules: Sequence[Rule], fault: str = "") -> None:
         secrets = count()
-        gateway = PlayedGateway(self, "p", lambda: f"secret{next(secrets)}", TIMEOUT)
-        self.runner = ScriptRunner(rules, gateway)
+        self.gateway = PlayedGateway(self, "p", lambda: f"secret{next(secrets)}", TIMEOUT)
+        self.rules = rules
         self.fault = fault
-        self.now = 100.0
+        self.clock = 100.0
         self.started = 0
         """How many processes."""
         self._due: list[tuple[float, int, Any, tuple[Any, ...]]] = []
@@ -40,17 +40,19 @@ class MemoryDriver:
         self._up = True
 
     def run(self) -> list[Result]:
-        runner = self.runner
-        runner.advance(self.now)
-        while not runner.over:
-            if self._due and self._due[0][0] <= runner.wake_at:
-                when, _, function, arguments = heapq.heappop(self._due)
-                self.now = max(self.now, when)
-                function(*arguments)
-            else:
-                self.now = runner.wake_at
-            runner.advance(self.now)
-        return runner.results
+        return list(verdicts(self.rules, self.gateway))
+
+    def now(self) -> float:
+        return self.clock
+
+    def receive(self, gateway: PlayedGateway, seconds: float) -> None:
+        until = self.clock + seconds
+        if self._due and self._due[0][0] <= until:
+            when, _, function, arguments = heapq.heappop(self._due)
+            self.clock = max(self.clock, when)
+            function(*arguments)
+        else:
+            self.clock = until
 
     def _later(self, when: float, function: Any, *arguments: Any) -> None:
         heapq.heappush(self._due, (when, next(self._order), function, arguments))
@@ -59,15 +61,15 @@ class MemoryDriver:
         self.started += 1
         environment = {"WSRAW_POOL": pool, "WSRAW_TOKEN": token, "WSRAW_INSTANCE": instance}
         self._worker = Worker(self.fault, environment, self._send_to_gateway, self._sleep)
-        self._free_at = self.now
-        self._later(self.now + RECONNECT, self._connect, self._worker)
+        self._free_at = self.clock
+        self._later(self.clock + RECONNECT, self._connect, self._worker)
 
     def kill(self) -> None:
         self._worker = None
 
     def send(self, identity: bytes, data: bytes) -> None:
         if self._up and identity == self._identity:
-            self._later(self.now + LINK, self._deliver, self._worker, identity, data)
+            self._later(self.clock + LINK, self._deliver, self._worker, identity, data)
 
     def down(self) -> None:
         self._up = False
@@ -75,7 +77,7 @@ class MemoryDriver:
 
     def up(self) -> None:
         self._up = True
-        self._later(self.now + RECONNECT, self._connect, self._worker)
+        self._later(self.clock + RECONNECT, self._connect, self._worker)
 
     def _connect(self, worker: Worker | None) -> None:
         if worker is None or worker is not self._worker or not self._up:
@@ -84,7 +86,7 @@ class MemoryDriver:
             return
         number = b"%d" % next(self._order)
         self._identity = (b"me" if self.fault == "own routing id" else b"\0") + number
-        self._free_at = max(self._free_at, self.now)
+        self._free_at = max(self._free_at, self.clock)
         if self.fault != "no probe":
             self._send_to_gateway([b""])
         worker.start()
@@ -92,10 +94,10 @@ class MemoryDriver:
     def _deliver(self, worker: Worker | None, identity: bytes, data: bytes) -> None:
         if worker is None or worker is not self._worker or identity != self._identity:
             return
-        if self._free_at > self.now:
+        if self._free_at > self.clock:
             self._later(self._free_at, self._deliver, worker, identity, data)
             return
-        self._free_at = self.now
+        self._free_at = self.clock
         try:
             worker.receive(data)
         except End as end:
@@ -103,7 +105,7 @@ class MemoryDriver:
             self._later(self._free_at + 2 * LINK, self._exited, int(str(end)))
 
     def _exited(self, code: int) -> None:
-        self.runner.exited(code, self.now)
+        self.gateway.exited(code)
 
     def _sleep(self, seconds: float) -> None:
         self._free_at += seconds
@@ -113,4 +115,4 @@ class MemoryDriver:
 
     def _arrive(self, identity: bytes, frames: list[bytes]) -> None:
         if self._up and identity == self._identity:
-            self.runner.receive(identity, frames, self.now)
+            self.gateway.receive(identity, frames)

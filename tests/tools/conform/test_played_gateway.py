@@ -50,6 +50,12 @@ class Outside:
     def up(self) -> None:
         pass
 
+    def now(self) -> float:
+        return 0.0
+
+    def receive(self, gateway: PlayedGateway, seconds: float) -> None:
+        pass
+
 
 def begun(window: int = 10) -> tuple[PlayedGateway, list[bytes]]:
     """A gateway with a session and two events in flight, and what it sends from now on."""

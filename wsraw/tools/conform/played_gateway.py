@@ -1,13 +1,13 @@
 """Sans-I/O. The gateway that `wsraw conform` plays, for one worker at a time.
 
-Scripts send events and notices through it and wait for the worker's answers; everything that the
+Checks send events and notices through it and wait for the worker's answers; everything that the
 worker sends is also checked against the continuous rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
@@ -41,17 +41,6 @@ ABOUT: Final = {"peer": "192.0.2.1:4711", "listener": "conform"}
 """What the gateway knows of a client."""
 
 
-class Until(NamedTuple):
-    """What a script waits for: the condition, for at most so many seconds."""
-
-    condition: Callable[[], bool]
-    seconds: float
-
-
-Script: TypeAlias = Generator[Until, bool, None]
-"""Yields what it waits for, and is sent whether that came true."""
-
-
 class Outside(Protocol):
     """The worker's process and the ROUTER socket, as the played gateway uses them."""
 
@@ -69,6 +58,13 @@ class Outside(Protocol):
 
     def up(self) -> None:
         """Open a socket again, at the same endpoint."""
+
+    def now(self) -> float:
+        """The clock, in seconds."""
+
+    def receive(self, gateway: PlayedGateway, seconds: float) -> None:
+        """Wait for a message or the end of the process, for at most so many seconds, and hand it
+        to `receive` or `exited`."""
 
 
 class PlayedGateway:
@@ -100,14 +96,14 @@ class PlayedGateway:
         self._connections = 1 << 35
         self._out: list[list[Any]] = []
 
-    # --- what a script waits for ---
+    # --- what a check waits for ---
 
     def until(
         self, condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 0.0
-    ) -> Script:
+    ) -> None:
         """Wait for a condition. Raises Breach when it does not come true, or the worker ends."""
         seconds = seconds or self.timeout
-        met = yield Until(lambda: condition() or not self.running, seconds)
+        met = self._receive_until(lambda: condition() or not self.running, seconds)
         if condition():
             return
         what = what if isinstance(what, str) else what()
@@ -115,11 +111,20 @@ class PlayedGateway:
             raise Breach(f"the worker has ended with code {self.exit_code}, without {what}")
         raise Breach(f"not within {seconds:g} s: {what}")
 
-    def quiet(self, seconds: float = QUIET) -> Script:
+    def quiet(self, seconds: float = QUIET) -> None:
         """Wait for the whole time, whatever comes."""
-        yield Until(lambda: False, seconds)
+        self._receive_until(lambda: False, seconds)
 
-    def deliver(self, seconds: float = 0.0) -> Script:
+    def _receive_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        until = self._outside.now() + seconds
+        while not condition():
+            left = until - self._outside.now()
+            if left <= 0:
+                return False
+            self._outside.receive(self, left)
+        return True
+
+    def deliver(self, seconds: float = 0.0) -> None:
         """Send what is queued and wait until every event is acked."""
         self.flush()
         session = self.session
@@ -127,28 +132,28 @@ class PlayedGateway:
         def what() -> str:
             return f"an ack of {rendering.record(session.unfinished())}"
 
-        yield from self.until(lambda: session.unfinished() is None, what, seconds)
+        self.until(lambda: session.unfinished() is None, what, seconds)
 
     # --- the dialog ---
 
-    def begin(self) -> Script:
+    def begin(self) -> None:
         """Begin a fresh session, with a new process only if none is running."""
         if not self.running:
             self.start()
         what = "an empty message as PROBE_ROUTER sends it (is WSRAW_ENDPOINT connected to?)"
-        yield from self.until(lambda: bool(self.identity), what, 2 * self.timeout)
-        yield from self.enter()
+        self.until(lambda: bool(self.identity), what, 2 * self.timeout)
+        self.enter()
 
-    def enter(self) -> Script:
+    def enter(self) -> None:
         """`who`, `hello`, `welcome`."""
         self.ask()
-        yield from self.until(lambda: self.hello is not None, "a hello in answer to who")
+        self.until(lambda: self.hello is not None, "a hello in answer to who")
         self.welcome()
         assert self.hello is not None
         if self.hello.starting:
             session = self.session
             what = "a first batch of a worker whose hello had `starting`"
-            yield from self.until(lambda: session.batches > 0, what)
+            self.until(lambda: session.batches > 0, what)
 
     def start(self) -> None:
         """Start a process, which will connect."""

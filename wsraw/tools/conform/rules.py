@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from wsraw.tools.conform.played_gateway import PlayedGateway, Script
+from wsraw.tools.conform.played_gateway import PlayedGateway
 
-Check: TypeAlias = Callable[[PlayedGateway], Script]
+Check: TypeAlias = Callable[[PlayedGateway], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Rule:
     section: str
     meaning: str
     check: Check | None = None
-    """The script of the rule; None for a continuous rule."""
+    """None for a continuous rule."""
     common: bool = False
     """Needs the common behaviour, which the examples of all languages have."""
 

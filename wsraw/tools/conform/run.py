@@ -1,4 +1,4 @@
-"""I/O. `wsraw conform`: the worker's process, the socket and the clock around the scripts."""
+"""I/O. `wsraw conform`: the worker's process, the socket and the clock of the played gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsraw.runtime.printable import printable, printable_lines
 from wsraw.supervisor.processes.process import Process
 from wsraw.tools.conform.played_gateway import PlayedGateway
 from wsraw.tools.conform.router import Router
-from wsraw.tools.conform.script_runner import FAIL, PASS, SKIP, Result, ScriptRunner, choose
+from wsraw.tools.conform.verdicts import FAIL, PASS, SKIP, choose, verdicts
 
 POOL: Final = "conform"
 """Not the default pool, so that a worker must read WSRAW_POOL."""
@@ -53,22 +53,25 @@ def main(
         raise CannotConform(f"--log {log}: {error.strerror}") from error
     driver = Driver(command, file)
     gateway = PlayedGateway(driver, POOL, partial(secrets.token_hex, 8), timeout)
-    runner = ScriptRunner(rules, gateway)
+    results = []
     # As with Ctrl-C, the worker must not be left behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        driver.run(runner, print_lines=not as_json)
+        for result in verdicts(rules, gateway):
+            results.append(result)
+            if not as_json:
+                print(printable_lines(result.line()), flush=True)
     finally:
         driver.close()
         signal.signal(signal.SIGTERM, before)
         if file is not None:
             file.close()
-    verdicts = [result.verdict for result in runner.results]
-    passed, failed, skipped = (verdicts.count(verdict) for verdict in (PASS, FAIL, SKIP))
+    found = [result.verdict for result in results]
+    passed, failed, skipped = (found.count(verdict) for verdict in (PASS, FAIL, SKIP))
     if as_json:
         counts = {"pass": passed, "fail": failed, "skip": skipped}
-        results = [result.data() for result in runner.results]
-        print(json.dumps({"command": list(command), **counts, "rules": results}))
+        data = [result.data() for result in results]
+        print(json.dumps({"command": list(command), **counts, "rules": data}))
     else:
         print(f"{passed} passed, {failed} failed, {skipped} skipped")
     if failed:
@@ -99,30 +102,19 @@ class Driver:
         """(number of the process, exit code); filled in threads."""
         self._number = 0
 
-    def run(self, runner: ScriptRunner, *, print_lines: bool) -> None:
-        """Drive the scripts to their end."""
-        printed = 0
-        runner.advance(time.monotonic())
-        while True:
-            if print_lines:
-                _print(runner.results[printed:])
-                printed = len(runner.results)
-            if runner.over:
-                return
-            seconds = min(max(0.0, runner.wake_at - time.monotonic()), POLL_INTERVAL)
-            has_ended = bool(self._ended)
-            if has_ended:
-                seconds = POLL_INTERVAL
-            message = self._router.receive(seconds)
-            now = time.monotonic()
-            if message is not None:
-                runner.receive(*message, now)
-            elif has_ended:
-                # Only if nothing came after the exit was known: the last batch was sent before it.
-                number, code = self._ended.popleft()
-                if number == self._number:
-                    runner.exited(code, now)
-            runner.advance(now)
+    def now(self) -> float:
+        return time.monotonic()
+
+    def receive(self, gateway: PlayedGateway, seconds: float) -> None:
+        has_ended = bool(self._ended)
+        message = self._router.receive(min(seconds, POLL_INTERVAL))
+        if message is not None:
+            gateway.receive(*message)
+        elif has_ended:
+            # Only if nothing came after the exit was known: the last batch was sent before it.
+            number, code = self._ended.popleft()
+            if number == self._number:
+                gateway.exited(code)
 
     def send(self, identity: bytes, data: bytes) -> None:
         self._router.send(identity, data)
@@ -186,8 +178,3 @@ class Driver:
         # Children of the worker that are still alive may write to its output.
         self._log = None
         self._router.close()
-
-
-def _print(results: Sequence[Result]) -> None:
-    for result in results:
-        print(printable_lines(result.line()), flush=True)

@@ -1,1 +1,1 @@
-"""The rules that have a script of their own."""
+"""The rules that have a check of their own."""

@@ -12,7 +12,7 @@ from wsraw.link.records import Open, Send, State
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.checks.protocol_checks import LARGEST, MIB, leave
 from wsraw.tools.conform.continuous_rules import Breach
-from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway, Script
+from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway
 from wsraw.tools.conform.rules import Check, Rule
 from wsraw.tools.conform.session import Received
 
@@ -36,11 +36,11 @@ def _reply(
     *,
     final: bool = True,
     seconds: float = 0.0,
-) -> Script:
+) -> None:
     """Send a message and check that the only answer is the wanted one."""
     start = len(gateway.session.received)
     gateway.message(con, data, kind, final)
-    yield from gateway.deliver(seconds)
+    gateway.deliver(seconds)
     _check_answer(gateway, con, start, wanted, kind, final)
 
 
@@ -64,73 +64,73 @@ def _check_answer(
         raise Breach(f"wanted final {str(final).lower()}", sends[0].text())
 
 
-def text(gateway: PlayedGateway) -> Script:
+def text(gateway: PlayedGateway) -> None:
     con = gateway.connect()
     for data in (b"hello", ASTRAL.encode(), b"", b"nul \0 and \xc2\x85"):
-        yield from _reply(gateway, con, data, data)
+        _reply(gateway, con, data, data)
 
 
-def binary(gateway: PlayedGateway) -> Script:
+def binary(gateway: PlayedGateway) -> None:
     con = gateway.connect()
     for data in (bytes(range(256)), b"hello", b""):
-        yield from _reply(gateway, con, data, data, "binary")
+        _reply(gateway, con, data, data, "binary")
 
 
-def raw(gateway: PlayedGateway) -> Script:
+def raw(gateway: PlayedGateway) -> None:
     """Send the on_connect with the first data, in one batch."""
     con = gateway.new_con()
     gateway.event("on_connect", con, {"Protocol": "raw"}, False, 1, ABOUT)
     for data in (b"hello\r\n", bytes(range(256))):
-        yield from _reply(gateway, con, data, data, "raw")
+        _reply(gateway, con, data, data, "raw")
 
 
-def fragments(gateway: PlayedGateway) -> Script:
+def fragments(gateway: PlayedGateway) -> None:
     con = gateway.connect()
     for kind in ("text", "binary"):
         for data, final in ((b"one, ", False), (b"two, ", False), (b"three", True), (b"x", True)):
-            yield from _reply(gateway, con, data, data, kind, final=final)
+            _reply(gateway, con, data, data, kind, final=final)
 
 
-def upper(gateway: PlayedGateway) -> Script:
+def upper(gateway: PlayedGateway) -> None:
     """Use ASCII letters only, because languages differ for others."""
     con = gateway.connect()
     text, wanted = "upper grün, ß, 😀, abc XYZ 1", "GRüN, ß, 😀, ABC XYZ 1"
-    yield from _reply(gateway, con, text.encode(), wanted.encode())
-    yield from _reply(gateway, con, b"upper \xff\x00abc\xe9", b"\xff\x00ABC\xe9", "binary")
-    yield from _reply(gateway, con, b"upper raw\n", b"RAW\n", "raw")
+    _reply(gateway, con, text.encode(), wanted.encode())
+    _reply(gateway, con, b"upper \xff\x00abc\xe9", b"\xff\x00ABC\xe9", "binary")
+    _reply(gateway, con, b"upper raw\n", b"RAW\n", "raw")
 
 
 def _echo_large(size: int) -> Check:
-    def check(gateway: PlayedGateway) -> Script:
+    def check(gateway: PlayedGateway) -> None:
         con = gateway.connect()
         data = (ASTRAL.encode() * (size // len(ASTRAL.encode()) + 1))[:size]
         data = data.decode(errors="ignore").encode()
-        yield from _reply(gateway, con, data, data, seconds=3 * gateway.timeout)
+        _reply(gateway, con, data, data, seconds=3 * gateway.timeout)
 
     return check
 
 
-def state(gateway: PlayedGateway) -> Script:
+def state(gateway: PlayedGateway) -> None:
     """Attach with an older state than the worker remembers: `attach` counts."""
     con = gateway.connect()
     start = len(gateway.session.received)
-    yield from _reply(gateway, con, b"count", b"1")
+    _reply(gateway, con, b"count", b"1")
     kept = _state(gateway, con, start)
-    yield from _reply(gateway, con, b"count", b"2")
+    _reply(gateway, con, b"count", b"2")
     gateway.notice(["detach", con])
     inf = {"Protocol": "websocket server"}
     # As from another worker that had only the first state: so 2 comes again.
     gateway.notice(["attach", con, inf, kept, 3, ABOUT])
-    yield from _reply(gateway, con, b"count", b"2")
+    _reply(gateway, con, b"count", b"2")
     # A connection of another worker, in a new session: the state is all there is.
-    yield from gateway.enter()
+    gateway.enter()
     other = gateway.new_con()
     gateway.notice(["attach", other, inf, kept, 1, ABOUT])
-    yield from _reply(gateway, other, b"count", b"2")
-    yield from _reply(gateway, other, b"count", b"3")
+    _reply(gateway, other, b"count", b"2")
+    _reply(gateway, other, b"count", b"3")
     # The state was changed by another worker; this one still holds the connection.
     gateway.notice(["attach", other, None, kept, 7, ABOUT])
-    yield from _reply(gateway, other, b"count", b"2")
+    _reply(gateway, other, b"count", b"2")
 
 
 def _state(gateway: PlayedGateway, con: int, start: int) -> bytes:
@@ -140,20 +140,20 @@ def _state(gateway: PlayedGateway, con: int, start: int) -> bytes:
     raise Breach("count was answered without a state command before the ack")
 
 
-def states_apart(gateway: PlayedGateway) -> Script:
+def states_apart(gateway: PlayedGateway) -> None:
     first, second = gateway.connect(), gateway.connect()
-    yield from _reply(gateway, first, b"count", b"1")
-    yield from _reply(gateway, first, b"count", b"2")
-    yield from _reply(gateway, second, b"count", b"1")
-    yield from _reply(gateway, first, b"count", b"3")
+    _reply(gateway, first, b"count", b"1")
+    _reply(gateway, first, b"count", b"2")
+    _reply(gateway, second, b"count", b"1")
+    _reply(gateway, first, b"count", b"3")
 
 
-def opens(gateway: PlayedGateway) -> Script:
+def opens(gateway: PlayedGateway) -> None:
     """`open URL` opens a connection with an id of the range; "hi" is sent when it is open."""
     con = gateway.connect()
     start = len(gateway.session.received)
     gateway.message(con, b"open " + URL.encode())
-    yield from gateway.deliver()
+    gateway.deliver()
     found = gateway.session.commands(Open, start)
     if len(found) != 1:
         raise Breach(f"one open is expected, there are {len(found)}")
@@ -171,12 +171,12 @@ def opens(gateway: PlayedGateway) -> Script:
     inf = {"Protocol": "websocket client"}
     about = {"target": command.target}
     gateway.event("on_connect", command.con, inf, False, 1, about)
-    yield from gateway.deliver()
+    gateway.deliver()
     _check_answer(gateway, command.con, start, b"hi", _kind_of(gateway, command.con, start), True)
     start = len(gateway.session.received)
     gateway.message(command.con, b"this must not be answered")
     gateway.close(command.con)
-    yield from gateway.deliver()
+    gateway.deliver()
     answers = gateway.session.sends(command.con, start)
     if answers:
         raise Breach("data of an opened connection must not be answered", answers[0].text())
@@ -188,10 +188,10 @@ def _kind_of(gateway: PlayedGateway, con: int, start: int) -> str:
     return str(sends[0].record.type) if sends else "text"
 
 
-def order(gateway: PlayedGateway) -> Script:
+def order(gateway: PlayedGateway) -> None:
     """Send messages on five connections; some handlers take longer than the next ones."""
     cons = [gateway.connect() for _ in range(5)]
-    yield from gateway.deliver()
+    gateway.deliver()
     wanted: dict[int, list[bytes]] = {con: [] for con in cons}
     for number in range(100):
         con = cons[number % 5]
@@ -200,7 +200,7 @@ def order(gateway: PlayedGateway) -> Script:
         gateway.message(con, data)
         if number % 8 == 7:
             gateway.flush()
-    yield from gateway.deliver()
+    gateway.deliver()
     for con in cons:
         sends = gateway.session.sends(con)
         for received, data in zip(sends, wanted[con], strict=False):
@@ -210,25 +210,25 @@ def order(gateway: PlayedGateway) -> Script:
             raise Breach(f"{len(wanted[con])} messages, {len(sends)} answers")
 
 
-def one_at_a_time(gateway: PlayedGateway) -> Script:
+def one_at_a_time(gateway: PlayedGateway) -> None:
     con = gateway.connect()
     gateway.message(con, b"slow %d" % (SLOW // 3))
     gateway.message(con, b"quick")
-    yield from gateway.deliver()
+    gateway.deliver()
     sends = [received.record.data for received in gateway.session.sends(con)]
     if sends != [b"slow %d" % (SLOW // 3), b"quick"]:
         raise Breach("the second handler did not wait for the first", repr(sends))
 
 
-def beside_ack(gateway: PlayedGateway) -> Script:
+def beside_ack(gateway: PlayedGateway) -> None:
     cons = [gateway.connect() for _ in range(4)]
-    yield from gateway.deliver()
+    gateway.deliver()
     events: dict[int, tuple[int, bytes]] = {}
     for number in range(60):
         con = cons[number % 4]
         data = b"slow 2" if number % 20 == 0 else b"message %d" % number
         events[gateway.message(con, data)] = con, data
-    yield from gateway.deliver()
+    gateway.deliver()
     left: dict[tuple[int, bytes], list[Received]] = {}
     for received in gateway.session.commands(Send):
         left.setdefault((received.record.con, received.record.data), []).append(received)
@@ -244,15 +244,15 @@ def beside_ack(gateway: PlayedGateway) -> Script:
             raise Breach(f"the answer to event {seq} comes after its ack", send.text())
 
 
-def ack_in_time(gateway: PlayedGateway) -> Script:
+def ack_in_time(gateway: PlayedGateway) -> None:
     cons = [gateway.connect() for _ in range(3)]
-    yield from gateway.deliver()
+    gateway.deliver()
     if gateway.window < 3:
         return
     first = gateway.message(cons[0], b"quick")
     gateway.message(cons[1], b"slow %d" % LATE)
     last = gateway.message(cons[2], b"slow %d" % SLOW)
-    yield from gateway.deliver()
+    gateway.deliver()
     if gateway.session.acked[first].batch == gateway.session.acked[last].batch:
         why = (
             f"the ack of event {first} has waited for the handler of event {last}, {SLOW} ms, "
@@ -261,7 +261,7 @@ def ack_in_time(gateway: PlayedGateway) -> Script:
         raise Breach(why)
 
 
-def fence(gateway: PlayedGateway) -> Script:
+def fence(gateway: PlayedGateway) -> None:
     """End the session while a handler runs, then deliver its event again."""
     slow = b"slow %d" % SLOW
     con, other = gateway.new_con(), gateway.new_con()
@@ -273,13 +273,13 @@ def fence(gateway: PlayedGateway) -> Script:
     gateway.message(con, b"of the old session")
     gateway.flush()
     # Until the handler has begun, which no record shows.
-    yield from gateway.quiet(SLOW / 3000)
-    yield from gateway.enter()
+    gateway.quiet(SLOW / 3000)
+    gateway.enter()
     start = len(gateway.session.received)
     gateway.notice(["attach", other, inf, b"", 0, ABOUT])
     seq = gateway.message(other, slow, delivery=2)
-    yield from gateway.deliver()
-    yield from gateway.quiet()
+    gateway.deliver()
+    gateway.quiet()
     strays = gateway.session.sends(con, start)
     if strays:
         raise Breach("a handler of the previous session has sent in the new one", strays[0].text())
@@ -288,19 +288,19 @@ def fence(gateway: PlayedGateway) -> Script:
         raise Breach(f"event {seq} was acked without its answer: with an ack of the old session?")
     # Events that were in flight come again, to this worker or another one.
     gateway.notice(["attach", con, inf, b"", 0, ABOUT])
-    yield from _reply(gateway, con, slow, slow)
+    _reply(gateway, con, slow, slow)
 
 
-def busy_drain(gateway: PlayedGateway) -> Script:
+def busy_drain(gateway: PlayedGateway) -> None:
     con, other = gateway.connect(), gateway.connect()
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.message(con, b"slow %d" % SLOW)
     gateway.message(con, b"behind it")
     gateway.message(other, b"beside it")
     gateway.flush()
-    yield from gateway.quiet(SLOW / 3000)
+    gateway.quiet(SLOW / 3000)
     gateway.drain()
-    yield from leave(gateway)
+    leave(gateway)
 
 
 RULES: Final = (

@@ -1,7 +1,7 @@
 """Sans-I/O. Checks that any worker must pass, whatever its handlers do.
 
-Each is a script that begins with a fresh session and may leave the worker in any state, because
-the next script begins with `who`.
+Each begins with a fresh session and may leave the worker in any state, because the next one begins
+with `who`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 from wsraw.link.records import Close
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.continuous_rules import Breach
-from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway, Script
+from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway
 from wsraw.tools.conform.rules import Check, Rule
 
 MIB: Final = 1 << 20
@@ -27,35 +27,35 @@ REJECTED: Final = 4
 """The exit code of a worker that was rejected."""
 
 
-def hello(gateway: PlayedGateway) -> Script:
+def hello(gateway: PlayedGateway) -> None:
     # A second hello would break hello-asked.
-    yield from gateway.quiet()
+    gateway.quiet()
 
 
-def hello_again(gateway: PlayedGateway) -> Script:
+def hello_again(gateway: PlayedGateway) -> None:
     """Begin a new session on the same link, like a gateway that had given the worker up."""
     first = gateway.session.number
     con = gateway.connect()
-    yield from gateway.deliver()
-    yield from gateway.enter()
+    gateway.deliver()
+    gateway.enter()
     assert gateway.session.number != first
     gateway.event("on_error", con, "again", 1)
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
-def events(gateway: PlayedGateway) -> Script:
+def events(gateway: PlayedGateway) -> None:
     con = gateway.connect()
     gateway.message(con, b"text", "text")
     gateway.message(con, b"\xff\x00binary", "binary")
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.event("on_error", con, "the peer has broken a rule", 1)
     gateway.close(con, "protocol-error")
-    yield from gateway.deliver()
+    gateway.deliver()
     raw = gateway.new_con()
     gateway.event("on_connect", raw, {"Protocol": "raw"}, False, 1, ABOUT)
     gateway.message(raw, b"raw\r\n", "raw")
     gateway.close(raw)
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
 def _no_failure(gateway: PlayedGateway) -> None:
@@ -64,14 +64,14 @@ def _no_failure(gateway: PlayedGateway) -> None:
             raise Breach("acked, but closed as after a handler that failed", received.text())
 
 
-def verdict(gateway: PlayedGateway) -> Script:
+def verdict(gateway: PlayedGateway) -> None:
     """An ack alone accepts the client; the worker may also send accept or reject."""
     con = gateway.new_con()
     gateway.event("on_connect", con, {"Protocol": "websocket server"}, True, 1, ABOUT)
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
-def short_records(gateway: PlayedGateway) -> Script:
+def short_records(gateway: PlayedGateway) -> None:
     con = gateway.new_con()
     gateway.event("on_connect", con, {"Protocol": "websocket server"})
     gateway.event("on_message", con, b"short", "text")
@@ -80,11 +80,11 @@ def short_records(gateway: PlayedGateway) -> Script:
     other = gateway.new_con()
     gateway.notice(["attach", other, {"Protocol": "websocket server"}, b"", 0])
     gateway.event("on_message", other, b"short", "text")
-    yield from gateway.deliver()
+    gateway.deliver()
     _no_failure(gateway)
 
 
-def appended_fields(gateway: PlayedGateway) -> Script:
+def appended_fields(gateway: PlayedGateway) -> None:
     """Send fields of a later version at the end of each record, and new keys in maps."""
     tail = ("of a later version", {"or": [None, 1.5, True]})
     con, other = gateway.new_con(), gateway.new_con()
@@ -95,14 +95,14 @@ def appended_fields(gateway: PlayedGateway) -> Script:
     gateway.notice(["attach", other, inf, b"", 1, about, *tail])
     gateway.event("on_error", other, "long", 1, {}, *tail)
     gateway.event("on_close", other, 1000, "", "a-cause-of-a-later-version", 1, {}, *tail)
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.notice(["detach", other, *tail])
     gateway.message(con, b"and on it goes")
-    yield from gateway.deliver()
+    gateway.deliver()
     _no_failure(gateway)
 
 
-def unknown_notices(gateway: PlayedGateway) -> Script:
+def unknown_notices(gateway: PlayedGateway) -> None:
     """Send notices of a later version, and a refusal of a command, which asks for nothing."""
     con = gateway.connect()
     gateway.notice(["weather", 21.5, {"wind": "west"}])
@@ -110,47 +110,47 @@ def unknown_notices(gateway: PlayedGateway) -> Script:
     gateway.message(con, b"and on it goes")
     gateway.notice(["refused", 1, 0, "a refusal is not a reason to leave"])
     gateway.message(con, b"and on")
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
-def empty_batches(gateway: PlayedGateway) -> Script:
+def empty_batches(gateway: PlayedGateway) -> None:
     gateway.flush()
     gateway.send_empty()
     gateway.flush()
     gateway.connect()
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
-def unknown_connection(gateway: PlayedGateway) -> Script:
+def unknown_connection(gateway: PlayedGateway) -> None:
     """Send events without an on_connect, as for the successor of a connection with `reconnect`."""
     con = gateway.new_con()
     gateway.message(con, b"without an on_connect", "raw")
     gateway.event("on_error", con, "without an on_connect", 1)
     gateway.close(con)
-    yield from gateway.deliver()
+    gateway.deliver()
     _no_failure(gateway)
 
 
-def attach(gateway: PlayedGateway) -> Script:
+def attach(gateway: PlayedGateway) -> None:
     con = gateway.new_con()
     gateway.notice(["attach", con, {"Protocol": "websocket server"}, b"", 0, ABOUT])
     gateway.message(con, b"hello")
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.notice(["detach", con])
     gateway.flush()
     # Only now: a connection with an event in flight does not move.
     gateway.notice(["attach", con, {"Protocol": "websocket server"}, b"", 1, ABOUT])
     gateway.message(con, b"hello again", delivery=2)
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.close(con)
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.notice(["detach", con])
     gateway.flush()
     # The next hello shows what the worker holds.
-    yield from gateway.enter()
+    gateway.enter()
 
 
-def window(gateway: PlayedGateway) -> Script:
+def window(gateway: PlayedGateway) -> None:
     count = min(gateway.window, MOST_AT_ONCE)
     cons = [gateway.new_con() for _ in range(1 + count // 20)]
     for number in range(count):
@@ -161,32 +161,32 @@ def window(gateway: PlayedGateway) -> Script:
             gateway.message(con, b"message %d" % number)
         if number % 7 == 0:
             gateway.flush()
-    yield from gateway.deliver()
+    gateway.deliver()
 
 
 def _large(size: int) -> Check:
-    def check(gateway: PlayedGateway) -> Script:
+    def check(gateway: PlayedGateway) -> None:
         con = gateway.connect()
-        yield from gateway.deliver()
+        gateway.deliver()
         gateway.message(con, bytes(range(256)) * (size // 256), "binary")
-        yield from gateway.deliver(3 * gateway.timeout)
+        gateway.deliver(3 * gateway.timeout)
 
     return check
 
 
-def session_ends(gateway: PlayedGateway) -> Script:
+def session_ends(gateway: PlayedGateway) -> None:
     """Begin a new session while events of the old one are in flight."""
     con = gateway.connect()
-    yield from gateway.deliver()
+    gateway.deliver()
     for number in range(min(gateway.window, 50)):
         gateway.message(con, b"of the old session %d" % number)
     gateway.flush()
-    yield from gateway.enter()
-    yield from gateway.quiet()
+    gateway.enter()
+    gateway.quiet()
     _nothing_of_before(gateway, con)
     other = gateway.connect()
     gateway.message(other, b"of the new session")
-    yield from gateway.deliver()
+    gateway.deliver()
     _nothing_of_before(gateway, con)
 
 
@@ -200,17 +200,17 @@ def _nothing_of_before(gateway: PlayedGateway, con: int) -> None:
         raise Breach(why, received.text())
 
 
-def new_gateway(gateway: PlayedGateway) -> Script:
+def new_gateway(gateway: PlayedGateway) -> None:
     """Replace the gateway by one of a new epoch."""
     cons = [gateway.connect() for _ in range(3)]
     gateway.close(cons[2])
-    yield from gateway.deliver()
+    gateway.deliver()
     gateway.down()
-    yield from gateway.quiet()
+    gateway.quiet()
     gateway.up()
     what = "the empty message of PROBE_ROUTER, at a new gateway (IMMEDIATE sends it again)"
-    yield from gateway.until(lambda: bool(gateway.identity), what, 2 * gateway.timeout)
-    yield from gateway.enter()
+    gateway.until(lambda: bool(gateway.identity), what, 2 * gateway.timeout)
+    gateway.enter()
     assert gateway.hello is not None
     held = set(gateway.hello.held)
     missing = set(cons[:2]) - held
@@ -220,60 +220,60 @@ def new_gateway(gateway: PlayedGateway) -> Script:
     for con in cons[:2]:
         gateway.notice(["attach", con, None, b"", 0, {}])
         gateway.close(con, "gateway-died")
-    yield from gateway.deliver()
+    gateway.deliver()
     for con in cons[:2]:
         gateway.notice(["detach", con])
     con = gateway.connect()
     gateway.message(con, b"of the new gateway")
-    yield from gateway.deliver()
+    gateway.deliver()
     # The next hello must not hold the closed connections.
-    yield from gateway.enter()
+    gateway.enter()
 
 
-def drain(gateway: PlayedGateway) -> Script:
+def drain(gateway: PlayedGateway) -> None:
     """Drain a worker that has events."""
     con = gateway.connect()
     for number in range(20):
         gateway.message(con, b"message %d" % number)
     gateway.flush()
     gateway.drain()
-    yield from leave(gateway)
+    leave(gateway)
 
 
-def leave(gateway: PlayedGateway) -> Script:
+def leave(gateway: PlayedGateway) -> None:
     """Wait for the acks, the bye and the exit that follow a drain."""
     session = gateway.session
-    yield from gateway.until(lambda: session.over, "bye")
+    gateway.until(lambda: session.over, "bye")
     left = session.unfinished()
     if left is not None:
         raise Breach(
             "bye came, but an event from before the drain is not acked", rendering.record(left)
         )
-    yield from gateway.until(lambda: not gateway.running, "the end of the process after its bye")
+    gateway.until(lambda: not gateway.running, "the end of the process after its bye")
     if gateway.exit_code != 0:
         raise Breach(f"after bye the worker ended with code {gateway.exit_code}, not 0")
 
 
-def idle_drain(gateway: PlayedGateway) -> Script:
+def idle_drain(gateway: PlayedGateway) -> None:
     gateway.drain()
-    yield from leave(gateway)
+    leave(gateway)
 
 
-def rejected(gateway: PlayedGateway) -> Script:
+def rejected(gateway: PlayedGateway) -> None:
     """Reject the worker, first in answer to its hello, then within a session."""
     gateway.ask()
-    yield from gateway.until(lambda: gateway.hello is not None, "a hello in answer to who")
-    yield from _reject(gateway)
-    yield from gateway.begin()
+    gateway.until(lambda: gateway.hello is not None, "a hello in answer to who")
+    _reject(gateway)
+    gateway.begin()
     gateway.connect()
-    yield from gateway.deliver()
-    yield from _reject(gateway)
+    gateway.deliver()
+    _reject(gateway)
 
 
-def _reject(gateway: PlayedGateway) -> Script:
+def _reject(gateway: PlayedGateway) -> None:
     before = gateway.unasked
     gateway.refuse("conform rejects this worker to see whether it ends")
-    yield from gateway.until(
+    gateway.until(
         lambda: gateway.unasked > before or not gateway.running,
         f"the end of the process after [{gateway.session.number}, [refused, 0, 0, …]]",
     )

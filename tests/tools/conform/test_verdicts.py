@@ -6,7 +6,7 @@ import pytest
 
 from tests.tools.conform.faulty import FAULTS
 from tests.tools.conform.memory_driver import MemoryDriver
-from wsraw.tools.conform.script_runner import FAIL, PASS, RULES, SKIP, Result, choose
+from wsraw.tools.conform.verdicts import FAIL, PASS, RULES, SKIP, Result, choose
 
 
 def results(fault: str = "", *names: str, generic: bool = False) -> list[Result]:
