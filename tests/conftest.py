@@ -5,13 +5,14 @@ import signal
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from wsraw.gateway.counters import Counters
 from wsraw.runtime.compiled import is_compiled
 
-# Hypothesis' own deadline counts milliseconds of wall clock; tests that wait have one of ours.
-settings.register_profile("wsraw", deadline=None)
+# Hypothesis' own deadline, and what it calls too slow, count wall clock; tests that wait have a
+# deadline of ours.
+settings.register_profile("wsraw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wsraw")
 
 if is_compiled() != bool(os.environ.get("WSRAW_TEST_COMPILED")):
