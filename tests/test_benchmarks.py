@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.deadline import UNIT
+from tests.deadline import COMMAND_DEADLINE
 from tests.running import ROOT, environment
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="its clients are written in C")
@@ -31,7 +31,7 @@ def test_a_quick_benchmark_runs_and_finds_no_breach(script: str, said: str) -> N
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=120 * UNIT,
+        timeout=COMMAND_DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

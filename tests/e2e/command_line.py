@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 from typing import Any
 
@@ -30,22 +29,16 @@ async def while_serving(serving: Serving, *arguments: str) -> str:
     return await asyncio.to_thread(done, serving, *arguments)
 
 
-def status(serving: Serving) -> dict[str, Any]:
-    data = json.loads(done(serving, "status", "--json"))
-    assert isinstance(data, dict)
-    return data
-
-
 def ready(serving: Serving) -> list[dict[str, Any]]:
     """Those workers that serve, as status tells."""
-    return [worker for worker in status(serving)["workers"] if worker["state"] == "ready"]
+    return [worker for worker in serving.status()["workers"] if worker["state"] == "ready"]
 
 
 def until_ready(serving: Serving, count: int) -> list[dict[str, Any]]:
     """Wait until so many serve, and no others are there."""
 
     def look() -> list[dict[str, Any]] | None:
-        workers = status(serving)["workers"]
+        workers = serving.status()["workers"]
         good = len(workers) == count and all(each["state"] == "ready" for each in workers)
         return workers if good else None
 

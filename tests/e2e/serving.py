@@ -6,7 +6,6 @@ is left, if its run folder is, or if its log holds a traceback that the test has
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from tests.deadline import DEADLINE, eventually
-from tests.running import ROOT, Running, is_alive, wsraw
+from tests.running import ROOT, Running, is_alive
 from wsraw.supervisor.control import client
 
 EXAMPLES = ROOT / "examples"
@@ -102,13 +101,12 @@ class Serving:
             assert len(web.recv()) == 900_000
 
     def limit_counts(self) -> dict[str, int]:
-        """What `wsraw status --json` says of those who were refused or closed, by setting."""
-        done = wsraw("status", "--json", f"--run-dir={self.folder}")
-        counts: dict[str, int] = json.loads(done.stdout)["gateway"]["limits"]
+        """Those who were refused or closed, by setting."""
+        counts: dict[str, int] = self.status()["gateway"]["limits"]
         return counts
 
     def status(self) -> dict[str, Any]:
-        """What `wsraw status --json` says."""
+        """What `wsraw status --json` says, without a process for each look."""
         asked = client.ask(client.find(str(self.folder)), "status", (), TIMEOUT)
         data: dict[str, Any] = asked.data
         return data

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.deadline import UNIT
+from tests.deadline import COMMAND_DEADLINE
 from tests.running import ROOT
 
 RUN = ROOT / "tests" / "conformance" / "run.py"
 
 CASES = "1.1.*,2.*,3.*,4.*,5.*,6.1.*,6.2.*,6.3.*,6.4.*,7.*,10.*,12.1.1,12.2.1,13.1.1,13.5.1,13.7.1"
 
-TIMEOUT = 120 * UNIT
+TIMEOUT = COMMAND_DEADLINE
 
 
 def conformance(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.deadline import eventually
-from tests.e2e.command_line import ask, done, status, until_ready
+from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import ECHO, TIMEOUT, assert_gone, linux, posix, serve
 from tests.running import Running, command, environment, wsraw
 
@@ -22,7 +23,7 @@ Write = Callable[[str], Path]
 
 def test_status_shows_the_processes() -> None:
     with serve(ECHO, workers=2) as serving:
-        data = status(serving)
+        data = json.loads(done(serving, "status", "--json"))
         assert data["pid"] == serving.run.process.pid
         assert data["run_dir"] == str(serving.folder)
         assert data["listen"][0] == serving.url().rstrip("/")
@@ -50,7 +51,7 @@ def test_status_shows_the_rest_when_the_gateway_does_not_answer() -> None:
     with serve(ECHO) as serving:
         os.kill(serving.gateway, signal.SIGSTOP)
         try:
-            data = status(serving)
+            data = serving.status()
         finally:
             os.kill(serving.gateway, signal.SIGCONT)
         assert data["gateway"]["answers"] is False
@@ -310,10 +311,10 @@ def test_a_dead_letter_is_counted_and_shown(handlers: Write) -> None:
         client.send("boom")
         with pytest.raises(Exception, match="1011"):
             client.recv(TIMEOUT)
-        assert status(serving)["gateway"]["dead_letters"] == 1
+        assert serving.status()["gateway"]["dead_letters"] == 1
         os.kill(serving.gateway, signal.SIGKILL)
         serving.run.line("the gateway is up", 2)
-        assert status(serving)["gateway"]["dead_letters"] == 1, "it outlives the gateway"
+        assert serving.status()["gateway"]["dead_letters"] == 1, "it outlives the gateway"
         assert "b'boom'" in done(serving, "dead-letters")
         assert "data: b'boom'" in done(serving, "dead-letters", "1")
         assert serving.folder is not None

@@ -39,7 +39,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file.write_text(
         "def on_connect(inf, con):\n    con.join('all')\n    con.send(str(con.id))\n", "utf-8"
     )
-    with Server(file) as server:
+    with Server(file, timeout=TIMEOUT) as server:
         yield server
 
 

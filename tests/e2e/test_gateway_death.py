@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import eventually
-from tests.e2e.command_line import done, status
+from tests.e2e.command_line import done
 from tests.e2e.serving import (
     ECHO,
     TIMEOUT,
@@ -72,7 +72,7 @@ def echo(serving: Serving, n: int) -> None:
 def kill_gateway(serving: Serving, count: int) -> None:
     if count > AT_ONCE:
         eventually(
-            lambda: status(serving)["gateway"]["age"] > 1.5 * STABLE_AFTER, "it to be proved"
+            lambda: serving.status()["gateway"]["age"] > 1.5 * STABLE_AFTER, "it to be proved"
         )
     old = serving.gateway
     os.kill(old, signal.SIGKILL)

@@ -15,7 +15,6 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, UNIT, eventually
-from tests.e2e.command_line import status
 from tests.e2e.observer import Observer
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import Serving, has_traceback, linux
@@ -320,10 +319,10 @@ def test_a_hostile_worker_leaves_nothing_behind(serving: Serving, attack: Attack
     assert not has_traceback(str(serving)), str(serving)
     # A session that was started by hand ends when its link is asked, once a second.
     eventually(
-        lambda: status(serving)["gateway"]["connections"]["total"] == 0,
+        lambda: serving.status()["gateway"]["connections"]["total"] == 0,
         "what it had opened to be closed",
     )
-    seen = status(serving)
+    seen = serving.status()
     assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
 
 
@@ -388,7 +387,7 @@ def test_a_peer_without_a_key_does_not_disturb_workers_with_one(tmp_path: Path) 
                 echoes = observer.echoes
                 eventually(lambda: observer.echoes > echoes + 10)
             eventually(lambda: serving.descriptors() <= descriptors)
-            assert [each["key"] for each in status(serving)["by_hand"]] == ["alice"]
+            assert [each["key"] for each in serving.status()["by_hand"]] == ["alice"]
             shown = wsraw("status", f"--run-dir={serving.folder}")
             assert shown.returncode == 0
         assert len([line for line in serving.run.lines if "is not let in" in line]) < 40

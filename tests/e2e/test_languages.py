@@ -18,7 +18,7 @@ from websockets.sync.server import ServerConnection
 
 from tests.deadline import DEADLINE, UNIT, eventually
 from tests.e2e import languages
-from tests.e2e.command_line import ask, done, status, until_ready
+from tests.e2e.command_line import ask, done, until_ready
 from tests.e2e.serving import EXAMPLES, TIMEOUT, Serving, posix, receive_exactly, serve
 from tests.e2e.upstream import web_upstream
 from tests.running import is_alive, wsraw
@@ -98,7 +98,7 @@ def test_the_state_of_a_connection_outlives_its_worker(served: Serving) -> None:
         assert answer(other, "count") == "1"
         assert done(served, "reload") == "reloaded: 2 workers\n"
         assert [answer(client, "count") for _ in range(2)] == ["4", "5"]
-        for worker in status(served)["workers"]:
+        for worker in served.status()["workers"]:
             os.kill(worker["pid"], signal.SIGKILL)
         assert answer(client, "count") == "6"
         assert answer(other, "count") == "2"
@@ -111,7 +111,7 @@ def test_nothing_is_lost_when_workers_are_killed(served: Serving) -> None:
         texts = [f"message {n}" for n in range(1000)]
         for text in texts[:500]:
             client.send(text)
-        for worker in status(served)["workers"]:
+        for worker in served.status()["workers"]:
             os.kill(worker["pid"], signal.SIGKILL)
         for text in texts[500:]:
             client.send(text)
@@ -132,15 +132,15 @@ def test_a_late_answer_to_a_dead_gateway_does_not_ban_its_worker(language: str) 
     """It leaves first on the link to the next gateway, and is longer than any hello."""
     options = (f"--workers={languages.command(language)}", "--max-message-size=8000000")
     with serve(None, *options) as serving:
-        (worker,) = status(serving)["workers"]
+        (worker,) = serving.status()["workers"]
         with serving.ws(compression=None) as client:
             client.send("slow " + "1500".zfill(4 << 20))
-            eventually(lambda: status(serving)["workers"][0]["in_flight"])
+            eventually(lambda: serving.status()["workers"][0]["in_flight"])
             os.kill(serving.gateway, signal.SIGKILL)
             serving.run.line("worker 1 is ready", 2)
         with serving.ws() as client:
             assert answer(client, "hello") == "hello"
-        assert [who["pid"] for who in status(serving)["workers"]] == [worker["pid"]]
+        assert [who["pid"] for who in serving.status()["workers"]] == [worker["pid"]]
         assert "shut out" not in str(serving)
 
 
@@ -176,7 +176,7 @@ def test_a_timer_in_javascript_sends(tmp_path: Path) -> None:
     with serve(None, f"--workers={languages.node(script)}") as serving, serving.ws() as client:
         assert answer(client, "hello") == "tick"
         assert [client.recv(TIMEOUT) for _ in range(2)] == ["tick"] * 2
-        (worker,) = status(serving)["workers"]
+        (worker,) = serving.status()["workers"]
         assert done(serving, "reload") == "reloaded: 1 worker\n"
         eventually(lambda: not is_alive(worker["pid"]), "the end of the first")
         assert "killed" not in "".join(serving.run.lines)
@@ -206,7 +206,7 @@ def test_python_and_c_workers_serve_one_pool() -> None:
     flights = (f"--workers={EXAMPLES / 'common.py'}:1", f"--workers={worker}:1")
     with serve(None, *flights) as serving, serving.ws() as client:
         until_ready(serving, 2)
-        assert {who["runs"] for who in status(serving)["workers"]} == {"common.py", worker}
+        assert {who["runs"] for who in serving.status()["workers"]} == {"common.py", worker}
         assert serving.run.line(rf"\(2 workers, common\.py and {worker}\); ready")
         assert done(serving, "scale", "worker-c=2") == f"3 workers: 1 common.py, 2 {worker}\n"
         assert done(serving, "scale", "common.py=2") == f"4 workers: 2 common.py, 2 {worker}\n"
@@ -219,7 +219,7 @@ def test_python_and_c_workers_serve_one_pool() -> None:
         counts = []
         for _ in range(3):
             counts.append(answer(client, "count"))
-            held = {who["pid"] for who in status(serving)["workers"] if who["connections"]}
+            held = {who["pid"] for who in serving.status()["workers"] if who["connections"]}
             for pid in held:
                 os.kill(pid, signal.SIGKILL)
             until_ready(serving, 4)

@@ -4,7 +4,6 @@ what is logged."""
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import time
@@ -125,8 +124,7 @@ def flood(sock: socket.socket, size: int) -> None:
 
 
 def gateway(serving: Serving) -> dict[str, Any]:
-    done = wsraw("status", "--json", f"--run-dir={serving.folder}")
-    shown: dict[str, Any] = json.loads(done.stdout)["gateway"]
+    shown: dict[str, Any] = serving.status()["gateway"]
     return shown
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import DEADLINE
-from tests.e2e.command_line import status
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.remote import Keys, Network, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import Serving, linux
@@ -26,7 +25,7 @@ def clients() -> list[Client]:
 
 
 def sessions(serving: Serving) -> list[dict[str, object]]:
-    return status(serving)["by_hand"]
+    return serving.status()["by_hand"]
 
 
 async def until_sessions(serving: Serving, load: Load, count: int) -> None:
@@ -84,7 +83,7 @@ def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
         run(serving, cut)
         # New clients go to whom has the fewest.
         run(serving, go_on)
-        seen = status(serving)
+        seen = serving.status()
         assert seen["gateway"]["dead_letters"] == 0, serving
         names = {(each["key"], each["address"]) for each in seen["by_hand"]}
         assert names == {("alice", "127.0.0.1"), ("bob", "127.0.0.1")}
@@ -114,7 +113,7 @@ def test_a_network_that_is_down_for_a_while_loses_nothing(keys: Keys) -> None:
             await until_sessions(serving, load, 2)
 
         run(serving, away)
-        assert status(serving)["gateway"]["dead_letters"] == 0, serving
+        assert serving.status()["gateway"]["dead_letters"] == 0, serving
 
 
 def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
@@ -139,5 +138,5 @@ def test_heartbeats_detect_a_network_that_carries_nothing(keys: Keys) -> None:
                 await load.more(50)
 
         run(serving, stall)
-        assert status(serving)["gateway"]["dead_letters"] == 0, serving
+        assert serving.status()["gateway"]["dead_letters"] == 0, serving
         serving.run.line(r"worker \w+ \(alice at 127.0.0.1\) is gone; its events go to others")

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as ws_connect
 
 from tests.deadline import eventually
-from tests.e2e.command_line import ask, done, status
+from tests.e2e.command_line import ask, done
 from tests.e2e.serving import TIMEOUT, Serving, posix, receive_all, receive_exactly, serve
 from tests.running import Running, command, environment
 
@@ -65,7 +65,7 @@ def two_pools(files: tuple[Path, Path], *options: str, chat: int = 2) -> Iterato
 
 def pids(serving: Serving, pool: str) -> set[int]:
     """Of those workers of a pool that serve."""
-    workers = status(serving)["workers"]
+    workers = serving.status()["workers"]
     return {who["pid"] for who in workers if who["pool"] == pool and who["state"] == "ready"}
 
 
@@ -85,7 +85,7 @@ def test_each_client_comes_to_its_pool(files: tuple[Path, Path]) -> None:
             raw.sendall(b"hello")
             assert receive_exactly(raw, 10) == b"feed hello"
         serving.run.line("limit routes: refused a client .*no route for the WebSocket '/'")
-        shown = {pool["name"]: pool for pool in status(serving)["pools"]}
+        shown = {pool["name"]: pool for pool in serving.status()["pools"]}
         assert (shown["chat"]["ready"], shown["feed"]["ready"]) == (2, 1)
 
 
@@ -196,7 +196,7 @@ def test_a_crash_loop_in_one_pool_does_not_touch_another(files: tuple[Path, Path
                 raw.sendall(b"x")
                 with pytest.raises(ConnectionResetError):
                     receive_all(raw)
-            shown = {pool["name"]: pool for pool in status(serving)["pools"]}
+            shown = {pool["name"]: pool for pool in serving.status()["pools"]}
             assert (shown["chat"]["crash_loop"], shown["feed"]["crash_loop"]) == (False, True)
             old.sendall(b"2")
             talking.until_more()
@@ -276,7 +276,7 @@ def test_a_pool_without_processes_is_served_by_workers_started_by_hand(
                 assert "the pool 'feed' has no workers of its own" in told.stderr
                 told = ask(serving, "scale", "2")
                 assert "this run has no workers of its own" in told.stderr
-                assert {who["pool"] for who in status(serving)["by_hand"]} == {"feed", "fede"}
+                assert {who["pool"] for who in serving.status()["by_hand"]} == {"feed", "fede"}
             finally:
                 for process in processes:
                     process.terminate()

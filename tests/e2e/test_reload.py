@@ -13,7 +13,7 @@ import pytest
 
 from tests.authority import server_file
 from tests.deadline import eventually
-from tests.e2e.command_line import ask, done, status, until_ready, while_serving
+from tests.e2e.command_line import ask, done, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, assert_gone, linux, posix, serve
 from tests.running import is_alive
@@ -59,7 +59,7 @@ def test_an_open_connection_is_served_by_the_new_handlers(handlers: Write) -> No
         done(serving, "reload")
         client.send("x")
         assert client.recv(TIMEOUT) == "newly"
-        assert [worker["restarts"] for worker in status(serving)["workers"]] == [0, 0]
+        assert [worker["restarts"] for worker in serving.status()["workers"]] == [0, 0]
 
 
 @posix
@@ -128,7 +128,7 @@ def test_an_on_start_that_fails_is_reported_at_once_and_replaces_no_worker(handl
                 told.stderr
             )
             assert "no database" in told.stderr, "the reason, too"
-        assert sorted(w["n"] for w in status(serving)["workers"]) == [1, 2]
+        assert sorted(w["n"] for w in serving.status()["workers"]) == [1, 2]
         client.send("x")
         assert client.recv(TIMEOUT) == "old"
         answers(handlers, "fixed")
@@ -167,7 +167,7 @@ def test_a_worker_whose_start_takes_too_long_is_started_again(handlers: Write) -
         assert client.recv(TIMEOUT) == "old"
         serving.run.line(r"aborting worker 2: it was not ready within start_timeout \(2 s\)")
         answers(handlers, "fixed")
-        serving.run.line("draining worker 1")
+        serving.run.line("worker 1 has left")
 
         def is_fixed() -> bool:
             client.send("x")
@@ -239,7 +239,7 @@ def test_a_handler_may_finish_before_its_worker_is_replaced(
         client.send("x")
         serving.run.line("in the handler")
         serving.run.send(signal.SIGHUP)
-        serving.run.line("draining worker 1")
+        eventually(lambda: "draining" in [each["state"] for each in serving.status()["workers"]])
         gate.touch()
         assert client.recv(TIMEOUT) == str(serving.worker(1))
         serving.run.line("reloaded: 1 worker")
@@ -261,7 +261,7 @@ def test_a_handler_that_does_not_finish_is_killed_at_the_deadline(handlers: Writ
         done(serving, "reload")
         serving.run.line("killing worker 1: it has not finished within drain_timeout")
         assert client.recv(TIMEOUT) == "again"
-        assert status(serving)["workers"][0]["restarts"] == 0
+        assert serving.status()["workers"][0]["restarts"] == 0
 
 
 # --- under load ---

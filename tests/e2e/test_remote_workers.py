@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import eventually
-from tests.e2e.command_line import ask, done, status
+from tests.e2e.command_line import ask, done
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import TIMEOUT, linux
 from tests.running import wsraw
@@ -50,7 +50,7 @@ def test_local_and_remote_workers_serve_one_pool(keys: Keys, tmp_path: Path) -> 
                     answers.add(other.recv(TIMEOUT))
                 assert {first, *answers} == {str(here), str(there)}
                 assert busy.recv(TIMEOUT) in (str(here), str(there))
-            [shown] = status(serving)["by_hand"]
+            [shown] = serving.status()["by_hand"]
             assert (shown["key"], shown["address"]) == ("alice", "127.0.0.1")
             assert "alice at 127.0.0.1" in wsraw("status", f"--run-dir={serving.folder}").stdout
             assert alice.stop()[0] == 0
@@ -63,7 +63,7 @@ def test_local_and_remote_workers_serve_one_pool(keys: Keys, tmp_path: Path) -> 
 def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> None:
     with gateway(*keys.of_gateway(), workers=0) as serving:
         serving.run.line(r"listening on .* \(no workers of its own\); ready")
-        assert status(serving)["workers"] == []
+        assert serving.status()["workers"] == []
         with serving.ws() as early:
             # Nobody is there yet: it waits.
             early.send("early")
@@ -93,7 +93,7 @@ def test_a_worker_with_an_unknown_key_waits_until_its_key_is_added(keys: Keys) -
         at = endpoint(serving)
         with RemoteWorker(f"--connect={at}", *keys.of_worker("eve")) as eve:
             serving.run.line("a worker at 127.0.0.1 was rejected: its key is not in worker_keys")
-            assert not status(serving)["by_hand"]
+            assert not serving.status()["by_hand"]
             keys.allow("eve")
             remote_workers_ready(serving, 1)
             assert eve.process.poll() is None
@@ -107,7 +107,7 @@ def test_a_worker_does_not_believe_a_gateway_with_another_key(keys: Keys) -> Non
         with RemoteWorker(f"--connect={endpoint(serving)}", *wrong) as alice:
             assert alice.process.stderr is not None
             assert "waiting for a gateway" in alice.process.stderr.readline()
-            assert not status(serving)["by_hand"]
+            assert not serving.status()["by_hand"]
             assert alice.stop()[0] == 0
 
 
@@ -118,7 +118,7 @@ def test_without_a_key_no_worker_is_let_in_by_a_gateway_with_keys(keys: Keys) ->
         with RemoteWorker(f"--connect={endpoint(serving)}", f"--token={token}") as alice:
             assert alice.process.stderr is not None
             assert "waiting for a gateway" in alice.process.stderr.readline()
-            assert not status(serving)["by_hand"]
+            assert not serving.status()["by_hand"]
 
 
 def test_a_key_is_good_only_for_its_pools(keys: Keys) -> None:
@@ -132,7 +132,7 @@ def test_a_key_is_good_only_for_its_pools(keys: Keys) -> None:
         serving.run.line(r"\(bob at 127.0.0.1\) is shut out: its key is not for the pool default")
         with RemoteWorker(at, "--pool=feed", *keys.of_worker("bob")):
             remote_workers_ready(serving, 1)
-            [shown] = status(serving)["by_hand"]
+            [shown] = serving.status()["by_hand"]
             assert (shown["key"], shown["pool"]) == ("bob", "feed")
 
 
@@ -147,7 +147,7 @@ def test_on_loopback_the_token_is_enough_and_required() -> None:
         token = (serving.folder / "token").read_text().strip()
         with RemoteWorker(at, f"--token={token}"):
             remote_workers_ready(serving, 1)
-            assert eventually(lambda: status(serving)["by_hand"])[0]["address"] == "127.0.0.1"
+            assert eventually(lambda: serving.status()["by_hand"])[0]["address"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])

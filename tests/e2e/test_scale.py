@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.deadline import eventually
-from tests.e2e.command_line import ask, done, status, until_ready, while_serving
+from tests.e2e.command_line import ask, done, until_ready, while_serving
 from tests.e2e.load import Client, Load, RawClient, WebClient, echo
 from tests.e2e.serving import ECHO, TIMEOUT, Serving, linux, posix, serve
 
@@ -107,8 +107,8 @@ def test_a_worker_that_holds_too_much_memory_is_replaced(handlers: Write) -> Non
         assert client.recv(TIMEOUT) == "fat"
         serving.run.line(r"replacing worker [12]: it holds [0-9.]+ [KMG]iB of memory")
         eventually(lambda: sum(w["n"] for w in until_ready(serving, 2)) > 3)
-        assert all(each["rss"] < 150_000_000 for each in status(serving)["workers"])
-        assert [each["restarts"] for each in status(serving)["workers"]] == [0, 0]
+        assert all(each["rss"] < 150_000_000 for each in serving.status()["workers"])
+        assert [each["restarts"] for each in serving.status()["workers"]] == [0, 0]
         client.send("x")
         assert client.recv(TIMEOUT) == "fat"
 

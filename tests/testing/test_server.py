@@ -38,7 +38,7 @@ def on_message(msg, con):
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file = tmp_path_factory.mktemp("handlers") / "slow.py"
     file.write_text(HANDLERS, "utf-8")
-    with Server(file, workers=2, output_limit="1MiB", close_timeout="1s") as made:
+    with Server(file, workers=2, output_limit="1MiB", close_timeout="1s", timeout=TIMEOUT) as made:
         yield made
     assert made.process.returncode == 0
     assert not made.run_dir.exists()
@@ -115,7 +115,7 @@ def test_waiting_for_an_end_that_does_not_come_raises(tmp_path: Path) -> None:
     """Pings are no reason to wait on."""
     file = tmp_path / "echo.py"
     file.write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
-    with Server(file, ping_interval="500ms") as quick:
+    with Server(file, ping_interval="500ms", timeout=TIMEOUT) as quick:
         for timeout in (0.2, 1.2):
             client = StalledClient(quick.host, quick.port, "/", timeout)
             with client, pytest.raises(TimeoutError, match=f"within {timeout} s"):
@@ -140,7 +140,7 @@ def test_a_server_that_does_not_start_raises_with_its_log(tmp_path: Path) -> Non
     file = tmp_path / "wrong.py"
     file.write_text("1 / 0", "utf-8")
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        Server(file)
+        Server(file, timeout=TIMEOUT)
 
 
 def test_modules_of_the_current_folder_are_not_imported(
@@ -151,7 +151,7 @@ def test_modules_of_the_current_folder_are_not_imported(
         (tmp_path / name).write_text("1 / 0", "utf-8")
     (tmp_path / "echo.py").write_text("def on_message(msg, con):\n    return msg\n", "utf-8")
     monkeypatch.chdir(tmp_path)
-    with Server("echo.py") as server, server.connect() as client:
+    with Server("echo.py", timeout=TIMEOUT) as server, server.connect() as client:
         client.send("hello")
         assert client.recv(TIMEOUT) == "hello"
 
@@ -182,7 +182,7 @@ def test_the_server_ends_with_tests_that_are_killed(tmp_path: Path) -> None:
 
 def test_a_server_started_in_a_thread_outlives_it() -> None:
     made: list[Server] = []
-    thread = threading.Thread(target=lambda: made.append(Server()))
+    thread = threading.Thread(target=lambda: made.append(Server(timeout=TIMEOUT)))
     thread.start()
     thread.join()
     with made[0] as server:
@@ -242,7 +242,7 @@ def test_a_server_with_two_pools_serves_both(tmp_path: Path) -> None:
     file = tmp_path / "params.py"
     file.write_text("def on_message(msg, con):\n    return str(con.params)\n", "utf-8")
     pools, routes = [f"chat={file}:2", f"feed={file}"], ["/chat/{name}=chat", "/feed=feed"]
-    with Server(pools=pools, routes=routes) as server:
+    with Server(pools=pools, routes=routes, timeout=TIMEOUT) as server:
         assert [who["pool"] for who in server.status()["workers"]] == ["chat", "chat", "feed"]
         with server.connect("/chat/ann") as client:
             client.send("x")

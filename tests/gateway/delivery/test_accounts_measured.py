@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.corpus import frame
+from tests.deadline import COMMAND_DEADLINE
 from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker, entry_of
 from tests.gateway.memory_by_kind import KINDS
 from tests.gateway.socket_harness import SocketHarness
@@ -45,7 +46,7 @@ def weighed() -> dict[str, list[float]]:
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {program}"],
         stdout=subprocess.PIPE,
         check=True,
-        timeout=100,
+        timeout=COMMAND_DEADLINE,
     )
     found: dict[str, list[float]] = json.loads(run.stdout)
     return found
