@@ -77,7 +77,6 @@ def opened(settings: Settings, deflate: bool = False, **options: Any) -> tuple[W
     """Ours is the client."""
     peer = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if deflate else None)
     ws = WebSocket.client(settings, check(Open(1, "ws://example.com/chat", options=options)))
-    ws.connect()
     peer.receive_data(take(ws))
     request = peer.events_received()[0]
     assert isinstance(request, Request)
@@ -250,7 +249,6 @@ def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
         prefix = b"\x81\x05"
     else:
         ws = WebSocket.client(settings, check(Open(1, "h:1", "websocket")))
-        ws.connect()
         key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
         assert key is not None
         ws.receive_data(
@@ -271,7 +269,6 @@ def test_a_client_may_be_opened_without_deflate() -> None:
         for asked, expected in ((False, False), (True, True), (None, settings.deflate)):
             options = {} if asked is None else {"deflate": asked}
             ws = WebSocket.client(settings, check(Open(1, "h:1", "websocket", options=options)))
-            ws.connect()
             assert (b"permessage-deflate" in take(ws)) is expected
 
 
@@ -279,7 +276,6 @@ def test_an_extension_that_was_not_offered_fails_the_handshake() -> None:
     for asked in (True, False):
         options = {"deflate": asked}
         ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", options=options)))
-        ws.connect()
         key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
         assert key is not None
         # Without server_no_context_takeover.
@@ -538,7 +534,6 @@ def test_the_request_of_a_client_has_what_was_asked_for() -> None:
         options={"headers": {"Authorization": "Basic eA=="}, "subprotocols": ["a", "b"]},
     )
     ws = WebSocket.client(Settings(deflate=False), check(open_))
-    ws.connect()
     lines = take(ws).decode().split("\r\n")
     assert lines[0] == "GET /path?q=1 HTTP/1.1"
     for line in (
@@ -567,7 +562,6 @@ def test_the_request_names_the_host_and_the_path_of_the_target(
     target: str, url: str, host: str, path: str, header: str
 ) -> None:
     ws = WebSocket.client(Settings(), check(Open(1, target, "websocket", url, host)))
-    ws.connect()
     request = take(ws)
     assert request.startswith(f"GET {path} HTTP/1.1\r\n".encode())
     assert f"\r\nHost: {header}\r\n".encode() in request
@@ -602,7 +596,6 @@ def test_a_request_that_would_not_be_valid_is_refused(fields: dict[str, Any]) ->
 def test_frames_right_behind_the_answer_are_received() -> None:
     peer = ServerProtocol()
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
-    ws.connect()
     peer.receive_data(take(ws))
     request = peer.events_received()[0]
     assert isinstance(request, Request)
@@ -648,7 +641,6 @@ def test_an_empty_list_of_subprotocols_or_extensions_is_ignored(name: str, value
 
 def answered(status: bytes, fields: bytes = b"", end: bytes = b"\r\n", **given: Any) -> WebSocket:
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket", **given)))
-    ws.connect()
     key = re.search(rb"Sec-WebSocket-Key: (\S+)", take(ws))
     assert key is not None
     accept = accept_key(key[1].decode()).encode()
@@ -692,7 +684,6 @@ def test_several_cookie_fields_are_one_list() -> None:
 )
 def test_a_server_that_refuses_ends_it_with_an_error(answer: bytes) -> None:
     ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
-    ws.connect()
     ws.receive_data(answer)
     ws.receive_eof()
     assert ws.ended
@@ -723,7 +714,6 @@ def test_garbage_never_raises(pieces: list[bytes]) -> None:
 def test_a_garbage_answer_never_raises(begin: bytes, pieces: list[bytes]) -> None:
     for start in (b"", b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n", b"HTTP/1.1 200 OK\r\n\r\n"):
         ws = WebSocket.client(Settings(), check(Open(1, "h:1", "websocket")))
-        ws.connect()
         for piece in (start + begin, *pieces):
             ws.receive_data(piece)
         ws.receive_eof()

@@ -20,7 +20,7 @@ MAX_HOPS: Final = 32
 """Proxies that a request may have passed; nothing is read further to the left."""
 
 _PAIR: Final = re.compile(
-    r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^ \t",;]*)[ \t]*"""
+    r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^ \t",;]*)[ \t]*(?:;|\Z)"""
 )
 _NODE: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|(unknown|_[A-Za-z0-9._-]+))(?::([0-9]{1,5}|_[\w.-]+))?",
@@ -124,20 +124,14 @@ def _parse_element(element: str) -> dict[str, str] | None:
     at = 0
     while at < len(element):
         found = _PAIR.match(element, at)
-        if found is None:
+        # Each parameter may occur once at most (RFC 7239, section 4).
+        if found is None or found[1].lower() in pairs:
             return None
-        name, value = found[1].lower(), found[2]
+        value = found[2]
         if value.startswith('"'):
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        if name in pairs:
-            # Each parameter may occur once at most (RFC 7239, section 4).
-            return None
-        pairs[name] = value
+        pairs[found[1].lower()] = value
         at = found.end()
-        if at < len(element):
-            if element[at] != ";":
-                return None
-            at += 1
     return pairs
 
 

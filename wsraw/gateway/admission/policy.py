@@ -82,8 +82,11 @@ class AdmissionPolicy:
         """The pool of a WebSocket client, or why it is refused, by the head of its request and the
         subprotocols that it offers."""
         headers = {name.lower(): value for name, value in inf.items()}
-        told = self._identify(client, headers)
+        told = self._read_client(client, headers)
+        if told and told.scheme:
+            client.about["scheme"] = "wss" if told.scheme == "https" else "ws"
         if told and told.peer:
+            client.identify(told.address, told.peer)
             limit = self.claim_place(client)
             if limit:
                 return Refusal(429, "too many connections from your address", limit)
@@ -164,18 +167,8 @@ class AdmissionPolicy:
         self.refuse("origins", client.about, why, now)
         return Refusal(403, f"{told}see the server's setting origins")
 
-    def _identify(self, client: Client, headers: dict[str, str]) -> Forwarded | None:
-        """Believe what a trusted proxy says in headers."""
-        told = self._read_client(client, headers)
-        if told is None:
-            return None
-        if told.peer:
-            client.identify(told.address, told.peer)
-        if told.scheme:
-            client.about["scheme"] = "wss" if told.scheme == "https" else "ws"
-        return told
-
     def _read_client(self, client: Client, headers: dict[str, str]) -> Forwarded | None:
+        """What headers say about the client; None unless they are of a trusted proxy."""
         if self._read is None or not self.trusts(client.address):
             return None
         return self._read(headers, self._trusted)

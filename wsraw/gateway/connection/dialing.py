@@ -54,7 +54,6 @@ class _Dialing(Connecting):
         self._is_connected = True
         ws = con.websocket
         if ws is not None:
-            ws.connect()
             con.collect(ws)
             return []
         establish(con, now)

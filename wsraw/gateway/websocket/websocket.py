@@ -151,15 +151,11 @@ class WebSocket:
 
     @classmethod
     def client(cls, settings: Settings, asked: Opening) -> WebSocket:
-        """The opening side; `connect` comes next."""
+        """The opening side; its request is in `output`."""
         self = cls(settings, is_client=True)
-        self.handshake = ClientHandshake(settings, asked)
+        self.handshake = handshake = ClientHandshake(settings, asked)
+        self.output.append(handshake.request)
         return self
-
-    def connect(self) -> None:
-        """The TCP connection is open: queue the request."""
-        assert isinstance(self.handshake, ClientHandshake)
-        self.output.append(self.handshake.request)
 
     @property
     def response(self) -> Response | None:
@@ -227,7 +223,11 @@ class WebSocket:
             while True:
                 for data, kind, final in frames:
                     if kind == "ping":
-                        self._receive_ping(data)
+                        if self.hold_pongs:
+                            # Only the latest must be answered (RFC 6455, section 5.5.3).
+                            self._held_pong = data
+                        else:
+                            self.output.append(self.writer.control(PONG, data))
                     elif kind == "close":
                         self._receive_close(data)
                         return received
@@ -253,13 +253,6 @@ class WebSocket:
         self._is_plain = not (messages.inflating or messages.under_way or messages.checked)
         self.busy = messages.inflating or reader.more
         return received
-
-    def _receive_ping(self, data: bytes) -> None:
-        if self.hold_pongs:
-            # Only the latest of several pings must be answered (RFC 6455, section 5.5.3).
-            self._held_pong = data
-        else:
-            self.output.append(self.writer.control(PONG, data))
 
     def _receive_close(self, data: bytes) -> None:
         """Answer the peer's close frame with the same one. Raises ViolationError."""
