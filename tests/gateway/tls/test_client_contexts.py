@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import ca, leaf, pem
-from wsraw.gateway.tls.client_contexts import MOST_CACHED, ClientContexts, TlsOptions, make_context
+from wsraw.gateway.tls.client_contexts import MOST_CACHED, TlsOptions, keep, make_context
 
 
 def test_contexts_verify_by_default() -> None:
@@ -33,14 +33,14 @@ def test_keys_are_removed_from_the_disk(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_contexts_made_last_are_kept() -> None:
-    contexts = ClientContexts()
+    contexts: dict[TlsOptions, ssl.SSLContext] = {}
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     options = [TlsOptions(ca=str(n)) for n in range(MOST_CACHED + 1)]
     for each in options:
-        contexts.keep(each, made)
-        assert contexts.find(each) is made
-    assert contexts.find(options[0]) is None
-    assert contexts.find(options[1]) is made
+        keep(each, made, contexts)
+        assert contexts[each] is made
+    assert options[0] not in contexts
+    assert options[1] in contexts
 
 
 @pytest.mark.parametrize("letters", ["Müller GmbH", "株式会社", "\0"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.authority import client_context, leaf, server_context
-from wsraw.gateway.tls.engine import PIECE, TlsEngine
+from wsraw.gateway.tls.engine import MOST_NAMES, PIECE, TlsEngine, describe
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -152,3 +152,23 @@ def test_no_bytes_raise(data: bytes, stands: bool) -> None:
         assert not pair.server.established
     pair.server.data_to_send()
     pair.server.close()
+
+
+def test_a_name_cannot_imitate_a_second_one() -> None:
+    parsed = {
+        "subject": ((("organizationName", "O, Inc+=\\"),), (("commonName", "a,CN=root"),)),
+        "issuer": ((("commonName", " #x "),), (("unknownKind", "v"), ("localityName", "#l"))),
+        "serialNumber": "01",
+        "notAfter": "later",
+        "subjectAltName": tuple(("DNS", str(n)) for n in range(MOST_NAMES + 1)),
+    }
+    told = describe(parsed, b"der")
+    assert told["subject"] == "CN=a\\,CN=root,O=O\\, Inc\\+=\\\\"
+    assert told["issuer"] == "unknownKind=v+L=\\#l,CN=\\ #x\\ "
+    assert told["names"][:2] == ["DNS:0", "DNS:1"]
+    assert len(told["names"]) == MOST_NAMES
+    assert len(told["sha256"]) == 64
+
+
+def test_an_empty_certificate_name_is_read() -> None:
+    assert describe({}, b"")["names"] == []

@@ -54,12 +54,10 @@ class AddressLimits:
         return ""
 
     def enter(self, key: bytes | None) -> None:
-        """Count a connection of that address."""
         if key is not None and self._per_address:
             self._counts[key] += 1
 
     def leave(self, key: bytes | None) -> None:
-        """A connection that was counted is gone."""
         if key is not None and self._per_address:
             self._counts[key] -= 1
             if not self._counts[key]:

@@ -64,7 +64,6 @@ class AdmissionPolicy:
         self._read = _READERS.get(settings.forwarded)
 
     def trusts(self, address: Address | str | None) -> bool:
-        """Whether that peer is a trusted proxy."""
         return address in self._trusted
 
     def refuses_at_once(self, listen: Listen, address: Address | str | None) -> bool:

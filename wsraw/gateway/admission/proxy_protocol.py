@@ -75,7 +75,6 @@ class ProxyReader:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has come."""
         return bool(self._buffer)
 
     def receive_data(self, data: bytes) -> None:
@@ -103,7 +102,6 @@ class ProxyReader:
         return True
 
     def receive_eof(self) -> None:
-        """Nothing more will come."""
         if self._optional and not self.found:
             self._done(0)
         else:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from wsraw.gateway.connection.connection import CLOSED, Connection
 from wsraw.gateway.sockets.descriptors import TOO_MANY, Descriptors
 from wsraw.gateway.sockets.resolver import Address, Resolver
-from wsraw.gateway.tls.client_contexts import ClientContexts, OpenTls, make_context, options_of
+from wsraw.gateway.tls.client_contexts import OpenTls, TlsOptions, keep, make_context, options_of
 from wsraw.gateway.tls.engine import Context
 from wsraw.link.open_options import Opening
 from wsraw.runtime.loop import Loop, Timer
@@ -60,7 +60,7 @@ class Dialer:
         self._failed = failed
         self.fault = fault
         self._resolver = Resolver(loop.call_soon_threadsafe, self.descriptors.look_ups)
-        self._contexts = ClientContexts()
+        self._contexts: dict[TlsOptions, Context] = {}
         self.attempts: set[_Attempt] = set()
 
     def dial(self, con: Connection) -> None:
@@ -93,11 +93,11 @@ class Dialer:
             if context is None:
                 attempt.fail(why)
                 return
-            self._contexts.keep(options, context)
+            keep(options, context, self._contexts)
             attempt.terms = OpenTls(context, asked.server_name)
             self._begin(attempt, asked)
 
-        context = self._contexts.find(options)
+        context = self._contexts.get(options)
         if context is not None:
             made(attempt, context, "")
         else:

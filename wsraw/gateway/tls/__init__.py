@@ -1,1 +1,1 @@
-"""TLS: the first message, the engine over memory, contexts, certificates, the queue."""
+"""TLS: the first message, the engine over memory, contexts, the queue."""

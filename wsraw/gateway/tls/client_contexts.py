@@ -46,23 +46,13 @@ def options_of(asked: Opening) -> TlsOptions:
     return TlsOptions(asked.verify, asked.ca, asked.cert, asked.key, asked.kind == "websocket")
 
 
-class ClientContexts:
-    """A cache with one context for each set of options."""
-
-    def __init__(self) -> None:
-        self._made: dict[TlsOptions, Context] = {}
-
-    def find(self, options: TlsOptions) -> Context | None:
-        """The context for these options, if there is one."""
-        return self._made.get(options)
-
-    def keep(self, options: TlsOptions, context: Context) -> None:
-        """Keep a context for the next connections with these options."""
-        if not options.verify and options not in self._made:
-            log.warning("a handler opens TLS connections with verify=False: any server is accepted")
-        self._made[options] = context
-        if len(self._made) > MOST_CACHED:
-            del self._made[next(iter(self._made))]
+def keep(options: TlsOptions, context: Context, made: dict[TlsOptions, Context]) -> None:
+    """Keep a context among those that were made, for the next connections with these options."""
+    if not options.verify and options not in made:
+        log.warning("a handler opens TLS connections with verify=False: any server is accepted")
+    made[options] = context
+    if len(made) > MOST_CACHED:
+        del made[next(iter(made))]
 
 
 def make_context(options: TlsOptions) -> Context:

@@ -36,7 +36,6 @@ class HandshakeQueue:
         self.failed = 0
 
     def figures(self) -> dict[str, int]:
-        """For `wsraw status`."""
         return {
             "waiting": len(self.waiting),
             "completed": self.completed,

@@ -189,7 +189,6 @@ class Packing:
         """Shorter messages are sent uncompressed: without context they hardly shrink."""
 
     def deflation(self, data: bytes) -> Deflation:
-        """Begin to compress a whole message."""
         return Deflation(_compressor(self._bits), data, True)
 
 

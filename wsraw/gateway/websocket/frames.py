@@ -125,7 +125,6 @@ class FrameReader:
         """Bytes of such a payload that are a valid text."""
 
     def allow_compressed(self) -> None:
-        """Frames may be compressed from now on."""
         self.may_compress = True
         self._limits = _limits(self._limit, True)
 
@@ -247,7 +246,6 @@ class FrameReader:
 
     @property
     def begun_kind(self) -> str:
-        """The kind of the incomplete frame."""
         return _KINDS[self._rest[0]]
 
     @property
@@ -316,7 +314,6 @@ def _limits(limit: int, may_compress: bool) -> dict[int, int]:
 
 
 def is_utf8(data: bytes) -> bool:
-    """Whether the data is a complete text."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -336,7 +333,6 @@ def write_frame(first: int, data: bytes) -> bytes:
 
 
 def write_masked_frame(first: int, data: bytes) -> bytes:
-    """A client's frame."""
     mask = secrets.token_bytes(4)
     return _head(first, len(data), 0x80) + mask + apply_mask(data, mask)
 

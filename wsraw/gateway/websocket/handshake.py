@@ -236,7 +236,6 @@ class Response(NamedTuple):
     body: bytes = b""
 
     def shown(self) -> dict[str, Any]:
-        """For handlers."""
         return {"status": self.status, "headers": to_inf({}, self.fields), "body": self.body}
 
 

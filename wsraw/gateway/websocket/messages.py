@@ -81,7 +81,6 @@ class MessageReader:
         self._whole: bytearray | None = bytearray() if settings.messages == "whole" else None
 
     def use(self, codec: Codec) -> None:
-        """Messages may be compressed from now on."""
         self._codec = codec
 
     def take(self, data: bytes, kind: str, final: bool, received: list[DataFrame]) -> None:
@@ -239,7 +238,6 @@ class MessageWriter:
         """The first byte of that frame."""
 
     def use(self, codec: Codec) -> None:
-        """Messages are compressed from now on."""
         self._codec = codec
         if not self._masks and codec.compresses:
             self._framing_key = codec.packing
@@ -330,9 +328,7 @@ class MessageWriter:
         return None if self.under_way or self._deflation is not None else self._framing_key
 
     def control(self, opcode: int, data: bytes) -> bytes:
-        """The bytes of a control frame."""
         return self._write(FINAL | opcode, data)
 
     def clear(self) -> None:
-        """Drop the frame that is being made."""
         self._deflation = None

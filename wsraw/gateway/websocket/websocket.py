@@ -127,7 +127,6 @@ class WebSocket:
 
     @property
     def offered(self) -> list[str]:
-        """The subprotocols that a client speaks."""
         handshake = self.handshake
         return handshake.offered if isinstance(handshake, ServerHandshake) else []
 
@@ -280,7 +279,6 @@ class WebSocket:
         self._messages.clear()
 
     def skip_data(self) -> None:
-        """Ignore data frames from now on."""
         self._skips_data = True
         self._messages.clear()
         self.busy = self._frames.more
@@ -325,7 +323,6 @@ class WebSocket:
     # --- sending ---
 
     def ping(self) -> None:
-        """Ask the peer whether it is there."""
         self.output.append(self.writer.control(PING, b""))
 
     def answer_ping(self) -> None:
