@@ -17,7 +17,8 @@ from tests.running import ROOT, command, environment, is_alive, wsraw
 
 FAULTY = ROOT / "tests/tools/conform/faulty.py"
 PATIENT = f"--timeout={10 * UNIT}"
-BRIEF = f"--timeout={UNIT}"
+BRIEF = f"--timeout={4 * UNIT}"
+"""For workers that do not say what is waited for; they must start within it."""
 
 ASYNC = """
 import asyncio
@@ -92,7 +93,8 @@ def test_the_small_worker_of_the_protocol_page_passes_the_generic_rules(tmp_path
 )
 def test_a_faulty_worker_fails_the_rule_that_it_breaks(fault: str, rules: str, broken: str) -> None:
     worker = ["--", sys.executable, str(FAULTY), fault]
-    found = verdicts(BRIEF, f"--rules={rules}", *worker, code=1)
+    timeout = BRIEF if fault in ("two frames", "queues", "stays away") else PATIENT
+    found = verdicts(timeout, f"--rules={rules}", *worker, code=1)
     assert found[broken]["verdict"] == "fail", found
 
 
@@ -136,7 +138,7 @@ def test_a_worker_that_does_nothing_is_ended(tmp_path: Path) -> None:
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "print(os.getpid(), flush=True); time.sleep(600)"
     )
-    options = [f"--timeout={2 * UNIT}", f"--log={log}", "--rules=hello,probe", "--"]
+    options = [BRIEF, f"--log={log}", "--rules=hello,probe", "--"]
     done = wsraw("conform", *options, sys.executable, "-c", source)
     assert done.returncode == 1
     assert "PROBE_ROUTER" in done.stdout
