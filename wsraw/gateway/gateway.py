@@ -121,7 +121,7 @@ class Gateway:
                 sessions.workers,
                 sessions.add_remote,
             )
-            self._links.remote = self._remote
+            self._links.add_remote(self._remote)
         if not self.settings.max_connections:
             self.sockets.admission.most = self.sockets.descriptors.most_connections()
         self._report_addresses()

@@ -141,8 +141,10 @@ def test_the_budget_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> None:
         is_pending(wire)
         wire.drain(lambda _, data: got.append(data), 1)
     eventually(lambda: is_pending(wire))
-    assert not wire.drain(lambda _, data: got.append(data), 1), "it may be that more wait"
-    assert wire.drain(lambda _, data: got.append(data), 1)
+    wire.drain(lambda _, data: got.append(data), 1)
+    assert not wire.drained, "it may be that more wait"
+    wire.drain(lambda _, data: got.append(data), 1)
+    assert wire.drained
     assert got == [b"0", b"1", b"2", b"3", b"4"]
     assert not wire.pending()
 
@@ -160,9 +162,9 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> 
     for seconds, most in ((0.5, 1), (1.5, 2), (100.0, 5)):
         before = len(got)
         eventually(lambda: is_pending(wire))
-        is_empty = wire.drain(lambda _, data: got.append(data), 100, seconds)
+        wire.drain(lambda _, data: got.append(data), 100, seconds)
         # Not all need have come by now.
-        assert is_empty or len(got) - before == most
+        assert wire.drained or len(got) - before == most
         assert 0 < len(got) - before <= most
     while len(got) < 5:
         eventually(lambda: is_pending(wire))
@@ -172,7 +174,8 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> 
 
 def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Peers) -> None:
     """Where the loop has not looked at the descriptor, nobody has been woken."""
-    assert wire.drain(lambda _, data: None, 100)
+    wire.drain(lambda _, data: None, 100)
+    assert wire.drained
     assert not wire.pending()
     peers.connect(probe=False).send(b"x")
 
@@ -181,7 +184,8 @@ def test_a_drain_without_a_wake_up_asks_the_socket(wire: WorkerSocket, peers: Pe
         return wire.pending()
 
     eventually(is_there)
-    assert wire.drain(lambda _, data: None, 100)
+    wire.drain(lambda _, data: None, 100)
+    assert wire.drained
 
 
 @pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"a"], [b"a", b"b", b"c"]])
@@ -314,7 +318,8 @@ def test_a_wake_up_consumed_by_a_send_is_found_by_asking(wire: WorkerSocket, pee
         while not is_pending(wire):
             wire.send(identity, b"x")
         got: list[bytes] = []
-        assert wire.drain(lambda _, data, got=got: got.append(data), 10)  # type: ignore[misc]
+        wire.drain(lambda _, data, got=got: got.append(data), 10, 100.0)  # type: ignore[misc]
+        assert wire.drained
         assert got == [b"reply %d" % n]
         missed += not wire.pending()
     assert missed == 300
@@ -368,55 +373,74 @@ def test_without_a_folder_it_listens_on_this_machine_alone(context: Context) -> 
 # --- workers elsewhere ---
 
 
+class Door:
+    """Lets remote workers in, or not."""
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+        self.opens = True
+        self.met: list[tuple[bytes, str, str]] = []
+
+    def meet(self, identity: bytes, address: str, user: str) -> bool:
+        self.met.append((identity, address, user))
+        return self.opens
+
+    def socket(self, context: Context, secret: str = "", endpoint: str = "") -> RemoteSocket:
+        endpoints = [endpoint or "tcp://127.0.0.1:0"]
+        return RemoteSocket(context, endpoints, secret, 1.0, self.known, self.meet)
+
+
 @pytest.fixture
-def remote(context: Context) -> Iterator[RemoteSocket]:
-    remote = RemoteSocket(context, ["tcp://127.0.0.1:0"], "", 1.0)
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def remote(context: Context, door: Door) -> Iterator[RemoteSocket]:
+    remote = door.socket(context)
     yield remote
     remote.close()
 
 
-def drain_remote(
-    remote: RemoteSocket, known: set[bytes], wanted: bool = True
-) -> tuple[list[Message], list[tuple[bytes, str, str]]]:
+def drain_remote(remote: RemoteSocket) -> list[Message]:
     got: list[Message] = []
-    met: list[tuple[bytes, str, str]] = []
-
-    def meet(identity: bytes, address: str, user: str) -> bool:
-        met.append((identity, address, user))
-        return wanted
-
-    remote.drain(known, meet, lambda identity, data: got.append((identity, data)), 100)
-    return got, met
+    remote.drain(lambda identity, data: got.append((identity, data)), 100)
+    return got
 
 
-def test_a_remote_worker_is_checked_once_and_marked_as_remote(remote: RemoteSocket) -> None:
+def test_a_remote_worker_is_checked_once_and_marked_as_remote(
+    remote: RemoteSocket, door: Door
+) -> None:
     other: Context = zmq.Context()
     socket = other.socket(zmq.DEALER)
     socket.connect(remote.endpoints[0])
     socket.send(b"one")
     eventually(lambda: is_pending(remote))
-    [(identity, data)], [met] = drain_remote(remote, set())
-    assert (data, met) == (b"one", (identity, "127.0.0.1", ""))
+    [(identity, data)] = drain_remote(remote)
+    assert (data, door.met) == (b"one", [(identity, "127.0.0.1", "")])
     assert identity.startswith(REMOTE_MARK), "no worker of this machine has the same"
     socket.send(b"two")
     eventually(lambda: is_pending(remote))
-    assert drain_remote(remote, {identity}) == ([(identity, b"two")], [])
+    door.known.add(identity)
+    assert drain_remote(remote) == [(identity, b"two")]
+    assert len(door.met) == 1
     assert remote.send(identity, b"back") is Sent.OK
     assert hear(socket) == b"back"
     socket.send(b"three")
     eventually(lambda: is_pending(remote))
-    got, met_again = drain_remote(remote, set(), wanted=False)
-    assert got == []
-    assert len(met_again) == 1
+    door.known.clear()
+    door.opens = False
+    assert drain_remote(remote) == []
+    assert len(door.met) == 2
     socket.close(0)
     eventually(lambda: remote.send(identity, b"x") is Sent.GONE)
     other.term()
 
 
-def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None:
+def test_keys_are_asked_about_before_anything_is_heard(context: Context, door: Door) -> None:
     server_public, server_secret = zmq.curve_keypair()
     keeper = Gatekeeper(context)
-    remote = RemoteSocket(context, ["tcp://127.0.0.1:0"], server_secret.decode(), 0)
+    remote = door.socket(context, server_secret.decode())
     other: Context = zmq.Context()
     socket = other.socket(zmq.DEALER)
     public, secret = zmq.curve_keypair()
@@ -441,7 +465,8 @@ def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None
         return is_pending(remote)
 
     eventually(answered)
-    [(_, data)], [(_, _, user)] = drain_remote(remote, set())
+    [(_, data)] = drain_remote(remote)
+    [(_, _, user)] = door.met
     assert (data, user) == (b"secret words", "alice")
     assert refused == ["127.0.0.1"]
     assert len(asked[0]) == 32
@@ -452,10 +477,10 @@ def test_keys_are_asked_about_before_anything_is_heard(context: Context) -> None
 
 
 def test_an_address_that_cannot_be_bound_raises_with_its_reason(
-    context: Context, remote: RemoteSocket
+    context: Context, remote: RemoteSocket, door: Door
 ) -> None:
     with pytest.raises(OSError, match=r"worker_listen: tcp://.*Address already in use"):
-        RemoteSocket(context, remote.endpoints, "", 1.0)
+        door.socket(context, endpoint=remote.endpoints[0])
 
 
 # --- the supervisor ---

@@ -17,13 +17,16 @@ from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.sessions.remote import Remote
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.gateway.sessions.transport import DRAIN_TIME, Sent, WorkerSocket
+from wsraw.gateway.sessions.transport import DRAIN_TIME, Router, Sent, Wire, WorkerSocket
 from wsraw.link.records import encode
 from wsraw.link.states import GONE, NEW
 from wsraw.runtime.loop import Loop
 
 DRAIN_BUDGET: Final = 256
 """Batches read from workers in a turn, so that a flood of commands does not starve the sockets."""
+
+REMOTE_BUDGET: Final = 128
+"""The same for remote workers: a flood from the network does not hold up those of this machine."""
 
 RETRY: Final = 0.01
 """Seconds until a batch that found a full queue is tried again."""
@@ -55,9 +58,11 @@ class Links:
         self._loop = loop
         self._registry = registry
         self._sessions = sessions
-        self._wire = wire
-        self.remote: Remote | None = None
-        """For workers on other machines, if they may connect."""
+        self._remote: Remote | None = None
+        self._routers: list[Router] = [wire]
+        """By the first byte of an identity: REMOTE_MARK is 1, others begin with 0."""
+        self._wires: list[Wire] = [wire]
+        """Whatever a message may come from."""
         self._unsent: dict[Worker, deque[bytes]] = {}
         self._unsent_bytes: dict[Worker, int] = {}
         self._dying: dict[Worker, float] = {}
@@ -65,27 +70,30 @@ class Links:
         """Those of them whose link is gone, and how many batches of each other worker have come
         since the last one of theirs."""
         self._look_at = 0.0
-        self.drained = True
-        """Whether the last drain has read all that there was."""
         loop.watch(wire.fd, wire.wake, read=True)
+
+    def add_remote(self, remote: Remote) -> None:
+        """Let workers on other machines connect."""
+        self._remote = remote
+        self._routers.append(remote.router)
+        self._wires += remote.wires
 
     # --- in ---
 
     def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Read what workers have sent, up to a budget; the last batch may take it over that."""
         if self._sessions.backlog.unread > UNREAD_LIMIT:
-            self.drained = False
+            self._routers[0].drained = False
             return
-        self.drained = self._wire.drain(self._receive, DRAIN_BUDGET, seconds)
-        if self.remote is not None:
-            self.remote.answer_handshakes()
-            self.remote.drain(self._receive, seconds)
+        self._routers[0].drain(self._receive, DRAIN_BUDGET, seconds)
+        if self._remote is not None:
+            self._remote.answer_handshakes()
+            self._remote.router.drain(self._receive, REMOTE_BUDGET, seconds)
 
     def look_again(self) -> None:
         """The loop is behind, and has not looked at the descriptors."""
-        self._wire.look_again()
-        if self.remote is not None:
-            self.remote.look_again()
+        for wire in self._wires:
+            wire.look_again()
 
     def _receive(self, identity: bytes, data: bytes | memoryview) -> None:
         if self._final_reads:
@@ -111,9 +119,7 @@ class Links:
                     self._registry.counters.fault("an answer to a worker", error)
 
     def _transmit(self, identity: bytes, data: bytes) -> Sent:
-        if identity[0] and self.remote is not None:
-            return self.remote.send(identity, data)
-        return self._wire.send(identity, data)
+        return self._routers[identity[0]].send(identity, data)
 
     def _send(self, worker: Worker, batch: bytes) -> None:
         unsent = self._unsent.get(worker)
@@ -245,14 +251,11 @@ class Links:
                 others[identity] = others.get(identity, 0) + 1
 
     def _is_drained(self, worker: Worker) -> bool:
-        if worker.session.identity[0] and self.remote is not None:
-            return self.remote.drained
-        return self.drained
+        return self._routers[worker.session.identity[0]].drained
 
     def pending(self) -> bool:
         """Whether there is more to read: to be asked after every send, before every sleep."""
-        return (
-            not self.drained
-            or self._wire.pending()
-            or (self.remote is not None and self.remote.pending())
-        )
+        pending = False
+        for wire in self._wires:
+            pending = pending or wire.pending()
+        return pending

@@ -1,30 +1,23 @@
-"""I/O. Workers on other machines: a ROUTER of their own, keys, heartbeats.
-
-Their batches have a budget of their own, so that a flood from the network does not hold up the
-workers of this machine.
-"""
+"""I/O. Workers on other machines: a ROUTER of their own, keys, heartbeats."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container
-from typing import Any, Final
+from typing import Any
 
 from wsraw.config.settings import Settings
 from wsraw.gateway.counters import Counters
 from wsraw.gateway.delivery.worker import RemoteWorker
-from wsraw.gateway.sessions.transport import DRAIN_TIME, Gatekeeper, RemoteSocket, Sent
+from wsraw.gateway.sessions.transport import Gatekeeper, RemoteSocket
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
 from wsraw.runtime.loop import Loop
 
 log = logging.getLogger("wsraw.gateway")
 
-BUDGET: Final = 128
-"""Batches read from remote workers in a turn; half as many as from local ones."""
-
 
 class Remote:
-    """Remote workers in, batches out."""
+    """The ROUTER for remote workers, and who may speak there."""
 
     def __init__(
         self,
@@ -39,12 +32,9 @@ class Remote:
         Raises OSError or ValueError, with a text that says what to do."""
         self._loop = loop
         self._counters = counters
-        self._known = known
         self._add = add
         self._keys: AllowedKeys | None = None
         self._keeper: Gatekeeper | None = None
-        self.drained = True
-        """Whether the last drain has read all that there was."""
         secret = ""
         if settings.link_key:
             try:
@@ -55,22 +45,24 @@ class Remote:
             # Before anything is bound: without somebody to ask libzmq would let everybody in.
             self._keeper = Gatekeeper(context)
         try:
-            self._wire = RemoteSocket(
-                context, settings.worker_listen, secret, settings.worker_heartbeat
+            self.router = RemoteSocket(
+                context,
+                settings.worker_listen,
+                secret,
+                settings.worker_heartbeat,
+                known,
+                self._meet,
             )
         except OSError:
             if self._keeper is not None:
                 self._keeper.close()
             raise
-        loop.watch(self._wire.fd, self._wire.wake, read=True)
-        if self._keeper is not None:
-            loop.watch(self._keeper.fd, self._keeper.wake, read=True)
+        self.wires = [self.router] if self._keeper is None else [self.router, self._keeper]
+        for wire in self.wires:
+            loop.watch(wire.fd, wire.wake, read=True)
         how = "with keys" if secret else "NOT encrypted, with the token"
-        log.info(
-            "workers on other machines connect to %s (%s)", " and ".join(self._wire.endpoints), how
-        )
-
-    # --- who comes ---
+        where = " and ".join(self.router.endpoints)
+        log.info("workers on other machines connect to %s (%s)", where, how)
 
     def answer_handshakes(self) -> None:
         """Let in those whose key is known, and reject the others."""
@@ -107,36 +99,7 @@ class Remote:
             remote = RemoteWorker(address, key.name, key.pools)
         return self._add(identity, remote, self._loop.now)
 
-    # --- batches ---
-
-    def drain(
-        self,
-        receive: Callable[[bytes, bytes | memoryview], None],
-        seconds: float = DRAIN_TIME,
-    ) -> None:
-        """Read what they have sent, up to the budget."""
-        self.drained = self._wire.drain(self._known, self._meet, receive, BUDGET, seconds)
-
-    def look_again(self) -> None:
-        """The loop is behind, and has not looked at the descriptors."""
-        self._wire.look_again()
-        if self._keeper is not None:
-            self._keeper.look_again()
-
-    def send(self, identity: bytes, data: bytes) -> Sent:
-        """Send one batch; never waits."""
-        return self._wire.send(identity, data)
-
-    def pending(self) -> bool:
-        """Whether there is more to read or to answer."""
-        return (
-            not self.drained
-            or self._wire.pending()
-            or (self._keeper is not None and self._keeper.pending())
-        )
-
     def close(self) -> None:
         """Free everything."""
-        self._wire.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        for wire in self.wires:
+            wire.close()

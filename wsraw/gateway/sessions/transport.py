@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Container, Sequence
 from enum import Enum
 from typing import Final
@@ -74,7 +75,7 @@ class Sent(Enum):
     GONE = "gone"
 
 
-class _Wire:
+class Wire:
     """What all of them share: a descriptor that wakes the loop, and the question behind it.
 
     The question costs 2 µs, a receive in vain 4: so it is asked only where the answer can have
@@ -97,6 +98,9 @@ class _Wire:
 
     def pending(self) -> bool:
         """Whether a message waits: to be asked after every send, before every sleep."""
+        return self._has_message()
+
+    def _has_message(self) -> bool:
         if self._must_ask:
             self._must_ask = bool(_get_int(self._socket, _EVENTS) & _READABLE)
         return self._must_ask
@@ -106,8 +110,41 @@ class _Wire:
         self._socket.close(0)
 
 
-class _Router(_Wire):
-    """A ROUTER that sends batches."""
+class Router(Wire):
+    """A ROUTER: batches from workers and to them, each known by its identity."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        super().__init__(socket)
+        self.drained = True
+        """Whether the last drain has read all that there was."""
+
+    def pending(self) -> bool:
+        """Whether a message waits, or may wait."""
+        return not self.drained or self._has_message()
+
+    def drain(
+        self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
+    ) -> None:
+        """Hand over each waiting (identity, data), at most `budget`."""
+        left = TURN_BYTES
+        until = self._clock() + seconds
+        for _ in range(budget):
+            if not self._has_message():
+                self.drained = True
+                return
+            message = self._receive()
+            if message is None:
+                continue
+            identity, data = message
+            receive(identity, data)
+            left -= len(data)
+            if left < 0 or self._clock() > until:
+                break
+        self.drained = False
+
+    @abstractmethod
+    def _receive(self) -> tuple[bytes, Batch] | None:
+        """The next message; None if it is to be ignored."""
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
@@ -125,7 +162,7 @@ class _Router(_Wire):
         return Sent.OK
 
 
-class WorkerSocket(_Router):
+class WorkerSocket(Router):
     """The ROUTER that workers of this machine connect to. Raises OSError when it cannot bind."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: str) -> None:
@@ -154,37 +191,21 @@ class WorkerSocket(_Router):
         os.chmod(path, 0o600)
         self.endpoint = f"ipc://{path}"
 
-    def drain(
-        self, receive: Callable[[bytes, Batch], None], budget: int, seconds: float = DRAIN_TIME
-    ) -> bool:
-        """Hand over each waiting (identity, data), at most `budget`; True if none is left."""
-        socket = self._socket
-        recv = socket.recv
-        left = TURN_BYTES
-        until = self._clock() + seconds
-        for _ in range(budget):
-            if not self.pending():
-                return True
-            identity = recv(_NOBLOCK)
-            frame = recv(_NOBLOCK, copy=False)
-            size = len(frame)
-            data = frame.bytes if size < READ_IN_PLACE else frame.buffer
-            if frame.more:
-                # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
-                socket.recv_multipart()
-                data = NO_BATCH
-            if identity[0]:
-                # An identity of its own choice: two workers with the same would be one for us.
-                # libzmq's begin with a zero byte, and nobody can choose those.
-                continue
-            receive(identity, data)
-            left -= size
-            if left < 0 or self._clock() > until:
-                break
-        return False
+    def _receive(self) -> tuple[bytes, Batch] | None:
+        recv = self._socket.recv
+        identity = recv(_NOBLOCK)
+        frame = recv(_NOBLOCK, copy=False)
+        data = frame.bytes if len(frame) < READ_IN_PLACE else frame.buffer
+        if frame.more:
+            # More frames than two are no batch; empty data is what PROBE_ROUTER sends.
+            self._socket.recv_multipart()
+            data = NO_BATCH
+        # An identity of its own choice: two workers with the same would be one for us. libzmq's
+        # begin with a zero byte, and nobody can choose those.
+        return None if identity[0] else (identity, data)
 
 
-class RemoteSocket(_Router):
+class RemoteSocket(Router):
     """The ROUTER that workers on other machines connect to. Raises OSError when it cannot bind."""
 
     def __init__(
@@ -193,11 +214,18 @@ class RemoteSocket(_Router):
         endpoints: Sequence[str],
         secret: str,
         heartbeat: float,
+        known: Container[bytes],
+        meet: Callable[[bytes, str, str], bool],
     ) -> None:
-        """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already."""
+        """With a `secret` key it speaks CURVE, and asks a Gatekeeper, who must be there already.
+
+        Of an identity that is not `known`, `meet` is asked first, with its address and the user id
+        of its key ("" if there is none); with False its data are dropped, unread and uncopied.
+        """
         socket = _new_router(context, LARGEST_REMOTE_BATCH, REMOTE_RECEIVE_QUEUE)
         super().__init__(socket)
-        self.has_keys = bool(secret)
+        self._known = known
+        self._meet = meet
         socket.set(zmq.IPV6, int(any("[" in endpoint for endpoint in endpoints)))
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
         if heartbeat:
@@ -221,39 +249,17 @@ class RemoteSocket(_Router):
                 raise OSError(error.errno, text) from None
             self.endpoints.append(socket.get_string(zmq.LAST_ENDPOINT))
 
-    def drain(
-        self,
-        known: Container[bytes],
-        meet: Callable[[bytes, str, str], bool],
-        receive: Callable[[bytes, Batch], None],
-        budget: int,
-        seconds: float = DRAIN_TIME,
-    ) -> bool:
-        """Hand over each waiting (identity, data), at most `budget`; True if none is left.
-
-        Of an identity that is not `known`, `meet` is asked first, with its address and the user id
-        of its key ("" if there is none); with False its data are dropped, unread and uncopied.
-        """
-        left = TURN_BYTES
-        until = self._clock() + seconds
-        for _ in range(budget):
-            if not self.pending():
-                return True
-            frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
-            chosen = frames[0].bytes
-            if chosen[0]:
-                continue
-            identity = REMOTE_MARK + chosen
-            if identity not in known and not meet(
-                identity, _property(frames[0], "Peer-Address"), _property(frames[0], "User-Id")
-            ):
-                continue
-            data = frames[1].buffer if len(frames) == 2 else NO_BATCH
-            receive(identity, data)
-            left -= len(data)
-            if left < 0 or self._clock() > until:
-                break
-        return False
+    def _receive(self) -> tuple[bytes, Batch] | None:
+        frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
+        chosen = frames[0].bytes
+        if chosen[0]:
+            return None
+        identity = REMOTE_MARK + chosen
+        if identity not in self._known and not self._meet(
+            identity, _property(frames[0], "Peer-Address"), _property(frames[0], "User-Id")
+        ):
+            return None
+        return identity, frames[1].buffer if len(frames) == 2 else NO_BATCH
 
     def send(self, identity: bytes, data: bytes) -> Sent:
         """Send one batch; never waits."""
@@ -288,7 +294,7 @@ def zap_reply(
     return [*head, OK, b"OK", user.encode(), b""], ""
 
 
-class Gatekeeper(_Wire):
+class Gatekeeper(Wire):
     """Answers libzmq's question whether a key is let in (ZAP). In our loop, without a thread: a
     handshake waits for a turn, and nobody else waits for it."""
 
@@ -313,7 +319,7 @@ class Gatekeeper(_Wire):
                 refused(address)
 
 
-class ControlSocket(_Wire):
+class ControlSocket(Wire):
     """The DEALER to the supervisor, whose ROUTER outlives gateways."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
