@@ -39,7 +39,6 @@ from wsraw.link.records import (
     Join,
     Leave,
     Mark,
-    OnClose,
     OnConnect,
     OnError,
     OnMessage,
@@ -637,37 +636,25 @@ def test_an_ack_that_raises_ends_the_session(
     assert con.ending.cause == "poison"
 
 
-@interpreted
-def test_an_event_that_cannot_be_encoded_closes_its_connection(
+def test_an_event_that_cannot_be_encoded_ends_the_session_and_is_poison(
     faults: list[tuple[str, BaseException]],
 ) -> None:
-    """An event that no worker can be told ends a connection that no worker hears of."""
-    harness = Harness()
-    linked = harness.worker()
+    harness = Harness(max_deliveries=2)
     con = harness.raw(b"")
+    con.about["peer"] = "\udcff"
+    harness.say(con, b"hello")
     other = harness.raw(b"")
-    for each in (con, other):
-        each.about["peer"] = "\udcff" if each is con else "good"
-        harness.say(each, b"hello")
-    harness.turn()
-    assert [(type(each), each.con) for each in linked.events] == [
-        (OnConnect, other.id),
-        (OnMessage, other.id),
-    ]
-    assert [who for who, _ in faults] == [f"connection {con.id} (\udcff)"]
-    assert con.output.reset
-    assert not linked.take(OnClose)
+    for count in (1, 2):
+        assert is_over(harness.worker())
+        assert len(faults) == count
+        harness.linked_workers = []
+    assert con.ending.cause == "poison"
+    con.about["peer"] = "good"
+    linked = harness.worker()
     linked.work()
-    assert list(harness.registry.entries) == [other.id]
-    faults.clear()
-    # Later it is an event of one that is known.
-    harness.registry.take(other, [OnError(0, other.id, "\ud800")], harness.now)
+    harness.say(other, b"still here")
     harness.turn()
-    assert [type(each) for each in linked.events] == [OnError, OnClose]
-    assert linked.events[1].cause == "fault"
-    linked.work()
-    assert not harness.registry.entries
-    assert not harness.registry.flow.total
+    assert [type(each) for each in linked.events] == [OnConnect, OnMessage]
 
 
 @interpreted

@@ -163,14 +163,8 @@ class GatewayEnd(Generic[Owner]):
         self._out = []
         if self._has_large:
             out = self._cut(out)
-        try:
-            batch = encode([self.number, *out])
-        except Exception:
-            # See take_out_unencodable.
-            self._out = out + self._out
-            raise
         self.owed = 0
-        return batch
+        return encode([self.number, *out])
 
     def _cut(self, out: list[Record]) -> list[Record]:
         """A large event alone, or what is before it: together they may be too long for a batch."""
@@ -181,28 +175,6 @@ class GatewayEnd(Generic[Owner]):
                 return out[:end]
         self._has_large = False
         return out
-
-    def take_out_unencodable(self) -> list[Record]:
-        """After `data_to_send` has raised: give the records that cannot be encoded; they are not
-        sent. Such an event was never in flight."""
-        wrong = []
-        for record in self._out:
-            try:
-                encode(record)
-            except Exception:
-                wrong.append(record)
-        self._take_out(wrong)
-        return wrong
-
-    def take_out(self, con: int) -> None:
-        """Send nothing of what waits of this connection."""
-        self._take_out([record for record in self._out if getattr(record, "con", None) == con])
-
-    def _take_out(self, records: list[Record]) -> None:
-        out = {id(record) for record in records}
-        self._out = [record for record in self._out if id(record) not in out]
-        for record in records:
-            self.window.discard(getattr(record, "seq", 0))
 
 
 def who() -> bytes:

@@ -145,16 +145,6 @@ class Window(Generic[Owner]):
             self._round_trips.sent_at = taken[-1].sent_at
         return taken
 
-    def discard(self, seq: int) -> None:
-        """An event has not been sent after all."""
-        flight = self.in_flight.pop(seq, None)
-        if flight is not None:
-            self.bytes -= flight.size
-
-    def recount(self) -> None:
-        """Add up the bytes in flight anew."""
-        self.bytes = sum([flight.size for flight in self.in_flight.values()])
-
     def clear(self) -> list[InFlight[Owner]]:
         """The session is over: what was in flight, in order."""
         flights = list(self.in_flight.values())

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from wsraw.link.batches import LARGEST_BATCH, RECORD_COST, ROOM_FOR_ACKS
 from wsraw.link.records import (
@@ -61,20 +61,15 @@ class Outbox:
         """Bytes that the records count for; at most the link's `room`."""
 
 
-class Unencodable:
+class Unencodable(NamedTuple):
     """A record that cannot be encoded: it has values of a wrong type."""
 
-    __slots__ = ("error", "event", "record", "records")
-
-    def __init__(
-        self, record: Record, error: Exception, event: Event | None, records: list[Record]
-    ) -> None:
-        self.record = record
-        self.error = error
-        self.event = event
-        """The event in which it was commanded, if any."""
-        self.records = records
-        """All that was commanded there."""
+    record: Record
+    error: Exception
+    event: Event | None
+    """The event in which it was commanded, if any."""
+    records: list[Record]
+    """All that was commanded there."""
 
 
 def leave_out(wrong: Unencodable) -> list[Record]:
@@ -106,27 +101,6 @@ class _Batch:
         self.groups.append(records)
         self.events.append(event)
         self.size += size
-
-
-class _Ids:
-    """Connection ids that `open` may use, in ranges."""
-
-    __slots__ = ("left", "ranges")
-
-    def __init__(self) -> None:
-        self.ranges: deque[tuple[int, int]] = deque()
-        self.left = 0
-
-    def add(self, first: int, last: int) -> None:
-        self.ranges.append((first, last))
-        self.left += last - first + 1
-
-    def take(self) -> int:
-        first, last = self.ranges.popleft()
-        if first < last:
-            self.ranges.appendleft((first + 1, last))
-        self.left -= 1
-        return first
 
 
 class WorkerEnd:
@@ -168,7 +142,8 @@ class WorkerEnd:
         """For a shell that calls `send_sealed`."""
         self._ends: dict[int, int] = {}
         """Connections by the seq of their on_close: once that is handled they are not held."""
-        self._ids = _Ids()
+        self._ids: deque[range] = deque()
+        """Connection ids that `open` may use."""
 
     # --- batches in ---
 
@@ -225,7 +200,7 @@ class WorkerEnd:
         self.epoch = welcome.epoch
         batch = welcome.limits.get("batch", LARGEST_BATCH)
         self.room = max(1, batch - ROOM_FOR_ACKS)
-        self._ids.add(welcome.first, welcome.last)
+        self._receive_ids([welcome.first, welcome.last])
 
     def _end_session(self) -> None:
         """The outboxes of handlers that still run die with their session: see `done`."""
@@ -235,12 +210,12 @@ class WorkerEnd:
         self._sealed.clear()
         self._ends.clear()
         self._empty_due = False
-        self._ids = _Ids()
+        self._ids.clear()
 
     def _receive_ids(self, value: Any) -> None:
         match value:
             case [int(first), int(last)] if first <= last:
-                self._ids.add(first, last)
+                self._ids.append(range(first, last + 1))
 
     # --- commands and acks in ---
 
@@ -309,10 +284,13 @@ class WorkerEnd:
     def new_id(self) -> int:
         """An id for `open`, out of the session's ranges. Raises LookupError without a session, or
         when they are used up."""
-        if not self._ids.left:
+        ids = self._ids
+        if not ids:
             raise LookupError("no connection ids: the gateway is away, or gave none yet")
-        con = self._ids.take()
-        if self._ids.left == IDS_LOW:
+        con, ids[0] = ids[0][0], ids[0][1:]
+        if not ids[0]:
+            ids.popleft()
+        if sum([left.stop - left.start for left in ids]) == IDS_LOW:
             self.command(Query(0, "ids"))
         self.held.add(con)
         return con

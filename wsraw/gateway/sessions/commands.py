@@ -55,16 +55,19 @@ class Commands:
     def __init__(self, registry: Registry, leave: Callable[[Worker, float], None]) -> None:
         self._registry = registry
         self._leave_session = leave
-        self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
-            Ack: self._ack,
+        self._on_connection: dict[type, Callable[[Worker, Entry, Any, float], str | None]] = {
             Accept: self._accept,
             Reject: self._reject,
-            Send: self._send,
-            Open: self._open,
             Close: self._close,
             State: self._state,
             Join: self._join,
             Leave: self._leave,
+        }
+        """Commands for a connection that is still there."""
+        self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
+            Ack: self._ack,
+            Send: self._send,
+            Open: self._open,
             Publish: self._publish,
             Couple: self._couple,
             Mark: self._mark,
@@ -75,9 +78,13 @@ class Commands:
     def apply(self, worker: Worker, record: Record, now: float) -> str | None:
         """Apply a record; returns why it is refused, if it is."""
         command = self._by_type.get(type(record))
-        if command is None:
+        if command is not None:
+            return command(worker, record, now)
+        command_on = self._on_connection.get(type(record))
+        if command_on is None:
             return "not supported in this version"
-        return command(worker, record, now)
+        entry = self._registry.find(record.con)  # type: ignore[attr-defined]
+        return command_on(worker, entry, record, now) if isinstance(entry, Entry) else entry
 
     def _ack(self, worker: Worker, ack: Ack, now: float) -> None:
         for flight in self._registry.dispatcher.acked(worker, ack):
@@ -104,18 +111,12 @@ class Commands:
         else:
             self._decided(entry, entry.con.accept(None, {}, now), now)
 
-    def _accept(self, worker: Worker, accept: Accept, now: float) -> str | None:
-        entry = self._registry.find(accept.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _accept(self, worker: Worker, entry: Entry, accept: Accept, now: float) -> str | None:
         if not entry.con.undecided:
             return self._no_verdict(entry)
         return self._decided(entry, entry.con.accept(accept.subprotocol, accept.headers, now), now)
 
-    def _reject(self, worker: Worker, reject: Reject, now: float) -> str | None:
-        entry = self._registry.find(reject.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _reject(self, worker: Worker, entry: Entry, reject: Reject, now: float) -> str | None:
         if not entry.con.undecided:
             return self._no_verdict(entry)
         status, reason, body = reject.status, reject.reason, reject.body
@@ -198,10 +199,7 @@ class Commands:
         self._registry.to_dial.append(entry)
         return None
 
-    def _close(self, worker: Worker, close: Close, now: float) -> str | None:
-        entry = self._registry.find(close.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _close(self, worker: Worker, entry: Entry, close: Close, now: float) -> str | None:
         why = close_refusal(close.code)
         if why is not None:
             return why
@@ -211,10 +209,7 @@ class Commands:
             self._registry.close_as_asked(entry, close, now)
         return None
 
-    def _state(self, worker: Worker, state: State, now: float) -> str | None:
-        entry = self._registry.find(state.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _state(self, worker: Worker, entry: Entry, state: State, now: float) -> str | None:
         if len(state.data) > STATE_LIMIT:
             most = human_size(STATE_LIMIT)
             return f"state of {human_size(len(state.data))}; at most {most} are kept"
@@ -225,16 +220,10 @@ class Commands:
         entry.version += 1
         return None
 
-    def _join(self, worker: Worker, join: Join, now: float) -> str | None:
-        entry = self._registry.find(join.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _join(self, worker: Worker, entry: Entry, join: Join, now: float) -> str | None:
         return self._registry.groups.join(entry, join.group)
 
-    def _leave(self, worker: Worker, leave: Leave, now: float) -> str | None:
-        entry = self._registry.find(leave.con)
-        if not isinstance(entry, Entry):
-            return entry
+    def _leave(self, worker: Worker, entry: Entry, leave: Leave, now: float) -> str | None:
         self._registry.groups.leave(entry, leave.group)
         return None
 

@@ -28,7 +28,6 @@ from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
     PUSHING_POOL,
-    Attach,
     Bye,
     Detach,
     Event,
@@ -39,7 +38,6 @@ from wsraw.link.records import (
     Left,
     LinkError,
     OnClose,
-    OnConnect,
     Ready,
     Recycle,
     encode,
@@ -466,34 +464,8 @@ class Sessions:
                 while (data := worker.session.data_to_send()) is not None:
                     out.append((worker, data))
             except Exception as error:
-                out += [(worker, batch) for batch in self._encodable(worker, error, now)]
+                self.fault(worker, error, now)
         return out
-
-    def _encodable(self, worker: Worker, error: BaseException, now: float) -> list[bytes]:
-        """A batch cannot be encoded, for one record or several: their connections end, and the rest
-        is sent. If that cannot be encoded either, the session ends."""
-        registry = self._registry
-        try:
-            wrong = worker.session.take_out_unencodable()
-            if not wrong:
-                raise error
-            for record in wrong:
-                entry = registry.entries.get(getattr(record, "con", 0))
-                if entry is None or entry.gone:
-                    registry.counters.fault(f"{type(record).__name__} to {worker.name}", error)
-                    continue
-                if type(record) is OnConnect or type(record) is Attach:
-                    # The worker cannot know it: it gets no other event of it, not even its end.
-                    worker.session.take_out(entry.id)
-                    registry.forget(entry)
-                registry.fault(entry.con, error, now)
-            batches = []
-            while (data := worker.session.data_to_send()) is not None:
-                batches.append(data)
-            return batches
-        except Exception as second:
-            self.fault(worker, second, now)
-            return []
 
     @property
     def is_busy(self) -> bool:
