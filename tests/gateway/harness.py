@@ -170,7 +170,7 @@ class Harness:
         """What is due once a second, in as many turns as it takes."""
         self.sessions.tick(self.now)
         self.deadlines.tick(self.now)
-        while self.deadlines.is_behind:
+        while self.deadlines.late:
             self.deadlines.end_late(self.now)
 
     # --- connections ---

@@ -36,7 +36,7 @@ def test_a_stop_finishes_events_then_closes_clients_then_drains_workers(
     client.sendall(b"hello")
     served.until(lambda: len(served.linked.events) == 2)
     stop = stop_of(served)
-    assert not stop.under_way
+    assert not stop.phases
     stop.begin(30.0)
     assert served.sockets.listeners == []
     assert not stop.advance(served.loop.now)

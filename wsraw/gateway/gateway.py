@@ -179,12 +179,13 @@ class Gateway:
             sockets.write_over_limit()
         if registry.to_dial:
             sockets.dial()
-        sockets.apply_pauses()
+        if registry.flow.changed or sockets.shared.read_queue or sockets.overdrawn:
+            sockets.apply_pauses()
         if sockets.handshakes.waiting:
             sockets.handshakes.work()
         self._links.send(now)
         sockets.flush()
-        if self.stopping.under_way and self.stopping.advance(now):
+        if self.stopping.phases and self.stopping.advance(now):
             self.loop.stop()
         sockets.update_listeners()
         if sessions.dead_letters:
@@ -224,7 +225,8 @@ class Gateway:
             links.drain()
         if self.sessions.backlog.go_on(now):
             self.loop.give_way()
-        links.end_dead(now)
+        if links.dying:
+            links.end_dead(now)
 
     def _check_deadlines(self, now: float) -> bool:
         """Check deadlines once a second, and the memory as soon as it has grown: after all reading,
@@ -234,10 +236,12 @@ class Gateway:
             self._links.probe_unwatched()
             self.sessions.tick(now)
             self.deadlines.tick(now)
-        elif self.deadlines.is_behind:
+        elif self.deadlines.late:
             self.deadlines.end_late(now)
-        elif self.registry.flow.is_check_due:
-            self.deadlines.check_memory(now)
+        else:
+            flow = self.registry.flow
+            if flow.total > flow.check_above or (flow.crowded and flow.is_check_due):
+                self.deadlines.check_memory(now)
         return is_tick
 
     def _write_supervisor(self) -> None:
@@ -253,7 +257,7 @@ class Gateway:
         links, control = self._links, self._control
         return bool(
             self.sockets.is_busy
-            or self.deadlines.is_behind
+            or self.deadlines.late
             or self.sessions.is_busy
             or (links.pending() and self._knows_tokens)
             or (control is not None and control.pending())

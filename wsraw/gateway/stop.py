@@ -42,34 +42,30 @@ class Stop:
         self._registry = registry
         self._sessions = sessions
         self._sockets = sockets
-        self._phases: list[Callable[[float], bool]] = []
+        self.phases: list[Callable[[float], bool]] = []
+        """Those that are not done; while there are any, `advance` is to be called each turn."""
         self._deadline = 0.0
         self._written_at = 0.0
-
-    @property
-    def under_way(self) -> bool:
-        """Whether `advance` is to be called each turn."""
-        return bool(self._phases)
 
     def begin(self, deadline: float) -> None:
         """Take at most `deadline` seconds from now. A second call can only make it sooner."""
         when = self._loop.now + deadline
-        if self._phases:
+        if self.phases:
             when = min(when, self._deadline)
         self._deadline = when
         self._loop.wake_at(when)
-        if self._phases:
+        if self.phases:
             return
         self._sockets.close_listeners()
         self._registry.stop()
-        self._phases = [self._finish_events, self._close_clients, self._drain_workers]
+        self.phases = [self._finish_events, self._close_clients, self._drain_workers]
 
     def advance(self, now: float) -> bool:
         """Go through the phases as far as possible; True, and the supervisor is told, after the
         last one."""
-        while self._phases and self._phases[0](now):
-            self._phases.pop(0)
-        if self._phases:
+        while self.phases and self.phases[0](now):
+            self.phases.pop(0)
+        if self.phases:
             return False
         self._sessions.to_supervisor.append(Stopped())
         return True

@@ -387,11 +387,11 @@ def test_the_proxy_protocol_header_can_be_read_before_tls_begins() -> None:
     """As it must where TLS comes behind it."""
     door = Door(trusted_proxies=("10.0.0.0/8",))
     con = door.come(address="10.0.0.1", proxy_protocol="required")
-    assert con.awaits_header
-    assert con.receive_header(PROXY_1[:20], 0.0) == ([], b"")
-    assert con.receive_header(PROXY_1[20:] + b"\x16\x03", 0.0) == ([], b"\x16\x03")
-    assert not con.awaits_header
-    assert not door.come().awaits_header
+    assert con.phase.awaits_header
+    assert con.phase.receive_header(con, PROXY_1[:20], 0.0) == ([], b"")
+    assert con.phase.receive_header(con, PROXY_1[20:] + b"\x16\x03", 0.0) == ([], b"\x16\x03")
+    assert not con.phase.awaits_header
+    assert not door.come().phase.awaits_header
     assert tell(con.receive_data(b"plain", 0.0)) == ["connect raw", "raw plain"]
 
 

@@ -61,5 +61,5 @@ def test_a_client_behind_a_proxy_header_of_a_raw_listener_is_reset_at_once(
     door.policy.address_limits = AddressLimits(0, 1)
     for n in range(2):
         con = door.come(address="10.0.0.1", proxy_protocol="required", **listen)
-        con.receive_header(PROXY_1, 0.0)
+        con.phase.receive_header(con, PROXY_1, 0.0)
         assert (con.state is CLOSED, con.output.reset) == (bool(n), bool(n))

@@ -57,7 +57,7 @@ def accept(con: Connection, subprotocol: str | None = None, **headers: str) -> l
 
 
 def reject(con: Connection, status: int = 403, body: bytes = b"") -> list[Event]:
-    events, why = con.reject(status, "", {}, body, 1.0)
+    events, why = con.reject(Reject(con.id, status, body=body), 1.0)
     assert why is None
     return events
 
@@ -113,7 +113,7 @@ def test_an_impossible_accept_is_refused_and_answered_with_500(
 
 def test_a_rejected_client_gets_status_headers_and_body() -> None:
     con = ask()
-    events, why = con.reject(401, "", {"WWW-Authenticate": "Basic"}, b"who?", 1.0)
+    events, why = con.reject(Reject(con.id, 401, "", {"WWW-Authenticate": "Basic"}, b"who?"), 1.0)
     assert (tell(events), why) == (["close 1006 rejected"], None)
     said = output(con)
     assert said.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -130,7 +130,7 @@ def test_a_wrong_rejection_is_refused_and_answered_with_500(
     status: int, headers: dict[str, str]
 ) -> None:
     con = ask()
-    events, why = con.reject(status, "", headers, b"", 1.0)
+    events, why = con.reject(Reject(con.id, status, headers=headers), 1.0)
     assert why
     assert tell(events) == ["close 1006 rejected"]
     assert output(con).startswith(b"HTTP/1.1 500 ")

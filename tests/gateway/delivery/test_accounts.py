@@ -13,7 +13,6 @@ from wsraw.gateway.delivery.accounts import CROWDED_FOR, GRAIN, MOST_CLOSED, Flo
 from wsraw.gateway.delivery.entry import (
     PAUSED_COUPLED,
     PAUSED_FULL,
-    PAUSED_MEMORY,
     PAUSED_OWN,
     PAUSED_STOPPING,
     Entry,
@@ -57,9 +56,9 @@ def test_reading_pauses_above_the_high_mark_and_resumes_at_the_low_one() -> None
     assert (entry.pauses, taken(f)) == (0, set())
     f.add(entry, 1)
     assert (entry.pauses, taken(f), f.paused) == (PAUSED_OWN, {entry}, {entry})
-    f.remove(entry, HIGH - LOW)
+    f.add(entry, -(HIGH - LOW))
     assert (entry.pauses, taken(f)) == (PAUSED_OWN, set())
-    f.remove(entry, 1)
+    f.add(entry, -1)
     assert (entry.pauses, taken(f), f.paused) == (0, {entry}, set())
     assert f.total == entry.held == LOW
 
@@ -72,7 +71,7 @@ def test_output_and_events_count_in_one_account() -> None:
     set_output(f, entry, HIGH // 2 + 1)
     assert entry.pauses == PAUSED_OWN
     assert f.total == HIGH + 1
-    f.remove(entry, HIGH // 2)
+    f.add(entry, -HIGH // 2)
     assert entry.pauses == PAUSED_OWN
     set_output(f, entry, LOW)
     assert not entry.pauses
@@ -83,7 +82,7 @@ def test_handled_events_resume_reading_only_when_the_output_allows_it() -> None:
     f, entry = flow(), new_entry()
     f.add(entry, HIGH + 1)
     set_output(f, entry, LOW + 1)
-    f.remove(entry, HIGH + 1)
+    f.add(entry, -(HIGH + 1))
     assert entry.pauses == PAUSED_OWN
     set_output(f, entry, LOW)
     assert not entry.pauses
@@ -92,11 +91,11 @@ def test_handled_events_resume_reading_only_when_the_output_allows_it() -> None:
 def test_a_pause_is_dated_when_it_begins() -> None:
     f, entry = flow(), new_entry()
     f.now = 5.0
-    f.pause(entry, PAUSED_MEMORY)
+    f.pause(entry, PAUSED_COUPLED)
     f.now = 6.0
     f.pause(entry, PAUSED_OWN)
     assert entry.paused_since == 5.0
-    f.resume(entry, PAUSED_MEMORY)
+    f.resume(entry, PAUSED_COUPLED)
     assert f.paused == {entry}
     f.resume(entry, PAUSED_OWN)
     f.resume(entry, PAUSED_OWN)
@@ -189,7 +188,7 @@ def test_memory_above_each_of_three_marks_has_its_effect() -> None:
     f.add(large, 1)
     assert f.check_memory(entries) == []
     assert f.crowded, "above 80 % no new ones"
-    assert [r.pauses for r in entries] == [0, PAUSED_MEMORY, PAUSED_MEMORY]
+    assert [r.pauses for r in entries] == [0, PAUSED_OWN, PAUSED_OWN]
     f.add(large, 2000)
     assert f.check_memory(entries) == [output.con], "above 100 % the fullest output goes"
     f.forget(output)
@@ -202,10 +201,10 @@ def test_memory_pressure_ends_well_below_where_it_began() -> None:
     f, entry = flow(high_water_mark=LIMIT), new_entry()
     f.add(entry, 8001)
     f.check_memory([entry])
-    f.remove(entry, 1000)
+    f.add(entry, -1000)
     f.check_memory([entry])
     assert f.crowded
-    f.remove(entry, 1)
+    f.add(entry, -1)
     f.check_memory([entry])
     assert not f.crowded
     f.add(entry, 1000)
@@ -230,35 +229,24 @@ def test_parked_events_alone_close_nobody() -> None:
     assert entry.pauses
 
 
-def test_a_connection_paused_by_memory_can_also_be_paused_by_its_own_account() -> None:
-    f, entry, other = flow(), new_entry(), new_entry()
-    f.add(other, 8001)
-    f.add(entry, HIGH + 1)
-    f.check_memory([entry, other])
-    assert entry.pauses == PAUSED_OWN | PAUSED_MEMORY
-    f.forget(other)
-    f.check_memory([entry])
-    assert entry.pauses == PAUSED_OWN
-
-
 def test_total_memory_is_checked_when_it_grows() -> None:
     f, entry, other = flow(), new_entry(), new_entry()
     f.add(entry, 8000)
-    assert not f.due
+    assert not f.is_check_due
     set_output(f, other, 1)
-    assert f.due
+    assert f.is_check_due
     assert f.check_memory([entry, other]) == []
-    assert (f.due, f.crowded, f.full) == (False, True, False)
+    assert (f.is_check_due, f.crowded, f.full) == (False, True, False)
     f.add(entry, 2000 - CHUNK)
-    assert not f.due
+    assert not f.is_check_due
     f.add(entry, 1)
-    assert f.due
+    assert f.is_check_due
     f.check_memory([entry, other])
     assert f.full, "nobody is read from"
     f.add(entry, int(LIMIT * GRAIN))
-    assert not f.due
+    assert not f.is_check_due
     f.add(entry, 1)
-    assert f.due, "but answers can still grow"
+    assert f.is_check_due, "but answers can still grow"
 
 
 def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
@@ -268,23 +256,23 @@ def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
     flow.memory_limit = 100_000
     flow.check_memory(harness.registry.entries.values())
     harness.say(con, bytes(70_000))
-    assert not flow.due
+    assert not flow.is_check_due
     harness.say(con, bytes(20_000))
-    assert flow.due
+    assert flow.is_check_due
 
 
 def test_parts_of_a_large_message_count_as_they_are_read() -> None:
     f, entry = flow(), new_entry()
     entry.con.intake.held += bytes(5000)
     f.read_part(entry.con, 8000)
-    assert not f.due
+    assert not f.is_check_due
     f.read_part(entry.con, 1)
-    assert f.due
+    assert f.is_check_due
     f.check_memory([entry])
     assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
     entry.con.intake.held += bytes(5001)
     f.read_part(entry.con, 5001)
-    assert f.due
+    assert f.is_check_due
     assert f.check_memory([entry]) == [entry.con]
     assert f.full
     f.forget(entry)
@@ -315,17 +303,17 @@ def test_closing_for_memory_ends_below_the_limit_and_before_pausing_does() -> No
     f.add(entry, LIMIT + 1)
     f.check_memory([entry])
     f.pause(paused, PAUSED_FULL)
-    f.remove(entry, 1000)
+    f.add(entry, -1000)
     assert not f.is_check_due
     f.check_memory([entry])
     assert (f.full, paused.pauses) == (True, PAUSED_FULL)
-    f.remove(entry, 1)
+    f.add(entry, -1)
     assert f.is_check_due
     f.check_memory([entry])
-    assert (f.full, f.crowded, paused.pauses, entry.pauses) == (False, True, 0, PAUSED_MEMORY)
-    f.remove(entry, 1999)
+    assert (f.full, f.crowded, paused.pauses, entry.pauses) == (False, True, 0, PAUSED_OWN)
+    f.add(entry, -1999)
     assert not f.is_check_due
-    f.remove(entry, 1)
+    f.add(entry, -1)
     assert f.is_check_due
     f.check_memory([entry])
     assert (f.crowded, entry.pauses) == (False, 0)
@@ -338,14 +326,14 @@ def test_connections_are_closed_for_memory_over_several_turns() -> None:
         set_output(f, entry, 200)
     first = f.check_memory(entries)
     assert len(first) == MOST_CLOSED
-    assert f.due, "the next turn goes on"
+    assert f.is_check_due, "the next turn goes on"
     for con in first:
         entry = entry_of(con)
         f.forget(entry)
         entries.remove(entry)
     second = f.check_memory(entries)
     assert sum(200 for _ in [*first, *second]) == 20_000 - 0.9 * LIMIT + 200 - 200
-    assert not f.due
+    assert not f.is_check_due
 
 
 def test_slow_readers_do_not_keep_new_clients_out_for_ever() -> None:
@@ -374,9 +362,9 @@ def test_output_that_does_not_cause_the_pressure_is_kept() -> None:
 
 def test_a_connection_that_is_no_longer_read_stays_paused() -> None:
     f, entry = flow(), new_entry()
-    f.stop_reading([entry])
+    f.pause(entry, PAUSED_STOPPING)
     f.add(entry, HIGH + 1)
-    f.remove(entry, HIGH + 1)
+    f.add(entry, -(HIGH + 1))
     assert entry.pauses == PAUSED_STOPPING
 
 
@@ -399,7 +387,7 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
         if kind == "add":
             f.add(entry, size)
         elif kind == "remove":
-            f.remove(entry, min(size, entry.held))
+            f.add(entry, -min(size, entry.held))
         elif kind == "output":
             set_output(f, entry, size)
         elif kind == "couple" and n != other:

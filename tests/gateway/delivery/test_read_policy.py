@@ -23,7 +23,7 @@ from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, Connection
 from wsraw.gateway.delivery.entry import (
     PAUSED_COUPLED,
-    PAUSED_MEMORY,
+    PAUSED_OWN,
     PAUSED_RATE,
     PAUSED_STOPPING,
     Pause,
@@ -34,7 +34,7 @@ from wsraw.testing.pipe import Pipe
 
 MEMORY = 4 << 20
 NOT_OF_BYTES = (PAUSED_COUPLED, PAUSED_RATE, PAUSED_STOPPING)
-REASONS = (*NOT_OF_BYTES, PAUSED_MEMORY)
+REASONS = (*NOT_OF_BYTES, PAUSED_OWN)
 SETTINGS: dict[str, Any] = {"high_water_mark": MEMORY, "deflate": False}
 """They read portions of different sizes: a mark would stop one of them before the others."""
 
@@ -125,7 +125,7 @@ def test_full_memory_pauses_whoever_is_about_to_be_read_but_those_who_come_and_g
     flow, con = harness.registry.flow, harness.raw()
     assert not must_wait(flow, con)
     flow.hold(MEMORY)
-    assert flow.due
+    assert flow.is_check_due
     assert must_wait(flow, con), "it is not known yet how much there is"
     assert answer(con) is Reading.YES
     harness.deadlines.check_memory(0.0)

@@ -12,7 +12,7 @@ from tests.corpus import frame
 from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.deadlines import MOST_ENDED
-from wsraw.gateway.delivery.entry import PAUSED_MEMORY
+from wsraw.gateway.delivery.entry import PAUSED_OWN
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sessions.reconnect import LONGEST_DELAY
 from wsraw.gateway.sessions.sessions import BANNED_KEPT, HELLO_TIMEOUT
@@ -1175,7 +1175,7 @@ def test_many_expired_connections_are_closed_over_several_turns(setting: str, ca
         linked.work()
     for con in cons:
         if cause == "stalled":
-            registry.flow.pause(entry_of(con), PAUSED_MEMORY)
+            registry.flow.pause(entry_of(con), PAUSED_OWN)
         elif cause == "write-timeout":
             con.output.append(b"x")
             registry.flow.output_changed(entry_of(con))
@@ -1190,8 +1190,8 @@ def test_many_expired_connections_are_closed_over_several_turns(setting: str, ca
         moved.output.take_written(moved.output.size)
         registry.flow.output_changed(entry_of(moved))
     elif cause == "stalled":
-        registry.flow.resume(entry_of(moved), PAUSED_MEMORY)
-    while deadlines.is_behind:
+        registry.flow.resume(entry_of(moved), PAUSED_OWN)
+    while deadlines.late:
         left.append(sum(con.state is not ConnectionState.CLOSED for con in cons))
         deadlines.end_late(12.0)
     assert left in ([MOST_ENDED + 1, 1], [MOST_ENDED + 1, 2])

@@ -17,7 +17,7 @@ from tests.deadline import eventually
 from tests.gateway.harness import HANDSHAKE, entry_of
 from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import CLOSED, Connection
-from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_MEMORY
+from wsraw.gateway.delivery.entry import PAUSED_COUPLED, PAUSED_OWN
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sockets.endpoint import LEAST_READ, READ_SIZE
 from wsraw.gateway.sockets.transport import PlainTransport
@@ -323,7 +323,7 @@ def paused(served: SocketHarness) -> socket.socket:
     client = served.connect()
     client.send(b"x")
     served.until(lambda: served.con.entry and served.linked.events)
-    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_OWN)
     served.turn()
     assert not served.endpoint.reading
     return client
@@ -353,7 +353,7 @@ def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
     client.send(b"more")
     for _ in range(5):
         served.turn(STEP)
-    served.harness.registry.flow.resume(entry_of(served.con), PAUSED_MEMORY)
+    served.harness.registry.flow.resume(entry_of(served.con), PAUSED_OWN)
     served.working = True
     served.until(lambda: served.data() == b"xmore")
 
@@ -543,7 +543,7 @@ def test_a_paused_websocket_that_is_closed_hears_the_peer_s_close_frame(serve: S
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += receive(served, client, 1)
-    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_MEMORY)
+    served.harness.registry.flow.pause(entry_of(served.con), PAUSED_OWN)
     served.turn()
     served.linked.say(Close(served.con.id, 4000, "done"))
     assert receive(served, client, 8) == b"\x88\x06\x0f\xa0done"

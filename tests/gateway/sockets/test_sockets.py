@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.harness import HANDSHAKE
 from tests.gateway.socket_harness import SocketHarness
 from wsraw.gateway.connection.connection import Connection
-from wsraw.gateway.delivery.entry import PAUSED_MEMORY
+from wsraw.gateway.delivery.entry import PAUSED_OWN
 from wsraw.gateway.sockets import sockets as s
 from wsraw.link.records import OnClose, OnError, Open
 
@@ -47,7 +47,7 @@ def test_listeners_pause_under_memory_pressure(served: SocketHarness) -> None:
     flow = served.harness.registry.flow
     total, limit = flow.total, flow.memory_limit
     flow.memory_limit = flow.total = 1000
-    flow.due = True
+    flow.check_above = -math.inf
     served.turn()
     host, port = served.sockets.listeners[0].address.rsplit(":", 1)
     with socket.create_connection((host, int(port))):
@@ -55,7 +55,7 @@ def test_listeners_pause_under_memory_pressure(served: SocketHarness) -> None:
             served.turn()
         assert not served.sockets.endpoints
         flow.total, flow.memory_limit = total, limit
-        flow.due = True
+        flow.check_above = -math.inf
         served.until(lambda: served.sockets.endpoints)
 
 
@@ -135,14 +135,14 @@ def test_pausing_has_a_share_of_a_turn(served: SocketHarness) -> None:
     entries = list(served.harness.registry.entries.values())
     served.clock.step = 1.1 * s.READ_TIME
     for entry in entries:
-        flow.pause(entry, PAUSED_MEMORY)
+        flow.pause(entry, PAUSED_OWN)
     for left in (2, 1, 0):
         served.sockets.apply_pauses()
         assert len(flow.changed) == left
     served.clock.step = 0.0
     assert not any(entry.con.endpoint.reading for entry in entries)
     for entry in entries:
-        flow.resume(entry, PAUSED_MEMORY)
+        flow.resume(entry, PAUSED_OWN)
     served.until(lambda: all(entry.con.endpoint.reading for entry in entries))
 
 

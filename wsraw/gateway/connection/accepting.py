@@ -73,13 +73,18 @@ class _Accepting(Phase):
         return self._listen.protocol == "websocket"
 
     @property
-    def _requires_header(self) -> bool:
-        return self._proxy is not None and self._listen.proxy_protocol == "required"
+    def _must_speak(self) -> bool:
+        """Whether a client that says nothing is to blame: its listener is not for raw clients, or
+        a header or TLS comes first."""
+        return (
+            self._only_websocket
+            or self._in_tls
+            or (self._awaits_tls and self._listen.tls == "required")
+            or (self._proxy is not None and self._listen.proxy_protocol == "required")
+        )
 
     def arm(self, con: Connection, now: float) -> None:
-        # Only a listener for WebSockets, or for TLS, can blame clients that say nothing.
-        blames = self._only_websocket or (self._awaits_tls and self._listen.tls == "required")
-        if blames or self._requires_header:
+        if self._must_speak:
             timeout = con.settings.handshake_timeout
         else:
             timeout = self._listen.first_byte_timeout or con.settings.silence_timeout
@@ -254,9 +259,7 @@ class _Accepting(Phase):
             return self._answer(con, 408, why, limit="handshake_timeout")
         silent = not self._sniffer.buffer and not self._listen.first_byte_timeout
         if silent or self._only_websocket or self._proxy is not None or self._awaits_tls:
-            tls = self._in_tls or (self._listen.tls == "required" and self._awaits_tls)
-            strict = self._only_websocket or self._requires_header or tls
-            limit = "handshake_timeout" if strict else "silence_timeout"
+            limit = "handshake_timeout" if self._must_speak else "silence_timeout"
             con.cut()
             return con.end(1006, "", "handshake-timeout", limit=limit)
         return self._become_raw(con, bytes(self._sniffer.buffer), now)

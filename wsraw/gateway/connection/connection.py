@@ -32,7 +32,7 @@ from wsraw.gateway.websocket.deflate import FramingKey
 from wsraw.gateway.websocket.shared import RAW_KEY
 from wsraw.gateway.websocket.websocket import WebSocket
 from wsraw.link.open_options import Opening
-from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage
+from wsraw.link.records import DEFAULT_POOL, Event, OnClose, OnConnect, OnError, OnMessage, Reject
 from wsraw.runtime.printable import without_secrets
 
 __all__ = [
@@ -202,15 +202,6 @@ class Connection:
         TLS there are none yet."""
         return self.phase.first_events(self, now)
 
-    def expect_tls(self, now: float) -> None:
-        """An accepted connection has begun with TLS."""
-        self.phase.expect_tls(self, now)
-
-    def secured(self, now: float) -> list[Event]:
-        """The TLS handshake of an accepted connection is complete, or the listener does not require
-        it and the peer speaks none: from here on the peer may send."""
-        return self.phase.secured(self, now)
-
     def turn_away(self, answer: bytes) -> list[Event]:
         """The TLS handshake of an accepted connection has failed; `answer` is the last that its
         peer gets. No handler hears of it."""
@@ -218,21 +209,6 @@ class Connection:
             return []
         self.output.append(answer)
         return self.end(1002, "", "protocol-error")
-
-    @property
-    def awaits_header(self) -> bool:
-        """Whether a PROXY header may come, in front of TLS and all else."""
-        return self.phase.awaits_header
-
-    def receive_header(self, data: bytes, now: float) -> tuple[list[Event], bytes]:
-        """While `awaits_header`: take the first bytes, give events and the bytes behind the header.
-        For a caller that looks at those itself (TLS); `receive_data` takes both."""
-        return self.phase.receive_header(self, data, now)
-
-    @property
-    def opening(self) -> Opening | None:
-        """What is to be dialled; None once that is over."""
-        return self.phase.opening
 
     def connected(self, now: float) -> list[Event]:
         """What was dialled is connected: TCP, and TLS where it is wanted."""
@@ -339,18 +315,16 @@ class Connection:
         self.undecided = False
         return self.phase.accept(self, subprotocol, headers, now)
 
-    def reject(
-        self, status: int, reason: str, headers: Mapping[str, str], body: bytes, now: float
-    ) -> tuple[list[Event], str | None]:
+    def reject(self, reject: Reject, now: float) -> tuple[list[Event], str | None]:
         """on_connect rejects it. Also returns why that answer cannot be given; then it was 500.
 
         A raw client gets the body, or a reset. To be called while `undecided` only.
         """
         self.undecided = False
-        why = answer_problem(status, reason, headers, body)
+        why = answer_problem(reject.status, reject.reason, reject.headers, reject.body)
         if why is not None:
-            status, reason, headers, body = 500, "", {}, b""
-        return self.phase.reject(self, status, reason, headers, body, now), why
+            reject = Reject(self.id, 500)
+        return self.phase.reject(self, reject, now), why
 
     def send(self, data: bytes, type_: str, final: bool, now: float) -> str | None:
         """Queue a frame, or bytes. Returns why it is refused, or None; or UNFINISHED: it is large,
@@ -476,20 +450,17 @@ class Connection:
         self.ending = Ending(1011, "", FAULT)
         self.keepalive.deadline = math.inf
         self.undecided = False
-        self.intake.held = b""
-        self.intake.has_more = False
-        output = self.output
-        output.reset = True
-        output.chunks = []
-        output.size = output.encrypted = output.shared_size = output.early_size = 0
-        output.early = None
+        self.intake.clear()
+        self.output = Output()
+        self.output.reset = True
 
 
 class Phase:
     """What a connection does in one part of its life; a subclass for each part.
 
     What a phase has no use for it ignores, and this class ignores all: it is the phase of a
-    connection that is closed.
+    connection that is closed. Methods without a docstring have that of the same name in
+    `Connection`.
     """
 
     __slots__ = ()
@@ -497,38 +468,37 @@ class Phase:
     # --- accepting.py ---
 
     def first_events(self, con: Connection, now: float) -> list[Event]:
-        """See `Connection`, as for all of them."""
         return []
 
     def expect_tls(self, con: Connection, now: float) -> None:
-        """Limit the time of the TLS handshake."""
+        """An accepted connection has begun with TLS: limit the time of the handshake."""
 
     def secured(self, con: Connection, now: float) -> list[Event]:
-        """The TLS handshake is complete, or there is none."""
+        """The TLS handshake of an accepted connection is complete, or the listener does not require
+        it and the peer speaks none: from here on the peer may send."""
         return []
 
     @property
     def awaits_header(self) -> bool:
-        """Whether a PROXY header may come."""
+        """Whether a PROXY header may come, in front of TLS and all else."""
         return False
 
     def receive_header(self, con: Connection, data: bytes, now: float) -> tuple[list[Event], bytes]:
-        """Bytes that may be a PROXY header."""
+        """While `awaits_header`: take the first bytes, give events and the bytes behind the header.
+        For a caller that looks at those itself (TLS); `receive_data` takes both."""
         return [], data
 
     # --- dialing.py ---
 
     @property
     def opening(self) -> Opening | None:
-        """What is to be dialled."""
+        """What is to be dialled; None once that is over."""
         return None
 
     def connected(self, con: Connection, now: float) -> list[Event]:
-        """What was dialled is connected."""
         return []
 
     def connect_failed(self, con: Connection, message: str) -> list[Event]:
-        """It could not be dialled."""
         return []
 
     # --- verdict.py ---
@@ -539,22 +509,12 @@ class Phase:
         """A raw client, or one that has left, is not told."""
         return [], None
 
-    def reject(
-        self,
-        con: Connection,
-        status: int,
-        reason: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        now: float,
-    ) -> list[Event]:
-        """A raw client gets the body, or a reset."""
+    def reject(self, con: Connection, reject: Reject, now: float) -> list[Event]:
         return []
 
     # --- all ---
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
-        """Bytes of the peer."""
         con.intake.parsed = 0
         return []
 
@@ -563,23 +523,18 @@ class Phase:
         return []
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:
-        """The peer has shut its side."""
         return []
 
     def lost(self, con: Connection, message: str) -> list[Event]:
-        """The socket has failed."""
         return con.end(1006, "", "lost", message)
 
     def drained(self, con: Connection, now: float) -> list[Event]:
-        """All that was received is handled."""
         return []
 
     def handle_timeout(self, con: Connection, now: float) -> list[Event]:
-        """The deadline has come."""
         return []
 
     def send(self, con: Connection, data: bytes, type_: str, final: bool) -> str | None:
-        """Queue what a handler sends."""
         return None
 
     def written(self, con: Connection, now: float) -> list[Event]:
@@ -587,7 +542,6 @@ class Phase:
         return []
 
     def close(self, con: Connection, code: int, reason: str, cause: str, now: float) -> list[Event]:
-        """End in order."""
         return []
 
 

@@ -4,7 +4,6 @@ know of it, open, and on its way to its end."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Final
 
 from wsraw.gateway.connection.connection import (
@@ -18,7 +17,7 @@ from wsraw.gateway.connection.connection import (
 from wsraw.gateway.websocket.frames import TOO_BIG
 from wsraw.gateway.websocket.messages import UNFINISHED, DataFrame, RefusedError
 from wsraw.gateway.websocket.websocket import WebSocket
-from wsraw.link.records import Event, OnMessage
+from wsraw.link.records import Event, OnMessage, Reject
 
 GOOD_ENDS: Final = (1000, 1001)
 """Close codes that end a raw connection with FIN; any other is a fault, and resets it."""
@@ -108,17 +107,9 @@ class _Raw(Phase):
 
     __slots__ = ()
 
-    def reject(
-        self,
-        con: Connection,
-        status: int,
-        reason: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        now: float,
-    ) -> list[Event]:
-        if body:
-            con.output.append(body)
+    def reject(self, con: Connection, reject: Reject, now: float) -> list[Event]:
+        if reject.body:
+            con.output.append(reject.body)
             return con.end(1000, "", "rejected")
         con.cut()
         return con.end(1008, "", "rejected")

@@ -8,7 +8,7 @@ from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.connection.phases import Connecting, establish
 from wsraw.gateway.http import answer, http_answer
-from wsraw.link.records import Event
+from wsraw.link.records import Event, Reject
 from wsraw.link.rules import OF_ANSWERS, header_problem
 
 
@@ -31,24 +31,15 @@ class AwaitingVerdict(Connecting):
         if subprotocol and subprotocol not in ws.offered:
             why = f"the client does not offer the subprotocol {subprotocol!r}"
         if why is not None:
-            return self.reject(con, 500, "", {}, b"", now), why
+            return self.reject(con, Reject(con.id, 500), now), why
         ws.let_in(subprotocol, headers)
         con.collect(ws)
         establish(con, now)
         return self.close_as_wanted(con, now), None
 
-    def reject(
-        self,
-        con: Connection,
-        status: int,
-        reason: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        now: float,
-    ) -> list[Event]:
-        """Answer with the handler's status."""
+    def reject(self, con: Connection, reject: Reject, now: float) -> list[Event]:
         self._policy.refuse("verdict", con.about, "rejected by a handler", now)
-        con.output.append(answer(status, reason, headers, body))
+        con.output.append(answer(reject.status, reject.reason, reject.headers, reject.body))
         return con.end(1006, "", "rejected")
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:

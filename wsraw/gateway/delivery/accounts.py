@@ -22,7 +22,9 @@ That adds no deadlock to those that TCP has, as each pause depends on the other'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 from wsraw.config.settings import Settings
@@ -30,9 +32,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, Connection
 from wsraw.gateway.delivery.entry import (
     PAUSED_COUPLED,
     PAUSED_FULL,
-    PAUSED_MEMORY,
     PAUSED_OWN,
-    PAUSED_STOPPING,
     Entry,
     Pause,
     entry_of,
@@ -62,9 +62,6 @@ GRAIN: Final = 1 / 64
 WORTH_WEIGHING: Final = 4096
 """Bytes of incomplete messages and compression below which a connection is not weighed again, and
 of one without an entry below which closing it would free too little."""
-
-OF_ITS_BYTES: Final = Pause(PAUSED_OWN | PAUSED_MEMORY)
-"""Pauses that end below the low-water mark, also while memory is crowded, perhaps for hours."""
 
 FRAME: Final = 256
 """Bytes of a published message beside its frame."""
@@ -114,15 +111,6 @@ COUPLE: Final = 64
 """Bytes of a connection that another one is coupled to, on each side."""
 
 
-def _closing_frees(entry: Entry) -> int:
-    """Bytes that closing the connection would free without the loss of an event."""
-    return entry.output_counted + entry.unfinished
-
-
-def _first(sized: tuple[int, Connection]) -> int:
-    return sized[0]
-
-
 class Flow:
     """Accounts and pauses. The shell takes `changed` once a turn and applies `entry.pauses`."""
 
@@ -143,10 +131,8 @@ class Flow:
         self.weighed = 0
         """Bytes of incomplete messages and of compression, as of the last check."""
         self.check_above: float = memory_limit * CROWDED
-        """The total above which `check_memory` is due. Incomplete messages lower it until they are
-        weighed."""
-        self.due = False
-        """`check_memory` comes before anything more is read."""
+        """The total above which `check_memory` comes before anything more is read. All else that is
+        counted lowers it, and incomplete messages do until they are weighed."""
         self.crowded = False
         self._crowded_since = 0.0
         self.full = False
@@ -161,23 +147,20 @@ class Flow:
         self.now = 0.0
 
     def add(self, entry: Entry, size: int) -> None:
-        """Add the bytes of an event to the account."""
+        """Add the bytes of an event to the account; negative: take them off."""
         entry.held += size
         self.total += size
-        self.pause_if_high(entry)
-        if self.total > self.check_above:
-            self.due = True
+        self.check_marks(entry)
 
-    def pause_if_high(self, entry: Entry) -> None:
-        """Pause a connection that is above the high-water mark."""
-        if entry.held + entry.output_counted > self.high and not entry.pauses & PAUSED_OWN:
-            self.pause(entry, PAUSED_OWN)
-
-    def remove(self, entry: Entry, size: int) -> None:
-        """Take the bytes of an event off the account."""
-        entry.held -= size
-        self.total -= size
-        self.resume_if_low(entry)
+    def check_marks(self, entry: Entry) -> None:
+        """Pause a connection above the high-water mark; resume it below the low one, also while
+        memory is crowded, perhaps for hours."""
+        waiting = entry.held + entry.output_counted
+        if waiting > self.high:
+            if not entry.pauses & PAUSED_OWN:
+                self.pause(entry, PAUSED_OWN)
+        elif waiting <= self.low:
+            self.resume(entry, PAUSED_OWN)
 
     @property
     def accounted(self) -> int:
@@ -207,8 +190,6 @@ class Flow:
     def _keep(self, size: int) -> None:
         self.kept += size
         self.check_above -= size
-        if self.total > self.check_above:
-            self.due = True
 
     def share(self, frame: Framed) -> None:
         """Count a published message once, until no connection has it in its output."""
@@ -222,8 +203,6 @@ class Flow:
         """Count bytes that are held for no single connection."""
         self.shared += size
         self.check_above -= size
-        if self.total > self.check_above:
-            self.due = True
 
     def socket_closed(self, con: Connection) -> None:
         """Forget the output of a connection whose socket is closed."""
@@ -241,11 +220,6 @@ class Flow:
         self.without_entry.pop(con, None)
         self.keep(con, -con.kept)
 
-    def resume_if_low(self, entry: Entry) -> None:
-        """End the pause of a connection that is below the low-water mark."""
-        if entry.pauses & OF_ITS_BYTES and entry.held + entry.output_counted <= self.low:
-            self.resume(entry, OF_ITS_BYTES)
-
     def output_changed(self, entry: Entry) -> None:
         """Count the output of a connection anew: it has grown or shrunk."""
         con = entry.con
@@ -260,17 +234,11 @@ class Flow:
         self.total += own - entry.output_memory
         entry.output_counted = output
         entry.output_memory = own
-        if self.total > self.check_above:
-            self.due = True
         if not output:
             self.unwritten.pop(entry, None)
         elif entry not in self.unwritten:
             self.unwritten[entry] = (entry.taken, self.now)
-        if entry.held + output > self.high:
-            if not entry.pauses & PAUSED_OWN:
-                self.pause(entry, PAUSED_OWN)
-        elif entry.pauses & OF_ITS_BYTES and entry.held + output <= self.low:
-            self.resume(entry, OF_ITS_BYTES)
+        self.check_marks(entry)
         if entry.over != (output > (self.low if entry.over else self.high)):
             entry.over = not entry.over
             for other in entry.couples or ():
@@ -345,16 +313,14 @@ class Flow:
             return
         self.unfinished.add(entry)
         self.check_above -= size
-        if self.total > self.check_above:
-            self.due = True
 
     @property
     def is_check_due(self) -> bool:
         """Whether `check_memory` is due, or would find room again."""
-        if self.due:
-            return True
         share = FULL_UNTIL if self.full else RELIEVED
-        return self.crowded and self.accounted <= self.memory_limit * share
+        return self.total > self.check_above or (
+            self.crowded and self.accounted <= self.memory_limit * share
+        )
 
     def check_memory(self, entries: Collection[Entry]) -> list[Connection]:
         """Pause the fullest connections while memory is crowded, and all while it is full. Give the
@@ -362,24 +328,23 @@ class Flow:
         limit = self.memory_limit
         self.weighed = self._weigh_unfinished(entries)
         total = self.accounted
-        self.due = False
         self.full = total > limit * (FULL_UNTIL if self.full else 1.0)
-        to_close: list[Connection] = []
-        if total <= limit * (RELIEVED if self.crowded else CROWDED):
-            if self.crowded:
-                self._end_crowded()
-        elif not self.crowded:
-            self._begin_crowded(entries)
-        if self.full:
-            to_close = self._fullest(entries, total - limit * FULL_UNTIL)
-        elif self.crowded:
-            self._resume_all(PAUSED_FULL)
-            excess = total - limit * RELIEVED
-            if self.now - self._crowded_since > CROWDED_FOR and self._can_free(entries, excess):
-                to_close = self._fullest(entries, excess)
+        was_crowded = self.crowded
+        self.crowded = total > limit * (RELIEVED if was_crowded else CROWDED)
+        if self.crowded and not was_crowded:
+            self._crowded_since = self.now
+            self.high = self.low
+            for entry in entries:
+                self.check_marks(entry)
+        elif was_crowded and not self.full:
+            self._resume_all()
         above = limit if self.crowded else limit * CROWDED
         self.check_above = max(above, total + limit * GRAIN) - (total - self.total)
-        return to_close
+        if self.full:
+            return self._fullest(entries, total - limit * FULL_UNTIL)
+        excess = total - limit * RELIEVED
+        is_late = self.crowded and self.now - self._crowded_since > CROWDED_FOR
+        return self._fullest(entries, excess) if is_late and self._can_free(entries, excess) else []
 
     def _can_free(self, entries: Collection[Entry], size: float) -> bool:
         """Whether all output and unfinished messages together make up `size` bytes. If events that
@@ -387,22 +352,12 @@ class Flow:
         slow = sum(con.kept for con in self.without_entry if con.kept > WORTH_WEIGHING)
         return size <= slow + self.shared + sum(r.output_memory + r.unfinished for r in entries)
 
-    def _begin_crowded(self, entries: Collection[Entry]) -> None:
-        self.crowded = True
-        self._crowded_since = self.now
-        self.high = self.low
-        for entry in entries:
-            if entry.held + entry.output_counted > self.low:
-                self.pause(entry, PAUSED_MEMORY)
-
-    def _end_crowded(self) -> None:
-        self.crowded = False
-        self.high = self._high
-        self._resume_all(Pause(PAUSED_MEMORY | PAUSED_FULL))
-
-    def _resume_all(self, why: Pause) -> None:
+    def _resume_all(self) -> None:
+        """Memory is not full any more, or not even crowded: end pauses for that."""
+        if not self.crowded:
+            self.high = self._high
         for entry in list(self.paused):
-            self.resume(entry, why)
+            self.resume(entry, PAUSED_FULL)
             if not self.crowded and entry.held + entry.output_counted <= self.high:
                 self.resume(entry, PAUSED_OWN)
 
@@ -417,8 +372,9 @@ class Flow:
         to_close: dict[Connection, None] = {}
         closable = [(con.kept, con) for con in self.without_entry if con.kept > WORTH_WEIGHING]
         excess -= self._choose(closable, excess, to_close)
-        full = [(_closing_frees(entry), entry.con) for entry in entries if _closing_frees(entry)]
-        self._choose(full, excess, to_close)
+        # What a close frees without the loss of an event.
+        full = [(entry.output_counted + entry.unfinished, entry.con) for entry in entries]
+        self._choose([each for each in full if each[0]], excess, to_close)
         excess = self.kept - self.memory_limit * FULL_UNTIL
         if excess > 0:
             # Those that have ended, or will soon, free theirs.
@@ -438,17 +394,17 @@ class Flow:
     ) -> int:
         """Choose the largest until `excess` bytes would be free; give how many would be."""
         freed = 0
-        for size, con in sorted(sizes, key=_first, reverse=True):
+        for size, con in sorted(sizes, key=itemgetter(0), reverse=True):
             if freed >= excess:
                 break
             if len(to_close) == MOST_CLOSED:
-                self.due = True
+                self.check_above = -math.inf
                 break
             to_close[con] = None
             freed += size
             if con.output.shared_size:
                 # It may free less: then the next turn closes more.
-                self.due = True
+                self.check_above = -math.inf
         return freed
 
     def _weigh_unfinished(self, entries: Collection[Entry]) -> int:
@@ -463,11 +419,6 @@ class Flow:
             total += entry.unfinished
         return total
 
-    def stop_reading(self, entries: Iterable[Entry]) -> None:
-        """Pause connections as the gateway is stopping."""
-        for entry in entries:
-            self.pause(entry, PAUSED_STOPPING)
-
 
 def weight(con: Connection) -> int:
     """Bytes of memory that a connection takes in its present state."""
@@ -476,7 +427,7 @@ def weight(con: Connection) -> int:
         size += PLACE
     if con.websocket is not None:
         size += WEBSOCKET
-    asked = con.opening if con.opened else None
+    asked = con.phase.opening if con.opened else None
     if asked is not None:
         size += EARLY * size_of(asked)
     about = con.about

@@ -30,19 +30,15 @@ class Deadlines:
         self._settings = registry.settings
         self._look_at = 0.0
         """When idle connections are looked for again."""
-        self._late: deque[tuple[Callable[[Entry, float], None], Entry]] = deque()
-        """Connections whose time is up, and what is done about it in this turn or the next ones."""
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether the next turn is to `end_late`."""
-        return bool(self._late)
+        self.late: deque[tuple[Callable[[Entry, float], None], Entry]] = deque()
+        """Connections whose time is up, and what is done about it in this turn or the next ones
+        (`end_late`)."""
 
     def tick(self, now: float) -> None:
         """Find those whose time is up, and end them: more than fits into a turn in the next one."""
         registry = self._registry
         registry.counters.now = now
-        if not self._late:
+        if not self.late:
             self.check_memory(now)
             registry.check_unanswered(now)
             self._add(self._end_unfinished, registry.outgoing.unfinished(now))
@@ -59,12 +55,12 @@ class Deadlines:
         self.end_late(now)
 
     def _add(self, end: Callable[[Entry, float], None], entries: Iterable[Entry]) -> None:
-        self._late.extend([(end, entry) for entry in entries])
+        self.late.extend([(end, entry) for entry in entries])
 
     def end_late(self, now: float) -> None:
         """End some of those whose time is up. Some may have moved since they were found."""
-        for _ in range(min(len(self._late), MOST_ENDED)):
-            end, entry = self._late.popleft()
+        for _ in range(min(len(self.late), MOST_ENDED)):
+            end, entry = self.late.popleft()
             # One may be late in more than one way.
             if not entry.gone:
                 try:

@@ -92,7 +92,7 @@ class Dispatcher:
         flow.total += size
         entry.held += size
         if entry.held + entry.output_counted > flow.high:
-            flow.pause_if_high(entry)
+            flow.check_marks(entry)
         if entry.parked:
             entry.park(event, size)
             return
@@ -226,10 +226,10 @@ class Dispatcher:
             flow.total -= size
             entry.held -= size
             try:
-                if suspects:
+                if suspects.deaths or suspects.losses:
                     suspects.clear(flight.event)
                 if entry.pauses:
-                    flow.resume_if_low(entry)
+                    flow.check_marks(entry)
                 if entry.parked and (entry.queue is None or not entry.in_flight):
                     # With nothing in flight it can go to any worker.
                     self._queue(entry)
@@ -296,7 +296,7 @@ class Dispatcher:
             entry.queue = None
             return
         pool = entry.pool
-        if self._suspects and not entry.in_flight and entry.parked[0][0] in self._suspects:
+        if not entry.in_flight and entry.parked[0][0] in self._suspects:
             queue = pool.suspects
         elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.inherited):
             queue = holder.bound
@@ -338,7 +338,9 @@ class Dispatcher:
                     self._serve_waiting(pool, now)
             pool.is_behind |= not left
         left = SERVED
-        while left and self._serve_waiting(pool, now):
+        while (pool.waiting or pool.unheard or pool.unheard_left) and left:
+            if not self._serve_waiting(pool, now):
+                break
             left -= 1
         pool.is_behind |= not left
         # Those just served may have more events, and their worker room for them.
@@ -482,15 +484,13 @@ class Dispatcher:
         return True
 
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
-        """Serve the first connection that waits for any worker; False if none waits or has room."""
+        """Serve the first connection that waits for any worker; False if there is no room."""
         waiting, unheard = pool.waiting, pool.unheard
         queue = waiting
         if unheard and (not waiting or pool.is_unheard_turn):
             queue = unheard
         elif not waiting:
             queue = pool.unheard_left
-            if not queue:
-                return False
         entry = queue[0]
         try:
             return self._try_waiting(pool, queue, entry, now)
@@ -615,7 +615,7 @@ class Dispatcher:
             self._suspects.suspect(event)
             self.unconfirmed.append(event)
         if deaths or losses:
-            self._flow.remove(entry, flight.size)
+            self._flow.add(entry, -flight.size)
             self.poisoned.append((entry, event, deaths, losses))
         elif entry.closed_by_handler and type(event) is OnMessage:
             self._drop(entry, event, flight.size)
@@ -631,7 +631,7 @@ class Dispatcher:
 
     def _drop(self, entry: Entry, event: Event, size: int) -> None:
         self._suspects.clear(event)
-        self._flow.remove(entry, size)
+        self._flow.add(entry, -size)
 
     def _release_bound(self, worker: Worker) -> None:
         bound, worker.bound = worker.bound, deque()

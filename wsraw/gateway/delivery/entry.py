@@ -24,11 +24,10 @@ Pause = NewType("Pause", int)
 """Why reading from a connection is paused: one bit for each reason."""
 
 PAUSED_OWN: Final = Pause(1)
-"""More of its own bytes are held than the high-water mark."""
+"""More of its own bytes are held than the high-water mark, which is lower while memory is crowded.
+"""
 PAUSED_COUPLED: Final = Pause(2)
 """A connection coupled to it has too much unwritten output."""
-PAUSED_MEMORY: Final = Pause(4)
-"""All connections together hold too much, and it is among the fullest."""
 PAUSED_STOPPING: Final = Pause(8)
 """The gateway is stopping: nothing new is taken."""
 PAUSED_RATE: Final = Pause(16)

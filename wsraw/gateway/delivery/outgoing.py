@@ -104,8 +104,7 @@ class Outgoing:
         policy: str,
         dirty: dict[Connection, None],
         overflow: Callable[[Entry, float], None],
-        close: Callable[[Entry, Close, float], None],
-        cut_short: Callable[[Entry, float], None],
+        close: Callable[[Entry, int, str, str, float], None],
         fault: Callable[[Connection, BaseException, float], None],
     ) -> None:
         self._flow = flow
@@ -114,7 +113,6 @@ class Outgoing:
         self._dirty = dirty
         self._overflow = overflow
         self._close = close
-        self._cut_short = cut_short
         self._fault = fault
         self.over_limit: dict[Entry, None] = {}
         """Connections with too much output, to be written to and then closed if it still is."""
@@ -134,14 +132,12 @@ class Outgoing:
     def send(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> str | None:
         """Queue one frame or chunk; give why it is refused, if it is."""
         under_way = entry.fragment is not None
-        if under_way or not send.final:
-            late, why = self._hold_back(entry, worker, send, now)
-            if late or why is not None:
-                return why
+        if (under_way or not send.final) and self._must_wait(entry, worker, send, now):
+            return None
         con = entry.con
         entry.active = True
         output = con.output
-        size = output.waiting + len(send.data)
+        size = output.size + output.early_size + len(send.data)
         if size > self._limit:
             self._check_limit(entry, worker, size, now)
         why = con.send(send.data, send.type, send.final, now)
@@ -149,45 +145,47 @@ class Outgoing:
             if why == UNFINISHED:
                 self._begin_compressing(entry, worker, send)
                 return None
-            if entry.fragment is not None:
+            if under_way:
+                # What has been sent of that message cannot be taken back, nor finished.
+                self.cut_short(entry, now)
+            elif entry.fragment is not None:
                 self.forget(entry)
-                if under_way:
-                    # What has been sent of that message cannot be taken back, nor finished.
-                    self._cut_short(entry, now)
             return why
         self._dirty[con] = None
         if con.endpoint is None or output.early_size:
             # It is not open yet: no write will count its output.
             self._flow.output_changed(entry)
         if entry.fragment is not None and send.final:
-            self._finish_fragment(entry, now)
+            self._send_held_back(entry, True, now)
         return None
 
-    def _hold_back(
-        self, entry: Entry, worker: Worker | None, send: Send, now: float
-    ) -> tuple[bool, str | None]:
-        """Whether a frame waits behind another worker's message, and why it is refused."""
+    def _must_wait(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> bool:
+        """Whether a frame was put behind another worker's message, or one that is compressed. Else
+        it may have begun a message of several frames."""
         if entry.con.kind == "raw":
-            return False, None
+            return False
         if entry.fragment is None:
             if worker is not None:
                 entry.fragment = worker
                 entry.fragment_since = now
                 worker.ties.add(entry)
                 self.fragmented.add(entry)
-            return False, None
+            return False
         if entry.fragment is worker and entry not in self.compressing:
-            return False, None
-        if entry.held_back is None:
-            entry.held_back = deque()
-        entry.held_back.append((worker, send))
-        self._flow.add(entry, len(send.data) + EVENT_COST)
+            return False
+        self._hold_back(entry, worker, send)
         if entry.held > self._limit:
             if entry in self.compressing:
                 self._check_limit(entry, worker, entry.held + entry.con.output.size, now)
             else:
                 self._overflow(entry, now)
-        return True, None
+        return True
+
+    def _hold_back(self, entry: Entry, worker: Worker | None, record: Send | Close) -> None:
+        if entry.held_back is None:
+            entry.held_back = deque()
+        entry.held_back.append((worker, record))
+        self._flow.add(entry, _size(record))
 
     def _check_limit(self, entry: Entry, worker: Worker | None, size: int, now: float) -> None:
         """Note the connection as `over_limit` if `size` bytes of output are too many for it.
@@ -226,10 +224,7 @@ class Outgoing:
         """Let a close wait behind a message that is being compressed; False if there is none."""
         if entry not in self.compressing:
             return False
-        if entry.held_back is None:
-            entry.held_back = deque()
-        entry.held_back.append((worker, close))
-        self._flow.add(entry, EVENT_COST)
+        self._hold_back(entry, worker, close)
         return True
 
     def _begin_compressing(self, entry: Entry, worker: Worker | None, send: Send) -> None:
@@ -243,50 +238,40 @@ class Outgoing:
         entry = next(iter(self.compressing))
         worker, send = self.compressing.pop(entry)
         try:
-            self._make(entry, worker, send, now)
+            if entry.con.send(send.data, send.type, send.final, now) == UNFINISHED:
+                self.compressing[entry] = worker, send
+                return
+            self._flow.hold(-len(send.data))
+            self._dirty[entry.con] = None
+            if entry.con.endpoint is None:
+                self._flow.output_changed(entry)
+            self._send_held_back(entry, send.final, now)
         except Exception as error:
             self._fault(entry.con, error, now)
 
-    def _make(self, entry: Entry, worker: Worker | None, send: Send, now: float) -> None:
-        if entry.con.send(send.data, send.type, send.final, now) == UNFINISHED:
-            self.compressing[entry] = worker, send
-            return
-        self._flow.hold(-len(send.data))
-        self._dirty[entry.con] = None
-        if entry.con.endpoint is None:
-            self._flow.output_changed(entry)
-        if send.final:
-            self._finish_fragment(entry, now)
-        else:
-            self._send_held_back(entry, now)
+    def _send_held_back(self, entry: Entry, is_finished: bool, now: float) -> None:
+        """Send what was held back, in order, after a frame, or after the last one of its message.
 
-    def _send_held_back(self, entry: Entry, now: float) -> None:
-        """Send what was held back, in order; some of it may have to wait again."""
+        If some of it begins a fragmented message, the rest of that follows at once, and all else
+        waits again.
+        """
         late, entry.held_back = entry.held_back, None
-        self._replay(entry, late, now)
-
-    def _replay(
-        self, entry: Entry, late: deque[tuple[Worker | None, Send | Close]] | None, now: float
-    ) -> None:
+        if is_finished:
+            self.forget(entry)
         for worker, record in late or ():
+            self._flow.add(entry, -_size(record))
             if isinstance(record, Send):
-                self._flow.remove(entry, len(record.data) + EVENT_COST)
                 self.send(entry, worker, record, now)
-                continue
-            self._flow.remove(entry, EVENT_COST)
-            if worker is None or not self.hold_close(entry, worker, record):
-                self._close(entry, record, now)
-
-    def _finish_fragment(self, entry: Entry, now: float) -> None:
-        late, entry.held_back = entry.held_back, None
-        self.forget(entry)
-        # If one of these begins a fragmented message, the rest of it follows at once, and the
-        # others wait again, in order.
-        self._replay(entry, late, now)
+            elif worker is None or not self.hold_close(entry, worker, record):
+                self._close(entry, record.code, record.reason, "handler", now)
         if entry.fragment is not None and entry.fragment.session.state is GONE:
             # Begun by a worker that has left since: it will never be finished.
-            self.forget(entry)
-            self._cut_short(entry, now)
+            self.cut_short(entry, now)
+
+    def cut_short(self, entry: Entry, now: float) -> None:
+        """Close a connection to which a fragmented message will never be finished."""
+        self.forget(entry)
+        self._close(entry, 1011, "a message was cut short", "handler", now)
 
     def forget(self, entry: Entry) -> None:
         """Drop the unfinished message, and what waits behind it."""
@@ -299,8 +284,7 @@ class Outgoing:
             self._flow.hold(-len(made.data))
         late, entry.held_back = entry.held_back, None
         for _, record in late or ():
-            size = len(record.data) if isinstance(record, Send) else 0
-            self._flow.remove(entry, size + EVENT_COST)
+            self._flow.add(entry, -_size(record))
 
     def _is_full(self, con: Connection, size: int) -> bool:
         return con.output.size + size > self._limit
@@ -330,11 +314,6 @@ class Outgoing:
         if len(self.broadcasts) == 1:
             self._broadcast(self.share, now)
         return None
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether `go_on` has something to do."""
-        return bool(self.broadcasts or self.compressing)
 
     def go_on(self, now: float) -> None:
         """Once a turn: send published messages to some more members, and compress another piece."""
@@ -407,3 +386,8 @@ class Outgoing:
             if con.output.size > self._limit:
                 self._check_limit(entry, None, con.output.size, now)
         return True
+
+
+def _size(record: Send | Close) -> int:
+    """Bytes of a record that is held back, in the connection's account."""
+    return EVENT_COST + (len(record.data) if isinstance(record, Send) else 0)

@@ -61,7 +61,7 @@ def is_paused(con: Connection) -> bool:
 def must_wait(flow: Flow, con: Connection) -> bool:
     """Whether the memory of all connections forbids reading from this one now. Connections that are
     not open yet, or are closing, are read all the same: that ends soon and adds little."""
-    if not (flow.full or flow.due):
+    if not (flow.full or flow.total > flow.check_above):
         return False
     entry = entry_of(con)
     if entry is None or con.state is not OPEN:

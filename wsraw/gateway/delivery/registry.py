@@ -19,14 +19,13 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import MARK, MEMBER, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import Entry, Pool, Worker
+from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.link.records import (
     DEFAULT_POOL,
     GROUP_LIMIT,
     ID_EPOCH_SHIFT,
-    Close,
     Event,
     OnClose,
     Reached,
@@ -93,8 +92,7 @@ class Registry:
             settings.overflow,
             self.dirty,
             self._overflow,
-            self.close_as_asked,
-            self.cut_short,
+            self.close,
             self.fault,
         )
         self.stopping = False
@@ -170,9 +168,6 @@ class Registry:
         assert isinstance(entry, Entry)
         for event in events:
             self.dispatcher.take(entry, event, now)
-        flow = self.flow
-        if flow.total > flow.check_above:
-            flow.due = True
         state = con.state
         if state is CLOSED:
             self._handle_closed(entry, now)
@@ -199,7 +194,7 @@ class Registry:
         pool.connections += 1
         self.flow.weigh(con)
         if self.stopping:
-            self.flow.stop_reading((entry,))
+            self.flow.pause(entry, PAUSED_STOPPING)
         return entry
 
     def receive_eof(self, con: Connection, now: float) -> None:
@@ -343,10 +338,6 @@ class Registry:
         self.take(entry.con, entry.con.close(code, reason, cause, now), now)
         self.dirty[entry.con] = None
 
-    def close_as_asked(self, entry: Entry, close: Close, now: float) -> None:
-        """Close a connection for a handler."""
-        self.close(entry, close.code, close.reason, "handler", now)
-
     def abort(self, entry: Entry, code: int, cause: str, message: str, now: float) -> None:
         """Close a connection without writing the output that waits."""
         reason = message if len(message) < 100 else ""
@@ -372,10 +363,6 @@ class Registry:
                 mark[1].session.notice(Reached(entry.id, mark[2]))
                 self.dispatcher.with_output.add(mark[1])
 
-    def cut_short(self, entry: Entry, now: float) -> None:
-        """Close a connection to which a fragmented message will never be finished."""
-        self.close(entry, 1011, "a message was cut short", "handler", now)
-
     def _overflow(self, entry: Entry, now: float) -> None:
         """Close a slow reader."""
         message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
@@ -399,7 +386,8 @@ class Registry:
     def stop(self) -> None:
         """Read nothing new; what has come is handled."""
         self.stopping = True
-        self.flow.stop_reading(list(self.entries.values()))
+        for entry in self.entries.values():
+            self.flow.pause(entry, PAUSED_STOPPING)
 
     def is_waited_for(self) -> bool:
         """Whether an on_close is not acked yet and there is a worker to handle it."""

@@ -23,47 +23,44 @@ class Suspects:
 
     def __init__(self, max_deliveries: int) -> None:
         self._max_deliveries = max_deliveries
-        self._deaths: dict[int, int] = {}
-        self._losses: dict[int, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._deaths or self._losses)
+        self.deaths: dict[int, int] = {}
+        self.losses: dict[int, int] = {}
 
     def __contains__(self, event: Event) -> bool:
-        return id(event) in self._deaths
+        return id(event) in self.deaths
 
     def clear(self, event: Event) -> None:
         """Forget an event that was handled or dropped."""
-        self._deaths.pop(id(event), None)
-        self._losses.pop(id(event), None)
+        self.deaths.pop(id(event), None)
+        self.losses.pop(id(event), None)
 
     def suspect(self, event: Event) -> None:
         """Note an event whose worker is disconnected and perhaps not dead: no death yet."""
-        self._deaths.setdefault(id(event), 0)
+        self.deaths.setdefault(id(event), 0)
 
     def confirm(self, events: Iterable[Event]) -> None:
         """Count a death for the events that are still suspects: their worker did not come back."""
         for event in events:
-            if id(event) in self._deaths:
-                self._deaths[id(event)] += 1
+            if id(event) in self.deaths:
+                self.deaths[id(event)] += 1
 
     def died(self, flight: InFlight[Owner], alone: bool) -> int:
         """Count a death of its worker; give the number of deaths if the event is poison, else 0."""
-        deaths = self._deaths.get(id(flight.event), 0) + 1
+        deaths = self.deaths.get(id(flight.event), 0) + 1
         if alone and deaths >= self._max_deliveries:
             self.clear(flight.event)
             return deaths
-        self._deaths[id(flight.event)] = deaths
+        self.deaths[id(flight.event)] = deaths
         return 0
 
     def lost(self, flight: InFlight[Owner], alone: bool) -> int:
         """Count a lost link of its worker; give how many if the event is poison, else 0."""
         key = id(flight.event)
-        losses = self._losses.get(key, 0) + 1
+        losses = self.losses.get(key, 0) + 1
         if alone and losses >= self._max_deliveries:
             self.clear(flight.event)
             return losses
-        self._losses[key] = losses
+        self.losses[key] = losses
         if losses >= self._max_deliveries - 1:
             self.suspect(flight.event)
         return 0

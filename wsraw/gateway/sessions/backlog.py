@@ -139,7 +139,7 @@ class Backlog:
         """Once a turn: apply a share of what is left, of each worker in turn. As long as much waits
         to be written, of one worker. Gives whether anything was left."""
         outgoing = self._registry.outgoing
-        if not self.workers and not outgoing.is_behind:
+        if not (self.workers or outgoing.broadcasts or outgoing.compressing):
             return False
         outgoing.go_on(now)
         limit = outgoing.work + WORK

@@ -107,7 +107,7 @@ class Commands:
         """on_connect has returned. Without a word it lets the client in; but if the batch had a
         record that we could not read, that may have been the word."""
         if worker.unread_batch == worker.session.batches:
-            self._decided(entry, entry.con.reject(500, "", {}, b"", now), now)
+            self._decided(entry, entry.con.reject(Reject(entry.id, 500), now), now)
         else:
             self._decided(entry, entry.con.accept(None, {}, now), now)
 
@@ -119,13 +119,10 @@ class Commands:
     def _reject(self, worker: Worker, entry: Entry, reject: Reject, now: float) -> str | None:
         if not entry.con.undecided:
             return self._no_verdict(entry)
-        status, reason, body = reject.status, reject.reason, reject.body
         if entry.con.kind == "raw" and entry.con.state is not CLOSED:
             # Those that wait for their handshake are counted where it ends (verdict.py).
             self._registry.counters.hit("verdict", now)
-        return self._decided(
-            entry, entry.con.reject(status, reason, reject.headers, body, now), now
-        )
+        return self._decided(entry, entry.con.reject(reject, now), now)
 
     def _decided(
         self, entry: Entry, outcome: tuple[list[Event], str | None], now: float
@@ -206,7 +203,7 @@ class Commands:
         self._registry.dispatcher.drop_messages(entry)
         self._registry.outgoing.catch_up(entry, now)
         if not self._registry.outgoing.hold_close(entry, worker, close):
-            self._registry.close_as_asked(entry, close, now)
+            self._registry.close(entry, close.code, close.reason, "handler", now)
         return None
 
     def _state(self, worker: Worker, entry: Entry, state: State, now: float) -> str | None:

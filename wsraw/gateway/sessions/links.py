@@ -65,7 +65,8 @@ class Links:
         """Whatever a message may come from."""
         self._unsent: dict[Worker, deque[bytes]] = {}
         self._unsent_bytes: dict[Worker, int] = {}
-        self._dying: dict[Worker, float] = {}
+        self.dying: dict[Worker, float] = {}
+        """Workers whose death is not certain yet, and since when: `end_dead` finds out."""
         self._final_reads: dict[Worker, dict[bytes, int]] = {}
         """Those of them whose link is gone, and how many batches of each other worker have come
         since the last one of theirs."""
@@ -127,7 +128,7 @@ class Links:
             unsent.append(batch)
             self._unsent_bytes[worker] += len(batch)
             self._registry.flow.hold(len(batch))
-            if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self._dying:
+            if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self.dying:
                 self._forget_unsent(worker)
                 self._sessions.end_unread(worker, self._loop.now)
                 # What it held is for others, in a turn that does not wait.
@@ -198,21 +199,19 @@ class Links:
     def _lost(self, worker: Worker) -> None:
         """EHOSTUNREACH; of one that was spawned its exit must be reported, too."""
         if not worker.number:
-            self._dying.setdefault(worker, self._loop.now)
+            self.dying.setdefault(worker, self._loop.now)
 
     def exited(self, n: int, now: float) -> None:
         """The process of worker `n` is gone."""
         worker = self._sessions.numbered(n)
         self._sessions.tokens.remove(n)
         if worker is not None:
-            self._dying[worker] = now
+            self.dying[worker] = now
 
     def end_dead(self, now: float) -> None:
         """End the sessions of workers whose death has become certain."""
-        if not self._dying:
-            return
         reads = self._final_reads
-        for worker, since in self._dying.items():
+        for worker, since in self.dying.items():
             if worker not in reads and (
                 now - since > DEATH_CERTAIN_AFTER or self._is_unreachable(worker)
             ):
@@ -237,8 +236,8 @@ class Links:
                 except Exception as error:
                     self._sessions.fault(worker, error, now)
             del reads[worker]
-        self._dying = {w: at for w, at in self._dying.items() if w.session.state is not GONE}
-        if self._dying and now >= self._look_at:
+        self.dying = {w: at for w, at in self.dying.items() if w.session.state is not GONE}
+        if self.dying and now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._loop.wake_at(self._look_at)
 

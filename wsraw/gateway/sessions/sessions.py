@@ -478,13 +478,15 @@ class Sessions:
             self.backlog.workers
             or registry.dispatcher.with_output
             or registry.flow.changed
-            or registry.flow.due
-            or registry.outgoing.is_behind
+            or registry.flow.total > registry.flow.check_above
+            or registry.outgoing.broadcasts
+            or registry.outgoing.compressing
         )
 
     def is_quiet(self) -> bool:
         """Whether every event that was taken is handled, or there is nobody to handle it."""
-        if self.backlog.workers or self._registry.outgoing.is_behind:
+        outgoing = self._registry.outgoing
+        if self.backlog.workers or outgoing.broadcasts or outgoing.compressing:
             return False
         return all(
             not entry.in_flight and (not entry.parked or not entry.pool.workers)

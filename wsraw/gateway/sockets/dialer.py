@@ -65,7 +65,7 @@ class Dialer:
 
     def dial(self, con: Connection) -> None:
         """Begin to connect; the connection's deadline (connect_timeout) ends it at the latest."""
-        asked = con.opening
+        asked = con.phase.opening
         if con.state is CLOSED or asked is None:
             return
         attempt = _Attempt(self._loop, self, con, asked.target.host)

@@ -135,7 +135,7 @@ class Endpoint:
         """Read once, and pass the events on."""
         shared, con = self.shared, self.con
         flow = shared.registry.flow
-        if (flow.full or flow.due) and must_wait(flow, con):
+        if (flow.full or flow.total > flow.check_above) and must_wait(flow, con):
             return
         now = shared.loop.now
         transport = self.transport

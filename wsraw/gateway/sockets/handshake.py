@@ -89,7 +89,7 @@ class TlsHandshake:
             endpoint.reading = False
             endpoint.watch()
             return
-        if self.con.awaits_header:
+        if self.con.phase.awaits_header:
             data = self._receive()
             if data:
                 self._read_header(data)
@@ -136,7 +136,7 @@ class TlsHandshake:
         """Read a PROXY header, and what came with it."""
         shared, endpoint, con = self._shared, self._endpoint, self.con
         now = shared.loop.now
-        events, rest = con.receive_header(data, now)
+        events, rest = con.phase.receive_header(con, data, now)
         shared.registry.take(con, events, now)
         shared.dirty[con] = None
         if not rest:
@@ -153,11 +153,11 @@ class TlsHandshake:
         now = shared.loop.now
         shared.dirty[con] = None
         if first[0] == HANDSHAKE:
-            con.expect_tls(now)
+            con.phase.expect_tls(con, now)
             return True
         if isinstance(terms, ServerContexts) and not terms.is_required:
             self._endpoint.handshake = None
-            shared.registry.take(con, con.secured(now), now)
+            shared.registry.take(con, con.phase.secured(con, now), now)
         elif any(method.startswith(first) for method in _METHODS) or first.startswith(_METHODS):
             answer = answer_for(first, http_answer(400, "TLS is needed here"))
             self._fail("an HTTP request without TLS", answer)
@@ -209,7 +209,7 @@ class TlsHandshake:
         shared.handshakes.completed += 1
         con.about["tls"] = engine.about(self._server_name)
         shared.registry.flow.weigh(con)
-        events = con.connected(now) if con.opened else con.secured(now)
+        events = con.connected(now) if con.opened else con.phase.secured(con, now)
         shared.registry.take(con, events, now)
         shared.dirty[con] = None
         endpoint.after_opening(now)

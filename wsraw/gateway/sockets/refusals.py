@@ -39,7 +39,8 @@ class Refusals:
         self._loop = loop
         self._descriptors = descriptors or Descriptors()
         self._waiting: set[_Refused] = set()
-        self._over: list[_Refused] = []
+        self.over: list[_Refused] = []
+        """To be closed by `free`."""
 
     def refuse(self, listen: Listen, sock: socket.socket, status: int) -> None:
         """Take over the socket of a client, answer with the status, and close it."""
@@ -48,17 +49,15 @@ class Refusals:
             reset(sock)
             return
         sock.setblocking(False)
-        refused = _Refused(sock, ANSWERS[status], self._over)
+        refused = _Refused(sock, ANSWERS[status], self.over)
         refused.timer = self._loop.call_later(REFUSAL_TIMEOUT, refused.end)
         self._waiting.add(refused)
         self._loop.watch(sock, refused.handle, read=True)
 
     def free(self) -> None:
         """At the end of a turn, close those that are done: nothing is closed inside a callback."""
-        if not self._over:
-            return
-        over = list(self._over)
-        self._over.clear()
+        over = list(self.over)
+        self.over.clear()
         for refused in over:
             if refused in self._waiting:
                 self._waiting.discard(refused)
@@ -71,7 +70,7 @@ class Refusals:
 
     def close(self) -> None:
         """Close every socket at once."""
-        self._over.extend(self._waiting)
+        self.over.extend(self._waiting)
         self.free()
 
 

@@ -63,7 +63,8 @@ class Sockets:
         )
         registry.policy.address_limits = self.admission
         self._refusals = Refusals(loop, self.descriptors)
-        self._overdrawn: dict[int, None] = {}
+        self.overdrawn: dict[int, None] = {}
+        """The ids of connections that have sent more than their rate allows."""
         self._contexts: dict[str, ServerContexts] = {}
         """For each listener with TLS, by its name."""
         self._dialer = Dialer(loop, self._connected, self._failed, self._fault, self.descriptors)
@@ -152,7 +153,7 @@ class Sockets:
         con_id = self.registry.ids.new()
         con = accepted(con_id, listen, settings, about, now, policy, host, key)
         if settings.message_rate or settings.byte_rate:
-            con.rate_limit = RateLimit(settings, self._overdrawn, now)
+            con.rate_limit = RateLimit(settings, self.overdrawn, now)
         endpoint = Endpoint(self.shared, sock, con)
         if listen.tls != "off":
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
@@ -223,11 +224,9 @@ class Sockets:
     def apply_pauses(self) -> None:
         """Pause and resume reading as decided since the last turn, and work on the read queue,
         within this turn's share."""
-        if self._overdrawn:
+        if self.overdrawn:
             self._pause_overdrawn()
         changed, read_queue = self.registry.flow.changed, self.shared.read_queue
-        if not changed and not read_queue:
-            return
         until = self.loop.clock() + READ_TIME
         now = self.loop.now
         for entry in list(changed):
@@ -248,7 +247,7 @@ class Sockets:
                 break
         flow = self.registry.flow
         for endpoint in list(read_queue):
-            if flow.due:
+            if flow.total > flow.check_above:
                 # Parsed it would take more memory.
                 break
             # One that queues up again meanwhile does so behind the others.
@@ -262,8 +261,8 @@ class Sockets:
 
     def _pause_overdrawn(self) -> None:
         """Pause or close connections that have sent more than their rate allows."""
-        overdrawn, now = list(self._overdrawn), self.loop.now
-        self._overdrawn.clear()
+        overdrawn, now = list(self.overdrawn), self.loop.now
+        self.overdrawn.clear()
         for con_id in overdrawn:
             entry = self.registry.entries.get(con_id)
             if entry is None or entry.gone:
@@ -320,9 +319,10 @@ class Sockets:
         After a message to a large group, or a flood of answers, the rest waits for the next turns,
         so that it does not hold up other connections.
         """
+        if self._refusals.over:
+            self._refusals.free()
         dirty = self.shared.dirty
         if not dirty and not self.shared.ended:
-            self._refusals.free()
             return
         until = self.loop.clock() + WRITE_TIME
         if dirty:
@@ -338,7 +338,6 @@ class Sockets:
                         break
         if self.shared.ended:
             self._close_ended(max(until, self.loop.clock() + WRITE_TIME / 2))
-        self._refusals.free()
 
     def _close_ended(self, until: float) -> None:
         ended, self.shared.ended = self.shared.ended, []
