@@ -61,13 +61,13 @@ NET = {
     # `test_a_second_fault_during_the_first_still_closes_the_connection`.
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
     "Sessions.fault",
-    "Connection.wreck", "Life.wreck", "Registry.forget", "Endpoint.free", "Sockets._drop",
-    "Registry._tell_end", "Registry._retry", "Backlog._record_fault", "Dispatcher._give_up",
+    "Connection.force_end", "Registry.forget", "Endpoint.free", "Sockets._drop",
+    "Registry._tell_end", "Registry._retry", "Backlog._record_fault", "Entry.leave_queue",
     "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Sessions._drop", "Sessions._encodable",
     # Where it is caught.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._resume",
-    "Dispatcher._serve_bound", "Dispatcher._serve_waiting",
+    "Dispatcher._serve", "Dispatcher._serve_waiting",
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from tests.gateway.harness import HANDSHAKE, Harness, LinkedWorker
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
 from wsraw.gateway.connection.accepting import accepted
-from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, OPEN, Connection
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
+from wsraw.gateway.delivery.read_policy import EARLY_LIMIT, is_paused
 from wsraw.link.records import (
     Accept,
     Ack,
@@ -195,11 +196,11 @@ def test_bytes_received_after_the_verdict_do_not_overtake_earlier_ones() -> None
 def test_bytes_received_before_the_verdict_are_bounded() -> None:
     con = ask()
     con.receive_data(bytes(EARLY_LIMIT - 1), 0.5)
-    assert not con.is_full
+    assert not is_paused(con)
     con.receive_data(b"x", 0.5)
-    assert con.is_full
+    assert is_paused(con)
     accept(con)
-    assert not con.is_full
+    assert not is_paused(con)
 
 
 def test_a_missing_verdict_is_answered_with_503() -> None:

@@ -20,7 +20,7 @@ from tests.gateway.model.peers import Socket
 from tests.gateway.socket_harness import SocketHarness
 from wsraw.config.addresses import Listen
 from wsraw.gateway.connection.accepting import accepted
-from wsraw.gateway.connection.connection import CLOSED, CONNECTING, EARLY_LIMIT, Connection
+from wsraw.gateway.connection.connection import CLOSED, CONNECTING, Connection
 from wsraw.gateway.delivery.entry import (
     PAUSED_COUPLED,
     PAUSED_OWN,
@@ -28,7 +28,7 @@ from wsraw.gateway.delivery.entry import (
     PAUSED_STOPPING,
     Pause,
 )
-from wsraw.gateway.delivery.read_policy import Reading, may_read, must_wait
+from wsraw.gateway.delivery.read_policy import EARLY_LIMIT, Reading, may_read, must_wait
 from wsraw.link.records import Accept, Close, OnMessage, Reject
 from wsraw.testing.pipe import Pipe
 

@@ -19,50 +19,53 @@ def knows_any(suspicion: Suspects) -> bool:
 
 def test_an_event_is_poison_after_max_deliveries_deaths_alone() -> None:
     suspicion, one = Suspects(3), flight(event())
-    assert [suspicion.died(one, alone) for alone in (True, False, False)] == [0, 0, 0]
+    assert [suspicion.blame(one, alone) for alone in (True, False, False)] == [0, 0, 0]
     assert one.event in suspicion
-    assert suspicion.died(one, True) == 4, "all deaths are told, those in company too"
+    assert suspicion.blame(one, True) == 4, "all deaths are told, those in company too"
     assert one.event not in suspicion
     assert not knows_any(suspicion)
 
 
 def test_the_number_of_deaths_until_poison_is_exact() -> None:
     suspicion, one = Suspects(2), flight(event())
-    assert (suspicion.died(one, True), suspicion.died(one, True)) == (0, 2)
-    assert Suspects(1).died(one, True) == 1
-    assert Suspects(1).died(one, False) == 0
+    assert (suspicion.blame(one, True), suspicion.blame(one, True)) == (0, 2)
+    assert Suspects(1).blame(one, True) == 1
+    assert Suspects(1).blame(one, False) == 0
 
 
 def test_events_are_told_apart_even_if_they_are_equal() -> None:
     suspicion, one, other = Suspects(2), event(), event()
     assert one == other
-    suspicion.died(flight(one), False)
+    suspicion.blame(flight(one), False)
     assert (one in suspicion, other in suspicion) == (True, False)
     suspicion.clear(other)
     assert knows_any(suspicion)
     suspicion.clear(one)
     assert not knows_any(suspicion)
-    assert suspicion.died(flight(one), True) == 0, "an ack forgets the deaths before"
+    assert suspicion.blame(flight(one), True) == 0, "an ack forgets the deaths before"
 
 
 def test_an_event_that_always_breaks_its_link_becomes_poison() -> None:
     """It is no suspect before the last loss that counts: networks break, and nobody is to blame."""
     suspicion, one, other = Suspects(3), flight(event()), flight(event())
-    assert (suspicion.lost(one, False), suspicion.lost(other, False)) == (0, 0)
+    assert (suspicion.blame(one, False, lost=True), suspicion.blame(other, False, lost=True)) == (
+        0,
+        0,
+    )
     assert one.event not in suspicion
     assert knows_any(suspicion), "an ack must clear it"
     suspicion.clear(other.event)
-    assert suspicion.lost(one, False) == 0
+    assert suspicion.blame(one, False, lost=True) == 0
     assert one.event in suspicion, "the next time it goes alone"
-    assert suspicion.lost(one, False) == 0
-    assert suspicion.lost(one, True) == 4
+    assert suspicion.blame(one, False, lost=True) == 0
+    assert suspicion.blame(one, True, lost=True) == 4
     assert not knows_any(suspicion)
-    assert suspicion.lost(other, True) == 0, "its ack has forgotten the loss before"
+    assert suspicion.blame(other, True, lost=True) == 0, "its ack has forgotten the loss before"
 
 
 def test_lost_links_are_not_counted_as_deaths() -> None:
     suspicion, one = Suspects(3), flight(event())
     for _ in range(2):
-        assert suspicion.lost(one, False) == 0
-    assert suspicion.died(one, True) == 0
-    assert suspicion.lost(one, True) == 3
+        assert suspicion.blame(one, False, lost=True) == 0
+    assert suspicion.blame(one, True) == 0
+    assert suspicion.blame(one, True, lost=True) == 3

@@ -97,7 +97,6 @@ class _Accepting(Phase):
         return []
 
     def expect_tls(self, con: Connection, now: float) -> None:
-        """It has begun with TLS where it need not: its time is limited now."""
         timeout = con.settings.handshake_timeout
         self._in_tls = True
         if timeout and now + timeout < con.keepalive.deadline:

@@ -48,9 +48,6 @@ __all__ = [
     "Step",
 ]
 
-EARLY_LIMIT: Final = 8 * 1024
-"""Bytes that a client may send before it is accepted; beyond that it is not read from."""
-
 PONGS_BELOW: Final = 64 * 1024
 """Unwritten bytes above which a peer's pings are answered only once they have gone."""
 
@@ -67,7 +64,7 @@ class Ending:
         self.limit = limit
         """The setting that has ended it; the endpoint counts it."""
         self.is_told = False
-        """Its on_error has been told, and its on_close is still to come."""
+        """The on_error has been told, and the on_close is still to come."""
 
 
 _NOT_ENDED: Final = Ending()
@@ -137,7 +134,7 @@ class Connection:
         self.announced = opened
         """A handler knows of it: its end is to be told."""
         self.undecided = False
-        """Its on_connect may still accept or reject it."""
+        """A handler may still accept or reject the client (on_connect)."""
         self.address_key: bytes | None = None
         """What it counts as for max_connections_per_address; None: not at all."""
         self.kept = 0
@@ -170,7 +167,6 @@ class Connection:
 
     @property
     def label(self) -> str:
-        """Its name in the log."""
         peer = self.about.get("peer") or without_secrets(self.target)
         return f"connection {self.id} ({peer})" if peer else f"connection {self.id}"
 
@@ -180,20 +176,10 @@ class Connection:
         return self.settings.verdict == "handlers" and not self.opened
 
     @property
-    def is_full(self) -> bool:
-        """Before the verdict, more has come than is kept: do not read."""
-        return self.state is CONNECTING and len(self.intake.held) >= EARLY_LIMIT
-
-    @property
     def unfinished(self) -> int:
         """Bytes that have come and are not an event yet."""
         parser = self.websocket.unfinished if self.websocket is not None else 0
         return parser + len(self.intake.held)
-
-    @property
-    def contexts_size(self) -> int:
-        """Bytes that compression keeps."""
-        return self.websocket.contexts_size if self.websocket is not None else 0
 
     # --- until it is open: what the socket's side tells ---
 
@@ -215,13 +201,12 @@ class Connection:
         return self.phase.connected(self, now)
 
     def connect_failed(self, message: str, now: float) -> list[Event]:
-        """It could not be dialled; `message` says why, for the handler."""
+        """What was to be dialled could not be; `message` says why, for the handler."""
         return self.phase.connect_failed(self, message)
 
     # --- what the socket's side tells ---
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Bytes of the peer."""
         self.keepalive.heard = now
         events = self.phase.receive_data(self, data, now)
         if self.rate_limit is not None:
@@ -235,7 +220,6 @@ class Connection:
             limit.overdrawn[self.id] = None
 
     def receive_eof(self, now: float) -> list[Event]:
-        """The peer has shut its side."""
         intake = self.intake
         if intake.held or intake.has_more:
             intake.eof = True
@@ -248,7 +232,6 @@ class Connection:
         return self.receive_eof(now) if intake.eof and not intake.has_more else []
 
     def lost(self, message: str, now: float) -> list[Event]:
-        """The socket has failed."""
         if self.state is CLOSED:
             return []
         self.cut()
@@ -259,22 +242,21 @@ class Connection:
         return self.phase.drained(self, now)
 
     def handle_timeout(self, now: float) -> list[Event]:
-        """The deadline has come."""
         if now < self.keepalive.deadline:
             return []
         self.keepalive.deadline = math.inf
         return self.phase.handle_timeout(self, now)
 
     def pause(self, now: float) -> None:
-        """It is not read from for now: no clock that waits for the peer runs (rule 7), but for that
-        of a handshake, and that of a close."""
+        """Nothing is read for now: no clock that waits for the peer runs (rule 7), but for that of
+        a handshake, and that of a close."""
         if not self.intake.paused and self.state is OPEN:
             self.intake.paused = True
             self.keepalive.deadline = math.inf
 
     def resume(self, now: float) -> list[Event]:
-        """It is read from again. Always call it when reading is allowed: it brings out what was
-        held back unparsed, and that can be so without a pause."""
+        """Reading goes on. Always to be called when it is allowed: this brings out what was kept
+        back unparsed, and that can be so without a pause."""
         intake, keepalive = self.intake, self.keepalive
         if intake.paused:
             intake.paused = False
@@ -425,8 +407,8 @@ class Connection:
     def end(
         self, code: int, reason: str, cause: str, message: str = "", limit: str = ""
     ) -> list[Event]:
-        """It is over: on_close, with an on_error before it where there is a message; `limit` is the
-        setting that is the reason."""
+        """Enter CLOSED: on_close, with an on_error before it where there is a message. `limit` is
+        the setting that is the reason."""
         # A handler that gets the end without an on_connect before must learn here what ended.
         about = self.about if self.opened and self.state is CONNECTING else {}
         self.step(Step.END)
@@ -519,7 +501,7 @@ class Phase:
         return []
 
     def resume(self, con: Connection, now: float) -> list[Event]:
-        """Go on with what is held."""
+        """Go on with the bytes that were kept back."""
         return []
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:

@@ -7,7 +7,7 @@ from wsraw.gateway.websocket.websocket import WebSocket
 
 
 class Intake:
-    """What is held of a peer's bytes, why, and what the last read was."""
+    """The bytes of a peer that wait, why they do, and what the last read was."""
 
     __slots__ = ("eof", "half_closed", "has_more", "held", "parsed", "paused")
 
@@ -20,13 +20,13 @@ class Intake:
         work that a peer makes. Raw connections have none."""
         self.paused = False
         self.eof = False
-        """The peer has shut its side, and what it sent before is still held."""
+        """The peer has shut its side, and what it sent before still waits."""
         self.half_closed = False
         """The peer sends nothing more that counts (EOF of a raw peer, a violation); what it sent is
         still being handled."""
 
     def parse(self, ws: WebSocket) -> list[DataFrame]:
-        """Parse what is held, and what the WebSocket has left, as far as a turn's share goes."""
+        """Parse what waits, and what the WebSocket has left, as far as a turn's share goes."""
         data, self.held = self.held, b""
         frames = ws.receive_data(data)
         self.parsed = ws.parsed
@@ -34,6 +34,5 @@ class Intake:
         return frames
 
     def clear(self) -> None:
-        """Drop what is held."""
         self.held = b""
         self.has_more = False

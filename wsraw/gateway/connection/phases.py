@@ -91,7 +91,6 @@ class Connecting(Phase):
         return self.give_up(con, code, reason, cause)
 
     def give_up(self, con: Connection, code: int, reason: str, cause: str) -> list[Event]:
-        """End before it is open."""
         con.cut()
         return con.end(1006, "", cause)
 
@@ -247,7 +246,7 @@ class _HalfClosed(_Raw):
 
     def __init__(self) -> None:
         self._drained = False
-        """It ends when its output is written."""
+        """The connection ends when its output is written."""
 
     def drained(self, con: Connection, now: float) -> list[Event]:
         if not con.output.size:
@@ -297,7 +296,6 @@ _VIOLATED: Final = _Violated()
 
 
 def to_events(con: Connection, frames: list[DataFrame]) -> list[Event]:
-    """Frames are messages."""
     con_id = con.id
     return [OnMessage(0, con_id, data, kind, final) for data, kind, final in frames]
 

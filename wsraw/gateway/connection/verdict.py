@@ -48,11 +48,9 @@ class AwaitingVerdict(Connecting):
         return []
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:
-        """The client has not waited."""
         return con.end(1006, "", "lost")
 
     def handle_timeout(self, con: Connection, now: float) -> list[Event]:
-        """The handler has not decided in time."""
         why = f"on_connect has not decided within {con.keepalive.timeout:g} s"
         self._policy.refuse("verdict_timeout", con.about, why, now)
         con.output.append(http_answer(503, "the server took too long to decide"))

@@ -1,4 +1,4 @@
-"""Sans-I/O. Flow control: how many bytes are held for each connection, and which are paused.
+"""Sans-I/O. Flow control: how many bytes wait for each connection, and which are paused.
 
 Every queue is bounded in bytes, and nothing is dropped: above the high-water mark the gateway stops
 reading from a connection, and TCP makes its peer wait; below the low-water mark it reads again. A
@@ -173,21 +173,12 @@ class Flow:
             self.without_entry[con] = None
         else:
             self.without_entry.pop(con, None)
-        size = weight(con)
-        self._keep(size - con.kept)
-        con.kept = size
+        self.keep(con, weight(con) - con.kept)
 
-    def keep(self, con: Connection, size: int) -> None:
-        """Count bytes that a connection takes beside its account; negative: it takes fewer."""
-        con.kept += size
-        self._keep(size)
-
-    def keep_for(self, entry: Entry, size: int) -> None:
-        """Count bytes that handlers store in a connection: state, groups, marks."""
-        entry.kept += size
-        self._keep(size)
-
-    def _keep(self, size: int) -> None:
+    def keep(self, owner: Connection | Entry, size: int) -> None:
+        """Count bytes that a connection takes beside its account, or that handlers store in its
+        entry (state, groups, marks); negative: fewer bytes."""
+        owner.kept += size
         self.kept += size
         self.check_above -= size
 
@@ -200,7 +191,7 @@ class Flow:
         self.hold(-size - FRAME)
 
     def hold(self, size: int) -> None:
-        """Count bytes that are held for no single connection."""
+        """Count bytes that wait for no single connection."""
         self.shared += size
         self.check_above -= size
 
@@ -261,10 +252,10 @@ class Flow:
         for other in entry.couples or ():
             if other.couples is not None:
                 other.couples.discard(entry)
-                self.keep_for(other, -COUPLE)
+                self.keep(other, -COUPLE)
                 self._check_couples(other)
         entry.couples = None
-        self.keep_for(entry, -entry.kept)
+        self.keep(entry, -entry.kept)
         self.changed.pop(entry, None)
         self.paused.discard(entry)
         self.unfinished.discard(entry)
@@ -279,7 +270,7 @@ class Flow:
                 entry.couples = set()
             if partner not in entry.couples:
                 entry.couples.add(partner)
-                self.keep_for(entry, COUPLE)
+                self.keep(entry, COUPLE)
         self._check_couples(one)
         self._check_couples(other)
 
@@ -412,7 +403,9 @@ class Flow:
         message holds almost none, unless it keeps a compression context."""
         total = 0
         for entry in list(entries if self._keeps_contexts else self.unfinished):
-            entry.unfinished = entry.con.unfinished + entry.con.contexts_size
+            entry.unfinished = entry.con.unfinished
+            if entry.con.websocket is not None:
+                entry.unfinished += entry.con.websocket.contexts_size
             if entry.unfinished < WORTH_WEIGHING:
                 self.unfinished.discard(entry)
                 entry.unfinished = 0

@@ -46,11 +46,7 @@ class Deadlines:
             self._add(self._end_idle, self._idle(now))
             paused = list(registry.flow.paused)
             self._add(self._end_stalled, [e for e in paused if self._is_stalled(e, now)])
-            for pool in list(registry.pools.values()):
-                if not pool.workers:
-                    registry.dispatcher.sweep(pool)
-                    waiting = (*pool.unheard, *pool.unheard_left)
-                    self._add(self._end_waiting, [e for e in waiting if self._has_waited(e, now)])
+            self._add(self._end_waiting, self._waiting(now))
             registry.counters.tick(now)
         self.end_late(now)
 
@@ -85,9 +81,7 @@ class Deadlines:
 
     def _end_for_memory(self, con: Connection, now: float) -> None:
         registry = self._registry
-        if not con.ending.cause:
-            # Else it is counted, and its end is on the way.
-            registry.counters.hit("memory_limit", now, con.label)
+        registry.count("memory_limit", con, now)
         why = "the server is out of memory"
         entry = entry_of(con)
         if entry is None or entry.gone or entry.unfinished > entry.output_counted:
@@ -107,7 +101,7 @@ class Deadlines:
     # --- write_timeout ---
 
     def _slow_readers(self, now: float) -> list[Entry]:
-        """Those that have taken nothing for write_timeout, while something waits for them."""
+        """Connections that have taken nothing for write_timeout, while something waits for them."""
         unwritten, timeout = self._registry.flow.unwritten, self._settings.write_timeout
         late = []
         for entry, (known, since) in unwritten.items():
@@ -152,7 +146,7 @@ class Deadlines:
 
     def _end_idle(self, entry: Entry, now: float) -> None:
         if not entry.active:
-            self._registry.count("idle_timeout", entry, now)
+            self._registry.count("idle_timeout", entry.con, now)
             self._registry.close(entry, 1001, "idle", "idle-timeout", now)
 
     # --- pause_timeout ---
@@ -171,18 +165,23 @@ class Deadlines:
     def _end_stalled(self, entry: Entry, now: float) -> None:
         if entry.pauses and self._is_stalled(entry, now):
             entry.paused_since = now
-            self._registry.count("pause_timeout", entry, now)
+            self._registry.count("pause_timeout", entry.con, now)
             self._registry.close(entry, 1013, "stalled", "stalled", now)
 
     # --- worker_wait_timeout ---
 
-    def _has_waited(self, entry: Entry, now: float) -> bool:
-        """Established connections stay while no worker is ready; new ones wait so long."""
+    def _waiting(self, now: float) -> list[Entry]:
+        """New connections without a worker for so long; established ones stay."""
         wait = self._settings.worker_wait_timeout
-        return bool(wait) and not entry.heard and not entry.gone and now - entry.since > wait
+        late = []
+        for pool in self._registry.pools.values():
+            if wait and not pool.workers:
+                waiting = (*pool.unheard, *pool.unheard_left)
+                late += [entry for entry in waiting if now - entry.since > wait]
+        return late
 
     def _end_waiting(self, entry: Entry, now: float) -> None:
-        if entry.pool.workers or not self._has_waited(entry, now):
+        if entry.heard or entry.pool.workers:
             return
         con = entry.con
         self._registry.counters.hit("worker_wait_timeout", now, con.label)

@@ -17,14 +17,12 @@ The rules (docs/worker-protocol.md gives the reasons):
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
 from typing import Final
 
 from wsraw.gateway.delivery.accounts import Flow, size_of
-from wsraw.gateway.delivery.entry import EVENT_COST, Entry, Pool, Worker
+from wsraw.gateway.delivery.entry import EVENT_COST, NOTHING, Entry, Pool, Queue, Worker, held_size
 from wsraw.gateway.delivery.suspects import Suspects
-from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage, Send
+from wsraw.link.records import Ack, Attach, Detach, Event, OnClose, OnConnect, OnMessage
 from wsraw.link.states import GONE, READY
 from wsraw.link.window import InFlight
 
@@ -40,9 +38,6 @@ sent."""
 LEFT_BEHIND: Final = 1 / 16
 """Share of the memory limit for events of clients that have left before a worker heard of them."""
 
-MOST_LEFTOVERS: Final = 64
-"""Skipped entries in the queues of unheard clients before the queues are swept."""
-
 REASSIGNED: Final = 200
 """Connections that are given to another worker in a turn after theirs has left."""
 
@@ -56,7 +51,7 @@ class Dispatcher:
 
     def __init__(self, flow: Flow, max_deliveries: int) -> None:
         self._flow = flow
-        self._suspects = Suspects(max_deliveries)
+        self.suspects = Suspects(max_deliveries)
         self.poisoned: list[tuple[Entry, Event, int, int]] = []
         """Events that were dropped for the workers they killed or the links they broke: the entry,
         the event, the number of deaths, the number of lost links."""
@@ -101,21 +96,20 @@ class Dispatcher:
             worker = entry.holder
             assert worker is not None
             if (
-                2 * entry.in_flight < worker.window.limit
-                and worker.session.state is READY
-                and worker.window.has_room(size)
+                2 * entry.in_flight >= worker.window.limit
+                or worker.session.state is not READY
+                or not worker.window.has_room(size)
             ):
-                self._deliver(entry, worker, event, size, now)
-                return
+                worker = None
         else:
             # Connections that wait already come first.
             pool = entry.pool
             worker = None if pool.waiting or pool.unheard else self._choose(entry, size, now)
-            if worker is not None:
-                self._deliver(entry, worker, event, size, now)
-                return
-        entry.park(event, size)
-        self._queue(entry)
+        if worker is not None:
+            self._deliver(entry, worker, event, size, now)
+        else:
+            entry.park(event, size)
+            self._queue(entry)
 
     def _choose(self, entry: Entry, size: int, now: float) -> Worker | None:
         """The worker for a connection with nothing in flight; None if it must wait."""
@@ -207,7 +201,7 @@ class Dispatcher:
         """Take acked events out of flight and out of the accounts."""
         worker.fresh_acks = True
         self.with_output.add(worker)
-        flow, suspects = self._flow, self._suspects
+        flow, suspects = self._flow, self.suspects
         # Once a turn: the age of the next events is not known before the acks are measured.
         stuck = worker.slow_at < flow.now and worker.window.is_stuck(flow.now)
         flights = worker.window.take(ack)
@@ -243,10 +237,7 @@ class Dispatcher:
         """Set the accounts of a connection by what is parked and in flight, after a fault that may
         have left them wrong."""
         size = sum([size for _, size in entry.parked])
-        for _, record in entry.held_back or ():
-            size += EVENT_COST
-            if isinstance(record, Send):
-                size += len(record.data)
+        size += sum([held_size(record) for _, record in entry.held_back or ()])
         holder = entry.holder
         entry.in_flight = 0
         if holder is not None:
@@ -260,30 +251,24 @@ class Dispatcher:
 
     @staticmethod
     def has_end(entry: Entry) -> bool:
-        """Whether its on_close is parked or in flight."""
+        """Whether the on_close of a connection is parked or in flight."""
         events = [event for event, _ in entry.parked]
         if entry.holder is not None:
             flights = entry.holder.window.in_flight.values()
             events += [flight.event for flight in flights if flight.owner is entry]
         return OnClose in [type(event) for event in events]
 
-    def _give_up(self, queue: deque[Entry], entry: Entry, error: BaseException) -> None:
-        """End a connection that cannot be served: it would be tried for ever."""
-        if queue and queue[0] is entry:
-            queue.popleft()
-        if entry.queue is queue:
-            entry.queue = None
-        self.failed.append((entry, error))
-
     def drop_messages(self, entry: Entry) -> None:
         """Drop the messages of a connection that its handler has closed, now and from now on."""
         entry.closed_by_handler = True
-        parked, entry.parked = entry.parked, ()
+        parked, entry.parked = entry.parked, NOTHING
         for event, size in parked:
             if type(event) is OnMessage:
                 self._drop(entry, event, size)
             else:
                 entry.park(event, size)
+        if not entry.parked:
+            entry.leave_queue()
 
     # --- parked connections, in turn ---
 
@@ -293,10 +278,10 @@ class Dispatcher:
         ready = holder is not None and holder.session.state is READY and not holder.hung
         if entry.in_flight and not ready:
             # It moves when its last event is acked: then `acked` queues it.
-            entry.queue = None
+            entry.leave_queue()
             return
         pool = entry.pool
-        if not entry.in_flight and entry.parked[0][0] in self._suspects:
+        if not entry.in_flight and entry.parked[0][0] in self.suspects:
             queue = pool.suspects
         elif holder is not None and ready and (entry.in_flight or pool.sticky or entry.inherited):
             queue = holder.bound
@@ -306,12 +291,11 @@ class Dispatcher:
             queue = pool.unheard_left if entry.left_behind else pool.unheard
         if entry.queue is queue:
             return
-        if front:
-            queue.appendleft(entry)
-        else:
-            queue.append(entry)
-        # A queue that still has it from before skips it.
+        entry.leave_queue()
         entry.queue = queue
+        queue[entry] = None
+        if front:
+            queue.move_to_end(entry, last=False)
 
     def dispatch(self, pool: Pool, now: float) -> None:
         """Once a turn: measure the acks, then deliver parked events, the connections in turn."""
@@ -331,7 +315,7 @@ class Dispatcher:
         share = SERVED // len(workers) + 1 if workers else 0
         for worker in workers:
             left = share
-            while worker.bound and left and self._serve_bound(worker, now):
+            while worker.bound and left and self._serve(worker.bound, worker, now):
                 left -= 1
                 if pool.waiting or pool.unheard:
                     # Those that wait for any worker do not wait for all that wait for this one.
@@ -346,7 +330,7 @@ class Dispatcher:
         # Those just served may have more events, and their worker room for them.
         for worker in workers:
             left = share
-            while worker.bound and left and self._serve_bound(worker, now):
+            while worker.bound and left and self._serve(worker.bound, worker, now):
                 left -= 1
             pool.is_behind |= not left
 
@@ -368,19 +352,6 @@ class Dispatcher:
             except Exception as error:
                 self.failed.append((entry, error))
 
-    def sweep(self, pool: Pool) -> None:
-        """Remove entries that do not wait any more; `dispatch` does it for those at the front."""
-        for queue in (pool.waiting, pool.unheard, pool.unheard_left):
-            live = [entry for entry in queue if entry.queue is queue]
-            queue.clear()
-            queue.extend(live)
-        pool.leftovers = 0
-
-    @staticmethod
-    def has_messages(entry: Entry) -> bool:
-        """Whether a message is parked."""
-        return any(type(event) is OnMessage for event, _ in entry.parked)
-
     def keep_left_behind(self, entry: Entry) -> bool:
         """Keep the events of a client that has left before a worker heard of it, behind those of
         all others. False: too many are kept already."""
@@ -391,19 +362,8 @@ class Dispatcher:
             return False
         entry.left_behind = entry.held
         self.left_behind += entry.left_behind
-        self._leave_queue(entry)
         self._queue(entry)
         return True
-
-    def _leave_queue(self, entry: Entry) -> None:
-        """Take an unheard client out of its queue."""
-        if entry.queue is None:
-            return
-        entry.queue = None
-        pool = entry.pool
-        pool.leftovers += 1
-        if 2 * pool.leftovers > MOST_LEFTOVERS + len(pool.unheard) + len(pool.unheard_left):
-            self.sweep(pool)
 
     def _uncount_left_behind(self, entry: Entry) -> None:
         self.left_behind -= entry.left_behind
@@ -411,27 +371,20 @@ class Dispatcher:
 
     def _serve_suspects(self, pool: Pool, now: float) -> None:
         """Deliver each suspect alone to an idle worker; then those workers rejoin."""
-        suspects = pool.suspects
-        while suspects:
-            entry = suspects[0]
-            if entry.queue is not suspects or not entry.parked:
-                suspects.popleft()
-                if entry.queue is suspects:
-                    entry.queue = None
-                continue
+        while pool.suspects:
+            entry = next(iter(pool.suspects))
             worker = self._isolated_worker(pool, now)
             if worker is None:
                 return
-            suspects.popleft()
-            entry.queue = None
+            entry.leave_queue()
             try:
                 self._deliver_parked(entry, worker, now)
             except Exception as error:
-                self._give_up(suspects, entry, error)
+                self.failed.append((entry, error))
         # All are delivered: workers that have none of them in flight rejoin.
         for worker in list(pool.isolated):
             if not any(
-                flight.event in self._suspects for flight in worker.window.in_flight.values()
+                flight.event in self.suspects for flight in worker.window.in_flight.values()
             ):
                 worker.window.reopen()
                 pool.isolated.remove(worker)
@@ -461,55 +414,37 @@ class Dispatcher:
                     return worker
         return None
 
-    def _serve_bound(self, worker: Worker, now: float) -> bool:
-        """Serve the first connection that waits for this worker; False if it has no room."""
-        entry = worker.bound[0]
-        try:
-            return self._try_bound(worker, entry, now)
-        except Exception as error:
-            self._give_up(worker.bound, entry, error)
-            return True
-
-    def _try_bound(self, worker: Worker, entry: Entry, now: float) -> bool:
-        if entry.queue is not worker.bound:
-            worker.bound.popleft()
-            return True
-        if entry.parked and not worker.window.has_room(entry.parked[0][1]):
-            return False
-        worker.bound.popleft()
-        entry.queue = None
-        # Half a window is its share; beyond that its next ack queues it again.
-        if entry.parked and (not entry.in_flight or 2 * entry.in_flight < worker.window.limit):
-            self._deliver_parked(entry, worker, now)
-        return True
-
     def _serve_waiting(self, pool: Pool, now: float) -> bool:
         """Serve the first connection that waits for any worker; False if there is no room."""
-        waiting, unheard = pool.waiting, pool.unheard
-        queue = waiting
-        if unheard and (not waiting or pool.is_unheard_turn):
-            queue = unheard
-        elif not waiting:
+        queue = pool.waiting
+        if pool.unheard and (not queue or pool.is_unheard_turn):
+            queue = pool.unheard
+        elif not queue:
             queue = pool.unheard_left
-        entry = queue[0]
-        try:
-            return self._try_waiting(pool, queue, entry, now)
-        except Exception as error:
-            self._give_up(queue, entry, error)
-            return True
-
-    def _try_waiting(self, pool: Pool, queue: deque[Entry], entry: Entry, now: float) -> bool:
-        if entry.queue is not queue:
-            queue.popleft()
-            return True
-        worker = self._choose(entry, entry.parked[0][1], now) if entry.parked else None
-        if entry.parked and worker is None:
+        if not self._serve(queue, None, now):
             return False
-        queue.popleft()
         pool.is_unheard_turn = queue is pool.waiting
-        entry.queue = None
-        if worker is not None:
-            self._deliver_parked(entry, worker, now)
+        return True
+
+    def _serve(self, queue: Queue, worker: Worker | None, now: float) -> bool:
+        """Serve the first connection of a queue, by this worker or any; False: there is no room."""
+        entry = next(iter(queue))
+        try:
+            size = entry.parked[0][1]
+            if worker is None:
+                worker = self._choose(entry, size, now)
+            elif not worker.window.has_room(size):
+                worker = None
+            if worker is None:
+                return False
+            entry.leave_queue()
+            # Half a window is its share; beyond that its next ack queues it again.
+            if not entry.in_flight or 2 * entry.in_flight < worker.window.limit:
+                self._deliver_parked(entry, worker, now)
+        except Exception as error:
+            # It would be tried for ever.
+            entry.leave_queue()
+            self.failed.append((entry, error))
         return True
 
     def _deliver_parked(self, entry: Entry, worker: Worker, now: float) -> None:
@@ -568,7 +503,7 @@ class Dispatcher:
             entry = flight.owner
             entry.in_flight -= 1
             if entry.gone:
-                self._suspects.clear(flight.event)
+                self.suspects.clear(flight.event)
                 continue
             entries[entry] = None
             try:
@@ -608,11 +543,11 @@ class Dispatcher:
         event.delivery += died and flight.left
         deaths = losses = 0
         if lost and flight.left:
-            losses = self._suspects.lost(flight, alone)
+            losses = self.suspects.blame(flight, alone, lost=True)
         elif counts and flight.left and certain:
-            deaths = self._suspects.died(flight, alone)
+            deaths = self.suspects.blame(flight, alone)
         elif counts and flight.left:
-            self._suspects.suspect(event)
+            self.suspects.suspect(event)
             self.unconfirmed.append(event)
         if deaths or losses:
             self._flow.add(entry, -flight.size)
@@ -623,31 +558,23 @@ class Dispatcher:
             self._drop(entry, event, flight.size)
             self.unrepeated.append(entry)
         else:
-            entry.park_in_front(event, flight.size)
-
-    def confirm(self, events: Iterable[Event]) -> None:
-        """Count a death for events whose worker has not come back."""
-        self._suspects.confirm(events)
+            entry.park(event, flight.size, front=True)
 
     def _drop(self, entry: Entry, event: Event, size: int) -> None:
-        self._suspects.clear(event)
+        self.suspects.clear(event)
         self._flow.add(entry, -size)
 
     def _release_bound(self, worker: Worker) -> None:
-        bound, worker.bound = worker.bound, deque()
-        for entry in bound:
-            if entry.queue is bound:
-                entry.queue = None
-                if entry.parked:
-                    self._queue(entry)
+        for entry in list(worker.bound):
+            entry.leave_queue()
+            self._queue(entry)
 
     def forget(self, entry: Entry) -> None:
         """Drop all that is parked of a connection, and take it from its worker."""
         self.detach(entry)
         if not entry.heard:
             self._uncount_left_behind(entry)
-            self._leave_queue(entry)
-        entry.queue = None
+        entry.leave_queue()
         for event, size in entry.parked:
             self._drop(entry, event, size)
-        entry.parked = ()
+        entry.parked = NOTHING

@@ -7,7 +7,7 @@ accounts.py, its output by outgoing.py, all else by registry.py and the commands
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
 from wsraw.gateway.delivery.worker import PoolOf, WorkerOf
@@ -24,14 +24,14 @@ Pause = NewType("Pause", int)
 """Why reading from a connection is paused: one bit for each reason."""
 
 PAUSED_OWN: Final = Pause(1)
-"""More of its own bytes are held than the high-water mark, which is lower while memory is crowded.
+"""More of its own bytes wait than the high-water mark, which is lower while memory is crowded.
 """
 PAUSED_COUPLED: Final = Pause(2)
 """A connection coupled to it has too much unwritten output."""
 PAUSED_STOPPING: Final = Pause(8)
 """The gateway is stopping: nothing new is taken."""
 PAUSED_RATE: Final = Pause(16)
-"""It has sent more in a second than it may."""
+"""The peer has sent more in a second than it may."""
 PAUSED_FULL: Final = Pause(32)
 """All connections together hold all that they may."""
 
@@ -60,8 +60,17 @@ class Reopening:
 
 
 Parked: TypeAlias = tuple[Event, int]
+NOTHING: Final[deque[Parked]] = deque(maxlen=0)
+"""No parked events: one for all, as an empty deque takes 600 bytes."""
 Worker: TypeAlias = WorkerOf["Entry"]
 Pool: TypeAlias = PoolOf["Entry"]
+Queue: TypeAlias = "OrderedDict[Entry, None]"
+"""Connections that wait for a worker, in order."""
+
+
+def held_size(record: Send | Close) -> int:
+    """Bytes of a command that is held back, in the connection's account."""
+    return EVENT_COST + (len(record.data) if isinstance(record, Send) else 0)
 
 
 class Entry:
@@ -118,30 +127,28 @@ class Entry:
         self.pool = pool
         self.since = now
         self.active = True
-        """It has carried data since idle connections were last looked for."""
+        """Data was carried since idle connections were last looked for."""
         self.idle_since = now
         self.gone = False
         """Forgotten: what its connection still reports is dropped."""
         # dispatch
         self.holder: Worker | None = None
         self.in_flight = 0
-        self.parked: deque[Parked] | tuple[Parked, ...] = ()
-        """Events that wait, with their sizes. There are rarely any, and an empty deque takes 600
-        bytes: `park` makes it, `unpark` drops it."""
-        self.queue: deque[Entry] | None = None
-        """Where it waits: a queue of its pool, or the bound queue of a worker. Another queue that
-        still has it skips it."""
+        self.parked: deque[Parked] = NOTHING
+        """Events that wait, with their sizes."""
+        self.queue: Queue | None = None
+        """Where it waits: a queue of its pool, or the bound queue of a worker."""
         self.slow_at = -math.inf
         """When an event of it last made its worker late."""
         self.inherited = False
-        """It ended with an earlier gateway. Its state is with the worker that held it: that
-        one gets its on_close while it lives."""
+        """The connection ended with an earlier gateway. Its state is with the worker that held it,
+        which gets its on_close while it lives."""
         self.heard = False
         """A worker has been sent an event of it, or has opened it."""
         self.left_behind = 0
         """Bytes of its events if its client has left before a worker heard of it."""
         self.closed_by_handler = False
-        """Its messages are dropped from now on."""
+        """Messages of its peer are dropped from now on."""
         # flow
         self.held = 0
         """Bytes parked and in flight."""
@@ -158,7 +165,7 @@ class Entry:
         self.paused_since = 0.0
         self.burst: Burst | None = None
         self.over = False
-        """Its output was above the high-water mark and is not yet below the low one."""
+        """The output was above the high-water mark and is not yet below the low one."""
         self.couples: set[Entry] | None = None
         # commands
         self.state = b""
@@ -193,26 +200,27 @@ class Entry:
         """Bytes that the kernel has taken."""
         return self.written - self.skipped
 
-    def park(self, event: Event, size: int) -> None:
-        """Let an event wait behind the others."""
-        self._queue_of_parked().append((event, size))
-
-    def park_in_front(self, event: Event, size: int) -> None:
-        """Let a returned event wait before all others."""
-        self._queue_of_parked().appendleft((event, size))
+    def park(self, event: Event, size: int, *, front: bool = False) -> None:
+        """Let an event wait behind the others; a returned one in front of them."""
+        if not self.parked:
+            self.parked = deque()
+        if front:
+            self.parked.appendleft((event, size))
+        else:
+            self.parked.append((event, size))
 
     def unpark(self) -> Parked:
         """Take the first event that waits."""
-        first = self._queue_of_parked().popleft()
+        first = self.parked.popleft()
         if not self.parked:
-            self.parked = ()
+            self.parked = NOTHING
         return first
 
-    def _queue_of_parked(self) -> deque[Parked]:
-        parked = self.parked
-        if not isinstance(parked, deque):
-            parked = self.parked = deque()
-        return parked
+    def leave_queue(self) -> None:
+        """Wait for no worker."""
+        if self.queue is not None:
+            self.queue.pop(self, None)
+            self.queue = None
 
 
 def entry_of(con: Connection) -> Entry | None:

@@ -23,9 +23,10 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Final
 
+from wsraw.config.settings import Settings
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.accounts import Flow
-from wsraw.gateway.delivery.entry import EVENT_COST, Burst, Entry, Worker
+from wsraw.gateway.delivery.entry import Burst, Entry, Worker, held_size
 from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
@@ -68,7 +69,7 @@ class Broadcast:
         self.frames: dict[FramingKey, Framed] = {}
         """By how connections frame it: once for all with the same key."""
         self.deflations: dict[FramingKey, Deflation] = {}
-        """Those that are being compressed."""
+        """Frames of a large message that are being compressed."""
 
     def frame(self, key: FramingKey, flow: Flow) -> Framed | None:
         """The frame for a key; None while it is being compressed."""
@@ -100,16 +101,15 @@ class Outgoing:
     def __init__(
         self,
         flow: Flow,
-        limit: int,
-        policy: str,
+        settings: Settings,
         dirty: dict[Connection, None],
         overflow: Callable[[Entry, float], None],
         close: Callable[[Entry, int, str, str, float], None],
         fault: Callable[[Connection, BaseException, float], None],
     ) -> None:
         self._flow = flow
-        self._limit = limit
-        self._policy = policy
+        self._limit = settings.output_limit
+        self._policy = settings.overflow
         self._dirty = dirty
         self._overflow = overflow
         self._close = close
@@ -185,7 +185,7 @@ class Outgoing:
         if entry.held_back is None:
             entry.held_back = deque()
         entry.held_back.append((worker, record))
-        self._flow.add(entry, _size(record))
+        self._flow.add(entry, held_size(record))
 
     def _check_limit(self, entry: Entry, worker: Worker | None, size: int, now: float) -> None:
         """Note the connection as `over_limit` if `size` bytes of output are too many for it.
@@ -259,7 +259,7 @@ class Outgoing:
         if is_finished:
             self.forget(entry)
         for worker, record in late or ():
-            self._flow.add(entry, -_size(record))
+            self._flow.add(entry, -held_size(record))
             if isinstance(record, Send):
                 self.send(entry, worker, record, now)
             elif worker is None or not self.hold_close(entry, worker, record):
@@ -284,7 +284,7 @@ class Outgoing:
             self._flow.hold(-len(made.data))
         late, entry.held_back = entry.held_back, None
         for _, record in late or ():
-            self._flow.add(entry, -_size(record))
+            self._flow.add(entry, -held_size(record))
 
     def _is_full(self, con: Connection, size: int) -> bool:
         return con.output.size + size > self._limit
@@ -305,9 +305,9 @@ class Outgoing:
                 return f"text that is not UTF-8: {error.reason} at byte {error.start}"
         if len(self.broadcasts) >= MOST_BROADCASTS:
             return UNFINISHED
+        if excluded:
+            members = [entry for entry in members if entry.id not in excluded]
         to = dict.fromkeys(members)
-        for entry in [entry for entry in to if entry.id in excluded] if excluded else ():
-            del to[entry]
         if not to:
             return None
         self.broadcasts.append(Broadcast(to, data, kind))
@@ -386,8 +386,3 @@ class Outgoing:
             if con.output.size > self._limit:
                 self._check_limit(entry, None, con.output.size, now)
         return True
-
-
-def _size(record: Send | Close) -> int:
-    """Bytes of a record that is held back, in the connection's account."""
-    return EVENT_COST + (len(record.data) if isinstance(record, Send) else 0)

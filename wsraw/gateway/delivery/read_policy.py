@@ -20,10 +20,14 @@ memory is to be checked, it waits until the end of the turn.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from wsraw.gateway.connection.connection import CLOSING, CONNECTING, OPEN, Connection
 from wsraw.gateway.delivery.accounts import Flow
 from wsraw.gateway.delivery.entry import PAUSED_FULL, entry_of
+
+EARLY_LIMIT: Final = 8 * 1024
+"""Bytes that a client may send before it is accepted; beyond that it is not read from."""
 
 
 class Reading(Enum):
@@ -51,7 +55,7 @@ def is_paused(con: Connection) -> bool:
     """Whether nothing may be read from a connection, nor parsed of what was read."""
     state = con.state
     if state is CONNECTING:
-        return con.is_full
+        return len(con.intake.held) >= EARLY_LIMIT
     if state is CLOSING:
         return con.intake.half_closed
     entry = con.entry

@@ -28,6 +28,7 @@ from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     Event,
     OnClose,
+    OnMessage,
     Reached,
 )
 from wsraw.link.states import GONE
@@ -87,13 +88,7 @@ class Registry:
         self.ended: list[Entry] = []
         """Ended connections that may have a successor."""
         self.outgoing = Outgoing(
-            self.flow,
-            settings.output_limit,
-            settings.overflow,
-            self.dirty,
-            self._overflow,
-            self.close,
-            self.fault,
+            self.flow, settings, self.dirty, self._overflow, self.close, self.fault
         )
         self.stopping = False
         self.unknown_ids = 0
@@ -181,7 +176,8 @@ class Registry:
             self.ended.append(entry)
         if entry.heard or entry.gone:
             return
-        if entry.con.ending.cause == "peer" and self.dispatcher.has_messages(entry):
+        has_messages = OnMessage in [type(event) for event, _ in entry.parked]
+        if entry.con.ending.cause == "peer" and has_messages:
             if self.dispatcher.keep_left_behind(entry):
                 return
             self.counters.hit(LEFT, now, entry.con.label)
@@ -358,24 +354,23 @@ class Registry:
             if mark[0] > written:
                 entry.marks.append(mark)
                 continue
-            self.flow.keep_for(entry, -MARK)
+            self.flow.keep(entry, -MARK)
             if mark[1].session.state is not GONE:
                 mark[1].session.notice(Reached(entry.id, mark[2]))
                 self.dispatcher.with_output.add(mark[1])
 
     def _overflow(self, entry: Entry, now: float) -> None:
-        """Close a slow reader."""
         message = f"more than {human_size(self.settings.output_limit)} of output wait for it"
         self.end_for_limit(entry, "output_limit", "overflow", message, now)
 
-    def count(self, limit: str, entry: Entry, now: float) -> None:
+    def count(self, limit: str, con: Connection, now: float) -> None:
         """Count that a connection ends for a limit; only the first one counts."""
-        if not entry.con.ending.cause:
-            self.counters.hit(limit, now, entry.con.label)
+        if not con.ending.cause:
+            self.counters.hit(limit, now, con.label)
 
     def end_for_limit(self, entry: Entry, limit: str, cause: str, message: str, now: float) -> None:
         """Close a connection that has passed a limit, at once (1008), and drop its messages."""
-        self.count(limit, entry, now)
+        self.count(limit, entry.con, now)
         self.dispatcher.drop_messages(entry)
         # What waits behind another worker's unfinished message is dropped, too.
         self.outgoing.forget(entry)
@@ -422,7 +417,7 @@ class Groups:
             return f"connection {entry.id} is in {MOST_GROUPS} groups already"
         if group not in entry.groups:
             entry.groups.add(group)
-            self._flow.keep_for(entry, _weight(group))
+            self._flow.keep(entry, _weight(group))
         self._members.setdefault(group, {})[entry] = None
         return None
 
@@ -430,7 +425,7 @@ class Groups:
         """Remove a connection; leaving a group that it is not in does nothing."""
         if entry.groups is not None and group in entry.groups:
             entry.groups.discard(group)
-            self._flow.keep_for(entry, -_weight(group))
+            self._flow.keep(entry, -_weight(group))
         members = self._members.get(group)
         if members is not None:
             members.pop(entry, None)

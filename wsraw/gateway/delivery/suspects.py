@@ -44,23 +44,16 @@ class Suspects:
             if id(event) in self.deaths:
                 self.deaths[id(event)] += 1
 
-    def died(self, flight: InFlight[Owner], alone: bool) -> int:
-        """Count a death of its worker; give the number of deaths if the event is poison, else 0."""
-        deaths = self.deaths.get(id(flight.event), 0) + 1
-        if alone and deaths >= self._max_deliveries:
-            self.clear(flight.event)
-            return deaths
-        self.deaths[id(flight.event)] = deaths
-        return 0
-
-    def lost(self, flight: InFlight[Owner], alone: bool) -> int:
-        """Count a lost link of its worker; give how many if the event is poison, else 0."""
+    def blame(self, flight: InFlight[Owner], alone: bool, *, lost: bool = False) -> int:
+        """Count a death of its worker, or a lost link; give how many if the event is poison, else
+        0."""
         key = id(flight.event)
-        losses = self.losses.get(key, 0) + 1
-        if alone and losses >= self._max_deliveries:
+        counts = self.losses if lost else self.deaths
+        count = counts.get(key, 0) + 1
+        if alone and count >= self._max_deliveries:
             self.clear(flight.event)
-            return losses
-        self.losses[key] = losses
-        if losses >= self._max_deliveries - 1:
+            return count
+        counts[key] = count
+        if lost and count >= self._max_deliveries - 1:
             self.suspect(flight.event)
         return 0

@@ -6,7 +6,7 @@ Both are generic in what they hold; entry.py defines `Worker` and `Pool`, which 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final, Generic, NamedTuple
 
 from wsraw.config.settings import Settings
@@ -75,32 +75,31 @@ class WorkerOf(Generic[Owner]):
         """The supervisor's; 0 for a worker that it did not start."""
         self.since = now
         self.asked = False
-        """It was sent `who`."""
+        """A `who` was sent to it."""
         self.starting = False
-        """It has a session, and is not ready for events before its first batch."""
+        """There is a session, and no events are sent before its first batch."""
         self.quota = 0.0
         """Events after which it is replaced; 0: never."""
         self.connections: set[Owner] = set()
-        """Those that it holds."""
-        self.bound: deque[Owner] = deque()
+        """The ones of which it has events in flight, or was the last to have some."""
+        self.bound: OrderedDict[Owner, None] = OrderedDict()
         """Connections with parked events that wait for this worker alone, served in turn."""
         self.ties: set[Owner] = set()
         """Connections it opened, owns, or is in the middle of a fragmented message to."""
         self.ids: list[IdRange] = []
         self.fresh_acks = False
-        """Its window is to be measured in this turn."""
+        """The window is to be measured in this turn."""
         self.slow_at = -math.inf
         """When it was last found stuck."""
         self.unread_batch = 0
         """The number of the last batch with a record that could not be read."""
         self.hung = False
-        """Its process is to be killed; what it still acks counts."""
+        """The process is to be killed; what it still acks counts."""
         self.kill_reason = ""
         """Why, until the supervisor is told: until then it can log where it hangs."""
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
         if self.number:
             return f"worker {self.number}"
         name = f"worker {self.session.instance or self.session.identity.hex()}"
@@ -130,17 +129,15 @@ class PoolOf(Generic[Owner]):
         """Of workers, whether they take events or not."""
         self.connections = 0
         self.workers: list[WorkerOf[Owner]] = []
-        """Those that take events: READY, not draining."""
-        self.waiting: deque[Owner] = deque()
-        self.unheard: deque[Owner] = deque()
+        """The ones that take events: READY, not draining."""
+        self.waiting: OrderedDict[Owner, None] = OrderedDict()
+        self.unheard: OrderedDict[Owner, None] = OrderedDict()
         """Clients that no worker has heard of. They take turns with `waiting`, so that neither a
         storm of clients nor a flood of messages keeps the other out."""
-        self.unheard_left: deque[Owner] = deque()
+        self.unheard_left: OrderedDict[Owner, None] = OrderedDict()
         """The same for clients that have left: served when no other connection waits."""
         self.is_unheard_turn = False
-        self.leftovers = 0
-        """How many entries of those two queues do not wait any more."""
-        self.suspects: deque[Owner] = deque()
+        self.suspects: OrderedDict[Owner, None] = OrderedDict()
         """Connections whose next event was in flight at a worker that died."""
         self.orphaned: deque[Owner] = deque()
         """Connections whose worker has left, perhaps without an event for long."""

@@ -186,7 +186,7 @@ class Commands:
             self._registry.give_name(entry, name)
         if asked.reconnect:
             entry.reopening = Reopening(asked, 0)
-            self._registry.flow.keep_for(entry, size_of(asked))
+            self._registry.flow.keep(entry, size_of(asked))
         during = self._registry.entries.get(asked.during)
         couple = during if asked.couple is None else self._registry.entries.get(asked.couple)
         if couple is not None:
@@ -212,7 +212,7 @@ class Commands:
             return f"state of {human_size(len(state.data))}; at most {most} are kept"
         if entry.holder is not worker or not (entry.in_flight or entry.opener is worker):
             return "state is taken only while an event of that connection is being handled"
-        self._registry.flow.keep_for(entry, len(state.data) - len(entry.state))
+        self._registry.flow.keep(entry, len(state.data) - len(entry.state))
         entry.state = state.data
         entry.version += 1
         return None
@@ -256,7 +256,7 @@ class Commands:
             entry.marks = []
         if len(entry.marks) >= MOST_MARKS:
             return f"{MOST_MARKS} marks wait on connection {mark.con}"
-        self._registry.flow.keep_for(entry, MARK)
+        self._registry.flow.keep(entry, MARK)
         entry.marks.append((entry.sent, worker, mark.ref))
         return None
 

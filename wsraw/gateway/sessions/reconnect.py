@@ -60,7 +60,7 @@ class Reconnects:
         con = dialed(registry.ids.new(), reopening.asked, registry.settings, about, now + delay)
         successor = registry.add(con, registry.pool(entry.pool.name), now)
         successor.reopening = Reopening(reopening.asked, attempts + 1)
-        registry.flow.keep_for(successor, size_of(reopening.asked))
+        registry.flow.keep(successor, size_of(reopening.asked))
         successor.dial_at = now + delay
         successor.name = entry.name
         if entry.owner is not None and entry.owner.session.state is not GONE:

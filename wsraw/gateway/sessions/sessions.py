@@ -307,7 +307,7 @@ class Sessions:
                 self._confirm_death(next(iter(self._lost)))
 
     def _confirm_death(self, instance: str) -> None:
-        self._registry.dispatcher.confirm(self._lost.pop(instance)[1])
+        self._registry.dispatcher.suspects.confirm(self._lost.pop(instance)[1])
 
     def end_unread(self, worker: Worker, now: float) -> None:
         """End the session of a worker that does not read, when too much waits for it. It may say
