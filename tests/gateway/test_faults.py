@@ -62,7 +62,7 @@ NET = {
     "Endpoint.handle_fault", "Counters.fault", "Sockets._fault", "Registry.fault",
     "Sessions.fault",
     "Connection.force_end", "Registry.forget", "Endpoint.free", "Sockets._drop",
-    "Registry._tell_end", "Registry._retry", "Backlog._record_fault", "Entry.leave_queue",
+    "Registry._tell_end", "Backlog._record_fault", "Entry.leave_queue",
     "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Sessions._drop", "Sessions._encodable",
     # Where it is caught.

@@ -26,6 +26,7 @@ from wsraw.gateway.delivery.entry import (
     PAUSED_OWN,
     PAUSED_RATE,
     PAUSED_STOPPING,
+    Entry,
     Pause,
 )
 from wsraw.gateway.delivery.read_policy import EARLY_LIMIT, Reading, may_read, must_wait
@@ -161,6 +162,12 @@ class Holder:
     @property
     def reading(self) -> bool:
         raise NotImplementedError
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a handler has more to do."""
+        entry = self.con.entry
+        return isinstance(entry, Entry) and bool(entry.in_flight or entry.parked)
 
     def send(self, data: bytes) -> None:
         raise NotImplementedError
@@ -353,6 +360,8 @@ def settle(holders: list[Holder], handlers_return: bool = False) -> None:
                 if handlers_return:
                     holder.ack()
                 holder.turn()
+        if handlers_return and any(holder.is_waited_for for holder in holders):
+            return False
         return len({holder.view() for holder in holders}) == 1
 
     try:

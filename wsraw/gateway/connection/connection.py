@@ -70,13 +70,6 @@ class Ending:
 _NOT_ENDED: Final = Ending()
 
 
-class SocketEnd(Protocol):
-    """Whoever reads and writes the socket of a connection: the `Endpoint` of gateway/sockets/, or
-    what stands in for it where there is no network."""
-
-    reading: bool
-
-
 class EntryView(Protocol):
     """What a connection sees of its entry, the `Entry` of gateway/delivery/."""
 
@@ -140,8 +133,9 @@ class Connection:
         self.kept = 0
         """Bytes that it takes beside its events and its output, as the flow has counted them. Of
         one whose entry is gone its output is in there."""
-        self.endpoint: SocketEnd | None = None
-        """Whoever has its socket now."""
+        self.endpoint: object | None = None
+        """Whoever has its socket now: an `Endpoint` of gateway/sockets/, or what stands in for it
+        where there is no network. What matters here is whether there is one."""
         self.entry: EntryView | None = None
         """None until the first event."""
 
@@ -373,13 +367,8 @@ class Connection:
     # --- what phases do ---
 
     def step(self, step: Step) -> None:
-        """Move on. Raises RuntimeError for a step that the table does not have."""
-        try:
-            self.state = TRANSITIONS[self.state, step]
-        except KeyError:
-            raise RuntimeError(
-                f"connection {self.id}: {step.value} in state {self.state.value}"
-            ) from None
+        """Move on. Raises KeyError for a step that the table does not have."""
+        self.state = TRANSITIONS[self.state, step]
 
     def announce(self) -> list[Event]:
         """The on_connect."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 from wsraw.config.pools import in_force
@@ -19,7 +19,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import MARK, MEMBER, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker
+from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker, entry_of
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.link.records import (
@@ -239,7 +239,7 @@ class Registry:
         """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
         raw connection a reset. Raises nothing."""
         self.counters.fault(con.label, error)
-        entry = con.entry if isinstance(con.entry, Entry) else None
+        entry = entry_of(con)
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
@@ -302,19 +302,14 @@ class Registry:
             self._forget_names,
             self.flow.forget,
         ):
-            try:
-                step(entry)
-            except Exception as error:
-                self._retry(step, entry, error)
-
-    def _retry(self, step: Callable[[Entry], None], entry: Entry, error: BaseException) -> None:
-        """Try a step of `forget` that has raised once more; then go on without it."""
-        self.counters.fault(f"the entry of {entry.con.label}", error)
-        try:
-            step(entry)
-        except Exception as second:
-            self.counters.fault(f"the entry of {entry.con.label}", second)
-            self.entries.pop(entry.id, None)
+            for _ in range(2):
+                # A step that raises is tried once more, then left out.
+                try:
+                    step(entry)
+                    break
+                except Exception as error:
+                    self.counters.fault(f"the entry of {entry.con.label}", error)
+        self.entries.pop(entry.id, None)
 
     def _forget_names(self, entry: Entry) -> None:
         for worker in (entry.opener, entry.owner):
@@ -413,24 +408,25 @@ class Groups:
             return f"the name of a group has at most {GROUP_LIMIT} characters"
         if entry.groups is None:
             entry.groups = set()
-        if len(entry.groups) >= MOST_GROUPS and group not in entry.groups:
+        if group in entry.groups:
+            return None
+        if len(entry.groups) >= MOST_GROUPS:
             return f"connection {entry.id} is in {MOST_GROUPS} groups already"
-        if group not in entry.groups:
-            entry.groups.add(group)
-            self._flow.keep(entry, _weight(group))
+        entry.groups.add(group)
         self._members.setdefault(group, {})[entry] = None
+        self._flow.keep(entry, _weight(group))
         return None
 
     def leave(self, entry: Entry, group: str) -> None:
         """Remove a connection; leaving a group that it is not in does nothing."""
-        if entry.groups is not None and group in entry.groups:
-            entry.groups.discard(group)
-            self._flow.keep(entry, -_weight(group))
-        members = self._members.get(group)
-        if members is not None:
-            members.pop(entry, None)
-            if not members:
-                del self._members[group]
+        if entry.groups is None or group not in entry.groups:
+            return
+        entry.groups.discard(group)
+        self._flow.keep(entry, -_weight(group))
+        members = self._members[group]
+        del members[entry]
+        if not members:
+            del self._members[group]
 
     def forget(self, entry: Entry) -> None:
         """Remove a connection from all its groups."""

@@ -45,20 +45,17 @@ class IdRange:
 
     def __init__(self, first: int) -> None:
         self._first = first
-        self._used = bytearray(ID_RANGE // 8)
+        self._used = bytearray(ID_RANGE)
         self.left = ID_RANGE
 
     def take(self, con: int) -> bool:
         """True once for each id of the range."""
         index = con - self._first
-        if not 0 <= index < ID_RANGE:
+        if not 0 <= index < ID_RANGE or self._used[index]:
             return False
-        byte, bit = index >> 3, 1 << (index & 7)
-        if not self._used[byte] & bit:
-            self._used[byte] |= bit
-            self.left -= 1
-            return True
-        return False
+        self._used[index] = True
+        self.left -= 1
+        return True
 
 
 class WorkerOf(Generic[Owner]):
