@@ -159,8 +159,9 @@ class Deflation:
     def __init__(self, compressor: zlib._Compress, data: bytes, final: bool) -> None:
         self.data = data
         self._compressor = compressor
-        self._rest = memoryview(data)
-        self._size = DEFLATED if len(data) > DEFLATED_AT_ONCE else DEFLATED_AT_ONCE
+        is_long = len(data) > DEFLATED_AT_ONCE
+        self._rest: Data = memoryview(data) if is_long else data
+        self._size = DEFLATED if is_long else DEFLATED_AT_ONCE
         self._final = final
         self._chunks: list[bytes] = []
 

@@ -134,7 +134,7 @@ class FrameReader:
         frames: list[Frame] = []
         at = 0
         if self._rest:
-            data, at = self._resume(data)
+            data, at = self._resume(data, frames)
         end = len(data)
         mask_bit = self._mask_bit
         data_limit = self._limit
@@ -206,22 +206,34 @@ class FrameReader:
             if self.needed:
                 self._check_begun()
 
-    def _resume(self, data: bytes) -> tuple[bytes, int]:
-        """Add to the bytes that are kept. Returns the bytes to read, and where to begin."""
+    def _resume(self, data: bytes, frames: list[Frame]) -> tuple[bytes, int]:
+        """Continue with the bytes that are kept. Returns the bytes to read, and where to begin."""
         rest, at = self._rest, self._at
-        self.more = False
-        if len(rest) + len(data) < self.needed:
-            if isinstance(rest, bytes):
-                # It grows in place.
-                self._rest = rest = bytearray(rest)
+        if not self.needed:
+            self.clear()
+            return bytes(rest[at:] + data if data else rest), 0 if data else at
+        missing = self.needed - len(rest)
+        if len(data) < missing:
+            # It grows in place.
+            self._rest = rest = bytearray(rest) if isinstance(rest, bytes) else rest
             rest += data
             self._check_begun()
             return b"", 0
-        self._rest = b""
-        self._at = self.needed = self._checked = 0
-        if not data:
-            return bytes(rest), at
-        return b"".join((rest[at:] if at else rest, data)), 0
+        rest += data[:missing]
+        self._rest = rest
+        first = rest[0]
+        payload = self.begun(0)
+        frames.append((payload, _KINDS[first], first >= FINAL))
+        if first == _WHOLE_TEXT:
+            self.special = self.special or not (payload.isascii() or is_utf8(payload))
+        elif first != _WHOLE_BINARY:
+            self.special = True
+        self.clear()
+        if self.may_compress and not first & CLOSE and missing < len(data):
+            self.more = True
+            self._keep(data, missing)
+            return b"", 0
+        return data, missing
 
     def _refuse(self, first: int, second: int, limit: int) -> None:
         """Say what is wrong with the first two bytes of a frame, or with its length."""
@@ -260,7 +272,8 @@ class FrameReader:
             return bytes(rest[start + at :])
         # The mask repeats every 4 bytes.
         behind = at & 3
-        return apply_mask(rest[start + at - behind :], rest[start - 4 : start])[behind:]
+        piece = rest if len(rest) < COPIED_BELOW else memoryview(rest)
+        return apply_mask(piece[start + at - behind :], rest[start - 4 : start])[behind:]
 
     def _check_begun(self) -> None:
         """Find out whether it can still become a whole, valid message."""
