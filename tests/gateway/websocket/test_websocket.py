@@ -63,7 +63,7 @@ def served(settings: Settings, deflate: bool = False, **options: Any) -> tuple[W
         parse_uri("ws://example.com/chat"), extensions=[OFFER] if deflate else None, **options
     )
     peer.send_request(peer.connect())
-    ws = WebSocket.server(settings)
+    ws = WebSocket(settings)
     assert ws.receive_head(b"".join(peer.data_to_send()))
     ws.choose(["a", "b"])
     ws.let_in()
@@ -239,7 +239,7 @@ def test_a_window_of_8_bits_is_agreed_on_and_not_used(connect: Any) -> None:
     # The library cannot agree on it: this peer is made by hand.
     settings = Settings(deflate_from=0)
     if connect is served:
-        ws = WebSocket.server(settings)
+        ws = WebSocket(settings)
         accept(
             ws,
             UPGRADE % b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n",
@@ -503,7 +503,7 @@ def test_frames_are_not_shared_with_clients_or_within_a_message() -> None:
 
 
 def test_a_server_shows_the_request_as_it_was_sent() -> None:
-    ws = WebSocket.server(Settings())
+    ws = WebSocket(Settings())
     accept(ws, UPGRADE % b"x-ONE: 1\r\nX-One: 2\r\nProtocol: raw\r\nurl: /fake\r\nB: \xe9\r\n")
     assert ws.inf == {
         "method": "GET",
@@ -621,14 +621,14 @@ def test_an_empty_list_of_subprotocols_or_extensions_is_ignored(name: str, value
     """Some clients and servers send the field with nothing in it; both roles take that."""
     field = f"{name}: {value}\r\n".encode()
     for wire in (UPGRADE % field, UPGRADE % (field + b"X: y\r\n" + field)):
-        server = WebSocket.server(Settings(subprotocols=("chat",)))
+        server = WebSocket(Settings(subprotocols=("chat",)))
         assert server.receive_head(wire)
         assert server.offered == []
         server.let_in()
         assert server.opened
         assert (server.subprotocol, server._codec) == (None, None)
     both = b"Sec-WebSocket-Protocol: chat\r\n" + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-    server = WebSocket.server(Settings())
+    server = WebSocket(Settings())
     assert server.receive_head(UPGRADE % (field + both))
     assert server.offered == ["chat"]
     server.let_in()
@@ -665,7 +665,7 @@ def test_an_answer_may_lack_a_reason_and_have_lone_line_feeds(end: bytes) -> Non
 
 def test_several_cookie_fields_are_one_list() -> None:
     """RFC 9113, section 8.2.3: proxies from HTTP/2 and 3 pass them on apart."""
-    ws = WebSocket.server(Settings())
+    ws = WebSocket(Settings())
     accept(ws, UPGRADE % b"cookie: a=b\r\nX: 1\r\nCookie: c=d; e=f\r\nx: 2\r\n")
     assert (ws.inf["cookie"], ws.inf["X"]) == ("a=b; c=d; e=f", "1, 2")
 

@@ -65,11 +65,8 @@ def x_forwarded_for(headers: dict[str, str], trusted: Networks) -> Forwarded | N
     # If there are as many as addresses, each has one. Otherwise the last proxy has set its own.
     scheme = protos[place if len(protos) == len(hops) else 0].lower() if protos else ""
     host = hosts[place if len(hosts) == len(hops) else 0] if hosts else ""
-    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
-    scheme = scheme if scheme in ("http", "https") else ""
-    if found is None:
-        return Forwarded(None, "", scheme, host)
-    return found._replace(scheme=scheme, host=host)
+    scheme = {"ws": "http", "wss": "https", "http": "http", "https": "https"}.get(scheme, "")
+    return (found or Forwarded(None, ""))._replace(scheme=scheme, host=host)
 
 
 def forwarded(headers: dict[str, str], trusted: Networks) -> Forwarded | None:

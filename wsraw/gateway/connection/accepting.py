@@ -208,7 +208,7 @@ class _Accepting(Phase):
     def _upgrade(self, con: Connection, now: float) -> list[Event]:
         sniffer = self._sniffer
         con.step(Step.UPGRADE)
-        con.websocket = ws = WebSocket.server(con.settings)
+        con.websocket = ws = WebSocket(con.settings)
         good = ws.receive_head(bytes(sniffer.buffer[: sniffer.head_size]))
         con.collect(ws)
         if not good:

@@ -25,9 +25,6 @@ Data = bytes | bytearray | memoryview
 _TAIL: Final = b"\x00\x00\xff\xff"
 """A sender removes this from the end of a message, and a receiver appends it (section 7.2.1)."""
 
-LEVEL: Final = 6
-"""Of zlib, which has it as its default, too: higher ones take longer for a few percent."""
-
 DEFLATE_OBJECT: Final = 6 * 1024
 INFLATE_OBJECT: Final = 7 * 1024
 """Bytes that zlib allocates beside the window and, to compress, tables of the same size."""
@@ -148,7 +145,7 @@ def accept(answered: Parameters, settings: Settings) -> Terms:
 
 def _compressor(bits: int) -> zlib._Compress:
     # With this memLevel zlib's tables are as large as its window: 2 ** (bits + 3) bytes.
-    return zlib.compressobj(LEVEL, zlib.DEFLATED, -bits, bits - 7)
+    return zlib.compressobj(wbits=-bits, memLevel=bits - 7)
 
 
 class Deflation:

@@ -257,13 +257,9 @@ class FrameReader:
     # --- a frame that arrives in more than one read ---
 
     @property
-    def begun_kind(self) -> str:
-        return _KINDS[self._rest[0]]
-
-    @property
-    def begun_size(self) -> int:
-        """Bytes of its payload when it is complete."""
-        return self.needed - self._payload_at
+    def begun_head(self) -> tuple[str, int]:
+        """The kind of the incomplete frame, and the bytes of its payload when it is complete."""
+        return _KINDS[self._rest[0]], self.needed - self._payload_at
 
     def begun(self, at: int) -> bytes:
         """What has arrived of its payload, without the first `at` bytes."""

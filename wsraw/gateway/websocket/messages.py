@@ -100,13 +100,13 @@ class MessageReader:
 
     def check_begun(self, frames: FrameReader) -> None:
         """Check what has arrived of an incomplete frame. Raises ViolationError."""
-        kind = frames.begun_kind
+        kind, size = frames.begun_head
         if kind in ("close", "ping", "pong"):
             return
         self._check_order(kind)
         if kind in _UNCOMPRESSED or (self._inflates and self.under_way):
             return
-        self._check_size(frames.begun_size)
+        self._check_size(size)
         if kind == "text" or self.under_way == "text":
             text = frames.begun(self.checked)
             self._check_text(text, False)

@@ -11,6 +11,8 @@ from wsraw.gateway.websocket.frames import BINARY, COMPRESSED, FINAL, TEXT, writ
 RAW_KEY: Final = -1
 """The framing key of raw connections."""
 
+_FIRST_BYTES: Final = {"text": FINAL | TEXT, "binary": FINAL | BINARY}
+
 
 class Framed(bytes):
     """A published message, framed for many connections.
@@ -28,13 +30,9 @@ class Framed(bytes):
 
 def frame_message(key: FramingKey, data: bytes, type_: str) -> Framed:
     """A whole message as bytes for all connections whose `framing_key` is `key`, not compressed."""
-    return Framed(data if key == RAW_KEY else write_frame(_first_byte(type_), data))
+    return Framed(data if key == RAW_KEY else write_frame(_FIRST_BYTES[type_], data))
 
 
 def frame_packed(packed: bytes, type_: str) -> Framed:
     """The same for a message that was compressed."""
-    return Framed(write_frame(_first_byte(type_) | COMPRESSED, packed))
-
-
-def _first_byte(type_: str) -> int:
-    return FINAL | (TEXT if type_ == "text" else BINARY)
+    return Framed(write_frame(_FIRST_BYTES[type_] | COMPRESSED, packed))

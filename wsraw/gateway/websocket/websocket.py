@@ -42,7 +42,7 @@ _NONE: Final[Mapping[str, str]] = {}
 
 
 class WebSocket:
-    """One connection's WebSocket."""
+    """One connection's WebSocket: a server's (`receive_head` comes next), or made by `client`."""
 
     # More than 20 attributes: the connection looks at the results of handshake, reading and close
     # here for each message. All that is needed to send is in `writer`.
@@ -72,7 +72,7 @@ class WebSocket:
         "writer",
     )
 
-    def __init__(self, settings: Settings, is_client: bool) -> None:
+    def __init__(self, settings: Settings, is_client: bool = False) -> None:
         self._settings = settings
         self.is_client = is_client
         self.handshake: ServerHandshake | ClientHandshake | None = None
@@ -107,11 +107,6 @@ class WebSocket:
         self._close_received = False
 
     # --- server handshake ---
-
-    @classmethod
-    def server(cls, settings: Settings) -> WebSocket:
-        """The accepting side; `receive_head` comes next."""
-        return cls(settings, is_client=False)
 
     def receive_head(self, head: bytes) -> bool:
         """Read a complete request head. Returns whether it is good, and `let_in` comes next; if it
