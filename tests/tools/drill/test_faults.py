@@ -78,9 +78,9 @@ def test_workers_are_killed_until_none_is_left(sleepers: Sleepers) -> None:
     eventually(lambda: not sleepers.workers(), "all to be killed")
     faults.stop()
     # A dead one that nobody has reaped can be chosen once more; there, a run would have reaped.
-    assert faults.counts.kills >= 4
+    assert faults.kills >= 4
     assert sleepers.bystander.poll() is None
-    assert faults.counts.failures == []
+    assert faults.failures == []
 
 
 def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None:
@@ -90,7 +90,7 @@ def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None
     # The next is stopped at once, so that there is hardly a moment without any.
     eventually(lambda: stopped not in sleepers.stopped(), "it to go on")
     faults.stop()
-    assert faults.counts.stops >= 1
+    assert faults.stops >= 1
 
 
 def test_no_worker_stays_stopped_at_the_end(sleepers: Sleepers) -> None:
@@ -107,18 +107,18 @@ def test_workers_are_reloaded(sleepers: Sleepers) -> None:
     faults.start()
     eventually(lambda: sleepers.reloads >= 2)
     faults.stop()
-    assert faults.counts.reloads == sleepers.reloads
-    assert faults.counts.kills == faults.counts.stops == 0
+    assert faults.reloads == sleepers.reloads
+    assert faults.kills == faults.stops == 0
 
 
 def test_a_refused_reload_is_a_failure(sleepers: Sleepers) -> None:
     sleepers.refuses = True
     faults = FaultInjection(plan(reload_every=0.01), sleepers)
     faults.start()
-    eventually(lambda: faults.counts.failures)
+    eventually(lambda: faults.failures)
     faults.stop()
-    assert faults.counts.reloads == 0
-    assert set(faults.counts.failures) == {"reload: no"}
+    assert faults.reloads == 0
+    assert set(faults.failures) == {"reload: no"}
 
 
 def test_a_plan_without_faults_touches_no_worker(sleepers: Sleepers) -> None:
@@ -133,25 +133,25 @@ def test_only_the_gateway_is_killed(sleepers: Sleepers) -> None:
     faults.start()
     eventually(lambda: not sleepers.gateway(), "the gateway to be killed")
     faults.stop()
-    assert faults.counts.gateway_kills >= 1
+    assert faults.gateway_kills >= 1
     assert len(sleepers.workers()) == 3
-    assert faults.counts.failures == []
+    assert faults.failures == []
 
 
 def test_a_reload_refused_while_the_supervisor_is_dead_is_not_a_failure(sleepers: Sleepers) -> None:
     faults = FaultInjection(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
     faults.start()
-    eventually(lambda: faults.counts.supervisor_kills, "a supervisor to be killed")
+    eventually(lambda: faults.supervisor_kills, "a supervisor to be killed")
     faults.stop()
     assert sleepers.refused
-    assert faults.counts.supervisor_kills == sleepers.supervisor_kills
-    assert faults.counts.failures == []
+    assert faults.supervisor_kills == sleepers.supervisor_kills
+    assert faults.failures == []
 
 
 def test_after_the_load_gateways_are_not_killed(sleepers: Sleepers) -> None:
     faults = FaultInjection(plan(reload_every=0.01, kill_gateway_every=0.05), sleepers)
     faults.start()
     faults.load_ended()
-    eventually(lambda: faults.counts.reloads > 20)
+    eventually(lambda: faults.reloads > 20)
     faults.stop()
-    assert faults.counts.gateway_kills == 0
+    assert faults.gateway_kills == 0

@@ -42,8 +42,8 @@ def test_a_pause_is_counted_only_while_an_answer_is_due() -> None:
 
 def test_an_answer_that_never_comes_counts_as_a_pause() -> None:
     pause = Pause()
-    pause.give_up(50.0)
+    pause.arrived(50.0, False)
     assert pause.longest == 0.0
     pause.due(60.0)
-    pause.give_up(90.0)
+    pause.arrived(90.0, False)
     assert pause.longest == 30.0

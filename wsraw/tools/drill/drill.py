@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsraw.supervisor.run_folder.folder import count_dead_letters
-from wsraw.tools.drill.faults import CAN_SUSPEND, FaultCounts, FaultInjection
+from wsraw.tools.drill.faults import CAN_SUSPEND, FaultInjection
 from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import Plan
 from wsraw.tools.drill.report import Report
@@ -75,22 +75,18 @@ def _drill(
     timeouts: float,
 ) -> Report:
     load = Load(plan, address, timeouts, CloseLog(run.close_log) if run is not None else None)
-    faults: FaultInjection | None = None
+    control: RunControl | None = None
     letters_before = 0
     if folder is not None:
         letters_before = count_dead_letters(folder)
         control = RunControl(folder, run)
         # Fail now if the run cannot be controlled.
         control.workers()
-        faults = FaultInjection(plan, control)
-    counts = faults.counts if faults is not None else FaultCounts()
+    faults = FaultInjection(plan, control)
 
     async def run_load() -> None:
-        shown = asyncio.create_task(_show_progress(load, counts)) if progress else None
-        if faults is not None:
-            await load.run(faults.start, faults.load_ended)
-        else:
-            await load.run()
+        shown = asyncio.create_task(_show_progress(load, faults)) if progress else None
+        await load.run(faults.start, faults.load_ended)
         if shown is not None:
             shown.cancel()
 
@@ -98,15 +94,14 @@ def _drill(
         with _interrupted_by_signals(load):
             asyncio.run(run_load())
     finally:
-        if faults is not None:
-            faults.stop()
+        faults.stop()
         if progress and sys.stderr.isatty():
             print(file=sys.stderr)
-    figures = _figures(plan, load, counts)
+    figures = _figures(plan, load, faults)
     figures["dead_letters"] = (
         None if folder is None else count_dead_letters(folder) - letters_before
     )
-    return Report(plan, figures, counts.failures, _notes(plan, load, folder))
+    return Report(plan, figures, faults.failures, _notes(plan, load, folder))
 
 
 @contextmanager
@@ -134,7 +129,7 @@ def _notes(plan: Plan, load: Load, folder: Path | None) -> list[str]:
     return notes
 
 
-def _figures(plan: Plan, load: Load, faults: FaultCounts) -> dict[str, Any]:
+def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
     """All figures of the report, by their names in JSON."""
     seen, closes, checked = load.figures, load.close_records, load.checks_closes
     wrong, promised = closes.disconnected(plan.delivery)
@@ -181,7 +176,7 @@ def _figures(plan: Plan, load: Load, faults: FaultCounts) -> dict[str, Any]:
     }
 
 
-async def _show_progress(load: Load, faults: FaultCounts) -> None:
+async def _show_progress(load: Load, faults: FaultInjection) -> None:
     """Print a line on stderr from time to time; on a terminal it replaces the last one."""
     terminal = sys.stderr.isatty()
     start, end = ("\r\x1b[K", "") if terminal else ("", "\n")

@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from wsraw.tools.drill.plan import DrillError, Plan
@@ -40,27 +39,22 @@ class Target(Protocol):
         """Replace all workers; returns when that is done."""
 
 
-@dataclass
-class FaultCounts:
-    """The faults that were injected."""
-
-    kills: int = 0
-    stops: int = 0
-    reloads: int = 0
-    gateway_kills: int = 0
-    supervisor_kills: int = 0
-    failures: list[str] = field(default_factory=list)
-    """What the run was asked for and did not do."""
-
-
 class FaultInjection:
-    """All faults of one drill. `start` and `stop` are called once each."""
+    """All faults of one drill; without a target there are none. `start` and `stop` are called once
+    each."""
 
-    def __init__(self, plan: Plan, target: Target, seed: int | None = None) -> None:
-        self.counts = FaultCounts()
+    def __init__(self, plan: Plan, target: Target | None) -> None:
+        self.kills = 0
+        self.stops = 0
+        self.reloads = 0
+        self.gateway_kills = 0
+        self.supervisor_kills = 0
+        self.failures: list[str] = []
+        """What the run was asked for and did not do."""
         self._plan = plan
-        self._target = target
-        self._random = random.Random(seed)
+        self._target: Target
+        if target is not None:
+            self._target = target
         self._over = threading.Event()
         self._is_load_over = threading.Event()
         self._gateway_lock = threading.Lock()
@@ -76,7 +70,7 @@ class FaultInjection:
                 (plan.kill_gateway_every, self._kill_gateway, self._is_load_over),
                 (plan.kill_supervisor_every, self._kill_supervisor, self._is_load_over),
             )
-            if every
+            if every and target is not None
         ]
 
     def start(self) -> None:
@@ -97,7 +91,7 @@ class FaultInjection:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
                 if thread.is_alive():
-                    self.counts.failures.append("a reload did not end")
+                    self.failures.append("a reload did not end")
 
     def _repeat(self, every: float, inject: Callable[[], None], until: threading.Event) -> None:
         due = time.monotonic()
@@ -112,16 +106,16 @@ class FaultInjection:
             except DrillError as error:
                 # A run whose supervisor is dead may refuse anything.
                 if deaths == self._supervisor_deaths and not self._is_supervisor_dead:
-                    self.counts.failures.append(str(error))
+                    self.failures.append(str(error))
 
     def _kill(self) -> None:
-        self.counts.kills += self._signal(self._choose(), KILL)
+        self.kills += self._signal(self._choose(), KILL)
 
     def _suspend(self) -> None:
         pid = self._choose()
         if not self._signal(pid, signal.SIGSTOP):
             return
-        self.counts.stops += 1
+        self.stops += 1
         self._over.wait(self._plan.stop_for)
         try:
             alive = pid in self._target.workers()
@@ -135,7 +129,7 @@ class FaultInjection:
         pid = self._target.gateway()
         with self._gateway_lock:
             if not self._is_load_over.is_set():
-                self.counts.gateway_kills += self._signal(pid, KILL)
+                self.gateway_kills += self._signal(pid, KILL)
 
     def _kill_supervisor(self) -> None:
         self._is_supervisor_dead = True
@@ -143,17 +137,17 @@ class FaultInjection:
         try:
             self._target.kill_supervisor()
         except DrillError as error:
-            self.counts.failures.append(str(error))
+            self.failures.append(str(error))
         self._is_supervisor_dead = False
-        self.counts.supervisor_kills += 1
+        self.supervisor_kills += 1
 
     def _reload(self) -> None:
         self._target.reload()
-        self.counts.reloads += 1
+        self.reloads += 1
 
     def _choose(self) -> int:
         workers = self._target.workers()
-        return self._random.choice(workers) if workers else 0
+        return random.choice(workers) if workers else 0
 
     def _signal(self, pid: int, number: int) -> bool:
         """Whether there was such a process; 0 is none."""

@@ -49,14 +49,10 @@ class Pause:
             self.since = when
 
     def arrived(self, now: float, more: bool) -> None:
-        """Note an answer. `more`: others are still due."""
+        """Note an answer, or that none is waited for any more. `more`: others are still due."""
         if self.since is not None and now - self.since > self.longest:
             self.longest = now - self.since
         self.since = now if more else None
-
-    def give_up(self, now: float) -> None:
-        """Expect no more answers; the wait until now counts."""
-        self.arrived(now, False)
 
 
 @dataclass

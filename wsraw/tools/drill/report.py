@@ -9,32 +9,25 @@ from typing import Any, Final
 
 from wsraw.tools.drill.plan import Plan
 
-BREACHES: Final = {
-    "lost": "lost",
-    "doubled": "doubled",
-    "reordered": "reordered",
-    "corrupted": "corrupted",
-    "disconnected": "disconnected",
-    "refused": "connects refused",
-    "closes_missing": "on_close missing",
-    "closes_doubled": "on_close doubled",
-    "states_lost": "con.state lost",
-    "hangs_unfinished": "hangs without an end",
-}
-"""Figures that must be 0."""
-
 LABELS: Final = {
     "sent": "messages sent",
     "unsent": "not sent while disconnected",
     "answered": "messages answered",
     "offered_rate": "rate offered",
     "achieved_rate": "rate achieved",
-    **dict(list(BREACHES.items())[:5]),
+    "lost": "lost",
+    "doubled": "doubled",
+    "reordered": "reordered",
+    "corrupted": "corrupted",
+    "disconnected": "disconnected",
     "disconnected_as_promised": "disconnected as promised",
     "disconnected_with_gateway": "disconnected with a gateway",
     "connects_lost": "connects lost with a gateway",
     "cut_off": "unanswered when disconnected",
-    **dict(list(BREACHES.items())[5:9]),
+    "refused": "connects refused",
+    "closes_missing": "on_close missing",
+    "closes_doubled": "on_close doubled",
+    "states_lost": "con.state lost",
     "closes_unheld": "on_close of connections held by no worker",
     "longest_pause": "longest pause",
     "longest_pause_of_a_connection": "longest pause of a connection",
@@ -44,6 +37,7 @@ LABELS: Final = {
     "late": "sent late at most",
     "kills": "kills of workers",
     "hangs": "hangs of handlers",
+    "hangs_unfinished": "hangs without an end",
     "stops": "suspended workers",
     "reloads": "reloads",
     "gateway_kills": "kills of the gateway",
@@ -51,6 +45,12 @@ LABELS: Final = {
     "dead_letters": "dead letters",
 }
 """The rows of the table."""
+
+BREACHES: Final = (
+    *("lost", "doubled", "reordered", "corrupted", "disconnected", "refused"),
+    *("closes_missing", "closes_doubled", "states_lost", "hangs_unfinished"),
+)
+"""Figures that must be 0."""
 
 OF_GATEWAYS: Final = {
     "disconnected_with_gateway",
@@ -82,7 +82,7 @@ class Report:
     def breaches(self) -> list[str]:
         """What breaks the promises, as text."""
         figures = self.figures
-        found = [f"{_total(figures[key])} {what}" for key, what in BREACHES.items() if figures[key]]
+        found = [f"{_total(figures[key])} {LABELS[key]}" for key in BREACHES if figures[key]]
         ended = ("disconnected", "disconnected_as_promised", "disconnected_with_gateway")
         if figures["cut_off"] and not any(figures[key] for key in ended):
             found.append(f"{figures['cut_off']} cut off")

@@ -248,7 +248,7 @@ class VerifiedClient(Client):
         figures.lost += lost
         figures.cut_off += checker.outstanding - lost
         figures.outstanding -= checker.outstanding
-        self.pause.give_up(time.monotonic())
+        self.pause.arrived(time.monotonic(), False)
         return ConnectionEnd(self.kind, self.name, header, is_known, how)
 
 

@@ -169,7 +169,7 @@ class Load:
                 break
             await self._sleep()
         for each in (pause, *(client.pause for client in self._verified)):
-            each.give_up(now)
+            each.arrived(now, False)
 
     async def _close(self, tasks: dict[Client, asyncio.Task[None]]) -> None:
         self.phase = Phase.CLOSING
