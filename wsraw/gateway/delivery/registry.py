@@ -19,7 +19,7 @@ from wsraw.gateway.connection.connection import CLOSED, CLOSING, CONNECTING, OPE
 from wsraw.gateway.counters import FAULT, LEFT, Counters
 from wsraw.gateway.delivery.accounts import MARK, MEMBER, Flow
 from wsraw.gateway.delivery.dispatcher import Dispatcher
-from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker, entry_of
+from wsraw.gateway.delivery.entry import PAUSED_STOPPING, Entry, Pool, Worker
 from wsraw.gateway.delivery.outgoing import Outgoing
 from wsraw.gateway.delivery.worker import ID_RANGE, IdRange
 from wsraw.link.records import (
@@ -239,7 +239,7 @@ class Registry:
         """End a connection, and no other one, because of a bug of ours. A WebSocket gets 1011, a
         raw connection a reset. Raises nothing."""
         self.counters.fault(con.label, error)
-        entry = entry_of(con)
+        entry = con.entry if isinstance(con.entry, Entry) else None
         try:
             if entry is not None and not entry.gone:
                 self.dispatcher.recount(entry)
