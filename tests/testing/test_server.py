@@ -40,7 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file.write_text(HANDLERS, "utf-8")
     with Server(file, workers=2, output_limit="1MiB", close_timeout="1s", timeout=TIMEOUT) as made:
         yield made
-    assert made.process.returncode == 0
     assert not made.run_dir.exists()
 
 

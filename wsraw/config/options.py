@@ -278,13 +278,10 @@ def toml(option: Option, value: Any) -> str:
     """A value as it is written in a TOML file."""
     if option.kind == "tables":
         return f"[{', '.join(map(_inline, value))}]"
-    if option.kind == "texts":
-        return f"[{', '.join(map(_quote, value))}]"
-    if option.kind == "switch":
-        return str(value).lower()
-    text = str(value) if option.kind == "number" else as_text(option, value)
-    is_bare = option.kind in ("count", "number") or (option.kind == "size" and text.isdigit())
-    return text if is_bare else _quote(text)
+    if option.kind == "time" or (option.kind == "size" and as_text(option, value) != str(value)):
+        value = as_text(option, value)
+    # JSON escapes as TOML does, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _inline(table: msgspec.Struct) -> str:
@@ -296,8 +293,3 @@ def _inline(table: msgspec.Struct) -> str:
         if getattr(table, name) != option.default
     ]
     return f"{{{', '.join(given)}}}"
-
-
-def _quote(text: str) -> str:
-    # JSON escapes as TOML does, but for one character.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

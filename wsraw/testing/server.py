@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from wsraw.link.records import Done, OnClose, OnMessage, Open
 from wsraw.supervisor.control import client as control
 from wsraw.supervisor.processes import process
 from wsraw.testing.peers import OURS
+from wsraw.workers.connection import parse_message
 
 T = TypeVar("T")
 
@@ -57,6 +57,8 @@ class Server:
     ) -> None:
         self._timeout = timeout
         self._lines: list[str] = []
+        self._codes: list[int] = []
+        """The exit code, once the run has ended."""
         self._ended = False
         # A run that is killed cannot remove its folder, so its parent is a folder of this process.
         self._folder = tempfile.TemporaryDirectory(prefix="wsraw-")
@@ -69,22 +71,16 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             # The run ends with the tests, however these end. (On Linux: with the thread.)
             words = process.foreign_command(words)
-        self.process = subprocess.Popen(
+        self.process = process.Process(
             words,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
+            {"PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1"},
+            on_line=self._lines.append,
+            on_exit=self._codes.append,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
         try:
             found = self.wait_for_line(r"listening on .*?\w+://(\S+):(\d+).*; ready")
             self._until(self._has_all_workers, "all workers")
         except BaseException:
-            self.process.kill()
             self._end()
             raise
         self.host: str = found[1].strip("[]")
@@ -100,11 +96,6 @@ class Server:
         self.stop()
 
     # --- the log ---
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.append(line.rstrip("\n"))
 
     @property
     def log(self) -> str:
@@ -126,9 +117,9 @@ class Server:
     def _until(self, condition: Callable[[], T], what: str) -> T:
         until = time.monotonic() + self._timeout
         while not (value := condition()):
-            ended = self.process.poll() is not None
+            ended = bool(self._codes)
             if ended:
-                self._reader.join()
+                self.process.read_rest(self._timeout)
                 if value := condition():
                     return value
             if ended or time.monotonic() > until:
@@ -202,7 +193,7 @@ class Server:
         `mid_event`: wait for a worker that is handling an event, and kill it meanwhile."""
         before = {who["pid"] for who in self._until(self._ready_workers, "a worker")}
         pid = self._until(self._kill_busy, "a worker with an event") if mid_event else min(before)
-        _kill(pid)
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
         def replaced() -> bool:
             after = {who["pid"] for who in self._ready_workers()}
@@ -229,24 +220,21 @@ class Server:
         """Stop the run. Raises AssertionError, with the log, if it does not stop cleanly."""
         if self._ended:
             return
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            code = self.process.wait(self._timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise AssertionError(f"the run did not stop\n{self.log}") from None
-        finally:
-            self._end()
+        self.process.terminate()
+        until = time.monotonic() + self._timeout
+        while not self._codes and time.monotonic() < until:
+            time.sleep(POLL_INTERVAL)
+        has_stopped = bool(self._codes)
+        self._end()
+        assert has_stopped, f"the run did not stop\n{self.log}"
         # Windows has no exit code for terminate().
+        code = self._codes[0]
         assert code == 0 or sys.platform == "win32", f"exit code {code}\n{self.log}"
 
     def _end(self) -> None:
         self._ended = True
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.process.kill()
+        self.process.read_rest(self._timeout)
         self._folder.cleanup()
 
 
@@ -286,10 +274,8 @@ class StalledClient:
 
     def send(self, data: str | bytes) -> None:
         """Send a message. Raises TimeoutError when the gateway no longer reads, either."""
-        if isinstance(data, str):
-            self._own.send(data.encode(), "text", True, 0.0)
-        else:
-            self._own.send(data, "binary", True, 0.0)
+        data, kind, final = parse_message(data, None, None)
+        self._own.send(data, kind, final, 0.0)
         self._write_output()
 
     def recv(self) -> str | bytes:
@@ -375,15 +361,10 @@ def _options(settings: dict[str, Any]) -> list[str]:
     return found
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment with the same wsraw, and without settings of wsraw."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WSRAW_")}
+def _python_path() -> str:
+    """With it, the run finds this wsraw."""
     package = Path(__file__).resolve().parent.parent.parent
-    paths = [kept.get("PYTHONPATH", "")]
+    paths = [os.environ.get("PYTHONPATH", "")]
     if package.name not in ("site-packages", "dist-packages"):
         paths.insert(0, str(package))
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
-
-
-def _kill(pid: int) -> None:
-    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    return os.pathsep.join(filter(None, paths))
