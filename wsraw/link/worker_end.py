@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from wsraw.link.batches import LARGEST_BATCH, RECORD_COST, ROOM_FOR_ACKS
 from wsraw.link.records import (
@@ -61,15 +61,18 @@ class Outbox:
         """Bytes that the records count for; at most the link's `room`."""
 
 
-class Unencodable(NamedTuple):
+class Unencodable:
     """A record that cannot be encoded: it has values of a wrong type."""
 
-    record: Record
-    error: Exception
-    event: Event | None
-    """The event in which it was commanded, if any."""
-    records: list[Record]
-    """All that was commanded there."""
+    def __init__(
+        self, record: Record, error: Exception, event: Event | None, records: list[Record]
+    ) -> None:
+        self.record = record
+        self.error = error
+        self.event = event
+        """The event in which it was commanded, if any."""
+        self.records = records
+        """All that was commanded there."""
 
 
 def leave_out(wrong: Unencodable) -> list[Record]:
