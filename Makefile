@@ -64,7 +64,6 @@ soak: $(VENV)/.dev
 	$(BIN)/wsraw drill --seconds 120
 	$(BIN)/wsraw drill --seconds 120 --delivery at-most-once
 	$(BIN)/wsraw drill --seconds 120 $(CALM) --kill-gateway-every 2
-	$(BIN)/wsraw drill --seconds 120 $(CALM) --kill-supervisor-every 5
 	$(BIN)/python benchmarks/reloads.py
 	$(BIN)/python benchmarks/burn.py
 

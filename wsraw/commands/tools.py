@@ -77,7 +77,6 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @_every("--reload-every", 5, "Reload the workers this often")
 @_every("--kill-gateway-every", 0, "Kill the gateway this often")
-@_every("--kill-supervisor-every", 0, "Kill the supervisor and restart the run this often")
 @click.option(
     "--delivery",
     type=click.Choice(["at-least-once", "at-most-once"]),

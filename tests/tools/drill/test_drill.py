@@ -137,14 +137,15 @@ def test_a_killed_gateway_loses_its_connections_and_nothing_else() -> None:
     assert data["answered"] + data["cut_off"] == data["sent"]
 
 
-@pytest.mark.parametrize("fault", ["--kill-gateway-every=2", "--kill-supervisor-every=2"])
-def test_handlers_that_do_not_report_ends_breach_nothing(fault: str) -> None:
+def test_handlers_that_do_not_report_ends_breach_nothing() -> None:
     """Handlers of somebody else, in another language for all we know, that echo and no more."""
     worker = f"{sys.executable} -m wsraw worker {ROOT / 'examples' / 'echo.py'}:2"
     options = [option for option in SMALL if "workers" not in option]
-    done = wsraw("drill", *options, *QUIET, "--seconds=5", f"--workers={worker}", fault)
+    done = wsraw(
+        "drill", *options, *QUIET, "--seconds=5", f"--workers={worker}", "--kill-gateway-every=2"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^kills of the (gateway|supervisor) +[1-9]", done.stdout, re.M)
+    assert re.search(r"^kills of the gateway +[1-9]", done.stdout, re.M)
     for figure in (
         "on_close missing",
         "on_close doubled",
@@ -175,16 +176,6 @@ def test_handlers_in_javascript_report_each_close() -> None:
     assert {data[name] for name in ENDS} == {0}
 
 
-def test_after_a_killed_supervisor_no_process_is_left_and_the_drill_goes_on() -> None:
-    done = wsraw("drill", *SMALL, *QUIET, "--seconds=5", "--kill-supervisor-every=2", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    data = json.loads(done.stdout)
-    assert data["supervisor_kills"] >= 1
-    assert {data[name] for name in ENDS} == {0}
-    assert data["failures"] == []
-    assert set(data["disconnected_with_gateway"]) == {"going-away"}
-
-
 def test_a_breach_ends_with_exit_code_1() -> None:
     with faulty(lambda n, data: [data] if n != 3 else [data, data]) as port:
         done = wsraw("drill", f"--connect=127.0.0.1:{port}", *SMALL, "--seconds=1")
@@ -210,7 +201,7 @@ def test_a_drill_without_a_breach_ends_with_exit_code_0() -> None:
         (["--run-dir=/tmp"], "--connect"),
         (["--log=/nowhere/at/all"], "--log"),
         (["--connect=127.0.0.1:1"], "refused"),
-        (["--connect=127.0.0.1:1", "--kill-supervisor-every=1"], "leave out --connect"),
+        (["--connect=127.0.0.1:1", "--hang-every=1"], "leave out --connect"),
         (["--connect=127.0.0.1:1", "--run-dir=/nowhere"], "/nowhere"),
     ],
 )

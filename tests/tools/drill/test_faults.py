@@ -26,26 +26,17 @@ class Sleepers:
         self.bystander = subprocess.Popen(["sleep", "600"])
         self.reloads = 0
         self.refuses = False
-        self.refused = 0
-        self.supervisor_kills = 0
 
     def workers(self) -> Sequence[int]:
         return [process.pid for process in self.processes if process.poll() is None]
 
     def reload(self) -> None:
         if self.refuses:
-            self.refused += 1
             raise DrillError("reload: no")
         self.reloads += 1
 
     def gateway(self) -> int:
         return self.processes[0].pid if self.processes[0].poll() is None else 0
-
-    def kill_supervisor(self) -> None:
-        self.supervisor_kills += 1
-        self.refuses = True
-        eventually(lambda: self.refused, "a reload to be refused")
-        self.refuses = False
 
     def stopped(self) -> list[int]:
         return [pid for pid in self.workers() if _state(pid) == "T"]
@@ -135,16 +126,6 @@ def test_only_the_gateway_is_killed(sleepers: Sleepers) -> None:
     faults.stop()
     assert faults.gateway_kills >= 1
     assert len(sleepers.workers()) == 3
-    assert faults.failures == []
-
-
-def test_a_reload_refused_while_the_supervisor_is_dead_is_not_a_failure(sleepers: Sleepers) -> None:
-    faults = FaultInjection(plan(reload_every=0.01, kill_supervisor_every=0.1), sleepers)
-    faults.start()
-    eventually(lambda: faults.supervisor_kills, "a supervisor to be killed")
-    faults.stop()
-    assert sleepers.refused
-    assert faults.supervisor_kills == sleepers.supervisor_kills
     assert faults.failures == []
 
 

@@ -79,7 +79,7 @@ def _drill(
     letters_before = 0
     if folder is not None:
         letters_before = count_dead_letters(folder)
-        control = RunControl(folder, run)
+        control = RunControl(folder)
         # Fail now if the run cannot be controlled.
         control.workers()
     faults = FaultInjection(plan, control)
@@ -166,7 +166,6 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "stops": faults.stops,
         "reloads": faults.reloads,
         "gateway_kills": faults.gateway_kills,
-        "supervisor_kills": faults.supervisor_kills,
         "hangs": seen.hangs,
         "hangs_unfinished": unfinished,
         # With at-most-once, the message that hung is not repeated, and never a dead letter.
@@ -192,6 +191,5 @@ async def _show_progress(load: Load, faults: FaultInjection) -> None:
             f"{faults.reloads} reloads"
         )
         if load.plan.kills_gateways:
-            above = faults.gateway_kills + faults.supervisor_kills
-            text += f", {above} kills of gateway and supervisor"
+            text += f", {faults.gateway_kills} kills of the gateway"
         print(f"{start}{text}", end=end, file=sys.stderr, flush=True)

@@ -32,9 +32,6 @@ class Target(Protocol):
     def gateway(self) -> int:
         """The pid of the gateway; 0 while it must not be killed."""
 
-    def kill_supervisor(self) -> None:
-        """Kill the supervisor and start the run again; returns when clients are served."""
-
     def reload(self) -> None:
         """Replace all workers; returns when that is done."""
 
@@ -48,7 +45,6 @@ class FaultInjection:
         self.stops = 0
         self.reloads = 0
         self.gateway_kills = 0
-        self.supervisor_kills = 0
         self.failures: list[str] = []
         """What the run was asked for and did not do."""
         self._plan = plan
@@ -59,8 +55,6 @@ class FaultInjection:
         self._is_load_over = threading.Event()
         self._gateway_lock = threading.Lock()
         """Held while a gateway is killed, and while the load ends."""
-        self._is_supervisor_dead = False
-        self._supervisor_deaths = 0
         self._threads = [
             threading.Thread(target=self._repeat, args=(every, inject, until), daemon=True)
             for every, inject, until in (
@@ -68,7 +62,6 @@ class FaultInjection:
                 (plan.stop_every if CAN_SUSPEND else 0.0, self._suspend, self._over),
                 (plan.reload_every, self._reload, self._over),
                 (plan.kill_gateway_every, self._kill_gateway, self._is_load_over),
-                (plan.kill_supervisor_every, self._kill_supervisor, self._is_load_over),
             )
             if every and target is not None
         ]
@@ -100,13 +93,10 @@ class FaultInjection:
             due = max(due + every, time.monotonic())
             if until.wait(due - time.monotonic()):
                 break
-            deaths = self._supervisor_deaths
             try:
                 inject()
             except DrillError as error:
-                # A run whose supervisor is dead may refuse anything.
-                if deaths == self._supervisor_deaths and not self._is_supervisor_dead:
-                    self.failures.append(str(error))
+                self.failures.append(str(error))
 
     def _kill(self) -> None:
         self.kills += self._signal(self._choose(), KILL)
@@ -130,16 +120,6 @@ class FaultInjection:
         with self._gateway_lock:
             if not self._is_load_over.is_set():
                 self.gateway_kills += self._signal(pid, KILL)
-
-    def _kill_supervisor(self) -> None:
-        self._is_supervisor_dead = True
-        self._supervisor_deaths += 1
-        try:
-            self._target.kill_supervisor()
-        except DrillError as error:
-            self.failures.append(str(error))
-        self._is_supervisor_dead = False
-        self.supervisor_kills += 1
 
     def _reload(self) -> None:
         self._target.reload()

@@ -37,7 +37,6 @@ class Plan:
     stop_for: float = 2.0
     reload_every: float = 5.0
     kill_gateway_every: float = 0.0
-    kill_supervisor_every: float = 0.0
     delivery: str = "at-least-once"
     handler_timeout: float = 2.0
     """Of a run that the drill starts, if there are hangs."""
@@ -47,14 +46,12 @@ class Plan:
     @property
     def kills_gateways(self) -> bool:
         """Whether connections are lost with their gateway."""
-        return bool(self.kill_gateway_every or self.kill_supervisor_every)
+        return self.kill_gateway_every > 0
 
     @property
     def workers_die(self) -> bool:
         """Whether workers die or are replaced, so that a connection may be without one."""
-        return bool(
-            self.kill_every or self.stop_every or self.reload_every or self.kill_supervisor_every
-        )
+        return bool(self.kill_every or self.stop_every or self.reload_every)
 
     def __post_init__(self) -> None:
         """Raises DrillError."""
@@ -70,19 +67,14 @@ class Plan:
             self.address()
         elif self.run_dir:
             raise DrillError("--run-dir needs --connect HOST:PORT of the same run")
-        if self.connect and self.kill_supervisor_every:
-            raise DrillError(
-                "--kill-supervisor-every needs a run that the drill can start again: leave out "
-                "--connect"
-            )
         if self.connect and self.hang_every:
             raise DrillError(
                 "--hang-every needs a run with the drill's own handlers: leave out --connect"
             )
         if self.hang_every and self.kills_gateways:
             raise DrillError(
-                "--hang-every cannot be used with --kill-gateway-every or --kill-supervisor-every: "
-                "the message that hangs would be lost with the gateway"
+                "--hang-every cannot be used with --kill-gateway-every: the message that hangs "
+                "would be lost with the gateway"
             )
 
     def address(self) -> tuple[str, int]:

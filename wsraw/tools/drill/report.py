@@ -41,7 +41,6 @@ LABELS: Final = {
     "stops": "suspended workers",
     "reloads": "reloads",
     "gateway_kills": "kills of the gateway",
-    "supervisor_kills": "kills of the supervisor",
     "dead_letters": "dead letters",
 }
 """The rows of the table."""
@@ -57,7 +56,6 @@ OF_GATEWAYS: Final = {
     "connects_lost",
     "closes_unheld",
     "gateway_kills",
-    "supervisor_kills",
 }
 """Rows only for drills that kill gateways."""
 

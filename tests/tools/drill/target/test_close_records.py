@@ -99,7 +99,6 @@ def test_a_disconnection_is_judged_by_delivery_mode_and_cause(
     [
         ("eof", "gateway-died", True),
         ("connection reset by peer", "gateway-died", True),
-        ("1001 the server is going away", "going-away", True),
         ("eof", "worker-died", False),
         ("1011 internal error", "gateway-died", False),
         ("1008", "", False),

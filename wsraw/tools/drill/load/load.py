@@ -210,7 +210,7 @@ class Load:
     def _record_failed_connect(self, how: str) -> None:
         # While a gateway is replaced no connect is refused, but an accepted one can be lost.
         was_accepted = not how.startswith("connect: ")
-        if self.plan.kill_supervisor_every or (was_accepted and self.plan.kills_gateways):
+        if was_accepted and self.plan.kills_gateways:
             self.figures.connects_lost += 1
         else:
             self.figures.refused[how] += 1

@@ -104,15 +104,11 @@ class CloseRecords:
         return Counter(end.cause or end.how for end in self._disconnected() if self._is_lost(end))
 
     def _is_lost(self, end: ConnectionEnd) -> bool:
-        # going-away is what a gateway sends whose supervisor is dead.
-        may_be = end.cause in ("", "gateway-died", "going-away")
-        return may_be and self.looks_lost(end.how)
+        return end.cause in ("", "gateway-died") and self.looks_lost(end.how)
 
     def looks_lost(self, how: str) -> bool:
         """Whether the client could see this if its gateway has died."""
-        return self._gateway_dies and how.startswith(
-            ("eof", "connection reset", "broken pipe", "1001")
-        )
+        return self._gateway_dies and how.startswith(("eof", "connection reset", "broken pipe"))
 
 
 def _is_promised(end: ConnectionEnd, delivery: str) -> bool:

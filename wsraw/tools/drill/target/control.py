@@ -9,7 +9,6 @@ from typing import Any, Final
 from wsraw.supervisor.control import client
 from wsraw.supervisor.decisions.restarts import STABLE_AFTER
 from wsraw.tools.drill.plan import DrillError
-from wsraw.tools.drill.target.run import Run
 
 STATUS_TIMEOUT: Final = 10.0
 RELOAD_TIMEOUT: Final = 60.0
@@ -19,10 +18,8 @@ RELOAD_TIMEOUT: Final = 60.0
 class RunControl:
     """A run, by its folder. Methods raise DrillError."""
 
-    def __init__(self, folder: Path, run: Run | None = None) -> None:
-        """`run` is the same one, if it is the drill's own."""
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._run = run
 
     def status(self) -> dict[str, Any]:
         """What `wsraw status --json` shows."""
@@ -47,11 +44,6 @@ class RunControl:
         gateway = self.status()["gateway"]
         stable = gateway["state"] == "ready" and gateway["age"] > 1.5 * STABLE_AFTER
         return gateway["pid"] or 0 if stable else 0
-
-    def kill_supervisor(self) -> None:
-        """Kill the supervisor and start the run again."""
-        assert self._run is not None
-        self._run.restart()
 
     def reload(self) -> None:
         self._ask("reload", RELOAD_TIMEOUT)

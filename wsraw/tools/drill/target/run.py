@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +27,7 @@ ORPHAN_TIMEOUT: Final = 20.0
 
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 60.0
+POLL_INTERVAL: Final = 0.01
 LAST_LINES: Final = 30
 """Of the log, shown if the run did not start or stop as it should."""
 
@@ -52,30 +52,17 @@ class Run:
         """Whether a process was left at the end."""
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._address: Address | None = None
-        self._code: int | None = None
-        self._changed = threading.Condition()
-        """Notified when the run listens and when it has ended."""
-        self._plan = plan
-        self._handlers = handlers
-        self._process: Process
-        self._start("127.0.0.1:0")
-
-    @property
-    def address(self) -> Address:
-        assert self._address is not None
-        return self._address
-
-    def _start(self, listen: str) -> None:
-        settings = _settings(self._plan, self.folder, self._handlers, listen)
-        self._address = self._code = None
+        self._codes: list[int] = []
+        """The exit code, once the run has ended."""
+        settings = _settings(plan, self.folder, handlers)
         self._process = Process(
             [sys.executable, "-P", "-m", "wsraw.tools.drill.target.child", settings],
             {VARIABLE: str(self.close_log), **_python_path()},
             on_line=self._take_line,
-            on_exit=self._exited,
+            on_exit=self._codes.append,
         )
         try:
-            self._wait(lambda: self._address or self._code is not None, START_TIMEOUT)
+            self._wait(lambda: self._address or self._codes, START_TIMEOUT)
         except BaseException:
             # Interrupted while nothing else can stop the run.
             self.kill()
@@ -83,10 +70,15 @@ class Run:
         if self._address is None:
             self.kill()
             raise DrillError("the run did not start:\n" + self.last_lines())
+        self.address: Address = self._address
 
     def _wait(self, condition: Callable[[], object], timeout: float) -> bool:
-        with self._changed:
-            return bool(self._changed.wait_for(condition, timeout))
+        until = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > until:
+                return False
+            time.sleep(POLL_INTERVAL)
+        return True
 
     def _take_line(self, line: str) -> None:
         log = self._log
@@ -95,33 +87,7 @@ class Run:
         self._lines.append(line)
         found = re.search(r" wsraw: listening on ws://(\S+):(\d+) ", line)
         if found and self._address is None:
-            with self._changed:
-                self._address = (found[1], int(found[2]))
-                self._changed.notify_all()
-
-    def _exited(self, code: int) -> None:
-        with self._changed:
-            self._code = code
-            self._changed.notify_all()
-
-    def restart(self) -> None:
-        """Kill the supervisor, wait until all processes have ended, and start the run again at the
-        same address. Raises DrillError."""
-        self._kill_process()
-        if self._is_left():
-            raise DrillError("a process of the run is left after the death of its supervisor")
-        host, port = self.address
-        self._start(f"{host}:{port}")
-
-    def _is_left(self) -> bool:
-        """Whether a process is left after the supervisor's end. Each of them holds the lock of
-        the run folder (docs/worker-protocol.md, rule 19)."""
-        until = time.monotonic() + ORPHAN_TIMEOUT
-        while folders.is_live(self.folder):
-            if time.monotonic() > until:
-                return True
-            time.sleep(0.01)
-        return False
+            self._address = (found[1], int(found[2]))
 
     def last_lines(self) -> str:
         return "\n".join(self._lines)
@@ -129,35 +95,33 @@ class Run:
     def stop(self, keep_folder: bool) -> int:
         """Stop gracefully; returns the exit code."""
         self._process.terminate()
-        if not self._wait(lambda: self._code is not None, STOP_TIMEOUT):
+        if not self._wait(lambda: self._codes, STOP_TIMEOUT):
             self.kill()
         self._process.read_rest(STOP_TIMEOUT)
         self._close_log()
-        self.orphaned = self._is_left()
+        # Each process of the run holds the lock of its folder (docs/worker-protocol.md, rule 19).
+        self.orphaned = not self._wait(lambda: not folders.is_live(self.folder), ORPHAN_TIMEOUT)
         if not keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-        return self._code or 0
+        return self._codes[0]
 
     def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None
 
-    def _kill_process(self) -> None:
-        self._process.kill()
-        self._wait(lambda: self._code is not None, STOP_TIMEOUT)
-        self._process.read_rest(STOP_TIMEOUT)
-
     def kill(self) -> None:
         """Kill the supervisor; its children notice (docs/worker-protocol.md, rule 19)."""
-        self._kill_process()
+        self._process.kill()
+        self._wait(lambda: self._codes, STOP_TIMEOUT)
+        self._process.read_rest(STOP_TIMEOUT)
         self._close_log()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _settings(plan: Plan, folder: Path, handlers: Path, listen: str) -> str:
+def _settings(plan: Plan, folder: Path, handlers: Path) -> str:
     options: dict[str, Any] = {
-        "listen": (listen,),
+        "listen": ("127.0.0.1:0",),
         "workers": (*((f"{handlers}:{plan.workers}",) if plan.workers else ()), *plan.also),
         "run_dir": str(folder),
         "delivery": plan.delivery,
