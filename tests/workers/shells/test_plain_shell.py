@@ -44,6 +44,7 @@ class Linked:
         self.stopper = Stopper(bell)
         self.thread = threading.Thread(target=self.run, args=(bell,))
         self.thread.start()
+        assert self.router.poll(1000 * DEADLINE), "the shell does not connect"
         self.identity = self.router.recv_multipart()[0]
         hello = Hello(1, "default", "i", "python", "t", 10_000, 1)
         self.end.welcome(hello, 7, 1, range(CON + 1, CON + 100))
@@ -54,7 +55,7 @@ class Linked:
         handlers = Handlers(SimpleNamespace(on_message=lambda msg, con: self.handle(msg, con)))
         runtime = Runtime(link, handlers, "close", threading.get_ident)
         api.install(runtime, self.stopper.call_soon)
-        PlainShell(runtime, Dealer(self.endpoint, bell), self.stopper, self.endpoint).run()
+        PlainShell(runtime, Dealer(self.endpoint, bell), self.stopper).run()
         bell.close()
 
     def give(self, count: int) -> None:
