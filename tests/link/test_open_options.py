@@ -175,7 +175,7 @@ def test_any_options_are_accepted_or_raise_value_error(
     except ValueError:
         return
     assert found.kind in ("raw", "websocket")
-    assert found.timeout is None or 0 <= found.timeout <= 1e9
+    assert found.connect_timeout is None or 0 <= found.connect_timeout <= 1e9
     assert "\0" not in found.shown
     for name, value in found.headers:
         assert f"{name}: {value}".encode("latin-1").isascii() or value

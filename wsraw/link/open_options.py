@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from wsraw.link.records import Open
-from wsraw.link.rules import NAME, OF_REQUESTS, header_problem, split_host_port
+from wsraw.link.rules import NAME, OF_REQUESTS, QUOTED, header_problem, split_host_port
 
 LONGEST_TIMEOUT: Final = 1e9
 """Seconds; a clock that adds more loses its milliseconds, or its mind."""
@@ -30,10 +30,6 @@ LONGEST_NAME: Final = 1024
 
 LONGEST_HOST: Final = 255
 """Characters of a host's name (RFC 1035, section 2.3.4)."""
-
-
-QUOTED: Final = 80
-"""Characters of what was asked for that an error quotes."""
 
 
 class Target(NamedTuple):
@@ -59,22 +55,22 @@ class Opening(NamedTuple):
     headers: list[tuple[str, str]]
     """What the request of a WebSocket says beside the handshake; later ones replace earlier ones.
     Host is the first of them."""
-    subprotocols: list[str]
-    during: int
-    """The connection whose event asks for it; 0: none does."""
-    couple: int | None
-    """The connection that shares flow control with it; 0: none does, None: that of `during`."""
-    name: str
-    reconnect: bool
-    timeout: float | None
-    """Seconds until it must be open; None: as the gateway is set."""
-    deflate: bool | None
-    verify: bool
-    ca: str
-    cert: str
-    key: str
     server_name: str
     """Who a server with TLS must prove to be."""
+    subprotocols: Sequence[str] = ()
+    during: int = 0
+    """The connection whose event asks for it; 0: none does."""
+    couple: int | None = None
+    """The connection that shares flow control with it; 0: none does, None: that of `during`."""
+    name: str = ""
+    reconnect: bool = False
+    connect_timeout: float | None = None
+    """Seconds until it must be open; None: as the gateway is set."""
+    deflate: bool | None = None
+    verify: bool = True
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
 
 
 def check(open_: Open) -> Opening:
@@ -91,35 +87,19 @@ def check(open_: Open) -> Opening:
         raise ValueError(
             f"cannot open {_brief(shown)}: only a WebSocket can log in with user:password@"
         )
-    url, headers = "", []
+    url, headers, added = "", [], options.pop("headers", {})
     if is_websocket:
         url = _path_of(open_, shown)
-        headers = _headers_of(open_, target, login, options.get("headers", {}))
-    server_name = options.get("server_name") or target.host.partition("%")[0]
+        headers = _headers_of(open_, target, login, added)
+    server_name = options.pop("server_name", "") or target.host.partition("%")[0]
     if target.tls:
         _check_server_name(server_name)
     if options.get("key") and not options.get("cert"):
         raise ValueError("the option key needs the option cert")
-    return Opening(
-        shown,
-        target,
-        "websocket" if is_websocket else "raw",
-        login,
-        url,
-        headers,
-        list(options.get("subprotocols", ())),
-        options.get("during", 0),
-        options.get("couple", 0) if "couple" in open_.options else None,
-        options.get("name", ""),
-        options.get("reconnect", False),
-        options.get("connect_timeout"),
-        options.get("deflate"),
-        options.get("verify", True),
-        options.get("ca", ""),
-        options.get("cert", ""),
-        options.get("key", ""),
-        server_name,
-    )
+    if "couple" in open_.options:
+        options.setdefault("couple", 0)
+    kind = "websocket" if is_websocket else "raw"
+    return Opening(shown, target, kind, login, url, headers, server_name, **options)
 
 
 def _brief(text: str) -> str:

@@ -29,7 +29,9 @@ def dialed(
         con.websocket = WebSocket.client(settings, opening)
     else:
         con.inf = RAW_INF
-    timeout = settings.connect_timeout if opening.timeout is None else opening.timeout
+    timeout = opening.connect_timeout
+    if timeout is None:
+        timeout = settings.connect_timeout
     con.keepalive.arm(float(timeout), now)
     return con
 
