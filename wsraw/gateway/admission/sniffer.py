@@ -78,7 +78,7 @@ class Finding(Enum):
     """What the bytes so far say."""
 
     UNKNOWN = "unknown"
-    """They can still become anything."""
+    """The bytes can still become anything."""
     RAW = "raw"
     HTTP = "http"
     """The request line is valid, the head is not complete."""

@@ -307,7 +307,7 @@ class Codec:
 
     @property
     def unfinished(self) -> int:
-        """Bytes held for a frame that is being inflated."""
+        """Bytes kept for a frame that is being inflated."""
         job = self._inflation
         return job.size + len(job.piece) + len(job.rest) if job is not None else 0
 

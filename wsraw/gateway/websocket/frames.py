@@ -118,7 +118,7 @@ class FrameReader:
         """Bytes that are kept; the next frame begins at `_at`."""
         self._at = 0
         self.needed = 0
-        """Bytes of that frame, if it is known and not all have arrived."""
+        """Bytes of that frame, if its head is complete and its payload is not."""
         self._payload_at = 0
         """Where the payload of such a frame begins in it."""
         self._checked = 0
@@ -170,8 +170,9 @@ class FrameReader:
                 start += 4
             after = start + size
             if after > end:
-                self.needed = after - at
-                self._payload_at = start - at
+                if start <= end:
+                    self.needed = after - at
+                    self._payload_at = start - at
                 break
             if not mask_bit:
                 payload = data[start:after]
@@ -214,7 +215,7 @@ class FrameReader:
             return bytes(rest[at:] + data if data else rest), 0 if data else at
         missing = self.needed - len(rest)
         if len(data) < missing:
-            # It grows in place.
+            # It grows in place: joined anew with each read it would cost the square of its length.
             self._rest = rest = bytearray(rest) if isinstance(rest, bytes) else rest
             rest += data
             self._check_begun()
@@ -264,7 +265,7 @@ class FrameReader:
     def begun(self, at: int) -> bytes:
         """What has arrived of its payload, without the first `at` bytes."""
         rest, start = self._rest, self._payload_at
-        if not self._mask_bit or len(rest) <= start:
+        if not self._mask_bit:
             return bytes(rest[start + at :])
         # The mask repeats every 4 bytes.
         behind = at & 3

@@ -82,7 +82,7 @@ class WebSocket:
         self._codec: deflate.Codec | None = None
         self.writer = MessageWriter(is_client)
         self._is_plain = False
-        """It is open and no message is under way, so frames can be messages as they are."""
+        """Open, and no message is under way: frames can be messages as they are."""
         self._skips_data = False
         self.busy = False
         """More frames have arrived, or they inflate to more, than is parsed in a turn. Receive b""
