@@ -89,7 +89,6 @@ class Gateway:
         self._context = new_context()
         self._wire = WorkerSocket(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.registry, self.sessions, self._wire)
-        self._remote: Remote | None = None
         self._control = ControlSocket(self._context, control) if control else None
         self._decoder = rec.Decoder(str, rec.FromSupervisor)
         self._token = token
@@ -112,16 +111,8 @@ class Gateway:
             sock = adopt(given[index]) if given else None
             self.sockets.listen(parse_listen(text, self.settings), sock)
         if self.settings.worker_listen:
-            sessions, counters = self.sessions, self.registry.counters
-            self._remote = Remote(
-                self.loop,
-                self.settings,
-                self._context,
-                counters,
-                sessions.workers,
-                sessions.add_remote,
-            )
-            self._links.add_remote(self._remote)
+            known, add = self.sessions.workers, self.sessions.add_remote
+            self._links.add_remote(Remote(self.loop, self.registry, self._context, known, add))
         if not self.settings.max_connections:
             self.sockets.admission.most = self.sockets.descriptors.most_connections()
         self._report_addresses()
@@ -148,9 +139,7 @@ class Gateway:
     def close(self) -> None:
         """Free everything."""
         self.sockets.close()
-        self._wire.close()
-        if self._remote is not None:
-            self._remote.close()
+        self._links.close()
         if self._control is not None:
             self._control.close()
         self._context.term()

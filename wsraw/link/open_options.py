@@ -10,6 +10,7 @@ import base64
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -76,7 +77,9 @@ class Opening(NamedTuple):
 def check(open_: Open) -> Opening:
     """Read an `open`. Raises ValueError, with what to write instead, for what cannot be done."""
     for field in ("target", "protocol", "url", "host", "orig"):
-        _check_text(field, getattr(open_, field), MOST_REQUEST)
+        why = _text(MOST_REQUEST)(getattr(open_, field))
+        if why:
+            raise ValueError(f"{field} must be {why}")
     options = _options_of(open_)
     if open_.protocol not in ("raw", "websocket"):
         raise ValueError(f"protocol {_brief(open_.protocol)} is neither 'raw' nor 'websocket'")
@@ -262,18 +265,14 @@ def _options_of(open_: Open) -> dict[str, Any]:
     return options
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _flag(value: object) -> str:
     return "" if isinstance(value, bool) else "true or false"
 
 
 def _seconds(value: Any) -> str:
-    if _is_number(value) and 0 <= value <= LONGEST_TIMEOUT:
-        return ""
-    return f"a number of seconds from 0 to {LONGEST_TIMEOUT:.0f}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    good = is_number and 0 <= value <= LONGEST_TIMEOUT
+    return "" if good else f"a number of seconds from 0 to {LONGEST_TIMEOUT:.0f}"
 
 
 def _id(value: Any) -> str:
@@ -281,17 +280,15 @@ def _id(value: Any) -> str:
     return "" if is_id else "the id of a connection"
 
 
-def _text(longest: int) -> Callable[[object], str]:
+def _text(longest: int, what: str = "a string") -> Callable[[object], str]:
     def test(value: object) -> str:
         good = isinstance(value, str) and len(value) <= longest and _is_unicode(value)
-        return "" if good else f"a string of at most {longest} characters"
+        return "" if good else f"{what} of at most {longest} characters"
 
     return test
 
 
-def _pem(value: object) -> str:
-    good = isinstance(value, str) and len(value) <= MOST_PEM and _is_unicode(value)
-    return "" if good else f"a text in PEM form of at most {MOST_PEM} characters"
+_pem: Final = _text(MOST_PEM, "a text in PEM form")
 
 
 def _headers(value: Any) -> str:
@@ -302,12 +299,12 @@ def _headers(value: Any) -> str:
 
 
 def _names(value: Any) -> str:
-    good = isinstance(value, list | tuple) and all(
-        isinstance(name, str) and NAME.fullmatch(name) for name in value
+    good = (
+        isinstance(value, list | tuple)
+        and all(isinstance(name, str) and NAME.fullmatch(name) for name in value)
+        and sum(map(len, value)) <= MOST_REQUEST
     )
-    if good and sum(map(len, value)) <= MOST_REQUEST:
-        return ""
-    return "a list of names"
+    return "" if good else "a list of names"
 
 
 _TESTS: Final[dict[str, Callable[[Any], str]]] = {
@@ -327,11 +324,6 @@ _TESTS: Final[dict[str, Callable[[Any], str]]] = {
 }
 
 
-def _check_text(field: str, value: object, longest: int) -> None:
-    if not isinstance(value, str) or len(value) > longest or not _is_unicode(value):
-        raise ValueError(f"{field} must be a string of at most {longest} characters")
-
-
 def _is_unicode(text: str) -> bool:
     """Half a surrogate pair, as broken JSON has it, cannot be sent."""
     try:
@@ -346,15 +338,11 @@ _SERVER_NAME: Final = re.compile(r"(?!\.)[-_.0-9a-zA-Z]+")
 
 def _check_server_name(name: str) -> None:
     """What TLS can ask a server for: a host's name, or an address."""
-    try:
+    with suppress(ValueError):
         ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    else:
         return
-    try:
+    plain = ""
+    with suppress(UnicodeError):
         plain = name.encode("idna").decode()
-    except UnicodeError:
-        plain = ""
     if not _SERVER_NAME.fullmatch(plain):
         raise ValueError(f"{_brief(name)} cannot be the name of a server: give server_name")

@@ -606,22 +606,14 @@ def _with_binary_data(raw: msgspec.Raw) -> bytes:
     msgspec refuses ``str | bytes`` in one field, and invalid UTF-8 in a ``str``. Raises LookupError
     where the record has no such field.
     """
-    parts = [bytes(part) for part in msgspec.msgpack.decode(raw, type=list[msgspec.Raw])]
+    parts: list[Any] = msgspec.msgpack.decode(raw, type=list[msgspec.Raw])
     field = _DATA_FIELD[msgspec.msgpack.decode(parts[0], type=str)]
-    part = parts[field]
+    part = bytes(parts[field])
     first = part[0]
     # The four ways to write a str: fixstr, str 8, str 16, str 32 (MessagePack specification).
     skip = 1 if 0xA0 <= first <= 0xBF else {0xD9: 2, 0xDA: 3, 0xDB: 5}[first]
-    parts[field] = encode(part[skip:])
-    return _array_head(len(parts)) + b"".join(parts)
-
-
-def _array_head(count: int) -> bytes:
-    if count < 16:
-        return bytes((0x90 | count,))
-    if count < 1 << 16:
-        return b"\xdc" + count.to_bytes(2, "big")
-    return b"\xdd" + count.to_bytes(4, "big")
+    parts[field] = part[skip:]
+    return encode(parts)
 
 
 def worker_decoder() -> Decoder:

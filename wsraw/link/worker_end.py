@@ -8,7 +8,6 @@ Nothing that a gateway sends raises.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -75,13 +74,6 @@ class Unencodable:
         """All that was commanded there."""
 
 
-def leave_out(wrong: Unencodable) -> list[Record]:
-    """Send nothing of what the event has commanded, and warn."""
-    tag = type(wrong.record).__struct_config__.tag
-    warnings.warn(f"{tag} cannot be encoded: {wrong.error}", RuntimeWarning, stacklevel=2)
-    return []
-
-
 class _Batch:
     """A batch that is being filled."""
 
@@ -128,7 +120,7 @@ class WorkerEnd:
         """Connections that it knows; a hello lists them."""
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
-        self.replace: Callable[[Unencodable], list[Record]] = leave_out
+        self.replace: Callable[[Unencodable], list[Record]] = lambda wrong: []
         """Called with what cannot be encoded; gives what is sent instead of all that the event has
         commanded. The event is acked, as if its handler had raised."""
         self._hello = Hello(

@@ -62,7 +62,7 @@ def test_pauses_between_attempts_double_up_to_a_bound() -> None:
 
 def test_jitter_shortens_a_pause_by_half_at_most() -> None:
     at = Reopening(name="feed")
-    at.harness.sessions._reconnects._random = lambda: 0.0
+    at.harness.sessions._random = lambda: 0.0
     at.fail(at.next())
     assert at.next().dial_at == r.FIRST_DELAY / 2
 

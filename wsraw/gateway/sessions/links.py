@@ -123,28 +123,26 @@ class Links:
         return self._routers[identity[0]].send(identity, data)
 
     def _send(self, worker: Worker, batch: bytes) -> None:
-        unsent = self._unsent.get(worker)
-        if unsent is not None:
-            unsent.append(batch)
-            self._unsent_bytes[worker] += len(batch)
-            self._registry.flow.hold(len(batch))
-            if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self.dying:
-                self._forget_unsent(worker)
-                self._sessions.end_unread(worker, self._loop.now)
-                # What it held is for others, in a turn that does not wait.
-                self._loop.wake_at(self._loop.now)
-            return
-        sent = self._transmit(worker.session.identity, batch)
-        if sent is Sent.FULL:
+        if worker not in self._unsent:
+            sent = self._transmit(worker.session.identity, batch)
+            if sent is Sent.GONE:
+                self._lost(worker)
+            if sent is not Sent.FULL:
+                return
             # It is sent in order once there is room; until then this worker gets no new events.
             if not self._unsent:
                 self._loop.call_later(RETRY, self._send_rest)
-            self._unsent[worker] = deque((batch,))
-            self._unsent_bytes[worker] = len(batch)
-            self._registry.flow.hold(len(batch))
+            self._unsent[worker] = deque()
+            self._unsent_bytes[worker] = 0
             worker.window.choked = True
-        elif sent is Sent.GONE:
-            self._lost(worker)
+        self._unsent[worker].append(batch)
+        self._unsent_bytes[worker] += len(batch)
+        self._registry.flow.hold(len(batch))
+        if self._unsent_bytes[worker] > UNSENT_LIMIT and worker not in self.dying:
+            self._forget_unsent(worker)
+            self._sessions.end_unread(worker, self._loop.now)
+            # What it held is for others, in a turn that does not wait.
+            self._loop.wake_at(self._loop.now)
 
     def _forget_unsent(self, worker: Worker) -> None:
         del self._unsent[worker]
@@ -258,3 +256,8 @@ class Links:
         for wire in self._wires:
             pending = pending or wire.pending()
         return pending
+
+    def close(self) -> None:
+        """Close the sockets; what is still to be read or sent is lost with us."""
+        for wire in self._wires:
+            wire.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 
 class Orphans:
@@ -48,12 +49,9 @@ class Orphans:
     def kill_all(self) -> None:
         """End those that are left, and forget them."""
         for n, pid in list(self._pids.items()):
-            descriptor = self._descriptors.get(n)
-            try:
-                if sys.platform == "linux" and descriptor is not None:
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            with suppress(OSError):
+                if sys.platform == "linux" and n in self._descriptors:
+                    signal.pidfd_send_signal(self._descriptors[n], signal.SIGKILL)
                 else:
                     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            except OSError:
-                pass
             self.discard(n)

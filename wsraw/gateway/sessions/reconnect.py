@@ -31,44 +31,38 @@ WANTED: Final = {"handler", "going-away", "owner-left"}
 """Causes of a wanted end, after which there is no successor."""
 
 
-class Reconnects:
-    """Opens successors, with backoff and jitter so that thousands do not come back at once."""
+def reopen_ended(registry: Registry, random: Callable[[], float], now: float) -> None:
+    """Once a turn: open successors of connections that have ended, with backoff, and with jitter so
+    that thousands do not come back at once."""
+    ended, registry.ended = registry.ended, []
+    for entry in ended:
+        try:
+            _reopen(registry, entry, random, now)
+        except Exception as error:
+            registry.fault(entry.con, error, now)
 
-    def __init__(self, registry: Registry, random: Callable[[], float]) -> None:
-        self._registry = registry
-        self._random = random
 
-    def reopen(self, now: float) -> None:
-        """Once a turn: open successors of connections that have ended."""
-        ended, self._registry.ended = self._registry.ended, []
-        for entry in ended:
-            try:
-                self._reopen(entry, now)
-            except Exception as error:
-                self._registry.fault(entry.con, error, now)
-
-    def _reopen(self, entry: Entry, now: float) -> None:
-        reopening, entry.reopening = entry.reopening, None
-        registry = self._registry
-        if reopening is None or registry.stopping or entry.con.ending.cause in WANTED:
-            return
-        attempts = 0 if now - entry.con.keepalive.opened_at > STABLE_AFTER else reopening.attempts
-        # A night without the server would double the delay more often than a float can hold.
-        doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
-        delay = min(LONGEST_DELAY, doubled) * (0.5 + self._random() / 2)
-        about = {"reconnects": attempts + 1}
-        con = dialed(registry.ids.new(), reopening.asked, registry.settings, about, now + delay)
-        successor = registry.add(con, registry.pool(entry.pool.name), now)
-        successor.reopening = Reopening(reopening.asked, attempts + 1)
-        registry.flow.keep(successor, size_of(reopening.asked))
-        successor.dial_at = now + delay
-        successor.name = entry.name
-        if entry.owner is not None and entry.owner.session.state is not GONE:
-            successor.owner = entry.owner
-            entry.owner.ties.add(successor)
-        holder = entry.holder
-        if holder is not None and holder.session.state is READY:
-            registry.dispatcher.hold(successor, holder)
-        successor.heard = True
-        registry.succeed(entry, successor)
-        registry.to_dial.append(successor)
+def _reopen(registry: Registry, entry: Entry, random: Callable[[], float], now: float) -> None:
+    reopening, entry.reopening = entry.reopening, None
+    if reopening is None or registry.stopping or entry.con.ending.cause in WANTED:
+        return
+    attempts = 0 if now - entry.con.keepalive.opened_at > STABLE_AFTER else reopening.attempts
+    # A night without the server would double the delay more often than a float can hold.
+    doubled = FIRST_DELAY * 2.0 ** min(attempts, MOST_DOUBLINGS)
+    delay = min(LONGEST_DELAY, doubled) * (0.5 + random() / 2)
+    about = {"reconnects": attempts + 1}
+    con = dialed(registry.ids.new(), reopening.asked, registry.settings, about, now + delay)
+    successor = registry.add(con, registry.pool(entry.pool.name), now)
+    successor.reopening = Reopening(reopening.asked, attempts + 1)
+    registry.flow.keep(successor, size_of(reopening.asked))
+    successor.dial_at = now + delay
+    successor.name = entry.name
+    if entry.owner is not None and entry.owner.session.state is not GONE:
+        successor.owner = entry.owner
+        entry.owner.ties.add(successor)
+    holder = entry.holder
+    if holder is not None and holder.session.state is READY:
+        registry.dispatcher.hold(successor, holder)
+    successor.heard = True
+    registry.succeed(entry, successor)
+    registry.to_dial.append(successor)

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable, Container
 from typing import Any
 
-from wsraw.config.settings import Settings
-from wsraw.gateway.counters import Counters
+from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.transport import Gatekeeper, RemoteSocket
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
@@ -22,16 +21,16 @@ class Remote:
     def __init__(
         self,
         loop: Loop,
-        settings: Settings,
+        registry: Registry,
         context: Any,
-        counters: Counters,
         known: Container[bytes],
         add: Callable[[bytes, RemoteWorker, float], bool],
     ) -> None:
         """`known`: identities that have been added; `add` says whether to listen to a worker.
         Raises OSError or ValueError, with a text that says what to do."""
+        settings = registry.settings
         self._loop = loop
-        self._counters = counters
+        self._counters = registry.counters
         self._add = add
         self._keys: AllowedKeys | None = None
         self._keeper: Gatekeeper | None = None
@@ -98,8 +97,3 @@ class Remote:
                 return False
             remote = RemoteWorker(address, key.name, key.pools)
         return self._add(identity, remote, self._loop.now)
-
-    def close(self) -> None:
-        """Free everything."""
-        for wire in self.wires:
-            wire.close()

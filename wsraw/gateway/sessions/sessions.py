@@ -20,7 +20,7 @@ from wsraw.gateway.delivery.worker import RemoteWorker
 from wsraw.gateway.sessions.backlog import Backlog
 from wsraw.gateway.sessions.commands import Commands
 from wsraw.gateway.sessions.dead_letters import dead_letter
-from wsraw.gateway.sessions.reconnect import Reconnects
+from wsraw.gateway.sessions.reconnect import reopen_ended
 from wsraw.gateway.sessions.tokens import Tokens
 from wsraw.link.gateway_end import LONGEST_WHY, refusal, who
 from wsraw.link.records import (
@@ -97,7 +97,6 @@ class Sessions:
         """Connections of earlier gateways that have got their on_close."""
         commands = Commands(registry, self._leave)
         self.backlog = Backlog(registry, commands.apply, self._receive, self.fault)
-        self._reconnects = Reconnects(registry, random)
         self.to_supervisor: list[FromGateway] = []
         self.replies: list[tuple[bytes, bytes]] = []
         """(identity, batch) for those who have no session."""
@@ -447,7 +446,7 @@ class Sessions:
         """End of a turn: give room to those who wait, then make one batch for each worker."""
         registry, dispatcher = self._registry, self._registry.dispatcher
         if registry.ended:
-            self._reconnects.reopen(now)
+            reopen_ended(registry, self._random, now)
         for pool in registry.pools.values():
             dispatcher.dispatch(pool, now)
         if dispatcher.failed:
