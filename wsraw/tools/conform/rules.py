@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from wsraw.tools.conform.played_gateway import PlayedGateway
-
-Check: TypeAlias = Callable[[PlayedGateway], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +16,7 @@ class Rule:
     name: str
     section: str
     meaning: str
-    check: Check | None = None
+    check: Callable[[PlayedGateway], None] | None = None
     """None for a continuous rule."""
     common: bool = False
     """Needs the common behaviour, which the examples of all languages have."""
