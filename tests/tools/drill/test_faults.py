@@ -12,13 +12,14 @@ import pytest
 from tests.deadline import UNIT, eventually
 from wsraw.tools.drill.faults import FaultInjection
 from wsraw.tools.drill.plan import DrillError, Plan
+from wsraw.tools.drill.target.control import RunControl
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="looks into /proc for who is stopped"
 )
 
 
-class Sleepers:
+class Sleepers(RunControl):
     """Workers that do nothing, and are replaced by nobody."""
 
     def __init__(self, count: int) -> None:

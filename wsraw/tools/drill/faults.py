@@ -10,10 +10,11 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from wsraw.tools.drill.plan import DrillError, Plan
+from wsraw.tools.drill.target.control import RunControl
 
 JOIN_TIMEOUT: Final = 60.0
 """Seconds that a reload under way at the end may take."""
@@ -23,24 +24,11 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 """On Windows os.kill with SIGTERM is TerminateProcess, which cannot be caught either."""
 
 
-class Target(Protocol):
-    """The run under test; used by several threads. Methods raise DrillError."""
-
-    def workers(self) -> Sequence[int]:
-        """The pids of the worker processes."""
-
-    def gateway(self) -> int:
-        """The pid of the gateway; 0 while it must not be killed."""
-
-    def reload(self) -> None:
-        """Replace all workers; returns when that is done."""
-
-
 class FaultInjection:
     """All faults of one drill; without a target there are none. `start` and `stop` are called once
     each."""
 
-    def __init__(self, plan: Plan, target: Target | None) -> None:
+    def __init__(self, plan: Plan, target: RunControl | None) -> None:
         self.kills = 0
         self.stops = 0
         self.reloads = 0
@@ -48,7 +36,7 @@ class FaultInjection:
         self.failures: list[str] = []
         """What the run was asked for and did not do."""
         self._plan = plan
-        self._target: Target
+        self._target: RunControl
         if target is not None:
             self._target = target
         self._over = threading.Event()

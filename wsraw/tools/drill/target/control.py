@@ -16,7 +16,7 @@ RELOAD_TIMEOUT: Final = 60.0
 
 
 class RunControl:
-    """A run, by its folder. Methods raise DrillError."""
+    """A run, by its folder; used by several threads. Methods raise DrillError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,6 +46,7 @@ class RunControl:
         return gateway["pid"] or 0 if stable else 0
 
     def reload(self) -> None:
+        """Replace all workers; returns when that is done."""
         self._ask("reload", RELOAD_TIMEOUT)
 
     def _ask(self, what: str, timeout: float) -> Any:
