@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.contenders import BUILD, Contender, build
-from benchmarks.serving import serving
+from benchmarks.serving import READY_WITHIN, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -64,6 +65,14 @@ def contender(language: str, workers: int) -> Contender:
     return Contender(language, command, lambda: "", raw=lambda port: port, cwd=ROOT)
 
 
+def wait_for_an_echo(port: int) -> None:
+    """A gateway answers handshakes before its workers have started, and on a busy machine some need
+    longer than a measurement lasts."""
+    with socket.create_connection(("127.0.0.1", port), READY_WITHIN) as sock:
+        sock.sendall(b"hello")
+        sock.recv(1)
+
+
 def measure(port: int, options: tuple[str, ...], seconds: float) -> tuple[float, str]:
     """Messages a second, and what was wrong; an empty text if nothing was."""
     done = subprocess.run(
@@ -100,6 +109,7 @@ def main() -> int:
             for language in known:
                 log = Path(folder) / language
                 with serving(contender(language, given.workers), log) as (_process, port):
+                    wait_for_an_echo(port)
                     for work, options in works.items():
                         figure, wrong = measure(port, options, seconds)
                         figures.setdefault((language, work), []).append(figure)
