@@ -82,10 +82,13 @@ class _Lines:
     def is_due(self, now: float) -> bool:
         return self.count > 0 and now >= self._free_at - self._ahead
 
-    def told(self, now: float) -> None:
+    def told(self, now: float) -> str:
+        """A line is written now; returns what it says about those that were not."""
+        more = f" ({self.count - 1} more such lines were left out)" if self.count > 1 else ""
         self._free_at = max(now, self._free_at) + self._interval
         self.count = 0
         self.since = now
+        return more
 
 
 class Counters:
@@ -116,14 +119,10 @@ class Counters:
     def fault(self, what: str, error: BaseException) -> None:
         """Count a bug in wsraw that has raised, and has ended `what`."""
         self.counts[FAULT] = self.counts.get(FAULT, 0) + 1
-        lines = self._faults
-        lines.count += 1
-        if not lines.is_due(self.now):
-            return
-        more = f" ({lines.count - 1} more faults were not shown)" if lines.count > 1 else ""
-        lines.told(self.now)
-        text = "%s was ended by a bug in wsraw; please report it%s"
-        log.error(text, what, more, exc_info=error)
+        self._faults.count += 1
+        if self._faults.is_due(self.now):
+            text = "%s was ended by a bug in wsraw; please report it%s"
+            log.error(text, what, self._faults.told(self.now), exc_info=error)
 
     def say(self, level: str, text: str, *args: object) -> None:
         """Log a line that a worker can cause, or a peer that claims to be one, unless there are too
@@ -154,7 +153,4 @@ class Counters:
 
     def _tell_worker(self, now: float) -> None:
         lines = self._workers
-        more = f" ({lines.count - 1} more such lines were left out)" if lines.count > 1 else ""
-        text = lines.last + more
-        lines.told(now)
-        log.log(lines.level, "%s", printable(text))
+        log.log(lines.level, "%s", printable(lines.last + lines.told(now)))

@@ -137,7 +137,6 @@ class Gateway:
         self._tick_due = True
 
     def close(self) -> None:
-        """Free everything."""
         self.sockets.close()
         self._links.close()
         if self._control is not None:

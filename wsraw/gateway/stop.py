@@ -19,17 +19,10 @@ class ClientSockets(Protocol):
     """What a stop needs of the client sockets."""
 
     @property
-    def endpoints(self) -> Collection[object]:
-        """The sockets that are open."""
-
-    def close_listeners(self) -> None:
-        """Accept no more connections."""
-
-    def close_unannounced(self) -> None:
-        """Close connections that no handler knows."""
-
-    def unwritten(self) -> bool:
-        """Whether a connection has not ended, or has output left."""
+    def endpoints(self) -> Collection[object]: ...
+    def close_listeners(self) -> None: ...
+    def close_unannounced(self) -> None: ...
+    def unwritten(self) -> bool: ...
 
 
 class Stop:

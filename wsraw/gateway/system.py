@@ -93,7 +93,6 @@ class TurnTimes:
         self._longest = 0.0
 
     def end_turn(self) -> None:
-        """A turn of this thread's loop has ended."""
         last, self._last = self._last, time.thread_time()
         took = self._last - last
         self._turns += 1

@@ -111,19 +111,10 @@ def blame(callback: object, error: Exception) -> None:
         log.exception("an error while another one was handled")
 
 
-class Handler(Protocol):
-    """Called when a watched descriptor is ready."""
+Handler = Callable[[bool, bool], object]
+"""Called when a watched descriptor is readable, writable; nothing may be closed then."""
 
-    def __call__(self, readable: bool, writable: bool) -> object:
-        """Handle the descriptor; nothing may be closed here."""
-
-
-def _sleep_for_nothing() -> None:
-    """Yield the time slice, on Windows."""
-    time.sleep(0)
-
-
-_yield: Callable[[], object] = getattr(os, "sched_yield", _sleep_for_nothing)
+_yield: Callable[[], object] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
 class Loop:
@@ -139,7 +130,7 @@ class Loop:
         self.now = self._seen = clock()
         self.before_sleep: Callable[[float], bool] | None = None
         """Called with `now` at the end of each turn; True: the next turn does not sleep."""
-        self.midway: Callable[[float], object] = _nothing_at
+        self.midway: Callable[[float], object] = _nothing
         """Called with `now` between handlers, about every MIDWAY_AFTER seconds of a turn, to send
         on what was read so far. Nothing may be closed here."""
         self._selector = selector()
@@ -211,7 +202,6 @@ class Loop:
         self.call_at(when, _nothing)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        """Run callback in `delay` seconds."""
         return self.call_at(self.now + delay, callback)
 
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
@@ -269,7 +259,7 @@ class Loop:
         clock = self.clock
         since = clock()
         until = since + READ_TIME
-        handler: Callable[[bool, bool], object] | None = None
+        handler: Handler | None = None
         try:
             for key, mask in ready:
                 # Handlers close nothing: another key of this turn may be for the same thing.
@@ -362,15 +352,10 @@ class Loop:
         self._timers[when] = timers + (later or [])
 
     def close(self) -> None:
-        """Free the selector and the waker."""
         self._selector.close()
         self._waker.close()
         self._wakened.close()
 
 
-def _nothing() -> None:
-    """A timer that only ends the wait."""
-
-
-def _nothing_at(now: float) -> None:
-    """The default of `midway`."""
+def _nothing(*_: float) -> None:
+    """Only end the wait, as a timer; the default of `midway`."""

@@ -30,13 +30,7 @@ ATTEMPT_DELAY: Final = 0.25
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried; each attempt without an answer holds a descriptor."""
 
-IN_PROGRESS: Final = {
-    0,
-    errno.EINPROGRESS,
-    errno.EWOULDBLOCK,
-    errno.EAGAIN,
-    getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK),
-}
+IN_PROGRESS: Final = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN}
 
 Connected = Callable[[Connection, socket.socket, OpenTls | None], object]
 Failed = Callable[[Connection, str], object]
@@ -111,7 +105,6 @@ class Dialer:
             )
 
     def give_up(self, con: Connection) -> None:
-        """Stop connecting it."""
         for attempt in [attempt for attempt in self.attempts if attempt.con is con]:
             self.attempts.discard(attempt)
             attempt.end()
@@ -219,7 +212,6 @@ class _Attempt:
         self.fail(f"timed out: {what}" if what else "timed out")
 
     def fail(self, why: str) -> None:
-        """Give up."""
         if not self._over:
             self.end()
             self._dialer.finish(self, None, why)

@@ -54,11 +54,8 @@ NOT_WATCHED: Final = -1
 class Handshake(Protocol):
     """Reads for an endpoint until its transport can carry data."""
 
-    def read(self) -> object:
-        """The socket is readable."""
-
-    def take_turn(self, data: bytes) -> object:
-        """Go one step with bytes that have waited in the queue of handshakes."""
+    def read(self) -> object: ...
+    def take_turn(self, data: bytes) -> object: ...
 
 
 class Shared:
@@ -149,7 +146,7 @@ class Endpoint:
             return
         if data:
             if not self.lingering:
-                self._receive(data, now)
+                self.receive(data, now)
         elif data is not None:
             self.eof = True
             shared.dirty[con] = None
@@ -168,7 +165,8 @@ class Endpoint:
             # close_notify, or an error, came with the data: select does not report it.
             self.read()
 
-    def _receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: float) -> None:
+        """Pass on bytes of the connection, and decide when it is read from next."""
         shared, con = self.shared, self.con
         connecting = con.state is CONNECTING
         events = con.receive_data(data, now)
@@ -224,7 +222,6 @@ class Endpoint:
         self.watched = NOT_WATCHED
 
     def lost(self, why: str) -> None:
-        """The socket has failed."""
         self.eof = True
         self.reading = False
         now = self.shared.loop.now

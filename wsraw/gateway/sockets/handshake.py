@@ -1,8 +1,7 @@
 """I/O. The beginning of a connection that is, or may be, encrypted by TLS.
 
-An accepted socket is looked at before it is read: the first byte says whether TLS begins there, and
-anything else stays in the kernel for the endpoint to read. Only what comes with a PROXY header has
-been read already.
+The first byte of an accepted connection, or the first one after a PROXY header, says whether TLS
+begins there. Plain bytes are passed to the endpoint.
 
 The connection takes part once TLS is established. Until then only the few bytes of TLS itself are
 read and written, in turns (see handshake_queue.py), as each step is expensive.
@@ -11,7 +10,6 @@ read and written, in turns (see handshake_queue.py), as each step is expensive.
 from __future__ import annotations
 
 import logging
-import socket
 from typing import Final
 
 from wsraw.gateway.admission.sniffer import METHODS
@@ -30,9 +28,6 @@ log = logging.getLogger("wsraw.gateway")
 
 HANDSHAKE_READ: Final = 16 * 1024
 """Bytes read at a time during a handshake."""
-
-GLANCE: Final = 8
-"""Bytes looked at: the longest method of HTTP, and a space."""
 
 _METHODS: Final = (*METHODS, b"PRI ")
 
@@ -82,34 +77,37 @@ class TlsHandshake:
     # --- first bytes ---
 
     def read(self) -> None:
-        """The socket is readable."""
-        endpoint = self._endpoint
-        if endpoint in self._shared.handshakes.waiting:
+        """Read from the socket, which is readable."""
+        endpoint, con, shared = self._endpoint, self.con, self._shared
+        now, flow = shared.loop.now, shared.registry.flow
+        if endpoint in shared.handshakes.waiting:
             # More came while it waits for its turn; that stays in the kernel until then.
             endpoint.reading = False
             endpoint.watch()
             return
-        if self.con.phase.awaits_header:
-            data = self._receive()
-            if data:
-                self._read_header(data)
-            return
-        if self._tls is None and self._hello is not None and not self._hello.buffer:
-            glance = self._receive(GLANCE, socket.MSG_PEEK)
-            if not glance:
-                return
-            if not self._is_tls(glance):
-                if self._is_over() and self.con.state is not CLOSED:
-                    endpoint.read()
-                return
         data = self._receive()
-        if data:
+        if data and con.phase.awaits_header:
+            flow.keep(con, EARLY * len(data))
+            events, data = con.phase.receive_header(con, data, now)
+            shared.registry.take(con, events, now)
+            shared.dirty[con] = None
+        if not data:
+            return
+        if self._has_begun() or self._is_tls(data):
+            flow.keep(con, EARLY * len(data))
             self._wait(data)
+        elif self._is_over() and con.state is not CLOSED:
+            endpoint.receive(data, now)
+            endpoint.update_reading()
 
-    def _receive(self, size: int = HANDSHAKE_READ, flags: int = 0) -> bytes:
+    def _has_begun(self) -> bool:
+        """Whether something of TLS was read or sent."""
+        return self._tls is not None or (self._hello is not None and bool(self._hello.buffer))
+
+    def _receive(self) -> bytes:
         """What has come; nothing if there is nothing, or the connection has ended."""
         try:
-            data = self._endpoint.sock.recv(size, flags)
+            data = self._endpoint.sock.recv(HANDSHAKE_READ)
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:
@@ -117,35 +115,18 @@ class TlsHandshake:
             return b""
         if not data:
             self._receive_eof()
-        elif not flags:
-            self._shared.registry.flow.keep(self.con, EARLY * len(data))
         return data
 
     def _receive_eof(self) -> None:
         shared, endpoint = self._shared, self._endpoint
         endpoint.eof = True
-        if self._tls is not None or (self._hello is not None and self._hello.buffer):
+        if self._has_begun():
             self._fail("the connection was closed in the handshake")
             return
         # Connected and closed without a byte: a port scan or a health check.
         endpoint.handshake = None
         shared.registry.receive_eof(self.con, shared.loop.now)
         shared.dirty[self.con] = None
-
-    def _read_header(self, data: bytes) -> None:
-        """Read a PROXY header, and what came with it."""
-        shared, endpoint, con = self._shared, self._endpoint, self.con
-        now = shared.loop.now
-        events, rest = con.phase.receive_header(con, data, now)
-        shared.registry.take(con, events, now)
-        shared.dirty[con] = None
-        if not rest:
-            return
-        if self._is_tls(rest):
-            self._wait(rest)
-        elif self._is_over() and con.state is not CLOSED:
-            shared.registry.take(con, con.receive_data(rest, now), now)
-            endpoint.update_reading()
 
     def _is_tls(self, first: bytes) -> bool:
         """Whether the first bytes are TLS; plain ones are accepted or refused."""

@@ -117,7 +117,6 @@ class Listener:
             )
 
     def close(self) -> None:
-        """Accept no more connections."""
         self._loop.unwatch(self._sock)
         if self._is_given:
             self._sock.close()

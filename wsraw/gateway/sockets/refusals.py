@@ -69,8 +69,7 @@ class Refusals:
                     refused.sock.close()
 
     def close(self) -> None:
-        """Close every socket at once."""
-        self.over.extend(self._waiting)
+        self._over.extend(self._waiting)
         self.free()
 
 

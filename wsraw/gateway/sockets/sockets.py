@@ -90,13 +90,11 @@ class Sockets:
         return ""
 
     def update_listeners(self) -> None:
-        """Accept while there is room."""
         room = not self.registry.flow.crowded
         for listener in self.listeners:
             listener.update(room)
 
     def close_listeners(self) -> None:
-        """Accept no more connections."""
         for listener in self.listeners:
             listener.close()
         self.listeners = []
@@ -162,13 +160,12 @@ class Sockets:
 
     def dial(self) -> None:
         """Begin to connect what workers have opened."""
-        if self.registry.to_dial:
-            entries, self.registry.to_dial = self.registry.to_dial, []
-            for entry in entries:
-                if entry.dial_at > self.loop.now:
-                    self.loop.call_at(entry.dial_at, partial(self._dial, entry.con))
-                else:
-                    self._dial(entry.con)
+        entries, self.registry.to_dial = self.registry.to_dial, []
+        for entry in entries:
+            if entry.dial_at > self.loop.now:
+                self.loop.call_at(entry.dial_at, partial(self._dial, entry.con))
+            else:
+                self._dial(entry.con)
 
     def _dial(self, con: Connection) -> None:
         try:
@@ -301,10 +298,7 @@ class Sockets:
 
     def write_over_limit(self) -> None:
         """Close connections with too much output, unless the kernel takes enough of it now."""
-        over_limit = self.registry.outgoing.over_limit
-        if not over_limit:
-            return
-        for entry in over_limit:
+        for entry in self.registry.outgoing.over_limit:
             endpoint = entry.con.endpoint
             if isinstance(endpoint, Endpoint):
                 try:
@@ -372,7 +366,6 @@ class Sockets:
         return any(e.con.output.size or e.con.state is not CLOSED for e in self.endpoints)
 
     def close(self) -> None:
-        """Close every socket at once."""
         self.close_listeners()
         self._refusals.close()
         for endpoint in self.endpoints:
