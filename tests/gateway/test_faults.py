@@ -63,7 +63,7 @@ NET = {
     "Sessions.fault",
     "Connection.force_end", "Registry.forget", "Endpoint.free", "Sockets._drop",
     "Registry._tell_end", "Backlog._record_fault", "Entry.leave_queue",
-    "_Attempt.handle_fault", "TlsHandshake.handle_fault", "blame",
+    "_Attempt.handle_fault", "blame",
     "owner_of", "Registry.end_failed", "Sessions._drop", "Sessions._encodable",
     # Where it is caught.
     "Sockets._accepted", "Sockets._connected", "Sockets._dial", "Sockets._resume",
@@ -556,7 +556,7 @@ def test_a_fault_closes_only_its_own_connection(
     [
         ("websocket", ("Connection.receive_data", 3)),
         ("raw", ("Dispatcher.take", 2)),
-        ("opened", ("Dialer.finish", 1)),
+        ("opened", ("Sockets._begin", 1)),
     ],
 )
 def test_a_second_fault_during_the_first_still_closes_the_connection(

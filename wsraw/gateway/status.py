@@ -61,7 +61,6 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "language": worker.session.language,
         "pool": worker.session.pool,
         "state": "hung" if worker.hung else worker.session.state.value,
-        "session": worker.session.number,
         "address": worker.remote.address if worker.remote is not None else "",
         "key": worker.remote.key if worker.remote is not None else "",
         "connections": len(worker.connections),
@@ -70,7 +69,6 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "oldest": worker.window.oldest_age(now),
         "window": worker.window.limit,
         "acked": worker.window.acked_events,
-        "batches_dropped": worker.session.dropped,
         "service_p50": samples[len(samples) // 2] if samples else 0.0,
         "service_p99": samples[len(samples) * 99 // 100] if samples else 0.0,
     }

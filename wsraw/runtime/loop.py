@@ -66,11 +66,9 @@ REPORT_ERRORS: Final = (
 class Timer:
     """A callback at a time of the loop's clock; it can be cancelled, and runs at most once."""
 
-    __slots__ = ("callback", "order", "when")
+    __slots__ = ("callback",)
 
-    def __init__(self, when: float, order: int, callback: Callable[[], object]) -> None:
-        self.when = when
-        self.order = order
+    def __init__(self, callback: Callable[[], object]) -> None:
         self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
@@ -141,7 +139,7 @@ class Loop:
         """A heap of times; `_timers` has the timers of each. Thousands of idle connections share a
         few times, and a heap of their timers would cost more than their pings."""
         self._timers: dict[float, list[Timer]] = {}
-        self._order = 0
+        self._due: deque[Timer] = deque()
         self._calls: deque[Callable[[], object]] = deque()
         self._gives_way = False
         self._gave_way_at = 0.0
@@ -187,8 +185,7 @@ class Loop:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Run callback in the first turn in which `now` has reached `when`."""
-        self._order += 1
-        timer = Timer(when, self._order, callback)
+        timer = Timer(callback)
         timers = self._timers.get(when)
         if timers is None:
             self._timers[when] = [timer]
@@ -306,7 +303,7 @@ class Loop:
         return now
 
     def _timeout(self, now: float) -> float:
-        if self._calls:
+        if self._calls or self._due:
             return 0.0
         times = self._times
         while times:
@@ -319,37 +316,20 @@ class Loop:
         return LONGEST_SLEEP
 
     def _run_timers(self, now: float) -> None:
-        times = self._times
-        if not times or times[0] > now:
-            return
-        # Timers that are set meanwhile run in the next turn.
-        last = self._order
-        until = self.clock() + TIMER_TIME
+        times, due = self._times, self._due
         while times and times[0] <= now:
-            when = heapq.heappop(times)
-            timers = self._timers.pop(when)
-            for index, timer in enumerate(timers):
-                if timer.order > last or self.clock() > until:
-                    self._put_back(when, timers[index:])
-                    return
-                callback, timer.callback = timer.callback, None
-                if callback is not None:
-                    try:
-                        callback()
-                    except Exception as error:
-                        # Keep the others, even if the loop ends for this one and is run again.
-                        self._put_back(when, timers[index + 1 :])
-                        blame(callback, error)
-                        return
-
-    def _put_back(self, when: float, timers: list[Timer]) -> None:
-        """Put back timers that are due, before those of the same time that were set meanwhile."""
-        if not timers:
+            due.extend(self._timers.pop(heapq.heappop(times)))
+        if not due:
             return
-        later = self._timers.get(when)
-        if later is None:
-            heapq.heappush(self._times, when)
-        self._timers[when] = timers + (later or [])
+        until = self.clock() + TIMER_TIME
+        while due and self.clock() <= until:
+            timer = due.popleft()
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                try:
+                    callback()
+                except Exception as error:
+                    blame(callback, error)
 
     def close(self) -> None:
         self._selector.close()

@@ -50,8 +50,8 @@ class Dialer:
     ) -> None:
         self.descriptors = descriptors or Descriptors()
         self._loop = loop
-        self._connected = connected
-        self._failed = failed
+        self.connected = connected
+        self.failed = failed
         self.fault = fault
         self._resolver = Resolver(loop.call_soon_threadsafe, self.descriptors.look_ups)
         self._contexts: dict[TlsOptions, Context] = {}
@@ -106,16 +106,7 @@ class Dialer:
 
     def give_up(self, con: Connection) -> None:
         for attempt in [attempt for attempt in self.attempts if attempt.con is con]:
-            self.attempts.discard(attempt)
             attempt.end()
-
-    def finish(self, attempt: _Attempt, sock: socket.socket | None, why: str) -> None:
-        """Report the end of an attempt: a connected socket, or why there is none."""
-        self.attempts.discard(attempt)
-        if sock is not None:
-            self._connected(attempt.con, sock, attempt.terms)
-        else:
-            self._failed(attempt.con, why)
 
 
 class _Attempt:
@@ -200,7 +191,7 @@ class _Attempt:
             return
         try:
             self.end()
-            self._dialer.finish(self, sock, "")
+            self._dialer.connected(self.con, sock, self.terms)
         except Exception:
             # Nobody owns the socket.
             sock.close()
@@ -214,12 +205,12 @@ class _Attempt:
     def fail(self, why: str) -> None:
         if not self._over:
             self.end()
-            self._dialer.finish(self, None, why)
+            self._dialer.failed(self.con, why)
 
     def handle_fault(self, error: BaseException) -> None:
         """End the connection for an exception of our own."""
         try:
-            self._dialer.give_up(self.con)
+            self.end()
         finally:
             self._dialer.fault(self.con, error)
 
@@ -231,6 +222,7 @@ class _Attempt:
     def end(self) -> None:
         """Cancel everything that is under way."""
         self._over = True
+        self._dialer.attempts.discard(self)
         self._stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
