@@ -20,6 +20,8 @@ OVER_LIMIT: Final = http_answer(
     429, "too many connections from your address", ("Retry-After", str(RETRY_AFTER))
 )
 
+FULL: Final = http_answer(503, "too many connections", ("Retry-After", str(RETRY_AFTER)))
+
 REFUSAL_TIMEOUT: Final = 2.0
 """Seconds that a refused client has for its first bytes, and to take our answer."""
 

@@ -49,6 +49,15 @@ def accepted(
     return con
 
 
+def refused(
+    con_id: int, settings: Settings, about: dict[str, Any], answer: bytes, now: float
+) -> Connection:
+    """A connection above a limit: it gets the answer if it speaks HTTP, else a reset."""
+    con = Connection(con_id, settings, about, _OverLimit(answer), opened=False)
+    con.keepalive.arm(REFUSAL_TIMEOUT, now)
+    return con
+
+
 class _Accepting(Phase):
     """Holds the first bytes until they say enough."""
 
@@ -144,7 +153,7 @@ class _Accepting(Phase):
         if self._listen.protocol == "raw" or self._awaits_tls:
             # It cannot be told, or not without a handshake that costs more than it is worth.
             return _reset(con, 1006, limit)
-        con.phase = _OverLimit()
+        con.phase = _OverLimit(OVER_LIMIT)
         con.ending = Ending(limit=limit)
         con.keepalive.arm(REFUSAL_TIMEOUT, now)
         return []
@@ -280,20 +289,19 @@ class _Accepting(Phase):
 
 
 class _OverLimit(Phase):
-    """A client above the limit of its address, which a proxy has told too late to refuse it as
-    others are (refusals.py). It is refused in the same way: with an answer if it speaks HTTP, else
-    with a reset."""
+    """A client above a limit. Whether it gets an answer or a reset depends on its first bytes."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_answer", "_seen")
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
         self._seen = b""
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
         self._seen += data[:ENOUGH]
         speaks = speaks_http(self._seen)
         if speaks:
-            con.output.append(answer_for(self._seen, OVER_LIMIT))
+            con.output.append(answer_for(self._seen, self._answer))
             return con.end(1002, "", "protocol-error")
         return [] if speaks is None else _reset(con, 1006)
 

@@ -9,8 +9,14 @@ from typing import Final
 
 from wsraw.config.addresses import UNIX, Listen, parse_address
 from wsraw.config.settings import Settings
-from wsraw.gateway.admission.per_address import AddressLimits, address_key
-from wsraw.gateway.connection.accepting import accepted
+from wsraw.gateway.admission.per_address import (
+    FULL,
+    MOST_REFUSED,
+    OVER_LIMIT,
+    AddressLimits,
+    address_key,
+)
+from wsraw.gateway.connection.accepting import accepted, refused
 from wsraw.gateway.connection.connection import CLOSED, CONNECTING, OPEN, Connection
 from wsraw.gateway.connection.rate_limit import RateLimit
 from wsraw.gateway.delivery.entry import PAUSED_RATE, Entry
@@ -20,7 +26,6 @@ from wsraw.gateway.sockets.dialer import Dialer
 from wsraw.gateway.sockets.endpoint import Endpoint, Shared
 from wsraw.gateway.sockets.handshake import TlsHandshake
 from wsraw.gateway.sockets.listener import Listener
-from wsraw.gateway.sockets.refusals import Refusals
 from wsraw.gateway.sockets.transport import reset
 from wsraw.gateway.tls.client_contexts import OpenTls
 from wsraw.gateway.tls.server_contexts import ServerContexts
@@ -62,7 +67,8 @@ class Sockets:
             settings.max_connections, settings.max_connections_per_address
         )
         registry.policy.address_limits = self.admission
-        self._refusals = Refusals(loop, self.descriptors)
+        self._refused: set[Endpoint] = set()
+        """Endpoints of clients above a limit, whose first bytes decide how they are told."""
         self.overdrawn: dict[int, None] = {}
         """The ids of connections that have sent more than their rate allows."""
         self._contexts: dict[str, ServerContexts] = {}
@@ -131,10 +137,9 @@ class Sockets:
         now = self.loop.now
         host = parse_address(address[0]) if isinstance(address, tuple) else UNIX
         key = None if self.registry.policy.trusts(host) else address_key(host)
-        limit = self.admission.refusal(key, len(self.endpoints))
+        limit = self.admission.refusal(key, len(self.endpoints) - len(self._refused))
         if limit:
-            self.registry.counters.hit(limit, now, printable(address))
-            self._refusals.refuse(listen, sock, 503 if limit == "max_connections" else 429)
+            self._refuse(listen, sock, printable(address), limit)
             return
         try:
             tune(sock, inherited=INHERITED)
@@ -157,6 +162,22 @@ class Sockets:
             endpoint.handshake = TlsHandshake(endpoint, self._contexts[listen.name])
         self._add(endpoint)
         self.registry.take(con, con.first_events(now), now)
+
+    def _refuse(self, listen: Listen, sock: socket.socket, peer: str, limit: str) -> None:
+        """Answer a client above a limit if it speaks HTTP, and reset others: all but a few at once,
+        so that a storm of them costs little."""
+        now = self.loop.now
+        self.registry.counters.hit(limit, now, peer)
+        is_full = len(self._refused) >= MOST_REFUSED or self.descriptors.is_last(sock.fileno())
+        if listen.protocol == "raw" or is_full:
+            reset(sock)
+            return
+        sock.setblocking(False)
+        answer = FULL if limit == "max_connections" else OVER_LIMIT
+        con = refused(self.registry.ids.new(), self.settings, {"peer": peer}, answer, now)
+        endpoint = Endpoint(self.shared, sock, con)
+        self._refused.add(endpoint)
+        self._add(endpoint)
 
     def dial(self) -> None:
         """Begin to connect what workers have opened."""
@@ -313,8 +334,6 @@ class Sockets:
         After a message to a large group, or a flood of answers, the rest waits for the next turns,
         so that it does not hold up other connections.
         """
-        if self._refusals.over:
-            self._refusals.free()
         dirty = self.shared.dirty
         if not dirty and not self.shared.ended:
             return
@@ -339,6 +358,7 @@ class Sockets:
             # It can be in there twice.
             if endpoint in self.endpoints:
                 self.endpoints.discard(endpoint)
+                self._refused.discard(endpoint)
                 try:
                     self.admission.leave(endpoint.con.address_key)
                     endpoint.close()
@@ -367,7 +387,6 @@ class Sockets:
 
     def close(self) -> None:
         self.close_listeners()
-        self._refusals.close()
         for endpoint in self.endpoints:
             try:
                 endpoint.close()
