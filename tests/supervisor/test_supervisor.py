@@ -326,7 +326,7 @@ def test_an_address_that_a_gateway_without_supervisor_holds_is_waited_for(
 ) -> None:
     """After a kill -9 an immediate start ended with an exit code that is not tried again."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    left = Folder("")
+    left = Folder("", print)
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings = Settings(listen=(f"127.0.0.1:{server.getsockname()[1]}",))
         holder = subprocess.Popen(

@@ -77,13 +77,6 @@ LOOK_AT_ORPHANS: Final = 0.1
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
 
-_EACH_COUNTS: Final = tuple(
-    signal.Signals[name]
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGTTIN", "SIGTTOU")
-    if name in signal.Signals.__members__
-)
-"""Signals that mean something else when they come twice."""
-
 
 class CannotStart(Exception):  # noqa: N818
     """The run cannot begin; the text says what to do."""
@@ -127,10 +120,10 @@ class Supervisor:
         self.most_workers = min(p.MOST_WORKERS, descriptors.most_workers(limit, count))
         """Limited by the number of open files."""
         self._settings = settings
-        self._log = log
+        self.log = log
         self.policy = p.Policy(entries, settings, random.random)
         try:
-            folder = Folder(settings.run_dir, partial(log.say, "info"))
+            folder = Folder(settings.run_dir, log.say)
         except FolderError as error:
             raise _cannot_start(error) from error
         self._sockets: list[tuple[socket.socket, Listen]] = []
@@ -149,7 +142,7 @@ class Supervisor:
             self.loop.close()
             folder.close()
             raise CannotListen(error.strerror or str(error)) from error
-        self._run_dir = folder.path
+        self._folder = folder
         self._standalone_token = secrets.token_hex(16)
         self._keeper = Keeper(folder, self.control, self._standalone_token, log)
         run_settings = settings_module.replaced(settings, run_dir=str(folder.path))
@@ -168,7 +161,6 @@ class Supervisor:
         self._endpoint = ""
         self._is_relinking = False
         self._addresses: list[str] = []
-        self._epoch = 0
         self._timer: Timer | None = None
         self._begun = self.loop.now
         self._caught: set[int] = set()
@@ -197,7 +189,7 @@ class Supervisor:
                     raise
             if not has_said:
                 text = "waiting for the gateway of an earlier run to leave its address"
-                self._log.say("info", text)
+                self.log.say("info", text)
                 has_said = True
             time.sleep(folders.LOOK_AGAIN)
 
@@ -221,9 +213,9 @@ class Supervisor:
             self.loop.before_sleep = self._before_sleep
             files = _files_of(self.policy.programs, self._children.folder)
             if self._settings.reload and not files:
-                self._log.say("warning", "--reload: no worker is given as a file; nothing to watch")
+                self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
             elif self._settings.reload:
-                watch = Watch(files, partial(self._log.say, "warning"))
+                watch = Watch(files, partial(self.log.say, "warning"))
                 self.loop.call_later(LOOK_AT_FILES, partial(self._look_at_files, watch))
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
@@ -245,7 +237,7 @@ class Supervisor:
         self.loop.close()
         self.control.close()
         for kept in self._keeper.close():
-            self._log.say("warning", f"dead letters are kept: {kept}")
+            self.log.say("warning", f"dead letters are kept: {kept}")
 
     # --- signals: the handler only enqueues ---
 
@@ -254,7 +246,7 @@ class Supervisor:
             # One reload serves all signals that came before it began; one by one, each would start
             # a worker and end the one before.
             return
-        if number not in _EACH_COUNTS:
+        if signal.Signals(number).name in ("SIGHUP", "SIGCHLD"):
             self._caught.add(number)
         self.loop.call_soon_threadsafe(partial(self.handle_signal, number))
 
@@ -267,7 +259,7 @@ class Supervisor:
             self._reap_orphans()
             return
         if name == "SIGHUP":
-            self._log.say("info", "SIGHUP: reloading")
+            self.log.say("info", "SIGHUP: reloading")
             self.read_certificates()
             self.act(self.policy.reload(now))
             return
@@ -277,13 +269,13 @@ class Supervisor:
         self._signals += 1
         if self._signals == 1:
             self._signalled_at = now
-            self._log.say("info", f"{name}: stopping; once more stops at once")
+            self.log.say("info", f"{name}: stopping; once more stops at once")
             self.act(self.policy.stop(now))
         elif now - self._signalled_at < REPEATED_SIGNAL:
             # GNU timeout signals the process and then its group; so do some service managers.
             self._signals = 1
         elif self._signals == 2:
-            self._log.say("warning", f"{name} again: stopping at once")
+            self.log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
 
     def _reap_orphans(self) -> None:
@@ -292,20 +284,17 @@ class Supervisor:
 
     def _scale_by_one(self, name: str, change: int) -> None:
         known = self.policy.programs
-        if len(known) != 1:
-            why = (
-                "there are several kinds of workers: use `wsraw scale NAME=N`"
-                if known
-                else NO_WORKERS
-            )
-            self._log.say("warning", f"{name}: {why}")
-            return
         count = max(1, len(self.policy.workers) + change)
-        why = self.refusal_to_scale(count) if change > 0 else ""
+        if not known:
+            why = NO_WORKERS
+        elif len(known) > 1:
+            why = "there are several kinds of workers: use `wsraw scale NAME=N`"
+        else:
+            why = self.refusal_to_scale(count) if change > 0 else ""
         if why:
-            self._log.say("warning", f"{name}: {why}")
+            self.log.say("warning", f"{name}: {why}")
             return
-        self._log.say("info", f"{name}: scaling to {count}")
+        self.log.say("info", f"{name}: scaling to {count}")
         (pool,) = [pool for pool in self.policy.pools.values() if pool.programs]
         self.act(self.policy.scale(count, self.loop.now, pool))
 
@@ -322,16 +311,12 @@ class Supervisor:
 
     # --- the policy's decisions ---
 
-    def say(self, level: str, text: str) -> None:
-        """A line for the log."""
-        self._log.say(level, text)
-
     def act(self, actions: list[a.Action]) -> None:
         """Carry out what the policy has decided."""
         for action in actions:
             match action:
                 case a.Say(level, text):
-                    self._log.say(level, text)
+                    self.log.say(level, text)
                 case a.Spawn(child):
                     self._spawn(child)
                 case a.Tell(record):
@@ -360,14 +345,14 @@ class Supervisor:
     def _handle_reloaded(self, why: str) -> None:
         if why:
             why = f"certificates refused, the old ones stay in use: {why}"
-        self._log.say("error" if why else "info", why or "certificates reloaded")
+        self.log.say("error" if why else "info", why or "certificates reloaded")
         self._certificates_read(why)
 
     def _certificates_read(self, refused: str) -> None:
         """The gateway answers in the order of the requests."""
         self._reads_done += 1
         part = f"certificates {self._reads_done}"
-        self._requests.settled("reload", part, not refused, refused)
+        self._requests.pending.settle("reload", part, not refused, refused)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -384,15 +369,15 @@ class Supervisor:
         of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
         if ok:
             told = text if what == "reload" else f"scaled to {text}"
-            self._log.say("info", f"{of_pool}{told}")
+            self.log.say("info", f"{of_pool}{told}")
         elif self._children.last_output:
             text = f"{text}\n{self._children.last_output}"
-        self._requests.settled(what, pool, ok, f"{of_pool}{text}")
+        self._requests.pending.settle(what, pool, ok, f"{of_pool}{text}")
 
     def _spawn(self, child: Child) -> None:
         name = self.policy.name(child)
         if child is self.policy.gateway:
-            epoch = self._keeper.next_epoch()
+            epoch = self._folder.next_epoch()
             self._keeper.keep()
             variables = {
                 "WSRAW_CONTROL": self.control.endpoint,
@@ -430,7 +415,7 @@ class Supervisor:
         took = time.monotonic() - began
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            self._log.say("info", f"{changed[0].name}{more} changed: reloading")
+            self.log.say("info", f"{changed[0].name}{more} changed: reloading")
             self.act(self.policy.reload(self.loop.now))
         wait = max(LOOK_AT_FILES, LOOK_AT_FILES_PAUSE * took)
         self.loop.call_later(wait, partial(self._look_at_files, watch))
@@ -463,7 +448,7 @@ class Supervisor:
             try:
                 records = self.control.receive()
             except LinkError as error:
-                self._log.say(
+                self.log.say(
                     "error", f"the control link got something that is not a batch: {error}"
                 )
                 continue
@@ -500,10 +485,9 @@ class Supervisor:
     def _handle_listening(self, news: Listening, now: float) -> None:
         self._endpoint = news.endpoint
         self._addresses = news.addresses
-        self._epoch = news.epoch
         self._is_relinking = False
         self._keeper.linked(news.endpoint)
-        self._log.say(
+        self.log.say(
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
         children = self._children
@@ -535,7 +519,7 @@ class Supervisor:
             labels = runs[DEFAULT_POOL]
         who = f"{count} {what}, {labels}" if count else NO_WORKERS
         where = " and ".join(self._urls())
-        self._log.say(
+        self.log.say(
             "info",
             f"listening on {where} ({who}); ready, pid {os.getpid()}, link {self._endpoint}",
         )
@@ -551,7 +535,7 @@ class Supervisor:
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """The state of the run; `report` is the gateway's part."""
         return {
-            "run_dir": str(self._run_dir),
+            "run_dir": str(self._folder.path),
             "pid": os.getpid(),
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
@@ -559,7 +543,7 @@ class Supervisor:
                 self.policy,
                 self._children,
                 report,
-                count_dead_letters(self._run_dir),
+                count_dead_letters(self._folder.path),
                 self.loop.now,
             ),
         }

@@ -4,55 +4,75 @@ import itertools
 
 import pytest
 
-from wsraw.supervisor.control.pending import Answer, PendingRequests
+from wsraw.supervisor.control.pending import PendingRequests
 
 
-def begun(*parts: str) -> PendingRequests[str]:
-    pending: PendingRequests[str] = PendingRequests()
-    pending.begin("ann", "reload", parts)
-    return pending
+class Requests(PendingRequests[str]):
+    """Pending requests, the first of which is Ann's reload, and their answers."""
+
+    def __init__(self, *parts: str) -> None:
+        self.answers: list[tuple[str, bool, str]] = []
+        super().__init__(lambda *answer: self.answers.append(answer))
+        self.begin("ann", "reload", parts)
+
+    def new_answers(self) -> list[tuple[str, bool, str]]:
+        """Those since the last call."""
+        answers, self.answers[:] = list(self.answers), []
+        return answers
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")))
 @pytest.mark.parametrize("bad", ["", "a", "c"])
 def test_the_answer_is_sent_once_when_all_parts_are_done(order: tuple[str, ...], bad: str) -> None:
-    pending = begun("a", "b", "c")
+    pending = Requests("a", "b", "c")
     for part in order[:-1]:
-        assert pending.settle("reload", part, part != bad, part) == []
+        pending.settle("reload", part, part != bad, part)
+        assert pending.new_answers() == []
     last = order[-1]
-    assert pending.settle("reload", last, last != bad, last) == [Answer("ann", not bad, "a; b; c")]
-    assert pending.settle("reload", last, True, last) == [], "once"
+    pending.settle("reload", last, last != bad, last)
+    assert pending.new_answers() == [("ann", not bad, "a; b; c")]
+    pending.settle("reload", last, True, last)
+    assert pending.new_answers() == [], "once"
 
 
 def test_parts_without_a_text_are_left_out_of_the_answer() -> None:
-    pending = begun("a", "certificates 1")
+    pending = Requests("a", "certificates 1")
     pending.settle("reload", "certificates 1", True)
-    assert pending.settle("reload", "a", True, "done") == [Answer("ann", True, "done")]
+    pending.settle("reload", "a", True, "done")
+    assert pending.new_answers() == [("ann", True, "done")]
 
 
 def test_each_request_waits_for_its_own_parts() -> None:
-    pending = begun("a", "b")
+    pending = Requests("a", "b")
     pending.begin("bob", "reload", ["b"])
     pending.begin("cid", "scale", ["b"])
-    assert pending.settle("reload", "b", True, "b") == [Answer("bob", True, "b")]
+    pending.settle("reload", "b", True, "b")
+    assert pending.new_answers() == [("bob", True, "b")]
     pending.begin("dan", "reload", ["b"])
-    assert pending.settle("reload", "a", True, "a") == [Answer("ann", True, "a; b")]
-    assert pending.settle("scale", "b", False, "no") == [Answer("cid", False, "no")]
-    assert pending.settle("reload", "b", True, "again") == [Answer("dan", True, "again")]
+    pending.settle("reload", "a", True, "a")
+    assert pending.new_answers() == [("ann", True, "a; b")]
+    pending.settle("scale", "b", False, "no")
+    assert pending.new_answers() == [("cid", False, "no")]
+    pending.settle("reload", "b", True, "again")
+    assert pending.new_answers() == [("dan", True, "again")]
 
 
 def test_the_first_result_of_a_part_counts() -> None:
     """Who came first does not wait for what others have asked for since."""
-    pending = begun("a", "b")
+    pending = Requests("a", "b")
     pending.settle("reload", "a", False, "refused")
     pending.settle("reload", "a", True, "reloaded")
-    assert pending.settle("reload", "b", True, "b") == [Answer("ann", False, "refused; b")]
+    pending.settle("reload", "b", True, "b")
+    assert pending.new_answers() == [("ann", False, "refused; b")]
 
 
 def test_the_end_of_the_run_answers_all_pending_requests() -> None:
-    pending = begun("a", "b")
+    pending = Requests("a", "b")
     pending.begin("bob", "scale", ["a"])
     pending.settle("reload", "a", True, "a")
-    assert pending.end("reload", False, "over") == [Answer("ann", False, "over")]
-    assert pending.end("reload", False, "over") == []
-    assert pending.end("scale", False, "over") == [Answer("bob", False, "over")]
+    pending.end("reload", False, "over")
+    assert pending.new_answers() == [("ann", False, "over")]
+    pending.end("reload", False, "over")
+    assert pending.new_answers() == []
+    pending.end("scale", False, "over")
+    assert pending.new_answers() == [("bob", False, "over")]

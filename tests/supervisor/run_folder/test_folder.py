@@ -23,11 +23,12 @@ def mode(path: Path) -> int:
 
 
 def test_a_fresh_folder_is_private_and_goes_away() -> None:
-    folder = Folder("")
+    folder = Folder("", print)
     assert folder.path.is_dir()
     if sys.platform != "win32":
         assert mode(folder.path) == 0o700
-    folder.write_token("abc")
+    folder.set_file("token", "abc\n")
+    folder.restore()
     folder.next_epoch()
     folder.close()
     assert not folder.path.exists()
@@ -43,7 +44,7 @@ def own_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_fresh_folders_lie_together(own_base: Path) -> None:
-    one, two = Folder(""), Folder("")
+    one, two = Folder("", print), Folder("", print)
     assert one.path.parent == two.path.parent == own_base
     if sys.platform != "win32":
         assert mode(own_base) == 0o700
@@ -71,7 +72,7 @@ def test_a_runtime_folder_is_enough_where_nothing_else_is_writable(
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    Folder("").close()
+    Folder("", print).close()
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert folders.base().parent == Path("/tmp"), "whoever makes it there is told why not"
 
@@ -82,7 +83,7 @@ def test_a_planted_symbolic_link_is_not_followed(own_base: Path, tmp_path: Path)
     elsewhere.mkdir(mode=0o700)
     own_base.symlink_to(elsewhere)
     with pytest.raises(FolderError, match="belongs to another user"):
-        Folder("")
+        Folder("", print)
     assert list(elsewhere.iterdir()) == []
 
 
@@ -90,26 +91,27 @@ def test_a_planted_symbolic_link_is_not_followed(own_base: Path, tmp_path: Path)
 def test_a_base_open_to_others_is_refused(own_base: Path) -> None:
     own_base.mkdir(mode=0o755)
     with pytest.raises(FolderError, match="chmod 700"):
-        Folder("")
+        Folder("", print)
 
 
 @posix
 def test_a_deleted_fresh_folder_is_recreated_with_its_parent(own_base: Path) -> None:
     """systemd removes /run/user/UID when the last session of a user ends."""
-    folder = Folder("")
+    folder = Folder("", print)
     shutil.rmtree(own_base)
     assert folder.restore()
     assert mode(own_base) == mode(folder.path) == 0o700
-    Folder("").close()
+    Folder("", print).close()
     folder.close()
     assert not own_base.exists()
 
 
 def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
-    folder = Folder("")
+    folder = Folder("", print)
     letters = folder.path / folders.DEAD_LETTERS
     letters.touch()
-    folder.write_control("abc", "ipc://x")
+    folder.set_file(folders.CONTROL, "abc\nipc://x\n")
+    folder.restore()
     assert folder.close() == letters
     assert not (folder.path / folders.CONTROL).exists()
     assert not folders.is_live(folder.path)
@@ -121,7 +123,7 @@ def test_dead_letters_keep_a_fresh_folder(own_base: Path) -> None:
 def kill_a_run(own_base: Path) -> Path:
     """A run in a process of its own, which is killed; its folder."""
     code = (
-        "from wsraw.supervisor.run_folder.folder import Folder; f = Folder(''); "
+        "from wsraw.supervisor.run_folder.folder import Folder; f = Folder('', print); "
         "print(f.path); input()"
     )
     with subprocess.Popen(
@@ -138,9 +140,9 @@ def test_the_next_run_removes_the_folder_of_a_killed_one(own_base: Path) -> None
     left = kill_a_run(own_base)
     (left / "token").touch()
     assert left.parent == own_base
-    live = Folder("")
+    live = Folder("", print)
     assert not left.exists()
-    other = Folder("")
+    other = Folder("", print)
     assert live.path.exists(), "one that lives is left alone"
     live.close()
     other.close()
@@ -150,14 +152,14 @@ def test_the_next_run_removes_the_folder_of_a_killed_one(own_base: Path) -> None
 def test_dead_letters_are_never_removed(own_base: Path) -> None:
     left = kill_a_run(own_base)
     (left / folders.DEAD_LETTERS).write_text("{}\n{}\n")
-    Folder("").close()
+    Folder("", print).close()
     assert folders.count_dead_letters(left) == 2
     assert folders.count_dead_letters(own_base) == 0
     assert not folders.is_live(left)
 
 
 def test_a_folder_that_is_being_created_is_not_removed(own_base: Path) -> None:
-    Folder("").close()
+    Folder("", print).close()
     own_base.mkdir(mode=0o700)
     young, old, full = (own_base / name for name in ("young", "old", "full"))
     for path in (young, old, full):
@@ -175,7 +177,7 @@ def test_a_folder_that_is_being_created_is_not_removed(own_base: Path) -> None:
 def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert not folders.is_live(path)
-    folder = Folder(str(path))
+    folder = Folder(str(path), print)
     assert folders.is_live(path)
     assert folders.is_live(path), "to ask takes nothing away"
     folder.close()
@@ -184,7 +186,7 @@ def test_a_run_is_live_while_it_holds_its_lock(tmp_path: Path) -> None:
 
 def test_a_command_that_looks_at_a_folder_does_not_block_a_run(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
-    Folder(path).close()
+    Folder(path, print).close()
     over = threading.Event()
 
     def ask() -> None:
@@ -195,15 +197,16 @@ def test_a_command_that_looks_at_a_folder_does_not_block_a_run(tmp_path: Path) -
     asking.start()
     try:
         for _ in range(50):
-            Folder(path).close()
+            Folder(path, print).close()
     finally:
         over.set()
         asking.join()
 
 
 def test_the_files_with_secrets_are_private(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
-    folder.write_control("abc", "ipc://x")
+    folder = Folder(str(tmp_path / "run"), print)
+    folder.set_file(folders.CONTROL, "abc\nipc://x\n")
+    folder.restore()
     file = folder.path / folders.CONTROL
     assert file.read_text() == "abc\nipc://x\n"
     if sys.platform != "win32":
@@ -217,20 +220,21 @@ def test_the_files_with_secrets_are_private(tmp_path: Path) -> None:
 
 def test_a_run_dir_stays_with_its_epoch(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run"
-    folder = Folder(str(path))
+    folder = Folder(str(path), print)
     assert [folder.next_epoch() for _ in range(3)] == [1, 2, 3]
     folder.restore()
-    folder.write_token("abc")
+    folder.set_file("token", "abc\n")
+    folder.restore()
     folder.close()
     assert path.is_dir()
     assert not (path / "token").exists()
-    again = Folder(str(path))
+    again = Folder(str(path), print)
     assert again.next_epoch() == 4
     again.close()
 
 
 def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
+    folder = Folder(str(tmp_path / "run"), print)
     (folder.path / "epoch").write_text(str(EPOCHS - 2))
     assert folder.next_epoch() == EPOCHS - 1
     assert folder.next_epoch() == 1
@@ -241,11 +245,13 @@ def test_epochs_fit_into_a_connection_id(tmp_path: Path) -> None:
 def test_a_damaged_epoch_file_does_not_prevent_a_start(content: str, tmp_path: Path) -> None:
     """Exit code 2, which a service manager does not try again, was the answer once."""
     path = tmp_path / "run"
-    folder = Folder(str(path))
+    said: list[tuple[str, str]] = []
+    folder = Folder(str(path), lambda *line: said.append(line))
     (path / "epoch").write_text(content, "latin-1")
     first = folder.next_epoch()
     assert 1 <= first < EPOCHS
-    [complaint] = folder.complaints
+    [(level, complaint)] = said
+    assert level == "error"
     assert f"{path / 'epoch'} is damaged" in complaint
     folder.restore()
     assert (path / "epoch").read_text() == f"{first}\n"
@@ -256,7 +262,8 @@ def test_a_damaged_epoch_file_does_not_prevent_a_start(content: str, tmp_path: P
 def test_an_epoch_is_never_used_twice(content: str | None, tmp_path: Path) -> None:
     """GatewayWorker #66: an id that was stored must never come to mean another client."""
     path = tmp_path / "run"
-    folder = Folder(str(path))
+    said: list[tuple[str, str]] = []
+    folder = Folder(str(path), lambda *line: said.append(line))
     (path / "epoch").write_text("41")
     assert folder.next_epoch() == 42
     folder.restore()
@@ -267,14 +274,15 @@ def test_an_epoch_is_never_used_twice(content: str | None, tmp_path: Path) -> No
     assert folder.next_epoch() == 43
     (path / "epoch").write_text("99")
     assert folder.next_epoch() == 100, "another run has used the folder meanwhile"
-    assert folder.complaints == []
+    assert said == []
     folder.close()
 
 
 def test_the_token_file_is_private(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path / "run"))
-    folder.write_token("old")
-    folder.write_token("new")
+    folder = Folder(str(tmp_path / "run"), print)
+    for text in ("old\n", "new\n"):
+        folder.set_file("token", text)
+        folder.restore()
     assert (folder.path / "token").read_text() == "new\n"
     if sys.platform != "win32":
         assert mode(folder.path / "token") == 0o600
@@ -283,14 +291,14 @@ def test_the_token_file_is_private(tmp_path: Path) -> None:
 
 def test_a_folder_serves_one_run(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
-    folder = Folder(path)
+    folder = Folder(path, print)
     with socket.socket(socket.AF_UNIX) as control:
         control.bind(str(folder.path / "control.sock"))
         control.listen()
         with pytest.raises(FolderError, match="in use by another run"):
-            Folder(path)
+            Folder(path, print)
     folder.close()
-    Folder(path).close()
+    Folder(path, print).close()
 
 
 @posix
@@ -299,7 +307,7 @@ def test_a_process_that_inherited_the_lock_is_waited_for(
 ) -> None:
     """The gateway of a supervisor that was killed takes its time to say goodbye."""
     path = str(tmp_path / "run")
-    folder = Folder(path)
+    folder = Folder(path, print)
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"],
         stdin=subprocess.PIPE,
@@ -308,11 +316,11 @@ def test_a_process_that_inherited_the_lock_is_waited_for(
         folder.close()
         monkeypatch.setattr(folders, "LEAVING", 0.0)
         with pytest.raises(FolderError, match="does not exit") as refused:
-            Folder(path)
+            Folder(path, print)
         assert refused.value.is_passing
         monkeypatch.setattr(folders, "LEAVING", 30.0 * UNIT)
 
-        def leave(text: str) -> None:
+        def leave(level: str, text: str) -> None:
             said.append(text)
             child.communicate()
 
@@ -327,8 +335,8 @@ def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
     path.mkdir(mode=0o755)
     # Not chmod 700: it may be /tmp that was given.
     with pytest.raises(FolderError, match=f"wsraw's own, such as {path}/wsraw, which is made"):
-        Folder(str(path))
-    Folder(str(path / "wsraw")).close()
+        Folder(str(path), print)
+    Folder(str(path / "wsraw"), print).close()
 
 
 @posix
@@ -338,19 +346,19 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     path.mkdir(mode=0o700)
     os.chown(path, 12345, -1)
     with pytest.raises(FolderError, match="belongs to another user"):
-        Folder(str(path))
+        Folder(str(path), print)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(FolderError, match="choose a folder that you may write to"):
-        Folder(str(file / "run"))
+        Folder(str(file / "run"), print)
 
 
 @posix
 def test_the_path_of_a_socket_has_a_limit(tmp_path: Path) -> None:
     room = LONGEST_SOCKET_PATH - len(os.fsencode(tmp_path)) - len("//control.sock")
-    Folder(str(tmp_path / ("x" * room))).close()
+    Folder(str(tmp_path / ("x" * room)), print).close()
     with pytest.raises(FolderError, match="choose a shorter --run-dir"):
-        Folder(str(tmp_path / ("x" * (room + 1))))
+        Folder(str(tmp_path / ("x" * (room + 1))), print)

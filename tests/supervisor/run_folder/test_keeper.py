@@ -33,7 +33,7 @@ class Run:
         self.path = path
         self.stream = io.StringIO()
         self.log = Log(self.stream, "info")
-        self.folder = Folder(str(path))
+        self.folder = Folder(str(path), self.log.say)
         self.control = Control(path)
         self.keeper = Keeper(self.folder, self.control, "worker-token", self.log)
         self.keeper.begin()
@@ -41,7 +41,7 @@ class Run:
 
     def start(self) -> int:
         """As it is done for each gateway."""
-        epoch = self.keeper.next_epoch()
+        epoch = self.folder.next_epoch()
         self.keeper.keep()
         Path(self.keeper.link_folder(), "link.sock").touch()
         self.keeper.linked(f"ipc://{self.keeper.link_folder()}/link.sock")
@@ -196,8 +196,9 @@ def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
 
 def test_a_folder_taken_by_another_run_is_left_alone(run: Run) -> None:
     shutil.rmtree(run.path)
-    other = Folder(str(run.path))
-    other.write_token("others")
+    other = Folder(str(run.path), print)
+    other.set_file("token", "others\n")
+    other.restore()
     run.epochs.append(run.start())
     assert run.epochs == [1, 2]
     assert (run.path / "token").read_text() == "others\n"

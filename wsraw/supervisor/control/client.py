@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,13 @@ def find(run_dir: str) -> Path:
     """The run folder: the given one, or that of the only live run. Raises NoRunError."""
     if run_dir:
         path = Path(run_dir).absolute()
-        if not folders.may_enter(path):
-            raise NoRunError(f"{path}: Permission denied; the run belongs to another user")
+        try:
+            os.stat(path / "lock")
+        except PermissionError as error:
+            text = f"{path}: {error.strerror}; the run belongs to another user"
+            raise NoRunError(text) from error
+        except OSError:
+            pass
         if not folders.is_live(path):
             raise NoRunError(f"no run in {path}; is `wsraw run --run-dir {run_dir}` up?")
         return path

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from functools import partial
 from typing import Any, Final, Protocol
 
 from wsraw.link.records import Done, Status
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
-from wsraw.supervisor.control.pending import Answer, PendingRequests
+from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions.policy import MOST_WORKERS, Phase, Policy
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
+from wsraw.supervisor.log import Log
 
 REPORT_TIMEOUT: Final = 1.0
 """Seconds to wait for the gateway's report; then `status` answers without it."""
@@ -21,15 +22,12 @@ REPORT_TIMEOUT: Final = 1.0
 class Run(Protocol):
     """The part of the supervisor that requests need."""
 
+    log: Log
     loop: Loop
     policy: Policy
     control: Control
 
-    def say(self, level: str, text: str) -> None:
-        """A line for the log."""
-
-    def act(self, actions: list[a.Action]) -> None:
-        """Carry out what the policy has decided."""
+    def act(self, actions: list[a.Action]) -> None: ...
 
     def refusal_to_scale(self, count: int) -> str:
         """Why this many workers in all are too many, or ""."""
@@ -46,30 +44,32 @@ class Requests:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._pending: PendingRequests[Asked] = PendingRequests()
+        self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
+        """Those of which not all is done; the supervisor settles their parts."""
         self._reports: dict[int, Asked] = {}
         self._ref = 0
-        self._commands: dict[str, Callable[[Asked], None]] = {
-            "status": self._status,
-            "reload": self._reload,
-            "scale": self._scale,
-            "stop": self._stop,
-            "drain": self._drain,
-        }
 
     def handle(self, asked: Asked) -> None:
         """Begin to handle a request."""
-        command = self._commands.get(asked.do.what)
-        if command is None:
-            self._answer(asked, False, f"this run does not know the command {asked.do.what}")
-        elif asked.do.what != "status" and self._is_over(asked):
-            self._answer(asked, False, "the run is stopping")
-        else:
-            command(asked)
+        match asked.do.what:
+            case "status":
+                self._status(asked)
+            case what if self._is_over(what):
+                self._answer(asked, False, "the run is stopping")
+            case "reload":
+                self._reload(asked)
+            case "scale":
+                self._scale(asked)
+            case "stop":
+                self._stop(asked, "stopping", None)
+            case "drain":
+                self._stop(asked, "stopping without a deadline", 0.0)
+            case what:
+                self._answer(asked, False, f"this run does not know the command {what}")
 
-    def _is_over(self, asked: Asked) -> bool:
+    def _is_over(self, what: str) -> bool:
         phase = self._run.policy.phase
-        if asked.do.what in ("stop", "drain"):
+        if what in ("stop", "drain"):
             return phase is Phase.OVER
         return phase is not Phase.RUNNING
 
@@ -106,9 +106,9 @@ class Requests:
             if asked.do.args and name not in own:
                 self._answer(asked, False, f"the pool {name!r} has {NO_WORKERS}")
                 return
-        run.say("info", f"wsraw reload: reloading {' and '.join(names)}")
+        run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
         certificates = "" if asked.do.args else run.read_certificates()
-        self._pending.begin(asked, "reload", [*names, *filter(None, [certificates])])
+        self.pending.begin(asked, "reload", [*names, *filter(None, [certificates])])
         run.act(run.policy.reload(run.loop.now, names))
 
     def _scale(self, asked: Asked) -> None:
@@ -117,44 +117,29 @@ class Requests:
         meant = which(run.policy.pools.values(), name)
         if isinstance(meant, str):
             self._answer(asked, False, meant)
-        elif not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_WORKERS):
+        elif not (re.fullmatch("[0-9]{1,4}", count) and 1 <= int(count) <= MOST_WORKERS):
             self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
         else:
             pool, program = meant
-            now = [child for child in run.policy.workers if child.program == program]
-            others = len(run.policy.workers) - len([c for c in now if c.pool == pool.name])
-            why = run.refusal_to_scale(others + int(count))
+            others = [c for c in run.policy.workers if (c.pool, c.program) != (pool.name, program)]
+            why = run.refusal_to_scale(len(others) + int(count))
             if why:
                 self._answer(asked, False, why)
                 return
-            run.say("info", f"wsraw scale: {program.label} to {count}")
-            self._pending.begin(asked, "scale", [pool.name])
+            run.log.say("info", f"wsraw scale: {program.label} to {count}")
+            self.pending.begin(asked, "scale", [pool.name])
             run.act(run.policy.scale(int(count), run.loop.now, pool, program))
 
-    def _stop(self, asked: Asked) -> None:
-        self._pending.begin(asked, "stop", ["all"])
+    def _stop(self, asked: Asked, how: str, timeout: float | None) -> None:
+        self.pending.begin(asked, "stop", ["all"])
         run = self._run
-        run.say("info", "wsraw stop: stopping")
-        run.act(run.policy.stop(run.loop.now))
-
-    def _drain(self, asked: Asked) -> None:
-        self._pending.begin(asked, "stop", ["all"])
-        run = self._run
-        run.say("info", "wsraw drain: stopping without a deadline")
-        run.act(run.policy.stop(run.loop.now, 0.0))
-
-    def settled(self, what: str, part: str, ok: bool, text: str) -> None:
-        """A part is done or was refused: answer the requests that this completes."""
-        self._tell(self._pending.settle(what, part, ok, text))
-
-    def _tell(self, answers: list[Answer[Asked]]) -> None:
-        for answer in answers:
-            self._answer(answer.who, answer.ok, answer.text)
+        run.log.say("info", f"wsraw {asked.do.what}: {how}")
+        run.act(run.policy.stop(run.loop.now, timeout))
 
     def finish(self, code: int) -> None:
         """The run is over: answer every request."""
-        self._tell(self._pending.end("stop", True, f"stopped, exit code {code}"))
+        self.pending.end("stop", True, f"stopped, exit code {code}")
         for what in ("reload", "scale"):
-            self._tell(self._pending.end(what, False, "the run has stopped"))
+            self.pending.end(what, False, "the run has stopped")
         for ref in list(self._reports):
             self.report(ref, None)

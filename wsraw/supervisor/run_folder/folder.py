@@ -55,10 +55,6 @@ class FolderError(Exception):
         self.is_passing = is_passing
 
 
-class InUseError(FolderError):
-    """Another run holds the lock."""
-
-
 _Signature = tuple[int, int, int, int]
 """Identity of a file's content: device, inode, size and time."""
 
@@ -73,11 +69,10 @@ class Folder:
     `restore` writes again what was removed, changed, or could not be written before.
     """
 
-    def __init__(self, path: str, say: Callable[[str], object] = str) -> None:
-        """`say` logs a line when this has to wait."""
+    def __init__(self, path: str, say: Callable[[str, str], object]) -> None:
+        """`say` gets level and text of a line for the log."""
         self._is_ours = not path
-        self.complaints: list[str] = []
-        """Lines for the log; the caller logs and clears them."""
+        self._say = say
         self._texts: dict[str, str] = {}
         """Content of each file by name."""
         self._seen: dict[str, _Signature] = {}
@@ -91,7 +86,7 @@ class Folder:
             self.path = _make_fresh()
         try:
             self._check_length()
-            self.lock = self._wait_for_lock(say)
+            self.lock = self._wait_for_lock()
         except FolderError:
             self._remove_ours()
             raise
@@ -106,50 +101,50 @@ class Folder:
                 f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
             )
 
-    def _wait_for_lock(self, say: Callable[[str], object]) -> int:
+    def _wait_for_lock(self) -> int:
         """Take the lock, if need be after the gateway of a killed supervisor has exited."""
-        until = time.monotonic() + LEAVING
+        lock = self._open_lock()
+        began = time.monotonic()
         has_said = False
-        while True:
-            try:
-                return self._take_lock(PROBED)
-            except InUseError as error:
+        while not _take(lock):
+            waited = time.monotonic() - began
+            # Until then another process may only be checking whether a run is up (`is_live`).
+            if waited > PROBED:
                 if has_supervisor(self.path):
-                    raise
-                if time.monotonic() > until:
+                    raise self._in_use(lock)
+                if waited > LEAVING:
+                    os.close(lock)
                     text = f"run folder {self.path}: the gateway of an earlier run does not exit"
-                    raise FolderError(text, is_passing=True) from error
-            if not has_said:
-                say(f"waiting for the gateway of an earlier run to leave {self.path}")
-                has_said = True
-            time.sleep(LOOK_AGAIN)
+                    raise FolderError(text, is_passing=True)
+                if not has_said:
+                    text = f"waiting for the gateway of an earlier run to leave {self.path}"
+                    self._say("info", text)
+                    has_said = True
+            time.sleep(PROBED / 10)
+        return lock
 
-    def _take_lock(self, timeout: float) -> int:
-        """Lock the folder. The returned descriptor holds the lock until we and our gateway, which
+    def _in_use(self, lock: int) -> FolderError:
+        os.close(lock)
+        return FolderError(
+            f"run folder {self.path} is in use by another run; stop that one, or choose another "
+            "--run-dir"
+        )
+
+    def _open_lock(self) -> int:
+        """Open the file of the lock. The descriptor holds the lock until we and our gateway, which
         inherits it, have exited; so no second run starts beside the gateway of a first.
 
         Workers do not inherit it: processes that handlers start would keep it. On Windows a lock
         belongs to its process, and the job object ends all children.
         """
         try:
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise FolderError(
                 f"run folder {self.path}: {error.strerror}; choose a --run-dir that you may "
                 "write to",
                 is_passing=error.errno in _PASSING,
             ) from error
-        until = time.monotonic() + timeout
-        while not (taken := _take(lock)) and time.monotonic() < until:
-            # Another process may only be checking whether a run is up (`is_live`).
-            time.sleep(PROBED / 10)
-        if not taken:
-            os.close(lock)
-            raise InUseError(
-                f"run folder {self.path} is in use by another run; stop that one, or choose "
-                "another --run-dir"
-            )
-        return lock
 
     # --- files ---
 
@@ -172,41 +167,22 @@ class Folder:
             why = getattr(error, "strerror", None) or "its content is not a number"
         if why and not self._epoch:
             found = secrets.randbelow(EPOCHS - 1)
-            self.complaints.append(
+            self._say(
+                "error",
                 f"{file} is damaged ({why}), so the connection ids of earlier runs are not known; "
-                "the count continues at a random number"
+                "the count continues at a random number",
             )
         elif why or (self._epoch and (found - self._epoch) % (EPOCHS - 1) > EPOCHS // 2):
             # Damaged or set back while we run: use the number in memory.
             found = self._epoch
         self._epoch = found % (EPOCHS - 1) + 1
-        self._texts["epoch"] = f"{self._epoch}\n"
-        self._seen.pop("epoch", None)
+        self.set_file("epoch", f"{self._epoch}\n")
         return self._epoch
 
-    def write_token(self, token: str) -> None:
-        """Write the token for workers that are started by hand. Raises FolderError."""
-        self._write("token", f"{token}\n")
-
-    def write_control(self, token: str, endpoint: str) -> None:
-        """Write token and endpoint for the command line. Raises FolderError."""
-        self._write(CONTROL, f"{token}\n{endpoint}\n")
-
-    def _write(self, name: str, text: str) -> None:
+    def set_file(self, name: str, text: str) -> None:
+        """Set the content of a file; `restore` writes it."""
         self._texts[name] = text
         self._seen.pop(name, None)
-        file = self.path / name
-        if not self._holds_lock():
-            raise FolderError(
-                f"{file}: the lock of the run folder is gone or belongs to another run"
-            )
-        try:
-            _write_secret(file, text)
-            self._seen[name] = _signature(file)
-        except OSError as error:
-            raise FolderError(
-                f"{file}: {error.strerror}", is_passing=error.errno in _PASSING
-            ) from error
 
     def restore(self) -> bool:
         """Write files that are missing, changed or new. True if any was missing or changed. Raises
@@ -220,16 +196,21 @@ class Folder:
             _make(self.path.parent, "run folder")
         _make(self.path, "run folder")
         if not self._holds_lock():
-            fresh = self._take_lock(0.0)
+            fresh = self._open_lock()
+            if not _take(fresh):
+                raise self._in_use(fresh)
             # Under the same number, which children inherit.
             os.dup2(fresh, self.lock, inheritable=False)
             os.close(fresh)
         error: FolderError | None = None
         for name in missing:
+            file = self.path / name
             try:
-                self._write(name, self._texts[name])
-            except FolderError as raised:
-                error = error or raised
+                _write_secret(file, self._texts[name])
+                self._seen[name] = _signature(file)
+            except OSError as why:
+                is_passing = why.errno in _PASSING
+                error = error or FolderError(f"{file}: {why.strerror}", is_passing=is_passing)
         if error is not None:
             raise error
         return is_lost
@@ -379,31 +360,15 @@ def _signature(file: Path) -> _Signature:
 
 
 def is_live(path: Path) -> bool:
-    """Whether a run holds the lock of that folder, which may be read-only by now."""
+    """Whether a run holds the lock of that folder."""
     try:
-        try:
-            lock = os.open(path / "lock", os.O_RDWR)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            lock = os.open(path / "lock", os.O_RDONLY)
+        lock = os.open(path / "lock", os.O_RDONLY)
     except OSError:
         return False
     try:
         return not _take(lock, shared=True)
     finally:
         os.close(lock)
-
-
-def may_enter(path: Path) -> bool:
-    """Whether we may look into that folder."""
-    try:
-        os.stat(path / "lock")
-    except PermissionError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def has_supervisor(path: Path) -> bool:
@@ -458,17 +423,11 @@ def clear_leftovers() -> None:
             continue
         except OSError:
             continue
-        if not _take(lock):
-            os.close(lock)
-            continue
-        keeps = (path / DEAD_LETTERS).exists()
-        if sys.platform == "win32":
-            # Windows does not remove open files.
-            os.close(lock)
-        if not keeps:
+        is_unused = _take(lock)
+        # Windows does not remove open files.
+        os.close(lock)
+        if is_unused and not (path / DEAD_LETTERS).exists():
             shutil.rmtree(path, ignore_errors=True)
-        if sys.platform != "win32":
-            os.close(lock)
 
 
 def _clear_unlocked(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from wsraw.supervisor.control.link import Control, ControlError
 from wsraw.supervisor.log import Log
-from wsraw.supervisor.run_folder.folder import Folder, FolderError
+from wsraw.supervisor.run_folder.folder import CONTROL, Folder, FolderError
 
 LOOK: Final = 1.0
 """Seconds between two checks."""
@@ -36,22 +36,16 @@ class Keeper:
     def begin(self) -> None:
         """Write the files by which other processes find the run. Raises FolderError."""
         self._introduce(self._home)
+        self._home.restore()
 
     def _introduce(self, folder: Folder) -> None:
-        try:
-            folder.write_token(self._worker_token)
-        finally:
-            # In any case, so that `restore` knows the content later.
-            folder.write_control(self._control.client_token, self._control.endpoint)
+        folder.set_file("token", f"{self._worker_token}\n")
+        folder.set_file(CONTROL, f"{self._control.client_token}\n{self._control.endpoint}\n")
 
     def _folders(self) -> list[Folder]:
         return [self._home, self._spare] if self._spare is not None else [self._home]
 
     # --- checks ---
-
-    def next_epoch(self) -> int:
-        """Number of this gateway start; `keep` writes it."""
-        return self._home.next_epoch()
 
     def keep(self) -> None:
         """Write again what is missing, as far as possible."""
@@ -76,9 +70,6 @@ class Keeper:
             self._log.say("error", f"{text} may fail until this is fixed")
         elif before and not trouble:
             self._log.say("info", f"the run folder {folder.path} is complete again")
-        for text in folder.complaints:
-            self._log.say("error", text)
-        folder.complaints.clear()
 
     def _bind_control(self) -> None:
         if not self._control.endpoint.startswith("ipc:"):
@@ -90,11 +81,8 @@ class Keeper:
             return
         self._control_file = _identity(self._control.endpoint)
         for folder in self._folders():
-            try:
-                self._introduce(folder)
-            except FolderError:
-                # The next `keep` logs it.
-                pass
+            self._introduce(folder)
+            self._restore(folder)
 
     # --- the link ---
 
@@ -118,9 +106,9 @@ class Keeper:
             return self._home
         if self._spare is None or not self._spare.takes_sockets():
             try:
-                spare = Folder("")
-                self._spare = spare
+                spare = self._spare = Folder("", self._log.say)
                 self._introduce(spare)
+                spare.restore()
             except FolderError as error:
                 self._log.say("error", f"no folder for the sockets of the run: {error}")
                 return self._home
