@@ -71,9 +71,6 @@ LOOK_AT_FILES_PAUSE: Final = 20.0
 LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two checks of the workers' memory, with `max_memory`."""
 
-LOOK_AT_ORPHANS: Final = 0.1
-"""Seconds until orphans are reaped again after a child of our own had exited first."""
-
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
 
@@ -158,13 +155,12 @@ class Supervisor:
         self._reads_asked = self._reads_done = 0
         """How often the gateway was told to reload its certificates, and how often it has."""
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
-        self._endpoint = ""
         self._is_relinking = False
         self._addresses: list[str] = []
         self._timer: Timer | None = None
         self._begun = self.loop.now
-        self._caught: set[int] = set()
-        """Signals not handled yet, of those that need handling only once."""
+        self._is_reload_due = False
+        """Whether a SIGHUP has come that is not handled yet."""
         self._signals = 0
         self._signalled_at = 0.0
         self._code = 0
@@ -204,8 +200,6 @@ class Supervisor:
     def run(self) -> int:
         """Serve until stopped; return the exit code. Must run in the main thread (signals)."""
         old = {number: signal.signal(number, self._catch) for number in _signals()}
-        if os.getpid() == 1 and sys.platform != "win32":
-            old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._catch)
         launch.unblock_signals()
         try:
             self._keeper.begin()
@@ -242,23 +236,20 @@ class Supervisor:
     # --- signals: the handler only enqueues ---
 
     def _catch(self, number: int, frame: object) -> None:
-        if number in self._caught:
+        if signal.Signals(number).name == "SIGHUP":
             # One reload serves all signals that came before it began; one by one, each would start
             # a worker and end the one before.
-            return
-        if signal.Signals(number).name in ("SIGHUP", "SIGCHLD"):
-            self._caught.add(number)
+            if self._is_reload_due:
+                return
+            self._is_reload_due = True
         self.loop.call_soon_threadsafe(partial(self.handle_signal, number))
 
     def handle_signal(self, number: int) -> None:
         """Handle a signal. The first SIGINT or SIGTERM stops gracefully, the second at once."""
-        self._caught.discard(number)
         name = signal.Signals(number).name
         now = self.loop.now
-        if name == "SIGCHLD":
-            self._reap_orphans()
-            return
         if name == "SIGHUP":
+            self._is_reload_due = False
             self.log.say("info", "SIGHUP: reloading")
             self.read_certificates()
             self.act(self.policy.reload(now))
@@ -277,10 +268,6 @@ class Supervisor:
         elif self._signals == 2:
             self.log.say("warning", f"{name} again: stopping at once")
             self.act(self.policy.stop_now(128 + number, now))
-
-    def _reap_orphans(self) -> None:
-        if not self._children.reap_orphans():
-            self.loop.call_later(LOOK_AT_ORPHANS, self._reap_orphans)
 
     def _scale_by_one(self, name: str, change: int) -> None:
         known = self.policy.programs
@@ -390,11 +377,12 @@ class Supervisor:
             self._children.spawn_gateway(child, name, variables, sockets)
             return
         self._keep_folder()
-        token = self._children.new_token(child)
+        child.token = secrets.token_hex(16)
         # Before the worker can send its hello: the gateway must know the token by then.
-        self.control.tell(Spawned(child.n, token, 0))
-        if self._children.spawn_worker(child, name, self._endpoint):
-            self.control.tell(Spawned(child.n, token, self._children.pid(child) or 0))
+        self.control.tell(Spawned(child.n, child.token, 0))
+        pid = self._children.spawn_worker(child, name, self.policy.endpoint)
+        if pid is not None:
+            self.control.tell(Spawned(child.n, child.token, pid))
 
     def _handle_death(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
@@ -422,6 +410,8 @@ class Supervisor:
 
     def _look_at_folder(self) -> None:
         self._keep_folder()
+        if os.getpid() == 1:
+            self._children.reap_orphans()
         self.loop.call_later(keeper.LOOK, self._look_at_folder)
 
     def _keep_folder(self) -> None:
@@ -483,20 +473,18 @@ class Supervisor:
                 self._handle_reloaded(why)
 
     def _handle_listening(self, news: Listening, now: float) -> None:
-        self._endpoint = news.endpoint
         self._addresses = news.addresses
         self._is_relinking = False
         self._keeper.linked(news.endpoint)
         self.log.say(
             "debug", f"the gateway is up, pid {news.pid}, epoch {news.epoch}, link {news.endpoint}"
         )
-        children = self._children
         self.control.tell(
             Spawned(0, self._standalone_token, 0),
             *(
-                Spawned(child.n, children.token(child), children.pid(child) or 0)
+                Spawned(child.n, child.token, pid)
                 for child in self.policy.all_children()
-                if child in children
+                if (pid := self._children.pid(child)) is not None
             ),
         )
         self.act(self.policy.listening(news.endpoint, now))
@@ -521,7 +509,7 @@ class Supervisor:
         where = " and ".join(self._urls())
         self.log.say(
             "info",
-            f"listening on {where} ({who}); ready, pid {os.getpid()}, link {self._endpoint}",
+            f"listening on {where} ({who}); ready, pid {os.getpid()}, link {self.policy.endpoint}",
         )
 
     def _urls(self) -> list[str]:

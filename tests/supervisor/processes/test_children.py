@@ -44,7 +44,6 @@ class Nursery:
     def spawn(self, script: str) -> Child:
         self.script = script
         child = Child(programs.parse("x.py").program)
-        self.children.new_token(child)
         assert self.children.spawn_worker(child, "worker 1", "ipc://x")
         return child
 
@@ -160,7 +159,7 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
     monkeypatch.setenv("WSRAW_CONTROL", "ipc://y")
     script = "env | grep ^WSRAW_ | sort; ls /proc/self/fd 2>/dev/null | wc -l; exit 4"
     child = Child(programs.parse(f"sh -c '{script}'").program)
-    token = nursery.children.new_token(child)
+    child.token = "secret"
     assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
     nursery.record_death()
     assert nursery.ended[0][2] == "exited with code 4: the gateway rejected it"
@@ -168,7 +167,7 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
     lines = [line.partition("worker 1: ")[2] for line in nursery.close().splitlines()]
     told = dict(line.split("=") for line in lines if "=" in line)
     assert re.fullmatch("[0-9a-f]{16}", told.pop("WSRAW_INSTANCE"))
-    assert told == {"WSRAW_ENDPOINT": "ipc://x", "WSRAW_POOL": "default", "WSRAW_TOKEN": token}
+    assert told == {"WSRAW_ENDPOINT": "ipc://x", "WSRAW_POOL": "default", "WSRAW_TOKEN": "secret"}
     if sys.platform.startswith("linux"):
         assert lines[-1] == "4", "the three, and the one that ls has opened"
 
@@ -177,7 +176,6 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
 def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> None:
     """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
     child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
-    nursery.children.new_token(child)
     nursery.children.spawn_worker(child, "worker 1", "ipc://x")
     nursery.record_death()
     assert nursery.ended[0][2] == "was killed by SIGPIPE"
@@ -186,7 +184,6 @@ def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> N
 
 def test_a_missing_command_is_reported_as_an_exit(nursery: Nursery) -> None:
     child = Child(programs.parse("/nowhere/at/all x").program)
-    nursery.children.new_token(child)
     nursery.children.spawn_worker(child, "worker 1", "ipc://x")
     nursery.record_death()
     ((_, code, why),) = nursery.ended
@@ -230,13 +227,14 @@ def test_orphans_are_reaped_and_own_children_are_left_to_their_threads(
     eventually(zombies, "orphans that have ended")
 
     def all_gone() -> bool:
-        return nursery.children.reap_orphans() and not zombies()
+        nursery.children.reap_orphans()
+        return not zombies()
 
     eventually(all_gone, "nobody to be left")
     # However fast it dies, its thread has the code.
     for _ in range(20):
         nursery.spawn("exit 7")
-        eventually(nursery.children.reap_orphans, "it to be seen off by its thread")
+        eventually(all_gone, "it to be seen off by its thread")
         nursery.record_death()
         assert nursery.ended[-1][1] == 7
     nursery.close()

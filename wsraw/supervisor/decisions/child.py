@@ -61,6 +61,8 @@ class Child:
     pool: str = DEFAULT_POOL
     state: ChildState = ChildState.DEAD
     n: int = 0
+    token: str = ""
+    """Secret that the hello of a worker's present process carries."""
     early_deaths: int = 0
     """Early deaths in a row; see restarts.py."""
     restarts: int = 0

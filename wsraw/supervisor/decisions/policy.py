@@ -93,7 +93,8 @@ class Policy:
         self.gateway_restarts = Restarts(intensity, random, at_once=True, longest=GATEWAY_BACKOFF)
         self._gateway_check = GatewayCheck(settings.gateway_timeout)
         self._settings = settings
-        self._endpoint = ""
+        self.endpoint = ""
+        """Where workers find the gateway."""
         self._listened = False
         self._spawned = 0
         self._stop_at: float | None = None
@@ -144,8 +145,8 @@ class Policy:
         self.gateway.ready_at = now
         self._listened = True
         self._gateway_check.heard(now)
-        has_moved = self._endpoint not in ("", endpoint)
-        self._endpoint = endpoint
+        has_moved = self.endpoint not in ("", endpoint)
+        self.endpoint = endpoint
         if has_moved and is_new and self.phase is Phase.RUNNING:
             for pool in self.pools.values():
                 pool.replace_all_at_once(now)

@@ -86,7 +86,6 @@ class Children:
         self._processes: dict[Child, Process] = {}
         self._unread: list[Process] = []
         """Dead processes whose output is not read to its end yet."""
-        self._tokens: dict[Child, str] = {}
 
     def __contains__(self, child: Child) -> bool:
         return child in self._processes
@@ -100,22 +99,13 @@ class Children:
         process = self._processes.get(child)
         return process.memory() if process is not None else None
 
-    def token(self, child: Child) -> str:
-        """Token of the worker's present process."""
-        return self._tokens[child]
-
     # --- start ---
-
-    def new_token(self, child: Child) -> str:
-        """Make a token for a worker that is about to start; its hello carries it."""
-        token = self._tokens[child] = secrets.token_hex(16)
-        return token
 
     def spawn_gateway(
         self, child: Child, name: str, variables: Mapping[str, str], sockets: list[int]
-    ) -> bool:
-        """Start a gateway on these listening sockets (none: it opens its own). False if that
-        failed, which is reported as an exit."""
+    ) -> int | None:
+        """Start a gateway on these listening sockets (none: it opens its own). Returns its pid,
+        None if that failed, which is reported as an exit."""
         given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
         given["WSRAW_LOCK"] = str(self._lock)
         variables = {**self._own_variables, **variables, **given}
@@ -123,11 +113,11 @@ class Children:
         keep_open = [self._lock, *sockets]
         return self._spawn(child, name, "gateway", own_command("gateway"), variables, keep_open)
 
-    def spawn_worker(self, child: Child, name: str, endpoint: str) -> bool:
-        """Start a worker that has a token. False if that failed, as above."""
+    def spawn_worker(self, child: Child, name: str, endpoint: str) -> int | None:
+        """Start a worker that has a token, as above."""
         variables = {
             "WSRAW_ENDPOINT": endpoint,
-            "WSRAW_TOKEN": self._tokens[child],
+            "WSRAW_TOKEN": child.token,
             "WSRAW_POOL": child.pool,
         }
         program = child.program
@@ -147,7 +137,7 @@ class Children:
         line: list[str],
         variables: Mapping[str, str],
         keep_open: Sequence[int] = (),
-    ) -> bool:
+    ) -> int | None:
         """`keep_open`: inherited descriptors. A worker gets none, because processes that handlers
         start may outlive the run and would keep its lock."""
         lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -174,19 +164,18 @@ class Children:
         except OSError as error:
             why = f"could not be started: {os_error(error)}"
             self._post(partial(self._ended, child, 1, why))
-            return False
+            return None
         self._processes[child] = process
         if kind != "gateway" and self._limit is not None:
             give_back(process.pid, self._limit)
         self._log.say("debug", f"{name} started, pid {process.pid}")
-        return True
+        return process.pid
 
     # --- end ---
 
     def _handle_death(self, child: Child, kind: str, code: int, lines: deque[str]) -> None:
         process = self._processes.pop(child)
         self._unread = [each for each in (*self._unread, process) if not each.read_rest(0)]
-        self._tokens.pop(child, None)
         meanings = MEANINGS[kind]
         if child.ready_at is not None and code in START_CODES:
             meanings = {}
@@ -194,18 +183,19 @@ class Children:
         self.last_output = "\n".join(lines)
         self._ended(child, code, why)
 
-    def reap_orphans(self) -> bool:
-        """As process 1 of a container, reap processes that were left to us. False if a child of our
-        own, which its thread reaps, hides others."""
-        if sys.platform.startswith("linux"):
-            ours = {process.pid for process in self._processes.values()}
-            which = os.WEXITED | os.WNOHANG
-            # Look first: our own children are reaped by their threads.
-            while found := _waitid(which | os.WNOWAIT):
-                if found in ours:
-                    return False
-                _waitid(which, found)
-        return True
+    def reap_orphans(self) -> None:
+        """As process 1 of a container, reap processes that were left to us."""
+        if not sys.platform.startswith("linux"):
+            return
+        ours = {process.pid for process in self._processes.values()}
+        try:
+            # Look first: our own children, which may hide others, are reaped by their threads.
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in ours:
+                    return
+                os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
 
     def end(self, child: Child, how: Ending) -> None:
         """End its process, if it has one."""
@@ -230,14 +220,3 @@ class Children:
         until = time.monotonic() + LAST_WORDS
         for process in (*self._unread, *self._processes.values()):
             process.read_rest(max(0.0, until - time.monotonic()))
-
-
-def _waitid(options: int, pid: int = 0) -> int:
-    """Pid of a child that has ended (`pid` 0: any), or 0."""
-    if sys.platform.startswith("linux"):
-        try:
-            found = os.waitid(os.P_PID if pid else os.P_ALL, pid, options)
-        except ChildProcessError:
-            return 0
-        return found.si_pid if found is not None else 0
-    return 0
