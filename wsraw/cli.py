@@ -86,12 +86,9 @@ def run(config: str | None, **values: Any) -> int:
 
     try:
         return supervisor.run(settings)
-    except supervisor.CannotListen as error:
-        raise CannotStart(str(error)) from error
-    except supervisor.CannotStartNow as error:
-        raise Failed(str(error)) from error
     except supervisor.CannotStart as error:
-        raise WrongUse(str(error)) from error
+        by_code = {each.exit_code: each for each in (Failed, WrongUse, CannotStart)}
+        raise by_code[error.code](str(error)) from error
 
 
 @cli.command("settings", cls=GroupedCommand, params=[CONFIG, *setting_options()])

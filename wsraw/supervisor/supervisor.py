@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,7 @@ from wsraw.runtime import descriptors, launch
 from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import status
-from wsraw.supervisor.control.link import Asked, Control, ControlError
+from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.control.requests import Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
@@ -71,20 +72,21 @@ LOOK_AT_FILES_PAUSE: Final = 20.0
 LOOK_AT_MEMORY: Final = 5.0
 """Seconds between two checks of the workers' memory, with `max_memory`."""
 
+EXIT_TRY_AGAIN: Final = 1
+EXIT_WRONG_USE: Final = 2
+EXIT_CANNOT_LISTEN: Final = 3
+"""Trying again would fail again."""
+
 REPEATED_SIGNAL: Final = 0.1
 """Seconds within which a second signal repeats the first one."""
 
 
 class CannotStart(Exception):  # noqa: N818
-    """The run cannot begin; the text says what to do."""
+    """The run cannot begin; the text says what to do, and `code` is the exit code."""
 
-
-class CannotStartNow(CannotStart):
-    """The run cannot begin, but trying again later may well succeed."""
-
-
-class CannotListen(CannotStart):
-    """A listener cannot be opened: trying again would fail again."""
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def run(settings: Settings) -> int:
@@ -112,39 +114,35 @@ class Supervisor:
             need = descriptors.EACH_WORKER * count + descriptors.LEAST
             raise CannotStart(
                 f"{count} workers need more than {need} open files, and {limit} may be open; raise "
-                "that (ulimit -Hn), or start fewer"
+                "that (ulimit -Hn), or start fewer",
+                EXIT_WRONG_USE,
             )
         self.most_workers = min(p.MOST_WORKERS, descriptors.most_workers(limit, count))
         """Limited by the number of open files."""
         self._settings = settings
         self.log = log
         self.policy = p.Policy(entries, settings, random.random)
-        try:
-            folder = Folder(settings.run_dir, log.say)
-        except FolderError as error:
-            raise _cannot_start(error) from error
         self._sockets: list[tuple[socket.socket, Listen]] = []
-        self.loop = Loop()
-        try:
-            # First, because a run that does not answer here is taken for one that is leaving.
-            self.control = Control(folder.path)
-        except ControlError as error:
-            self.loop.close()
-            folder.close()
-            raise CannotStart(f"run folder {error}") from error
-        try:
-            self._listen()
-        except OSError as error:
-            self.control.close()
-            self.loop.close()
-            folder.close()
-            raise CannotListen(error.strerror or str(error)) from error
-        self._folder = folder
+        with ExitStack() as opened:
+            try:
+                self._folder = Folder(settings.run_dir, log.say)
+                opened.callback(self._folder.close)
+                self.loop = Loop()
+                opened.callback(self.loop.close)
+                # First, because a run that does not answer here is taken for one that is leaving.
+                self.control = Control(self._folder.path)
+                opened.callback(self.control.close)
+                self._listen()
+            except FolderError as error:
+                raise _cannot_start(error) from error
+            except OSError as error:
+                raise CannotStart(error.strerror or str(error), EXIT_CANNOT_LISTEN) from error
+            opened.pop_all()
         self._standalone_token = secrets.token_hex(16)
-        self._keeper = Keeper(folder, self.control, self._standalone_token, log)
-        run_settings = settings_module.replaced(settings, run_dir=str(folder.path))
+        self._keeper = Keeper(self._folder, self.control, self._standalone_token, log)
+        run_settings = settings_module.replaced(settings, run_dir=str(self._folder.path))
         self._children = Children(
-            folder.lock,
+            self._folder.lock,
             log,
             self.loop.call_soon_threadsafe,
             self._handle_death,
@@ -538,7 +536,7 @@ class Supervisor:
 
 
 def _cannot_start(error: FolderError) -> CannotStart:
-    return (CannotStartNow if error.is_passing else CannotStart)(str(error))
+    return CannotStart(str(error), EXIT_TRY_AGAIN if error.is_passing else EXIT_WRONG_USE)
 
 
 def _signals() -> list[signal.Signals]:

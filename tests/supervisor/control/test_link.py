@@ -21,7 +21,8 @@ from wsraw.link.records import (
     Stopped,
     encode,
 )
-from wsraw.supervisor.control.link import Asked, Control, ControlError
+from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.run_folder.folder import FolderError
 
 NEWS = Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
@@ -152,5 +153,5 @@ def test_each_token_names_its_sender(control: Control, gateway: Gateway) -> None
 
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="No such file"):
+    with pytest.raises(FolderError, match="No such file"):
         Control(tmp_path / "none")

@@ -14,16 +14,13 @@ from typing import Final, NamedTuple
 import zmq
 
 from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, encode
+from wsraw.supervisor.run_folder.folder import FolderError
 
 LARGEST_BATCH: Final = 4 * 1024 * 1024
 """Bytes; the longest batch is the status report of a thousand workers."""
 
 LAST_WORDS: Final = 500
 """Milliseconds for the last batches to be sent at the end."""
-
-
-class ControlError(Exception):
-    """The control link cannot be bound; the text says why."""
 
 
 class Asked(NamedTuple):
@@ -34,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Control:
-    """The supervisor's end. Raises ControlError when the endpoint cannot be bound."""
+    """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
 
     def __init__(self, folder: Path) -> None:
         self.client_token = secrets.token_hex(16)
@@ -50,7 +47,7 @@ class Control:
         self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
         try:
             self.bind(folder)
-        except ControlError:
+        except FolderError:
             self.close()
             raise
         self.fd = self._socket.getsockopt(zmq.FD)
@@ -59,13 +56,13 @@ class Control:
 
     def bind(self, folder: Path) -> None:
         """Bind the socket in that folder, also again after its file was removed; existing
-        connections stay. Raises ControlError."""
+        connections stay. Raises FolderError."""
         try:
             self._socket.bind(
                 f"ipc://{folder / 'control.sock'}" if zmq.has("ipc") else "tcp://127.0.0.1:*"
             )
         except zmq.ZMQError as error:
-            raise ControlError(f"{folder}: {error.strerror}") from error
+            raise FolderError(f"run folder {folder}: {error.strerror}") from error
         # The old listener is not unbound: libzmq would remove the new one's file with it.
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from wsraw.supervisor.control.link import Control, ControlError
+from wsraw.supervisor.control.link import Control
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import CONTROL, Folder, FolderError
 
@@ -76,7 +76,7 @@ class Keeper:
             return
         try:
             self._control.bind(self._place().path)
-        except ControlError:
+        except FolderError:
             # The cause is in the log; the next check tries again.
             return
         self._control_file = _identity(self._control.endpoint)
