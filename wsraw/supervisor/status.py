@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from wsraw.config.units import human_size
@@ -20,6 +21,9 @@ OF_WORKERS: Final = (
     "service_p99",
 )
 """Fields of a worker in the gateway's report; null when the gateway does not answer."""
+
+OF_STANDALONE: Final = ("instance", "language", "pool", "address", "key", "state")
+"""Fields of a worker that the supervisor did not start."""
 
 OF_POOL: Final = ("connections", "waiting", "ready")
 """Fields of a pool in the gateway's report."""
@@ -45,11 +49,9 @@ OF_GATEWAY: Final = (
 class Processes(Protocol):
     """What the status needs of the children's processes."""
 
-    def pid(self, child: Child) -> int | None:
-        """Process id, or None."""
+    def pid(self, child: Child) -> int | None: ...
 
-    def memory(self, child: Child) -> int | None:
-        """Resident bytes, or None if unknown."""
+    def memory(self, child: Child) -> int | None: ...
 
 
 def of_run(
@@ -90,15 +92,7 @@ def of_run(
             for child in policy.all_children()
         ],
         "by_hand": [
-            {
-                "instance": each.get("instance"),
-                "language": each.get("language"),
-                "pool": each.get("pool"),
-                "address": each.get("address"),
-                "key": each.get("key"),
-                "state": each.get("state"),
-                **{key: each.get(key) for key in OF_WORKERS},
-            }
+            {key: each.get(key) for key in (*OF_STANDALONE, *OF_WORKERS)}
             for each in known.get("workers", ())
             if not each.get("n")
         ],
@@ -121,11 +115,10 @@ def _of_child(child: Child, processes: Processes, now: float) -> dict[str, Any]:
 def _of_worker(
     policy: Policy, child: Child, processes: Processes, known: dict[str, Any], now: float
 ) -> dict[str, Any]:
-    runs = child.program.label if child.program is not None else ""
     told = {
         **_of_child(child, processes, now),
         "pool": child.pool,
-        "runs": runs,
+        "runs": child.program.label if child.program is not None else "",
         **{key: known.get(key) for key in OF_WORKERS},
     }
     if child in policy.pools[child.pool].leaving:
@@ -203,73 +196,48 @@ def _connections(gateway: dict[str, Any]) -> list[str]:
     ]
 
 
-HEADINGS: Final = (
-    "worker",
-    "state",
-    "pid",
-    "up",
-    "restarts",
-    "in flight",
-    "oldest",
-    "p50",
-    "p99",
-    "window",
-    "memory",
-    "pool",
-    "runs",
-)
-
-
 def _workers(data: dict[str, Any]) -> list[str]:
-    rows: list[tuple[str, ...]] = [HEADINGS]
-    for who in data["workers"]:
-        state = who["state"]
-        if who["starts_in"] is not None:
-            state = f"{state}, starts in {who['starts_in']:.0f} s"
-        name = str(who["n"]) if who["n"] else "-"
-        own = (who["pid"], who["age"], who["restarts"], who["rss"])
-        rows.append((*_row(name, state, who, *own), who["pool"], who["runs"]))
-    for who in data["by_hand"]:
-        row = _row(_who(who), str(who["state"]), who, None, None, None, None)
-        rows.append((*row, who["pool"] or "-", who["language"] or "-"))
-    if all(row[-2] == DEFAULT_POOL for row in rows[1:]):
-        rows = [(*row[:-2], row[-1]) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    workers = [*data["workers"], *data["by_hand"]]
+    headings = list(COLUMNS)
+    if all(who["pool"] == DEFAULT_POOL for who in workers):
+        headings.remove("pool")
+    rows = [headings, *([COLUMNS[name](who) for name in headings] for who in workers)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
 
 
-def _who(who: dict[str, Any]) -> str:
-    """Name of a worker that the supervisor did not start."""
+def _name(who: dict[str, Any]) -> str:
+    if "n" in who:
+        return str(who["n"] or "-")
     if not who["address"]:
         return "by hand"
     return f"{who['key']} at {who['address']}" if who["key"] else f"at {who['address']}"
 
 
-def _row(
-    name: str,
-    state: str,
-    who: dict[str, Any],
-    pid: int | None,
-    age: float | None,
-    restarts: int | None,
-    memory: int | None,
-) -> tuple[str, ...]:
-    return (
-        name,
-        state,
-        _count(pid),
-        _time(age),
-        _count(restarts),
-        _count(who["in_flight"]),
-        _time(who["oldest"]),
-        _time(who["service_p50"]),
-        _time(who["service_p99"]),
-        _count(who["window"]),
-        _size(memory),
-    )
+def _state(who: dict[str, Any]) -> str:
+    starts_in = who.get("starts_in")
+    return str(who["state"]) + (f", starts in {starts_in:.0f} s" if starts_in is not None else "")
+
+
+COLUMNS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "worker": _name,
+    "state": _state,
+    "pid": lambda who: _count(who.get("pid")),
+    "up": lambda who: _time(who.get("age")),
+    "restarts": lambda who: _count(who.get("restarts")),
+    "in flight": lambda who: _count(who["in_flight"]),
+    "oldest": lambda who: _time(who["oldest"]),
+    "p50": lambda who: _time(who["service_p50"]),
+    "p99": lambda who: _time(who["service_p99"]),
+    "window": lambda who: _count(who["window"]),
+    "memory": lambda who: _size(who.get("rss")),
+    "pool": lambda who: who["pool"] or "-",
+    "runs": lambda who: who.get("runs") or who.get("language") or "-",
+}
+"""Columns of the table of workers. Those that the supervisor did not start lack some fields."""
 
 
 def _count(value: int | None) -> str:
