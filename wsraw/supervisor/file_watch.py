@@ -15,9 +15,6 @@ MOST_ENTRIES: Final = 50_000
 INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
 """Names of folders with installed code, like folders that hold a pyvenv.cfg."""
 
-VENDOR: Final = "vendor"
-"""Installed code of PHP, Go and Ruby; in a Python project an ordinary folder."""
-
 Look = tuple[str, int, int, int]
 """A file as scanned: its resolved path, size and times."""
 
@@ -84,7 +81,7 @@ class Watch:
                     return
                 left -= 1
                 is_file = entry.name.endswith(suffix)
-                if is_file or (_may_be_imported(entry.name, suffix) and _is_folder(entry)):
+                if is_file or (_may_be_imported(entry.name) and _is_folder(entry)):
                     shown, place = os.path.join(folder, entry.name), entry.path
                     if entry.is_symlink():
                         place = os.path.realpath(place)
@@ -102,10 +99,8 @@ class Watch:
             )
 
 
-def _may_be_imported(name: str, suffix: str) -> bool:
-    if name.startswith(".") or name in INSTALLED:
-        return False
-    return name != VENDOR or suffix == ".py"
+def _may_be_imported(name: str) -> bool:
+    return not name.startswith(".") and name not in INSTALLED
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -47,10 +47,11 @@ from wsraw.runtime import sockets as listening
 from wsraw.runtime.loop import Loop, Timer
 from wsraw.supervisor import status
 from wsraw.supervisor.control.link import Asked, Control
-from wsraw.supervisor.control.requests import Requests
+from wsraw.supervisor.control.requests import CERTIFICATES, Requests
 from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.child import Child, ChildState
+from wsraw.supervisor.decisions.pool import in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log
@@ -150,8 +151,6 @@ class Supervisor:
             given,
         )
         self._requests = Requests(self)
-        self._reads_asked = self._reads_done = 0
-        """How often the gateway was told to reload its certificates, and how often it has."""
         self._has_tls = any(parse_listen(text, settings).tls != "off" for text in settings.listen)
         self._is_relinking = False
         self._addresses: list[str] = []
@@ -318,26 +317,18 @@ class Supervisor:
                     self.loop.stop()
         self._arm()
 
-    def read_certificates(self) -> str:
-        """Tell the gateway to reload its certificates, if it has any. Returns the name of that part
-        of a reload, or ""."""
+    def read_certificates(self) -> bool:
+        """Tell the gateway to reload its certificates. False if it has none."""
         if not self._has_tls or self.policy.gateway.state is not ChildState.READY:
-            return ""
+            return False
         self.control.tell(Reload())
-        self._reads_asked += 1
-        return f"certificates {self._reads_asked}"
+        return True
 
     def _handle_reloaded(self, why: str) -> None:
         if why:
             why = f"certificates refused, the old ones stay in use: {why}"
         self.log.say("error" if why else "info", why or "certificates reloaded")
-        self._certificates_read(why)
-
-    def _certificates_read(self, refused: str) -> None:
-        """The gateway answers in the order of the requests."""
-        self._reads_done += 1
-        part = f"certificates {self._reads_done}"
-        self._requests.pending.settle("reload", part, not refused, refused)
+        self._requests.pending.settle("reload", CERTIFICATES, not why, why)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -345,10 +336,7 @@ class Supervisor:
             self._timer = None
         when = self.policy.wake_at(self.loop.now)
         if when is not None:
-            self._timer = self.loop.call_at(when, self._tick)
-
-    def _tick(self) -> None:
-        self.act(self.policy.tick(self.loop.now))
+            self._timer = self.loop.call_at(when, lambda: self.act(self.policy.tick(self.loop.now)))
 
     def _settle(self, what: str, ok: bool, text: str, pool: str) -> None:
         of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
@@ -386,9 +374,8 @@ class Supervisor:
         if child is self.policy.gateway:
             self.control.forget()
             self._is_relinking = False
-            while self._reads_done < self._reads_asked:
-                # The next gateway reads them at its start.
-                self._certificates_read("")
+            # The next gateway reads them at its start.
+            self._requests.pending.settle("reload", CERTIFICATES, True)
         else:
             self.control.tell(Exited(child.n, why))
         self.act(self.policy.exited(child, code, why, self.loop.now))
@@ -494,7 +481,6 @@ class Supervisor:
             return
         self._announced = True
         count = len(self.policy.workers)
-        what = "worker" if count == 1 else "workers"
         pools = self.policy.pools
         runs = {
             name: " and ".join(program.label for program in pool.programs) or NO_WORKERS
@@ -503,7 +489,7 @@ class Supervisor:
         labels = ", ".join(f"{name}: {text}" for name, text in runs.items())
         if list(pools) == [DEFAULT_POOL]:
             labels = runs[DEFAULT_POOL]
-        who = f"{count} {what}, {labels}" if count else NO_WORKERS
+        who = f"{in_words(count)}, {labels}" if count else NO_WORKERS
         where = " and ".join(self._urls())
         self.log.say(
             "info",

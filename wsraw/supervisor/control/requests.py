@@ -18,6 +18,9 @@ from wsraw.supervisor.log import Log
 REPORT_TIMEOUT: Final = 1.0
 """Seconds to wait for the gateway's report; then `status` answers without it."""
 
+CERTIFICATES: Final = "(certificates)"
+"""The part of a reload that the gateway does; a pool cannot have this name."""
+
 
 class Run(Protocol):
     """The part of the supervisor that requests need."""
@@ -32,8 +35,8 @@ class Run(Protocol):
     def refusal_to_scale(self, count: int) -> str:
         """Why this many workers in all are too many, or ""."""
 
-    def read_certificates(self) -> str:
-        """Reload the certificates, if there are any: the name of that part of a reload, or ""."""
+    def read_certificates(self) -> bool:
+        """Reload the certificates. False if there are none."""
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """The state of the run; `report` is the gateway's part."""
@@ -107,8 +110,10 @@ class Requests:
                 self._answer(asked, False, f"the pool {name!r} has {NO_WORKERS}")
                 return
         run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
-        certificates = "" if asked.do.args else run.read_certificates()
-        self.pending.begin(asked, "reload", [*names, *filter(None, [certificates])])
+        parts = list(names)
+        if not asked.do.args and run.read_certificates():
+            parts.append(CERTIFICATES)
+        self.pending.begin(asked, "reload", parts)
         run.act(run.policy.reload(run.loop.now, names))
 
     def _scale(self, asked: Asked) -> None:

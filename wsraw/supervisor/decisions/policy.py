@@ -493,7 +493,7 @@ class Policy:
         was_early = was_ready_at is None
         if boot and was_early and code == DOES_NOT_LOAD:
             # The child has logged why.
-            self._give_up(child, DOES_NOT_LOAD, now)
+            self._give_up(DOES_NOT_LOAD)
             return
         is_successor = pool is not None and child is pool.successor
         is_foreign = child.program is not None and child.program.is_foreign
@@ -520,7 +520,7 @@ class Policy:
                 "error",
                 f"{name} {reason}: more than {most} such deaths within {PERIOD:g} s; giving up",
             )
-            self._give_up(child, 1, now)
+            self._give_up(1)
             return
         wait = child.spawn_at - now
         when = f"in {wait:.1f} s" if wait else "at once"
@@ -539,7 +539,7 @@ class Policy:
     def _restarts_of(self, child: Child) -> Restarts:
         return self.gateway_restarts if child is self.gateway else self.pools[child.pool].restarts
 
-    def _give_up(self, child: Child, code: int, now: float) -> None:
+    def _give_up(self, code: int) -> None:
         self._exit_code = code
         if self.gateway.state is ChildState.READY:
             self._do(a.Tell(Stop(0.0)))

@@ -70,9 +70,7 @@ class Pool:
 
     def all_children(self) -> Iterator[Child]:
         """All workers that may have a process."""
-        yield from self.workers
-        if self.successor is not None:
-            yield self.successor
+        yield from self.wanted()
         yield from self.leaving
 
     def wanted(self) -> Iterator[Child]:
@@ -88,7 +86,7 @@ class Pool:
 
     def count_in_words(self) -> str:
         """The wanted workers, as text."""
-        text = _workers(len(self.workers))
+        text = in_words(len(self.workers))
         if len(self.programs) < 2:
             return text
         counts = Counter(child.program for child in self.workers)
@@ -107,7 +105,7 @@ class Pool:
             self._drop_successor(now)
         for child in self.workers:
             if child.state is ChildState.STARTING and child is not self.replaced:
-                self._replace_slot(child)
+                self._put_in_place(Child(child.program, self.name), child)
                 self._let_leave(child, now)
         for child in self.wanted():
             child.outdated = child.outdated or RELOAD
@@ -117,16 +115,12 @@ class Pool:
                 child.early_deaths = 0
                 child.spawn_at = now
 
-    def _replace_slot(self, child: Child) -> None:
-        """Have another process started for this slot."""
-        self._put_in_place(Child(child.program, self.name), child)
-
     def replace_all_at_once(self, now: float) -> None:
         """Replace all workers at once, because they cannot find the gateway any more."""
         self._drop_successor(now, can_drain=False)
         for child in list(self.workers):
             if child.alive:
-                self._replace_slot(child)
+                self._put_in_place(Child(child.program, self.name), child)
                 self._let_leave(child, now, can_drain=False)
 
     def recycle(self, child: Child, why: str, now: float) -> bool:
@@ -165,17 +159,14 @@ class Pool:
             return
         since, self._refused_at = self._refused_at, None
         ours = [each for each in self.workers if each.program == child.program]
-        self._catch_up([each for each in ours if each.spawned_at < since], now)
-
-    def _catch_up(self, old: list[Child], now: float) -> None:
+        old = [each for each in ours if each.spawned_at < since]
         self._is_catching_up = bool(old)
         for each in old:
             each.outdated = RELOAD
             each.replace_at = now
         if old:
-            self._do(
-                a.Say("info", f"the new code works: replacing {_workers(len(old))} of the old")
-            )
+            text = f"the new code works: replacing {in_words(len(old))} of the old"
+            self._do(a.Say("info", text))
 
     def exited(self, child: Child) -> bool:
         """A process has exited. True if no other one is to be started for it."""
@@ -234,7 +225,12 @@ class Pool:
         new = self.successor
         if new is None:
             self._begin(now)
-        elif self._is_settled(new, now) and self._others_are_ready():
+        elif (
+            new.state is ChildState.READY
+            and new.ready_at is not None
+            and now >= new.ready_at + SETTLE
+            and self._others_are_ready()
+        ):
             self._let_leave(self._promote_successor(), now)
             self._begin(now)
         if (self.is_reloading or self._is_catching_up) and self._is_done():
@@ -266,13 +262,6 @@ class Pool:
                 self.successor.spawn_at = now
                 return
 
-    def _is_settled(self, child: Child, now: float) -> bool:
-        return (
-            child.state is ChildState.READY
-            and child.ready_at is not None
-            and now >= child.ready_at + SETTLE
-        )
-
     def _others_are_ready(self) -> bool:
         return all(c.outdated or c.state is ChildState.READY for c in self.workers)
 
@@ -284,6 +273,7 @@ class Pool:
         )
 
     def _put_in_place(self, new: Child, old: Child) -> None:
+        """Give the slot of `old`, with its history, to `new`."""
         self.workers[self.workers.index(old)] = new
         new.restarts = old.restarts
         new.last_reason = old.last_reason
@@ -324,5 +314,6 @@ class Pool:
         self._do(a.Settled(what, ok, text, self.name))
 
 
-def _workers(count: int) -> str:
+def in_words(count: int) -> str:
+    """Text for that many workers."""
     return f"{count} worker" if count == 1 else f"{count} workers"

@@ -66,14 +66,11 @@ class Restarts:
         was_looping = self.is_looping
         self._deaths.append(now)
         self._recent_deaths.append((child, child.n, now))
-        self._count_deaths(now)
+        recent = [at for at in self._deaths if now - at <= PERIOD]
+        self.is_looping = self.is_looping or len(recent) > self._intensity
         child.spawn_at = now + self._backoff(child)
         child.early_deaths += 1
         return self.is_looping and not was_looping
-
-    def _count_deaths(self, now: float) -> None:
-        recent = [at for at in self._deaths if now - at <= PERIOD]
-        self.is_looping = self.is_looping or len(recent) > self._intensity
 
     def _backoff(self, child: Child) -> float:
         if self.is_looping:

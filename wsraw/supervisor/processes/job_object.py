@@ -60,23 +60,24 @@ if sys.platform == "win32":
         global _job
         if _job is None:
             _job = _create()
-        process = _kernel32.OpenProcess(PROCESS_TERMINATE_AND_SET_QUOTA, False, pid)
-        if not process:
-            raise ctypes.WinError(ctypes.get_last_error())
+        process = _checked(_kernel32.OpenProcess(PROCESS_TERMINATE_AND_SET_QUOTA, False, pid))
         try:
-            if not _kernel32.AssignProcessToJobObject(_job, process):
-                raise ctypes.WinError(ctypes.get_last_error())
+            _checked(_kernel32.AssignProcessToJobObject(_job, process))
         finally:
             _kernel32.CloseHandle(process)
 
     def _create() -> int:
-        job: int | None = _kernel32.CreateJobObjectW(None, None)
-        if not job:
-            raise ctypes.WinError(ctypes.get_last_error())
+        job = _checked(_kernel32.CreateJobObjectW(None, None))
         limits = _ExtendedLimits()
         limits.BasicLimitInformation.LimitFlags = KILL_ON_JOB_CLOSE
-        if not _kernel32.SetInformationJobObject(
-            job, EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
-        ):
-            raise ctypes.WinError(ctypes.get_last_error())
+        _checked(
+            _kernel32.SetInformationJobObject(
+                job, EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+            )
+        )
         return job
+
+    def _checked(result: int | None) -> int:
+        if not result:
+            raise ctypes.WinError(ctypes.get_last_error())
+        return result
