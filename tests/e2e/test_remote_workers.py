@@ -74,7 +74,7 @@ def test_a_gateway_without_local_workers_waits_for_remote_ones(keys: Keys) -> No
                 assert told.returncode == 1
                 assert "this run has no workers of its own" in told.stderr
                 serving.run.send(signal.SIGTTIN)
-                serving.run.line("SIGTTIN: no workers of its own")
+                serving.run.line("SIGTTIN: this run has no workers of its own")
                 early.send("late")
                 assert early.recv(TIMEOUT) == "late"
 

@@ -154,7 +154,7 @@ def table(data: dict[str, Any]) -> str:
         lines.append("  the gateway does not answer; its figures are missing")
     lines.append(f"  dead letters {gateway['dead_letters']}")
     if len(data["pools"]) > 1:
-        lines += ["", *map(_pool, data["pools"])]
+        lines += ["", *(_pool(pool) for pool in data["pools"])]
     lines += ["", *_workers(data)]
     for who in (gateway, *data["workers"]):
         if who["last_reason"]:

@@ -52,7 +52,7 @@ from wsraw.supervisor.decisions import actions as a
 from wsraw.supervisor.decisions import policy as p
 from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.pool import in_words
-from wsraw.supervisor.decisions.selection import NO_WORKERS
+from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.file_watch import Watch
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.processes.children import Children
@@ -118,7 +118,7 @@ class Supervisor:
                 "that (ulimit -Hn), or start fewer",
                 EXIT_WRONG_USE,
             )
-        self.most_workers = min(p.MOST_WORKERS, descriptors.most_workers(limit, count))
+        self.most_workers = min(programs.MOST, descriptors.most_workers(limit, count))
         """Limited by the number of open files."""
         self._settings = settings
         self.log = log
@@ -267,27 +267,24 @@ class Supervisor:
             self.act(self.policy.stop_now(128 + number, now))
 
     def _scale_by_one(self, name: str, change: int) -> None:
-        known = self.policy.programs
+        meant = which(self.policy.pools.values(), "")
+        if isinstance(meant, str):
+            self.log.say("warning", f"{name}: {meant}; use `wsraw scale`")
+            return
         count = max(1, len(self.policy.workers) + change)
-        if not known:
-            why = NO_WORKERS
-        elif len(known) > 1:
-            why = "there are several kinds of workers: use `wsraw scale NAME=N`"
-        else:
-            why = self.refusal_to_scale(count) if change > 0 else ""
+        why = self.refusal_to_scale(count) if change > 0 else ""
         if why:
             self.log.say("warning", f"{name}: {why}")
             return
         self.log.say("info", f"{name}: scaling to {count}")
-        (pool,) = [pool for pool in self.policy.pools.values() if pool.programs]
-        self.act(self.policy.scale(count, self.loop.now, pool))
+        self.act(self.policy.scale(count, self.loop.now, *meant))
 
     def refusal_to_scale(self, count: int) -> str:
         """Why this many workers in all are too many, or ""."""
         if count <= self.most_workers:
             return ""
-        if self.most_workers == p.MOST_WORKERS:
-            return f"there can be {p.MOST_WORKERS} workers at most"
+        if self.most_workers == programs.MOST:
+            return f"there can be {programs.MOST} workers at most"
         return (
             f"there are open files for {self.most_workers} workers at most; raise their limit "
             "(ulimit -Hn) and start the run again"
@@ -348,7 +345,6 @@ class Supervisor:
         self._requests.pending.settle(what, pool, ok, f"{of_pool}{text}")
 
     def _spawn(self, child: Child) -> None:
-        name = self.policy.name(child)
         if child is self.policy.gateway:
             epoch = self._folder.next_epoch()
             self._keeper.keep()
@@ -360,13 +356,13 @@ class Supervisor:
                 "WSRAW_EXPECTED": str(len(self.policy.workers)),
             }
             sockets = [sock.fileno() for sock, _ in self._sockets]
-            self._children.spawn_gateway(child, name, variables, sockets)
+            self._children.spawn_gateway(child, variables, sockets)
             return
         self._keep_folder()
         child.token = secrets.token_hex(16)
         # Before the worker can send its hello: the gateway must know the token by then.
         self.control.tell(Spawned(child.n, child.token, 0))
-        pid = self._children.spawn_worker(child, name, self.policy.endpoint)
+        pid = self._children.spawn_worker(child, self.policy.endpoint)
         if pid is not None:
             self.control.tell(Spawned(child.n, child.token, pid))
 

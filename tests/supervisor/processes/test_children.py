@@ -43,8 +43,8 @@ class Nursery:
 
     def spawn(self, script: str) -> Child:
         self.script = script
-        child = Child(programs.parse("x.py").program)
-        assert self.children.spawn_worker(child, "worker 1", "ipc://x")
+        child = Child(programs.parse("x.py").program, n=1)
+        assert self.children.spawn_worker(child, "ipc://x")
         return child
 
     def record_death(self) -> None:
@@ -142,7 +142,7 @@ def test_a_child_that_cannot_be_started_is_reported_as_an_exit(
 ) -> None:
     monkeypatch.setattr(c, "own_command", lambda *_: ["/nowhere/at/all"])
     child = Child(None)
-    assert not nursery.children.spawn_gateway(child, "gateway", {}, [])
+    assert not nursery.children.spawn_gateway(child, {}, [])
     nursery.record_death()
     assert nursery.ended[0][:2] == (child, 1)
     assert nursery.ended[0][2].startswith("could not be started: ")
@@ -158,9 +158,9 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
 ) -> None:
     monkeypatch.setenv("WSRAW_CONTROL", "ipc://y")
     script = "env | grep ^WSRAW_ | sort; ls /proc/self/fd 2>/dev/null | wc -l; exit 4"
-    child = Child(programs.parse(f"sh -c '{script}'").program)
+    child = Child(programs.parse(f"sh -c '{script}'").program, n=1)
     child.token = "secret"
-    assert nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    assert nursery.children.spawn_worker(child, "ipc://x")
     nursery.record_death()
     assert nursery.ended[0][2] == "exited with code 4: the gateway rejected it"
     nursery.children.read_rest()
@@ -175,16 +175,16 @@ def test_a_command_gets_four_variables_and_inherits_nothing_else(
 @posix
 def test_a_command_has_the_signal_dispositions_of_a_shell(nursery: Nursery) -> None:
     """Python ignores SIGPIPE; a program that inherits that writes on for ever."""
-    child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program)
-    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    child = Child(programs.parse("sh -c 'kill -PIPE $$; exit 5'").program, n=1)
+    nursery.children.spawn_worker(child, "ipc://x")
     nursery.record_death()
     assert nursery.ended[0][2] == "was killed by SIGPIPE"
     nursery.close()
 
 
 def test_a_missing_command_is_reported_as_an_exit(nursery: Nursery) -> None:
-    child = Child(programs.parse("/nowhere/at/all x").program)
-    nursery.children.spawn_worker(child, "worker 1", "ipc://x")
+    child = Child(programs.parse("/nowhere/at/all x").program, n=1)
+    nursery.children.spawn_worker(child, "ipc://x")
     nursery.record_death()
     ((_, code, why),) = nursery.ended
     assert code

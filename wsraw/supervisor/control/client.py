@@ -57,10 +57,8 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
         token, endpoint = lines
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not complete"
-        hint = "the run is starting or ending"
-        if isinstance(error, PermissionError):
-            hint = "the run belongs to another user"
-        raise NoRunError(f"{folder / folders.CONTROL}: {why}; {hint}") from error
+        text = f"{folder / folders.CONTROL}: {why}; the run is starting or ending"
+        raise NoRunError(text) from error
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     try:

@@ -6,12 +6,13 @@ import re
 from functools import partial
 from typing import Any, Final, Protocol
 
+from wsraw.config import programs
 from wsraw.link.records import Done, Status
 from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.control.pending import PendingRequests
 from wsraw.supervisor.decisions import actions as a
-from wsraw.supervisor.decisions.policy import MOST_WORKERS, Phase, Policy
+from wsraw.supervisor.decisions.policy import Phase, Policy
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.log import Log
 
@@ -122,8 +123,8 @@ class Requests:
         meant = which(run.policy.pools.values(), name)
         if isinstance(meant, str):
             self._answer(asked, False, meant)
-        elif not (re.fullmatch("[0-9]{1,4}", count) and 1 <= int(count) <= MOST_WORKERS):
-            self._answer(asked, False, f"the number of workers must be from 1 to {MOST_WORKERS}")
+        elif not (re.fullmatch("[0-9]{1,4}", count) and 1 <= int(count) <= programs.MOST):
+            self._answer(asked, False, f"the number of workers must be from 1 to {programs.MOST}")
         else:
             pool, program = meant
             others = [c for c in run.policy.workers if (c.pool, c.program) != (pool.name, program)]

@@ -86,6 +86,11 @@ class Child:
     replace_at: float = 0.0
 
     @property
+    def name(self) -> str:
+        """Name in the log."""
+        return f"worker {self.n}" if self.program is not None else "gateway"
+
+    @property
     def alive(self) -> bool:
         """Whether it has a process."""
         return self.state in (S.STARTING, S.READY, S.STOPPING)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from wsraw.config.programs import Entry, Program
+from wsraw.config.programs import MOST, Entry, Program
 from wsraw.config.settings import Settings
 from wsraw.link.records import Check, Stop
 from wsraw.supervisor.decisions import actions as a
@@ -49,8 +49,6 @@ DOES_NOT_START: Final = 1
 BROKEN_AFTER: Final = 3
 """Deaths in a row before a hello after which a successor is treated as one that does not load. Not
 every worker has an exit code for that, and a crash has none."""
-
-MOST_WORKERS: Final = 1000
 
 
 class Phase(Enum):
@@ -121,10 +119,6 @@ class Policy:
         """Whether the gateway or the workers of a pool are in a crash loop."""
         pools = self.pools.values()
         return self.gateway_restarts.is_looping or any(p.restarts.is_looping for p in pools)
-
-    def name(self, child: Child) -> str:
-        """The child's name in the log."""
-        return "gateway" if child is self.gateway else f"worker {child.n}"
 
     def worker(self, n: int) -> Child | None:
         """The worker whose living process has this number."""
@@ -214,7 +208,7 @@ class Policy:
         if child is None or child.is_killed:
             return self._decide(now)
         if not abort:
-            self._say("warning", f"killing {self.name(child)}: {why}")
+            self._say("warning", f"killing {child.name}: {why}")
             child.why_killed = why
             self._kill(child)
         elif child.why_killed != why:
@@ -258,7 +252,7 @@ class Policy:
         """Set the number of workers of a program (default: the first one), at least one."""
         if self.phase is Phase.RUNNING and self.programs:
             pool = pool or next(iter(self.pools.values()))
-            pool.scale(program or pool.programs[0], max(1, min(count, MOST_WORKERS)), now)
+            pool.scale(program or pool.programs[0], max(1, min(count, MOST)), now)
         return self._decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
@@ -267,7 +261,7 @@ class Policy:
         if self.phase is not Phase.RUNNING or child is None:
             return self._decide(now)
         if self.pools[child.pool].recycle(child, why, now):
-            self._say("info", f"replacing {self.name(child)}: {why}")
+            self._say("info", f"replacing {child.name}: {why}")
         return self._decide(now)
 
     def stop(self, now: float, timeout: float | None = None) -> list[a.Action]:
@@ -350,7 +344,7 @@ class Policy:
         for child in self._living():
             if child.kill_at is not None and now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""
-                self._say("warning" if why else "debug", f"killing {self.name(child)}{why}")
+                self._say("warning" if why else "debug", f"killing {child.name}{why}")
                 self._kill(child)
         if self.phase is Phase.RUNNING:
             for child, proved_at in self._unproved():
@@ -460,7 +454,7 @@ class Policy:
             if child in leaving:
                 leaving.remove(child)
             if code != 0:
-                self._say("info", f"{self.name(child)} {reason}")
+                self._say("info", f"{child.name} {reason}")
         elif self.phase is Phase.STOPPING:
             self._say("warning", f"the gateway {reason} before it had closed its clients")
             self._end()
@@ -475,7 +469,7 @@ class Policy:
         now: float,
     ) -> None:
         """Tell a requested exit from a boot failure and from a death, and act on it."""
-        name = self.name(child)
+        name = child.name
         if not was_asked:
             child.restarts += 1
             child.last_reason = reason
@@ -512,7 +506,7 @@ class Policy:
         self, child: Child, reason: str, was_ready_at: float | None, boot: bool, now: float
     ) -> None:
         """Schedule the next try after a death, or give up."""
-        name = self.name(child)
+        name = child.name
         began = self._restarts_of(child).record_death(child, was_ready_at, now)
         most = self._settings.restart_intensity
         if began and boot:
@@ -559,7 +553,7 @@ class Policy:
         self._do(a.End(child, a.Ending.TERMINATE))
 
     def _abort(self, child: Child, why: str, now: float) -> None:
-        self._say("warning", f"aborting {self.name(child)}: {why}")
+        self._say("warning", f"aborting {child.name}: {why}")
         child.why_killed = why
         child.kill_at = now + ABORT_GRACE
         self._do(a.End(child, a.Ending.ABORT))

@@ -102,7 +102,7 @@ class Children:
     # --- start ---
 
     def spawn_gateway(
-        self, child: Child, name: str, variables: Mapping[str, str], sockets: list[int]
+        self, child: Child, variables: Mapping[str, str], sockets: list[int]
     ) -> int | None:
         """Start a gateway on these listening sockets (none: it opens its own). Returns its pid,
         None if that failed, which is reported as an exit."""
@@ -111,9 +111,9 @@ class Children:
         variables = {**self._own_variables, **variables, **given}
         # It inherits the lock, as it uses the run folder until its end.
         keep_open = [self._lock, *sockets]
-        return self._spawn(child, name, "gateway", own_command("gateway"), variables, keep_open)
+        return self._spawn(child, "gateway", own_command("gateway"), variables, keep_open)
 
-    def spawn_worker(self, child: Child, name: str, endpoint: str) -> int | None:
+    def spawn_worker(self, child: Child, endpoint: str) -> int | None:
         """Start a worker that has a token, as above."""
         variables = {
             "WSRAW_ENDPOINT": endpoint,
@@ -124,15 +124,14 @@ class Children:
         assert program is not None
         if program.is_foreign:
             variables["WSRAW_INSTANCE"] = secrets.token_hex(8)
-            return self._spawn(child, name, "foreign", foreign_command(program.words), variables)
+            return self._spawn(child, "foreign", foreign_command(program.words), variables)
         line = own_command("worker", *([program.file] if program.file is not None else []))
         variables = {**self._own_variables, **variables}
-        return self._spawn(child, name, "worker", line, variables)
+        return self._spawn(child, "worker", line, variables)
 
     def _spawn(
         self,
         child: Child,
-        name: str,
         kind: str,
         line: list[str],
         variables: Mapping[str, str],
@@ -140,6 +139,7 @@ class Children:
     ) -> int | None:
         """`keep_open`: inherited descriptors. A worker gets none, because processes that handlers
         start may outlive the run and would keep its lock."""
+        name = child.name
         lines: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:

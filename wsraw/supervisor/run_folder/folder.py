@@ -85,21 +85,11 @@ class Folder:
             clear_leftovers()
             self.path = _make_fresh()
         try:
-            self._check_length()
+            _check_length(self.path)
             self.lock = self._wait_for_lock()
         except FolderError:
             self._remove_ours()
             raise
-
-    def _check_length(self) -> None:
-        if sys.platform == "win32":
-            return
-        length = len(os.fsencode(self.path / LONGEST_NAME))
-        if length > LONGEST_SOCKET_PATH:
-            raise FolderError(
-                f"run folder {self.path}: too long for a socket's path ({length} bytes, "
-                f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
-            )
 
     def _wait_for_lock(self) -> int:
         """Take the lock, if need be after the gateway of a killed supervisor has exited."""
@@ -152,32 +142,33 @@ class Folder:
         """Number of this gateway start, from 1; `restore` writes it.
 
         Connection ids and session numbers begin with it, so it must never repeat: the file counts
-        on from earlier runs.
+        on from earlier runs. While this run is up, its own count is the right one.
         """
+        self._epoch = (self._epoch or self._last_epoch()) % (EPOCHS - 1) + 1
+        self.set_file("epoch", f"{self._epoch}\n")
+        return self._epoch
+
+    def _last_epoch(self) -> int:
+        """The last epoch of earlier runs; 0 if there was none."""
         file = self.path / "epoch"
-        found, why = self._epoch, ""
         try:
             text = file.read_text("ascii")
             found = int(text)
-            if not 0 <= found < EPOCHS:
-                raise ValueError(f"{text.strip()[:20]!r} is not a count")
+            if 0 <= found < EPOCHS:
+                return found
+            why = f"{text.strip()[:20]!r} is not a count"
         except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "its content is not a number"
-        if why and not self._epoch:
-            found = secrets.randbelow(EPOCHS - 1)
-            self._say(
-                "error",
-                f"{file} is damaged ({why}), so the connection ids of earlier runs are not known; "
-                "the count continues at a random number",
-            )
-        elif why or (self._epoch and (found - self._epoch) % (EPOCHS - 1) > EPOCHS // 2):
-            # Damaged or set back while we run: use the number in memory.
-            found = self._epoch
-        self._epoch = found % (EPOCHS - 1) + 1
-        self.set_file("epoch", f"{self._epoch}\n")
-        return self._epoch
+            return 0
+        except ValueError:
+            why = "its content is not a number"
+        except OSError as error:
+            why = error.strerror or str(error)
+        self._say(
+            "error",
+            f"{file} is damaged ({why}), so the connection ids of earlier runs are not known; "
+            "the count continues at a random number",
+        )
+        return secrets.randbelow(EPOCHS - 1)
 
     def set_file(self, name: str, text: str) -> None:
         """Set the content of a file; `restore` writes it."""
@@ -295,6 +286,15 @@ def base() -> Path:
     return Path(place, f"wsraw-{user}")
 
 
+def _check_length(path: Path) -> None:
+    length = len(os.fsencode(path / LONGEST_NAME))
+    if sys.platform != "win32" and length > LONGEST_SOCKET_PATH:
+        raise FolderError(
+            f"run folder {path}: too long for a socket's path ({length} bytes, "
+            f"{LONGEST_SOCKET_PATH} at most); choose a shorter --run-dir"
+        )
+
+
 def _make_fresh() -> Path:
     while True:
         _make(base(), "run folder")
@@ -334,21 +334,14 @@ def _write_secret(file: Path, text: str) -> None:
     """Replace the file atomically. Raises OSError."""
     fresh = file.with_name(f"{file.name}.new")
     fresh.unlink(missing_ok=True)
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            if file.name == "epoch":
-                # The only file that must survive a power failure.
-                os.fsync(descriptor)
-        fresh.replace(file)
-    except OSError:
-        try:
-            fresh.unlink(missing_ok=True)
-        except OSError:
-            pass
-        raise
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        if file.name == "epoch":
+            # The only file that must survive a power failure.
+            os.fsync(descriptor)
+    fresh.replace(file)
 
 
 def _signature(file: Path) -> _Signature:
