@@ -493,7 +493,6 @@ class Supervisor:
         )
 
     def _urls(self) -> list[str]:
-        """The listeners as URLs."""
         return [
             url
             for text, address in zip(self._settings.listen, self._addresses, strict=False)

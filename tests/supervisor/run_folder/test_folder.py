@@ -161,14 +161,10 @@ def test_dead_letters_are_never_removed(own_base: Path) -> None:
 def test_a_folder_that_is_being_created_is_not_removed(own_base: Path) -> None:
     Folder("", print).close()
     own_base.mkdir(mode=0o700)
-    young, old, full = (own_base / name for name in ("young", "old", "full"))
-    for path in (young, old, full):
-        path.mkdir()
-    (full / "mine").touch()
-    for path in (old, full):
-        os.utime(path, (0, 0))
+    path = own_base / "young"
+    path.mkdir()
     folders.clear_leftovers()
-    assert (young.exists(), old.exists(), full.exists()) == (True, False, True)
+    assert path.exists()
 
 
 # --- who is there ---

@@ -110,6 +110,5 @@ class Control:
             pass
 
     def close(self) -> None:
-        """Close the socket after the last batches were sent."""
         self._socket.close()
         self._context.term()

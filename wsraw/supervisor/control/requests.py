@@ -54,7 +54,6 @@ class Requests:
         self._ref = 0
 
     def handle(self, asked: Asked) -> None:
-        """Begin to handle a request."""
         match asked.do.what:
             case "status":
                 self._status(asked)

@@ -34,13 +34,11 @@ class GatewayCheck:
         self._late_at = now + max(START, self.timeout) if self.timeout else math.inf
 
     def heard(self, now: float) -> None:
-        """The gateway has sent something."""
         self._late_at = math.inf
         if self._ask_at == math.inf and self.timeout:
             self._ask_at = now + self._interval
 
     def ended(self) -> None:
-        """Stop checking."""
         self._ask_at = self._late_at = math.inf
 
     def is_due(self, now: float) -> bool:
@@ -52,7 +50,6 @@ class GatewayCheck:
         return True
 
     def is_late(self, now: float) -> bool:
-        """Whether the answer is overdue."""
         return now >= self._late_at
 
     @property

@@ -106,7 +106,6 @@ class Policy:
 
     @property
     def programs(self) -> list[Program]:
-        """The programs of all pools, in order."""
         return [program for pool in self.pools.values() for program in pool.programs]
 
     def all_children(self) -> Iterator[Child]:
@@ -256,7 +255,6 @@ class Policy:
         return self._decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
-        """Replace one worker gracefully."""
         child = self.worker(n)
         if self.phase is not Phase.RUNNING or child is None:
             return self._decide(now)
@@ -290,7 +288,6 @@ class Policy:
         return self._decide(now)
 
     def stop_now(self, code: int, now: float) -> list[a.Action]:
-        """Stop at once, with this exit code."""
         self._exit_code = code
         self._end()
         for child in self._living():

@@ -80,12 +80,10 @@ class Pool:
             yield self.successor
 
     def first_of_each(self) -> Iterator[Child]:
-        """One worker of each program."""
         for program in self.programs:
             yield next(child for child in self.workers if child.program == program)
 
     def count_in_words(self) -> str:
-        """The wanted workers, as text."""
         text = in_words(len(self.workers))
         if len(self.programs) < 2:
             return text
@@ -132,7 +130,6 @@ class Pool:
         return True
 
     def scale(self, program: Program, count: int, now: float) -> None:
-        """Set the number of workers of this program."""
         self._is_scaling = True
         ours = [child for child in self.workers if child.program == program]
         for _ in range(count - len(ours)):
@@ -315,5 +312,4 @@ class Pool:
 
 
 def in_words(count: int) -> str:
-    """Text for that many workers."""
     return f"{count} worker" if count == 1 else f"{count} workers"

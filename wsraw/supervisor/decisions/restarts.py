@@ -88,13 +88,11 @@ class Restarts:
     def forgive(self, n: int, now: float) -> bool:
         """Process `n`, dead already, has handled events: its death does not count. True if that
         ends a crash loop."""
-        for entry in self._recent_deaths:
-            child, number, at = entry
-            if number == n:
-                break
-        else:
+        entry = next((each for each in self._recent_deaths if each[1] == n), None)
+        if entry is None:
             return False
         self._recent_deaths.remove(entry)
+        child, _, at = entry
         if child.n == n:
             child.early_deaths = 0
             child.spawn_at = min(child.spawn_at, now + FIRST_BACKOFF)

@@ -48,20 +48,17 @@ START_CODES: Final = (DOES_NOT_START, DOES_NOT_LOAD, 127)
 LAST_LINES: Final = 20
 """Lines kept of each process; they tell why it does not load."""
 
-Ended = Callable[[Child, int, str], object]
-"""Called with the child, its exit code, and the reason in words."""
-
 
 class Children:
     """Spawns, signals and reaps children. `post` runs a function in the supervisor's loop, where
-    `ended` is called."""
+    `ended` is called with the child, its exit code, and the reason in words."""
 
     def __init__(
         self,
         lock: int,
         log: Log,
         post: Callable[[Callable[[], object]], object],
-        ended: Ended,
+        ended: Callable[[Child, int, str], object],
         said: bytes = b"",
         limit: Any = None,
     ) -> None:
@@ -87,15 +84,11 @@ class Children:
         self._unread: list[Process] = []
         """Dead processes whose output is not read to its end yet."""
 
-    def __contains__(self, child: Child) -> bool:
-        return child in self._processes
-
     def pid(self, child: Child) -> int | None:
         process = self._processes.get(child)
         return process.pid if process is not None else None
 
     def memory(self, child: Child) -> int | None:
-        """Resident bytes, or None if unknown."""
         process = self._processes.get(child)
         return process.memory() if process is not None else None
 
@@ -198,7 +191,6 @@ class Children:
             pass
 
     def end(self, child: Child, how: Ending) -> None:
-        """End its process, if it has one."""
         process = self._processes.get(child)
         if process is None:
             return

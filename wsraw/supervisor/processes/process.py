@@ -38,10 +38,6 @@ OWN_VARIABLES: Final = "WSRAW_"
 """Prefix of the variables that a run passes to its children."""
 
 
-def _is_never(code: int) -> bool:
-    return False
-
-
 class Process:
     """One child process.
 
@@ -65,7 +61,7 @@ class Process:
         on_exit: Callable[[int], object],
         folder: str = "",
         keep_open: Sequence[int] = (),
-        explained: Callable[[int], bool] = _is_never,
+        explained: Callable[[int], bool] = lambda code: False,
         said: bytes = b"",
     ) -> None:
         """`said`: its first input on stdin, of any length."""
@@ -195,7 +191,6 @@ def start_folder() -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    """Command line of wsraw."""
     # -P: modules in the user's folder must not shadow ours or Python's.
     return [sys.executable, "-P", "-m", "wsraw", *arguments]
 

@@ -52,7 +52,6 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def line(number: int, letter: dict[str, Any]) -> str:
-    """One dead letter as a line."""
     data = data_of(letter)
     shown = repr(data[:SHOWN]) + ("…" if len(data) > SHOWN else "")
     return (
@@ -62,7 +61,6 @@ def line(number: int, letter: dict[str, Any]) -> str:
 
 
 def whole(letter: dict[str, Any]) -> str:
-    """All fields of one dead letter."""
     lines = [f"time: {_when(letter)}"]
     for key, value in letter.items():
         if key == "data":

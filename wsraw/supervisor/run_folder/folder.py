@@ -36,9 +36,6 @@ LEAVING: Final = 15.0
 LOOK_AGAIN: Final = 0.05
 """Seconds between two checks whether it has exited."""
 
-FRESH: Final = 60.0
-"""Age in seconds up to which a folder without a lock may belong to a run that is starting."""
-
 _PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors that may go away by themselves."""
 
@@ -178,7 +175,7 @@ class Folder:
     def restore(self) -> bool:
         """Write files that are missing, changed or new. True if any was missing or changed. Raises
         FolderError; the content stays in memory."""
-        missing = [name for name in self._texts if not self._stands(name)]
+        missing = [name for name in self._texts if not self._is_intact(name)]
         is_lost = not self._holds_lock() or any(name in self._seen for name in missing)
         if not missing and not is_lost:
             return False
@@ -206,7 +203,7 @@ class Folder:
             raise error
         return is_lost
 
-    def _stands(self, name: str) -> bool:
+    def _is_intact(self, name: str) -> bool:
         try:
             return _signature(self.path / name) == self._seen.get(name)
         except OSError:
@@ -411,10 +408,8 @@ def clear_leftovers() -> None:
     for path in fresh_folders():
         try:
             lock = os.open(path / "lock", os.O_RDWR)
-        except FileNotFoundError:
-            _clear_unlocked(path)
-            continue
         except OSError:
+            # Without a lock it may belong to a run that is starting.
             continue
         is_unused = _take(lock)
         # Windows does not remove open files.
@@ -423,18 +418,7 @@ def clear_leftovers() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _clear_unlocked(path: Path) -> None:
-    """Remove the folder of a run that was killed before it had a lock."""
-    try:
-        if time.time() - path.stat().st_mtime > FRESH:
-            path.rmdir()
-    except OSError:
-        # Gone, or not empty.
-        pass
-
-
 def count_dead_letters(path: Path) -> int:
-    """Number of dead letters in that folder."""
     try:
         with open(path / DEAD_LETTERS, "rb") as lines:
             return sum(1 for _ in lines)
