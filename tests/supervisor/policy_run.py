@@ -77,9 +77,9 @@ class Run:
         until = self.now + seconds
         done: list[a.Action] = []
         said: list[a.Action] = []
-        while (wake := self.policy.wake_at(self.now)) is not None and wake <= until:
+        while (wake := self.policy.wake_at(self.now)) <= until:
             self.now = max(self.now, wake)
-            done += self.do(self.policy.tick(self.now))
+            done += self.do(self.policy.decide(self.now))
             said += self.actions
             assert self.policy.wake_at(self.now) != wake, "a tick must use up its time"
         self.now = until
@@ -88,7 +88,7 @@ class Run:
 
     def up(self) -> Run:
         """Bring gateway and all workers to READY."""
-        self.do(self.policy.tick(self.now))
+        self.do(self.policy.decide(self.now))
         self.do(self.policy.listening(ENDPOINT, self.now))
         self.do(self.policy.ready(1, self.now))
         for child in self.policy.workers[1:]:

@@ -145,7 +145,7 @@ def test_the_table_groups_workers_by_pool() -> None:
 
 def test_the_table_says_that_the_gateway_does_not_answer() -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     text = status.table({**told(run, None), "listen": []})
     assert "the gateway does not answer" in text
     assert "dead letters 7" in text, "they are in a file"

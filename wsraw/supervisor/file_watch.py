@@ -15,9 +15,6 @@ MOST_ENTRIES: Final = 50_000
 INSTALLED: Final = {"__pycache__", "node_modules", "site-packages", "venv"}
 """Names of folders with installed code, like folders that hold a pyvenv.cfg."""
 
-Look = tuple[str, int, int, int]
-"""A file as scanned: its resolved path, size and times."""
-
 
 class Watch:
     """Watches files, and all files of the same suffix in and below their folders, which they may
@@ -32,6 +29,7 @@ class Watch:
         self._warn = warn
         self._warned: set[str] = set()
         self._seen = self._look()
+        """What identifies the content of each file."""
 
     def changed(self) -> list[Path]:
         """Files that were added, removed or written since the last call."""
@@ -39,9 +37,9 @@ class Watch:
         paths = before.keys() | self._seen.keys()
         return sorted(Path(path) for path in paths if before.get(path) != self._seen.get(path))
 
-    def _look(self) -> dict[str, Look]:
+    def _look(self) -> dict[str, tuple[object, ...]]:
         # Strings: with Path objects a scan takes five times as long.
-        seen: dict[str, Look] = {}
+        seen: dict[str, tuple[object, ...]] = {}
         walked = set()
         for file in self._files:
             # sys.path[0] is the folder of the resolved file.
@@ -110,7 +108,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _note(seen: dict[str, Look], shown: str, real: str) -> None:
+def _note(seen: dict[str, tuple[object, ...]], shown: str, real: str) -> None:
     try:
         status = os.stat(real)
     except OSError:

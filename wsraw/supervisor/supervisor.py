@@ -6,6 +6,7 @@ It does no work for clients, so that it stays simple and alive.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import secrets
@@ -211,7 +212,7 @@ class Supervisor:
             if self._settings.max_memory:
                 self.loop.call_later(LOOK_AT_MEMORY, self._look_at_memory)
             self.loop.call_later(keeper.LOOK, self._look_at_folder)
-            self.act(self.policy.tick(self.loop.now))
+            self._decide()
             self.loop.run()
         except FolderError as error:
             raise _cannot_start(error) from error
@@ -312,7 +313,15 @@ class Supervisor:
                     self._code = code
                     self._requests.finish(code)
                     self.loop.stop()
-        self._arm()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        when = self.policy.wake_at(self.loop.now)
+        if when < math.inf:
+            self._timer = self.loop.call_at(when, self._decide)
+
+    def _decide(self) -> None:
+        self.act(self.policy.decide(self.loop.now))
 
     def read_certificates(self) -> bool:
         """Tell the gateway to reload its certificates. False if it has none."""
@@ -326,14 +335,6 @@ class Supervisor:
             why = f"certificates refused, the old ones stay in use: {why}"
         self.log.say("error" if why else "info", why or "certificates reloaded")
         self._requests.pending.settle("reload", CERTIFICATES, not why, why)
-
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        when = self.policy.wake_at(self.loop.now)
-        if when is not None:
-            self._timer = self.loop.call_at(when, lambda: self.act(self.policy.tick(self.loop.now)))
 
     def _settle(self, what: str, ok: bool, text: str, pool: str) -> None:
         of_pool = f"{pool}: " if len(self.policy.pools) > 1 else ""
@@ -419,9 +420,7 @@ class Supervisor:
             try:
                 records = self.control.receive()
             except LinkError as error:
-                self.log.say(
-                    "error", f"the control link got something that is not a batch: {error}"
-                )
+                self.log.say("error", f"the control link got a malformed batch: {error}")
                 continue
             if records is None:
                 return False
@@ -478,14 +477,13 @@ class Supervisor:
         self._announced = True
         count = len(self.policy.workers)
         pools = self.policy.pools
-        runs = {
-            name: " and ".join(program.label for program in pool.programs) or NO_WORKERS
+        is_one = list(pools) == [DEFAULT_POOL]
+        runs = ", ".join(
+            ("" if is_one else f"{name}: ")
+            + (" and ".join(program.label for program in pool.programs) or NO_WORKERS)
             for name, pool in pools.items()
-        }
-        labels = ", ".join(f"{name}: {text}" for name, text in runs.items())
-        if list(pools) == [DEFAULT_POOL]:
-            labels = runs[DEFAULT_POOL]
-        who = f"{in_words(count)}, {labels}" if count else NO_WORKERS
+        )
+        who = f"{in_words(count)}, {runs}" if count else NO_WORKERS
         where = " and ".join(self._urls())
         self.log.say(
             "info",

@@ -67,7 +67,7 @@ class Server:
         options = _options({"listen": "127.0.0.1:0", **settings, "run_dir": self.run_dir})
         if handlers is not None:
             options.append(f"--workers={os.fspath(handlers)}:{workers}")
-        words = process.command("run", *options)
+        words = [sys.executable, "-P", "-m", "wsraw", "run", *options]
         if threading.current_thread() is threading.main_thread():
             # The run ends with the tests, however these end. (On Linux: with the thread.)
             words = process.foreign_command(words)

@@ -33,7 +33,7 @@ def test_any_record_of_a_gateway_counts_as_an_answer() -> None:
 
 def test_a_gateway_that_does_not_come_up_counts_as_hanging() -> None:
     run = Run(1, gateway_timeout=2.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     assert run.pass_time(START - 0.1) == []
     assert run.pass_time(0.2) == [abort(run.gateway)]
     assert "its start takes too long" in run.said

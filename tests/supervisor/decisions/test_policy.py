@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -30,13 +31,13 @@ from wsraw.supervisor.decisions.restarts import (
 
 def test_the_gateway_is_started_first() -> None:
     run = Run(2)
-    assert run.do(run.policy.tick(run.now)) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway)]
     assert run.pass_time(START - 1) == []
 
 
 def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
     run = Run(3, start_timeout=0.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     first, second, third = run.policy.workers
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == [a.Spawn(first)]
     assert run.pass_time(1000) == []
@@ -48,7 +49,7 @@ def test_one_worker_is_started_and_when_it_is_ready_the_others() -> None:
 
 def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
     run = Run(0)
-    assert run.do(run.policy.tick(run.now)) == [a.Spawn(run.gateway)]
+    assert run.do(run.policy.decide(run.now)) == [a.Spawn(run.gateway)]
     assert not run.policy.has_been_up
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
@@ -130,7 +131,7 @@ def deaths(run: Run, child: Child, count: int, ready_for: float | None = None) -
         died_at = run.now
         while child.state is ChildState.DEAD:
             wake = run.policy.wake_at(run.now)
-            assert wake is not None
+            assert wake < math.inf
             run.pass_time(wake - run.now + 1e-6)
         delays.append(run.now - died_at)
     return delays
@@ -428,7 +429,7 @@ def test_handlers_without_a_limit_may_keep_a_new_gateway_waiting() -> None:
 
 def test_a_worker_that_does_not_come_up_counts_as_an_early_death() -> None:
     run = Run(1, start_timeout=7.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(6.9) == []
     assert run.pass_time(0.2) == [abort(run.worker)]
@@ -456,7 +457,7 @@ def test_workers_that_never_come_up_are_a_crash_loop() -> None:
 
 def test_with_start_timeout_0_a_start_is_waited_for() -> None:
     run = Run(1, start_timeout=0.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.pass_time(100_000) == []
 
@@ -466,7 +467,7 @@ def test_with_start_timeout_0_a_start_is_waited_for() -> None:
 
 def test_handlers_that_do_not_load_end_the_run() -> None:
     run = Run(2)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.exit(run.worker, 3) == [tell_stop(0.0), terminate(run.gateway)]
     assert run.worker.state is ChildState.DEAD
@@ -481,14 +482,14 @@ def test_handlers_that_stop_loading_later_count_as_deaths() -> None:
 
 def test_a_gateway_that_cannot_listen_ends_the_run() -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     assert run.exit(run.gateway, 3) == [a.Finish(3)]
     assert run.said == "", "the gateway has said it better"
 
 
 def test_a_gateway_that_has_listened_is_tried_again() -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     assert run.exit(run.gateway, 3) == [a.Spawn(run.gateway)]
 
@@ -496,7 +497,7 @@ def test_a_gateway_that_has_listened_is_tried_again() -> None:
 @pytest.mark.parametrize("who", ["gateway", "worker"])
 def test_a_crash_loop_at_boot_ends_the_run(who: str) -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     if who == "worker":
         run.do(run.policy.listening(ENDPOINT, run.now))
     child = getattr(run, who)
@@ -626,7 +627,7 @@ def test_a_drain_can_be_shortened() -> None:
 
 def test_a_stop_before_the_gateway_is_up_kills_it() -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     assert run.do(run.policy.stop(run.now)) == [terminate(run.gateway)]
     assert run.exit(run.gateway, -15) == [a.Finish(0)]
 
@@ -665,7 +666,7 @@ def test_the_second_signal_kills_at_once() -> None:
 
 def test_a_worker_that_becomes_ready_in_a_stop_changes_nothing() -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.stop(run.now))
     assert run.do(run.policy.ready(1, run.now)) == []
@@ -687,7 +688,7 @@ FEED = Entry(Program("feed.py", "feed.py", label="feed.py"), 2)
 def two_pools(workers: int = 2, **settings: Any) -> Run:
     """A run with `default` and `feed`, up."""
     run = Run(workers, others={"feed": [FEED]}, **settings)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     while starting := [c for c in run.policy.workers if c.state is ChildState.STARTING]:
         for child in starting:
@@ -697,7 +698,7 @@ def two_pools(workers: int = 2, **settings: Any) -> Run:
 
 def test_one_worker_of_each_pool_is_started_first() -> None:
     run = Run(2, others={"feed": [FEED], "elsewhere": []}, start_timeout=0.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     ours, feed = run.pool, run.policy.pools["feed"]
     first = run.do(run.policy.listening(ENDPOINT, run.now))
     assert first == [a.Spawn(ours.workers[0]), a.Spawn(feed.workers[0])]
@@ -714,7 +715,7 @@ def test_one_worker_of_each_pool_is_started_first() -> None:
 @pytest.mark.parametrize("code", [DOES_NOT_LOAD, 1])
 def test_a_boot_failure_in_any_pool_ends_the_run(code: int) -> None:
     run = Run(1, others={"feed": [FEED]}, restart_intensity=0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     run.exit(run.policy.pools["feed"].workers[0], code)
@@ -789,7 +790,7 @@ def test_a_pool_can_be_scaled_alone() -> None:
 def test_a_run_whose_only_pool_is_remote_is_up_with_its_gateway() -> None:
     run = Run()
     run.policy = Policy({"elsewhere": []}, Settings(), lambda: 1.0)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     assert not run.policy.has_been_up
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
@@ -819,7 +820,7 @@ class World(RuleBasedStateMachine):
         self.waiting: set[tuple[str, str]] = set()
         self.finished: int | None = None
         self.stopping = False
-        self.take(self.policy.tick(self.now))
+        self.take(self.policy.decide(self.now))
 
     def take(self, actions: list[a.Action]) -> None:
         for action in actions:
@@ -864,9 +865,9 @@ class World(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.3, 2.0, 6.0, 40.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.take(self.policy.tick(self.now))
+        self.take(self.policy.decide(self.now))
         wake = self.policy.wake_at(self.now)
-        assert wake is None or wake > self.now, "a tick must not ask for itself"
+        assert wake > self.now, "a tick must not ask for itself"
 
     @living
     @rule(data=st.data(), code=st.sampled_from([0, 1, 3, -9, -15]))
@@ -968,10 +969,11 @@ class World(RuleBasedStateMachine):
                 self.processes.discard(child)
                 self.take(self.policy.exited(child, -9, "was killed", self.now))
             wake = self.policy.wake_at(self.now)
-            if self.finished is not None or (wake is None and not self.killed):
+            if self.finished is not None or (wake == math.inf and not self.killed):
                 break
-            self.now = max(self.now, wake or 0.0)
-            self.take(self.policy.tick(self.now))
+            if wake < math.inf:
+                self.now = max(self.now, wake)
+            self.take(self.policy.decide(self.now))
         assert self.finished is not None
 
 

@@ -176,7 +176,7 @@ def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
     """While another pool is not up yet."""
     feed = Entry(Program("feed.py", "feed.py", label="feed.py"), 1)
     run = Run(1, others={"feed": [feed]})
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     assert run.exit(run.worker, DOES_NOT_LOAD) == []
@@ -262,7 +262,7 @@ def test_a_second_reload_replaces_a_successor_that_is_not_up() -> None:
 @pytest.mark.parametrize("has_been_up", [True, False])
 def test_a_reload_replaces_a_worker_that_is_not_up(has_been_up: bool) -> None:
     run = Run(1)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     if has_been_up:
         run.do(run.policy.ready(1, run.now))
@@ -503,7 +503,7 @@ NODE = Entry(Program("node x.mjs", words=("node", "x.mjs"), label="node x.mjs"),
 def mixed() -> Run:
     """Two workers of Python and two of Node, all ready."""
     run = Run(2, 1.0, NODE)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     for n in range(1, 5):
         run.do(run.policy.ready(n, run.now))
@@ -512,7 +512,7 @@ def mixed() -> Run:
 
 def test_one_worker_of_each_entry_is_started_first() -> None:
     run = Run(2, 1.0, NODE)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     first = run.do(run.policy.listening(ENDPOINT, run.now))
     places = run.policy.workers
     assert first == [a.Spawn(places[0]), a.Spawn(places[2])]
@@ -523,7 +523,7 @@ def test_one_worker_of_each_entry_is_started_first() -> None:
 
 def test_an_entry_that_does_not_load_ends_the_run_at_its_start() -> None:
     run = Run(1, 1.0, NODE)
-    run.do(run.policy.tick(run.now))
+    run.do(run.policy.decide(run.now))
     run.do(run.policy.listening(ENDPOINT, run.now))
     run.do(run.policy.ready(1, run.now))
     done = run.exit(run.policy.workers[1], 3, "exited with code 3")

@@ -9,6 +9,7 @@ A child begins DEAD. The gateway tells that a worker is ready; the system tells 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -74,9 +75,9 @@ class Child:
     ready_at: float | None = None
     is_proved: bool = False
     """It has been ready for long enough, or has handled an event."""
-    hello_by: float | None = None
+    hello_by: float = math.inf
     """Deadline for the hello, after the start or to a new gateway."""
-    kill_at: float | None = None
+    kill_at: float = math.inf
     why_killed: str = ""
     """Why it is to be killed at `kill_at`, or was; "" if it only did not leave in time."""
     is_killed: bool = False

@@ -95,7 +95,7 @@ class Policy:
         """Where workers find the gateway."""
         self._listened = False
         self._spawned = 0
-        self._stop_at: float | None = None
+        self._stop_at = math.inf
         self._exit_code = 0
         self._actions: list[a.Action] = []
 
@@ -152,7 +152,7 @@ class Policy:
         if is_new:
             for child in self._living_workers():
                 self._expect_hello(child, now)
-        return self._decide(now)
+        return self.decide(now)
 
     def heard(self, now: float) -> None:
         """Any record of the gateway shows that it is alive."""
@@ -164,18 +164,18 @@ class Policy:
         child = self.worker(n)
         if child is not None:
             child.take(Step.BE_READY)
-            child.hello_by = None
+            child.hello_by = math.inf
             if child.state is ChildState.READY:
                 child.ready_at = now
                 if not child.why_killed:
-                    child.kill_at = None
+                    child.kill_at = math.inf
                 assert child.program is not None
                 self.pools[child.pool].proved.add(child.program)
                 self.pools[child.pool].came_up(child, now)
                 self._note_first_ready()
             elif self.phase is Phase.RUNNING:
                 self.pools[child.pool].ready(child, now)
-        return self._decide(now)
+        return self.decide(now)
 
     def _note_first_ready(self) -> None:
         self.has_been_up = self.has_been_up or all(
@@ -190,42 +190,39 @@ class Policy:
             for pool in self.pools.values():
                 if events and pool.restarts.forgive(n, now):
                     self._say_loop_is_over(pool)
-            return self._decide(now)
-        if events and not child.is_proved and self._restarts_of(child).prove(child):
-            self._say_loop_is_over(self.pools[child.pool])
-        if child.is_killed:
-            # It was killed, so the reason is known.
-            return self._decide(now)
-        if child.kill_at is None or child.kill_at > now + GRACE:
-            child.kill_at = now + GRACE
-            child.why_killed = ""
-        return self._decide(now)
+        else:
+            if events and not child.is_proved:
+                self._prove(child)
+            # If it was killed, the reason is known.
+            if not child.is_killed and child.kill_at > now + GRACE:
+                child.kill_at = now + GRACE
+                child.why_killed = ""
+        return self.decide(now)
 
     def kill_asked(self, n: int, why: str, abort: bool, now: float) -> list[a.Action]:
         """The gateway wants a worker killed; with `abort` the worker logs its stack first."""
         child = self.worker(n)
         if child is None or child.is_killed:
-            return self._decide(now)
+            return self.decide(now)
         if not abort:
             self._say("warning", f"killing {child.name}: {why}")
             child.why_killed = why
             self._kill(child)
         elif child.why_killed != why:
             self._abort(child, why, now)
-        return self._decide(now)
+        return self.decide(now)
 
     def exited(self, child: Child, code: int, reason: str, now: float) -> list[a.Action]:
         """A process has exited; `reason` is text for the log."""
         was_asked = child.state is ChildState.STOPPING
         was_ready_at, child.ready_at = child.ready_at, None
-        child.kill_at = child.hello_by = None
+        child.kill_at = child.hello_by = math.inf
         child.is_killed = False
         child.take(Step.EXIT)
         if child is self.gateway:
-            self._gateway_check.ended()
             # There is no gateway to say hello to; `listening` sets this again.
             for worker in self.all_children():
-                worker.hello_by = None
+                worker.hello_by = math.inf
         if child.why_killed:
             reason = f"{reason} ({child.why_killed})"
             child.why_killed = ""
@@ -233,7 +230,7 @@ class Policy:
             self._handle_exit(child, code, reason, was_asked, was_ready_at, now)
         else:
             self._log_expected_exit(child, code, reason)
-        return self._decide(now)
+        return self.decide(now)
 
     # --- inputs: requests ---
 
@@ -243,7 +240,7 @@ class Policy:
             for name in self.pools if names is None else names:
                 self.pools[name].restarts.reset()
                 self.pools[name].reload(now)
-        return self._decide(now)
+        return self.decide(now)
 
     def scale(
         self, count: int, now: float, pool: Pool | None = None, program: Program | None = None
@@ -252,15 +249,17 @@ class Policy:
         if self.phase is Phase.RUNNING and self.programs:
             pool = pool or next(iter(self.pools.values()))
             pool.scale(program or pool.programs[0], max(1, min(count, MOST)), now)
-        return self._decide(now)
+        return self.decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:
         child = self.worker(n)
-        if self.phase is not Phase.RUNNING or child is None:
-            return self._decide(now)
-        if self.pools[child.pool].recycle(child, why, now):
+        if (
+            self.phase is Phase.RUNNING
+            and child is not None
+            and self.pools[child.pool].recycle(child, why, now)
+        ):
             self._say("info", f"replacing {child.name}: {why}")
-        return self._decide(now)
+        return self.decide(now)
 
     def stop(self, now: float, timeout: float | None = None) -> list[a.Action]:
         """Stop gracefully within `timeout` seconds (default: the setting); 0 has no deadline.
@@ -269,62 +268,53 @@ class Policy:
         """
         if timeout is None:
             timeout = self._settings.stop_timeout
-        stop_at = now + timeout + STOP_MARGIN if timeout else None
-        if self.phase is Phase.STOPPING:
-            if stop_at is not None and (self._stop_at is None or stop_at < self._stop_at):
-                self._stop_at = stop_at
-                self._do(a.Tell(Stop(timeout)))
-            return self._decide(now)
-        if self.phase is not Phase.RUNNING:
-            return []
-        if self.gateway.state is not ChildState.READY:
+        stop_at = now + timeout + STOP_MARGIN if timeout else math.inf
+        if self.phase is Phase.STOPPING and stop_at < self._stop_at:
+            self._stop_at = stop_at
+            self._do(a.Tell(Stop(timeout)))
+        elif self.phase is Phase.RUNNING and self.gateway.state is not ChildState.READY:
             self._end()
-            return self._decide(now)
-        self.phase = Phase.STOPPING
-        for child in self._living_workers():
-            child.take(Step.STOP)
-        self._stop_at = stop_at
-        self._do(a.Tell(Stop(timeout or FOREVER)))
-        return self._decide(now)
+        elif self.phase is Phase.RUNNING:
+            self.phase = Phase.STOPPING
+            for child in self._living_workers():
+                child.take(Step.STOP)
+            self._stop_at = stop_at
+            self._do(a.Tell(Stop(timeout or FOREVER)))
+        return self.decide(now)
 
     def stop_now(self, code: int, now: float) -> list[a.Action]:
         self._exit_code = code
         self._end()
         for child in self._living():
             child.kill_at = now
-        return self._decide(now)
+        return self.decide(now)
 
     def stopped(self, now: float) -> list[a.Action]:
         """The gateway has closed all connections."""
         if self.phase is Phase.STOPPING:
             self._end()
-        return self._decide(now)
+        return self.decide(now)
 
     # --- time ---
 
-    def tick(self, now: float) -> list[a.Action]:
-        """Act at the time of `wake_at`."""
-        return self._decide(now)
-
-    def wake_at(self, now: float) -> float | None:
-        """When `tick` must be called at the latest."""
-        times = [child.kill_at for child in self._living() if child.kill_at is not None]
-        times += [at for _, at in self._awaited()]
-        if self._gateway_check.wake_at < math.inf:
-            times.append(self._gateway_check.wake_at)
-        if self.phase is Phase.STOPPING and self._stop_at is not None:
+    def wake_at(self, now: float) -> float:
+        """When `decide` must be called at the latest; infinity for never."""
+        times = [self._gateway_check.wake_at]
+        times += [child.kill_at for child in self._living()]
+        times += [child.hello_by for child in self._awaited()]
+        if self.phase is Phase.STOPPING:
             times.append(self._stop_at)
         if self.phase is Phase.RUNNING:
             times += [child.spawn_at for child in self._waiting()]
             times += [at for _, at in self._unproved()]
-            steps = [pool.wake_at(now) for pool in self.pools.values()]
-            times += [step for step in steps if step is not None]
-        return min(times, default=None)
+            times += [pool.wake_at(now) for pool in self.pools.values()]
+        return min(times)
 
     # --- decisions ---
 
-    def _decide(self, now: float) -> list[a.Action]:
-        if self.phase is Phase.STOPPING and self._stop_at is not None and now >= self._stop_at:
+    def decide(self, now: float) -> list[a.Action]:
+        """Decide what is due."""
+        if self.phase is Phase.STOPPING and now >= self._stop_at:
             self._say("warning", "stop_timeout is over: killing the remaining workers")
             self._end()
             for child in self._living_workers():
@@ -332,23 +322,21 @@ class Policy:
         if self.phase is Phase.ENDING:
             # The workers first: the gateway still reads what they send.
             for child in self._living_workers() or self._living():
-                if child.kill_at is None and not child.is_killed:
+                if child.kill_at == math.inf and not child.is_killed:
                     self._ask_to_leave(child, now)
-        for child, hello_by in self._awaited():
-            if now >= hello_by:
+        for child in self._awaited():
+            if now >= child.hello_by:
                 self._handle_late_hello(child, now)
         self._check_gateway(now)
         for child in self._living():
-            if child.kill_at is not None and now >= child.kill_at:
+            if now >= child.kill_at:
                 why = f": {child.why_killed}" if child.why_killed else ""
                 self._say("warning" if why else "debug", f"killing {child.name}{why}")
                 self._kill(child)
         if self.phase is Phase.RUNNING:
             for child, proved_at in self._unproved():
-                if now >= proved_at and self._restarts_of(child).prove(child):
-                    self._say_loop_is_over(
-                        None if child is self.gateway else self.pools[child.pool]
-                    )
+                if now >= proved_at:
+                    self._prove(child)
             for pool in self.pools.values():
                 pool.advance(now)
             for child in self._waiting():
@@ -373,25 +361,20 @@ class Policy:
             if child.state is ChildState.DEAD
         ]
 
-    def _awaited(self) -> list[tuple[Child, float]]:
-        """Workers that have to say hello, and until when. What leaves has a deadline anyway."""
-        return [
-            (child, child.hello_by)
-            for child in self.all_children()
-            if child.state in (ChildState.STARTING, ChildState.READY) and child.hello_by is not None
-        ]
+    def _awaited(self) -> list[Child]:
+        """Workers that may have to say hello. What leaves has a deadline anyway."""
+        states = (ChildState.STARTING, ChildState.READY)
+        return [child for child in self.all_children() if child.state in states]
 
     def _expect_hello(self, child: Child, now: float) -> None:
         """Set the deadline for the hello of a worker that starts or must find a new gateway."""
         if child.state is ChildState.STARTING:
-            timeout = self._settings.start_timeout
-            child.hello_by = now + timeout if timeout else None
+            child.hello_by = now + (self._settings.start_timeout or math.inf)
         elif child.state is ChildState.READY:
-            timeout = self._settings.handler_timeout
-            child.hello_by = now + timeout + HELLO_MARGIN if timeout else None
+            child.hello_by = now + (self._settings.handler_timeout or math.inf) + HELLO_MARGIN
 
     def _handle_late_hello(self, child: Child, now: float) -> None:
-        child.hello_by = None
+        child.hello_by = math.inf
         if child.is_killed or child.why_killed:
             return
         if child.state is ChildState.READY:
@@ -425,6 +408,10 @@ class Policy:
             and child.ready_at is not None
         ]
 
+    def _prove(self, child: Child) -> None:
+        if self._restarts_of(child).prove(child):
+            self._say_loop_is_over(None if child is self.gateway else self.pools[child.pool])
+
     def _wanted(self) -> Iterator[Child]:
         for pool in self.pools.values():
             yield from pool.wanted()
@@ -447,9 +434,7 @@ class Policy:
     def _log_expected_exit(self, child: Child, code: int, reason: str) -> None:
         """An exit while the run is stopping."""
         if child is not self.gateway:
-            leaving = self.pools[child.pool].leaving
-            if child in leaving:
-                leaving.remove(child)
+            self.pools[child.pool].exited(child)
             if code != 0:
                 self._say("info", f"{child.name} {reason}")
         elif self.phase is Phase.STOPPING:
@@ -537,14 +522,14 @@ class Policy:
         self._end()
 
     def _end(self) -> None:
-        """Make every child leave; `_decide` does it step by step."""
+        """Make every child leave; `decide` does it step by step."""
         if self.phase is not Phase.OVER:
             self.phase = Phase.ENDING
 
     def _ask_to_leave(self, child: Child, now: float) -> None:
         child.take(Step.STOP)
         child.kill_at = now + GRACE
-        if child is not self.gateway and self._stop_at is not None:
+        if child is not self.gateway:
             # stop_timeout is the limit; no grace on top of it.
             child.kill_at = max(now, min(child.kill_at, self._stop_at))
         self._do(a.End(child, a.Ending.TERMINATE))
@@ -556,7 +541,7 @@ class Policy:
         self._do(a.End(child, a.Ending.ABORT))
 
     def _kill(self, child: Child) -> None:
-        child.kill_at = None
+        child.kill_at = math.inf
         child.is_killed = True
         self._do(a.End(child, a.Ending.KILL))
 

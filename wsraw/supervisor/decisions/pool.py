@@ -11,6 +11,7 @@ costs one worker only.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -147,7 +148,7 @@ class Pool:
     def ready(self, child: Child, now: float) -> None:
         """A leaving worker has said hello to a new gateway, which does not know that it leaves."""
         if child in self.leaving:
-            left = max(0.0, child.kill_at - now) if child.kill_at is not None else FOREVER
+            left = max(0.0, min(child.kill_at - now, FOREVER))
             self._do(a.Tell(DrainWorker(child.n, left)))
 
     def came_up(self, child: Child, now: float) -> None:
@@ -239,13 +240,13 @@ class Pool:
         if self._is_scaling and self._is_done():
             self._settle("scale", True, self.count_in_words())
 
-    def wake_at(self, now: float) -> float | None:
+    def wake_at(self, now: float) -> float:
         """When to `advance` next."""
         times = [child.replace_at for child in self.workers if child.outdated]
         new = self.successor
         if new is not None and new.ready_at is not None:
             times.append(new.ready_at + SETTLE)
-        return min((when for when in times if when > now), default=None)
+        return min((when for when in times if when > now), default=math.inf)
 
     def _begin(self, now: float) -> None:
         """Begin to replace the next worker, if there is one."""
@@ -296,7 +297,7 @@ class Pool:
         was, wait = child.state, self._drain_timeout
         child.take(Step.STOP)
         if was is ChildState.READY and can_drain:
-            child.kill_at = now + wait if wait else None
+            child.kill_at = now + (wait or math.inf)
             child.why_killed = f"it has not finished within drain_timeout ({wait:g} s)"
             self._do(a.Tell(DrainWorker(child.n, wait or FOREVER)))
         elif was is not ChildState.STOPPING:

@@ -99,8 +99,7 @@ class Children:
     ) -> int | None:
         """Start a gateway on these listening sockets (none: it opens its own). Returns its pid,
         None if that failed, which is reported as an exit."""
-        given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets))} if sockets else {}
-        given["WSRAW_LOCK"] = str(self._lock)
+        given = {"WSRAW_LISTEN_FDS": ",".join(map(str, sockets)), "WSRAW_LOCK": str(self._lock)}
         variables = {**self._own_variables, **variables, **given}
         # It inherits the lock, as it uses the run folder until its end.
         keep_open = [self._lock, *sockets]

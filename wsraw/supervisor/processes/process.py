@@ -190,14 +190,10 @@ def start_folder() -> str:
     return named if is_here else here
 
 
-def command(*arguments: str) -> list[str]:
-    # -P: modules in the user's folder must not shadow ours or Python's.
-    return [sys.executable, "-P", "-m", "wsraw", *arguments]
-
-
 def own_command(*arguments: str) -> list[str]:
     """Command line of a Python child (child.py): this wsraw, also where `-m` would not find it. The
     child needs the variable of `path`."""
+    # -P: modules in the user's folder must not shadow ours or Python's.
     return [sys.executable, "-P", os.path.dirname(wsraw.__file__), *arguments]
 
 

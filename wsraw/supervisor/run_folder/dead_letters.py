@@ -77,22 +77,23 @@ def whole(letter: dict[str, Any]) -> str:
 
 def data_of(letter: dict[str, Any]) -> bytes:
     """The bytes of the message; none for other events."""
-    try:
-        return base64.b64decode(letter.get("data") or "")
-    except (ValueError, TypeError):
-        return b""
+    return _decoded(letter.get("data"))
 
 
 def _state_of(letter: dict[str, Any]) -> str:
     """`con.state`, decoded; its bytes if they are not MessagePack."""
-    try:
-        data = base64.b64decode(letter["state"])
-    except (ValueError, TypeError):
-        return str(letter["state"])
+    data = _decoded(letter["state"])
     try:
         return repr(decode_value(data)) if data else "None"
     except ValueError:
         return repr(data)
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text or "")
+    except (ValueError, TypeError):
+        return b""
 
 
 def _when(letter: dict[str, Any]) -> str:

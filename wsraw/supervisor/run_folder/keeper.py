@@ -28,7 +28,7 @@ class Keeper:
         self._control = control
         self._control_file = _identity(control.endpoint)
         self._link = ""
-        self._link_file: tuple[int, int] | None = None
+        self._link_file = _identity("")
         self._worker_token = worker_token
         self._log = log
         self._trouble: dict[Folder, str] = {}
@@ -72,8 +72,6 @@ class Keeper:
             self._log.say("info", f"the run folder {folder.path} is complete again")
 
     def _bind_control(self) -> None:
-        if not self._control.endpoint.startswith("ipc:"):
-            return
         try:
             self._control.bind(self._place().path)
         except FolderError:
@@ -98,7 +96,7 @@ class Keeper:
     def is_link_gone(self) -> bool:
         """Whether the link's socket file is gone, so that new workers cannot connect."""
         file = _identity(self._link)
-        return self._link.startswith("ipc:") and (file is None or file != self._link_file)
+        return file is None or file != self._link_file
 
     def _place(self) -> Folder:
         """A folder that takes sockets."""
