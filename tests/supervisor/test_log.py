@@ -97,7 +97,7 @@ def test_lines_that_cannot_be_written_are_bounded_in_bytes(line: str) -> None:
     log = Log(stream, "info")
     count = fill(log, stream, line)
     held = sum(map(sys.getsizeof, log._lines))
-    assert held == log._held
+    assert held == log._size
     assert BYTES_KEPT - 5 * 65536 < held <= BYTES_KEPT
     log.say("error", "of our own")
     log.close(0.01)
@@ -110,7 +110,7 @@ def test_lines_that_cannot_be_written_are_bounded_in_bytes(line: str) -> None:
         "error wsraw: of our own",
         "warning wsraw: 5 lines lost",
     ]
-    assert log._held == 0
+    assert log._size == 0
     # A text of many lines has the width of the widest of them: so not all are joined.
     assert stream.longest < 8 * WRITTEN_AT_ONCE
 

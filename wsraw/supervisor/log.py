@@ -40,7 +40,7 @@ class Log:
         self._stream = stream
         self._least = LEVELS.index(level)
         self._lines: deque[str] = deque()
-        self._held = 0
+        self._size = 0
         """Bytes of the lines in memory, up to four for each character."""
         self._lost = 0
         self._closing = False
@@ -76,11 +76,11 @@ class Log:
         line = f"{time.strftime('%H:%M:%S')} {level} {name}: {printable(text)}\n"
         size = sys.getsizeof(line)
         with self._changed:
-            if self._held + size > most:
+            if self._size + size > most:
                 self._lost += 1
                 return
             self._lines.append(line)
-            self._held += size
+            self._size += size
             self._changed.notify()
 
     def _take(self) -> tuple[str, int]:
@@ -92,7 +92,7 @@ class Log:
             line = self._lines.popleft()
             size += sys.getsizeof(line)
             parts.append(line)
-        self._held -= size
+        self._size -= size
         count = len(parts)
         if self._lost and not self._lines:
             what = "line" if self._lost == 1 else "lines"

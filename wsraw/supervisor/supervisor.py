@@ -27,6 +27,7 @@ from wsraw.config.settings import Settings
 from wsraw.config.units import human_size
 from wsraw.link.records import (
     DEFAULT_POOL,
+    DrainWorker,
     Exited,
     FromGateway,
     Kill,
@@ -302,7 +303,9 @@ class Supervisor:
                 case a.Spawn(child):
                     self._spawn(child)
                 case a.Tell(record):
-                    if isinstance(record, Stop):
+                    if isinstance(record, DrainWorker):
+                        self.log.say("debug", f"draining worker {record.n}")
+                    elif isinstance(record, Stop):
                         self._stop_listening()
                     self.control.tell(record)
                 case a.End(child, how):

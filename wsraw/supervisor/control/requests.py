@@ -49,7 +49,7 @@ class Requests:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.pending: PendingRequests[Asked] = PendingRequests(self._answer)
-        """Those of which not all is done; the supervisor settles their parts."""
+        """Requests of which not all is done; the supervisor settles their parts."""
         self._reports: dict[int, Asked] = {}
         self._ref = 0
 

@@ -74,7 +74,7 @@ class Child:
     spawned_at: float = 0.0
     ready_at: float | None = None
     is_proved: bool = False
-    """It has been ready for long enough, or has handled an event."""
+    """Whether it has been ready for long enough, or has handled an event."""
     hello_by: float = math.inf
     """Deadline for the hello, after the start or to a new gateway."""
     kill_at: float = math.inf

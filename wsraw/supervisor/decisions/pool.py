@@ -290,7 +290,7 @@ class Pool:
         self.successor = self.replaced = None
 
     def _let_leave(self, child: Child, now: float, *, can_drain: bool = True) -> None:
-        """It is not wanted any more. `can_drain`: the gateway that it knows is up."""
+        """End an unwanted worker. `can_drain`: the gateway that it knows is up."""
         if not child.alive:
             return
         self.leaving.append(child)

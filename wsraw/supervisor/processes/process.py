@@ -159,15 +159,12 @@ class Process:
             while line := output.readline(LONGEST_LINE):
                 self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
-    def _say(self) -> None:
-        """Write `said`; a child that never reads blocks only this thread."""
+    def _wait(self) -> None:
         assert self._process.stdin is not None
+        # A child that never reads blocks only this thread.
         with suppress(OSError):
             while self._said:
                 self._said = self._said[os.write(self._process.stdin.fileno(), self._said) :]
-
-    def _wait(self) -> None:
-        self._say()
         code = self._process.wait()
         if self._explained(code):
             self._reader.join(LAST_WORDS)

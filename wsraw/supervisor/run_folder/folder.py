@@ -221,14 +221,13 @@ class Folder:
     def takes_sockets(self) -> bool:
         """Whether a socket can be bound here; not if the folder is gone, full, read-only or taken
         by another run."""
+        if sys.platform == "win32":
+            return True
         if not self._holds_lock():
             return False
-        family = getattr(socket, "AF_UNIX", None)
-        if sys.platform == "win32" or family is None:
-            return True
         probe = self.path / "probe.sock"
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as sock:
+            with socket.socket(socket.AF_UNIX) as sock:
                 probe.unlink(missing_ok=True)
                 sock.bind(str(probe))
             probe.unlink()
@@ -363,8 +362,7 @@ def is_live(path: Path) -> bool:
 
 def has_supervisor(path: Path) -> bool:
     """Whether the run in that folder has a supervisor; without one its gateway is exiting."""
-    family = getattr(socket, "AF_UNIX", None)
-    if sys.platform == "win32" or family is None:
+    if sys.platform == "win32":
         # No child outlives it there.
         return True
     try:
@@ -373,7 +371,7 @@ def has_supervisor(path: Path) -> bool:
         endpoint = ""
     # Removed files come back within a second; a run that is starting has none yet.
     for file in {endpoint.removeprefix("ipc://"), str(path / LONGEST_NAME)}:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
+        with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             try:
                 sock.connect(file)
