@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -204,7 +203,10 @@ class Supervisor:
             self._keeper.begin()
             self.loop.watch(self.control.fd, _ignore, read=True)
             self.loop.before_sleep = self._before_sleep
-            files = _files_of(self.policy.programs, self._children.folder)
+            # Handlers files, and words of commands that are files.
+            words = [word for each in self.policy.programs for word in (each.file, *each.words)]
+            paths = [Path(self._children.folder, word) for word in words if word]
+            files = [path for path in paths if path.is_file()]
             if self._settings.reload and not files:
                 self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
             elif self._settings.reload:
@@ -372,7 +374,6 @@ class Supervisor:
 
     def _handle_death(self, child: Child, code: int, why: str) -> None:
         if child is self.policy.gateway:
-            self.control.forget()
             self._is_relinking = False
             # The next gateway reads them at its start.
             self._requests.pending.settle("reload", CERTIFICATES, True)
@@ -526,12 +527,6 @@ def _signals() -> list[signal.Signals]:
     names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU"]
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _files_of(what: Sequence[programs.Program], folder: str) -> list[Path]:
-    """The files to watch: handlers files, and words of commands that are files."""
-    named = (word for program in what for word in (program.file, *program.words) if word)
-    return [Path(folder, word) for word in named if os.path.isfile(word)]
 
 
 def _urls_of(listen: Listen, address: str) -> list[str]:

@@ -108,8 +108,6 @@ def test_nothing_is_sent_to_a_dead_gateway(control: Control, gateway: Gateway) -
     eventually(control.receive)
     gateway.close()
     control.tell(Stop(1.0))
-    control.forget()
-    control.tell(Stop(1.0))
     new = Gateway(control)
     token = control.expect()
     new.say(encode([token, NEWS]))

@@ -54,8 +54,7 @@ def test_a_run_without_workers_of_its_own_is_up_when_its_gateway_is() -> None:
     assert run.do(run.policy.listening(ENDPOINT, run.now)) == []
     assert run.policy.has_been_up
     assert run.pass_time(1000) == []
-    # There is nobody to be added to, and nobody to be replaced.
-    assert run.do(run.policy.scale(2, run.now)) == []
+    # There is nobody to be replaced.
     assert run.do(run.policy.reload(run.now)) == [a.Settled("reload", True, "reloaded: 0 workers")]
     assert run.exit(run.gateway) == [a.Spawn(run.gateway)]
     run.do(run.policy.listening(ENDPOINT, run.now))
@@ -779,7 +778,7 @@ def test_a_pool_can_be_scaled_alone() -> None:
     run = two_pools(1)
     run.pass_time(10)
     feed = run.policy.pools["feed"]
-    (spawn,) = run.do(run.policy.scale(3, run.now, feed))
+    (spawn,) = run.do(run.policy.scale(3, run.now, feed, feed.programs[0]))
     assert isinstance(spawn, a.Spawn)
     assert spawn.child.pool == "feed"
     assert (len(run.pool.workers), len(feed.workers)) == (1, 3)
@@ -926,7 +925,8 @@ class World(RuleBasedStateMachine):
         if not self.stopping:
             self.wanted[name] = max(1, count)
             self.waiting.add(("scale", name))
-        self.take(self.policy.scale(count, self.now, self.pools[name]))
+        pool = self.pools[name]
+        self.take(self.policy.scale(count, self.now, pool, pool.programs[0]))
 
     @lasting
     @rule(n=st.integers(0, 12))

@@ -186,7 +186,10 @@ def test_an_exit_code_of_a_handler_does_not_end_the_run() -> None:
 @pytest.mark.parametrize("is_reloading", [True, False])
 def test_a_failing_on_start_is_reported_to_the_reload_command(is_reloading: bool) -> None:
     run = up(2)
-    ask = run.policy.reload(run.now) if is_reloading else run.policy.scale(3, run.now)
+    if is_reloading:
+        ask = run.policy.reload(run.now)
+    else:
+        ask = run.policy.scale(3, run.now, run.pool, PROGRAM)
     (spawn,) = run.do(ask)
     done = settled(run.exit(spawn.child, DOES_NOT_START, "exited with code 1"))
     assert not done.ok and "the new worker exited with code 1; 2 " in done.text
@@ -382,8 +385,12 @@ def test_a_stop_also_ends_the_successor() -> None:
 def test_no_reload_begins_in_a_stop(what: str) -> None:
     run = up(1)
     run.do(run.policy.stop(run.now))
-    args = {"reload": (), "scale": (5,), "recycle": (1, "why")}[what]
-    assert run.do(getattr(run.policy, what)(*args, run.now)) == []
+    asked = {
+        "reload": lambda: run.policy.reload(run.now),
+        "scale": lambda: run.policy.scale(5, run.now, run.pool, PROGRAM),
+        "recycle": lambda: run.policy.recycle(1, "why", run.now),
+    }
+    assert run.do(asked[what]()) == []
     assert len(run.policy.workers) == 1
 
 
@@ -414,7 +421,7 @@ def test_recycling_with_a_file_that_does_not_load_is_tried_again_later() -> None
 
 def test_a_leaving_or_unknown_worker_is_not_recycled() -> None:
     run = up(2)
-    run.do(run.policy.scale(1, run.now))
+    run.do(run.policy.scale(1, run.now, run.pool, PROGRAM))
     for n in (2, 9, 0):
         assert run.do(run.policy.recycle(n, "why", run.now)) == []
 
@@ -424,7 +431,7 @@ def test_a_leaving_or_unknown_worker_is_not_recycled() -> None:
 
 def test_scaling_up_starts_all_new_workers_at_once() -> None:
     run = up(1)
-    spawned = run.do(run.policy.scale(3, run.now))
+    spawned = run.do(run.policy.scale(3, run.now, run.pool, PROGRAM))
     assert [each.child.n for each in spawned] == [2, 3]
     run.do(run.policy.ready(2, run.now))
     assert settled(run.do(run.policy.ready(3, run.now))) == a.Settled("scale", True, "3 workers")
@@ -433,7 +440,7 @@ def test_scaling_up_starts_all_new_workers_at_once() -> None:
 def test_scaling_down_drains_the_youngest_worker() -> None:
     run = up(3)
     one, two, three = run.policy.workers
-    drains = run.do(run.policy.scale(1, run.now))
+    drains = run.do(run.policy.scale(1, run.now, run.pool, PROGRAM))
     assert drains == [drain(three, 30.0), drain(two, 30.0)]
     assert run.policy.workers == [one]
     assert run.exit(two, 0) == []
@@ -447,20 +454,20 @@ def test_scaling_down_removes_workers_that_do_not_serve_first() -> None:
     run.exit(starting)
     run.pass_time(1)
     run.exit(dead)
-    assert run.do(run.policy.scale(1, run.now)) == [terminate(starting)]
+    assert run.do(run.policy.scale(1, run.now, run.pool, PROGRAM)) == [terminate(starting)]
     assert run.policy.workers == [serving]
     assert settled(run.exit(starting, -15)).ok
 
 
 def test_scaling_to_the_same_number_is_done_at_once() -> None:
     run = up(2)
-    assert settled(run.do(run.policy.scale(2, run.now))).ok
+    assert settled(run.do(run.policy.scale(2, run.now, run.pool, PROGRAM))).ok
 
 
 @pytest.mark.parametrize(("asked", "got"), [(0, 1), (-3, 1), (5000, 1000)])
 def test_the_number_of_workers_has_bounds(asked: int, got: int) -> None:
     run = up(1)
-    run.do(run.policy.scale(asked, run.now))
+    run.do(run.policy.scale(asked, run.now, run.pool, PROGRAM))
     assert len(run.policy.workers) == got
 
 
@@ -469,7 +476,7 @@ def test_a_worker_removed_by_scaling_gets_no_successor() -> None:
     run.do(run.policy.recycle(2, "old", run.now))
     successor = run.pool.successor
     assert successor is not None
-    done = run.do(run.policy.scale(1, run.now))
+    done = run.do(run.policy.scale(1, run.now, run.pool, PROGRAM))
     assert done == [terminate(successor), drain(run.pool.leaving[1], 30.0)]
     assert run.exit(successor, -15) == []
     assert settled(run.exit(run.pool.leaving[0], 0)).ok
@@ -477,7 +484,7 @@ def test_a_worker_removed_by_scaling_gets_no_successor() -> None:
 
 def test_new_workers_that_do_not_load_are_reported() -> None:
     run = up(1)
-    (spawn,) = run.do(run.policy.scale(2, run.now))
+    (spawn,) = run.do(run.policy.scale(2, run.now, run.pool, PROGRAM))
     (done,) = run.exit(spawn.child, DOES_NOT_LOAD, "exited with code 3")
     assert done == a.Settled("scale", False, "the new worker exited with code 3; 1 workers serve")
     assert run.pass_time(1) == [spawn], "it may be fixed"
@@ -486,7 +493,7 @@ def test_new_workers_that_do_not_load_are_reported() -> None:
 def test_scaling_during_a_reload_takes_effect() -> None:
     run = up(2)
     spawned = run.do(run.policy.reload(run.now))
-    (extra,) = run.do(run.policy.scale(3, run.now))
+    (extra,) = run.do(run.policy.scale(3, run.now, run.pool, PROGRAM))
     be_ready(run, extra.child)
     (spawn,) = replace(run, spawned)
     assert replace(run, [spawn]) == [

@@ -68,13 +68,9 @@ class Control:
 
     def expect(self) -> str:
         """The token for the gateway that is about to start; it replaces the last one."""
-        self.forget()
+        self._gateway = None
         self._token = secrets.token_hex(16)
         return self._token
-
-    def forget(self) -> None:
-        """Forget the gateway, which has exited."""
-        self._gateway = None
 
     def receive(self) -> list[FromGateway | Asked] | None:
         """Records of the next batch, or None if there is none. Raises LinkError for a malformed

@@ -72,9 +72,7 @@ class Requests:
 
     def _is_over(self, what: str) -> bool:
         phase = self._run.policy.phase
-        if what in ("stop", "drain"):
-            return phase is Phase.OVER
-        return phase is not Phase.RUNNING
+        return phase is Phase.OVER or (phase is not Phase.RUNNING and what not in ("stop", "drain"))
 
     def _answer(self, asked: Asked, ok: bool, text: str = "", data: Any = None) -> None:
         self._run.control.answer(asked.who, Done(asked.do.ref, ok, text, data))
@@ -100,15 +98,14 @@ class Requests:
         run = self._run
         pools = run.policy.pools
         own = [name for name, pool in pools.items() if pool.programs]
+        for name in asked.do.args:
+            if name not in own:
+                why = f"there is no pool {name!r}; there are {' and '.join(pools)}"
+                if name in pools:
+                    why = f"the pool {name!r} has {NO_WORKERS}"
+                self._answer(asked, False, why)
+                return
         names = asked.do.args or own or list(pools)
-        known = " and ".join(pools)
-        for name in names:
-            if name not in pools:
-                self._answer(asked, False, f"there is no pool {name!r}; there are {known}")
-                return
-            if asked.do.args and name not in own:
-                self._answer(asked, False, f"the pool {name!r} has {NO_WORKERS}")
-                return
         run.log.say("info", f"wsraw reload: reloading {' and '.join(names)}")
         parts = list(names)
         if not asked.do.args and run.read_certificates():

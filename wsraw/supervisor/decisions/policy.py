@@ -121,10 +121,7 @@ class Policy:
 
     def worker(self, n: int) -> Child | None:
         """The worker whose living process has this number."""
-        for child in self.all_children():
-            if child.n == n and child.alive:
-                return child
-        return None
+        return next((each for each in self.all_children() if each.n == n and each.alive), None)
 
     # --- inputs: what processes do ---
 
@@ -242,13 +239,10 @@ class Policy:
                 self.pools[name].reload(now)
         return self.decide(now)
 
-    def scale(
-        self, count: int, now: float, pool: Pool | None = None, program: Program | None = None
-    ) -> list[a.Action]:
-        """Set the number of workers of a program (default: the first one), at least one."""
-        if self.phase is Phase.RUNNING and self.programs:
-            pool = pool or next(iter(self.pools.values()))
-            pool.scale(program or pool.programs[0], max(1, min(count, MOST)), now)
+    def scale(self, count: int, now: float, pool: Pool, program: Program) -> list[a.Action]:
+        """Set the number of workers of a program, at least one."""
+        if self.phase is Phase.RUNNING:
+            pool.scale(program, max(1, min(count, MOST)), now)
         return self.decide(now)
 
     def recycle(self, n: int, why: str, now: float) -> list[a.Action]:

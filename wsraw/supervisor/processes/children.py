@@ -191,15 +191,13 @@ class Children:
 
     def end(self, child: Child, how: Ending) -> None:
         process = self._processes.get(child)
-        if process is None:
-            return
-        match how:
-            case Ending.TERMINATE:
-                process.terminate()
-            case Ending.ABORT:
-                process.abort()
-            case Ending.KILL:
-                process.kill()
+        if process is not None:
+            ends = {
+                Ending.TERMINATE: process.terminate,
+                Ending.ABORT: process.abort,
+                Ending.KILL: process.kill,
+            }
+            ends[how]()
 
     def kill_all(self) -> None:
         """Kill every process. The end of stdin would make them exit, but a kill is certain."""
