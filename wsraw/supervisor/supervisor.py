@@ -161,7 +161,6 @@ class Supervisor:
         """Whether a SIGHUP has come that is not handled yet."""
         self._signals = 0
         self._signalled_at = 0.0
-        self._code = 0
         self._announced = False
 
     # --- listening sockets, which the gateway inherits where the platform allows that ---
@@ -201,7 +200,8 @@ class Supervisor:
         launch.unblock_signals()
         try:
             self._keeper.begin()
-            self.loop.watch(self.control.fd, _ignore, read=True)
+            # This only wakes the loop: `_before_sleep` reads (see Control.fd).
+            self.loop.watch(self.control.fd, lambda readable, writable: None, read=True)
             self.loop.before_sleep = self._before_sleep
             # Handlers files, and words of commands that are files.
             words = [word for each in self.policy.programs for word in (each.file, *each.words)]
@@ -225,7 +225,7 @@ class Supervisor:
             for number, handler in old.items():
                 signal.signal(number, handler)
             self._close()
-        return self._code
+        return self.policy.exit_code
 
     def _close(self) -> None:
         self._stop_listening()
@@ -315,7 +315,6 @@ class Supervisor:
                 case a.Settled(what, ok, text, pool):
                     self._settle(what, ok, text, pool)
                 case a.Finish(code):
-                    self._code = code
                     self._requests.finish(code)
                     self.loop.stop()
         if self._timer is not None:
@@ -358,7 +357,7 @@ class Supervisor:
                 "WSRAW_CONTROL": self.control.endpoint,
                 "WSRAW_CONTROL_TOKEN": self.control.expect(),
                 "WSRAW_EPOCH": str(epoch),
-                "WSRAW_LINK_FOLDER": self._keeper.link_folder(),
+                "WSRAW_LINK_FOLDER": str(self._keeper.place().path),
                 "WSRAW_EXPECTED": str(len(self.policy.workers)),
             }
             sockets = [sock.fileno() for sock, _ in self._sockets]
@@ -405,7 +404,7 @@ class Supervisor:
         is_up = self.policy.gateway.state is ChildState.READY
         if is_up and not self._is_relinking and self._keeper.is_link_gone():
             self._is_relinking = True
-            self.control.tell(Relink(self._keeper.link_folder()))
+            self.control.tell(Relink(str(self._keeper.place().path)))
 
     def _look_at_memory(self) -> None:
         most = self._settings.max_memory
@@ -503,18 +502,13 @@ class Supervisor:
 
     def status(self, report: dict[str, Any] | None) -> dict[str, Any]:
         """The state of the run; `report` is the gateway's part."""
+        letters = count_dead_letters(self._folder.path)
         return {
             "run_dir": str(self._folder.path),
             "pid": os.getpid(),
             "age": self.loop.now - self._begun,
             "listen": self._urls(),
-            **status.of_run(
-                self.policy,
-                self._children,
-                report,
-                count_dead_letters(self._folder.path),
-                self.loop.now,
-            ),
+            **status.of_run(self.policy, self._children, report, letters, self.loop.now),
         }
 
 
@@ -536,7 +530,3 @@ def _urls_of(listen: Listen, address: str) -> list[str]:
     plain = {"any": ["ws", "tcp"], "websocket": ["ws"], "raw": ["tcp"]}[listen.protocol]
     schemes = {"off": plain, "optional": secure + plain, "required": secure}[listen.tls]
     return [f"{scheme}://{address}" for scheme in schemes]
-
-
-def _ignore(readable: bool, writable: bool) -> None:
-    """Only wake the loop: `_before_sleep` reads (see Control.fd)."""

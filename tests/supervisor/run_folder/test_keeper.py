@@ -43,8 +43,8 @@ class Run:
         """As it is done for each gateway."""
         epoch = self.folder.next_epoch()
         self.keeper.keep()
-        Path(self.keeper.link_folder(), "link.sock").touch()
-        self.keeper.linked(f"ipc://{self.keeper.link_folder()}/link.sock")
+        Path(self.keeper.place().path, "link.sock").touch()
+        self.keeper.linked(f"ipc://{self.keeper.place().path}/link.sock")
         return epoch
 
     def answers(self, folder: Path) -> bool:
@@ -176,7 +176,7 @@ def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
     assert run.epochs == [1, 2, 3]
     if harm is not open_to_others:
         [spare] = folders.fresh_folders()
-        assert run.keeper.link_folder() == str(spare)
+        assert run.keeper.place().path == (spare)
         assert run.answers(spare)
     # Once that is put right the folder is used again.
     if run.path.is_dir():
@@ -188,7 +188,7 @@ def test_a_spare_folder_is_used_when_the_folder_cannot_be_written(
     run.keeper.keep()
     assert run.answers(run.path)
     assert (run.path / "epoch").read_text() == "3\n"
-    assert run.keeper.link_folder() == str(run.path)
+    assert run.keeper.place().path == (run.path)
     said = run.said()
     assert said.count("The run continues") == 1
     assert "is complete again" in said

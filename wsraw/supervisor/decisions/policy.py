@@ -96,7 +96,7 @@ class Policy:
         self._listened = False
         self._spawned = 0
         self._stop_at = math.inf
-        self._exit_code = 0
+        self.exit_code = 0
         self._actions: list[a.Action] = []
 
     @property
@@ -277,7 +277,7 @@ class Policy:
         return self.decide(now)
 
     def stop_now(self, code: int, now: float) -> list[a.Action]:
-        self._exit_code = code
+        self.exit_code = code
         self._end()
         for child in self._living():
             child.kill_at = now
@@ -338,7 +338,7 @@ class Policy:
                     self._spawn(child, now)
         if self.phase is Phase.ENDING and not self._living():
             self.phase = Phase.OVER
-            self._do(a.Finish(self._exit_code))
+            self._do(a.Finish(self.exit_code))
         actions, self._actions = self._actions, []
         return actions
 
@@ -510,7 +510,7 @@ class Policy:
         return self.gateway_restarts if child is self.gateway else self.pools[child.pool].restarts
 
     def _give_up(self, code: int) -> None:
-        self._exit_code = code
+        self.exit_code = code
         if self.gateway.state is ChildState.READY:
             self._do(a.Tell(Stop(0.0)))
         self._end()

@@ -34,9 +34,6 @@ LONGEST_LINE: Final = 64 * 1024
 LAST_WORDS: Final = 1.0
 """Seconds to wait for the output of a dead child; a process that it started may hold the pipe."""
 
-OWN_VARIABLES: Final = "WSRAW_"
-"""Prefix of the variables that a run passes to its children."""
-
 
 class Process:
     """One child process.
@@ -226,7 +223,7 @@ def foreign_command(words: Sequence[str]) -> list[str]:
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Our environment without the variables of a run that we may belong to, plus `variables`."""
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)
+        name: value for name, value in os.environ.items() if not name.startswith("WSRAW_")
     }
     # Whatever the locale is; a handler does not fail because of what it prints.
     environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"

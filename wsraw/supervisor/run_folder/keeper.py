@@ -73,7 +73,7 @@ class Keeper:
 
     def _bind_control(self) -> None:
         try:
-            self._control.bind(self._place().path)
+            self._control.bind(self.place().path)
         except FolderError:
             # The cause is in the log; the next check tries again.
             return
@@ -83,10 +83,6 @@ class Keeper:
             self._restore(folder)
 
     # --- the link ---
-
-    def link_folder(self) -> str:
-        """Folder in which a gateway is to bind the socket of its link."""
-        return str(self._place().path)
 
     def linked(self, endpoint: str) -> None:
         """A gateway has bound the socket of its link."""
@@ -98,8 +94,8 @@ class Keeper:
         file = _identity(self._link)
         return file is None or file != self._link_file
 
-    def _place(self) -> Folder:
-        """A folder that takes sockets."""
+    def place(self) -> Folder:
+        """A folder that takes sockets, where a gateway is to bind that of its link."""
         if self._home.takes_sockets():
             return self._home
         if self._spare is None or not self._spare.takes_sockets():
