@@ -206,7 +206,7 @@ class Supervisor:
             # Handlers files, and words of commands that are files.
             words = [word for each in self.policy.programs for word in (each.file, *each.words)]
             paths = [Path(self._children.folder, word) for word in words if word]
-            files = [path for path in paths if path.is_file()]
+            files = [path for path in paths if os.path.isfile(path)]
             if self._settings.reload and not files:
                 self.log.say("warning", "--reload: no worker is given as a file; nothing to watch")
             elif self._settings.reload:
