@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import wsraw
 from tests.deadline import DEADLINE, eventually
 from tests.running import environment
 from wsraw.supervisor.processes import process as module
@@ -323,6 +324,12 @@ def test_an_exit_status_is_shown_in_words(code: int, killed: bool, words: str) -
 def test_an_unexpected_sigkill_is_explained_and_our_own_is_not() -> None:
     assert reason(-9, {}) == "was killed by SIGKILL (perhaps out of memory?)"
     assert reason(-9, {}, killed=True) == "was killed by SIGKILL"
+
+
+def test_no_module_of_the_package_hides_one_of_the_standard_library() -> None:
+    """Children are started by the folder of the package, which is the first on their path then."""
+    names = {path.stem for path in Path(wsraw.__file__).parent.iterdir()}
+    assert not names & sys.stdlib_module_names
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="who may make links there?")
