@@ -140,7 +140,6 @@ def _figures(plan: Plan, load: Load, faults: FaultInjection) -> dict[str, Any]:
         "sent": seen.sent,
         "unsent": seen.unsent,
         "answered": seen.answered,
-        "offered_rate": (seen.sent + seen.unsent) / seconds if seconds else 0.0,
         "achieved_rate": seen.answered / seconds if seconds else 0.0,
         "lost": seen.lost,
         "doubled": seen.doubled,

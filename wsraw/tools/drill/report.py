@@ -13,7 +13,6 @@ LABELS: Final = {
     "sent": "messages sent",
     "unsent": "not sent while disconnected",
     "answered": "messages answered",
-    "offered_rate": "rate offered",
     "achieved_rate": "rate achieved",
     "lost": "lost",
     "doubled": "doubled",
