@@ -189,6 +189,6 @@ async def _show_progress(load: Load, faults: FaultInjection) -> None:
             f"{seen.pause.longest * 1000:.0f} ms, {faults.kills} kills, {faults.stops} stops, "
             f"{faults.reloads} reloads"
         )
-        if load.plan.kills_gateways:
+        if load.plan.kill_gateway_every:
             text += f", {faults.gateway_kills} kills of the gateway"
         print(f"{start}{text}", end=end, file=sys.stderr, flush=True)

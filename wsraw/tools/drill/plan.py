@@ -44,11 +44,6 @@ class Plan:
     """A file for the log of a run that the drill starts."""
 
     @property
-    def kills_gateways(self) -> bool:
-        """Whether connections are lost with their gateway."""
-        return self.kill_gateway_every > 0
-
-    @property
     def workers_die(self) -> bool:
         """Whether workers die or are replaced, so that a connection may be without one."""
         return bool(self.kill_every or self.stop_every or self.reload_every)
@@ -71,7 +66,7 @@ class Plan:
             raise DrillError(
                 "--hang-every needs a run with the drill's own handlers: leave out --connect"
             )
-        if self.hang_every and self.kills_gateways:
+        if self.hang_every and self.kill_gateway_every:
             raise DrillError(
                 "--hang-every cannot be used with --kill-gateway-every: the message that hangs "
                 "would be lost with the gateway"

@@ -114,7 +114,7 @@ class Report:
 
     def _rows(self, key: str) -> Iterator[Row]:
         value = self.figures[key]
-        if (key in OF_GATEWAYS and not self.plan.kills_gateways) or (key == "unsent" and not value):
+        if key in OF_GATEWAYS and not self.plan.kill_gateway_every:
             return
         bad = key in BREACHES and bool(value)
         if key == "answered":

@@ -65,7 +65,7 @@ class Load:
         self.plan = plan
         self.phase = Phase.OPENING
         self.figures = Figures()
-        self.close_records = CloseRecords(plan.kills_gateways, plan.workers_die)
+        self.close_records = CloseRecords(plan.kill_gateway_every > 0, plan.workers_die)
         self.schedule = Schedule(plan.websockets + plan.raw, plan.rate, plan.seconds)
         self.stopped = 0.0
         kinds = ["websocket"] * plan.websockets + ["raw"] * plan.raw
@@ -210,7 +210,7 @@ class Load:
     def _record_failed_connect(self, how: str) -> None:
         # While a gateway is replaced no connect is refused, but an accepted one can be lost.
         was_accepted = not how.startswith("connect: ")
-        if was_accepted and self.plan.kills_gateways:
+        if was_accepted and self.plan.kill_gateway_every:
             self.figures.connects_lost += 1
         else:
             self.figures.refused[how] += 1
