@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import wsraw
+from tests.deadline import DEADLINE, UNIT
 from wsraw.testing import App, RawPeer, WebSocketPeer
 from wsraw.workers.loading.handlers import LoadError
 
@@ -23,7 +24,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     def write(source: str, **settings: object) -> App:
         file = tmp_path / "user.py"
         file.write_text(textwrap.dedent(source), "utf-8")
-        apps.append(App(file, **settings))  # type: ignore[arg-type]
+        apps.append(App(file, **{"timeout": DEADLINE, **settings}))  # type: ignore[arg-type]
         return apps[-1]
 
     yield write
@@ -123,7 +124,7 @@ def test_a_handler_that_does_not_end_fails_the_test(make: Make) -> None:
         async def on_message(msg, con):
             await asyncio.Event().wait()
         """,
-        timeout=0.5,
+        timeout=2 * UNIT,
     )
     client = app.websocket()
     with pytest.raises(TimeoutError, match="on_message of"):

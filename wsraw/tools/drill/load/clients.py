@@ -164,7 +164,9 @@ class Client(asyncio.Protocol):
         if closed is not None:
             how = f"{closed.code:d} {closed.reason}".strip()
         self.connected = False
-        self.ended.set_result(self._failure or how)
+        if not self.ended.done():
+            # Else nobody waits for it any more: it did not close in time.
+            self.ended.set_result(self._failure or how)
         if not self._opened.done():
             self._opened.set_result(self._failure or how)
 
