@@ -20,6 +20,8 @@ SEEDS = [bytes((i % 16,)) + data for i, data in enumerate(BEHIND)] + [
         frame(0x01, b"h\xc3", NO_MASK) + frame(0x89, b"p", NO_MASK) + frame(0x80, b"\xa9", NO_MASK),
         b"\x81\x05hello\x89\x00\x8a\x00\x02\x01x\x80\x7e\x00\x80" + b"y" * 128,
         frame(0x82, b"x" * 200) + frame(0x88, b"\x03\xe8bye", NO_MASK),
+        # Each text is checked from its start, wherever the one before it was cut.
+        frame(0x89, b"", NO_MASK) + frame(0x81, b"abcd", NO_MASK) + frame(0x81, b"\xff", NO_MASK),
     )
 ]
 WORDS = [
