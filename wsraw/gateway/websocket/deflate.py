@@ -220,14 +220,7 @@ class _Inflation:
 class Codec:
     """Compression of one connection, both directions."""
 
-    __slots__ = (
-        "_deflater",
-        "_inflater",
-        "_inflation",
-        "compresses",
-        "terms",
-        "threshold",
-    )
+    __slots__ = ("_deflater", "_inflater", "_inflation", "compresses", "terms", "threshold")
 
     def __init__(self, terms: Terms, settings: Settings) -> None:
         self.terms = terms
