@@ -46,8 +46,9 @@ class Listener:
         self._descriptors = descriptors or Descriptors()
         self._loop = loop
         self._accepted = accepted
-        self._accepting = False
-        self._exhausted_until = 0.0
+        self.accepting = False
+        self.exhausted_until = 0.0
+        """Until when nothing is accepted, as descriptors ran out; 0: they have not."""
         self._complained_at = -COMPLAIN_EVERY
         self._is_given = given is not None
         self._sock = given if given is not None else listening.bind(listen)
@@ -58,21 +59,21 @@ class Listener:
         return listening.printable(self._sock.getsockname())
 
     def update(self, room: bool) -> None:
-        """Accept while there is room; called once a turn."""
+        """Accept while there is room: when that has changed, or descriptors had run out."""
         now = self._loop.now
-        if self._exhausted_until and now >= self._exhausted_until:
+        if self.exhausted_until and now >= self.exhausted_until:
             if self._descriptors.has_room():
-                self._exhausted_until = 0.0
+                self.exhausted_until = 0.0
             else:
                 self._pause(TOO_MANY)
-        accepting = room and not self._exhausted_until
-        if accepting is not self._accepting:
-            self._accepting = accepting
+        accepting = room and not self.exhausted_until
+        if accepting is not self.accepting:
+            self.accepting = accepting
             if accepting:
                 try:
                     self._loop.watch(self._sock, self._handle, read=True)
                 except OSError as error:
-                    self._accepting = False
+                    self.accepting = False
                     self._pause(error)
             else:
                 self._loop.unwatch(self._sock)
@@ -103,9 +104,9 @@ class Listener:
 
     def _pause(self, error: Exception) -> None:
         now = self._loop.now
-        self._exhausted_until = now + ACCEPT_PAUSE
+        self.exhausted_until = now + ACCEPT_PAUSE
         # This only wakes the loop; `update` does the rest.
-        self._loop.wake_at(self._exhausted_until)
+        self._loop.wake_at(self.exhausted_until)
         if now - self._complained_at >= COMPLAIN_EVERY:
             self._complained_at = now
             log.error(

@@ -98,7 +98,8 @@ class Sockets:
     def update_listeners(self) -> None:
         room = not self.registry.flow.crowded
         for listener in self.listeners:
-            listener.update(room)
+            if listener.accepting is not room or listener.exhausted_until:
+                listener.update(room)
 
     def close_listeners(self) -> None:
         for listener in self.listeners:
