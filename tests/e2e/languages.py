@@ -55,8 +55,13 @@ def _missing(language: str) -> str:
             return _fails("php", "-r", "exit((int)!(class_exists('ZMQ') && msgpack_pack(1)));")
         case "ruby":
             return _fails("ruby", "-e", "require 'ffi-rzmq'; require 'msgpack'")
+    import fcntl
+
     BUILT.parent.mkdir(parents=True, exist_ok=True)
-    return _fails("make", "-s", "-C", str(WORKERS / "c"), f"OUT={BUILT}")
+    # Tests run side by side: one of them builds it, and nobody starts a part of it.
+    with open(BUILT.with_name("lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _fails("make", "-s", "-C", str(WORKERS / "c"), f"OUT={BUILT}")
 
 
 def _fails(*words: str) -> str:
