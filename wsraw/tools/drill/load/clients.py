@@ -15,7 +15,7 @@ from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import WebSocketURI
 
 from wsraw.tools.drill.figures import Figures, Pause
@@ -143,7 +143,8 @@ class Client(asyncio.Protocol):
         error = protocol.parser_exc
         if protocol.handshake_exc is not None:
             error = ValueError(f"handshake: {protocol.handshake_exc}")
-        if error is None and not self._opened.done() and protocol.state is OPEN:
+        # With the answer a close frame may have come already.
+        if error is None and not self._opened.done() and protocol.state is not CONNECTING:
             self._handle_open()
         for frame in events:
             if not isinstance(frame, Frame) or frame.opcode not in (0, 1, 2):
