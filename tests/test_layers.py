@@ -78,7 +78,6 @@ LARGE_CLASSES = {
 DOORS = {
     "click": {"cli"} | {f"commands.{name}" for name in COMMANDS},
     "ssl": {"gateway.tls.server_contexts", "gateway.tls.client_contexts", "gateway.tls.engine"},
-    "websockets": {"gateway.websocket.frames", "testing.server", "tools.drill.load.clients"},
     "msgspec": {"config.addresses", "link.records", "config.options", "config.settings"},
 }
 """Third-party package → the only modules that may import it. zmq has one door a process: below."""
@@ -348,7 +347,6 @@ NO_MIRROR = {
     "tools.conform.rendering": "tools/conform/test_played_gateway.py",
     "tools.conform.router": "tools/conform/test_run.py",
     "tools.conform.session": "tools/conform/test_run.py",
-    "tools.drill.load.clients": "tools/drill/load/test_load.py",
     "tools.drill.load.schedule": "tools/drill/load/test_load.py",
     **dict.fromkeys(
         [f"tools.drill.target.{name}" for name in ("child", "control", "echo", "run")],
