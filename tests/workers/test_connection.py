@@ -198,7 +198,6 @@ def test_a_state_has_a_largest_size() -> None:
 def test_a_connection_or_its_id_is_accepted_as_an_id(con: Connection) -> None:
     assert to_id(con) == to_id(ID) == ID
     assert to_ids([con, ID + 1]) == [ID, ID + 1]
-    assert to_ids(con) == [ID]  # type: ignore[arg-type]
     for wrong in (True, "1", None):
         with pytest.raises(TypeError):
             to_id(wrong)  # type: ignore[arg-type]

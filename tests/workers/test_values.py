@@ -258,9 +258,6 @@ def test_an_embedded_worker_checks_arguments_without_a_gateway(tmp_path: Path) -
                 with pytest.raises((TypeError, ValueError)) as caught:
                     call(worker, value)  # type: ignore[arg-type]
                 check(name, value, [caught.value])
-        for timeout in ("5", math.nan, -1, True):
-            with pytest.raises((TypeError, ValueError)):
-                worker.ready(timeout)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

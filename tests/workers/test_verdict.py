@@ -60,7 +60,7 @@ def test_accept_sends_its_subprotocol_and_headers(pair: MakePair) -> None:
         "con.reject(403, headers={'X y': 'a'})",
         "con.reject(403, headers={'X': 1})",
         "con.reject(403, body='x' * 40_000)",
-        "con.accept('unasked')",
+        "con.accept('a b')",
         "con.accept(headers={'X': 'a\\r\\nb'})",
         "con.reject(403); 1 / 0",
     ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
 
 from wsraw.link import open_options
 from wsraw.link.records import Open, Publish
@@ -14,15 +15,6 @@ from wsraw.workers.connection import Connection, Message, parse_message, to_id, 
 if TYPE_CHECKING:
     from wsraw.workers.runtime import Runtime
 
-
-class _During:
-    """Marks the connection whose event is being handled."""
-
-    def __repr__(self) -> str:
-        return "DURING"
-
-
-DURING: Final = _During()
 
 CallSoon = Callable[[Callable[..., Any], tuple[Any, ...]], None]
 _installed: tuple[Runtime, CallSoon] | None = None
@@ -72,7 +64,7 @@ def open_client_connection(
     orig: str = "",
     *,
     name: str | None = None,
-    couple: Connection | int | _During | None = DURING,
+    couple: Connection | int | EllipsisType | None = ...,
     headers: Mapping[str, str] | None = None,
     subprotocols: Iterable[str] | None = None,
     connect_timeout: float | None = None,
@@ -112,7 +104,7 @@ def open_client_connection(
     options.update(_tls_options(verify, ca, cert, key, server_name))
     if name is not None:
         options["name"] = values.text(name, "name")
-    if couple is None or not isinstance(couple, _During):
+    if not isinstance(couple, EllipsisType):
         options["couple"] = None if couple is None else to_id(couple)
     if connect_timeout is not None:
         options["connect_timeout"] = values.seconds(

@@ -246,17 +246,14 @@ class Connection:
 
         An on_connect that does not call `reject` accepts anyway. This call chooses a `subprotocol`
         (one that the client offers; "" for none) and adds `headers` to the 101. Raises RuntimeError
-        if there is nothing to decide, and ValueError for an invalid subprotocol or header.
+        if there is nothing to decide, and ValueError for an invalid subprotocol or header. If the
+        client does not offer the subprotocol, it gets 500.
         """
         self._may_decide("accept")
         if subprotocol is not None:
             subprotocol = values.text(subprotocol, "the subprotocol")
         if subprotocol:
             values.token(subprotocol, "the subprotocol")
-            if self.inf and subprotocol not in self._offered():
-                raise ValueError(
-                    f"subprotocol {subprotocol!r}: the client offers {self._offered() or 'none'}"
-                )
         fields = values.answer_headers(headers)
         size = values.size_of_headers(fields) + len(subprotocol or "")
         self._owner.command(Accept(self.id, subprotocol, fields), size)
@@ -295,10 +292,6 @@ class Connection:
                 f"nothing to {what}: it is for on_connect of a client that comes in, while the "
                 "setting verdict is handlers; later there is close()"
             )
-
-    def _offered(self) -> list[str]:
-        offered = self.inf.get("Sec-WebSocket-Protocol", "").split(",")
-        return [name.strip() for name in offered if name.strip()]
 
     def join(self, group: str) -> None:
         """Add the connection to a group; it gets everything published to the group."""
@@ -395,10 +388,9 @@ def parse_message(
         encoded, natural = data, "binary"
     elif data.__class__ is str and data.isascii():
         encoded, natural = data.encode(), "text"
-    elif isinstance(data, str):
-        encoded, natural = values.binary(data, "the message"), "text"
-    elif isinstance(data, (bytes, bytearray, memoryview)):
-        encoded, natural = values.binary(data, "the message"), "binary"
+    elif isinstance(data, (str, bytes, bytearray, memoryview)):
+        encoded = values.binary(data, "the message")
+        natural = "text" if isinstance(data, str) else "binary"
     elif hasattr(data, "__await__"):
         raise TypeError("a coroutine is not a message: is an await or an async def missing?")
     else:
@@ -430,8 +422,6 @@ def to_id(con: Connection | int) -> int:
 
 def to_ids(cons: Iterable[Connection | int]) -> list[int]:
     """The ids of several connections. Raises TypeError or ValueError."""
-    if isinstance(cons, Connection):
-        return [cons.id]
     return [to_id(con) for con in values.many(cons, "exclude must be a list of connections")]
 
 

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wsraw.workers import embedded_asyncio as inner
-from wsraw.workers import values
 from wsraw.workers.connection import Connection, Message
 from wsraw.workers.runtime import log_exception
 from wsraw.workers.shells.asyncio_shell import run
@@ -24,9 +23,9 @@ class Worker:
         with Worker(run_dir="/run/chat") as worker:
             worker.publish("room", "hello", timeout=5)
 
-    `timeout`: seconds until TimeoutError is raised (and nothing was sent); None has no limit.
-    Handlers run in the worker's thread; they must not call these methods, but ``con.send`` and the
-    functions of wsraw.
+    Arguments are the same, and `timeout`: seconds until TimeoutError is raised (and nothing was
+    sent); None has no limit. Handlers run in the worker's thread; they must not call these methods,
+    but ``con.send`` and the functions of wsraw.
     """
 
     def __init__(self, handlers: object = None, **options: Any) -> None:
@@ -74,16 +73,13 @@ class Worker:
             started.set_exception(error)
 
     def ready(self, timeout: float | None = None) -> None:
-        """Wait until a gateway has accepted the worker. Raises ConnectionError if it rejects it."""
         self._wait(self._worker.ready(), timeout)
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a session with a gateway."""
         return self._worker.is_ready
 
     def send(self, con: Connection | int, msg: Message, *, timeout: float | None = None) -> None:
-        """Send to a connection, whichever worker serves it."""
         self._wait(self._worker.send(con, msg), timeout)
 
     def publish(
@@ -94,7 +90,6 @@ class Worker:
         exclude: Iterable[Connection | int] = (),
         timeout: float | None = None,
     ) -> None:
-        """Send to all connections of a group."""
         self._wait(self._worker.publish(group, msg, exclude=exclude), timeout)
 
     def close(
@@ -105,33 +100,21 @@ class Worker:
         *,
         timeout: float | None = None,
     ) -> None:
-        """Close a connection."""
         self._wait(self._worker.close(con, code, reason), timeout)
 
     def join(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
-        """Add a connection to a group."""
         self._wait(self._worker.join(group, con), timeout)
 
     def leave(self, group: str, con: Connection | int, *, timeout: float | None = None) -> None:
-        """Remove a connection from a group."""
         self._wait(self._worker.leave(group, con), timeout)
 
     def open(self, target: str, *, timeout: float | None = None, **options: Any) -> Connection:
-        """Open a connection; `options` as for `open_client_connection`. For workers with handlers,
-        which get its events."""
         return self._wait(self._worker.open(target, **options), timeout)
 
     def call_soon_threadsafe(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function, plain or async, in the worker's thread between handlers."""
         self._worker.call_soon_threadsafe(function, *args)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        if timeout is not None:
-            try:
-                timeout = values.seconds(timeout, "timeout", or_zero=True)
-            except (TypeError, ValueError):
-                coroutine.close()
-                raise
         if self._thread is None or not self._thread.is_alive():
             coroutine.close()
             raise ConnectionError("the worker is not running")

@@ -110,15 +110,15 @@ class Runtime:
         self.connections: dict[int, Connection] = {}
         self.rejection = ""
         """Why the gateway has rejected this worker; empty if it has not."""
-        self.output_ready: Callable[[], None] = _nothing
+        self.output_ready: Callable[[], object] = lambda: None
         """Called when a command is to be sent at once."""
-        self.send_now: Callable[[], None] = _nothing
+        self.send_now: Callable[[], object] = lambda: None
         """Called by `flush`; sends the link's data before it returns."""
         self.report: Callable[[str, BaseException], None] = log_exception
         """Called with the name of an event and the exception of its handler."""
         self.left_out: Callable[[str], None] = log_left_out
         """Called with the reason why the gateway has rejected a command."""
-        self.passes: Callable[[BaseException], bool] = _is_never
+        self.passes: Callable[[BaseException], bool] = lambda error: False
         """Whether an exception ends the surrounding program and must not be handled here."""
         link.replace = self._replace
         self._end_fork: Callable[[BaseException | None], object] | None = None
@@ -631,11 +631,3 @@ def check_returned(value: object) -> None:
         if hasattr(value, "close"):
             value.close()
         raise TypeError("a plain handler returned a coroutine: write it as async def")
-
-
-def _is_never(error: BaseException) -> bool:
-    return False
-
-
-def _nothing() -> None:
-    pass

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsraw.workers.loading import handlers
-from wsraw.workers.loading.handlers import LoadError, every, load, take_timers
+from wsraw.workers.loading.handlers import LoadError, Timer, every, load, start_timers
 
 Load = Callable[..., handlers.Handlers]
 
@@ -152,15 +152,30 @@ def test_every_registers_timers(load_text: Load) -> None:
     assert not loaded.is_async
     assert loaded.on_start is not None
     loaded.on_start()
-    assert [(timer.seconds, timer.function()) for timer in take_timers()] == [(2, "f"), (0.5, "f")]
+    assert [(timer.seconds, timer.function()) for timer in start_timers(0.0)] == [
+        (2, "f"),
+        (0.5, "f"),
+    ]
     with pytest.raises(RuntimeError, match="on_start"):
         every(1)(lambda: None)
+
+
+def test_missed_times_of_a_timer_are_skipped() -> None:
+    timer = Timer(1.0, lambda: None)
+    timer.start(100.0)
+    assert timer.when == 101.0
+    timer.advance(101.25)
+    assert timer.when == 102.0, "no drift"
+    timer.advance(107.5)
+    assert timer.when == 107.5, "once, not five times"
+    timer.advance(107.5)
+    assert timer.when == 108.5
 
 
 def test_an_async_timer_needs_a_loop(load_text: Load) -> None:
     loaded = load_text("from wsraw import every\n@every(2)\nasync def f(): pass\n")
     assert loaded.is_async
-    assert take_timers()[0].is_async
+    assert start_timers(0.0)[0].is_async
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])

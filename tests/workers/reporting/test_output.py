@@ -76,7 +76,8 @@ def test_a_log_format_that_raises_loses_only_its_format(
             monkeypatch.setattr(log, "filter", raises)
         else:
             monkeypatch.setattr(handler, "handle", raises)
-        log.error("%s raised", "on_message", exc_info=ValueError("the mistake"))
+        error = ValueError("the mistake")
+        log.error("%s raised", "on_message", exc_info=(ValueError, error, None))
     finally:
         logging.setLogRecordFactory(factory)
         log.removeHandler(handler)

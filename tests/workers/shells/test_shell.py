@@ -11,8 +11,7 @@ from tests.workers.conftest import Pair, message
 from wsraw.link.gateway_end import who
 from wsraw.link.records import Refused
 from wsraw.testing.memory import MemoryDealer
-from wsraw.workers.loading.handlers import Timer
-from wsraw.workers.shells.shell import WARN_AFTER, Due, Shell, Stopper
+from wsraw.workers.shells.shell import WARN_AFTER, Shell, Stopper
 
 MakePair = Callable[..., Pair]
 
@@ -22,17 +21,6 @@ def dealer() -> Iterator[MemoryDealer]:
     made = MemoryDealer(b"identity")
     yield made
     made.close()
-
-
-def test_missed_times_of_a_timer_are_skipped() -> None:
-    due = Due(Timer(1.0, lambda: None), 100.0)
-    assert due.when == 101.0
-    due.advance(101.25)
-    assert due.when == 102.0, "no drift"
-    due.advance(107.5)
-    assert due.when == 107.5, "once, not five times"
-    due.advance(107.5)
-    assert due.when == 108.5
 
 
 def test_a_shell_without_a_gateway_warns_once(

@@ -50,14 +50,22 @@ class LoadError(Exception):
 
 
 class Timer:
-    """A function to be called at intervals; the shells keep the time."""
-
-    __slots__ = ("function", "is_async", "seconds")
+    """A function to be called at intervals. Missed calls are skipped: no burst follows a long
+    handler."""
 
     def __init__(self, seconds: float, function: Callable[[], Any]) -> None:
         self.seconds = seconds
         self.function = function
         self.is_async = is_async(function)
+        self.when = 0.0
+        """When it is due, once it is started."""
+
+    def start(self, now: float) -> None:
+        self.when = now + self.seconds
+
+    def advance(self, now: float) -> None:
+        """Set the next call."""
+        self.when = max(self.when + self.seconds, now)
 
 
 def is_async(function: object) -> bool:
@@ -105,10 +113,12 @@ def every(seconds: float) -> Callable[[F], F]:
     return add
 
 
-def take_timers() -> list[Timer]:
-    """All timers; `every` raises from now on."""
+def start_timers(now: float) -> list[Timer]:
+    """Start all timers; `every` raises from now on."""
     global _timers, _is_too_late
     timers, _timers, _is_too_late = _timers or [], None, True
+    for timer in timers:
+        timer.start(now)
     return timers
 
 

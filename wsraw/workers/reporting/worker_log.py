@@ -7,8 +7,6 @@ worker."""
 from __future__ import annotations
 
 import logging
-import sys
-from contextlib import suppress
 from typing import Any, Final
 
 
@@ -24,26 +22,16 @@ class Lasting(logging.Logger):
     def disabled(self, value: bool) -> None:
         pass
 
-    def makeRecord(self, *args: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
-        """Make a record with the set factory, or with the default one if that raises."""
+    def _log(  # type: ignore[override]
+        self, level: int, msg: object, args: Any, exc_info: Any = None, **options: Any
+    ) -> None:
+        """Log, or write to stderr if the record factory, a filter or a handler raises."""
         try:
-            return super().makeRecord(*args, **options)
+            super()._log(level, msg, args, exc_info, stacklevel=2, **options)
         except Exception as error:
-            name, level, path, line, message, values, exc_info = args[:7]
-            record = logging.LogRecord(name, level, path, line, message, values, exc_info)
-            record.msg = f"{record.getMessage()} (the log record factory has raised {error!r})"
-            record.args = ()
-            return record
-
-    def handle(self, record: logging.LogRecord) -> None:
-        """Handle a record without ever raising."""
-        try:
-            super().handle(record)
-        except Exception as error:
-            with suppress(Exception):
-                raised = repr(record.exc_info[1]) if record.exc_info else ""
-                text = f"error: {record.getMessage()} {raised} (logging that has raised {error!r})"
-                print(text, file=sys.stderr)
+            text = f"error: {msg} (logging that has raised %r)"
+            record = logging.LogRecord(self.name, level, "", 0, text, (*args, error), exc_info)
+            logging.StreamHandler().handle(record)
 
 
 log: Final = logging.getLogger("wsraw.worker")

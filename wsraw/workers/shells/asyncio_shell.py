@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from wsraw.link.records import Event
 from wsraw.workers.connection import Connection
-from wsraw.workers.loading.handlers import take_timers
+from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.link_socket import Dealer
-from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Due, Shell, Stopper
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Shell, Stopper
 
 BATCHES_PER_TURN: Final = 16
 """Batches received before other callbacks of the loop run."""
@@ -54,8 +54,8 @@ class AsyncioShell(Shell):
         self._is_closed = False
         """Whether we have left the loop; scheduled callbacks do nothing from then on."""
         self._unsent: bytes | None = None
-        self._timers: dict[Due, asyncio.TimerHandle] = {}
-        self.turned: Callable[[], object] = bool
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self.turned: Callable[[], object] = lambda: None
         """Called when something was received or sent."""
         self._context: contextvars.Context
         self._loop: asyncio.AbstractEventLoop
@@ -176,9 +176,8 @@ class AsyncioShell(Shell):
             self.failed = not await self.runtime.call_async("on_start", on_start)
             self._started_well()
         self._started = True
-        now = self._loop.time()
-        for timer in take_timers():
-            self._arm(Due(timer, now))
+        for timer in start_timers(self._loop.time()):
+            self._arm(timer)
         self._loop.call_soon(self._advance)
 
     def _start_events(self) -> None:
@@ -263,18 +262,18 @@ class AsyncioShell(Shell):
             return self._is_cancelling
         return not self._owns_loop and isinstance(error, KeyboardInterrupt)
 
-    def _arm(self, due: Due) -> None:
+    def _arm(self, timer: Timer) -> None:
         if not self._is_closed:
-            self._timers[due] = self._loop.call_at(due.when, self._tick, due)
+            self._timers[timer] = self._loop.call_at(timer.when, self._tick, timer)
 
-    def _tick(self, due: Due) -> None:
+    def _tick(self, timer: Timer) -> None:
         if not (self._is_stopping() or self.runtime.is_draining):
-            self._spawn(self._run_timer, due)
+            self._spawn(self._run_timer, timer)
 
-    async def _run_timer(self, due: Due) -> None:
-        await self.runtime.call_async("every", due.timer.function)
-        due.advance(self._loop.time())
-        self._arm(due)
+    async def _run_timer(self, timer: Timer) -> None:
+        await self.runtime.call_async("every", timer.function)
+        timer.advance(self._loop.time())
+        self._arm(timer)
 
     # --- the end ---
 

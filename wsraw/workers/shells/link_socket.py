@@ -169,7 +169,7 @@ class Dealer:
         for descriptor in _descriptors():
             peer = _peer(descriptor)
             if isinstance(peer, str):
-                found = bool(peer) and scheme == "ipc" and _is_same(peer, place)
+                found = scheme == "ipc" and os.path.realpath(peer) == os.path.realpath(place)
             else:
                 # With the option IPV6, IPv4 addresses are mapped. Host names are not looked up;
                 # there the heartbeat tells of the end.
@@ -210,8 +210,5 @@ def _peer(descriptor: int) -> tuple[object, ...] | str:
         return ""
     finally:
         sock.detach()
-    return os.fsdecode(peer) if isinstance(peer, bytes) else peer
-
-
-def _is_same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+    # Bytes are a name in the abstract namespace, where no gateway is.
+    return "" if isinstance(peer, bytes) else peer

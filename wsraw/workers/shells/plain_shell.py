@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from wsraw.workers.loading.handlers import take_timers
+from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
-from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Due, Shell
+from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, Shell
 
 LONG_HANDLER: Final = 0.25
 """Seconds between two looks whether the same handler still runs."""
@@ -19,7 +19,7 @@ class PlainShell(Shell):
     """A turn: receive a batch, call its handlers, calls and timers, send their commands."""
 
     _started = False
-    _due: list[Due]
+    _timers: list[Timer]
     _lock: threading.Lock
     """Held to use the dealer or the link's batches while a handler runs."""
 
@@ -28,7 +28,7 @@ class PlainShell(Shell):
         runtime, dealer = self.runtime, self.dealer
         runtime.send_now = self._send
         runtime.link.lock = self._lock = threading.Lock()
-        self._due = []
+        self._timers = []
         over = threading.Event()
         # Without it, if there can be no more threads, acks wait for the handler that runs.
         with suppress(RuntimeError):
@@ -80,8 +80,7 @@ class PlainShell(Shell):
         if on_start is not None:
             self.failed = not self.runtime.call("on_start", on_start)
             self._started_well()
-        now = time.monotonic()
-        self._due = [Due(timer, now) for timer in take_timers()]
+        self._timers = start_timers(time.monotonic())
 
     def _handle_queue(self) -> None:
         queue, handle, stopper = self.runtime.queue, self.runtime.handle, self.stopper
@@ -105,12 +104,12 @@ class PlainShell(Shell):
         """Call due timers. Returns the seconds until the next one, or infinity."""
         now = time.monotonic()
         seconds = float("inf")
-        for due in self._due:
-            if due.when <= now and not self.is_over():
-                self.runtime.call("every", due.timer.function)
+        for timer in self._timers:
+            if timer.when <= now and not self.is_over():
+                self.runtime.call("every", timer.function)
                 now = time.monotonic()
-                due.advance(now)
-            seconds = min(seconds, due.when - now)
+                timer.advance(now)
+            seconds = min(seconds, timer.when - now)
         return seconds
 
     def _send(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
-from wsraw.workers.loading.handlers import Timer, offer
+from wsraw.workers.loading.handlers import offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
@@ -79,20 +79,6 @@ class Stopper:
         """Call a function between handlers, in their thread."""
         self.calls.append((function, args))
         self.ring()
-
-
-class Due:
-    """When a timer is due. Missed calls are skipped: no burst follows a long handler."""
-
-    __slots__ = ("timer", "when")
-
-    def __init__(self, timer: Timer, now: float) -> None:
-        self.timer = timer
-        self.when = now + timer.seconds
-
-    def advance(self, now: float) -> None:
-        """Set the next call."""
-        self.when = max(self.when + self.timer.seconds, now)
 
 
 class Shell:
