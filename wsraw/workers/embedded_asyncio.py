@@ -168,23 +168,19 @@ class Worker:
     async def publish(
         self, group: str, msg: Message, *, exclude: Iterable[Connection | int] = ()
     ) -> None:
-        """Send to all connections of a group."""
         command = api.publish_command(group, msg, exclude)
         await self._do(lambda runtime: runtime.command(*command))
 
     async def close(self, con: Connection | int, code: int = 1000, reason: str = "") -> None:
-        """Close a connection."""
         number = to_id(con)
         close_command(number, code, reason)
         await self._do(lambda runtime: runtime.connection(number).close(code, reason))
 
     async def join(self, group: str, con: Connection | int) -> None:
-        """Add a connection to a group."""
         number, name = to_id(con), values.group(group)
         await self._do(lambda runtime: runtime.connection(number).join(name))
 
     async def leave(self, group: str, con: Connection | int) -> None:
-        """Remove a connection from a group."""
         number, name = to_id(con), values.group(group)
         await self._do(lambda runtime: runtime.connection(number).leave(name))
 

@@ -41,5 +41,4 @@ class Inf(dict[str, str]):
         return isinstance(name, str) and self.get(name) is not None
 
     def copy(self) -> Inf:
-        """A copy."""
         return Inf(self)

@@ -63,14 +63,19 @@ def main(
     is_spawned = os.environ.pop("WSRAW_STDIN", "") == "1"
     if is_spawned:
         output.never_block(min(output.LONGEST_WAIT, settings.handler_timeout / 2 or math.inf))
-        _overhear_sigint()
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            _handle_signal(signal.SIGINT, lambda number, frame: None)
         _watch_stdin(stopper)
     source.install()
+    ours = os.getpid()
     try:
-        loaded = _load(file)
+        loaded = handlers.load(file)
     except handlers.LoadError as error:
         print(error, file=sys.stderr, flush=True)
         return EXIT_DOES_NOT_LOAD
+    if os.getpid() != ours:
+        # The file has forked, and there is one worker only.
+        fork.end(None)
     for slip in handlers.slips(loaded):
         log.warning("%s", slip)
     concurrency = settings.concurrency if loaded.is_async else 1
@@ -127,20 +132,6 @@ def _ration_reports(runtime: Runtime) -> None:
     runtime.left_out = left_out
 
 
-def _load(file: str | None) -> handlers.Handlers:
-    """Load the handlers, whose file may fork: only the worker's process returns from here."""
-    ours = os.getpid()
-    try:
-        loaded = handlers.load(file)
-    except handlers.LoadError as error:
-        if os.getpid() != ours:
-            fork.end(error.__cause__)
-        raise
-    if os.getpid() != ours:
-        fork.end(None)
-    return loaded
-
-
 def _line_buffer(log_level: str) -> None:
     """Flush each line of print and of the log."""
     for stream in (sys.stdout, sys.stderr):
@@ -183,11 +174,6 @@ def _handle_signal(number: int, handler: _Signalled) -> None:
 
     signal.signal(number, handle)
     fork.in_child(give_back)
-
-
-def _overhear_sigint() -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        _handle_signal(signal.SIGINT, lambda number, frame: None)
 
 
 def _stop_on_signals(stopper: Stopper, bell: Bell, is_spawned: bool) -> None:

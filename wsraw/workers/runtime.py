@@ -209,14 +209,13 @@ class Runtime:
     def _hung(self, hung: Hung) -> None:
         """Log what async handlers await: we are about to be killed. (A plain handler that blocks
         keeps this from being read; faulthandler logs its stack.)"""
-        con = self.connections.get(hung.con)
-        if con is not None and con._handling is not None:
-            _log_where(f"the handler of connection {con.id} takes too long; it awaits:", con)
-            return
         busy = [con for con in self.connections.values() if con._handling is not None]
-        for con in busy[:MOST_SHOWN]:
-            text = f"connection {hung.con} waits behind the handler of connection {con.id}"
-            _log_where(f"{text}, which awaits:", con)
+        itself = [con for con in busy if con.id == hung.con]
+        for con in itself or busy[:MOST_SHOWN]:
+            text = f"an event of connection {hung.con} takes too long"
+            log.error("%s; the handler of connection %d awaits:", text, con.id)
+            for line in where(con._handling).splitlines():
+                log.error("%s", line)
 
     def _refused(self, refused: Refused) -> None:
         if refused.batch == 0:
@@ -606,12 +605,6 @@ def log_exception(what: str, error: BaseException) -> None:
         # Our own frames above the user's.
         trace = trace.tb_next
     log.error("%s raised", what, exc_info=(type(error), error, trace))
-
-
-def _log_where(text: str, con: Connection) -> None:
-    """Log a text and what this connection's handler awaits, each line as a log record."""
-    for line in (text, *where(con._handling).splitlines()):
-        log.error("%s", line)
 
 
 def log_left_out(why: str) -> None:

@@ -70,7 +70,6 @@ def encoded(value: str, what: str) -> bytes:
 
 
 def group(value: object) -> str:
-    """The name of a group."""
     if value.__class__ is str and value.isascii() and len(value) <= GROUP_LIMIT:
         return value
     name = text(value, "a group's name")
@@ -99,7 +98,6 @@ def binary(value: object, what: str) -> bytes:
 
 
 def whole(value: object, what: str) -> int:
-    """A whole number."""
     if not isinstance(value, bool):
         try:
             return operator.index(value)  # type: ignore[arg-type]
@@ -109,7 +107,6 @@ def whole(value: object, what: str) -> int:
 
 
 def connection_id(value: object) -> int:
-    """The id of a connection."""
     con = whole(value, "the id of a connection")
     if not 0 <= con <= LARGEST_ID:
         raise ValueError(f"{brief(con)} is not the id of a connection; con.id is one")
@@ -140,7 +137,6 @@ def seconds(value: object, what: str, *, or_zero: bool = False) -> float:
 
 
 def function(value: object, what: str) -> Callable[..., Any]:
-    """A callable."""
     if callable(value):
         return value
     if hasattr(value, "__await__"):
@@ -159,7 +155,6 @@ def line(value: object, what: str) -> str:
 
 
 def token(value: object, what: str) -> str:
-    """An HTTP token."""
     plain = text(value, what)
     if not NAME.fullmatch(plain):
         raise ValueError(

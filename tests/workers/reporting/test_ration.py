@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsraw.workers.reporting import ration
-from wsraw.workers.reporting.ration import KINDS, SHOWN, Ration, place_of
+from wsraw.workers.reporting.ration import SHOWN, Ration, place_of
 
 
 class Log:
@@ -42,12 +42,3 @@ def test_a_new_period_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ration, "PERIOD", 0.0)
     log.fail("1 / 0")
     assert len(log.shown) == SHOWN + 1
-
-
-def test_different_mistakes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    log = Log()
-    with caplog.at_level("ERROR", "wsraw.worker"):
-        for n in range(10 * KINDS):
-            log.fail("\n" * n + "1 / 0")
-    assert len(log.shown) == KINDS + SHOWN
-    assert len(caplog.messages) == 1

@@ -9,20 +9,16 @@ from wsraw.workers.connection import Connection
 
 
 def on_connect(inf: dict[str, str], con: Connection) -> None:
-    """Print the handshake."""
     print(f"{con!r} on_connect {inf}")
 
 
 def on_message(msg: dict[str, Any], con: Connection) -> None:
-    """Print the message."""
     print(f"{con!r} on_message {msg}")
 
 
 def on_error(error_message: str, con: Connection) -> None:
-    """Print the error."""
     print(f"{con!r} on_error {printable(error_message)}")
 
 
 def on_close(con: Connection) -> None:
-    """Print the close code, reason and cause."""
     print(f"{con!r} on_close {con.close_code} {con.close_reason!r} {con.close_cause}")

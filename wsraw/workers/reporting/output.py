@@ -64,21 +64,10 @@ def never_block(timeout: float = LONGEST_WAIT) -> None:
         if isinstance(stream, io.TextIOWrapper):
             _replaced.append(stream)
             stream.flush()
-            new = _open(stream, timeout)
+            raw = io.BufferedWriter(Pipe(stream.fileno(), timeout))
+            new = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
             setattr(sys, name, new)
             setattr(sys, f"__{name}__", new)
-    # A stream of its own, as a handler may close sys.stderr.
     for handler in logging.getLogger("wsraw").handlers:
-        if (
-            isinstance(handler, logging.StreamHandler)
-            and handler.stream is before
-            and isinstance(before, io.TextIOWrapper)
-        ):
-            handler.setStream(_open(before, timeout))
-
-
-def _open(stream: io.TextIOWrapper, timeout: float) -> io.TextIOWrapper:
-    raw = Pipe(stream.fileno(), timeout)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True
-    )
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(sys.stderr)

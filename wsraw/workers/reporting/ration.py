@@ -14,9 +14,6 @@ SHOWN: Final = 10
 PERIOD: Final = 10.0
 """Seconds."""
 
-KINDS: Final = 100
-"""Mistakes distinguished within a period; generated code may have any number."""
-
 
 class Ration:
     """Counts reports in the current period."""
@@ -32,8 +29,6 @@ class Ration:
         if now - self._began > PERIOD:
             self._counts.clear()
             self._began = now
-        if mistake not in self._counts and len(self._counts) >= KINDS:
-            mistake = "other mistakes"
         count = self._counts[mistake] = self._counts.get(mistake, 0) + 1
         if count == SHOWN + 1:
             log.error("more reports of %s are not shown, for %g s at most", mistake, PERIOD)

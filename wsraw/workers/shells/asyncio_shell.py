@@ -100,8 +100,6 @@ class AsyncioShell(Shell):
     async def _until_over(self) -> None:
         loop = self._loop
         self._handle_readable()
-        # For a signal that came before the loop ran.
-        self._handle_bell()
         while not self._over.is_set():
             try:
                 await self._over.wait()
@@ -307,14 +305,13 @@ class AsyncioShell(Shell):
         if self._is_closed:
             return
         self._send_due = False
-        if self._unsent is None:
-            self._unsent = self.runtime.link.data_to_send()
-        while self._unsent is not None:
-            if not self.dealer.send(self._unsent):
+        while (batch := self._unsent or self.runtime.link.data_to_send()) is not None:
+            self._unsent = batch
+            if not self.dealer.send(batch):
                 self._send_due = True
                 self._loop.call_later(RETRY_SEND, self._send)
                 break
-            self._unsent = self.runtime.link.data_to_send()
+            self._unsent = None
         if self.dealer.is_readable():
             self._loop.call_soon(self._handle_readable)
         self.turned()

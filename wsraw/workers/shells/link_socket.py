@@ -62,7 +62,6 @@ class Bell:
             pass  # Full: it rings already. Closed: nothing polls.
 
     def quiet(self) -> None:
-        """Reset the bell."""
         try:
             while self._reader.recv(4096):
                 pass
@@ -70,7 +69,6 @@ class Bell:
             pass
 
     def close(self) -> None:
-        """Close both descriptors."""
         self._reader.close()
         self._writer.close()
 
@@ -179,7 +177,7 @@ class Dealer:
                 os.close(descriptor)
 
     def close(self, *, after_bye: bool = False) -> None:
-        """Close the socket; after the bye, wait until it is sent."""
+        """After the bye, wait until it is sent."""
         self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
         self._socket.close()
         self._context.term()
