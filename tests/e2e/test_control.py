@@ -293,7 +293,7 @@ def test_an_async_handler_that_hangs_shows_what_it_awaits(handlers: Write) -> No
     with serve(handlers(text), "--handler-timeout=1") as serving, serving.ws() as client:
         client.send("x")
         assert client.recv(TIMEOUT) == "again"
-        serving.run.line("error worker 1: the handler of connection [0-9]+ takes too long")
+        serving.run.line("error worker 1: an event of connection [0-9]+ takes too long")
         for name in ("on_message", "look_up"):
             serving.run.line(rf'error worker 1:   File "[^"]+", line [0-9]+, in {name}$')
         serving.run.line("aborting worker 1: its on_message of connection")

@@ -237,22 +237,19 @@ def test_acks_in_a_row_are_one_record() -> None:
 
 def test_a_record_that_cannot_be_encoded_costs_its_event_all_that_it_commands() -> None:
     end = ready_worker()
-    wrong: list[tuple[rec.Record, rec.Event | None]] = []
-    end.replace = lambda each: wrong.append((each.record, each.event)) or []  # type: ignore[func-returns-value]
     for seq in (4, 5, 6):
         outbox = Outbox(SESSION, rec.OnError(seq, CON, ""))
         outbox.records = [rec.Send(CON, b"%d" % seq), rec.Join(CON, object() if seq == 5 else "g")]  # type: ignore[arg-type]
         end.done(outbox)
     end.command(rec.Leave(CON, "\ud800"))
     end.bye()
-    assert sent(end) == [
-        SESSION,
-        *(rec.Send(CON, b"4"), rec.Join(CON, "g"), rec.Send(CON, b"6"), rec.Join(CON, "g")),
-        *(rec.Ack(4, 6), rec.Bye()),
-    ]
+    with pytest.warns(RuntimeWarning, match="(join|leave) cannot be encoded"):
+        assert sent(end) == [
+            SESSION,
+            *(rec.Send(CON, b"4"), rec.Join(CON, "g"), rec.Send(CON, b"6"), rec.Join(CON, "g")),
+            *(rec.Ack(4, 6), rec.Bye()),
+        ]
     assert sent(end) is None
-    assert [type(record) for record, _ in wrong] == [rec.Join, rec.Leave]
-    assert [event and event.seq for _, event in wrong] == [5, None]
 
 
 def test_records_are_kept_until_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,20 +16,16 @@ from wsraw.link.records import (
     Close,
     Detach,
     Hello,
-    Join,
     OnError,
     OnMessage,
     Opened,
-    Record,
     Refused,
-    Reject,
     Send,
     State,
     Who,
     encode,
     gateway_decoder,
 )
-from wsraw.workers.connection import Connection, encode_state
 
 from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
 
@@ -293,53 +289,6 @@ def test_base_exceptions_outside_events_are_handled_like_exceptions(
     assert not asyncio.run(p.runtime.call_async("on_stop", fail))
     assert not asyncio.run(p.runtime.call_async("call_soon", fail_later))
     assert raised == ["every", "on_stop", "call_soon"]
-
-
-def join_nothing(con: Connection) -> None:
-    """What the checks of each call keep out."""
-    con._owner.command(Join(con.id, object()))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("word", ["def", "async def"])
-@pytest.mark.parametrize("on_exception", ["close", "keep"])
-def test_a_command_that_cannot_be_encoded_fails_only_its_event(
-    pair: MakePair, word: str, on_exception: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    p = pair(
-        f"{word} on_message(msg, con):\n"
-        "    con.join('room')\n"
-        "    if msg['data'] == 'spoil': join_nothing(con)\n"
-        "    con.state = msg['data']\n"
-        "    con.close(4000)\n",
-        on_exception,
-    )
-    p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
-    join_nothing(p.con(9))
-    p.con(8).join("room")
-
-    def good(n: int, data: str) -> list[Record]:
-        con = con_id(n)
-        return [Join(con, "room"), Close(con, 4000), State(con, encode_state(data))]
-
-    failed: list[Record] = [State(con_id(2), encode_state("spoil"))]
-    if on_exception == "close":
-        failed.append(Close(con_id(2), 1011, "internal error"))
-    with caplog.at_level(logging.ERROR, "wsraw.worker"):
-        commands = p.run(message(1, b"a"), message(2, b"spoil"), message(3, b"b"))
-    assert commands == [Join(con_id(8), "room"), *good(1, "a"), *failed, *good(3, "b")]
-    assert [record.getMessage() for record in caplog.records] == [
-        "encoding a command (join) of no event raised",
-        f"encoding a command (join) of on_message of connection {con_id(2)} (delivery 1) raised",
-    ]
-    assert all(record.exc_info for record in caplog.records)
-    assert p.con(2).closed == (on_exception == "close")
-    assert p.con(3).closed
-
-
-def test_a_verdict_that_cannot_be_encoded_rejects_the_client(pair: MakePair) -> None:
-    p = pair("def on_connect(inf, con): join_nothing(con)\n", "keep")
-    p.module.join_nothing = join_nothing  # type: ignore[attr-defined]
-    assert p.run(connect(1, verdict=True)) == [Reject(con_id(1), 500)]
 
 
 def test_connections_opened_by_a_failed_handler_are_forgotten(pair: MakePair) -> None:

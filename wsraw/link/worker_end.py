@@ -8,6 +8,7 @@ Nothing that a gateway sends raises.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -60,30 +61,14 @@ class Outbox:
         """Bytes that the records count for; at most the link's `room`."""
 
 
-class Unencodable:
-    """A record that cannot be encoded: it has values of a wrong type."""
-
-    def __init__(
-        self, record: Record, error: Exception, event: Event | None, records: list[Record]
-    ) -> None:
-        self.record = record
-        self.error = error
-        self.event = event
-        """The event in which it was commanded, if any."""
-        self.records = records
-        """All that was commanded there."""
-
-
 class _Batch:
     """A batch that is being filled."""
 
-    __slots__ = ("acks", "events", "groups", "says_bye", "size")
+    __slots__ = ("acks", "groups", "says_bye", "size")
 
     def __init__(self) -> None:
         self.groups: list[list[Record]] = []
         """Commands in order, those of one event together."""
-        self.events: list[Event | None] = []
-        """The event of each group; None: it belongs to none."""
         self.size = 0
         """Bytes that the commands count for."""
         self.acks: list[list[int]] = []
@@ -92,9 +77,8 @@ class _Batch:
     def __bool__(self) -> bool:
         return bool(self.groups or self.acks or self.says_bye)
 
-    def add(self, records: list[Record], size: int, event: Event | None) -> None:
+    def add(self, records: list[Record], size: int) -> None:
         self.groups.append(records)
-        self.events.append(event)
         self.size += size
 
 
@@ -120,9 +104,6 @@ class WorkerEnd:
         """Connections that it knows; a hello lists them."""
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
-        self.replace: Callable[[Unencodable], list[Record]] = lambda wrong: []
-        """Called with what cannot be encoded; gives what is sent instead of all that the event has
-        commanded. The event is acked, as if its handler had raised."""
         self._hello = Hello(
             PROTOCOL_VERSION, pool, instance, language, token, window, concurrency, [], starting
         )
@@ -230,12 +211,11 @@ class WorkerEnd:
             # As in `_append`, without the call: this is what most events come to.
             size = batch.size + outbox.size
             if size > self.room:
-                self._append(outbox.records, outbox.size, outbox.event)
+                self._append(outbox.records, outbox.size)
                 batch = self._batch
             else:
                 batch.size = size
                 batch.groups.append(outbox.records)
-                batch.events.append(outbox.event)
         seq = outbox.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.
@@ -251,23 +231,23 @@ class WorkerEnd:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
         is_current = outbox.session == self.session and self.state is not GONE
         if outbox.records and is_current:
-            self._append(outbox.records, outbox.size, outbox.event)
+            self._append(outbox.records, outbox.size)
         outbox.records = []
         outbox.size = 0
 
-    def _append(self, records: list[Record], size: int, event: Event | None) -> None:
+    def _append(self, records: list[Record], size: int) -> None:
         """Commands that belong together: all of them into one batch."""
         with self.lock:
             if self._batch.size + size > self.room:
                 self.seal()
-            self._batch.add(records, size, event)
+            self._batch.add(records, size)
 
     def command(self, record: Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: sent at once, at most once. False without a
         session."""
         if self.state is NEW or self.state is GONE:
             return False
-        self._append([record], size, None)
+        self._append([record], size)
         return True
 
     def started(self) -> None:
@@ -327,10 +307,7 @@ class WorkerEnd:
             return self._encode(batch)
         except Exception:
             # What cannot be encoded costs its event what that has commanded, and no other.
-            batch.groups = [
-                self._encodable(group, event)
-                for group, event in zip(batch.groups, batch.events, strict=True)
-            ]
+            batch.groups = [group for group in batch.groups if _is_encodable(group)]
         return self._encode(batch)
 
     def _encode(self, batch: _Batch) -> bytes:
@@ -352,20 +329,17 @@ class WorkerEnd:
     def send_sealed(self, send: Callable[[bytes], bool]) -> None:
         """Send sealed batches until `send` says that one cannot leave now. For another thread, with
         `lock`, while a plain handler runs: what that does to a batch waits for the lock."""
-        while self._sealed:
-            try:
-                data = self._encode(self._sealed[0])
-            except Exception:
-                # `replace` is for the thread of the handlers.
-                return
-            if not send(data):
-                return
+        while self._sealed and send(self._encode_what_can_be(self._sealed[0])):
             self._sealed.popleft()
 
-    def _encodable(self, records: list[Record], event: Event | None) -> list[Record]:
-        for record in records:
-            try:
-                encode(record)
-            except Exception as error:
-                return self.replace(Unencodable(record, error, event, records))
-        return records
+
+def _is_encodable(records: list[Record]) -> bool:
+    """Whether all values have the right types; warns if not."""
+    for record in records:
+        try:
+            encode(record)
+        except Exception as error:
+            tag = type(record).__struct_config__.tag
+            warnings.warn(f"{tag} cannot be encoded: {error}", RuntimeWarning, stacklevel=2)
+            return False
+    return True

@@ -41,7 +41,7 @@ from wsraw.link.records import (
     encode,
 )
 from wsraw.link.states import LinkState
-from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, Unencodable, WorkerEnd
+from wsraw.link.worker_end import ONLY_MESSAGES, Outbox, WorkerEnd
 from wsraw.workers.connection import (
     ATTACHED,
     CLOSED,
@@ -120,7 +120,6 @@ class Runtime:
         """Called with the reason why the gateway has rejected a command."""
         self.passes: Callable[[BaseException], bool] = lambda error: False
         """Whether an exception ends the surrounding program and must not be handled here."""
-        link.replace = self._replace
         self._end_fork: Callable[[BaseException | None], object] | None = None
         """Ends the process, in a fork of the worker's process."""
         self._plain = Turn(0, OnError(0, 0, ""))
@@ -378,19 +377,6 @@ class Runtime:
                 opened = self.connections.pop(record.con, None)
                 if opened is not None:
                     opened._flags |= CLOSED
-
-    def _replace(self, spoilt: Unencodable) -> list[Record]:
-        """Replace commands that cannot be encoded: the event's commands are discarded, as if its
-        handler had raised."""
-        event, tag = spoilt.event, type(spoilt.record).__struct_config__.tag
-        where = "no event" if event is None else name_of(event)
-        self.report(f"encoding a command ({tag}) of {where}", spoilt.error)
-        self._undo(spoilt.records)
-        if event is None:
-            return []
-        # States are bytes already, and were saved here when the handler returned: keep them.
-        states = [record for record in spoilt.records if type(record) is State]
-        return states + self._end(event, self.connection(event.con))
 
     def escaped(self, what: str, error: BaseException) -> None:
         """Report an exception of the user's code, or raise it again if it `passes`."""
