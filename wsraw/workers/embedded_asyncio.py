@@ -12,6 +12,7 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -219,7 +220,8 @@ class Worker:
                     if self._error and where == self._where():
                         break
                     self._error = ""
-                await self._pause()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._leaving.wait(), RECONNECT_AFTER)
         except Exception as error:
             self._error = str(error)
             raise
@@ -279,12 +281,6 @@ class Worker:
     def _forked(self, shell: AsyncioShell) -> None:
         self._shell, self._error = None, FORKED
         shell.forked()
-
-    async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._leaving.wait(), RECONNECT_AFTER)
-        except TimeoutError:
-            pass
 
     def _wake(self) -> None:
         """Wake every wait for a change."""

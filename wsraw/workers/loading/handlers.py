@@ -71,11 +71,7 @@ class Timer:
 def is_async(function: object) -> bool:
     """Whether a function must be awaited: an ``async def``, an object with such a ``__call__``, or
     a plain decorator around one of these (`functools.wraps`)."""
-    try:
-        inner: object = inspect.unwrap(function) if callable(function) else function
-    except ValueError:
-        # It wraps itself.
-        inner = function
+    inner = inspect.unwrap(function) if callable(function) else function
     return any(
         inspect.iscoroutinefunction(each)
         or inspect.iscoroutinefunction(getattr(type(each), "__call__", None))  # noqa: B004

@@ -32,6 +32,12 @@ LAST_BATCH: Final = 2.0
 WARN_AFTER: Final = 5.0
 """Seconds without a gateway until a warning."""
 
+KEY_HINT: Final = (
+    "; its log says whether it accepts our key; if it says nothing, --gateway-key is not its key, "
+    "or the address is wrong"
+)
+"""With a wrong gateway key the handshake fails before the gateway sees our key."""
+
 EXIT_STOPPED: Final = 0
 EXIT_START_FAILED: Final = 1
 EXIT_REJECTED: Final = 4
@@ -124,16 +130,8 @@ class Shell:
         elif now >= self._warn_at:
             self._warn_at = float("inf")
             endpoint = self.dealer.endpoint
-            # With a wrong gateway key the handshake fails before the gateway sees our key.
-            hint = (
-                "; its log says whether it accepts our key; if it says nothing, --gateway-key is "
-                "not its key, or the address is wrong"
-            )
-            log.warning(
-                "waiting for a gateway at %s%s",
-                endpoint,
-                hint if endpoint.startswith("tcp://") else "",
-            )
+            hint = KEY_HINT if endpoint.startswith("tcp://") else ""
+            log.warning("waiting for a gateway at %s%s", endpoint, hint)
         return self._warn_at - now
 
     def forked(self) -> None:
