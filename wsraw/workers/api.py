@@ -100,8 +100,14 @@ def open_client_connection(
     while there is no gateway.
     """
     target = values.text(target, "target")
-    options = _websocket_options(headers, subprotocols, deflate)
-    options.update(_tls_options(verify, ca, cert, key, server_name))
+    options = _tls_options(verify, ca, cert, key, server_name)
+    if headers is not None:
+        options["headers"] = values.headers(headers)
+    if subprotocols is not None:
+        names = values.many(subprotocols, "subprotocols must be a list of str")
+        options["subprotocols"] = [values.token(each, "a subprotocol") for each in names]
+    if deflate is not None:
+        options["deflate"] = values.flag(deflate, "deflate")
     if name is not None:
         options["name"] = values.text(name, "name")
     if not isinstance(couple, EllipsisType):
@@ -129,20 +135,6 @@ def open_client_connection(
         # Kept out of the target, which is shown and logged.
         options["headers"] = {"Authorization": asked.login, **options.get("headers", {})}
     return _runtime().open(fields, options)
-
-
-def _websocket_options(
-    headers: Mapping[str, str] | None, subprotocols: Iterable[str] | None, deflate: bool | None
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if headers is not None:
-        options["headers"] = values.headers(headers)
-    if subprotocols is not None:
-        names = values.many(subprotocols, "subprotocols must be a list of str")
-        options["subprotocols"] = [values.token(each, "a subprotocol") for each in names]
-    if deflate is not None:
-        options["deflate"] = values.flag(deflate, "deflate")
-    return options
 
 
 def _tls_options(

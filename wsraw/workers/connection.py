@@ -30,8 +30,7 @@ from wsraw.runtime.printable import printable
 from wsraw.workers import values
 from wsraw.workers.handshake_info import Inf
 
-Data: TypeAlias = str | bytes | bytearray | memoryview
-Message: TypeAlias = Data | Mapping[str, Any]
+Message: TypeAlias = str | bytes | bytearray | memoryview | Mapping[str, Any]
 """A message to send: `str` is text, bytes are binary; or a mapping with data, type and final."""
 
 # Unusual states of a connection, as bits, so that the hot path tests all of them at once.
