@@ -10,6 +10,9 @@ import pytest
 from tests.deadline import DEADLINE
 from wsraw.runtime import launch
 
+ON_LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="containers have a process 1 of their own"
+)
 COMMAND = [sys.executable, "-I", "-S", launch.__file__]
 
 
@@ -38,3 +41,67 @@ def test_a_program_is_terminated_when_its_parent_dies() -> None:
         process.send_signal(signal.SIGKILL)
         # Its end of the pipe is closed, too.
         assert process.communicate(timeout=DEADLINE)[0] == ""
+
+
+PROCESS_1 = """
+import ctypes, os, signal, subprocess, sys
+from wsraw.runtime import launch
+
+# Orphans below it come to it, as to process 1.
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+tending = os.getpid()
+code = launch.tend()
+if code is not None:
+    sys.exit(code)
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+for n in range(20):
+    subprocess.run(["sh", "-c", "(exit 5) & exec true"], check=True)
+
+def children():
+    with open(f"/proc/{tending}/task/{tending}/children") as stream:
+        return stream.read().split()
+
+while children() != [str(os.getpid())]:
+    pass
+def heard(*_):
+    print("SIGHUP", flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGHUP, heard)
+print("alone", flush=True)
+# The signal may come before the wait for it.
+while True:
+    signal.pause()
+"""
+
+
+def tend(number: signal.Signals) -> tuple[str, int]:
+    """What the program beside process 1 says after this signal to process 1, and the code."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS_1], stdout=subprocess.PIPE, encoding="ascii"
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "alone\n"
+        process.send_signal(number)
+        said = process.stdout.read()
+    return said, process.returncode
+
+
+@ON_LINUX
+def test_process_1_reaps_children_and_forwards_signals() -> None:
+    """uvicorn-gunicorn-docker #48, honcho #231: as process 1, zombies gathered."""
+    assert tend(signal.SIGHUP) == ("SIGHUP\n", 7)
+
+
+@ON_LINUX
+def test_a_killed_program_gets_the_exit_code_of_a_shell() -> None:
+    assert tend(signal.SIGTERM) == ("", 128 + signal.SIGTERM)
+
+
+@ON_LINUX
+def test_a_process_other_than_1_runs_the_program_itself() -> None:
+    code = (
+        "from wsraw.runtime import launch; assert launch.as_process_1() is None; print('went on')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"went on\n"

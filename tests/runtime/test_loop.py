@@ -160,13 +160,6 @@ def test_a_half_close_does_not_wake_a_paused_descriptor(loop: Loop, pair: Pair) 
     nothing_within_a_turn(loop, heard)
 
 
-@pytest.fixture
-def reports_errors(loop: Loop) -> None:
-    if not isinstance(loop._selector, loop_module.REPORT_ERRORS):
-        pytest.skip("this selector does not report what it was not asked for")
-
-
-@pytest.mark.usefixtures("reports_errors")
 def test_a_reset_is_noticed_on_a_paused_descriptor(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = paused(loop, near)
@@ -175,7 +168,6 @@ def test_a_reset_is_noticed_on_a_paused_descriptor(loop: Loop, pair: Pair) -> No
     assert heard.calls[0] == (False, False)
 
 
-@pytest.mark.usefixtures("reports_errors")
 def test_a_reset_is_noticed_on_a_descriptor_that_was_never_read(loop: Loop, pair: Pair) -> None:
     near, far = pair
     heard = Heard()
@@ -685,10 +677,8 @@ def call_with(owner: Owned) -> None:
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("kind", ["handler", "errors only", "timer", "call", "argument"])
 def test_an_exception_of_a_callback_goes_to_its_owner(
-    loop: Loop, pair: Pair, kind: str, twice: bool, request: pytest.FixtureRequest
+    loop: Loop, pair: Pair, kind: str, twice: bool
 ) -> None:
-    if kind == "errors only":
-        request.getfixturevalue("reports_errors")
     near, far = pair
     owner, others = Owned(twice=twice), list[str]()
     if kind == "handler":

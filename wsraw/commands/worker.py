@@ -83,6 +83,9 @@ def worker(
     keys = _read_keys(key, gateway_key) if key else None
     from wsraw.runtime import launch
 
+    code = launch.as_process_1()
+    if code is not None:
+        return code
     token = token or (_token_beside(endpoint) if keys is None else "")
     for name in ("WSRAW_ENDPOINT", "WSRAW_TOKEN", "WSRAW_POOL", "WSRAW_RUN_DIR"):
         # Programs that a handler starts must not use them.

@@ -14,6 +14,9 @@ from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 
+SI_KERNEL: Final = 0x80
+"""The code of a signal that no process has sent."""
+
 NO_SUCH_PROGRAM: Final = 127
 """The exit code that shells use."""
 
@@ -39,6 +42,54 @@ def unblock_signals() -> None:
     would stop us and our children."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def as_process_1() -> int | None:
+    """As process 1 of a container, reap orphaned processes while the program runs in a child.
+    Returns None in the child, and its exit code in process 1."""
+    if os.getpid() != 1 or not sys.platform.startswith("linux"):
+        return None
+    return tend()
+
+
+def tend() -> int | None:
+    """Fork; in the parent, forward signals to the child and reap until it ends."""
+    if sys.platform == "win32":
+        return None
+    passed_on = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    passed_on |= {signal.SIGUSR1, signal.SIGUSR2}
+    awaited = passed_on | {signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    while True:
+        came = signal.sigwaitinfo(awaited)
+        if came.si_signo == signal.SIGCHLD:
+            code = _reap(child)
+            if code is not None:
+                return code
+        elif came.si_code != SI_KERNEL:
+            # A signal of the terminal reaches the child by itself.
+            os.kill(child, came.si_signo)
+
+
+def _reap(awaited: int) -> int | None:
+    """Reap all ended processes; returns the exit code of `awaited`, as in shells, if it ended."""
+    if sys.platform == "win32":
+        return None
+    code = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code
+        if not pid:
+            return code
+        if pid == awaited:
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
 
 
 def become(command: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ AWAY_AFTER: Final = 0.5
 
 # Not Final: tests change it, which compiled code would not notice.
 LONGEST_SLEEP = 1.0
-"""Seconds."""
+"""Seconds; also the pause between two looks at paused sockets whose errors are not reported."""
 
 MIDWAY_AFTER: Final = 0.0002
 """Seconds of a turn after which `midway` is called, so that workers on other cores start before all
@@ -147,6 +147,8 @@ class Loop:
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
+        self._unreported: dict[Any, Handler] = {}
+        """Paused descriptors whose errors the selector does not report."""
         self.watch(self._wakened, self._handle_wake, read=True)
 
     # --- descriptors ---
@@ -156,15 +158,19 @@ class Loop:
     ) -> None:
         """Call handler(readable, writable) when ready. Call again to change the interest.
 
-        With neither, the handler is called with neither once the peer has reset the connection, if
-        the system reports that unasked (epoll and poll do). Raises OSError or ValueError for a bad
-        descriptor.
+        With neither, the handler is called with neither once the peer has reset the connection: at
+        once where the system reports that unasked (epoll and poll), else within a second. Raises
+        OSError or ValueError for a bad descriptor.
         """
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         selector = self._selector
         if not events and not self._reports_errors:
             self.unwatch(fileobj)
+            if not self._unreported:
+                self.call_later(LONGEST_SLEEP, self._look_for_errors)
+            self._unreported[fileobj] = handler
             return
+        self._unreported.pop(fileobj, None)
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         # The KeyError of `modify` would format the socket, which takes three system calls.
         if selector.get_map().get(descriptor) is None:
@@ -176,10 +182,22 @@ class Loop:
 
     def unwatch(self, fileobj: Any) -> None:
         """Stop watching a descriptor, before it is closed. Unknown ones are ignored."""
+        self._unreported.pop(fileobj, None)
         try:
             self._selector.unregister(fileobj)
         except KeyError:
             pass
+
+    def _look_for_errors(self) -> None:
+        """For select and kqueue: ask each paused socket for an error, once a second."""
+        for fileobj, handler in list(self._unreported.items()):
+            try:
+                if fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    handler(False, False)
+            except Exception as error:
+                blame(handler, error)
+        if self._unreported:
+            self.call_later(LONGEST_SLEEP, self._look_for_errors)
 
     # --- time and calls ---
 

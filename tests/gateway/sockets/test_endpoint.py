@@ -6,7 +6,6 @@ import select
 import selectors
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -330,13 +329,6 @@ def paused(served: SocketHarness) -> socket.socket:
     return client
 
 
-def reports_errors(test: Callable[[Serve], None]) -> Callable[[Serve], None]:
-    """For what only epoll tells: select and kqueue do not report a reset of a paused socket."""
-    test = pytest.mark.parametrize("serve", ["its own"], indirect=True)(test)
-    return pytest.mark.skipif(sys.platform != "linux", reason="needs epoll")(test)
-
-
-@reports_errors
 def test_a_reset_is_noticed_while_reading_is_paused(serve: Serve) -> None:
     served = serve()
     served.working = False
@@ -359,7 +351,6 @@ def test_data_received_during_a_pause_is_read_after_it(serve: Serve) -> None:
     served.until(lambda: served.data() == b"xmore")
 
 
-@reports_errors
 def test_an_opened_connection_that_begins_paused_notices_its_end(serve: Serve) -> None:
     served = serve()
     with socket.create_server(("127.0.0.1", 0)) as upstream:
