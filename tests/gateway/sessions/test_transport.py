@@ -165,7 +165,7 @@ def test_the_time_of_a_turn_bounds_a_drain(wire: WorkerSocket, peers: Peers) -> 
         wire.drain(lambda _, data: got.append(data), 100, seconds)
         # Not all need have come by now.
         assert wire.drained or len(got) - before == most
-        assert 0 < len(got) - before <= most
+        assert len(got) - before <= most
     while len(got) < 5:
         eventually(lambda: is_pending(wire))
         wire.drain(lambda _, data: got.append(data), 100, 100.0)
