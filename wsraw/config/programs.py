@@ -90,7 +90,7 @@ def _python_file(text: str) -> tuple[str, str]:
     """The file of an entry such as `app.py:app`, as other servers take it, and the text after the
     colon. Empty for all other entries."""
     file, colon, rest = text.partition(".py:")
-    return (f"{file}.py", rest) if colon and len(text.split()) == 1 else ("", "")
+    return (f"{file}.py", rest) if colon and text.isprintable() and " " not in text else ("", "")
 
 
 def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> tuple[Entry, ...]:
@@ -106,7 +106,7 @@ def parse_all(texts: Iterable[str], is_file: Callable[[str], bool] = _never) -> 
     for program, count in entries:
         if [entry.program.name for entry in entries].count(program.name) > 1:
             raise ValueError(
-                f"workers: {program.name!r} is given twice; give it once, as {program.name}:N"
+                f"workers: {program.name!r} is given twice; give it once, with :N behind it"
             )
         if labels.count(program.label) > 1:
             program = program._replace(label=program.name)
