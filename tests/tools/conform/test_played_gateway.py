@@ -8,25 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.link.anything import commands, values
 from wsraw.link import records as rec
 from wsraw.testing import App
 from wsraw.tools.conform import rendering
 from wsraw.tools.conform.played_gateway import ABOUT, PlayedGateway
 
 IDENTITY = b"\0worker"
-
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats()
-    | st.text()
-    | st.binary(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=12,
-)
-tags = st.sampled_from([struct.__struct_config__.tag for struct in rec.Command.__args__])
-records = st.builds(lambda tag, fields: [tag, *fields], tags, st.lists(values, max_size=7))
 
 
 class Outside:
@@ -85,7 +73,7 @@ def test_any_bytes_of_a_worker_are_received_without_an_exception(frames: list[by
     begun()[0].receive(IDENTITY, frames)
 
 
-@given(st.lists(records | values, max_size=5), st.booleans())
+@given(st.lists(commands | values, max_size=5), st.booleans())
 def test_any_records_of_a_worker_are_received_without_an_exception(
     batch: list[Any], of_the_session: bool
 ) -> None:
@@ -93,7 +81,7 @@ def test_any_records_of_a_worker_are_received_without_an_exception(
     breaches(gateway, *batch, number=gateway.session.number if of_the_session else 0)
 
 
-@given(records, st.data())
+@given(commands, st.data())
 def test_any_damage_to_a_record_is_received_without_an_exception(
     record: list[Any], data: st.DataObject
 ) -> None:
