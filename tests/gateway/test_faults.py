@@ -229,7 +229,7 @@ class Scene:
         assert not sockets._dialer.attempts
         self.go()
         [entry] = registry.entries.values()
-        assert registry.flow.total == entry.held + entry.output_counted
+        assert registry.flow.total == entry.event_bytes + entry.output_counted
         assert not entry.in_flight
         assert not self.served.sockets.shared.ended
 

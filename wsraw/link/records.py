@@ -402,11 +402,11 @@ class Ready(Record, tag="ready"):
 
 class Left(Record, tag="left"):
     """The session of worker `n` is over: it said bye, or its death is certain. `acked` events were
-    handled in it, and `held` were being handled."""
+    handled in it, and `unfinished` were in flight."""
 
     n: int
     acked: int = 0
-    held: int = 0
+    unfinished: int = 0
 
 
 class Kill(Record, tag="kill"):

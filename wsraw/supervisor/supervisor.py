@@ -442,8 +442,8 @@ class Supervisor:
             case Ready(n):
                 self.act(self.policy.ready(n, now))
                 self._announce()
-            case Left(n, acked, held):
-                self.act(self.policy.left(n, acked + held, now))
+            case Left(n, acked, unfinished):
+                self.act(self.policy.left(n, acked + unfinished, now))
             case Kill(n, why, abort):
                 self.act(self.policy.kill_asked(n, why, abort, now))
             case Recycle(n, why):

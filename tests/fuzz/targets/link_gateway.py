@@ -137,9 +137,9 @@ def _check(harness: Harness) -> None:
         con = entry.con
         check_output(con.output)
         assert con.output.size <= harness.settings.output_limit + 70_000 + EVENT_COST
-        assert entry.held >= 0
+        assert entry.event_bytes >= 0
         assert entry.in_flight >= 0
-        total += entry.held + entry.output_memory + entry.unfinished
+        total += entry.event_bytes + entry.output_memory + entry.unfinished
     assert registry.flow.total == total
     held: dict[Any, int] = {}
     for worker in sessions.workers.values():

@@ -30,7 +30,7 @@ def flow(**settings: int) -> Flow:
 def new_entry() -> Entry:
     """An entry in a gateway of its own; its accounts are those of the flow under test alone."""
     entry = entry_of(Harness().raw(b"", protocol="raw"))
-    entry.held = entry.con.kept = 0
+    entry.event_bytes = entry.con.kept = 0
     return entry
 
 
@@ -60,7 +60,7 @@ def test_reading_pauses_above_the_high_mark_and_resumes_at_the_low_one() -> None
     assert (entry.pauses, taken(f)) == (PAUSED_OWN, set())
     f.add(entry, -1)
     assert (entry.pauses, taken(f), f.paused) == (0, {entry}, set())
-    assert f.total == entry.held == LOW
+    assert f.total == entry.event_bytes == LOW
 
 
 def test_output_and_events_count_in_one_account() -> None:
@@ -263,14 +263,14 @@ def test_memory_added_by_one_read_is_checked_with_that_read() -> None:
 
 def test_parts_of_a_large_message_count_as_they_are_read() -> None:
     f, entry = flow(), new_entry()
-    entry.con.intake.held += bytes(5000)
+    entry.con.intake.unparsed += bytes(5000)
     f.read_part(entry.con, 8000)
     assert not f.is_check_due
     f.read_part(entry.con, 1)
     assert f.is_check_due
     f.check_memory([entry])
     assert (f.crowded, f.weighed) == (False, 5000), "what was complete is not there any more"
-    entry.con.intake.held += bytes(5001)
+    entry.con.intake.unparsed += bytes(5001)
     f.read_part(entry.con, 5001)
     assert f.is_check_due
     assert f.check_memory([entry]) == [entry.con]
@@ -387,7 +387,7 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
         if kind == "add":
             f.add(entry, size)
         elif kind == "remove":
-            f.add(entry, -min(size, entry.held))
+            f.add(entry, -min(size, entry.event_bytes))
         elif kind == "output":
             set_output(f, entry, size)
         elif kind == "couple" and n != other:
@@ -395,10 +395,10 @@ def test_the_accounts_and_pauses_always_add_up(steps: list[tuple[str, int, int, 
         elif kind == "forget":
             f.forget(entry)
             entries[n] = new_entry()
-        assert f.total == sum(r.held + r.output_memory for r in entries)
+        assert f.total == sum(r.event_bytes + r.output_memory for r in entries)
         assert f.paused == {r for r in entries if r.pauses}
         for r in entries:
-            weight = r.held + r.output_counted
+            weight = r.event_bytes + r.output_counted
             assert weight <= HIGH or r.pauses & PAUSED_OWN
             assert weight > LOW or not r.pauses & PAUSED_OWN
             assert bool(r.pauses & PAUSED_COUPLED) == any(o.over for o in r.couples or ())

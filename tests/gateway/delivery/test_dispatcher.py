@@ -96,7 +96,7 @@ def test_a_connection_that_ends_before_a_worker_knows_it_is_forgotten(
     else:
         harness.registry.receive_eof(con, 0.0)
     assert harness.registry.entries == before
-    assert harness.registry.flow.total == sum(entry.held for entry in before.values())
+    assert harness.registry.flow.total == sum(entry.event_bytes for entry in before.values())
     linked = harness.worker()
     assert con.id not in {event.con for event in linked.work()}
 

@@ -342,9 +342,9 @@ class System:
             assert not entry.gone
             held[entry] += sum(size for _, size in entry.parked)
             held[entry] += sum(len(s.data) + EVENT_COST for _, s in entry.held_back or ())
-            assert entry.held == held[entry]
+            assert entry.event_bytes == held[entry]
             assert entry.output_counted >= 0
-            total += entry.held + entry.output_memory
+            total += entry.event_bytes + entry.output_memory
             kept += entry.kept + entry.con.kept
         assert not in_flight
         assert flow.total == total, f"{flow.total} bytes in all, not {total}"

@@ -1101,8 +1101,8 @@ def test_no_batch_of_a_worker_raises_or_breaks_the_accounts(steps: list[Any]) ->
             harness.write(con, 100)
         harness.run(1.0)
         entries = harness.registry.entries.values()
-        assert all(entry.held >= 0 and entry.in_flight >= 0 for entry in entries)
-        assert harness.registry.flow.total == sum(r.held + r.output_counted for r in entries)
+        assert all(entry.event_bytes >= 0 and entry.in_flight >= 0 for entry in entries)
+        assert harness.registry.flow.total == sum(r.event_bytes + r.output_counted for r in entries)
     harness.worker().say(Join(connections[0].id, "g"))
 
 

@@ -307,7 +307,7 @@ def test_reading_pauses_and_resumes_and_nothing_is_lost(serve: Serve) -> None:
         served.turn()
     assert sent < len(data)
     assert not served.endpoint.reading
-    assert served.con.entry.held <= served.harness.settings.high_water_mark + 2 * READ_SIZE
+    assert served.con.entry.event_bytes <= served.harness.settings.high_water_mark + 2 * READ_SIZE
     served.working = True
 
     def done() -> bool:

@@ -235,7 +235,7 @@ class _Accepting(Phase):
         if con.needs_verdict:
             con.phase = AwaitingVerdict(self._policy)
             con.keepalive.arm(con.settings.verdict_timeout, now)
-            con.intake.held = rest
+            con.intake.unparsed = rest
             return con.announce()
         ws.let_in()
         con.collect(ws)

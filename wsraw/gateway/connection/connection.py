@@ -173,7 +173,7 @@ class Connection:
     def unfinished(self) -> int:
         """Bytes that have come and are not an event yet."""
         parser = self.websocket.unfinished if self.websocket is not None else 0
-        return parser + len(self.intake.held)
+        return parser + len(self.intake.unparsed)
 
     # --- until it is open: what the socket's side tells ---
 
@@ -215,7 +215,7 @@ class Connection:
 
     def receive_eof(self, now: float) -> list[Event]:
         intake = self.intake
-        if intake.held or intake.has_more:
+        if intake.unparsed or intake.has_more:
             intake.eof = True
             return []
         return self.phase.receive_eof(self, now)
@@ -258,7 +258,7 @@ class Connection:
             if self.state is not CLOSED and self.state is not CLOSING:
                 keepalive.arm(keepalive.timeout, now)
         intake.parsed = 0
-        if not (intake.held or intake.has_more):
+        if not (intake.unparsed or intake.has_more):
             return []
         events = self.phase.resume(self, now)
         if self.rate_limit is not None and intake.parsed:

@@ -9,10 +9,10 @@ from wsraw.gateway.websocket.websocket import WebSocket
 class Intake:
     """The bytes of a peer that wait, why they do, and what the last read was."""
 
-    __slots__ = ("eof", "half_closed", "has_more", "held", "parsed", "paused")
+    __slots__ = ("eof", "half_closed", "has_more", "parsed", "paused", "unparsed")
 
     def __init__(self) -> None:
-        self.held = b""
+        self.unparsed = b""
         self.has_more = False
         """Not all that has come is parsed, and not because of a pause: `resume` it next turn."""
         self.parsed = 0
@@ -27,12 +27,12 @@ class Intake:
 
     def parse(self, ws: WebSocket) -> list[DataFrame]:
         """Parse what waits, and what the WebSocket has left, as far as a turn's share goes."""
-        data, self.held = self.held, b""
+        data, self.unparsed = self.unparsed, b""
         frames = ws.receive_data(data)
         self.parsed = ws.parsed
         self.has_more = ws.busy
         return frames
 
     def clear(self) -> None:
-        self.held = b""
+        self.unparsed = b""
         self.has_more = False

@@ -133,8 +133,8 @@ class _Open(_Raw):
         if ws is None:
             return [OnMessage(0, con_id, data, "raw")]
         intake = con.intake
-        if intake.paused or intake.held:
-            intake.held += data
+        if intake.paused or intake.unparsed:
+            intake.unparsed += data
             intake.parsed = 0
             return [] if intake.paused else self.resume(con, now)
         events: list[Event] = [
@@ -211,7 +211,7 @@ class _Closing(Phase):
         ws = con.websocket
         assert ws is not None
         ws.skip_data()
-        con.intake.held += data
+        con.intake.unparsed += data
         con.intake.parse(ws)
         con.collect(ws)
         if not ws.ended:

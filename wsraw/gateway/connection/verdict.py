@@ -44,7 +44,7 @@ class AwaitingVerdict(Connecting):
 
     def receive_data(self, con: Connection, data: bytes, now: float) -> list[Event]:
         """Keep bytes that come too early; how to read them is known after the 101."""
-        con.intake.held += data
+        con.intake.unparsed += data
         return []
 
     def receive_eof(self, con: Connection, now: float) -> list[Event]:

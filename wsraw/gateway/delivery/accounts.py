@@ -148,14 +148,14 @@ class Flow:
 
     def add(self, entry: Entry, size: int) -> None:
         """Add the bytes of an event to the account; negative: take them off."""
-        entry.held += size
+        entry.event_bytes += size
         self.total += size
         self.check_marks(entry)
 
     def check_marks(self, entry: Entry) -> None:
         """Pause a connection above the high-water mark; resume it below the low one, also while
         memory is crowded, perhaps for hours."""
-        waiting = entry.held + entry.output_counted
+        waiting = entry.event_bytes + entry.output_counted
         if waiting > self.high:
             if not entry.pauses & PAUSED_OWN:
                 self.pause(entry, PAUSED_OWN)
@@ -239,7 +239,7 @@ class Flow:
         """Remove the account, pauses and couplings of an entry. Its socket may outlive it, with its
         output."""
         con = entry.con
-        self.total -= entry.held + entry.output_memory
+        self.total -= entry.event_bytes + entry.output_memory
         self.weighed -= entry.unfinished
         self.check_above += entry.unfinished
         if con.endpoint is None:
@@ -248,7 +248,7 @@ class Flow:
         else:
             self.without_entry[con] = None
             self.keep(con, entry.output_memory)
-        entry.held = entry.output_counted = entry.unfinished = 0
+        entry.event_bytes = entry.output_counted = entry.unfinished = 0
         for other in entry.couples or ():
             if other.couples is not None:
                 other.couples.discard(entry)
@@ -349,7 +349,7 @@ class Flow:
             self.high = self._high
         for entry in list(self.paused):
             self.resume(entry, PAUSED_FULL)
-            if not self.crowded and entry.held + entry.output_counted <= self.high:
+            if not self.crowded and entry.event_bytes + entry.output_counted <= self.high:
                 self.resume(entry, PAUSED_OWN)
 
     def _fullest(self, entries: Collection[Entry], excess: float) -> list[Connection]:

@@ -85,8 +85,8 @@ class Dispatcher:
         entry.active = True
         flow = self._flow
         flow.total += size
-        entry.held += size
-        if entry.held + entry.output_counted > flow.high:
+        entry.event_bytes += size
+        if entry.event_bytes + entry.output_counted > flow.high:
             flow.check_marks(entry)
         if entry.parked:
             entry.park(event, size)
@@ -218,7 +218,7 @@ class Dispatcher:
                 continue
             size = flight.size
             flow.total -= size
-            entry.held -= size
+            entry.event_bytes -= size
             try:
                 if suspects.deaths or suspects.losses:
                     suspects.clear(flight.event)
@@ -246,8 +246,8 @@ class Dispatcher:
                     entry.in_flight += 1
                     size += flight.size
             holder.window.bytes = sum([flight.size for flight in holder.window.in_flight.values()])
-        self._flow.total += size - entry.held
-        entry.held = size
+        self._flow.total += size - entry.event_bytes
+        entry.event_bytes = size
 
     @staticmethod
     def has_end(entry: Entry) -> bool:
@@ -358,9 +358,9 @@ class Dispatcher:
         if entry.left_behind:
             return True
         flow = self._flow
-        if self.left_behind + entry.held > flow.memory_limit * LEFT_BEHIND:
+        if self.left_behind + entry.event_bytes > flow.memory_limit * LEFT_BEHIND:
             return False
-        entry.left_behind = entry.held
+        entry.left_behind = entry.event_bytes
         self.left_behind += entry.left_behind
         self._queue(entry)
         return True

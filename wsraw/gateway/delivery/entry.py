@@ -84,12 +84,12 @@ class Entry:
         "con",
         "couples",
         "dial_at",
+        "event_bytes",
         "fragment",
         "fragment_since",
         "gone",
         "groups",
         "heard",
-        "held",
         "held_back",
         "holder",
         "id",
@@ -150,7 +150,7 @@ class Entry:
         self.closed_by_handler = False
         """Messages of its peer are dropped from now on."""
         # flow
-        self.held = 0
+        self.event_bytes = 0
         """Bytes parked and in flight."""
         self.output_counted = 0
         """Bytes of output, as last counted, for its own marks."""

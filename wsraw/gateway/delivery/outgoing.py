@@ -174,9 +174,9 @@ class Outgoing:
         if entry.fragment is worker and entry not in self.compressing:
             return False
         self._hold_back(entry, worker, send)
-        if entry.held > self._limit:
+        if entry.event_bytes > self._limit:
             if entry in self.compressing:
-                self._check_limit(entry, worker, entry.held + entry.con.output.size, now)
+                self._check_limit(entry, worker, entry.event_bytes + entry.con.output.size, now)
             else:
                 self._overflow(entry, now)
         return True
@@ -215,7 +215,7 @@ class Outgoing:
             con = entry.con
             size = con.output.waiting
             if entry in self.compressing:
-                size += entry.held
+                size += entry.event_bytes
             allowance = entry.burst.allowance if entry.burst is not None else 0
             if size > self._limit + allowance and not (entry.gone or con.ending.cause):
                 self._overflow(entry, now)

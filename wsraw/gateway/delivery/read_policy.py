@@ -55,7 +55,7 @@ def is_paused(con: Connection) -> bool:
     """Whether nothing may be read from a connection, nor parsed of what was read."""
     state = con.state
     if state is CONNECTING:
-        return len(con.intake.held) >= EARLY_LIMIT
+        return len(con.intake.unparsed) >= EARLY_LIMIT
     if state is CLOSING:
         return con.intake.half_closed
     entry = con.entry

@@ -337,7 +337,7 @@ class Sessions:
             # With a bye.
             return
         counts = died and not lost and session.state is READY
-        held = len(worker.window.in_flight)
+        unfinished = len(worker.window.in_flight)
         self.workers.pop(session.identity, None)
         self._pending.pop(session.identity, None)
         if session.state is NEW:
@@ -363,7 +363,7 @@ class Sessions:
         pool.sessions -= 1
         registry.release(pool)
         if worker.number:
-            self.to_supervisor.append(Left(worker.number, worker.window.acked_events, held))
+            self.to_supervisor.append(Left(worker.number, worker.window.acked_events, unfinished))
 
     def _end_undelivered(self, now: float) -> None:
         """What a death means for connections: poison, or messages that are not repeated."""
