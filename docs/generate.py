@@ -20,7 +20,8 @@ from wsraw.config.options import Option
 from wsraw.gateway import counters, gateway
 from wsraw.gateway.admission import per_address, sniffer
 from wsraw.gateway.delivery import worker
-from wsraw.gateway.sessions import links, sessions, transport
+from wsraw.gateway.remote import links, transport
+from wsraw.gateway.sessions import sessions
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets

@@ -30,12 +30,13 @@ from wsraw.config.settings import Settings
 from wsraw.gateway import system
 from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
+from wsraw.gateway.remote.links import Links
+from wsraw.gateway.remote.remote import Remote
+from wsraw.gateway.remote.transport import WorkerSocket
+from wsraw.gateway.sessions.control import ControlSocket, new_context
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
-from wsraw.gateway.sessions.links import Links
 from wsraw.gateway.sessions.orphans import Orphans
-from wsraw.gateway.sessions.remote import Remote
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.gateway.sessions.transport import ControlSocket, WorkerSocket, new_context
 from wsraw.gateway.sockets.descriptors import Descriptors
 from wsraw.gateway.sockets.sockets import Sockets
 from wsraw.gateway.status import report

@@ -1,1 +1,1 @@
-"""The workers' links: batches, sessions, commands."""
+"""Sessions of workers: batches, commands, how they begin and end."""

@@ -10,16 +10,15 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, UNIT, eventually
-from wsraw.gateway.sessions.transport import (
+from wsraw.gateway.remote.transport import (
     RECEIVE_QUEUE,
     REMOTE_MARK,
-    ControlSocket,
     Gatekeeper,
     RemoteSocket,
     Sent,
     WorkerSocket,
-    new_context,
 )
+from wsraw.gateway.sessions.control import new_context
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH
 from wsraw.runtime.loop import Loop
 
@@ -47,7 +46,7 @@ def wire(
 Message = tuple[bytes, bytes]
 
 
-def is_pending(wire: WorkerSocket | RemoteSocket | ControlSocket | Gatekeeper) -> bool:
+def is_pending(wire: WorkerSocket | RemoteSocket | Gatekeeper) -> bool:
     """Ask as a loop does: it tells when the descriptor is ready, and only then."""
     if select.select([wire.fd], [], [], 0)[0]:
         wire.wake(True, False)
@@ -481,36 +480,3 @@ def test_an_address_that_cannot_be_bound_raises_with_its_reason(
 ) -> None:
     with pytest.raises(OSError, match=r"worker_listen: tcp://.*Address already in use"):
         door.socket(context, endpoint=remote.endpoints[0])
-
-
-# --- the supervisor ---
-
-
-def test_the_control_link_carries_records_both_ways(context: Context) -> None:
-    router = context.socket(zmq.ROUTER)
-    port = router.bind_to_random_port("tcp://127.0.0.1")
-    control = ControlSocket(context, f"tcp://127.0.0.1:{port}")
-    assert control.receive() is None
-    assert not control.pending()
-    control.send(b"hello")
-    assert router.poll(int(1000 * DEADLINE))
-    identity, said = router.recv_multipart()
-    assert said == b"hello"
-    router.send_multipart([identity, b"answer"])
-    eventually(lambda: is_pending(control))
-    assert control.receive() == b"answer"
-    assert control.receive() is None
-    control.send(b"last words")
-    control.close()
-    assert router.poll(int(1000 * DEADLINE))
-    assert router.recv_multipart() == [identity, b"last words"]
-    router.close(0)
-
-
-def test_a_control_link_without_a_supervisor_does_not_wait(context: Context) -> None:
-    control = ControlSocket(context, "tcp://127.0.0.1:9")
-    for _ in range(5000):
-        control.send(b"x")
-    assert control.receive() is None
-    control._socket.set(zmq.LINGER, 0)
-    control.close()

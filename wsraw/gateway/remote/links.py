@@ -15,9 +15,9 @@ from typing import Final
 
 from wsraw.gateway.delivery.entry import Worker
 from wsraw.gateway.delivery.registry import Registry
-from wsraw.gateway.sessions.remote import Remote
+from wsraw.gateway.remote.remote import Remote
+from wsraw.gateway.remote.transport import DRAIN_TIME, Router, Sent, Wire, WorkerSocket
 from wsraw.gateway.sessions.sessions import Sessions
-from wsraw.gateway.sessions.transport import DRAIN_TIME, Router, Sent, Wire, WorkerSocket
 from wsraw.link.records import encode
 from wsraw.link.states import GONE, NEW
 from wsraw.runtime.loop import Loop

@@ -1,4 +1,4 @@
-"""I/O. The gateway's ZeroMQ sockets: the only place here that knows zmq.
+"""I/O. ROUTER sockets for workers, over libzmq.
 
 Three things about them must be remembered (all were reproduced):
 
@@ -319,32 +319,6 @@ class Gatekeeper(Wire):
                 refused(address)
 
 
-class ControlSocket(Wire):
-    """The DEALER to the supervisor, whose ROUTER outlives gateways."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        socket = context.socket(zmq.DEALER)
-        super().__init__(socket)
-        socket.set(zmq.LINGER, 1000)
-        socket.connect(endpoint)
-
-    def receive(self) -> bytes | None:
-        """The next waiting message, or None."""
-        return self._socket.recv(_NOBLOCK) if self.pending() else None
-
-    def send(self, data: bytes) -> None:
-        """Send one batch. The queue is large for what is said here; full, it is dropped."""
-        self._must_ask = True
-        try:
-            self._socket.send(data, zmq.NOBLOCK)
-        except zmq.Again:
-            pass
-
-    def close(self) -> None:
-        """Close when what was said is out, or after a second."""
-        self._socket.close()
-
-
 def _new_router(
     context: zmq.Context[zmq.Socket[bytes]], max_batch: int, queue: int
 ) -> zmq.Socket[bytes]:
@@ -367,8 +341,3 @@ def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
     value = socket.get(option)
     assert isinstance(value, int)
     return value
-
-
-def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """One per process."""
-    return zmq.Context()

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.delivery.worker import RemoteWorker
-from wsraw.gateway.sessions.transport import Gatekeeper, RemoteSocket
+from wsraw.gateway.remote.transport import Gatekeeper, RemoteSocket
 from wsraw.runtime.keys import AllowedKeys, KeyFileError, from_z85, read_secret, to_z85
 from wsraw.runtime.loop import Loop
 

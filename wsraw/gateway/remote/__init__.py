@@ -1,0 +1,1 @@
+"""Workers' links over libzmq: ROUTER sockets, keys, heartbeats, and when a worker is dead."""
