@@ -1,10 +1,15 @@
-"""Sans-I/O. How long a batch may be, and from which length on it is not copied."""
+"""Sans-I/O. What a batch is, how long it may be, and from which length on it is not copied."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from wsraw.link.records import MOST_RECORDS
+
+Batch: TypeAlias = bytes | memoryview
+
+NO_BATCH: Final = b"\xc1"
+"""A byte that MessagePack never uses: what a message of several frames is taken for."""
 
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 """Bytes of a batch between the gateway and a worker of the same machine, in either direction:

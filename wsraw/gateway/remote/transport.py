@@ -24,7 +24,14 @@ from typing import Final
 
 import zmq
 
-from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH, READ_IN_PLACE
+from wsraw.link.batches import (
+    COPIED_BELOW,
+    LARGEST_BATCH,
+    LARGEST_REMOTE_BATCH,
+    NO_BATCH,
+    READ_IN_PLACE,
+    Batch,
+)
 
 RECEIVE_QUEUE: Final = 1000
 """Batches that libzmq holds for us from each worker; beyond that its sends wait."""
@@ -48,9 +55,6 @@ EXPIRY_BEATS: Final = 3
 REMOTE_MARK: Final = b"\x01"
 """In front of identities of remote workers; libzmq's own begin with a zero byte."""
 
-NO_BATCH: Final = b"\xc1"
-"""A byte that MessagePack never uses: what more frames than one are taken for."""
-
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 
 ZAP_BUDGET: Final = 32
@@ -61,9 +65,6 @@ _READABLE: Final = int(zmq.POLLIN)
 _EVENTS: Final = int(zmq.EVENTS)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_FOLLOWS: Final = _NOBLOCK | int(zmq.SNDMORE)
-
-
-Batch = bytes | memoryview
 
 
 class Sent(Enum):
