@@ -30,14 +30,14 @@ MAY_USE = {"gateway.tls.engine": {"ssl"}}
 
 ALLOWED = {
     "config": {"link"},
-    "runtime": {"config"},
+    "runtime": {"config", "link"},
     "link": set(),
     "gateway": {"config", "link", "runtime"},
     "supervisor": {"config", "link", "runtime", ""},
     "workers": {"config", "link", "runtime"},
     "": {"workers"},
     # All of them in one process.
-    "testing": {"config", "gateway", "link", "supervisor", "workers", ""},
+    "testing": {"config", "gateway", "link", "runtime", "supervisor", "workers", ""},
     "tools": {"config", "link", "runtime", "supervisor", ""},
     "commands": {"config", "runtime", "supervisor", "tools", "workers"},
     "cli": {"commands", "config", "link", "runtime", "supervisor"},
@@ -180,6 +180,13 @@ def test_imports_within_the_gateway_only_go_down(name: str) -> None:
         if not found.startswith("gateway.") or found.split(".")[1] == name.split(".")[1]:
             continue
         assert layer(found) < layer(name), found
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TREES if part(name) == "runtime"))
+def test_only_the_sockets_of_the_link_know_its_protocol(name: str) -> None:
+    """And nothing of what is said there."""
+    found = {found for found in own_imports(name) if part(found) == "link"}
+    assert found <= ({"link.batches", "link.zmtp"} if name.startswith("runtime.link.") else set())
 
 
 @pytest.mark.parametrize("name", sorted(TREES))
@@ -331,6 +338,9 @@ NO_MIRROR = {
     "gateway.sockets.descriptors": "runtime/test_descriptors.py",
     "link.batches": "link/test_gateway_end.py",
     "runtime.compiled": "test_cli.py",
+    "runtime.link.client": "runtime/link/test_bell.py",
+    "runtime.link.connection": "runtime/link/test_bell.py",
+    "runtime.link.server": "runtime/link/test_bell.py",
     "runtime.selector": "runtime/test_loop.py",
     "supervisor.control.client": "e2e/test_control.py",
     "supervisor.control.requests": "e2e/test_control.py",

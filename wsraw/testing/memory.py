@@ -7,7 +7,8 @@ import heapq
 from collections import deque
 from typing import Any
 
-from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.runtime.link.bell import Bell
+from wsraw.workers.shells.link_socket import Dealer
 
 
 class MemoryDealer(Dealer):

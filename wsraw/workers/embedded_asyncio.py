@@ -21,6 +21,7 @@ from wsraw.link.records import DEFAULT_POOL, PUSHING_POOL
 from wsraw.link.states import LinkState
 from wsraw.link.window import LARGEST_WINDOW
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link.bell import Bell
 from wsraw.workers import api, values
 from wsraw.workers.connection import (
     FORKED,
@@ -36,7 +37,7 @@ from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.asyncio_shell import AsyncioShell
-from wsraw.workers.shells.link_socket import Bell, Dealer, LinkKeys
+from wsraw.workers.shells.link_socket import Dealer, LinkKeys
 from wsraw.workers.shells.shell import Stopper
 
 T = TypeVar("T")

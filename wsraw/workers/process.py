@@ -24,6 +24,7 @@ from typing import Final
 
 from wsraw.config.settings import Settings
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link.bell import Bell
 from wsraw.runtime.printable import LogLine
 from wsraw.workers import api
 from wsraw.workers.loading import handlers, source
@@ -32,7 +33,7 @@ from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Bell, Dealer, LinkKeys
+from wsraw.workers.shells.link_socket import Dealer, LinkKeys
 from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper
 
 ORPHAN_GRACE: Final = 5.0

@@ -1,4 +1,4 @@
-"""The socket and the bell, real ones."""
+"""The socket, a real one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
-from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.runtime.link.bell import Bell
+from wsraw.workers.shells.link_socket import Dealer
 
 
 class Ends:
@@ -72,15 +73,6 @@ def test_the_waker_ends_a_wait(ends: Ends) -> None:
     assert done.is_set()
     # It was heard: the next wait sleeps again.
     assert not ends.dealer.wait(0.0)
-
-
-def test_a_waker_can_be_called_without_end() -> None:
-    bell = Bell()
-    for _ in range(100_000):
-        bell.ring()
-    bell.quiet()
-    bell.close()
-    bell.ring()
 
 
 def test_nothing_is_queued_for_a_gateway_that_is_away(ends: Ends) -> None:

@@ -17,11 +17,12 @@ from tests.deadline import DEADLINE, eventually
 from wsraw.link.gateway_end import GatewayEnd
 from wsraw.link.records import Ack, Hello, OnMessage, Send, gateway_decoder
 from wsraw.link.worker_end import WorkerEnd
+from wsraw.runtime.link.bell import Bell
 from wsraw.workers import api
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import plain_shell
-from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.workers.shells.link_socket import Dealer
 from wsraw.workers.shells.plain_shell import PlainShell
 from wsraw.workers.shells.shell import Stopper
 

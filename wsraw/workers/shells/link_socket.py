@@ -1,4 +1,4 @@
-"""I/O. The worker's ZeroMQ socket, and the bell that wakes a wait at it."""
+"""I/O. The worker's ZeroMQ socket."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import zmq
 
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
+from wsraw.runtime.link.bell import Bell
 
 BATCHES_HELD: Final = 100
 """Batches that ZeroMQ may queue; the window bounds the events in them long before."""
@@ -34,43 +35,6 @@ class LinkKeys(NamedTuple):
     secret: str
     gateway: str
     """The gateway's public key, which proves who it is."""
-
-
-class Bell:
-    """Wakes a poll from a thread or a signal handler; a socket pair, also for Windows."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-
-    @property
-    def reader(self) -> int:
-        """The descriptor to poll."""
-        return self._reader.fileno()
-
-    @property
-    def writer(self) -> int:
-        """The descriptor for ``signal.set_wakeup_fd``."""
-        return self._writer.fileno()
-
-    def ring(self) -> None:
-        """Wake the poll. Thread-safe."""
-        try:
-            self._writer.send(b"\0")
-        except OSError:
-            pass  # Full: it rings already. Closed: nothing polls.
-
-    def quiet(self) -> None:
-        try:
-            while self._reader.recv(4096):
-                pass
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
 
 
 class Dealer:

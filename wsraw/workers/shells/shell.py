@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsraw.runtime.link.bell import Bell
 from wsraw.workers import api
 from wsraw.workers.connection import FORKED
 from wsraw.workers.loading.handlers import offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Bell, Dealer
+from wsraw.workers.shells.link_socket import Dealer
 
 SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for further handlers, so that the worker does not look stuck."""

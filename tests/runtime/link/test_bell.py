@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from wsraw.runtime.link.bell import Bell
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    made = Bell()
+    yield made
+    made.close()
+
+
+def is_ringing(bell: Bell) -> bool:
+    return bool(select.select([bell.reader], [], [], 0)[0])
+
+
+def test_a_bell_that_has_rung_ends_a_wait_until_it_is_quieted(bell: Bell) -> None:
+    assert not is_ringing(bell)
+    bell.ring()
+    assert is_ringing(bell)
+    bell.quiet()
+    assert not is_ringing(bell)
+
+
+def test_a_bell_can_be_rung_without_end(bell: Bell) -> None:
+    for _ in range(100_000):
+        bell.ring()
+    bell.quiet()
+    assert not is_ringing(bell)
+
+
+def test_a_closed_bell_can_be_rung(bell: Bell) -> None:
+    bell.close()
+    bell.ring()

@@ -1,0 +1,1 @@
+"""The worker link on this machine: ZMTP over sockets of our own, without libzmq."""
