@@ -13,15 +13,16 @@ class Recipe:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._size = len(data)
         self._at = 0
 
     def __bool__(self) -> bool:
-        return self._at < len(self._data)
+        return self._at < self._size
 
     def byte(self) -> int:
         at = self._at
         self._at = at + 1
-        return self._data[at] if at < len(self._data) else 0
+        return self._data[at] if at < self._size else 0
 
     def take(self, size: int) -> bytes:
         at = self._at

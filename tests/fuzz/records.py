@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -30,49 +31,62 @@ NAMES = (
     "name", "during", "couple", "reconnect", "connect_timeout", "headers", "subprotocols", "except",
     "state", "x",
 )  # fmt: skip
+WRONG = (*ANY, *DATA, *NUMBERS)
 UNKNOWN = ("no such", 7, None, b"send", [])
 
 
 def record(recipe: Recipe, kinds: Any) -> Any:
     """One record of a union, as an array."""
     choice = recipe.byte()
-    structs = get_args(kinds)
+    structs = _structs(kinds)
     if choice > 250:
         return recipe.pick((*ANY, *([unknown, 1] for unknown in UNKNOWN)))
-    struct = structs[choice % len(structs)]
-    fields = [_value(recipe, kind) for kind in _types(struct)]
+    tag, ways = structs[choice % len(structs)]
+    fields = [tag]
+    for way in ways:
+        choice = recipe.byte()
+        fields.append(recipe.pick(WRONG) if choice > 250 else way(recipe, choice))
     strange = recipe.byte()
     if strange > 245:
-        fields = fields[: strange - 246]
+        del fields[1 + strange - 246 :]
     elif strange > 240:
         fields += ["more", 1]
-    return [struct.__struct_config__.tag, *fields]
+    return fields
+
+
+Way: TypeAlias = Callable[[Recipe, int], Any]
+"""A value for a field, by a first byte and what more it needs."""
 
 
 @functools.cache
-def _types(struct: Any) -> list[Any]:
-    return [field.type for field in msgspec.structs.fields(struct)]
+def _structs(kinds: Any) -> list[tuple[Any, list[Way]]]:
+    """The tag of each record, and how its fields are made."""
+    return [
+        (
+            struct.__struct_config__.tag,
+            [_way(field.type) for field in msgspec.structs.fields(struct)],
+        )
+        for struct in get_args(kinds)
+    ]
 
 
-def _value(recipe: Recipe, kind: Any) -> Any:
-    choice = recipe.byte()
-    if choice > 250:
-        return recipe.pick((*ANY, *DATA, *NUMBERS))
+def _way(kind: Any) -> Way:
+    values: Sequence[Any] = TEXTS
     if kind is int:
-        return NUMBERS[choice % len(NUMBERS)]
-    if kind is bytes:
-        return DATA[choice % len(DATA)]
-    if kind is bool:
-        return bool(choice & 1)
-    if kind is float:
-        return recipe.pick((0.0, 1.0, 30.0, float("nan"), float("inf"), -1.0))
-    if kind == list[int]:
-        return [recipe.pick(NUMBERS) for _ in range(choice % 5)]
-    if isinstance(kind, type(dict[str, Any])) and kind.__origin__ is dict:
-        return {
+        values = NUMBERS
+    elif kind is bytes:
+        values = DATA
+    elif kind is bool:
+        values = (False, True)
+    elif kind is float:
+        return lambda recipe, _: recipe.pick((0.0, 1.0, 30.0, float("nan"), float("inf"), -1.0))
+    elif kind == list[int]:
+        return lambda recipe, choice: [recipe.pick(NUMBERS) for _ in range(choice % 5)]
+    elif get_origin(kind) is dict:
+        return lambda recipe, choice: {
             recipe.pick(NAMES): recipe.pick((*ANY, *TEXTS, *NUMBERS)) for _ in range(choice % 4)
         }
-    return TEXTS[choice % len(TEXTS)]
+    return lambda _, choice: values[choice % len(values)]
 
 
 def batches(data: bytes, session: int, kinds: Any) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import secrets
 
 from websockets.utils import accept_key
@@ -10,9 +11,11 @@ from websockets.utils import accept_key
 from tests.corpus import OFFER, UPGRADE
 from wsraw.config.addresses import Listen
 from wsraw.config.settings import Settings
+from wsraw.gateway.admission.policy import AdmissionPolicy
 from wsraw.gateway.connection import accepting
 from wsraw.gateway.connection.connection import OPEN, Connection
 from wsraw.gateway.connection.dialing import dialed
+from wsraw.gateway.counters import Counters
 from wsraw.link.open_options import check
 from wsraw.link.records import Open
 
@@ -29,8 +32,17 @@ AGREED = (
 )
 
 
+ASKED = check(Open(8, "example.com:80", "websocket"))
+
+
+@functools.cache
+def _policy(settings: Settings) -> AdmissionPolicy:
+    """One for all connections, as in a gateway."""
+    return AdmissionPolicy(settings, Counters())
+
+
 def accepted(settings: Settings, deflate: bool) -> Connection:
-    con = accepting.accepted(7, LISTEN, settings, {}, 0.0)
+    con = accepting.accepted(7, LISTEN, settings, {}, 0.0, _policy(settings))
     con.receive_data(UPGRADE % (OFFER if deflate else b""), 0.0)
     return _cleared(con)
 
@@ -40,8 +52,7 @@ def asked(settings: Settings) -> Connection:
     # Left to chance, what comes of an answer would not be the same each time.
     chance, secrets.token_bytes = secrets.token_bytes, lambda _: base64.b64decode(KEY)
     try:
-        asked = check(Open(8, "example.com:80", "websocket"))
-        con = dialed(8, asked, settings, {}, 0.0)
+        con = dialed(8, ASKED, settings, {}, 0.0)
     finally:
         secrets.token_bytes = chance
     con.connected(0.0)

@@ -10,6 +10,7 @@ docs/generate.py makes the tables of docs/worker-protocol.md from this file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -616,11 +617,13 @@ def _with_binary_data(raw: msgspec.Raw) -> bytes:
     return encode(parts)
 
 
+@functools.cache
 def worker_decoder() -> Decoder:
-    """Decodes what the gateway says to a worker."""
+    """Decodes what the gateway says to a worker. Made once, as it keeps nothing of what it read."""
     return Decoder(int, Event | Notice)
 
 
+@functools.cache
 def gateway_decoder() -> Decoder:
-    """Decodes what a worker says to the gateway."""
+    """Decodes what a worker says to the gateway. Made once, too."""
     return Decoder(int, Command, MOST_RECORDS)

@@ -5,6 +5,7 @@ An input is a recipe: a setting, then message after message, their sizes and whe
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Hashable
 
@@ -20,6 +21,14 @@ TEXT = "aé€😀 plain text, mostly. " * 240
 SEEDS = [random.Random(n).randbytes(40) for n in range(60)]
 
 
+@functools.cache
+def _content(kind: str, size: int) -> bytes:
+    if kind == "binary":
+        return random.Random(size).randbytes(size)
+    # Whole code points in all; the fragments may cut them.
+    return TEXT.encode()[:size].decode(errors="ignore").encode()
+
+
 def serialize(recipe: Recipe, number: int) -> tuple[bytes, list[tuple[str, bytes]], list[bytes]]:
     """The bytes, the messages in them, and the pings between them."""
     masked = not number & 1
@@ -31,10 +40,7 @@ def serialize(recipe: Recipe, number: int) -> tuple[bytes, list[tuple[str, bytes
     while recipe and len(messages) < 12:
         kind = recipe.pick(("text", "binary"))
         size = min(recipe.pick(SIZES), limit)
-        data = TEXT.encode()[:size] if kind == "text" else random.Random(size).randbytes(size)
-        if kind == "text":
-            # Whole code points in all; the fragments may cut them.
-            data = data.decode(errors="ignore").encode()
+        data = _content(kind, size)
         messages.append((kind, data))
         opcode = Opcode.TEXT if kind == "text" else Opcode.BINARY
         using = extensions if recipe.byte() & 1 else []
