@@ -15,6 +15,7 @@ The client sends READY after the greetings, and the server answers with READY, o
 from __future__ import annotations
 
 from collections.abc import Collection
+from struct import Struct
 from typing import Final
 
 from wsraw.link.batches import NO_BATCH, READ_IN_PLACE, Batch
@@ -28,10 +29,11 @@ GREETING: Final = (b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL").ljust(GREETIN
 
 COMMAND_LIMIT: Final = 8192
 """Bytes of a command that a peer may send. READY is the longest: a name or two, an identity of 255
-bytes, and what an application may add."""
+bytes, and what an application adds."""
 
-MOST_FRAMES: Final = 1000
-"""Frames of one message that are skipped before its sender is refused."""
+ODD_FRAMES: Final = 1000
+"""Frames of one message that are skipped, and commands and such frames that are read at once,
+before their sender is refused: each costs time, and nobody has a use for so many."""
 
 LONGEST_CONTEXT: Final = 16
 """Bytes of a PING that its PONG repeats (RFC 37)."""
@@ -39,18 +41,23 @@ LONGEST_CONTEXT: Final = 16
 LONGEST_REASON: Final = 255
 """Bytes of the reason in an ERROR command."""
 
-FIRST_PART: Final = 256 * 1024
-"""Bytes of memory that the size of a frame alone makes us take. The rest is taken as bytes arrive,
-so that many peers that promise much and send little cost little."""
-
+FIRST_PART: Final = 64 * 1024
 GROWTH: Final = 4
+"""Bytes of memory that the size of a frame alone makes us take, and the factor by which that may
+exceed what the peer has sent, of this frame or of one before. So many peers that promise much and
+send little cost little."""
 
+_TOO_OLD: Final = "the peer speaks ZMTP {}: 3.0 or newer is needed (libzmq 4)"
+_HTTP: Final = frozenset((b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"DELE", b"PATC", b"HTTP"))
+
+_SIZE: Final = Struct(">Q")
+_LONG_HEADER: Final = Struct(">BQ")
 _SHORT: Final = [bytes((0, size)) for size in range(256)]
 
 
 def header(size: int) -> bytes:
     """What is sent before a message of that many bytes."""
-    return _SHORT[size] if size < 256 else b"\x02" + size.to_bytes(8, "big")
+    return _SHORT[size] if size < 256 else _LONG_HEADER.pack(LONG, size)
 
 
 class _WrongError(Exception):
@@ -80,7 +87,8 @@ class Peer:
         self._type = socket_type
         self._takes = takes
         self._as_server = as_server
-        self._out = GREETING
+        self.output = GREETING
+        """What `data_to_send` will return: after the handshake nothing but PONG and ERROR."""
         self._greeted = False
         self._head = b""
         """The beginning of a greeting or of a frame's header."""
@@ -89,6 +97,8 @@ class Peer:
         self._size = 0
         self._filled = 0
         self._is_command = False
+        self._longest = 0
+        """Bytes of the longest message that was received in parts."""
         self._frames = 0
         """Of the message of several frames that is being skipped; 0 if there is none."""
         self._skip = 0
@@ -100,36 +110,26 @@ class Peer:
         """The messages that end in these bytes, which were received next. One of several frames,
         which is no batch, is `NO_BATCH`.
 
-        From READ_IN_PLACE on a message is a view of `data`, or of a buffer of its own. Each byte of
-        `data` can be a frame, and all are read: receive little at once from a peer whose frames are
-        small.
+        From READ_IN_PLACE on a message is a view of `data`, or of a buffer of its own. Two bytes of
+        `data` can be a message, and all are read: receive little at once from a peer whose messages
+        are small.
         """
+        if not self._between:
+            return self._receive(data, 0, [])
+        size = len(data)
         # One short message and nothing else: what sparse traffic consists of.
-        if self._between and len(data) > 1 and not data[0] and len(data) == data[1] + 2:
+        if size > 1 and not data[0] and size == data[1] + 2:
             return [data[2:]]
         messages: list[Batch] = []
-        if self.why:
-            return messages
-        try:
-            self._receive(data, messages)
-        except _WrongError as error:
-            self.fail(str(error))
-        self._between = (
-            self.is_ready
-            and not self.why
-            and not self._head
-            and self._part is None
-            and not self._frames
-            and not self._skip
-        )
-        return messages
+        at = self._whole(data, 0, messages)
+        return messages if at == size else self._receive(data, at, messages)
 
     def rest(self) -> memoryview | None:
         """Of a large message that is being received: where its next bytes belong (for `recv_into`).
         None if it is better to receive into a buffer and call `receive_data`, which may be called
         in any case. Let go of the view before `received` is called."""
         part = self._part
-        if part is None or self._size - self._filled < READ_IN_PLACE:
+        if part is None or self._is_command or self._size - self._filled < READ_IN_PLACE:
             return None
         return memoryview(part)[self._filled :]
 
@@ -144,16 +144,16 @@ class Peer:
 
     def data_to_send(self) -> bytes:
         """What is to be sent before any further message; empty if there is nothing."""
-        out = self._out
-        self._out = b""
+        out = self.output
+        self.output = b""
         return out
 
     def fail(self, why: str) -> None:
         """Refuse the peer: `why` becomes the reason of an ERROR command, which its log may show,
-        and nothing that it sends is read any more."""
+        and nothing that it sends is read any more. A peer that has not greeted gets no ERROR."""
         if not self.why and self._greeted:
-            reason = _printable(why)
-            self._out += _command(b"ERROR", bytes((len(reason),)) + reason)
+            reason = _shown(why.encode("ascii", "replace")).encode()
+            self.output += _command(b"ERROR", bytes((len(reason),)) + reason)
         self._end(why)
 
     def _end(self, why: str) -> None:
@@ -164,96 +164,132 @@ class Peer:
 
     # --- from bytes to frames ---
 
-    def _receive(self, data: bytes, messages: list[Batch]) -> None:
+    def _whole(self, data: bytes, at: int, messages: list[Batch]) -> int:
+        """Take messages as long as they are whole; the place of what is something else."""
+        end = len(data)
+        limit = self.limit
+        while at + 1 < end:
+            flags = data[at]
+            if flags == 0:
+                start = at + 2
+                stop = start + data[at + 1]
+                if stop > end:
+                    break
+                messages.append(data[start:stop])
+            elif flags == LONG:
+                start = at + 9
+                if start > end:
+                    break
+                size: int = _SIZE.unpack_from(data, at + 1)[0]
+                stop = start + size
+                if stop > end or size > limit:
+                    break
+                messages.append(
+                    data[start:stop] if size < READ_IN_PLACE else memoryview(data)[start:stop]
+                )
+            else:
+                break
+            at = stop
+        return at
+
+    def _receive(self, data: bytes, at: int, messages: list[Batch]) -> list[Batch]:
+        """As `receive_data`, for everything that may come."""
+        if self.why:
+            return messages
+        try:
+            self._read(data, at, messages)
+        except _WrongError as error:
+            self.fail(str(error))
+        self._between = (
+            self.is_ready
+            and not self.why
+            and not self._head
+            and self._part is None
+            and not self._frames
+            and not self._skip
+        )
+        return messages
+
+    def _read(self, data: bytes, at: int, messages: list[Batch]) -> None:
         if self._head:
             data = self._head + data
             self._head = b""
-        at = 0
         if not self._greeted:
-            check_greeting(data)
+            _check_greeting(data)
             if len(data) < GREETING_SIZE:
                 self._head = data
                 return
             self._greeted = True
             if not self._as_server:
-                self._out += self._ready()
+                self.output += self._ready()
             at = GREETING_SIZE
-        end = len(data)
-        if self._part is not None:
+        elif self._part is not None:
             at = self._fill(data, messages)
         elif self._skip:
-            at = min(self._skip, end)
+            at = min(self._skip, len(data))
             self._skip -= at
-        while at < end:
-            flags = data[at]
-            if flags & LONG:
-                start = at + 9
-                if start > end and flags < 8:
-                    break
-                size = int.from_bytes(data[at + 1 : start], "big")
-            else:
-                start = at + 2
-                if start > end and flags < 8:
-                    break
-                size = data[at + 1] if start <= end else 0
-            stop = start + size
-            if (flags == 0 or flags == LONG) and self.is_ready and not self._frames:
-                if size > self.limit:
-                    raise _WrongError(self._too_long(size))
-                if stop > end:
-                    self._begin(data, start, size, is_command=False)
-                    return
-                messages.append(
-                    data[start:stop] if size < READ_IN_PLACE else memoryview(data)[start:stop]
-                )
-            elif self._keeps(flags, size, messages):
-                if stop > end:
-                    self._begin(data, start, size, is_command=True)
-                    return
-                self._obey(data[start:stop])
-                if self.why:
-                    return
-            elif stop > end:
-                self._skip = stop - end
-            at = stop
-        self._head = data[at:]
+        for _ in range(ODD_FRAMES + 1):
+            if self.is_ready and not self._frames:
+                at = self._whole(data, at, messages)
+            if at == len(data) or self.why:
+                return
+            at = self._frame(data, at, messages)
+        raise _WrongError(
+            f"more than {ODD_FRAMES:,} commands, or frames of longer messages, at once"
+        )
 
-    def _keeps(self, flags: int, size: int, messages: list[Batch]) -> bool:
-        """Judge a frame that is no whole message. True for a command; others are skipped."""
+    def _frame(self, data: bytes, at: int, messages: list[Batch]) -> int:
+        """Begin a frame that is no whole message; the place after it."""
+        flags = data[at]
         if flags > 7:
-            raise _WrongError(f"a frame begins with the byte {flags:#04x}; this is not ZMTP")
+            raise _WrongError(f"a frame begins with the byte {flags:#04x}: this is not ZMTP")
+        start = at + (9 if flags & LONG else 2)
+        end = len(data)
+        if start > end:
+            self._head = data[at:]
+            return end
+        size = int.from_bytes(data[at + 1 : start], "big")
+        stop = start + size
         if flags & COMMAND:
             if flags & MORE:
                 raise _WrongError("a command has the flag MORE")
             if size > COMMAND_LIMIT:
                 raise _WrongError(f"a command of {size:,} bytes; the limit is {COMMAND_LIMIT:,}")
-            return True
-        if not self.is_ready:
+            if stop <= end:
+                self._obey(data[start:stop])
+                return stop
+        elif not self.is_ready:
             raise _WrongError("a message came before READY")
-        if size > self.limit:
-            raise _WrongError(self._too_long(size))
+        elif size > self.limit:
+            raise _WrongError(
+                f"a batch of {size:,} bytes; the limit is {self.limit:,}: send it in several"
+            )
+        elif flags & MORE or self._frames:
+            self._pass_over(flags, messages)
+            self._skip = max(0, stop - end)
+            return min(stop, end)
+        self._begin(data, start, size, flags)
+        return end
+
+    def _pass_over(self, flags: int, messages: list[Batch]) -> None:
+        """A frame of a message that has several."""
         if not self._frames:
             messages.append(NO_BATCH)
         self._frames += 1
-        if self._frames > MOST_FRAMES:
-            raise _WrongError(
-                f"a message of more than {MOST_FRAMES:,} frames; a batch is one frame"
-            )
+        if self._frames > ODD_FRAMES:
+            raise _WrongError(f"a message of more than {ODD_FRAMES:,} frames; a batch is one")
         if not flags & MORE:
             self._frames = 0
-        return False
 
-    def _too_long(self, size: int) -> str:
-        return f"a batch of {size:,} bytes; the limit is {self.limit:,}: send it in several"
-
-    def _begin(self, data: bytes, start: int, size: int, *, is_command: bool) -> None:
-        """The frame does not end in `data`."""
+    def _begin(self, data: bytes, start: int, size: int, flags: int) -> None:
+        """Make room for a frame that does not end in `data`."""
         count = len(data) - start
-        self._part = bytearray(min(size, max(count, FIRST_PART)))
+        at_once = max(count, FIRST_PART, GROWTH * self._longest)
+        self._part = bytearray(min(size, at_once))
         self._part[:count] = data[start:]
         self._size = size
         self._filled = count
-        self._is_command = is_command
+        self._is_command = flags & COMMAND != 0
 
     def _fill(self, data: bytes, messages: list[Batch]) -> int:
         """Go on with the frame that was begun; how many bytes of `data` belong to it."""
@@ -284,6 +320,7 @@ class Peer:
         part = self._part
         assert part is not None
         self._part = None
+        self._longest = max(self._longest, self._size)
         return bytes(part) if self._size < READ_IN_PLACE else memoryview(part)
 
     # --- commands ---
@@ -297,11 +334,11 @@ class Peer:
         if name == "ERROR":
             # No answer: it would be one to the answer of the other.
             reason = data[1 : 1 + data[0]] if data else b""
-            self._end(f"refused by the peer: {_printable(reason.decode('latin-1')).decode()}")
+            self._end(f"refused by the peer: {_shown(reason)}")
         elif not self.is_ready:
             if name != "READY":
                 raise _WrongError(f"the command {name} came before READY")
-            self._take(socket_type(data))
+            self._take(_socket_type(data))
         elif name == "READY":
             raise _WrongError("READY came twice")
         elif name == "PING":
@@ -310,15 +347,15 @@ class Peer:
             context = data[2:]
             if len(data) < 2 or len(context) > LONGEST_CONTEXT:
                 raise _WrongError(f"a PING of {len(data)} bytes; it has 2 to {2 + LONGEST_CONTEXT}")
-            self._out += _command(b"PONG", context)
+            self.output += _command(b"PONG", context)
         # Others mean nothing to sockets of these types (SUBSCRIBE), or are of a later version.
 
     def _take(self, peer: str) -> None:
         if peer not in self._takes:
             takes = " or ".join(sorted(self._takes))
-            raise _WrongError(f"the socket is a {peer or 'nameless one'}; use a {takes}")
+            raise _WrongError(f"Socket-Type is {peer or 'not said'}; this socket takes {takes}")
         if self._as_server:
-            self._out += self._ready()
+            self.output += self._ready()
         self.is_ready = True
 
 
@@ -328,9 +365,9 @@ def _command(name: bytes, data: bytes) -> bytes:
     return b"".join((head, bytes((len(name),)), name, data))
 
 
-def _printable(text: str) -> bytes:
-    """The text as VCHAR and spaces."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:LONGEST_REASON]).encode()
+def _shown(text: bytes) -> str:
+    """What a peer says, as an ERROR and a log can hold it."""
+    return "".join(chr(c) if 0x20 <= c < 0x7F else "?" for c in text[:LONGEST_REASON])
 
 
 def _split(body: bytes) -> tuple[str, bytes]:
@@ -338,10 +375,10 @@ def _split(body: bytes) -> tuple[str, bytes]:
     end = 1 + body[0] if body else 0
     if end < 2 or end > len(body):
         raise _WrongError("a command without a name")
-    return _printable(body[1:end].decode("latin-1")).decode(), body[end:]
+    return _shown(body[1:end]), body[end:]
 
 
-def socket_type(metadata: bytes) -> str:
+def _socket_type(metadata: bytes) -> str:
     """The Socket-Type of a READY; other properties are ignored."""
     found = ""
     at = 0
@@ -352,47 +389,37 @@ def socket_type(metadata: bytes) -> str:
         if name_end == at + 1 or end > len(metadata):
             raise _WrongError("READY has a property without a name or an end")
         if metadata[at + 1 : name_end].lower() == b"socket-type":
-            found = _printable(metadata[start:end].decode("latin-1")).decode()
+            found = _shown(metadata[start:end])
         at = end
     return found
 
 
-def check_greeting(data: bytes) -> None:
+def _check_greeting(data: bytes) -> None:
     """Judge what is there of a greeting."""
     if not data:
         return
     if data[0] != 0xFF:
         _check_stranger(data)
     elif len(data) > 9 and not data[9] & 1:
-        raise _WrongError("the peer speaks ZMTP 1.0 (libzmq 2); use libzmq 4 or newer")
+        raise _WrongError(_TOO_OLD.format("1.0 (libzmq 2)"))
     elif len(data) > 10 and data[10] < 3:
-        raise _WrongError("the peer speaks ZMTP 2.0 (libzmq 3); use libzmq 4 or newer")
+        raise _WrongError(_TOO_OLD.format("2.0 (libzmq 3)"))
     elif len(data) >= 32:
         mechanism = data[12:32].rstrip(b"\0")
         if mechanism != b"NULL":
-            shown = _printable(mechanism.decode("latin-1")).decode()
-            raise _WrongError(f"the peer wants the mechanism {shown}; this socket has NULL only")
+            raise _WrongError(f"the peer wants {_shown(mechanism)}; this socket knows NULL only")
 
 
 def _check_stranger(data: bytes) -> None:
     if len(data) < 2:
         return
-    if data[1] < 2:
-        raise _WrongError("the peer speaks ZMTP 1.0 (libzmq 2); use libzmq 4 or newer")
+    if data[0] and not data[1]:
+        # The size of a frame and its flags: an identity, most likely none.
+        raise _WrongError(_TOO_OLD.format("1.0 (libzmq 2)"))
     if data[1] == 3 and data[0] in (0x15, 0x16):
         raise _WrongError("the peer speaks TLS; this is a ZeroMQ socket without encryption")
     if len(data) < 4:
         return
-    if data[:4] in (
-        b"GET ",
-        b"HEAD",
-        b"POST",
-        b"PUT ",
-        b"OPTI",
-        b"DELE",
-        b"PATC",
-        b"CONN",
-        b"HTTP",
-    ):
+    if data[:4] in _HTTP:
         raise _WrongError("the peer speaks HTTP; this is a ZeroMQ socket")
     raise _WrongError(f"the peer does not speak ZMTP: it begins with {data[:4]!a}")
