@@ -1,5 +1,6 @@
 """What whoever reaches the link can send must neither end the gateway, nor stay in it, nor disturb
-others. With and without the token: a worker that was let in may be a hostile one, too."""
+others. With and without the token: a worker that was let in may be a hostile one, too. On both
+links: that of this machine, in the gateway's own loop, and that of libzmq for other machines."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tests.e2e.observer import Observer
 from tests.e2e.remote import Keys, RemoteWorker, endpoint, gateway, remote_workers_ready
 from tests.e2e.serving import Serving, has_traceback, linux
 from tests.running import wsraw
-from wsraw.link.batches import LARGEST_REMOTE_BATCH
+from wsraw.link.batches import LARGEST_BATCH, LARGEST_REMOTE_BATCH
 from wsraw.link.records import decode_value, encode
 
 pytestmark = linux
@@ -29,13 +30,18 @@ GROWTH = 48 * MIB
 """What allocators keep. The attacks send several times as much."""
 
 
+LINKS = {"local": LARGEST_BATCH, "remote": LARGEST_REMOTE_BATCH}
+"""The links of a gateway, and the longest batch of each."""
+
+
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Serving]:
     with gateway(workers=2) as serving:
         # The first of each kind make buffers and pools what they stay.
-        for attack in ATTACKS:
-            with Attacker(serving) as attacker:
-                attack(attacker, random.Random(0))
+        for link in LINKS:
+            for attack in ATTACKS:
+                with Attacker(serving, link) as attacker:
+                    attack(attacker, random.Random(0))
         yield serving
         assert len(serving.run.pids()) == 3, f"somebody had to be started again\n{serving}"
 
@@ -43,9 +49,11 @@ def serving() -> Iterator[Serving]:
 class Attacker:
     """Sockets to the link, and what to say to be let in."""
 
-    def __init__(self, serving: Serving) -> None:
-        self.endpoint = endpoint(serving)
+    def __init__(self, serving: Serving, link: str = "remote") -> None:
         assert serving.folder is not None
+        local = f"ipc://{serving.folder / 'link.sock'}"
+        self.endpoint = local if link == "local" else endpoint(serving)
+        self.largest_batch = LINKS[link]
         self.token = (serving.folder / "token").read_text().strip()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
@@ -66,6 +74,18 @@ class Attacker:
         sock.connect(self.endpoint)
         self._sockets.append(sock)
         return sock
+
+    def connect_plainly(self) -> socket.socket:
+        """A socket without ZeroMQ."""
+        scheme, _, address = self.endpoint.partition("://")
+        if scheme == "ipc":
+            sock = socket.socket(socket.AF_UNIX)
+            # With a timeout it would not wait for room in the queue.
+            sock.connect(address)
+            sock.settimeout(DEADLINE)
+            return sock
+        host, _, port = address.rpartition(":")
+        return socket.create_connection((host, int(port)), DEADLINE)
 
     def hello(self, **changes: Any) -> list[Any]:
         # In a pool of its own: the honest clients are for honest workers.
@@ -179,11 +199,11 @@ def deep_nesting(attacker: Attacker, rng: random.Random) -> None:
 
 
 def batches_too_large(attacker: Attacker, rng: random.Random) -> None:
-    """libzmq cuts the link."""
+    """The gateway cuts the link."""
     monitored, _ = attacker.enter()
-    attacker.say(monitored, bytes(LARGEST_REMOTE_BATCH + 1))
+    attacker.say(monitored, bytes(attacker.largest_batch + 1))
     sock, session = attacker.enter()
-    attacker.say(sock, encode([session, ["send", 1, bytes(LARGEST_REMOTE_BATCH - 100)]]))
+    attacker.say(sock, encode([session, ["send", 1, bytes(attacker.largest_batch - 100)]]))
     attacker.until_read(sock, session)
 
 
@@ -268,10 +288,9 @@ def many_sessions(attacker: Attacker, rng: random.Random) -> None:
 
 
 def zmtp_garbage(attacker: Attacker, rng: random.Random) -> None:
-    host, _, port = attacker.endpoint.removeprefix("tcp://").rpartition(":")
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
     for n in range(200):
-        sock = socket.create_connection((host, int(port)), DEADLINE)
+        sock = attacker.connect_plainly()
         what = (
             rng.randbytes(rng.randrange(200)),
             greeting[: rng.randrange(64)],
@@ -304,14 +323,17 @@ ATTACKS: list[Attack] = [
 ]
 
 
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
-def test_a_hostile_worker_leaves_nothing_behind(serving: Serving, attack: Attack) -> None:
+def test_a_hostile_worker_leaves_nothing_behind(
+    serving: Serving, attack: Attack, link: str
+) -> None:
     gateway_pid = serving.gateway
     eventually(lambda: serving.descriptors() < 60, "the attack before to be over")
     descriptors, memory = serving.descriptors(), serving.rss()
     with Observer(serving) as observer:
         for n in range(2):
-            with Attacker(serving) as attacker:
+            with Attacker(serving, link) as attacker:
                 attack(attacker, random.Random(n))
         echoes = observer.echoes
         eventually(lambda: observer.echoes > echoes + 10, "the observer to be served")
@@ -328,16 +350,18 @@ def test_a_hostile_worker_leaves_nothing_behind(serving: Serving, attack: Attack
     assert [worker["state"] for worker in seen["workers"]] == ["ready", "ready"]
 
 
-def test_the_log_names_hostile_workers_and_is_not_flooded(serving: Serving) -> None:
+@pytest.mark.parametrize("link", LINKS)
+def test_the_log_names_hostile_workers_and_is_not_flooded(serving: Serving, link: str) -> None:
     before = len(serving.run.lines)
-    with Attacker(serving) as attacker:
+    with Attacker(serving, link) as attacker:
         for n in range(3):
             garbage(attacker, random.Random(n))
         sock, session = attacker.enter()
         attacker.say(sock, encode([session, *[["send", 5, b"x"]] * 500]))
         attacker.until_read(sock, session)
     lines = [line for line in serving.run.lines[before:] if re.search("error|warning", line)]
-    assert any(re.search(r"worker \w+ \(at 127\.0\.0\.1\)", line) for line in lines) or any(
+    where = r"\(at 127\.0\.0\.1\)" if link == "remote" else r"\w"
+    assert any(re.search(rf"worker \w+ {where}", line) for line in lines) or any(
         "more such lines were left out" in line for line in serving.run.lines
     )
     assert len(lines) < 60
