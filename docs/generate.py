@@ -31,7 +31,7 @@ from wsraw.supervisor.processes import process
 from wsraw.supervisor.run_folder import folder
 from wsraw.tools.conform.verdicts import RULES
 from wsraw.workers.reporting import ration
-from wsraw.workers.shells import link_socket, shell
+from wsraw.workers.shells import remote_dealer, shell
 
 DOCS: Final = Path(__file__).resolve().parent
 
@@ -220,14 +220,14 @@ NUMBERS: Final = {
     "batch-bytes-remote": size(batches.LARGEST_REMOTE_BATCH),
     "batch-records": f"{records.MOST_RECORDS:,}",
     "batch-wrong": f"{records.MOST_WRONG}",
-    "bye-linger": f"{link_socket.BYE_LINGER} ms",
+    "bye-linger": f"{remote_dealer.BYE_LINGER} ms",
     "come-back": f"{sessions.COME_BACK:g} s",
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{window.FIRST_WINDOW}",
-    "heartbeat": f"{link_socket.HEARTBEAT // 1000} s",
-    "heartbeat-expiry": f"{link_socket.HEARTBEAT_EXPIRY // 1000} s",
+    "heartbeat": f"{remote_dealer.HEARTBEAT // 1000} s",
+    "heartbeat-expiry": f"{remote_dealer.HEARTBEAT_EXPIRY // 1000} s",
     "hello-bytes": size(sessions.LONGEST_HELLO),
     "id-range": f"{worker.ID_RANGE}",
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",

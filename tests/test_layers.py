@@ -206,7 +206,7 @@ def test_few_modules_of_each_process_import_zmq() -> None:
         "supervisor.control.client",
         "supervisor.control.link",
         "tools.conform.router",
-        "workers.shells.link_socket",
+        "workers.shells.remote_dealer",
     ]
     assert sorted(users) == doors
 
@@ -369,6 +369,8 @@ NO_MIRROR = {
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",
     "workers.shells.asyncio_shell": "testing/test_app.py",
+    # What all of them have in common.
+    "workers.shells.dealer": "workers/shells/test_remote_dealer.py",
 }
 """Module → where it is tested, if no file of tests has its name."""
 

@@ -28,9 +28,8 @@ from wsraw.link.worker_end import WorkerEnd
 from wsraw.runtime.link.bell import Bell
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
-from wsraw.workers.shells.link_socket import Dealer
 from wsraw.workers.shells.plain_shell import PlainShell
-from wsraw.workers.shells.shell import Stopper
+from wsraw.workers.shells.shell import Stopper, connect
 
 TOKEN = "t" * 32
 HELLO = frame(0x81, b"hello")
@@ -76,7 +75,7 @@ class Worker:
 
     def run(self) -> None:
         runtime = Runtime(self.link, self.handlers, "close", threading.get_ident)
-        dealer = Dealer(self.endpoint, self.bell)
+        dealer = connect(self.endpoint, self.bell)
         PlainShell(runtime, dealer, self.stopper).run()
         self.bell.close()
 

@@ -93,7 +93,7 @@ def worker(
     if found.file is None:
         return _become(found.words, endpoint, token, pool, keys)
     from wsraw.workers import process
-    from wsraw.workers.shells.link_socket import LinkKeys
+    from wsraw.workers.shells.dealer import LinkKeys
 
     link_keys = LinkKeys(*keys) if keys is not None else None
     launch.unblock_signals()

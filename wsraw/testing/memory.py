@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import select
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from wsraw.runtime.link.bell import Bell
-from wsraw.workers.shells.link_socket import Dealer
 
 
-class MemoryDealer(Dealer):
+class MemoryDealer:
     """Both ends of a link, without a socket."""
 
     def __init__(self, identity: bytes) -> None:
-        # Without super().__init__, which makes a socket.
         self.endpoint = "memory"
         self.bell = Bell()
         self.identity = identity
@@ -23,19 +23,12 @@ class MemoryDealer(Dealer):
         """Batches for the gateway."""
         self._inbox: deque[bytes] = deque()
         self._arrival = Bell()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, batch: bytes) -> None:
         """Send as the gateway."""
         self._inbox.append(batch)
         self._arrival.ring()
-
-    @property
-    def fd(self) -> int:
-        """A descriptor that is readable when a batch has come."""
-        return self._arrival.reader
-
-    def is_readable(self) -> bool:
-        return bool(self._inbox)
 
     def is_connected(self) -> bool:
         return True
@@ -47,6 +40,25 @@ class MemoryDealer(Dealer):
     def send(self, batch: bytes) -> bool:
         self.sent.append(batch)
         return True
+
+    def wait(self, seconds: float, *, to_send: bool = False) -> bool:
+        timeout = None if seconds == float("inf") else seconds
+        ready, _, _ = select.select([self._arrival.reader, self.bell.reader], [], [], timeout)
+        if self.bell.reader in ready:
+            self.bell.quiet()
+        return bool(self._inbox)
+
+    def attach(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], object]) -> None:
+        self._loop = loop
+        loop.add_reader(self._arrival.reader, ready)
+
+    def detach(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._arrival.reader)
+            self._loop = None
+
+    def forked(self) -> None:
+        self.close()
 
     def close(self, *, after_bye: bool = False) -> None:
         self.bell.close()

@@ -37,8 +37,8 @@ from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
 from wsraw.workers.shells.asyncio_shell import AsyncioShell
-from wsraw.workers.shells.link_socket import Dealer, LinkKeys
-from wsraw.workers.shells.shell import Stopper
+from wsraw.workers.shells.dealer import LinkKeys
+from wsraw.workers.shells.shell import Stopper, connect
 
 T = TypeVar("T")
 
@@ -251,7 +251,7 @@ class Worker:
         )
         bell = Bell()
         try:
-            dealer = Dealer(endpoint, bell, self._keys)
+            dealer = connect(endpoint, bell, self._keys)
         except OSError:
             bell.close()
             raise

@@ -33,8 +33,8 @@ from wsraw.workers.reporting.ration import Ration, place_of
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime, log_exception, log_left_out
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Dealer, LinkKeys
-from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper
+from wsraw.workers.shells.dealer import LinkKeys
+from wsraw.workers.shells.shell import LEAVE_WITHIN, Shell, Stopper, connect
 
 ORPHAN_GRACE: Final = 5.0
 """Seconds that a handler may still run when the supervisor is gone."""
@@ -93,7 +93,7 @@ def main(
     stopper.in_session = lambda: runtime.is_ready
     api.install(runtime, stopper.call_soon)
     try:
-        dealer = Dealer(endpoint, bell, keys)
+        dealer = connect(endpoint, bell, keys)
     except OSError as error:
         print(f"cannot connect to {endpoint}: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_ENDPOINT

@@ -22,9 +22,8 @@ from wsraw.workers import api
 from wsraw.workers.loading.handlers import Handlers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import plain_shell
-from wsraw.workers.shells.link_socket import Dealer
 from wsraw.workers.shells.plain_shell import PlainShell
-from wsraw.workers.shells.shell import Stopper
+from wsraw.workers.shells.shell import Stopper, connect
 
 CON = 1 << 36 | 1
 
@@ -56,7 +55,7 @@ class Linked:
         handlers = Handlers(SimpleNamespace(on_message=lambda msg, con: self.handle(msg, con)))
         runtime = Runtime(link, handlers, "close", threading.get_ident)
         api.install(runtime, self.stopper.call_soon)
-        PlainShell(runtime, Dealer(self.endpoint, bell), self.stopper).run()
+        PlainShell(runtime, connect(self.endpoint, bell), self.stopper).run()
         bell.close()
 
     def give(self, count: int) -> None:

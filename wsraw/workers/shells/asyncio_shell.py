@@ -1,8 +1,4 @@
-"""I/O. Async handlers on an asyncio loop: many connections at once, one event at a time for each.
-
-ZeroMQ's descriptor is edge-triggered. So everything is received at once, and the socket is checked
-again after each send.
-"""
+"""I/O. Async handlers on an asyncio loop: many connections, one event of each at a time."""
 
 from __future__ import annotations
 
@@ -19,14 +15,14 @@ from wsraw.workers.connection import Connection
 from wsraw.workers.loading.handlers import Timer, start_timers
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Dealer
+from wsraw.workers.shells.dealer import Dealer
 from wsraw.workers.shells.shell import LAST_BATCH, SEND_AFTER, WARN_AFTER, Shell, Stopper
 
 BATCHES_PER_TURN: Final = 16
 """Batches received before other callbacks of the loop run."""
 
-RETRY_SEND: Final = 0.05
-"""Seconds until a batch that the gateway did not take is sent again."""
+RETRY_LAST: Final = 0.05
+"""Seconds between two attempts to send the last batch."""
 
 
 class AsyncioShell(Shell):
@@ -84,7 +80,7 @@ class AsyncioShell(Shell):
         self.runtime.passes = self._passes
         bell = self.dealer.bell
         loop.add_reader(bell.reader, self._handle_bell)
-        loop.add_reader(self.dealer.fd, self._handle_readable)
+        self.dealer.attach(loop, self._handle_readable)
         warning = loop.call_later(WARN_AFTER, self.warn_if_alone)
         try:
             await self._until_over()
@@ -94,7 +90,7 @@ class AsyncioShell(Shell):
             self._is_closed = self._is_cancelling = True
             for handle in self._timers.values():
                 handle.cancel()
-            loop.remove_reader(self.dealer.fd)
+            self.dealer.detach()
             loop.remove_reader(bell.reader)
 
     async def _until_over(self) -> None:
@@ -118,7 +114,7 @@ class AsyncioShell(Shell):
         while self._unsent is not None and loop.time() < give_up:
             if self.stop_if_abandoned():
                 break
-            await asyncio.sleep(RETRY_SEND)
+            await asyncio.sleep(RETRY_LAST)
             self._send()
 
     @property
@@ -308,12 +304,8 @@ class AsyncioShell(Shell):
         while (batch := self._unsent or self.runtime.link.data_to_send()) is not None:
             self._unsent = batch
             if not self.dealer.send(batch):
-                self._send_due = True
-                self._loop.call_later(RETRY_SEND, self._send)
                 break
             self._unsent = None
-        if self.dealer.is_readable():
-            self._loop.call_soon(self._handle_readable)
         self.turned()
 
 

@@ -15,7 +15,7 @@ from wsraw.workers.loading.handlers import offer
 from wsraw.workers.reporting.worker_log import log
 from wsraw.workers.runtime import Runtime
 from wsraw.workers.shells import fork
-from wsraw.workers.shells.link_socket import Dealer
+from wsraw.workers.shells.dealer import Dealer, LinkKeys
 
 SEND_AFTER: Final = 0.001
 """Seconds that an ack may wait for further handlers, so that the worker does not look stuck."""
@@ -43,6 +43,14 @@ EXIT_STOPPED: Final = 0
 EXIT_START_FAILED: Final = 1
 EXIT_REJECTED: Final = 4
 """The gateway has rejected this worker."""
+
+
+def connect(endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> Dealer:
+    """A DEALER for that endpoint, which begins to connect. Raises OSError if it is invalid."""
+    # Imported here, as libzmq takes 20 ms.
+    from wsraw.workers.shells.remote_dealer import RemoteDealer
+
+    return RemoteDealer(endpoint, bell, keys)
 
 
 class Stopper:

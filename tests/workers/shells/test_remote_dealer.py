@@ -1,4 +1,4 @@
-"""The socket, a real one."""
+"""The socket of libzmq, a real one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zmq
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.runtime.link.bell import Bell
-from wsraw.workers.shells.link_socket import Dealer
+from wsraw.workers.shells.remote_dealer import RemoteDealer
 
 
 class Ends:
@@ -20,7 +20,7 @@ class Ends:
         self.router.setsockopt(zmq.LINGER, 0)
         self.router.bind("tcp://127.0.0.1:*")
         self.bell = Bell()
-        self.dealer = Dealer(self.router.getsockopt_string(zmq.LAST_ENDPOINT), self.bell)
+        self.dealer = RemoteDealer(self.router.getsockopt_string(zmq.LAST_ENDPOINT), self.bell)
 
     def probe(self) -> bytes:
         # The probe leaves when the dealer's thread looks at its socket.
@@ -102,5 +102,5 @@ def test_nothing_is_queued_for_a_gateway_that_is_away(ends: Ends) -> None:
 def test_an_invalid_endpoint_is_refused() -> None:
     bell = Bell()
     with pytest.raises(OSError):
-        Dealer("nonsense", bell)
+        RemoteDealer("nonsense", bell)
     bell.close()

@@ -1,16 +1,21 @@
-"""I/O. The worker's ZeroMQ socket."""
+"""I/O. The worker's DEALER over libzmq."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import zmq
 
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, READ_IN_PLACE
 from wsraw.runtime.link.bell import Bell
+from wsraw.workers.shells.dealer import LinkKeys
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 BATCHES_HELD: Final = 100
 """Batches that ZeroMQ may queue; the window bounds the events in them long before."""
@@ -29,16 +34,12 @@ CONNECT_TIMEOUT: Final = 5000
 """Milliseconds for TCP, and again for the ZMTP handshake, before the next try."""
 
 
-class LinkKeys(NamedTuple):
-    """CURVE keys in Z85."""
-
-    secret: str
-    gateway: str
-    """The gateway's public key, which proves who it is."""
+RETRY_SEND: Final = 0.05
+"""Seconds until a batch that could not be sent may be tried again."""
 
 
-class Dealer:
-    """A DEALER socket connected to the gateway; libzmq reconnects it forever by itself."""
+class RemoteDealer:
+    """A DEALER socket of libzmq, which reconnects it."""
 
     def __init__(self, endpoint: str, bell: Bell, keys: LinkKeys | None = None) -> None:
         """Raises OSError for an invalid endpoint."""
@@ -46,6 +47,9 @@ class Dealer:
         self._socket = self._context.socket(zmq.DEALER)
         self.bell = bell
         self.endpoint = endpoint
+        self._loop: AbstractEventLoop | None = None
+        self._ready: Callable[[], object] = lambda: None
+        self._retry_due = False
         # No routing id of our own, as two equal ones would clash.
         for option, value in (
             # With IMMEDIATE nothing is queued without a gateway, so stale batches vanish; the probe
@@ -78,14 +82,8 @@ class Dealer:
             self.close()
             raise OSError(error.errno, error.strerror) from None
 
-    @property
-    def fd(self) -> int:
-        """Descriptor for add_reader. Edge-triggered; see `is_readable`."""
-        return int(self._socket.getsockopt(zmq.FD))
-
     def is_readable(self) -> bool:
-        """Whether a batch is waiting. Check it before every sleep at `fd`, also after sends, which
-        may consume the edge of an arrival."""
+        """Whether a batch is waiting."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def is_connected(self) -> bool:
@@ -105,8 +103,18 @@ class Dealer:
         try:
             self._socket.send(batch, zmq.NOBLOCK, copy=len(batch) < COPIED_BELOW)
         except zmq.Again:
+            if self._loop is not None and not self._retry_due:
+                self._retry_due = True
+                self._loop.call_later(RETRY_SEND, self._retry)
             return False
+        if self._loop is not None and self.is_readable():
+            # The descriptor is edge-triggered, and a send may consume the edge of an arrival.
+            self._loop.call_soon(self._ready)
         return True
+
+    def _retry(self) -> None:
+        self._retry_due = False
+        self._ready()
 
     def wait(self, seconds: float, *, to_send: bool = False) -> bool:
         """Wait until a batch can be received (or sent), the bell rings, or time is up. True if
@@ -122,6 +130,20 @@ class Dealer:
             else:
                 readable = bool(what & zmq.POLLIN)
         return readable
+
+    def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
+        """Have the loop call `ready` whenever a batch may have come, or room for one to send. It
+        must receive all there is, as the descriptor is edge-triggered."""
+        self._loop, self._ready = loop, ready
+        loop.add_reader(self._descriptor(), ready)
+
+    def detach(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._descriptor())
+            self._loop = None
+
+    def _descriptor(self) -> int:
+        return int(self._socket.getsockopt(zmq.FD))
 
     def forked(self) -> None:
         """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
