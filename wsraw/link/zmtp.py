@@ -5,7 +5,7 @@ NULL; peers that speak 3.0 are served too. A message is one frame, as a batch is
 
 ::
 
-    greeting   FF, 8 bytes, 7F, version 3.1, "NULL" in 20 bytes, 32 bytes of zeros
+    greeting   FF, 8 bytes, 7F, version 3 and 1, "NULL" in 20 bytes, 32 bytes of zeros
     frame      flags, size (1 byte; 8 with LONG), body
     command    a frame with the flag COMMAND: size of its name, name, data
 
@@ -24,8 +24,14 @@ MORE: Final = 1
 LONG: Final = 2
 COMMAND: Final = 4
 
+SIGNATURE: Final = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"
+"""The beginning of a greeting, from which each peer can tell whether it speaks our version. One of
+ZMTP 1.0 takes it for an identity, and answers with its own. The rest follows when that of the peer
+has come, as libzmq has it: otherwise some would close the connection before they say who they are.
+"""
+
 GREETING_SIZE: Final = 64
-GREETING: Final = (b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL").ljust(GREETING_SIZE, b"\0")
+GREETING: Final = (SIGNATURE + b"\x01NULL").ljust(GREETING_SIZE, b"\0")
 
 COMMAND_LIMIT: Final = 8192
 """Bytes of a command that a peer may send. READY is the longest: a name or two, an identity of 255
@@ -64,6 +70,10 @@ class _WrongError(Exception):
     """The peer has broken the protocol; says how."""
 
 
+class _RefusedError(Exception):
+    """The peer says that we have."""
+
+
 class Peer:
     """One end of a connection: bytes in, messages and bytes out.
 
@@ -87,7 +97,7 @@ class Peer:
         self._type = socket_type
         self._takes = takes
         self._as_server = as_server
-        self.output = GREETING
+        self.output = SIGNATURE
         """What `data_to_send` will return: after the handshake nothing but PONG and ERROR."""
         self._greeted = False
         self._head = b""
@@ -200,6 +210,8 @@ class Peer:
             self._read(data, at, messages)
         except _WrongError as error:
             self.fail(str(error))
+        except _RefusedError as error:
+            self._end(str(error))
         self._between = (
             self.is_ready
             and not self.why
@@ -211,11 +223,15 @@ class Peer:
         return messages
 
     def _read(self, data: bytes, at: int, messages: list[Batch]) -> None:
-        if self._head:
+        known = len(self._head)
+        if known:
             data = self._head + data
             self._head = b""
         if not self._greeted:
-            _check_greeting(data)
+            _check_signature(data)
+            if known < len(SIGNATURE) <= len(data):
+                self.output += GREETING[len(SIGNATURE) :]
+            _check_mechanism(data)
             if len(data) < GREETING_SIZE:
                 self._head = data
                 return
@@ -231,7 +247,7 @@ class Peer:
         for _ in range(ODD_FRAMES + 1):
             if self.is_ready and not self._frames:
                 at = self._whole(data, at, messages)
-            if at == len(data) or self.why:
+            if at == len(data):
                 return
             at = self._frame(data, at, messages)
         raise _WrongError(
@@ -243,6 +259,8 @@ class Peer:
         flags = data[at]
         if flags > 7:
             raise _WrongError(f"a frame begins with the byte {flags:#04x}: this is not ZMTP")
+        if flags & COMMAND and flags & MORE:
+            raise _WrongError("a command has the flag MORE")
         start = at + (9 if flags & LONG else 2)
         end = len(data)
         if start > end:
@@ -251,8 +269,6 @@ class Peer:
         size = int.from_bytes(data[at + 1 : start], "big")
         stop = start + size
         if flags & COMMAND:
-            if flags & MORE:
-                raise _WrongError("a command has the flag MORE")
             if size > COMMAND_LIMIT:
                 raise _WrongError(f"a command of {size:,} bytes; the limit is {COMMAND_LIMIT:,}")
             if stop <= end:
@@ -332,10 +348,9 @@ class Peer:
     def _obey(self, body: bytes) -> None:
         name, data = _split(body)
         if name == "ERROR":
-            # No answer: it would be one to the answer of the other.
             reason = data[1 : 1 + data[0]] if data else b""
-            self._end(f"refused by the peer: {_shown(reason)}")
-        elif not self.is_ready:
+            raise _RefusedError(f"refused by the peer: {_shown(reason)}")
+        if not self.is_ready:
             if name != "READY":
                 raise _WrongError(f"the command {name} came before READY")
             self._take(_socket_type(data))
@@ -353,7 +368,7 @@ class Peer:
     def _take(self, peer: str) -> None:
         if peer not in self._takes:
             takes = " or ".join(sorted(self._takes))
-            raise _WrongError(f"Socket-Type is {peer or 'not said'}; this socket takes {takes}")
+            raise _WrongError(f"Socket-Type is {peer or 'missing'}, and must be {takes}")
         if self._as_server:
             self.output += self._ready()
         self.is_ready = True
@@ -386,28 +401,33 @@ def _socket_type(metadata: bytes) -> str:
         name_end = at + 1 + metadata[at]
         start = name_end + 4
         end = start + int.from_bytes(metadata[name_end:start], "big")
-        if name_end == at + 1 or end > len(metadata):
-            raise _WrongError("READY has a property without a name or an end")
+        if name_end == at + 1:
+            raise _WrongError("READY has a property without a name")
+        if end > len(metadata):
+            raise _WrongError("READY ends in the middle of a property")
         if metadata[at + 1 : name_end].lower() == b"socket-type":
             found = _shown(metadata[start:end])
         at = end
     return found
 
 
-def _check_greeting(data: bytes) -> None:
-    """Judge what is there of a greeting."""
-    if not data:
-        return
-    if data[0] != 0xFF:
+def _check_signature(data: bytes) -> None:
+    """Judge what is there of a greeting, up to the version."""
+    if data and data[0] != 0xFF:
         _check_stranger(data)
     elif len(data) > 9 and not data[9] & 1:
         raise _WrongError(_TOO_OLD.format("1.0 (libzmq 2)"))
     elif len(data) > 10 and data[10] < 3:
         raise _WrongError(_TOO_OLD.format("2.0 (libzmq 3)"))
-    elif len(data) >= 32:
-        mechanism = data[12:32].rstrip(b"\0")
-        if mechanism != b"NULL":
-            raise _WrongError(f"the peer wants {_shown(mechanism)}; this socket knows NULL only")
+
+
+def _check_mechanism(data: bytes) -> None:
+    mechanism = data[12:32].rstrip(b"\0")
+    if len(data) >= 32 and mechanism != b"NULL":
+        name = _shown(mechanism)
+        raise _WrongError(
+            f"the peer wants the mechanism {name}, and this socket has NULL: leave out the keys"
+        )
 
 
 def _check_stranger(data: bytes) -> None:
