@@ -361,7 +361,7 @@ NO_MIRROR = {
     "tools.conform.session": "tools/conform/test_run.py",
     "tools.drill.load.schedule": "tools/drill/load/test_load.py",
     **dict.fromkeys(
-        [f"tools.drill.target.{name}" for name in ("child", "control", "echo", "run")],
+        [f"tools.drill.target.{name}" for name in ("child", "echo")],
         "tools/drill/test_drill.py",
     ),
     "workers.embedded_asyncio": "e2e/test_embedded.py",

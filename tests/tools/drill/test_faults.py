@@ -27,9 +27,13 @@ class Sleepers(RunControl):
         self.bystander = subprocess.Popen(["sleep", "600"])
         self.reloads = 0
         self.refuses = False
+        self.unproved = 0
 
     def workers(self) -> Sequence[int]:
         return [process.pid for process in self.processes if process.poll() is None]
+
+    def proved(self) -> Sequence[int]:
+        return [pid for pid in self.workers() if pid != self.unproved]
 
     def reload(self) -> None:
         if self.refuses:
@@ -73,6 +77,15 @@ def test_workers_are_killed_until_none_is_left(sleepers: Sleepers) -> None:
     assert faults.kills >= 4
     assert sleepers.bystander.poll() is None
     assert faults.failures == []
+
+
+def test_workers_that_have_handled_nothing_are_not_killed(sleepers: Sleepers) -> None:
+    sleepers.unproved = sleepers.processes[0].pid
+    faults = FaultInjection(plan(kill_every=0.01), sleepers)
+    faults.start()
+    eventually(lambda: not sleepers.proved(), "all others to be killed")
+    faults.stop()
+    assert sleepers.workers() == [sleepers.unproved]
 
 
 def test_stopped_workers_are_continued_after_a_while(sleepers: Sleepers) -> None:

@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from wsraw.tools.drill.plan import DrillError, Plan
@@ -87,10 +87,10 @@ class FaultInjection:
                 self.failures.append(str(error))
 
     def _kill(self) -> None:
-        self.kills += self._signal(self._choose(), KILL)
+        self.kills += self._signal(self._choose(self._target.proved()), KILL)
 
     def _suspend(self) -> None:
-        pid = self._choose()
+        pid = self._choose(self._target.workers())
         if not self._signal(pid, signal.SIGSTOP):
             return
         self.stops += 1
@@ -113,8 +113,8 @@ class FaultInjection:
         self._target.reload()
         self.reloads += 1
 
-    def _choose(self) -> int:
-        workers = self._target.workers()
+    @staticmethod
+    def _choose(workers: Sequence[int]) -> int:
         return random.choice(workers) if workers else 0
 
     def _signal(self, pid: int, number: int) -> bool:

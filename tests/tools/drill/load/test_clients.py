@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 
-from tests.tools.drill.faulty import GUID, frame
-from wsraw.tools.drill.load.clients import Client
+import pytest
+
+from tests.tools.drill.faulty import GUID, faulty, frame
+from wsraw.tools.drill.figures import Figures
+from wsraw.tools.drill.load.clients import Client, HangClient, VerifiedClient
+from wsraw.tools.drill.load.schedule import Schedule
 
 CLOSE = frame(8, (1011).to_bytes(2) + b"its worker died")
 
@@ -31,3 +36,38 @@ def test_a_close_frame_that_comes_with_the_answer_ends_a_connection_that_was_ope
             assert await client.ended == "1011 its worker died"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["websocket", "raw"])
+@pytest.mark.parametrize("messages", [0, 1])
+def test_a_worker_must_know_of_a_client_that_has_sent_something(kind: str, messages: int) -> None:
+    """One that comes and goes while there is no worker is forgotten."""
+
+    async def main(port: int) -> None:
+        schedule = Schedule(1, 10.0, 1.0)
+        client = VerifiedClient(("127.0.0.1", port), kind, 0, 64, schedule, Figures())
+        assert await client.connect() == ""
+        for _ in range(messages):
+            client.send_next(time.monotonic())
+        client.close()
+        await client.ended
+        assert client.end("", looks_lost=False).is_known is bool(messages)
+
+    with faulty() as port:
+        asyncio.run(main(port))
+
+
+def test_a_worker_must_know_of_a_client_that_has_made_it_hang() -> None:
+    async def main(port: int) -> None:
+        client = HangClient(("127.0.0.1", port), 1.0)
+        client.start(0.0)
+        for sends in (True, False):
+            assert await client.connect() == ""
+            assert client.hang(5.0) is sends
+            client.abort()
+            await client.ended
+            assert client.end("eof", looks_lost=False).is_known is sends
+            client.start(10.0)
+
+    with faulty() as port:
+        asyncio.run(main(port))

@@ -14,6 +14,8 @@ from wsraw.tools.drill.drill import drill
 from wsraw.tools.drill.load.load import Load
 from wsraw.tools.drill.plan import DrillError, Plan
 from wsraw.tools.drill.report import Report
+from wsraw.tools.drill.target.close_log import CloseLog
+from wsraw.tools.drill.target.close_records import CloseReport
 
 KINDS = pytest.mark.parametrize("kind", ["websocket", "raw"])
 SIZE = 64
@@ -164,3 +166,36 @@ def test_an_interrupt_ends_the_load_early_and_waits_for_all_answers() -> None:
         asyncio.run(load.run(interrupt_later))
     assert 0 < load.figures.sent == load.figures.answered < 800 * 600
     assert load.close_records.disconnected("at-least-once") == ({}, {})
+
+
+class SlowLog(CloseLog):
+    """Handlers report one end each time that the load looks, and the last ones never."""
+
+    def __init__(self, withheld: int) -> None:
+        self.load: Load
+        self._names: list[str] | None = None
+        self._withheld = withheld
+
+    def exists(self) -> bool:
+        return True
+
+    def read(self) -> list[CloseReport]:
+        if self._names is None:
+            self._names = [client.name for client in self.load._verified]
+        if len(self._names) <= self._withheld:
+            return []
+        return [CloseReport(self._names.pop(), "1000", "peer", "-")]
+
+
+@pytest.mark.parametrize("withheld", [0, 2])
+def test_ends_are_waited_for_while_more_of_them_are_reported(
+    withheld: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less than all reports together take.
+    monkeypatch.setattr("wsraw.tools.drill.load.load.CLOSE_TIMEOUT", 0.1)
+    log = SlowLog(withheld)
+    with faulty() as port:
+        plan = Plan(connect=f"127.0.0.1:{port}", websockets=30, raw=0, seconds=0.5, rate=100)
+        log.load = load = Load(plan, plan.address(), close_log=log)
+        asyncio.run(load.run())
+    assert load.close_records.missing == withheld

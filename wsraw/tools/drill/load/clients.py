@@ -244,8 +244,9 @@ class VerifiedClient(Client):
         answered = checker.expected > checker.first
         sent = checker.next > checker.first
         header = checker.record(checker.first)[:HEADER].decode() if answered else ""
-        # Messages that were lost with a gateway had perhaps not reached a worker.
-        is_known = answered if looks_lost else sent or self.kind != "raw"
+        # Messages that were lost with a gateway had perhaps not reached a worker. Nor has a client
+        # that sent none, if it left while there was no worker.
+        is_known = answered if looks_lost else sent
         # After a disconnection, only records that a later one has overtaken are lost.
         lost = checker.overtaken if how and how != NOT_CLOSED else checker.outstanding
         figures.lost += lost
@@ -262,6 +263,8 @@ class HangClient(Client):
         super().__init__(address, "websocket")
         self.busy = False
         """A message hangs."""
+        self._sent = False
+        """A message was sent on this connection."""
         self._every = every
         self._due = math.inf
 
@@ -275,10 +278,10 @@ class HangClient(Client):
         self._due += self._every
         if not self.is_open or self.busy:
             return False
-        self.busy = True
+        self.busy = self._sent = True
         self.send(HANG.encode(), is_text=True)
         return True
 
     def end(self, how: str, looks_lost: bool) -> ConnectionEnd:
-        self.busy = False
-        return ConnectionEnd("hang", self.name, how=how)
+        sent, self._sent, self.busy = self._sent, False, False
+        return ConnectionEnd("hang", self.name, is_known=sent, how=how)

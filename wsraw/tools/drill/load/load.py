@@ -29,6 +29,8 @@ OPEN_TIMEOUT: Final = 30.0
 ANSWER_TIMEOUT: Final = 30.0
 """Seconds without any answer after which the missing ones are lost."""
 CLOSE_TIMEOUT: Final = 15.0
+"""Seconds without any end of a connection, seen or reported, after which the missing ones are
+lost: workers are killed meanwhile, and each new one handles what it can."""
 HANG_TIMEOUT: Final = 60.0
 """Seconds after the load until the connection of the last hang must be closed."""
 
@@ -173,14 +175,21 @@ class Load:
 
     async def _close(self, tasks: dict[Client, asyncio.Task[None]]) -> None:
         self.phase = Phase.CLOSING
-        until = time.monotonic() + CLOSE_TIMEOUT * self._timeouts
-        while time.monotonic() < until:
+        timeout = CLOSE_TIMEOUT * self._timeouts
+        last, before = time.monotonic(), 0
+        while True:
             for client in self._clients:
                 client.close()
-            for report in self._close_log.read() if self._close_log is not None else ():
+            reports = self._close_log.read() if self._close_log is not None else []
+            for report in reports:
                 self.close_records.report(report)
             reported = not self.checks_closes or self.close_records.all_reported()
-            if reported and all(task.done() for task in tasks.values()):
+            ended = sum(task.done() for task in tasks.values())
+            if reported and ended == len(tasks):
+                break
+            if reports or ended > before:
+                last, before = time.monotonic(), ended
+            elif time.monotonic() >= last + timeout:
                 break
             await self._sleep()
         for client, task in tasks.items():

@@ -29,7 +29,7 @@ class ConnectionEnd:
     header: str = ""
     """What its `con.state` must be: the beginning of its first record, once that was answered."""
     is_known: bool = True
-    """Whether a worker must know of it; not that of a raw client that sent nothing."""
+    """Whether a worker must know of it; not if the client sent nothing."""
     how: str = ""
     """How it ended before its time; empty if the drill closed it."""
     cause: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,16 +27,21 @@ class RunControl:
         return data
 
     def workers(self) -> Sequence[int]:
-        """The pids of the workers that are, or were, ready.
+        """The pids of the workers that are, or were, ready."""
+        return self._pids(lambda worker: worker["state"] != "starting")
 
-        A worker that is starting holds nothing yet. To kill it would look like a handlers file that
-        crashes at once, and only make the run wait longer before each restart.
+    def proved(self) -> Sequence[int]:
+        """The pids of the workers that have handled an event.
+
+        A worker that is killed before looks like a handlers file that crashes at once: the run
+        would wait longer before each restart, and nothing would be handled where workers are
+        killed faster than they start.
         """
-        return [
-            worker["pid"]
-            for worker in self.status()["workers"]
-            if worker["pid"] and worker["state"] != "starting"
-        ]
+        return self._pids(lambda worker: worker["acked"])
+
+    def _pids(self, condition: Callable[[dict[str, Any]], object]) -> list[int]:
+        workers = self.status()["workers"]
+        return [worker["pid"] for worker in workers if worker["pid"] and condition(worker)]
 
     def gateway(self) -> int:
         """The pid of the gateway once it counts as stable, else 0: a gateway that is killed before

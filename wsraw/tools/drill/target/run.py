@@ -28,6 +28,7 @@ ORPHAN_TIMEOUT: Final = 20.0
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 60.0
 POLL_INTERVAL: Final = 0.01
+MOST_DELIVERIES: Final = 100
 LAST_LINES: Final = 30
 """Of the log, shown if the run did not start or stop as it should."""
 
@@ -128,6 +129,9 @@ def _settings(plan: Plan, folder: Path, handlers: Path) -> str:
     }
     if plan.hang_every:
         options["handler_timeout"] = plan.handler_timeout
+    else:
+        # No event kills: those whose workers are killed again and again have bad luck.
+        options["max_deliveries"] = MOST_DELIVERIES
     return settings_module.to_json(from_options(options))
 
 
