@@ -364,7 +364,6 @@ NO_MIRROR = {
         [f"tools.drill.target.{name}" for name in ("child", "echo")],
         "tools/drill/test_drill.py",
     ),
-    "workers.embedded_asyncio": "e2e/test_embedded.py",
     "workers.embedded_threads": "e2e/test_embedded.py",
     "workers.loading.print_events": "workers/loading/test_handlers.py",
     "workers.reporting.worker_log": "workers/reporting/test_output.py",

@@ -409,6 +409,41 @@ def test_sealed_batches_end_with_their_session() -> None:
     assert sent(end) is None
 
 
+@pytest.mark.parametrize("state", list(LinkState))
+def test_nothing_of_a_lost_connection_is_sent_on_the_next_one(state: LinkState) -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    for seq in (1, 2, 3):
+        end.done(filled(end, seq, 500))
+    end.started()
+    if state is N:
+        # A `who` that is not answered yet.
+        end.receive(who())
+    elif state is D:
+        drain(end)
+    elif state is G:
+        bye(end)
+    end.lost()
+    assert sent(end) is None
+    assert end.state is (G if state is G else N)
+    assert not end.session
+    end.receive(who())
+    assert [type(record) for record in sent(end) or ()] == ([] if state is G else [int, rec.Hello])
+
+
+def test_a_handler_that_returns_after_its_connection_was_lost_changes_nothing() -> None:
+    end = ready_worker()
+    returning, flushing = filled(end, 1, 500), filled(end, 2, 500)
+    end.held.add(CON)
+    end.lost()
+    assert not end.done(returning)
+    end.flush(flushing)
+    assert not end.command(rec.Send(CON, b"x"))
+    assert sent(end) is None
+    end.receive(who())
+    hello = (sent(end) or [])[1]
+    assert isinstance(hello, rec.Hello) and hello.held == [CON], "the next gateway is told of it"
+
+
 def test_what_a_handler_flushes_waits_for_the_thread_that_sends_what_is_finished() -> None:
     end = ready_worker()
     end.lock = lock = threading.Lock()

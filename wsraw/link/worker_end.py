@@ -178,6 +178,13 @@ class WorkerEnd:
         self.room = max(1, batch - ROOM_FOR_ACKS)
         self._receive_ids([welcome.first, welcome.last])
 
+    def lost(self) -> None:
+        """The connection is lost, and the session with it: nothing of it reaches another
+        gateway."""
+        self._end_session()
+        # A `who` that is not answered yet was of that gateway.
+        self._hello_due = False
+
     def _end_session(self) -> None:
         """The outboxes of handlers that still run die with their session: see `done`."""
         self.state = after(self.state, LinkStep.WHO)

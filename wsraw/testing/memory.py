@@ -37,6 +37,13 @@ class MemoryDealer:
         self._arrival.quiet()
         return self._inbox.popleft() if self._inbox else None
 
+    @property
+    def is_lost(self) -> bool:
+        return False
+
+    def reconnect(self) -> None:
+        """Nothing is ever lost here."""
+
     def send(self, batch: bytes) -> bool:
         self.sent.append(batch)
         return True

@@ -169,6 +169,12 @@ class Runtime:
             # It had a `who`, which ended the session.
             self._forget_events()
 
+    def lost(self) -> None:
+        """The connection to the gateway is lost, and the session with it. Events that wait for
+        their handlers go to others."""
+        self.link.lost()
+        self._forget_events()
+
     def _attach(self, attach: Attach) -> None:
         con = self.meet(attach.con)
         if attach.inf is not None:

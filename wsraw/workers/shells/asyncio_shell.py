@@ -145,6 +145,8 @@ class AsyncioShell(Shell):
         for _ in range(BATCHES_PER_TURN):
             batch = self.dealer.receive()
             if batch is None:
+                if self.dealer.is_lost:
+                    self._lost()
                 break
             self.runtime.receive(batch)
         else:
@@ -214,6 +216,10 @@ class AsyncioShell(Shell):
         self._running -= 1
         if self.runtime.queue and not self._advancing:
             self._loop.call_soon(self._advance)
+
+    def _lost(self) -> None:
+        super()._lost()
+        self._unsent = None
 
     # --- tasks ---
 

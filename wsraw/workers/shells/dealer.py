@@ -31,7 +31,15 @@ class Dealer(Protocol):
     bell: Bell
 
     def receive(self) -> bytes | memoryview | None:
-        """The next batch, or None."""
+        """The next batch. None if there is none, or if `is_lost`."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a connection has ended. Nothing of another one is received, and nothing is sent
+        there, until `reconnect` is called: so what is meant for one gateway reaches no other."""
+
+    def reconnect(self) -> None:
+        """Go on after a loss."""
 
     def send(self, batch: bytes) -> bool:
         """Send a batch; False if there is no gateway or it does not keep up."""
@@ -40,11 +48,12 @@ class Dealer(Protocol):
         """Whether a gateway takes our batches."""
 
     def wait(self, seconds: float, *, to_send: bool = False) -> bool:
-        """Wait until a batch can be received (or sent), the bell rings, or time is up. True if
-        there is a batch to receive."""
+        """Wait until a batch can be received (or sent), the connection is lost, the bell rings, or
+        time is up. True if there is a batch to receive, or a loss."""
 
     def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
-        """Have the loop call `ready` whenever a batch may have come, or room for one to send."""
+        """Have the loop call `ready` whenever a batch or a loss may have come, or room for a batch
+        to send."""
 
     def detach(self) -> None:
         """End `attach`; `ready` may be called once more."""

@@ -69,10 +69,17 @@ class PlainShell(Shell):
                         link.send_sealed(self.dealer.send)
             before = running
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take the next batch, or a loss. True if a session has ended: what it had to send is
+        void."""
+        session = self.runtime.link.session
         batch = self.dealer.receive()
         if batch is not None:
             self.runtime.receive(batch)
+        elif self.dealer.is_lost:
+            self._lost()
+            return True
+        return self.runtime.link.session != session
 
     def _start(self) -> None:
         self._started = True
@@ -130,8 +137,8 @@ class PlainShell(Shell):
                     give_up = min(give_up, now + LAST_BATCH)
                 if now >= give_up:
                     return
-                if dealer.wait(give_up - now, to_send=True):
-                    self._receive()
+                if dealer.wait(give_up - now, to_send=True) and self._receive():
+                    batch = link.data_to_send()
 
     def _leave(self) -> None:
         on_stop = self.runtime.handlers.on_stop

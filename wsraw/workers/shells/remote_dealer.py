@@ -30,6 +30,9 @@ stopped process is not dead."""
 HEARTBEAT_EXPIRY: Final = 6000
 """Milliseconds of silence until a tcp link reconnects."""
 
+RECONNECT_FIRST: Final = 100
+"""Milliseconds between the end of a connection and the next attempt, at first."""
+
 CONNECT_TIMEOUT: Final = 5000
 """Milliseconds for TCP, and again for the ZMTP handshake, before the next try."""
 
@@ -45,6 +48,8 @@ class RemoteDealer:
         """Raises OSError for an invalid endpoint."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._is_lost = False
         self.bell = bell
         self.endpoint = endpoint
         self._loop: AbstractEventLoop | None = None
@@ -60,7 +65,7 @@ class RemoteDealer:
             (zmq.RCVHWM, BATCHES_HELD),
             (zmq.SNDHWM, BATCHES_HELD),
             (zmq.MAXMSGSIZE, LARGEST_BATCH),
-            (zmq.RECONNECT_IVL, 100),
+            (zmq.RECONNECT_IVL, RECONNECT_FIRST),
             (zmq.RECONNECT_IVL_MAX, 1000),
         ):
             self._socket.setsockopt(option, value)
@@ -82,6 +87,21 @@ class RemoteDealer:
             self.close()
             raise OSError(error.errno, error.strerror) from None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a connection, or an attempt to connect, has ended. libzmq connects again by
+        itself, RECONNECT_FIRST later at the earliest: so it tells of the end before anything of the
+        next connection can be received."""
+        try:
+            while True:
+                self._monitor.recv_multipart(zmq.NOBLOCK)
+                self._is_lost = True
+        except zmq.Again:
+            return self._is_lost
+
+    def reconnect(self) -> None:
+        self._is_lost = False
+
     def is_readable(self) -> bool:
         """Whether a batch is waiting."""
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
@@ -91,7 +111,10 @@ class RemoteDealer:
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def receive(self) -> bytes | memoryview | None:
-        """The next batch, or None."""
+        """The next batch. None if there is none, or if `is_lost`."""
+        if self.is_lost:
+            # What is left of that connection is void.
+            return None
         try:
             frame = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -100,50 +123,61 @@ class RemoteDealer:
 
     def send(self, batch: bytes) -> bool:
         """Send a batch; False if there is no gateway or its queue is full."""
-        try:
-            self._socket.send(batch, zmq.NOBLOCK, copy=len(batch) < COPIED_BELOW)
-        except zmq.Again:
-            if self._loop is not None and not self._retry_due:
-                self._retry_due = True
-                self._loop.call_later(RETRY_SEND, self._retry)
-            return False
-        if self._loop is not None and self.is_readable():
-            # The descriptor is edge-triggered, and a send may consume the edge of an arrival.
-            self._loop.call_soon(self._ready)
-        return True
+        sent = not self.is_lost
+        if sent:
+            try:
+                self._socket.send(batch, zmq.NOBLOCK, copy=len(batch) < COPIED_BELOW)
+            except zmq.Again:
+                sent = False
+        if self._loop is not None:
+            self._look_again(self._loop, sent)
+        return sent
+
+    def _look_again(self, loop: AbstractEventLoop, sent: bool) -> None:
+        """After a send, as the descriptors are edge-triggered: it may have consumed the edge of an
+        arrival, or of a loss."""
+        if self._is_lost or self.is_readable():
+            loop.call_soon(self._ready)
+        elif not sent and not self._retry_due:
+            self._retry_due = True
+            loop.call_later(RETRY_SEND, self._retry)
 
     def _retry(self) -> None:
         self._retry_due = False
         self._ready()
 
     def wait(self, seconds: float, *, to_send: bool = False) -> bool:
-        """Wait until a batch can be received (or sent), the bell rings, or time is up. True if
-        there is a batch to receive."""
+        """Wait until a batch can be received (or sent), the connection is lost, the bell rings, or
+        time is up. True if there is a batch to receive, or a loss."""
         interest = zmq.POLLIN | zmq.POLLOUT if to_send else zmq.POLLIN
         milliseconds = -1 if seconds == float("inf") else max(0, int(seconds * 1000 + 0.999))
-        readable = False
+        readable = self.is_lost
         for who, what in zmq.zmq_poll(
-            [(self._socket, interest), (self.bell.reader, zmq.POLLIN)], milliseconds
+            [
+                (self._socket, interest),
+                (self._monitor, zmq.POLLIN),
+                (self.bell.reader, zmq.POLLIN),
+            ],
+            0 if readable else milliseconds,
         ):
             if who == self.bell.reader:
                 self.bell.quiet()
-            else:
-                readable = bool(what & zmq.POLLIN)
+            elif what & zmq.POLLIN:
+                readable = True
         return readable
 
     def attach(self, loop: AbstractEventLoop, ready: Callable[[], object]) -> None:
-        """Have the loop call `ready` whenever a batch may have come, or room for one to send. It
-        must receive all there is, as the descriptor is edge-triggered."""
+        """Have the loop call `ready` whenever a batch or a loss may have come, or room for a batch
+        to send. It must receive all there is, as the descriptors are edge-triggered."""
         self._loop, self._ready = loop, ready
-        loop.add_reader(self._descriptor(), ready)
+        for each in (self._socket, self._monitor):
+            loop.add_reader(_descriptor(each), ready)
 
     def detach(self) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(self._descriptor())
+            for each in (self._socket, self._monitor):
+                self._loop.remove_reader(_descriptor(each))
             self._loop = None
-
-    def _descriptor(self) -> int:
-        return int(self._socket.getsockopt(zmq.FD))
 
     def forked(self) -> None:
         """Close a forked child's copy of the connection, so that the gateway sees the worker's end.
@@ -165,8 +199,14 @@ class RemoteDealer:
     def close(self, *, after_bye: bool = False) -> None:
         """After the bye, wait until it is sent."""
         self._socket.setsockopt(zmq.LINGER, BYE_LINGER if after_bye else 0)
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
         self._socket.close()
         self._context.term()
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))
 
 
 def _descriptors() -> list[int]:

@@ -114,6 +114,11 @@ class Shell:
             self.runtime.link.started()
             self.runtime.output_ready()
 
+    def _lost(self) -> None:
+        """The connection is lost: what is queued or unsent is of a session that is over."""
+        self.runtime.lost()
+        self.dealer.reconnect()
+
     def stop_if_abandoned(self) -> bool:
         """Stop if we wait for a drain but the gateway is gone."""
         if self.stopper.is_leaving and not self.dealer.is_connected():

@@ -1,0 +1,112 @@
+"""A worker inside another program, with a ROUTER of the tests; tests/e2e/test_embedded.py has real
+runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.deadline import DEADLINE, eventually
+from wsraw.link.gateway_end import GatewayEnd, who
+from wsraw.link.records import Publish, gateway_decoder
+from wsraw.workers.embedded_threads import Worker
+
+from .conftest import EPOCH, TOKEN, con_id
+
+
+class Gateway:
+    """It answers when it is told to."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.context = zmq.Context()
+        self.end: GatewayEnd[None]
+        self.router: zmq.Socket[bytes]
+        self.bind(endpoint)
+        self.endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.sessions = 0
+
+    def bind(self, endpoint: str) -> None:
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.setsockopt(zmq.LINGER, 0)
+        self.router.bind(endpoint)
+
+    def replace(self) -> None:
+        """As a new process."""
+
+        def bind() -> bool:
+            try:
+                self.bind(self.endpoint)
+            except zmq.ZMQError:  # libzmq closes the old one in its own thread.
+                self.router.close()
+                return False
+            return True
+
+        eventually(bind, "the endpoint to be free")
+
+    def receive(self) -> bytes:
+        assert self.router.poll(1000 * DEADLINE), "the worker says nothing"
+        identity, batch = self.router.recv_multipart()
+        self.end.identity = identity
+        return batch
+
+    def ask(self) -> Any:
+        """The hello of a worker that has just connected."""
+        self.end = GatewayEnd(b"", gateway_decoder())
+        assert self.receive() == b"", "the probe is the first that it sends"
+        self.router.send_multipart([self.end.identity, who()])
+        (hello,) = self.end.receive(self.receive())
+        return hello
+
+    def welcome(self, hello: Any) -> None:
+        self.sessions += 1
+        self.end.welcome(hello, self.sessions, EPOCH, range(con_id(5000), con_id(7000)))
+        batch = self.end.data_to_send()
+        assert batch is not None
+        self.router.send_multipart([self.end.identity, batch])
+
+    def commands(self) -> list[Any]:
+        return self.end.receive(self.receive())
+
+    def close(self) -> None:
+        self.router.close()
+        self.context.term()
+
+
+@pytest.fixture
+def gateway() -> Iterator[Callable[[str], Gateway]]:
+    made = []
+
+    def make(endpoint: str) -> Gateway:
+        made.append(Gateway(endpoint))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_a_worker_is_not_ready_between_a_lost_link_and_the_next_welcome(
+    gateway: Callable[[str], Gateway], scheme: str, tmp_path: Path
+) -> None:
+    """It said so until the next gateway asked who it is, and took commands that went nowhere."""
+    made = gateway({"ipc": f"ipc://{tmp_path}/link.sock", "tcp": "tcp://127.0.0.1:*"}[scheme])
+    with Worker(endpoint=made.endpoint, token=TOKEN) as worker:
+        assert not worker.is_ready
+        made.welcome(made.ask())
+        worker.ready(DEADLINE)
+        made.router.close()
+        eventually(lambda: not worker.is_ready, "the loss to be seen")
+        made.replace()
+        hello = made.ask()
+        assert not worker.is_ready
+        with pytest.raises(TimeoutError):
+            worker.publish("group", "to nobody", timeout=0.01)
+        made.welcome(hello)
+        worker.ready(DEADLINE)
+        worker.publish("group", "to the next", timeout=DEADLINE)
+        assert made.commands() == [Publish("group", b"to the next", "text")]
