@@ -12,7 +12,7 @@ from tests.corpus import frame
 from tests.gateway.harness import TOKEN, Harness, LinkedWorker, entry_of, is_over
 from wsraw.gateway.connection.connection import ConnectionState
 from wsraw.gateway.delivery.deadlines import MOST_ENDED
-from wsraw.gateway.delivery.entry import PAUSED_OWN
+from wsraw.gateway.delivery.entry import PAUSED_OWN, Worker
 from wsraw.gateway.delivery.outgoing import AT_ONCE
 from wsraw.gateway.sessions.reconnect import LONGEST_DELAY
 from wsraw.gateway.sessions.sessions import BANNED_KEPT, HELLO_TIMEOUT
@@ -27,6 +27,7 @@ from wsraw.link.records import (
     Bye,
     Close,
     Couple,
+    Detach,
     Drain,
     Hello,
     Join,
@@ -1123,6 +1124,52 @@ def test_the_holder_of_a_connection_of_a_dead_gateway_is_told_its_end() -> None:
     assert [event.con for event in heard] == held
     assert idle.events == []
     assert not harness.registry.entries
+
+
+@pytest.mark.parametrize("identity", [b"\0x", b"\0y"], ids=["asked twice", "on a new link"])
+@pytest.mark.parametrize("window", [1, 100])
+def test_a_holder_that_begins_anew_goes_on_with_the_ends_of_its_connections(
+    identity: bytes, window: int
+) -> None:
+    """To forget those that it has not handled would lose their inf and state: nobody else has
+    them."""
+    harness = Harness()
+    harness.registry.ids.epoch = 2
+    idle = harness.worker()
+    decoder = worker_decoder()
+    held = [OLD + n for n in range(10)]
+
+    def begin(identity: bytes) -> Worker:
+        harness.receive(identity, encode([0, hello(window=window, held=held)]))
+        return harness.sessions.workers[identity]
+
+    def ack(worker: Worker, first: int, last: int) -> None:
+        harness.receive(worker.session.identity, encode([worker.session.number, Ack(first, last)]))
+
+    worker = begin(b"\0x")
+    harness.turn()
+    first, flight = next(iter(worker.window.in_flight.items()))
+    ack(worker, first, first)
+    # It is sent others, and has not handled them.
+    harness.turn()
+    worker = begin(identity)
+    told: list[Any] = []
+    while harness.registry.entries:
+        harness.registry.dispatcher.dispatch(harness.registry.pool(), harness.now)
+        data = worker.session.data_to_send()
+        assert data is not None
+        told += decoder.decode(data)[1]
+        ack(worker, min(worker.window.in_flight), max(worker.window.in_flight))
+    ends = [record.con for record in told if type(record) is OnClose]
+    assert sorted([flight.event.con, *ends]) == held
+    forgotten: list[int] = []
+    for record in told:
+        if type(record) is Detach:
+            forgotten.append(record.con)
+        elif type(record) is OnClose:
+            assert record.con not in forgotten
+    assert flight.event.con in forgotten, "that one it has handled"
+    assert idle.events == []
 
 
 def test_the_end_of_a_connection_whose_holder_died_is_told_to_another() -> None:

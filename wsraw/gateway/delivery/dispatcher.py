@@ -186,6 +186,13 @@ class Dispatcher:
         entry.holder = worker
         worker.connections.add(entry)
 
+    def give_back(self, entry: Entry, worker: Worker) -> None:
+        """Let a worker that has begun a new session go on holding a connection, with its events
+        that wait."""
+        self.hold(entry, worker)
+        if entry.parked:
+            self._queue(entry)
+
     def detach(self, entry: Entry) -> None:
         """Take a connection from its worker, if it has one."""
         holder, entry.holder = entry.holder, None

@@ -262,7 +262,11 @@ class Sessions:
         """
         registry = self._registry
         for con_id in held:
-            if (
+            waiting = registry.entries.get(con_id)
+            if waiting is not None and waiting.inherited and waiting.holder is None:
+                # The worker has begun anew before it had handled that on_close.
+                registry.dispatcher.give_back(waiting, worker)
+            elif (
                 0 <= con_id >> ID_EPOCH_SHIFT < registry.ids.epoch
                 and con_id not in self._orphaned
                 and len(self._orphaned) < MOST_ORPHANED
