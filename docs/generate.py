@@ -25,10 +25,10 @@ from wsraw.gateway.sessions import sessions
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets
+from wsraw.runtime.link import connection
 from wsraw.supervisor import log
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
-from wsraw.supervisor.run_folder import folder
 from wsraw.tools.conform.verdicts import RULES
 from wsraw.workers.reporting import ration
 from wsraw.workers.shells import remote_dealer, shell
@@ -237,7 +237,7 @@ NUMBERS: Final = {
     "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
     "longest-line": size(sniffer.MAX_LINE),
     "longest-log-line": size(process.LONGEST_LINE),
-    "longest-socket-path": f"{folder.LONGEST_SOCKET_PATH}",
+    "longest-socket-path": f"{connection.LONGEST_SOCKET_PATH}",
     "most-headers": f"{sniffer.MAX_HEADERS}",
     "most-owed": f"{gateway_end.MOST_OWED:,}",
     "most-segments": f"{patterns.MOST_SEGMENTS}",

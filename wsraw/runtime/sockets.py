@@ -50,12 +50,17 @@ def adopt(descriptor: int) -> socket.socket:
 def close(sock: socket.socket, listen: Listen) -> None:
     """Close a socket that `bind` returned. The file of a unix socket is removed, unless another
     program has replaced it."""
-    if isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path):
+    if is_intact(sock, listen):
         try:
             os.unlink(listen.path)
         except OSError:
             pass
     sock.close()
+
+
+def is_intact(sock: socket.socket, listen: Listen) -> bool:
+    """Whether the file of a unix socket that `bind` returned is still its own."""
+    return isinstance(sock, _UnixSocket) and sock.file == _identity(listen.path) is not None
 
 
 class _UnixSocket(socket.socket):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.deadline import UNIT
+from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
 from wsraw.supervisor.run_folder import folder as folders
-from wsraw.supervisor.run_folder.folder import EPOCHS, LONGEST_SOCKET_PATH, Folder, FolderError
+from wsraw.supervisor.run_folder.folder import EPOCHS, Folder, FolderError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and owners are POSIX's")
 

@@ -7,60 +7,302 @@ and for how long it may be kept.
 from __future__ import annotations
 
 import socket
+import sys
+from collections import deque
+from itertools import islice
 from typing import Final
 
-READ_BUFFER: Final = 256 * 1024
-"""Bytes of the buffer that all connections of a server share; a client has one of its own."""
+from wsraw.link.batches import Batch
+from wsraw.link.zmtp import Peer, header
 
 READ_BUDGET: Final = 1024 * 1024
 """Bytes that one call reads from a connection, before others have their turn."""
 
-Batch = bytes | memoryview
+LEAST_READ: Final = 4 * 1024
+"""Bytes read at once at first. All batches of a read are handled in one turn, and each can be as
+short as two bytes: so more is read only from peers whose batches are not that short."""
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes read at once at most. Large batches are received into a buffer of their own."""
+
+GROWTH: Final = 4
+
+FEW: Final = 64
+"""Batches in a full read up to which more is read the next time."""
+
+JOINED_BELOW: Final = 16 * 1024
+"""Bytes of a batch that is copied behind its header. Longer ones are written where they lie."""
+
+MOST_FRAMES: Final = 32
+"""Frames in one call of sendmsg, of two pieces each. The system's limit (IOV_MAX) is 1024."""
+
+COMMAND_LIMIT: Final = 64 * 1024
+"""Bytes unsent above which a PING is not answered: what is unsent is a sign of life as well, and
+else a peer that only sends would make us keep its PONGs."""
+
+LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
+"""Bytes of sun_path without its closing zero (unix(7); macOS has 104)."""
+
+SOCKET_BUFFER: Final = 1024 * 1024
+"""Bytes of a large batch that the system takes at once, if its own limit allows that."""
+
+CAN_GATHER: Final = sys.platform != "win32"
+"""Python has no sendmsg on Windows."""
+
+
+def tune(sock: socket.socket) -> None:
+    """Set the options of a socket of the link. Raises OSError if the peer is gone already."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # Batches are written once a turn, in one piece. The buffers of TCP grow by themselves.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+
+
+class _Frame:
+    """A frame of which something is unsent."""
+
+    __slots__ = ("batch", "is_begun", "pieces", "size")
+
+    def __init__(self, batch: bytes | None, pieces: list[memoryview]) -> None:
+        self.batch = batch
+        """The batch in it; None for a command."""
+        self.pieces = pieces
+        """What is unsent."""
+        self.size = sum(map(len, pieces))
+        self.is_begun = False
+        """Whether a part of it was sent: nothing else can follow before its end."""
+
+    def sent(self, count: int) -> None:
+        """So many bytes of it were sent, but not all."""
+        self.is_begun = True
+        self.size -= count
+        if count >= len(self.pieces[0]):
+            count -= len(self.pieces.pop(0))
+        if count:
+            self.pieces[0] = self.pieces[0][count:]
 
 
 class LinkSocket:
     """A connected, non-blocking socket and its peer. What arrives is received whole and in order:
-    `ended` is set only after everything before the end was handed out."""
+    `ended` is set only when everything before the end is handed out."""
 
-    def __init__(self, sock: socket.socket, peer: object, buffer: memoryview) -> None:
-        """`buffer` is used during `receive` only, so that connections of one thread can share it.
-        The greeting is queued; `flush` sends it."""
+    __slots__ = (
+        "_out",
+        "_portion",
+        "_sock",
+        "broken",
+        "ended",
+        "has_more",
+        "peer",
+        "unsent",
+        "why",
+    )
+
+    def __init__(self, sock: socket.socket, peer: Peer) -> None:
+        """The greeting is unsent; `flush` sends it."""
         self.peer = peer
         self.unsent = 0
-        """Bytes that are queued and that the system has not taken yet."""
+        """Bytes that the system has not taken."""
+        self.has_more = False
+        """Whether the last `receive` has stopped although there may be more."""
         self.ended = False
         """Whether nothing more will be received; `why` has the reason."""
         self.why = ""
-        """Why it has ended: an error of the socket, of the peer's protocol, or what an ERROR
+        """Why it has ended: an error of the socket or of the peer's protocol, or what an ERROR
         command of the peer says."""
-        raise NotImplementedError
+        self.broken = ""
+        """Why nothing more can be written. Whether the peer is gone, `receive` finds out, after
+        what the peer had sent before."""
+        self._sock = sock
+        self._portion = LEAST_READ
+        self._out: deque[_Frame] = deque()
+        self._command(peer.data_to_send())
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""
-        raise NotImplementedError
+        return self._sock.fileno()
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether closing it with something unread can destroy what the peer has not read yet."""
+        return self._sock.family in (socket.AF_INET, socket.AF_INET6)
+
+    # --- in ---
 
     def receive(self, budget: int = READ_BUDGET) -> list[Batch]:
-        """Read until there is no more, or about `budget` bytes were read. An error of the peer
-        queues an ERROR command for it, which `flush` sends, and ends the connection."""
-        raise NotImplementedError
+        """Read until there is no more, or at least `budget` bytes were read.
 
-    def send(self, batch: bytes) -> None:
-        """Queue a batch; `flush` writes it."""
-        raise NotImplementedError
+        What is wrong with the peer ends the connection, and an ERROR command for it is queued. So
+        are answers to other commands: `unsent` tells.
+        """
+        batches: list[Batch] = []
+        self.has_more = False
+        if self.ended:
+            return batches
+        peer = self.peer
+        try:
+            while True:
+                asked, size = self._read(batches)
+                if not size:
+                    self._end("the peer has closed the connection")
+                    break
+                if peer.why or (size < asked and not self.broken):
+                    # What comes now is reported as readable again.
+                    break
+                budget -= size
+                if budget <= 0:
+                    self.has_more = True
+                    break
+        except (BlockingIOError, InterruptedError):
+            if self.broken:
+                self._end(self.broken)
+        except OSError as error:
+            self._end(error.strerror or str(error))
+        if peer.output:
+            command = peer.data_to_send()
+            if peer.why or self.unsent < COMMAND_LIMIT:
+                self._command(command)
+        if peer.why:
+            self._end(peer.why)
+        return batches
+
+    def _read(self, batches: list[Batch]) -> tuple[int, int]:
+        """Read once. How many bytes were asked for, and how many came."""
+        peer = self.peer
+        rest = peer.rest()
+        if rest is not None:
+            asked = len(rest)
+            size = self._sock.recv_into(rest)
+            rest.release()
+            if size:
+                batch = peer.received(size)
+                if batch is not None:
+                    batches.append(batch)
+            return asked, size
+        asked = self._portion
+        data = self._sock.recv(asked)
+        size = len(data)
+        if size:
+            new = peer.receive_data(data)
+            batches += new
+            if size == asked:
+                self._portion = min(READ_SIZE, asked * GROWTH) if len(new) <= FEW else LEAST_READ
+        return asked, size
+
+    def _end(self, why: str) -> None:
+        if not self.ended:
+            self.ended = True
+            self.why = why
+
+    # --- out ---
+
+    def send(self, batch: bytes) -> bool:
+        """Write a batch, behind what is unsent. True if the system has taken all of it; the rest is
+        for `flush`."""
+        size = len(batch)
+        head = header(size)
+        if size >= JOINED_BELOW:
+            self._queue(_Frame(batch, [memoryview(head), memoryview(batch)]))
+            return len(self._out) == 1 and self.flush()
+        data = head + batch
+        sent = 0
+        if not self._out and not self.broken:
+            # Sparse traffic: one call, and nothing to keep.
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self.broken = error.strerror or str(error)
+            if sent == len(data):
+                return True
+        self._queue(_Frame(batch, [memoryview(data)]))
+        if sent:
+            self._taken(sent)
+        return False
 
     def flush(self) -> bool:
-        """Write as much as the system takes. True if nothing is left that could still be sent.
+        """Write as much as the system takes. True if that was all."""
+        out, sock = self._out, self._sock
+        try:
+            while out:
+                if self.broken:
+                    return False
+                pieces = out[0].pieces
+                if CAN_GATHER and (len(out) > 1 or len(pieces) > 1):
+                    frames = list(islice(out, MOST_FRAMES))
+                    size = sum(frame.size for frame in frames)
+                    sent = sock.sendmsg([piece for frame in frames for piece in frame.pieces])
+                else:
+                    size = len(pieces[0])
+                    sent = sock.send(pieces[0])
+                self._taken(sent)
+                if sent < size:
+                    return False
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.broken = error.strerror or str(error)
+            return False
+        return True
 
-        If the peer is gone, the output is dropped; `receive` then finds the end, after what the
-        peer had sent before.
-        """
-        raise NotImplementedError
+    def unsent_batches(self) -> list[bytes]:
+        """The batches that the system has not taken whole: the peer cannot have seen them."""
+        return [frame.batch for frame in self._out if frame.batch is not None]
 
     def fail(self, why: str) -> None:
-        """Refuse the peer: drop the batches that are unsent, queue an ERROR command with the
-        reason, and receive nothing more."""
-        raise NotImplementedError
+        """Refuse the peer: drop the batches of which nothing was sent, queue an ERROR command with
+        the reason, and receive nothing more."""
+        out = self._out
+        while len(out) > 1 or (out and not out[0].is_begun):
+            self.unsent -= out.pop().size
+        self.peer.fail(why)
+        self._command(self.peer.data_to_send())
+        self._end(why)
+
+    def _command(self, data: bytes) -> None:
+        if data:
+            self._queue(_Frame(None, [memoryview(data)]))
+
+    def _queue(self, frame: _Frame) -> None:
+        self._out.append(frame)
+        self.unsent += frame.size
+
+    def _taken(self, count: int) -> None:
+        """The system has taken so many bytes."""
+        self.unsent -= count
+        out = self._out
+        while count:
+            frame = out[0]
+            if count < frame.size:
+                frame.sent(count)
+                return
+            count -= frame.size
+            out.popleft()
+
+    # --- the end ---
+
+    def finish(self) -> None:
+        """Say that nothing more is sent. The socket stays open for reading."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # The peer is gone already.
+
+    def discard(self) -> bool:
+        """Read and forget what has come; False at the end of it."""
+        try:
+            return bool(self._sock.recv(READ_SIZE))
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Free the descriptor; what is unsent is lost."""
-        raise NotImplementedError
+        self.broken = self.broken or "closed"
+        self._end("closed")
+        self._sock.close()

@@ -8,12 +8,26 @@ closed, and the number of those is bounded.
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import selectors
+import socket
+import time
 from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from typing import Final
 
-from wsraw.link.batches import LARGEST_BATCH
-from wsraw.runtime.link.connection import READ_BUDGET, Batch, LinkSocket
+from wsraw.config.addresses import Listen
+from wsraw.link.batches import LARGEST_BATCH, Batch
+from wsraw.link.zmtp import Peer
+from wsraw.runtime import sockets
+from wsraw.runtime.link.connection import READ_BUDGET, LinkSocket, tune
+from wsraw.runtime.link.user import credentials, is_ours
 from wsraw.runtime.loop import Loop
+
+log = logging.getLogger("wsraw.link")
 
 STRANGER_LIMIT: Final = 2 * 1024 * 1024
 """Bytes of a batch from a connection that is not admitted yet."""
@@ -27,64 +41,323 @@ MOST_GREETING: Final = 256
 MOST_STRANGERS: Final = 1000
 """Connections that are not admitted yet. One more closes the eldest of them."""
 
+CLOSE_TIMEOUT: Final = 2.0
+"""Seconds for last words, such as the reason of an end, to be sent and to be read by the peer."""
+
+MOST_BATCHES: Final = 256
+"""Batches of one connection that are handed out in a turn."""
+
+ACCEPT_BUDGET: Final = 16
+"""Connections accepted in a turn."""
+
+ACCEPT_PAUSE: Final = 0.5
+"""Seconds without accepting after the system has refused a descriptor or memory."""
+
+COMPLAIN_EVERY: Final = 10.0
+"""Seconds between two lines in the log about strangers, and between two about descriptors."""
+
+EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
+"""ENOSPC is epoll's: the user watches too many descriptors."""
+
+
+class State(Enum):
+    """Of a Link."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    """It receives nothing more; its last words are sent."""
+    CLOSED = "closed"
+    """To be freed, or freed."""
+
+
+_OPEN: Final = State.OPEN
+_CLOSING: Final = State.CLOSING
+
 
 class Link:
-    """A connection of a LinkServer, known to its owner by identity (it can be a key of a dict)."""
+    """A connection of a LinkServer. Its owner knows it by identity: it can be a key of a dict."""
 
-    def __init__(self, server: LinkServer, socket: LinkSocket) -> None:
+    __slots__ = (
+        "_is_paused",
+        "_left",
+        "_server",
+        "_socket",
+        "_state",
+        "_watched",
+        "has_spoken",
+        "identity",
+        "is_admitted",
+        "pid",
+    )
+
+    def __init__(
+        self, server: LinkServer, sock: socket.socket, limit: int, number: int, pid: int
+    ) -> None:
+        self.identity = number.to_bytes(9, "big")
+        """No other link of this server has it, ever; it begins with a zero, as libzmq's do."""
+        self.pid = pid
+        """The process that has connected; 0 where the system does not tell."""
         self.is_admitted = False
-        self.ended = False
-        """Nothing more is received, and what is sent goes nowhere."""
+        self.has_spoken = False
+        """Whether a batch has come from it."""
+        self._server = server
+        self._socket = LinkSocket(sock, Peer("ROUTER", ("DEALER",), limit, as_server=True))
+        self._state = _OPEN
+        self._is_paused = False
+        self._watched = (False, False)
+        """What the loop waits for: reading, writing."""
+        self._left: list[Batch] = []
+        """Batches that were received and are not handed out yet."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is received, and what is sent goes nowhere."""
+        return self._state is not _OPEN
 
     @property
     def unsent(self) -> int:
-        """Bytes of batches that the system has not taken yet."""
-        raise NotImplementedError
+        """Bytes that the system has not taken."""
+        return self._socket.unsent
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the ZMTP handshake is done."""
+        return self._socket.peer.is_ready
 
     def admit(self, limit: int = LARGEST_BATCH) -> None:
         """Its first batch was good: it stays, and may send batches of up to `limit` bytes."""
-        raise NotImplementedError
+        self.is_admitted = True
+        self._socket.peer.limit = limit
+        self._server._forget_stranger(self)
+
+    def _start(self) -> None:
+        """Greet. Raises OSError if the loop cannot watch the socket."""
+        self._socket.flush()
+        self._watch()
+
+    # --- out ---
 
     def send(self, batch: bytes) -> bool:
-        """Write a batch now, behind what is unsent; what the system does not take is written when
-        it does. False if it goes nowhere, because the connection has ended."""
-        raise NotImplementedError
+        """Write a batch now, behind what is unsent. True if the system has taken all of it; what it
+        has not taken is `unsent`, and written when there is room. Once the connection has ended,
+        nothing is sent."""
+        if self._state is not _OPEN:
+            return False
+        if self._socket.send(batch):
+            return True
+        self._wrote()
+        return False
 
-    def read(self, budget: int = READ_BUDGET) -> None:
-        """Receive what has come, without waiting for the loop to say so: `receive` and `ended` of
-        the server are called. For last batches of a process whose exit was reported, and midway
-        in a turn."""
-        raise NotImplementedError
+    def unsent_batches(self) -> list[bytes]:
+        """The batches that the system has not taken whole, the oldest first: the peer cannot have
+        seen them. They are known until the link is cut, closed, or its `ended` has returned."""
+        return self._socket.unsent_batches()
+
+    def _wrote(self) -> None:
+        """After a write that may not have been complete."""
+        if self._socket.broken:
+            # Reading finds out what has become of the peer.
+            self._server._read_later(self)
+        self._watch()
+
+    # --- in ---
+
+    def _handle(self, readable: bool, writable: bool) -> None:
+        """The loop's call."""
+        if writable and self._socket.unsent:
+            self._socket.flush()
+            self._wrote()
+        if self._state is _OPEN:
+            if readable:
+                self._server.readable(self)
+        elif self._state is _CLOSING:
+            if self._socket.broken or (readable and not self._socket.discard()):
+                self._free()
+            elif writable and not self._socket.unsent:
+                self._socket.finish()
+
+    def read(self, budget: int = READ_BUDGET) -> bool:
+        """Receive what has come, `budget` bytes or a little more: the server's `receive` and
+        `ended` are called. It need not be readable: also for the last batches of a process whose
+        exit was reported. True if there may be more at once."""
+        if self._state is not _OPEN or self._is_paused:
+            return False
+        socket = self._socket
+        batches, self._left = self._left or socket.receive(budget), []
+        if batches:
+            self.has_spoken = True
+            receive = self._server.receive
+            for number, batch in enumerate(batches, 1):
+                receive(self, batch)
+                if self._state is not _OPEN:
+                    return False
+                if self._is_paused or number == MOST_BATCHES:
+                    self._left = batches[number:]
+                    break
+        if socket.unsent and not self._watched[1]:
+            # The answer to a greeting, to a PING, or to what was wrong.
+            socket.flush()
+            self._wrote()
+        if not self.is_admitted:
+            self._server._look_at_stranger(self)
+        if self._is_paused:
+            return False
+        if self._left:
+            self._server._read_later(self)
+            return True
+        if socket.ended:
+            self._end(socket.why)
+            return False
+        return socket.has_more
 
     def pause(self) -> None:
-        """Read nothing (also no end) until `resume`."""
-        raise NotImplementedError
+        """Read nothing, not even an end, until `resume`."""
+        self._is_paused = True
+        self._watch()
 
     def resume(self) -> None:
         """Read again, from the next turn on."""
-        raise NotImplementedError
+        self._is_paused = False
+        self._watch()
+        self._server._read_later(self)
+
+    def _watch(self) -> None:
+        """Tell the loop what to wait for."""
+        socket, state = self._socket, self._state
+        reading = state is _CLOSING or (state is _OPEN and not self._is_paused)
+        writing = socket.unsent > 0 and not socket.broken and state is not State.CLOSED
+        if (reading, writing) != self._watched:
+            self._watched = (reading, writing)
+            if reading or writing:
+                self._server.loop.watch(socket, self._handle, read=reading, write=writing)
+            else:
+                self._server.loop.unwatch(socket)
+
+    # --- the end ---
+
+    def _end(self, why: str) -> None:
+        """The peer has gone, or something is wrong with it."""
+        self._stop_reading()
+        server, fault = self._server, self._socket.peer.why
+        try:
+            if self.has_spoken:
+                server.ended(self, fault)
+            elif fault:
+                server._complain(self.pid, why)
+        finally:
+            self._leave()
 
     def cut(self, why: str) -> None:
         """End it for a reason that the peer's log will show (an ERROR command), and drop what is
         unsent. `ended` is not called. The socket is closed when the reason is sent, or after some
         seconds."""
-        raise NotImplementedError
+        if self._state is _OPEN:
+            self._stop_reading()
+            self._socket.fail(why)
+            self._leave()
 
     def close(self) -> None:
-        """End it when what is unsent was sent, or after some seconds; receive nothing more.
-        `ended` is not called. For an owner whose peer has said goodbye."""
-        raise NotImplementedError
+        """End it when what is unsent is sent, or after some seconds; receive nothing more. `ended`
+        is not called. For an owner whose peer has said goodbye."""
+        if self._state is _OPEN:
+            self._stop_reading()
+            self._leave()
+
+    def _stop_reading(self) -> None:
+        self._state = _CLOSING
+        self._left = []
+        self._server._forget_stranger(self)
+
+    def _leave(self) -> None:
+        """Say our last words. One that was admitted gets some seconds to read them, and to close:
+        if we closed first, with something of it unread, it could lose them."""
+        socket = self._socket
+        written = socket.flush()
+        is_gone = bool(socket.broken) or (socket.ended and not socket.peer.why)
+        if is_gone or not self.is_admitted:
+            self._free()
+            return
+        self._server.loop.call_later(CLOSE_TIMEOUT, self._free)
+        if written:
+            socket.finish()
+        self._watch()
+
+    def _refuse(self, why: str) -> None:
+        """A stranger that is not wanted any more."""
+        self._socket.fail(why)
+        self._end(why)
+
+    def _free(self) -> None:
+        """Let go of the socket, after the loop's handlers: they close nothing."""
+        if self._state is not State.CLOSED:
+            self._state = State.CLOSED
+            self._watch()
+            self._server._free_later(self)
+
+    def _release(self) -> None:
+        self._state = State.CLOSED
+        self._server.loop.unwatch(self._socket)
+        self._socket.close()
+
+    def _has_written(self) -> bool:
+        """Write; whether nothing is left that could be written."""
+        return self._socket.flush() or bool(self._socket.broken)
 
     def handle_fault(self, error: BaseException) -> None:
         """End it for an exception of our own."""
-        raise NotImplementedError
+        log.error("a connection of the link is closed for an error of our own", exc_info=error)
+        if self._state is _OPEN:
+            self._refuse("an error of the server's own; its log has the details")
+
+
+class _Waiting:
+    """Connections that must get on within some time: a bounded number, the eldest first."""
+
+    def __init__(self, loop: Loop, seconds: float, most: int, what: str) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._most = most
+        self._what = what
+        self._until: dict[Link, float] = {}
+        self._is_armed = False
+
+    def __contains__(self, link: Link) -> bool:
+        return link in self._until
+
+    def add(self, link: Link) -> None:
+        if len(self._until) >= self._most:
+            eldest = next(iter(self._until))
+            self._refuse(eldest, f"{self._most:,} connections wait for the same")
+        self._until[link] = self._loop.now + self._seconds
+        self._arm()
+
+    def remove(self, link: Link) -> None:
+        self._until.pop(link, None)
+
+    def _arm(self) -> None:
+        if self._until and not self._is_armed:
+            self._is_armed = True
+            self._loop.call_at(next(iter(self._until.values())), self._end_late_ones)
+
+    def _end_late_ones(self) -> None:
+        self._is_armed = False
+        now = self._loop.now
+        for link, until in list(self._until.items()):
+            if until > now:
+                break
+            self._refuse(link, f"that took longer than {self._seconds:g} s")
+        self._arm()
+
+    def _refuse(self, link: Link, why: str) -> None:
+        self._until.pop(link, None)
+        link._refuse(f"{self._what}: {why}")
 
 
 class LinkServer:
     """Listens, accepts, and reads. Raises OSError if it cannot listen.
 
-    Callbacks are called in the loop's handlers and in its timers, and may use every method of a
-    link and of the server but `close` of the server.
+    The callbacks are called by handlers and timers of the loop, and may use every method of a link,
+    and of the server all but `close`.
     """
 
     def __init__(
@@ -95,29 +368,193 @@ class LinkServer:
         *,
         receive: Callable[[Link, Batch], object],
         ended: Callable[[Link, str], object],
+        readable: Callable[[Link], object] = Link.read,
         stranger_limit: int = STRANGER_LIMIT,
         hello_timeout: float = HELLO_TIMEOUT,
     ) -> None:
         """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder.
 
         `receive` gets each batch, also the empty one that libzmq sends on connect (PROBE_ROUTER).
-        `ended` is called once for each link from which a batch was received, unless its owner has
-        cut or closed it: after all its batches, with the reason.
+        `ended` is called once for each link from which a batch came, unless its owner has cut or
+        closed it: after all its batches, with what was wrong, or "" if the peer has just gone.
+        `readable` is called instead of reading a link that has something to be read, for owners
+        that call `read` later: it is called again in the next turn if they do not.
         """
+        self.loop = loop
+        self.receive = receive
+        self.ended = ended
+        self.readable = readable
         self.endpoint = ""
         """ipc:///…/link.sock or tcp://127.0.0.1:port."""
-        raise NotImplementedError
+        self._name = name
+        self._stranger_limit = stranger_limit
+        self._links: dict[Link, None] = {}
+        self._accepted = 0
+        self._greeting = _Waiting(loop, hello_timeout, MOST_GREETING, "no ZMTP handshake")
+        self._silent = _Waiting(loop, hello_timeout, MOST_STRANGERS, "no good first batch")
+        self._to_read: dict[Link, None] = {}
+        self._to_free: list[Link] = []
+        self._has_chores = False
+        self._said_at = -COMPLAIN_EVERY
+        self._listen: Listen
+        self._sock: socket.socket | None = None
+        self.bind(folder)
+
+    # --- listening ---
 
     def bind(self, folder: str) -> None:
         """Listen in that folder, again, after somebody has removed the socket's file; does nothing
-        if it is there. Connections stay. Raises OSError."""
-        raise NotImplementedError
+        if it is there. Connections stay. Raises OSError, and then goes on as before."""
+        if folder and hasattr(socket, "AF_UNIX"):
+            path = os.path.join(folder, f"{self._name}.sock")
+            endpoint = f"ipc://{path}"
+            listen = Listen(name=path, path=path, mode=0o600)
+            if self._sock is not None and sockets.is_intact(self._sock, listen):
+                return
+        elif self._sock is None:
+            listen = Listen(name="127.0.0.1", host="127.0.0.1")
+        else:
+            return
+        sock = sockets.bind(listen)
+        if not listen.path:
+            endpoint = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+        try:
+            self.loop.watch(sock, self._accept, read=True)
+        except OSError:
+            sockets.close(sock, listen)
+            raise
+        self._stop_listening()
+        self._sock, self._listen, self.endpoint = sock, listen, endpoint
+
+    def _stop_listening(self) -> None:
+        if self._sock is not None:
+            self.loop.unwatch(self._sock)
+            sockets.close(self._sock, self._listen)
+            self._sock = None
+
+    def _accept(self, readable: bool, writable: bool) -> None:
+        for _ in range(ACCEPT_BUDGET):
+            if self._sock is None:
+                return
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._pause(self._sock, error)
+                    return
+                # accept(2) also reports errors of a connection that ended in the queue.
+                continue
+            try:
+                self._add(sock)
+            except OSError as error:
+                # The peer is gone already, or the loop takes no more descriptors.
+                sock.close()
+                if error.errno in EXHAUSTED:
+                    self._pause(self._sock, error)
+                    return
+            except Exception:
+                log.exception("lost a connection to %s", self.endpoint)
+                sock.close()
+
+    def _add(self, sock: socket.socket) -> None:
+        who = credentials(sock)
+        pid, user = who if who is not None else (0, None)
+        if user is not None and not is_ours(user):
+            self._complain(pid, f"it belongs to another user, {user}")
+            sock.close()
+            return
+        tune(sock)
+        self._accepted += 1
+        link = Link(self, sock, self._stranger_limit, self._accepted, pid)
+        link._start()
+        self._links[link] = None
+        self._greeting.add(link)
+
+    def _pause(self, sock: socket.socket, error: OSError) -> None:
+        """Out of descriptors or memory: connections wait in the queue of the socket."""
+        self._say(
+            f"cannot accept at {self.endpoint}: {error.strerror}; trying again every "
+            f"{ACCEPT_PAUSE} s. Raise the limit of open files (ulimit -n)"
+        )
+        self.loop.unwatch(sock)
+        self.loop.call_later(ACCEPT_PAUSE, partial(self._accept_again, sock))
+
+    def _accept_again(self, sock: socket.socket) -> None:
+        if self._sock is sock:
+            try:
+                self.loop.watch(sock, self._accept, read=True)
+            except OSError as error:
+                self._pause(sock, error)
+
+    def _complain(self, pid: int, why: str) -> None:
+        """Tell the log about a stranger."""
+        process = f" by process {pid}" if pid else ""
+        self._say(f"closed a connection to {self.endpoint}{process}: {why}")
+
+    def _say(self, text: str) -> None:
+        now = self.loop.now
+        if now - self._said_at >= COMPLAIN_EVERY:
+            self._said_at = now
+            log.warning("%s", text)
+
+    # --- links ---
+
+    def _look_at_stranger(self, link: Link) -> None:
+        """After each read of one that is not admitted."""
+        if link in self._greeting and link.is_ready:
+            self._greeting.remove(link)
+            self._silent.add(link)
+
+    def _forget_stranger(self, link: Link) -> None:
+        self._greeting.remove(link)
+        self._silent.remove(link)
+
+    def _read_later(self, link: Link) -> None:
+        """In a timer of this turn, or of the next one; neither sleeps before that."""
+        self._to_read[link] = None
+        self._chores_wait()
+
+    def _free_later(self, link: Link) -> None:
+        self._to_free.append(link)
+        self._chores_wait()
+
+    def _chores_wait(self) -> None:
+        if not self._has_chores:
+            self._has_chores = True
+            self.loop.call_at(self.loop.now, self._do_chores)
+
+    def _do_chores(self) -> None:
+        self._has_chores = False
+        to_read, self._to_read = self._to_read, {}
+        for link in to_read:
+            try:
+                if not link.ended:
+                    self.readable(link)
+            except Exception as error:
+                link.handle_fault(error)
+        to_free, self._to_free = self._to_free, []
+        for link in to_free:
+            link._release()
+            self._links.pop(link, None)
+
+    # --- the end ---
 
     def close(self, linger: float = 0.0) -> None:
         """Close everything when what is unsent was written, after so many seconds at the latest;
         remove the socket's file if it is still ours. Blocks. `ended` is not called."""
-        raise NotImplementedError
-
-    def forked(self) -> None:
-        """In a forked child: close our copies of all descriptors, and touch nothing else."""
-        raise NotImplementedError
+        self._stop_listening()
+        unsent = {link for link in self._links if not link._has_written()}
+        until = time.monotonic() + linger
+        with selectors.DefaultSelector() as selector:
+            for link in unsent:
+                selector.register(link._socket, selectors.EVENT_WRITE, link)
+            while unsent and (left := until - time.monotonic()) > 0:
+                for key, _events in selector.select(left):
+                    if key.data._has_written():
+                        selector.unregister(key.fileobj)
+                        unsent.discard(key.data)
+        for link in self._links:
+            link._release()
+        self._links.clear()

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-LONGEST_SOCKET_PATH: Final = 103 if sys.platform == "darwin" else 107
-"""Bytes of sun_path without its closing zero (unix(7); macOS has 104)."""
+from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
 
 LONGEST_NAME: Final = "control.sock"
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import zmq
 
-from wsraw.supervisor.run_folder.folder import LONGEST_SOCKET_PATH
+from wsraw.runtime.link.connection import LONGEST_SOCKET_PATH
 
 LARGEST_BATCH: Final = 64 * 1024 * 1024
 RECEIVE_QUEUE: Final = 1000
