@@ -3,6 +3,7 @@
 # make test TESTS=tests/gateway: some of them, one after the other.
 # make cases: situations from public bug reports, one script each.
 # make soak: the long runs. make conformance: the Autobahn test suite, all cases.
+# make wheel: one with compiled modules for this machine, in dist, tried where nothing else is.
 # make fuzz: hostile input for each parser, SECONDS each.
 # Needs python3 (3.11 or newer, with venv and pip) and make.
 
@@ -26,7 +27,7 @@ CASES ?=
 # Without bytecode every process that a test starts would compile its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-all test-compiled compiled cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
+.PHONY: run test test-all test-compiled compiled wheel cases soak bench conformance fuzz check format coverage node-peers workers autobahn clean
 
 run: $(VENV)/.run
 	@echo 'Talk to it from another terminal:'
@@ -122,12 +123,22 @@ $(COMPILED)/.built: $(VENV)/.dev pyproject.toml $(shell find .ci *.md Makefile w
 		-not -path '*/__pycache__/*' -not -path '*/node_modules/*')
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)/build
-	tar -cf - --exclude=./build --exclude=./.git --exclude=./$(VENV) --exclude='*.so' --exclude='./.*_cache' --exclude=./.hypothesis . | tar -xf - -C $(COMPILED)
+	tar -cf - --exclude=./build --exclude=./dist --exclude=./.git --exclude=./$(VENV) --exclude='*.so' --exclude='./.*_cache' --exclude=./.hypothesis . | tar -xf - -C $(COMPILED)
 	cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(abspath $(BIN))/python -m pip wheel --quiet \
 		--disable-pip-version-check --no-deps --wheel-dir build .
 	ln -s $(abspath $(NODE)) $(COMPILED)/$(NODE)
 	ln -s $(abspath $(AUTOBAHN)) $(COMPILED)/$(AUTOBAHN)
 	touch $@
+
+# The one that .github/workflows/wheels.yml builds for this machine, tried as that does it: outside of the
+# tree, in an environment that has only the wheel and what it depends on.
+wheel: compiled
+	mkdir -p dist
+	rm -f dist/wsraw-*-cp*.whl
+	cp $(COMPILED)/build/wsraw-*.whl dist
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder" \
+		&& "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check dist/wsraw-*-cp*.whl \
+		&& (cd "$$folder" && bin/python $(CURDIR)/.ci/try_wheel.py)
 
 # Node's `ws`: a WebSocket client that shares no line with ours.
 node-peers: $(NODE)/node_modules/ws/package.json

@@ -62,7 +62,8 @@ class TlsHandshake:
             self._wait(b"")
 
     def _is_over(self) -> bool:
-        # A method, as what was read may have ended it, and compiled code would not look again.
+        # A method, as what was read may have ended it. Where this is written out twice, mypy takes
+        # the answer for settled at the second, and compiled code raises TypeError for None.
         return self._endpoint.handshake is not self
 
     def _wait(self, data: bytes) -> None:
