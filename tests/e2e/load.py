@@ -14,6 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.deadline import DEADLINE
 from tests.e2e.serving import Serving
 
+UNANSWERED = 100
+"""The most messages under way of a client that sends in intervals."""
+
 Expect = Callable[[bytes, int], bytes]
 
 
@@ -58,8 +61,10 @@ class Client:
 
     async def run_sender(self, limit: int) -> None:
         while not self.over and self.sent < limit:
-            await self.send(self.message(self.sent))
-            self.sent += 1
+            # On a machine that is too busy for the interval, what waits would only grow.
+            if not self.interval or self.sent < self.answered + UNANSWERED:
+                await self.send(self.message(self.sent))
+                self.sent += 1
             if self.interval:
                 await asyncio.sleep(self.interval)
         self.over = True
@@ -74,8 +79,14 @@ class WebClient(Client):
     ws: ClientConnection
 
     async def open(self, serving: Serving) -> None:
+        # Without pings: their answers come in turn, behind all that waits to be read.
         self.ws = await connect(
-            serving.url(), proxy=None, compression=None, max_size=None, open_timeout=DEADLINE
+            serving.url(),
+            proxy=None,
+            compression=None,
+            max_size=None,
+            open_timeout=DEADLINE,
+            ping_interval=None,
         )
 
     async def send(self, data: bytes) -> None:
@@ -125,6 +136,7 @@ class Load:
         self.clients = clients
         self.limit = limit
         self._tasks: list[asyncio.Task[None]] = []
+        self._serving: Serving | None = None
 
     async def __aenter__(self) -> Load:
         return self
@@ -143,6 +155,7 @@ class Load:
         return sum(client.answered for client in self.clients)
 
     async def start(self, serving: Serving) -> None:
+        self._serving = serving
         await asyncio.gather(*(client.open(serving) for client in self.clients))
         for client in self.clients:
             self._tasks.append(asyncio.create_task(client.run_sender(self.limit)))
@@ -152,7 +165,11 @@ class Load:
         """Raise what a client has found."""
         for task in self._tasks:
             if task.done():
-                task.result()  # Raises if that is how it ended.
+                try:
+                    task.result()  # Raises if that is how it ended.
+                except Exception as error:
+                    error.add_note(str(self._serving))
+                    raise
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Go on working until that is true."""
@@ -169,6 +186,11 @@ class Load:
         """Go on until so many more answers are there."""
         goal = self.answered + answers
         await self.until(lambda: self.answered >= goal)
+
+    async def caught_up(self) -> None:
+        """Go on until all that is sent by now is answered."""
+        goals = [(client, client.sent) for client in self.clients]
+        await self.until(lambda: all(client.answered >= goal for client, goal in goals))
 
     async def finish(self) -> None:
         """Send no more, and wait until everything is answered."""

@@ -74,7 +74,8 @@ def test_links_that_are_cut_repeatedly_lose_nothing(keys: Keys) -> None:
                 network.cut()
                 # Both are back, each by its own account.
                 await load.until(lambda: network.made >= made + 2)  # noqa: B023
-                await load.more(30)
+                # What is under way at three cuts becomes a dead letter, by right.
+                await load.caught_up()
             await until_sessions(serving, load, 2)
 
         async def go_on(load: Load) -> None:
