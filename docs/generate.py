@@ -25,8 +25,9 @@ from wsraw.gateway.sessions import sessions
 from wsraw.gateway.sockets import listener
 from wsraw.link import batches, gateway_end, records, window
 from wsraw.runtime import sockets
-from wsraw.runtime.link import connection
+from wsraw.runtime.link import client, connection, server
 from wsraw.supervisor import log
+from wsraw.supervisor.control import link as control
 from wsraw.supervisor.decisions import restarts
 from wsraw.supervisor.processes import process
 from wsraw.tools.conform.verdicts import RULES
@@ -222,6 +223,7 @@ NUMBERS: Final = {
     "batch-wrong": f"{records.MOST_WRONG}",
     "bye-linger": f"{remote_dealer.BYE_LINGER} ms",
     "come-back": f"{sessions.COME_BACK:g} s",
+    "control-unread": size(control.UNREAD_LIMIT),
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
@@ -233,6 +235,12 @@ NUMBERS: Final = {
     "keepalive-idle": f"{sockets.KEEPALIVE_IDLE} s",
     "largest-window": f"{window.LARGEST_WINDOW:,}",
     "leave-within": f"{shell.LEAVE_WITHIN:g} s",
+    "link-accept-pause": f"{server.ACCEPT_PAUSE:g} s",
+    "link-client-unsent": size(client.UNSENT_LIMIT),
+    "link-greeting": f"{server.MOST_GREETING}",
+    "link-stranger-bytes": size(server.STRANGER_LIMIT),
+    "link-strangers": f"{server.MOST_STRANGERS:,}",
+    "link-timeout": f"{server.HELLO_TIMEOUT:g} s",
     "log-kept": size(log.BYTES_KEPT),
     "longest-backoff": f"{restarts.LONGEST_BACKOFF:g} s",
     "longest-line": size(sniffer.MAX_LINE),

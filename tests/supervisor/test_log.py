@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import sys
 import threading
 
 import pytest
 
 from tests.deadline import DEADLINE, eventually
-from wsraw.supervisor.log import BYTES_KEPT, LEVELS, WRITTEN_AT_ONCE, Log
+from wsraw.supervisor.log import BYTES_KEPT, LEVELS, WRITTEN_AT_ONCE, Log, LogHandler
 
 
 def lines(stream: io.StringIO) -> list[str]:
@@ -29,6 +30,25 @@ def test_lines_below_the_level_are_not_shown(level: str) -> None:
         log.say(each, "text")
     log.close()
     assert lines(stream) == [f"{each} wsraw: text" for each in LEVELS[LEVELS.index(level) :]]
+
+
+def test_lines_of_shared_modules_are_logged_as_lines_of_the_supervisor() -> None:
+    stream = io.StringIO()
+    log = Log(stream, "warning")
+    logger = logging.Logger("wsraw.link")
+    logger.addHandler(LogHandler(log))
+    logger.warning("closed a connection\nby process %d", 7)
+    logger.info("not shown")
+    try:
+        raise ValueError("x")
+    except ValueError:
+        logger.critical("a fault", exc_info=True)
+    log.close()
+    told = lines(stream)
+    assert told[0] == r"warning wsraw: closed a connection\nby process 7"
+    assert told[1] == "error wsraw: a fault"
+    assert told[-1] == "error wsraw: ValueError: x"
+    assert all(line.startswith("error wsraw: ") for line in told[1:])
 
 
 def test_lines_of_a_child_are_always_shown() -> None:

@@ -44,7 +44,7 @@ def _ask(run_dir: str, what: str, args: Sequence[str], timeout: float) -> Any:
             client.wait_until_gone(folder, timeout)
     except client.NoRunError as error:
         raise WrongUse(str(error)) from error
-    except TimeoutError as error:
+    except (TimeoutError, client.RefusedError) as error:
         raise Failed(f"{what}: {error}") from error
     if not done.ok:
         raise Failed(f"{what}: {done.text}")

@@ -13,7 +13,6 @@ One turn, in this order:
 from __future__ import annotations
 
 import errno
-import hmac
 import json
 import logging
 import os
@@ -32,8 +31,8 @@ from wsraw.gateway.delivery.deadlines import Deadlines
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.remote.links import Links
 from wsraw.gateway.remote.remote import Remote
-from wsraw.gateway.remote.transport import WorkerSocket
-from wsraw.gateway.sessions.control import ControlSocket, new_context
+from wsraw.gateway.remote.transport import WorkerSocket, new_context
+from wsraw.gateway.sessions.control import ControlLink
 from wsraw.gateway.sessions.dead_letters import FILE_NAME
 from wsraw.gateway.sessions.orphans import Orphans
 from wsraw.gateway.sessions.sessions import Sessions
@@ -90,16 +89,12 @@ class Gateway:
         self._context = new_context()
         self._wire = WorkerSocket(self._context, folder or settings.run_dir)
         self._links = Links(self.loop, self.registry, self.sessions, self._wire)
-        self._control = ControlSocket(self._context, control) if control else None
-        self._decoder = rec.Decoder(str, rec.FromSupervisor)
-        self._token = token
+        self._control = ControlLink(self.loop, control, token) if control else None
         self.spawned = Orphans()
         self.is_orphaned = False
         self._knows_tokens = self._control is None
         """The supervisor has told us of its workers; before that no hello can be checked."""
         self._tick_due = False
-        if self._control is not None:
-            self.loop.watch(self._control.fd, self._control.wake, read=True)
         measures = os.environ.get(system.ASKED_BY)
         self.loop.before_sleep = self._measured if measures else self._before_sleep
         self.loop.midway = self._midway
@@ -160,7 +155,7 @@ class Gateway:
         not called: most turns have one message."""
         registry, sessions, sockets = self.registry, self.sessions, self.sockets
         registry.flow.now = now
-        if self._control is not None:
+        if self._control is not None and self._control.is_due:
             self._read_supervisor(self._control, now)
         self._read_workers(now)
         is_tick = self._check_deadlines(now)
@@ -196,13 +191,15 @@ class Gateway:
             self._times.end_turn()
         return busy
 
-    def _read_supervisor(self, control: ControlSocket, now: float) -> None:
+    def _read_supervisor(self, control: ControlLink, now: float) -> None:
         """First of all, as a batch may come from a worker that the supervisor has just started."""
-        if self.loop.is_behind:
-            # The loop has not looked at its descriptor.
-            control.look_again()
-        if control.pending():
-            self._receive_from_supervisor(control, now)
+        while (records := control.receive()) is not None:
+            self._knows_tokens = True
+            for record in records:
+                try:
+                    self._apply(record, now)
+                except Exception as error:
+                    self._fail_to_apply(record, error)
 
     def _read_workers(self, now: float) -> None:
         """Apply what workers command, then a share of what earlier turns have left. Then end the
@@ -237,19 +234,18 @@ class Gateway:
         """Report what the other steps have found."""
         records, self.sessions.to_supervisor = self.sessions.to_supervisor, []
         if self._control is not None:
-            self._control.send(rec.encode([self._token, *records]))
+            self._control.tell(records)
 
     def _is_busy(self) -> bool:
         """Whether something is left for a turn that does not wait: the rest of a share, or what
         writing has caused (an on_close, a resume). This is the last step, as ZeroMQ's descriptors
         are edge-triggered: a send can consume the edge, and the loop would sleep on a message."""
-        links, control = self._links, self._control
+        links = self._links
         return bool(
             self.sockets.is_busy
             or self.deadlines.late
             or self.sessions.is_busy
             or (links.pending() and self._knows_tokens)
-            or (control is not None and control.pending())
         )
 
     def _write_dead_letters(self) -> None:
@@ -270,30 +266,13 @@ class Gateway:
 
     # --- the supervisor ---
 
-    def _receive_from_supervisor(self, control: ControlSocket, now: float) -> None:
-        while (data := control.receive()) is not None:
-            try:
-                token, records, _ = self._decoder.decode(data)
-            except rec.LinkError as error:
-                log.error("dropped a message of the supervisor that is not a batch: %s", error)
-                continue
-            if not hmac.compare_digest(token.encode(), self._token.encode()):
-                log.error("dropped a batch with a wrong token on the control link")
-                continue
-            self._knows_tokens = True
-            for record in records:
-                try:
-                    self._apply(record, now)
-                except Exception as error:
-                    self._fail_to_apply(record, error)
-
-    def _fail_to_apply(self, record: rec.FromSupervisor | None, error: Exception) -> None:
+    def _fail_to_apply(self, record: rec.FromSupervisor, error: Exception) -> None:
         """A fault of our own. A supervisor that waits for an answer gets one."""
         self.registry.counters.fault(f"the supervisor's {type(record).__name__}", error)
         if isinstance(record, rec.Reload):
             self.sessions.to_supervisor.append(rec.Reloaded(f"a bug in wsraw: {error!r}"))
 
-    def _apply(self, record: rec.FromSupervisor | None, now: float) -> None:
+    def _apply(self, record: rec.FromSupervisor, now: float) -> None:
         match record:
             case rec.Spawned():
                 self.sessions.tokens.add(record.token, record.n)

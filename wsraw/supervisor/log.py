@@ -9,6 +9,7 @@ Text from outside cannot add lines or control the terminal.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from typing import Final, TextIO
 
-from wsraw.runtime.printable import printable
+from wsraw.runtime.printable import LogLine, printable
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -31,6 +32,21 @@ TRY_AGAIN: Final = 1.0
 
 WRITTEN_AT_ONCE: Final = 128 * 1024
 """Bytes of one write."""
+
+
+class LogHandler(logging.Handler):
+    """Lines of the modules that all processes share (runtime/), which log as children do."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.setFormatter(LogLine())
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log each line of it."""
+        level = record.levelname.lower()
+        for line in self.format(record).splitlines():
+            self._log.say(level if level in LEVELS else LEVELS[-1], line)
 
 
 class Log:

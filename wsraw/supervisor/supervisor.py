@@ -6,6 +6,7 @@ It does no work for clients, so that it stays simple and alive.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import random
@@ -31,7 +32,6 @@ from wsraw.link.records import (
     FromGateway,
     Kill,
     Left,
-    LinkError,
     Listening,
     Ready,
     Recycle,
@@ -55,15 +55,12 @@ from wsraw.supervisor.decisions.child import Child, ChildState
 from wsraw.supervisor.decisions.pool import in_words
 from wsraw.supervisor.decisions.selection import NO_WORKERS, which
 from wsraw.supervisor.file_watch import Watch
-from wsraw.supervisor.log import Log
+from wsraw.supervisor.log import Log, LogHandler
 from wsraw.supervisor.processes.children import Children
 from wsraw.supervisor.run_folder import folder as folders
 from wsraw.supervisor.run_folder import keeper
 from wsraw.supervisor.run_folder.folder import Folder, FolderError, count_dead_letters
 from wsraw.supervisor.run_folder.keeper import Keeper
-
-BATCHES_A_TURN: Final = 100
-"""Batches of the control link that are read in one turn; signals and exits come in between."""
 
 LOOK_AT_FILES: Final = 1.0
 """Seconds between two scans of the handlers' files, with `reload`."""
@@ -94,9 +91,12 @@ class CannotStart(Exception):  # noqa: N818
 def run(settings: Settings) -> int:
     """Serve until a signal; returns the exit code. Raises CannotStart."""
     log = Log(sys.stderr, settings.log_level)
+    shared, handler = logging.getLogger("wsraw"), LogHandler(log)
+    shared.addHandler(handler)
     try:
         return Supervisor(settings, log).run()
     finally:
+        shared.removeHandler(handler)
         log.close()
 
 
@@ -132,7 +132,7 @@ class Supervisor:
                 self.loop = Loop()
                 opened.callback(self.loop.close)
                 # First, because a run that does not answer here is taken for one that is leaving.
-                self.control = Control(self._folder.path)
+                self.control = Control(self.loop, self._folder.path, log)
                 opened.callback(self.control.close)
                 self._listen()
             except FolderError as error:
@@ -200,8 +200,6 @@ class Supervisor:
         launch.unblock_signals()
         try:
             self._keeper.begin()
-            # This only wakes the loop: `_before_sleep` reads (see Control.fd).
-            self.loop.watch(self.control.fd, lambda readable, writable: None, read=True)
             self.loop.before_sleep = self._before_sleep
             # Handlers files, and words of commands that are files.
             words = [word for each in self.policy.programs for word in (each.file, *each.words)]
@@ -229,8 +227,8 @@ class Supervisor:
 
     def _close(self) -> None:
         self._stop_listening()
-        self.loop.close()
         self.control.close()
+        self.loop.close()
         for kept in self._keeper.close():
             self.log.say("warning", f"dead letters are kept: {kept}")
 
@@ -418,18 +416,10 @@ class Supervisor:
     # --- the gateway, and the command line ---
 
     def _before_sleep(self, now: float) -> bool:
-        """Read the control link, up to a budget; True if there may be more."""
-        for _ in range(BATCHES_A_TURN):
-            try:
-                records = self.control.receive()
-            except LinkError as error:
-                self.log.say("error", f"the control link got a malformed batch: {error}")
-                continue
-            if records is None:
-                return False
-            for record in records:
-                self._handle_record(record, now)
-        return True
+        """Handle what this turn has read of the control link."""
+        while (record := self.control.receive()) is not None:
+            self._handle_record(record, now)
+        return False
 
     def _handle_record(self, record: FromGateway | Asked, now: float) -> None:
         if not isinstance(record, Asked):

@@ -17,8 +17,7 @@ from wsraw.gateway.connection.accepting import accepted
 from wsraw.gateway.connection.connection import Connection
 from wsraw.gateway.delivery.registry import Registry
 from wsraw.gateway.remote.links import DEATH_CERTAIN_AFTER, DRAIN_BUDGET, UNSENT_LIMIT, Links
-from wsraw.gateway.remote.transport import Sent, WorkerSocket
-from wsraw.gateway.sessions.control import new_context
+from wsraw.gateway.remote.transport import Sent, WorkerSocket, new_context
 from wsraw.gateway.sessions.sessions import Sessions
 from wsraw.link.records import Answer, Kill, encode
 from wsraw.link.states import LinkState

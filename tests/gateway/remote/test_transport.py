@@ -17,8 +17,8 @@ from wsraw.gateway.remote.transport import (
     RemoteSocket,
     Sent,
     WorkerSocket,
+    new_context,
 )
-from wsraw.gateway.sessions.control import new_context
 from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH
 from wsraw.runtime.loop import Loop
 

@@ -1,155 +1,358 @@
+"""The supervisor's end of the control link, in a real loop. Its other ends are libzmq's."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import zmq
 
 from tests.deadline import DEADLINE, eventually
 from wsraw.link.records import (
+    Check,
     Decoder,
     Do,
     Done,
+    FromGateway,
     FromSupervisor,
     Left,
-    LinkError,
     Listening,
     Ready,
+    Report,
     Spawned,
     Stop,
     Stopped,
     encode,
 )
+from wsraw.runtime.loop import Loop
+from wsraw.supervisor.control import link
 from wsraw.supervisor.control.link import Asked, Control
+from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import FolderError
+
+T = TypeVar("T")
 
 NEWS = Listening(["127.0.0.1:1"], "ipc://x", 1, 2)
 
 
+class Supervisor:
+    """A control link, its loop, and its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop = Loop()
+        self.stream = io.StringIO()
+        self.log = Log(self.stream, "info")
+        self.control = Control(self.loop, folder, self.log)
+
+    def until(self, condition: Callable[[], T], what: str = "") -> T:
+        """Take turns until the condition holds."""
+
+        def look() -> T:
+            self.loop.wake_at(self.loop.now)
+            self.loop.turn()
+            return condition()
+
+        return eventually(look, what)
+
+    def hear(self) -> FromGateway | Asked:
+        """The next record."""
+        heard = self.until(self.control.receive, "a record")
+        assert heard is not None
+        return heard
+
+    def until_said(self, text: str) -> None:
+        """Take turns until the log has this."""
+        self.until(lambda: text in self.stream.getvalue(), text)
+
+    def said(self) -> str:
+        """The log so far. Closes it."""
+        self.log.close()
+        return self.stream.getvalue()
+
+    def close(self) -> None:
+        self.control.close()
+        self.loop.close()
+        self.log.close()
+
+
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[Control]:
-    control = Control(tmp_path)
-    yield control
-    control.close()
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path)
+    yield supervisor
+    supervisor.close()
 
 
-class Gateway:
+class Other:
     """The other end: a DEALER that says what it is told to say."""
 
-    def __init__(self, control: Control) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(control.endpoint)
+    def __init__(self, supervisor: Supervisor, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._supervisor = supervisor
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.connect(supervisor.control.endpoint)
         self._decoder = Decoder(str, FromSupervisor | Done)
 
     def say(self, *frames: bytes) -> None:
         self._socket.send_multipart(frames)
 
     def hear(self) -> tuple[str, list[object]]:
-        assert self._socket.poll(1000 * DEADLINE), "nothing was said"
+        assert self._supervisor.until(lambda: self._socket.poll(1), "something to be said")
         token, records, wrong = self._decoder.decode(self._socket.recv())
         assert not wrong
         return token, records
 
     def close(self) -> None:
         self._socket.close()
-        self._context.term()
+
+
+Meet = Callable[[], Other]
 
 
 @pytest.fixture
-def gateway(control: Control) -> Iterator[Gateway]:
-    gateway = Gateway(control)
-    yield gateway
-    gateway.close()
+def meet(supervisor: Supervisor) -> Iterator[Meet]:
+    """Connect one more."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    met: list[Other] = []
+
+    def meet() -> Other:
+        met.append(Other(supervisor, context))
+        return met[-1]
+
+    yield meet
+    for other in met:
+        other.close()
+    context.term()
 
 
-def test_supervisor_and_gateway_exchange_records(control: Control, gateway: Gateway) -> None:
+def test_supervisor_and_gateway_exchange_records(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway = supervisor.control, meet()
     token = control.expect()
     control.tell(Stop(1.0))
     gateway.say(encode([token, NEWS, Ready(3)]))
-    assert eventually(control.receive) == [NEWS, Ready(3)]
+    assert [supervisor.hear(), supervisor.hear()] == [NEWS, Ready(3)]
     control.tell(Spawned(1, "t", 0), Stop(2.0))
     assert gateway.hear() == (token, [Spawned(1, "t", 0), Stop(2.0)]), "not what came too early"
     assert control.receive() is None
 
 
-def test_a_batch_with_a_wrong_token_is_ignored(control: Control, gateway: Gateway) -> None:
+def test_a_batch_with_a_wrong_token_ends_its_connection(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway = supervisor.control, meet()
     old = control.expect()
     token = control.expect()
     assert token != old
     for wrong in (old, "", "ä"):
-        gateway.say(encode([wrong, Stopped()]))
+        meet().say(encode([wrong, Stopped()]))
     gateway.say(encode([token, NEWS]))
-    assert eventually(control.receive) == [NEWS]
+    assert supervisor.hear() == NEWS
+    supervisor.until_said("the token is wrong")
     assert control.receive() is None
 
 
-def test_batches_are_ignored_before_a_gateway_is_expected(
-    control: Control, gateway: Gateway
-) -> None:
-    gateway.say(encode(["", Stopped()]))
-    gateway.say(b"\xc1")
-    with pytest.raises(LinkError):
-        eventually(control.receive)
-
-
-def test_frames_that_are_not_a_batch_are_skipped(control: Control, gateway: Gateway) -> None:
-    token = control.expect()
-    gateway.say(encode([token, Stopped()]), b"more")
-    gateway.say(encode([token, ["unheard of"], Left(1)]))
-    assert eventually(control.receive) == [Left(1)]
-
-
-def test_nothing_is_sent_to_a_dead_gateway(control: Control, gateway: Gateway) -> None:
+def test_what_is_not_a_batch_ends_its_connection_alone(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway = supervisor.control, meet()
     token = control.expect()
     gateway.say(encode([token, NEWS]))
-    eventually(control.receive)
+    assert supervisor.hear() == NEWS
+    client = meet()
+    client.say(encode([control.client_token, Do(1, "status")]))
+    supervisor.hear()
+    for frames in ([b"\xc1"], [b"x" * 100_000], [encode([token, Stopped()]), b"more"], [b""] * 3):
+        meet().say(*frames)
+    meet().say(encode([]))
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.connect(str(control.endpoint).removeprefix("ipc://"))
+    stranger.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".ljust(100))
+    stranger.setblocking(False)
+    assert supervisor.until(lambda: is_closed(stranger), "a stranger to be closed")
+    gateway.say(encode([token, ["unheard of"], Left(1)]))
+    assert supervisor.hear() == Left(1), "a record that is not known is left out"
+    stranger.close()
+    supervisor.until_said("is not a batch")
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1000)
+    except BlockingIOError:
+        return False
+
+
+def test_strangers_do_not_flood_the_log(
+    supervisor: Supervisor, meet: Meet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "TELL_EVERY", 1000 * DEADLINE)
+    gateway = meet()
+    token = supervisor.control.expect()
+    for _ in range(100):
+        meet().say(encode(["guess", Stopped()]))
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    supervisor.until_said("the token is wrong")
+    supervisor.until(lambda: supervisor.control._cut_off == 99, "all to be cut off")
+    assert len(supervisor.said().splitlines()) == 1
+
+
+def test_nothing_is_sent_to_a_dead_gateway(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway = supervisor.control, meet()
+    token = control.expect()
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
     gateway.close()
     control.tell(Stop(1.0))
-    new = Gateway(control)
+    new = meet()
     token = control.expect()
     new.say(encode([token, NEWS]))
-    assert eventually(control.receive) == [NEWS]
+    assert supervisor.hear() == NEWS
     control.tell(Stop(2.0))
     assert new.hear() == (token, [Stop(2.0)])
-    new.close()
+
+
+def test_the_connection_of_the_old_gateway_ends_when_a_new_one_is_expected(
+    supervisor: Supervisor, meet: Meet
+) -> None:
+    """It may live on for a moment, aborted and writing its stack: nothing it says counts."""
+    control, old = supervisor.control, meet()
+    token = control.expect()
+    old.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    control.expect()
+    old.say(encode([token, Stopped()]))
+    new = meet()
+    new.say(encode([control.expect(), Ready(7)]))
+    assert supervisor.hear() == Ready(7)
+    assert control.receive() is None
+
+
+def test_what_a_gateway_has_said_is_heard_although_it_is_gone(
+    supervisor: Supervisor, meet: Meet
+) -> None:
+    gateway = meet()
+    token = supervisor.control.expect()
+    for n in range(1000):
+        gateway.say(encode([token, Left(n)]))
+    assert supervisor.hear() == Left(0)
+    gateway.say(encode([token, Stopped()]))
+    gateway._socket.close(linger=1000 * DEADLINE)
+    for n in range(1, 1000):
+        assert supervisor.hear() == Left(n)
+    assert supervisor.hear() == Stopped()
+
+
+def test_a_report_of_a_thousand_workers_comes_through(supervisor: Supervisor, meet: Meet) -> None:
+    gateway = meet()
+    token = supervisor.control.expect()
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    report = Report(1, {"workers": ["x" * 5000] * 1000})
+    gateway.say(encode([token, report]))
+    assert supervisor.hear() == report
+
+
+def test_a_gateway_that_does_not_read_is_cut_off_at_a_bound(
+    supervisor: Supervisor, meet: Meet
+) -> None:
+    """It was stopped, and nothing limits for how long. It comes back and is told everything."""
+    control, gateway = supervisor.control, meet()
+    token = control.expect()
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    gateway._socket.set(zmq.RCVHWM, 1)
+
+    def tell() -> bool:
+        control.tell(*[Spawned(1, "t" * 1000, 0)] * 1000)
+        return "does not read" in supervisor.stream.getvalue()
+
+    supervisor.until(tell, "the gateway to be cut off")
+    again = meet()
+    again.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    control.tell(Check())
+    assert again.hear() == (token, [Check()])
 
 
 # --- the command line ---
 
 
-def test_the_command_line_is_answered(control: Control, gateway: Gateway) -> None:
+def test_the_command_line_is_answered(supervisor: Supervisor, meet: Meet) -> None:
+    control, gateway, client = supervisor.control, meet(), meet()
     token = control.expect()
-    client = Gateway(control)
     client.say(encode([control.client_token, Do(7, "scale", ["3"])]))
-    asked = eventually(control.receive)
-    assert asked is not None
-    assert isinstance(asked[0], Asked)
-    assert asked[0].do == Do(7, "scale", ["3"])
+    asked = supervisor.hear()
+    assert isinstance(asked, Asked)
+    assert asked.do == Do(7, "scale", ["3"])
     gateway.say(encode([token, NEWS]))
-    eventually(control.receive)
+    assert supervisor.hear() == NEWS
     control.tell(Stop(1.0))
-    control.answer(asked[0].who, Done(7, True, "3 workers"))
+    control.answer(asked.who, Done(7, True, "3 workers"))
     assert client.hear() == (control.client_token, [Done(7, True, "3 workers")])
     assert gateway.hear() == (token, [Stop(1.0)])
     client.close()
-    control.answer(asked[0].who, Done(7, True))
+    supervisor.until(lambda: asked.who.ended)
+    control.answer(asked.who, Done(7, True))
 
 
-def test_each_token_names_its_sender(control: Control, gateway: Gateway) -> None:
+def test_the_last_answer_leaves_although_the_run_ends(supervisor: Supervisor, meet: Meet) -> None:
+    control, client = supervisor.control, meet()
+    client.say(encode([control.client_token, Do(1, "stop")]))
+    asked = supervisor.hear()
+    assert isinstance(asked, Asked)
+    control.answer(asked.who, Done(1, True, "stopped " + "x" * 3_000_000))
+    # Its reader has taken none of it yet; both ends work on it while we close.
+    control.close()
+    _, [done] = client.hear()
+    assert isinstance(done, Done)
+    assert len(done.text) > 3_000_000
+
+
+def test_each_token_names_its_sender(supervisor: Supervisor, meet: Meet) -> None:
     """A command that is no gateway's news, and the other way round."""
+    control, gateway, client = supervisor.control, meet(), meet()
     token = control.expect()
-    gateway.say(encode([control.client_token, Stopped()]))
-    assert eventually(lambda: control.receive() is not None)
+    client.say(encode([control.client_token, Stopped()]))
     gateway.say(encode([token, Do(1, "stop"), Stopped()]))
-    assert eventually(control.receive) == [Stopped()]
-    gateway.say(encode(["guess", Do(1, "stop")]))
-    gateway.say(encode([token, NEWS]))
-    assert eventually(control.receive) == [NEWS]
+    assert supervisor.hear() == Stopped()
+    client.say(encode([control.client_token, Do(2, "status")]))
+    asked = supervisor.hear()
+    assert isinstance(asked, Asked)
+    assert asked.do == Do(2, "status")
+    assert control.receive() is None
 
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match="No such file"):
-        Control(tmp_path / "none")
+    loop = Loop()
+    log = Log(io.StringIO(), "info")
+    with pytest.raises(FolderError, match="there is no folder"):
+        Control(loop, tmp_path / "none", log)
+    loop.close()
+    log.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no file")
+def test_existing_connections_stay_when_the_socket_is_made_again(
+    supervisor: Supervisor, meet: Meet, tmp_path: Path
+) -> None:
+    control, gateway = supervisor.control, meet()
+    token = control.expect()
+    gateway.say(encode([token, NEWS]))
+    assert supervisor.hear() == NEWS
+    os.unlink(tmp_path / "control.sock")
+    control.bind(tmp_path)
+    assert (tmp_path / "control.sock").stat().st_mode & 0o777 == 0o600
+    control.tell(Check())
+    assert gateway.hear() == (token, [Check()])
+    client = meet()
+    client.say(encode([control.client_token, Do(1, "status")]))
+    assert isinstance(supervisor.hear(), Asked)
+    (tmp_path / "spare").mkdir()
+    control.bind(tmp_path / "spare")
+    assert control.endpoint == f"ipc://{tmp_path}/spare/control.sock"
+    with pytest.raises(FolderError):
+        control.bind(tmp_path / "none")
+    control.tell(Stop(1.0))
+    assert gateway.hear() == (token, [Stop(1.0)])

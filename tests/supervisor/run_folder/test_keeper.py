@@ -16,7 +16,8 @@ import pytest
 import zmq
 
 from tests.deadline import eventually
-from wsraw.link.records import Do, encode
+from wsraw.link.records import Do, FromGateway, encode
+from wsraw.runtime.loop import Loop
 from wsraw.supervisor.control.link import Asked, Control
 from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder import folder as folders
@@ -34,7 +35,8 @@ class Run:
         self.stream = io.StringIO()
         self.log = Log(self.stream, "info")
         self.folder = Folder(str(path), self.log.say)
-        self.control = Control(path)
+        self.loop = Loop()
+        self.control = Control(self.loop, path, self.log)
         self.keeper = Keeper(self.folder, self.control, "worker-token", self.log)
         self.keeper.begin()
         self.epochs = [self.start()]
@@ -58,10 +60,14 @@ class Run:
         sock.connect(endpoint)
         sock.send(encode([token, Do(1, "status", [])]))
         try:
-            [asked] = eventually(self.control.receive)
+            return isinstance(eventually(self._hear), Asked)
         finally:
             context.destroy()
-        return isinstance(asked, Asked)
+
+    def _hear(self) -> FromGateway | Asked | None:
+        self.loop.wake_at(self.loop.now)
+        self.loop.turn()
+        return self.control.receive()
 
     def said(self) -> str:
         """The log so far. Closes it."""
@@ -71,6 +77,7 @@ class Run:
     def close(self) -> None:
         self.control.close()
         self.keeper.close()
+        self.loop.close()
         self.log.close()
 
 
@@ -205,7 +212,7 @@ def test_a_folder_taken_by_another_run_is_left_alone(run: Run) -> None:
     run.control.close()
     run.keeper.close()
     assert (run.path / "token").read_text() == "others\n"
-    run.control = Control(run.path)
+    run.control = Control(run.loop, run.path, run.log)
     run.keeper = Keeper(other, run.control, "t", run.log)
 
 

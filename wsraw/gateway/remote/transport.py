@@ -342,3 +342,8 @@ def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
     value = socket.get(option)
     assert isinstance(value, int)
     return value
+
+
+def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """One per process."""
+    return zmq.Context()

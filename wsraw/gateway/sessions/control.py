@@ -1,67 +1,133 @@
-"""I/O. The gateway's end of the control link to the supervisor."""
+"""I/O. The gateway's end of the control link: reports to the supervisor, and what it says."""
 
 from __future__ import annotations
 
+import hmac
+import logging
+import math
+from collections.abc import Iterable
 from typing import Final
 
-import zmq
+from wsraw.gateway.sessions.reports import Reports
+from wsraw.link.records import (
+    Decoder,
+    Exited,
+    FromGateway,
+    FromSupervisor,
+    LinkError,
+    Spawned,
+    encode,
+)
+from wsraw.runtime.link.client import LinkClient
+from wsraw.runtime.loop import Loop, Timer
 
-# As plain numbers: pyzmq's are enums, and an operation on those takes a microsecond.
-_READABLE: Final = int(zmq.POLLIN)
-_EVENTS: Final = int(zmq.EVENTS)
-_NOBLOCK: Final = int(zmq.NOBLOCK)
+log = logging.getLogger("wsraw.gateway")
+
+LAST_WORDS: Final = 1.0
+"""Seconds for the last reports to be sent at the end."""
 
 
-class ControlSocket:
-    """The DEALER to the supervisor, whose ROUTER outlives gateways.
+class ControlLink:
+    """A connection to the supervisor, made again if it is lost while the supervisor lives.
 
-    Its descriptor is edge-triggered, and a send can consume the edge: so it only wakes the loop,
-    and each turn asks `pending` before it sleeps.
+    The link takes a megabyte for a supervisor that does not read, because it was stopped; further
+    reports wait (see Reports).
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        socket = self._socket = context.socket(zmq.DEALER)
-        socket.set(zmq.LINGER, 1000)
-        socket.connect(endpoint)
-        self.fd = self._get_int(zmq.FD)
-        self._must_ask = True
+    def __init__(self, loop: Loop, endpoint: str, token: str) -> None:
+        self._loop = loop
+        self._token = token
+        self._reports = Reports()
+        self._decoder = Decoder(str, FromSupervisor)
+        self._client = LinkClient(endpoint)
+        self._client.on_change = self._watch
+        self._watched = (-1, False)
+        """The descriptor that the loop watches, and whether for writing."""
+        self._timer: Timer | None = None
+        self.is_due = False
+        """Whether there may be something to receive."""
+        self._work(False, False)
 
-    def _get_int(self, option: int) -> int:
-        value = self._socket.get(option)
-        assert isinstance(value, int)
-        return value
+    # --- out ---
 
-    def wake(self, readable: bool, writable: bool) -> None:
-        """The loop's call: the descriptor is ready. The turn itself reads the socket."""
-        self._must_ask = True
+    def tell(self, records: Iterable[FromGateway]) -> None:
+        """Say this as soon as possible. Nothing of it is lost while the supervisor lives."""
+        for record in records:
+            self._reports.add(record)
+        self._send()
 
-    def look_again(self) -> None:
-        """The descriptor may have missed a message: ask."""
-        self._must_ask = True
+    def _send(self) -> None:
+        records = self._reports.waiting()
+        if records and self._client.send(encode([self._token, *records])):
+            self._reports.said()
 
-    def pending(self) -> bool:
-        """Whether a message waits: to be asked after every send, before every sleep."""
-        if self._must_ask:
-            self._must_ask = bool(self._get_int(_EVENTS) & _READABLE)
-        return self._must_ask
+    # --- in ---
 
-    def receive(self) -> bytes | None:
-        """The next waiting message, or None."""
-        return self._socket.recv(_NOBLOCK) if self.pending() else None
+    def receive(self) -> list[FromSupervisor] | None:
+        """The records of the next batch that has come, or None."""
+        while (batch := self._client.receive()) is not None:
+            try:
+                token, records, wrong = self._decoder.decode(batch)
+            except LinkError as error:
+                log.error("dropped a message of the supervisor that is not a batch: %s", error)
+                continue
+            if not hmac.compare_digest(token.encode(), self._token.encode()):
+                log.error("dropped a batch with a wrong token on the control link")
+                continue
+            for _, why in wrong:
+                log.error("left out a record of the supervisor: %s", why)
+            return [self._note(record) for record in records if record is not None]
+        self.is_due = False
+        if self._client.is_lost:
+            self._begin_again()
+        return None
 
-    def send(self, data: bytes) -> None:
-        """Send one batch. The queue is large for what is said here; full, it is dropped."""
-        self._must_ask = True
-        try:
-            self._socket.send(data, _NOBLOCK)
-        except zmq.Again:
-            pass
+    def _note(self, record: FromSupervisor) -> FromSupervisor:
+        if isinstance(record, Spawned):
+            self._reports.spawned(record.n)
+        elif isinstance(record, Exited):
+            self._reports.exited(record.n)
+        return record
+
+    def read_now(self) -> None:
+        """Read what has come, without waiting for the loop to say so."""
+        self._work(False, False)
+
+    def _begin_again(self) -> None:
+        log.error("the link to the supervisor was lost: %s", self._client.why)
+        self._reports.repeat()
+        self._client.reconnect()
+        self._work(False, False)
+
+    # --- the loop ---
+
+    def _work(self, readable: bool, writable: bool) -> None:
+        client = self._client
+        client.work(self._loop.now)
+        self.is_due = True
+        self._send()
+        self._watch()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if client.wait_until < math.inf:
+            self._timer = self._loop.call_at(client.wait_until, self._work_later)
+
+    def _work_later(self) -> None:
+        self._timer = None
+        self._work(False, False)
+
+    def _watch(self) -> None:
+        fd, write = self._client.fileno(), self._client.wants_write
+        old, _ = self._watched
+        if (fd, write) == self._watched:
+            return
+        self._watched = fd, write
+        if old not in (fd, -1):
+            self._loop.unwatch(old)
+        if fd >= 0:
+            self._loop.watch(fd, self._work, read=True, write=write)
 
     def close(self) -> None:
         """Close when what was said is out, or after a second."""
-        self._socket.close()
-
-
-def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """One per process."""
-    return zmq.Context()
+        self._client.close(LAST_WORDS)

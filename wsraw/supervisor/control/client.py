@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import selectors
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-
-import zmq
+from typing import Final
 
 from wsraw.link.records import Decoder, Do, Done, encode
+from wsraw.runtime.link.client import LinkClient
 from wsraw.supervisor.run_folder import folder as folders
 
 LOOK_AGAIN: Final = 0.2
@@ -19,6 +20,10 @@ LOOK_AGAIN: Final = 0.2
 
 class NoRunError(Exception):
     """There is no run to ask; the text says what to do."""
+
+
+class RefusedError(Exception):
+    """The run has not taken the request; the text says why."""
 
 
 def find(run_dir: str) -> Path:
@@ -50,7 +55,8 @@ def find(run_dir: str) -> Path:
 def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0) -> Done:
     """Ask the run in that folder, and wait for its answer; `timeout` is seconds, 0 none.
 
-    Raises NoRunError if it is gone before that, TimeoutError if it takes too long.
+    Raises NoRunError if it is gone before that, RefusedError if it does not take the request,
+    TimeoutError if it takes too long.
     """
     try:
         lines = (folder / folders.CONTROL).read_text("utf-8").splitlines()
@@ -59,31 +65,49 @@ def ask(folder: Path, what: str, args: Sequence[str] = (), timeout: float = 0.0)
         why = getattr(error, "strerror", None) or "it is not complete"
         text = f"{folder / folders.CONTROL}: {why}; the run is starting or ending"
         raise NoRunError(text) from error
-    context = zmq.Context()
-    socket = context.socket(zmq.DEALER)
+    until = time.monotonic() + timeout if timeout else math.inf
+    client = LinkClient(endpoint)
     try:
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(endpoint)
-        socket.send(encode([token, Do(1, what, list(args))]))
-        return _wait(socket, folder, timeout)
+        return _ask(client, folder, encode([token, Do(1, what, list(args))]), until)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {timeout:g} s; the run continues with it") from None
     finally:
-        socket.close()
-        context.term()
+        client.close()
 
 
-def _wait(socket: Any, folder: Path, timeout: float) -> Done:
+def _ask(client: LinkClient, folder: Path, request: bytes, until: float) -> Done:
     decoder = Decoder(str, Done)
-    until = time.monotonic() + timeout if timeout else float("inf")
+    is_sent = False
     while True:
+        # Before reading: what ends without an answer has had the time to give one.
         live = folders.is_live(folder)
-        if socket.poll(int(LOOK_AGAIN * 1000)):
-            for record in decoder.decode(socket.recv())[1]:
+        now = time.monotonic()
+        client.work(now)
+        is_sent = is_sent or client.send(request)
+        while (batch := client.receive()) is not None:
+            for record in decoder.decode(batch)[1]:
                 if isinstance(record, Done):
                     return record
-        elif not live:
+        if client.is_lost and is_sent and folders.has_supervisor(folder):
+            raise RefusedError(f"the run does not answer: {client.why}")
+        if not live or (client.is_lost and is_sent):
             raise NoRunError("the run ended without an answer")
-        if time.monotonic() >= until:
-            raise TimeoutError(f"no answer within {timeout:g} s; the run continues with it")
+        if client.is_lost:
+            client.reconnect()
+        if now >= until:
+            raise TimeoutError
+        _wait(client, min(until, now + LOOK_AGAIN, client.wait_until) - now)
+
+
+def _wait(client: LinkClient, seconds: float) -> None:
+    """Until the client has something to do, so many seconds at most."""
+    with selectors.DefaultSelector() as selector:
+        if client.fileno() >= 0:
+            write = selectors.EVENT_WRITE if client.wants_write else 0
+            selector.register(client, selectors.EVENT_READ | write)
+            selector.select(max(0.0, seconds))
+        elif seconds > 0:
+            time.sleep(seconds)
 
 
 def wait_until_gone(folder: Path, timeout: float = 0.0) -> None:

@@ -1,110 +1,164 @@
 """I/O. The control link: between supervisor and gateway, and from the command line.
 
-The supervisor binds, so that each new gateway finds it. A batch is `[token, record, …]`. Each
-gateway has a token of its own; the command line finds its token in the run folder.
+The supervisor listens, so that each new gateway finds it. A batch is `[token, record, …]`. Each
+gateway has a token of its own; the command line finds its token in the run folder. A connection
+whose first batch has neither is cut off, and so is one that sends something that is not a batch:
+nobody else notices.
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections import deque
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import zmq
-
-from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, encode
+from wsraw.link.batches import Batch
+from wsraw.link.records import Decoder, Do, Done, FromGateway, FromSupervisor, LinkError, encode
+from wsraw.runtime.link.server import Link, LinkServer
+from wsraw.runtime.loop import Loop
+from wsraw.runtime.printable import os_error
+from wsraw.supervisor.log import Log
 from wsraw.supervisor.run_folder.folder import FolderError
 
-LARGEST_BATCH: Final = 4 * 1024 * 1024
-"""Bytes; the longest batch is the status report of a thousand workers."""
+MOST_RECORDS: Final = 1 << 16
+"""In one batch; the longest is what a gateway says of thousand workers."""
 
-LAST_WORDS: Final = 500
-"""Milliseconds for the last batches to be sent at the end."""
+REQUEST_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of a batch of the command line; those of a gateway may be as long as a worker's."""
+
+UNREAD_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes that may wait for one that does not read. A gateway that was stopped for so long comes
+back on a new connection, and is told everything."""
+
+LAST_WORDS: Final = 0.5
+"""Seconds for the last answers to be sent."""
+
+TELL_EVERY: Final = 10.0
+"""Seconds between two lines of the log about those that were cut off."""
 
 
 class Asked(NamedTuple):
     """A request of the command line; the answer goes to `who`."""
 
-    who: bytes
+    who: Link
     do: Do
 
 
 class Control:
     """The supervisor's end. Raises FolderError when the endpoint cannot be bound."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, loop: Loop, folder: Path, log: Log) -> None:
         self.client_token = secrets.token_hex(16)
         """Token of the command line."""
+        self._loop = loop
+        self._log = log
         self._token = secrets.token_hex(16)
-        self._gateway: bytes | None = None
-        self._decoder = Decoder(str, FromGateway | Do)
-        self.endpoint = ""
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, LAST_WORDS)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BATCH)
+        self._gateway: Link | None = None
+        self._decoder = Decoder(str, FromGateway | Do, MOST_RECORDS)
+        self._received: deque[FromGateway | Asked] = deque()
+        self._cut_off = 0
+        """Connections since the last line about them."""
+        self._tell_at = 0.0
         try:
-            self.bind(folder)
-        except FolderError:
-            self.close()
-            raise
-        self.fd = self._socket.getsockopt(zmq.FD)
-        """Readable when there may be something to receive. Edge-triggered: a send may consume the
-        edge of what arrived meanwhile, so call `receive` before every sleep."""
+            self._server = LinkServer(
+                loop, str(folder), "control", receive=self._receive, ended=self._ended
+            )
+        except OSError as error:
+            raise _folder_error(folder, error) from error
+
+    @property
+    def endpoint(self) -> str:
+        """Where the gateway and the command line find us."""
+        return self._server.endpoint
 
     def bind(self, folder: Path) -> None:
         """Bind the socket in that folder, also again after its file was removed; existing
         connections stay. Raises FolderError."""
         try:
-            self._socket.bind(
-                f"ipc://{folder / 'control.sock'}" if zmq.has("ipc") else "tcp://127.0.0.1:*"
-            )
-        except zmq.ZMQError as error:
-            raise FolderError(f"run folder {folder}: {error.strerror}") from error
-        # The old listener is not unbound: libzmq would remove the new one's file with it.
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._server.bind(str(folder))
+        except OSError as error:
+            raise _folder_error(folder, error) from error
 
     def expect(self) -> str:
         """The token for the gateway that is about to start; it replaces the last one."""
-        self._gateway = None
+        if self._gateway is not None:
+            self._gateway.cut("another gateway is started")
+            self._gateway = None
         self._token = secrets.token_hex(16)
         return self._token
 
-    def receive(self) -> list[FromGateway | Asked] | None:
-        """Records of the next batch, or None if there is none. Raises LinkError for a malformed
-        one."""
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            if len(frames) != 2:
-                continue
-            token, records, _ = self._decoder.decode(frames[1])
-            if hmac.compare_digest(token.encode(), self._token.encode()):
-                self._gateway = frames[0]
-                return [r for r in records if r is not None and not isinstance(r, Do)]
-            if hmac.compare_digest(token.encode(), self.client_token.encode()):
-                return [Asked(frames[0], record) for record in records if isinstance(record, Do)]
+    # --- in ---
+
+    def receive(self) -> FromGateway | Asked | None:
+        """The next record that has come, or None."""
+        return self._received.popleft() if self._received else None
+
+    def _receive(self, link: Link, batch: Batch) -> None:
+        if not batch:
+            # libzmq's probe.
+            return
+        try:
+            token, records, _ = self._decoder.decode(batch)
+        except LinkError as error:
+            self._cut(link, f"this is not a batch: {error}")
+            return
+        if hmac.compare_digest(token.encode(), self._token.encode()):
+            if link is not self._gateway:
+                link.admit()
+                self._gateway = link
+            self._received += [r for r in records if r is not None and not isinstance(r, Do)]
+        elif hmac.compare_digest(token.encode(), self.client_token.encode()):
+            link.admit(REQUEST_LIMIT)
+            self._received += [Asked(link, record) for record in records if isinstance(record, Do)]
+        else:
+            self._cut(link, "the token is wrong")
+
+    def _ended(self, link: Link, why: str) -> None:
+        if link is self._gateway:
+            # If it has died, that is reported next. If not, it comes back and tells everything.
+            self._gateway = None
+        if why:
+            self._complain(why)
+
+    def _cut(self, link: Link, why: str) -> None:
+        """Cut off one that breaks the rules; it is told why."""
+        link.cut(why)
+        if link is self._gateway:
+            self._gateway = None
+        self._complain(why)
+
+    def _complain(self, why: str) -> None:
+        """Tell the log that a connection was cut off, but do not flood it."""
+        self._cut_off += 1
+        now = self._loop.now
+        if now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY
+            more = f" ({self._cut_off} since the last such line)" if self._cut_off > 1 else ""
+            self._log.say("warning", f"a connection of the control link was cut off: {why}{more}")
+            self._cut_off = 0
+
+    # --- out ---
 
     def tell(self, *records: FromSupervisor) -> None:
         """Send to the gateway, if there is one; a new gateway is told everything anyway."""
         if self._gateway is not None:
-            self._send(self._gateway, encode([self._token, *records]))
+            self._send(self._gateway, [self._token, *records])
 
-    def answer(self, who: bytes, done: Done) -> None:
+    def answer(self, who: Link, done: Done) -> None:
         """Answer the command line, which may be gone by now."""
-        self._send(who, encode([self.client_token, done]))
+        self._send(who, [self.client_token, done])
 
-    def _send(self, to: bytes, data: bytes) -> None:
-        try:
-            self._socket.send_multipart([to, data], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            # The peer is gone; if it was the gateway, its exit is reported next.
-            pass
+    def _send(self, link: Link, batch: list[object]) -> None:
+        link.send(encode(batch))
+        if link.unsent > UNREAD_LIMIT:
+            self._cut(link, "it does not read what is sent to it")
 
     def close(self) -> None:
-        self._socket.close()
-        self._context.term()
+        """Close the link; what was said before is sent, if that takes no longer than LAST_WORDS."""
+        self._server.close(LAST_WORDS)
+
+
+def _folder_error(folder: Path, error: OSError) -> FolderError:
+    return FolderError(f"run folder {folder}: {os_error(error)}")

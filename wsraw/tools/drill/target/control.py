@@ -57,7 +57,7 @@ class RunControl:
     def _ask(self, what: str, timeout: float) -> Any:
         try:
             done = client.ask(self._folder, what, (), timeout)
-        except (client.NoRunError, TimeoutError) as error:
+        except (client.NoRunError, client.RefusedError, TimeoutError) as error:
             raise DrillError(f"{what}: {error}") from error
         if not done.ok:
             raise DrillError(f"{what}: {done.text}")
