@@ -160,7 +160,10 @@ class Peer:
 
     def fail(self, why: str) -> None:
         """Refuse the peer: `why` becomes the reason of an ERROR command, which its log may show,
-        and nothing that it sends is read any more. A peer that has not greeted gets no ERROR."""
+        and nothing that it sends is read any more. A peer that has not greeted gets no ERROR.
+
+        libzmq never connects again after an ERROR before READY. So then it is for what will always
+        be wrong; close the connection without it for what may pass (RFC 37, "Error Handling")."""
         if not self.why and self._greeted:
             reason = _shown(why.encode("ascii", "replace")).encode()
             self.output += _command(b"ERROR", bytes((len(reason),)) + reason)
