@@ -225,6 +225,7 @@ NUMBERS: Final = {
     "come-back": f"{sessions.COME_BACK:g} s",
     "control-unread": size(control.UNREAD_LIMIT),
     "death-certain": f"{links.DEATH_CERTAIN_AFTER * 1000:g} ms",
+    "event-bytes": size(batches.EVENT_LIMIT),
     "exit-rejected": f"{shell.EXIT_REJECTED}",
     "first-backoff": f"{restarts.FIRST_BACKOFF:g} s",
     "first-window": f"{window.FIRST_WINDOW}",

@@ -4,7 +4,7 @@ import pytest
 
 from tests.link.ends import CON, SESSION, gateway_end, hello, message, sent, to_gateway, worker_end
 from wsraw.link import records as rec
-from wsraw.link.batches import LARGEST_BATCH
+from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
 from wsraw.link.gateway_end import GatewayEnd, who
 from wsraw.link.states import DRAINING, GONE, NEW, READY, LinkState
 from wsraw.link.window import FIRST_WINDOW, LARGEST_WINDOW, WINDOW_BYTES
@@ -16,7 +16,12 @@ def test_welcome_begins_the_session() -> None:
     end = GatewayEnd(b"id", rec.gateway_decoder())
     assert end.state is NEW
     end.welcome(hello(window=50, concurrency=3), SESSION, 2, range(100, 200))
-    limits = {"state": rec.STATE_LIMIT, "window_bytes": WINDOW_BYTES, "batch": LARGEST_BATCH}
+    limits = {
+        "state": rec.STATE_LIMIT,
+        "window_bytes": WINDOW_BYTES,
+        "batch": LARGEST_BATCH,
+        "event": EVENT_LIMIT,
+    }
     assert sent(end) == [SESSION, rec.Welcome(1, SESSION, 2, 100, 199, 50, limits)]
     assert (end.state, end.window.limit, end.window.concurrency) == (READY, FIRST_WINDOW, 3)
 
@@ -113,7 +118,7 @@ def in_flight(count: int) -> GatewayEnd:
 @pytest.mark.parametrize(
     "acks",
     [
-        [(1, 1)], [(1, 3)], [(3, 3), (1, 2)], [(2, 2)], [],
+        [(1, 1)], [(1, 3)], [(3, 3), (1, 2)], [(2, 2)], [(2, 2), (3, 3), (1, 1)], [],
     ],
 )  # fmt: skip
 def test_a_batch_that_acks_what_is_held_is_taken(acks: list[tuple[int, int]]) -> None:
@@ -128,7 +133,7 @@ def test_a_batch_that_acks_what_is_held_is_taken(acks: list[tuple[int, int]]) ->
     [
         [(0, 0)], [(4, 4)], [(0, 1)], [(1, 4)], [(3, 2)], [(1, 1), (1, 1)], [(1, 2), (2, 3)],
         [(2, 3), (1, 2)], [(1, 2**64 - 1)], [(-1, 2**64 - 1)], [(-(2**63), 2**64 - 1)], [(-2, -1)],
-        [(1, 3), (1, 3)],
+        [(1, 3), (1, 3)], [(1, 1), (2, 2), (2, 2)], [(1, 1), (2, 2), (3, 3), (1, 1)],
     ],
 )  # fmt: skip
 def test_a_batch_that_acks_what_is_not_held_is_dropped_whole(acks: list[tuple[int, int]]) -> None:

@@ -11,7 +11,13 @@ from tests.deadline import UNIT
 from tests.link.ends import CON, SESSION, WELCOME, hello, ready_worker, sent, to_worker, worker_end
 from wsraw.config.settings import LARGEST_MESSAGE
 from wsraw.link import records as rec
-from wsraw.link.batches import LARGEST_BATCH, LARGEST_REMOTE_BATCH, RECORD_COST, ROOM_FOR_ACKS
+from wsraw.link.batches import (
+    EVENT_LIMIT,
+    LARGEST_BATCH,
+    LARGEST_REMOTE_BATCH,
+    RECORD_COST,
+    ROOM_FOR_ACKS,
+)
 from wsraw.link.gateway_end import GatewayEnd, refusal, who
 from wsraw.link.states import LinkState
 from wsraw.link.window import LARGEST_WINDOW
@@ -363,11 +369,11 @@ def test_a_worker_survives_a_wrong_answer(value: Any) -> None:
 # --- batches have a largest size ---
 
 
-def limited(batch: int) -> WorkerEnd:
+def limited(batch: int, event: int = EVENT_LIMIT) -> WorkerEnd:
     end = ready_worker()
     end.receive(who())
     end.data_to_send()
-    welcome = rec.Welcome(1, SESSION, 1, 100, 5000, 10, {"batch": batch})
+    welcome = rec.Welcome(1, SESSION, 1, 100, 5000, 10, {"batch": batch, "event": event})
     end.receive(to_worker(welcome))
     return end
 
@@ -375,9 +381,19 @@ def limited(batch: int) -> WorkerEnd:
 def filled(end: WorkerEnd, seq: int, *sizes: int) -> Outbox:
     outbox = end.outbox(rec.OnMessage(seq, CON, b"x", "raw"))
     for size in sizes:
+        outbox.cut(size + RECORD_COST, end.room)
         outbox.records.append(rec.Send(CON, bytes(size)))
         outbox.size += size + RECORD_COST
     return outbox
+
+
+def all_sent(end: WorkerEnd) -> list[list[str]]:
+    """What the records of each batch are, with the last seq of acks and parts."""
+    batches = []
+    while (batch := sent(end)) is not None:
+        names = [(type(r).__name__, getattr(r, "last", getattr(r, "seq", ""))) for r in batch[1:]]
+        batches.append([f"{name}{seq}" for name, seq in names])
+    return batches
 
 
 def test_a_worker_learns_how_large_a_batch_may_be() -> None:
@@ -387,6 +403,14 @@ def test_a_worker_learns_how_large_a_batch_may_be() -> None:
         worker = worker_end()
         worker.receive(end.data_to_send() or b"")
         assert worker.room == batch - ROOM_FOR_ACKS
+        assert worker.event_limit == EVENT_LIMIT
+
+
+@pytest.mark.parametrize("limits", [{}, {"batch": LARGEST_REMOTE_BATCH}, {"event": -1}])
+def test_a_gateway_that_does_not_say_so_takes_no_parts(limits: dict[str, int]) -> None:
+    end = ready_worker()
+    end.receive(to_worker(rec.Welcome(1, SESSION, 1, 100, 5000, 10, limits)))
+    assert end.event_limit == end.room == limits.get("batch", LARGEST_BATCH) - ROOM_FOR_ACKS
 
 
 def test_events_that_do_not_fit_into_one_batch_go_in_several_each_with_its_commands() -> None:
@@ -394,10 +418,106 @@ def test_events_that_do_not_fit_into_one_batch_go_in_several_each_with_its_comma
     for seq, size in enumerate((60_000, 60_000, 10, 10, 99_000), 1):
         assert end.done(filled(end, seq, size))
     assert end.command(rec.Send(CON, b"last"), 4 + RECORD_COST)
-    batches = []
-    while (batch := sent(end)) is not None:
-        batches.append([type(r).__name__ + str(getattr(r, "last", "")) for r in batch[1:]])
-    assert batches == [["Send", "Ack1"], ["Send"] * 3 + ["Ack4"], ["Send", "Send", "Ack5"]]
+    assert all_sent(end) == [
+        ["Send", "Ack1"],
+        ["Send", "Send", "Send", "Ack4"],
+        ["Send", "Send", "Ack5"],
+    ]
+
+
+def test_commands_that_do_not_fit_into_one_batch_go_ahead_of_their_ack_in_parts() -> None:
+    end = limited(100_000 + ROOM_FOR_ACKS)
+    end.done(filled(end, 1, 10))
+    end.done(filled(end, 2, 60_000, 60_000, 30_000, 98_000, 10))
+    end.done(filled(end, 3, 10))
+    end.command(rec.Send(CON, b"last"), 4 + RECORD_COST)
+    end.done(filled(end, 4))
+    assert all_sent(end) == [
+        ["Send", "Ack1"],
+        ["Send", "Part2"],
+        ["Send", "Send", "Part2"],
+        ["Send", "Send", "Send", "Send", "Ack4"],
+    ]
+
+
+@pytest.mark.parametrize("count", range(1, 30))
+def test_every_part_fills_a_batch_and_none_more(count: int) -> None:
+    """However the commands meet the limits of the batches."""
+    room = 7 * RECORD_COST
+    end = limited(room + ROOM_FOR_ACKS)
+    before = filled(end, 1, *([0] * (count % 4)))
+    end.done(before)
+    end.done(filled(end, 2, *([0] * count)))
+    batches = all_sent(end)
+    assert all(batch.count("Send") <= 7 for batch in batches)
+    assert sum(batch.count("Send") for batch in batches) == count % 4 + count
+    parts = [batch for batch in batches if "Part2" in batch]
+    assert parts == [["Send"] * 7 + ["Part2"]] * ((count - 1) // 7)
+    assert batches[-1][-1] == "Ack2"
+
+
+def test_an_outbox_is_empty_when_its_commands_have_left() -> None:
+    """Plain handlers share one."""
+    end = limited(1000 + ROOM_FOR_ACKS)
+    outbox = filled(end, 1, 700, 700, 700)
+    assert outbox.parts
+    end.done(outbox)
+    assert outbox.parts is None
+    outbox = filled(end, 2, 700, 700)
+    outbox.clear()
+    assert outbox.pieces() == [([], 0)]
+
+
+def test_a_flush_of_more_than_a_batch_sends_several_without_a_part() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    outbox = filled(end, 1, 700, 700, 700)
+    end.flush(outbox)
+    assert all_sent(end) == [["Send"], ["Send"], ["Send"]]
+    end.done(outbox)
+    assert all_sent(end) == [["Ack1"]]
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_parts_that_have_not_left_end_with_their_session(left: int) -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    outbox = filled(end, 1, 700, 700, 700)
+    end.done(outbox)
+    for _ in range(left):
+        sent(end)
+    end.receive(who())
+    assert isinstance((sent(end) or [])[1], rec.Hello)
+    assert sent(end) is None
+    end.receive(to_worker(rec.Welcome(1, SESSION + 1, 1, 9000, 9999, 10), session=SESSION + 1))
+    late = filled(end, 1, 700, 700)
+    late.session = SESSION
+    assert not end.done(late)
+    end.flush(late)
+    assert late.pieces() == [([], 0)]
+    assert sent(end) is None
+
+
+def test_a_bye_comes_behind_all_parts() -> None:
+    end = limited(1000 + ROOM_FOR_ACKS)
+    end.done(filled(end, 1, 700, 700))
+    end.bye()
+    assert all_sent(end) == [["Send", "Part1"], ["Send", "Ack1", "Bye"]]
+
+
+def test_the_ack_is_in_the_batch_of_the_last_commands_whoever_seals_that() -> None:
+    """As the thread that sends what is finished may at any moment."""
+    end = limited(1000 + ROOM_FOR_ACKS)
+
+    class Sealing:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *error: object) -> None:
+            end.seal()
+
+    end.lock = Sealing()
+    end.done(filled(end, 1, 700, 700))
+    end.done(filled(end, 2, 700))
+    assert all_sent(end) == [["Send", "Part1"], ["Send", "Ack1"], ["Send", "Ack2"]]
 
 
 def test_sealed_batches_end_with_their_session() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from wsraw.link.gateway_end import who
 from wsraw.link.records import (
+    Ack,
     Attach,
     Bye,
     Close,
@@ -19,6 +21,8 @@ from wsraw.link.records import (
     OnError,
     OnMessage,
     Opened,
+    Part,
+    Record,
     Refused,
     Send,
     State,
@@ -26,6 +30,7 @@ from wsraw.link.records import (
     encode,
     gateway_decoder,
 )
+from wsraw.workers.connection import encode_state
 
 from .conftest import EPOCH, FIRST_ID, Pair, closed, con_id, connect, message
 
@@ -680,6 +685,105 @@ def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
 # --- more than a batch carries (issues of users who send a whole history at once) ---
 
 
+def batches(both: Pair) -> list[list[Any]]:
+    """What the worker has to say, batch by batch, as the gateway reads it."""
+    decoder, found = gateway_decoder(), []
+    while (data := both.runtime.link.data_to_send()) is not None:
+        found.append(decoder.decode(data)[1])
+    return found
+
+
+@pytest.mark.parametrize("define", ["def", "async def"])
+def test_more_than_a_batch_carries_leaves_in_parts(pair: Callable[..., Pair], define: str) -> None:
+    """With its state and what it returns, and the next event has nothing of it."""
+    both = pair(
+        f"""
+        import wsraw
+        {define} on_message(msg, con):
+            if msg["data"] == b"much":
+                for n in range(10):
+                    con.send(bytes([n]) * 30_000)
+                con.state = b"s" * 30_000
+            return msg
+        """
+    )
+    both.runtime.link.room = 100_000
+    both.runtime.link.event_limit = 400_000
+    con = con_id(1)
+    both.deliver(*(OnMessage(0, con, data, "binary") for data in (b"much", b"little", b"much")))
+    while both.runtime.queue:
+        event = both.runtime.queue.popleft()
+        if define == "def":
+            both.runtime.handle(event)
+        else:
+            asyncio.run(both.runtime.handle_async(event))
+    sends: list[Record] = [Send(con, bytes([n]) * 30_000) for n in range(10)]
+    state = encode_state(b"s" * 30_000)
+    assert batches(both) == [
+        [*sends[:3], Part(1)],
+        [*sends[3:6], Part(1)],
+        [*sends[6:9], Part(1)],
+        [sends[9], Send(con, b"much"), State(con, state), Send(con, b"little"), Ack(1, 2)],
+        [*sends[:3], Part(3)],
+        [*sends[3:6], Part(3)],
+        [*sends[6:9], Part(3)],
+        [sends[9], Send(con, b"much"), Ack(3, 3)],
+    ]
+
+
+@pytest.mark.parametrize("define", ["def", "async def"])
+def test_a_handler_that_fails_after_a_part_has_sent_nothing(
+    pair: Callable[..., Pair], define: str
+) -> None:
+    both = pair(
+        f"""
+        import wsraw
+        {define} on_message(msg, con):
+            wsraw.open_client_connection("127.0.0.1:1")
+            con.close()
+            for n in range(10):
+                con.send(bytes(30_000))
+            raise RuntimeError
+        """
+    )
+    link = both.runtime.link
+    link.room, link.event_limit = 100_000, 400_000
+    held = set(link.held)
+    con = con_id(1)
+    closed = Close(con, 1011, "internal error")
+    assert both.run(OnMessage(0, con, b"", "binary")) == [closed]
+    assert held | {con} >= link.held, "what it has opened in a part was never opened"
+    both.deliver(OnMessage(0, con_id(2), b"", "binary"))
+    both.begin_session(2)
+    assert batches(both) == []
+
+
+def test_commands_of_a_session_that_is_over_are_dropped_with_their_parts(
+    pair: Callable[..., Pair],
+) -> None:
+    both = pair(
+        """
+        import asyncio
+        async def on_message(msg, con):
+            for n in range(10):
+                con.send(bytes(30_000))
+                await asyncio.sleep(0)
+        """
+    )
+    both.runtime.link.room, both.runtime.link.event_limit = 100_000, 400_000
+    both.deliver(OnMessage(0, con_id(1), b"", "binary"))
+
+    async def run() -> None:
+        task = asyncio.ensure_future(both.runtime.handle_async(both.runtime.queue.popleft()))
+        for _ in range(8):
+            await asyncio.sleep(0)
+        both.begin_session(2)
+        await task
+
+    asyncio.run(run())
+    assert batches(both) == []
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -692,7 +796,7 @@ def test_a_redelivered_on_close_is_marked(pair: MakePair) -> None:
     ],
 )
 @pytest.mark.parametrize("define", ["def", "async def"])
-def test_more_than_a_batch_carries_raises_at_the_call(
+def test_more_than_an_event_may_have_raises_at_the_call(
     pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture, command: str, define: str
 ) -> None:
     """One return, many sends, very many small ones: each ends its own event, and says so."""
@@ -706,7 +810,7 @@ def test_more_than_a_batch_carries_raises_at_the_call(
             return msg
         """
     )
-    both.runtime.link.room = 100_000
+    both.runtime.link.room, both.runtime.link.event_limit = 50_000, 100_000
     con = con_id(1)
     records = both.run(
         OnMessage(0, con, b"a little", "binary"),
@@ -717,7 +821,9 @@ def test_more_than_a_batch_carries_raises_at_the_call(
     closed = Close(con, 1011, "internal error")
     assert records == [echo, closed, Send(con_id(2), b"a little")]
     assert "ValueError" in caplog.text
-    assert ("flush()" in caplog.text) != ("return" in command)
+    is_one = "return" in command
+    assert ("flush()" in caplog.text) != is_one
+    assert ("at most 100000 bytes" in caplog.text) != is_one
 
 
 def test_flush_makes_room_for_more_commands(pair: Callable[..., Pair]) -> None:
@@ -730,7 +836,7 @@ def test_flush_makes_room_for_more_commands(pair: Callable[..., Pair]) -> None:
                 wsraw.flush()
         """
     )
-    both.runtime.link.room = 40_000
+    both.runtime.link.room = both.runtime.link.event_limit = 40_000
     both.deliver(OnMessage(0, con_id(1), b"", "binary"))
     both.runtime.handle(both.runtime.queue.popleft())
     assert [len(both.commands()) for _ in range(9)] == [1] * 9

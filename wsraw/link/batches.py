@@ -26,6 +26,14 @@ ROOM_FOR_ACKS: Final = 256 * 1024
 """Bytes of a batch that commands leave for the session and for as many acks as events may be in
 flight."""
 
+EVENT_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes that the commands of one event count for. What does not fit into a batch comes in several,
+and the gateway keeps it until the ack has come."""
+
+KEPT_COST: Final = RECORD_COST // 2
+"""Bytes that a command which the gateway keeps counts for beside its own: what it takes decoded. So
+a worker that counts RECORD_COST beside the data alone never sends too much."""
+
 COPIED_BELOW: Final = 512 * 1024
 """Bytes of a batch from which on both ends have ZeroMQ send it where it lies. A megabyte is then
 copied five times on its way through us instead of nine; for less the bookkeeping costs more than

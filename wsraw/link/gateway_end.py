@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic
 
-from wsraw.link.batches import COPIED_BELOW, LARGEST_BATCH, LARGEST_REMOTE_BATCH
+from wsraw.link.batches import COPIED_BELOW, EVENT_LIMIT, LARGEST_BATCH, LARGEST_REMOTE_BATCH
+from wsraw.link.parts import Parts
 from wsraw.link.records import (
     PROTOCOL_VERSION,
     STATE_LIMIT,
@@ -17,7 +18,9 @@ from wsraw.link.records import (
     Drain,
     Event,
     Hello,
+    LinkError,
     OnMessage,
+    Part,
     Record,
     Refused,
     Welcome,
@@ -32,6 +35,9 @@ MOST_OWED: Final = 10_000
 
 LONGEST_WHY: Final = 200
 """Characters of a reason: it may quote what was wrong."""
+
+
+NOTHING: Final = range(0)
 
 
 class GatewayEnd(Generic[Owner]):
@@ -54,6 +60,9 @@ class GatewayEnd(Generic[Owner]):
         """Batches of another session, or with acks that are wrong."""
         self.owed = 0
         """What the worker is to be told in answer to its own commands; see MOST_OWED."""
+        self.parts = Parts()
+        """Commands that wait for the ack of their event."""
+        self._kept = self.parts.kept
         self._largest_batch = LARGEST_REMOTE_BATCH if is_remote else LARGEST_BATCH
         self._decoder = decoder
         self._out: list[Record] = []
@@ -66,8 +75,9 @@ class GatewayEnd(Generic[Owner]):
         """The records of a batch, in order, None for those left out (the worker is told).
 
         Without a session in front only a hello counts, and then it is all that is given.
-        A batch of another session, or one that acks what is not in flight, gives nothing at all.
-        Raises LinkError for what is not a batch: the session cannot go on.
+        A batch of another session, or one that acks what is not in flight, gives nothing at all. A
+        part of an event gives nothing, and the batch with its ack gives all of its commands. Raises
+        LinkError for what is not a batch, or no part of an event: the session cannot go on.
         """
         session, records, wrong = self._decoder.decode(data)
         if self.state is NEW or not session:
@@ -79,25 +89,52 @@ class GatewayEnd(Generic[Owner]):
         self.batches += 1
         for index, why in wrong:
             self.refuse(index, why)
+        if self._kept or not self.batch_acks:
+            return self._with_parts(records, len(data))
         return records
+
+    def _with_parts(self, records: list[Any], size: int) -> list[Any]:
+        """The same where there are parts, or where this may be one."""
+        if self.batch_acks:
+            return self.parts.join(records, self.batches)
+        if not records or type(records[-1]) is not Part:
+            return records
+        seq = records[-1].seq
+        if seq not in self.window.in_flight:
+            raise LinkError(f"a part of event {seq}, which is not in flight")
+        self.parts.keep(records, self.batches, size)
+        return []
+
+    @property
+    def joined_size(self) -> int:
+        """Bytes of the parts that the present batch has brought to an end."""
+        return self.parts.joined_size if self.parts.joined_by == self.batches else 0
 
     def _holds_all(self, records: list[Any]) -> bool:
         """Whether every acked seq is in flight, once. Never loops over a range it was given."""
         in_flight = self.window.in_flight
-        seen: set[int] = set()
+        count = 0
+        # Most batches have one ack, and need no set.
+        one: range = NOTHING
+        all_: set[int] | None = None
         for record in records:
             if type(record) is Ack:
-                if not 0 <= record.last - record.first < len(in_flight):
+                more = record.last - record.first + 1
+                if more < 1 or count + more > len(in_flight):
                     return False
                 seqs = range(record.first, record.last + 1)
                 for seq in seqs:
                     if seq not in in_flight:
                         return False
-                if seen and not seen.isdisjoint(seqs):
-                    return False
-                seen.update(seqs)
-        self.batch_acks = len(seen)
-        return True
+                if not count:
+                    one = seqs
+                elif all_ is None:
+                    all_ = {*one, *seqs}
+                else:
+                    all_.update(seqs)
+                count += more
+        self.batch_acks = count
+        return all_ is None or len(all_) == count
 
     # --- the dialog ---
 
@@ -114,6 +151,7 @@ class GatewayEnd(Generic[Owner]):
             "state": STATE_LIMIT,
             "window_bytes": window.byte_limit,
             "batch": self._largest_batch,
+            "event": EVENT_LIMIT,
         }
         self._out = [
             Welcome(PROTOCOL_VERSION, session, epoch, ids[0], ids[-1], window.largest, limits)
@@ -135,7 +173,8 @@ class GatewayEnd(Generic[Owner]):
         it is not told each: nobody reads them, and they need memory."""
         if self.owed < MOST_OWED:
             self.owed += 1
-            self._out.append(Refused(self.batches, index, why[:LONGEST_WHY]))
+            batch, index = self.parts.place(self.batches, index)
+            self._out.append(Refused(batch, index, why[:LONGEST_WHY]))
 
     def drain(self, deadline: float) -> None:
         """Tell a READY worker that no more events come, and how many seconds it has."""
@@ -151,6 +190,7 @@ class GatewayEnd(Generic[Owner]):
         for flight in flights:
             flight.left = id(flight.event) not in unsent
         self._out = []
+        self.parts.clear()
         return flights
 
     # --- batches out ---
@@ -164,7 +204,19 @@ class GatewayEnd(Generic[Owner]):
         if self._has_large:
             out = self._cut(out)
         self.owed = 0
-        return encode([self.number, *out])
+        data = encode([self.number, *out])
+        return data if len(data) <= LARGEST_BATCH else self._encode_half(out)
+
+    def _encode_half(self, out: list[Record]) -> bytes:
+        """A batch of so many of the records as one may carry: thousands of connections can come
+        with a large state each."""
+        while True:
+            half = len(out) // 2
+            self._out = out[half:] + self._out
+            out = out[:half]
+            data = encode([self.number, *out])
+            if len(data) <= LARGEST_BATCH or half < 2:
+                return data
 
     def _cut(self, out: list[Record]) -> list[Record]:
         """A large event alone, or what is before it: together they may be too long for a batch."""

@@ -202,6 +202,13 @@ class Ack(Record, tag="ack"):
     last: int
 
 
+class Part(Record, tag="part"):
+    """The commands before it in this batch belong to event `seq`, whose ack comes in a later batch:
+    they take effect with that one."""
+
+    seq: int
+
+
 class Accept(Record, tag="accept"):
     """Before the 101: let the client in. `subprotocol` is one that the client offers, "" for none,
     nil for the gateway's choice. `headers` are added to the 101."""
@@ -316,6 +323,7 @@ class Bye(Record, tag="bye"):
 Command: TypeAlias = (
     Hello
     | Ack
+    | Part
     | Accept
     | Reject
     | Send

@@ -1,6 +1,7 @@
 """Sans-I/O. The worker's end of the link: hello, events in, commands and acks out.
 
-- Commands travel with their ack, in one batch: a dead worker leaves both or neither.
+- Commands travel with their ack, in one batch: a dead worker leaves both or neither. What does not
+  fit goes before it in parts, which the gateway keeps until the ack has come.
 - What a handler commands after its session has ended is dropped: its event goes to another worker.
 
 Nothing that a gateway sends raises.
@@ -30,6 +31,7 @@ from wsraw.link.records import (
     OnConnect,
     OnError,
     OnMessage,
+    Part,
     Query,
     Record,
     Welcome,
@@ -50,21 +52,53 @@ ONLY_MESSAGES: Final = {OnMessage}
 class Outbox:
     """What one event's handler has commanded so far; it goes out with the event's ack."""
 
-    __slots__ = ("event", "records", "seq", "session", "size")
+    __slots__ = ("event", "parts", "records", "session", "size")
 
     def __init__(self, session: int, event: Event) -> None:
         self.session = session
         self.event = event
-        self.seq = event.seq
         self.records: list[Record] = []
+        """All commands, or those since the last part."""
         self.size = 0
-        """Bytes that the records count for; at most the link's `room`."""
+        """Bytes that all commands count for; at most the link's `event_limit`."""
+        self.parts: list[tuple[list[Record], int]] | None = None
+        """Commands that fill a batch each, and `size` at the end of it. Then it is above the link's
+        `room`, and there are `records`, too."""
+
+    @property
+    def seq(self) -> int:
+        """The number of the event."""
+        return self.event.seq
+
+    def cut(self, size: int, room: int) -> None:
+        """If a command of that size, added next, makes what is here more than the room of a batch,
+        let that be a part."""
+        parts = self.parts
+        if self.size - (parts[-1][1] if parts else 0) + size > room:
+            if parts is None:
+                parts = self.parts = []
+            parts.append((self.records, self.size))
+            self.records = []
+
+    def pieces(self) -> list[tuple[list[Record], int]]:
+        """What each of its batches has, and the bytes that counts for."""
+        pieces, before = [], 0
+        for records, end in [*(self.parts or ()), (self.records, self.size)]:
+            pieces.append((records, end - before))
+            before = end
+        return pieces
+
+    def clear(self) -> None:
+        """Forget all commands."""
+        self.records = []
+        self.size = 0
+        self.parts = None
 
 
 class _Batch:
     """A batch that is being filled."""
 
-    __slots__ = ("acks", "groups", "says_bye", "size")
+    __slots__ = ("acks", "groups", "last", "size")
 
     def __init__(self) -> None:
         self.groups: list[list[Record]] = []
@@ -72,10 +106,11 @@ class _Batch:
         self.size = 0
         """Bytes that the commands count for."""
         self.acks: list[list[int]] = []
-        self.says_bye = False
+        self.last: Record | None = None
+        """`bye`, or the `part` that says whose the commands are."""
 
     def __bool__(self) -> bool:
-        return bool(self.groups or self.acks or self.says_bye)
+        return bool(self.groups or self.acks or self.last)
 
     def add(self, records: list[Record], size: int) -> None:
         self.groups.append(records)
@@ -104,6 +139,8 @@ class WorkerEnd:
         """Connections that it knows; a hello lists them."""
         self.room = LARGEST_BATCH - ROOM_FOR_ACKS
         """Bytes of commands that fit into one batch."""
+        self.event_limit = self.room
+        """Bytes of commands that one event may have."""
         self._hello = Hello(
             PROTOCOL_VERSION, pool, instance, language, token, window, concurrency, [], starting
         )
@@ -176,6 +213,8 @@ class WorkerEnd:
         self.epoch = welcome.epoch
         batch = welcome.limits.get("batch", LARGEST_BATCH)
         self.room = max(1, batch - ROOM_FOR_ACKS)
+        # A gateway that has no such limit takes no parts.
+        self.event_limit = max(self.room, welcome.limits.get("event", 0))
         self._receive_ids([welcome.first, welcome.last])
 
     def lost(self) -> None:
@@ -209,7 +248,7 @@ class WorkerEnd:
     def done(self, outbox: Outbox) -> bool:
         """The handler has returned: its commands, then its ack. False if its session is over.
 
-        To discard the commands of a handler that failed, clear ``outbox.records`` first.
+        To discard the commands of a handler that failed, call ``outbox.clear()`` first.
         """
         if outbox.session != self.session or self.state is GONE:
             return False
@@ -218,12 +257,11 @@ class WorkerEnd:
             # As in `_append`, without the call: this is what most events come to.
             size = batch.size + outbox.size
             if size > self.room:
-                self._append(outbox.records, outbox.size)
-                batch = self._batch
+                batch = self._append_all(outbox)
             else:
                 batch.size = size
                 batch.groups.append(outbox.records)
-        seq = outbox.seq
+        seq = outbox.event.seq
         if self._ends and seq in self._ends:
             # Should the gateway die before its detach comes, the next one must not be told of it.
             self.held.discard(self._ends.pop(seq))
@@ -238,16 +276,30 @@ class WorkerEnd:
         """Send an event's commands ahead of its ack; after a crash they can happen twice."""
         is_current = outbox.session == self.session and self.state is not GONE
         if outbox.records and is_current:
-            self._append(outbox.records, outbox.size)
-        outbox.records = []
-        outbox.size = 0
+            for records, size in outbox.pieces():
+                self._append(records, size)
+        outbox.clear()
 
-    def _append(self, records: list[Record], size: int) -> None:
-        """Commands that belong together: all of them into one batch."""
+    def _append(self, records: list[Record], size: int) -> _Batch:
+        """Commands that belong together: all of them into one batch, which is returned."""
         with self.lock:
             if self._batch.size + size > self.room:
                 self.seal()
             self._batch.add(records, size)
+            return self._batch
+
+    def _append_all(self, outbox: Outbox) -> _Batch:
+        """The commands of an event that do not fit into the present batch; give the batch that its
+        ack belongs into."""
+        *parts, (records, size) = outbox.pieces()
+        outbox.parts = None
+        for commands, its_size in parts:
+            with self.lock:
+                self.seal()
+                self._batch.add(commands, its_size)
+                self._batch.last = Part(outbox.event.seq)
+                self.seal()
+        return self._append(records, size)
 
     def command(self, record: Record, size: int = RECORD_COST) -> bool:
         """A command that belongs to no event: sent at once, at most once. False without a
@@ -280,7 +332,7 @@ class WorkerEnd:
     def bye(self) -> None:
         """End the session with the next batch; handlers that still run are not heard any more."""
         if self.session and self.state is not GONE:
-            self._batch.says_bye = True
+            self._batch.last = Bye()
         self._hello_due = False
         self.abandon()
 
@@ -322,8 +374,8 @@ class WorkerEnd:
         for group in batch.groups:
             records += group
         records += [Ack(first, last) for first, last in batch.acks]
-        if batch.says_bye:
-            records.append(Bye())
+        if batch.last is not None:
+            records.append(batch.last)
         return encode([self.session, *records])
 
     def seal(self) -> None:

@@ -256,7 +256,6 @@ class Runtime:
         # Plain handlers run one after the other and share a turn.
         turn = self.turn = self._plain
         turn.session = self.link.session
-        turn.seq = event.seq
         turn.size = 0
         turn.event = event
         con.delivery = event.delivery
@@ -366,9 +365,9 @@ class Runtime:
     def _discard(self, turn: Turn) -> None:
         """Discard a handler's commands and undo their effects here."""
         self._end_if_forked(None)
-        self._undo(turn.records)
-        turn.records = []
-        turn.size = 0
+        for records, _ in turn.pieces():
+            self._undo(records)
+        turn.clear()
         for con in turn.seen:
             con._saved, con._state = con._kept, UNREAD
 
@@ -419,8 +418,8 @@ class Runtime:
 
     def command(self, record: Record, size: int = 0) -> None:
         """Put a command into the outbox it belongs to, or send it (see the module's docstring).
-        `size`: bytes of its data. Raises RuntimeError in a thread, and ValueError when an event's
-        commands would exceed a batch."""
+        `size`: bytes of its data. Raises RuntimeError in a thread, and ValueError for one that
+        exceeds a batch, or makes those of its event exceed their limit."""
         turn = self.turn
         if turn is None or self._get_ident() != self._ident:
             turn = self._current()
@@ -428,26 +427,34 @@ class Runtime:
         if turn is not None:
             total = turn.size + size
             if total > self.link.room:
-                raise ValueError(self._too_much(size))
+                self._cut(turn, size)
             turn.size = total
             turn.records.append(record)
         elif size > self.link.room:
-            raise ValueError(self._too_much(size))
+            raise ValueError(self._too_large(size))
         elif self.link.command(record, size):
             self.output_ready()
         else:
             # Without its content, which may be secret.
             log.debug("there is no gateway; dropped: %s", type(record).__struct_config__.tag)
 
-    def _too_much(self, size: int) -> str:
+    def _cut(self, turn: Turn, size: int) -> None:
+        """Make a part of an event's commands where they do not fit into one batch. Raises
+        ValueError if one more of that size is too large, or too much."""
+        link = self.link
+        if size > link.room:
+            raise ValueError(self._too_large(size))
+        if turn.size + size > link.event_limit:
+            raise ValueError(
+                "this event's handler has sent too much: its messages leave when it returns, and "
+                f"together they may have at most {link.event_limit} bytes, each counted as its "
+                f"data and {RECORD_COST}. wsraw.flush() sends the messages so far"
+            )
+        turn.cut(size, link.room)
+
+    def _too_large(self, size: int) -> str:
         room = self.link.room - RECORD_COST
-        if size - RECORD_COST > room:
-            return f"a message of {size - RECORD_COST} bytes is too large; the maximum is {room}"
-        return (
-            "this event's handler has sent too much: its messages leave when it returns, and "
-            f"together they may have at most {room} bytes (plus {RECORD_COST} for each). "
-            "wsraw.flush() sends the messages so far"
-        )
+        return f"a message of {size - RECORD_COST} bytes is too large; the maximum is {room}"
 
     def _current(self) -> Turn | None:
         if self._get_ident() != self._ident:
@@ -538,9 +545,10 @@ class Runtime:
         ]
         for con, data in states:
             if data != con._kept:
-                turn.size += RECORD_COST + len(data)
-                if turn.size > self.link.room:
-                    raise ValueError(self._too_much(len(data)))
+                size = RECORD_COST + len(data)
+                if turn.size + size > self.link.room:
+                    self._cut(turn, size)
+                turn.size += size
                 turn.records.append(State(con.id, data))
         for con, data in states:
             con._saved = con._kept = data

@@ -29,6 +29,7 @@ from wsraw.link.records import (
     OnClose,
     OnMessage,
     Open,
+    Part,
     Publish,
     Query,
     Send,
@@ -56,6 +57,14 @@ SEEDS = [
     as_input(encode([SESSION, Couple(OTHER, OWN), Mark(OTHER, 1), Query(1, "ids")])),
     as_input(encode([SESSION, Ack(2**40, 2**41)]), encode([SESSION, Bye()])),
     as_input(
+        encode([SESSION, Send(OWN, b"one", "text"), Part(1)]),
+        encode([SESSION, Close(OTHER), Part(1)]),
+        encode([SESSION, Send(OWN, b"two", "text"), Ack(1, 1)]),
+    ),
+    as_input(encode([SESSION, Send(OTHER, bytes(90)), Part(2)]), encode([SESSION, Bye()])),
+    as_input(encode([SESSION, Send(OTHER, bytes(90)), Part(1)]), encode([SESSION, Part(3)])),
+    as_input(encode([SESSION, Part(1), Ack(1, 1), Part(2)]), encode([SESSION, Bye(), Part(2)])),
+    as_input(
         encode([0, Hello(1, "default", "bad", "test", TOKEN, 10, 1, [5, 6])]),
         encode([EPOCH | 3, Query(0, "members", "group")]),
     ),
@@ -79,10 +88,10 @@ def run(data: bytes) -> Hashable:
     for batch in batches(data, SESSION, Command):
         # What is queued within a second may grow without a limit that an input could reach.
         harness.now += AT_ONCE + 0.1
+        longest = max(longest, len(batch) + _in_parts(harness))
         harness.receive(BAD, batch)
         harness.turn()
         told.append(_state(harness))
-        longest = max(longest, len(batch))
         _check(harness, longest)
     came_to = _came_to(harness, own, other)
     assert harness.sessions.tokens.number(TOKEN) == 0
@@ -107,6 +116,12 @@ def _bad_worker(harness: Harness) -> None:
     harness.receive(BAD, encode([0, hello]))
     harness.turn()
     assert harness.sessions.workers[BAD].session.number == SESSION
+
+
+def _in_parts(harness: Harness) -> int:
+    """Bytes that wait for the ack of an event."""
+    worker = harness.sessions.workers.get(BAD)
+    return worker.session.parts.size if worker is not None else 0
 
 
 def _state(harness: Harness) -> str:
@@ -140,7 +155,7 @@ def _say(harness: Harness, con: Connection, data: bytes) -> bytes:
 
 def _check(harness: Harness, longest: int) -> None:
     """The accounts are the sum of what there is. No peer has more to read than the limit and one
-    batch, as all of that may be queued at once."""
+    batch, with the parts before it, as all of that may be queued at once."""
     registry = harness.registry
     sessions = harness.sessions
     assert "fault" not in registry.counters.counts, "something of ours has raised"
@@ -156,6 +171,9 @@ def _check(harness: Harness, longest: int) -> None:
     held: dict[Any, int] = {}
     for worker in sessions.workers.values():
         assert len(worker.window.in_flight) <= 10_000
+        parts = worker.session.parts
+        assert {kept.seq for kept in parts.kept} <= set(worker.window.in_flight)
+        assert parts.size == sum(kept.size for kept in parts.kept)
         for flight in worker.window.in_flight.values():
             held[flight.owner] = held.get(flight.owner, 0) + 1
     for entry in registry.entries.values():
@@ -189,5 +207,6 @@ def _end(harness: Harness, good: LinkedWorker, closed: list[int]) -> None:
     assert not registry.entries, [entry.con.state for entry in registry.entries.values()]
     assert len(set(closed)) == len(closed)
     assert registry.flow.total == 0
+    assert registry.flow.shared == 0
     assert not registry.outgoing.fragmented
     assert not good.worker.window.in_flight

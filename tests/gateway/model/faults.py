@@ -22,6 +22,7 @@ from wsraw.link.records import (
     Mark,
     OnClose,
     Open,
+    Part,
     Query,
     Ready,
     Send,
@@ -207,12 +208,25 @@ class Faults:
         kinds = self._wrong_records(session, b // 16) if session is not None else []
         kind = b % 16
         if kind == 0:
-            process.wire.append((b"\xc1", b"\x00", b"\x90", b"no batch")[b // 16 % 4])
+            while process.wire:
+                self.system.receive(process.identity, process.wire.popleft())
+            process.wire.append(self._no_batch(process, b // 16))
             self._shut_out(process)
         elif session is not None:
             records = kinds[kind % len(kinds)]
             process.wire.append(encode([session.number, *records]))
         self.system.rude.add(process)
+
+    def _no_batch(self, process: Process, number: int) -> bytes:
+        """Something that ends its session."""
+        kinds = [b"\xc1", b"\x00", b"\x90", b"no batch"]
+        session = self.system.reference.session_of(process.identity)
+        if session is not None:
+            never = Send(min(self.system.reference.cons, default=0), b"<never>")
+            acked = max(set(session.sent) - session.unacked, default=0)
+            kinds += [encode([session.number, never, Part(seq)]) for seq in (0, acked, 10**6)]
+            kinds += [encode([session.number, Bye(), Part(seq)]) for seq in session.unacked]
+        return kinds[number % len(kinds)]
 
     def repeat(self, a: int, b: int) -> None:
         """A worker sends again what it has sent in another session."""
@@ -246,6 +260,7 @@ class Faults:
             [Ack(acked + 10**6, 5), never],
             [State(elsewhere.id, b"wrong"), Send(2**50, b"<never>"), Mark(other, 1)],
             [["send", "wrong"], ["no such"], Splice(1, 2)],
+            [Part(unacked), Splice(1, 2)],
             [Open(opened, "there:1"), Open(other, "there:1")],
             [Query(1, "ids"), Hello(1, "default", "other", "test", TOKEN, 1, 1)],
             [Bye(), Query(1, "ids"), never],

@@ -43,7 +43,6 @@ class Handler:
         self._process = process
         self._task = task
         self._action = action
-        self._records = task.outbox.records
 
     def run(self) -> None:
         """Handle the event."""
@@ -59,7 +58,7 @@ class Handler:
         mark = b"%d.%d.%d" % (con.id & 0xFFFFFF, sent.rank, sent.offset)
         # Before the echo, as a flush may repeat all that stands before it.
         if self._action == "flush":
-            self._records.append(Send(con.id, b"<f" + mark + b">"))
+            self._task.command(Send(con.id, b"<f" + mark + b">"))
             self._flush()
         elif "there" in self._action:
             self._send_there(mark)
@@ -80,12 +79,12 @@ class Handler:
     def _echo(self, con: Con, data: bytes) -> None:
         if self._action.startswith("fragments here") and con.websocket:
             half = len(data) // 2
-            self._records.append(Send(con.id, data[:half], "binary", False))
+            self._task.command(Send(con.id, data[:half], "binary", False))
             if self._action.endswith("flushed"):
                 self._flush_fragment()
-            self._records.append(Send(con.id, data[half:]))
+            self._task.command(Send(con.id, data[half:]))
         else:
-            self._records.append(Send(con.id, data))
+            self._task.command(Send(con.id, data))
 
     def _send_there(self, mark: bytes) -> None:
         """To another connection, whoever serves it."""
@@ -96,22 +95,22 @@ class Handler:
         if con is None:
             return
         if self._action == "send there":
-            self._records.append(Send(con.id, b"<s" + mark + b">"))
+            self._task.command(Send(con.id, b"<s" + mark + b">"))
         elif con.websocket:
-            self._records.append(Send(con.id, b"<f", "binary", False))
+            self._task.command(Send(con.id, b"<f", "binary", False))
             if self._action.endswith("flushed"):
                 self._flush_fragment()
-            self._records.append(Send(con.id, mark + b">"))
+            self._task.command(Send(con.id, mark + b">"))
 
     def _do_more(self, con: Con, mark: bytes) -> None:
-        action, records = self._action, self._records
+        action, command = self._action, self._task.command
         if action == "join":
-            records.append(Join(con.id, "room"))
+            command(Join(con.id, "room"))
         elif action == "leave":
-            records.append(Leave(con.id, "room"))
+            command(Leave(con.id, "room"))
         elif action == "publish":
-            records.append(Join(con.id, "room"))
-            records.append(Publish("room", b"<p" + mark + b">"))
+            command(Join(con.id, "room"))
+            command(Publish("room", b"<p" + mark + b">"))
         elif action.startswith("open"):
             # Long enough to count as pressure while nobody reads it.
             self._open(b"<" + mark + b"." * 1500 + b">")
@@ -119,7 +118,7 @@ class Handler:
             if self._task.outbox.session == self._process.link.session:
                 self._process.deaf.add(con.id)
             con.was_closed = True
-            records.append(Close(con.id))
+            command(Close(con.id))
 
     def _open(self, greeting: bytes) -> None:
         try:
@@ -130,16 +129,16 @@ class Handler:
         options: dict[str, Any] = {"during": self._task.event.con}
         if self._action == "open named":
             options["name"] = "feed"
-            self._records.append(Open(new, "there:1", options=options))
+            self._task.command(Open(new, "there:1", options=options))
             return
         if self._action == "open reconnecting":
             options |= {"name": "feed again", "reconnect": True}
-            self._records.append(Open(new, "there:1", options=options))
+            self._task.command(Open(new, "there:1", options=options))
             return
         protocol = "websocket" if self._action == "open websocket" else "raw"
-        self._records.append(Open(new, "there:1", protocol, options=options))
-        self._records.append(Send(new, greeting))
-        self._records.append(State(new, b"1000"))
+        self._task.command(Open(new, "there:1", protocol, options=options))
+        self._task.command(Send(new, greeting))
+        self._task.command(State(new, b"1000"))
         self._process.states[new] = b"1000"
 
     def _flush_fragment(self) -> None:
@@ -149,5 +148,4 @@ class Handler:
 
     def _flush(self) -> None:
         self._process.link.flush(self._task.outbox)
-        self._records = self._task.outbox.records
         self._process.put()

@@ -125,7 +125,10 @@ def run(config: Config, steps: list[Step]) -> Model:
 def history(seed: object, number: int, length: int) -> tuple[Config, list[Step]]:
     """The history of that number; the same for the same seed, wherever it runs."""
     choose = random.Random(f"{seed}.{number}")
-    return random_config(choose), list(random_steps(choose, length))
+    config = random_config(choose)
+    # Of its own, so that the steps of a history stay as they were before there were parts.
+    room = random.Random(f"{seed}.{number} room").choice((0, 0, 300, 600, 1500))
+    return config._replace(room=room), list(random_steps(choose, length))
 
 
 def shorten(config: Config, steps: list[Step], seconds: float = SHORTEN) -> list[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from wsraw.link.batches import RECORD_COST
 from wsraw.link.records import (
     Attach,
     Detach,
@@ -19,6 +20,7 @@ from wsraw.link.records import (
     OnMessage,
     Open,
     Opened,
+    Record,
     Refused,
     State,
     session_of,
@@ -32,10 +34,19 @@ EVENTS = (OnConnect, OnMessage, OnError, OnClose)
 class Task:
     """A handler that runs, or will: its event, its outbox, and what it is about to remember."""
 
-    def __init__(self, event: Any, outbox: Outbox) -> None:
+    def __init__(self, event: Any, outbox: Outbox, room: int) -> None:
         self.event = event
         self.outbox = outbox
         self.state: bytes | None = None
+        self._room = room
+
+    def command(self, record: Record) -> None:
+        """What its handler commands; as the runtime does it."""
+        size = len(getattr(record, "data", b"")) + RECORD_COST
+        if self.outbox.records:
+            self.outbox.cut(size, self._room)
+        self.outbox.size += size
+        self.outbox.records.append(record)
 
 
 class Process:
@@ -50,6 +61,7 @@ class Process:
         window: int = 8,
         number: int = 0,
         starting: bool = False,
+        room: int = 0,
     ) -> None:
         self.link = WorkerEnd(
             pool="default",
@@ -61,6 +73,8 @@ class Process:
             starting=starting,
         )
         self.token = token
+        self.room = room
+        """Bytes of commands in a batch of it; 0: as many as a gateway takes."""
         self.number = number
         """What the supervisor calls it; 0 if it was started by hand."""
         self.instance = instance
@@ -104,12 +118,14 @@ class Process:
             self.queue.clear()
             self.states.clear()
             self.deaf.clear()
+        if self.room:
+            self.link.room = self.room
         for record in records:
             if isinstance(record, EVENTS):
                 self.states.setdefault(record.con, b"")
                 if type(record) is OnConnect:
                     self.heard.add(record.con)
-                self.queue.append(Task(record, self.link.outbox(record)))
+                self.queue.append(Task(record, self.link.outbox(record), self.link.room))
             elif type(record) is Attach:
                 self.states[record.con] = record.state
                 self.heard.add(record.con)
@@ -152,9 +168,10 @@ class Process:
         """Its handler returns. False if its session is over, and nothing of it counts."""
         self.running.remove(task)
         if task.state is not None:
-            task.outbox.records.append(State(task.event.con, task.state))
+            task.command(State(task.event.con, task.state))
+        commands = [record for records, _ in task.outbox.pieces() for record in records]
         if not self.link.done(task.outbox):
-            for record in task.outbox.records:
+            for record in commands:
                 if type(record) is Open:
                     self.link.held.discard(record.con)
                     self.heard.discard(record.con)
@@ -166,7 +183,7 @@ class Process:
         return True
 
     def put(self) -> bool:
-        """Put what there is to send on the wire; after a drain, the bye and the end."""
+        """Put a batch on the wire, if there is one; after a drain, all there is, the bye last."""
         if (
             self.draining
             and self.link.state is LinkState.DRAINING
@@ -179,8 +196,10 @@ class Process:
             return False
         if not session_of(data):
             self.heard_at[data] = set(self.heard)
-        self.wire.append(data)
-        self.sent.append(data)
-        if self.link.state is LinkState.GONE:
-            self.alive = False
+        while data is not None:
+            self.wire.append(data)
+            self.sent.append(data)
+            is_gone = self.link.state is LinkState.GONE
+            data = self.link.data_to_send() if is_gone else None
+        self.alive = not is_gone
         return True

@@ -26,6 +26,7 @@ from wsraw.link.records import (
     OnError,
     OnMessage,
     Open,
+    Part,
     Publish,
     Send,
     State,
@@ -74,6 +75,8 @@ class Session:
         self.unacked: set[int] = set()
         self.known: set[int] = set()
         """Connections it may be given events of: it was told what it must know."""
+        self.parts: list[tuple[int, list[Any]]] = []
+        """Commands that wait for the ack of an event, by its number."""
         self.claimed = claimed
         """What its hello says it holds; it is told to forget what is not its own any more."""
 
@@ -234,7 +237,8 @@ class Reference:
         assert last is None or last.session is session, f"{con.id} is at two workers"
         rank = RANKS[type(event)]
         before = last.rank if last else con.rank
-        assert rank > before or rank == before == 1, f"{con.id}: {event} out of order"
+        right = rank > before or rank == before == 1 or con.spoiled
+        assert right, f"{con.id}: {event} out of order"
         offset = end = last.end if last else con.offset
         if rank == 1:
             end += len(event.data)
@@ -242,6 +246,9 @@ class Reference:
             assert right, f"{con.id}: {event.data!r} at {offset}"
         assert rank == 3 or not con.handed_on, f"{con.id}: {event} after its gateway's death"
         assert rank >= 2 or not con.bereaved, f"{con.id}: {event} after some that were lost"
+        if con.handed_on and event.con in session.claimed:
+            # It was not told to forget it, though its session is another one since.
+            session.known.add(event.con)
         if event.con not in session.known:
             assert rank == 0 or con.successor, f"{con.id}: {event} without an attach"
             assert not con.state, f"{con.id}: its state was not attached"
@@ -279,6 +286,13 @@ class Reference:
         if not honest or len(acks) != len(set(acks)) or not session.unacked.issuperset(acks):
             self.counts["dropped batches"] += 1
             return []
+        if records and type(records[-1]) is Part and not acks:
+            self._part(session, records)
+            return []
+        if acks:
+            waited = [commands for seq, commands in session.parts if seq in acks]
+            session.parts = [(seq, late) for seq, late in session.parts if seq not in acks]
+            records = [record for commands in waited for record in commands] + records
         opened = []
         for record in records:
             if not session.alive:
@@ -297,6 +311,13 @@ class Reference:
             else:
                 self._command(session, record)
         return opened
+
+    def _part(self, session: Session, records: list[Any]) -> None:
+        """Commands of an event that take effect with its ack."""
+        *commands, part = records
+        if part.seq in session.unacked:
+            session.parts.append((part.seq, commands))
+            self.counts["parts"] += 1
 
     def _command(self, session: Session, record: Any) -> None:
         kind = type(record)
@@ -391,5 +412,7 @@ class Reference:
             if died and not self.repeats and sent.rank != 3 and not sent.con.bereaved:
                 sent.con.bereaved = True
                 self.counts["bereaved"] += 1
+        self.counts["parts dropped"] += len(session.parts)
+        session.parts.clear()
         session.unacked.clear()
         session.known.clear()

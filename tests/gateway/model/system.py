@@ -41,6 +41,8 @@ class Config(NamedTuple):
     spawned: bool = False
     """Whether a supervisor starts the workers, and reports their exits."""
     deflate: bool = False
+    room: int = 0
+    """Bytes of commands in a batch of a worker; with few, most events are answered in parts."""
     stops: bool = False
     """Whether the gateway is stopped in the end; else all peers leave by themselves."""
     survivors: bool = False
@@ -337,6 +339,9 @@ class System:
                         "in flight, and yet forgotten"
                     )
             assert worker.window.bytes == size
+            parts = worker.session.parts
+            assert parts.size == sum(kept.size for kept in parts.kept)
+            assert {kept.seq for kept in parts.kept} <= set(worker.window.in_flight)
         for entry in self.registry.entries.values():
             assert entry.in_flight == in_flight.pop(entry, 0)
             assert not entry.gone

@@ -48,6 +48,7 @@ CONFIGS = st.builds(
     spawned=st.booleans(),
     deflate=st.booleans(),
     stops=st.booleans(),
+    room=st.sampled_from((0, 300, 1000)),
 )
 OFTEN = [name for name, weight in STEPS.items() for _ in range(max(1, min(int(weight), 3)))]
 

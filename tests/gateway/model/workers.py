@@ -37,6 +37,7 @@ class Workers:
             window=window,
             number=number,
             starting=self.system.config.spawned and number % 2 == 0,
+            room=self.system.config.room,
         )
         process.connect(self.new_identity())
         self.system.processes.append(process)

@@ -82,6 +82,8 @@ FAULTS = {
     "text as a number": ("records", "Expected"),
     "no such type": ("records", "a type is text or binary"),
     "long state": ("records", "is too long"),
+    "part of nothing": ("records", "is not in flight"),
+    "part beside acks": ("records", "without acks"),
     "hello twice": ("hello-asked", "that no who"),
     "says hello": ("hello-asked", "that no who"),
     "wrong token": ("hello-fields", "token"),
@@ -109,6 +111,9 @@ FAULTS = {
 }
 
 
+GOOD = ("", "in parts")
+"""Workers that keep all rules."""
+
 KEEP = ("keeps", "no fence", "ack of the old")
 """Faults of those who keep what a session has left."""
 
@@ -127,7 +132,7 @@ class Worker:
         send: Callable[[list[bytes]], None],
         sleep: Callable[[float], None],
     ) -> None:
-        assert not fault or fault in FAULTS, fault
+        assert fault in FAULTS or fault in GOOD, fault
         self.fault = fault
         self.environment = environment
         self.send = send
@@ -339,6 +344,15 @@ class Worker:
             self.flush(batch)
             self.say(self.session, first)
             self.say(self.session, second)
+            return
+        if fault == "part beside acks":
+            acks.append(["part", seq])
+        if fault in ("in parts", "part of nothing") and commands:
+            self.flush(batch)
+            for command in commands:
+                part = seq + 1000 if fault == "part of nothing" else seq
+                self.say(self.session, [command, ["part", part]])
+            self.say(self.session, acks)
             return
         late = [each for each in commands if each[0] == "state" and fault == "state late"]
         early = [each for each in commands if each not in late]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tools.conform.faulty import FAULTS
+from tests.tools.conform.faulty import FAULTS, GOOD
 from tests.tools.conform.memory_driver import MemoryDriver
 from wsraw.tools.conform.verdicts import FAIL, PASS, RULES, SKIP, Result, choose
 
@@ -13,8 +13,9 @@ def results(fault: str = "", *names: str, generic: bool = False) -> list[Result]
     return MemoryDriver(choose(names, generic=generic), fault).run()
 
 
-def test_a_good_worker_keeps_all_rules() -> None:
-    done = results()
+@pytest.mark.parametrize("way", GOOD)
+def test_a_good_worker_keeps_all_rules(way: str) -> None:
+    done = results(way)
     assert [result.line() for result in done if result.verdict != PASS] == []
     assert [result.rule for result in done] == list(RULES)
 

@@ -30,7 +30,7 @@ from wsraw.gateway.delivery.entry import Burst, Entry, Worker, held_size
 from wsraw.gateway.websocket.deflate import Deflation, FramingKey, Packing
 from wsraw.gateway.websocket.messages import UNFINISHED
 from wsraw.gateway.websocket.shared import Framed, frame_message, frame_packed
-from wsraw.link.batches import LARGEST_BATCH
+from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
 from wsraw.link.records import Close, Publish, Send, gateway_decoder
 from wsraw.link.states import GONE
 
@@ -190,9 +190,9 @@ class Outgoing:
     def _check_limit(self, entry: Entry, worker: Worker | None, size: int, now: float) -> None:
         """Note the connection as `over_limit` if `size` bytes of output are too many for it.
 
-        What is queued at once may be more than the limit, up to what a batch carries: within a
-        second, or within the batch that has begun it. Until so much of that is written that the
-        limit holds again, the output must not grow above it.
+        What is queued at once may be more than the limit, up to what a batch carries, or an event
+        in several: within a second, or within the batch that has begun it. Until so much of that is
+        written that the limit holds again, the output must not grow above it.
         """
         limit, burst = self._limit, entry.burst
         batch = (worker.session.number, worker.session.batches) if worker is not None else None
@@ -200,7 +200,8 @@ class Outgoing:
             burst = entry.burst = Burst(now + AT_ONCE, batch)
         allowance = burst.allowance
         if now <= burst.until or (batch is not None and batch == burst.batch):
-            allowance = LARGEST_BATCH
+            in_parts = worker is not None and worker.session.joined_size
+            allowance = EVENT_LIMIT if in_parts else LARGEST_BATCH
         if size <= limit + allowance:
             burst.allowance = max(burst.allowance, size - limit)
         else:

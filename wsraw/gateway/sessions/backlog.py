@@ -39,7 +39,7 @@ class Unapplied:
 
     def __init__(self, records: list[Any], at: int, size: int) -> None:
         self.records = records
-        """The batch that is being applied; and from where on, and its size."""
+        """The batch that is being applied; from where on, and how many bytes that is."""
         self.at = at
         self.size = size
         self.batches: deque[bytes | memoryview] = deque()
@@ -79,8 +79,8 @@ class Backlog:
         self._registry.flow.hold(size)
 
     def apply(self, worker: Worker, records: list[Any], at: int, size: int, now: float) -> None:
-        """Apply records from `at` on: all of an ordinary batch, else a share of them. The others
-        are for the turns to come, as the batch has come whole."""
+        """Apply records from `at` on, of `size` bytes: all of an ordinary batch, else a share of
+        them. The others are for the turns to come, as the batch has come whole."""
         apply, outgoing = self._apply, self._registry.outgoing
         end = len(records)
         share = self.share
@@ -108,6 +108,11 @@ class Backlog:
                 end = index + 1
                 break
         if end < len(records):
+            if not at:
+                size += worker.session.joined_size
+            # What was applied may wait for its connection, where it counts, or be gone.
+            size = size * (len(records) - end) // (len(records) - at)
+            records[at:end] = [None] * (end - at)
             self.workers[worker] = Unapplied(records, end, size)
             self._registry.flow.hold(size)
 

@@ -36,6 +36,7 @@ from wsraw.link.records import (
     OnConnect,
     Open,
     Opened,
+    Part,
     Publish,
     Query,
     Reached,
@@ -66,6 +67,7 @@ class Commands:
         """Commands for a connection that is still there."""
         self._by_type: dict[type, Callable[[Worker, Any, float], str | None]] = {
             Ack: self._ack,
+            Part: self._part,
             Send: self._send,
             Open: self._open,
             Publish: self._publish,
@@ -100,6 +102,9 @@ class Commands:
                     self._registry.end_if_drained(entry, now)
             except Exception as error:
                 self._registry.fault(con, error, now)
+
+    def _part(self, worker: Worker, part: Part, now: float) -> str:
+        return "it is the last record of a batch without acks; here it has no effect"
 
     # --- the verdict of on_connect ---
 

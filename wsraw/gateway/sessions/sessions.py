@@ -175,6 +175,7 @@ class Sessions:
 
     def _add_pending(self, identity: bytes, remote: RemoteWorker | None, now: float) -> Worker:
         worker = self.workers[identity] = Worker(identity, self._decoder, now, remote)
+        worker.session.parts.hold = self._registry.flow.hold
         self._pending[identity] = worker
         if len(self._pending) > MOST_PENDING:
             # An honest one becomes known again with its hello.

@@ -17,6 +17,7 @@ from wsraw.link.records import (
     Leave,
     Mark,
     Open,
+    Part,
     Reject,
     Send,
     Splice,
@@ -127,6 +128,10 @@ class ContinuousRules:
         match record:
             case Ack():
                 self._ack(session, received)
+            case Part():
+                session.parts[received.batch] = record.seq
+                why = f"event {record.seq} is not in flight"
+                self.check("records", record.seq in session.in_flight, why, received.text)
             case Open():
                 self._open(session, received)
             case State():

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from wsraw.link.batches import EVENT_LIMIT, LARGEST_BATCH
 from wsraw.link.records import (
     ID_EPOCH_SHIFT,
     PROTOCOL_VERSION,
     STATE_LIMIT,
+    Ack,
     Bye,
     Hello,
     LinkError,
     Mark,
+    Part,
     Query,
     Record,
     encode,
@@ -202,7 +205,12 @@ class PlayedGateway:
         self._last_session += 1
         ids = self._new_range()
         self.session = Session(self._last_session, ids)
-        limits = {"state": STATE_LIMIT, "window_bytes": 1 << 20, "batch": 1 << 26}
+        limits = {
+            "state": STATE_LIMIT,
+            "window_bytes": 1 << 20,
+            "batch": LARGEST_BATCH,
+            "event": EVENT_LIMIT,
+        }
         fields = [PROTOCOL_VERSION, self._last_session, self.epoch, ids[0], ids[-1], self.window]
         self._send([self._last_session, ["welcome", *fields, limits]])
 
@@ -336,6 +344,11 @@ class PlayedGateway:
     def _receive_batch(self, records: list[Any], text: Callable[[], str]) -> None:
         rules, session = self.rules, self.session
         rules.check("bye-last", not session.over, "a batch after bye", text)
+        kinds = [type(record) for record in records]
+        if Part in kinds:
+            alone = kinds.index(Part) == len(kinds) - 1 and not {Ack, Bye} & set(kinds)
+            why = "part is the last record of its batch, without acks and bye"
+            rules.check("records", alone, why, text)
         session.batches += 1
         for index, record in enumerate(records):
             if record is None:

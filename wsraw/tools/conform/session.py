@@ -39,6 +39,8 @@ class Session:
         self.acked: dict[int, Received] = {}
         self.received: list[Received] = []
         self.batches = 0
+        self.parts: dict[int, int] = {}
+        """Batches whose commands wait for the ack of an event: its seq."""
         self.over = False
         """The worker has sent bye."""
         self.next_seq = 1
@@ -64,6 +66,10 @@ class Session:
                 self.in_flight[record[1]] = record
             batch.append(self.waiting.popleft())
         return batch
+
+    def is_beside_ack(self, command: Received, seq: int) -> bool:
+        """Whether a command takes effect with the ack of that event."""
+        return command.batch == self.acked[seq].batch or self.parts.get(command.batch) == seq
 
     def sends(self, con: int, start: int = 0) -> list[Received]:
         """The sends to a connection, from that index of `received` on."""

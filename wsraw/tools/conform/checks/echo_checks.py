@@ -233,10 +233,10 @@ def beside_ack(gateway: PlayedGateway) -> None:
         if not found:
             raise Breach(f'event {seq} was acked, and "{key[1].decode()}" not answered')
         send, ack = found.pop(0), gateway.session.acked[seq]
-        if send.batch != ack.batch:
+        if not gateway.session.is_beside_ack(send, seq):
             where = "an earlier" if send.batch < ack.batch else "a later"
             raise Breach(f"the answer to event {seq} is in {where} batch than its ack", send.text())
-        if send.place > ack.place:
+        if (send.batch, send.place) > (ack.batch, ack.place):
             raise Breach(f"the answer to event {seq} comes after its ack", send.text())
 
 
@@ -280,7 +280,7 @@ def fence(gateway: PlayedGateway) -> None:
     if strays:
         raise Breach("a handler of the previous session has sent in the new one", strays[0].text())
     answers = gateway.session.sends(other, start)
-    if len(answers) != 1 or answers[0].batch != gateway.session.acked[seq].batch:
+    if len(answers) != 1 or not gateway.session.is_beside_ack(answers[0], seq):
         raise Breach(f"event {seq} was acked without its answer: with an ack of the old session?")
     # Events that were in flight come again, to this worker or another one.
     gateway.notice(["attach", con, inf, b"", 0, ABOUT])
