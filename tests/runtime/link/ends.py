@@ -62,14 +62,18 @@ class Served:
         self.admits = True
         """Whether the first batch that is not empty is a good one."""
         self.echoes = False
-        self.server = LinkServer(
-            self.loop,
-            str(folder),
-            "link",
-            receive=self._receive,
-            ended=lambda link, why: self.ends.append((link, why)),
-            **options,
-        )
+        try:
+            self.server = LinkServer(
+                self.loop,
+                str(folder),
+                "link",
+                receive=self._receive,
+                ended=lambda link, why: self.ends.append((link, why)),
+                **options,
+            )
+        except OSError:
+            self.loop.close()
+            raise
 
     def _receive(self, link: Link, batch: Batch) -> None:
         self.batches.setdefault(link, []).append(bytes(batch))

@@ -183,6 +183,7 @@ class Link:
         if self._state is not _OPEN or self._is_paused:
             return False
         socket = self._socket
+        again = bool(self._left)
         batches, self._left = self._left or socket.receive(budget), []
         if batches:
             self.has_spoken = True
@@ -208,7 +209,7 @@ class Link:
         if socket.ended:
             self._end(socket.why)
             return False
-        return socket.has_more
+        return again or socket.has_more
 
     def pause(self) -> None:
         """Read nothing, not even an end, until `resume`."""
@@ -295,8 +296,9 @@ class Link:
             self._server._free_later(self)
 
     def _release(self) -> None:
+        """Close the socket."""
         self._state = State.CLOSED
-        self._server.loop.unwatch(self._socket)
+        self._watch()
         self._socket.close()
 
     def _has_written(self) -> bool:
@@ -370,6 +372,7 @@ class LinkServer:
         ended: Callable[[Link, str], object],
         readable: Callable[[Link], object] = Link.read,
         stranger_limit: int = STRANGER_LIMIT,
+        most_strangers: int = MOST_STRANGERS,
         hello_timeout: float = HELLO_TIMEOUT,
     ) -> None:
         """Listens on the socket `name`.sock in that folder; on loopback TCP without a folder.
@@ -391,11 +394,12 @@ class LinkServer:
         self._links: dict[Link, None] = {}
         self._accepted = 0
         self._greeting = _Waiting(loop, hello_timeout, MOST_GREETING, "no ZMTP handshake")
-        self._silent = _Waiting(loop, hello_timeout, MOST_STRANGERS, "no good first batch")
+        self._silent = _Waiting(loop, hello_timeout, most_strangers, "no good first batch")
         self._to_read: dict[Link, None] = {}
         self._to_free: list[Link] = []
         self._has_chores = False
-        self._said_at = -COMPLAIN_EVERY
+        self._said: dict[int, float] = {}
+        """When something of that level was last said."""
         self._listen: Listen
         self._sock: socket.socket | None = None
         self.bind(folder)
@@ -475,8 +479,9 @@ class LinkServer:
     def _pause(self, sock: socket.socket, error: OSError) -> None:
         """Out of descriptors or memory: connections wait in the queue of the socket."""
         self._say(
+            logging.ERROR,
             f"cannot accept at {self.endpoint}: {error.strerror}; trying again every "
-            f"{ACCEPT_PAUSE} s. Raise the limit of open files (ulimit -n)"
+            f"{ACCEPT_PAUSE} s. Raise the limit of open files (ulimit -n)",
         )
         self.loop.unwatch(sock)
         self.loop.call_later(ACCEPT_PAUSE, partial(self._accept_again, sock))
@@ -491,13 +496,13 @@ class LinkServer:
     def _complain(self, pid: int, why: str) -> None:
         """Tell the log about a stranger."""
         process = f" by process {pid}" if pid else ""
-        self._say(f"closed a connection to {self.endpoint}{process}: {why}")
+        self._say(logging.WARNING, f"closed a connection to {self.endpoint}{process}: {why}")
 
-    def _say(self, text: str) -> None:
+    def _say(self, level: int, text: str) -> None:
         now = self.loop.now
-        if now - self._said_at >= COMPLAIN_EVERY:
-            self._said_at = now
-            log.warning("%s", text)
+        if now - self._said.get(level, -COMPLAIN_EVERY) >= COMPLAIN_EVERY:
+            self._said[level] = now
+            log.log(level, "%s", text)
 
     # --- links ---
 
@@ -545,16 +550,31 @@ class LinkServer:
         """Close everything when what is unsent was written, after so many seconds at the latest;
         remove the socket's file if it is still ours. Blocks. `ended` is not called."""
         self._stop_listening()
-        unsent = {link for link in self._links if not link._has_written()}
-        until = time.monotonic() + linger
-        with selectors.DefaultSelector() as selector:
-            for link in unsent:
-                selector.register(link._socket, selectors.EVENT_WRITE, link)
-            while unsent and (left := until - time.monotonic()) > 0:
-                for key, _events in selector.select(left):
-                    if key.data._has_written():
-                        selector.unregister(key.fileobj)
-                        unsent.discard(key.data)
+        waiting = [link for link in self._links if not link._has_written() or link._socket.is_tcp]
+        if waiting and linger:
+            _see_off([link._socket for link in waiting], time.monotonic() + linger)
         for link in self._links:
             link._release()
+            self._forget_stranger(link)
         self._links.clear()
+
+
+def _see_off(waiting: list[LinkSocket], until: float) -> None:
+    """Write what is unsent. A peer on TCP is then waited for: if we closed with something of it
+    unread, it could lose what it has not read."""
+    with selectors.DefaultSelector() as selector:
+        for each in waiting:
+            selector.register(each, selectors.EVENT_WRITE, each)
+        while selector.get_map() and (left := until - time.monotonic()) > 0:
+            for key, events in selector.select(left):
+                each = key.data
+                if events & selectors.EVENT_WRITE:
+                    if not each.flush() and not each.broken:
+                        continue
+                    each.finish()
+                    if each.is_tcp and not each.broken:
+                        selector.modify(each, selectors.EVENT_READ, each)
+                        continue
+                elif each.discard():
+                    continue
+                selector.unregister(each)
